@@ -1,0 +1,52 @@
+# Two commands do everything: `make demo` and `make test`. Each sets up what it needs and is safe to repeat.
+
+PYTHON ?= python3
+BIN := .venv/bin
+TESTS ?= tests
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow check format clean
+
+help:  ## show this
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+demo: .venv/.installed  ## install, then run the digits study to its answer (about two minutes after the download)
+	@$(BIN)/python -m ralr_tune run digits
+	@echo
+	@echo "Next: open runs/digits/report.html in a browser, or type: $(BIN)/python -m ralr_tune dashboard digits"
+
+test: .venv/.test-installed check  ## install what tests need, lint, check types, run the tests
+	@$(BIN)/pytest -q -n 2 -m "not slow" $(TESTS)
+	@echo "Next: make demo, then open runs/digits/report.html. The slow tests: make test-slow"
+
+test-slow: .venv/.test-installed  ## run the slow tests too
+	@$(BIN)/pytest -q -n 2 $(TESTS)
+
+check: .venv/.test-installed  ## lint and types
+	@$(BIN)/ruff format --check -q .
+	@$(BIN)/ruff check -q .
+	@$(BIN)/mypy ralr_tune
+
+format: .venv/.test-installed  ## put the code in order
+	@$(BIN)/ruff format -q .
+	@$(BIN)/ruff check -q --fix .
+
+clean:  ## remove the environment and what tools left behind (not runs/)
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+
+.venv/bin/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "error: $(PYTHON) is older than 3.11; say: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 1; }
+	@$(PYTHON) -m venv .venv \
+		|| { echo "error: no venv module; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
+
+# The stamps are written last, so that a broken-off installation is taken up again.
+.venv/.installed: pyproject.toml | .venv/bin/pip
+	@echo "Installing into .venv (torch brings several GB the first time; one to three minutes) ..."
+	@$(BIN)/pip install -q --disable-pip-version-check -e .
+	@touch $@
+
+.venv/.test-installed: pyproject.toml | .venv/bin/pip
+	@echo "Installing into .venv, with what the tests need (torch brings several GB the first time) ..."
+	@$(BIN)/pip install -q --disable-pip-version-check -e '.[test]'
+	@touch .venv/.installed $@

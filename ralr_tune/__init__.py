@@ -1,0 +1,42 @@
+"""ralr_tune: does amplifying the learning rate at random (RALR) help on your task, and can the answer be trusted?
+
+The parts that serve people who keep their own training loop and their own Optuna study:
+
+    RandomAmplifyLR(optimizer, base_scheduler, probability=0.3, lower=1.0, upper=4.0, seed=0)
+    suggest_amplification(trial)
+    load_study_file(path), run(spec, ...)
+
+Names are imported when they are first used: `import ralr_tune` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ralr_tune.commands.run import run as run
+    from ralr_tune.schedules.scheduler import RandomAmplifyLR as RandomAmplifyLR
+    from ralr_tune.schedules.suggest import suggest_amplification as suggest_amplification
+    from ralr_tune.spec import load_study_file as load_study_file
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "RandomAmplifyLR": "ralr_tune.schedules.scheduler",
+    "load_study_file": "ralr_tune.spec",
+    "run": "ralr_tune.commands.run",
+    "suggest_amplification": "ralr_tune.schedules.suggest",
+}
+
+__all__ = ["RandomAmplifyLR", "load_study_file", "run", "suggest_amplification"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

@@ -1,0 +1,120 @@
+"""What is known of a study once it is read back: plain frozen records, no SQL, no torch, no Optuna.
+
+`store` fills them, `analysis` turns them into facts, `report` draws those. The same types travel from the training
+loop to the ledger (`EpochRecord`, `Outcome`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from ralr_tune.errors import FailureKind
+
+Stage = Literal["search", "choose", "judge", "test"]
+"""`choose` and `judge` are the two halves of confirm; `status` shows both as "confirm"."""
+
+Outcome = Literal["complete", "pruned", "diverged", "failed"]
+State = Literal["free", "held", "done"]
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One finished epoch of one trial."""
+
+    epoch: int
+    """Epochs done so far; the first record has 1."""
+    value: float
+    """The study's metric on the validation split after this epoch."""
+    train_loss: float
+    """Mean training loss over the epoch's images, with augmentation."""
+    lr: float
+    """Learning rate of the epoch's first step, amplification included."""
+    factor: float
+    """Amplification factor of the epoch's first step; 1.0 where none."""
+    seconds: float
+    """Wall seconds of the epoch, evaluation included."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the ledger: one planned trial and what became of it."""
+
+    id: int
+    arm: str
+    stage: Stage
+    block: int
+    ordinal: int
+    role: str
+    """"" in search; in confirm "best" (the arm's own configuration) or "twin" (its amplification off)."""
+    source: int | None
+    """In confirm: the Optuna trial number (of block `block`) whose configuration this is."""
+    seed: int
+    params: Mapping[str, Any]
+    """Searched parameters by Optuna name; in search, empty until asked for."""
+    trial: int | None
+    """Optuna trial number in the study of (arm, block); None in confirm."""
+    state: State
+    attempt: int
+    owner: str | None
+    outcome: Outcome | None
+    failure: FailureKind | None
+    """Why, in one word; `message` says more."""
+    message: str | None
+    epoch: int
+    """Epochs done, as the owner last said."""
+    value: float | None
+    """Metric at the last epoch on the validation split (stage "test": on the test split)."""
+    train_value: float | None
+    """Metric at the end on a fixed part of the training split, without augmentation."""
+    curve: tuple[EpochRecord, ...]
+    """All epochs once done (search: also while it runs, value alone, from Optuna)."""
+    seconds: float | None
+    """Wall seconds of training, all attempts together."""
+    started: float | None
+    finished: float | None
+    """Seconds since 1970, the database's clock."""
+
+
+@dataclass(frozen=True)
+class ArmRecord:
+    """One arm: its searched dimensions as {Optuna name: {"low", "high", "log", "step"} or {"choices"}}."""
+
+    name: str
+    dimensions: Mapping[str, Mapping[str, Any]]
+    rows: tuple[Row, ...]
+
+    def search(self) -> tuple[Row, ...]:
+        return tuple(row for row in self.rows if row.stage == "search")
+
+    def stage(self, stage: Stage, role: str = "best") -> tuple[Row, ...]:
+        return tuple(row for row in self.rows if row.stage == stage and row.role == role)
+
+
+@dataclass(frozen=True)
+class StudyRecord:
+    """All that the storage holds of one study."""
+
+    name: str
+    spec_text: str
+    """The study file, as it was stored."""
+    fingerprint: str
+    storage: str
+    """URL with its password masked."""
+    created: float
+    environment: Mapping[str, str]
+    """Versions and device, as the first worker found them."""
+    baseline: str
+    """The arm that others are compared with."""
+    metric: str
+    direction: Literal["maximize", "minimize"]
+    margin: float
+    """Differences below it count as equivalent, in the metric's own unit."""
+    confidence: float
+    """Of every interval, e.g. 0.95."""
+    arms: Mapping[str, ArmRecord] = field(default_factory=dict)
+
+    def rows(self) -> list[Row]:
+        """The rows of all arms, in the order of planning."""
+        return sorted((row for arm in self.arms.values() for row in arm.rows), key=lambda row: row.id)
