@@ -1,0 +1,51 @@
+"""Random amplification of the learning rate: the method of RALR.
+
+RALR (Deng et al., Applied Sciences 12(1), 268, 2022, doi 10.3390/app12010268) amplifies the rate between two boundary
+values with a given probability. The law in detail is ours, since no more of the paper could be read:
+
+    lr(t) = base(t) * factor(t);   factor(t) = 1 with probability 1 - p, else drawn from [lower, upper]
+
+It does not persist: the next draw starts from the base curve again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from ralr_tune.schedules.checks import check_choice, check_number
+from ralr_tune.schedules.perturbation import Floats, Perturbation, uniforms
+
+Law = Literal["uniform", "loguniform"]
+LAWS: tuple[Law, ...] = ("uniform", "loguniform")
+
+
+@dataclass(frozen=True)
+class Amplification(Perturbation):
+    """With `probability` a factor in [lower, upper], 1 <= lower <= upper; else 1. Raises ValueError otherwise."""
+
+    probability: float
+    lower: float
+    upper: float
+    law: Law = "uniform"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number("probability", self.probability, "[0, 1]")
+        check_number("lower", self.lower, "[1, inf)")
+        check_number("upper", self.upper, f"[{self.lower}, inf)")
+        check_choice("law", self.law, LAWS)
+
+    def factors(self, seed: int, start: int, count: int) -> Floats:
+        drawn = uniforms(seed, start, count)
+        return np.where(drawn[:, 0] < self.probability, self._amplified(drawn[:, 1]), 1.0)
+
+    def _amplified(self, share: Floats) -> Floats:
+        if self.law == "uniform":
+            values = self.lower + (self.upper - self.lower) * share
+        else:
+            values = self.lower * (self.upper / self.lower) ** share
+        # Rounding can pass a bound by the last bit.
+        return np.clip(values, self.lower, self.upper)

@@ -1,0 +1,45 @@
+"""Arguments checked at the door: a ValueError names the field, the value and what is allowed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from typing import TypeGuard
+
+import numpy as np
+
+
+def refusal(field: str, value: object, allowed: str) -> ValueError:
+    """The one form of message in this room."""
+    return ValueError(f"{field} = {value!r}; allowed: {allowed}")
+
+
+def check_number(field: str, value: object, interval: str) -> None:
+    """Refuses all but numbers inside `interval`, which is written as in mathematics: "[0, 1)"."""
+    low, high = (float(end) for end in interval[1:-1].split(","))
+    inside = _is_number(value) and low <= value <= high
+    if not inside or (value == low and interval[0] == "(") or (value == high and interval[-1] == ")"):
+        raise refusal(field, value, f"a number in {interval}")
+
+
+def check_integer(field: str, value: object, *, low: int, below: int | None = None) -> None:
+    """Refuses all but integers (numpy's too, no booleans) in [low, below)."""
+    if not _is_integer(value) or value < low or (below is not None and value >= below):
+        raise refusal(field, value, f"an integer >= {low}" + (f" and < {below}" if below is not None else ""))
+
+
+def check_choice(field: str, value: object, choices: Iterable[str]) -> None:
+    """Refuses all but the given words."""
+    words = tuple(choices)
+    if not isinstance(value, str) or value not in words:
+        raise refusal(field, value, ", ".join(words))
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    plain = value.item() if isinstance(value, np.integer | np.floating) else value
+    # In one go: neither nan, nor infinity, nor an integer too large for a float (TOML has all three).
+    return isinstance(plain, int | float) and not isinstance(plain, bool) and abs(plain) <= sys.float_info.max
+
+
+def _is_integer(value: object) -> TypeGuard[int]:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)

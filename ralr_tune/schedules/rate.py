@@ -1,0 +1,63 @@
+"""The learning rate of every step of a run: a base rate, a curve, a perturbation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ralr_tune.schedules.checks import check_choice, check_integer, check_number, refusal
+from ralr_tune.schedules.curves import SLACK, Curve
+from ralr_tune.schedules.perturbation import GRANULARITIES, Floats, Granularity, Perturbation
+
+
+@dataclass(frozen=True)
+class LearningRate:
+    """rate(epoch, step) = lr * curve * factor; a pure function of its fields.
+
+    `granularity` is the curve's: "epoch" holds the rate over an epoch, "step" moves along the curve at every step. The
+    perturbation has its own. `seed` is the perturbation's, as it is: derive it (`seeds.derive_seed("amplify", ...)`).
+    """
+
+    lr: float
+    curve: Curve
+    epochs: int
+    steps_per_epoch: int
+    perturbation: Perturbation | None
+    seed: int
+    granularity: Granularity = "epoch"
+
+    def __post_init__(self) -> None:
+        check_number("lr", self.lr, "(0, inf)")
+        check_integer("epochs", self.epochs, low=1)
+        check_integer("steps_per_epoch", self.steps_per_epoch, low=1)
+        if self.curve.epochs != self.epochs:
+            raise refusal("curve.epochs", self.curve.epochs, f"the run's own, {self.epochs}")
+        check_choice("granularity", self.granularity, GRANULARITIES)
+
+    def rates(self, epoch: int) -> Floats:
+        """Shape (steps_per_epoch,): the rate of each step of an epoch (0-based), factors included."""
+        positions = self._positions(epoch, self.granularity)
+        base = [self.curve.factor(t) for t in positions.tolist()]
+        return np.broadcast_to(self.lr * np.array(base), self.steps_per_epoch) * self.factors(epoch)
+
+    def factors(self, epoch: int) -> Floats:
+        """Shape (steps_per_epoch,): the perturbation of each step of an epoch (0-based); 1 where there is none."""
+        factors = np.ones(self.steps_per_epoch)
+        if self.perturbation is None:
+            return factors
+        positions = self._positions(epoch, self.perturbation.granularity)
+        first, last = (share * self.epochs - SLACK for share in self.perturbation.window)
+        drawn = self.perturbation.factors(self.seed, epoch * len(positions), len(positions))
+        factors[:] = np.where((first <= positions) & (positions < last), drawn, 1.0)
+        return factors
+
+    def trace(self) -> Floats:
+        """Shape (epochs, steps_per_epoch): the rates of the whole run."""
+        return np.stack([self.rates(epoch) for epoch in range(self.epochs)])
+
+    def _positions(self, epoch: int, granularity: Granularity) -> Floats:
+        """Where a draw or a new rate stands in epoch `epoch`: shape (1,) or (steps_per_epoch,), in epochs."""
+        check_integer("epoch", epoch, low=0, below=self.epochs)
+        count = 1 if granularity == "epoch" else self.steps_per_epoch
+        return epoch + np.arange(count) / count

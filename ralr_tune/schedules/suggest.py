@@ -1,0 +1,55 @@
+"""The dimensions of random amplification for anyone's own Optuna objective."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from ralr_tune.schedules.checks import check_number, refusal
+
+Dimension = float | tuple[float, float]
+"""A range to search, (low, high), or one number to keep."""
+
+_INTERVALS = {"probability": "[0, 1]", "lower": "[1, inf)", "width": "[0, inf)"}
+
+
+class SuggestsFloat(Protocol):
+    """What is used of an Optuna trial; any object with this method will do."""
+
+    def suggest_float(self, name: str, low: float, high: float, /) -> float: ...
+
+
+def suggest_amplification(
+    trial: SuggestsFloat,
+    *,
+    probability: Dimension = (0.05, 0.6),
+    lower: Dimension = (1.0, 2.0),
+    width: Dimension = (0.0, 4.0),
+) -> dict[str, float]:
+    """`probability`, `lower` and `upper` as arguments for `RandomAmplifyLR` or `Amplification`.
+
+    Searched under the names amplify.probability, amplify.lower and amplify.width. Ours: upper = lower + width, so that
+    no configuration is impossible. Raises ValueError for a range outside [0, 1], [1, inf) and [0, inf), in that order.
+    """
+    dimensions = {"probability": probability, "lower": lower, "width": width}
+    for name, dimension in dimensions.items():
+        _check(name, dimension)
+    value = {name: _suggest(trial, name, dimension) for name, dimension in dimensions.items()}
+    return {"probability": value["probability"], "lower": value["lower"], "upper": value["lower"] + value["width"]}
+
+
+def _check(name: str, dimension: Dimension) -> None:
+    interval = _INTERVALS[name]
+    if not isinstance(dimension, tuple | list):
+        check_number(name, dimension, interval)
+        return
+    if len(dimension) != 2:
+        raise refusal(name, dimension, "a number or a pair (low, high)")
+    low, high = dimension
+    check_number(name, low, interval)
+    check_number(name, high, f"[{low}, {interval.split(', ')[1]}")
+
+
+def _suggest(trial: SuggestsFloat, name: str, dimension: Dimension) -> float:
+    if isinstance(dimension, tuple | list):
+        return trial.suggest_float(f"amplify.{name}", *dimension)
+    return float(dimension)

@@ -1,0 +1,47 @@
+"""The search dimensions in anyone's own Optuna objective."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import optuna
+import pytest
+
+from ralr_tune.schedules.amplification import Amplification
+from ralr_tune.schedules.suggest import suggest_amplification
+
+
+def test_every_suggestion_is_a_possible_amplification() -> None:
+    def objective(trial: optuna.Trial) -> float:
+        return Amplification(**suggest_amplification(trial)).factor(trial.number, 0)  # type: ignore[arg-type]
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    study.optimize(objective, n_trials=50)
+    assert set(study.best_params) == {"amplify.probability", "amplify.lower", "amplify.width"}
+
+
+def test_upper_is_lower_plus_width() -> None:
+    trial = optuna.trial.FixedTrial({"amplify.probability": 0.3, "amplify.lower": 1.5, "amplify.width": 2.0})
+    assert suggest_amplification(trial) == {"probability": 0.3, "lower": 1.5, "upper": 3.5}
+
+
+def test_a_number_fixes_a_dimension_and_asks_for_nothing() -> None:
+    trial = optuna.trial.FixedTrial({"amplify.width": 2.0})
+    assert suggest_amplification(trial, probability=0.2, lower=1) == {"probability": 0.2, "lower": 1.0, "upper": 3.0}
+
+
+@pytest.mark.parametrize(
+    ("dimension", "message"),
+    [
+        ({"probability": (0.5, 1.2)}, r"probability = 1.2; allowed: a number in \[0.5, 1\]"),
+        ({"probability": 2}, r"probability = 2; allowed: a number in \[0, 1\]"),
+        ({"lower": (0.5, 2.0)}, r"lower = 0.5; allowed: a number in \[1, inf\)"),
+        ({"width": (3.0, 1.0)}, r"width = 1.0; allowed: a number in \[3.0, inf\)"),
+        ({"width": (1.0, 2.0, 3.0)}, "width = .*allowed: a number or a pair"),
+        ({"width": "wide"}, "width = 'wide'"),
+    ],
+)
+def test_impossible_dimensions_are_refused(dimension: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        suggest_amplification(optuna.trial.FixedTrial({}), **dimension)
