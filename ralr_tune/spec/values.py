@@ -1,0 +1,199 @@
+"""What a key of a study file may hold: a fixed value, a range to search, or a choice to search.
+
+`Searchable[T]` is for numbers (all three forms), `Choosable[T]` for everything else (fixed or choice). The bounds of T
+(`Positive`, `Share`, ...) hold for both ends of a range and for every choice.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeAlias, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic_core import PydanticCustomError
+
+
+class Frozen(BaseModel):
+    """Strict (no silent conversion), frozen, no unknown keys, no NaN or infinity."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+T = TypeVar("T")
+
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+AtLeastOne = Annotated[float, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+"""A share or probability, both ends included."""
+PositiveShare = Annotated[float, Field(gt=0, le=1)]
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=1, lt=10**9)]
+"""Far above any use, and far below what a database's integer or a float's digits hold."""
+
+
+class Range(Frozen, Generic[T]):
+    """`{ low, high, log, step }`: every value from low to high, both included."""
+
+    low: T
+    high: T
+    log: bool = False
+    step: T | None = None
+
+    @model_validator(mode="after")
+    def _possible(self) -> Range[T]:
+        low, high, step = self.numbers()
+        if not low < high:
+            raise problem(f"low = {low:g} and high = {high:g}: low must be below high")
+        if self.log and low <= 0:
+            raise problem(f"low = {low:g} with log = true: low must be above 0")
+        if step is not None:
+            _check_step(low, high, step, self.log)
+        return self
+
+    def numbers(self) -> tuple[float, float, float | None]:
+        """(low, high, step) as floats, whatever number T is."""
+        step = None if self.step is None else float(str(self.step))
+        return float(str(self.low)), float(str(self.high)), step
+
+    def contains(self, value: Any) -> bool:
+        """Whether a trial may have this value (a step's grid included, up to rounding)."""
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        low, high, step = self.numbers()
+        if not low <= value <= high or (isinstance(self.low, int) and not isinstance(value, int)):
+            return False
+        return step is None or _is_whole((value - low) / step)
+
+    def describe(self) -> dict[str, Any]:
+        """JSON form, as in the file."""
+        return {"low": self.low, "high": self.high, "log": self.log, "step": self.step}
+
+    def __str__(self) -> str:
+        grid = "" if self.step is None else f" in steps of {self.step}"
+        return f"{self.low} to {self.high}{grid}{' (log)' if self.log else ''}"
+
+
+_MOST_STEPS = 10**6
+"""Of a range; with more of them, whether a value lies on the grid is a matter of rounding."""
+
+
+def _check_step(low: float, high: float, step: float, log: bool) -> None:
+    if log:
+        raise problem(f"step = {step:g} with log = true: give one of the two")
+    least = (high - low) / _MOST_STEPS
+    if not max(least, 0) < step <= high - low:
+        raise problem(f"step = {step:g}: must be above {least:g} and at most high - low = {high - low:g}")
+    steps = (high - low) / step
+    if not _is_whole(steps):
+        reached = low + step * math.floor(steps)
+        raise problem(f"step = {step:g} does not reach high = {high:g}; the nearest that it reaches is {reached:g}")
+
+
+def _is_whole(number: float) -> bool:
+    return math.isclose(number, round(number), rel_tol=1e-9, abs_tol=1e-9)
+
+
+class Choice(Frozen, Generic[T]):
+    """`{ choices = [...] }`: one of these."""
+
+    choices: Annotated[tuple[T, ...], Field(strict=False, min_length=1, max_length=100)]
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Choice[T]:
+        if len({json.dumps(value) for value in self.choices}) < len(self.choices):
+            raise problem(f"choices = {list(self.choices)}: every choice may stand there once")
+        return self
+
+    def contains(self, value: Any) -> bool:
+        """Whether a trial may have this value; a whole number serves as a number, but not the other way round."""
+        given = encode(value)
+        kinds = {type(given), float} if type(given) is int else {type(given)}
+        return any(type(choice) in kinds and given == choice for choice in map(encode, self.choices))
+
+    def decode(self, value: Any) -> T:
+        """The choice that Optuna knows as `value` (see `encode`). Raises ValueError for any other."""
+        for choice in self.choices:
+            if encode(choice) == value:
+                return choice
+        raise ValueError(f"{value!r}: not {self}")
+
+    def describe(self) -> dict[str, Any]:
+        return {"choices": [encode(choice) for choice in self.choices]}
+
+    def __str__(self) -> str:
+        return "one of " + ", ".join(str(encode(choice)) for choice in self.choices)
+
+
+def encode(value: Any) -> Any:
+    """A choice as Optuna stores it: scalars as they are, lists and tables as their JSON text."""
+    return value if isinstance(value, str | int | float | bool) else json.dumps(value, default=str)
+
+
+def _form(value: Any) -> str:
+    if isinstance(value, Range) or (isinstance(value, dict) and "choices" not in value):
+        return "range"
+    return "choice" if isinstance(value, Choice | dict) else "fixed"
+
+
+def _choice_form(value: Any) -> str:
+    return "choice" if isinstance(value, Choice | dict) else "fixed"
+
+
+# The discriminator picks the form by its look, so that a mistake is told once and not once for each form.
+if TYPE_CHECKING:
+    Searchable: TypeAlias = T | Range[T] | Choice[T]
+    Choosable: TypeAlias = T | Choice[T]
+else:
+
+    class Searchable:
+        """`Searchable[T]` for pydantic; a plain generic alias would leave the T of `Range[T]` unbound."""
+
+        def __class_getitem__(cls, kind: Any) -> Any:
+            choice = Annotated[Choice[kind], Tag("choice")]
+            return Annotated[
+                Annotated[kind, Tag("fixed")] | Annotated[Range[kind], Tag("range")] | choice, Discriminator(_form)
+            ]
+
+    class Choosable:
+        """`Choosable[T]` for pydantic."""
+
+        def __class_getitem__(cls, kind: Any) -> Any:
+            choice = Annotated[Choice[kind], Tag("choice")]
+            return Annotated[Annotated[kind, Tag("fixed")] | choice, Discriminator(_choice_form)]
+
+
+def _plain(table: dict[str, Any]) -> dict[str, Any]:
+    odd = [f"{key} = {value}" for key, value in table.items() if not _is_plain(value)]
+    if odd:
+        raise problem(f"{', '.join(odd)}: takes texts, finite numbers, true, false, lists and tables of them")
+    return table
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, list | dict):
+        return all(_is_plain(each) for each in (value.values() if isinstance(value, dict) else value))
+    return isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
+
+
+Options = Annotated[dict[str, Any], AfterValidator(_plain)]
+"""A table that is handed on as it is, to a sampler or a network; it can be written as JSON."""
+
+Domain: TypeAlias = Range[Any] | Choice[Any]
+FORMS = frozenset({"fixed", "range", "choice"})
+"""Tags that pydantic puts into an error's location and that are no keys of the file."""
+
+
+def problem(message: str) -> PydanticCustomError:
+    """An error of ours inside a validator; the text is shown as it is."""
+    return PydanticCustomError("ralr_tune", "{message}", {"message": message})
+
+
+def one_of(allowed: Iterable[str], given: str) -> str:
+    """The end of a message: the nearest allowed word where there is one near, else all of them."""
+    words = list(allowed)
+    close = difflib.get_close_matches(given, words, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"allowed: {', '.join(words)}"

@@ -1,0 +1,45 @@
+"""Study files for tests: the simulated task, small, every table open to change."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tomli_w
+
+from ralr_tune.spec import StudySpec, parse_study
+
+AMPLIFY = {
+    "probability": {"low": 0.05, "high": 0.6},
+    "lower": {"low": 1.0, "high": 2.0},
+    "width": {"low": 0.0, "high": 4.0},
+}
+
+TABLES: dict[str, dict[str, Any]] = {
+    "study": {"name": "sim", "baseline": "monotone", "seed": 0},
+    "task": {"kind": "simulated", "data": {"optimum": 0.1}},
+    "training": {
+        "epochs": 4,
+        "batch_size": 32,
+        "lr": {"low": 1e-3, "high": 1.0, "log": True},
+        "weight_decay": {"low": 1e-5, "high": 1e-2, "log": True},
+    },
+    "schedule": {"name": "cosine"},
+    "arms": {"monotone": {}, "ralr": {"amplify": AMPLIFY}},
+    "search": {"trials": 4},
+    "confirm": {"top": 2, "seeds": 3},
+    "storage": {"lease_s": 5},
+}
+
+
+def simulated_text(**changes: dict[str, Any]) -> str:
+    """TOML of the small simulated study; keys of `changes` replace keys of the table of that name (arms: the table)."""
+    tables = {
+        name: changes[name] if name == "arms" and name in changes else table | changes.get(name, {})
+        for name, table in TABLES.items()
+    }
+    return tomli_w.dumps(tables)
+
+
+def simulated(**changes: dict[str, Any]) -> StudySpec:
+    """The study of `simulated_text`."""
+    return parse_study(simulated_text(**changes))
