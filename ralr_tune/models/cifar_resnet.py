@@ -1,0 +1,73 @@
+"""The CIFAR ResNets of He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, section 4.2.
+
+Depth 6n + 2: a 3x3 convolution with 16 filters, three stages of n blocks with 16, 32 and 64 filters, global average
+pooling and one linear layer. Shortcuts are option A (identity, zeros for the new channels), so they have no weights.
+Convolutions start as in He et al., "Delving Deep into Rectifiers", ICCV 2015.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+STAGE_WIDTHS = (16, 32, 64)
+
+
+class CifarResNet(nn.Module):
+    """Maps images (N, channels, H, W) to logits (N, classes); any H and W from 4 on, meant for 32.
+
+    Raises ValueError on a depth that is not 6n + 2.
+    """
+
+    def __init__(self, *, classes: int, channels: int, depth: int) -> None:
+        super().__init__()
+        if depth < 8 or (depth - 2) % 6:
+            raise ValueError(f"depth = {depth}: must be 6n + 2 with n >= 1, e.g. 20, 32, 44, 56, 110")
+        self.stem = _conv(channels, STAGE_WIDTHS[0], stride=1)
+        self.norm = nn.BatchNorm2d(STAGE_WIDTHS[0])
+        self.blocks = nn.Sequential(*_blocks(per_stage=(depth - 2) // 6))
+        self.head = nn.Linear(STAGE_WIDTHS[-1], classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.blocks(F.relu(self.norm(self.stem(images))))
+        logits: Tensor = self.head(features.mean(dim=(2, 3)))
+        return logits
+
+
+class Block(nn.Module):
+    """relu(x + norm(conv(relu(norm(conv(x)))))), the paper's basic block."""
+
+    def __init__(self, width_in: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = _conv(width_in, width, stride)
+        self.norm1 = nn.BatchNorm2d(width)
+        self.conv2 = _conv(width, width, stride=1)
+        self.norm2 = nn.BatchNorm2d(width)
+        self.stride = stride
+        self.new_channels = width - width_in
+
+    def forward(self, x: Tensor) -> Tensor:
+        residual = self.norm2(self.conv2(F.relu(self.norm1(self.conv1(x)))))
+        return F.relu(residual + self._shortcut(x))
+
+    def _shortcut(self, x: Tensor) -> Tensor:
+        if self.new_channels == 0:
+            return x
+        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.new_channels))
+
+
+def _blocks(per_stage: int) -> list[Block]:
+    blocks, width_in = [], STAGE_WIDTHS[0]
+    for width in STAGE_WIDTHS:
+        for place in range(per_stage):
+            blocks.append(Block(width_in, width, stride=2 if place == 0 and width != width_in else 1))
+            width_in = width
+    return blocks
+
+
+def _conv(width_in: int, width: int, stride: int) -> nn.Conv2d:
+    conv = nn.Conv2d(width_in, width, kernel_size=3, stride=stride, padding=1, bias=False)
+    with torch.no_grad():
+        nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    return conv

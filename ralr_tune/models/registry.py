@@ -1,0 +1,115 @@
+"""Networks by name.
+
+small_cnn, resnet20, resnet32, ...     our own (see `known`)
+torchvision:NAME                       any classification network of torchvision
+package.module:callable                anybody's: called as callable(num_classes=..., **options)
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from functools import partial, reduce
+from typing import Any
+
+from torch import nn
+
+from ralr_tune.errors import UsageError
+from ralr_tune.models import torchvision_models
+from ralr_tune.models.cifar_resnet import CifarResNet
+from ralr_tune.models.small_cnn import SmallCNN
+
+CIFAR_DEPTHS = (20, 32, 44, 56, 110)
+"""He et al. 2016, table 6."""
+
+Builder = Callable[..., Any]
+
+
+def _cifar_resnet(depth: int, *, classes: int, channels: int, size: int) -> nn.Module:
+    del size  # any: the network ends in global average pooling
+    return CifarResNet(classes=classes, channels=channels, depth=depth)
+
+
+_OWN: Mapping[str, Builder] = {
+    "small_cnn": SmallCNN,
+    **{f"resnet{depth}": partial(_cifar_resnet, depth) for depth in CIFAR_DEPTHS},
+}
+
+
+def known() -> list[str]:
+    """Names of the networks that come with this package."""
+    return list(_OWN)
+
+
+def build(
+    name: str,
+    *,
+    classes: int,
+    channels: int,
+    size: int,
+    options: Mapping[str, Any] | None = None,
+    pretrained: bool = False,
+) -> nn.Module:
+    """A new network for images (N, channels, size, size) that answers with logits (N, classes).
+
+    Its weights are drawn from torch's global generator, which the caller seeds. Raises UsageError, naming what is
+    allowed, when the name, an option or `pretrained` is impossible, or when an import path does not lead to a network.
+    """
+    options = options or {}
+    if name.startswith("torchvision:"):
+        torchvision_build = partial(torchvision_models.build, name.removeprefix("torchvision:"))
+        shape = {"classes": classes, "channels": channels, "size": size}
+        return _construct(name, torchvision_build, shape | {"options": options, "pretrained": pretrained}, {})
+    if pretrained:
+        raise UsageError(f"task.pretrained = true: task.model = {name!r} has no weights to load; torchvision:NAME has")
+    if name in _OWN:
+        return _construct(name, _OWN[name], {"classes": classes, "channels": channels, "size": size}, options)
+    if ":" in name:
+        return _construct(name, _imported(name), {"num_classes": classes}, options)
+    raise UsageError(_unknown(name))
+
+
+def _construct(name: str, builder: Builder, shape: Mapping[str, Any], options: Mapping[str, Any]) -> nn.Module:
+    try:
+        model = builder(**shape, **options)
+    except (TypeError, ValueError) as error:
+        allowed = f"; its model_options: {_option_names(builder, shape)}" if options else ""
+        raise UsageError(f"task.model = {name!r}: {error}{allowed}") from error
+    if not isinstance(model, nn.Module):
+        raise UsageError(f"task.model = {name!r}: returned {type(model).__name__}, not a torch.nn.Module")
+    return model
+
+
+def _option_names(builder: Builder, shape: Mapping[str, Any]) -> str:
+    try:
+        parameters = inspect.signature(builder).parameters
+    except (TypeError, ValueError):  # some builtins have no signature
+        return "unknown"
+    return ", ".join(key for key in parameters if key not in shape) or "none"
+
+
+def _imported(name: str) -> Builder:
+    module_name, _, path = name.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:  # importing somebody's module runs their code: anything may come out
+        raise UsageError(
+            f"task.model = {name!r}: importing {module_name!r} failed: {type(error).__name__}: {error}"
+        ) from error
+    try:
+        found = reduce(getattr, path.split("."), module)
+    except AttributeError as error:
+        raise UsageError(f"task.model = {name!r}: {error}") from error
+    if not callable(found):
+        raise UsageError(f"task.model = {name!r}: {path!r} is {type(found).__name__}, not callable")
+    return found
+
+
+def _unknown(name: str) -> str:
+    near = difflib.get_close_matches(name, known(), n=1, cutoff=0.4)
+    return (
+        f"task.model = {name!r}: no such network{f'; did you mean {near[0]!r}?' if near else ''}"
+        f"; allowed: {', '.join(known())}, torchvision:NAME, package.module:callable"
+    )

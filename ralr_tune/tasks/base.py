@@ -1,0 +1,79 @@
+"""The contract between a task and whatever trains it. A batch is opaque to the trainer, its length aside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+Split = Literal["train", "validation", "train+validation", "test", "probe"]
+"""`train` is without validation. `probe` is a fixed part of train, as large as validation where train allows it, for
+the generalisation gap. `test` data are read when this split is first asked for, and not before."""
+
+Autocast = Callable[[], "AbstractContextManager[object]"]
+"""Makes the context in which the model is called: mixed precision, or nothing."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What a task is judged by."""
+
+    name: str
+    direction: Literal["maximize", "minimize"]
+    worst: float
+    """The worst possible value; what a diverged trial is told as."""
+
+
+class Batch(Protocol):
+    """Samples that are learned from together."""
+
+    def __len__(self) -> int:
+        """Number of samples."""
+
+
+class Task(Protocol):
+    """What every kind of task has."""
+
+    @property
+    def metric(self) -> Metric: ...
+
+    @property
+    def identity(self) -> str:
+        """A hash of the data, the network and the study's seed: checkpoints of another task are foreign."""
+
+
+class TorchTask(Task, Protocol):
+    """A task that trains a network. Everything random is a pure function of the seed and epoch given."""
+
+    @property
+    def device(self) -> str:
+        """torch's name of the device that batches lie on, and that models are moved to."""
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one sample as the model sees it; images: (C, H, W)."""
+
+    def build_model(self, seed: int) -> nn.Module:
+        """A new network on the CPU, its weights drawn from `seed` alone. Raises UsageError when it does not fit the
+        data."""
+
+    def steps(self, split: Split, batch_size: int) -> int:
+        """Number of batches that `batches` gives."""
+
+    def batches(
+        self, split: Split, *, seed: int, epoch: int, batch_size: int, augment: Sequence[str] = ()
+    ) -> Iterator[Batch]:
+        """Every sample of the split once, in the order of (seed, epoch).
+
+        Raises UsageError, at once, on an unknown augmentation.
+        """
+
+    def loss(self, model: nn.Module, batch: Batch, *, label_smoothing: float = 0.0) -> Tensor:
+        """Mean loss over the batch, a float32 scalar to call `backward` on."""
+
+    def evaluate(self, model: nn.Module, split: Split, *, autocast: Autocast | None = None) -> float:
+        """The metric over the whole split, the model in evaluation mode; NaN where its outputs are not finite."""

@@ -1,0 +1,270 @@
+"""Image classification: uint8 images on the device, normalised and augmented there, batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn import functional as F
+
+from ralr_tune.errors import DataError, UsageError
+from ralr_tune.seeds import derive_seed
+from ralr_tune.tasks.augment import Augmentation, make_augmentations
+from ralr_tune.tasks.base import Autocast, Batch, Metric, Split
+from ralr_tune.tasks.samples import Samples, Source
+from ralr_tune.tasks.stratify import Rows, stratified_split
+
+ACCURACY = Metric("accuracy", direction="maximize", worst=0.0)
+
+EVALUATION_PIXELS = 2**19
+"""Pixels of one batch of an evaluation, e.g. 512 images of 32x32; larger ones were no faster (measured on a CPU)."""
+
+SMALLEST_EVALUATION = 64
+"""Images of one batch of an evaluation, however large they are: a GPU wants some."""
+
+
+@dataclass(frozen=True)
+class ImageBatch:
+    """Normalised images (N, C, H, W) float32 and labels (N,) int64 on the task's device."""
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class _Pool:
+    """Images (N, C, H, W) uint8 and labels (N,) int64, both on the same device."""
+
+    images: Tensor
+    labels: Tensor
+
+
+class ClassificationTask:
+    """The TorchTask of labelled images (see tasks.base).
+
+    `validation`: share of the training data, stratified and drawn from `seed`, that is held out; a source with
+    validation data of its own gives those instead. Raises DataError when a split would be empty.
+    """
+
+    metric = ACCURACY
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        build: Callable[[int, int, int], nn.Module],
+        validation: float,
+        seed: int,
+        device: str,
+        identity: str,
+    ) -> None:
+        """`build`: makes the network from (classes, channels, size), its weights drawn from torch's global
+        generator."""
+        self.device = device
+        self.identity = identity
+        self.classes = source.classes
+        self._source = source
+        self._build = build
+        self._pool, self._rows = _pool_and_rows(source, validation, seed, device)
+        self.input_shape: tuple[int, ...] = tuple(self._pool.images.shape[1:])
+        self._mean, self._std = _mean_and_std(self._pool.images[self._rows["train"]], device)
+        self._fits = False
+
+    def build_model(self, seed: int) -> nn.Module:
+        channels, height, width = self.input_shape
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed("init", seed))
+            model = self._build(len(self.classes), channels, min(height, width))
+        if not self._fits:  # all trials share the network's shape: one look is enough
+            _check_fit(model, self.input_shape, len(self.classes))
+            self._fits = True
+        return model
+
+    def steps(self, split: Split, batch_size: int) -> int:
+        return len(_cuts(self.size(split), batch_size)) - 1
+
+    def size(self, split: Split) -> int:
+        """Number of samples of a split."""
+        return len(self._part(split)[1])
+
+    def batches(
+        self, split: Split, *, seed: int, epoch: int, batch_size: int, augment: Sequence[str] = ()
+    ) -> Iterator[ImageBatch]:
+        pool, rows = self._part(split)
+        order = rows[torch.randperm(len(rows), generator=_generator("order", seed, epoch)).to(rows.device)]
+        augmentations = self._augmentations(augment)
+        generator = _generator("augment", seed, epoch)
+        draws = [augmentation.draw(len(rows), generator).to(self.device) for augmentation in augmentations]
+        return self._batches(pool, order, _cuts(len(rows), batch_size), list(zip(augmentations, draws, strict=True)))
+
+    def loss(self, model: nn.Module, batch: Batch, *, label_smoothing: float = 0.0) -> Tensor:
+        batch = cast(ImageBatch, batch)
+        return F.cross_entropy(model(batch.images).float(), batch.labels, label_smoothing=label_smoothing)
+
+    @torch.no_grad()
+    def evaluate(self, model: nn.Module, split: Split, *, autocast: Autocast | None = None) -> float:
+        """Share of images whose largest output is their class. Leaves the model in evaluation mode."""
+        pool, rows = self._part(split)
+        model.eval()
+        correct = torch.zeros((), dtype=torch.int64, device=self.device)
+        finite = torch.ones((), dtype=torch.bool, device=self.device)
+        for some in torch.split(rows, self._evaluation_batch()):
+            batch = self._batch(pool, some, [])
+            with (autocast or nullcontext)():
+                outputs = model(batch.images)
+            correct += (outputs.argmax(1) == batch.labels).sum()
+            finite &= outputs.isfinite().all()
+        return int(correct) / len(rows) if bool(finite) else float("nan")
+
+    def _batches(
+        self, pool: _Pool, order: Tensor, cuts: list[int], augmentations: list[tuple[Augmentation, Tensor]]
+    ) -> Iterator[ImageBatch]:
+        for first, last in pairwise(cuts):
+            some = [(augmentation, draws[first:last]) for augmentation, draws in augmentations]
+            yield self._batch(pool, order[first:last], some)
+
+    def _batch(self, pool: _Pool, rows: Tensor, augmentations: list[tuple[Augmentation, Tensor]]) -> ImageBatch:
+        images = pool.images[rows].to(self.device, non_blocking=True)
+        for augmentation, draws in augmentations:
+            images = augmentation.apply(images, draws)
+        labels = pool.labels[rows].to(self.device, non_blocking=True)
+        return ImageBatch((images - self._mean) / self._std, labels)
+
+    def _evaluation_batch(self) -> int:
+        _, height, width = self.input_shape
+        return max(SMALLEST_EVALUATION, EVALUATION_PIXELS // (height * width))
+
+    def _augmentations(self, names: Sequence[str]) -> list[Augmentation]:
+        _, height, width = self.input_shape
+        fill = self._mean.round().to(torch.uint8)
+        return make_augmentations(names, height=height, width=width, fill=fill)
+
+    def _part(self, split: Split) -> tuple[_Pool, Tensor]:
+        if split == "test":
+            return self._test, torch.arange(len(self._test.labels), device=self._test.images.device)
+        return self._pool, self._rows[split]
+
+    @cached_property
+    def _test(self) -> _Pool:
+        samples = self._source.test()
+        _check_not_empty(samples, "test")
+        pool = _pool(samples, self.device)
+        if pool.images.shape[1:] != self.input_shape:
+            raise DataError(
+                f"test images are {tuple(pool.images.shape[1:])}, those of train {self.input_shape} (C, H, W)"
+            )
+        return pool
+
+
+def _pool_and_rows(source: Source, validation: float, seed: int, device: str) -> tuple[_Pool, dict[str, Tensor]]:
+    """All images but the test split's in one pool, and where each split lies in it."""
+    if source.validation is None:
+        pool = _pool(source.train, device)
+        held_out, train = _held_out(source.train.labels, validation, seed)
+    else:
+        _check_not_empty(source.validation, "validation")
+        pool = _joined(_pool(source.train, device), _pool(source.validation, device))
+        train, held_out = np.split(np.arange(len(pool.labels)), [len(source.train)])
+    rows = {"train": train, "validation": held_out, "train+validation": np.sort(np.concatenate([train, held_out]))}
+    rows["probe"] = _probe(train, len(held_out), seed)
+    return pool, {split: torch.from_numpy(some).to(pool.images.device) for split, some in rows.items()}
+
+
+def _held_out(labels: Rows, share: float, seed: int) -> tuple[Rows, Rows]:
+    try:
+        held_out, train = stratified_split(labels, round(share * len(labels)), seed=derive_seed("validation", seed))
+    except ValueError as error:
+        raise DataError(f"task.validation = {share}: {error}") from error
+    if len(held_out) == 0:
+        raise DataError(f"task.validation = {share}: none of {len(labels)} images; must give at least one")
+    return held_out, train
+
+
+def _probe(train: Rows, wanted: int, seed: int) -> Rows:
+    shuffled = np.random.Generator(np.random.PCG64(derive_seed("probe", seed))).permutation(train)
+    return np.sort(shuffled[:wanted])
+
+
+def _check_not_empty(samples: Samples, split: str) -> None:
+    if len(samples) == 0:
+        raise DataError(f"data: the {split} split holds no image of the classes asked for")
+
+
+def _pool(samples: Samples, device: str) -> _Pool:
+    images = torch.from_numpy(np.ascontiguousarray(samples.load()))
+    labels = torch.from_numpy(samples.labels)
+    home = device if _fits(images.nbytes, device) else "cpu"
+    return _Pool(images.to(home), labels.to(home))
+
+
+def _fits(size: int, device: str) -> bool:
+    """Whether data of `size` bytes leave at least half of the device's free memory to the training."""
+    if torch.device(device).type != "cuda":
+        return True
+    free, _ = torch.cuda.mem_get_info(device)
+    return size <= free / 2
+
+
+def _joined(first: _Pool, second: _Pool) -> _Pool:
+    if first.images.shape[1:] != second.images.shape[1:]:
+        raise DataError(
+            f"validation images are {tuple(second.images.shape[1:])}, those of train {tuple(first.images.shape[1:])}"
+            " (C, H, W); give data.size = N to cut all to N x N"
+        )
+    images = torch.cat([first.images, second.images.to(first.images.device)])
+    return _Pool(images, torch.cat([first.labels, second.labels.to(first.labels.device)]))
+
+
+def _mean_and_std(images: Tensor, device: str) -> tuple[Tensor, Tensor]:
+    """Per channel (C, 1, 1), in grey values, exact: counted in integers, so equal on every device."""
+    counts = [torch.bincount(channel.flatten(), minlength=256) for channel in images.unbind(1)]
+    values = np.arange(256)
+    shares = [count.cpu().numpy() / count.sum().item() for count in counts]
+    means = [float(share @ values) for share in shares]
+    stds = [float(share @ (values - mean) ** 2) ** 0.5 for share, mean in zip(shares, means, strict=True)]
+
+    def per_channel(numbers: list[float]) -> Tensor:
+        return torch.tensor(numbers, device=device, dtype=torch.float32)[:, None, None]
+
+    return per_channel(means), per_channel([max(std, 1.0) for std in stds])  # a channel of one value has none
+
+
+def _check_fit(model: nn.Module, input_shape: tuple[int, ...], classes: int) -> None:
+    """Raises UsageError unless the model maps one image to one number for each class."""
+    training = model.training
+    try:
+        with torch.no_grad():
+            outputs = model.eval()(torch.zeros(1, *input_shape))
+    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
+        raise UsageError(f"task.model: cannot take images of {input_shape} (C, H, W): {error}") from error
+    model.train(training)
+    shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+    if shape != (1, classes):
+        raise UsageError(f"task.model: gives {shape} for one image; must be (1, {classes}), one output for each class")
+
+
+def _cuts(count: int, batch_size: int) -> list[int]:
+    """Where batches begin and end. Every sample is used; a last batch of one sample joins the one before it.
+
+    Batch normalisation has no variance to take of one sample (torch raises where its maps are 1x1), and one sample's
+    gradient is noise.
+    """
+    cuts = [*range(0, count, batch_size), count]
+    if len(cuts) > 2 and batch_size > 1 and cuts[-1] - cuts[-2] == 1:
+        del cuts[-2]
+    return cuts
+
+
+def _generator(purpose: str, seed: int, epoch: int) -> Generator:
+    """On the CPU, so that every device gets the same draws."""
+    return Generator().manual_seed(derive_seed(purpose, seed, epoch))

@@ -1,0 +1,62 @@
+"""From the [task] table of a study file to a task."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from ralr_tune.errors import UsageError
+from ralr_tune.tasks.base import Task, TorchTask
+from ralr_tune.tasks.quiet import warnings_to_log
+from ralr_tune.tasks.simulated import simulated_task
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ralr_tune.spec import TaskSpec
+
+KINDS = ("classification", "simulated")
+
+
+def load_task(task: TaskSpec, *, seed: int, device: str) -> Task:
+    """The task that `task` describes; `seed` is the study's, `device` torch's name ("cpu", "cuda:0").
+
+    Reads the training and validation data, not the test data. The simulated kind needs neither torch nor device. Raises
+    DataError or UsageError, naming field, value and what is allowed.
+    """
+    if task.kind == "simulated":
+        return simulated_task(task.data, identity=_identity(task, seed))
+    if task.kind == "classification":
+        with warnings_to_log():
+            return _classification(task, seed, device)
+    raise UsageError(f"task.kind = {task.kind!r}: allowed: {', '.join(KINDS)}")
+
+
+def _classification(task: TaskSpec, seed: int, device: str) -> TorchTask:
+    from ralr_tune.models import registry
+    from ralr_tune.tasks.classification import ClassificationTask
+    from ralr_tune.tasks.sources import open_source
+
+    options: Mapping[str, Any] = task.model_options or {}
+
+    def build(classes: int, channels: int, size: int) -> nn.Module:
+        return registry.build(
+            task.model, classes=classes, channels=channels, size=size, options=options, pretrained=task.pretrained
+        )
+
+    return ClassificationTask(
+        open_source(task.data),
+        build=build,
+        validation=task.validation,
+        seed=seed,
+        device=device,
+        identity=_identity(task, seed),
+    )
+
+
+def _identity(task: TaskSpec, seed: int) -> str:
+    text = json.dumps([asdict(task), seed], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()

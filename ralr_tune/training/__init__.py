@@ -1,0 +1,1 @@
+"""Training one configuration, epoch by epoch. Knows neither Optuna nor SQL."""

@@ -1,0 +1,55 @@
+"""Any optimizer of torch.optim by its lower-case name."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from ralr_tune.errors import UsageError
+
+if TYPE_CHECKING:
+    from ralr_tune.spec.configuration import TrainingConfig
+
+NOT_OFFERED = frozenset({"optimizer", "lbfgs", "sparseadam"})
+"""The base class; a closure in every step; sparse gradients alone."""
+
+FUSED = frozenset({"sgd", "adam", "adamw"})
+"""Those that step all weights in one kernel on CPU and CUDA alike: a third of the time of torch's own choice on a CPU."""
+
+
+def optimizers() -> Mapping[str, type[Optimizer]]:
+    """Classes by lower-case name."""
+    found = {name.lower(): thing for name, thing in vars(torch.optim).items() if inspect.isclass(thing)}
+    return {name: thing for name, thing in found.items() if issubclass(thing, Optimizer) and name not in NOT_OFFERED}
+
+
+def make_optimizer(training: TrainingConfig, parameters: Iterable[nn.Parameter]) -> Optimizer:
+    """The optimizer that `training` describes. Raises UsageError on an unknown name or option, or an impossible
+    value."""
+    known = optimizers()
+    if training.optimizer not in known:
+        near = difflib.get_close_matches(training.optimizer, known, n=1, cutoff=0.4)
+        raise UsageError(
+            f"training.optimizer = {training.optimizer!r}{f'; did you mean {near[0]!r}?' if near else ''}"
+            f"; allowed: {', '.join(sorted(known))}"
+        )
+    chosen = known[training.optimizer]
+    allowed = inspect.signature(chosen).parameters
+    options = {"lr": training.lr, **training.options}
+    if training.optimizer in FUSED:
+        options["fused"] = True
+    if training.weight_decay or "weight_decay" in allowed:  # rprop has none: zero of it is no mistake
+        options["weight_decay"] = training.weight_decay
+    try:
+        return chosen(parameters, **options)
+    except (TypeError, ValueError) as error:
+        names = ", ".join(name for name in allowed if name not in ("params", "lr"))
+        raise UsageError(
+            f"training.optimizer = {training.optimizer!r} with {options}: {error}; its options: {names}"
+        ) from error

@@ -1,0 +1,69 @@
+"""Which numbers a network computes with, and in which order they lie in memory."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+SMALLEST_PIXELS = 16
+"""Below this height or width, converting numbers and memory order costs more than it saves (measured on a CPU at 8
+pixels)."""
+
+
+@dataclass(frozen=True)
+class Precision:
+    """A choice and its reason, for the log."""
+
+    bfloat16: bool
+    channels_last: bool
+    reason: str
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        return torch.channels_last if self.channels_last else torch.preserve_format
+
+    def autocast(self, device: str) -> AbstractContextManager[object]:
+        """The context to call the model in."""
+        if not self.bfloat16:
+            return nullcontext()
+        return torch.autocast(torch.device(device).type, dtype=torch.bfloat16)
+
+
+def choose_precision(
+    wanted: Literal["auto", "float32", "bfloat16"],
+    channels_last: bool | None,
+    *,
+    device: str,
+    input_shape: tuple[int, ...],
+) -> Precision:
+    """`wanted` and `channels_last` as asked; "auto" and None by device and size of the images, (C, H, W)."""
+    large = len(input_shape) == 3 and min(input_shape[1:]) >= SMALLEST_PIXELS
+    kind = torch.device(device).type
+    if channels_last is None:
+        channels_last = large and kind in ("cpu", "cuda")
+    if wanted != "auto":
+        return Precision(wanted == "bfloat16", channels_last, "as asked")
+    if not large:
+        return Precision(False, channels_last, f"float32: below {SMALLEST_PIXELS} pixels bfloat16 is slower")
+    if not has_bfloat16(kind):
+        return Precision(False, channels_last, f"float32: this {kind} has no bfloat16 arithmetic")
+    return Precision(True, channels_last, f"bfloat16: this {kind} has arithmetic for it")
+
+
+@cache
+def has_bfloat16(kind: str) -> bool:
+    """Whether the chip computes in bfloat16, where emulating it would be slower than float32."""
+    if kind == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if kind != "cpu":
+        return False
+    try:
+        flags = Path("/proc/cpuinfo").read_text().split()
+    except OSError:
+        return False
+    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(flags)

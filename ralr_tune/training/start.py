@@ -1,0 +1,37 @@
+"""The door to training: one trial of any kind of task."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from ralr_tune.tasks.base import Task, TorchTask
+from ralr_tune.tasks.quiet import warnings_to_log
+from ralr_tune.tasks.simulated import SimulatedTask
+from ralr_tune.training.base import TrainingSplit, Trial
+from ralr_tune.training.simulated import SimulatedTrial
+
+if TYPE_CHECKING:
+    from ralr_tune.spec import Configuration
+
+
+def start(
+    task: Task,
+    configuration: Configuration,
+    *,
+    seed: int,
+    checkpoint: Path | None = None,
+    split: TrainingSplit = "train",
+) -> Trial:
+    """A trial of `configuration` that has trained nothing yet, or what `checkpoint` holds of it.
+
+    A checkpoint of another task, configuration, seed or split, or one that is damaged, is passed over with a warning
+    in the log. Raises UsageError when network, optimizer or options do not fit, TrialError("oom") when the network has
+    no room.
+    """
+    if isinstance(task, SimulatedTask):
+        return SimulatedTrial(task, configuration, seed=seed, checkpoint=checkpoint, split=split)
+    from ralr_tune.training.loop import TorchTrial
+
+    with warnings_to_log():
+        return TorchTrial(cast(TorchTask, task), configuration, seed=seed, checkpoint=checkpoint, split=split)

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from ralr_tune.models.cifar_resnet import Block, CifarResNet
+from ralr_tune.models.registry import build
+from ralr_tune.models.small_cnn import SmallCNN
+
+
+def parameters(model: nn.Module) -> int:
+    return sum(weight.numel() for weight in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("depth", "millions"),
+    [(20, 0.27), (32, 0.46), (44, 0.66), (56, 0.85), (110, 1.7)],  # He et al. 2016, table 6
+)
+def test_cifar_resnets_have_the_papers_size(depth: int, millions: float) -> None:
+    model = build(f"resnet{depth}", classes=10, channels=3, size=32)
+    digits = 1 if depth == 110 else 2  # the paper prints 1.7M
+    assert round(parameters(model) / 1e6, digits) == millions
+
+
+def test_cifar_resnet_counts_its_layers() -> None:
+    model = CifarResNet(classes=10, channels=3, depth=20)
+    weighted = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+    assert len(weighted) == 20
+
+
+def test_cifar_resnet_halves_its_maps_twice() -> None:
+    model = CifarResNet(classes=10, channels=3, depth=20)
+    assert model.blocks(model.stem(torch.rand(1, 3, 32, 32))).shape == (1, 64, 8, 8)
+
+
+def test_shortcut_of_a_wider_block_is_option_a() -> None:
+    block = Block(2, 4, stride=2)
+    nn.init.zeros_(block.norm2.weight)  # the residual is then zero, and the shortcut alone is seen
+    images = torch.rand(3, 2, 8, 8)
+    seen = block(images)
+    assert torch.equal(seen[:, :2], images[:, :, ::2, ::2])
+    assert not seen[:, 2:].any()
+
+
+def test_convolutions_start_as_in_he_2015() -> None:
+    torch.manual_seed(0)
+    model = CifarResNet(classes=10, channels=3, depth=20)
+    weight = model.state_dict()["blocks.8.conv2.weight"]
+    assert weight.std().item() == pytest.approx((2 / (64 * 9)) ** 0.5, rel=0.03)
+
+
+@pytest.mark.parametrize("depth", [2, 18, 21])
+def test_impossible_depths_are_refused(depth: int) -> None:
+    with pytest.raises(ValueError, match=rf"depth = {depth}: must be 6n \+ 2"):
+        CifarResNet(classes=10, channels=3, depth=depth)
+
+
+@pytest.mark.parametrize(("channels", "size", "stages"), [(1, 8, 2), (1, 28, 3), (3, 32, 4), (3, 224, 6), (1, 4, 2)])
+def test_small_cnn_takes_small_and_large_images(channels: int, size: int, stages: int) -> None:
+    model = SmallCNN(classes=7, channels=channels, size=size, width=4)
+    assert len(model.features) == stages
+    assert model(torch.rand(2, channels, size, size)).shape == (2, 7)
+
+
+def test_small_cnn_takes_its_options() -> None:
+    narrow, wide = (SmallCNN(classes=10, channels=1, size=8, width=width) for width in (4, 8))
+    assert parameters(wide) > 3 * parameters(narrow)
+    dropping = SmallCNN(classes=10, channels=1, size=8, dropout=0.5).train()
+    images = torch.rand(4, 1, 8, 8)
+    assert not torch.equal(dropping(images), dropping(images))
+    assert torch.equal(dropping.eval()(images), dropping(images))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"size": 3}, "at least 4"), ({"width": 0}, "width = 0"), ({"dropout": 1.0}, r"in \[0, 1\)")],
+)
+def test_small_cnn_refuses_the_impossible(options: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SmallCNN(**{"classes": 2, "channels": 1, "size": 8, **options})  # type: ignore[arg-type]

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torchvision.models
+
+from ralr_tune.errors import UsageError
+from ralr_tune.models import registry, torchvision_models
+from ralr_tune.models.registry import build, known
+
+SHAPE: dict[str, Any] = {"classes": 5, "channels": 3, "size": 32}
+
+
+@pytest.fixture
+def somebodys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A module of a user's own."""
+    (tmp_path / "somebodys_nets.py").write_text(
+        "from torch import nn\n"
+        "class nets:\n"
+        "    @staticmethod\n"
+        "    def linear(num_classes, inputs=3 * 32 * 32):\n"
+        "        return nn.Sequential(nn.Flatten(), nn.Linear(inputs, num_classes))\n"
+        "def number(num_classes): return num_classes\n"
+        "word = 'word'\n"
+    )
+    (tmp_path / "broken_nets.py").write_text("import no_such_module_at_all\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    return "somebodys_nets"
+
+
+@pytest.mark.parametrize("name", ["small_cnn", "resnet20"])
+def test_known_networks_give_one_logit_a_class(name: str) -> None:
+    assert name in known()
+    assert build(name, **SHAPE)(torch.rand(2, 3, 32, 32)).shape == (2, 5)
+
+
+def test_weights_follow_the_callers_seed() -> None:
+    def weights(seed: int) -> torch.Tensor:
+        torch.manual_seed(seed)
+        return torch.cat([weight.flatten() for weight in build("small_cnn", **SHAPE).parameters()])
+
+    assert torch.equal(weights(1), weights(1))
+    assert not torch.equal(weights(1), weights(2))
+
+
+def test_import_path_is_called_with_classes_and_options(somebodys: str) -> None:
+    model = build(f"{somebodys}:nets.linear", classes=4, channels=1, size=8, options={"inputs": 64})
+    assert model(torch.rand(2, 1, 8, 8)).shape == (2, 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("smal_cnn", r"no such network; did you mean 'small_cnn'\?; allowed: small_cnn, resnet20, .*torchvision:NAME"),
+        ("zzz", "no such network; allowed: small_cnn"),
+        ("no_such_module_at_all:net", "importing 'no_such_module_at_all' failed: ModuleNotFoundError"),
+        ("broken_nets:net", "importing 'broken_nets' failed: ModuleNotFoundError"),
+        ("somebodys_nets:nothing", "has no attribute 'nothing'"),
+        ("somebodys_nets:word", "'word' is str, not callable"),
+        ("somebodys_nets:number", "returned int, not a torch.nn.Module"),
+        ("torchvision:resnet19", "torchvision:resnet18"),
+        ("torchvision:fasterrcnn_resnet50_fpn", "no such classification network"),
+    ],
+)
+def test_wrong_names_are_told(somebodys: str, name: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
+        build(name, **SHAPE)
+    assert f"task.model = {name!r}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "allowed"),
+    [("small_cnn", "width, dropout"), ("resnet20", "none"), ("somebodys_nets:nets.linear", "inputs")],
+)
+def test_wrong_options_name_the_allowed_ones(somebodys: str, name: str, allowed: str) -> None:
+    with pytest.raises(UsageError, match=f"widht.*; its model_options: {allowed}$"):
+        build(name, **SHAPE, options={"widht": 3})
+
+
+def test_wrong_option_values_are_told() -> None:
+    with pytest.raises(UsageError, match=re.escape("dropout = 2: must be in [0, 1)")):
+        build("small_cnn", **SHAPE, options={"dropout": 2})
+
+
+def test_pretrained_is_torchvisions() -> None:
+    with pytest.raises(UsageError, match=r"task.pretrained = true: task.model = 'small_cnn' has no weights"):
+        build("small_cnn", **SHAPE, pretrained=True)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_torchvision_networks_take_grey_and_colour(channels: int) -> None:
+    model = build("torchvision:squeezenet1_1", classes=5, channels=channels, size=32, options={"dropout": 0.1})
+    assert model(torch.rand(2, channels, 32, 32)).shape == (2, 5)
+
+
+def test_torchvision_networks_refuse_other_channels() -> None:
+    with pytest.raises(UsageError, match="takes images of 1 or 3 channels, these have 4"):
+        build("torchvision:squeezenet1_1", classes=5, channels=4, size=32)
+
+
+def test_torchvision_options_are_the_networks_own() -> None:
+    with pytest.raises(UsageError, match="unexpected keyword argument 'widht'"):
+        build("torchvision:squeezenet1_1", **SHAPE, options={"widht": 3})
+
+
+def test_pretrained_weights_are_taken_where_they_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = torchvision.models.get_model("squeezenet1_1", weights=None)
+    monkeypatch.setattr(torchvision_models, "_pretrained", lambda name: loaded)
+    state = build("torchvision:squeezenet1_1", **SHAPE, pretrained=True).state_dict()
+    assert torch.equal(state["features.0.weight"], loaded.state_dict()["features.0.weight"])
+    assert state["classifier.1.weight"].shape[0] == 5
+
+
+def test_weights_that_cannot_be_downloaded_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(name: str, **options: object) -> None:
+        if options.get("weights") == "DEFAULT":
+            raise OSError("no route to host")
+
+    monkeypatch.setattr(torchvision.models, "get_model", offline)
+    with pytest.raises(UsageError, match=r"could not be downloaded .no route to host"):
+        build("torchvision:squeezenet1_1", **SHAPE, pretrained=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "size"), [("googlenet", 64), ("inception_v3", 96), ("vit_b_16", 32), ("maxvit_t", 224)]
+)
+def test_networks_with_shapes_of_their_own_give_one_output(name: str, size: int) -> None:
+    model = build(f"torchvision:{name}", classes=5, channels=3, size=size).train()
+    assert model(torch.rand(2, 3, size, size)).shape == (2, 5)
+
+
+def test_known_lists_what_build_takes() -> None:
+    assert known() == ["small_cnn", *(f"resnet{depth}" for depth in registry.CIFAR_DEPTHS)]

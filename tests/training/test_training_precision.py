@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from typing import Literal
+
+import pytest
+import torch
+
+from ralr_tune.training import precision
+from ralr_tune.training.precision import choose_precision, has_bfloat16
+
+LARGE, SMALL = (3, 32, 32), (1, 8, 8)
+
+
+@pytest.fixture(params=[True, False], ids=["bfloat16 chip", "other chip"])
+def chip(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    monkeypatch.setattr(precision, "has_bfloat16", lambda kind: request.param)
+    return bool(request.param)
+
+
+def test_auto_takes_bfloat16_where_the_chip_has_it(chip: bool) -> None:
+    chosen = choose_precision("auto", None, device="cpu", input_shape=LARGE)
+    assert chosen.bfloat16 is chip
+    assert chosen.channels_last
+    assert ("has arithmetic for it" if chip else "has no bfloat16") in chosen.reason
+
+
+def test_auto_leaves_small_images_as_they_are(chip: bool) -> None:
+    chosen = choose_precision("auto", None, device="cpu", input_shape=SMALL)
+    assert (chosen.bfloat16, chosen.channels_last) == (False, False)
+    assert "below 16 pixels" in chosen.reason
+
+
+@pytest.mark.parametrize("shape", [LARGE, SMALL])
+@pytest.mark.parametrize("wanted", ["float32", "bfloat16"])
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_what_is_asked_for_is_done(
+    chip: bool, wanted: Literal["float32", "bfloat16"], channels_last: bool, shape: tuple[int, int, int]
+) -> None:
+    chosen = choose_precision(wanted, channels_last, device="cpu", input_shape=shape)
+    assert (chosen.bfloat16, chosen.channels_last) == (wanted == "bfloat16", channels_last)
+
+
+@pytest.mark.parametrize(("wanted", "dtype"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
+def test_autocast_computes_in_the_precision(wanted: Literal["float32", "bfloat16"], dtype: torch.dtype) -> None:
+    chosen = choose_precision(wanted, None, device="cpu", input_shape=LARGE)
+    with chosen.autocast("cpu"):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
+
+
+def test_what_is_no_image_has_no_channels() -> None:
+    assert not choose_precision("float32", None, device="cpu", input_shape=(20,)).channels_last
+
+
+def test_unknown_chips_have_none() -> None:
+    assert not has_bfloat16("meta")
