@@ -1,0 +1,121 @@
+"""Storage URLs: which driver one means, how Optuna has to be given it, and how it is shown (passwords masked)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import quote, quote_plus
+
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from ralr_tune.errors import StorageError
+
+# MariaDB goes by SQLAlchemy's mysql dialect: Optuna asks for that name when it chooses its upsert.
+_DRIVERS = {
+    "sqlite": "sqlite+pysqlite",
+    "postgresql": "postgresql+psycopg",
+    "postgres": "postgresql+psycopg",
+    "mysql": "mysql+pymysql",
+    "mariadb": "mysql+pymysql",
+}
+_ALLOWED = "sqlite:///FILE, postgresql://USER:PASSWORD@HOST/DATABASE, mysql://... or mariadb://..."
+_SECRET_OPTIONS = {"password", "passwd", "sslpassword"}
+
+
+@dataclass(frozen=True)
+class Address:
+    """One database. Its `repr` and `str` hold no password."""
+
+    url: URL = field(repr=False)
+    masked: str
+
+    def __str__(self) -> str:
+        return self.masked
+
+    @property
+    def plain(self) -> str:
+        """The URL with its password, percent-encoded: for connecting, never for showing."""
+        return self.url.render_as_string(hide_password=False)
+
+    @property
+    def for_optuna(self) -> str:
+        """`plain` with its braces doubled, since Optuna sends every storage URL through `str.format`."""
+        return self.plain.replace("{", "{{").replace("}", "}}")
+
+    @property
+    def dialect(self) -> str:
+        """ "sqlite", "postgresql" or "mysql" (MariaDB too)."""
+        return self.url.get_backend_name()
+
+    @property
+    def file(self) -> Path | None:
+        """The database's file, absolute; None for a server."""
+        return Path(self.url.database) if self.dialect == "sqlite" and self.url.database else None
+
+    def clean(self, text: object) -> str:
+        """One line of `text` (a driver's message, say) without any password of this address."""
+        line = " ".join(str(text).split())
+        for secret in _secrets(self.url):
+            for form in (secret, quote(secret, safe=""), quote_plus(secret)):
+                line = line.replace(form, "***")
+        return line
+
+
+def parse_address(url: str | URL) -> Address:
+    """The address that a storage URL means; a SQLite file becomes absolute, so that any process may be given it.
+
+    StorageError for anything else than the URLs in `_ALLOWED`. Nothing of a URL that cannot be parsed is repeated in
+    the message: any part of it may be a piece of the password.
+    """
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        raise StorageError(f"the storage URL cannot be read; allowed: {_ALLOWED}") from None
+    if "@" in (parsed.host or ""):
+        raise StorageError("the storage URL has more than one '@'; in user names and passwords write it as %40")
+    parsed = _with_file(_with_driver(parsed))
+    return Address(parsed, _masked(parsed))
+
+
+def sqlite_url(file: Path) -> str:
+    """The storage URL of a SQLite file, whatever characters its path holds."""
+    return URL.create("sqlite", database=str(file)).render_as_string()
+
+
+def _with_driver(url: URL) -> URL:
+    backend, _, driver = url.drivername.partition("+")
+    wanted = _DRIVERS.get(backend)
+    if wanted is None:
+        raise StorageError(f"storage URL: {backend!r} is not supported; allowed: {_ALLOWED}")
+    if driver and driver != wanted.partition("+")[2]:
+        raise StorageError(f"storage URL: driver {driver!r} is not supported; write {backend}://... or {wanted}://...")
+    return url.set(drivername=wanted)
+
+
+def _with_file(url: URL) -> URL:
+    if url.get_backend_name() != "sqlite":
+        if not url.database:
+            raise StorageError(f"storage URL: {_masked(url)} names no database; allowed: {_ALLOWED}")
+        return url
+    if url.host or url.username or url.query:
+        raise StorageError(
+            f"storage URL: {_masked(url)} is no file; write sqlite:///FILE (sqlite:////FILE if absolute)"
+        )
+    if not url.database or url.database == ":memory:" or url.database.startswith("file:"):
+        raise StorageError("storage URL: SQLite needs a file that all workers share; write sqlite:///FILE")
+    return url.set(database=str(Path(url.database).absolute()))
+
+
+def _masked(url: URL) -> str:
+    hidden = {key: "***" for key in url.query if key.lower() in _SECRET_OPTIONS}
+    return url.update_query_dict(hidden).render_as_string(hide_password=True).replace("%2A%2A%2A", "***")
+
+
+def _secrets(url: URL) -> list[str]:
+    """Passwords of a URL, the longest first: one may be a part of another."""
+    found = {str(url.password)} if url.password else set()
+    for key, value in url.query.items():
+        if key.lower() in _SECRET_OPTIONS:
+            found.update([value] if isinstance(value, str) else value)
+    return sorted(filter(None, found), key=len, reverse=True)

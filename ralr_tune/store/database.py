@@ -1,0 +1,201 @@
+"""Opening a study's database: our engine, Optuna's storage, and both schemas, which are made once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from optuna.storages import BaseStorage, RDBStorage, get_storage
+from sqlalchemy import (
+    Connection,
+    Delete,
+    Engine,
+    Insert,
+    RowMapping,
+    Select,
+    Update,
+    create_engine,
+    event,
+    insert,
+    inspect,
+    select,
+    text,
+)
+
+from ralr_tune.errors import StorageError
+from ralr_tune.store.address import Address, parse_address
+from ralr_tune.store.failures import persist, told
+from ralr_tune.store.locks import named_lock
+from ralr_tune.store.persistent import PersistentStorage
+from ralr_tune.store.tables import SCHEMA_VERSION, metadata, schema
+
+T = TypeVar("T")
+
+BUSY_TIMEOUT_S = 60.0
+CONNECT_TIMEOUT_S = 10
+# One connection is kept, more are opened when threads need them: hundreds of workers share a server's connections.
+_POOL = {"pool_size": 1, "max_overflow": 20}
+
+# NORMAL: in WAL mode only a power cut can lose the last commits, and it loses them in order.
+_ON_CONNECT = {
+    "sqlite": ["PRAGMA synchronous=NORMAL"],
+    "postgresql": [],
+    "mysql": ["SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED", "SET SESSION time_zone = '+00:00'"],
+}
+
+
+@dataclass(frozen=True)
+class Storage:
+    """An open database. Threads may share it; processes open their own."""
+
+    engine: Engine
+    optuna: BaseStorage
+    """Optuna's view of the same database, with its cache: give this to `optuna.create_study` and `load_study`."""
+    address: Address
+    _rdb: RDBStorage = field(repr=False)
+
+    @property
+    def url(self) -> str:
+        """With the password, absolute: another process opens the same database by it."""
+        return self.address.plain
+
+    @property
+    def masked(self) -> str:
+        """The URL as it may be shown."""
+        return self.address.masked
+
+    def rows(self, query: Select[Any]) -> Sequence[RowMapping]:
+        """All rows of a query. StorageError if the database does not answer, however often it is asked."""
+        return self._run(lambda connection: connection.execute(query).mappings().all())
+
+    def change(self, statement: Insert | Update | Delete) -> int:
+        """Runs one statement in a transaction of its own; the number of rows that an UPDATE or DELETE met.
+
+        It is repeated after a passing failure, so it must be safe to do twice. IntegrityError is the caller's matter.
+        """
+        return self._run(lambda connection: connection.execute(statement).rowcount)
+
+    def dispose(self) -> None:
+        """Closes all connections."""
+        self._rdb.scoped_session.remove()
+        self._rdb.engine.dispose()
+        self.engine.dispose()
+
+    def _run(self, work: Callable[[Connection], T]) -> T:
+        def once() -> T:
+            with self.engine.connect() as connection:
+                return work(connection)
+
+        with told(self.address):
+            return persist(once)
+
+
+def open_storage(url: str, *, create: bool = False) -> Storage:
+    """The database behind a URL (see `address.parse_address`), ready for studies.
+
+    With `create`, both schemas are made if they are not there, by one process at a time, and so is the folder of a
+    SQLite file; a server's database itself must exist. StorageError, its password masked, if the database cannot be
+    reached, is none of ours, or holds nothing and `create` is False.
+    """
+    address = parse_address(url)
+    _prepare_file(address, create)
+    engine = _engine(address)
+    try:
+        with told(address):
+            _prepare_schemas(engine, address, create)
+            rdb = _optuna(address, skip_table_creation=True)
+    except BaseException:
+        engine.dispose()
+        raise
+    return Storage(engine, get_storage(rdb), address, rdb)
+
+
+def _prepare_file(address: Address, create: bool) -> None:
+    """Looks before SQLite does: it makes an empty file of whatever it is asked to open."""
+    if address.file is None or address.file.exists():
+        return
+    if not create:
+        raise _nothing(address)
+    try:
+        address.file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"{address}: folder {address.file.parent} cannot be made: {error.strerror}") from error
+
+
+def _prepare_schemas(engine: Engine, address: Address, create: bool) -> None:
+    if _has_schemas(engine, address):
+        return
+    if not create:
+        raise _nothing(address)
+    with named_lock(engine, "create"):
+        if not _has_schemas(engine, address):
+            _create_schemas(engine, address)
+
+
+def _has_schemas(engine: Engine, address: Address) -> bool:
+    with engine.connect() as connection:
+        if not inspect(connection).has_table(schema.name):
+            return False
+        version = connection.scalar(select(schema.c.version))
+    if version not in (None, SCHEMA_VERSION):
+        raise StorageError(f"{address}: its tables are of version {version}; this program reads {SCHEMA_VERSION}")
+    return version is not None
+
+
+def _create_schemas(engine: Engine, address: Address) -> None:
+    """May be killed anywhere and done again: each part looks for what is there, and the version comes last."""
+    if engine.dialect.name == "sqlite":
+        with engine.connect() as connection:
+            connection.execute(text("PRAGMA journal_mode=WAL"))  # a property of the file, set once
+    _optuna(address, skip_table_creation=False).engine.dispose()
+    metadata.create_all(engine)
+    with engine.connect() as connection:
+        connection.execute(insert(schema).values(version=SCHEMA_VERSION))
+
+
+def _engine(address: Address) -> Engine:
+    """Ours: every statement is a transaction of its own, so no writer ever waits with something half read."""
+    engine = create_engine(address.url, isolation_level="AUTOCOMMIT", **_engine_options(address))
+    _configure(engine)
+    return engine
+
+
+def _optuna(address: Address, *, skip_table_creation: bool) -> PersistentStorage:
+    options = _engine_options(address)
+    if address.dialect != "sqlite":
+        # MySQL's default, REPEATABLE READ, locks the gaps between rows, and with innodb_snapshot_isolation (MariaDB
+        # from 11.6 on) fails updates of rows that changed since they were read.
+        options["isolation_level"] = "READ COMMITTED"
+    try:
+        rdb = PersistentStorage(address.for_optuna, engine_kwargs=options, skip_table_creation=skip_table_creation)
+    except RuntimeError as error:  # its tables were made by another version of Optuna
+        raise StorageError(f"{address}: {error}") from error
+    if address.dialect == "sqlite":
+        _configure(rdb.engine)
+        rdb.engine.dispose()  # the connection that Optuna opened before it could be configured
+    return rdb
+
+
+def _engine_options(address: Address) -> dict[str, Any]:
+    if address.dialect == "sqlite":
+        return {**_POOL, "connect_args": {"timeout": BUSY_TIMEOUT_S}}
+    arguments: dict[str, Any] = {}
+    if "connect_timeout" not in address.url.query:
+        arguments["connect_timeout"] = CONNECT_TIMEOUT_S
+    if address.dialect == "mysql" and address.url.password:
+        arguments["password"] = str(address.url.password).encode()  # PyMySQL would encode it as Latin-1
+    return {**_POOL, "pool_pre_ping": True, "connect_args": arguments}
+
+
+def _configure(engine: Engine) -> None:
+    @event.listens_for(engine, "connect")
+    def on_connect(connection: Any, record: Any) -> None:
+        cursor = connection.cursor()
+        for statement in _ON_CONNECT[engine.dialect.name]:
+            cursor.execute(statement)
+        cursor.close()
+
+
+def _nothing(address: Address) -> StorageError:
+    return StorageError(f"{address}: no study is stored there; `ralr-tune run STUDY` makes one")

@@ -1,0 +1,281 @@
+"""The ledger: which trials are planned, who runs each of them, and what became of it.
+
+A row belongs to whoever last claimed it, until its lease ends; (id, attempt, owner) is the fence that every later
+write passes. Each decision is one statement, taken by the database, on its own clock.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import secrets
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from sqlalchemy import ColumnElement, RowMapping, Select, and_, case, delete, func, insert, or_, select, update
+from sqlalchemy.exc import IntegrityError
+
+from ralr_tune.errors import FailureKind, LeaseLost, StorageError
+from ralr_tune.records import EpochRecord, Outcome, Row, Stage, State
+from ralr_tune.store.database import Storage
+from ralr_tune.store.tables import NO_SOURCE, Now, check_name, ledger
+
+_CANDIDATES = 8  # looked at together, so that workers that claim at once need not all look again
+_INSERTED = 1000  # rows a statement, of 12 parameters each: SQLite takes 32766
+_PLANNERS = 100  # that may be quicker before an IntegrityError is taken for what it says
+
+_free = ledger.c.state == "free"
+_expired = and_(ledger.c.state == "held", ledger.c.lease_end < Now())
+_waiting = or_(_free, _expired)
+_ended: dict[str, Any] = {"lease_end": None, "finished": Now()}
+
+Key = tuple[str, str, int, int, str, int]
+
+
+@dataclass(frozen=True)
+class PlannedRow:
+    """What is known of a trial before anybody runs it; see records.Row for the fields."""
+
+    arm: str
+    stage: Stage
+    block: int
+    ordinal: int
+    seed: int
+    role: str = ""
+    source: int | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def key(self) -> Key:
+        """Unique within a study: planning it twice plans it once."""
+        return (self.arm, self.stage, self.block, self.ordinal, self.role, self.source_number)
+
+    @property
+    def source_number(self) -> int:
+        """The source as its column holds it."""
+        return NO_SOURCE if self.source is None else self.source
+
+
+@dataclass
+class Count:
+    """How many rows of one arm and stage are in which condition; each row counts once."""
+
+    waiting: int = 0
+    """Free, or held under a lease that ran out."""
+    running: int = 0
+    complete: int = 0
+    pruned: int = 0
+    diverged: int = 0
+    failed: int = 0
+
+    @property
+    def budget(self) -> int:
+        return self.waiting + self.running + self.done
+
+    @property
+    def done(self) -> int:
+        return self.complete + self.pruned + self.diverged + self.failed
+
+
+class Ledger:
+    """The rows of one study. Threads may share it.
+
+    Writing as the owner of a row raises LeaseLost, and changes nothing, once the row is another's: the lease ran out
+    and it was claimed again, or it was given back. A lease that ran out without a new claim still holds.
+    """
+
+    def __init__(self, storage: Storage, study: str, lease_s: float = 30) -> None:
+        self.storage = storage
+        self.study = study
+        self.lease_s = lease_s
+
+    def plan(self, rows: Iterable[PlannedRow]) -> int:
+        """Adds the rows that are not there yet, in their order (claims go by it); the number of new ones."""
+        planned = {row.key: row for row in rows}
+        for row in planned.values():
+            check_name("arm", row.arm)
+        added, quicker = 0, 0
+        while part := self._missing(planned)[:_INSERTED]:
+            try:
+                self.storage.change(insert(ledger).values([self._new(row) for row in part]))
+                added += len(part)
+            except IntegrityError:  # another planner was quicker with one of them: look again
+                quicker += 1
+                if quicker > _PLANNERS:
+                    raise
+        return added
+
+    def withdraw(self, arm: str, block: int, keep: int) -> int:
+        """Removes the search rows from ordinal `keep` on that nobody ever started; how many."""
+        search = and_(ledger.c.stage == "search", ledger.c.arm == arm, ledger.c.block == block)
+        unstarted = and_(ledger.c.ordinal >= keep, ledger.c.attempt == 0, _free)
+        return self.storage.change(delete(ledger).where(self._ours, search, unstarted))
+
+    def claim(self, owner: str, stage: Stage) -> Row | None:
+        """The first waiting row of a stage, now held by `owner` (up to 255 characters); None if none is waiting.
+
+        A row whose lease ran out is waiting, too; its new owner finds `attempt` raised and the same `trial`.
+        """
+        token = secrets.token_hex(16)
+        # Ends: each candidate that is lost was another's win, and rows are finitely many.
+        while candidates := self._candidates(stage):
+            for row_id, attempt in _spread(candidates):
+                if self._take(row_id, attempt, owner, token):
+                    return replace(self.row(row_id), state="held", attempt=attempt + 1, owner=owner)
+        return None
+
+    def attach(self, row: Row, trial: int) -> None:
+        """Notes the Optuna trial that was asked for this row. StorageError if it has another one already."""
+        self._write(row, "held", ledger.c.trial.is_(None) | (ledger.c.trial == trial), trial=trial)
+
+    def beat(self, row: Row, *, epoch: int | None = None, value: float | None = None) -> None:
+        """Renews the lease and, where given, notes the epochs done and the value after them."""
+        progress = {"epoch": epoch, "value": finite(value)}
+        known = {name: figure for name, figure in progress.items() if figure is not None}
+        self._write(row, "held", lease_end=self._lease_end, **known)
+
+    def finish(
+        self,
+        row: Row,
+        *,
+        outcome: Outcome,
+        value: float | None,
+        curve: Sequence[EpochRecord],
+        seconds: float,
+        train_value: float | None = None,
+        failure: FailureKind | None = None,
+        message: str | None = None,
+    ) -> None:
+        """Done, with its outcome. `seconds`: of all attempts together. Figures that are not finite become None."""
+        self._write(
+            row,
+            "done",
+            outcome=outcome,
+            value=finite(value),
+            train_value=finite(train_value),
+            curve=json.dumps([asdict(record) for record in curve]),
+            epoch=curve[-1].epoch if curve else 0,
+            seconds=seconds,
+            failure=failure,
+            message=message,
+            **_ended,
+        )
+
+    def fail(self, row: Row, *, kind: FailureKind, message: str, retry: bool) -> None:
+        """What went wrong; with `retry` the row waits for another attempt, else it is done, its outcome "failed"."""
+        why = {"failure": kind, "message": message}
+        if retry:
+            self._write(row, "free", **why, lease_end=None)
+        else:
+            self._write(row, "done", **why, outcome="failed", **_ended)
+
+    def release(self, row: Row) -> None:
+        """Gives the row back, unharmed: it waits for whoever claims it next."""
+        self._write(row, "free", lease_end=None)
+
+    def reopen_failed(self) -> int:
+        """Lets every row that ended the study by failing wait for another attempt; how many."""
+        failed = and_(ledger.c.state == "done", ledger.c.outcome == "failed")
+        again = {"state": "free", "outcome": None, "failure": None, "message": None, "finished": None}
+        return self.storage.change(update(ledger).where(self._ours, failed).values(**again))
+
+    def row(self, row_id: int) -> Row:
+        """StorageError if there is none of this id in the study."""
+        found = self.storage.rows(select(ledger).where(self._ours, ledger.c.id == row_id))
+        if not found:
+            raise StorageError(f"{self.storage.masked}: study {self.study!r} has no ledger row {row_id}")
+        return _row(found[0])
+
+    def rows(self, stage: Stage | None = None, *, curves: bool = True) -> list[Row]:
+        """All rows, or those of one stage, in order of their ids. Without `curves` they are light to fetch."""
+        columns = [column for column in ledger.c if curves or column is not ledger.c.curve]
+        query = select(*columns).where(self._ours).order_by(ledger.c.id)
+        return [_row(found) for found in self.storage.rows(query if stage is None else _of(query, stage))]
+
+    def counts(self) -> dict[tuple[str, Stage], Count]:
+        """What became of the rows so far, by (arm, stage); one query."""
+        condition = case((ledger.c.state == "done", ledger.c.outcome), (_waiting, "waiting"), else_="running")
+        groups = (ledger.c.arm, ledger.c.stage, condition.label("condition"))
+        query = select(*groups, func.count().label("rows")).where(self._ours).group_by(*groups)
+        counts: dict[tuple[str, Stage], Count] = defaultdict(Count)
+        for found in self.storage.rows(query):
+            setattr(counts[found["arm"], found["stage"]], found["condition"], found["rows"])
+        return dict(counts)
+
+    def remaining(self, stage: Stage) -> int:
+        """Rows of a stage that are not done, waiting or running; 0: the stage is over."""
+        query = select(func.count().label("rows")).where(self._ours, ledger.c.state != "done")
+        return int(self.storage.rows(_of(query, stage))[0]["rows"])
+
+    @property
+    def _ours(self) -> ColumnElement[bool]:
+        return ledger.c.study == self.study
+
+    @property
+    def _lease_end(self) -> ColumnElement[float]:
+        return Now() + self.lease_s
+
+    def _missing(self, planned: Mapping[Key, PlannedRow]) -> list[PlannedRow]:
+        columns = (getattr(ledger.c, name) for name in ("arm", "stage", "block", "ordinal", "role", "source"))
+        there: set[tuple[Any, ...]] = {
+            tuple(found.values()) for found in self.storage.rows(select(*columns).where(self._ours))
+        }
+        return [row for key, row in planned.items() if key not in there]
+
+    def _new(self, row: PlannedRow) -> dict[str, Any]:
+        fields = {name: getattr(row, name) for name in ("arm", "stage", "block", "ordinal", "seed", "role")}
+        begin = {"study": self.study, "state": "free", "attempt": 0, "epoch": 0, "source": row.source_number}
+        return {**fields, **begin, "params": json.dumps(dict(row.params))}
+
+    def _candidates(self, stage: Stage) -> list[tuple[int, int]]:
+        query = select(ledger.c.id, ledger.c.attempt).where(self._ours, _waiting).order_by(ledger.c.id)
+        return [(found["id"], found["attempt"]) for found in self.storage.rows(_of(query, stage).limit(_CANDIDATES))]
+
+    def _take(self, row_id: int, attempt: int, owner: str, token: str) -> bool:
+        """Tries to claim one row in one conditional UPDATE; the token tells a win whose answer was lost on the way."""
+        held = {"state": "held", "owner": owner, "token": token, "attempt": attempt + 1, "lease_end": self._lease_end}
+        seen = and_(ledger.c.id == row_id, ledger.c.attempt == attempt)
+        first = func.coalesce(ledger.c.started, Now())
+        if self.storage.change(update(ledger).where(seen, _waiting).values(**held, started=first)):
+            return True
+        won = and_(ledger.c.id == row_id, ledger.c.attempt == attempt + 1, ledger.c.token == token)
+        return bool(self.storage.rows(select(ledger.c.id).where(won)))
+
+    def _write(self, row: Row, then: State, *also: ColumnElement[bool], **values: Any) -> None:
+        """Writes as the owner of a row, which is in state `then` afterwards; LeaseLost if the row is not ours."""
+        fence = and_(ledger.c.id == row.id, ledger.c.attempt == row.attempt, ledger.c.owner == row.owner)
+        held = ledger.c.state == "held"
+        if self.storage.change(update(ledger).where(fence, held, *also).values(state=then, **values)):
+            return
+        found = self.storage.rows(select(ledger.c.state, ledger.c.trial).where(fence))
+        state = found[0]["state"] if found else None
+        if state == then == "held":
+            raise StorageError(f"ledger row {row.id} has Optuna trial {found[0]['trial']}, not {values['trial']}")
+        if state != then:
+            raise LeaseLost(f"ledger row {row.id}: attempt {row.attempt} of {row.owner} is no longer its owner")
+        # Else it was written already: the answer to the first try was lost, or it was said twice.
+
+
+def finite(figure: float | None) -> float | None:
+    """The figure, or None where it is no finite number: MySQL's columns take no other, SQLite's turn NaN to NULL."""
+    return None if figure is None or not math.isfinite(figure) else figure
+
+
+def _spread(candidates: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The first one first; whoever loses that goes on with any other, lest all meet at the second, too."""
+    return candidates[:1] + random.sample(candidates[1:], len(candidates) - 1)
+
+
+def _of(query: Select[Any], stage: Stage) -> Select[Any]:
+    return query.where(ledger.c.stage == stage)
+
+
+def _row(found: RowMapping) -> Row:
+    fields: dict[str, Any] = {name: found.get(name) for name in Row.__dataclass_fields__}
+    fields["source"] = None if found["source"] == NO_SOURCE else found["source"]
+    fields["params"] = json.loads(found["params"])
+    fields["curve"] = tuple(EpochRecord(**record) for record in json.loads(found.get("curve") or "[]"))
+    return Row(**fields)

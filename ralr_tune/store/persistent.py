@@ -1,0 +1,68 @@
+"""Optuna's RDBStorage, made patient: what passes is tried again, what does not becomes a StorageError."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import RDBStorage
+from optuna.trial import TrialState
+
+from ralr_tune.store.address import parse_address
+from ralr_tune.store.failures import TRIES, persist, told
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Method = Callable[Concatenate[Any, P], T]
+
+
+def _patient(method: Method[P, T], tries: int = TRIES) -> Method[P, T]:
+    @wraps(method)
+    def call(storage: Any, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        with told(parse_address(storage.engine.url)):
+            return persist(lambda: method(storage, *args, **kwargs), tries=tries)
+
+    return call
+
+
+class PersistentStorage(RDBStorage):
+    """What `_CachedStorage` calls of an RDBStorage, each call patient.
+
+    Retried here, below the sampler, and not around `suggest` or `tell`: a second `suggest` would draw another value
+    than the one that the first may have stored. All of these may be done twice: Optuna's inserts ignore a row that is
+    there already, its other writes set what they set.
+    """
+
+    # Tries again by itself; a try more could leave one more trial that nobody runs.
+    _create_new_trial = _patient(RDBStorage._create_new_trial, tries=1)
+
+    create_new_study = _patient(RDBStorage.create_new_study)
+    delete_study = _patient(RDBStorage.delete_study)
+    get_all_studies = _patient(RDBStorage.get_all_studies)
+    get_study_directions = _patient(RDBStorage.get_study_directions)
+    get_study_id_from_name = _patient(RDBStorage.get_study_id_from_name)
+    get_study_name_from_id = _patient(RDBStorage.get_study_name_from_id)
+    get_study_system_attrs = _patient(RDBStorage.get_study_system_attrs)
+    get_study_user_attrs = _patient(RDBStorage.get_study_user_attrs)
+    get_trial = _patient(RDBStorage.get_trial)
+    get_trial_id_from_study_id_trial_number = _patient(RDBStorage.get_trial_id_from_study_id_trial_number)
+    set_study_system_attr = _patient(RDBStorage.set_study_system_attr)
+    set_study_user_attr = _patient(RDBStorage.set_study_user_attr)
+    set_trial_intermediate_value = _patient(RDBStorage.set_trial_intermediate_value)
+    set_trial_system_attr = _patient(RDBStorage.set_trial_system_attr)
+    set_trial_user_attr = _patient(RDBStorage.set_trial_user_attr)
+    _get_best_trial_id = _patient(RDBStorage._get_best_trial_id)
+    _get_trials = _patient(RDBStorage._get_trials)
+    _set_trial_param = _patient(RDBStorage._set_trial_param)
+    _set_state = _patient(RDBStorage.set_trial_state_values)
+
+    def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
+        """As Optuna's, but the state that a trial has already may be said again: the answer may have been lost."""
+        try:
+            return self._set_state(trial_id, state, values)
+        except UpdateFinishedTrialError:
+            if self.get_trial(trial_id).state != state:
+                raise
+            return True

@@ -1,0 +1,69 @@
+"""Reading a study back: everything the database holds of it, as the records that `analysis` and `status` work on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+from optuna.trial import FrozenTrial
+
+from ralr_tune.records import ArmRecord, EpochRecord, Row, StudyRecord
+from ralr_tune.spec import StudySpec, parse_study
+from ralr_tune.store.database import Storage
+from ralr_tune.store.ledger import Ledger
+from ralr_tune.store.studies import optuna_name, optuna_trials, stored
+
+Trials = Mapping[tuple[str, int], Mapping[int, FrozenTrial]]
+"""Optuna trials by (arm, block) and number."""
+
+
+def read_study(storage: Storage, name: str) -> StudyRecord:
+    """The whole study: its file, its rows by arm (arms in the file's order), search parameters from Optuna.
+
+    Search rows that are not done have what they reported so far as their curve, the values alone. StorageError if no
+    such study is stored; StudyFileError if this version cannot read the stored file.
+    """
+    kept = stored(storage, name)
+    spec = parse_study(kept.text, source=f"{name} (as stored)")
+    return StudyRecord(
+        name=name,
+        spec_text=kept.text,
+        fingerprint=kept.fingerprint,
+        storage=storage.masked,
+        created=kept.created,
+        environment=kept.environment,
+        baseline=spec.study.baseline,
+        metric=spec.study.metric,
+        direction=spec.direction,
+        margin=spec.confirm.margin,
+        confidence=spec.confirm.confidence,
+        arms=_arms(storage, name, spec),
+    )
+
+
+def _arms(storage: Storage, name: str, spec: StudySpec) -> dict[str, ArmRecord]:
+    rows = Ledger(storage, name).rows()
+    places = sorted({(row.arm, row.block) for row in rows if row.trial is not None})
+    trials = {place: optuna_trials(storage, optuna_name(name, *place)) for place in places}
+    filled = [_with_trial(row, trials) for row in rows]
+    return {
+        arm: ArmRecord(arm, spec.dimensions(arm), tuple(row for row in filled if row.arm == arm)) for arm in spec.arms
+    }
+
+
+def _with_trial(row: Row, trials: Trials) -> Row:
+    """A search row with what Optuna knows of its trial."""
+    trial = None if row.trial is None else trials[row.arm, row.block].get(row.trial)
+    if trial is None:
+        return row
+    return replace(row, params=dict(trial.params), curve=row.curve if row.state == "done" else _reported(trial))
+
+
+def _reported(trial: FrozenTrial) -> tuple[EpochRecord, ...]:
+    """Reported values as epochs; a step is the number of epochs done. All that was not reported is NaN."""
+    unknown = math.nan
+    return tuple(
+        EpochRecord(step, value, train_loss=unknown, lr=unknown, factor=unknown, seconds=unknown)
+        for step, value in sorted(trial.intermediate_values.items())
+    )

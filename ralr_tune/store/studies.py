@@ -1,0 +1,192 @@
+"""Studies: ours, a stored file with its fingerprint, and Optuna's, one for each arm and block of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import optuna
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+from sqlalchemy import insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from ralr_tune.errors import StorageError
+from ralr_tune.store.database import Storage
+from ralr_tune.store.locks import TIMEOUT_S, named_lock
+from ralr_tune.store.tables import Now, check_name, studies
+
+ROW_MARK = "ralr_tune:row"
+"""Optuna user attribute of a trial: the id of the ledger row that it was asked for."""
+
+
+@dataclass(frozen=True)
+class StoredStudy:
+    """A study as the database holds it."""
+
+    name: str
+    text: str
+    """The study file."""
+    fingerprint: str
+    created: float
+    """Seconds since 1970, the database's clock."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Versions and device, as the first worker found them; empty before that."""
+
+
+def quiet_optuna() -> None:
+    """Optuna's remarks ("A new study created") are nothing to our users; its warnings are."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+def register(storage: Storage, *, name: str, text: str, fingerprint: str) -> StoredStudy:
+    """Stores a study; one of this name that is there already stays as it is. What is stored now."""
+    values = {"name": check_name("study", name), "text": text, "fingerprint": fingerprint, "created": Now()}
+    if name not in names(storage):
+        with suppress(IntegrityError):  # another process was quicker
+            storage.change(insert(studies).values(**values))
+    return stored(storage, name)
+
+
+def stored(storage: Storage, name: str) -> StoredStudy:
+    """StorageError, naming the studies there are, if there is none of this name."""
+    found = storage.rows(select(studies).where(studies.c.name == name))
+    if not found:
+        known = ", ".join(names(storage)) or "none"
+        raise StorageError(f"{storage.masked}: no study {name!r} is stored there; stored: {known}")
+    return StoredStudy(**{**found[0], "environment": json.loads(found[0]["environment"] or "{}")})
+
+
+def update_text(storage: Storage, name: str, *, text: str, fingerprint: str) -> None:
+    """Puts a changed study file in the place of the stored one. StorageError if there is none."""
+    changed = update(studies).where(studies.c.name == name).values(text=text, fingerprint=fingerprint)
+    if not storage.change(changed):
+        stored(storage, name)
+
+
+def names(storage: Storage) -> list[str]:
+    """All stored studies, the oldest first."""
+    return [found["name"] for found in storage.rows(select(studies.c.name).order_by(studies.c.created, studies.c.name))]
+
+
+def set_environment(storage: Storage, name: str, environment: Mapping[str, str]) -> None:
+    """Notes what the study runs on. The first one wins: later calls change nothing."""
+    unset = (studies.c.name == name) & studies.c.environment.is_(None)
+    storage.change(update(studies).where(unset).values(environment=json.dumps(dict(environment))))
+
+
+def study_lock(storage: Storage, name: str, *, timeout_s: float = TIMEOUT_S) -> AbstractContextManager[None]:
+    """One holder at a time over all machines, for planning a study's next stage. Not reentrant.
+
+    StorageError if another keeps it for `timeout_s`. It dies with its holder's connection, so what is done under it
+    must be safe to do twice all the same.
+    """
+    return named_lock(storage.engine, f"study-{name}", timeout_s=timeout_s)
+
+
+def optuna_name(study: str, arm: str, block: int = 1) -> str:
+    """Name of the Optuna study of an arm: STUDY/ARM, and STUDY/ARM#2, ... for further blocks."""
+    return f"{study}/{arm}" if block == 1 else f"{study}/{arm}#{block}"
+
+
+def optuna_study(
+    storage: Storage,
+    name: str,
+    *,
+    sampler: BaseSampler | None = None,
+    pruner: BasePruner | None = None,
+    direction: Literal["maximize", "minimize"] | None = None,
+) -> optuna.Study:
+    """The Optuna study of this name (see `optuna_name`), made if it is not there and a direction is given.
+
+    Optuna stores neither sampler nor pruner, and takes TPE and median where none is given. StorageError if there is
+    no such study, if it has another direction, or if the database takes its name for that of another.
+    """
+    try:
+        if direction is None:
+            study = optuna.load_study(study_name=name, storage=storage.optuna, sampler=sampler, pruner=pruner)
+        else:
+            study = optuna.create_study(
+                study_name=name,
+                storage=storage.optuna,
+                sampler=sampler,
+                pruner=pruner,
+                direction=direction,
+                load_if_exists=True,
+            )
+    except KeyError:
+        raise StorageError(f"{storage.masked}: no Optuna study {name!r} is stored there") from None
+    _check_identity(storage, study, name)
+    if direction is not None and study.direction.name.lower() != direction:
+        raise StorageError(f"Optuna study {name!r} is stored to {study.direction.name.lower()}, not to {direction}")
+    return study
+
+
+def _check_identity(storage: Storage, study: optuna.Study, name: str) -> None:
+    """MySQL's default collation finds `s/RALR` when asked for `s/ralr`: two arms would share one study."""
+    there = storage.optuna.get_study_name_from_id(study._study_id)
+    if there != name:
+        raise StorageError(f"{storage.masked}: {name!r} and {there!r} are one name to this database; rename an arm")
+
+
+def optuna_trials(storage: Storage, name: str, *states: TrialState) -> dict[int, FrozenTrial]:
+    """Trials of an Optuna study by number, of these states or of all; none if there is no such study."""
+    try:
+        study_id = storage.optuna.get_study_id_from_name(name)
+    except KeyError:
+        return {}
+    trials = storage.optuna.get_all_trials(study_id, deepcopy=False, states=states or None)
+    return {trial.number: trial for trial in trials}
+
+
+def ask(study: optuna.Study, storage: Storage, row_id: int, fixed: Mapping[str, Any] | None = None) -> Trial:
+    """A new running trial that says from its first moment for which ledger row it was made.
+
+    `Study.ask` would make the trial first and let us mark it afterwards: a crash in between would leave a running
+    trial that belongs to nobody. `fixed`: values that `suggest` shall give (as `Study.enqueue_trial` has it).
+    """
+    _forget_trials(study)
+    template = create_trial(
+        state=TrialState.RUNNING,
+        user_attrs={ROW_MARK: row_id},
+        system_attrs={"fixed_params": dict(fixed)} if fixed else {},
+    )
+    return Trial(study, storage.optuna.create_new_trial(study._study_id, template))
+
+
+def resume_trial(study: optuna.Study, number: int) -> Trial:
+    """The running trial of this number, taken up by this process: its parameters and reports are as they were left.
+
+    StorageError if the study has no such trial, or if it is finished.
+    """
+    _forget_trials(study)
+    # Optuna's cache can only set parameters of trials that it has listed; a sampler that never lists them (random)
+    # would make `suggest` raise KeyError.
+    trial = {trial.number: trial for trial in study.get_trials(deepcopy=False)}.get(number)
+    if trial is None:
+        raise StorageError(f"Optuna study {study.study_name!r} has no trial {number}")
+    if trial.state != TrialState.RUNNING:
+        raise StorageError(f"trial {number} of Optuna study {study.study_name!r} is {trial.state.name}, not RUNNING")
+    return Trial(study, trial._trial_id)
+
+
+def reported_steps(study: optuna.Study, number: int) -> frozenset[int]:
+    """Steps that the trial of this number has reported, by whichever process."""
+    trial = {trial.number: trial for trial in study.get_trials(deepcopy=False)}[number]
+    return frozenset(trial.intermediate_values)
+
+
+def mark_trial(study: optuna.Study, storage: Storage, number: int, key: str, value: Any) -> None:
+    """Sets a user attribute of a trial, unless it is finished (Optuna lets nobody change that)."""
+    trial = {trial.number: trial for trial in study.get_trials(deepcopy=False)}[number]
+    if not trial.state.is_finished():
+        storage.optuna.set_trial_user_attr(trial._trial_id, key, value)
+
+
+def _forget_trials(study: optuna.Study) -> None:
+    """As `Study.ask` begins: samplers and pruners shall see what other workers did since the last trial."""
+    study._thread_local.cached_all_trials = None

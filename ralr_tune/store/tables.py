@@ -1,0 +1,119 @@
+"""Our tables and the database's clock, in types that SQLite, PostgreSQL and MySQL agree on.
+
+Times are seconds since 1970 by the database's clock, as doubles. Everything structured is JSON text: it is written and
+read whole, and no database need look into it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import BigInteger, Column, Double, Index, Integer, MetaData, String, Table, Text, UniqueConstraint
+from sqlalchemy.dialects.mysql import LONGTEXT, VARCHAR
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.types import TypeEngine
+
+from ralr_tune.errors import StorageError
+
+SCHEMA_VERSION = 1
+
+NAME_LENGTH = 200  # of study and arm: both stand in one unique key, and MySQL's keys hold 3072 bytes
+
+NO_SOURCE = -1
+"""Source of a row that repeats no other trial's configuration."""
+
+metadata = MetaData()
+_INNODB: dict[str, Any] = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4"}
+
+
+def _name(length: int = NAME_LENGTH) -> TypeEngine[str]:
+    """A short text that tells capitals apart: MySQL's default collation takes arms `A` and `a` for one."""
+    return String(length).with_variant(VARCHAR(length, charset="utf8mb4", collation="utf8mb4_bin"), "mysql")
+
+
+def _long_text() -> TypeEngine[str]:
+    """A text without bound: MySQL's TEXT ends at 64 kB."""
+    return Text().with_variant(LONGTEXT(charset="utf8mb4"), "mysql")
+
+
+schema = Table(
+    "ralr_tune_schema",  # written last of all: its row says that both schemas, Optuna's and ours, are complete
+    metadata,
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    **_INNODB,
+)
+
+studies = Table(
+    "ralr_tune_studies",
+    metadata,
+    Column("name", _name(), primary_key=True),
+    Column("text", _long_text(), nullable=False),
+    Column("fingerprint", _name(), nullable=False),
+    Column("created", Double, nullable=False),
+    Column("environment", _long_text()),
+    **_INNODB,
+)
+
+ledger = Table(
+    "ralr_tune_ledger",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("study", _name(), nullable=False),
+    Column("arm", _name(), nullable=False),
+    Column("stage", _name(16), nullable=False),
+    Column("block", Integer, nullable=False),
+    Column("ordinal", Integer, nullable=False),
+    Column("role", _name(32), nullable=False),
+    Column("source", Integer, nullable=False),  # NO_SOURCE and not NULL: NULLs are no two alike to a unique key
+    Column("seed", BigInteger, nullable=False),
+    Column("params", _long_text(), nullable=False),
+    Column("trial", Integer),
+    Column("state", _name(8), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("owner", _name(255)),  # kept when the row is given back or done: the last who held it
+    Column("token", _name(32)),  # of the last claim: tells a worker whose answer was lost that it won
+    Column("lease_end", Double),
+    Column("outcome", _name(16)),
+    Column("failure", _name(16)),
+    Column("message", _long_text()),
+    Column("epoch", Integer, nullable=False),
+    Column("value", Double),
+    Column("train_value", Double),
+    Column("curve", _long_text()),
+    Column("seconds", Double),
+    Column("started", Double),
+    Column("finished", Double),
+    UniqueConstraint("study", "arm", "stage", "block", "ordinal", "role", "source", name="ralr_tune_ledger_planned"),
+    Index("ralr_tune_ledger_waiting", "study", "stage", "state"),
+    **_INNODB,
+)
+
+
+def check_name(what: str, name: str) -> str:
+    """The name, if it fits its column. StorageError where MySQL might cut it short without a word."""
+    if not 0 < len(name) <= NAME_LENGTH:
+        raise StorageError(f"{what} {name!r} has {len(name)} characters; allowed: 1 to {NAME_LENGTH}")
+    return name
+
+
+class Now(FunctionElement[float]):
+    """The database's clock at this moment (not at the statement's start): seconds since 1970, to the millisecond."""
+
+    type = Double()
+    inherit_cache = True
+
+
+@compiles(Now, "sqlite")
+def _sqlite(element: Now, compiler: Any, **options: Any) -> str:
+    return "((julianday('now') - 2440587.5) * 86400.0)"  # 2440587.5 = julianday('1970-01-01')
+
+
+@compiles(Now, "postgresql")
+def _postgresql(element: Now, compiler: Any, **options: Any) -> str:
+    return "CAST(extract(epoch FROM clock_timestamp()) AS double precision)"
+
+
+@compiles(Now, "mysql")
+def _mysql(element: Now, compiler: Any, **options: Any) -> str:
+    return "unix_timestamp(sysdate(6))"  # the session's time zone is UTC (database.py): no hour comes twice

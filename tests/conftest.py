@@ -1,0 +1,214 @@
+"""Fixtures that all rooms share: a database of one's own, on each kind of server that this machine has.
+
+Servers are looked for where these variables say; where none answers, the tests that want it are skipped with the
+reason. Schemas are made once a session and copied for each test.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pytest
+from sqlalchemy.engine import make_url
+
+if TYPE_CHECKING:
+    import psycopg
+    import pymysql
+
+POSTGRESQL = os.environ.get("RALR_TUNE_TEST_POSTGRESQL", "postgresql://postgres@127.0.0.1:5432/postgres")
+MARIADB = os.environ.get("RALR_TUNE_TEST_MARIADB", "mysql://root@127.0.0.1:3306/mysql")
+KINDS = ("sqlite", "postgresql", "mariadb")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not any(marker.startswith("slow") for marker in config.getini("markers")):
+        config.addinivalue_line("markers", "slow: takes long")
+
+
+class Server(Protocol):
+    """Makes databases, each reached by its URL."""
+
+    def create(self) -> str:
+        """An empty database."""
+
+    def copy(self) -> str:
+        """A database with both schemas."""
+
+    def close(self) -> None:
+        """Drops everything that was made."""
+
+
+def _with_schemas(url: str) -> str:
+    from ralr_tune.store.database import open_storage
+
+    open_storage(url, create=True).dispose()
+    return url
+
+
+class SQLiteFolder:
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._template: Path | None = None
+
+    def create(self) -> str:
+        return f"sqlite:///{self._file()}"
+
+    def copy(self) -> str:
+        if self._template is None:
+            self._template = self._file()
+            _with_schemas(f"sqlite:///{self._template}")
+        return f"sqlite:///{shutil.copy(self._template, self._file())}"
+
+    def close(self) -> None:
+        shutil.rmtree(self._folder)
+
+    def _file(self) -> Path:
+        folder = self._folder / secrets.token_hex(6)
+        folder.mkdir()
+        return folder / "study.db"
+
+
+class PostgreSQLServer:
+    def __init__(self, url: str) -> None:
+        self._url = make_url(url)
+        self._admin = self._connect()
+        self._template: str | None = None
+        self._made: list[str] = []
+
+    def create(self, template: str = "template1") -> str:
+        name = f"ralr_tune_test_{secrets.token_hex(6)}"
+        self._admin.execute(f"CREATE DATABASE {name} TEMPLATE {template}".encode())
+        self._made.append(name)
+        return self._url.set(database=name).render_as_string(hide_password=False)
+
+    def copy(self) -> str:
+        if self._template is None:
+            self._template = make_url(_with_schemas(self.create())).database or ""
+        return self.create(self._template)
+
+    def close(self) -> None:
+        self._admin.close()
+        _at_once(self._drop, self._made)
+
+    def _drop(self, name: str) -> None:
+        with self._connect() as connection:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+    def _connect(self) -> psycopg.Connection[Any]:
+        import psycopg
+
+        plain = self._url.render_as_string(hide_password=False)
+        return psycopg.connect(plain, autocommit=True, connect_timeout=2)
+
+
+class MariaDBServer:
+    def __init__(self, url: str) -> None:
+        self._url = make_url(url)
+        self._admin = self._connect()
+        self._template: tuple[str, list[tuple[str, str]]] | None = None
+        self._made: list[str] = []
+
+    def create(self) -> str:
+        name = f"ralr_tune_test_{secrets.token_hex(6)}"
+        self._ask(f"CREATE DATABASE {name}")
+        self._made.append(name)
+        return self._url.set(database=name).render_as_string(hide_password=False)
+
+    def copy(self) -> str:
+        """Replays the template's statements: 16 times as fast as letting SQLAlchemy look and create."""
+        if self._template is None:
+            template = make_url(_with_schemas(self.create())).database or ""
+            tables = [name for (name,) in self._ask(f"SHOW TABLES IN {template}")]
+            made = [(name, self._ask(f"SHOW CREATE TABLE {template}.{name}")[0][1]) for name in tables]
+            self._template = (template, made)
+        url = self.create()
+        self._ask(f"USE {make_url(url).database}")
+        self._ask("SET foreign_key_checks = 0")
+        for name, statement in self._template[1]:
+            self._ask(statement)
+            self._ask(f"INSERT INTO {name} SELECT * FROM {self._template[0]}.{name}")
+        self._ask("USE mysql")  # a test may end all sessions of its database
+        return url
+
+    def close(self) -> None:
+        self._admin.close()
+        _at_once(self._drop, self._made)
+
+    def _drop(self, name: str) -> None:
+        with self._connect() as connection, connection.cursor() as cursor:
+            cursor.execute(f"DROP DATABASE {name}")
+
+    def _connect(self) -> pymysql.Connection[Any]:
+        import pymysql
+
+        place: dict[str, Any] = {"host": self._url.host, "port": self._url.port or 3306, "user": self._url.username}
+        return pymysql.connect(**place, password=self._url.password or "", autocommit=True, connect_timeout=2)
+
+    def _ask(self, statement: str) -> list[tuple[Any, ...]]:
+        with self._admin.cursor() as cursor:
+            cursor.execute(statement)
+            return list(cursor.fetchall())
+
+
+def _at_once(drop: Callable[[str], None], names: list[str]) -> None:
+    """Each DROP waits for the disk; those that wait together share one wait."""
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(drop, names))
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Server | str]]:
+    """Servers by kind; in the place of one that is not there, why."""
+    found: dict[str, Server | str] = {"sqlite": SQLiteFolder(tmp_path_factory.mktemp("sqlite"))}
+    for kind, server, url in (("postgresql", PostgreSQLServer, POSTGRESQL), ("mariadb", MariaDBServer, MARIADB)):
+        try:
+            found[kind] = server(url)
+        except Exception as error:
+            found[kind] = f"no {kind} server at {make_url(url).host}:{make_url(url).port}: {error}"
+    yield found
+    for server_or_reason in found.values():
+        if not isinstance(server_or_reason, str):
+            server_or_reason.close()
+
+
+@pytest.fixture(scope="session")
+def new_database(servers: dict[str, Server | str]) -> Callable[..., str]:
+    """`new_database(kind)`: URL of a database with both schemas; with `bare=True`, of an empty one."""
+
+    def new(kind: str, *, bare: bool = False) -> str:
+        server = servers[kind]
+        if isinstance(server, str):
+            pytest.skip(server)
+        return server.create() if bare else server.copy()
+
+    return new
+
+
+@pytest.fixture(params=KINDS)
+def storage_url(request: pytest.FixtureRequest, new_database: Callable[..., str]) -> str:
+    """A database with both schemas and nothing in it, on each kind of server."""
+    return new_database(request.param)
+
+
+@pytest.fixture(params=KINDS[1:])
+def server_url(request: pytest.FixtureRequest, new_database: Callable[..., str]) -> str:
+    """As `storage_url`, on the kinds that are servers."""
+    return new_database(request.param)
+
+
+@pytest.fixture(params=KINDS)
+def bare_url(request: pytest.FixtureRequest, new_database: Callable[..., str]) -> str:
+    """A database without tables (SQLite: a file that does not exist yet), on each kind of server."""
+    return new_database(request.param, bare=True)
+
+
+@pytest.fixture
+def sqlite_url(new_database: Callable[..., str]) -> str:
+    """As `storage_url`, on SQLite alone: for tests that need some database."""
+    return new_database("sqlite")

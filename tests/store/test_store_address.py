@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ralr_tune.errors import StorageError
+from ralr_tune.store.address import parse_address, sqlite_url
+
+
+@pytest.mark.parametrize(
+    ("url", "driver"),
+    [
+        ("postgresql://u@h/d", "postgresql+psycopg"),
+        ("postgres://u@h/d", "postgresql+psycopg"),
+        ("postgresql+psycopg://u@h/d", "postgresql+psycopg"),
+        ("mysql://u@h/d", "mysql+pymysql"),
+        ("mariadb://u@h/d", "mysql+pymysql"),
+        ("mariadb+pymysql://u@h/d", "mysql+pymysql"),
+        ("sqlite:///x.db", "sqlite+pysqlite"),
+    ],
+)
+def test_driver_of_a_url(url: str, driver: str) -> None:
+    assert parse_address(url).url.drivername == driver
+
+
+@pytest.mark.parametrize("password", ["p{a}ss", "{0}", "100%", "a@b:c/d?e#f", "pass word+&", "äöü"])
+def test_password_survives_and_is_never_shown(password: str) -> None:
+    from urllib.parse import quote
+
+    address = parse_address(f"postgresql://me:{quote(password, safe='')}@host:5433/db")
+    assert address.url.password == password
+    assert parse_address(address.plain).url.password == password
+    assert address.for_optuna.format(SCHEMA_VERSION=12) == address.plain
+    assert address.masked == "postgresql+psycopg://me:***@host:5433/db"
+    for shown in (str(address), repr(address), f"{address}"):
+        assert password not in shown
+        assert quote(password, safe="") not in shown
+
+
+def test_passwords_among_the_options_are_masked() -> None:
+    address = parse_address("postgresql://me@host/db?password=hush&sslpassword=quiet&connect_timeout=3")
+    assert address.masked == "postgresql+psycopg://me@host/db?connect_timeout=3&password=***&sslpassword=***"
+    assert address.clean("tried 'hush'\n and quiet") == "tried '***' and ***"
+
+
+def test_clean_knows_all_forms_of_a_password() -> None:
+    address = parse_address("postgresql://me:p%20%7Bx%7D@host/db")
+    assert address.clean("p {x}, p%20%7Bx%7D, p+%7Bx%7D") == "***, ***, ***"
+
+
+@pytest.mark.parametrize(
+    ("url", "part"),
+    [
+        ("postgresql://me:hu@sh@host/db", "%40"),
+        ("postgresql://me:hush@host:sh/db", "cannot be read"),
+        ("hush", "cannot be read"),
+        ("oracle://me:hush@host/db", "'oracle' is not supported"),
+        ("postgresql+psycopg2://me:hush@host/db", "'psycopg2' is not supported"),
+        ("postgresql://me:hush@host", "names no database"),
+        ("sqlite://", "needs a file"),
+        ("sqlite:///:memory:", "needs a file"),
+        ("sqlite:///file:x?mode=memory&uri=true", "is no file"),
+        ("sqlite://me:hush@host/x.db", "is no file"),
+    ],
+)
+def test_what_cannot_be_a_storage_is_refused_without_its_password(url: str, part: str) -> None:
+    with pytest.raises(StorageError) as raised:
+        parse_address(url)
+    assert part in str(raised.value)
+    assert "hu@sh" not in str(raised.value)
+    assert "hush" not in str(raised.value)
+
+
+def test_sqlite_file_becomes_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    address = parse_address("sqlite:///runs/x.db")
+    assert address.file == tmp_path / "runs" / "x.db"
+    assert parse_address(address.plain) == address
+
+
+@pytest.mark.parametrize("name", ["a b.db", "50%.db", "{x}.db", "ü#&.db", "what?.db"])
+def test_sqlite_url_takes_any_path(tmp_path: Path, name: str) -> None:
+    assert parse_address(sqlite_url(tmp_path / name)).file == tmp_path / name

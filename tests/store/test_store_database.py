@@ -1,0 +1,287 @@
+from __future__ import annotations
+
+import os
+import secrets
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import optuna
+import pytest
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import TrialState
+from sqlalchemy import event, insert, inspect, select, text, update
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import OperationalError
+
+from ralr_tune.errors import StorageError
+from ralr_tune.store.database import Storage, open_storage
+from ralr_tune.store.tables import Now, metadata, schema, studies
+
+Together = Callable[[int, Callable[[int], Any]], list[Any]]
+
+NASTY = "p{a}s%s@:/ ?#&+ü'"
+
+
+def test_creates_both_schemas(bare_url: str) -> None:
+    storage = open_storage(bare_url, create=True)
+    tables = set(inspect(storage.engine).get_table_names())
+    assert tables >= {*metadata.tables, "studies", "trials", "alembic_version"}
+    optuna.create_study(study_name="x", storage=storage.optuna)
+    assert optuna.get_all_study_names(storage.optuna) == ["x"]
+    storage.dispose()
+
+
+def test_processes_that_create_at_once_all_succeed(bare_url: str, together: Together) -> None:
+    def create(index: int) -> int:
+        storage = open_storage(bare_url, create=True)
+        found = len(storage.rows(select(schema)))
+        optuna.create_study(study_name="x", storage=storage.optuna, load_if_exists=True)
+        storage.dispose()
+        return found
+
+    assert together(8, create) == [1] * 8
+
+
+def test_creation_that_was_killed_halfway_is_completed(bare_url: str) -> None:
+    storage = open_storage(bare_url, create=True)
+    with storage.engine.connect() as connection:
+        connection.execute(schema.delete())
+        connection.execute(text("DROP TABLE ralr_tune_ledger"))
+        connection.execute(text("DELETE FROM alembic_version"))
+    storage.dispose()
+    with pytest.raises(StorageError, match="no study is stored there"):
+        open_storage(bare_url)
+    storage = open_storage(bare_url, create=True)
+    assert inspect(storage.engine).has_table("ralr_tune_ledger")
+    storage.dispose()
+
+
+def test_nothing_is_made_unless_asked(bare_url: str) -> None:
+    with pytest.raises(StorageError, match="no study is stored there"):
+        open_storage(bare_url)
+    file = make_url(bare_url).database if bare_url.startswith("sqlite") else None
+    assert file is None or not os.path.exists(file)
+
+
+def test_tables_of_another_version_are_refused(storage: Storage, storage_url: str) -> None:
+    storage.change(update(schema).values(version=99))
+    with pytest.raises(StorageError, match="its tables are of version 99; this program reads 1"):
+        open_storage(storage_url, create=True)
+
+
+def test_optuna_tables_of_another_version_are_refused(storage: Storage, storage_url: str) -> None:
+    with storage.engine.connect() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = 'v9.9.9'"))
+    with pytest.raises(StorageError, match="no longer compatible"):
+        open_storage(storage_url)
+
+
+def test_joins_a_database_that_optuna_made(bare_url: str) -> None:
+    first = open_storage(bare_url, create=True)
+    with first.engine.connect() as connection:
+        for table in reversed(metadata.sorted_tables):
+            connection.execute(text(f"DROP TABLE {table.name}"))
+    optuna.create_study(study_name="theirs", storage=first.optuna)
+    first.dispose()
+    storage = open_storage(bare_url, create=True)
+    assert optuna.get_all_study_names(storage.optuna) == ["theirs"]
+    storage.dispose()
+
+
+def test_the_clock_is_in_seconds_since_1970_and_moves_within_a_second(shared: Storage) -> None:
+    before = time.time()
+    ticks = [shared.rows(select(Now().label("now")))[0]["now"] for _ in range(20)]
+    assert all(isinstance(tick, float) for tick in ticks)
+    assert before - 0.1 <= ticks[0] <= ticks[-1] <= time.time() + 0.1
+    assert any(tick % 1 for tick in ticks)
+    assert ticks[-1] > ticks[0]
+
+
+def stored_texts(storage: Storage, name: str) -> list[str]:
+    return [found["text"] for found in storage.rows(select(studies.c.text).where(studies.c.name == name))]
+
+
+def test_every_statement_is_a_transaction_of_its_own(shared: Storage, name: str) -> None:
+    other = open_storage(shared.url)
+    with shared.engine.connect() as connection:
+        connection.execute(insert(studies).values(name=name, text="t", fingerprint="", created=0.0))
+        assert stored_texts(other, name) == ["t"]
+    other.dispose()
+
+
+def test_changes_count_the_rows_they_met_even_if_they_wrote_what_was_there(shared: Storage, name: str) -> None:
+    shared.change(insert(studies).values(name=name, text="t", fingerprint="", created=0.0))
+    assert shared.change(update(studies).where(studies.c.name == name).values(text="t")) == 1
+
+
+def test_long_and_foreign_texts_survive(shared: Storage, name: str) -> None:
+    long = "ä€𝄞" * 50_000
+    shared.change(insert(studies).values(name=name, text=long, fingerprint="", created=0.0))
+    assert stored_texts(shared, name) == [long]
+
+
+def test_names_that_differ_in_capitals_differ(shared: Storage, name: str) -> None:
+    for text_, spelt in (("small", name), ("large", name.upper())):
+        shared.change(insert(studies).values(name=spelt, text=text_, fingerprint="", created=0.0))
+    assert stored_texts(shared, name) == ["small"]
+
+
+@pytest.fixture
+def password_url(server_url: str) -> Iterator[str]:
+    """The database again, through a user whose password holds what URLs, str.format and ini files care for."""
+    url = make_url(server_url)
+    user = f"ralr_{secrets.token_hex(4)}"
+    admin = open_storage(server_url)
+    with admin.engine.connect() as connection:
+        if url.get_backend_name() == "mysql":
+            connection.execute(text(f"CREATE USER {user} IDENTIFIED BY :password"), {"password": NASTY})
+            connection.execute(text(f"GRANT ALL ON {url.database}.* TO {user}"))
+        else:  # the server of the tests trusts every password
+            connection.execute(text(f"CREATE ROLE {user} LOGIN SUPERUSER"))
+    yield f"{url.get_backend_name()}://{user}:{quote(NASTY, safe='')}@{url.host}:{url.port}/{url.database}"
+    with admin.engine.connect() as connection:
+        connection.execute(text(f"DROP USER {user}"))
+    admin.dispose()
+
+
+def test_password_with_braces_opens_and_is_never_shown(password_url: str) -> None:
+    storage = open_storage(password_url, create=True)
+    optuna.create_study(study_name="x", storage=storage.optuna)
+    again = open_storage(storage.url)
+    shown = f"{storage!r} {storage.masked} {storage.engine!r} {again!r}"
+    storage.dispose()
+    again.dispose()
+    assert ":***@" in shown
+    assert NASTY not in shown
+    assert quote(NASTY, safe="") not in shown
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("postgresql://me:hush@127.0.0.1:1/db", "refused"),
+        ("mysql://me:hush@127.0.0.1:1/db", "refused"),
+        ("postgresql://postgres:hush@127.0.0.1:5432/not_there", "not_there"),
+        ("mysql://me:hush@127.0.0.1:3306/not_there", "denied"),
+    ],
+)
+def test_unreachable_is_one_line_without_password(url: str, said: str) -> None:
+    with pytest.raises(StorageError) as raised:
+        open_storage(url, create=True)
+    message = str(raised.value)
+    assert "\n" not in message
+    assert "hush" not in message
+    assert ":***@127.0.0.1" in message
+    if "refused" not in message:  # else this machine has no such server
+        assert said in message
+
+
+def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "x.db").write_text("something else, longer than SQLite's header of a hundred bytes" * 9)
+    before = (tmp_path / "x.db").read_bytes()
+    with pytest.raises(StorageError, match="not a database"):
+        open_storage(f"sqlite:///{tmp_path}/x.db", create=True)
+    assert (tmp_path / "x.db").read_bytes() == before
+
+
+def test_sqlite_makes_its_folder_and_says_why_it_cannot(tmp_path: Path) -> None:
+    open_storage(f"sqlite:///{tmp_path}/a/b/x.db", create=True).dispose()
+    assert sorted(path.name for path in (tmp_path / "a" / "b").iterdir()) == ["x.db"]  # no lock, no WAL left behind
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match=r"folder .*file/sub cannot be made: "):
+        open_storage(f"sqlite:///{tmp_path}/file/sub/x.db", create=True)
+
+
+def test_sqlite_path_with_braces(tmp_path: Path) -> None:
+    storage = open_storage(f"sqlite:///{tmp_path}/{{a}}/x.db", create=True)
+    optuna.create_study(study_name="x", storage=storage.optuna)
+    storage.dispose()
+    assert (tmp_path / "{a}" / "x.db").exists()
+
+
+def test_sqlite_waits_for_writers_and_reads_beside_them(sqlite: Storage) -> None:
+    for engine in (sqlite.engine, sqlite._rdb.engine):
+        with engine.connect() as connection:
+            pragmas = [connection.scalar(text(f"PRAGMA {name}")) for name in ("journal_mode", "busy_timeout")]
+            assert pragmas == ["wal", 60_000]
+            assert connection.scalar(text("PRAGMA synchronous")) == 1
+
+
+def test_isolation_is_the_same_on_every_server(server_url: str) -> None:
+    storage = open_storage(server_url)
+    asked = {"postgresql": "SHOW transaction_isolation", "mysql": "SELECT @@tx_isolation"}
+    for engine in (storage.engine, storage._rdb.engine):
+        with engine.connect() as connection:
+            found = connection.scalar(text(asked[engine.dialect.name]))
+            assert found.lower().replace("-", " ") == "read committed"
+    storage.dispose()
+
+
+def test_lost_connections_are_made_anew(server_url: str) -> None:
+    """The server ends all our sessions; the next statements, ours and Optuna's, do not notice."""
+    storage = open_storage(server_url)
+    name = storage.engine.dialect.name
+    optuna.create_study(study_name="x", storage=storage.optuna)
+    storage.rows(select(studies))
+    find = {
+        "postgresql": "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()",
+        "mysql": "SELECT id FROM information_schema.processlist WHERE db = database() AND id <> connection_id()",
+    }[name]
+    kill = {"postgresql": "SELECT pg_terminate_backend({})", "mysql": "KILL {}"}[name]
+    other = open_storage(storage.url)
+    with other.engine.connect() as connection:
+        sessions = connection.scalars(text(find)).all()
+        assert len(sessions) >= 2
+        for session in sessions:
+            connection.execute(text(kill.format(session)))
+    other.dispose()
+    assert storage.rows(select(studies)) == []
+    assert optuna.get_all_study_names(storage.optuna) == ["x"]
+    storage.dispose()
+
+
+def test_a_passing_failure_of_optuna_is_tried_again(sqlite: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = optuna.create_study(study_name="x", storage=sqlite.optuna)
+    trial = study.ask()
+    failures = iter([True, True, False])
+    monkeypatch.setattr("ralr_tune.store.failures.time.sleep", lambda pause: None)
+
+    @event.listens_for(sqlite._rdb.engine, "before_cursor_execute")
+    def fail(*call: Any) -> None:
+        if "trial_intermediate_values" in call[2] and next(failures, False):
+            error = sqlite3.OperationalError("database is locked")
+            error.sqlite_errorcode = sqlite3.SQLITE_BUSY
+            raise OperationalError(call[2], {}, error)
+
+    trial.report(0.5, 1)
+    assert study.trials[0].intermediate_values == {1: 0.5}
+    assert next(failures, None) is None
+
+
+def test_a_lasting_failure_of_optuna_is_a_storage_error(sqlite: Storage) -> None:
+    study = optuna.create_study(study_name="x", storage=sqlite.optuna)
+    trial = study.ask()
+    with sqlite.engine.connect() as connection:
+        connection.execute(text("DROP TABLE trial_intermediate_values"))
+    with pytest.raises(StorageError, match="no such table: trial_intermediate_values"):
+        trial.report(0.5, 1)
+
+
+def test_a_lasting_failure_of_ours_is_a_storage_error(storage: Storage) -> None:
+    with storage.engine.connect() as connection:
+        connection.execute(text("DROP TABLE ralr_tune_studies"))
+    with pytest.raises(StorageError, match="ralr_tune_studies"):
+        storage.rows(select(studies))
+
+
+def test_the_same_end_may_be_told_twice_but_no_other(sqlite: Storage) -> None:
+    study = optuna.create_study(study_name="x", storage=sqlite.optuna)
+    trial_id = study.ask()._trial_id
+    assert sqlite.optuna.set_trial_state_values(trial_id, TrialState.COMPLETE, [1.0])
+    assert sqlite.optuna.set_trial_state_values(trial_id, TrialState.COMPLETE, [1.0])
+    with pytest.raises(UpdateFinishedTrialError):
+        sqlite.optuna.set_trial_state_values(trial_id, TrialState.FAIL)

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import sqlite3
+
+import psycopg
+import pymysql
+import pytest
+from optuna.exceptions import StorageInternalError
+from sqlalchemy.exc import IntegrityError, OperationalError
+
+from ralr_tune.store.failures import TRIES, pause_s, persist, transient
+
+
+def wrapped(error: Exception, *, lost: bool = False) -> OperationalError:
+    return OperationalError("UPDATE x", {}, error, connection_invalidated=lost)
+
+
+def locked() -> sqlite3.OperationalError:
+    error = sqlite3.OperationalError("database is locked")
+    error.sqlite_errorcode = sqlite3.SQLITE_BUSY_SNAPSHOT
+    return error
+
+
+def from_optuna(cause: Exception) -> Exception:
+    error = StorageInternalError("An exception is raised during the commit.")
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        wrapped(locked()),
+        wrapped(psycopg.errors.DeadlockDetected()),
+        wrapped(psycopg.errors.SerializationFailure()),
+        wrapped(psycopg.errors.AdminShutdown()),
+        wrapped(psycopg.errors.TooManyConnections()),
+        wrapped(psycopg.OperationalError("connection refused")),
+        wrapped(pymysql.err.OperationalError(1213, "Deadlock found")),
+        wrapped(pymysql.err.OperationalError(2013, "Lost connection")),
+        wrapped(RuntimeError("any"), lost=True),
+        from_optuna(wrapped(locked())),
+    ],
+)
+def test_passing(error: Exception) -> None:
+    assert transient(error)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        wrapped(sqlite3.OperationalError("no such table: x")),
+        wrapped(psycopg.errors.UndefinedTable()),
+        wrapped(psycopg.errors.InsufficientPrivilege()),
+        wrapped(pymysql.err.OperationalError(1045, "Access denied")),
+        IntegrityError("INSERT", {}, sqlite3.IntegrityError("UNIQUE")),
+        from_optuna(wrapped(sqlite3.OperationalError("disk I/O error"))),
+        StorageInternalError("alone"),
+        ValueError("ours"),
+    ],
+)
+def test_lasting(error: Exception) -> None:
+    assert not transient(error)
+
+
+class Flaky:
+    def __init__(self, failures: int, error: Exception) -> None:
+        self.failures, self.error, self.calls = failures, error, 0
+
+    def __call__(self) -> str:
+        self.calls += 1
+        if self.calls <= self.failures:
+            raise self.error
+        return "done"
+
+
+def test_persist_tries_again_and_waits_longer_each_time() -> None:
+    pauses: list[float] = []
+    assert persist(Flaky(5, wrapped(locked())), sleep=pauses.append) == "done"
+    assert len(pauses) == 5
+    assert all(later > earlier for earlier, later in zip(pauses, pauses[2:], strict=False))
+
+
+def test_persist_gives_up_with_the_last_error() -> None:
+    flaky = Flaky(99, wrapped(locked()))
+    with pytest.raises(OperationalError):
+        persist(flaky, sleep=lambda pause: None)
+    assert flaky.calls == TRIES
+
+
+def test_persist_lets_lasting_errors_through_at_once() -> None:
+    flaky = Flaky(1, ValueError("ours"))
+    with pytest.raises(ValueError, match="ours"):
+        persist(flaky)
+    assert flaky.calls == 1
+
+
+def test_pauses_are_bounded() -> None:
+    assert all(0 < pause_s(failures) <= 5 for failures in range(1, 60))
+    assert sum(pause_s(failures) for failures in range(1, TRIES)) < 17

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from ralr_tune.errors import StorageError
+from ralr_tune.store.database import Storage, open_storage
+from ralr_tune.store.locks import FileLock, named_lock
+
+Together = Callable[[int, Callable[[int], Any]], list[Any]]
+
+
+def test_one_at_a_time_over_processes(shared: Storage, tmp_path: Path, together: Together) -> None:
+    counter = tmp_path / "counter"
+    counter.write_text("0")
+
+    def count_up(index: int) -> None:
+        storage = open_storage(shared.url)
+        for _ in range(5):
+            with named_lock(storage.engine, "count"):
+                seen = int(counter.read_text())
+                time.sleep(0.002)  # long enough for a second holder to lose a count
+                counter.write_text(str(seen + 1))
+
+    together(3, count_up)
+    assert counter.read_text() == "15"
+
+
+def test_a_held_lock_is_not_given_again_and_others_are_free(shared: Storage) -> None:
+    with named_lock(shared.engine, "a"), named_lock(shared.engine, "b"):
+        late = named_lock(shared.engine, "a", timeout_s=0.1)
+        with pytest.raises(StorageError, match=r"lock 'a' has been held by another process for 0\.1 s"):
+            late.__enter__()
+    with named_lock(shared.engine, "a", timeout_s=0.1):
+        pass
+
+
+def test_a_lock_is_given_back_after_an_error(shared: Storage) -> None:
+    with pytest.raises(ValueError, match="inside"), named_lock(shared.engine, "a"):
+        raise ValueError("inside")
+    with named_lock(shared.engine, "a", timeout_s=0):
+        pass
+
+
+def test_a_lock_dies_with_its_holder(shared: Storage, together: Together) -> None:
+    def leave(index: int) -> None:
+        holder = named_lock(open_storage(shared.url).engine, "a")
+        holder.__enter__()
+        globals()["kept"] = holder  # else Python would leave the lock in good order
+
+    together(1, leave)
+    with named_lock(shared.engine, "a", timeout_s=5):
+        pass
+
+
+def test_a_lock_whose_session_was_lost_does_not_fail_what_was_done_under_it(server_url: str) -> None:
+    storage = open_storage(server_url)
+    kill = {
+        "postgresql": "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND pid <> pg_backend_pid()",
+        "mysql": "KILL {}",
+    }[storage.engine.dialect.name]
+    with named_lock(storage.engine, "a"), storage.engine.connect() as connection:
+        find = "SELECT id FROM information_schema.processlist WHERE db = database() AND id <> connection_id()"
+        others = connection.scalars(text(find)).all() if "KILL" in kill else [0]
+        assert others
+        for other in others:
+            connection.execute(text(kill.format(other)))
+    with named_lock(storage.engine, "a", timeout_s=5):
+        pass
+    storage.dispose()
+
+
+def test_a_lock_that_cannot_be_asked_for_is_a_storage_error(sqlite: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: Any) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("ralr_tune.store.locks.os.open", refuse)
+    with pytest.raises(StorageError, match="Permission denied"):
+        named_lock(sqlite.engine, "a").__enter__()
+
+
+def test_file_lock_leaves_no_file(tmp_path: Path) -> None:
+    lock = FileLock(tmp_path / "x.lock")
+    assert lock.acquire()
+    lock.release()
+    lock.release()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_file_lock_on_a_file_that_its_holder_removed_is_no_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between our opening and locking, the holder removes the file and a third process makes and locks a new one."""
+    holder, late, third = (FileLock(tmp_path / "x.lock") for _ in range(3))
+    assert holder.acquire()
+    is_current = FileLock._is_current
+
+    def interrupted(self: FileLock, handle: int) -> bool:
+        monkeypatch.undo()
+        (tmp_path / "x.lock").unlink()
+        assert third.acquire()
+        return is_current(self, handle)
+
+    holder.release()
+    monkeypatch.setattr(FileLock, "_is_current", interrupted)
+    assert not late.acquire()
+    third.release()
+    assert late.acquire()
