@@ -1,0 +1,59 @@
+"""Which device and how many threads each worker gets."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from ralr_tune.errors import UsageError
+
+_DEVICE = re.compile(r"cpu|cuda(:\d+)?")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one worker works."""
+
+    index: int
+    device: str
+    threads: int
+    """CPU threads for computing; N workers share the cores without fighting over them."""
+
+
+def places(devices: str, workers: int | None) -> list[Place]:
+    """One place a worker. `devices` is "auto" or a comma-separated list; workers go round it.
+
+    Without a number of workers: one a GPU, or one a CPU core (two one-thread processes beat one two-thread process).
+    Raises UsageError for an unknown device or fewer than one worker.
+    """
+    names = _available() if devices == "auto" else _named(devices)
+    cores = available_cores()
+    if workers is None:
+        workers = len(names) if names != ["cpu"] else cores
+    if workers < 1:
+        raise UsageError(f"--workers {workers}: at least 1")
+    threads = max(1, cores // workers)
+    return [Place(index, names[index % len(names)], threads) for index in range(workers)]
+
+
+def available_cores() -> int:
+    """Cores that this process may use (a container may have fewer than the machine)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _named(devices: str) -> list[str]:
+    names = [name.strip() for name in devices.split(",")]
+    for name in names:
+        if not _DEVICE.fullmatch(name):
+            raise UsageError(f"--devices {devices}: {name!r} is no device; allowed: auto, cpu, cuda:0, cuda:1, ...")
+    return names
+
+
+def _available() -> list[str]:
+    if not Path("/dev/nvidiactl").exists():  # spares the launcher an import of torch where there is no GPU
+        return ["cpu"]
+    import torch
+
+    return [f"cuda:{index}" for index in range(torch.cuda.device_count())] or ["cpu"]

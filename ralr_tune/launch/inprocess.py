@@ -1,0 +1,50 @@
+"""Workers as threads of this process: for tests and notebooks, where one process is wanted."""
+
+from __future__ import annotations
+
+import traceback
+from threading import Thread
+
+from ralr_tune.errors import RalrTuneError
+from ralr_tune.launch.devices import Place
+from ralr_tune.launch.launcher import Job
+from ralr_tune.launch.worker import work
+from ralr_tune.search.stopping import Stop
+
+
+class InProcess:
+    """One thread a place. Several threads of one process share the interpreter: no speed is to be had here."""
+
+    def __init__(self) -> None:
+        self._threads: dict[int, Thread] = {}
+        self._codes: dict[int, int] = {}
+        self._logs: dict[int, str] = {}
+        self._stop = Stop()
+
+    def start(self, job: Job, place: Place) -> None:
+        self._codes.pop(place.index, None)
+        thread = Thread(target=self._run, args=(job, place), name=f"worker-{place.index}", daemon=True)
+        self._threads[place.index] = thread
+        thread.start()
+
+    def _run(self, job: Job, place: Place) -> None:
+        code, text = 0, ""
+        try:
+            work(job.study, job.storage_url, job.out, place, until=job.until, stop=self._stop)
+        except RalrTuneError as error:
+            code, text = error.exit_code, f"error: {error}"
+        except Exception:
+            code, text = 1, traceback.format_exc()
+        self._logs[place.index] = text
+        self._codes[place.index] = code
+
+    def poll(self) -> dict[int, int | None]:
+        return {index: self._codes.get(index) for index in self._threads}
+
+    def stop(self, timeout_s: float) -> None:
+        self._stop.requested = True  # not request(): that raises in the calling thread
+        for thread in self._threads.values():
+            thread.join(timeout_s)
+
+    def tail(self, index: int, lines: int = 20) -> str:
+        return "\n".join(self._logs.get(index, "").splitlines()[-lines:])

@@ -1,0 +1,82 @@
+"""Workers as processes of this machine."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from ralr_tune.launch.devices import Place
+from ralr_tune.launch.launcher import Job
+
+STORAGE_VARIABLE = "RALR_TUNE_STORAGE"
+
+
+class LocalProcesses:
+    """`python -m ralr_tune worker` once for each place, its log in OUT/logs/worker-INDEX.log."""
+
+    def __init__(self) -> None:
+        self._processes: dict[int, subprocess.Popen[bytes]] = {}
+        self._logs: dict[int, Path] = {}
+
+    def start(self, job: Job, place: Place) -> None:
+        log = job.out / "logs" / f"worker-{place.index}.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        self._logs[place.index] = log
+        with log.open("ab") as output:
+            self._processes[place.index] = subprocess.Popen(
+                _command(job, place),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=_environment(job, place),
+                # Ctrl-C in the terminal reaches the launcher alone, which then stops its workers in order
+                start_new_session=True,
+            )
+
+    def poll(self) -> dict[int, int | None]:
+        return {index: process.poll() for index, process in self._processes.items()}
+
+    def stop(self, timeout_s: float) -> None:
+        running = [process for process in self._processes.values() if process.poll() is None]
+        for process in running:
+            process.terminate()
+        deadline = time.monotonic() + timeout_s
+        for process in running:
+            try:
+                process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def tail(self, index: int, lines: int = 20) -> str:
+        path = self._logs.get(index)
+        if path is None or not path.exists():
+            return ""
+        return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
+
+
+def _command(job: Job, place: Place) -> list[str]:
+    options = {
+        "--out": job.out,
+        "--device": place.device,
+        "--threads": place.threads,
+        "--index": place.index,
+        "--until": job.until,
+    }
+    return [
+        sys.executable,
+        "-m",
+        "ralr_tune",
+        "worker",
+        job.study,
+        *(str(part) for pair in options.items() for part in pair),
+    ]
+
+
+def _environment(job: Job, place: Place) -> dict[str, str]:
+    """The storage URL travels here and not in the command, where `ps` would show its password."""
+    threads = str(place.threads)
+    return os.environ | {STORAGE_VARIABLE: job.storage_url, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}

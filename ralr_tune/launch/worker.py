@@ -1,0 +1,125 @@
+"""A worker: takes rows of one study until there are none left."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from types import FrameType
+
+from ralr_tune.errors import Interrupted
+from ralr_tune.launch.devices import Place
+from ralr_tune.records import Stage
+from ralr_tune.search.session import Session
+from ralr_tune.search.stages import advance
+from ralr_tune.search.stopping import Stop
+from ralr_tune.search.trial import settle, work_on
+from ralr_tune.spec import parse_study
+from ralr_tune.store import studies
+from ralr_tune.store.database import open_storage
+from ralr_tune.store.ledger import Ledger
+from ralr_tune.tasks.load import load_task
+
+log = logging.getLogger(__name__)
+
+IDLE_S = 0.5
+"""How long to wait when every row of the stage is in other hands."""
+
+_PACKAGES = ("ralr-tune", "optuna", "torch", "torchvision", "numpy", "sqlalchemy")
+
+
+def work(
+    study: str, storage_url: str, out: Path, place: Place, *, until: Stage = "test", stop: Stop | None = None
+) -> None:
+    """Work on `study` until it is done.
+
+    Raises Interrupted when asked to stop (the row in hand is free again and goes on from its checkpoint), TrialError
+    when a failed trial ends the study, StorageError when the database cannot be reached or lacks the study.
+    """
+    studies.quiet_optuna()
+    storage = open_storage(storage_url)
+    try:
+        spec = parse_study(studies.stored(storage, study).text, source=f"study {study} in {storage.masked}")
+        set_threads(place, spec.task.kind)
+        session = Session(
+            spec=spec,
+            storage=storage,
+            ledger=Ledger(storage, study, spec.storage.lease_s),
+            task=load_task(spec.task, seed=spec.study.seed, device=place.device),
+            out=out,
+            owner=f"{socket.gethostname()}:{os.getpid()}:{place.index}",
+            stop=stop or Stop(),
+        )
+        studies.set_environment(storage, study, environment(place))
+        settle(session)
+        _work_off(session, until)
+    finally:
+        storage.dispose()
+
+
+def _work_off(session: Session, until: Stage) -> None:
+    stage = advance(session.ledger, session.storage, session.spec, until)
+    while stage is not None:
+        session.stop.check()
+        row = session.ledger.claim(session.owner, stage)
+        if row is not None:
+            log.info("row %d: arm %s, %s %d, attempt %d", row.id, row.arm, row.stage, row.ordinal, row.attempt)
+            work_on(session, row)
+            continue
+        settle(session)
+        if session.ledger.remaining(stage):
+            time.sleep(IDLE_S)  # rows that others hold may come back
+        else:
+            stage = advance(session.ledger, session.storage, session.spec, until)
+
+
+def set_threads(place: Place, kind: str) -> None:
+    """Give torch the place's threads; a simulated task has no torch."""
+    if kind == "simulated":
+        return  # its worker does not import torch
+    import torch
+
+    torch.set_num_threads(place.threads)
+
+
+def environment(place: Place) -> dict[str, str]:
+    """Versions, device and machine, for the report."""
+    found = {name: _version(name) for name in _PACKAGES}
+    return {
+        **{name: version for name, version in found.items() if version},
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "device": place.device,
+        "threads": str(place.threads),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+@contextmanager
+def stop_on_signals(stop: Stop) -> Iterator[None]:
+    """First SIGINT or SIGTERM: stop, keep everything. Second: leave at once."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if stop.requested:
+            os._exit(Interrupted.exit_code)
+        stop.request()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,93 @@
+"""Samplers and pruners as the study file names them.
+
+A sampler is built anew before every ask and seeded from (study seed, arm, block, ordinal): workers and resumes never
+repeat each other (two workers that load one study with the same sampler seed propose identical trials).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from optuna import pruners, samplers
+from optuna.exceptions import ExperimentalWarning
+
+from ralr_tune.errors import UsageError
+from ralr_tune.search.design import SharedSobolSampler
+from ralr_tune.seeds import derive_seed
+from ralr_tune.spec import StudySpec
+from ralr_tune.spec.values import encode
+
+Built = TypeVar("Built")
+
+_SEED_LIMIT = 2**32
+"""numpy's RandomState takes no more."""
+
+
+def make_sampler(spec: StudySpec, arm: str, block: int, ordinal: int) -> samplers.BaseSampler:
+    """The sampler of one ask."""
+    options = dict(spec.search.sampler_options)
+    if spec.search.sampler == "qmc":
+        _refuse_options("sampler", "qmc", options)
+        # the seed leaves out the arm: shared values are equal in all arms
+        return SharedSobolSampler(spec.columns(), ordinal=ordinal, seed=derive_seed("design", spec.study.seed, block))
+    kinds: dict[str, Callable[..., samplers.BaseSampler]] = {
+        "tpe": samplers.TPESampler,
+        "random": samplers.RandomSampler,
+        "gp": samplers.GPSampler,
+    }
+    seed = derive_seed("sampler", spec.study.seed, arm, block, ordinal) % _SEED_LIMIT
+    return _build("sampler", spec.search.sampler, kinds[spec.search.sampler], options | {"seed": seed})
+
+
+def start_recipe(spec: StudySpec, arm: str, ordinal: int) -> dict[str, Any]:
+    """Values of the user's own recipe (`search.start`) for this trial of an arm; empty from where they end."""
+    if ordinal >= len(spec.search.start):
+        return {}
+    space = spec.space(arm)
+    return {name: encode(value) for name, value in spec.search.start[ordinal].items() if name in space}
+
+
+def make_pruner(spec: StudySpec) -> pruners.BasePruner:
+    """The pruner of a study, rebuilt from its file; `patient` wraps the median pruner (ours)."""
+    options = dict(spec.search.pruner_options)
+    match spec.search.pruner:
+        case "none":
+            _refuse_options("pruner", "none", options)
+            return pruners.NopPruner()
+        case "median":
+            return _build("pruner", "median", pruners.MedianPruner, options)
+        case "asha":
+            return _build("pruner", "asha", pruners.SuccessiveHalvingPruner, options)
+        case "hyperband":
+            return _build("pruner", "hyperband", pruners.HyperbandPruner, {"max_resource": longest_run(spec)} | options)
+        case "patient":
+            defaults = {"wrapped_pruner": pruners.MedianPruner(), "patience": 3}
+            return _build("pruner", "patient", pruners.PatientPruner, defaults | options)
+
+
+def longest_run(spec: StudySpec) -> int:
+    """The largest number of epochs that a trial of this study can have."""
+    epochs = spec.file.training.epochs
+    own = [arm.training.epochs for arm in spec.arms.values() if arm.training and arm.training.epochs]
+    return max(_most(value) for value in [epochs, *own])
+
+
+def _most(value: Any) -> int:
+    return int(max(getattr(value, "choices", None) or [getattr(value, "high", value)]))
+
+
+def _build(what: str, name: str, kind: Callable[..., Built], options: Mapping[str, Any]) -> Built:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            return kind(**options)
+    except (TypeError, ValueError) as error:
+        given = {key: value for key, value in options.items() if key != "seed"}
+        raise UsageError(f"search.{what}_options = {given}: {name} does not take them: {error}") from None
+
+
+def _refuse_options(what: str, name: str, options: Mapping[str, Any]) -> None:
+    if options:
+        raise UsageError(f"search.{what}_options = {dict(options)}: {name} has no options")

@@ -1,0 +1,76 @@
+"""What one worker holds while it works on one study."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event, Thread
+
+from ralr_tune.errors import LeaseLost, StorageError
+from ralr_tune.records import Row
+from ralr_tune.search.stopping import Stop
+from ralr_tune.spec import StudySpec
+from ralr_tune.store.database import Storage
+from ralr_tune.store.ledger import Ledger
+from ralr_tune.tasks.base import Task
+
+
+@dataclass
+class Session:
+    """One worker's view of a study: its storage, its ledger, its data, its folder."""
+
+    spec: StudySpec
+    storage: Storage
+    ledger: Ledger
+    task: Task
+    out: Path
+    owner: str
+    stop: Stop = field(default_factory=Stop)
+
+    def checkpoint(self, row: Row) -> Path:
+        """Where the state of a row's training is kept until it is done."""
+        return self.out / "checkpoints" / f"{row.stage}-{row.id}.ckpt"
+
+    def weights(self, row: Row) -> Path:
+        """Where the weights of a judged run wait for the test; the same path for the judge row and its test row."""
+        return self.out / "checkpoints" / f"final-{row.arm}-{row.role}-{row.block}-{row.source}-{row.seed}.safetensors"
+
+
+class Lease:
+    """Keeps a row ours while it trains: a thread renews it at a third of its length."""
+
+    def __init__(self, ledger: Ledger, row: Row) -> None:
+        self._ledger, self._row = ledger, row
+        self._over = Event()
+        self._lost = False
+
+    @property
+    def lost(self) -> bool:
+        return self._lost
+
+    def check(self) -> None:
+        """Raise LeaseLost if another owns the row."""
+        if self._lost:
+            raise LeaseLost(f"row {self._row.id}: the lease ran out and another worker took the trial")
+
+    def _renew(self) -> None:
+        while not self._over.wait(self._ledger.lease_s / 3):
+            try:
+                self._ledger.beat(self._row)
+            except LeaseLost:
+                self._lost = True
+                return
+            except StorageError:
+                continue  # the database is away: the lease may run out, and then the next beat says so
+
+    @contextmanager
+    def held(self) -> Iterator[Lease]:
+        thread = Thread(target=self._renew, name=f"lease-{self._row.id}", daemon=True)
+        thread.start()
+        try:
+            yield self
+        finally:
+            self._over.set()
+            thread.join()

@@ -1,0 +1,183 @@
+"""The stages of a study, and planning the next one: search, choose, judge, test.
+
+Every worker calls `advance`; under the study's lock the first one plans, the others find the rows there. Seeds are pure
+functions of the study's seed and of what they are for, so that a stage planned twice is the same stage.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby, islice, zip_longest
+from statistics import fmean
+
+from ralr_tune.errors import TrialError
+from ralr_tune.records import Row, Stage
+from ralr_tune.seeds import derive_seed
+from ralr_tune.spec import StudySpec
+from ralr_tune.store import studies
+from ralr_tune.store.database import Storage
+from ralr_tune.store.ledger import Ledger, PlannedRow
+from ralr_tune.store.reading import read_study
+
+STAGES: tuple[Stage, ...] = ("search", "choose", "judge", "test")
+
+Candidate = tuple[str, int, int]
+"""(arm, block, Optuna trial number) of a configuration."""
+
+
+def plan_search(ledger: Ledger, spec: StudySpec, trials: int) -> None:
+    """Make the search rows exactly `trials` for each arm and block; rows that were begun are never taken away.
+
+    Rows are claimed in the order of planning: ordinal by ordinal, arm by arm, so that all arms advance evenly. A
+    training seed depends on block and ordinal alone: equal in all arms.
+    """
+    blocks = range(1, spec.search.blocks + 1)
+    ledger.plan(
+        PlannedRow(arm, "search", block, ordinal, seed=derive_seed("trial", spec.study.seed, block, ordinal))
+        for block in blocks
+        for ordinal in range(trials)
+        for arm in spec.arms
+    )
+    for arm in spec.arms:
+        for block in blocks:
+            ledger.withdraw(arm, block, keep=trials)
+
+
+def advance(ledger: Ledger, storage: Storage, spec: StudySpec, until: Stage = "test") -> Stage | None:
+    """The stage to work on now, planned if need be; None when all is done up to and with `until`.
+
+    Raises TrialError when a failed row ends the study.
+    """
+    with studies.study_lock(storage, spec.name):
+        _raise_failed(ledger)
+        for stage in STAGES[: STAGES.index(until) + 1]:
+            if stage in _PLANS and not ledger.remaining(stage):
+                ledger.plan(_PLANS[stage](spec, read_study(storage, spec.name).rows()))
+            if ledger.remaining(stage):
+                return stage
+    return None
+
+
+def pending_stage(spec: StudySpec, rows: Sequence[Row]) -> Stage | None:
+    """The first stage that is not done, planned or not; None when the study is. Looks, and plans nothing."""
+    if not rows:
+        return "search"
+    there = {_key(row) for row in rows}
+    for stage in STAGES:
+        planned = _PLANS[stage](spec, rows) if stage in _PLANS else ()
+        if any(row.state != "done" for row in rows if row.stage == stage) or any(
+            _key(row) not in there for row in planned
+        ):
+            return stage
+    return None
+
+
+def _key(row: Row | PlannedRow) -> tuple[str, Stage, int, int, str, int | None]:
+    return row.arm, row.stage, row.block, row.ordinal, row.role, row.source
+
+
+def _raise_failed(ledger: Ledger) -> None:
+    if not any(count.failed for count in ledger.counts().values()):
+        return
+    for row in ledger.rows(curves=False):
+        if row.outcome == "failed":
+            where = f"arm {row.arm}, {row.stage} {row.ordinal}"
+            raise TrialError(row.failure or "bug", f"{where} failed at attempt {row.attempt}: {row.message}")
+
+
+# ---------------------------------------------------------------- choose: the best few of each arm, on fresh seeds
+
+
+def choosing_seeds(spec: StudySpec) -> list[int]:
+    """Half as many seeds as judging has, rounded up, at least 2 (ours): choosing needs less than judging."""
+    count = max(2, math.ceil(spec.confirm.seeds / 2))
+    return [derive_seed("choose", spec.study.seed, index) for index in range(count)]
+
+
+def judging_seeds(spec: StudySpec) -> list[int]:
+    """Seeds that nothing was chosen by, the same in every arm and for the twin."""
+    return [derive_seed("judge", spec.study.seed, index) for index in range(spec.confirm.seeds)]
+
+
+def finalists(spec: StudySpec, rows: Sequence[Row], arm: str) -> list[Row]:
+    """The best `confirm.top` completed search rows of each block of an arm, best first; ties go to the earlier one."""
+    complete = [row for row in rows if row.arm == arm and row.stage == "search" and row.outcome == "complete"]
+    ranked = sorted(complete, key=lambda row: (row.block, -_known(row.value), row.ordinal))
+    blocks = groupby(ranked, key=lambda row: row.block)
+    return [row for _, block in blocks for row in islice(block, spec.confirm.top)]
+
+
+def _plan_choose(spec: StudySpec, rows: Sequence[Row]) -> Iterator[PlannedRow]:
+    """An arm with one finalist has nothing to choose. Arms take turns, so that they advance evenly."""
+    best = [found for arm in spec.arms if len(found := finalists(spec, rows, arm)) > 1]
+    for ordinal, seed in enumerate(choosing_seeds(spec)):
+        for turn in zip_longest(*best):
+            yield from (_again(row, "choose", ordinal, seed, "best") for row in turn if row is not None)
+
+
+# ---------------------------------------------------------------- judge: the chosen ones and twins, on further seeds
+
+
+def winners(spec: StudySpec, rows: Sequence[Row], arm: str) -> list[Row]:
+    """The search rows whose configurations an arm is judged by, one for each block, the best one first.
+
+    Best mean over the choosing seeds. The search value itself is left out: it is the maximum of many and flatters.
+    Every block's winner is judged, since arms as such are compared over blocks.
+    """
+    found = finalists(spec, rows, arm)
+    scores: dict[Candidate, list[float]] = defaultdict(list)
+    for row in rows:
+        if row.stage == "choose" and row.arm == arm:
+            scores[_candidate(row)].append(_known(row.value))
+
+    def standing(row: Row) -> float:
+        return fmean(scores.get((row.arm, row.block, _number(row)), [-math.inf]))
+
+    blocks = groupby(found, key=lambda row: row.block)
+    return sorted((max(block, key=standing) for _, block in blocks), key=standing, reverse=True)
+
+
+def _plan_judge(spec: StudySpec, rows: Sequence[Row]) -> Iterator[PlannedRow]:
+    chosen = [row for arm in spec.arms for row in winners(spec, rows, arm)]
+    for ordinal, seed in enumerate(judging_seeds(spec)):
+        for row in chosen:
+            yield _again(row, "judge", ordinal, seed, "best")
+            if spec.arms[row.arm].amplify is not None:
+                yield _again(row, "judge", ordinal, seed, "twin")
+
+
+def _plan_test(spec: StudySpec, rows: Sequence[Row]) -> Iterator[PlannedRow]:
+    """The test split is read once by each judged run of the present winners."""
+    chosen = {(row.arm, row.block, _number(row)) for arm in spec.arms for row in winners(spec, rows, arm)}
+    for row in rows:
+        if row.stage == "judge" and row.outcome == "complete" and _candidate(row) in chosen:
+            yield PlannedRow(
+                row.arm, "test", row.block, row.ordinal, row.seed, role=row.role, source=row.source, params=row.params
+            )
+
+
+_PLANS: dict[Stage, Callable[[StudySpec, Sequence[Row]], Iterator[PlannedRow]]] = {
+    "choose": _plan_choose,
+    "judge": _plan_judge,
+    "test": _plan_test,
+}
+
+
+def _again(row: Row, stage: Stage, ordinal: int, seed: int, role: str) -> PlannedRow:
+    return PlannedRow(row.arm, stage, row.block, ordinal, seed, role=role, source=_number(row), params=row.params)
+
+
+def _candidate(row: Row) -> Candidate:
+    assert row.source is not None
+    return row.arm, row.block, row.source
+
+
+def _number(row: Row) -> int:
+    assert row.trial is not None
+    return row.trial
+
+
+def _known(value: float | None) -> float:
+    return -math.inf if value is None else value

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import pytest
+
+from ralr_tune.errors import UsageError
+from ralr_tune.launch import devices
+from ralr_tune.launch.devices import Place, places
+
+
+@pytest.fixture(autouse=True)
+def eight_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "available_cores", lambda: 8)
+    monkeypatch.setattr(devices, "_available", lambda: ["cpu"])
+
+
+def test_on_a_cpu_there_is_a_worker_a_core_of_one_thread_each() -> None:
+    assert places("auto", None) == [Place(index, "cpu", 1) for index in range(8)]
+
+
+@pytest.mark.parametrize(("workers", "threads"), [(1, 8), (2, 4), (3, 2), (8, 1), (20, 1)])
+def test_workers_share_the_cores(workers: int, threads: int) -> None:
+    assert {place.threads for place in places("cpu", workers)} == {threads}
+
+
+def test_gpus_get_a_worker_each_and_more_go_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "_available", lambda: ["cuda:0", "cuda:1"])
+    assert [place.device for place in places("auto", None)] == ["cuda:0", "cuda:1"]
+    assert [place.device for place in places("auto", 3)] == ["cuda:0", "cuda:1", "cuda:0"]
+    assert [place.device for place in places("cuda:1, cpu", 2)] == ["cuda:1", "cpu"]
+
+
+@pytest.mark.parametrize("given", ["gpu", "cuda:x", "", "cpu,,cuda:0"])
+def test_unknown_devices_are_named(given: str) -> None:
+    with pytest.raises(UsageError, match="--devices"):
+        places(given, None)
+
+
+def test_no_workers_are_refused() -> None:
+    with pytest.raises(UsageError, match="--workers 0"):
+        places("cpu", 0)

@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from ralr_tune.errors import TrialError
+from ralr_tune.records import Row, Stage
+from ralr_tune.search.session import Session
+from ralr_tune.search.stages import (
+    advance,
+    choosing_seeds,
+    finalists,
+    judging_seeds,
+    pending_stage,
+    plan_search,
+    winners,
+)
+from ralr_tune.search.trial import settle, work_on
+from ralr_tune.seeds import derive_seed
+from ralr_tune.store.reading import read_study
+from tests.search.conftest import MakeSession
+from tests.studies import simulated
+
+
+def a_row(arm: str, stage: Stage, value: float | None, **changes: Any) -> Row:
+    fields: dict[str, Any] = dict.fromkeys(Row.__dataclass_fields__)
+    fields |= {"id": 0, "block": 1, "ordinal": 0, "role": "", "seed": 0, "params": {}, "attempt": 1, "epoch": 6}
+    fields |= {"arm": arm, "stage": stage, "state": "done", "outcome": "complete", "value": value, "curve": ()}
+    return Row(**fields | changes)
+
+
+def work_off(session: Session, until: Stage = "test") -> None:
+    """What a worker does."""
+    while (stage := advance(session.ledger, session.storage, session.spec, until)) is not None:
+        while (row := session.ledger.claim(session.owner, stage)) is not None:
+            work_on(session, row)
+        settle(session)
+
+
+def by_stage(rows: Iterable[Row], stage: Stage) -> list[Row]:
+    return [row for row in rows if row.stage == stage]
+
+
+def test_search_rows_advance_all_arms_evenly_on_equal_seeds(make_session: MakeSession) -> None:
+    session = make_session(simulated(search={"trials": 3, "blocks": 2}))
+    rows = session.ledger.rows()
+    order = [(row.block, row.ordinal, row.arm) for row in rows]
+    assert order == [(b, o, arm) for b in (1, 2) for o in range(3) for arm in ("monotone", "ralr")]
+    seeds: dict[tuple[int, int], set[int]] = {}
+    for row in rows:
+        seeds.setdefault((row.block, row.ordinal), set()).add(row.seed)
+    assert all(len(found) == 1 for found in seeds.values())
+    assert len(set.union(*seeds.values())) == 6
+    assert rows[0].seed == derive_seed("trial", 0, 1, 0)
+
+
+def test_the_budget_grows_and_shrinks_but_what_was_begun_stays(make_session: MakeSession) -> None:
+    session = make_session(simulated(search={"trials": 2}))
+    plan_search(session.ledger, session.spec, 4)
+    assert len(session.ledger.rows()) == 8
+    begun = session.ledger.claim("me", "search")
+    assert begun is not None
+    plan_search(session.ledger, session.spec, 1)
+    assert {(row.arm, row.ordinal) for row in session.ledger.rows()} == {("monotone", 0), ("ralr", 0)}
+
+
+def test_a_whole_study_has_the_rows_that_the_design_promises(make_session: MakeSession) -> None:
+    session = make_session(simulated())
+    work_off(session)
+    rows = session.ledger.rows()
+    assert all(row.state == "done" for row in rows)
+    assert len(by_stage(rows, "search")) == 8
+    assert len(by_stage(rows, "choose")) == 2 * 2 * 2  # arms, top, ceil(3 / 2) seeds
+    judged = [(row.arm, row.role) for row in by_stage(rows, "judge")]
+    assert sorted(set(judged)) == [("monotone", "best"), ("ralr", "best"), ("ralr", "twin")]
+    assert len(judged) == 9
+    assert len(by_stage(rows, "test")) == 9
+
+
+def test_no_seed_serves_two_purposes_and_arms_share_theirs(make_session: MakeSession) -> None:
+    session = make_session(simulated())
+    work_off(session)
+    seeds = {stage: {row.seed for row in session.ledger.rows(stage)} for stage in ("search", "choose", "judge", "test")}
+    assert seeds["choose"] == set(choosing_seeds(session.spec))
+    assert seeds["judge"] == seeds["test"] == set(judging_seeds(session.spec))
+    assert not seeds["search"] & seeds["choose"]
+    assert not seeds["search"] & seeds["judge"]
+    assert not seeds["choose"] & seeds["judge"]
+    for stage in ("judge", "test"):
+        groups = {(row.arm, row.role): [] for row in session.ledger.rows(stage)}  # type: ignore[var-annotated]
+        for row in session.ledger.rows(stage):
+            groups[row.arm, row.role].append(row.seed)
+        assert list(groups.values()) == [judging_seeds(session.spec)] * 3
+
+
+def test_a_twin_is_the_same_configuration_and_differs_where_amplification_drew(make_session: MakeSession) -> None:
+    session = make_session(simulated())
+    work_off(session)
+    judged = {(row.role, row.seed): row for row in session.ledger.rows("judge") if row.arm == "ralr"}
+    for seed in judging_seeds(session.spec):
+        best, twin = judged["best", seed], judged["twin", seed]
+        assert (best.params, best.source) == (twin.params, twin.source)
+        assert all(record.factor == 1.0 for record in twin.curve)
+        amplified = [a.lr / a.factor for a in best.curve]
+        assert amplified == pytest.approx([b.lr for b in twin.curve])
+
+
+def test_two_runs_with_one_worker_give_the_same_numbers(make_session: MakeSession, tmp_path: Any) -> None:
+    found = []
+    for name in ("a", "b"):
+        session = make_session(simulated(), url=f"sqlite:///{tmp_path}/{name}.db")
+        work_off(session)
+        record = read_study(session.storage, "sim")
+        found.append([(row.arm, row.stage, row.ordinal, row.seed, row.params, row.value) for row in record.rows()])
+    assert found[0] == found[1]
+    assert all(row[5] is not None for row in found[0])
+
+
+def test_the_chosen_one_is_best_on_the_choosing_seeds_alone() -> None:
+    spec = simulated(arms={"monotone": {}})
+    search = [a_row("monotone", "search", value, trial=n, ordinal=n) for n, value in enumerate([0.9, 0.8, 0.7])]
+    fresh = [(0, 0.5), (0, 0.6), (1, 0.7), (1, 0.6)]
+    choose = [a_row("monotone", "choose", value, source=n, role="best") for n, value in fresh]
+    assert [row.trial for row in finalists(spec, search, "monotone")] == [0, 1]
+    assert [row.trial for row in winners(spec, [*search, *choose], "monotone")] == [1]
+
+
+def test_diverged_and_pruned_trials_are_no_finalists() -> None:
+    spec = simulated(arms={"monotone": {}})
+    rows = [
+        a_row("monotone", "search", 0.99, trial=0, outcome="pruned"),
+        a_row("monotone", "search", None, trial=1, outcome="diverged"),
+        a_row("monotone", "search", 0.5, trial=2, ordinal=2),
+    ]
+    assert [row.trial for row in finalists(spec, rows, "monotone")] == [2]
+    assert winners(spec, rows[:2], "monotone") == []
+
+
+def test_every_block_has_a_winner_and_the_best_chosen_comes_first(make_session: MakeSession) -> None:
+    spec = simulated(search={"trials": 2, "blocks": 2}, confirm={"top": 1, "seeds": 2})
+    session = make_session(spec)
+    work_off(session)
+    rows = session.ledger.rows()
+    assert {(row.arm, row.block, row.role) for row in by_stage(rows, "judge")} == {
+        (arm, block, role)
+        for arm, role in (("monotone", "best"), ("ralr", "best"), ("ralr", "twin"))
+        for block in (1, 2)
+    }
+    first, second = winners(spec, rows, "ralr")
+    chosen = {row.block: [] for row in (first, second)}  # type: ignore[var-annotated]
+    for row in by_stage(rows, "choose"):
+        if row.arm == "ralr":
+            chosen[row.block].append(row.value)
+    assert sum(chosen[first.block]) > sum(chosen[second.block])
+
+
+def test_one_finalist_is_judged_without_choosing(make_session: MakeSession) -> None:
+    session = make_session(simulated(confirm={"top": 1, "seeds": 2}))
+    work_off(session)
+    assert session.ledger.rows("choose") == []
+    assert len(session.ledger.rows("judge")) == 6
+
+
+def test_until_search_ends_there(make_session: MakeSession) -> None:
+    session = make_session(simulated(search={"trials": 2}))
+    work_off(session, until="search")
+    assert {row.stage for row in session.ledger.rows()} == {"search"}
+    assert pending_stage(session.spec, session.ledger.rows()) == "choose"
+    work_off(session)
+    assert pending_stage(session.spec, session.ledger.rows()) is None
+
+
+def test_a_larger_budget_after_the_end_is_searched_and_confirmed_again(make_session: MakeSession) -> None:
+    session = make_session(simulated())
+    work_off(session)
+    before = session.ledger.rows("judge")
+    plan_search(session.ledger, session.spec, 6)
+    assert advance(session.ledger, session.storage, session.spec) == "search"
+    work_off(session)
+    after = session.ledger.rows("judge")
+    assert len(session.ledger.rows("search")) == 12
+    assert after[: len(before)] == before  # what was found stays
+    sources = {row.source for row in after if row.arm == "ralr"}
+    (chosen,) = winners(session.spec, session.ledger.rows(), "ralr")
+    assert chosen.trial in sources
+
+
+def test_all_diverged_is_an_end_too(make_session: MakeSession) -> None:
+    spec = simulated(task={"data": {"diverges_above": 1e-9}})
+    session = make_session(spec)
+    work_off(session)
+    assert {row.outcome for row in session.ledger.rows()} == {"diverged"}
+    assert pending_stage(spec, session.ledger.rows()) is None
+
+
+def test_a_failed_row_ends_the_study_with_its_reason(make_session: MakeSession) -> None:
+    session = make_session(simulated())
+    row = session.ledger.claim("me", "search")
+    assert row is not None
+    session.ledger.fail(row, kind="bug", message="ValueError: no", retry=False)
+    with pytest.raises(TrialError, match=r"monotone, search 0 failed .*ValueError: no"):
+        advance(session.ledger, session.storage, session.spec)
+    session.ledger.reopen_failed()
+    assert advance(session.ledger, session.storage, session.spec) == "search"
+
+
+def test_pending_stage_looks_at_rows_alone() -> None:
+    spec = simulated(confirm={"top": 1, "seeds": 2}, arms={"monotone": {}})
+    assert pending_stage(spec, []) == "search"
+    search = [a_row("monotone", "search", 0.5, trial=0)]
+    assert pending_stage(spec, search) == "judge"
+    judge = [a_row("monotone", "judge", 0.5, source=0, role="best", ordinal=n, seed=n) for n in range(2)]
+    assert pending_stage(spec, [*search, replace(judge[0], state="held"), judge[1]]) == "judge"
+    assert pending_stage(spec, [*search, *judge]) == "test"
