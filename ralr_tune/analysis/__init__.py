@@ -1,0 +1,1 @@
+"""Facts from records: comparisons, importance, and the answer. Pure: no SQL, no torch, no drawing."""

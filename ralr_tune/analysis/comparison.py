@@ -1,0 +1,154 @@
+"""One configuration against another over paired seeds, or one arm against another over paired blocks of search.
+
+Symbols: d, shape (n,), are the paired differences (this minus that, in the metric's own unit); alpha = 1 - confidence;
+m is the number of comparisons that are made together.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+from scipy import stats
+
+What = Literal["configuration", "arm"]
+Verdict = Literal["better", "worse", "equivalent", "inconclusive"]
+Interval = tuple[float, float]
+
+# Differences whose spread is a rounding error of their size count as not varying at all.
+_ROUNDING = 1e-9
+
+
+class Pairs(NamedTuple):
+    """The paired differences of one comparison: `arm` minus `against`."""
+
+    what: What
+    arm: str
+    against: str
+    differences: Sequence[float]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What the data say of `arm` against `against`; the fields are the contract of `report --json`."""
+
+    what: What
+    """"configuration": seeds of two fixed configurations; "arm": winners of independent blocks of search."""
+    arm: str
+    against: str
+    difference: float
+    """Mean of arm minus against, in the metric's own unit."""
+    interval: Interval | None
+    """Bonferroni-adjusted, so that all intervals made together hold at `confidence`; None where n is too small."""
+    confidence: float
+    p_value: float | None
+    """Two-sided, Holm-adjusted over the comparisons made together; None where n < 2."""
+    n: int
+    """Pairs: seeds for "configuration", blocks for "arm"."""
+    verdict: Verdict
+
+
+class PairedTest(NamedTuple):
+    """The uncorrected figures of one set of paired differences."""
+
+    difference: float
+    interval: Interval | None
+    p_value: float | None
+    p_equivalent: float | None
+    """The larger p-value of the two one-sided tests against -margin and +margin (TOST, Schuirmann 1987)."""
+
+
+def paired_test(differences: Sequence[float], *, margin: float, confidence: float) -> PairedTest:
+    """Paired t-test, its interval and the test of equivalence.
+
+    n < 2 gives the difference alone. Differences that do not vary leave t without a scale (it would claim certainty
+    from two equal numbers), so there the sign test speaks, which needs none.
+    """
+    if not differences:
+        raise ValueError("differences: empty, allowed: at least one pair")
+    d = np.asarray(differences, dtype=float)
+    mean = float(d.mean())
+    if len(d) < 2:
+        return PairedTest(mean, None, None, None)
+    spread = float(d.std(ddof=1))
+    if spread <= _ROUNDING * float(np.abs(d).max()):
+        return _sign_test(mean, len(d), margin, confidence)
+    error, t = spread / math.sqrt(len(d)), stats.t(len(d) - 1)
+    half = float(t.ppf((1 + confidence) / 2)) * error
+    return PairedTest(
+        difference=mean,
+        interval=(mean - half, mean + half),
+        p_value=float(2 * t.sf(abs(mean) / error)),
+        p_equivalent=float(t.sf((margin - abs(mean)) / error)),
+    )
+
+
+def _sign_test(difference: float, n: int, margin: float, confidence: float) -> PairedTest:
+    """n equal differences: [d, d] covers the median with 1 - 2 ** (1 - n), and n equal signs have p = 2 ** (1 - n)."""
+    two_sided = 2.0 ** (1 - n)
+    return PairedTest(
+        difference=difference,
+        interval=(difference, difference) if two_sided <= 1 - confidence else None,
+        p_value=two_sided if difference else 1.0,
+        p_equivalent=2.0**-n if abs(difference) < margin else 1.0,
+    )
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down adjustment (Holm 1979), in the order given."""
+    adjusted, floor = [1.0] * len(p_values), 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        floor = max(floor, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = floor
+    return adjusted
+
+
+def compare(
+    family: Iterable[Pairs], *, margin: float, confidence: float, direction: Literal["maximize", "minimize"]
+) -> tuple[Comparison, ...]:
+    """All comparisons that are made together, corrected together, in the order given.
+
+    p-values (of difference and of equivalence) are corrected by Holm, intervals by Bonferroni. An interval may
+    therefore just touch 0 where Holm, the sharper of the two, already finds a difference.
+    """
+    members = list(family)
+    tested = sum(len(pairs.differences) > 1 for pairs in members)
+    joint = 1 - (1 - confidence) / max(1, tested)
+    tests = [paired_test(pairs.differences, margin=margin, confidence=joint) for pairs in members]
+    different = _adjusted([test.p_value for test in tests])
+    equivalent = _adjusted([test.p_equivalent for test in tests])
+    sign = 1 if direction == "maximize" else -1
+    return tuple(
+        Comparison(
+            what=pairs.what,
+            arm=pairs.arm,
+            against=pairs.against,
+            difference=test.difference,
+            interval=test.interval,
+            confidence=confidence,
+            p_value=p,
+            n=len(pairs.differences),
+            verdict=_verdict(sign * test.difference, p, q, 1 - confidence),
+        )
+        for pairs, test, p, q in zip(members, tests, different, equivalent, strict=True)
+    )
+
+
+def _adjusted(p_values: Sequence[float | None]) -> list[float | None]:
+    """Holm over those that could be tested; the others stay None."""
+    known = iter(holm([p for p in p_values if p is not None]))
+    return [None if p is None else next(known) for p in p_values]
+
+
+def _verdict(gain: float, p_value: float | None, p_equivalent: float | None, alpha: float) -> Verdict:
+    """Equivalence first: a difference that is real, yet surely below the margin, is no reason to change."""
+    if p_value is None or p_equivalent is None:
+        return "inconclusive"
+    if p_equivalent <= alpha:
+        return "equivalent"
+    if p_value <= alpha:
+        return "better" if gain > 0 else "worse"
+    return "inconclusive"

@@ -1,0 +1,106 @@
+"""What a study's rows say: the best, the judged, the scores by seed, the counts. One small question a function."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from statistics import fmean, median
+from typing import Literal
+
+from ralr_tune.records import ArmRecord, Row, Stage, StudyRecord
+
+Direction = Literal["maximize", "minimize"]
+Split = Literal["validation", "test"]
+Chosen = tuple[int, int | None]
+"""(block, Optuna trial): a configuration that confirm judged."""
+
+
+def scored(rows: Iterable[Row]) -> list[tuple[Row, float]]:
+    """The complete rows with their values; diverged, pruned, failed and unfinished rows have no say."""
+    return [
+        (row, row.value)
+        for row in rows
+        if row.outcome == "complete" and row.value is not None and math.isfinite(row.value)
+    ]
+
+
+def ranked(rows: Iterable[Row], direction: Direction) -> list[tuple[Row, float]]:
+    """The complete rows, best first; ties go to the earlier one."""
+    sign = -1 if direction == "maximize" else 1
+    return sorted(scored(rows), key=lambda pair: (sign * pair[1], pair[0].block, pair[0].ordinal))
+
+
+def split_of(record: StudyRecord) -> Split:
+    """ "test" once the test stage is all done, else "validation"."""
+    tests = [row for arm in record.arms.values() for row in arm.rows if row.stage == "test"]
+    return "test" if tests and all(row.state == "done" for row in tests) else "validation"
+
+
+def stage_of(split: Split) -> Stage:
+    """The stage whose rows hold a split's confirmed scores."""
+    return "test" if split == "test" else "judge"
+
+
+def chosen(arm: ArmRecord, direction: Direction) -> Chosen | None:
+    """The configuration that confirm judged; where each block has one, the one that did best when it was chosen.
+
+    The judge's own scores must not decide it: choosing and judging never share a seed.
+    """
+    judged = {(row.block, row.source) for row in arm.stage("judge")}
+    if len(judged) < 2:
+        return next(iter(judged), None)
+    sign = 1 if direction == "maximize" else -1
+
+    def standing(candidate: Chosen) -> tuple[float, int]:
+        fresh = [value for row, value in scored(arm.stage("choose")) if (row.block, row.source) == candidate]
+        found = [value for row, value in scored(arm.search()) if (row.block, row.trial) == candidate]
+        return (sign * fmean(fresh or found) if fresh or found else -math.inf, -candidate[0])
+
+    return max(judged, key=standing)
+
+
+def scores(arm: ArmRecord, stage: Stage, role: str, candidate: Chosen) -> dict[int, float]:
+    """Complete scores of one configuration by seed, in the order of the seeds' rows."""
+    return {row.seed: value for row, value in scored(arm.stage(stage, role)) if (row.block, row.source) == candidate}
+
+
+def lost(arm: ArmRecord, stage: Stage, role: str, candidate: Chosen) -> int:
+    """Seeds of one configuration that ended without a score (diverged or failed)."""
+    rows = [row for row in arm.stage(stage, role) if (row.block, row.source) == candidate and row.state == "done"]
+    return len(rows) - len(scored(rows))
+
+
+def block_scores(arm: ArmRecord, stage: Stage) -> dict[int, float]:
+    """Mean score of each block's judged winner."""
+    found: dict[int, list[float]] = {}
+    for row, value in scored(arm.stage(stage)):
+        found.setdefault(row.block, []).append(value)
+    return {block: fmean(values) for block, values in found.items()}
+
+
+def seconds_per_epoch(arm: ArmRecord) -> float | None:
+    """Median over all timed epochs of the arm's search."""
+    seconds = [epoch.seconds for row in arm.search() for epoch in row.curve if epoch.seconds > 0]
+    return median(seconds) if seconds else None
+
+
+def generalization_gap(rows: Iterable[Row]) -> float | None:
+    """Mean of the value on training data minus the value on validation data, at the last epoch."""
+    gaps = [row.train_value - value for row, value in scored(rows) if row.train_value is not None]
+    return fmean(gaps) if gaps else None
+
+
+def search_counts(arm: ArmRecord) -> Mapping[str, int]:
+    """budget, complete, pruned, diverged, failed, running and waiting search trials."""
+    rows = arm.search()
+    counts = Counter(row.outcome or {"held": "running", "free": "waiting"}.get(row.state, "failed") for row in rows)
+    names = ("complete", "pruned", "diverged", "failed", "running", "waiting")
+    return {"budget": len(rows), **{name: counts[name] for name in names}}
+
+
+def failures(rows: Iterable[Row]) -> Mapping[str, int]:
+    """Failed and diverged rows by kind of failure."""
+    return dict(
+        sorted(Counter(row.failure or "unknown" for row in rows if row.outcome in ("diverged", "failed")).items())
+    )

@@ -1,0 +1,58 @@
+"""Figures as PNG and SVG files, for a paper. Kaleido draws them in a Chromium that is on the machine already."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from ralr_tune.errors import RalrTuneError
+from ralr_tune.report.figures import Figure
+
+Format = Literal["png", "svg"]
+
+WIDTH = 760
+SCALE = 2  # pixels of a PNG per point
+TIMEOUT_S = 90.0  # an image
+
+
+def write_images(drawn: Sequence[Figure], folder: Path, formats: Sequence[Format] = ("png", "svg")) -> list[Path]:
+    """Writes FOLDER/NAME.FORMAT for each figure, in one browser; returns the paths.
+
+    The browser is `$BROWSER_PATH`, else the Chrome or Chromium that is found. Kaleido starts it without a sandbox
+    (inside containers there is none to be had); it is shown these figures and nothing else, and no network.
+    Errors: RalrTuneError where there is no browser, or where it fails.
+    """
+    import kaleido
+    from choreographer.errors import ChromeNotFoundError
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".images-", dir=folder) as beside:
+        wanted = [(figure, kind, Path(beside) / f"{figure.name}.{kind}") for figure in drawn for kind in formats]
+        try:
+            kaleido.write_fig_from_object_sync(
+                [_order(figure, kind, path) for figure, kind, path in wanted],
+                cancel_on_error=True,
+                kopts={"mathjax": False, "timeout": TIMEOUT_S},
+            )
+        except ChromeNotFoundError as error:
+            raise RalrTuneError(_no_browser()) from error
+        except Exception as error:  # of kaleido, choreographer, asyncio or the system: they share no base
+            reason = f"{type(error).__name__}: {error.args[0] if error.args else 'no reason given'}"
+            raise RalrTuneError(f"images: the browser failed ({reason}); set BROWSER_PATH to another one") from error
+        return [path.replace(folder / path.name) for _, _, path in wanted]
+
+
+def _order(figure: Figure, kind: Format, path: Path) -> dict[str, object]:
+    opts = {"format": kind, "width": WIDTH, "height": figure.plot.layout.height, "scale": SCALE if kind == "png" else 1}
+    return {"fig": figure.plot, "path": str(path), "opts": opts}
+
+
+def _no_browser() -> str:
+    named = os.environ.get("BROWSER_PATH")
+    found = f"BROWSER_PATH is {named!r}, which is no file" if named else "none was found"
+    return (
+        f"images: they need a Chrome or Chromium, and {found}; install one (apt install chromium) or set BROWSER_PATH"
+    )

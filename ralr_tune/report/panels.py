@@ -1,0 +1,55 @@
+"""The answer inside optuna-dashboard: figures and a note on the page of each arm's Optuna study."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from ralr_tune.analysis.answer import answer
+from ralr_tune.analysis.facts import Facts
+from ralr_tune.report.figures import panel_figures
+
+if TYPE_CHECKING:
+    import optuna
+
+PREFIX = "ralr-tune-"  # of the graphs' ids; the same id replaces the figure that was there
+MARK = "*Written by ralr_tune; it is written anew after each report.*"
+
+
+def write_panels(facts: Facts, studies: Mapping[str, optuna.Study]) -> None:
+    """Puts importance, confirmed scores and differences, and a note, on the page of each arm's study, by arm.
+
+    All arms get the same figures: what they show is the comparison. A note that somebody else wrote stays.
+    """
+    from optuna_dashboard import save_plotly_graph_object
+
+    drawn = panel_figures(facts)
+    for arm, study in studies.items():
+        for figure in drawn:
+            save_plotly_graph_object(study, figure.plot, graph_object_id=PREFIX + figure.name)
+        _write_note(study, note(facts, arm))
+
+
+def note(facts: Facts, arm: str) -> str:
+    """What this Optuna study is, in Markdown."""
+    others = ", ".join(f"`{facts.study}/{name}`" for name in facts.arms if name != arm)
+    base = f"`{facts.study}/{facts.baseline}`"
+    role = f"the baseline of {others or 'no other'}" if arm == facts.baseline else f"compared with {base}"
+    return "\n\n".join(
+        [
+            f"## Arm `{arm}` of the study `{facts.study}`",
+            f"{answer(facts)}",
+            f"This Optuna study is the search of one arm, {role}. "
+            f"Its values are the validation {facts.metric} at a trial's last epoch. Trials that diverged are recorded "
+            "as complete with the worst value, so that samplers learn from them; the report leaves them out.",
+            MARK,
+        ]
+    )
+
+
+def _write_note(study: optuna.Study, text: str) -> None:
+    from optuna_dashboard import get_note, save_note
+
+    present = get_note(study)
+    if present != text and (not present or MARK in present):
+        save_note(study, text)

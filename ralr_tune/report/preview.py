@@ -1,0 +1,68 @@
+"""Learning-rate traces of a study that has not run: one panel an arm, one stepped line a configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from ralr_tune.report.style import FONT, TEMPLATE, log_ticks, looks, safe
+
+PANEL_HEIGHT = 260
+_FADES = (1.0, 0.6, 0.35)
+"""Opacity of the first lines; more lines share the last one."""
+
+
+class Trace(NamedTuple):
+    """One configuration's learning rate: positions in epochs, the rate there, and the base curve under it."""
+
+    label: str
+    epochs: Sequence[float]
+    rates: Sequence[float]
+    base: Sequence[float]
+
+
+def draw_preview(study: str, traces: Mapping[str, Sequence[Trace]]) -> go.Figure:
+    """Panels under one another, so that arms share the epoch axis; rates on logarithmic axes."""
+    titles = [safe(arm) for arm in traces]
+    spacing = 0.3 / len(traces) ** 1.5
+    plot = make_subplots(rows=len(traces), shared_xaxes=True, subplot_titles=titles, vertical_spacing=spacing)
+    for row, (arm, look) in enumerate(looks(traces).items(), start=1):
+        for place, trace in enumerate(traces[arm]):
+            _draw(plot, row, trace, look.colour, _FADES[min(place, len(_FADES) - 1)])
+        seen = [rate for trace in traces[arm] for rate in (*trace.rates, *trace.base)]
+        plot.update_yaxes(_rate_axis(seen), row=row, col=1)
+    plot.update_xaxes(title_text="Epoch", row=len(traces), col=1)
+    return plot.update_layout(
+        template=TEMPLATE,
+        title=safe(f"Learning rates that {study} would draw (dotted: the base schedule)"),
+        height=PANEL_HEIGHT * len(traces) + 90,
+        showlegend=False,
+        font={"family": FONT},
+        margin={"t": 90},
+    )
+
+
+def _rate_axis(rates: Sequence[float]) -> dict[str, object]:
+    """Zero, where a curve ends, has no place on a logarithmic axis: the line leaves it below."""
+    seen = [rate for rate in rates if rate > 0]
+    ticks = log_ticks(min(seen), max(seen))
+    axis: dict[str, object] = {"type": "log", "title": {"text": "Learning rate"}}
+    return axis | ({"tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]} if ticks else {})
+
+
+def _draw(plot: go.Figure, row: int, trace: Trace, colour: str, opacity: float) -> None:
+    dotted, solid = {"color": colour, "width": 1, "dash": "dot"}, {"color": colour, "width": 2}
+    for rates, style in ((trace.base, dotted), (trace.rates, solid)):
+        plot.add_scatter(
+            x=list(trace.epochs),
+            y=[rate if rate > 0 else None for rate in rates],
+            mode="lines",
+            line=style | {"shape": "hv"},
+            opacity=opacity,
+            hovertemplate=f"{safe(trace.label)}<br>epoch %{{x:.2f}}: %{{y:.4g}}<extra></extra>",
+            row=row,
+            col=1,
+        )

@@ -1,0 +1,109 @@
+"""How figures look: one small template, colours that stay with an arm, axes, and text made safe to show."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import plotly.graph_objects as go
+
+from ralr_tune.analysis.units import Unit
+
+INK, RULE, FAINT = "#1d2733", "#d9dee4", "rgba(128, 128, 128, 0.35)"
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+
+# Okabe and Ito, "Color Universal Design" (2008): told apart with any kind of colour vision. Symbols help in print.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+SYMBOLS = ("circle", "diamond", "square", "triangle-up", "star", "hexagon")
+
+_AXIS: dict[str, Any] = {
+    "gridcolor": RULE,
+    "linecolor": RULE,
+    "zeroline": False,
+    "ticks": "outside",
+    "tickcolor": RULE,
+    "automargin": True,
+    "title": {"standoff": 8, "font": {"size": 13}},
+}
+
+# Plotly's own template weighs 6.6 kB a figure, which optuna-dashboard would store with every panel.
+TEMPLATE = go.layout.Template(
+    layout={
+        "font": {"family": FONT, "size": 13, "color": INK},
+        "title": {
+            "font": {"size": 15},
+            "x": 0,
+            "xref": "paper",
+            "xanchor": "left",
+            "y": 0.98,
+            "yref": "container",
+            "yanchor": "top",
+        },
+        "paper_bgcolor": "#ffffff",
+        "plot_bgcolor": "rgba(0, 0, 0, 0)",
+        "xaxis": _AXIS,
+        "yaxis": _AXIS,
+        "hoverlabel": {"align": "left", "font": {"family": FONT}},
+        "legend": {"orientation": "h", "x": 0, "y": 1.02, "xanchor": "left", "yanchor": "bottom"},
+        "margin": {"l": 12, "r": 24, "t": 72, "b": 12},
+        "hovermode": "closest",
+    }
+)
+
+
+class Look(NamedTuple):
+    """The colour and symbol of one arm, the same in every figure of a report."""
+
+    colour: str
+    symbol: str
+
+
+def looks(arms: Iterable[str]) -> dict[str, Look]:
+    """A look for each arm in the order of the study file; beyond six, colours return with other symbols."""
+    return {
+        arm: Look(PALETTE[index % len(PALETTE)], SYMBOLS[(index + index // len(PALETTE)) % len(SYMBOLS)])
+        for index, arm in enumerate(arms)
+    }
+
+
+def figure(title: str, *, x: dict[str, Any], y: dict[str, Any], height: int = 380) -> go.Figure:
+    """An empty figure with this template; the title is plain text."""
+    return go.Figure(
+        layout={"template": TEMPLATE, "title": {"text": safe(title)}, "xaxis": x, "yaxis": y, "height": height}
+    )
+
+
+def safe(text: object) -> str:
+    """Text from a study as a label: plotly shows `<...>` and `&...;` as markup."""
+    return html.escape(str(text), quote=False)
+
+
+def sentence(text: str) -> str:
+    """With a capital first letter; the others stay (BLEU)."""
+    return text[:1].upper() + text[1:]
+
+
+def score_axis(metric: str, unit: Unit, *, where: str = "") -> dict[str, Any]:
+    """The axis of the metric; its numbers are stored values times unit.factor."""
+    return {"title": {"text": safe(sentence(f"{where} {metric}".strip()))}, "ticksuffix": unit.value_suffix}
+
+
+def number_axis(title: str, span: tuple[float, float], *, log: bool) -> dict[str, Any]:
+    """An axis over span, (lowest, highest), with a little room; a logarithmic one is ticked at round numbers."""
+    low, high = (math.log10(end) for end in span) if log else span
+    room = 0.04 * ((high - low) or 1.0)
+    axis: dict[str, Any] = {"title": {"text": safe(title)}, "range": [low - room, high + room]}
+    if not log:
+        return axis
+    ticks = log_ticks(*span) or list(span)
+    return axis | {"type": "log", "tickmode": "array", "tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Round numbers within [low, high] > 0: decades alone where the range is wide, else also 2 and 5."""
+    decades = range(math.floor(math.log10(low) + 1e-9), math.ceil(math.log10(high) - 1e-9) + 1)
+    steps = (1,) if math.log10(high / low) > 2.5 else (1, 2, 5)
+    ticks = [float(f"{step}e{decade}") for decade in decades for step in steps]
+    return [tick for tick in ticks if low * (1 - 1e-9) <= tick <= high * (1 + 1e-9)]

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from ralr_tune.analysis.comparison import Comparison, Pairs, compare, holm, paired_test
+
+
+def one(differences: list[float], *, margin: float = 0.0, direction: str = "maximize") -> Comparison:
+    family = [Pairs("configuration", "ralr", "monotone", differences)]
+    (made,) = compare(family, margin=margin, confidence=0.95, direction=direction)  # type: ignore[arg-type]
+    return made
+
+
+def test_agrees_with_scipys_paired_t_test() -> None:
+    random = np.random.default_rng(1)
+    own, base = random.normal(0.98, 0.01, 6), random.normal(0.97, 0.01, 6)
+    expected = stats.ttest_rel(own, base)
+    made = one(list(own - base))
+    assert made.p_value == pytest.approx(expected.pvalue)
+    assert made.interval == pytest.approx(tuple(expected.confidence_interval(0.95)))
+    assert made.difference == pytest.approx(float(np.mean(own - base)))
+    assert made.n == 6
+
+
+@pytest.mark.parametrize(
+    ("differences", "direction", "verdict"),
+    [
+        ([0.02, 0.021, 0.019, 0.022, 0.02], "maximize", "better"),
+        ([0.02, 0.021, 0.019, 0.022, 0.02], "minimize", "worse"),
+        ([-0.02, -0.021, -0.019, -0.022, -0.02], "maximize", "worse"),
+        ([-0.02, -0.021, -0.019, -0.022, -0.02], "minimize", "better"),
+        ([0.02, -0.021, 0.019, -0.022, 0.02], "maximize", "inconclusive"),
+        ([0.001, -0.001, 0.0005, 0.0, -0.0004], "maximize", "equivalent"),
+        ([0.002, 0.0021, 0.0019, 0.0022, 0.002], "maximize", "equivalent"),  # real, but below the margin
+    ],
+)
+def test_verdicts(differences: list[float], direction: str, verdict: str) -> None:
+    assert one(differences, margin=0.005, direction=direction).verdict == verdict
+
+
+def test_equivalence_is_two_one_sided_tests() -> None:
+    d = np.array([0.001, -0.002, 0.0015, 0.0003, -0.0007])
+    upper = stats.ttest_1samp(d, 0.005, alternative="less").pvalue
+    lower = stats.ttest_1samp(d, -0.005, alternative="greater").pvalue
+    tested = paired_test(list(d), margin=0.005, confidence=0.95)
+    assert tested.p_equivalent == pytest.approx(max(upper, lower))
+
+
+def test_no_margin_means_nothing_is_equivalent() -> None:
+    assert one([0.001, -0.001, 0.0005, 0.0, -0.0004], margin=0.0).verdict == "inconclusive"
+    assert one([0.0] * 8, margin=0.0).verdict == "inconclusive"
+
+
+def test_one_pair_says_nothing_but_its_difference() -> None:
+    made = one([0.3], margin=0.005)
+    assert (made.difference, made.interval, made.p_value, made.n, made.verdict) == (0.3, None, None, 1, "inconclusive")
+
+
+def test_no_pair_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one pair"):
+        one([])
+
+
+def test_two_equal_differences_claim_nothing() -> None:
+    made = one([0.01, 0.01], margin=0.005)
+    assert made.p_value == 0.5
+    assert made.interval is None
+    assert made.verdict == "inconclusive"
+
+
+def test_equal_differences_get_the_sign_test() -> None:
+    assert one([0.01] * 5).verdict == "inconclusive"  # p = 0.0625
+    made = one([0.98 - 0.97, 0.97 - 0.96, *[0.01] * 5])  # equal but for rounding
+    assert made.p_value == pytest.approx(2**-6)
+    assert made.verdict == "better"
+    assert made.interval == (made.difference, made.difference)
+
+
+def test_identical_scores_are_equivalent_once_there_are_five() -> None:
+    assert one([0.0] * 4, margin=0.005).verdict == "inconclusive"
+    made = one([0.0] * 5, margin=0.005)
+    assert made.p_value == 1.0
+    assert made.verdict == "equivalent"
+
+
+def test_holm_by_hand() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_several_arms_are_corrected_together() -> None:
+    differences = [0.02, 0.012, 0.019, 0.007, 0.02]
+    alone = one(differences)
+    family = [Pairs("configuration", name, "monotone", differences) for name in ("a", "b", "c")]
+    first, *_ = compare(family, margin=0.0, confidence=0.95, direction="maximize")
+    assert alone.p_value is not None
+    assert alone.interval is not None
+    assert first.interval is not None
+    assert first.p_value == pytest.approx(3 * alone.p_value)
+    assert first.interval[0] < alone.interval[0]
+    assert first.interval[1] > alone.interval[1]
+    assert first.confidence == 0.95
+
+
+def test_a_comparison_without_a_test_costs_the_others_nothing() -> None:
+    differences = [0.02, 0.012, 0.019, 0.007, 0.02]
+    family = [Pairs("configuration", "short", "monotone", [0.1]), Pairs("configuration", "a", "monotone", differences)]
+    short, long = compare(family, margin=0.0, confidence=0.95, direction="maximize")
+    assert short.p_value is None
+    assert long.p_value == one(differences).p_value
+
+
+def test_equal_configurations_rarely_differ() -> None:
+    random = np.random.default_rng(0)
+    studies = random.normal(0, 0.01, (1000, 5))
+    wrong = sum(one(list(d)).verdict != "inconclusive" for d in studies)
+    assert 0.03 * 1000 < wrong < 0.07 * 1000

@@ -1,0 +1,261 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from statistics import fmean, stdev
+from typing import Any
+
+import pytest
+from synthetic_study import make_record
+
+from ralr_tune.analysis.answer import answer, answers
+from ralr_tune.analysis.facts import Facts, as_json, study_facts
+from ralr_tune.analysis.units import unit_of
+from ralr_tune.records import Row, StudyRecord
+
+
+def facts_of(**known: Any) -> Facts:
+    return study_facts(make_record(**known))
+
+
+def values(record: StudyRecord, arm: str, stage: str, role: str = "best") -> list[float | None]:
+    return [row.value for row in record.arms[arm].rows if row.stage == stage and row.role == role]
+
+
+@pytest.mark.parametrize("until", ["planned", "searching", "searched", "confirmed", "tested"])
+def test_every_stage_has_facts_and_valid_json(until: str) -> None:
+    found = as_json(facts_of(until=until, trials=12))
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    assert set(found) == {"study", "baseline", "metric", "split", "arms", "twins", "comparisons", "importance"}
+    for arm in found["arms"].values():
+        assert set(arm) == {"best", "confirm", "seconds_per_epoch", "generalization_gap"}
+        assert set(arm["confirm"]) == {"seeds", "values", "mean", "std"}
+
+
+def test_json_of_a_finished_study_is_the_contract() -> None:
+    record = make_record()
+    found = as_json(study_facts(record))
+    assert (found["study"], found["baseline"], found["metric"], found["split"]) == (
+        "digits",
+        "monotone",
+        "accuracy",
+        "test",
+    )
+    confirm = found["arms"]["ralr"]["confirm"]
+    assert confirm["seeds"] == [70, 71, 72, 73, 74]
+    assert confirm["values"] == values(record, "ralr", "test")
+    assert confirm["mean"] == pytest.approx(fmean(confirm["values"]))
+    assert confirm["std"] == pytest.approx(stdev(confirm["values"]))
+    assert set(found["arms"]["ralr"]["best"]) == {"trial", "value", "params"}
+    (twin,) = found["twins"]
+    assert set(twin) == {"arm", "trial", "difference", "interval"}
+    assert len(twin["interval"]) == 2
+    (made,) = found["comparisons"]
+    assert set(made) == {
+        "what", "arm", "against", "difference", "interval", "confidence", "p_value", "n", "verdict",
+    }  # fmt: skip
+    assert (made["what"], made["arm"], made["against"], made["n"]) == ("configuration", "ralr", "monotone", 5)
+    one = found["importance"]["ralr"]["amplify.probability"]
+    assert set(one) == {"value", "interval", "null", "verdict"}
+    assert set(found["importance"]["monotone"]) == {"lr", "weight_decay"}
+
+
+def test_differences_are_paired_by_seed() -> None:
+    record = make_record()
+    facts = study_facts(record)
+    own, base, twin = (
+        values(record, *key) for key in (("ralr", "test"), ("monotone", "test"), ("ralr", "test", "twin"))
+    )
+    assert facts.comparisons[0].difference == pytest.approx(fmean(a - b for a, b in zip(own, base, strict=True)))  # type: ignore[operator]
+    assert facts.twins[0].difference == pytest.approx(fmean(a - b for a, b in zip(own, twin, strict=True)))  # type: ignore[operator]
+
+
+def test_order_of_rows_does_not_matter_to_pairing() -> None:
+    record = make_record()
+    ralr = record.arms["ralr"]
+    turned = replace(record, arms={**record.arms, "ralr": replace(ralr, rows=tuple(reversed(ralr.rows)))})
+    (before,), (after,) = study_facts(record).comparisons, study_facts(turned).comparisons
+    assert after.difference == pytest.approx(before.difference)
+    assert after.p_value == pytest.approx(before.p_value)
+
+
+def test_best_is_never_diverged_pruned_or_failed() -> None:
+    def spoil(row: Row) -> Row:
+        if row.stage != "search" or row.ordinal > 2:
+            return row
+        return replace(row, outcome=("diverged", "pruned", "failed")[row.ordinal], value=1.0, failure="bug")
+
+    record = make_record(until="searched", change=spoil)
+    for arm in study_facts(record).arms.values():
+        assert arm.best is not None
+        assert arm.best.trial is not None
+        assert arm.best.trial > 2
+        assert arm.best.value < 1.0
+        assert arm.failures["bug"] >= 2
+
+
+def test_best_follows_the_direction() -> None:
+    record = replace(make_record(until="searched"), direction="minimize", metric="loss")
+    complete = [row.value for row in record.arms["ralr"].search() if row.outcome == "complete"]
+    best = study_facts(record).arms["ralr"].best
+    assert best is not None
+    assert best.value == min(value for value in complete if value is not None)
+
+
+def test_all_diverged() -> None:
+    def spoil(row: Row) -> Row:
+        return replace(row, outcome="diverged", value=None, failure="diverged")
+
+    facts = facts_of(until="searched", change=spoil)
+    assert facts.arms["ralr"].best is None
+    assert facts.arms["ralr"].counts["diverged"] == 24
+    assert "48 diverged" in answer(facts)
+    json.dumps(as_json(facts), allow_nan=False)
+
+
+def test_one_arm_empty() -> None:
+    record = make_record()
+    record = replace(record, arms={**record.arms, "monotone": replace(record.arms["monotone"], rows=())})
+    facts = study_facts(record)
+    assert facts.comparisons == ()
+    assert facts.arms["ralr"].confirm is not None
+    assert "monotone has no completed trial" in answer(facts)
+
+
+def test_no_arms_at_all() -> None:
+    facts = study_facts(replace(make_record(), arms={}))
+    assert as_json(facts)["arms"] == {}
+    assert answer(facts).startswith("No trial has completed")
+
+
+def test_the_test_split_counts_once_all_of_it_is_done() -> None:
+    def hold(row: Row) -> Row:
+        last = row.stage == "test" and row.arm == "ralr" and row.ordinal == 4 and row.role == "twin"
+        return replace(row, state="held", outcome=None, value=None) if last else row
+
+    record = make_record(change=hold)
+    facts = study_facts(record)
+    assert facts.split == "validation"
+    assert facts.arms["ralr"].confirm is not None
+    assert list(facts.arms["ralr"].confirm.values) == values(record, "ralr", "judge")
+
+
+def test_a_seed_that_diverged_is_left_out_and_named() -> None:
+    def spoil(row: Row) -> Row:
+        lost = row.stage in ("judge", "test") and row.arm == "ralr" and row.role == "best" and row.ordinal == 1
+        return replace(row, outcome="diverged", value=None, failure="diverged") if lost else row
+
+    facts = facts_of(change=spoil)
+    confirm = facts.arms["ralr"].confirm
+    assert confirm is not None
+    assert (confirm.lost, confirm.seeds) == (1, (70, 72, 73, 74))
+    assert facts.comparisons[0].n == 4
+    assert "Of ralr's 5 seeds 1 diverged or failed" in answer(facts)
+
+
+def test_the_gap_is_the_judges_or_else_the_searchs() -> None:
+    judged, searched = facts_of().arms["ralr"], facts_of(until="searched").arms["ralr"]
+    assert (judged.gap_from, searched.gap_from) == ("judge", "search")
+    assert judged.generalization_gap == pytest.approx(0.012, abs=1e-3)
+    assert facts_of(until="planned").arms["ralr"].gap_from is None
+
+
+def test_seconds_per_epoch_ignore_epochs_without_a_time() -> None:
+    def untimed(row: Row) -> Row:
+        return replace(row, curve=tuple(replace(epoch, seconds=0.0) for epoch in row.curve[:-1]) + row.curve[-1:])
+
+    found = facts_of(until="searched", change=untimed).arms["ralr"].seconds_per_epoch
+    assert found is not None
+    assert 0.2 < found < 0.25
+
+
+def test_blocks_compare_arms() -> None:
+    record = make_record(blocks=4)
+    made = {comparison.what: comparison for comparison in study_facts(record).comparisons}
+    assert (made["arm"].n, made["configuration"].n) == (4, 5)
+    means = {
+        name: [
+            fmean(row.value for row in arm.stage("test") if row.block == block and row.value is not None)
+            for block in range(4)
+        ]
+        for name, arm in record.arms.items()
+    }
+    expected = fmean(a - b for a, b in zip(means["ralr"], means["monotone"], strict=True))
+    assert made["arm"].difference == pytest.approx(expected)
+    assert any(sentence.startswith("Arm against arm, ralr") for sentence in answers(study_facts(record)))
+
+
+def test_among_blocks_the_configuration_is_chosen_without_the_judge() -> None:
+    def judge(row: Row) -> Row:
+        """Block 1 was best when chosen, block 0 is best when judged."""
+        if row.stage == "choose":
+            return replace(row, value=0.9 + 0.01 * row.block)
+        return replace(row, value=0.95 - 0.01 * row.block) if row.stage in ("judge", "test") else row
+
+    confirm = facts_of(blocks=2, change=judge).arms["ralr"].confirm
+    assert confirm is not None
+    assert confirm.block == 1
+
+
+def test_one_block_compares_no_arms_and_says_so() -> None:
+    facts = facts_of()
+    assert {comparison.what for comparison in facts.comparisons} == {"configuration"}
+    assert answer(facts).endswith("Arms as such were not compared: one block of search each.")
+
+
+def test_the_answer_names_figures_uncertainty_n_and_split() -> None:
+    facts = facts_of()
+    made, arm = facts.comparisons[0], facts.arms["ralr"].confirm
+    assert arm is not None
+    assert arm.mean is not None
+    said = answer(facts)
+    assert f"ralr's best configuration scored {100 * arm.mean:.1f}% against" in said
+    assert "on the test split" in said
+    assert f"difference {100 * made.difference:+.1f} points, 95% interval" in said
+    assert "5 paired seeds" in said
+    assert said.count(made.verdict) == 1
+
+
+def test_the_answer_before_confirm_compares_nothing() -> None:
+    said = answer(facts_of(until="searched"))
+    assert said.startswith("Not confirmed yet.")
+    assert "nothing is compared" in said
+
+
+def test_the_answer_with_one_seed_has_no_interval() -> None:
+    said = answer(facts_of(seeds=1))
+    assert "too few for an interval, 1 paired seed)" in said
+    assert "inconclusive" in said
+
+
+def test_an_equivalent_configuration_is_said_with_its_margin() -> None:
+    def even(row: Row) -> Row:
+        return replace(row, value=0.97 + 0.0001 * row.ordinal) if row.stage == "test" else row
+
+    assert "equivalent within 0.5 points" in answer(facts_of(change=even))
+
+
+def test_other_metrics_are_plain_numbers() -> None:
+    record = replace(make_record(until="searched"), metric="BLEU")
+    assert "%" not in answer(study_facts(record))
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.0021, "+0.2 points"), (-0.0312, "-3.1 points"), (-0.0000001, "+0.0 points")]
+)
+def test_points(value: float, text: str) -> None:
+    assert unit_of("accuracy").difference(value) == text
+
+
+def test_small_differences_keep_a_second_decimal() -> None:
+    unit = unit_of("accuracy")
+    assert (unit.digits(0.002, -0.01), unit.digits(0.0003, 0.01), unit.digits(0.0, 0.0)) == (1, 2, 1)
+
+
+def test_importing_the_facts_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, ralr_tune.analysis.answer; print(*{'torch', 'optuna', 'plotly', 'sqlalchemy'} & set(sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"

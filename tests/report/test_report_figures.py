@@ -1,0 +1,244 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from synthetic_study import make_record
+
+from ralr_tune.analysis.facts import study_facts
+from ralr_tune.records import ArmRecord, Row, StudyRecord
+from ralr_tune.report import scores, trials
+from ralr_tune.report.figures import Figure, figures, panel_figures
+from ralr_tune.report.style import PALETTE, log_ticks, looks, number_axis
+
+
+def drawn(record: StudyRecord) -> list[Figure]:
+    return figures(record, study_facts(record))
+
+
+def test_order_and_names_of_a_finished_study() -> None:
+    found = drawn(make_record())
+    assert [figure.name for figure in found] == [
+        "scores",
+        "differences",
+        "importance",
+        "parameter-lr",
+        "parameter-weight_decay",
+        "parameter-amplify.probability",
+        "parameter-amplify.lower",
+        "parameter-amplify.width",
+        "history",
+        "curves-monotone",
+        "curves-ralr",
+        "rates-monotone",
+        "rates-ralr",
+    ]
+    assert list(dict.fromkeys(figure.section for figure in found)) == [
+        "confirmed", "importance", "parameters", "history", "curves", "rates",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("until", ["planned", "searching", "searched", "confirmed"])
+def test_unfinished_studies_have_the_figures_that_they_have_data_for(until: str) -> None:
+    names = {figure.name for figure in drawn(make_record(until=until))}  # type: ignore[arg-type]
+    assert ("scores" in names) == (until == "confirmed")
+    assert ("history" in names) == (until != "planned")
+    assert "importance" in names
+
+
+def test_every_axis_has_a_name_and_every_figure_a_title() -> None:
+    for figure in drawn(make_record()):
+        layout = figure.plot.layout
+        assert figure.title
+        assert layout.xaxis.title.text or layout.xaxis.ticktext
+        assert layout.yaxis.title.text or layout.yaxis.ticktext
+
+
+def test_accuracy_is_shown_in_percent_and_rates_on_a_log_axis() -> None:
+    plots = {figure.name: figure.plot for figure in drawn(make_record())}
+    assert plots["history"].layout.yaxis.ticksuffix == "%"
+    assert plots["parameter-lr"].layout.xaxis.type == "log"
+    assert plots["rates-ralr"].layout.yaxis.type == "log"
+    assert plots["parameter-amplify.lower"].layout.xaxis.type is None
+    best = plots["curves-ralr"].data[-1]
+    assert 90 < best.y[-2] <= 100
+
+
+def test_plotlys_own_template_is_stripped() -> None:
+    for figure in drawn(make_record(until="searched")):
+        template = json.loads(figure.plot.to_json())["layout"]["template"]
+        assert "data" not in template
+        assert len(json.dumps(template)) < 1500
+
+
+def test_panel_figures_stay_small() -> None:
+    for figure in panel_figures(study_facts(make_record(trials=400, seeds=100))):
+        assert len(figure.plot.to_json()) < 30_000
+
+
+def test_colours_stay_with_their_arm() -> None:
+    arms = [f"arm{index}" for index in range(8)]
+    found = looks(arms)
+    assert found == {**looks(arms[:5]), **{arm: found[arm] for arm in arms[5:]}}
+    assert len(set(found.values())) == 8
+    assert found["arm0"].colour == PALETTE[0]
+
+
+def test_scores_have_a_dot_for_every_seed_and_join_equal_seeds() -> None:
+    record = make_record()
+    found = scores.scores_facts(study_facts(record))
+    assert found is not None
+    assert [(column.arm, column.twin) for column in found.columns] == [
+        ("monotone", False), ("ralr", False), ("ralr", True),
+    ]  # fmt: skip
+    assert all(list(column.by_seed) == [70, 71, 72, 73, 74] for column in found.columns)
+    assert len(found.joined) == 5
+    first = found.joined[0]
+    assert first == tuple((index, column.by_seed[70]) for index, column in enumerate(found.columns))
+
+
+def test_many_seeds_are_not_joined() -> None:
+    found = scores.scores_facts(study_facts(make_record(seeds=20)))
+    assert found is not None
+    assert found.joined == ()
+
+
+def test_differences_list_comparisons_then_twins() -> None:
+    facts = study_facts(make_record(blocks=2))
+    labels = [row.label for row in scores.difference_rows(facts)]
+    assert [label.split("<br>")[0] for label in labels] == [
+        "ralr − monotone",
+        "arm ralr − arm monotone",
+        "ralr − its twin",
+    ]
+
+
+def test_a_difference_without_an_interval_is_drawn_all_the_same() -> None:
+    facts = study_facts(make_record(seeds=1))
+    rows = scores.difference_rows(facts)
+    assert rows[0].interval is None
+    plot = scores.draw_differences(rows, facts, looks(facts.arms))
+    assert plot.data[0].error_x.array == (0.0,)
+
+
+def test_importance_puts_the_strongest_first_and_arms_beside_each_other() -> None:
+    facts = study_facts(make_record())
+    found = scores.importance_facts(facts)
+    assert found is not None
+    assert found.parameters[0] == "lr"
+    assert set(found.parameters) == set(facts.importance["ralr"])
+    assert [mark.arm for mark in found.marks if mark.parameter == "lr"] == ["monotone", "ralr"]
+
+
+def test_points_tell_complete_pruned_and_diverged_apart() -> None:
+    record = make_record()
+    lr = trials.parameter_facts(record)[0]
+    assert (lr.parameter, lr.log, lr.span) == ("lr", True, (1e-3, 1.0))
+    for name, points in lr.points.items():
+        counts = study_facts(record).arms[name].counts
+        for outcome in ("complete", "pruned", "diverged"):
+            assert sum(point.outcome == outcome for point in points) == counts[outcome]
+        assert all((point.value is None) == (point.outcome == "diverged") for point in points)
+
+
+def test_ruined_trials_stand_on_the_floor_and_keep_their_value() -> None:
+    def ruin(row: Row) -> Row:
+        return replace(row, value=0.1) if row.stage == "search" and row.ordinal == 0 else row
+
+    record = make_record(until="searched", change=ruin)
+    floor = trials.axis_floor(record)
+    (ruined,) = [point for point in trials.parameter_facts(record)[0].points["ralr"] if point.trial == 0]
+    assert (ruined.value, ruined.height) == (0.1, floor)
+    assert floor > 0.5
+
+
+def test_the_floor_is_a_ceiling_for_losses() -> None:
+    def loss(row: Row) -> Row:
+        return replace(row, value=None if row.value is None else (9.0 if row.ordinal == 0 else 1 - row.value))
+
+    record = replace(make_record(until="searched", change=loss), direction="minimize", metric="loss")
+    assert trials.axis_floor(record) < 9.0
+    line = trials.history_facts(record)[0]
+    bests = [value for _, value in line.best]
+    assert bests == sorted(bests, reverse=True)
+
+
+def test_choices_are_a_category_axis_and_escaped() -> None:
+    def choose(arm: ArmRecord) -> ArmRecord:
+        rows = tuple(replace(row, params={**row.params, "kind": ("<b>", "b")[row.ordinal % 2]}) for row in arm.rows)
+        return replace(arm, dimensions={**arm.dimensions, "kind": {"choices": ["<b>", "b"]}}, rows=rows)
+
+    record = make_record(until="searched")
+    record = replace(record, arms={name: choose(arm) for name, arm in record.arms.items()})
+    plots = {figure.name: figure.plot for figure in drawn(record)}
+    axis = plots["parameter-kind"].layout.xaxis
+    assert axis.type == "category"
+    assert list(axis.categoryarray) == ["&lt;b&gt;", "b"]
+
+
+def test_history_has_a_line_for_each_block_and_only_complete_trials_are_best() -> None:
+    record = make_record(blocks=2, until="searched")
+    lines = trials.history_facts(record)
+    assert [(line.arm, line.block) for line in lines] == [("monotone", 0), ("monotone", 1), ("ralr", 0), ("ralr", 1)]
+    best = max(
+        row.value for row in record.arms["ralr"].search() if row.outcome == "complete" and row.value and row.block
+    )
+    assert lines[3].best[-1] == (23, best)
+
+
+def test_curves_highlight_the_best_and_know_the_pruned() -> None:
+    record = make_record()
+    facts = study_facts(record)
+    found = trials.curves_facts(record.arms["ralr"], facts)
+    assert found is not None
+    assert found.best is not None
+    assert facts.arms["ralr"].best is not None
+    assert found.best.trial == facts.arms["ralr"].best.trial
+    assert len(found.others) == 23
+    assert {curve.epochs[-1] for curve in found.others if curve.outcome == "pruned"} == {4}
+
+
+def test_running_trials_have_curves() -> None:
+    record = make_record(until="searching")
+    found = trials.curves_facts(record.arms["ralr"], study_facts(record))
+    assert found is not None
+    assert [curve.outcome for curve in found.others].count("running") == 1
+
+
+def test_rates_are_the_judges_first_seed_with_the_base_beneath() -> None:
+    record = make_record()
+    found = trials.rates_facts(record.arms["ralr"], study_facts(record))
+    assert found is not None
+    judged = record.arms["ralr"].stage("judge")[0]
+    assert (found.seed, found.trial) == (70, judged.source)
+    assert found.rates == tuple(epoch.lr for epoch in judged.curve)
+    assert found.base == pytest.approx([epoch.lr / epoch.factor for epoch in judged.curve])
+    assert any(rate > base for rate, base in zip(found.rates, found.base, strict=True))
+
+
+def test_rates_need_a_recorded_rate() -> None:
+    def unknown(row: Row) -> Row:
+        return replace(row, curve=tuple(replace(epoch, lr=float("nan")) for epoch in row.curve))
+
+    record = make_record(change=unknown)
+    assert trials.rates_facts(record.arms["ralr"], study_facts(record)) is None
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [
+        (1e-3, 1.0, [0.001, 0.01, 0.1, 1.0]),
+        (0.05, 0.6, [0.05, 0.1, 0.2, 0.5]),
+        (0.011, 0.019, []),
+        (2.0, 2.0, [2.0]),
+    ],
+)
+def test_log_ticks(low: float, high: float, ticks: list[float]) -> None:
+    assert log_ticks(low, high) == pytest.approx(ticks)
+
+
+def test_a_log_axis_without_a_round_number_is_ticked_at_its_ends() -> None:
+    axis: dict[str, Any] = number_axis("lr", (0.011, 0.019), log=True)
+    assert axis["ticktext"] == ["0.011", "0.019"]

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import optuna
+import pytest
+from optuna_dashboard import get_note, save_note
+from synthetic_study import make_record
+
+from ralr_tune.analysis.answer import answer
+from ralr_tune.analysis.facts import study_facts
+from ralr_tune.report.panels import write_panels
+
+PLOTS = "dashboard:plot_data:"
+
+
+@pytest.fixture
+def studies() -> Iterator[dict[str, optuna.Study]]:
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    storage = optuna.storages.InMemoryStorage()
+    yield {arm: optuna.create_study(storage=storage, study_name=f"digits/{arm}") for arm in ("monotone", "ralr")}
+    optuna.logging.set_verbosity(before)
+
+
+def panels(study: optuna.Study) -> dict[str, str]:
+    """Stored figures by id, their parts joined."""
+    found: dict[str, str] = {}
+    attrs = study._storage.get_study_system_attrs(study._study_id)
+    keys = [key.removeprefix(PLOTS).rsplit(":", 1) for key in attrs if key.startswith(PLOTS)]
+    for name, part in sorted(keys, key=lambda key: (key[0], int(key[1]))):
+        found[name] = found.get(name, "") + attrs[f"{PLOTS}{name}:{part}"]
+    return found
+
+
+def test_each_arm_gets_the_figures_and_a_note(studies: dict[str, optuna.Study]) -> None:
+    facts = study_facts(make_record())
+    write_panels(facts, studies)
+    for arm, study in studies.items():
+        found = panels(study)
+        assert set(found) == {"ralr-tune-importance", "ralr-tune-scores", "ralr-tune-differences"}
+        assert all("data" in json.loads(text) for text in found.values())
+        assert f"Arm `{arm}` of the study `digits`" in get_note(study)
+        assert answer(facts) in get_note(study)
+
+
+def test_writing_again_replaces(studies: dict[str, optuna.Study]) -> None:
+    write_panels(study_facts(make_record(arms=("monotone", "ralr", "noise"))), studies)
+    larger = panels(studies["ralr"])
+    write_panels(study_facts(make_record(until="searched")), studies)
+    smaller = panels(studies["ralr"])
+    assert set(smaller) == set(larger)
+    assert len(smaller["ralr-tune-importance"]) < len(larger["ralr-tune-importance"])
+    json.loads(smaller["ralr-tune-importance"])
+    assert get_note(studies["ralr"]).count("## Arm") == 1
+    assert "Not confirmed yet" in get_note(studies["ralr"])
+
+
+def test_a_note_of_somebodys_own_stays(studies: dict[str, optuna.Study]) -> None:
+    save_note(studies["ralr"], "My own thoughts.")
+    write_panels(study_facts(make_record()), studies)
+    assert get_note(studies["ralr"]) == "My own thoughts."
+    assert "Arm `monotone`" in get_note(studies["monotone"])
