@@ -1,0 +1,300 @@
+"""The commands: options, help, and printing. The work is done in `commands/`, imported when a command runs.
+
+Nothing heavy (torch, optuna, plotly, sqlalchemy) is imported here, so that `--help` answers at once; a test holds it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from ralr_tune.commands.report import Report
+
+app = typer.Typer(
+    help="Does amplifying the learning rate at random (RALR) help on your task? A fair search that answers.",
+    epilog="Start with: python -m ralr_tune run digits    (--debug after any command shows tracebacks)",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+
+
+class Format(StrEnum):
+    """Forms of an exported configuration."""
+
+    toml = "toml"
+    json = "json"
+    yaml = "yaml"
+    python = "python"
+
+
+class Launchers(StrEnum):
+    """What starts the workers."""
+
+    local = "local"
+
+
+class Until(StrEnum):
+    """The last stage that a worker works on."""
+
+    search = "search"
+    test = "test"
+
+
+Study = Annotated[str, typer.Argument(metavar="STUDY", help="A name in studies/, or the path of a study file.")]
+Storage = Annotated[
+    str | None,
+    typer.Option(help="Database URL (sqlite, postgresql, mysql). Wins over RALR_TUNE_STORAGE and the study file."),
+]
+Out = Annotated[Path | None, typer.Option(help="Folder for report, logs and checkpoints.  [default: runs/STUDY]")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print facts as JSON instead of text.")]
+
+
+@app.callback()
+def _main() -> None:
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+
+
+def _example(command: str) -> str:
+    return f"Example: python -m ralr_tune {command}"
+
+
+@app.command(epilog=_example("run digits --workers 2"))
+def run(
+    study: Study,
+    workers: Annotated[int | None, typer.Option(help="Worker processes.  [default: one a GPU, or one a core]")] = None,
+    devices: Annotated[str, typer.Option(help="auto, cpu, or a list such as cuda:0,cuda:1.")] = "auto",
+    trials: Annotated[int | None, typer.Option(help="Search trials of every arm.  [default: the study file's]")] = None,
+    hours: Annotated[float | None, typer.Option(help="Stop after this long; the same command goes on later.")] = None,
+    launcher: Annotated[Launchers, typer.Option(help="What starts the workers.")] = Launchers.local,
+    confirm: Annotated[bool, typer.Option("--confirm/--no-confirm", help="Whether to confirm and test.")] = True,
+    as_json: AsJson = False,
+    quiet: Annotated[bool, typer.Option(help="Print the answer alone.")] = False,
+    storage: Storage = None,
+    out: Out = None,
+) -> None:
+    """Search all arms, confirm the winners, test, report and export. Run it again to go on."""
+    from ralr_tune.commands.locate import locate, unknown
+    from ralr_tune.commands.progress import Display
+    from ralr_tune.commands.run import run as run_study
+    from ralr_tune.errors import UsageError
+
+    where = locate(study, storage=storage, out=out)
+    if where.spec is None:
+        raise UsageError(unknown(study))
+    with Display(quiet=quiet or as_json) as display:
+        report = run_study(
+            where.spec,
+            storage=where.storage_url,
+            out=where.out,
+            workers=workers,
+            devices=devices,
+            trials=trials,
+            hours=hours,
+            confirm=confirm,
+            launcher=launcher.value,
+            progress=display.update,
+        )
+    _print_report(report, as_json=as_json, quiet=quiet)
+
+
+def _print_report(report: Report, *, as_json: bool, quiet: bool = False) -> None:
+    if as_json:
+        _print_json(report.as_json())
+        return
+    typer.echo(report.answer)
+    if not quiet:
+        typer.echo("")
+        for line in report.next_steps():
+            typer.echo(line)
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2, allow_nan=False))
+
+
+@app.command(epilog=_example("worker digits --storage postgresql://me@db/tuning"))
+def worker(
+    study: Study,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda:0, ...")] = "auto",
+    threads: Annotated[int | None, typer.Option(help="CPU threads for computing.  [default: all cores]")] = None,
+    index: Annotated[int, typer.Option(help="A number for its name, where several share a machine.")] = 0,
+    until: Annotated[Until, typer.Option(help="The last stage to work on.")] = Until.test,
+    storage: Storage = None,
+    out: Out = None,
+) -> None:
+    """Join a study that `run` has started, from any machine that reaches its storage."""
+    from ralr_tune.commands.locate import locate
+    from ralr_tune.launch.devices import Place, places
+    from ralr_tune.launch.worker import stop_on_signals, work
+    from ralr_tune.search.stopping import Stop
+
+    logging.getLogger("ralr_tune").setLevel(logging.INFO)
+    where = locate(study, storage=storage, out=out)
+    place = places(device, 1)[0]
+    stop = Stop()
+    with stop_on_signals(stop):
+        chosen = Place(index, place.device, threads or place.threads)
+        work(where.name, where.storage_url, where.out, chosen, until=until.value, stop=stop)
+
+
+@app.command(epilog=_example("check studies/digits.toml"))
+def check(
+    study: Annotated[str | None, typer.Argument(metavar="STUDY", help="A name in studies/, or a path.")] = None,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of study files.")] = False,
+) -> None:
+    """Validate a study file: every mistake at once, with what is allowed."""
+    from ralr_tune.commands.check import check_study, study_schema
+    from ralr_tune.errors import UsageError
+
+    if schema:
+        _print_json(study_schema())
+    elif study is None:
+        raise UsageError("check takes a STUDY, or --schema")
+    else:
+        typer.echo(check_study(study))
+
+
+@app.command(epilog=_example("plan digits"))
+def plan(
+    study: Study,
+    devices: Annotated[str, typer.Option(help="auto, cpu, or a list such as cuda:0,cuda:1.")] = "auto",
+    workers: Annotated[int | None, typer.Option(help="Worker processes to plan for.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show arms, dimensions, trials, epochs and the estimated time, from a few timed steps, before anything runs."""
+    from ralr_tune.commands.plan import plan_study
+
+    found = plan_study(study, devices=devices, workers=workers)
+    _print_json(found.as_json()) if as_json else typer.echo(found.as_text())
+
+
+@app.command(epilog=_example("preview digits -o rates.html"))
+def preview(
+    study: Study,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="An .html, .png or .svg file.")] = None,
+    count: Annotated[int, typer.Option(min=1, max=50, help="Traces drawn for each arm.")] = 3,
+    out: Out = None,
+) -> None:
+    """Draw learning-rate traces that the study would train with."""
+    from ralr_tune.commands.preview import preview_study
+
+    typer.echo(f"Open {preview_study(study, count=count, output=output, out=out)}")
+
+
+@app.command(epilog=_example("status digits --watch"))
+def status(
+    study: Study,
+    watch: Annotated[bool, typer.Option("--watch", help="Keep showing it until the study is done.")] = False,
+    as_json: AsJson = False,
+    storage: Storage = None,
+    out: Out = None,
+) -> None:
+    """Show what is done, running, waiting and failed, and why."""
+    from ralr_tune.commands.locate import locate, opened
+    from ralr_tune.commands.progress import watch_study
+    from ralr_tune.commands.status import study_status
+
+    where = locate(study, storage=storage, out=out)
+    with opened(where) as database:
+        if watch:
+            watch_study(database, where.name)
+            return
+        found = study_status(database, where.name)
+    _print_json(found.as_json()) if as_json else typer.echo(found.as_text())
+
+
+@app.command(epilog=_example("report digits --png"))
+def report(
+    study: Study,
+    png: Annotated[bool, typer.Option("--png", help="Write every figure as PNG, too.")] = False,
+    svg: Annotated[bool, typer.Option("--svg", help="Write every figure as SVG, too.")] = False,
+    as_json: AsJson = False,
+    storage: Storage = None,
+    out: Out = None,
+) -> None:
+    """Write report.html from what is stored so far."""
+    from ralr_tune.commands.locate import locate, opened
+    from ralr_tune.commands.report import make_report
+
+    where = locate(study, storage=storage, out=out)
+    wanted: list[tuple[Literal["png", "svg"], bool]] = [("png", png), ("svg", svg)]
+    images = [name for name, is_wanted in wanted if is_wanted]
+    with opened(where) as database:
+        made = make_report(database, where.name, where.out, images=images)
+    _print_report(made, as_json=as_json)
+
+
+@app.command(epilog=_example("export digits --arm ralr --format python -o train_digits.py"))
+def export(
+    study: Study,
+    arm: Annotated[str | None, typer.Option(help="Which arm.  [default: the one with the best score]")] = None,
+    trial: Annotated[int | None, typer.Option(help="Which trial of it.  [default: the chosen one]")] = None,
+    format: Annotated[Format, typer.Option(help="Form of the file.")] = Format.toml,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="File to write.  [default: print it]")] = None,
+    storage: Storage = None,
+    out: Out = None,
+) -> None:
+    """Export a configuration with everything needed to train it again."""
+    from ralr_tune.commands.export import export_study
+    from ralr_tune.commands.locate import locate, opened
+
+    where = locate(study, storage=storage, out=out)
+    with opened(where) as database:
+        text = export_study(database, where.name, arm=arm, trial=trial, form=format.value)
+    if output is None:
+        typer.echo(text, nl=False)
+        return
+    from ralr_tune.commands.files import write_text
+
+    write_text(output, text)
+    typer.echo(f"Wrote {output}")
+
+
+@app.command(epilog=_example("train runs/digits/best/ralr.toml"))
+def train(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="An exported configuration (.toml).")],
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda:0, ...")] = "auto",
+    seed: Annotated[int | None, typer.Option(help="Training seed.  [default: the configuration's]")] = None,
+    quiet: Annotated[bool, typer.Option(help="Print the score alone.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Folder for weights and score.  [default: beside CONFIG]")] = None,
+) -> None:
+    """Train an exported configuration on train + validation, test it once, write model.safetensors."""
+    from ralr_tune.commands.train import train_configuration
+
+    for line in train_configuration(config, device=device, seed=seed, out=out):
+        if not quiet or line.final:
+            typer.echo(line.text)
+
+
+@app.command(epilog=_example("dashboard digits"))
+def dashboard(
+    study: Study,
+    host: Annotated[str, typer.Option(help="Address to listen on; others than loopback need --token.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 8080,
+    write: Annotated[bool, typer.Option("--write", help="Let the browser change and delete studies.")] = False,
+    token: Annotated[str | None, typer.Option(help="Ask for this token.")] = None,
+    storage: Storage = None,
+    out: Out = None,
+) -> None:
+    """Browse the study in optuna-dashboard, read-only unless --write."""
+    from ralr_tune.commands.dashboard import serve
+    from ralr_tune.commands.locate import locate
+
+    serve(locate(study, storage=storage, out=out), host=host, port=port, write=write, token=token)
+
+
+@app.command(epilog=_example("studies"))
+def studies() -> None:
+    """List the study files found: those in studies/ here and those that ship."""
+    from ralr_tune.commands.check import list_studies
+
+    for line in list_studies():
+        typer.echo(line)

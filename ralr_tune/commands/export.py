@@ -1,0 +1,106 @@
+"""`export`: one configuration of a study as a file; and best/ARM.toml of every arm, which `report` asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+
+from ralr_tune.analysis.rows import ranked, scored
+from ralr_tune.commands.files import write_text
+from ralr_tune.errors import UsageError
+from ralr_tune.records import ArmRecord, Row, StudyRecord
+from ralr_tune.report.export import exported, render
+from ralr_tune.search.stages import winners
+from ralr_tune.spec import StudySpec, parse_study
+from ralr_tune.spec.values import one_of
+from ralr_tune.store.database import Storage
+from ralr_tune.store.reading import read_study
+
+_LISTED = 20
+"""Most trials that a message names."""
+
+
+def export_study(storage: Storage, name: str, *, arm: str | None, trial: int | None, form: str) -> str:
+    """The text of the file, in one of report.export.FORMS.
+
+    `arm`: the default is the one with the best score. `trial`: Optuna's number; the default is the arm's chosen one.
+    Where the study has several blocks, the number is looked for in the chosen trial's block first.
+
+    Raises UsageError, naming what there is, for an unknown arm, a trial that is not complete, and where no trial is
+    complete yet; StorageError when no such study is stored.
+    """
+    record = read_study(storage, name)
+    spec = parse_study(record.spec_text, source=f"{name} (as stored)")
+    chosen = chosen_rows(record, spec)
+    if arm is not None and arm not in record.arms:
+        raise UsageError(f"--arm {arm}: study {name} has no such arm; {one_of(record.arms, arm)}")
+    if not chosen or (arm is not None and arm not in chosen):
+        where = f"study {name}" if arm is None else f"arm {arm} of study {name}"
+        raise UsageError(f"{where} has no complete trial yet; see: python -m ralr_tune status {name}")
+    arm = arm or best_arm(record, chosen)
+    row = chosen[arm] if trial is None else _trial(record, chosen[arm], trial)
+    return render(exported(record, spec, arm, row), form)
+
+
+def export_best(record: StudyRecord, spec: StudySpec, out: Path) -> list[Path]:
+    """Writes OUT/best/ARM.toml for every arm that has a complete trial; the paths, in the order of the arms."""
+    paths = []
+    for arm, row in chosen_rows(record, spec).items():
+        paths.append(out / "best" / f"{arm}.toml")
+        write_text(paths[-1], render(exported(record, spec, arm, row), "toml"))
+    return paths
+
+
+def chosen_rows(record: StudyRecord, spec: StudySpec) -> dict[str, Row]:
+    """The chosen search row of every arm that has a complete one."""
+    found = {name: _chosen(spec, arm) for name, arm in record.arms.items()}
+    return {name: row for name, row in found.items() if row is not None}
+
+
+def _chosen(spec: StudySpec, arm: ArmRecord) -> Row | None:
+    """Of the winners of all blocks the best one: by the seeds that choose, and before there are any by the search."""
+    found = winners(spec, arm.rows, arm.name)
+    if found and not arm.stage("choose"):
+        return ranked(found, spec.direction)[0][0]
+    return next(iter(found), None)
+
+
+def best_arm(record: StudyRecord, chosen: dict[str, Row]) -> str:
+    """The arm with the best mean on fresh seeds (validation); until all are confirmed, with the best search value.
+
+    Never one against the other: the best of many trials flatters.
+    """
+    means = {arm: mean for arm, row in chosen.items() if (mean := _judged(record, row)) is not None}
+    searched = {arm: value for arm, row in chosen.items() if (value := row.value) is not None}
+    values = means if len(means) == len(chosen) else searched
+    sign = 1 if record.direction == "maximize" else -1
+    return max(values, key=lambda arm: sign * values[arm])
+
+
+def _judged(record: StudyRecord, row: Row) -> float | None:
+    """The mean over all fresh seeds, once all are through."""
+    rows = [each for each in record.arms[row.arm].stage("judge") if (each.block, each.source) == (row.block, row.trial)]
+    values = [value for _, value in scored(rows)]
+    return fmean(values) if values and all(each.state == "done" for each in rows) else None
+
+
+def _trial(record: StudyRecord, chosen: Row, number: int) -> Row:
+    search = record.arms[chosen.arm].search()
+    rows = sorted(
+        (row for row in search if row.trial == number), key=lambda row: (row.block != chosen.block, row.block)
+    )
+    complete = [row for row in rows if row.outcome == "complete"]
+    if complete:
+        return complete[0]
+    what = "no such trial" if not rows else f"it is {_condition(rows[0])}, not complete"
+    raise UsageError(f"--trial {number}: arm {chosen.arm}: {what}; complete trials: {_listed(search)}")
+
+
+def _condition(row: Row) -> str:
+    return row.outcome or {"held": "running", "free": "waiting"}.get(row.state, row.state)
+
+
+def _listed(rows: Sequence[Row]) -> str:
+    numbers = sorted({row.trial for row in rows if row.outcome == "complete" and row.trial is not None})
+    return ", ".join(map(str, numbers[:_LISTED])) + (", ..." if len(numbers) > _LISTED else "")

@@ -1,0 +1,86 @@
+"""Finding things: the study file behind a name, the storage and the out folder behind a study."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ralr_tune.errors import UsageError
+from ralr_tune.launch.local import STORAGE_VARIABLE
+from ralr_tune.spec import StudySpec, load_study_file
+from ralr_tune.spec.sections import NAME_PATTERN
+from ralr_tune.store.database import Storage, open_storage
+
+_SHIPPED = (Path(__file__).parent.parent / "studies", Path(__file__).parent.parent.parent / "studies")
+"""In a wheel, and in a checkout."""
+
+
+@dataclass(frozen=True)
+class Whereabouts:
+    """A study's name, its file if one was found, and where it is kept."""
+
+    name: str
+    spec: StudySpec | None
+    storage_url: str
+    out: Path
+
+
+def locate(study: str, *, storage: str | None = None, out: Path | None = None) -> Whereabouts:
+    """Resolve STUDY (a name in studies/, a path, or the name of a stored study) and where it lives.
+
+    `storage` wins over RALR_TUNE_STORAGE, which wins over the study file; the default is OUT/study.db.
+    Raises UsageError for an unknown name, StudyFileError for a file that says something impossible.
+    """
+    path = find_file(study)
+    spec = None if path is None else load_study_file(path)
+    name = study if spec is None else spec.name
+    if spec is None and not NAME_PATTERN.fullmatch(study):
+        raise UsageError(f"STUDY {study!r}: no such file, and not a study name (letters, digits, '.', '_', '-')")
+    folder = out or Path("runs") / name
+    given = storage or os.environ.get(STORAGE_VARIABLE) or (spec.storage.url if spec else None)
+    if spec is None and given is None and not (folder / "study.db").exists():
+        raise UsageError(unknown(study))
+    return Whereabouts(name, spec, given or sqlite_url(folder / "study.db"), folder)
+
+
+def sqlite_url(path: Path) -> str:
+    """The URL of an SQLite file, absolute so that workers may start elsewhere."""
+    return f"sqlite:///{path.absolute()}"
+
+
+def find_file(study: str) -> Path | None:
+    """The study file of a path or name: ./NAME.toml in studies/ of this folder first, then those that ship."""
+    if study.endswith(".toml") or os.sep in study:
+        return Path(study)
+    return next((path for path in study_files() if path.stem == study), None)
+
+
+def study_files() -> list[Path]:
+    """All study files found, by name; a file of this folder's studies/ hides a shipped one of its name."""
+    found: dict[str, Path] = {}
+    for folder in (Path("studies"), *_SHIPPED):
+        for path in sorted(folder.glob("*.toml")):
+            found.setdefault(path.stem, path)
+    return sorted(found.values(), key=lambda path: path.stem)
+
+
+def unknown(study: str) -> str:
+    """The message for a STUDY that is neither a file nor stored here."""
+    names = [path.stem for path in study_files()]
+    close = difflib.get_close_matches(study, names, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"known studies: {', '.join(names) or 'none'}"
+    return f"STUDY {study!r}: no such study file, and nothing stored in runs/{study}; {hint}"
+
+
+@contextmanager
+def opened(where: Whereabouts) -> Iterator[Storage]:
+    """The storage of a study that was started; raises StorageError where there is none."""
+    storage = open_storage(where.storage_url)
+    try:
+        yield storage
+    finally:
+        storage.dispose()

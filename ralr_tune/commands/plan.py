@@ -1,0 +1,92 @@
+"""`plan`: what a study will do and how long it will take, before anything runs."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ralr_tune.commands.check import load
+from ralr_tune.commands.words import duration
+from ralr_tune.launch.devices import Place, places
+from ralr_tune.search.design import unit_params
+from ralr_tune.search.samplers import longest_run
+from ralr_tune.search.stages import choosing_seeds
+from ralr_tune.spec import StudySpec
+
+
+@dataclass(frozen=True)
+class ArmPlan:
+    """One arm's share."""
+
+    dimensions: dict[str, str]
+    trials: int
+    epochs: int
+    """Search epochs at most; pruning trains fewer."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study before it runs."""
+
+    study: str
+    arms: dict[str, ArmPlan]
+    confirm_epochs: int
+    seconds_per_epoch: float
+    workers: int
+    device: str
+
+    @property
+    def epochs(self) -> int:
+        return sum(arm.epochs for arm in self.arms.values()) + self.confirm_epochs
+
+    @property
+    def seconds(self) -> float:
+        """At most, with all workers busy."""
+        return self.epochs * self.seconds_per_epoch / self.workers
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self) | {"epochs": self.epochs, "seconds": self.seconds}
+
+    def as_text(self) -> str:
+        lines = [f"study {self.study}"]
+        for name, arm in self.arms.items():
+            lines.append(f"  arm {name}: {arm.trials} trials, at most {arm.epochs} epochs; searches")
+            lines += [f"    {parameter}: {domain}" for parameter, domain in arm.dimensions.items()] or ["    nothing"]
+        lines.append(f"  confirm: at most {self.confirm_epochs} epochs")
+        lines.append(
+            f"  time: at most {duration(self.seconds)} on {self.workers} workers ({self.device}): {self.epochs} epochs "
+            f"of {self.seconds_per_epoch:.3g} s each, from a few timed steps; pruning makes it shorter"
+        )
+        return "\n".join(lines)
+
+
+def plan_study(study: str, *, devices: str, workers: int | None) -> Plan:
+    """Load the data, time a few steps on the first worker's device, and count. Raises UsageError and DataError."""
+    spec = load(study)
+    where = places(devices, workers)
+    epochs = longest_run(spec)
+    trials = spec.search.trials * spec.search.blocks
+    arms = {
+        arm: ArmPlan({name: str(domain) for name, domain in spec.space(arm).items()}, trials, trials * epochs)
+        for arm in spec.arms
+    }
+    return Plan(spec.name, arms, confirm_runs(spec) * epochs, _timed(spec, where[0]), len(where), where[0].device)
+
+
+def confirm_runs(spec: StudySpec) -> int:
+    """Training runs of choosing and judging, at most."""
+    choosing = spec.confirm.top * len(choosing_seeds(spec)) if spec.confirm.top > 1 else 0
+    twins = sum(arm.amplify is not None for arm in spec.arms.values())
+    return len(spec.arms) * choosing + (len(spec.arms) + twins) * spec.confirm.seeds
+
+
+def _timed(spec: StudySpec, place: Place) -> float:
+    """Seconds an epoch of the first arm, in the middle of its space (batch size and network decide, not the rest)."""
+    from ralr_tune.launch.worker import set_threads
+    from ralr_tune.tasks.load import load_task
+    from ralr_tune.training.estimate import seconds_per_epoch
+
+    set_threads(place, spec.task.kind)
+    arm = next(iter(spec.arms))
+    configuration = spec.configuration(arm, unit_params(spec.space(arm), 0.5))
+    return seconds_per_epoch(load_task(spec.task, seed=spec.study.seed, device=place.device), configuration)

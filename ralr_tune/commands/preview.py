@@ -1,0 +1,81 @@
+"""`preview`: the learning rates that a study would train with, before it trains."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+
+from ralr_tune.commands.check import load
+from ralr_tune.commands.files import write_text
+from ralr_tune.errors import UsageError
+from ralr_tune.report.figures import Figure
+from ralr_tune.report.images import write_images
+from ralr_tune.report.preview import Trace, draw_preview
+from ralr_tune.search.design import sobol_point, unit_params
+from ralr_tune.search.samplers import start_recipe
+from ralr_tune.seeds import derive_seed
+from ralr_tune.spec import Configuration, StudySpec
+from ralr_tune.tasks.base import TorchTask
+from ralr_tune.tasks.simulated import SimulatedTask
+
+
+def preview_study(study: str, *, count: int, output: Path | None, out: Path | None) -> Path:
+    """Draw `count` configurations of every arm; returns the file written.
+
+    The first are the user's own recipes, the rest an even spread over the space (a study's sampler goes on from what it
+    learns, so those of `run` differ); the amplification draws are those of the study's first seeds. Raises UsageError
+    for an output that is no .html, .png or .svg, RalrTuneError for images where no browser is.
+    """
+    spec = load(study)
+    path = output or (out or Path("runs") / spec.name) / "preview.html"
+    if path.suffix not in (".html", ".png", ".svg"):
+        raise UsageError(f"--output {path}: must end in .html, .png or .svg")
+    traces = {arm: [_trace(spec, arm, ordinal) for ordinal in range(count)] for arm in spec.arms}
+    plot = draw_preview(spec.name, traces)
+    if path.suffix == ".html":
+        write_text(path, plot.to_html(include_plotlyjs=True, full_html=True))
+        return path
+    (written,) = write_images(
+        [Figure("rates", path.stem, plot)], path.parent, ["png" if path.suffix == ".png" else "svg"]
+    )
+    return written
+
+
+def _trace(spec: StudySpec, arm: str, ordinal: int) -> Trace:
+    configuration = spec.configuration(arm, _params(spec, arm, ordinal))
+    steps = _steps(spec, configuration)
+    seed = derive_seed("amplify", derive_seed("trial", spec.study.seed, 1, ordinal))
+    rate = configuration.learning_rate(steps, seed)
+    plain = configuration.model_copy(update={"amplify": None, "noise": None}).learning_rate(steps, seed)
+    rates, base = rate.trace().ravel(), plain.trace().ravel()
+    epochs = np.arange(len(rates) + 1) / steps
+    label = f"configuration {ordinal}, base rate {configuration.training.lr:.3g}"
+    return Trace(label, epochs.tolist(), _held(rates.tolist()), _held(base.tolist()))
+
+
+def _held(rates: Sequence[float]) -> list[float]:
+    """The last rate again, so that a stepped line shows the last epoch, too."""
+    return [*rates, rates[-1]]
+
+
+def _params(spec: StudySpec, arm: str, ordinal: int) -> dict[str, object]:
+    columns, space = spec.columns(), spec.space(arm)
+    point = sobol_point(max(len(columns), 1), ordinal, derive_seed("design", spec.study.seed, 1))
+    spread = unit_params(space, {name: float(point[columns[name]]) for name in space})
+    return spread | start_recipe(spec, arm, ordinal)
+
+
+def _steps(spec: StudySpec, configuration: Configuration) -> int:
+    """Steps of an epoch, for which the data are read; 1 where rates change with epochs alone."""
+    perturbation = configuration.amplify or configuration.noise
+    if configuration.schedule.granularity == "epoch" and (perturbation is None or perturbation.granularity == "epoch"):
+        return 1
+    from ralr_tune.tasks.load import load_task
+
+    task = load_task(spec.task, seed=spec.study.seed, device="cpu")
+    if isinstance(task, SimulatedTask):
+        return 1
+    return cast(TorchTask, task).steps("train", configuration.training.batch_size)

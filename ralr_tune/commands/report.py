@@ -1,0 +1,64 @@
+"""`report`: everything stored of a study, as one page, as facts, and as files that train again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ralr_tune.analysis.answer import answer
+from ralr_tune.analysis.facts import Facts, as_json, study_facts
+from ralr_tune.commands.export import export_best
+from ralr_tune.report.figures import figures
+from ralr_tune.report.images import Format, write_images
+from ralr_tune.report.page import write_report
+from ralr_tune.report.panels import write_panels
+from ralr_tune.spec import parse_study
+from ralr_tune.store import studies
+from ralr_tune.store.database import Storage
+from ralr_tune.store.reading import read_study
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a report found and where it lies."""
+
+    study: str
+    facts: Facts
+    page: Path
+    best: Sequence[Path]
+    images: Sequence[Path] = ()
+
+    @property
+    def answer(self) -> str:
+        return answer(self.facts)
+
+    def as_json(self) -> dict[str, Any]:
+        """The contract of `report --json`."""
+        return as_json(self.facts)
+
+    def next_steps(self) -> Iterator[str]:
+        """What to open or type next."""
+        yield f"Open {self.page}"
+        if self.images:
+            yield f"Figures: {len(self.images)} files in {self.images[0].parent}"
+        for path in self.best:
+            yield f"Train it: python -m ralr_tune train {path}"
+        yield f"Browse it: python -m ralr_tune dashboard {self.study}"
+
+
+def make_report(storage: Storage, study: str, out: Path, *, images: Sequence[Format] = ()) -> Report:
+    """Write OUT/report.html, OUT/best/ARM.toml, the dashboard's panels, and figures as `images` ("png", "svg").
+
+    Raises StorageError when no such study is stored, RalrTuneError when images are asked for and no browser is there.
+    """
+    record = read_study(storage, study)
+    spec = parse_study(record.spec_text, source=f"{study} (as stored)")
+    facts = study_facts(record)
+    drawn = figures(record, facts)
+    page = write_report(record, facts, out / "report.html", drawn)
+    best = export_best(record, spec, out)
+    pages = {arm: studies.optuna_study(storage, studies.optuna_name(study, arm)) for arm in spec.arms}
+    write_panels(facts, pages)
+    return Report(study, facts, page, best, write_images(drawn, out / "figures", images) if images else ())

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.studies import simulated_text
+
+
+@dataclass(frozen=True)
+class Ran:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    def json(self) -> Any:
+        assert self.code == 0, self.err
+        return json.loads(self.out)
+
+
+Cli = Callable[..., Ran]
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Cli:
+    """`python -m ralr_tune ARGUMENTS` in a folder of its own, as a user has it."""
+    clean = {name: value for name, value in os.environ.items() if name != "RALR_TUNE_STORAGE"}
+
+    def run(*arguments: object, env: dict[str, str] | None = None, timeout_s: float = 120) -> Ran:
+        done = subprocess.run(
+            [sys.executable, "-m", "ralr_tune", *map(str, arguments)],
+            cwd=tmp_path,
+            env=clean | {"OMP_NUM_THREADS": "1"} | (env or {}),
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+        return Ran(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+@pytest.fixture
+def study_file(tmp_path: Path) -> Callable[..., Path]:
+    """Writes sim.toml, the small simulated study with `changes`, into the folder of the commands."""
+
+    def write(**changes: dict[str, Any]) -> Path:
+        path = tmp_path / "sim.toml"
+        path.write_text(simulated_text(**changes))
+        return path
+
+    return write

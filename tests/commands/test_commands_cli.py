@@ -1,0 +1,121 @@
+"""The commands as users type them: help, usage errors, exit codes."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.commands.conftest import Cli
+
+COMMANDS = ["run", "worker", "check", "plan", "preview", "status", "report", "export", "train", "dashboard", "studies"]
+HEAVY = ["torch", "torchvision", "optuna", "plotly", "sqlalchemy", "scipy", "pandas", "rich.live"]
+
+
+def test_help_imports_nothing_heavy() -> None:
+    script = (
+        "import sys\n"
+        "from ralr_tune.__main__ import main\n"
+        "try:\n    main(['run', '--help'])\n"
+        "except SystemExit as end:\n    assert end.code == 0\n"
+        f"print([name for name in {HEAVY} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_check_for_heavy_modules_can_fail() -> None:
+    script = f"import sys, scipy\nprint([name for name in {HEAVY} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "['scipy']"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(cli: Cli, command: str) -> None:
+    ran = cli(command, "--help")
+    assert ran.code == 0
+    assert f"Example: python -m ralr_tune {command}" in " ".join(ran.out.split())
+
+
+def test_the_list_of_commands_is_the_contract(cli: Cli) -> None:
+    listed = re.findall(r"^  ([a-z]+)  ", cli("--help").out.split("Commands:")[1], flags=re.MULTILINE)
+    assert listed == COMMANDS
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["rnu", "digits"], "did you mean 'run'"),
+        (["run"], "missing argument 'study'"),
+        (["run", "digits", "--workers", "two"], "--workers"),
+        (["run", "digits", "--workers", "0"], "--workers 0: at least 1"),
+        (["run", "digits", "--trials", "0"], "--trials 0: at least 1"),
+        (["run", "digits", "--hours", "-1"], "--hours -1.0: more than 0"),
+        (["run", "digits", "--devices", "gpu"], "--devices gpu"),
+        (["run", "digitz"], "did you mean 'digits'"),
+        (["run", "no/such.toml"], "no/such.toml: no such file"),
+        (["check"], "check takes a study"),
+        (["status", "../evil"], "no such file"),
+        (["status", "no such"], "not a study name"),
+        (["preview", "digits", "-o", "rates.pdf"], "must end in .html, .png or .svg"),
+        (["dashboard", "digits", "--host", "0.0.0.0"], "give --token"),
+        (["export", "digits", "--format", "xml"], "--format"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_code_2(cli: Cli, arguments: list[str], said: str) -> None:
+    ran = cli(*arguments)
+    assert ran.code == 2, ran
+    assert ran.out == ""
+    assert ran.err.startswith("error: ")
+    assert len(ran.err.splitlines()) == 1
+    assert said in ran.err.lower()
+
+
+def test_every_mistake_of_a_file_is_a_line(cli: Cli, study_file: Callable[..., Path]) -> None:
+    path = study_file(training={"lr": -1.0, "momentun": 0.9}, study={"baseline": "monoton"})
+    for command in ("check", "run"):
+        ran = cli(command, path.name)
+        assert ran.code == 2
+        lines = ran.err.splitlines()
+        assert all(line.startswith("error: sim.toml: ") for line in lines)
+        assert len(lines) == 3
+        assert "training.lr = -1.0" in ran.err
+        assert "did you mean 'momentum'?" in ran.err
+        assert "did you mean 'monotone'?" in ran.err
+
+
+def test_debug_shows_the_traceback_anywhere_on_the_line(cli: Cli) -> None:
+    for arguments in (["--debug", "check", "digitz"], ["check", "digitz", "--debug"]):
+        ran = cli(*arguments)
+        assert ran.code == 2
+        assert "Traceback" in ran.err
+
+
+def test_an_unreachable_database_is_code_1_with_its_password_masked(cli: Cli, study_file: Callable[..., Path]) -> None:
+    study_file()
+    ran = cli("status", "sim.toml", "--storage", "postgresql://me:s3cret@127.0.0.1:1/none")
+    assert ran.code == 1
+    assert ran.err.startswith("error: ")
+    assert "s3cret" not in ran.err + ran.out
+
+
+def test_shipped_studies_are_found_from_any_folder(cli: Cli) -> None:
+    names = [line.split()[0] for line in cli("studies").out.splitlines()]
+    assert names == ["cifar100_resnet110", "cifar100_resnet20", "digits", "mnist", "my_images"]
+    assert cli("check", "digits").code == 0
+
+
+def test_a_file_here_hides_a_shipped_one(cli: Cli, study_file: Callable[..., Path], tmp_path: Path) -> None:
+    (tmp_path / "studies").mkdir()
+    study_file(study={"name": "digits"}).rename(tmp_path / "studies" / "digits.toml")
+    assert "8 trials" not in cli("check", "digits").out
+    assert "4 trials an arm" in cli("check", "digits").out
+
+
+def test_the_schema_is_json(cli: Cli) -> None:
+    schema = cli("check", "--schema").json()
+    assert {"study", "task", "training", "arms", "search"} <= set(schema["properties"])

@@ -1,0 +1,177 @@
+"""A whole study through the commands, on every database."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ralr_tune.store.database import open_storage
+from ralr_tune.store.ledger import Ledger
+from tests.commands.conftest import Cli
+
+StudyFile = Callable[..., Path]
+
+ARM_KEYS = {"budget", "complete", "pruned", "diverged", "failed", "running", "waiting", "best_value", "best_trial"}
+
+
+def counts(status: dict[str, Any]) -> dict[str, int]:
+    return {name: arm["complete"] + arm["pruned"] + arm["diverged"] for name, arm in status["arms"].items()}
+
+
+def test_a_study_from_file_to_answer(cli: Cli, study_file: StudyFile, storage_url: str, tmp_path: Path) -> None:
+    study_file()
+    storage = ["--storage", storage_url]
+    facts = cli("run", "sim.toml", *storage, "--workers", 2, "--json").json()
+    assert set(facts) == {"study", "baseline", "metric", "split", "arms", "twins", "comparisons", "importance"}
+    assert facts["split"] == "test"
+    assert [len(arm["confirm"]["seeds"]) for arm in facts["arms"].values()] == [3, 3]
+    assert facts["arms"]["ralr"]["confirm"]["seeds"] == facts["arms"]["monotone"]["confirm"]["seeds"]
+    (comparison,) = facts["comparisons"]
+    assert (comparison["what"], comparison["arm"], comparison["against"]) == ("configuration", "ralr", "monotone")
+    assert comparison["n"] == 3
+    assert len(facts["twins"]) == 1
+
+    status = cli("status", "sim.toml", *storage, "--json").json()
+    assert status["stage"] == "done"
+    assert all(set(arm) == ARM_KEYS for arm in status["arms"].values())
+    assert counts(status) == {"monotone": 4, "ralr": 4}
+
+    page = (tmp_path / "runs/sim/report.html").read_text()
+    assert "<html" in page
+    assert (tmp_path / "runs/sim/best/ralr.toml").exists()
+    assert cli("report", "sim.toml", *storage, "--json").json() == facts
+    assert cli("export", "sim", *storage, "--arm", "ralr", "--format", "json").json()["provenance"]["study"] == "sim"
+    assert not list((tmp_path / "runs/sim/checkpoints").iterdir())
+
+    done = ledger(storage_url).rows()
+    assert cli("run", "sim.toml", *storage, "--json").json() == facts
+    assert ledger(storage_url).rows() == done  # running again on a finished study trains nothing
+
+
+def ledger(url: str) -> Ledger:
+    return Ledger(open_storage(url), "sim")
+
+
+def test_more_trials_are_added_and_the_budget_is_exact(cli: Cli, study_file: StudyFile) -> None:
+    study_file()
+    assert cli("run", "sim.toml", "--trials", 2, "--no-confirm", "--workers", 1, "--quiet").code == 0
+    assert counts(cli("status", "sim.toml", "--json").json()) == {"monotone": 2, "ralr": 2}
+    assert cli("run", "sim.toml", "--trials", 5, "--no-confirm", "--workers", 2, "--quiet").code == 0
+    status = cli("status", "sim.toml", "--json").json()
+    assert counts(status) == {"monotone": 5, "ralr": 5}
+    assert {arm["budget"] for arm in status["arms"].values()} == {5}
+    assert status["stage"] == "confirm"
+
+
+def test_two_runs_with_one_worker_give_the_same_facts(cli: Cli, study_file: StudyFile) -> None:
+    study_file()
+    found = [cli("run", "sim.toml", "--workers", 1, "--out", out, "--json").json() for out in ("a", "b")]
+    for facts in found:
+        for arm in facts["arms"].values():
+            arm.pop("seconds_per_epoch")
+    assert found[0] == found[1]
+
+
+def test_a_file_that_would_mix_incomparable_trials_is_refused(cli: Cli, study_file: StudyFile) -> None:
+    study_file()
+    assert cli("run", "sim.toml", "--no-confirm", "--quiet").code == 0
+    study_file(training={"epochs": 9})
+    ran = cli("run", "sim.toml")
+    assert ran.code == 2
+    assert "training.epochs: 4 -> 9" in ran.err
+    study_file(search={"trials": 5})
+    assert cli("run", "sim.toml", "--no-confirm", "--quiet").code == 0
+    assert counts(cli("status", "sim.toml", "--json").json()) == {"monotone": 5, "ralr": 5}
+
+
+def test_the_time_bound_stops_and_reports_what_there_is(cli: Cli, study_file: StudyFile) -> None:
+    study_file(task={"data": {"seconds_per_epoch": 0.5}}, search={"trials": 200})
+    ran = cli("run", "sim.toml", "--hours", 4 / 3600, "--workers", 1, timeout_s=60)
+    assert ran.code == 0, ran.err
+    status = cli("status", "sim.toml", "--json").json()
+    assert status["stage"] == "search"
+    assert 0 < sum(counts(status).values()) < 400
+    assert sum(arm["running"] for arm in status["arms"].values()) == 0
+
+
+def test_interrupted_is_130_and_the_same_command_goes_on(study_file: StudyFile, cli: Cli, tmp_path: Path) -> None:
+    study_file(task={"data": {"seconds_per_epoch": 0.3}}, confirm={"top": 1, "seeds": 2})
+    process = start(tmp_path)
+    wait_for_epochs(tmp_path)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "error: interrupted; everything is kept" in errors
+    status = cli("status", "sim.toml", "--json").json()
+    assert sum(arm["running"] for arm in status["arms"].values()) == 0
+    assert cli("run", "sim.toml", "--quiet").code == 0
+    assert counts(cli("status", "sim.toml", "--json").json()) == {"monotone": 4, "ralr": 4}
+
+
+def test_a_killed_worker_loses_nothing(study_file: StudyFile, tmp_path: Path) -> None:
+    study_file(task={"data": {"seconds_per_epoch": 0.3}}, confirm={"top": 1, "seeds": 2}, storage={"lease_s": 1})
+    process = start(tmp_path)
+    rows = wait_for_epochs(tmp_path)
+    owner = next(row.owner for row in rows if row.state == "held" and row.epoch)
+    assert owner is not None
+    os.kill(int(owner.split(":")[1]), signal.SIGKILL)
+    _, errors = process.communicate(timeout=90)
+    assert process.returncode == 0, errors
+    found = Ledger(open_storage(f"sqlite:///{tmp_path}/runs/sim/study.db"), "sim").rows()
+    assert all(row.state == "done" and row.outcome != "failed" for row in found)
+    assert max(row.attempt for row in found) == 2
+    for row in found:
+        if row.outcome == "complete" and row.stage != "test":
+            assert [record.epoch for record in row.curve] == [1, 2, 3, 4]
+
+
+def start(folder: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "ralr_tune", "run", "sim.toml", "--workers", "2"]
+    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_epochs(folder: Path, within_s: float = 60) -> list[Any]:
+    """Until a worker is in the middle of a trial; the rows then."""
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        if (folder / "runs/sim/study.db").exists():
+            try:
+                rows = Ledger(open_storage(f"sqlite:///{folder}/runs/sim/study.db"), "sim").rows(curves=False)
+            except Exception:  # still being made
+                rows = []
+            if any(row.state == "held" and row.epoch for row in rows):
+                return rows
+        time.sleep(0.1)
+    raise AssertionError("no worker began a trial")
+
+
+def test_a_study_that_fails_is_code_1_with_the_reason(cli: Cli, study_file: StudyFile, tmp_path: Path) -> None:
+    task = {"kind": "classification", "data": {"source": "digits"}, "model": "broken:build"}
+    (tmp_path / "broken.py").write_text("def build(num_classes):\n    raise ZeroDivisionError('my own bug')\n")
+    study_file(task=task)
+    text = (tmp_path / "sim.toml").read_text()
+    (tmp_path / "sim.toml").write_text(text)
+    ran = cli("run", "sim.toml", "--workers", 1)
+    assert ran.code == 1
+    assert "my own bug" in ran.err
+    assert "Traceback" not in ran.err
+    status = cli("status", "sim.toml", "--json").json()
+    assert sum(arm["failed"] for arm in status["arms"].values()) == 1
+
+
+@pytest.mark.slow
+def test_digits_from_file_to_answer(cli: Cli, tmp_path: Path) -> None:
+    facts = cli("run", "digits", "--json", timeout_s=900).json()
+    assert facts["arms"]["ralr"]["confirm"]["mean"] > 0.9
+    assert facts["arms"]["monotone"]["confirm"]["mean"] > 0.9
+    assert json.loads(json.dumps(facts)) == facts
+    assert (tmp_path / "runs/digits/report.html").stat().st_size > 1_000_000

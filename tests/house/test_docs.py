@@ -1,0 +1,83 @@
+"""What the documents say is so: README's examples and commands run, links lead somewhere, its picture of the tree is true."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LOG.md"]
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def commands() -> list[list[str]]:
+    lines = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("python -m ralr_tune ")]
+    return [shlex.split(line, comments=True)[3:] for line in lines]
+
+
+@pytest.mark.parametrize("code", blocks("python"))
+def test_python_examples_run(code: str) -> None:
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=120)
+
+
+def test_every_command_of_the_readme_runs_in_its_order(tmp_path: Path) -> None:
+    """On the README's own study, made smaller: a file in this folder's studies/ hides the one that ships."""
+    text = (ROOT / "studies/digits.toml").read_text()
+    for key, small in (("trials", 2), ("epochs", 2), ("seeds", 2), ("top", 1)):
+        text = re.sub(rf"^{key} = \d+", f"{key} = {small}", text, flags=re.MULTILINE)
+    (tmp_path / "studies").mkdir()
+    (tmp_path / "studies/digits.toml").write_text(text)
+    ran = [arguments for arguments in commands() if arguments[0] != "dashboard"]  # serves until it is stopped
+    assert [arguments[0] for arguments in ran] == [
+        "check", "plan", "preview", "run", "status", "report", "export", "train"
+    ]  # fmt: skip
+    for arguments in ran:
+        done = subprocess.run(
+            [sys.executable, "-m", "ralr_tune", *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, (arguments, done.stderr)
+        assert done.stdout.strip()
+    assert (tmp_path / "runs/digits/report.html").exists()
+    assert (tmp_path / "train_digits.py").exists()
+    assert (tmp_path / "runs/digits/best/ralr/model.safetensors").exists()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_links_lead_somewhere(document: str) -> None:
+    links = re.findall(r"\]\(([^)#]+)\)", (ROOT / document).read_text())
+    missing = [link for link in links if not link.startswith("https://") and not (ROOT / link).exists()]
+    assert missing == []
+
+
+def test_the_readme_opens_with_the_two_commands_and_a_figure() -> None:
+    opening = README.splitlines()[:25]
+    assert any(line.startswith("make demo") for line in opening)
+    assert any(line.startswith("make test") for line in opening)
+    assert any(line.startswith("![") for line in opening)
+    assert 60 <= len(README.splitlines()) <= 150
+
+
+def test_the_tree_in_the_readme_is_the_tree() -> None:
+    (tree,) = re.findall(r"```\nralr_tune/\n(.*?)```", README, flags=re.DOTALL)
+    named = set(re.findall(r"[├└]── ([a-z_]+)(?:/|\.py)|([a-z_]+)\.py", tree))
+    rooms = {path.stem for path in (ROOT / "ralr_tune").iterdir() if path.suffix in ("", ".py")}
+    assert {first or second for first, second in named} == rooms - {"__init__", "__main__", "__pycache__"}
+
+
+def test_every_make_target_has_help() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    (phony,) = re.findall(r"^\.PHONY: (.*)$", makefile, flags=re.MULTILINE)
+    assert set(phony.split()) == set(re.findall(r"^([a-z-]+):.*## ", makefile, flags=re.MULTILINE))
+
+
+def test_ci_runs_the_readmes_test_command() -> None:
+    assert (ROOT / ".ci/run").read_text().splitlines()[-1] == "exec make test"

@@ -1,0 +1,211 @@
+"""Imports point down: the table of rooms, and no cycle between modules."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2] / "ralr_tune"
+PACKAGE = ROOT.name
+
+GROUND = ("errors", "seeds", "records")
+"""Every room may import these; they import nothing but those before them."""
+
+ROOMS: Mapping[str, tuple[str, ...]] = {
+    "schedules": (),
+    "spec": ("schedules",),
+    "models": (),
+    "tasks": ("spec", "models"),
+    "training": ("schedules", "tasks"),
+    "store": ("spec",),
+    "search": ("store", "training"),
+    "launch": ("search",),
+    "analysis": (),
+    # the exported script repeats what tasks, models and training do, and takes constants and sources from there
+    "report": ("analysis", "training"),
+    "commands": ("launch", "report"),
+    "cli": ("commands",),
+}
+"""What each room may import; whatever those may import comes with them."""
+
+TOP = ("__init__", "__main__")
+"""The package's face and its entry: they may import every room, and no room imports them."""
+
+
+def allowed(room: str) -> frozenset[str]:
+    """Rooms that `room` may import, itself included."""
+    if room in GROUND:
+        return frozenset(GROUND[: GROUND.index(room) + 1])
+    if room in TOP:
+        return frozenset({*TOP, *GROUND, *ROOMS})
+    return frozenset({room, *GROUND}).union(*(allowed(below) for below in ROOMS[room]))
+
+
+def modules(root: Path) -> dict[str, Path]:
+    """Files by dotted module name below the package; the package's own __init__ is "__init__"."""
+    found = {}
+    for path in sorted(root.rglob("*.py")):
+        parts = path.relative_to(root).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)] = path
+    return found
+
+
+def imported(node: ast.AST, module: str, is_package: bool) -> Iterator[tuple[str, str]]:
+    """(module, name) of every import of ours that stands in `node` itself; name "" where the module is meant."""
+    if isinstance(node, ast.Import):
+        names = [(alias.name, "") for alias in node.names]
+    elif isinstance(node, ast.ImportFrom):
+        base = (node.module or "").split(".") if node.module else []
+        if node.level:
+            here = [PACKAGE, *module.split(".")] if module != "__init__" else [PACKAGE]
+            base = here[: len(here) - node.level + is_package] + base
+        names = [(".".join(base), alias.name) for alias in node.names]
+    else:
+        names = []
+    for dotted, name in names:
+        if dotted == PACKAGE or dotted.startswith(f"{PACKAGE}."):
+            yield dotted.removeprefix(PACKAGE).removeprefix("."), name
+
+
+def target(dotted: str, name: str, known: Mapping[str, Path]) -> str:
+    """The module that an import of ours reaches."""
+    inner = f"{dotted}.{name}".strip(".")
+    return inner if inner in known else dotted or "__init__"
+
+
+def breaches(root: Path) -> list[str]:
+    """Imports that point where they must not, those inside functions and under TYPE_CHECKING included."""
+    known = modules(root)
+    found = []
+    for module, path in known.items():
+        room = module.split(".")[0]
+        if room not in (*ROOMS, *GROUND, *TOP):
+            found.append(f"{module}: the room {room} has no row in the table")
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            for dotted, name in imported(node, module, path.name == "__init__.py"):
+                goal = target(dotted, name, known).split(".")[0]
+                if goal not in allowed(room):
+                    found.append(f"{path.relative_to(root)}:{node.lineno}: {room} must not import {goal}")  # type: ignore[attr-defined]
+    return found
+
+
+def at_import(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+    """Statements that run when the module is imported: not those of functions, nor under TYPE_CHECKING."""
+    for node in body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        yield node
+        if not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)):
+            yield from at_import(getattr(node, "body", []))
+            yield from at_import([each for handler in getattr(node, "handlers", []) for each in handler.body])
+        yield from at_import(getattr(node, "orelse", []))
+        yield from at_import(getattr(node, "finalbody", []))
+
+
+def cycle(root: Path) -> list[str]:
+    """Modules that import each other in a ring when they are imported; empty where there is none."""
+    known = modules(root)
+    graph = {
+        module: {
+            target(dotted, name, known)
+            for node in at_import(ast.parse(path.read_text(encoding="utf-8")).body)
+            for dotted, name in imported(node, module, path.name == "__init__.py")
+        }
+        for module, path in known.items()
+    }
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def test_imports_point_down() -> None:
+    assert breaches(ROOT) == []
+
+
+def test_no_module_imports_itself_over_others() -> None:
+    assert cycle(ROOT) == []
+
+
+def test_the_rooms_that_the_table_names_are_read() -> None:
+    """A checker that finds no files finds no mistakes."""
+    rooms = {module.split(".")[0] for module in modules(ROOT)}
+    assert {*GROUND, "__init__", "schedules", "spec", "models", "tasks", "store", "search", "analysis"} <= rooms
+
+
+def test_the_closure_of_the_table() -> None:
+    assert allowed("records") == {"errors", "seeds", "records"}
+    assert allowed("errors") == {"errors"}
+    assert allowed("analysis") == {"analysis", *GROUND}
+    assert allowed("training") == {"training", "schedules", "tasks", "spec", "models", *GROUND}
+    assert allowed("cli") == {*ROOMS, *GROUND}
+    assert "store" not in allowed("report") | allowed("tasks") | allowed("training")
+
+
+def tree(root: Path, files: Mapping[str, str]) -> Path:
+    """A small package under `root`."""
+    for name, text in files.items():
+        path = root / PACKAGE / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root / PACKAGE
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("errors.py", "from ralr_tune.records import Row"),
+        ("spec/study.py", "import ralr_tune.store.ledger"),
+        ("spec/study.py", "from ralr_tune.store import ledger"),
+        ("spec/study.py", "from ralr_tune import store"),
+        ("spec/study.py", "from ..store import ledger"),
+        ("spec/study.py", "from .. import store"),
+        ("spec/__init__.py", "from ..store import ledger"),
+        ("spec/study.py", "from ralr_tune import RandomAmplifyLR"),
+        ("analysis/facts.py", "def f():\n    import ralr_tune.spec"),
+        ("analysis/facts.py", "if TYPE_CHECKING:\n    from ralr_tune.spec import StudySpec"),
+        ("report/page.py", "from ralr_tune.launch.worker import work"),
+        ("commands/run.py", "from ralr_tune.cli import app"),
+        ("attic/old.py", "x = 1"),
+    ],
+)
+def test_the_table_is_held(tmp_path: Path, file: str, line: str) -> None:
+    root = tree(tmp_path, {"__init__.py": "", "store/__init__.py": "", "store/ledger.py": "", file: line})
+    assert len(breaches(root)) == 1
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("spec/study.py", "from ralr_tune.errors import DataError\nfrom . import values\nfrom .values import Range"),
+        ("spec/study.py", "import numpy, ralr_tune_elsewhere"),
+        ("search/trial.py", "from ralr_tune.schedules import rate\nimport ralr_tune.models.registry"),
+        ("cli.py", "def run():\n    from ralr_tune.commands.run import run"),
+        ("__init__.py", "from ralr_tune.report import page"),
+    ],
+)
+def test_what_the_table_allows_passes(tmp_path: Path, file: str, line: str) -> None:
+    assert breaches(tree(tmp_path, {file: line})) == []
+
+
+def test_a_cycle_is_found(tmp_path: Path) -> None:
+    ring = {
+        "a.py": "from ralr_tune import b",
+        "b.py": "try:\n    from ralr_tune.c import x\nexcept ImportError:\n    pass",
+        "c.py": "class C:\n    import ralr_tune.a",
+    }
+    assert set(cycle(tree(tmp_path, ring))) == {"a", "b", "c"}
+
+
+def test_an_import_for_later_makes_no_cycle(tmp_path: Path) -> None:
+    files = {
+        "a.py": "from ralr_tune import b",
+        "b.py": "if TYPE_CHECKING:\n    from ralr_tune import a\ndef f():\n    from ralr_tune import a",
+    }
+    assert cycle(tree(tmp_path, files)) == []
