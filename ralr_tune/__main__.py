@@ -18,6 +18,9 @@ _CLICK_ERROR = typer.BadParameter.__mro__[2]
 def main(arguments: list[str] | None = None) -> None:
     """Parse, do, exit: 0 done, 1 it ran and failed, 2 wrong usage or study file, 130 interrupted (and resumable)."""
     given = sys.argv[1:] if arguments is None else arguments
+    if not sys.flags.safe_path and "" not in sys.path:
+        # as `python -m` does, so that `model = "my_package.networks:build"` is found by the installed script, too
+        sys.path.insert(0, "")
     debug = "--debug" in given
     sys.exit(_guarded([argument for argument in given if argument != "--debug"], debug))
 

@@ -1,4 +1,7 @@
-"""Finding things: the study file behind a name, the storage and the out folder behind a study."""
+"""Finding things: the study file behind a name, the storage and the out folder behind a study.
+
+Database code is imported where it is used: a mistyped name or a wrong study file is answered at once.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ralr_tune.errors import UsageError
-from ralr_tune.launch.local import STORAGE_VARIABLE
 from ralr_tune.spec import StudySpec, load_study_file
 from ralr_tune.spec.sections import NAME_PATTERN
-from ralr_tune.store.database import Storage, open_storage
+
+if TYPE_CHECKING:
+    from ralr_tune.store.database import Storage
+
+STORAGE_VARIABLE = "RALR_TUNE_STORAGE"
+"""The storage URL, where no --storage is given."""
 
 _SHIPPED = (Path(__file__).parent.parent / "studies", Path(__file__).parent.parent.parent / "studies")
 """In a wheel, and in a checkout."""
@@ -44,12 +52,13 @@ def locate(study: str, *, storage: str | None = None, out: Path | None = None) -
     given = storage or os.environ.get(STORAGE_VARIABLE) or (spec.storage.url if spec else None)
     if spec is None and given is None and not (folder / "study.db").exists():
         raise UsageError(unknown(study))
-    return Whereabouts(name, spec, given or sqlite_url(folder / "study.db"), folder)
+    return Whereabouts(name, spec, given or _sqlite_url(folder), folder)
 
 
-def sqlite_url(path: Path) -> str:
-    """The URL of an SQLite file, absolute so that workers may start elsewhere."""
-    return f"sqlite:///{path.absolute()}"
+def _sqlite_url(folder: Path) -> str:
+    from ralr_tune.store.address import sqlite_url
+
+    return sqlite_url((folder / "study.db").absolute())
 
 
 def find_file(study: str) -> Path | None:
@@ -79,6 +88,8 @@ def unknown(study: str) -> str:
 @contextmanager
 def opened(where: Whereabouts) -> Iterator[Storage]:
     """The storage of a study that was started; raises StorageError where there is none."""
+    from ralr_tune.store.database import open_storage
+
     storage = open_storage(where.storage_url)
     try:
         yield storage

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ralr_tune.commands.check import load
-from ralr_tune.commands.words import duration
 from ralr_tune.launch.devices import Place, places
+from ralr_tune.report.words import duration
 from ralr_tune.search.design import unit_params
 from ralr_tune.search.samplers import longest_run
 from ralr_tune.search.stages import choosing_seeds

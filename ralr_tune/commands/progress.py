@@ -13,8 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ralr_tune.commands.status import ArmStatus, Status, study_status
-from ralr_tune.commands.words import duration
 from ralr_tune.records import Row
+from ralr_tune.report.words import duration
 from ralr_tune.store.database import Storage
 
 REFRESH_S = 0.5

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
-from ralr_tune.commands.locate import sqlite_url
 from ralr_tune.commands.report import Report, make_report
 from ralr_tune.errors import Interrupted, RalrTuneError, TrialError, UsageError
 from ralr_tune.launch.devices import Place, places
@@ -22,6 +21,7 @@ from ralr_tune.search.stages import advance, plan_search
 from ralr_tune.spec import StudySpec, parse_study
 from ralr_tune.spec.changes import changes
 from ralr_tune.store import studies
+from ralr_tune.store.address import sqlite_url
 from ralr_tune.store.database import Storage, open_storage
 from ralr_tune.store.ledger import Ledger
 
@@ -70,7 +70,7 @@ def run(
     where = places(devices, workers)
     out = out or Path("runs") / spec.name
     out.mkdir(parents=True, exist_ok=True)
-    url = storage or spec.storage.url or sqlite_url(out / "study.db")
+    url = storage or spec.storage.url or sqlite_url((out / "study.db").absolute())
     studies.quiet_optuna()
     opened = open_storage(url, create=True)
     try:

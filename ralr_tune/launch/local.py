@@ -12,6 +12,7 @@ from ralr_tune.launch.devices import Place
 from ralr_tune.launch.launcher import Job
 
 STORAGE_VARIABLE = "RALR_TUNE_STORAGE"
+"""What `worker` reads its storage URL from; the same as for users."""
 
 
 class LocalProcesses:

@@ -73,10 +73,10 @@ def _work_off(session: Session, until: Stage) -> None:
             log.info("row %d: arm %s, %s %d, attempt %d", row.id, row.arm, row.stage, row.ordinal, row.attempt)
             work_on(session, row)
             continue
-        settle(session)
         if session.ledger.remaining(stage):
             time.sleep(IDLE_S)  # rows that others hold may come back
         else:
+            settle(session)
             stage = advance(session.ledger, session.storage, session.spec, until)
 
 

@@ -24,6 +24,7 @@ from ralr_tune.analysis.importance import EVALUATOR
 from ralr_tune.records import Row, StudyRecord
 from ralr_tune.report.figures import Figure, Section, figures
 from ralr_tune.report.style import sentence
+from ralr_tune.report.words import duration
 
 TOP_TRIALS = 10  # an arm
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
@@ -203,7 +204,7 @@ def _what_was_run(record: StudyRecord, facts: Facts) -> list[str]:
         ["created", _moment(record.created)],
         ["fingerprint", record.fingerprint],
         *([name, value] for name, value in record.environment.items()),
-        ["training, all runs together", _duration(sum(row.seconds or 0.0 for row in rows))],
+        ["training, all runs together", duration(sum(row.seconds or 0.0 for row in rows))],
         ["from first start to last end", _span(rows)],
     ]
     lost = failure_table(record)
@@ -219,7 +220,7 @@ def _what_was_run(record: StudyRecord, facts: Facts) -> list[str]:
 def _span(rows: Sequence[Row]) -> str:
     started = [row.started for row in rows if row.started is not None]
     finished = [row.finished for row in rows if row.finished is not None]
-    return _duration(max(finished) - min(started)) if started and finished else "–"
+    return duration(max(finished) - min(started)) if started and finished else "–"
 
 
 def _document(title: str, body: str, drawn: Sequence[Figure]) -> str:
@@ -285,11 +286,3 @@ def _number(value: Any) -> str:
 
 def _moment(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

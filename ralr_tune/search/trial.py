@@ -18,7 +18,7 @@ from ralr_tune.search.session import Lease, Session
 from ralr_tune.search.space import suggest
 from ralr_tune.spec import Configuration
 from ralr_tune.store import studies
-from ralr_tune.store.mending import find_orphan, unsettled
+from ralr_tune.store.mending import find_orphan, strays, unsettled
 from ralr_tune.training.base import Trial
 from ralr_tune.training.start import start
 
@@ -219,6 +219,9 @@ def tell(session: Session, row: Row, study: Study | None = None) -> None:
 
 
 def settle(session: Session) -> None:
-    """Tell Optuna of every row that a crash left done but untold."""
+    """Mend what crashes left in Optuna: tell of rows that are done but untold, end trials that no row will adopt."""
     for row in unsettled(session.ledger):
         tell(session, row)
+    for name, number in strays(session.ledger):
+        study = studies.optuna_study(session.storage, name)
+        study.tell(number, state=TrialState.FAIL, skip_if_finished=True)

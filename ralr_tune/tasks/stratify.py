@@ -36,6 +36,6 @@ def _quotas(counts: Rows, taken: int) -> Rows:
     total = int(counts.sum())
     quotas: Rows = counts * taken // max(1, total)  # below the counts, since taken is below the total
     for _ in range(taken - int(quotas.sum())):
-        owed = np.where(quotas < counts - 1, counts * taken - quotas * total, -total)
+        owed = np.where(quotas < counts - 1, counts * taken - quotas * total, np.iinfo(np.int64).min)
         quotas[np.argmax(owed)] += 1
     return quotas

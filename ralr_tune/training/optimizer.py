@@ -20,7 +20,7 @@ NOT_OFFERED = frozenset({"optimizer", "lbfgs", "sparseadam"})
 """The base class; a closure in every step; sparse gradients alone."""
 
 FUSED = frozenset({"sgd", "adam", "adamw"})
-"""Those that step all weights in one kernel on CPU and CUDA alike: a third of the time of torch's own choice on a CPU."""
+"""Those that step all weights in one kernel on CPU and CUDA alike; on a CPU a third of the time of torch's choice."""
 
 
 def optimizers() -> Mapping[str, type[Optimizer]]:

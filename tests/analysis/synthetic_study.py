@@ -71,7 +71,7 @@ class Builder:
 
     def row(self, arm: str, stage: Stage, ordinal: int, **known: Any) -> Row:
         defaults: dict[str, Any] = {
-            "block": 0, "role": "", "source": None, "seed": 1000 + ordinal, "params": {}, "trial": None,
+            "block": 1, "role": "", "source": None, "seed": 1000 + ordinal, "params": {}, "trial": None,
             "state": "free", "attempt": 0, "owner": None, "outcome": None, "failure": None, "message": None,
             "epoch": 0, "value": None, "train_value": None, "curve": (), "seconds": None, "started": None,
             "finished": None,
@@ -157,7 +157,7 @@ def _arm(
 ) -> ArmRecord:
     dimensions = SHARED if name == "monotone" else {**SHARED, **AMPLIFY}
     rows: list[Row] = []
-    for block in range(blocks):
+    for block in range(1, blocks + 1):
         if until == "planned":
             rows += [make.row(name, "search", ordinal, block=block) for ordinal in range(trials)]
             continue

@@ -178,7 +178,7 @@ def test_blocks_compare_arms() -> None:
     means = {
         name: [
             fmean(row.value for row in arm.stage("test") if row.block == block and row.value is not None)
-            for block in range(4)
+            for block in range(1, 5)
         ]
         for name, arm in record.arms.items()
     }
@@ -189,14 +189,14 @@ def test_blocks_compare_arms() -> None:
 
 def test_among_blocks_the_configuration_is_chosen_without_the_judge() -> None:
     def judge(row: Row) -> Row:
-        """Block 1 was best when chosen, block 0 is best when judged."""
+        """Block 2 was best when chosen, block 1 is best when judged."""
         if row.stage == "choose":
             return replace(row, value=0.9 + 0.01 * row.block)
         return replace(row, value=0.95 - 0.01 * row.block) if row.stage in ("judge", "test") else row
 
     confirm = facts_of(blocks=2, change=judge).arms["ralr"].confirm
     assert confirm is not None
-    assert confirm.block == 1
+    assert confirm.block == 2
 
 
 def test_one_block_compares_no_arms_and_says_so() -> None:

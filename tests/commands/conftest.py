@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from ralr_tune.__main__ import main
 from tests.studies import simulated_text
 
 
@@ -46,6 +47,21 @@ def cli(tmp_path: Path) -> Cli:
             check=False,
         )
         return Ran(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+@pytest.fixture
+def cli_inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+    """The same without a process of its own: for what ends before anything heavy begins."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RALR_TUNE_STORAGE", raising=False)
+
+    def run(*arguments: object) -> Ran:
+        with pytest.raises(SystemExit) as ended:
+            main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return Ran(int(ended.value.code or 0), captured.out, captured.err)
 
     return run
 

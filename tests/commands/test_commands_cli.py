@@ -35,14 +35,14 @@ def test_the_check_for_heavy_modules_can_fail() -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_has_help_with_an_example(cli: Cli, command: str) -> None:
-    ran = cli(command, "--help")
+def test_every_command_has_help_with_an_example(cli_inside: Cli, command: str) -> None:
+    ran = cli_inside(command, "--help")
     assert ran.code == 0
     assert f"Example: python -m ralr_tune {command}" in " ".join(ran.out.split())
 
 
-def test_the_list_of_commands_is_the_contract(cli: Cli) -> None:
-    listed = re.findall(r"^  ([a-z]+)  ", cli("--help").out.split("Commands:")[1], flags=re.MULTILINE)
+def test_the_list_of_commands_is_the_contract(cli_inside: Cli) -> None:
+    listed = re.findall(r"^  ([a-z]+)  ", cli_inside("--help").out.split("Commands:")[1], flags=re.MULTILINE)
     assert listed == COMMANDS
 
 
@@ -66,8 +66,8 @@ def test_the_list_of_commands_is_the_contract(cli: Cli) -> None:
         (["export", "digits", "--format", "xml"], "--format"),
     ],
 )
-def test_wrong_usage_is_one_line_and_code_2(cli: Cli, arguments: list[str], said: str) -> None:
-    ran = cli(*arguments)
+def test_wrong_usage_is_one_line_and_code_2(cli_inside: Cli, arguments: list[str], said: str) -> None:
+    ran = cli_inside(*arguments)
     assert ran.code == 2, ran
     assert ran.out == ""
     assert ran.err.startswith("error: ")
@@ -75,10 +75,10 @@ def test_wrong_usage_is_one_line_and_code_2(cli: Cli, arguments: list[str], said
     assert said in ran.err.lower()
 
 
-def test_every_mistake_of_a_file_is_a_line(cli: Cli, study_file: Callable[..., Path]) -> None:
+def test_every_mistake_of_a_file_is_a_line(cli_inside: Cli, study_file: Callable[..., Path]) -> None:
     path = study_file(training={"lr": -1.0, "momentun": 0.9}, study={"baseline": "monoton"})
     for command in ("check", "run"):
-        ran = cli(command, path.name)
+        ran = cli_inside(command, path.name)
         assert ran.code == 2
         lines = ran.err.splitlines()
         assert all(line.startswith("error: sim.toml: ") for line in lines)
@@ -88,34 +88,36 @@ def test_every_mistake_of_a_file_is_a_line(cli: Cli, study_file: Callable[..., P
         assert "did you mean 'monotone'?" in ran.err
 
 
-def test_debug_shows_the_traceback_anywhere_on_the_line(cli: Cli) -> None:
+def test_debug_shows_the_traceback_anywhere_on_the_line(cli_inside: Cli) -> None:
     for arguments in (["--debug", "check", "digitz"], ["check", "digitz", "--debug"]):
-        ran = cli(*arguments)
+        ran = cli_inside(*arguments)
         assert ran.code == 2
         assert "Traceback" in ran.err
 
 
-def test_an_unreachable_database_is_code_1_with_its_password_masked(cli: Cli, study_file: Callable[..., Path]) -> None:
+def test_an_unreachable_database_is_code_1_with_its_password_masked(
+    cli_inside: Cli, study_file: Callable[..., Path]
+) -> None:
     study_file()
-    ran = cli("status", "sim.toml", "--storage", "postgresql://me:s3cret@127.0.0.1:1/none")
+    ran = cli_inside("status", "sim.toml", "--storage", "postgresql://me:s3cret@127.0.0.1:1/none")
     assert ran.code == 1
     assert ran.err.startswith("error: ")
     assert "s3cret" not in ran.err + ran.out
 
 
-def test_shipped_studies_are_found_from_any_folder(cli: Cli) -> None:
-    names = [line.split()[0] for line in cli("studies").out.splitlines()]
+def test_shipped_studies_are_found_from_any_folder(cli_inside: Cli) -> None:
+    names = [line.split()[0] for line in cli_inside("studies").out.splitlines()]
     assert names == ["cifar100_resnet110", "cifar100_resnet20", "digits", "mnist", "my_images"]
-    assert cli("check", "digits").code == 0
+    assert cli_inside("check", "digits").code == 0
 
 
-def test_a_file_here_hides_a_shipped_one(cli: Cli, study_file: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_file_here_hides_a_shipped_one(cli_inside: Cli, study_file: Callable[..., Path], tmp_path: Path) -> None:
     (tmp_path / "studies").mkdir()
     study_file(study={"name": "digits"}).rename(tmp_path / "studies" / "digits.toml")
-    assert "8 trials" not in cli("check", "digits").out
-    assert "4 trials an arm" in cli("check", "digits").out
+    assert "8 trials" not in cli_inside("check", "digits").out
+    assert "4 trials an arm" in cli_inside("check", "digits").out
 
 
-def test_the_schema_is_json(cli: Cli) -> None:
-    schema = cli("check", "--schema").json()
+def test_the_schema_is_json(cli_inside: Cli) -> None:
+    schema = cli_inside("check", "--schema").json()
     assert {"study", "task", "training", "arms", "search"} <= set(schema["properties"])

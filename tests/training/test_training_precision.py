@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -21,7 +22,7 @@ def test_auto_takes_bfloat16_where_the_chip_has_it(chip: bool) -> None:
     chosen = choose_precision("auto", None, device="cpu", input_shape=LARGE)
     assert chosen.bfloat16 is chip
     assert chosen.channels_last
-    assert ("has arithmetic for it" if chip else "has no bfloat16") in chosen.reason
+    assert ("is faster in it" if chip else "is no faster in bfloat16") in chosen.reason
 
 
 def test_auto_leaves_small_images_as_they_are(chip: bool) -> None:
@@ -49,6 +50,27 @@ def test_autocast_computes_in_the_precision(wanted: Literal["float32", "bfloat16
 
 def test_what_is_no_image_has_no_channels() -> None:
     assert not choose_precision("float32", None, device="cpu", input_shape=(20,)).channels_last
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "fast"),
+    [
+        ("vendor_id : GenuineIntel\nflags : avx512f avx512_bf16 amx_bf16 amx_tile", True),
+        ("vendor_id : GenuineIntel\nflags : avx512f avx512_bf16", False),
+        ("vendor_id : AuthenticAMD\nflags : avx512f avx512_bf16", True),
+        ("vendor_id : AuthenticAMD\nflags : avx2", False),
+        (None, False),
+    ],
+)
+def test_a_cpu_is_known_by_its_flags(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cpuinfo: str | None, fast: bool
+) -> None:
+    monkeypatch.setattr(precision, "CPUINFO", tmp_path / "cpuinfo")
+    if cpuinfo is not None:
+        (tmp_path / "cpuinfo").write_text(cpuinfo)
+    has_bfloat16.cache_clear()
+    assert has_bfloat16("cpu") is fast
+    has_bfloat16.cache_clear()
 
 
 def test_unknown_chips_have_none() -> None:
