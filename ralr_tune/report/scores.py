@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import plotly.graph_objects as go
@@ -12,6 +12,7 @@ from ralr_tune.analysis.facts import Confirmed, Facts, Twin
 from ralr_tune.analysis.importance import Importance
 from ralr_tune.report.style import FAINT, Look, figure, safe, score_axis
 
+SPREAD = 0.3  # of a column's width, over which its seeds stand side by side
 MOST_LINES = 12  # seeds that are joined across arms; more would be a thicket
 MOST_DOTS = 200  # a configuration's dots
 
@@ -30,8 +31,9 @@ class ScoresFacts(NamedTuple):
     """Every confirmed configuration, arms in order, each arm's twin beside it."""
 
     columns: tuple[ScoreColumn, ...]
-    joined: tuple[tuple[tuple[int, float], ...], ...]
-    """For each seed that two or more columns have: (column index, value) along its line."""
+    joined: tuple[tuple[tuple[float, float], ...], ...]
+    """For each seed that two or more columns have: (place, value) along its line; a place is the
+    column's index plus the seed's own offset."""
 
 
 class DifferenceRow(NamedTuple):
@@ -71,14 +73,20 @@ def scores_facts(facts: Facts) -> ScoresFacts | None:
     ]
     if not columns:
         return None
-    seeds = list(dict.fromkeys(seed for column in columns for seed in column.by_seed))
+    offsets = _offsets(columns)
     lines = [
-        tuple((index, column.by_seed[seed]) for index, column in enumerate(columns) if seed in column.by_seed)
-        for seed in seeds
+        tuple((index + offset, column.by_seed[seed]) for index, column in enumerate(columns) if seed in column.by_seed)
+        for seed, offset in offsets.items()
     ]
     return ScoresFacts(
-        tuple(columns), tuple(line for line in lines if len(line) > 1) if len(seeds) <= MOST_LINES else ()
+        tuple(columns), tuple(line for line in lines if len(line) > 1) if len(offsets) <= MOST_LINES else ()
     )
+
+
+def _offsets(columns: Sequence[ScoreColumn]) -> dict[int, float]:
+    """Each seed's own place beside the middle of every column, so that equal scores do not hide one another."""
+    seeds = list(dict.fromkeys(seed for column in columns for seed in column.by_seed))
+    return {seed: SPREAD * ((index + 0.5) / len(seeds) - 0.5) for index, seed in enumerate(seeds)}
 
 
 def _column(arm: str, confirmed: Confirmed | None, *, twin: bool) -> ScoreColumn | None:
@@ -99,6 +107,7 @@ def draw_scores(drawn: ScoresFacts, facts: Facts, looks: Mapping[str, Look]) -> 
         "range": [-0.5, len(places) - 0.5],
         "showgrid": False,
     }
+    offsets = _offsets(drawn.columns)
     plot = figure("Confirmed scores, seed by seed", x=x, y=score_axis(facts.metric, unit, where=facts.split))
     for line in drawn.joined:
         ys = [value * unit.factor for _, value in line]
@@ -109,8 +118,9 @@ def draw_scores(drawn: ScoresFacts, facts: Facts, looks: Mapping[str, Look]) -> 
         look = looks[column.arm]
         texts = [f"{column.label}<br>seed {seed}: {unit.value(value, 2)}" for seed, value in column.by_seed.items()]
         marker = {"color": look.colour, "size": 10, "symbol": look.symbol + ("-open" if column.twin else "")}
+        xs = [place + offsets[seed] for seed in column.by_seed]
         ys = [value * unit.factor for value in column.by_seed.values()]
-        plot.add_scatter(x=[place] * len(ys), y=ys, mode="markers", marker=marker, hovertext=texts, hoverinfo="text")
+        plot.add_scatter(x=xs, y=ys, mode="markers", marker=marker, hovertext=texts, hoverinfo="text")
         mean = column.mean * unit.factor
         bar = {"color": look.colour, "width": 3}
         plot.add_scatter(x=[place - 0.2, place + 0.2], y=[mean, mean], mode="lines", line=bar, hoverinfo="skip")
