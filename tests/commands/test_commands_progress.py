@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from ralr_tune.commands import progress
+from ralr_tune.commands.progress import Display
+from ralr_tune.commands.status import study_status
+from ralr_tune.search.session import Session
+from ralr_tune.search.trial import work_on
+from tests.search.conftest import MakeSession, make_session
+from tests.studies import simulated
+
+__all__ = ["make_session"]
+
+
+@pytest.fixture
+def begun(make_session: MakeSession) -> Session:
+    """A study with one trial done, one in the middle, the rest waiting."""
+    session = make_session(simulated(search={"start": [{"lr": 0.1}]}))
+    row = session.ledger.claim("me", "search")
+    assert row is not None
+    work_on(session, row)
+    row = session.ledger.claim("me", "search")
+    assert row is not None
+    session.ledger.beat(row, epoch=2, value=0.6)
+    return session
+
+
+def console(*, terminal: bool) -> Console:
+    return Console(file=io.StringIO(), force_terminal=terminal, width=120, color_system=None)
+
+
+def shown(made: Console) -> str:
+    assert isinstance(made.file, io.StringIO)
+    return made.file.getvalue()
+
+
+def test_a_terminal_sees_arms_and_running_trials_with_their_curves(
+    begun: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "REFRESH_S", 0.0)
+    made = console(terminal=True)
+    with Display(console=made) as display:
+        display.update(begun.storage, "sim")
+        held = next(row for row in begun.ledger.rows() if row.state == "held")
+        begun.ledger.beat(held, epoch=3, value=0.7)
+        display.update(begun.storage, "sim")
+    seen = shown(made)
+    assert "monotone" in seen
+    assert "1/4" in seen  # trials done of the budget
+    assert "3/4" in seen  # epochs of the running trial
+    assert "▁█" in seen  # its curve so far
+    assert "epochs/s" in seen
+
+
+def test_elsewhere_a_plain_line_now_and_then(begun: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "REFRESH_S", 0.0)
+    made = console(terminal=False)
+    with Display(console=made) as display:
+        display.update(begun.storage, "sim")
+        display.update(begun.storage, "sim")
+    (line,) = shown(made).splitlines()
+    assert line.startswith("sim: search, ")
+    assert "monotone 1/4, best 0." in line
+    assert "ralr 0/4" in line
+
+
+def test_quiet_is_quiet(begun: Session) -> None:
+    made = console(terminal=True)
+    with Display(quiet=True, console=made) as display:
+        display.update(begun.storage, "sim")
+    assert shown(made) == ""
+
+
+def test_status_in_words_names_who_runs_what(begun: Session) -> None:
+    text = study_status(begun.storage, "sim").as_text()
+    assert "monotone: 1 of 4 trials done (1 complete, 3 waiting), best" in text
+    assert "ralr: 0 of 4 trials done (1 running, 3 waiting)" in text
+    assert "search ralr 0: epoch 2, 0.6000, attempt 1, by me" in text
+
+
+def test_status_names_failures_and_their_reason(begun: Session) -> None:
+    held = next(row for row in begun.ledger.rows() if row.state == "held")
+    begun.ledger.fail(held, kind="data", message="DataError: image 3 is torn", retry=False)
+    status = study_status(begun.storage, "sim")
+    assert "search ralr 0 failed (data): DataError: image 3 is torn" in status.as_text()
+    assert status.arms["ralr"].failed == 1
