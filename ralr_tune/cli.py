@@ -124,7 +124,7 @@ def _print_json(value: Any) -> None:
 def worker(
     study: Study,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda:0, ...")] = "auto",
-    threads: Annotated[int | None, typer.Option(help="CPU threads for computing.  [default: all cores]")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads for computing.  [default: all cores]")] = None,
     index: Annotated[int, typer.Option(help="A number for its name, where several share a machine.")] = 0,
     until: Annotated[Until, typer.Option(help="The last stage to work on.")] = Until.test,
     storage: Storage = None,
@@ -133,14 +133,15 @@ def worker(
     """Join a study that `run` has started, from any machine that reaches its storage."""
     from ralr_tune.commands.locate import locate
     from ralr_tune.launch.devices import Place, places
-    from ralr_tune.launch.worker import stop_on_signals, work
+    from ralr_tune.launch.worker import leave_with_launcher, stop_on_signals, work
     from ralr_tune.search.stopping import Stop
 
     logging.getLogger("ralr_tune").setLevel(logging.INFO)
-    where = locate(study, storage=storage, out=out)
+    where = locate(study, storage=storage, out=out, stored_first=True)
     place = places(device, 1)[0]
     stop = Stop()
     with stop_on_signals(stop):
+        leave_with_launcher()
         chosen = Place(index, place.device, threads or place.threads)
         work(where.name, where.storage_url, where.out, chosen, until=until.value, stop=stop)
 

@@ -241,7 +241,7 @@ def _configurations(record: StudyRecord, split: Split) -> tuple[Comparison, ...]
 def _arms(record: StudyRecord, split: Split) -> tuple[Comparison, ...]:
     """Each arm against the baseline over the winners of independent blocks; nothing where a block stands alone."""
     stage = study_rows.stage_of(split)
-    found = {name: study_rows.block_scores(arm, stage) for name, arm in record.arms.items()}
+    found = {name: study_rows.block_scores(arm, stage, record.direction) for name, arm in record.arms.items()}
     return _against_baseline(record, "arm", {name: blocks for name, blocks in found.items() if len(blocks) > 1})
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from itertools import groupby
 from statistics import fmean, median
 from typing import Literal
 
@@ -12,7 +13,7 @@ from ralr_tune.records import ArmRecord, Row, Stage, StudyRecord
 
 Direction = Literal["maximize", "minimize"]
 Split = Literal["validation", "test"]
-Chosen = tuple[int, int | None]
+Chosen = tuple[int, int]
 """(block, Optuna trial): a configuration that confirm judged."""
 
 
@@ -47,17 +48,37 @@ def chosen(arm: ArmRecord, direction: Direction) -> Chosen | None:
 
     The judge's own scores must not decide it: choosing and judging never share a seed.
     """
-    judged = {(row.block, row.source) for row in arm.stage("judge")}
-    if len(judged) < 2:
-        return next(iter(judged), None)
+    return max(_judged(arm), key=_standing(arm, direction), default=None)
+
+
+def chosen_by_block(arm: ArmRecord, direction: Direction) -> dict[int, Chosen]:
+    """The judged winner of each block; where the budget grew after a judging, the one that did best when chosen."""
+    standing = _standing(arm, direction)
+    blocks = groupby(sorted(_judged(arm)), key=lambda candidate: candidate[0])
+    return {block: max(candidates, key=standing) for block, candidates in blocks}
+
+
+def _judged(arm: ArmRecord) -> set[Chosen]:
+    return {(row.block, row.source) for row in arm.stage("judge") if row.source is not None}
+
+
+def _standing(arm: ArmRecord, direction: Direction) -> Callable[[Chosen], tuple[float, float, int, int]]:
+    """How a configuration did on the choosing seeds; its search value counts where nothing was chosen.
+
+    As `search.stages.winners` has it, so that the report speaks of what is exported.
+    """
     sign = 1 if direction == "maximize" else -1
 
-    def standing(candidate: Chosen) -> tuple[float, int]:
+    def mean(values: list[float]) -> float:
+        return sign * fmean(values) if values else -math.inf
+
+    def standing(candidate: Chosen) -> tuple[float, float, int, int]:
+        block, trial = candidate
         fresh = [value for row, value in scored(arm.stage("choose")) if (row.block, row.source) == candidate]
         found = [value for row, value in scored(arm.search()) if (row.block, row.trial) == candidate]
-        return (sign * fmean(fresh or found) if fresh or found else -math.inf, -candidate[0])
+        return mean(fresh), mean(found), -block, -trial
 
-    return max(judged, key=standing)
+    return standing
 
 
 def scores(arm: ArmRecord, stage: Stage, role: str, candidate: Chosen) -> dict[int, float]:
@@ -71,12 +92,10 @@ def lost(arm: ArmRecord, stage: Stage, role: str, candidate: Chosen) -> int:
     return len(rows) - len(scored(rows))
 
 
-def block_scores(arm: ArmRecord, stage: Stage) -> dict[int, float]:
+def block_scores(arm: ArmRecord, stage: Stage, direction: Direction) -> dict[int, float]:
     """Mean score of each block's judged winner."""
-    found: dict[int, list[float]] = {}
-    for row, value in scored(arm.stage(stage)):
-        found.setdefault(row.block, []).append(value)
-    return {block: fmean(values) for block, values in found.items()}
+    found = {block: scores(arm, stage, "best", winner) for block, winner in chosen_by_block(arm, direction).items()}
+    return {block: fmean(by_seed.values()) for block, by_seed in found.items() if by_seed}
 
 
 def seconds_per_epoch(arm: ArmRecord) -> float | None:

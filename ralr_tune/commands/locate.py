@@ -37,19 +37,24 @@ class Whereabouts:
     out: Path
 
 
-def locate(study: str, *, storage: str | None = None, out: Path | None = None) -> Whereabouts:
+def locate(
+    study: str, *, storage: str | None = None, out: Path | None = None, stored_first: bool = False
+) -> Whereabouts:
     """Resolve STUDY (a name in studies/, a path, or the name of a stored study) and where it lives.
 
-    `storage` wins over RALR_TUNE_STORAGE, which wins over the study file; the default is OUT/study.db.
+    `storage` wins over RALR_TUNE_STORAGE, which wins over the study file; the default is OUT/study.db. With
+    `stored_first`, a name is that of a stored study wherever a storage is given: a file of that name in studies/ may
+    hold a study of another name.
     Raises UsageError for an unknown name, StudyFileError for a file that says something impossible.
     """
-    path = find_file(study)
+    named = storage or os.environ.get(STORAGE_VARIABLE)
+    path = None if stored_first and named and not _is_path(study) else find_file(study)
     spec = None if path is None else load_study_file(path)
     name = study if spec is None else spec.name
     if spec is None and not NAME_PATTERN.fullmatch(study):
         raise UsageError(f"STUDY {study!r}: no such file, and not a study name (letters, digits, '.', '_', '-')")
     folder = out or Path("runs") / name
-    given = storage or os.environ.get(STORAGE_VARIABLE) or (spec.storage.url if spec else None)
+    given = named or (spec.storage.url if spec else None)
     if spec is None and given is None and not (folder / "study.db").exists():
         raise UsageError(unknown(study))
     return Whereabouts(name, spec, given or _sqlite_url(folder), folder)
@@ -63,9 +68,13 @@ def _sqlite_url(folder: Path) -> str:
 
 def find_file(study: str) -> Path | None:
     """The study file of a path or name: ./NAME.toml in studies/ of this folder first, then those that ship."""
-    if study.endswith(".toml") or os.sep in study:
+    if _is_path(study):
         return Path(study)
     return next((path for path in study_files() if path.stem == study), None)
+
+
+def _is_path(study: str) -> bool:
+    return study.endswith(".toml") or os.sep in study
 
 
 def study_files() -> list[Path]:

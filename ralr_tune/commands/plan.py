@@ -75,9 +75,10 @@ def plan_study(study: str, *, devices: str, workers: int | None) -> Plan:
 
 def confirm_runs(spec: StudySpec) -> int:
     """Training runs of choosing and judging, at most."""
-    choosing = spec.confirm.top * len(choosing_seeds(spec)) if spec.confirm.top > 1 else 0
+    candidates = min(spec.confirm.top, spec.search.trials) * spec.search.blocks
+    choosing = candidates * len(choosing_seeds(spec)) if candidates > 1 else 0
     twins = sum(arm.amplify is not None for arm in spec.arms.values())
-    return len(spec.arms) * choosing + (len(spec.arms) + twins) * spec.confirm.seeds
+    return len(spec.arms) * choosing + (len(spec.arms) + twins) * spec.search.blocks * spec.confirm.seeds
 
 
 def _timed(spec: StudySpec, place: Place) -> float:

@@ -20,6 +20,8 @@ from ralr_tune.store.database import Storage
 REFRESH_S = 0.5
 PLAIN_S = 15.0
 """Between two plain lines, unless a stage ends."""
+STILL_S = 10.0
+"""A study with nothing planned for this long has ended: nobody means to confirm it."""
 WINDOW_S = 30.0
 """Speed is measured over this long."""
 
@@ -91,12 +93,15 @@ class Display:
 
 
 def watch_study(storage: Storage, study: str) -> None:
-    """Show a study until it is done or Ctrl-C."""
+    """Show a study until it is done, failed, searched without confirm, or Ctrl-C."""
+    still = 0.0
     with Display() as display:
-        while study_status(storage, study).stage != "done":
+        while not (status := study_status(storage, study)).ended and still < STILL_S:
             display.update(storage, study)
             time.sleep(REFRESH_S)
-    Console().print(study_status(storage, study).as_text(), highlight=False, soft_wrap=True)
+            # between two stages nothing waits either, until a worker has planned the next one
+            still = 0.0 if any(row.state != "done" for row in status.rows) else still + REFRESH_S
+    Console().print(status.as_text(), highlight=False, soft_wrap=True)
 
 
 def _arms_table(status: Status) -> Table:

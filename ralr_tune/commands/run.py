@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +17,7 @@ from ralr_tune.errors import Interrupted, RalrTuneError, TrialError, UsageError
 from ralr_tune.launch.devices import Place, places
 from ralr_tune.launch.inprocess import InProcess
 from ralr_tune.launch.launcher import Job, Launcher
-from ralr_tune.launch.local import LocalProcesses
+from ralr_tune.launch.local import STORAGE_VARIABLE, LocalProcesses
 from ralr_tune.search.samplers import make_pruner, make_sampler
 from ralr_tune.search.stages import advance, plan_search
 from ralr_tune.spec import StudySpec, parse_study
@@ -53,7 +55,7 @@ def run(
     """Create or resume a study, search all arms, confirm, test, report and export.
 
     Args:
-        storage: SQLAlchemy URL; None: the study file's, or OUT/study.db.
+        storage: SQLAlchemy URL; None: RALR_TUNE_STORAGE, else the study file's, else OUT/study.db.
         out: folder of report, logs and checkpoints; None: runs/STUDY.
         workers: number of worker processes; None: one a GPU, or one a CPU core.
         devices: "auto", or a list such as "cuda:0,cuda:1" or "cpu".
@@ -70,7 +72,7 @@ def run(
     where = places(devices, workers)
     out = out or Path("runs") / spec.name
     out.mkdir(parents=True, exist_ok=True)
-    url = storage or spec.storage.url or sqlite_url((out / "study.db").absolute())
+    url = storage or os.environ.get(STORAGE_VARIABLE) or spec.storage.url or sqlite_url((out / "study.db").absolute())
     studies.quiet_optuna()
     opened = open_storage(url, create=True)
     try:
@@ -112,7 +114,7 @@ def _register(storage: Storage, spec: StudySpec) -> None:
         studies.register(storage, name=spec.name, text=spec.text, fingerprint=spec.fingerprint)
         return
     stored = studies.stored(storage, spec.name)
-    if stored.fingerprint == spec.fingerprint:
+    if stored.text == spec.text:
         return
     found = changes(parse_study(stored.text), spec)
     refused = [str(change) for change in found if not change.harmless]
@@ -173,17 +175,20 @@ class _Watch:
 
 @contextmanager
 def _sigterm_as_interrupt() -> Iterator[None]:
-    """SIGTERM stops a run as Ctrl-C does. Outside of the main thread Python allows no handlers, and none are set."""
+    """SIGTERM and a closed terminal stop a run as Ctrl-C does.
+
+    Outside of the main thread Python allows no handlers, and none are set.
+    """
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    try:
-        before = signal.signal(signal.SIGTERM, interrupt)
-    except ValueError:
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

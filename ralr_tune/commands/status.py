@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from ralr_tune.records import Row, Stage
@@ -56,6 +56,11 @@ class Status:
     def running(self) -> list[Row]:
         return [row for row in self.rows if row.state == "held"]
 
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will happen by itself: all is done, or a row failed."""
+        return self.stage == "done" or any(row.outcome == "failed" for row in self.rows)
+
     def as_text(self) -> str:
         lines = [f"study {self.study}, {self.stage}, in {self.storage}"]
         lines += [f"  {name}: {_arm_line(arm)}" for name, arm in self.arms.items()]
@@ -77,9 +82,14 @@ class Status:
 
 
 def study_status(storage: Storage, name: str) -> Status:
-    """The status of a stored study. Raises StorageError when there is none of this name."""
+    """The status of a stored study; a row whose worker is gone counts as waiting.
+
+    Raises StorageError when there is none of this name.
+    """
     spec = parse_study(studies.stored(storage, name).text, source=f"{name} (as stored)")
-    rows = Ledger(storage, name).rows(curves=False)
+    ledger = Ledger(storage, name)
+    abandoned = ledger.abandoned()
+    rows = [replace(row, state="free") if row.id in abandoned else row for row in ledger.rows(curves=False)]
     return Status(
         study=name,
         storage=storage.masked,

@@ -45,10 +45,25 @@ def available_cores() -> int:
 
 def _named(devices: str) -> list[str]:
     names = [name.strip() for name in devices.split(",")]
+    _check_names(devices, names)
+    if any(name != "cpu" for name in names):
+        _check_there(devices, names)
+    return names
+
+
+def _check_there(devices: str, names: list[str]) -> None:
+    import torch
+
+    gpus = torch.cuda.device_count()
+    for name in names:
+        if name != "cpu" and (torch.device(name).index or 0) >= gpus:
+            raise UsageError(f"--devices {devices}: no {name} here: this machine has {gpus} GPUs that torch can use")
+
+
+def _check_names(devices: str, names: list[str]) -> None:
     for name in names:
         if not _DEVICE.fullmatch(name):
             raise UsageError(f"--devices {devices}: {name!r} is no device; allowed: auto, cpu, cuda:0, cuda:1, ...")
-    return names
 
 
 def _available() -> list[str]:

@@ -13,6 +13,8 @@ from ralr_tune.launch.launcher import Job
 
 STORAGE_VARIABLE = "RALR_TUNE_STORAGE"
 """What `worker` reads its storage URL from; the same as for users."""
+LAUNCHER_VARIABLE = "RALR_TUNE_LAUNCHER"
+"""The launcher's process id: a worker leaves when its launcher is gone."""
 
 
 class LocalProcesses:
@@ -80,4 +82,9 @@ def _command(job: Job, place: Place) -> list[str]:
 def _environment(job: Job, place: Place) -> dict[str, str]:
     """The storage URL travels here and not in the command, where `ps` would show its password."""
     threads = str(place.threads)
-    return os.environ | {STORAGE_VARIABLE: job.storage_url, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+    return os.environ | {
+        STORAGE_VARIABLE: job.storage_url,
+        LAUNCHER_VARIABLE: str(os.getpid()),
+        "OMP_NUM_THREADS": threads,
+        "MKL_NUM_THREADS": threads,
+    }

@@ -12,10 +12,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
+from threading import Thread
 from types import FrameType
 
 from ralr_tune.errors import Interrupted
 from ralr_tune.launch.devices import Place
+from ralr_tune.launch.local import LAUNCHER_VARIABLE
 from ralr_tune.records import Stage
 from ralr_tune.search.session import Session
 from ralr_tune.search.stages import advance
@@ -29,6 +31,8 @@ from ralr_tune.tasks.load import load_task
 
 log = logging.getLogger(__name__)
 
+ORPHAN_S = 1.0
+"""How often a worker looks whether its launcher is still there."""
 IDLE_S = 0.5
 """How long to wait when every row of the stage is in other hands."""
 
@@ -106,6 +110,22 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
+
+
+def leave_with_launcher() -> None:
+    """Stop, in order, once the launcher that started this process is gone: killed, or its terminal closed.
+
+    Else its workers would train on unseen, beside those of the next `run`.
+    """
+    launcher = os.environ.get(LAUNCHER_VARIABLE)
+    if launcher is not None:
+        Thread(target=_leave_after, args=(int(launcher),), name="launcher-watch", daemon=True).start()
+
+
+def _leave_after(launcher: int) -> None:
+    while os.getppid() == launcher:
+        time.sleep(ORPHAN_S)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 @contextmanager

@@ -59,7 +59,7 @@ def _provenance(record: StudyRecord, spec: StudySpec, arm: str, row: Row) -> Pro
 
 
 def _scores(record: StudyRecord, arm: str, row: Row, stage: Stage) -> Scores | None:
-    found = scores(record.arms[arm], stage, "best", (row.block, row.trial))
+    found = scores(record.arms[arm], stage, "best", (row.block, row.trial)) if row.trial is not None else {}
     if not found:
         return None
     values = list(found.values())

@@ -11,7 +11,7 @@ from threading import Event, Thread
 from ralr_tune.errors import LeaseLost, StorageError
 from ralr_tune.records import Row
 from ralr_tune.search.stopping import Stop
-from ralr_tune.spec import StudySpec
+from ralr_tune.spec import Configuration, StudySpec
 from ralr_tune.store.database import Storage
 from ralr_tune.store.ledger import Ledger
 from ralr_tune.tasks.base import Task
@@ -31,11 +31,20 @@ class Session:
 
     def checkpoint(self, row: Row) -> Path:
         """Where the state of a row's training is kept until it is done."""
-        return self.out / "checkpoints" / f"{row.stage}-{row.id}.ckpt"
+        return self.out / "checkpoints" / f"{self.spec.name}-{row.stage}-{row.id}.ckpt"
 
     def weights(self, row: Row) -> Path:
-        """Where the weights of a judged run wait for the test; the same path for the judge row and its test row."""
-        return self.out / "checkpoints" / f"final-{row.arm}-{row.role}-{row.block}-{row.source}-{row.seed}.safetensors"
+        """Where the weights of a judged run wait for the test: one path for the judge row and its test row.
+
+        No other study, data, configuration or seed has it, whoever shares the folder.
+        """
+        run = self.configuration(row).identity(row.seed)
+        return self.out / "checkpoints" / f"{self.spec.name}-final-{self.task.identity[:8]}-{run[:16]}.safetensors"
+
+    def configuration(self, row: Row) -> Configuration:
+        """The configuration of a confirm row."""
+        configuration = self.spec.configuration(row.arm, row.params)
+        return configuration.without_amplification() if row.role == "twin" else configuration
 
 
 class Lease:

@@ -123,19 +123,23 @@ def _plan_choose(spec: StudySpec, rows: Sequence[Row]) -> Iterator[PlannedRow]:
 def winners(spec: StudySpec, rows: Sequence[Row], arm: str) -> list[Row]:
     """The search rows whose configurations an arm is judged by, one for each block, the best one first.
 
-    Best mean over the choosing seeds. The search value itself is left out: it is the maximum of many and flatters.
-    Every block's winner is judged, since arms as such are compared over blocks.
+    Best mean over the choosing seeds, among the finalists of now and of before the budget grew. The search value
+    itself counts only where nothing had to be chosen: it is the maximum of many and flatters. Every block's winner is
+    judged, since arms as such are compared over blocks.
     """
-    found = finalists(spec, rows, arm)
     scores: dict[Candidate, list[float]] = defaultdict(list)
     for row in rows:
         if row.stage == "choose" and row.arm == arm:
             scores[_candidate(row)].append(_known(row.value))
+    finals = {(row.arm, row.block, row.trial) for row in finalists(spec, rows, arm)} | set(scores)
+    found = [row for row in rows if row.stage == "search" and (row.arm, row.block, row.trial) in finals]
 
-    def standing(row: Row) -> float:
-        return fmean(scores.get((row.arm, row.block, _number(row)), [-math.inf]))
+    def standing(row: Row) -> tuple[float, float, int, int]:
+        number = _number(row)
+        fresh = scores.get((row.arm, row.block, number))
+        return fmean(fresh) if fresh else -math.inf, _known(row.value), -row.block, -number
 
-    blocks = groupby(found, key=lambda row: row.block)
+    blocks = groupby(sorted(found, key=lambda row: row.block), key=lambda row: row.block)
     return sorted((max(block, key=standing) for _, block in blocks), key=standing, reverse=True)
 
 

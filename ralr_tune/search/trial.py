@@ -24,8 +24,8 @@ from ralr_tune.training.start import start
 
 log = logging.getLogger(__name__)
 
-MAX_ATTEMPTS = 3
-"""A row whose trial raises is tried this often before it ends the study."""
+HOPELESS: tuple[FailureKind, ...] = ("diverged", "oom")
+"""Failures of the configuration itself: told to the sampler, never tried again."""
 
 Verdict = Callable[[EpochRecord], bool]
 """Whether to end the trial after this epoch."""
@@ -49,26 +49,46 @@ def work_on(session: Session, row: Row) -> None:
     lease = Lease(session.ledger, row)
     try:
         with lease.held():
-            work(session, row, lease)
+            _guarded(session, row, lease, work)
     except LeaseLost as lost:
         log.warning("%s", lost)
+
+
+def _guarded(session: Session, row: Row, lease: Lease, work: Callable[[Session, Row, Lease], None]) -> None:
+    """Whatever the work raises becomes what the ledger says of the row."""
+    try:
+        work(session, row, lease)
     except Interrupted:
         session.ledger.release(row)
         raise
     except StorageError:
         raise
     except Exception as error:
+        kind = _kind(error)
+        if kind in HOPELESS:  # before the first epoch or after the last one; `_follow` sees to those between
+            _lose(session, row, kind, str(error))
+            return
         log.exception("row %d (arm %s, %s %d) failed", row.id, row.arm, row.stage, row.ordinal)
-        _give_up(session, row, error)
+        _give_up(session, row, kind, error)
 
 
-def _give_up(session: Session, row: Row, error: Exception) -> None:
-    kind: FailureKind = "bug"
+def _kind(error: Exception) -> FailureKind:
     if isinstance(error, TrialError):
-        kind = error.kind
-    elif isinstance(error, DataError):
-        kind = "data"
-    retry = kind == "bug" and row.attempt < MAX_ATTEMPTS
+        return error.kind
+    return "data" if isinstance(error, DataError) else "bug"
+
+
+def _lose(session: Session, row: Row, kind: FailureKind, message: str) -> None:
+    """The configuration is at fault: it counts as a trial, with no value."""
+    session.ledger.finish(row, outcome="diverged", value=None, curve=(), seconds=0.0, failure=kind, message=message)
+    session.checkpoint(row).unlink(missing_ok=True)
+    if row.stage == "search":
+        tell(session, session.ledger.row(row.id))
+
+
+def _give_up(session: Session, row: Row, kind: FailureKind, error: Exception) -> None:
+    """A bug is tried once more (it may be the machine's); the second one in a row, and bad data, end the study."""
+    retry = kind == "bug" and row.failure != "bug"
     session.ledger.fail(row, kind=kind, message=f"{type(error).__name__}: {error}", retry=retry)
     if not retry:
         where = f"arm {row.arm}, {row.stage} {row.ordinal}"
@@ -103,7 +123,7 @@ def _search(session: Session, row: Row, lease: Lease) -> None:
 
 
 def _confirm(session: Session, row: Row, lease: Lease) -> None:
-    trial = _start(session, row, configuration_of(session, row))
+    trial = _start(session, row, session.configuration(row))
     ending = _follow(session, row, trial, lease, lambda record: False)
     if row.stage == "judge" and ending.outcome == "complete":
         trial.save_weights(session.weights(row))
@@ -112,7 +132,7 @@ def _confirm(session: Session, row: Row, lease: Lease) -> None:
 
 def _test(session: Session, row: Row, lease: Lease) -> None:
     """Read the test split with the weights of the judged run; trains again (same seed) where they are not here."""
-    trial = _start(session, row, configuration_of(session, row))
+    trial = _start(session, row, session.configuration(row))
     ending = Ending("complete")
     try:
         trial.load_weights(session.weights(row))
@@ -121,12 +141,6 @@ def _test(session: Session, row: Row, lease: Lease) -> None:
     value = trial.evaluate("test") if ending.outcome == "complete" else None
     _finish(session, row, trial, ending, value=value)
     session.weights(row).unlink(missing_ok=True)
-
-
-def configuration_of(session: Session, row: Row) -> Configuration:
-    """The configuration of a confirm row."""
-    configuration = session.spec.configuration(row.arm, row.params)
-    return configuration.without_amplification() if row.role == "twin" else configuration
 
 
 # ---------------------------------------------------------------- what they share
@@ -148,7 +162,7 @@ def _follow(session: Session, row: Row, trial: Trial, lease: Lease, verdict: Ver
                 if verdict(record):
                     return Ending("pruned")
     except TrialError as error:
-        if error.kind not in ("diverged", "oom"):
+        if error.kind not in HOPELESS:
             raise
         return Ending("diverged", error.kind, str(error))
     return Ending("complete")

@@ -205,6 +205,11 @@ class Ledger:
             setattr(counts[found["arm"], found["stage"]], found["condition"], found["rows"])
         return dict(counts)
 
+    def abandoned(self) -> frozenset[int]:
+        """Ids of rows that are held under a lease that ran out: whoever held them is gone, and they wait."""
+        found = self.storage.rows(select(ledger.c.id).where(self._ours, _expired))
+        return frozenset(row["id"] for row in found)
+
     def remaining(self, stage: Stage) -> int:
         """Rows of a stage that are not done, waiting or running; 0: the stage is over."""
         query = select(func.count().label("rows")).where(self._ours, ledger.c.state != "done")

@@ -134,6 +134,39 @@ def test_a_killed_worker_loses_nothing(study_file: StudyFile, tmp_path: Path) ->
             assert [record.epoch for record in row.curve] == [1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGHUP])
+def test_workers_leave_with_their_launcher(study_file: StudyFile, tmp_path: Path, how: signal.Signals) -> None:
+    study_file(task={"data": {"seconds_per_epoch": 0.3}}, training={"epochs": 400}, search={"pruner": "none"})
+    process = start(tmp_path)
+    rows = wait_for_epochs(tmp_path)
+    owners = {int(row.owner.split(":")[1]) for row in rows if row.state == "held"}
+    process.send_signal(how)
+    process.communicate(timeout=60)
+    deadline = time.monotonic() + 30
+    while any(map(alive, owners)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not any(map(alive, owners))
+    found = Ledger(open_storage(f"sqlite:///{tmp_path}/runs/sim/study.db"), "sim").rows()
+    assert {row.state for row in found} == {"free"}  # given back, with their epochs
+    assert max(row.epoch for row in found) > 0
+
+
+def alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().split()[2]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def test_a_file_whose_name_is_another_studys(cli: Cli, study_file: StudyFile, tmp_path: Path) -> None:
+    """The workers of `run x.toml` (study sim) must not take up studies/sim.toml (study other)."""
+    study_file(search={"trials": 1}, confirm={"top": 1, "seeds": 2}).rename(tmp_path / "x.toml")
+    (tmp_path / "studies").mkdir()
+    study_file(study={"name": "other"}).rename(tmp_path / "studies" / "sim.toml")
+    assert cli("run", "x.toml", "--workers", 1, "--quiet").code == 0
+
+
 def start(folder: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "ralr_tune", "run", "sim.toml", "--workers", "2"]
     return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

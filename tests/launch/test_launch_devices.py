@@ -24,6 +24,7 @@ def test_workers_share_the_cores(workers: int, threads: int) -> None:
 
 def test_gpus_get_a_worker_each_and_more_go_round(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "_available", lambda: ["cuda:0", "cuda:1"])
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     assert [place.device for place in places("auto", None)] == ["cuda:0", "cuda:1"]
     assert [place.device for place in places("auto", 3)] == ["cuda:0", "cuda:1", "cuda:0"]
     assert [place.device for place in places("cuda:1, cpu", 2)] == ["cuda:1", "cpu"]
@@ -38,3 +39,10 @@ def test_unknown_devices_are_named(given: str) -> None:
 def test_no_workers_are_refused() -> None:
     with pytest.raises(UsageError, match="--workers 0"):
         places("cpu", 0)
+
+
+def test_a_gpu_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    assert places("cuda:0", 1) == [Place(0, "cuda:0", 8)]
+    with pytest.raises(UsageError, match="no cuda:3 here: this machine has 1 GPUs"):
+        places("cuda:0,cuda:3", 1)

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from ralr_tune.analysis.rows import chosen
 from ralr_tune.errors import TrialError
-from ralr_tune.records import Row, Stage
+from ralr_tune.records import ArmRecord, Row, Stage
 from ralr_tune.search.session import Session
 from ralr_tune.search.stages import (
     advance,
@@ -139,6 +140,16 @@ def test_diverged_and_pruned_trials_are_no_finalists() -> None:
     assert winners(spec, rows[:2], "monotone") == []
 
 
+def test_a_winner_of_before_the_budget_grew_still_competes() -> None:
+    spec = simulated(arms={"monotone": {}})
+    search = [a_row("monotone", "search", 0.5 + 0.1 * n, trial=n, ordinal=n) for n in range(4)]
+    choose = [a_row("monotone", "choose", value, source=n, role="best") for n, value in enumerate([0.9, 0.6, 0.7, 0.8])]
+    assert [row.trial for row in finalists(spec, search, "monotone")] == [3, 2]
+    assert [row.trial for row in winners(spec, [*search, *choose], "monotone")] == [0]
+    judge = [a_row("monotone", "judge", 0.5, source=n, role="best", seed=n) for n in (0, 3)]
+    assert chosen(ArmRecord("monotone", {}, (*search, *choose, *judge)), "maximize") == (1, 0)
+
+
 def test_every_block_has_a_winner_and_the_best_chosen_comes_first(make_session: MakeSession) -> None:
     spec = simulated(search={"trials": 2, "blocks": 2}, confirm={"top": 1, "seeds": 2})
     session = make_session(spec)
@@ -150,11 +161,11 @@ def test_every_block_has_a_winner_and_the_best_chosen_comes_first(make_session: 
         for block in (1, 2)
     }
     first, second = winners(spec, rows, "ralr")
-    chosen = {row.block: [] for row in (first, second)}  # type: ignore[var-annotated]
+    fresh = {row.block: [] for row in (first, second)}  # type: ignore[var-annotated]
     for row in by_stage(rows, "choose"):
         if row.arm == "ralr":
-            chosen[row.block].append(row.value)
-    assert sum(chosen[first.block]) > sum(chosen[second.block])
+            fresh[row.block].append(row.value)
+    assert sum(fresh[first.block]) > sum(fresh[second.block])
 
 
 def test_one_finalist_is_judged_without_choosing(make_session: MakeSession) -> None:
@@ -184,8 +195,10 @@ def test_a_larger_budget_after_the_end_is_searched_and_confirmed_again(make_sess
     assert len(session.ledger.rows("search")) == 12
     assert after[: len(before)] == before  # what was found stays
     sources = {row.source for row in after if row.arm == "ralr"}
-    (chosen,) = winners(session.spec, session.ledger.rows(), "ralr")
-    assert chosen.trial in sources
+    (winner,) = winners(session.spec, session.ledger.rows(), "ralr")
+    assert winner.trial in sources
+    arm = read_study(session.storage, "sim").arms["ralr"]
+    assert chosen(arm, "maximize") == (1, winner.trial)  # the report speaks of what is exported
 
 
 def test_all_diverged_is_an_end_too(make_session: MakeSession) -> None:

@@ -211,12 +211,10 @@ def test_a_bug_is_tried_again_and_then_ends_the_study(
     make_session: MakeSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = make_session(simulated())
+    session.ledger.release(claim(session))  # an interruption is no failure
     monkeypatch.setattr(trials, "start", _raise(ZeroDivisionError("in my model")))
-    for attempt in range(1, trials.MAX_ATTEMPTS):
-        row = claim(session)
-        assert row.attempt == attempt
-        work_on(session, row)
-        assert session.ledger.row(row.id).state == "free"
+    work_on(session, claim(session))
+    assert session.ledger.rows()[0].state == "free"
     with pytest.raises(TrialError, match=r"ZeroDivisionError: in my model"):
         work_on(session, claim(session))
     failed = session.ledger.rows()[0]
@@ -232,16 +230,31 @@ def test_bad_data_end_the_study_at_once(make_session: MakeSession, monkeypatch: 
     assert session.ledger.rows()[0].failure == "data"
 
 
+@pytest.mark.parametrize("where", ["__init__", "epochs", "train_value"])
 def test_out_of_memory_counts_as_diverged_and_says_so(
-    make_session: MakeSession, monkeypatch: pytest.MonkeyPatch
+    make_session: MakeSession, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
-    session = make_session(simulated())
-    monkeypatch.setattr(SimulatedTrial, "epochs", _raise(TrialError("oom", "no room")))
+    session = make_session(simulated(search={"pruner": "none"}))
+    monkeypatch.setattr(SimulatedTrial, where, _raise(TrialError("oom", "no room")))
     row = claim(session)
     work_on(session, row)
     done = session.ledger.row(row.id)
     assert (done.outcome, done.failure, done.message) == ("diverged", "oom", "no room")
     assert optuna_trials(session)[0].value == 0.0
+
+
+def test_losing_the_row_while_giving_it_up_is_quiet(make_session: MakeSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    session, other = make_session(simulated(), owner="me"), make_session(simulated(), owner="other")
+    row = claim(session)
+
+    def start(*args: Any, **kwargs: Any) -> Any:
+        expire(session)
+        assert other.ledger.claim("other", "search") is not None
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(trials, "start", start)
+    work_on(session, row)
+    assert (other.ledger.row(row.id).owner, other.ledger.row(row.id).failure) == ("other", None)
 
 
 def _raise(error: BaseException | type[BaseException]) -> Any:
