@@ -111,8 +111,7 @@ def _print_report(report: Report, *, as_json: bool, quiet: bool = False) -> None
         return
     typer.echo(report.answer)
     if not quiet:
-        typer.echo("")
-        for line in report.next_steps():
+        for line in [*report.notes, "", *report.next_steps()]:
             typer.echo(line)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ralr_tune.analysis.comparison import Comparison, Interval
-from ralr_tune.analysis.facts import ArmFacts, Facts
+from ralr_tune.analysis.facts import ArmFacts, Facts, Twin
 
 
 def answer(facts: Facts) -> str:
@@ -21,6 +21,23 @@ def answers(facts: Facts) -> list[str]:
     if any(arm.best for arm in facts.arms.values()):
         return [_searched(facts)]
     return [_nothing(facts)]
+
+
+def twin_sentences(facts: Facts) -> list[str]:
+    """What amplification did, apart from how lucky the tuning was: each arm's configuration against its twin."""
+    return [_twin(facts, twin) for twin in facts.twins]
+
+
+def _twin(facts: Facts, twin: Twin) -> str:
+    unit, bounds = facts.unit, ""
+    if twin.interval:
+        low, high = (unit.signed(bound, 2) for bound in twin.interval)
+        bounds = f", {100 * facts.confidence:g}% interval {low} to {high}"
+    difference = f"{unit.difference(twin.difference, 2)} on the {twin.split} split"
+    return (
+        f"{twin.arm}'s configuration against its twin, the same with its amplification off: "
+        f"{difference}{bounds}, n = {twin.n}: {twin.verdict}."
+    )
 
 
 def _configuration(facts: Facts, made: Comparison) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ralr_tune.analysis.answer import answer
+from ralr_tune.analysis.answer import answer, twin_sentences
 from ralr_tune.analysis.facts import Facts, as_json, study_facts
 from ralr_tune.commands.export import export_best
 from ralr_tune.report.figures import figures
@@ -33,6 +33,11 @@ class Report:
     @property
     def answer(self) -> str:
         return answer(self.facts)
+
+    @property
+    def notes(self) -> list[str]:
+        """What must be known beside the answer: each configuration against its twin."""
+        return twin_sentences(self.facts)
 
     def as_json(self) -> dict[str, Any]:
         """The contract of `report --json`."""

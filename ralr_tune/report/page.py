@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 import plotly.offline
 
 from ralr_tune.analysis import rows as study_rows
-from ralr_tune.analysis.answer import answers
-from ralr_tune.analysis.facts import ArmFacts, Facts, Twin
+from ralr_tune.analysis.answer import answers, twin_sentences
+from ralr_tune.analysis.facts import ArmFacts, Facts
 from ralr_tune.analysis.importance import EVALUATOR
 from ralr_tune.records import Row, StudyRecord
 from ralr_tune.report.figures import Figure, Section, figures
@@ -144,21 +144,9 @@ def failure_table(record: StudyRecord) -> Table:
 
 def _notes(facts: Facts) -> Iterable[str]:
     """What a reader must know of the answer beside it."""
-    yield from (_twin_note(facts, twin) for twin in facts.twins)
+    yield from twin_sentences(facts)
     if facts.comparisons:
         yield f"Differences below {facts.unit.difference(facts.margin).removeprefix('+')} count as equivalent."
-
-
-def _twin_note(facts: Facts, twin: Twin) -> str:
-    unit, bounds = facts.unit, ""
-    if twin.interval:
-        low, high = (unit.signed(bound, 2) for bound in twin.interval)
-        bounds = f", {100 * facts.confidence:g}% interval {low} to {high}"
-    difference = f"{unit.difference(twin.difference, 2)} on the {twin.split} split"
-    return (
-        f"{twin.arm}'s configuration against its twin, the same with its amplification off: "
-        f"{difference}{bounds}, n = {twin.n}: {twin.verdict}."
-    )
 
 
 def _confirmed(facts: Facts, drawn: Sequence[Figure]) -> list[str]:
