@@ -149,6 +149,8 @@ def worker(
 def check(
     study: Annotated[str | None, typer.Argument(metavar="STUDY", help="A name in studies/, or a path.")] = None,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of study files.")] = False,
+    storage: Storage = None,
+    out: Out = None,
 ) -> None:
     """Validate a study file: every mistake at once, with what is allowed."""
     from ralr_tune.commands.check import check_study, study_schema
@@ -159,7 +161,7 @@ def check(
     elif study is None:
         raise UsageError("check takes a STUDY, or --schema")
     else:
-        typer.echo(check_study(study))
+        typer.echo(check_study(study, storage=storage, out=out))
 
 
 @app.command(epilog=_example("plan digits"))
@@ -168,11 +170,13 @@ def plan(
     devices: Annotated[str, typer.Option(help="auto, cpu, or a list such as cuda:0,cuda:1.")] = "auto",
     workers: Annotated[int | None, typer.Option(help="Worker processes to plan for.")] = None,
     as_json: AsJson = False,
+    storage: Storage = None,
+    out: Out = None,
 ) -> None:
     """Show arms, dimensions, trials, epochs and the estimated time, from a few timed steps, before anything runs."""
     from ralr_tune.commands.plan import plan_study
 
-    found = plan_study(study, devices=devices, workers=workers)
+    found = plan_study(study, devices=devices, workers=workers, storage=storage, out=out)
     _print_json(found.as_json()) if as_json else typer.echo(found.as_text())
 
 
@@ -181,12 +185,13 @@ def preview(
     study: Study,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="An .html, .png or .svg file.")] = None,
     count: Annotated[int, typer.Option(min=1, max=50, help="Traces drawn for each arm.")] = 3,
+    storage: Storage = None,
     out: Out = None,
 ) -> None:
     """Draw learning-rate traces that the study would train with."""
     from ralr_tune.commands.preview import preview_study
 
-    typer.echo(f"Open {preview_study(study, count=count, output=output, out=out)}")
+    typer.echo(f"Open {preview_study(study, count=count, output=output, storage=storage, out=out)}")
 
 
 @app.command(epilog=_example("status digits --watch"))

@@ -3,31 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-from ralr_tune.commands.locate import find_file, study_files, unknown
-from ralr_tune.errors import StudyFileError, UsageError
-from ralr_tune.spec import StudySpec, load_study_file
+from ralr_tune.commands.locate import find_file, locate, opened, study_files
+from ralr_tune.errors import StudyFileError
+from ralr_tune.spec import StudySpec, load_study_file, parse_study
 from ralr_tune.spec.sections import StudyFile
 
 
-def load(study: str) -> StudySpec:
-    """The study file behind a name or path. Raises UsageError for an unknown name, StudyFileError for its mistakes."""
-    path = find_file(study)
-    if path is None:
-        raise UsageError(unknown(study))
-    return load_study_file(path)
+def load(study: str, *, storage: str | None = None, out: Path | None = None) -> StudySpec:
+    """The study file behind a name or path; where there is none, the file that the storage keeps under that name.
+
+    Raises UsageError for an unknown name, StudyFileError for a file's mistakes, StorageError without a storage.
+    """
+    where = locate(study, storage=storage, out=out)
+    if where.spec is not None:
+        return where.spec
+    from ralr_tune.store.studies import stored
+
+    with opened(where) as database:
+        return parse_study(stored(database, where.name).text, source=f"{study} (as stored)")
 
 
-def check_study(study: str) -> str:
+def check_study(study: str, *, storage: str | None = None, out: Path | None = None) -> str:
     """One line that says what the study is; Optuna's options are tried too."""
     from ralr_tune.search.samplers import make_pruner, make_sampler
 
-    spec = load(study)
+    spec = load(study, storage=storage, out=out)
     make_pruner(spec)
     make_sampler(spec, next(iter(spec.arms)), 1, 0)
     arms = ", ".join(f"{arm} ({len(spec.space(arm))} dimensions)" for arm in spec.arms)
-    return f"{find_file(study)}: valid. Study {spec.name}: {arms}; {spec.search.trials} trials an arm"
+    return f"{find_file(study) or study}: valid. Study {spec.name}: {arms}; {spec.search.trials} trials an arm"
 
 
 def study_schema() -> dict[str, Any]:

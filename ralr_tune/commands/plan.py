@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from ralr_tune.commands.check import load
@@ -60,9 +61,11 @@ class Plan:
         return "\n".join(lines)
 
 
-def plan_study(study: str, *, devices: str, workers: int | None) -> Plan:
+def plan_study(
+    study: str, *, devices: str, workers: int | None, storage: str | None = None, out: Path | None = None
+) -> Plan:
     """Load the data, time a few steps on the first worker's device, and count. Raises UsageError and DataError."""
-    spec = load(study)
+    spec = load(study, storage=storage, out=out)
     where = places(devices, workers)
     epochs = longest_run(spec)
     trials = spec.search.trials * spec.search.blocks

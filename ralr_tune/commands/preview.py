@@ -22,14 +22,16 @@ from ralr_tune.tasks.base import TorchTask
 from ralr_tune.tasks.simulated import SimulatedTask
 
 
-def preview_study(study: str, *, count: int, output: Path | None, out: Path | None) -> Path:
+def preview_study(
+    study: str, *, count: int, output: Path | None, storage: str | None = None, out: Path | None = None
+) -> Path:
     """Draw `count` configurations of every arm; returns the file written.
 
     The first are the user's own recipes, the rest an even spread over the space (a study's sampler goes on from what it
     learns, so those of `run` differ); the amplification draws are those of the study's first seeds. Raises UsageError
     for an output that is no .html, .png or .svg, RalrTuneError for images where no browser is.
     """
-    spec = load(study)
+    spec = load(study, storage=storage, out=out)
     path = output or (out or Path("runs") / spec.name) / "preview.html"
     if path.suffix not in (".html", ".png", ".svg"):
         raise UsageError(f"--output {path}: must end in .html, .png or .svg")

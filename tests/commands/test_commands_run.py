@@ -52,6 +52,10 @@ def test_a_study_from_file_to_answer(cli: Cli, study_file: StudyFile, storage_ur
     assert cli("export", "sim", *storage, "--arm", "ralr", "--format", "json").json()["provenance"]["study"] == "sim"
     assert not list((tmp_path / "runs/sim/checkpoints").iterdir())
 
+    (tmp_path / "sim.toml").rename(tmp_path / "away.toml")  # the storage keeps the file, too
+    assert "monotone (2 dimensions)" in cli("check", "sim", *storage).out
+    (tmp_path / "away.toml").rename(tmp_path / "sim.toml")
+
     done = ledger(storage_url).rows()
     assert cli("run", "sim.toml", *storage, "--json").json() == facts
     assert ledger(storage_url).rows() == done  # running again on a finished study trains nothing
