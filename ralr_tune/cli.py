@@ -206,7 +206,10 @@ def status(
     from ralr_tune.commands.locate import locate, opened
     from ralr_tune.commands.progress import watch_study
     from ralr_tune.commands.status import study_status
+    from ralr_tune.errors import UsageError
 
+    if watch and as_json:
+        raise UsageError("--watch and --json: give one of the two")
     where = locate(study, storage=storage, out=out)
     with opened(where) as database:
         if watch:

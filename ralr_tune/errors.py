@@ -6,7 +6,7 @@
     ├── DataError                 a data set is missing, unreadable or contradicts itself
     ├── StorageError              a database cannot be reached, or holds something else
     │   └── LeaseLost             this worker's row now belongs to another: stop quietly, write nothing
-    ├── TrialError                a trial failed; `.kind` is one of FAILURE_KINDS
+    ├── TrialError                a trial failed; `.kind` is a FailureKind
     └── Interrupted               exit code 130: asked to stop; everything is kept and can be resumed
 
 Every message names the field, the value it had and what is allowed.
@@ -18,7 +18,6 @@ from collections.abc import Sequence
 from typing import Literal
 
 FailureKind = Literal["oom", "diverged", "data", "bug", "lost"]
-FAILURE_KINDS: tuple[FailureKind, ...] = ("oom", "diverged", "data", "bug", "lost")
 
 
 class RalrTuneError(Exception):

@@ -18,6 +18,7 @@ from ralr_tune.launch.devices import Place, places
 from ralr_tune.launch.inprocess import InProcess
 from ralr_tune.launch.launcher import Job, Launcher
 from ralr_tune.launch.local import STORAGE_VARIABLE, LocalProcesses
+from ralr_tune.launch.signals import handling
 from ralr_tune.search.samplers import make_pruner, make_sampler
 from ralr_tune.search.stages import advance, plan_search
 from ralr_tune.spec import StudySpec, parse_study
@@ -138,7 +139,7 @@ class _Watch:
 
     def until_done(self, tick: Callable[[], None]) -> None:
         deadline = float("inf") if self.hours is None else time.monotonic() + 3600 * self.hours
-        with _sigterm_as_interrupt():
+        with _signals_as_interrupt():
             try:
                 for place in self.places:
                     self.launcher.start(self.job, place)
@@ -174,7 +175,7 @@ class _Watch:
 
 
 @contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
+def _signals_as_interrupt() -> Iterator[None]:
     """SIGTERM and a closed terminal stop a run as Ctrl-C does.
 
     Outside of the main thread Python allows no handlers, and none are set.
@@ -186,9 +187,5 @@ def _sigterm_as_interrupt() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
+    with handling(interrupt, signal.SIGTERM, signal.SIGHUP):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

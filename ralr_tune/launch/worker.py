@@ -18,6 +18,7 @@ from types import FrameType
 from ralr_tune.errors import Interrupted
 from ralr_tune.launch.devices import Place
 from ralr_tune.launch.local import LAUNCHER_VARIABLE
+from ralr_tune.launch.signals import handling
 from ralr_tune.records import Stage
 from ralr_tune.search.session import Session
 from ralr_tune.search.stages import advance
@@ -137,9 +138,5 @@ def stop_on_signals(stop: Stop) -> Iterator[None]:
             os._exit(Interrupted.exit_code)
         stop.request()
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with handling(handle, signal.SIGINT, signal.SIGTERM):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -55,10 +55,6 @@ class Lease:
         self._over = Event()
         self._lost = False
 
-    @property
-    def lost(self) -> bool:
-        return self._lost
-
     def check(self) -> None:
         """Raise LeaseLost if another owns the row."""
         if self._lost:
@@ -75,11 +71,12 @@ class Lease:
                 continue  # the database is away: the lease may run out, and then the next beat says so
 
     @contextmanager
-    def held(self) -> Iterator[Lease]:
+    def held(self) -> Iterator[None]:
+        """Inside, the row stays ours as long as the database answers and nobody else has claimed it."""
         thread = Thread(target=self._renew, name=f"lease-{self._row.id}", daemon=True)
         thread.start()
         try:
-            yield self
+            yield
         finally:
             self._over.set()
             thread.join()

@@ -64,6 +64,7 @@ def test_the_list_of_commands_is_the_contract(cli_inside: Cli) -> None:
         (["preview", "digits", "-o", "rates.pdf"], "must end in .html, .png or .svg"),
         (["dashboard", "digits", "--host", "0.0.0.0"], "give --token"),
         (["export", "digits", "--format", "xml"], "--format"),
+        (["status", "digits", "--watch", "--json"], "--watch and --json: give one of the two"),
     ],
 )
 def test_wrong_usage_is_one_line_and_code_2(cli_inside: Cli, arguments: list[str], said: str) -> None:
