@@ -6,6 +6,7 @@
     ├── DataError                 a data set is missing, unreadable or contradicts itself
     ├── StorageError              a database cannot be reached, or holds something else
     │   └── LeaseLost             this worker's row now belongs to another: stop quietly, write nothing
+    ├── DiskError                 a file cannot be written: the disk is full, read-only or gone
     ├── TrialError                a trial failed; `.kind` is a FailureKind
     └── Interrupted               exit code 130: asked to stop; everything is kept and can be resumed
 
@@ -52,11 +53,17 @@ class LeaseLost(StorageError):
     """Another worker owns the row now; whoever sees this stops and writes nothing more."""
 
 
+class DiskError(RalrTuneError):
+    """A file cannot be written. Nothing is wrong with the trial: it goes on once there is room."""
+
+
 class TrialError(RalrTuneError):
     """A trial failed in a way that has a policy of its own."""
 
-    def __init__(self, kind: FailureKind, message: str) -> None:
+    def __init__(self, kind: FailureKind, message: str, detail: str = "") -> None:
         self.kind: FailureKind = kind
+        self.detail = detail
+        """The traceback of the user's own code that failed; shown once, before the message."""
         super().__init__(message)
 
 

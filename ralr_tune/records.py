@@ -78,6 +78,23 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Incident:
+    """Something that went wrong with one attempt of a row, whether or not it was mended."""
+
+    row: int
+    attempt: int
+    kind: FailureKind
+    message: str
+    detail: str
+    """The traceback; "" where there is none."""
+    owner: str | None
+    epoch: int
+    """Epochs done when it happened."""
+    time: float
+    """Seconds since 1970, the database's clock."""
+
+
+@dataclass(frozen=True)
 class ArmRecord:
     """One arm: its searched dimensions as {Optuna name: {"low", "high", "log", "step"} or {"choices"}}."""
 

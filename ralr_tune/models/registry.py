@@ -74,6 +74,8 @@ def build(
 def _construct(name: str, builder: Builder, shape: Mapping[str, Any], options: Mapping[str, Any]) -> nn.Module:
     try:
         model = builder(**shape, **options)
+    except SystemExit as error:
+        raise UsageError(f"task.model = {name!r}: ends the program ({error})") from error
     except (TypeError, ValueError) as error:
         allowed = f"; its model_options: {_option_names(builder, shape)}" if options else ""
         raise UsageError(f"task.model = {name!r}: {error}{allowed}") from error
@@ -94,7 +96,7 @@ def _imported(name: str) -> Builder:
     module_name, _, path = name.partition(":")
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # importing somebody's module runs their code: anything may come out
+    except (Exception, SystemExit) as error:  # importing somebody's module runs their code: anything may come out
         raise UsageError(
             f"task.model = {name!r}: importing {module_name!r} failed: {type(error).__name__}: {error}"
         ) from error

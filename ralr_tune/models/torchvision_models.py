@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torchvision.models
@@ -62,12 +64,33 @@ def _defaults(name: str, size: int) -> dict[str, Any]:
 
 def _pretrained(name: str) -> nn.Module:
     try:
-        model: nn.Module = torchvision.models.get_model(name, weights="DEFAULT", progress=False)
-    except (OSError, RuntimeError) as error:  # URLError is an OSError; torch.hub raises RuntimeError on a wrong hash
+        with _nothing_unpickled():
+            model: nn.Module = torchvision.models.get_model(name, weights="DEFAULT", progress=False)
+    except Exception as error:  # of urllib, torch.hub and torch.load: they share no base
+        reason = str(error).partition("\n")[0]
         raise UsageError(
-            f"task.pretrained = true: the weights of torchvision:{name} could not be downloaded ({error})"
+            f"task.pretrained = true: the weights of torchvision:{name} cannot be had ({reason})"
         ) from error
     return model
+
+
+@contextmanager
+def _nothing_unpickled() -> Iterator[None]:
+    """Inside, torch.load reads weights and nothing else.
+
+    torchvision asks for no such thing, and checks a file's hash only when it downloads it: whatever lies in torch.hub's
+    folder under the right name would run. This variable is torch's own switch; there is no argument to pass it by.
+    """
+    switch = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    before = os.environ.get(switch)
+    os.environ[switch] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[switch]
+        else:
+            os.environ[switch] = before
 
 
 def _copy_matching(source: nn.Module, target: nn.Module) -> None:

@@ -28,11 +28,21 @@ class Metric:
     """The worst possible value; what a diverged trial is told as."""
 
 
+METRICS = {"accuracy": Metric("accuracy", direction="maximize", worst=0.0)}
+"""By the name that a study file gives them (`study.metric`)."""
+
+
 class Batch(Protocol):
     """Samples that are learned from together."""
 
     def __len__(self) -> int:
         """Number of samples."""
+
+    def split(self, parts: int) -> Sequence[Batch]:
+        """The same samples, in the same order, in `parts` batches whose lengths differ by one at most.
+
+        1 <= parts <= number of samples. Nothing is drawn for it: each sample stays as it was augmented.
+        """
 
 
 class Task(Protocol):
@@ -57,6 +67,10 @@ class TorchTask(Task, Protocol):
     def input_shape(self) -> tuple[int, ...]:
         """Shape of one sample as the model sees it; images: (C, H, W)."""
 
+    @property
+    def evaluation_batch(self) -> int:
+        """Number of samples that `evaluate` takes at once where it is not told otherwise."""
+
     def build_model(self, seed: int) -> nn.Module:
         """A new network on the CPU, its weights drawn from `seed` alone. Raises UsageError when it does not fit the
         data."""
@@ -75,5 +89,7 @@ class TorchTask(Task, Protocol):
     def loss(self, model: nn.Module, batch: Batch, *, label_smoothing: float = 0.0) -> Tensor:
         """Mean loss over the batch, a float32 scalar to call `backward` on."""
 
-    def evaluate(self, model: nn.Module, split: Split, *, autocast: Autocast | None = None) -> float:
+    def evaluate(
+        self, model: nn.Module, split: Split, *, batch_size: int | None = None, autocast: Autocast | None = None
+    ) -> float:
         """The metric over the whole split, the model in evaluation mode; NaN where its outputs are not finite."""

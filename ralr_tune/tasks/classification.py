@@ -17,11 +17,9 @@ from torch.nn import functional as F
 from ralr_tune.errors import DataError, UsageError
 from ralr_tune.seeds import derive_seed
 from ralr_tune.tasks.augment import Augmentation, make_augmentations
-from ralr_tune.tasks.base import Autocast, Batch, Metric, Split
+from ralr_tune.tasks.base import METRICS, Autocast, Batch, Split
 from ralr_tune.tasks.samples import Samples, Source
 from ralr_tune.tasks.stratify import Rows, stratified_split
-
-ACCURACY = Metric("accuracy", direction="maximize", worst=0.0)
 
 EVALUATION_PIXELS = 2**19
 """Pixels of one batch of an evaluation, e.g. 512 images of 32x32; larger ones were no faster (measured on a CPU)."""
@@ -40,6 +38,11 @@ class ImageBatch:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def split(self, parts: int) -> list[ImageBatch]:
+        """In order, their lengths differing by one at most."""
+        pairs = zip(self.images.tensor_split(parts), self.labels.tensor_split(parts), strict=True)
+        return [ImageBatch(images, labels) for images, labels in pairs]
+
 
 @dataclass(frozen=True)
 class _Pool:
@@ -56,7 +59,7 @@ class ClassificationTask:
     validation data of its own gives those instead. Raises DataError when a split would be empty.
     """
 
-    metric = ACCURACY
+    metric = METRICS["accuracy"]
 
     def __init__(
         self,
@@ -111,14 +114,21 @@ class ClassificationTask:
         batch = cast(ImageBatch, batch)
         return F.cross_entropy(model(batch.images).float(), batch.labels, label_smoothing=label_smoothing)
 
+    @property
+    def evaluation_batch(self) -> int:
+        _, height, width = self.input_shape
+        return max(SMALLEST_EVALUATION, EVALUATION_PIXELS // (height * width))
+
     @torch.no_grad()
-    def evaluate(self, model: nn.Module, split: Split, *, autocast: Autocast | None = None) -> float:
+    def evaluate(
+        self, model: nn.Module, split: Split, *, batch_size: int | None = None, autocast: Autocast | None = None
+    ) -> float:
         """Share of images whose largest output is their class. Leaves the model in evaluation mode."""
         pool, rows = self._part(split)
         model.eval()
         correct = torch.zeros((), dtype=torch.int64, device=self.device)
         finite = torch.ones((), dtype=torch.bool, device=self.device)
-        for some in torch.split(rows, self._evaluation_batch()):
+        for some in torch.split(rows, batch_size or self.evaluation_batch):
             batch = self._batch(pool, some, [])
             with (autocast or nullcontext)():
                 outputs = model(batch.images)
@@ -139,10 +149,6 @@ class ClassificationTask:
             images = augmentation.apply(images, draws)
         labels = pool.labels[rows].to(self.device, non_blocking=True)
         return ImageBatch((images - self._mean) / self._std, labels)
-
-    def _evaluation_batch(self) -> int:
-        _, height, width = self.input_shape
-        return max(SMALLEST_EVALUATION, EVALUATION_PIXELS // (height * width))
 
     def _augmentations(self, names: Sequence[str]) -> list[Augmentation]:
         _, height, width = self.input_shape

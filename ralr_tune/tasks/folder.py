@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
-from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
+from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from ralr_tune.errors import DataError
-from ralr_tune.tasks.pictures import stack
-from ralr_tune.tasks.samples import Images, Samples, Source, all_samples, with_own_test_split
+from ralr_tune.spec.problems import one_line
+from ralr_tune.tasks.pictures import check_pixels, stack
+from ralr_tune.tasks.samples import MOST_CLASSES, Images, Samples, Source, all_samples, some, why, with_own_test_split
 from ralr_tune.tasks.stratify import Rows
 
 VALIDATION_NAMES = ("val", "valid", "validation")
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "PPM", "TIFF", "GIF")
+"""What is looked for behind the names that are images. Pillow goes by a file's content, and knows formats (EPS) for
+which it starts other programs."""
 
 
 def read(path: str, *, size: int | None = None) -> Source:
@@ -43,8 +49,9 @@ def read(path: str, *, size: int | None = None) -> Source:
 
 def _class_names(folder: Path) -> tuple[str, ...]:
     names = _folders(folder)
-    if len(names) < 2:
-        raise DataError(f"{folder}: must hold a folder of images for each of two or more classes; holds {names}")
+    if not 2 <= len(names) <= MOST_CLASSES:
+        held = f"{len(names)} folders" if names else "none"
+        raise DataError(f"{folder}: must hold a folder of images for each of 2 to {MOST_CLASSES} classes; holds {held}")
     return tuple(names)
 
 
@@ -56,26 +63,42 @@ def _check_classes(folder: Path, classes: tuple[str, ...]) -> None:
     if not folder.is_dir():
         raise DataError(f"{folder}: missing; beside train/ there must be test/, with the same class folders")
     if strange := sorted(set(_folders(folder)) - set(classes)):
-        allowed = ", ".join(classes)
-        raise DataError(f"{folder}: holds classes that train/ lacks: {', '.join(strange)}; allowed: {allowed}")
+        raise DataError(f"{folder}: holds classes that train/ lacks: {some(strange)}; allowed: {some(classes)}")
 
 
 def _full_tree(folder: Path, classes: tuple[str, ...], size: int | None) -> Samples:
     samples = _tree(folder, classes, size)
     counts = np.bincount(samples.labels, minlength=len(classes))
     if empty := [name for name, count in zip(classes, counts, strict=True) if count == 0]:
-        raise DataError(f"{folder}: no images for the classes {', '.join(empty)}; allowed: {', '.join(IMG_EXTENSIONS)}")
+        raise DataError(f"{folder}: no images for the classes {some(empty)}; allowed: {', '.join(IMG_EXTENSIONS)}")
     return samples
 
 
 def _tree(folder: Path, classes: tuple[str, ...], size: int | None) -> Samples:
     _check_classes(folder, classes)
-    numbers = {name: number for number, name in enumerate(classes)}
-    found = make_dataset(folder, numbers, extensions=IMG_EXTENSIONS, allow_empty=True)
+    found = [(file, number) for number, name in enumerate(classes) for file in _files(folder / name)]
     if not found:
         raise DataError(f"{folder}: holds no images; allowed: {', '.join(IMG_EXTENSIONS)}")
     files = [file for file, _ in found]
     return all_samples(np.array([label for _, label in found]), partial(_load, folder, files, size))
+
+
+def _files(folder: Path) -> Iterator[str]:
+    """Images of a class, in torchvision's order; a folder that is linked to from within itself is seen once.
+
+    (torchvision's own `make_dataset` follows such links until the path is too long for the system.)
+    """
+    seen: set[tuple[int, int]] = set()
+    found: list[tuple[str, list[str]]] = []
+    for place, folders, names in os.walk(folder, followlinks=True):
+        status = os.stat(place)
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        found.append((place, sorted(names)))
+    for place, names in sorted(found):
+        yield from (os.path.join(place, name) for name in names if name.lower().endswith(IMG_EXTENSIONS))
 
 
 def _load(folder: Path, files: list[str], size: int | None, rows: Rows) -> Images:
@@ -86,9 +109,12 @@ def _load(folder: Path, files: list[str], size: int | None, rows: Rows) -> Image
 def _pictures(files: Iterator[str], size: int | None) -> Iterator[Image.Image]:
     for file in files:
         try:
-            with Image.open(file) as picture:
+            with Image.open(file, formats=FORMATS) as picture:
+                check_pixels(picture, one_line(file))
                 if size is not None:
                     picture.draft("RGB", (2 * size, 2 * size))  # a large JPEG is decoded at a fraction of its size
                 yield ImageOps.exif_transpose(picture).convert("RGB")
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # all that Pillow raises
-            raise DataError(f"{file}: not a readable image: {error}") from error
+        except DataError:
+            raise
+        except Exception as error:  # Pillow's decoders raise what they meet in damaged bytes
+            raise DataError(f"{one_line(file)}: not a readable image: {why(error)}") from error

@@ -28,7 +28,7 @@ def load_task(task: TaskSpec, *, seed: int, device: str) -> Task:
     DataError or UsageError, naming field, value and what is allowed.
     """
     if task.kind == "simulated":
-        return simulated_task(task.data, identity=_identity(task, seed))
+        return simulated_task(task.data, identity=task_identity(task, seed))
     if task.kind == "classification":
         with warnings_to_log():
             return _classification(task, seed, device)
@@ -53,10 +53,11 @@ def _classification(task: TaskSpec, seed: int, device: str) -> TorchTask:
         validation=task.validation,
         seed=seed,
         device=device,
-        identity=_identity(task, seed),
+        identity=task_identity(task, seed),
     )
 
 
-def _identity(task: TaskSpec, seed: int) -> str:
+def task_identity(task: TaskSpec, seed: int) -> str:
+    """A hash of the data, the network and the study's seed."""
     text = json.dumps([asdict(task), seed], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()

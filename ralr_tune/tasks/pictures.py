@@ -8,7 +8,11 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ralr_tune.errors import DataError
+from ralr_tune.tasks.memory import check_memory
 from ralr_tune.tasks.samples import Images
+
+MOST_PIXELS = 89_478_485
+"""Of one picture; Pillow warns from here on. A file of a few bytes may claim any number."""
 
 GREY_MODES = frozenset({"1", "L", "I", "I;16", "F"})
 
@@ -17,14 +21,17 @@ def stack(pictures: Iterable[Image.Image], *, count: int, mode: str | None, size
     """`count` pictures as (count, C, H, W) in 0 .. 255.
 
     `mode`: "L" or "RGB"; None takes the first picture's (grey or colour) for all. `size`: the shorter side is resized
-    to it and the centre cut out as a square; None wants pictures of equal size. Raises DataError, naming `where`.
+    to it and the centre cut out as a square; None wants pictures of equal size. Raises DataError, naming `where`, also
+    where they would not fit into memory.
     """
     stacked: Images | None = None
     for row, picture in enumerate(pictures):
+        check_pixels(picture, where)
         if mode is None:
             mode = "L" if picture.mode in GREY_MODES else "RGB"
         pixels = _pixels(picture, mode, size)
         if stacked is None:
+            check_memory(count * pixels.size, f"{where}: {count} images of {_shown(pixels)} pixels")
             stacked = np.empty((count, *pixels.shape), dtype=np.uint8)
         if pixels.shape != stacked.shape[1:]:
             raise DataError(
@@ -35,6 +42,13 @@ def stack(pictures: Iterable[Image.Image], *, count: int, mode: str | None, size
     if stacked is None:
         raise DataError(f"{where}: holds no images")
     return stacked
+
+
+def check_pixels(picture: Image.Image, where: str) -> None:
+    """Raises DataError for a picture that is too large to be decoded; looks at its header alone."""
+    width, height = picture.size
+    if width * height > MOST_PIXELS:
+        raise DataError(f"{where}: a picture of {width}x{height} pixels; allowed: {MOST_PIXELS} pixels")
 
 
 def _pixels(picture: Image.Image, mode: str, size: int | None) -> Images:

@@ -10,9 +10,13 @@ from numpy.typing import NDArray
 
 from ralr_tune.errors import DataError
 from ralr_tune.seeds import derive_seed
+from ralr_tune.spec.problems import cut, one_line
 from ralr_tune.tasks.stratify import Rows, stratified_split
 
 Images = NDArray[np.uint8]
+
+MOST_CLASSES = 100_000
+"""Of a data set; ImageNet has 21,841."""
 
 TEST_SHARE = 0.2
 """Share of a source without test data of its own that is set aside as its test split."""
@@ -56,6 +60,16 @@ class Source:
     test: Callable[[], Samples]
     validation: Samples | None = None
     """Its own validation data, where it has some."""
+
+
+def why(error: Exception) -> str:
+    """A library's error over damaged data in a few words: some write essays, some nothing."""
+    return cut(one_line(str(error).strip().partition("\n")[0]), 300) or type(error).__name__
+
+
+def some(names: Sequence[str]) -> str:
+    """The first few of names that came with data, as a message may show them."""
+    return ", ".join(one_line(cut(name, 80)) for name in names[:20]) + (", ..." if len(names) > 20 else "")
 
 
 def all_samples(labels: Rows, read: Callable[[Rows], Images]) -> Samples:
@@ -104,10 +118,8 @@ def _index(known: tuple[str, ...], value: str | int) -> int:
         return known.index(value)
     if isinstance(value, int) and 0 <= value < len(known):
         return value
-    names = ", ".join(known[:20]) + (", ..." if len(known) > 20 else "")
-    raise DataError(
-        f"data.classes: {value!r} is not a class of the data; allowed: 0 to {len(known) - 1}, or the names {names}"
-    )
+    allowed = f"0 to {len(known) - 1}, or the names {some(known)}"
+    raise DataError(f"data.classes: {value!r} is not a class of the data; allowed: {allowed}")
 
 
 def _limited(source: Source, limit: int) -> Source:

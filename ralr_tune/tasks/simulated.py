@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from ralr_tune.errors import DataError, TrialError
 from ralr_tune.seeds import derive_seed
-from ralr_tune.tasks.base import Metric, Split
+from ralr_tune.tasks.base import METRICS, Metric, Split
 
 if TYPE_CHECKING:
     from ralr_tune.schedules.rate import LearningRate
@@ -58,7 +58,7 @@ class SimulatedTask:
 
     @property
     def metric(self) -> Metric:
-        return Metric("accuracy", direction="maximize", worst=0.0)
+        return METRICS["accuracy"]
 
     def point(self, configuration: Configuration, *, seed: int, epochs: int, split: Split = "validation") -> float:
         """Accuracy after `epochs` done. A pure function of its arguments.

@@ -18,12 +18,16 @@ from PIL import Image
 
 from ralr_tune.errors import DataError
 from ralr_tune.tasks.pictures import stack
-from ralr_tune.tasks.samples import Images, Samples, Source, all_samples, with_own_test_split
+from ralr_tune.tasks.samples import MOST_CLASSES, Images, Samples, Source, all_samples, why, with_own_test_split
 from ralr_tune.tasks.stratify import Rows
 
 SPLIT_NAMES = {True: ("train", "trainval", "train-standard"), False: ("test", "val", "valid")}
 """What data sets with a `split` argument call their training data (True) and what to test on (False); the first that a
 data set knows is taken."""
+
+UNSAFE = frozenset({"LSUN", "LSUNClass"})
+"""Their loader unpickles a file that nothing is known of. CIFAR's batches are pickles, too, but torchvision holds each
+against its MD5 before it reads it."""
 
 LABEL_ATTRIBUTES = ("targets", "labels", "_labels")
 
@@ -37,7 +41,7 @@ def read(dataset: str, *, root: str = "data", download: bool = False, size: int 
     name, _, variant = dataset.partition(":")
     opener = _Opener(name, variant, Path(root).expanduser(), download)
     data = opener.open(train=True)
-    classes, train = _classes(data), _samples(data, size, opener.where)
+    classes, train = _classes(data, opener.where), _samples(data, size, opener.where)
     if not opener.has_splits():
         return with_own_test_split(classes, train, where=opener.where)
     return Source(classes, train=train, test=lambda: _samples(opener.open(train=False), size, opener.where))
@@ -63,10 +67,10 @@ class _Opener:
                     return self._class()(**self._shared(), **choice)
                 except ValueError as error:  # torchvision's answer to a split that it does not know
                     last = error
-                except (RuntimeError, OSError, ImportError, TypeError) as error:
+                except Exception as error:  # of reading damaged or missing files: torchvision has no error of its own
                     hint = "" if self.download else "; with data.download = true it is fetched"
-                    raise DataError(f"{self.where}: {error}{hint}") from error
-        raise DataError(f"{self.where}: {last}") from last
+                    raise DataError(f"{self.where}: {why(error)}{hint}") from error
+        raise DataError(f"{self.where}: {why(last)}") from last
 
     def has_splits(self) -> bool:
         return self._choices(train=True) != [{}]
@@ -87,6 +91,8 @@ class _Opener:
         return inspect.signature(self._class()).parameters
 
     def _class(self) -> Any:
+        if self.name in UNSAFE:
+            raise DataError(f"data.dataset = {self.name!r}: torchvision reads it by executing a file of data.root")
         found = getattr(torchvision.datasets, self.name, None)
         if inspect.isclass(found) and issubclass(found, torchvision.datasets.VisionDataset):
             return found
@@ -126,12 +132,15 @@ def _labels(data: Any, where: str) -> Rows:
     return np.array([_item(data, row, where)[1] for row in range(len(data))])
 
 
-def _classes(data: Any) -> tuple[str, ...]:
+def _classes(data: Any, where: str) -> tuple[str, ...]:
     names = getattr(data, "classes", None)
     if names:
         # ImageNet gives every class several names
         return tuple(name if isinstance(name, str) else ", ".join(name) for name in names)
-    return tuple(str(number) for number in range(int(_labels(data, "").max()) + 1))
+    most = int(_labels(data, where).max())
+    if not 0 <= most < MOST_CLASSES:
+        raise DataError(f"{where}: labels go up to {most}; allowed: 0 to {MOST_CLASSES - 1}")
+    return tuple(str(number) for number in range(most + 1))
 
 
 def _load(data: Any, labels: Rows, size: int | None, where: str, rows: Rows) -> Images:
@@ -151,6 +160,6 @@ def _item(data: Any, row: int, where: str) -> tuple[Image.Image, int]:
         picture, label = data[row]
         if isinstance(picture, Image.Image):
             return picture, int(label)
-    except (OSError, ValueError, TypeError, RuntimeError) as error:
-        raise DataError(f"{where}: sample {row} is no readable image with one class: {error}") from error
+    except Exception as error:  # of Pillow and of whatever the data set does with its files
+        raise DataError(f"{where}: sample {row} is no readable image with one class: {why(error)}") from error
     raise DataError(f"{where}: sample {row} is {type(picture).__name__}; for classification it must be an image")

@@ -22,22 +22,36 @@ class Trial(Protocol):
     curve: list[EpochRecord]
     """Every epoch so far, those before a resume included."""
 
+    @property
+    def mended(self) -> str | None:
+        """What went wrong and was mended so far, before a resume too, in a sentence; None where nothing was."""
+
     def epochs(self) -> Generator[EpochRecord, None, None]:
         """Trains the epochs that are left, one for each record.
 
         The caller prunes by leaving (`contextlib.closing`: a generator that an exception leaves behind is not closed).
-        The checkpoint is written before the record is yielded. Raises TrialError of kind "diverged", "oom", "data" or
-        "bug".
+        An epoch is in the checkpoint before its record is yielded and before it is in `curve`; a process may be killed
+        at any moment, and whoever resumes goes on from the last epoch that was saved.
+
+        Where memory runs out, the epoch is trained again from its start in micro-batches of half the size, down to one
+        sample; the epochs before it stay as they were. Raises TrialError of kind "diverged", "oom", "data" or "bug",
+        and DiskError when the checkpoint cannot be written: the former one stays.
         """
 
     def train_value(self) -> float:
         """The metric on the probe: a fixed part of train, without augmentation."""
 
     def evaluate(self, split: Split) -> float:
-        """The metric on a whole split. Raises TrialError of kind "oom" or "data"."""
+        """The metric on a whole split, in smaller batches where memory runs out.
+
+        Raises TrialError of kind "oom" or "data".
+        """
 
     def save_weights(self, path: Path) -> None:
-        """Writes what was learned, beside and renamed."""
+        """Writes what was learned, beside and renamed. Raises DiskError."""
 
     def load_weights(self, path: Path) -> None:
-        """Takes what `save_weights` wrote. Raises DataError when the file is missing, damaged or of another network."""
+        """Takes what `save_weights` wrote.
+
+        Raises DataError, the trial as it was, when the file is missing, damaged or of another network.
+        """

@@ -57,6 +57,10 @@ class _FewBatches:
     def input_shape(self) -> tuple[int, ...]:
         return self._task.input_shape
 
+    @property
+    def evaluation_batch(self) -> int:
+        return self._task.evaluation_batch
+
     def build_model(self, seed: int) -> nn.Module:
         return self._task.build_model(seed)
 
@@ -72,5 +76,7 @@ class _FewBatches:
     def loss(self, model: nn.Module, batch: Batch, *, label_smoothing: float = 0.0) -> Tensor:
         return self._task.loss(model, batch, label_smoothing=label_smoothing)
 
-    def evaluate(self, model: nn.Module, split: Split, *, autocast: Autocast | None = None) -> float:
+    def evaluate(
+        self, model: nn.Module, split: Split, *, batch_size: int | None = None, autocast: Autocast | None = None
+    ) -> float:
         return 0.0

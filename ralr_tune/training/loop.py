@@ -4,31 +4,30 @@ from __future__ import annotations
 
 import logging
 import math
+import random
 import time
-from collections.abc import Generator, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import safetensors.torch
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from torch import Tensor
-from torch._dynamo.exc import TorchDynamoException
 
-from ralr_tune.errors import DataError, TrialError
+from ralr_tune.errors import TrialError
 from ralr_tune.records import EpochRecord
 from ralr_tune.seeds import derive_seed
-from ralr_tune.tasks.base import Batch, Split, TorchTask
+from ralr_tune.tasks.base import Split, TorchTask
 from ralr_tune.tasks.quiet import warnings_to_log
-from ralr_tune.training import checkpoint as checkpoints
 from ralr_tune.training.base import WATCHED, TrainingSplit
-from ralr_tune.training.files import replacing
-from ralr_tune.training.optimizer import make_optimizer
-from ralr_tune.training.precision import choose_precision
+from ralr_tune.training.checkpoint import Checkpoints
+from ralr_tune.training.failures import trial_errors
+from ralr_tune.training.learner import Learner
+from ralr_tune.training.memory import Exhausted, Room, free, single_samples, within_memory
+from ralr_tune.training.precision import Precision, choose_precision
+from ralr_tune.training.state import State, StateReader
+from ralr_tune.training.weights import load_weights, save_weights
 
 if TYPE_CHECKING:
     from ralr_tune.spec import Configuration
@@ -50,34 +49,33 @@ class TorchTrial:
         *,
         seed: int,
         checkpoint: Path | None = None,
+        earlier: Sequence[Path] = (),
         split: TrainingSplit = "train",
     ) -> None:
         """Raises UsageError where network, optimizer or options do not fit, TrialError("oom") for lack of memory."""
         training = configuration.training
-        self.curve: list[EpochRecord] = []
-        self._task, self._training, self._seed = task, training, seed
-        self._checkpoint, self._split = checkpoint, split
-        self._identity = f"{task.identity}|{configuration.identity(seed)}|{split}"
-        self._precision = choose_precision(
-            training.precision, training.channels_last, device=task.device, input_shape=task.input_shape
-        )
-        logger.debug("precision: %s; channels last: %s", self._precision.reason, self._precision.channels_last)
-        with _trial_errors():
-            self._model = task.build_model(seed)
-            self._model.to(memory_format=self._precision.memory_format).to(task.device)
-        self._optimizer = make_optimizer(training, self._model.parameters())
+        self._task, self._training, self._seed, self._split = task, training, seed, split
+        identity = f"{task.identity}|{configuration.identity(seed)}|{split}"
+        self._checkpoints = Checkpoints(identity, checkpoint, earlier)
+        with trial_errors():
+            state = self._take_up(self._checkpoints.first)
+        self.curve: list[EpochRecord] = state.curve if state else []
+        self._room = state.room if state else Room()
+        if state:
+            _note_other_sums(state)
         steps = task.steps(split, training.batch_size)
         self._rate = configuration.learning_rate(steps, seed=derive_seed("amplify", seed))
-        self._resume()
-        if training.compile:
-            self._model.compile()
+
+    @property
+    def mended(self) -> str | None:
+        return self._room.mended(self._training.batch_size)
 
     def epochs(self) -> Generator[EpochRecord, None, None]:
         while len(self.curve) < self._training.epochs:
-            with warnings_to_log(), _trial_errors():
+            with warnings_to_log(), trial_errors():
                 record = self._epoch(len(self.curve))
+                self._save([*self.curve, record])
             self.curve.append(record)
-            self._save()
             yield record
 
     def train_value(self) -> float:
@@ -85,24 +83,40 @@ class TorchTrial:
 
     def evaluate(self, split: Split) -> float:
         """As the contract says; NaN where the network's outputs are not finite."""
-        with warnings_to_log(), _trial_errors():
-            return self._task.evaluate(self._model, split, autocast=self._autocast)
+        with warnings_to_log(), trial_errors():
+            samples = self._task.steps(split, 1)  # reads the data now: what they need does not shrink with the batches
+            usual = min(samples, self._task.evaluation_batch)
+            while isinstance(value := within_memory(lambda: self._evaluated(split, usual)), Exhausted):
+                self._room = self._room.less_for_evaluation(usual, value.reason)
+                logger.warning("evaluating again in batches of %d: %s", self._room.evaluation, value.reason)
+                free()
+            return value
 
     def save_weights(self, path: Path) -> None:
-        with replacing(path) as beside:
-            safetensors.torch.save_model(self._model, str(beside))
+        save_weights(self._learner.model, path)
 
     def load_weights(self, path: Path) -> None:
-        try:
-            safetensors.torch.load_model(self._model, str(path), device=self._task.device)
-        except (OSError, RuntimeError, SafetensorError) as error:
-            raise DataError(f"{path}: no weights of this network: {error}") from error
+        load_weights(self._learner.model, path)
+
+    def _take_up(self, find: Callable[[StateReader], State | None]) -> State | None:
+        """A network as the seed gives it or, where there is a state of it, as that says."""
+        model = self._task.build_model(self._seed)
+        state = find(StateReader(model, self._training, self._task.device))
+        precision = state.precision if state else self._chosen_precision()
+        logger.debug("precision: %s; channels last: %s", precision.reason, precision.channels_last)
+        self._learner = Learner(self._task, self._training, model, precision, state)
+        return state
+
+    def _chosen_precision(self) -> Precision:
+        training = self._training
+        return choose_precision(
+            training.precision, training.channels_last, device=self._task.device, input_shape=self._task.input_shape
+        )
 
     def _epoch(self, epoch: int) -> EpochRecord:
         began = time.perf_counter()
         rates, factors = self._rate.rates(epoch), self._rate.factors(epoch)
-        with _seeded(derive_seed("dropout", self._seed, epoch), self._task.device):
-            loss = self._train(epoch, rates)
+        loss = self._train(epoch, rates)
         if not math.isfinite(loss):
             raise TrialError("diverged", f"training loss {loss} in epoch {epoch + 1}, learning rate {rates.max():g}")
         value = self.evaluate(WATCHED[self._split])
@@ -120,96 +134,80 @@ class TorchTrial:
         )
 
     def _train(self, epoch: int, rates: NDArray[np.float64]) -> float:
+        """One epoch; where memory runs out, again from its start, in micro-batches of half the size."""
+        while isinstance(loss := within_memory(lambda: self._pass(epoch, rates)), Exhausted):
+            self._room = self._room.less_for_training(self._training.batch_size, epoch + 1, loss.reason)
+            logger.warning("epoch %d again in micro-batches of %d: %s", epoch + 1, self._room.training, loss.reason)
+            self._go_back()
+        return loss
+
+    def _pass(self, epoch: int, rates: NDArray[np.float64]) -> float:
         """One pass over the training split; mean loss over its samples.
 
         The loss is summed on the device and read once, at the end: reading it in every step would make a GPU wait.
         """
-        self._model.train()
+        training, largest = self._training, self._room.training
+        self._learner.model.train()
         total = torch.zeros((), device=self._task.device)
         samples = 0
-        batches = self._task.batches(
-            self._split,
-            seed=self._seed,
-            epoch=epoch,
-            batch_size=self._training.batch_size,
-            augment=self._training.augment,
-        )
-        for batch, rate in zip(batches, rates.tolist(), strict=True):
-            total += self._step(batch, rate) * len(batch)
-            samples += len(batch)
+        with _seeded(derive_seed("dropout", self._seed, epoch), self._task.device), single_samples(largest):
+            batches = self._task.batches(
+                self._split, seed=self._seed, epoch=epoch, batch_size=training.batch_size, augment=training.augment
+            )
+            for batch, rate in zip(batches, rates.tolist(), strict=True):
+                total += self._learner.step(batch, rate, largest) * len(batch)
+                samples += len(batch)
         return total.item() / samples
 
-    def _step(self, batch: Batch, rate: float) -> Tensor:
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
-        self._optimizer.zero_grad()
-        with self._autocast():
-            loss = self._task.loss(self._model, batch, label_smoothing=self._training.label_smoothing)
-        loss.backward()  # type: ignore[no-untyped-call]
-        if self._training.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self._model.parameters(), self._training.clip_norm)
-        self._optimizer.step()
-        return loss.detach()
+    def _evaluated(self, split: Split, usual: int) -> float:
+        return self._learner.evaluate(split, min(usual, self._room.evaluation or usual))
 
-    def _autocast(self) -> AbstractContextManager[object]:
-        return self._precision.autocast(self._task.device)
+    def _go_back(self) -> None:
+        """To the last epoch's end; saved at once, so that whoever resumes begins in the smaller micro-batches, too."""
+        del self._learner
+        free()
+        self._take_up(self._checkpoints.last)
+        self._save(self.curve)
 
-    def _save(self) -> None:
-        if self._checkpoint is None:
-            return
-        state = {
-            "model": self._model.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
-            "curve": [asdict(record) for record in self.curve],
-            "threads": torch.get_num_threads(),
-        }
-        checkpoints.save(self._checkpoint, self._identity, state)
-
-    def _resume(self) -> None:
-        state: dict[str, Any] | None = None
-        if self._checkpoint is not None:
-            state = checkpoints.load(self._checkpoint, self._identity, device=self._task.device)
-        if state is None:
-            return
-        self._model.load_state_dict(state["model"])
-        self._optimizer.load_state_dict(state["optimizer"])
-        self.curve = [EpochRecord(**record) for record in state["curve"]]
-        if state["threads"] != (threads := torch.get_num_threads()):
-            logger.info(
-                "checkpoint %s was trained with %d threads, going on with %d: sums may differ in their last bits",
-                self._checkpoint,
-                state["threads"],
-                threads,
-            )
+    def _save(self, curve: list[EpochRecord]) -> None:
+        state = State(
+            model=self._learner.model.state_dict(),
+            optimizer=self._learner.optimizer_state(),
+            curve=curve,
+            precision=self._learner.precision,
+            room=self._room,
+            threads=torch.get_num_threads(),
+            torch=str(torch.__version__),
+        )
+        self._checkpoints.save(state.encode())
 
 
 @contextmanager
 def _seeded(seed: int, device: str) -> Iterator[None]:
-    """torch's global generators seeded inside, and as they were outside: the caller may be drawing from them."""
+    """The global generators of torch, numpy and Python seeded inside, and as they were outside.
+
+    torch's own layers draw from the first; somebody's network may draw from any.
+    """
     devices = [device] if torch.device(device).type == "cuda" else []
+    outside = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
-        yield
+        np.random.seed(seed % 2**32)
+        random.seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(outside[0])
+            np.random.set_state(outside[1])
 
 
-@contextmanager
-def _trial_errors() -> Iterator[None]:
-    """What training may run into, as TrialError of the fitting kind."""
-    try:
-        yield
-    except DataError as error:
-        raise TrialError("data", str(error)) from error
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        raise TrialError("oom", _first_line(error)) from error
-    except TorchDynamoException as error:
-        raise TrialError(
-            "bug", f"training.compile = true failed: {_first_line(error)}; train with compile = false"
-        ) from error
-    except RuntimeError as error:
-        if "can't allocate memory" not in str(error):  # the CPU's allocator has no exception class of its own
-            raise
-        raise TrialError("oom", _first_line(error)) from error
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+def _note_other_sums(state: State) -> None:
+    """Bits are promised for the same number of threads and the same torch alone."""
+    then, now = (state.threads, state.torch), (torch.get_num_threads(), str(torch.__version__))
+    if then != now:
+        logger.info(
+            "the checkpoint was trained with %d threads of torch %s, going on with %d of torch %s: "
+            "sums may differ in their last bits",
+            *then,
+            *now,
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -53,3 +53,12 @@ def make_optimizer(training: TrainingConfig, parameters: Iterable[nn.Parameter])
         raise UsageError(
             f"training.optimizer = {training.optimizer!r} with {options}: {error}; its options: {names}"
         ) from error
+
+
+def state_of_one_weight(training: TrainingConfig) -> Mapping[str, Any]:
+    """What this optimizer keeps of a weight of shape (2,), by its own names, after a step."""
+    weight = nn.Parameter(torch.zeros(2))
+    optimizer = make_optimizer(training, [weight])
+    weight.grad = torch.zeros(2)
+    optimizer.step()
+    return dict(optimizer.state[weight])

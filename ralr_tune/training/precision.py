@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
@@ -23,6 +24,10 @@ class Precision:
     bfloat16: bool
     channels_last: bool
     reason: str
+
+    @property
+    def name(self) -> Literal["float32", "bfloat16"]:
+        return "bfloat16" if self.bfloat16 else "float32"
 
     @property
     def memory_format(self) -> torch.memory_format:
@@ -66,6 +71,18 @@ def has_bfloat16(kind: str) -> bool:
     if kind == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return kind == "cpu" and _cpu_has_bfloat16()
+
+
+@cache
+def can_bfloat16(kind: str) -> bool:
+    """Whether this kind of device computes in bfloat16 at all, however slowly."""
+    ones = torch.ones(2, 2, device=kind)
+    try:
+        # a device that cannot raises, or warns and computes in float32
+        with warnings.catch_warnings(action="ignore"), torch.autocast(kind, dtype=torch.bfloat16):
+            return (ones @ ones).dtype == torch.bfloat16
+    except RuntimeError:
+        return False
 
 
 def _cpu_has_bfloat16() -> bool:

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
 import time
-from collections.abc import Generator
-from dataclasses import asdict
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ralr_tune.errors import DataError
 from ralr_tune.records import EpochRecord
+from ralr_tune.seeds import derive_seed
 from ralr_tune.tasks.base import Split
 from ralr_tune.tasks.simulated import SimulatedTask, learning_rate
 from ralr_tune.training.base import WATCHED, TrainingSplit
-from ralr_tune.training.files import replacing
+from ralr_tune.training.checkpoint import Checkpoints, Unusable, plain, read_curve
+from ralr_tune.training.files import opened, write
 
 if TYPE_CHECKING:
     from ralr_tune.spec import Configuration
 
-logger = logging.getLogger(__name__)
+WEIGHTS_BYTES = 1000
 
 
 class SimulatedTrial:
@@ -34,21 +35,23 @@ class SimulatedTrial:
         *,
         seed: int,
         checkpoint: Path | None = None,
+        earlier: Sequence[Path] = (),
         split: TrainingSplit = "train",
     ) -> None:
-        self._task, self._configuration, self._seed = task, configuration, seed
-        self._checkpoint, self._split = checkpoint, split
-        self._identity = f"{task.identity}|{configuration.identity(seed)}|{split}"
+        self._task, self._configuration, self._seed, self._split = task, configuration, seed, split
         self._rate = learning_rate(configuration, seed)
-        self.curve: list[EpochRecord] = self._saved_curve()
+        identity = f"{task.identity}|{configuration.identity(seed)}|{split}"
+        self._checkpoints = Checkpoints(identity, checkpoint, earlier)
+        self.curve: list[EpochRecord] = self._checkpoints.first(_CurveReader(configuration.training.epochs)) or []
         self._learned = len(self.curve)
+        self.mended = None
 
     def epochs(self) -> Generator[EpochRecord, None, None]:
         while len(self.curve) < self._configuration.training.epochs:
             record = self._epoch(len(self.curve))
+            self._checkpoints.save(json.dumps(plain([*self.curve, record])).encode())
             self.curve.append(record)
             self._learned = record.epoch
-            self._save()
             yield record
 
     def train_value(self) -> float:
@@ -59,14 +62,18 @@ class SimulatedTrial:
 
     def save_weights(self, path: Path) -> None:
         """There are none: a JSON file with the number of epochs, all that such a trial learns."""
-        with replacing(path) as beside:
-            beside.write_text(json.dumps({"simulated": True, "epochs": self._learned}))
+        write(path, json.dumps(_weights(self._learned)).encode())
 
     def load_weights(self, path: Path) -> None:
         try:
-            self._learned = int(json.loads(path.read_text())["epochs"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            with opened(path, WEIGHTS_BYTES) as file:
+                said = json.loads(file.read(WEIGHTS_BYTES))
+            known = said == _weights(said["epochs"]) and 0 <= said["epochs"] <= self._configuration.training.epochs
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise DataError(f"{path}: no weights of a simulated trial: {error}") from error
+        if not known:
+            raise DataError(f"{path}: no weights of a simulated trial: damaged, or of a longer one")
+        self._learned = said["epochs"]
 
     def _epoch(self, epoch: int) -> EpochRecord:
         began = time.perf_counter()
@@ -81,22 +88,25 @@ class SimulatedTrial:
             seconds=time.perf_counter() - began,
         )
 
-    def _save(self) -> None:
-        if self._checkpoint is None:
-            return
-        with replacing(self._checkpoint) as beside:
-            beside.write_text(json.dumps({"identity": self._identity, "curve": [asdict(r) for r in self.curve]}))
 
-    def _saved_curve(self) -> list[EpochRecord]:
-        if self._checkpoint is None or not self._checkpoint.exists():
-            return []
+@dataclass(frozen=True)
+class _CurveReader:
+    """Reads a checkpoint of a run of `epochs` (see checkpoint.Reader)."""
+
+    epochs: int
+
+    @property
+    def limit(self) -> int:
+        return 1024 * (self.epochs + 1)
+
+    def read(self, content: bytes) -> list[EpochRecord]:
         try:
-            state = json.loads(self._checkpoint.read_text())
-            curve = [EpochRecord(**record) for record in state["curve"]]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            logger.warning("checkpoint %s cannot be read (%s): starting anew", self._checkpoint, type(error).__name__)
-            return []
-        if state.get("identity") != self._identity:
-            logger.warning("checkpoint %s belongs to another trial: starting anew", self._checkpoint)
-            return []
-        return curve
+            said = json.loads(content)
+        except (ValueError, RecursionError) as error:
+            raise Unusable(f"cannot be read: {error}") from error
+        return read_curve(said, self.epochs)
+
+
+def _weights(epochs: int) -> dict[str, Any]:
+    """What stands for weights after so many epochs; the seed tells a damaged number from the one that was written."""
+    return {"simulated": True, "epochs": epochs, "check": derive_seed("simulated weights", epochs)}

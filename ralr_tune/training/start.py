@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -21,17 +22,21 @@ def start(
     *,
     seed: int,
     checkpoint: Path | None = None,
+    earlier: Sequence[Path] = (),
     split: TrainingSplit = "train",
 ) -> Trial:
-    """A trial of `configuration` that has trained nothing yet, or what `checkpoint` holds of it.
+    """A trial of `configuration` that has trained nothing yet, or what the first usable of its checkpoints holds.
 
-    A checkpoint of another task, configuration, seed or split, or one that is damaged, is passed over with a warning
-    in the log. Raises UsageError when network, optimizer or options do not fit, TrialError("oom") when the network has
-    no room.
+    `checkpoint` is the one file that this trial writes; `earlier` are those of earlier attempts, the one to prefer
+    first. A checkpoint of another task, configuration, seed or split, or one that is damaged, is passed over with a
+    warning in the log. Raises UsageError when network, optimizer or options do not fit, TrialError("oom") when the
+    network has no room.
     """
     if isinstance(task, SimulatedTask):
-        return SimulatedTrial(task, configuration, seed=seed, checkpoint=checkpoint, split=split)
+        return SimulatedTrial(task, configuration, seed=seed, checkpoint=checkpoint, earlier=earlier, split=split)
     from ralr_tune.training.loop import TorchTrial
 
     with warnings_to_log():
-        return TorchTrial(cast(TorchTask, task), configuration, seed=seed, checkpoint=checkpoint, split=split)
+        return TorchTrial(
+            cast(TorchTask, task), configuration, seed=seed, checkpoint=checkpoint, earlier=earlier, split=split
+        )

@@ -28,6 +28,8 @@ def somebodys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         "word = 'word'\n"
     )
     (tmp_path / "broken_nets.py").write_text("import no_such_module_at_all\n")
+    (tmp_path / "leaving_nets.py").write_text("raise SystemExit('goodbye')\n")
+    (tmp_path / "leaver_nets.py").write_text("def net(num_classes): raise SystemExit(0)\n")
     monkeypatch.syspath_prepend(tmp_path)
     return "somebodys_nets"
 
@@ -59,6 +61,8 @@ def test_import_path_is_called_with_classes_and_options(somebodys: str) -> None:
         ("zzz", "no such network; allowed: small_cnn"),
         ("no_such_module_at_all:net", "importing 'no_such_module_at_all' failed: ModuleNotFoundError"),
         ("broken_nets:net", "importing 'broken_nets' failed: ModuleNotFoundError"),
+        ("leaving_nets:net", "importing 'leaving_nets' failed: SystemExit: goodbye"),
+        ("leaver_nets:net", r"ends the program \(0\)"),
         ("somebodys_nets:nothing", "has no attribute 'nothing'"),
         ("somebodys_nets:word", "'word' is str, not callable"),
         ("somebodys_nets:number", "returned int, not a torch.nn.Module"),
@@ -121,8 +125,32 @@ def test_weights_that_cannot_be_downloaded_are_told(monkeypatch: pytest.MonkeyPa
             raise OSError("no route to host")
 
     monkeypatch.setattr(torchvision.models, "get_model", offline)
-    with pytest.raises(UsageError, match=r"could not be downloaded .no route to host"):
+    with pytest.raises(UsageError, match=r"cannot be had .no route to host"):
         build("torchvision:squeezenet1_1", **SHAPE, pretrained=True)
+
+
+class Spy:
+    """Leaves a file behind when it is unpickled."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.trace,)
+
+
+def test_weights_that_somebody_changed_run_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = torchvision.models.get_model_weights("squeezenet1_1")["DEFAULT"]
+    file = tmp_path / "hub" / "checkpoints" / Path(weights.url).name
+    file.parent.mkdir(parents=True)
+    torch.save(Spy(tmp_path / "ran"), file)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.delenv("TORCH_FORCE_WEIGHTS_ONLY_LOAD", raising=False)
+    with pytest.raises(UsageError, match=r"the weights of torchvision:squeezenet1_1 cannot be had .Weights only load"):
+        build("torchvision:squeezenet1_1", **SHAPE, pretrained=True)
+    assert not (tmp_path / "ran").exists()
+    torch.load(file, weights_only=False)
+    assert (tmp_path / "ran").exists()  # the spy is one
 
 
 @pytest.mark.slow

@@ -166,6 +166,20 @@ def test_draws_do_not_depend_on_the_batch_size() -> None:
     assert torch.equal(small, large)
 
 
+@pytest.mark.parametrize("parts", [1, 2, 3, 7, 13])
+def test_a_batch_splits_into_the_same_samples(parts: int) -> None:
+    """In the same order, as they were augmented: nothing is drawn for it."""
+    whole = next(iter(task(source()).batches("train", seed=0, epoch=0, batch_size=13, augment=("crop", "flip"))))
+    state = torch.get_rng_state()
+    split = whole.split(parts)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert len(split) == parts
+    assert torch.equal(torch.cat([part.images for part in split]), whole.images)
+    assert torch.equal(torch.cat([part.labels for part in split]), whole.labels)
+    lengths = [len(part) for part in split]
+    assert max(lengths) - min(lengths) <= 1
+
+
 def test_cutout_shows_the_mean_colour() -> None:
     image = images_of(task(source()), "train", augment=("cutout",))[0]
     hole = image[0].flatten().mode().values
@@ -203,9 +217,26 @@ class Fixed(nn.Module):
 def test_accuracy_is_the_share_of_right_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     toy = task(source(test=lambda: samples(TEST + 1)))
     assert toy.evaluate(Fixed(), "test") == 4 / 13
+    assert toy.evaluation_batch == 2**19 // 48
     monkeypatch.setattr("ralr_tune.tasks.classification.EVALUATION_PIXELS", 0)
     monkeypatch.setattr("ralr_tune.tasks.classification.SMALLEST_EVALUATION", 3)
+    assert toy.evaluation_batch == 3
     assert toy.evaluate(Fixed(), "test") == 4 / 13
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 5, 13, 99])
+def test_evaluation_takes_as_many_at_once_as_it_is_told(batch_size: int) -> None:
+    sizes: list[int] = []
+
+    class Watched(Fixed):
+        def forward(self, images: Tensor) -> Tensor:
+            sizes.append(len(images))
+            return super().forward(images)
+
+    toy = task(source(test=lambda: samples(TEST + 1)))
+    assert toy.evaluate(Watched(), "test", batch_size=batch_size) == 4 / 13
+    assert sum(sizes) == 13
+    assert max(sizes) == min(batch_size, 13)
 
 
 @pytest.mark.parametrize("confidence", [math.nan, math.inf])

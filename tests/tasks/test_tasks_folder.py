@@ -110,7 +110,7 @@ def test_a_class_without_pictures_is_told(write_tree: Writer) -> None:
 def test_folders_that_cannot_be_a_data_set_are_told(write_tree: Writer, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such folder"):
         opened(tmp_path / "nowhere")
-    with pytest.raises(DataError, match="each of two or more classes; holds \\[\\]"):
+    with pytest.raises(DataError, match="each of 2 to 100000 classes; holds none"):
         opened(tmp_path)
     with pytest.raises(DataError, match="test: missing; beside train/ there must be test/"):
         opened(write_tree({"train": CLASSES}))

@@ -4,12 +4,14 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ralr_tune.errors import UsageError
 from ralr_tune.spec.configuration import TrainingConfig
 from ralr_tune.spec.sections import OPTIMIZERS
-from ralr_tune.training.optimizer import make_optimizer, optimizers
+from ralr_tune.training.optimizer import make_optimizer, optimizers, state_of_one_weight
+from tests.training.recipes import OPTIMIZER_RECIPES
+from tests.training.trials import configuration
 
 
 def training(**changes: Any) -> TrainingConfig:
@@ -31,6 +33,22 @@ def test_every_optimizer_of_the_study_file_takes_steps(name: str) -> None:
     model(torch.ones(1, 3)).sum().backward()
     optimizer.step()
     assert not torch.equal(model.weight, before)
+
+
+@pytest.mark.parametrize("recipe", OPTIMIZER_RECIPES)
+def test_the_state_of_one_weight_stands_for_that_of_all(recipe: str) -> None:
+    settings = configuration(**OPTIMIZER_RECIPES[recipe]).training
+    model = nn.Linear(3, 2)
+    optimizer = make_optimizer(settings, model.parameters())
+    model(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    for weight in model.parameters():
+        state, example = optimizer.state[weight], state_of_one_weight(settings)
+        assert state.keys() == example.keys()
+        for name, value in example.items():
+            assert type(state[name]) is type(value)
+            if isinstance(value, Tensor):
+                assert state[name].shape == (weight.shape if value.shape == (2,) else ())
 
 
 def test_options_reach_the_optimizer() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Literal
 
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 from ralr_tune.training import precision
-from ralr_tune.training.precision import choose_precision, has_bfloat16
+from ralr_tune.training.precision import can_bfloat16, choose_precision, has_bfloat16
 
 LARGE, SMALL = (3, 32, 32), (1, 8, 8)
 
@@ -75,3 +76,22 @@ def test_a_cpu_is_known_by_its_flags(
 
 def test_unknown_chips_have_none() -> None:
     assert not has_bfloat16("meta")
+
+
+def test_every_cpu_computes_in_bfloat16_however_slowly() -> None:
+    assert can_bfloat16("cpu")
+
+
+@pytest.mark.parametrize("refusal", ["raises", "warns"])
+def test_a_device_without_bfloat16_is_found(monkeypatch: pytest.MonkeyPatch, refusal: str) -> None:
+    class Autocast(torch.autocast):
+        def __init__(self, kind: str, dtype: torch.dtype) -> None:
+            if refusal == "raises":
+                raise RuntimeError("Current CUDA Device does not support bfloat16")
+            warnings.warn("bfloat16 is not supported: disabling autocast", UserWarning, stacklevel=1)
+            super().__init__(kind, dtype=dtype, enabled=False)
+
+    monkeypatch.setattr(torch, "autocast", Autocast)
+    can_bfloat16.cache_clear()
+    assert not can_bfloat16("cpu")
+    can_bfloat16.cache_clear()

@@ -1,0 +1,28 @@
+"""What training may run into, as TrialError of the fitting kind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch._dynamo.exc import TorchDynamoException
+
+from ralr_tune.errors import DataError, TrialError
+from ralr_tune.training.memory import first_line, is_out_of_memory
+
+
+@contextmanager
+def trial_errors() -> Iterator[None]:
+    """Inside, lack of memory, bad data and a compiler that fails become TrialError; all else passes as it is."""
+    try:
+        yield
+    except DataError as error:
+        raise TrialError("data", str(error)) from error
+    except TorchDynamoException as error:
+        raise TrialError(
+            "bug", f"training.compile = true failed: {first_line(error)}; train with compile = false"
+        ) from error
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise TrialError("oom", first_line(error)) from error

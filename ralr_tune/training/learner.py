@@ -1,0 +1,76 @@
+"""A network and its optimizer on their device: what the steps of training change."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from ralr_tune.tasks.base import Batch, Split, TorchTask
+from ralr_tune.training.memory import micro_batches
+from ralr_tune.training.optimizer import make_optimizer
+from ralr_tune.training.precision import Precision
+from ralr_tune.training.state import OptimizerState, State
+
+if TYPE_CHECKING:
+    from ralr_tune.spec.configuration import TrainingConfig
+
+
+class Learner:
+    """Takes a new network of the task, on the CPU, to the task's device; a `state` replaces its weights."""
+
+    def __init__(
+        self, task: TorchTask, training: TrainingConfig, model: nn.Module, precision: Precision, state: State | None
+    ) -> None:
+        """Raises UsageError where optimizer or options do not fit."""
+        self._task, self._training = task, training
+        self.precision = precision
+        self.model = model.to(memory_format=precision.memory_format).to(task.device)
+        self._optimizer = make_optimizer(training, self.model.parameters())
+        if state is not None:
+            self._restore(state)
+        if training.compile:
+            # static shapes: the code for a batch must not depend on which sizes were seen before it, or a resumed
+            # trial would compute with other code than an uninterrupted one
+            self.model.compile(dynamic=False)
+
+    def step(self, batch: Batch, rate: float, largest: int | None) -> Tensor:
+        """One step on the batch at this learning rate; its mean loss, a scalar on the device.
+
+        Where the batch is larger than `largest` samples, it is taken in parts whose gradients add up to the gradient
+        of the whole; clipping and the step come once, after the last. Batch normalisation normalises each part by
+        itself, so with it the step is that of the whole batch in expectation only.
+        """
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        self._optimizer.zero_grad()
+        total = torch.zeros((), device=self._task.device)
+        for part in micro_batches(batch, largest):
+            with self._autocast():
+                loss = self._task.loss(self.model, part, label_smoothing=self._training.label_smoothing)
+            share = loss * (len(part) / len(batch))
+            share.backward()  # type: ignore[no-untyped-call]
+            total += share.detach()
+        if self._training.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self._training.clip_norm)
+        self._optimizer.step()
+        return total
+
+    def evaluate(self, split: Split, batch_size: int) -> float:
+        """The metric over the whole split; NaN where the network's outputs are not finite."""
+        return self._task.evaluate(self.model, split, batch_size=batch_size, autocast=self._autocast)
+
+    def optimizer_state(self) -> OptimizerState:
+        """Without the groups' options: the configuration has them."""
+        state: OptimizerState = self._optimizer.state_dict()["state"]
+        return state
+
+    def _restore(self, state: State) -> None:
+        self.model.load_state_dict(state.model)
+        groups = self._optimizer.state_dict()["param_groups"]
+        self._optimizer.load_state_dict({"state": state.optimizer, "param_groups": groups})
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        return self.precision.autocast(self._task.device)

@@ -1,0 +1,180 @@
+"""Small trials for tests of training: a task of striped images, a task of one weight, and how to compare two runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ralr_tune.models.registry import build
+from ralr_tune.records import EpochRecord
+from ralr_tune.spec import Configuration
+from ralr_tune.tasks.base import Autocast, Metric, Split
+from ralr_tune.tasks.classification import ClassificationTask
+from ralr_tune.tasks.samples import Samples, Source, all_samples
+from ralr_tune.training.base import Trial
+from ralr_tune.training.loop import TorchTrial
+
+
+def _samples(count: int, size: int, seed: int) -> Samples:
+    """Noise with a bright stripe whose place is the class."""
+    images = np.random.default_rng(seed).integers(0, 160, (count, 1, size, size), dtype=np.uint8)
+    labels = np.arange(count) % 4
+    for image, label in zip(images, labels, strict=True):
+        image[0, label * size // 4] = 255
+    return all_samples(labels, lambda rows: images[rows])
+
+
+def images(*, size: int = 8, model: str = "small_cnn", **options: Any) -> ClassificationTask:
+    """A task of 90 grey images in four classes; the keywords are the network's options."""
+
+    def network(classes: int, channels: int, size: int) -> nn.Module:
+        return build(model, classes=classes, channels=channels, size=size, options=options)
+
+    source = Source(("a", "b", "c", "d"), train=_samples(90, size, 0), test=lambda: _samples(20, size, 1))
+    return ClassificationTask(source, build=network, validation=0.2, seed=0, device="cpu", identity="stripes")
+
+
+def configuration(
+    *,
+    schedule: dict[str, Any] | None = None,
+    amplify: dict[str, Any] | None = None,
+    noise: dict[str, Any] | None = None,
+    **training: Any,
+) -> Configuration:
+    """Keywords are keys of [training]; `schedule`, `amplify` and `noise` are tables."""
+    tables: dict[str, Any] = {"training": {"epochs": 4, "batch_size": 16, "lr": 0.1, "precision": "float32"} | training}
+    tables |= {"schedule": schedule} if schedule else {}
+    tables |= {"amplify": amplify} if amplify else {}
+    return Configuration.model_validate(tables | ({"noise": noise} if noise else {}))
+
+
+def plain_network(num_classes: int, *, pixels: int = 64, dropout: float = 0.0) -> nn.Module:
+    """Without batch normalisation: micro-batches add up to the whole batch's gradient."""
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(pixels, 16), nn.Tanh(), nn.Dropout(dropout), nn.Linear(16, num_classes)
+    )
+
+
+def normalised_network(num_classes: int, *, pixels: int = 64) -> nn.Module:
+    """Batch normalisation without maps: it cannot learn from one sample."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(pixels, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, num_classes))
+
+
+PLAIN, NORMALISED = "tests.training.trials:plain_network", "tests.training.trials:normalised_network"
+
+
+class Line(nn.Module):
+    """One weight, at first zero."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+
+
+class Alike:
+    """A batch of LineTask: so many samples, all alike."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def split(self, parts: int) -> list[Alike]:
+        return [Alike(self._count // parts + (part < self._count % parts)) for part in range(parts)]
+
+
+class LineTask:
+    """A TorchTask whose loss is its one weight: gradient 1, so that plain SGD moves the weight by the learning rate.
+
+    `answer(step)`, step counted over the run, may give another loss or raise.
+    """
+
+    metric = Metric("weight", direction="maximize", worst=-1e9)
+    identity = "line"
+    device = "cpu"
+    input_shape = (1,)
+    epoch_steps = 3
+    evaluation_batch = 8
+
+    def __init__(self, answer: Callable[[int], float | None] = lambda step: None) -> None:
+        self._answer = answer
+        self.steps_done = 0
+        self.trained_on: list[str] = []
+
+    def build_model(self, seed: int) -> nn.Module:
+        return Line()
+
+    def steps(self, split: Split, batch_size: int) -> int:
+        return self.epoch_steps
+
+    def batches(
+        self, split: Split, *, seed: int, epoch: int, batch_size: int, augment: Sequence[str] = ()
+    ) -> Iterator[Alike]:
+        self.trained_on.append(split)
+        yield from [Alike(batch_size)] * self.epoch_steps
+
+    def loss(self, model: nn.Module, batch: object, *, label_smoothing: float = 0.0) -> Tensor:
+        other = self._answer(self.steps_done)
+        self.steps_done += 1
+        weight = next(iter(model.parameters()))
+        return weight.sum() if other is None else weight.sum() * 0 + other
+
+    def evaluate(
+        self, model: nn.Module, split: Split, *, batch_size: int | None = None, autocast: Autocast | None = None
+    ) -> float:
+        return next(iter(model.parameters())).item()
+
+
+# ---------------------------------------------------------------- what a trial has come to
+
+
+def run(trial: Trial) -> Trial:
+    for _ in trial.epochs():
+        pass
+    return trial
+
+
+def timeless(curve: list[EpochRecord]) -> list[EpochRecord]:
+    return [replace(record, seconds=0.0) for record in curve]
+
+
+def weights(trial: Trial) -> dict[str, Tensor]:
+    assert isinstance(trial, TorchTrial)
+    return {name: tensor.detach().clone() for name, tensor in trial._learner.model.state_dict().items()}
+
+
+def optimizer_state(trial: Trial) -> dict[str, Any]:
+    """By "WEIGHT NAME"."""
+    assert isinstance(trial, TorchTrial)
+    states = trial._learner.optimizer_state()
+    values = {f"{place} {name}": value for place, state in states.items() for name, value in state.items()}
+    return {name: value.clone() if isinstance(value, Tensor) else value for name, value in values.items()}
+
+
+def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Bit for bit, types and places in memory included."""
+    return one.keys() == other.keys() and all(_same(one[name], other[name]) for name in one)
+
+
+def _same(one: Any, other: Any) -> bool:
+    if not isinstance(one, Tensor):
+        return type(one) is type(other) and one == other
+    return (one.dtype, one.stride()) == (other.dtype, other.stride()) and torch.equal(one, other)
+
+
+def differences(one: Trial, other: Trial) -> list[str]:
+    """What two trials do not have in common, bit for bit; their times aside."""
+    found = []
+    if timeless(one.curve) != timeless(other.curve):
+        found.append("curve")
+    if not same(weights(one), weights(other)):
+        found.append("weights")
+    if not same(optimizer_state(one), optimizer_state(other)):
+        found.append("optimizer")
+    return found
