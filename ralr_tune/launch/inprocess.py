@@ -30,7 +30,16 @@ class InProcess:
     def _run(self, job: Job, place: Place) -> None:
         code, text = 0, ""
         try:
-            work(job.study, job.storage_url, job.out, place, until=job.until, stop=self._stop)
+            work(
+                job.study,
+                job.storage_url,
+                job.out,
+                place,
+                until=job.until,
+                stop=self._stop,
+                imports=job.imports,
+                force=job.force,
+            )
         except RalrTuneError as error:
             code, text = error.exit_code, f"error: {error}"
         except Exception:

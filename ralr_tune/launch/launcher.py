@@ -18,6 +18,10 @@ class Job:
     storage_url: str
     out: Path
     until: Stage
+    imports: bool = True
+    """Whether a study may name code to import."""
+    force: bool = False
+    """Whether a SQLite file on a network file system is taken."""
 
 
 class Launcher(Protocol):

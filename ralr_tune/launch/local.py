@@ -16,6 +16,9 @@ STORAGE_VARIABLE = "RALR_TUNE_STORAGE"
 LAUNCHER_VARIABLE = "RALR_TUNE_LAUNCHER"
 """The launcher's process id: a worker leaves when its launcher is gone."""
 
+_TAIL_BYTES = 64_000
+"""Read from the end of a log, however long it has grown."""
+
 
 class LocalProcesses:
     """`python -m ralr_tune worker` once for each place, its log in OUT/logs/worker-INDEX.log."""
@@ -56,9 +59,17 @@ class LocalProcesses:
 
     def tail(self, index: int, lines: int = 20) -> str:
         path = self._logs.get(index)
-        if path is None or not path.exists():
-            return ""
-        return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
+        return "" if path is None else "\n".join(tail(path, lines))
+
+
+def tail(log: Path, lines: int) -> list[str]:
+    """The last lines of a log; none where there is no such file."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            return file.read().decode(errors="replace").splitlines()[-lines:]
+    except OSError:
+        return []
 
 
 def _command(job: Job, place: Place) -> list[str]:
@@ -76,6 +87,8 @@ def _command(job: Job, place: Place) -> list[str]:
         "worker",
         job.study,
         *(str(part) for pair in options.items() for part in pair),
+        *([] if job.imports else ["--no-imports"]),
+        *(["--force"] if job.force else []),
     ]
 
 

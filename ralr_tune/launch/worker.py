@@ -23,10 +23,15 @@ from ralr_tune.records import Stage
 from ralr_tune.search.session import Session
 from ralr_tune.search.stages import advance
 from ralr_tune.search.stopping import Stop
-from ralr_tune.search.trial import settle, work_on
+from ralr_tune.search.telling import settle
+from ralr_tune.search.trial import work_on
 from ralr_tune.spec import parse_study
+from ralr_tune.spec.imports import refuse_imports
 from ralr_tune.store import studies
+from ralr_tune.store.address import parse_address
 from ralr_tune.store.database import open_storage
+from ralr_tune.store.failures import PATIENCE_S
+from ralr_tune.store.file import refuse_network
 from ralr_tune.store.ledger import Ledger
 from ralr_tune.tasks.load import load_task
 
@@ -41,17 +46,31 @@ _PACKAGES = ("ralr-tune", "optuna", "torch", "torchvision", "numpy", "sqlalchemy
 
 
 def work(
-    study: str, storage_url: str, out: Path, place: Place, *, until: Stage = "test", stop: Stop | None = None
+    study: str,
+    storage_url: str,
+    out: Path,
+    place: Place,
+    *,
+    until: Stage = "test",
+    stop: Stop | None = None,
+    imports: bool = True,
+    force: bool = False,
 ) -> None:
     """Work on `study` until it is done.
 
     Raises Interrupted when asked to stop (the row in hand is free again and goes on from its checkpoint), TrialError
-    when a failed trial ends the study, StorageError when the database cannot be reached or lacks the study.
+    when a failed trial ends the study, DiskError when `out` takes no checkpoint, StorageError when the database lacks
+    the study, cannot be reached for minutes, or, without `force`, lies on a network file system as a SQLite file,
+    UsageError, without `imports`, when the study names code to import.
     """
     studies.quiet_optuna()
-    storage = open_storage(storage_url)
+    if not force:
+        refuse_network(parse_address(storage_url))
+    storage = open_storage(storage_url, patience_s=PATIENCE_S)
     try:
         spec = parse_study(studies.stored(storage, study).text, source=f"study {study} in {storage.masked}")
+        if not imports:
+            refuse_imports(spec.task)
         set_threads(place, spec.task.kind)
         session = Session(
             spec=spec,
@@ -63,7 +82,7 @@ def work(
             stop=stop or Stop(),
         )
         studies.set_environment(storage, study, environment(place))
-        settle(session)
+        _mend(session)
         _work_off(session, until)
     finally:
         storage.dispose()
@@ -81,8 +100,14 @@ def _work_off(session: Session, until: Stage) -> None:
         if session.ledger.remaining(stage):
             time.sleep(IDLE_S)  # rows that others hold may come back
         else:
-            settle(session)
+            _mend(session)
             stage = advance(session.ledger, session.storage, session.spec, until)
+
+
+def _mend(session: Session) -> None:
+    """What crashes left behind, in Optuna and in the folder."""
+    settle(session)
+    session.kept.tidy(lambda: session.ledger.rows(curves=False))
 
 
 def set_threads(place: Place, kind: str) -> None:

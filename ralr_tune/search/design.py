@@ -18,7 +18,6 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial
-from scipy.stats import qmc
 
 from ralr_tune.search.space import distribution
 from ralr_tune.spec.values import Domain
@@ -26,6 +25,8 @@ from ralr_tune.spec.values import Domain
 
 def sobol_point(columns: int, ordinal: int, seed: int) -> NDArray[np.float64]:
     """Point `ordinal` (0-based) of the design, shape (columns,), each in [0, 1)."""
+    from scipy.stats import qmc  # here, since it takes a second, and most studies want no Sobol points
+
     engine = qmc.Sobol(columns, scramble=True, rng=np.random.default_rng(seed))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a budget that is no power of two is the user's right

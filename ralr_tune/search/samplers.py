@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, TypeVar
 
 from optuna import pruners, samplers
@@ -15,6 +16,8 @@ from optuna.exceptions import ExperimentalWarning
 
 from ralr_tune.errors import UsageError
 from ralr_tune.search.design import SharedSobolSampler
+from ralr_tune.search.space import distribution
+from ralr_tune.search.widened import WideGP, WideTPE
 from ralr_tune.seeds import derive_seed
 from ralr_tune.spec import StudySpec
 from ralr_tune.spec.values import encode
@@ -32,10 +35,12 @@ def make_sampler(spec: StudySpec, arm: str, block: int, ordinal: int) -> sampler
         _refuse_options("sampler", "qmc", options)
         # the seed leaves out the arm: shared values are equal in all arms
         return SharedSobolSampler(spec.columns(), ordinal=ordinal, seed=derive_seed("design", spec.study.seed, block))
+    space = {name: distribution(domain) for name, domain in spec.space(arm).items()}
+    alone = options.get("multivariate") is False or options.get("group")
     kinds: dict[str, Callable[..., samplers.BaseSampler]] = {
-        "tpe": samplers.TPESampler,
+        "tpe": samplers.TPESampler if alone else partial(WideTPE, space),
         "random": samplers.RandomSampler,
-        "gp": samplers.GPSampler,
+        "gp": partial(WideGP, space),
     }
     seed = derive_seed("sampler", spec.study.seed, arm, block, ordinal) % _SEED_LIMIT
     return _build("sampler", spec.search.sampler, kinds[spec.search.sampler], options | {"seed": seed})

@@ -10,8 +10,9 @@ from threading import Event, Thread
 
 from ralr_tune.errors import LeaseLost, StorageError
 from ralr_tune.records import Row
+from ralr_tune.search.kept import Kept
 from ralr_tune.search.stopping import Stop
-from ralr_tune.spec import Configuration, StudySpec
+from ralr_tune.spec import StudySpec
 from ralr_tune.store.database import Storage
 from ralr_tune.store.ledger import Ledger
 from ralr_tune.tasks.base import Task
@@ -29,22 +30,10 @@ class Session:
     owner: str
     stop: Stop = field(default_factory=Stop)
 
-    def checkpoint(self, row: Row) -> Path:
-        """Where the state of a row's training is kept until it is done."""
-        return self.out / "checkpoints" / f"{self.spec.name}-{row.stage}-{row.id}.ckpt"
-
-    def weights(self, row: Row) -> Path:
-        """Where the weights of a judged run wait for the test: one path for the judge row and its test row.
-
-        No other study, data, configuration or seed has it, whoever shares the folder.
-        """
-        run = self.configuration(row).identity(row.seed)
-        return self.out / "checkpoints" / f"{self.spec.name}-final-{self.task.identity[:8]}-{run[:16]}.safetensors"
-
-    def configuration(self, row: Row) -> Configuration:
-        """The configuration of a confirm row."""
-        configuration = self.spec.configuration(row.arm, row.params)
-        return configuration.without_amplification() if row.role == "twin" else configuration
+    @property
+    def kept(self) -> Kept:
+        """Checkpoints and weights of this study, in this out folder."""
+        return Kept(self.out / "checkpoints", self.spec)
 
 
 class Lease:

@@ -30,8 +30,12 @@ def _range(domain: Range[Any]) -> BaseDistribution:
 
 
 def suggest(trial: Trial, space: Mapping[str, Domain]) -> dict[str, Any]:
-    """Ask `trial` for every parameter of `space`, in its order; a parameter that it already has keeps its value."""
-    return {name: _suggest(trial, name, domain) for name, domain in space.items()}
+    """Ask `trial` for every parameter of `space`, in its order; a parameter that it already has keeps its value.
+
+    (Of those Optuna is not asked again: if a range was widened in between, it would speak of a mistake.)
+    """
+    known = trial.params
+    return {name: known[name] if name in known else _suggest(trial, name, domain) for name, domain in space.items()}
 
 
 def _suggest(trial: Trial, name: str, domain: Domain) -> Any:

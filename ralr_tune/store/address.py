@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import quote, quote_plus
 
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from ralr_tune.errors import StorageError
+from ralr_tune.secrecy import MASK, given, remember, without
+
+PASSWORD_VARIABLE = "RALR_TUNE_STORAGE_PASSWORD"
+"""The password of a storage URL that names a user and none; with _FILE behind it, the file that holds it."""
 
 # MariaDB goes by SQLAlchemy's mysql dialect: Optuna asks for that name when it chooses its upsert.
 _DRIVERS = {
@@ -55,18 +58,17 @@ class Address:
 
     def clean(self, text: object) -> str:
         """One line of `text` (a driver's message, say) without any password of this address."""
-        line = " ".join(str(text).split())
-        for secret in _secrets(self.url):
-            for form in (secret, quote(secret, safe=""), quote_plus(secret)):
-                line = line.replace(form, "***")
-        return line
+        return " ".join(without(str(text), _secrets(self.url)).split())
 
 
 def parse_address(url: str | URL) -> Address:
     """The address that a storage URL means; a SQLite file becomes absolute, so that any process may be given it.
 
-    StorageError for anything else than the URLs in `_ALLOWED`. Nothing of a URL that cannot be parsed is repeated in
-    the message: any part of it may be a piece of the password.
+    A URL that names a user and no password takes it from PASSWORD_VARIABLE or its file; where those are not set
+    either, PostgreSQL's own client library looks into PGPASSWORD and ~/.pgpass when it connects.
+
+    StorageError for anything else than the URLs in `_ALLOWED`; UsageError for a password file that holds none. Nothing
+    of a URL that cannot be parsed is repeated in the message: any part of it may be a piece of the password.
     """
     try:
         parsed = make_url(url)
@@ -74,7 +76,9 @@ def parse_address(url: str | URL) -> Address:
         raise StorageError(f"the storage URL cannot be read; allowed: {_ALLOWED}") from None
     if "@" in (parsed.host or ""):
         raise StorageError("the storage URL has more than one '@'; in user names and passwords write it as %40")
-    parsed = _with_file(_with_driver(parsed))
+    parsed = _with_password(_with_file(_with_driver(parsed)))
+    for secret in _secrets(parsed):
+        remember(secret)
     return Address(parsed, _masked(parsed))
 
 
@@ -107,15 +111,22 @@ def _with_file(url: URL) -> URL:
     return url.set(database=str(Path(url.database).absolute()))
 
 
+def _with_password(url: URL) -> URL:
+    has_one = url.password or any(key.lower() in ("password", "passwd") for key in url.query)
+    if url.get_backend_name() == "sqlite" or not url.username or has_one:
+        return url
+    return url.set(password=given(PASSWORD_VARIABLE))
+
+
 def _masked(url: URL) -> str:
-    hidden = {key: "***" for key in url.query if key.lower() in _SECRET_OPTIONS}
-    return url.update_query_dict(hidden).render_as_string(hide_password=True).replace("%2A%2A%2A", "***")
+    masks = {key: MASK for key in url.query if key.lower() in _SECRET_OPTIONS}
+    return url.update_query_dict(masks).render_as_string(hide_password=True).replace("%2A%2A%2A", MASK)
 
 
-def _secrets(url: URL) -> list[str]:
-    """Passwords of a URL, the longest first: one may be a part of another."""
+def _secrets(url: URL) -> set[str]:
+    """Passwords of a URL."""
     found = {str(url.password)} if url.password else set()
     for key, value in url.query.items():
         if key.lower() in _SECRET_OPTIONS:
             found.update([value] if isinstance(value, str) else value)
-    return sorted(filter(None, found), key=len, reverse=True)
+    return found - {""}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 from optuna.storages import BaseStorage, RDBStorage, get_storage
@@ -17,18 +18,15 @@ from sqlalchemy import (
     Update,
     create_engine,
     event,
-    insert,
-    inspect,
-    select,
-    text,
 )
+from sqlalchemy.exc import SQLAlchemyError
 
 from ralr_tune.errors import StorageError
 from ralr_tune.store.address import Address, parse_address
-from ralr_tune.store.failures import persist, told
-from ralr_tune.store.locks import named_lock
+from ralr_tune.store.failures import OPENING_S, patience, persist, told
+from ralr_tune.store.file import WatchedFile
 from ralr_tune.store.persistent import PersistentStorage
-from ralr_tune.store.tables import SCHEMA_VERSION, metadata, schema
+from ralr_tune.store.schema import nothing_stored, outdated_optuna, prepare
 
 T = TypeVar("T")
 
@@ -82,6 +80,25 @@ class Storage:
         self._rdb.engine.dispose()
         self.engine.dispose()
 
+    def transact(self, work: Callable[[Connection], T]) -> T:
+        """Runs statements that belong together: all of them are kept, or none.
+
+        Repeated as `change` is. A raised error takes everything back.
+        """
+        begin = "BEGIN IMMEDIATE" if self.engine.dialect.name == "sqlite" else "BEGIN"
+
+        def whole(connection: Connection) -> T:
+            connection.exec_driver_sql(begin)
+            try:
+                result = work(connection)
+            except BaseException:
+                _take_back(connection)
+                raise
+            connection.exec_driver_sql("COMMIT")
+            return result
+
+        return self._run(whole)
+
     def _run(self, work: Callable[[Connection], T]) -> T:
         def once() -> T:
             with self.engine.connect() as connection:
@@ -91,20 +108,28 @@ class Storage:
             return persist(once)
 
 
-def open_storage(url: str, *, create: bool = False) -> Storage:
+def _take_back(connection: Connection) -> None:
+    try:
+        connection.exec_driver_sql("ROLLBACK")
+    except SQLAlchemyError:  # the connection is gone, and the transaction with it; make sure of that
+        connection.invalidate()
+
+
+def open_storage(url: str, *, create: bool = False, patience_s: float = OPENING_S) -> Storage:
     """The database behind a URL (see `address.parse_address`), ready for studies.
 
     With `create`, both schemas are made if they are not there, by one process at a time, and so is the folder of a
-    SQLite file; a server's database itself must exist. StorageError, its password masked, if the database cannot be
-    reached, is none of ours, or holds nothing and `create` is False.
+    SQLite file; a server's database itself must exist. A server that does not answer is asked for `patience_s`.
+    StorageError, its password masked, if the database cannot be reached, is none of ours, or holds nothing and `create`
+    is False.
     """
     address = parse_address(url)
     _prepare_file(address, create)
-    engine = _engine(address)
+    engine = make_engine(address)
     try:
-        with told(address):
-            _prepare_schemas(engine, address, create)
-            rdb = _optuna(address, skip_table_creation=True)
+        with patience(patience_s), told(address):
+            persist(lambda: _prepare_schemas(engine, address, create))
+            rdb = persist(lambda: _optuna(address, skip_table_creation=True))
     except BaseException:
         engine.dispose()
         raise
@@ -116,7 +141,7 @@ def _prepare_file(address: Address, create: bool) -> None:
     if address.file is None or address.file.exists():
         return
     if not create:
-        raise _nothing(address)
+        raise nothing_stored(address)
     try:
         address.file.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -124,37 +149,13 @@ def _prepare_file(address: Address, create: bool) -> None:
 
 
 def _prepare_schemas(engine: Engine, address: Address, create: bool) -> None:
-    if _has_schemas(engine, address):
-        return
-    if not create:
-        raise _nothing(address)
-    with named_lock(engine, "create"):
-        if not _has_schemas(engine, address):
-            _create_schemas(engine, address)
+    def make_optuna_tables() -> None:
+        _optuna(address, skip_table_creation=False).engine.dispose()
+
+    prepare(engine, address, create, make_optuna_tables)
 
 
-def _has_schemas(engine: Engine, address: Address) -> bool:
-    with engine.connect() as connection:
-        if not inspect(connection).has_table(schema.name):
-            return False
-        version = connection.scalar(select(schema.c.version))
-    if version not in (None, SCHEMA_VERSION):
-        raise StorageError(f"{address}: its tables are of version {version}; this program reads {SCHEMA_VERSION}")
-    return version is not None
-
-
-def _create_schemas(engine: Engine, address: Address) -> None:
-    """May be killed anywhere and done again: each part looks for what is there, and the version comes last."""
-    if engine.dialect.name == "sqlite":
-        with engine.connect() as connection:
-            connection.execute(text("PRAGMA journal_mode=WAL"))  # a property of the file, set once
-    _optuna(address, skip_table_creation=False).engine.dispose()
-    metadata.create_all(engine)
-    with engine.connect() as connection:
-        connection.execute(insert(schema).values(version=SCHEMA_VERSION))
-
-
-def _engine(address: Address) -> Engine:
+def make_engine(address: Address) -> Engine:
     """Ours: every statement is a transaction of its own, so no writer ever waits with something half read."""
     engine = create_engine(address.url, isolation_level="AUTOCOMMIT", **_engine_options(address))
     _configure(engine)
@@ -170,7 +171,7 @@ def _optuna(address: Address, *, skip_table_creation: bool) -> PersistentStorage
     try:
         rdb = PersistentStorage(address.for_optuna, engine_kwargs=options, skip_table_creation=skip_table_creation)
     except RuntimeError as error:  # its tables were made by another version of Optuna
-        raise StorageError(f"{address}: {error}") from error
+        raise outdated_optuna(address, error) from error
     if address.dialect == "sqlite":
         _configure(rdb.engine)
         rdb.engine.dispose()  # the connection that Optuna opened before it could be configured
@@ -196,6 +197,19 @@ def _configure(engine: Engine) -> None:
             cursor.execute(statement)
         cursor.close()
 
+    if engine.dialect.name == "sqlite":
+        _watch(engine)
 
-def _nothing(address: Address) -> StorageError:
-    return StorageError(f"{address}: no study is stored there; `ralr-tune run STUDY` makes one")
+
+def _watch(engine: Engine) -> None:
+    """Looks after the file before SQLite opens it, and whenever a connection is used."""
+    file = WatchedFile(Path(engine.url.database or ""))
+    file.check()
+
+    @event.listens_for(engine, "do_connect")
+    def before_connect(*connecting: Any) -> None:
+        file.check()
+
+    @event.listens_for(engine, "checkout")
+    def before_use(*connection: Any) -> None:
+        file.check()

@@ -15,12 +15,30 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, RowMapping, Select, and_, case, delete, func, insert, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Insert,
+    RowMapping,
+    Select,
+    Update,
+    and_,
+    case,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    true,
+    update,
+)
 from sqlalchemy.exc import IntegrityError
 
 from ralr_tune.errors import FailureKind, LeaseLost, StorageError
 from ralr_tune.records import EpochRecord, Outcome, Row, Stage, State
 from ralr_tune.store.database import Storage
+from ralr_tune.store.incidents import noted
+from ralr_tune.store.studies import reported
 from ralr_tune.store.tables import NO_SOURCE, Now, check_name, ledger
 
 _CANDIDATES = 8  # looked at together, so that workers that claim at once need not all look again
@@ -30,6 +48,8 @@ _PLANNERS = 100  # that may be quicker before an IntegrityError is taken for wha
 _free = ledger.c.state == "free"
 _expired = and_(ledger.c.state == "held", ledger.c.lease_end < Now())
 _waiting = or_(_free, _expired)
+_anywhere = true()
+_LIGHT = [column for column in ledger.c if column is not ledger.c.curve]
 _ended: dict[str, Any] = {"lease_end": None, "finished": Now()}
 
 Key = tuple[str, str, int, int, str, int]
@@ -117,25 +137,39 @@ class Ledger:
     def claim(self, owner: str, stage: Stage) -> Row | None:
         """The first waiting row of a stage, now held by `owner` (up to 255 characters); None if none is waiting.
 
-        A row whose lease ran out is waiting, too; its new owner finds `attempt` raised and the same `trial`.
+        A row whose lease ran out is waiting, too; its new owner finds `attempt` raised and the same `trial`, and an
+        incident of kind "lost" says so.
         """
         token = secrets.token_hex(16)
         # Ends: each candidate that is lost was another's win, and rows are finitely many.
         while candidates := self._candidates(stage):
-            for row_id, attempt in _spread(candidates):
-                if self._take(row_id, attempt, owner, token):
-                    return replace(self.row(row_id), state="held", attempt=attempt + 1, owner=owner)
+            for candidate in _spread(candidates):
+                if self._take(candidate, owner, token):
+                    return replace(self.row(candidate.id), state="held", attempt=candidate.attempt + 1, owner=owner)
         return None
 
     def attach(self, row: Row, trial: int) -> None:
         """Notes the Optuna trial that was asked for this row. StorageError if it has another one already."""
-        self._write(row, "held", ledger.c.trial.is_(None) | (ledger.c.trial == trial), trial=trial)
+        self._write(row, "held", where=ledger.c.trial.is_(None) | (ledger.c.trial == trial), trial=trial)
 
-    def beat(self, row: Row, *, epoch: int | None = None, value: float | None = None) -> None:
-        """Renews the lease and, where given, notes the epochs done and the value after them."""
-        progress = {"epoch": epoch, "value": finite(value)}
-        known = {name: figure for name, figure in progress.items() if figure is not None}
-        self._write(row, "held", lease_end=self._lease_end, **known)
+    def beat(self, row: Row) -> None:
+        """Renews the lease."""
+        self._write(row, "held", lease_end=self._lease_end)
+
+    def progress(self, row: Row, record: EpochRecord, *, report_to: int | None = None) -> None:
+        """Renews the lease, notes an epoch, and reports its value to the Optuna trial of this id (not number).
+
+        One transaction, which begins with the fence: a value that is reported stays, and nobody who lost the row
+        reports. (Optuna's own `report` knows no owner and overwrites.)
+        """
+        self._write(
+            row,
+            "held",
+            also=[] if report_to is None else [reported(report_to, record)],
+            lease_end=self._lease_end,
+            epoch=record.epoch,
+            value=finite(record.value),
+        )
 
     def finish(
         self,
@@ -148,11 +182,18 @@ class Ledger:
         train_value: float | None = None,
         failure: FailureKind | None = None,
         message: str | None = None,
+        mended: str | None = None,
     ) -> None:
-        """Done, with its outcome. `seconds`: of all attempts together. Figures that are not finite become None."""
+        """Done, with its outcome. `seconds`: of all attempts together. Figures that are not finite become None.
+
+        A failure becomes an incident, and so does `mended`: how a trial went on after it had run out of memory.
+        """
+        happened = [self._incident(row, failure, message or "")] if failure else []
+        happened += [self._incident(row, "oom", mended)] if mended else []
         self._write(
             row,
             "done",
+            also=happened,
             outcome=outcome,
             value=finite(value),
             train_value=finite(train_value),
@@ -164,13 +205,28 @@ class Ledger:
             **_ended,
         )
 
-    def fail(self, row: Row, *, kind: FailureKind, message: str, retry: bool) -> None:
-        """What went wrong; with `retry` the row waits for another attempt, else it is done, its outcome "failed"."""
-        why = {"failure": kind, "message": message}
+    def fail(
+        self,
+        row: Row,
+        *,
+        kind: FailureKind,
+        message: str,
+        retry: bool,
+        detail: str = "",
+        signature: str | None = None,
+    ) -> None:
+        """What went wrong, also as an incident (see `incidents.noted` for `detail` and `signature`).
+
+        With `retry` the row waits for another attempt, else it is done, its outcome "failed".
+        """
+        why: dict[str, Any] = {"failure": kind, "message": message}
+        happened = [self._incident(row, kind, message, detail=detail, signature=signature)]
+        if kind == "lost":  # each loss was noted by whoever claimed the row after it
+            happened = []
         if retry:
-            self._write(row, "free", **why, lease_end=None)
+            self._write(row, "free", also=happened, **why, lease_end=None)
         else:
-            self._write(row, "done", **why, outcome="failed", **_ended)
+            self._write(row, "done", also=happened, **why, outcome="failed", **_ended)
 
     def release(self, row: Row) -> None:
         """Gives the row back, unharmed: it waits for whoever claims it next."""
@@ -191,8 +247,7 @@ class Ledger:
 
     def rows(self, stage: Stage | None = None, *, curves: bool = True) -> list[Row]:
         """All rows, or those of one stage, in order of their ids. Without `curves` they are light to fetch."""
-        columns = [column for column in ledger.c if curves or column is not ledger.c.curve]
-        query = select(*columns).where(self._ours).order_by(ledger.c.id)
+        query = select(*(ledger.c if curves else _LIGHT)).where(self._ours).order_by(ledger.c.id)
         return [_row(found) for found in self.storage.rows(query if stage is None else _of(query, stage))]
 
     def counts(self) -> dict[tuple[str, Stage], Count]:
@@ -209,6 +264,13 @@ class Ledger:
         """Ids of rows that are held under a lease that ran out: whoever held them is gone, and they wait."""
         found = self.storage.rows(select(ledger.c.id).where(self._ours, _expired))
         return frozenset(row["id"] for row in found)
+
+    def moved(self) -> tuple[int, int]:
+        """(rows done, epochs known): another pair than before means that something was brought forward."""
+        done = func.count(case((ledger.c.state == "done", 1))).label("done")
+        epochs = func.coalesce(func.sum(ledger.c.epoch), 0).label("epochs")
+        found = self.storage.rows(select(done, epochs).where(self._ours))[0]
+        return int(found["done"]), int(found["epochs"])
 
     def remaining(self, stage: Stage) -> int:
         """Rows of a stage that are not done, waiting or running; 0: the stage is over."""
@@ -235,25 +297,39 @@ class Ledger:
         begin = {"study": self.study, "state": "free", "attempt": 0, "epoch": 0, "source": row.source_number}
         return {**fields, **begin, "params": json.dumps(dict(row.params))}
 
-    def _candidates(self, stage: Stage) -> list[tuple[int, int]]:
-        query = select(ledger.c.id, ledger.c.attempt).where(self._ours, _waiting).order_by(ledger.c.id)
-        return [(found["id"], found["attempt"]) for found in self.storage.rows(_of(query, stage).limit(_CANDIDATES))]
+    def _candidates(self, stage: Stage) -> list[Row]:
+        query = _of(select(*_LIGHT).where(self._ours, _waiting).order_by(ledger.c.id), stage)
+        return [_row(found) for found in self.storage.rows(query.limit(_CANDIDATES))]
 
-    def _take(self, row_id: int, attempt: int, owner: str, token: str) -> bool:
+    def _take(self, row: Row, owner: str, token: str) -> bool:
         """Tries to claim one row in one conditional UPDATE; the token tells a win whose answer was lost on the way."""
-        held = {"state": "held", "owner": owner, "token": token, "attempt": attempt + 1, "lease_end": self._lease_end}
-        seen = and_(ledger.c.id == row_id, ledger.c.attempt == attempt)
+        attempt = row.attempt + 1
+        held = {"state": "held", "owner": owner, "token": token, "attempt": attempt, "lease_end": self._lease_end}
+        seen = and_(ledger.c.id == row.id, ledger.c.attempt == row.attempt)
         first = func.coalesce(ledger.c.started, Now())
-        if self.storage.change(update(ledger).where(seen, _waiting).values(**held, started=first)):
+        gone = f"{row.owner} is gone, and its lease ran out"
+        lost = [self._incident(row, "lost", gone)] if row.state == "held" else []
+        if self._fenced(update(ledger).where(seen, _waiting).values(**held, started=first), lost):
             return True
-        won = and_(ledger.c.id == row_id, ledger.c.attempt == attempt + 1, ledger.c.token == token)
+        won = and_(ledger.c.id == row.id, ledger.c.attempt == attempt, ledger.c.token == token)
         return bool(self.storage.rows(select(ledger.c.id).where(won)))
 
-    def _write(self, row: Row, then: State, *also: ColumnElement[bool], **values: Any) -> None:
-        """Writes as the owner of a row, which is in state `then` afterwards; LeaseLost if the row is not ours."""
+    def _write(
+        self,
+        row: Row,
+        then: State,
+        *,
+        where: ColumnElement[bool] = _anywhere,
+        also: Sequence[Insert] = (),
+        **values: Any,
+    ) -> None:
+        """Writes as the owner of a row, which is in state `then` afterwards; LeaseLost if the row is not ours.
+
+        `also`: written with it, or not at all.
+        """
         fence = and_(ledger.c.id == row.id, ledger.c.attempt == row.attempt, ledger.c.owner == row.owner)
-        held = ledger.c.state == "held"
-        if self.storage.change(update(ledger).where(fence, held, *also).values(state=then, **values)):
+        write = update(ledger).where(fence, ledger.c.state == "held", where).values(state=then, **values)
+        if self._fenced(write, also):
             return
         found = self.storage.rows(select(ledger.c.state, ledger.c.trial).where(fence))
         state = found[0]["state"] if found else None
@@ -263,13 +339,29 @@ class Ledger:
             raise LeaseLost(f"ledger row {row.id}: attempt {row.attempt} of {row.owner} is no longer its owner")
         # Else it was written already: the answer to the first try was lost, or it was said twice.
 
+    def _incident(self, row: Row, kind: FailureKind, message: str, **more: Any) -> Insert:
+        return noted(self.study, row, kind, message, **more)
+
+    def _fenced(self, write: Update, also: Sequence[Insert]) -> int:
+        """The number of rows that `write` met; `also` is executed if it met one."""
+        if not also:
+            return self.storage.change(write)
+
+        def together(connection: Connection) -> int:
+            met = connection.execute(write).rowcount
+            for statement in also if met else ():
+                connection.execute(statement)
+            return met
+
+        return self.storage.transact(together)
+
 
 def finite(figure: float | None) -> float | None:
     """The figure, or None where it is no finite number: MySQL's columns take no other, SQLite's turn NaN to NULL."""
     return None if figure is None or not math.isfinite(figure) else figure
 
 
-def _spread(candidates: list[tuple[int, int]]) -> list[tuple[int, int]]:
+def _spread(candidates: list[Row]) -> list[Row]:
     """The first one first; whoever loses that goes on with any other, lest all meet at the second, too."""
     return candidates[:1] + random.sample(candidates[1:], len(candidates) - 1)
 

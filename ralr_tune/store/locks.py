@@ -21,7 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ralr_tune.errors import StorageError
 from ralr_tune.store.address import parse_address
-from ralr_tune.store.failures import told
+from ralr_tune.store.failures import persist, told
 
 TIMEOUT_S = 60.0
 
@@ -50,7 +50,7 @@ def named_lock(engine: Engine, name: str, *, timeout_s: float = TIMEOUT_S) -> It
 
 def _wait(lock: Lock, name: str, timeout_s: float) -> None:
     end = time.monotonic() + timeout_s
-    while not lock.acquire():
+    while not persist(lock.acquire):
         if time.monotonic() > end:
             raise StorageError(f"lock {name!r} has been held by another process for {timeout_s:g} s")
         time.sleep(random.uniform(0.01, 0.05))

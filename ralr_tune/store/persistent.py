@@ -11,18 +11,18 @@ from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
 from ralr_tune.store.address import parse_address
-from ralr_tune.store.failures import TRIES, persist, told
+from ralr_tune.store.failures import persist, told
 
 P = ParamSpec("P")
 T = TypeVar("T")
 Method = Callable[Concatenate[Any, P], T]
 
 
-def _patient(method: Method[P, T], tries: int = TRIES) -> Method[P, T]:
+def _patient(method: Method[P, T], patience_s: float | None = None) -> Method[P, T]:
     @wraps(method)
     def call(storage: Any, /, *args: P.args, **kwargs: P.kwargs) -> T:
         with told(parse_address(storage.engine.url)):
-            return persist(lambda: method(storage, *args, **kwargs), tries=tries)
+            return persist(lambda: method(storage, *args, **kwargs), patience_s=patience_s)
 
     return call
 
@@ -35,8 +35,8 @@ class PersistentStorage(RDBStorage):
     there already, its other writes set what they set.
     """
 
-    # Tries again by itself; a try more could leave one more trial that nobody runs.
-    _create_new_trial = _patient(RDBStorage._create_new_trial, tries=1)
+    # Not to be repeated blindly: the first try may have left a trial. `studies.ask` looks, and then tries again.
+    _create_new_trial = _patient(RDBStorage._create_new_trial, patience_s=0)
 
     create_new_study = _patient(RDBStorage.create_new_study)
     delete_study = _patient(RDBStorage.delete_study)

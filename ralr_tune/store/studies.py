@@ -11,12 +11,15 @@ from typing import Any, Literal
 import optuna
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
+from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
-from sqlalchemy import insert, select, update
+from sqlalchemy import Insert, exists, insert, literal, select, update
 from sqlalchemy.exc import IntegrityError
 
 from ralr_tune.errors import StorageError
+from ralr_tune.records import EpochRecord
 from ralr_tune.store.database import Storage
+from ralr_tune.store.failures import persist, transient
 from ralr_tune.store.locks import TIMEOUT_S, named_lock
 from ralr_tune.store.tables import Now, check_name, studies
 
@@ -155,7 +158,23 @@ def ask(study: optuna.Study, storage: Storage, row_id: int, fixed: Mapping[str, 
         user_attrs={ROW_MARK: row_id},
         system_attrs={"fixed_params": dict(fixed)} if fixed else {},
     )
-    return Trial(study, storage.optuna.create_new_trial(study._study_id, template))
+
+    def make() -> int:
+        return storage.optuna.create_new_trial(study._study_id, template)
+
+    try:
+        return Trial(study, make())
+    except StorageError as error:
+        if not transient(error):
+            raise
+    # The answer may have been lost, and not the trial: look for it before every further try.
+    return Trial(study, persist(lambda: _left_behind(study, row_id) or make()))
+
+
+def _left_behind(study: optuna.Study, row_id: int) -> int | None:
+    """Id of a running trial that was made for a row."""
+    running = study._storage.get_all_trials(study._study_id, deepcopy=False, states=(TrialState.RUNNING,))
+    return next((trial._trial_id for trial in running if trial.user_attrs.get(ROW_MARK) == row_id), None)
 
 
 def resume_trial(study: optuna.Study, number: int) -> Trial:
@@ -174,10 +193,29 @@ def resume_trial(study: optuna.Study, number: int) -> Trial:
     return Trial(study, trial._trial_id)
 
 
-def reported_steps(study: optuna.Study, number: int) -> frozenset[int]:
-    """Steps that the trial of this number has reported, by whichever process."""
-    trial = {trial.number: trial for trial in study.get_trials(deepcopy=False)}[number]
-    return frozenset(trial.intermediate_values)
+def reported(trial_id: int, record: EpochRecord) -> Insert:
+    """The statement that reports an epoch to the Optuna trial of this id, unless that epoch is reported already."""
+    table = models.TrialIntermediateValueModel.__table__
+    stored = models.TrialIntermediateValueModel.intermediate_value_to_stored_repr(record.value)
+    there = exists().where(table.c.trial_id == trial_id, table.c.step == record.epoch)
+    columns = (table.c.trial_id, table.c.step, table.c.intermediate_value, table.c.intermediate_value_type)
+    values = (trial_id, record.epoch, *stored)
+    row = (literal(value, column.type) for value, column in zip(values, columns, strict=True))
+    return insert(table).from_select(columns, select(*row).where(~there))
+
+
+def know_reported(trial: Trial, record: EpochRecord) -> None:
+    """Tells this process's copy of a trial what `reported` wrote: its pruner looks there."""
+    trial._cached_frozen_trial.intermediate_values.setdefault(record.epoch, record.value)
+
+
+def stored_params(storage: Storage, trial: Trial) -> dict[str, Any]:
+    """Parameters of a trial as the database holds them.
+
+    The first value that is stored for a parameter stays, whichever worker suggested it: one who had lost the row may
+    have been quicker than its new owner, who must train with what is written.
+    """
+    return dict(storage.optuna.get_trial(trial._trial_id).params)
 
 
 def mark_trial(study: optuna.Study, storage: Storage, number: int, key: str, value: Any) -> None:

@@ -16,8 +16,6 @@ from sqlalchemy.types import TypeEngine
 
 from ralr_tune.errors import StorageError
 
-SCHEMA_VERSION = 1
-
 NAME_LENGTH = 200  # of study and arm: both stand in one unique key, and MySQL's keys hold 3072 bytes
 
 NO_SOURCE = -1
@@ -38,7 +36,7 @@ def _long_text() -> TypeEngine[str]:
 
 
 schema = Table(
-    "ralr_tune_schema",  # written last of all: its row says that both schemas, Optuna's and ours, are complete
+    "ralr_tune_schema",  # keeps out release 0.1, which knows no other version; every later one reads schema.py's table
     metadata,
     Column("version", Integer, primary_key=True, autoincrement=False),
     **_INNODB,
@@ -86,6 +84,25 @@ ledger = Table(
     Column("finished", Double),
     UniqueConstraint("study", "arm", "stage", "block", "ordinal", "role", "source", name="ralr_tune_ledger_planned"),
     Index("ralr_tune_ledger_waiting", "study", "stage", "state"),
+    **_INNODB,
+)
+
+incidents = Table(
+    "ralr_tune_incidents",  # what went wrong on the way, also where it was mended
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("study", _name(), nullable=False),
+    Column("row", Integer, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("kind", _name(16), nullable=False),
+    Column("signature", _name(64), nullable=False),  # equal for equal failures: a hash (incidents.py)
+    Column("message", _long_text(), nullable=False),
+    Column("detail", _long_text(), nullable=False),  # the traceback; "" where there is none
+    Column("owner", _name(255)),
+    Column("epoch", Integer, nullable=False),
+    Column("time", Double, nullable=False),
+    UniqueConstraint("row", "attempt", "kind", name="ralr_tune_incidents_once"),
+    Index("ralr_tune_incidents_study", "study", "kind"),
     **_INNODB,
 )
 

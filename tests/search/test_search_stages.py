@@ -19,7 +19,8 @@ from ralr_tune.search.stages import (
     plan_search,
     winners,
 )
-from ralr_tune.search.trial import settle, work_on
+from ralr_tune.search.telling import settle
+from ralr_tune.search.trial import work_on
 from ralr_tune.seeds import derive_seed
 from ralr_tune.store.reading import read_study
 from tests.search.conftest import MakeSession

@@ -1,19 +1,26 @@
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
-from ralr_tune.errors import DataError, Interrupted, TrialError
+from ralr_tune.errors import DataError, DiskError, Interrupted, TrialError
 from ralr_tune.records import EpochRecord, Row
 from ralr_tune.search import trial as trials
+from ralr_tune.search.failing import BUGS, LOSSES
 from ralr_tune.search.session import Session
-from ralr_tune.search.trial import settle, work_on
-from ralr_tune.store import studies
-from ralr_tune.store.ledger import Ledger
+from ralr_tune.search.telling import settle
+from ralr_tune.search.trial import work_on
+from ralr_tune.store import incidents, studies
+from ralr_tune.store.ledger import Ledger, PlannedRow
+from ralr_tune.tasks.load import load_task
+from ralr_tune.training.checkpoint import Checkpoints
 from ralr_tune.training.simulated import SimulatedTrial
 from tests.search.conftest import MakeSession
 from tests.studies import simulated
@@ -93,7 +100,7 @@ def test_killed_at_any_epoch_another_worker_goes_on_with_the_same_trial(
     first = make_session(spec, owner="first")
     row = claim(first)
     with monkeypatch.context() as patch:
-        patch.setattr(SimulatedTrial, "_save", _kill_after(epoch, SimulatedTrial._save))
+        patch.setattr(Checkpoints, "save", _kill_after(epoch, Checkpoints.save))
         with pytest.raises(Killed):
             work_on(first, row)
     expire(first)
@@ -108,9 +115,12 @@ def test_killed_at_any_epoch_another_worker_goes_on_with_the_same_trial(
 
 
 def _kill_after(epoch: int, save: Any) -> Any:
-    def killing(self: SimulatedTrial) -> None:
-        save(self)
-        if len(self.curve) == epoch:
+    """Killed once so many checkpoints are written."""
+    saved = count(1)
+
+    def killing(self: Checkpoints, content: bytes) -> None:
+        save(self, content)
+        if next(saved) == epoch:
             raise Killed
 
     return killing
@@ -168,6 +178,132 @@ def test_a_worker_that_slept_through_its_lease_writes_nothing(
     assert [told.state for told in optuna_trials(other)] == [TrialState.COMPLETE]
 
 
+# Whoever slept through a lease and wakes up changes nothing: at each place where the sleep may end
+
+
+@dataclass(frozen=True)
+class Nap:
+    """A worker falls asleep before it enters `method` of `owner`, until another has brought its row to the end."""
+
+    owner: Any
+    method: str
+
+    def fall(self, monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[], None]) -> None:
+        entered = getattr(self.owner, self.method)
+
+        def sleep(*args: Any, **kwargs: Any) -> Any:
+            monkeypatch.setattr(self.owner, self.method, entered)
+            meanwhile()
+            return entered(*args, **kwargs)
+
+        monkeypatch.setattr(self.owner, self.method, sleep)
+
+
+NAPS = {
+    "ask": Nap(studies, "ask"),
+    "attach": Nap(Ledger, "attach"),
+    "suggest": Nap(trials, "suggest"),
+    "checkpoint": Nap(Checkpoints, "save"),
+    "report": Nap(Ledger, "progress"),
+    "prune": Nap(optuna.trial.Trial, "should_prune"),
+    "finish": Nap(Ledger, "finish"),
+    "tell": Nap(trials, "tell"),
+}
+
+
+@pytest.mark.parametrize("nap", NAPS.values(), ids=list(NAPS))
+def test_a_sleeper_changes_nothing(nap: Nap, make_session: MakeSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = simulated(arms={"monotone": {}}, search={"pruner": "none", "trials": 1, "sampler": "random"})
+    sleeper, other = make_session(spec, owner="sleeper"), make_session(spec, owner="other")
+    row = claim(sleeper)
+    kept: list[tuple[Row, list[FrozenTrial], list[bytes]]] = []
+
+    def meanwhile() -> None:
+        expire(sleeper)
+        if (again := other.ledger.claim("other", "search")) is not None:
+            work_on(other, again)
+        kept.append(state())
+
+    def state() -> tuple[Row, list[FrozenTrial], list[bytes]]:
+        settle(other)
+        files = [path.read_bytes() for path in sorted(other.out.rglob("*")) if path.is_file()]
+        told = [trial for trial in optuna_trials(other) if trial.state != TrialState.FAIL]  # strays are told FAIL
+        return other.ledger.row(row.id), told, files
+
+    nap.fall(monkeypatch, meanwhile)
+    work_on(sleeper, row)
+    assert state() == kept[0]
+    done, told, files = kept[0]
+    assert (done.outcome, len(told), files) == ("complete", 1, [])
+    assert told[0].params == _as_trained(done, told[0])
+
+
+def test_a_sleeper_that_takes_up_a_trial_which_another_has_finished_ends_quietly(
+    make_session: MakeSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = simulated(search={"pruner": "none"})
+    first, sleeper, other = (make_session(spec, owner=name) for name in ("first", "sleeper", "other"))
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save", _kill_after(2, Checkpoints.save))
+        with pytest.raises(Killed):
+            work_on(first, claim(first))
+    expire(first)
+    row = claim(sleeper)
+
+    def meanwhile() -> None:
+        expire(sleeper)
+        work_on(other, claim(other))
+
+    Nap(studies, "resume_trial").fall(monkeypatch, meanwhile)
+    work_on(sleeper, row)
+    done = other.ledger.row(row.id)
+    assert (done.owner, done.attempt, done.outcome) == ("other", 3, "complete")
+
+
+def _as_trained(row: Row, told: FrozenTrial) -> dict[str, Any]:
+    """The parameters, if the curve is theirs."""
+    spec = simulated()
+    task = load_task(spec.task, seed=spec.study.seed, device="cpu")
+    trial = SimulatedTrial(task, spec.configuration("monotone", told.params), seed=row.seed)  # type: ignore[arg-type]
+    again = [record.value for record in trial.epochs()]
+    return told.params if [record.value for record in row.curve] == again else {}
+
+
+@pytest.mark.parametrize("nap", ["checkpoint", "report", "weights", "finish"])
+def test_a_sleeper_in_confirm_changes_neither_row_nor_weights(
+    nap: str, make_session: MakeSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = simulated()
+    sleeper, other = make_session(spec, owner="sleeper"), make_session(spec, owner="other")
+    plan_judged(sleeper.ledger)
+    row = sleeper.ledger.claim("sleeper", "judge")
+    assert row is not None
+    kept: list[tuple[Row, dict[str, bytes]]] = []
+
+    def meanwhile() -> None:
+        expire(sleeper)
+        again = other.ledger.claim("other", "judge")
+        assert again is not None
+        work_on(other, again)
+        kept.append(state())
+
+    def state() -> tuple[Row, dict[str, bytes]]:
+        files = {path.name: path.read_bytes() for path in sorted(other.out.rglob("*")) if path.is_file()}
+        return other.ledger.row(row.id), files
+
+    naps = NAPS | {"weights": Nap(SimulatedTrial, "save_weights")}
+    naps[nap].fall(monkeypatch, meanwhile)
+    work_on(sleeper, row)
+    assert state() == kept[0]
+    assert (kept[0][0].owner, kept[0][0].outcome) == ("other", "complete")
+    assert list(kept[0][1]) == [other.kept.weights(row).name]
+
+
+def plan_judged(ledger: Ledger) -> None:
+    params = {"lr": 0.1, "weight_decay": 1e-4}
+    ledger.plan([PlannedRow("monotone", "judge", 1, 0, seed=5, role="best", source=0, params=params)])
+
+
 def test_a_trial_asked_for_by_a_worker_that_had_lost_the_row_is_ended(
     make_session: MakeSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -184,7 +320,7 @@ def test_asked_to_stop_the_row_is_free_again_and_its_epochs_are_kept(
     make_session: MakeSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = make_session(simulated(search={"pruner": "none"}))
-    monkeypatch.setattr(SimulatedTrial, "_save", _then(SimulatedTrial._save, session.stop.request))
+    monkeypatch.setattr(Checkpoints, "save", _then(Checkpoints.save, session.stop.request))
     row = claim(session)
     with pytest.raises(Interrupted):
         work_on(session, row)
@@ -200,26 +336,91 @@ def test_asked_to_stop_the_row_is_free_again_and_its_epochs_are_kept(
 
 
 def _then(first: Any, second: Any) -> Any:
-    def both(self: SimulatedTrial) -> None:
-        first(self)
+    def both(self: Checkpoints, content: bytes) -> None:
+        first(self, content)
         second()
 
     return both
 
 
-def test_a_bug_is_tried_again_and_then_ends_the_study(
-    make_session: MakeSession, monkeypatch: pytest.MonkeyPatch
+def test_a_bug_is_tried_again_and_equal_ones_end_the_study(
+    make_session: MakeSession, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     session = make_session(simulated())
     session.ledger.release(claim(session))  # an interruption is no failure
     monkeypatch.setattr(trials, "start", _raise(ZeroDivisionError("in my model")))
-    work_on(session, claim(session))
-    assert session.ledger.rows()[0].state == "free"
-    with pytest.raises(TrialError, match=r"ZeroDivisionError: in my model"):
+    for _ in range(BUGS - 1):
+        work_on(session, claim(session))
+        assert session.ledger.rows()[0].state == "free"
+    with pytest.raises(TrialError, match=rf"failed {BUGS} times: ZeroDivisionError: in my model"):
         work_on(session, claim(session))
     failed = session.ledger.rows()[0]
     assert (failed.state, failed.outcome, failed.failure) == ("done", "failed", "bug")
     assert optuna_trials(session)[0].state == TrialState.RUNNING  # it goes on once the row is opened again
+    assert caplog.text.count("Traceback") == 1  # the first one, once
+    assert incidents.counts(session.storage, "sim") == {"bug": BUGS}
+
+
+def test_different_bugs_of_one_row_are_counted_apart(
+    make_session: MakeSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = make_session(simulated())
+    for error in (ZeroDivisionError("a"), KeyError("b"), ZeroDivisionError("c"), KeyError("d")):
+        monkeypatch.setattr(trials, "start", _raise(error))
+        work_on(session, claim(session))
+    monkeypatch.undo()
+    work_on(session, claim(session))
+    assert session.ledger.rows()[0].outcome == "complete"
+
+
+def test_a_row_that_takes_every_worker_with_it_ends_the_study_until_the_next_run(
+    make_session: MakeSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = make_session(simulated(search={"pruner": "none"}))
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save", _kill_after(2, Checkpoints.save))
+        with pytest.raises(Killed):
+            work_on(session, claim(session))
+        expire(session)
+        patch.setattr(SimulatedTrial, "epochs", _raise(Killed))  # from now on it gets no further
+        for _ in range(LOSSES):
+            with pytest.raises(Killed):
+                work_on(session, claim(session))
+            expire(session)
+        with pytest.raises(TrialError, match=rf"lost its worker {LOSSES} times in a row after epoch 2.*memory"):
+            work_on(session, claim(session))
+    assert session.ledger.rows()[0].failure == "lost"
+    assert session.ledger.reopen_failed() == 1
+    work_on(session, claim(session))
+    assert session.ledger.rows()[0].outcome == "complete"
+
+
+def test_losses_with_epochs_between_them_are_the_machines_own_matter(
+    make_session: MakeSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = make_session(simulated(training={"epochs": LOSSES + 3}, search={"pruner": "none"}))
+    monkeypatch.setattr(Checkpoints, "save", _then(Checkpoints.save, _raise(Killed)))
+    for _ in range(LOSSES + 2):
+        with pytest.raises(Killed):
+            work_on(session, claim(session))
+        expire(session)
+    monkeypatch.undo()
+    work_on(session, claim(session))
+    assert session.ledger.rows()[0].outcome == "complete"
+
+
+def test_a_full_disk_ends_the_worker_and_not_the_trial(
+    make_session: MakeSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = make_session(simulated(search={"pruner": "none"}))
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save", _raise(DiskError("out/checkpoints: no space left")))
+        with pytest.raises(DiskError):
+            work_on(session, claim(session))
+    freed = session.ledger.rows()[0]
+    assert (freed.state, freed.outcome, freed.failure) == ("free", None, None)
+    work_on(session, claim(session))
+    assert session.ledger.rows()[0].outcome == "complete"
 
 
 def test_bad_data_end_the_study_at_once(make_session: MakeSession, monkeypatch: pytest.MonkeyPatch) -> None:

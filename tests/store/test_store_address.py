@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from ralr_tune.errors import StorageError
-from ralr_tune.store.address import parse_address, sqlite_url
+from ralr_tune.errors import StorageError, UsageError
+from ralr_tune.secrecy import hidden
+from ralr_tune.store.address import PASSWORD_VARIABLE, parse_address, sqlite_url
 
 
 @pytest.mark.parametrize(
@@ -82,3 +83,52 @@ def test_sqlite_file_becomes_absolute(tmp_path: Path, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("name", ["a b.db", "50%.db", "{x}.db", "ü#&.db", "what?.db"])
 def test_sqlite_url_takes_any_path(tmp_path: Path, name: str) -> None:
     assert parse_address(sqlite_url(tmp_path / name)).file == tmp_path / name
+
+
+NASTY = r"""p{0}%40/:@#?&'"\ é"""
+
+
+@pytest.fixture(autouse=True)
+def _no_passwords_around(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in (PASSWORD_VARIABLE, f"{PASSWORD_VARIABLE}_FILE"):
+        monkeypatch.delenv(variable, raising=False)
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://me@h/d", "mysql://me@h/d?charset=utf8mb4", "postgresql://me@h/d?sslpassword=x"]
+)
+def test_a_password_comes_from_a_variable_where_the_url_has_none(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    assert parse_address(url).url.password is None
+    monkeypatch.setenv(PASSWORD_VARIABLE, NASTY)
+    address = parse_address(url)
+    assert address.url.password == NASTY
+    assert "me:***@h" in str(address)
+    assert parse_address(address.plain) == address
+
+
+def test_a_password_comes_from_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "password").write_text(f"{NASTY}\n")
+    monkeypatch.setenv(f"{PASSWORD_VARIABLE}_FILE", str(tmp_path / "password"))
+    assert parse_address("postgresql://me@h/d").url.password == NASTY
+    (tmp_path / "password").write_text("\n")
+    with pytest.raises(UsageError, match=f"{PASSWORD_VARIABLE}_FILE=.*password: is empty"):
+        parse_address("postgresql://me@h/d")
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://me:own@h/d", "postgresql://me@h/d?password=own", "postgresql://h/d", "sqlite:////tmp/x.db"]
+)
+def test_the_variable_is_for_urls_with_a_user_and_no_password(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    before = parse_address(url)
+    monkeypatch.setenv(PASSWORD_VARIABLE, "other")
+    assert parse_address(url) == before
+
+
+def test_what_an_address_holds_is_hidden_everywhere_from_then_on() -> None:
+    parse_address("postgresql://me:hu5h-hu5h@h/d")
+    assert hidden("failed: hu5h-hu5h") == "failed: ***"
+
+
+def test_a_password_with_white_space_does_not_escape_clean() -> None:
+    address = parse_address("postgresql://me:a%20%20b%0Ac@h/d")
+    assert address.clean("not 'a  b\nc'\n at all") == "not '***' at all"

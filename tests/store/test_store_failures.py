@@ -6,9 +6,10 @@ import psycopg
 import pymysql
 import pytest
 from optuna.exceptions import StorageInternalError
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import IntegrityError, OperationalError, PendingRollbackError
 
-from ralr_tune.store.failures import TRIES, pause_s, persist, transient
+from ralr_tune.errors import StorageError
+from ralr_tune.store.failures import PATIENCE_S, patience, pause_s, persist, transient
 
 
 def wrapped(error: Exception, *, lost: bool = False) -> OperationalError:
@@ -27,6 +28,12 @@ def from_optuna(cause: Exception) -> Exception:
     return error
 
 
+def told_as_ours(cause: Exception) -> Exception:
+    error = StorageError("sqlite:///x: database is locked")
+    error.__cause__ = cause
+    return error
+
+
 @pytest.mark.parametrize(
     "error",
     [
@@ -36,10 +43,13 @@ def from_optuna(cause: Exception) -> Exception:
         wrapped(psycopg.errors.AdminShutdown()),
         wrapped(psycopg.errors.TooManyConnections()),
         wrapped(psycopg.OperationalError("connection refused")),
+        wrapped(psycopg.OperationalError("connection failed: FATAL:  the database system is starting up")),
         wrapped(pymysql.err.OperationalError(1213, "Deadlock found")),
         wrapped(pymysql.err.OperationalError(2013, "Lost connection")),
         wrapped(RuntimeError("any"), lost=True),
         from_optuna(wrapped(locked())),
+        from_optuna(PendingRollbackError("Can't reconnect until invalid transaction is rolled back.")),
+        told_as_ours(from_optuna(wrapped(locked()))),
     ],
 )
 def test_passing(error: Exception) -> None:
@@ -51,6 +61,7 @@ def test_passing(error: Exception) -> None:
     [
         wrapped(sqlite3.OperationalError("no such table: x")),
         wrapped(psycopg.errors.UndefinedTable()),
+        wrapped(psycopg.OperationalError('connection failed: FATAL:  password authentication failed for user "me"')),
         wrapped(psycopg.errors.InsufficientPrivilege()),
         wrapped(pymysql.err.OperationalError(1045, "Access denied")),
         IntegrityError("INSERT", {}, sqlite3.IntegrityError("UNIQUE")),
@@ -81,11 +92,36 @@ def test_persist_tries_again_and_waits_longer_each_time() -> None:
     assert all(later > earlier for earlier, later in zip(pauses, pauses[2:], strict=False))
 
 
-def test_persist_gives_up_with_the_last_error() -> None:
-    flaky = Flaky(99, wrapped(locked()))
+class Clock:
+    """Time that passes only while somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.mark.parametrize("patience_s", [0, 20, 300])
+def test_persist_gives_up_with_the_last_error_when_its_patience_ends(patience_s: float) -> None:
+    clock = Clock()
+    flaky = Flaky(10_000, wrapped(locked()))
     with pytest.raises(OperationalError):
-        persist(flaky, sleep=lambda pause: None)
-    assert flaky.calls == TRIES
+        persist(flaky, patience_s=patience_s, sleep=clock.sleep, clock=clock)
+    assert patience_s <= clock.now <= patience_s + 5
+    assert flaky.calls > patience_s / 5
+
+
+def test_patience_is_long_enough_for_a_restart_and_may_be_shortened() -> None:
+    clock = Clock()
+    with patience(0), pytest.raises(OperationalError):
+        persist(Flaky(1, wrapped(locked())), sleep=clock.sleep, clock=clock)
+    assert clock.now == 0
+    assert PATIENCE_S >= 120
+    assert persist(Flaky(30, wrapped(locked())), sleep=clock.sleep, clock=clock) == "done"
 
 
 def test_persist_lets_lasting_errors_through_at_once() -> None:
@@ -97,4 +133,3 @@ def test_persist_lets_lasting_errors_through_at_once() -> None:
 
 def test_pauses_are_bounded() -> None:
     assert all(0 < pause_s(failures) <= 5 for failures in range(1, 60))
-    assert sum(pause_s(failures) for failures in range(1, TRIES)) < 17

@@ -25,6 +25,10 @@ CURVE = (
 )
 
 
+def epoch(number: int, value: float) -> EpochRecord:
+    return EpochRecord(number, value, train_loss=1.0, lr=0.1, factor=1.0, seconds=0.25)
+
+
 def search(arm: str = "ralr", ordinals: int = 3, block: int = 1) -> list[PlannedRow]:
     return [PlannedRow(arm, "search", block, ordinal, seed=2**48 - 1 - ordinal) for ordinal in range(ordinals)]
 
@@ -133,7 +137,7 @@ def test_a_lease_that_ran_out_is_claimed_again_with_the_same_trial(ledger: Ledge
     ledger.plan(search(ordinals=1))
     old = claimed(dying, "dead")
     dying.attach(old, 17)
-    dying.beat(old, epoch=3, value=0.5)
+    dying.progress(old, epoch(3, 0.5))
     new = claimed(ledger, "alive")
     assert (new.id, new.attempt, new.owner, new.trial, new.epoch) == (old.id, 2, "alive", 17, 3)
     assert new.started == old.started
@@ -185,7 +189,7 @@ def test_threads_of_one_name_share_the_rows_out(ledger: Ledger) -> None:
 def test_rows_of_the_dead_are_claimed_once_each(ledger: Ledger, dying: Ledger, together: Together) -> None:
     ledger.plan(search(ordinals=24))
     for row in ledger.rows():
-        assert dying._take(row.id, 0, "dead", "token")
+        assert dying._take(row, "dead", "token")
     shares = together(4, lambda index: drain(again(ledger), f"worker-{index}"))
     assert sorted(row_id for share in shares for row_id in share) == [row.id for row in ledger.rows()]
     assert all(row.attempt == 2 for row in ledger.rows())
@@ -198,7 +202,7 @@ def test_a_finished_row_holds_everything(ledger: Ledger) -> None:
     ledger.plan(search())
     row = claimed(ledger)
     ledger.attach(row, 5)
-    ledger.beat(row, epoch=1, value=0.5)
+    ledger.progress(row, epoch(1, 0.5))
     assert (ledger.row(row.id).epoch, ledger.row(row.id).value) == (1, 0.5)
     ledger.beat(row)
     assert (ledger.row(row.id).epoch, ledger.row(row.id).value) == (1, 0.5)
@@ -215,7 +219,7 @@ def test_a_finished_row_holds_everything(ledger: Ledger) -> None:
 def test_figures_that_are_not_finite_become_none(ledger: Ledger) -> None:
     ledger.plan(search())
     row = claimed(ledger)
-    ledger.beat(row, epoch=1, value=math.inf)
+    ledger.progress(row, epoch(1, math.inf))
     ledger.finish(
         row,
         outcome="diverged",
@@ -251,7 +255,7 @@ def test_failed_rows_are_opened_again_as_they_were_left(ledger: Ledger) -> None:
     ledger.finish(claimed(ledger), outcome="complete", value=0.5, curve=CURVE, seconds=1.0)
     row = claimed(ledger)
     ledger.attach(row, 4)
-    ledger.beat(row, epoch=2, value=0.25)
+    ledger.progress(row, epoch(2, 0.25))
     ledger.fail(row, kind="bug", message="broken", retry=False)
     assert ledger.reopen_failed() == 1
     assert ledger.reopen_failed() == 0
@@ -274,7 +278,7 @@ def test_a_released_row_waits_unharmed(ledger: Ledger) -> None:
     ledger.plan(search(ordinals=1))
     row = claimed(ledger)
     ledger.attach(row, 3)
-    ledger.beat(row, epoch=2, value=0.5)
+    ledger.progress(row, epoch(2, 0.5))
     ledger.release(row)
     again = claimed(ledger, "next")
     assert (again.attempt, again.trial, again.epoch, again.value) == (2, 3, 2, 0.5)
@@ -292,7 +296,8 @@ def test_a_row_has_one_trial_for_good(ledger: Ledger) -> None:
 
 
 WRITES: dict[str, Callable[[Ledger, Row], None]] = {
-    "beat": lambda ledger, row: ledger.beat(row, epoch=9, value=0.9),
+    "beat": lambda ledger, row: ledger.beat(row),
+    "progress": lambda ledger, row: ledger.progress(row, epoch(9, 0.9)),
     "attach": lambda ledger, row: ledger.attach(row, 99),
     "finish": lambda ledger, row: ledger.finish(row, outcome="complete", value=0.9, curve=CURVE, seconds=1.0),
     "fail": lambda ledger, row: ledger.fail(row, kind="bug", message="late", retry=False),

@@ -5,9 +5,11 @@ import pytest
 from optuna.samplers import RandomSampler
 from optuna.trial import TrialState
 
+from ralr_tune.errors import LeaseLost
 from ralr_tune.records import Row
+from ralr_tune.store.incidents import of_row
 from ralr_tune.store.ledger import Ledger, PlannedRow
-from ralr_tune.store.mending import find_orphan, strays, unsettled
+from ralr_tune.store.mending import attach, detach, find_orphan, free, look, strays, unsettled
 from ralr_tune.store.studies import ask, optuna_name, optuna_study, resume_trial
 
 
@@ -103,3 +105,134 @@ def test_a_failed_row_keeps_its_trial_for_when_it_is_opened_again(dying: Ledger)
     assert dying.reopen_failed() == 1
     assert claimed(dying).trial == trial.number
     assert resume_trial(study, trial.number).number == trial.number
+
+
+def test_a_trial_whose_row_is_gone_is_a_stray(dying: Ledger) -> None:
+    study = study_of(dying)
+    trial = ask(study, dying.storage, 987_654_321)
+    assert strays(dying) == [(study.study_name, trial.number)]
+
+
+PLACES = [("ralr", 1), ("ralr", 2)]
+
+
+def asked(ledger: Ledger, row: Row) -> int:
+    """A new trial that is attached to a row."""
+    trial = ask(study_of(ledger, row.block), ledger.storage, row.id)
+    ledger.attach(row, trial.number)
+    return trial.number
+
+
+def test_a_look_tells_the_living_from_the_lapsed(ledger: Ledger, dying: Ledger) -> None:
+    gone = claimed(dying)
+    alive = ledger.claim("other", "search")
+    assert alive is not None
+    assert alive.id == gone.id  # taken over at once
+    lapsed = dying.claim("me", "search")
+    assert lapsed is not None
+    found = look(dying, PLACES)
+    assert [found.alive(row) for row in found.rows] == [True, False]
+    assert found.lapsed.keys() == {lapsed.id}
+    assert 0 < found.lapsed[lapsed.id] < 60
+
+
+def test_a_lapsed_row_is_freed_once_and_its_owner_loses_it(dying: Ledger) -> None:
+    row = claimed(dying)
+    (seen,) = (each for each in look(dying, PLACES).rows if each.id == row.id)
+    assert free(dying, seen)
+    assert not free(dying, seen)
+    assert dying.row(row.id).state == "free"
+    assert [incident.kind for incident in of_row(dying.storage, dying.study, row.id)] == ["lost"]
+    with pytest.raises(LeaseLost):
+        dying.finish(row, outcome="complete", value=0.5, curve=(), seconds=1.0)
+
+
+def test_nothing_is_changed_in_a_row_that_a_worker_holds(ledger: Ledger, dying: Ledger) -> None:
+    row = claimed(ledger)
+    asked(ledger, row)
+    held = ledger.row(row.id)
+    assert not free(ledger, held)
+    assert not attach(ledger, held, 7)
+    assert not detach(ledger, held)
+    assert ledger.row(row.id) == held
+
+
+def test_nothing_is_changed_in_a_row_that_was_claimed_since_it_was_seen(ledger: Ledger, dying: Ledger) -> None:
+    claimed(dying)
+    seen = next(row for row in look(dying, PLACES).rows if row.state == "held")
+    again = claimed(ledger)
+    assert again.id == seen.id
+    ledger.release(again)
+    assert not free(ledger, seen)
+    assert not attach(ledger, seen, 7)
+    assert ledger.row(seen.id).trial is None
+
+
+def test_orphans_are_attached_and_the_others_become_strays(dying: Ledger) -> None:
+    row = claimed(dying)
+    numbers = [ask(study_of(dying), dying.storage, row.id).number for _ in range(2)]
+    ((found, orphans),) = look(dying, PLACES).orphans()
+    assert (found.id, orphans) == (row.id, numbers)
+    assert orphans[0] == find_orphan(dying, row)
+    assert attach(dying, found, orphans[0])
+    assert look(dying, PLACES).orphans() == []
+    assert strays(dying) == [(study_of(dying).study_name, numbers[1])]
+
+
+def test_a_trial_is_no_orphan_while_its_worker_lives(ledger: Ledger) -> None:
+    """It may be about to attach it."""
+    row = claimed(ledger)
+    ask(study_of(ledger), ledger.storage, row.id)
+    assert look(ledger, PLACES).orphans() == []
+
+
+@pytest.mark.parametrize("how", ["ended", "gone", "failed row"])
+def test_a_row_whose_trial_takes_nothing_more_is_made_to_ask_again(dying: Ledger, how: str) -> None:
+    row = claimed(dying)
+    number = asked(dying, row)
+    if how == "failed row":
+        dying.fail(row, kind="bug", message="", retry=False)
+    if how == "gone":
+        optuna.delete_study(study_name=study_of(dying).study_name, storage=dying.storage.optuna)
+    else:
+        study_of(dying).tell(number, state=TrialState.FAIL)
+    ((stuck, trial),) = look(dying, PLACES).stuck()
+    assert stuck.id == row.id
+    assert (trial is None) == (how == "gone")
+    assert detach(dying, stuck)
+    assert dying.row(row.id).trial is None
+    assert look(dying, PLACES).stuck() == []
+
+
+def test_done_rows_are_compared_with_what_optuna_says(dying: Ledger) -> None:
+    dying.plan(PlannedRow("ralr", "search", 1, ordinal, seed=0) for ordinal in range(1, 6))
+    told = {
+        "agrees": ("complete", 0.5, {"values": 0.5}),
+        "pruned": ("pruned", 0.5, {"state": TrialState.PRUNED}),
+        "diverged": ("diverged", None, {"values": 0.0}),
+        "other value": ("complete", 0.5, {"values": 0.6}),
+        "other state": ("complete", 0.5, {"state": TrialState.FAIL}),
+        "untold": ("complete", 0.5, None),
+    }
+    names = {}
+    for name, (outcome, value, words) in told.items():
+        row = claimed(dying)
+        names[row.id] = name
+        number = asked(dying, row)
+        dying.finish(row, outcome=outcome, value=value, curve=(), seconds=1.0)
+        if words is not None:
+            study_of(dying, row.block).tell(number, **words)
+    found = {names[row.id] for row, _ in look(dying, PLACES).contradicted(0.0)}
+    assert found == {"other value", "other state"}
+    optuna.delete_study(study_name=study_of(dying).study_name, storage=dying.storage.optuna)
+    assert {trial for _, trial in look(dying, [("ralr", 1)]).contradicted(0.0)} == {None}
+
+
+def test_trials_without_our_mark_are_somebodys_own(dying: Ledger) -> None:
+    study = study_of(dying)
+    study.ask()
+    study.tell(study.ask(), 0.5)
+    study.enqueue_trial({"lr": 0.1})
+    asked(dying, claimed(dying))
+    found = look(dying, PLACES).foreign()
+    assert [(place, trial.state.name) for place, trial in found] == [(("ralr", 1), "RUNNING"), (("ralr", 1), "WAITING")]

@@ -23,7 +23,6 @@ from ralr_tune.store.studies import (
     optuna_study,
     optuna_trials,
     register,
-    reported_steps,
     resume_trial,
     set_environment,
     stored,
@@ -243,15 +242,11 @@ def test_the_study_draws_as_with_optuna_s_own_ask(sqlite: Storage) -> None:
         ours.tell(pair[1], drawn[1]["wd"])
 
 
-def test_reports_and_marks_of_any_process_are_seen(sqlite: Storage, sqlite_url: str) -> None:
+def test_marks_of_any_process_are_seen(sqlite: Storage, sqlite_url: str) -> None:
     study = optuna_study(sqlite, "s/ralr", direction="maximize")
     trial = ask(study, sqlite, 1)
     other_storage = open_storage(sqlite_url)
     other = optuna_study(other_storage, "s/ralr")
-    assert reported_steps(other, 0) == frozenset()
-    trial.report(0.5, 1)
-    trial.report(0.5, 3)
-    assert reported_steps(other, 0) == {1, 3}
     mark_trial(other, other_storage, 0, "why", "oom")
     assert study.trials[0].user_attrs == {ROW_MARK: 1, "why": "oom"}
     study.tell(trial, 0.5)

@@ -1,0 +1,88 @@
+"""What becomes of a row whose trial fails: each kind of failure has its policy (ours).
+
+oom       training goes on in smaller micro-batches; where even that has no room, as diverged
+diverged  the configuration counts as a trial, and the sampler is told that it was as bad as can be
+data      ends the study: every other trial would meet it, too
+bug       the row is tried again (it may be the machine's); BUGS equal ones, in whichever rows, end the study
+lost      the next worker goes on from the checkpoint; LOSSES in a row without a new epoch end the study
+"""
+
+from __future__ import annotations
+
+import logging
+import traceback
+
+from ralr_tune.errors import DataError, FailureKind, TrialError
+from ralr_tune.records import Row
+from ralr_tune.search.session import Session
+from ralr_tune.search.telling import tell
+from ralr_tune.secrecy import hidden
+from ralr_tune.store import incidents
+
+log = logging.getLogger(__name__)
+
+HOPELESS: tuple[FailureKind, ...] = ("diverged", "oom")
+"""Failures of the configuration itself: told to the sampler, never tried again."""
+
+BUGS = 3
+LOSSES = 10
+
+
+def kind_of(error: Exception) -> FailureKind:
+    """The kind of failure that an exception out of a trial is."""
+    if isinstance(error, TrialError):
+        return error.kind
+    return "data" if isinstance(error, DataError) else "bug"
+
+
+def lose(session: Session, row: Row, kind: FailureKind, message: str) -> None:
+    """The configuration is at fault: it counts as a trial, with no value."""
+    session.ledger.finish(row, outcome="diverged", value=None, curve=(), seconds=0.0, failure=kind, message=message)
+    session.kept.forget(row)
+    if row.stage == "search":
+        tell(session, session.ledger.row(row.id))
+
+
+def give_up(session: Session, row: Row, kind: FailureKind, error: Exception) -> None:
+    """Neither the configuration's fault nor mended: try the row again, or end the study (TrialError)."""
+    message = hidden(f"{type(error).__name__}: {error}")  # somebody's own code may tell its environment
+    signature = incidents.signature_of_error(error)
+    detail = hidden("".join(traceback.format_exception(error)))
+    times = 1 + incidents.equal(session.storage, session.spec.name, signature)
+    retry = kind == "bug" and times < BUGS
+    session.ledger.fail(row, kind=kind, message=message, retry=retry, detail=detail, signature=signature)
+    _say(row, message, detail, times)
+    if not retry:
+        often = f" {times} times" if times > 1 else ""
+        raise TrialError(kind, f"{where(row)} failed{often}: {message}") from error
+
+
+def end_if_lost_again(session: Session, row: Row) -> None:
+    """Raise TrialError, the study ended, where a row takes every worker down with it.
+
+    The operating system kills a process that takes too much memory, and so does a fault in a library: the next worker
+    would fare alike, for ever.
+    """
+    if row.attempt <= LOSSES:
+        return
+    lost = {each.attempt: each.epoch for each in incidents.of_row(session.storage, session.spec.name, row.id)}
+    if all(lost.get(attempt) == row.epoch for attempt in range(row.attempt - LOSSES, row.attempt)):
+        message = (
+            f"lost its worker {LOSSES} times in a row after epoch {row.epoch}: killed by the system for taking too "
+            "much memory, or crashed in a library; see the workers' logs, then `run` tries it again"
+        )
+        session.ledger.fail(row, kind="lost", message=message, retry=False)
+        raise TrialError("lost", f"{where(row)} {message}")
+
+
+def where(row: Row) -> str:
+    """A row in words."""
+    return f"arm {row.arm}, {row.stage} {row.ordinal}"
+
+
+def _say(row: Row, message: str, detail: str, times: int) -> None:
+    """The first traceback of equal ones, once."""
+    if times == 1:
+        log.error("row %d (%s) failed:\n%s", row.id, where(row), detail)
+    else:
+        log.error("row %d (%s) failed: %s (the same as before, %d times now)", row.id, where(row), message, times)

@@ -1,0 +1,118 @@
+"""The files that a study keeps between two processes: checkpoints of rows under way, weights that wait for their test.
+
+Every attempt of a row writes files of its own, so whoever slept through a lease and wakes up overwrites nothing that
+the new owner wrote. Whoever brings a row to its end removes them all.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from ralr_tune.records import Row
+from ralr_tune.spec import Configuration, StudySpec
+from ralr_tune.tasks.load import task_identity
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The files of one study in its folder, which other studies may share."""
+
+    folder: Path
+    spec: StudySpec
+
+    def checkpoint(self, row: Row) -> Path:
+        """Where this attempt of a row keeps the state of its training."""
+        return self.folder / f"{self.spec.name}-row{row.id}.{row.attempt}.ckpt"
+
+    def earlier(self, row: Row) -> list[Path]:
+        """Checkpoints of the row's other attempts, the latest first."""
+        found = [(attempt, path) for path, row_id, attempt in self._of_rows() if row_id == row.id]
+        return [
+            path for attempt, path in sorted(found, reverse=True) if attempt != row.attempt and path.suffix == ".ckpt"
+        ]
+
+    def draft(self, row: Row) -> Path:
+        """Where this attempt of a judged run puts its weights until the row is done."""
+        return self.folder / f"{self.spec.name}-row{row.id}.{row.attempt}.safetensors"
+
+    def weights(self, row: Row) -> Path:
+        """Where the weights of a judged run wait for the test: one path for the judge row and its test row.
+
+        No other study, data, configuration or seed has it, whoever shares the folder.
+        """
+        task = task_identity(self.spec.task, self.spec.study.seed)
+        run = confirm_configuration(self.spec, row).identity(row.seed)
+        return self.folder / f"{self.spec.name}-final-{task[:8]}-{run[:16]}.safetensors"
+
+    def forget(self, row: Row) -> None:
+        """Removes whatever any attempt of the row has left; the row must be done."""
+        for path, row_id, _ in self._of_rows():
+            if row_id == row.id:
+                remove(path)
+
+    def leftovers(self, read: Callable[[], Sequence[Row]]) -> list[Path]:
+        """Files of this study that nobody will read; `read` gives all rows of its ledger.
+
+        Listed before the rows are read: a row that another process plans meanwhile has no file among these.
+        """
+        of_rows, finals = list(self._of_rows()), self._finals()
+        rows = read()
+        untested = _untested(rows)
+        # a judged run may be done and its draft not yet in its place; a failed one is opened again by the next `run`
+        in_use = {
+            row.id for row in [*untested, *(row for row in rows if row.state != "done" or row.outcome == "failed")]
+        }
+        wanted = {self.weights(row) for row in untested}
+        left = [path for path, row_id, _ in of_rows if row_id not in in_use]
+        return sorted([*left, *(path for path in finals if path not in wanted)])
+
+    def tidy(self, read: Callable[[], Sequence[Row]]) -> None:
+        """Removes the leftovers: what a process that was killed left of rows that are done by now."""
+        for path in self.leftovers(read):
+            remove(path)
+
+    def _finals(self) -> list[Path]:
+        name = re.compile(rf"\.?{re.escape(self.spec.name)}-final-[0-9a-f-]+\.safetensors(\.\d+)?")
+        return [path for path in self._files() if name.fullmatch(path.name)]
+
+    def _of_rows(self) -> Iterator[tuple[Path, int, int]]:
+        """(file, row, attempt) of all files of rows; half-written ones, a dot before and a process id behind, too."""
+        name = re.compile(rf"\.?{re.escape(self.spec.name)}-row(\d+)\.(\d+)\.(ckpt|safetensors)(\.\d+)?")
+        for path in self._files():
+            if found := name.fullmatch(path.name):
+                yield path, int(found[1]), int(found[2])
+
+    def _files(self) -> list[Path]:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            return list(self.folder.iterdir())
+        return []
+
+
+def confirm_configuration(spec: StudySpec, row: Row) -> Configuration:
+    """The configuration of a confirm row."""
+    configuration = spec.configuration(row.arm, row.params)
+    return configuration.without_amplification() if row.role == "twin" else configuration
+
+
+def _untested(rows: Sequence[Row]) -> list[Row]:
+    """Judged runs whose test is still to come; all of them until the tests are planned."""
+    tests = {_run(row): row for row in rows if row.stage == "test"}
+    judged = [row for row in rows if row.stage == "judge" and row.outcome == "complete"]
+    if not tests:
+        return judged
+    return [row for row in judged if _run(row) in tests and tests[_run(row)].state != "done"]
+
+
+def _run(row: Row) -> tuple[str, int, int, str, int | None]:
+    """What a judge row and its test row have in common."""
+    return row.arm, row.block, row.ordinal, row.role, row.source
+
+
+def remove(path: Path) -> None:
+    """Removes a file, if it is there and may be removed: a file too many harms nobody (`gc` shows it)."""
+    with suppress(OSError):
+        path.unlink()

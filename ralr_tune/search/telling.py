@@ -1,0 +1,46 @@
+"""Optuna's side of a row: its study, and telling what became of its trial."""
+
+from __future__ import annotations
+
+from optuna.study import Study
+from optuna.trial import TrialState
+
+from ralr_tune.records import Row
+from ralr_tune.search.samplers import make_pruner, make_sampler
+from ralr_tune.search.session import Session
+from ralr_tune.store import studies
+from ralr_tune.store.mending import strays, unsettled
+
+
+def optuna_study(session: Session, row: Row) -> Study:
+    """The Optuna study of a row, its sampler seeded for this row alone."""
+    sampler = make_sampler(session.spec, row.arm, row.block, row.ordinal)
+    name = studies.optuna_name(session.spec.name, row.arm, row.block)
+    return studies.optuna_study(session.storage, name, sampler=sampler, pruner=make_pruner(session.spec))
+
+
+def tell(session: Session, row: Row, study: Study | None = None) -> None:
+    """Tell Optuna what a done search row says; safe to repeat, and by whomever.
+
+    A diverged configuration is told as COMPLETE at the metric's worst value, since samplers ignore FAIL and rank PRUNED
+    by the length of its curve.
+    """
+    study = study or optuna_study(session, row)
+    assert row.trial is not None
+    if row.outcome == "pruned":
+        study.tell(row.trial, state=TrialState.PRUNED, skip_if_finished=True)
+        return
+    value = row.value
+    if row.outcome == "diverged":
+        studies.mark_trial(study, session.storage, row.trial, "ralr_tune:diverged", row.failure)
+        value = session.task.metric.worst
+    study.tell(row.trial, value, skip_if_finished=True)
+
+
+def settle(session: Session) -> None:
+    """Mend what crashes left in Optuna: tell of rows that are done but untold, end trials that no row will adopt."""
+    for row in unsettled(session.ledger):
+        tell(session, row)
+    for name, number in strays(session.ledger):
+        study = studies.optuna_study(session.storage, name)
+        study.tell(number, state=TrialState.FAIL, skip_if_finished=True)

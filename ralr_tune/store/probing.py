@@ -1,0 +1,121 @@
+"""How a database answers: measured for `doctor`, and left as it was."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+
+from sqlalchemy import Connection, Engine, insert, inspect, select, text
+
+from ralr_tune.store.address import Address, parse_address
+from ralr_tune.store.database import make_engine, open_storage
+from ralr_tune.store.failures import told
+from ralr_tune.store.tables import Now, studies
+
+READS, WRITES = 20, 5
+BUSY_S = 5
+"""How long SQLite is waited for while others write."""
+
+_SERVER = {
+    "sqlite": "SELECT 'SQLite ' || sqlite_version()",
+    "postgresql": "SELECT 'PostgreSQL ' || current_setting('server_version')",
+    "mysql": "SELECT version()",
+}
+_USED = {
+    "postgresql": "SELECT 'used', count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'",
+    "mysql": "SHOW STATUS LIKE 'Threads_connected'",
+}
+_ALLOWED = {"postgresql": "SELECT current_setting('max_connections')", "mysql": "SELECT @@max_connections"}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a database says, and how quickly; times in seconds."""
+
+    server: str
+    read_s: float
+    """Median of a round trip."""
+    write_s: float | None
+    """Median of a transaction that writes and is taken back; None: no tables to write to yet."""
+    ahead_s: float | None
+    """The database's clock minus this machine's; None where they are one."""
+    connections: tuple[int, int] | None
+    """(in use, allowed); None where there is no bound."""
+    journal: str | None
+    """SQLite's journal mode."""
+
+
+def ask(url: str) -> Answer:
+    """Asks the database behind a URL. StorageError where it cannot be reached, read or written to.
+
+    A SQLite file must exist: asking would make it.
+    """
+    address = parse_address(url)
+    engine = make_engine(address)
+    try:
+        with told(address), engine.connect() as connection:
+            return _answer(engine, connection, address)
+    finally:
+        engine.dispose()
+
+
+def usable(url: str) -> None:
+    """StorageError, with its mend, if studies cannot be opened there: no tables, or tables of another version."""
+    open_storage(url).dispose()
+
+
+def _answer(engine: Engine, connection: Connection, address: Address) -> Answer:
+    sqlite = address.dialect == "sqlite"
+    if sqlite:
+        connection.execute(text(f"PRAGMA busy_timeout = {BUSY_S * 1000}"))
+    has_tables = inspect(connection).has_table(studies.name)
+    return Answer(
+        server=_server(connection, address),
+        read_s=median(_seconds(lambda: connection.scalar(text("SELECT 1"))) for _ in range(READS)),
+        write_s=median(_seconds(lambda: _write(connection, sqlite)) for _ in range(WRITES)) if has_tables else None,
+        ahead_s=None if sqlite else _ahead_s(connection),
+        connections=None if sqlite else _connections(connection, address),
+        journal=connection.scalar(text("PRAGMA journal_mode")) if sqlite else None,
+    )
+
+
+def _server(connection: Connection, address: Address) -> str:
+    said = str(connection.scalar(text(_SERVER[address.dialect])))
+    return said if address.dialect != "mysql" or "MariaDB" in said else f"MySQL {said}"
+
+
+def _write(connection: Connection, sqlite: bool) -> None:
+    """A row that nobody ever sees."""
+    row = insert(studies).values(name=f"doctor-{secrets.token_hex(8)}", text="", fingerprint="", created=0.0)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if sqlite else "BEGIN")
+    try:
+        connection.execute(row)
+    finally:
+        connection.exec_driver_sql("ROLLBACK")
+
+
+def _ahead_s(connection: Connection) -> float:
+    """Measured from the middle of the quickest of some round trips."""
+
+    def once() -> tuple[float, float]:
+        before = time.time()
+        there = float(connection.scalar(select(Now())) or 0.0)
+        after = time.time()
+        return after - before, there - (before + after) / 2
+
+    return min(once() for _ in range(5))[1]
+
+
+def _connections(connection: Connection, address: Address) -> tuple[int, int]:
+    used = connection.execute(text(_USED[address.dialect])).one()[1]
+    allowed = connection.scalar(text(_ALLOWED[address.dialect]))
+    return int(used), int(allowed or 0)
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began

@@ -1,0 +1,136 @@
+"""The version of a database's tables: read, written when they are made, raised by migrations.
+
+Alembic's version table holds it, in a table of our own (Optuna owns `alembic_version`). Its row is written last of all
+and says that both schemas, Optuna's and ours, are complete.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, Engine, and_, column, func, insert, inspect, select, table, text
+
+from ralr_tune.errors import StorageError
+from ralr_tune.store.address import Address
+from ralr_tune.store.locks import named_lock
+from ralr_tune.store.tables import Now, ledger, metadata, schema
+
+VERSION_TABLE = "ralr_tune_alembic_version"
+FIRST = "0001"
+"""Release 0.1, whose version is in `ralr_tune_schema` alone."""
+EARLIER = (FIRST,)
+"""Versions that migrations begin at."""
+HEAD = "0002"
+"""The version that this program works with."""
+
+_version = table(VERSION_TABLE, column("version_num"))
+_NOT_FIRST = 2  # in `ralr_tune_schema`: release 0.1 reads 1 and refuses anything else
+
+
+def prepare(engine: Engine, address: Address, create: bool, make_optuna_tables: Callable[[], None]) -> None:
+    """Both schemas are there afterwards, made by one process at a time if they are not and `create` says so.
+
+    StorageError if they are not, or are of another version than this program's.
+    """
+    if _is_ready(engine, address):
+        return
+    if not create:
+        raise nothing_stored(address)
+    with named_lock(engine, "create"):
+        if not _is_ready(engine, address):
+            _make(engine, make_optuna_tables)
+
+
+def version(engine: Engine) -> str | None:
+    """The version of our tables; None where there are none, or not all of them."""
+    with engine.connect() as connection:
+        there = inspect(connection)
+        found = connection.scalar(select(_version.c.version_num)) if there.has_table(VERSION_TABLE) else None
+        if found is None and there.has_table(schema.name) and connection.scalar(select(schema.c.version)) == 1:
+            return FIRST
+    return found
+
+
+def migrate(engine: Engine, address: Address) -> None:
+    """Brings tables of an earlier version up to date; nothing if they are. May be killed anywhere and done again.
+
+    StorageError while workers work with them: theirs is the earlier program.
+    """
+    with named_lock(engine, "create"), engine.connect() as connection:
+        if version(engine) not in EARLIER:
+            if not _is_ready(engine, address):
+                raise nothing_stored(address)
+            return
+        _refuse_working(connection, address)
+        alembic = _alembic(connection)
+        if (
+            not inspect(connection).has_table(VERSION_TABLE)
+            or connection.scalar(select(_version.c.version_num)) is None
+        ):
+            command.stamp(alembic, FIRST)
+        command.upgrade(alembic, HEAD)
+
+
+def nothing_stored(address: Address) -> StorageError:
+    """What is said of a database without our tables."""
+    return StorageError(f"{address}: no study is stored there; `ralr-tune run STUDY` makes one")
+
+
+def outdated_optuna(address: Address, error: RuntimeError) -> StorageError:
+    """What is said where Optuna's own tables are of another version than the installed Optuna's."""
+    if "storage upgrade" not in str(error):  # they are of a later one
+        return StorageError(f"{address}: {error}")
+    password = " (*** is the password)" if address.url.password else ""
+    return StorageError(
+        f"{address}: Optuna's tables there are of an earlier version than the installed Optuna's; stop all workers, "
+        f'copy the database, then say: optuna storage upgrade --storage "{address}"{password}'
+    )
+
+
+def _is_ready(engine: Engine, address: Address) -> bool:
+    found = version(engine)
+    if found is None or found == HEAD:
+        return found is not None
+    if found in EARLIER:
+        raise StorageError(
+            f"{address}: its tables are of an earlier version ({found}) than this program's ({HEAD}); "
+            '"ralr-tune repair STUDY" brings them up to date (copy the database first)'
+        )
+    raise StorageError(
+        f"{address}: its tables are of a later version ({found}) than this program's ({HEAD}); update ralr-tune"
+    )
+
+
+def _make(engine: Engine, make_optuna_tables: Callable[[], None]) -> None:
+    """May be killed anywhere and done again: each part looks for what is there, and the version comes last."""
+    with engine.connect() as connection:
+        if engine.dialect.name == "sqlite":
+            connection.execute(text("PRAGMA journal_mode=WAL"))  # a property of the file, set once
+        make_optuna_tables()
+        metadata.create_all(connection)
+        for index in (index for made in metadata.sorted_tables for index in made.indexes):
+            index.create(connection, checkfirst=True)  # create_all passes over tables that are there without theirs
+        if connection.scalar(select(schema.c.version)) is None:
+            connection.execute(insert(schema).values(version=_NOT_FIRST))
+        command.stamp(_alembic(connection), HEAD)
+
+
+def _refuse_working(connection: Connection, address: Address) -> None:
+    held = and_(ledger.c.state == "held", ledger.c.lease_end > Now())
+    rows, ends_in_s = connection.execute(select(func.count(), func.max(ledger.c.lease_end) - Now()).where(held)).one()
+    if rows:
+        raise StorageError(
+            f"{address}: trials under way in workers of the earlier version: {rows}; stop these first, or wait until "
+            f"their leases end in {max(1, round(ends_in_s))} s"
+        )
+
+
+def _alembic(connection: Connection) -> Config:
+    config = Config()
+    folder = str(Path(__file__).with_name("migrations"))
+    config.set_main_option("script_location", folder.replace("%", "%%"))  # Config is a configparser
+    config.attributes["connection"] = connection
+    return config
