@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from typing import Literal, NamedTuple
 
 import plotly.graph_objects as go
@@ -30,7 +33,7 @@ class Figure(NamedTuple):
 
 def figures(record: StudyRecord, facts: Facts) -> list[Figure]:
     """Every figure that the study has data for."""
-    return [
+    drawn = [
         *_confirmed(facts),
         *_importance(facts),
         *_parameters(record, facts),
@@ -38,6 +41,16 @@ def figures(record: StudyRecord, facts: Facts) -> list[Figure]:
         *_curves(record, facts),
         *_rates(record, facts),
     ]
+    return list(_named(drawn))
+
+
+def _named(drawn: Iterable[Figure]) -> Iterator[Figure]:
+    """Figures whose names can be files and places on a page, whatever a study calls its arms; no two are alike."""
+    seen: Counter[str] = Counter()
+    for figure in drawn:
+        name = re.sub(r"[^A-Za-z0-9._-]", "_", figure.name)[:100]
+        seen[name] += 1
+        yield figure._replace(name=name if seen[name] == 1 else f"{name}-{seen[name]}")
 
 
 def panel_figures(facts: Facts) -> list[Figure]:

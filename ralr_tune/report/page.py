@@ -5,6 +5,8 @@ Every text that comes from storage is escaped; the page forbids itself any reque
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import html
 import json
 import os
@@ -23,11 +25,12 @@ from ralr_tune.analysis.facts import ArmFacts, Facts
 from ralr_tune.analysis.importance import EVALUATOR
 from ralr_tune.records import Row, StudyRecord
 from ralr_tune.report.figures import Figure, Section, figures
-from ralr_tune.report.style import sentence
+from ralr_tune.report.style import sentence, writable
 from ralr_tune.report.words import duration
 
 TOP_TRIALS = 10  # an arm
-POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
+POLICY = "default-src 'none'; script-src {scripts}; style-src 'unsafe-inline'; img-src data: blob:"
+"""`scripts` are the hashes of ours: no other would run, wherever it came from."""
 
 
 class Table(NamedTuple):
@@ -214,12 +217,14 @@ def _span(rows: Sequence[Row]) -> str:
 def _document(title: str, body: str, drawn: Sequence[Figure]) -> str:
     room = files("ralr_tune.report")
     style, script = (room.joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    scripts = (plotly.offline.get_plotlyjs(), script)
+    policy = POLICY.format(scripts=" ".join(map(_hash, scripts)))
     return f"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="{POLICY}">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
 <link rel="icon" href="data:,">
 <title>{_text(title)} – ralr_tune</title>
 <style>{style}</style>
@@ -229,11 +234,15 @@ def _document(title: str, body: str, drawn: Sequence[Figure]) -> str:
 {body}
 </main>
 <script type="application/json" id="figures">{_json(drawn)}</script>
-<script>{plotly.offline.get_plotlyjs()}</script>
-<script>{script}</script>
+{"".join(f"<script>{script}</script>" for script in scripts)}
 </body>
 </html>
 """
+
+
+def _hash(script: str) -> str:
+    digest = hashlib.sha256(script.encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode()}'"
 
 
 def _json(drawn: Sequence[Figure]) -> str:
@@ -258,7 +267,7 @@ def _table(table: Table) -> str:
 
 
 def _text(text: object) -> str:
-    return html.escape(str(text))
+    return html.escape(writable(text))
 
 
 def _trial(row: Row) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ralr_tune.analysis.answer import answer
 from ralr_tune.analysis.facts import Facts
 from ralr_tune.report.figures import panel_figures
+from ralr_tune.report.style import safe, writable
 
 if TYPE_CHECKING:
     import optuna
@@ -32,19 +33,24 @@ def write_panels(facts: Facts, studies: Mapping[str, optuna.Study]) -> None:
 
 def note(facts: Facts, arm: str) -> str:
     """What this Optuna study is, in Markdown."""
-    others = ", ".join(f"`{facts.study}/{name}`" for name in facts.arms if name != arm)
-    base = f"`{facts.study}/{facts.baseline}`"
+    others = ", ".join(_code(f"{facts.study}/{name}") for name in facts.arms if name != arm)
+    base = _code(f"{facts.study}/{facts.baseline}")
     role = f"the baseline of {others or 'no other'}" if arm == facts.baseline else f"compared with {base}"
     return "\n\n".join(
         [
-            f"## Arm `{arm}` of the study `{facts.study}`",
-            f"{answer(facts)}",
+            f"## Arm {_code(arm)} of the study {_code(facts.study)}",
+            safe(answer(facts)),
             f"This Optuna study is the search of one arm, {role}. "
-            f"Its values are the validation {facts.metric} at a trial's last epoch. Trials that diverged are recorded "
-            "as complete with the worst value, so that samplers learn from them; the report leaves them out.",
+            f"Its values are the validation {safe(facts.metric)} at a trial's last epoch. Trials that diverged are "
+            "recorded as complete with the worst value, so that samplers learn from them; the report leaves them out.",
             MARK,
         ]
     )
+
+
+def _code(name: str) -> str:
+    """A name as Markdown shows it as it is, whatever it holds."""
+    return f"`{' '.join(writable(name).replace('`', ' ').split())}`"
 
 
 def _write_note(study: optuna.Study, text: str) -> None:

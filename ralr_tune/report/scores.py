@@ -21,6 +21,7 @@ class ScoreColumn(NamedTuple):
     """One configuration's dots."""
 
     label: str
+    """As markup that is safe to show, as all labels here."""
     arm: str
     twin: bool
     by_seed: Mapping[int, float]
@@ -93,7 +94,7 @@ def _column(arm: str, confirmed: Confirmed | None, *, twin: bool) -> ScoreColumn
     if confirmed is None or confirmed.mean is None:
         return None
     by_seed = dict(list(zip(confirmed.seeds, confirmed.values, strict=True))[:MOST_DOTS])
-    return ScoreColumn(f"{arm}<br>twin" if twin else arm, arm, twin, by_seed, confirmed.mean)
+    return ScoreColumn(f"{safe(arm)}<br>twin" if twin else safe(arm), arm, twin, by_seed, confirmed.mean)
 
 
 def draw_scores(drawn: ScoresFacts, facts: Facts, looks: Mapping[str, Look]) -> go.Figure:
@@ -133,15 +134,16 @@ def difference_rows(facts: Facts) -> tuple[DifferenceRow, ...]:
 
 
 def _comparison_row(made: Comparison) -> DifferenceRow:
+    arm, against = safe(made.arm), safe(made.against)
     if made.what == "arm":
-        label = f"arm {made.arm} − arm {made.against}<br>{made.n} blocks of search"
+        label = f"arm {arm} − arm {against}<br>{made.n} blocks of search"
     else:
-        label = f"{made.arm} − {made.against}<br>{made.n} seeds"
+        label = f"{arm} − {against}<br>{made.n} seeds"
     return DifferenceRow(label, made.arm, made.difference, made.interval, made.n, made.verdict)
 
 
 def _twin_row(twin: Twin) -> DifferenceRow:
-    label = f"{twin.arm} − its twin<br>{twin.n} seeds"
+    label = f"{safe(twin.arm)} − its twin<br>{twin.n} seeds"
     return DifferenceRow(label, twin.arm, twin.difference, twin.interval, twin.n, twin.verdict)
 
 
@@ -245,7 +247,7 @@ def _draw_arm(plot: go.Figure, drawn: ImportanceFacts, arm: str, look: Look) -> 
 def _draw_marks(plot: go.Figure, arm: str, known: list[tuple[float, ImportanceMark]], look: Look) -> None:
     marker = {"color": look.colour, "size": 10}
     # The legend's own entry: plotly would show whatever mark comes first.
-    plot.add_scatter(x=[None], y=[None], name=arm, mode="markers", marker=marker | {"symbol": look.symbol})
+    plot.add_scatter(x=[None], y=[None], name=safe(arm), mode="markers", marker=marker | {"symbol": look.symbol})
     found = [mark.found for _, mark in known]
     symbols = [look.symbol if one.verdict == "matters" else look.symbol + "-open" for one in found]
     plot.add_scatter(

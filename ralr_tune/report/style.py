@@ -76,8 +76,13 @@ def figure(title: str, *, x: dict[str, Any], y: dict[str, Any], height: int = 38
 
 
 def safe(text: object) -> str:
-    """Text from a study as a label: plotly shows `<...>` and `&...;` as markup."""
-    return html.escape(str(text), quote=False)
+    """Text from a study as a label: plotly shows `<...>` and `&...;` as markup, and takes `$...$` for a formula."""
+    return html.escape(writable(text), quote=False).replace("$", "&#36;")
+
+
+def writable(text: object) -> str:
+    """Text without halves of surrogate pairs: JSON can say them, and no file can hold them."""
+    return str(text).encode(errors="replace").decode()
 
 
 def sentence(text: str) -> str:

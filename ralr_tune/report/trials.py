@@ -151,8 +151,8 @@ def draw_history(lines: Sequence[HistoryLine], facts: Facts, looks: Mapping[str,
             x=[trial for trial, _ in line.best],
             y=[value * facts.unit.factor for _, value in line.best],
             mode="lines",
-            name=line.arm,
-            legendgroup=line.arm,
+            name=safe(line.arm),
+            legendgroup=f"arm {line.arm}",
             showlegend=first,
             line={"color": look.colour, "width": 3, "shape": "hv", "dash": "solid" if first else "dot"},
             hoverinfo="skip",
@@ -281,12 +281,14 @@ def _draw_points(
     marker = {"color": look.colour, "size": 8}
     if legend:  # an entry of its own: plotly would show whatever mark comes first
         own = marker | {"symbol": look.symbol}
-        plot.add_scatter(x=[None], y=[None], mode="markers", name=arm, legendgroup=arm, marker=own, hoverinfo="skip")
+        plot.add_scatter(
+            x=[None], y=[None], mode="markers", name=safe(arm), legendgroup=f"arm {arm}", marker=own, hoverinfo="skip"
+        )
     plot.add_scatter(
         x=[point.x for point in points],
         y=[point.height * facts.unit.factor for point in points],
         mode="markers",
-        legendgroup=arm,
+        legendgroup=f"arm {arm}",
         showlegend=False,
         opacity=opacity,
         marker=marker | {"symbol": [_symbol(point, facts, look) for point in points]},

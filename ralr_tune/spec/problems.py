@@ -37,12 +37,19 @@ _WORDS = {
     "finite_number": "must be a finite number",
 }
 _SHOWN = 80
-"""Longest value that is quoted in a message, in characters."""
+"""Longest value or key that is quoted in a message, in characters."""
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
-_DEEPEST = 32
+DEEPEST = 32
 """Levels that tables and lists may nest; no key needs more than six."""
+
+MOST_VALUES = 10_000
+"""Values in a file, tables and lists among them; a real one has a hundred."""
+
+_PART = r"""(?:[A-Za-z0-9_-]++|"(?:[^"\\\n]|\\.)*+"|'[^'\n]*+')"""
+_LONG_KEY = re.compile(rf"(?<![A-Za-z0-9_\\-])(?:{_PART}[ \t]*+\.[ \t]*+){{{DEEPEST}}}")
+"""A dotted key of too many parts. Nothing is tried twice, so that looking takes no longer than the text is long."""
 
 
 def lines(error: ValidationError, model: type[BaseModel], raw: Mapping[str, Any]) -> list[str]:
@@ -51,17 +58,30 @@ def lines(error: ValidationError, model: type[BaseModel], raw: Mapping[str, Any]
     return list(dict.fromkeys(found))
 
 
+def long_key(text: str) -> str | None:
+    """Where a text holds a dotted key that is too long: tomllib's time grows with the square of its parts."""
+    found = _LONG_KEY.search(text)
+    if found is None:
+        return None
+    line = text.count("\n", 0, found.start()) + 1
+    return f"line {line}: {shown(found[0])}: a dotted key has at most {DEEPEST} parts"
+
+
 def unreadable(raw: Mapping[str, Any]) -> list[str]:
     """What TOML does not promise and Python reads all the same: integers beyond 64 bits and tables without end."""
     found = []
-    waiting: list[tuple[list[str | int], Any]] = [([], raw)]  # no recursion: dotted keys nest as deep as they like
+    seen = 0
+    waiting: list[tuple[list[str | int], Any]] = [([], raw)]  # no recursion: tables nest as deep as they like
     while waiting:
         path, value = waiting.pop()
+        seen += 1
         if isinstance(value, int) and not -(2**63) <= value < 2**63:
             found.append(f"{dotted(path)}: a whole number has at most 64 bits")
-        elif isinstance(value, dict | list) and len(path) >= _DEEPEST:
-            found.append(f"{dotted(path)}: nested deeper than {_DEEPEST} levels")
+        elif isinstance(value, dict | list) and len(path) >= DEEPEST:
+            found.append(f"{dotted(path)}: nested deeper than {DEEPEST} levels")
         elif isinstance(value, dict | list):
+            if seen + len(waiting) + len(value) > MOST_VALUES:
+                return [f"{dotted(path)}: too many values: a file holds {MOST_VALUES} at most"]
             inside = value.items() if isinstance(value, dict) else enumerate(value)
             waiting += [([*path, key], each) for key, each in inside]
     return found[::-1]
@@ -209,13 +229,18 @@ def dotted(path: Sequence[str | int]) -> str:
 
 
 def _key(key: str) -> str:
+    key = cut(key, _SHOWN)
     return key if _BARE.fullmatch(key) else json.dumps(key, ensure_ascii=False)
 
 
 def shown(value: Any) -> str:
     """A value as it may stand in a message: not too long."""
-    text = json.dumps(value, default=str, ensure_ascii=False)
-    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
+    return cut(json.dumps(value, default=str, ensure_ascii=False), _SHOWN)
+
+
+def cut(text: str, length: int) -> str:
+    """The text, its end left out where it is longer."""
+    return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def one_line(text: str) -> str:

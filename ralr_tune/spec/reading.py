@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 from pydantic import ValidationError
 
 from ralr_tune.errors import StudyFileError
+from ralr_tune.secrecy import masked_url
 from ralr_tune.spec import problems
 from ralr_tune.spec.contradictions import Contradiction, contradictions, missing_files
 from ralr_tune.spec.problems import KeyPath
@@ -36,6 +37,12 @@ _STAND_INS: dict[KeyPath, Any] = {
 }
 """What is required, with values for looking past a mistake in it; nothing is said of what rests on such a value."""
 
+_TOLD = 100
+"""Most problems of one file that are told."""
+
+_LINE = 2000
+"""Longest one, in characters."""
+
 _LOOKS = 6
 """A table that lost a wrong key may then lack it; each look takes away one level more."""
 
@@ -56,13 +63,23 @@ def parse_study(text: str, source: str = "study file") -> StudySpec:
 def _parse(text: str, source: str, check: Check) -> StudySpec:
     raw = read_toml(text, source)
     try:
-        spec = StudySpec(StudyFile.model_validate(raw), text)
+        file = StudyFile.model_validate(raw)
+        spec = StudySpec(file, _kept(text, file.storage.url, source))
         found = [contradiction.line for contradiction in check(spec)]
     except ValidationError as error:
         found = [*problems.lines(error, StudyFile, raw), *_contradictions_of_the_rest(error, raw, check)]
     if found:
         raise refusal(source, found)
     return spec
+
+
+def _kept(text: str, url: str | None, source: str) -> str:
+    """The text without the password of its storage URL: it is stored with the study, and shown in its report."""
+    if url is None or masked_url(url) == url:
+        return text
+    if url not in text:
+        raise refusal(source, ["storage.url: holds a password; write the URL without TOML escapes"])
+    return text.replace(url, masked_url(url))
 
 
 def read_text(path: Path) -> str:
@@ -81,6 +98,10 @@ def read_text(path: Path) -> str:
 
 def read_toml(text: str, source: str) -> dict[str, Any]:
     """The tables of a text. Raises StudyFileError when it is no TOML, or holds what no key may hold."""
+    if len(text) > MAX_BYTES:  # one that came from a database
+        raise refusal(source, [f"too large: at most {MAX_BYTES} characters"])
+    if long_key := problems.long_key(text):
+        raise refusal(source, [long_key])
     try:
         raw = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # ValueError: TOMLDecodeError, and integers too long for Python
@@ -92,8 +113,11 @@ def read_toml(text: str, source: str) -> dict[str, Any]:
 
 
 def refusal(source: str, found: list[str]) -> StudyFileError:
-    """All problems of one file, each told once and in one line."""
-    return StudyFileError([problems.one_line(f"{source}: {line}") for line in dict.fromkeys(found)])
+    """All problems of one file, each told once and in one line; of very many the first."""
+    told = list(dict.fromkeys(found))
+    if len(told) > _TOLD:
+        told[_TOLD:] = [f"and {len(told) - _TOLD} problems more"]
+    return StudyFileError([problems.one_line(f"{source}: {problems.cut(line, _LINE)}") for line in told])
 
 
 def _contradictions_of_the_rest(error: ValidationError, raw: dict[str, Any], check: Check) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import AfterValidator, Field, model_validator
 
 from ralr_tune.schedules.curves import CURVES, OPTIONS
+from ralr_tune.spec.imports import check_model
 from ralr_tune.spec.values import (
     AtLeastOne,
     BelowOne,
@@ -26,11 +27,16 @@ from ralr_tune.spec.values import (
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 
+_NO_FILE_NAME = re.compile(r"(con|prn|aux|nul|(com|lpt)\d)(\..*)?|.*\.", re.IGNORECASE)
+"""Windows takes these for devices, and drops a dot at the end; a study's files may be looked at there."""
+
 
 def _name(value: str) -> str:
     # fullmatch: with `$` a trailing newline would pass, and names become file names and Optuna study names
     if not NAME_PATTERN.fullmatch(value):
         raise problem("not a name: letters, digits, '.', '_' and '-', a letter or digit first, at most 80")
+    if _NO_FILE_NAME.fullmatch(value):
+        raise problem("no file can have this name everywhere; choose another")
     return value
 
 
@@ -100,12 +106,19 @@ class ArraysData(_Images):
 ImageData: TypeAlias = Annotated[DigitsData | TorchvisionData | FolderData | ArraysData, Field(discriminator="source")]
 
 
+def _model(value: str) -> str:
+    try:
+        return check_model(value)
+    except ValueError as error:
+        raise problem(str(error)) from None
+
+
 class ClassificationTask(Frozen):
     """[task] kind = "classification"."""
 
     kind: Literal["classification"]
     data: ImageData
-    model: str
+    model: Annotated[str, AfterValidator(_model)]
     model_options: Options = {}
     pretrained: bool = False
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.2
@@ -325,7 +338,7 @@ class ConfirmSection(Frozen):
 class StorageSection(Frozen):
     """[storage]: where the study lives; --storage and RALR_TUNE_STORAGE win over it."""
 
-    url: str | None = None
+    url: Annotated[str | None, Field(repr=False)] = None  # it may hold a password
     lease_s: Annotated[float, Field(ge=1, le=86_400)] = 30.0
 
 
@@ -336,7 +349,7 @@ class StudyFile(Frozen):
     task: Task
     training: TrainingSection
     schedule: ScheduleSection = ScheduleSection()
-    arms: Annotated[dict[Name, ArmSection], Field(min_length=1)]
+    arms: Annotated[dict[Name, ArmSection], Field(min_length=1, max_length=100)]
     search: SearchSection
     confirm: ConfirmSection = ConfirmSection()
     storage: StorageSection = StorageSection()

@@ -172,7 +172,7 @@ def test_it_opens_offline_without_an_error(browser: Browser, tmp_path: Path, wid
     tab.on("dialog", refuse)
     tab.on("request", lambda request: requests.append(request.url))
     tab.goto(path.as_uri())
-    tab.wait_for_function("document.querySelectorAll('.plot-container').length >= 12")
+    tab.locator(".plot-container").nth(11).wait_for()
     assert complaints == []
     assert requests == [path.as_uri()]
     assert tab.evaluate("document.documentElement.scrollWidth") <= width

@@ -406,7 +406,8 @@ def test_names_are_names(task: dict[str, Any], message: str) -> None:
     made = configuration()
     kind = SimulatedTask if task.get("kind") == "simulated" else ClassificationTask
     tables = task if kind is SimulatedTask else made.task.model_dump() | task
-    made = made.model_copy(update={"task": kind.model_validate(tables)})
+    copied = made.task.model_copy(update=task)  # a file's own check would refuse these models, too
+    made = made.model_copy(update={"task": copied if "model" in task else kind.model_validate(tables)})
     with pytest.raises(UsageError, match=message) as caught:
         render(made, "python")
     assert "toml, json or yaml" in str(caught.value)

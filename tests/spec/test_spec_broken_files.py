@@ -1,14 +1,9 @@
-"""Broken files by the thousand: a study or a StudyFileError, never anything else, and soon.
-
-`RALR_TUNE_EXAMPLES=100000 pytest tests/spec/test_spec_broken_files.py` looks longer, at other examples every time.
-"""
+"""Broken files by the thousand: a study or a StudyFileError, never anything else, and soon (see tests/fuzz.py)."""
 
 from __future__ import annotations
 
 import math
-import os
 import random
-import time
 import tomllib
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
@@ -22,20 +17,19 @@ from hypothesis import strategies as st
 
 from ralr_tune.errors import StudyFileError
 from ralr_tune.schedules.curves import CURVES, OPTIONS
-from ralr_tune.spec import StudySpec, parse_study
+from ralr_tune.spec import StudySpec, load_study_file, parse_study
 from ralr_tune.spec.changes import changes
 from ralr_tune.spec.sections import OPTIMIZERS
 from ralr_tune.spec.study import PARAMETERS
 from ralr_tune.spec.values import Choice, Domain
+from tests.fuzz import AT_RANDOM, cases, chance, damaged, soon
 
-EXAMPLES = int(os.environ.get("RALR_TUNE_EXAMPLES", "1000"))
-PATIENCE_S = 5.0
-"""CPU seconds that one small file may take, by far more than it ever does."""
+EXAMPLES = cases(1000)
 
 many = settings(
     max_examples=EXAMPLES,
     deadline=None,
-    derandomize="RALR_TUNE_EXAMPLES" not in os.environ,
+    derandomize=not AT_RANDOM,
     database=None,
     suppress_health_check=list(HealthCheck),
 )
@@ -194,17 +188,18 @@ def broken_texts(draw: st.DrawFn) -> str:
 
 
 def assert_study_or_problems(text: str) -> StudySpec | None:
-    began = time.process_time()
-    try:
-        spec = parse_study(text, source="x.toml")
-    except StudyFileError as error:
-        problems: Sequence[str] = error.problems
-        spec = None
-        assert problems
-        assert all(line.isprintable() and line.startswith("x.toml: ") and len(line) > 12 for line in problems)
-        assert len(set(problems)) == len(problems)
-    assert time.process_time() - began < PATIENCE_S
-    return spec
+    with soon():
+        try:
+            return parse_study(text, source="x.toml")
+        except StudyFileError as error:
+            assert_told(error.problems)
+    return None
+
+
+def assert_told(problems: Sequence[str], source: str = "x.toml") -> None:
+    assert problems
+    assert all(line.isprintable() and line.startswith(f"{source}: ") and len(line) > 12 for line in problems)
+    assert len(set(problems)) == len(problems)
 
 
 def assert_meaningful(spec: StudySpec) -> None:
@@ -239,6 +234,18 @@ def test_broken_texts(text: str) -> None:
     spec = assert_study_or_problems(text)
     if spec is not None:
         assert_meaningful(spec)
+
+
+def test_broken_bytes(tmp_path: Path) -> None:
+    """As they come from a disk: no UTF-8, NULs, a file that ends too soon."""
+    draw, path = chance(), tmp_path / "x.toml"
+    for _ in range(EXAMPLES):
+        path.write_bytes(damaged(draw.choice(BASES).encode(), draw))
+        with soon():
+            try:
+                load_study_file(path)
+            except StudyFileError as error:
+                assert_told(error.problems, str(path))
 
 
 # ---------------------------------------------------------------- whatever is accepted can be trained

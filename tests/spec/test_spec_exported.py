@@ -13,6 +13,7 @@ from ralr_tune.errors import StudyFileError
 from ralr_tune.spec import TaskSpec
 from ralr_tune.spec.exported import Scores, load_exported, parse_exported
 from tests.exports import configuration, tables
+from tests.fuzz import AT_RANDOM, cases, chance, damaged, soon
 
 AMPLIFY = {"probability": 0.3, "lower": 1.5, "width": 2.0}
 SGD = {"optimizer": "sgd", "options": {"momentum": 0.9}}
@@ -131,7 +132,7 @@ def test_a_file_is_read_and_named(tmp_path: Path) -> None:
 SPOILT = st.one_of(st.none(), st.integers(), st.floats(), st.text(max_size=5), st.lists(st.integers(), max_size=2))
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=cases(200), derandomize=not AT_RANDOM, database=None)
 @given(data=st.data())
 def test_a_broken_file_never_gives_a_traceback(data: st.DataObject) -> None:
     broken: dict[str, Any] = copy.deepcopy(tables(training=SGD, schedule=STEPS, amplify=AMPLIFY))
@@ -149,6 +150,26 @@ def test_a_broken_file_never_gives_a_traceback(data: st.DataObject) -> None:
     else:
         told = ("nothing, it was fine",)
     assert all(told)
+    assert all(line.isprintable() for line in told)
+
+
+def test_broken_bytes_never_give_a_traceback(tmp_path: Path) -> None:
+    draw, path = chance(), tmp_path / "x.toml"
+    whole = [dated(text(training=SGD, schedule=STEPS, amplify=AMPLIFY)).encode(), dated(text()).encode()]
+    for _ in range(cases(500)):
+        path.write_bytes(damaged(draw.choice(whole), draw))
+        with soon():
+            told = problems_of(path)
+        assert all(line.isprintable() and line.startswith(f"{path}: ") for line in told)
+
+
+def problems_of(path: Path) -> tuple[str, ...]:
+    """What is wrong with a file; nothing where it is a configuration."""
+    try:
+        load_exported(path).configuration()
+    except StudyFileError as error:
+        return error.problems
+    return ()
 
 
 def test_scores_for_people() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ralr_tune.spec.problems import dotted, one_line, shown, unreadable
+from ralr_tune.spec.problems import dotted, long_key, one_line, shown, unreadable
 from tests.spec.design_file import DESIGN, complaints
 
 
@@ -159,7 +159,10 @@ def test_what_toml_does_not_promise(raw: Mapping[str, Any], found: list[str]) ->
     [
         ("epochs = 12", "epochs = 0x" + "f" * 6000, "training.epochs: a whole number has at most 64 bits"),
         ("epochs = 12", "epochs = 1" + "0" * 5000, "not valid TOML: Exceeds the limit"),
-        ("validation = 0.2", "model_options." + "a." * 1000 + "b = 1", "task.model_options.a.a.a."),
+        ("validation = 0.2", "model_options." + "a." * 1000 + "b = 1", 'line 11: "model_options.a.a.'),
+        ("validation = 0.2", "model_options" + ' . "a.b"' * 40 + " = 1", 'line 11: "model_options . '),
+        ("[task]", "[" + "'a b'." * 40 + "c]\n[task]", "line 7: \"'a b'.'a b'."),
+        ("validation = 0.2", "model_options" + ".a" * 28 + " = { b.c.d = 1 }", "task.model_options.a.a.a."),
         ("validation = 0.2", "model_options.a = " + "[" * 100 + "]" * 100, "task.model_options.a[0][0]"),
         ("validation = 0.2", "model_options.a = " + "[" * 9999 + "]" * 9999, "not valid TOML: "),
     ],
@@ -167,3 +170,46 @@ def test_what_toml_does_not_promise(raw: Mapping[str, Any], found: list[str]) ->
 def test_numbers_and_nests_without_end(old: str, new: str, line: str) -> None:
     (found,) = complaints(DESIGN.but(old, new))
     assert found.startswith(line)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# " + "." * 1000,
+        "# a sentence. And another... " * 50,
+        'x = "' + "1.2.3.4 " * 100 + '"',
+        "x = [" + "0.5, " * 500 + "]",
+        ".".join("a" * 32) + " = 1",
+        '"a.b' * 1000,
+    ],
+)
+def test_dots_that_belong_to_no_long_key_pass(text: str) -> None:
+    assert long_key(text) is None
+
+
+def test_a_key_of_many_parts_is_told_with_its_line_before_anything_is_read() -> None:
+    """Else tomllib would be at it for hours: half a million parts stand in a megabyte."""
+    text = "a = 1\n" + "b." * 480_000 + "c = 2"
+    assert long_key(text) == f'line 2: "{"b." * 32}": a dotted key has at most 32 parts'
+    assert complaints(text) == [long_key(text)]
+
+
+def test_more_values_than_a_study_has_are_not_looked_at() -> None:
+    many = ", ".join(f"{n}" for n in range(10_000))
+    (line,) = complaints(DESIGN.but('source = "digits"', f'source = "digits", classes = [{many}]'))
+    assert line == "task.data.classes: too many values: a file holds 10000 at most"
+
+
+def test_of_very_many_problems_the_first_are_told() -> None:
+    lines = complaints(DESIGN.but("epochs = 12", "epochs = 12\n" + "".join(f"k{n} = 1\n" for n in range(150))))
+    assert len(lines) == 101
+    assert lines[0].startswith("training.k0 = 1: unknown key")
+    assert lines[-1] == "and 50 problems more"
+
+
+def test_keys_and_lines_are_cut_where_nobody_reads_on() -> None:
+    (line,) = complaints(DESIGN.but("epochs = 12", f"epochs = 12\n{'k' * 5000} = 1"))
+    assert line.startswith(f'training."{"k" * 79}…" = 1: unknown key')
+    dates = ", ".join(f"k{n} = 2020-01-01" for n in range(900))
+    (line,) = complaints(DESIGN.but("blocks = 1", f"pruner_options = {{ {dates} }}"))
+    assert len(line) == 2000

@@ -207,7 +207,14 @@ def test_names_that_could_not_be_files(name: str) -> None:
     assert rule in of_baseline
 
 
-@pytest.mark.parametrize("name", ["a", "A-1_b.c", "0", "a" * 80])
+@pytest.mark.parametrize("name", ["con", "NUL", "Aux.toml", "com1", "LPT9.a.b", "x.", "prn"])
+def test_names_that_are_no_files_everywhere(name: str) -> None:
+    for text in (DESIGN.but('name = "digits"', f'name = "{name}"'), DESIGN.but("[arms.ralr]", f'[arms."{name}"]')):
+        (line,) = complaints(text)
+        assert line.endswith("no file can have this name everywhere; choose another")
+
+
+@pytest.mark.parametrize("name", ["a", "A-1_b.c", "0", "a" * 80, "console", "com", "com10", "nul-1", "a.con"])
 def test_names_that_can(name: str) -> None:
     text = DESIGN.but('name = "digits"', f'name = "{name}"').but("[arms.ralr]", f'[arms."{name}"]')
     assert complaints(text) == []
