@@ -5,7 +5,7 @@ BIN := .venv/bin
 TESTS ?= tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check format clean
+.PHONY: help demo test test-slow faults check format secrets clean
 
 help:  ## show this
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -22,6 +22,9 @@ test: .venv/.test-installed check  ## install what tests need, lint, check types
 test-slow: .venv/.test-installed  ## run the slow tests too
 	@$(BIN)/pytest -q -n 2 $(TESTS)
 
+faults: .venv/.test-installed  ## kill, stop and restart things at random for about an hour (RALR_TUNE_FAULTS=300 a database)
+	@RALR_TUNE_OPENINGS=50 RALR_TUNE_AWAY_S=20 $(BIN)/pytest -q -s tests/faults
+
 check: .venv/.test-installed  ## lint and types
 	@$(BIN)/ruff format --check -q .
 	@$(BIN)/ruff check -q .
@@ -30,6 +33,12 @@ check: .venv/.test-installed  ## lint and types
 format: .venv/.test-installed  ## put the code in order
 	@$(BIN)/ruff format -q .
 	@$(BIN)/ruff check -q --fix .
+
+secrets:  ## create the random secrets that docker-compose.yml wants, each once
+	@mkdir -p -m 700 secrets
+	@for name in database_password dashboard_token; do test -s secrets/$$name \
+		|| (umask 333; $(PYTHON) -c 'import secrets; print(secrets.token_urlsafe(32))' > secrets/$$name); done
+	@echo "Next: docker compose --profile cpu up --build (or gpu). The dashboard's token: cat secrets/dashboard_token"
 
 clean:  ## remove the environment and what tools left behind (not runs/)
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

@@ -9,7 +9,9 @@ import traceback
 import typer
 
 from ralr_tune.cli import app
-from ralr_tune.errors import Interrupted, RalrTuneError
+from ralr_tune.commands.arguments import conceal
+from ralr_tune.errors import Interrupted, RalrTuneError, TrialError
+from ralr_tune.secrecy import hidden
 
 _CLICK_ERROR = typer.BadParameter.__mro__[2]
 """ClickException, which typer carries inside itself in some versions and takes from click in others."""
@@ -17,6 +19,8 @@ _CLICK_ERROR = typer.BadParameter.__mro__[2]
 
 def main(arguments: list[str] | None = None) -> None:
     """Parse, do, exit: 0 done, 1 it ran and failed, 2 wrong usage or study file, 130 interrupted (and resumable)."""
+    for warning in conceal(sys.orig_argv) if arguments is None else ():
+        print(warning, file=sys.stderr)
     given = sys.argv[1:] if arguments is None else arguments
     if not sys.flags.safe_path and "" not in sys.path:
         # as `python -m` does, so that `model = "my_package.networks:build"` is found by the installed script, too
@@ -46,9 +50,13 @@ def _guarded(arguments: list[str], debug: bool) -> int:
 
 def _tell(error: BaseException, message: str, code: int, debug: bool) -> int:
     if debug:
-        traceback.print_exception(error)
-    for line in message.splitlines() or [type(error).__name__]:
-        print(f"error: {line}", file=sys.stderr)
+        print(hidden("".join(traceback.format_exception(error))), file=sys.stderr, end="")
+    elif isinstance(error, TrialError):
+        print(hidden(error.detail), file=sys.stderr, end="")  # of the user's own code, in another process
+    from ralr_tune.spec.problems import one_line
+
+    for line in hidden(message).splitlines() or [type(error).__name__]:
+        print(f"error: {one_line(line)}", file=sys.stderr)  # names of files and classes may hold a terminal's commands
     return code
 
 

@@ -53,13 +53,22 @@ Storage = Annotated[
     str | None,
     typer.Option(help="Database URL (sqlite, postgresql, mysql). Wins over RALR_TUNE_STORAGE and the study file."),
 ]
+Init = Annotated[bool, typer.Option("--init", help="Create study and plan for workers elsewhere, and leave.")]
+NoWorkers = Annotated[bool, typer.Option("--no-workers", help="Start none: wait for those elsewhere, then report.")]
+Force = Annotated[bool, typer.Option("--force", help="Take a SQLite file on a network file system.")]
 Out = Annotated[Path | None, typer.Option(help="Folder for report, logs and checkpoints.  [default: runs/STUDY]")]
+NoImports = Annotated[bool, typer.Option("--no-imports", help="Refuse a file that names code of somebody's to import.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print facts as JSON instead of text.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and change nothing.")]
 
 
 @app.callback()
 def _main() -> None:
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    from ralr_tune.secrecy import HidingFormatter
+
+    handler = logging.StreamHandler()
+    handler.setFormatter(HidingFormatter("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
 
 
 def _example(command: str) -> str:
@@ -77,22 +86,35 @@ def run(
     confirm: Annotated[bool, typer.Option("--confirm/--no-confirm", help="Whether to confirm and test.")] = True,
     as_json: AsJson = False,
     quiet: Annotated[bool, typer.Option(help="Print the answer alone.")] = False,
+    init: Init = False,
+    no_workers: NoWorkers = False,
+    no_imports: NoImports = False,
+    force: Force = False,
     storage: Storage = None,
     out: Out = None,
 ) -> None:
     """Search all arms, confirm the winners, test, report and export. Run it again to go on."""
     from ralr_tune.commands.locate import locate, unknown
     from ralr_tune.commands.progress import Display
+    from ralr_tune.commands.run import init as init_study
     from ralr_tune.commands.run import run as run_study
     from ralr_tune.errors import UsageError
 
     where = locate(study, storage=storage, out=out)
     if where.spec is None:
         raise UsageError(unknown(study))
+    if no_workers and workers is not None:
+        raise UsageError("--workers and --no-workers: give one of the two")
+    imports, url = not no_imports, where.storage_url
+    if init:
+        typer.echo(init_study(where.spec, storage=url, out=where.out, trials=trials, imports=imports, force=force))
+        return
+    if not (quiet or as_json):
+        logging.getLogger("ralr_tune.commands.run").setLevel(logging.INFO)
     with Display(quiet=quiet or as_json) as display:
         report = run_study(
             where.spec,
-            storage=where.storage_url,
+            storage=url,
             out=where.out,
             workers=workers,
             devices=devices,
@@ -100,6 +122,9 @@ def run(
             hours=hours,
             confirm=confirm,
             launcher=launcher.value,
+            start_workers=not no_workers,
+            imports=imports,
+            force=force,
             progress=display.update,
         )
     _print_report(report, as_json=as_json, quiet=quiet)
@@ -126,6 +151,8 @@ def worker(
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads for computing.  [default: all cores]")] = None,
     index: Annotated[int, typer.Option(help="A number for its name, where several share a machine.")] = 0,
     until: Annotated[Until, typer.Option(help="The last stage to work on.")] = Until.test,
+    no_imports: NoImports = False,
+    force: Force = False,
     storage: Storage = None,
     out: Out = None,
 ) -> None:
@@ -142,13 +169,23 @@ def worker(
     with stop_on_signals(stop):
         leave_with_launcher()
         chosen = Place(index, place.device, threads or place.threads)
-        work(where.name, where.storage_url, where.out, chosen, until=until.value, stop=stop)
+        work(
+            where.name,
+            where.storage_url,
+            where.out,
+            chosen,
+            until=until.value,
+            stop=stop,
+            imports=not no_imports,
+            force=force,
+        )
 
 
 @app.command(epilog=_example("check studies/digits.toml"))
 def check(
     study: Annotated[str | None, typer.Argument(metavar="STUDY", help="A name in studies/, or a path.")] = None,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of study files.")] = False,
+    no_imports: NoImports = False,
     storage: Storage = None,
     out: Out = None,
 ) -> None:
@@ -161,7 +198,7 @@ def check(
     elif study is None:
         raise UsageError("check takes a STUDY, or --schema")
     else:
-        typer.echo(check_study(study, storage=storage, out=out))
+        typer.echo(check_study(study, imports=not no_imports, storage=storage, out=out))
 
 
 @app.command(epilog=_example("plan digits"))
@@ -170,13 +207,14 @@ def plan(
     devices: Annotated[str, typer.Option(help="auto, cpu, or a list such as cuda:0,cuda:1.")] = "auto",
     workers: Annotated[int | None, typer.Option(help="Worker processes to plan for.")] = None,
     as_json: AsJson = False,
+    no_imports: NoImports = False,
     storage: Storage = None,
     out: Out = None,
 ) -> None:
     """Show arms, dimensions, trials, epochs and the estimated time, from a few timed steps, before anything runs."""
     from ralr_tune.commands.plan import plan_study
 
-    found = plan_study(study, devices=devices, workers=workers, storage=storage, out=out)
+    found = plan_study(study, devices=devices, workers=workers, imports=not no_imports, storage=storage, out=out)
     _print_json(found.as_json()) if as_json else typer.echo(found.as_text())
 
 
@@ -216,7 +254,7 @@ def status(
             watch_study(database, where.name)
             return
         found = study_status(database, where.name)
-    _print_json(found.as_json()) if as_json else typer.echo(found.as_text())
+    _print_json(found.as_json()) if as_json else typer.echo(found.as_text(where.out / "logs"))
 
 
 @app.command(epilog=_example("report digits --png"))
@@ -272,12 +310,13 @@ def train(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda:0, ...")] = "auto",
     seed: Annotated[int | None, typer.Option(help="Training seed.  [default: the configuration's]")] = None,
     quiet: Annotated[bool, typer.Option(help="Print the score alone.")] = False,
+    no_imports: NoImports = False,
     out: Annotated[Path | None, typer.Option(help="Folder for weights and score.  [default: beside CONFIG]")] = None,
 ) -> None:
     """Train an exported configuration on train + validation, test it once, write model.safetensors."""
     from ralr_tune.commands.train import train_configuration
 
-    for line in train_configuration(config, device=device, seed=seed, out=out):
+    for line in train_configuration(config, device=device, seed=seed, imports=not no_imports, out=out):
         if not quiet or line.final:
             typer.echo(line.text)
 
@@ -288,7 +327,7 @@ def dashboard(
     host: Annotated[str, typer.Option(help="Address to listen on; others than loopback need --token.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 8080,
     write: Annotated[bool, typer.Option("--write", help="Let the browser change and delete studies.")] = False,
-    token: Annotated[str | None, typer.Option(help="Ask for this token.")] = None,
+    token: Annotated[str | None, typer.Option(help="Ask for this token.  [default: RALR_TUNE_DASHBOARD_TOKEN]")] = None,
     storage: Storage = None,
     out: Out = None,
 ) -> None:
@@ -297,6 +336,49 @@ def dashboard(
     from ralr_tune.commands.locate import locate
 
     serve(locate(study, storage=storage, out=out), host=host, port=port, write=write, token=token)
+
+
+@app.command(epilog=_example("doctor digits"))
+def doctor(
+    study: Annotated[str | None, typer.Argument(metavar="STUDY", help="Look at its storage and data, too.")] = None,
+    as_json: AsJson = False,
+    storage: Storage = None,
+    out: Out = None,
+) -> None:
+    """Look at what a run needs: packages, machine, database, folder, browser; exit code 1 where there is a problem."""
+    from ralr_tune.commands.doctor import diagnose
+
+    found = diagnose(study, storage=storage, out=out)
+    _print_json(found.as_json()) if as_json else typer.echo(found.as_text())
+    if not found.healthy:
+        raise typer.Exit(1)
+
+
+@app.command(epilog=_example("repair digits --dry-run"))
+def repair(
+    study: Study, dry_run: DryRun = False, as_json: AsJson = False, storage: Storage = None, out: Out = None
+) -> None:
+    """Find what is stuck in a study, and mend it; also beside running workers."""
+    from ralr_tune.commands.locate import locate
+    from ralr_tune.commands.repair import repair_study
+
+    found = repair_study(locate(study, storage=storage, out=out), dry_run=dry_run)
+    _print_json(found.as_json()) if as_json else typer.echo(found.as_text())
+
+
+@app.command(epilog=_example("gc digits --dry-run"))
+def gc(
+    study: Annotated[str | None, typer.Argument(metavar="STUDY", help="One study.  [default: all in runs/]")] = None,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+    storage: Storage = None,
+    out: Out = None,
+) -> None:
+    """Remove checkpoints and weights of finished trials, and what was half written."""
+    from ralr_tune.commands.gc import collect_garbage
+
+    found = collect_garbage(study, storage=storage, out=out, dry_run=dry_run)
+    _print_json(found.as_json()) if as_json else typer.echo(found.as_text())
 
 
 @app.command(epilog=_example("studies"))

@@ -9,14 +9,24 @@ from typing import Any
 from ralr_tune.commands.locate import find_file, locate, opened, study_files
 from ralr_tune.errors import StudyFileError
 from ralr_tune.spec import StudySpec, load_study_file, parse_study
+from ralr_tune.spec.imports import imports as imported
+from ralr_tune.spec.imports import refuse_imports
 from ralr_tune.spec.sections import StudyFile
 
 
-def load(study: str, *, storage: str | None = None, out: Path | None = None) -> StudySpec:
+def load(study: str, *, imports: bool = True, storage: str | None = None, out: Path | None = None) -> StudySpec:
     """The study file behind a name or path; where there is none, the file that the storage keeps under that name.
 
-    Raises UsageError for an unknown name, StudyFileError for a file's mistakes, StorageError without a storage.
+    Raises UsageError for an unknown name and, without `imports`, for a file that names code to import; StudyFileError
+    for a file's mistakes, StorageError without a storage.
     """
+    spec = _found(study, storage, out)
+    if not imports:
+        refuse_imports(spec.task)
+    return spec
+
+
+def _found(study: str, storage: str | None, out: Path | None) -> StudySpec:
     where = locate(study, storage=storage, out=out)
     if where.spec is not None:
         return where.spec
@@ -26,15 +36,16 @@ def load(study: str, *, storage: str | None = None, out: Path | None = None) -> 
         return parse_study(stored(database, where.name).text, source=f"{study} (as stored)")
 
 
-def check_study(study: str, *, storage: str | None = None, out: Path | None = None) -> str:
-    """One line that says what the study is; Optuna's options are tried too."""
+def check_study(study: str, *, imports: bool = True, storage: str | None = None, out: Path | None = None) -> str:
+    """What the study is, in one line, and one more for code that it names; Optuna's options are tried, too."""
     from ralr_tune.search.samplers import make_pruner, make_sampler
 
-    spec = load(study, storage=storage, out=out)
+    spec = load(study, imports=imports, storage=storage, out=out)
     make_pruner(spec)
     make_sampler(spec, next(iter(spec.arms)), 1, 0)
     arms = ", ".join(f"{arm} ({len(spec.space(arm))} dimensions)" for arm in spec.arms)
-    return f"{find_file(study) or study}: valid. Study {spec.name}: {arms}; {spec.search.trials} trials an arm"
+    says = f"{find_file(study) or study}: valid. Study {spec.name}: {arms}; {spec.search.trials} trials an arm"
+    return "\n".join([says, *map(str, imported(spec.task))])
 
 
 def study_schema() -> dict[str, Any]:

@@ -1,58 +1,169 @@
 """A door in front of optuna-dashboard, which itself asks nobody who they are and lets anybody delete a study.
 
-Reads alone pass unless writing is allowed; with a token, nobody passes without it. The token comes once in the address
-(`/?token=...`) and is then kept in a cookie.
+Who passes: reads alone, unless writing is allowed; with a token, nobody without it; no page of another site in the
+browser of somebody who may. The token comes in a form, in the address (`/?token=...`, for the line that a terminal
+prints) or as `Authorization: Bearer`; a cookie then stands for it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import hmac
+import ipaddress
+import logging
+import re
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
 
-StartResponse = Callable[..., Any]
-Application = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
+from ralr_tune.commands.headers import NOTHING, Headers, StartResponse, sealed, secured
+
+Environ = dict[str, Any]
+Application = Callable[[Environ, StartResponse], Iterable[bytes]]
+
+log = logging.getLogger(__name__)
 
 COOKIE = "ralr_tune_token"
-_READS = ("GET", "HEAD", "OPTIONS")
-_HEADERS = [
-    ("X-Content-Type-Options", "nosniff"),
-    ("X-Frame-Options", "DENY"),
-    ("Referrer-Policy", "no-referrer"),  # the token stands in the first address
-    ("Cross-Origin-Resource-Policy", "same-origin"),
-]
+LOGIN = "/login"
+LOGIN_BYTES = 8192
+"""Most that the form may send."""
+_READS = ("GET", "HEAD")
+_WRITES = ("POST", "PUT", "DELETE")
+_PLAIN = re.compile(r"(/[A-Za-z0-9._~-]+)*/?")
+"""Paths of the dashboard. Bottle drops bytes that are not UTF-8: other ones could name what they do not look like."""
+
+_FORM = """<!DOCTYPE html>
+<html lang="en">
+<head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>ralr_tune dashboard</title></head>
+<body><form method="post" action="/login">
+<p>%s</p>
+<p><label>Token <input type="password" name="token" required autofocus></label> <button>Open</button></p>
+</form></body></html>
+"""
 
 
 class Gate:
     """WSGI application around another one."""
 
     def __init__(self, inside: Application, *, write: bool, token: str | None) -> None:
-        self._inside, self._write, self._token = inside, write, token
+        self._inside, self._write = inside, write
+        self._key = None if token is None else _digest(token)
 
-    def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
-        if self._token is not None:
-            given = parse_qs(environ.get("QUERY_STRING", "")).get("token", [""])[0]
-            if given and self._matches(given):
-                return _answer(start_response, HTTPStatus.SEE_OTHER, "", [("Location", "/"), _cookie(given)])
-            if not self._matches(_token_cookie(environ)):
-                text = "This dashboard asks for a token: open /?token=TOKEN"
-                return _answer(start_response, HTTPStatus.UNAUTHORIZED, text, [])
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        refused = self._refusal(environ)
+        if refused is not None:
+            return _answer(environ, start_response, *refused)
+        if self._key is not None:
+            path = environ.get("PATH_INFO") or "/"
+            if path == LOGIN:
+                return self._login(environ, start_response)
+            rest = self._without_token(environ)
+            if rest is not None:
+                return self._welcome(environ, start_response, f"{path}?{rest}" if rest else path)
+            if not self._knows(environ):
+                return _ask(environ, start_response, HTTPStatus.UNAUTHORIZED, "This dashboard asks for a token.")
         if not self._write and environ["REQUEST_METHOD"] not in _READS:
             text = "This dashboard is read-only: start it with --write to change studies"
-            return _answer(start_response, HTTPStatus.FORBIDDEN, text, [])
-        return self._inside(
-            environ, lambda status, headers, *rest: start_response(status, [*headers, *_HEADERS], *rest)
-        )
+            return _answer(environ, start_response, HTTPStatus.FORBIDDEN, text)
+        return self._let_in(environ, start_response)
+
+    def _let_in(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        try:
+            return self._inside(environ, sealed(start_response, environ.get("PATH_INFO") or "/"))
+        except Exception:
+            log.exception("the dashboard failed at %s %s", environ["REQUEST_METHOD"], environ.get("PATH_INFO"))
+            return _answer(environ, start_response, HTTPStatus.INTERNAL_SERVER_ERROR, "It failed; its log says why")
+
+    def _refusal(self, environ: Environ) -> tuple[HTTPStatus, str] | None:
+        """Why a request passes for nobody."""
+        if not _PLAIN.fullmatch(environ.get("PATH_INFO") or "/") or "/.." in environ.get("PATH_INFO", ""):
+            return HTTPStatus.NOT_FOUND, "No such page"
+        if self._key is None and not _is_loopback_name(environ.get("HTTP_HOST")):
+            return HTTPStatus.FORBIDDEN, "Without a token, this dashboard answers to localhost and 127.0.0.1 alone"
+        if _is_foreign(environ):
+            return HTTPStatus.FORBIDDEN, "Asked for by the page of another site (behind a proxy: it must pass Host on)"
+        if self._write and environ["REQUEST_METHOD"] not in (*_READS, *_WRITES):
+            return HTTPStatus.METHOD_NOT_ALLOWED, "No such method"
+        return None
+
+    def _login(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        if environ["REQUEST_METHOD"] != "POST":
+            return _ask(environ, start_response, HTTPStatus.OK, "This dashboard asks for a token.")
+        given = parse_qs(_body(environ)).get("token", [""])[0]
+        if not self._matches(given):
+            return _ask(environ, start_response, HTTPStatus.UNAUTHORIZED, "This is not the token.")
+        return self._welcome(environ, start_response, "/")
+
+    def _welcome(self, environ: Environ, start_response: StartResponse, path: str) -> Iterable[bytes]:
+        cookie = _cookie(self._session(), secure=environ.get("wsgi.url_scheme") == "https")
+        return _answer(environ, start_response, HTTPStatus.SEE_OTHER, "", [("Location", path), cookie])
+
+    def _without_token(self, environ: Environ) -> str | None:
+        """The query less the token in it; None where no right token is."""
+        query = parse_qsl(environ.get("QUERY_STRING", ""), keep_blank_values=True)
+        right = any(name == "token" and self._matches(value) for name, value in query)
+        return urlencode([pair for pair in query if pair[0] != "token"]) if right else None
+
+    def _knows(self, environ: Environ) -> bool:
+        scheme, _, bearer = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
+        by_cookie = hmac.compare_digest(_read_cookie(environ).encode(), self._session().encode())
+        return by_cookie or (scheme.lower() == "bearer" and self._matches(_utf8(bearer.strip())))
 
     def _matches(self, given: str) -> bool:
-        assert self._token is not None
-        return hmac.compare_digest(given.encode(), self._token.encode())
+        return self._key is not None and hmac.compare_digest(_digest(given), self._key)
+
+    def _session(self) -> str:
+        """What the cookie holds: not the token, so that whoever reads a cookie jar does not have it."""
+        assert self._key is not None
+        return hmac.new(self._key, b"ralr_tune dashboard", "sha256").hexdigest()
 
 
-def _token_cookie(environ: dict[str, Any]) -> str:
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches `host`, an address or a name."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def _is_loopback_name(host: str | None) -> bool:
+    """Any other name in a browser's address may be pointed here by its owner (DNS rebinding)."""
+    if host is None:
+        return True  # no browser
+    name = re.fullmatch(r"\[([0-9A-Fa-f:]+)\](:\d+)?|([^:]+)(:\d+)?", host)
+    return name is not None and is_loopback(name[1] or name[3])
+
+
+def _is_foreign(environ: Environ) -> bool:
+    """Whether another site's page asks; to follow a link from there is allowed."""
+    site = environ.get("HTTP_SEC_FETCH_SITE")
+    if site is None:  # an old browser, plain HTTP to another machine, or no browser
+        origin = environ.get("HTTP_ORIGIN")
+        return origin is not None and urlsplit(origin).netloc != environ.get("HTTP_HOST")
+    follows = environ.get("HTTP_SEC_FETCH_MODE") == "navigate" and environ.get("HTTP_SEC_FETCH_DEST") == "document"
+    return site not in ("same-origin", "none") and not (follows and environ["REQUEST_METHOD"] in _READS)
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode(errors="surrogateescape")).digest()
+
+
+def _utf8(header: str) -> str:
+    """A header's text: WSGI hands over its bytes as Latin-1."""
+    return header.encode("latin-1", errors="replace").decode(errors="replace")
+
+
+def _body(environ: Environ) -> str:
+    length = environ.get("CONTENT_LENGTH") or "0"
+    if not length.isdecimal() or int(length) > LOGIN_BYTES:
+        return ""
+    body: bytes = environ["wsgi.input"].read(int(length))
+    return body.decode(errors="replace")
+
+
+def _read_cookie(environ: Environ) -> str:
     try:
         cookie = SimpleCookie(environ.get("HTTP_COOKIE", "")).get(COOKIE)
     except CookieError:
@@ -60,16 +171,27 @@ def _token_cookie(environ: dict[str, Any]) -> str:
     return cookie.value if cookie else ""
 
 
-def _cookie(token: str) -> tuple[str, str]:
-    cookie: SimpleCookie = SimpleCookie({COOKIE: token})
-    for name, value in (("path", "/"), ("httponly", True), ("samesite", "Strict")):
-        cookie[COOKIE][name] = value
-    return "Set-Cookie", cookie[COOKIE].OutputString()
+def _cookie(value: str, *, secure: bool) -> tuple[str, str]:
+    attributes = ["Path=/", "HttpOnly", "SameSite=Strict", *(["Secure"] if secure else [])]
+    return "Set-Cookie", "; ".join([f"{COOKIE}={value}", *attributes])
+
+
+def _ask(environ: Environ, start_response: StartResponse, status: HTTPStatus, text: str) -> Iterable[bytes]:
+    if "text/html" in environ.get("HTTP_ACCEPT", ""):
+        return _answer(environ, start_response, status, _FORM % text, kind="text/html")
+    return _answer(
+        environ, start_response, status, f"{text} Open / in a browser, or send `Authorization: Bearer TOKEN`"
+    )
 
 
 def _answer(
-    start_response: StartResponse, status: HTTPStatus, text: str, headers: list[tuple[str, str]]
+    environ: Environ,
+    start_response: StartResponse,
+    status: HTTPStatus,
+    text: str,
+    headers: Headers | None = None,
+    kind: str = "text/plain",
 ) -> Iterable[bytes]:
-    plain = ("Content-Type", "text/plain; charset=utf-8")
-    start_response(f"{status.value} {status.phrase}", [plain, *headers, *_HEADERS])
-    return [text.encode()]
+    content = ("Content-Type", f"{kind}; charset=utf-8")
+    start_response(f"{status.value} {status.phrase}", [content, *(headers or []), *secured("/", NOTHING)])
+    return [] if environ["REQUEST_METHOD"] == "HEAD" else [text.encode()]

@@ -81,7 +81,7 @@ def study_files() -> list[Path]:
     """All study files found, by name; a file of this folder's studies/ hides a shipped one of its name."""
     found: dict[str, Path] = {}
     for folder in (Path("studies"), *_SHIPPED):
-        for path in sorted(folder.glob("*.toml")):
+        for path in sorted(path for path in folder.glob("*.toml") if path.is_file()):
             found.setdefault(path.stem, path)
     return sorted(found.values(), key=lambda path: path.stem)
 

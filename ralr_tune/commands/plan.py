@@ -62,10 +62,19 @@ class Plan:
 
 
 def plan_study(
-    study: str, *, devices: str, workers: int | None, storage: str | None = None, out: Path | None = None
+    study: str,
+    *,
+    devices: str,
+    workers: int | None,
+    imports: bool = True,
+    storage: str | None = None,
+    out: Path | None = None,
 ) -> Plan:
-    """Load the data, time a few steps on the first worker's device, and count. Raises UsageError and DataError."""
-    spec = load(study, storage=storage, out=out)
+    """Load the data, time a few steps on the first worker's device, and count.
+
+    Raises UsageError, also where the file names code and `imports` is False, and DataError.
+    """
+    spec = load(study, imports=imports, storage=storage, out=out)
     where = places(devices, workers)
     epochs = longest_run(spec)
     trials = spec.search.trials * spec.search.blocks

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import socket
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
-from ralr_tune.records import Row, Stage
+from ralr_tune.errors import FailureKind
+from ralr_tune.launch.local import tail
+from ralr_tune.records import Incident, Row, Stage
 from ralr_tune.search.samplers import longest_run
 from ralr_tune.search.stages import STAGES, pending_stage
 from ralr_tune.spec import parse_study
-from ralr_tune.store import studies
+from ralr_tune.store import incidents, studies
 from ralr_tune.store.database import Storage
 from ralr_tune.store.ledger import Ledger
 
 ShownStage = Literal["search", "confirm", "test", "done"]
+
+_TAIL = 12
+"""Lines of the latest failure's traceback."""
 
 _SHOWN: dict[Stage, ShownStage] = {"search": "search", "choose": "confirm", "judge": "confirm", "test": "test"}
 
@@ -46,11 +53,21 @@ class Status:
     epochs: int = 0
     """Epochs trained so far, all stages."""
     epochs_a_trial: int = 0
+    failures: Mapping[FailureKind, int] = field(default_factory=dict)
+    """Attempts that met a failure of each kind, mended or not."""
+    latest: Incident | None = None
+    """The last of them."""
 
     def as_json(self) -> dict[str, Any]:
         """The contract of `status --json`."""
         arms = {name: asdict(arm) for name, arm in self.arms.items()}
-        return {"study": self.study, "storage": self.storage, "stage": self.stage, "arms": arms}
+        return {
+            "study": self.study,
+            "storage": self.storage,
+            "stage": self.stage,
+            "arms": arms,
+            "failures": {"counts": dict(self.failures), "latest": asdict(self.latest) if self.latest else None},
+        }
 
     @property
     def running(self) -> list[Row]:
@@ -61,7 +78,8 @@ class Status:
         """Whether nothing more will happen by itself: all is done, or a row failed."""
         return self.stage == "done" or any(row.outcome == "failed" for row in self.rows)
 
-    def as_text(self) -> str:
+    def as_text(self, logs: Path | None = None) -> str:
+        """`logs`: the folder of the workers' logs, where the latest failure left no traceback."""
         lines = [f"study {self.study}, {self.stage}, in {self.storage}"]
         lines += [f"  {name}: {_arm_line(arm)}" for name, arm in self.arms.items()]
         lines += [f"  {stage}: {done} of {planned} runs done" for stage, done, planned in self.confirm_progress()]
@@ -69,6 +87,7 @@ class Status:
         lines += [
             f"  {where(row)} failed ({row.failure}): {row.message}" for row in self.rows if row.outcome == "failed"
         ]
+        lines += _failure_lines(self, logs)
         return "\n".join(lines)
 
     def confirm_progress(self) -> list[tuple[str, int, int]]:
@@ -98,6 +117,8 @@ def study_status(storage: Storage, name: str) -> Status:
         rows=rows,
         epochs=sum(row.epoch for row in rows if row.stage != "test"),
         epochs_a_trial=longest_run(spec),
+        failures=incidents.counts(storage, name),
+        latest=incidents.latest(storage, name),
     )
 
 
@@ -136,6 +157,26 @@ def _counted(arm: ArmStatus) -> list[tuple[str, int]]:
 def _running_line(row: Row) -> str:
     value = "" if row.value is None else f", {row.value:.4f}"
     return f"{where(row)}: epoch {row.epoch}{value}, attempt {row.attempt}, by {row.owner}"
+
+
+def _failure_lines(status: Status, logs: Path | None) -> list[str]:
+    """How often each kind of failure was met, and the end of what the latest left to read."""
+    if status.latest is None:
+        return []
+    kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(status.failures.items()))
+    row = next((row for row in status.rows if row.id == status.latest.row), None)
+    title = where(row) if row else f"row {status.latest.row}"
+    latest = f"  latest: {title}, attempt {status.latest.attempt}, {status.latest.kind}: {status.latest.message}"
+    end = status.latest.detail.splitlines()[-_TAIL:] or _log_tail(status.latest, logs)
+    return [f"  failures met on the way: {kinds}", latest, *(f"    {line}" for line in end)]
+
+
+def _log_tail(incident: Incident, logs: Path | None) -> list[str]:
+    """The end of the log of the worker that it happened to, where this machine has it."""
+    if logs is None or incident.owner is None:
+        return []
+    log = logs / f"worker-{incident.owner.rpartition(':')[2]}.log"
+    return tail(log, _TAIL) if incident.owner.startswith(f"{socket.gethostname()}:") else []
 
 
 def where(row: Row) -> str:

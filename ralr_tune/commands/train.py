@@ -17,6 +17,7 @@ from ralr_tune.launch.devices import Place, places
 from ralr_tune.launch.worker import environment
 from ralr_tune.seeds import SEED_BITS
 from ralr_tune.spec.exported import Exported, load_exported
+from ralr_tune.spec.imports import refuse_imports
 from ralr_tune.tasks.load import load_task
 from ralr_tune.training.base import Trial
 from ralr_tune.training.start import start
@@ -32,17 +33,21 @@ class Line:
     final: bool = False
 
 
-def train_configuration(config: Path, *, device: str, seed: int | None, out: Path | None) -> Iterator[Line]:
+def train_configuration(
+    config: Path, *, device: str, seed: int | None, out: Path | None, imports: bool = True
+) -> Iterator[Line]:
     """Train CONFIG on train + validation data, read the test split once, write weights and score into `out`.
 
     `seed`: None is the configuration's own. `out`: None is a folder beside CONFIG, named as it is without its ending.
     Nothing is held out, so no epoch has a score: only the last line has one, the test split's. Broken off, the same
     command goes on from the last epoch.
 
-    Raises StudyFileError or UsageError before anything starts, DataError, TrialError when it diverges or has no room,
-    Interrupted on Ctrl-C.
+    Raises StudyFileError or UsageError before anything starts (without `imports` also for a network that is code of
+    somebody's), DataError, TrialError when it diverges or has no room, Interrupted on Ctrl-C.
     """
     exported = load_exported(config)
+    if not imports:
+        refuse_imports(exported.task_spec())
     seed = _checked_seed(exported.provenance.seed if seed is None else seed)
     place = _place(device, exported)
     folder = _folder(config, out)
@@ -76,7 +81,7 @@ def _place(device: str, exported: Exported) -> Place:
 
 def _folder(config: Path, out: Path | None) -> Path:
     folder = out or config.with_suffix("")
-    if folder == config:
+    if folder == config or (out is None and folder.name in ("", ".", "..")):  # "...toml" would mean the parent folder
         raise UsageError(f"{config}: has no ending to leave out; say with --out where the weights shall go")
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,10 @@ import pytest
 
 from tests.commands.conftest import Cli
 
-COMMANDS = ["run", "worker", "check", "plan", "preview", "status", "report", "export", "train", "dashboard", "studies"]
+COMMANDS = [
+    *("run", "worker", "check", "plan", "preview", "status", "report", "export", "train", "dashboard"),
+    *("doctor", "repair", "gc", "studies"),
+]
 HEAVY = ["torch", "torchvision", "optuna", "plotly", "sqlalchemy", "scipy", "pandas", "rich.live"]
 
 

@@ -1,36 +1,376 @@
-"""The gate in front of the real dashboard; its own rules are in test_commands_gate.py."""
+"""The gate in front of the real dashboard, over every route that this has; its own rules: test_commands_gate.py."""
 
 from __future__ import annotations
 
+import io
 import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPResponse
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from wsgiref.util import setup_testing_defaults
 
-from ralr_tune.commands.dashboard import make_app
+import optuna
+import pytest
+from optuna.artifacts import upload_artifact
+from optuna_dashboard import wsgi
+from sqlalchemy import MetaData, select
+
+from ralr_tune.commands.dashboard import MIN_TOKEN, TOKEN_VARIABLE, Artifacts, chosen_token, make_app
 from ralr_tune.commands.gate import Gate
+from ralr_tune.errors import UsageError
+from ralr_tune.store.database import Storage
+from tests.commands.conftest import Cli
 from tests.search.conftest import MakeSession, make_session
 from tests.studies import simulated
 
 __all__ = ["make_session"]
 
-
-def ask(app: Gate, path: str, method: str = "GET") -> tuple[int, bytes]:
-    environ: dict[str, Any] = {"PATH_INFO": path, "REQUEST_METHOD": method}
-    setup_testing_defaults(environ)
-    status: list[str] = []
-    body = b"".join(app(environ, lambda line, headers, *rest: status.append(line)))
-    return int(status[0].split()[0]), body
+TOKEN = "the right token of this test"
+ROUTES = [(route.method, route.rule) for route in wsgi(optuna.storages.InMemoryStorage()).routes]
+READS = [rule for method, rule in ROUTES if method == "GET"]
+CHANGES = [(method, rule) for method, rule in ROUTES if method != "GET"]
 
 
-def test_the_dashboard_shows_the_arms_and_lets_nobody_delete_them(make_session: MakeSession) -> None:
+@dataclass
+class Seen:
+    """A study in a database, a running trial in it, a file with it."""
+
+    storage: Storage
+    out: Path
+    artifact: str
+
+    def app(self, *, write: bool = False, token: str | None = None) -> Gate:
+        return make_app(self.storage, self.out, write=write, token=token)
+
+    def path(self, rule: str) -> str:
+        """Where a rule of the route table leads in this database: study 2, the running trial 2 (number 1)."""
+        values = {"study_id": "2", "trial_id": "2", "plot_type": "slice", "filename": "bundle.js", "history_id": "x"}
+        values["artifact_id"] = self.artifact
+        return re.sub(r"<(\w*)[^>]*>", lambda part: values.get(part[1], ""), rule)
+
+    def state(self) -> Any:
+        """All that a request might change."""
+        tables = MetaData()
+        tables.reflect(self.storage.engine)
+        rows = {name: [tuple(row) for row in self.storage.rows(select(table))] for name, table in tables.tables.items()}
+        return rows, sorted(path.name for path in self.out.rglob("*"))
+
+
+@pytest.fixture
+def seen(make_session: MakeSession, tmp_path: Path) -> Seen:
     session = make_session(simulated())
-    app = make_app(session.storage, write=False, token=None)
-    status, body = ask(app, "/api/studies")
+    study = optuna.load_study(study_name="sim/ralr", storage=session.storage.optuna)
+    study.add_trial(optuna.create_trial(params={}, value=0.5))
+    study.ask()
+    (tmp_path / "page.html").write_text("<script>document.title = 'ran'</script>")
+    artifact = upload_artifact(
+        artifact_store=Artifacts(tmp_path / "out/artifacts"),
+        file_path=str(tmp_path / "page.html"),
+        study_or_trial=study,
+    )
+    return Seen(session.storage, tmp_path / "out", artifact)
+
+
+def ask(
+    app: Gate, path: str, method: str = "GET", body: Any = None, **headers: str
+) -> tuple[int, dict[str, str], bytes]:
+    path, _, query = path.partition("?")
+    content = b"" if body is None else json.dumps(body).encode()
+    environ: dict[str, Any] = {"PATH_INFO": path, "REQUEST_METHOD": method, "QUERY_STRING": query}
+    environ |= {
+        "CONTENT_TYPE": "application/json",
+        "CONTENT_LENGTH": str(len(content)),
+        "wsgi.input": io.BytesIO(content),
+    }
+    setup_testing_defaults(environ)
+    environ |= {f"HTTP_{name.upper()}": value for name, value in headers.items()}
+    answered: list[Any] = []
+    body = b"".join(app(environ, lambda status, headers, *rest: answered.extend([status, dict(headers)])))
+    return int(answered[0].split()[0]), answered[1], body
+
+
+def test_the_dashboard_shows_the_arms(seen: Seen) -> None:
+    status, _, body = ask(seen.app(), "/api/studies")
     assert status == 200
-    names = [study["study_name"] for study in json.loads(body)["study_summaries"]]
-    assert names == ["sim/monotone", "sim/ralr"]
-    assert ask(app, "/dashboard")[0] == 200
-    assert ask(app, "/api/studies/1", "DELETE")[0] == 403
-    assert ask(app, "/api/studies")[1] == body
-    with_writing = make_app(session.storage, write=True, token=None)
-    assert ask(with_writing, "/api/studies/1", "DELETE")[0] == 204
+    assert [study["study_name"] for study in json.loads(body)["study_summaries"]] == ["sim/monotone", "sim/ralr"]
+
+
+@pytest.mark.parametrize(("method", "rule"), CHANGES)
+def test_no_route_changes_anything_for_those_who_may_not(seen: Seen, method: str, rule: str) -> None:
+    before, path = seen.state(), seen.path(rule)
+    body = BODIES.get((method, rule), (0, {}))[1]
+    assert ask(seen.app(write=True, token=TOKEN), path, method, body)[0] == 401
+    assert ask(seen.app(write=True, token=TOKEN), f"{path}?token=wrong", method, body)[0] == 401
+    assert ask(seen.app(token=TOKEN), path, method, body, authorization=f"Bearer {TOKEN}")[0] == 403
+    assert ask(seen.app(), path, method, body)[0] == 403
+    assert ask(seen.app(write=True), path, method, body, sec_fetch_site="cross-site")[0] == 403
+    assert ask(seen.app(write=True), path, method, body, host="evil.example")[0] == 403
+    assert seen.state() == before
+
+
+@pytest.mark.parametrize("rule", READS)
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_every_read_works_with_the_token_and_changes_nothing(seen: Seen, rule: str, method: str) -> None:
+    before = seen.state()
+    app, path = seen.app(token=TOKEN), seen.path(rule)
+    if "<trial_id" in rule:
+        path = path.replace(seen.artifact, "0")
+    assert ask(app, path, method)[0] == 401
+    status, headers, body = ask(app, path, method, authorization=f"Bearer {TOKEN}")
+    expected = {"/": 302, "/incompatible-rdb-schema": 302}.get(rule, 404 if "<trial_id" in rule else 200)
+    assert status == expected, body
+    assert headers.get("Location", "/dashboard") == "/dashboard"
+    assert (body == b"") == (method == "HEAD" or status == 302)
+    assert "Access-Control-Allow-Origin" not in headers
+    assert seen.state() == before
+
+
+# (status, body) of a change that is allowed; what only preferential studies, language models and old schemas have is
+# answered by the dashboard itself
+BODIES: dict[tuple[str, str], tuple[int, Any]] = {
+    ("POST", "/api/studies"): (201, {"study_name": "new", "directions": ["minimize"]}),
+    ("POST", "/api/studies/<study_id:int>/rename"): (201, {"study_name": "renamed"}),
+    ("DELETE", "/api/studies/<study_id:int>"): (204, {}),
+    ("PUT", "/api/studies/<study_id:int>/note"): (204, {"version": 1, "body": "text"}),
+    ("POST", "/api/studies/<study_id:int>/preference"): (
+        204,
+        {"mode": "ChooseWorst", "candidates": [0, 1], "clicked": 0},
+    ),
+    ("PUT", "/api/studies/<study_id:int>/preference_feedback_component"): (204, {"output_type": "note"}),
+    ("POST", "/api/trials/<trial_id:int>/tell"): (204, {"state": "COMPLETE", "values": [0.1]}),
+    ("POST", "/api/trials/<trial_id:int>/user-attrs"): (204, {"user_attrs": {"a": 1}}),
+    ("PUT", "/api/studies/<study_id:int>/<trial_id:int>/note"): (204, {"version": 1, "body": "text"}),
+    ("POST", "/api/artifacts/<study_id:int>/<trial_id:int>"): (
+        201,
+        {"file": "data:x;base64,eA==", "filename": "x.txt"},
+    ),
+    ("POST", "/api/artifacts/<study_id:int>"): (201, {"file": "data:x;base64,eA==", "filename": "x.txt"}),
+    ("DELETE", "/api/artifacts/<study_id:int>/<artifact_id:re:[0-9a-fA-F-]+>"): (204, None),
+}
+
+
+@pytest.mark.parametrize(("method", "rule"), CHANGES)
+def test_with_writing_allowed_the_token_lets_changes_through(seen: Seen, method: str, rule: str) -> None:
+    before = seen.state()
+    status, body = BODIES.get((method, rule), (None, {}))
+    app = seen.app(write=True, token=TOKEN)
+    answer = ask(app, seen.path(rule), method, body, authorization=f"Bearer {TOKEN}")
+    if status is None:
+        assert b"reason" in answer[2] or answer[0] in (204, 302)
+    else:
+        assert answer[0] == status, answer
+        assert seen.state() != before
+
+
+def test_the_route_table_was_read() -> None:
+    assert len(READS) >= 10
+    assert {key for key in BODIES if key not in CHANGES} == set()
+
+
+def test_an_artifact_comes_as_a_download(seen: Seen) -> None:
+    status, headers, body = ask(seen.app(), f"/artifacts/2/{seen.artifact}")
+    assert (status, body) == (200, b"<script>document.title = 'ran'</script>")
+    assert headers["Content-Type"] == "application/octet-stream"
+    assert headers["Content-Disposition"] == "attachment"
+    assert headers["Content-Security-Policy"].startswith("sandbox")
+
+
+@pytest.mark.parametrize(
+    "name", ["..", "../study.db", "..%2fstudy.db", "%2e%2e/study.db", "/etc/passwd", "....//x", "..\\study.db", "."]
+)
+def test_no_path_leads_out_of_the_artifacts(seen: Seen, name: str) -> None:
+    for method in ("GET", "DELETE"):
+        for prefix in ("/artifacts/2/", "/artifacts/2/2/", "/api/artifacts/2/", "/static/"):
+            status, _, body = ask(seen.app(write=True), f"{prefix}{name}", method, {})
+            assert status in (403, 404, 405)
+            assert b"SQLite format" not in body
+
+
+def test_an_artifact_that_lies_elsewhere_is_not_found(seen: Seen) -> None:
+    (seen.out / "artifacts" / seen.artifact).unlink()
+    assert ask(seen.app(), f"/artifacts/2/{seen.artifact}")[0] == 404
+    assert ask(seen.app(write=True), f"/api/artifacts/2/{seen.artifact}", "DELETE")[0] == 404
+
+
+def test_the_folder_of_artifacts_is_made_by_the_first_one(seen: Seen, tmp_path: Path) -> None:
+    app = make_app(seen.storage, tmp_path / "new", write=True, token=None)
+    ask(app, "/api/studies")
+    assert not (tmp_path / "new").exists()
+    assert ask(app, "/api/artifacts/2", "POST", {"file": "data:x;base64,eA==", "filename": "../x"})[0] == 201
+    assert len(list((tmp_path / "new/artifacts").iterdir())) == 1
+
+
+# ---------------------------------------------------------------- the token of a host
+
+
+def test_the_token_comes_from_the_command_a_variable_or_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert chosen_token(None, "127.0.0.1") is None
+    monkeypatch.setenv(TOKEN_VARIABLE, "from the variable")
+    assert chosen_token(None, "0.0.0.0") is not None
+    typed = chosen_token("from the command", "0.0.0.0")
+    assert typed is not None
+    assert (typed.value, typed.typed) == ("from the command", True)
+    monkeypatch.delenv(TOKEN_VARIABLE)
+    (tmp_path / "token").write_text("from the token's file\n")
+    monkeypatch.setenv(f"{TOKEN_VARIABLE}_FILE", str(tmp_path / "token"))
+    read = chosen_token(None, "0.0.0.0")
+    assert read is not None
+    assert (read.value, read.typed) == ("from the token's file", False)
+
+
+@pytest.mark.parametrize(
+    ("token", "host", "reason"),
+    [
+        (None, "0.0.0.0", f"give --token, {TOKEN_VARIABLE} or {TOKEN_VARIABLE}_FILE, or listen on 127.0.0.1"),
+        ("", "127.0.0.1", "blank"),
+        (" \t", "127.0.0.1", "blank"),
+        ("a\nb" * 10, "127.0.0.1", "control character"),
+        ("x" * (MIN_TOKEN - 1), "0.0.0.0", f"at least {MIN_TOKEN}"),
+    ],
+)
+def test_tokens_that_do_not_do(token: str | None, host: str, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(TOKEN_VARIABLE, raising=False)
+    with pytest.raises(UsageError) as raised:
+        chosen_token(token, host)
+    assert reason in str(raised.value)
+    assert "x" * (MIN_TOKEN - 1) not in str(raised.value)
+
+
+# ---------------------------------------------------------------- served
+
+
+@dataclass
+class Served:
+    process: subprocess.Popen[str]
+    line: str
+
+    @property
+    def port(self) -> int:
+        found = re.search(r"http://\S+", self.line)
+        assert found is not None, self.line
+        return urlsplit(found[0]).port or 0
+
+    def get(self, path: str, method: str = "GET", body: bytes | None = None, **headers: str) -> HTTPResponse:
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection.request(method, path, body, headers)
+        return connection.getresponse()
+
+    def raw(self, request: bytes) -> bytes:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=30) as connection:
+            connection.sendall(request)
+            return connection.recv(65536)
+
+    def end(self) -> tuple[str, str]:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.communicate(timeout=60)
+
+
+Serve = Callable[..., Served]
+
+
+@pytest.fixture
+def serve(tmp_path: Path, make_session: MakeSession) -> Iterator[Serve]:
+    """`python -m ralr_tune dashboard sim` in a process, on a free port."""
+    make_session(simulated())
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: str, **environment: str) -> Served:
+        import os
+
+        command = [sys.executable, "-m", "ralr_tune", "dashboard", "sim", "--port", "0", *arguments]
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("RALR_TUNE_DASHBOARD")}
+        process = subprocess.Popen(
+            command,
+            cwd=tmp_path,
+            env=clean | {"RALR_TUNE_STORAGE": f"sqlite:///{tmp_path}/study.db"} | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        assert process.stdout is not None
+        return Served(process, process.stdout.readline())
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_served_without_a_token(serve: Serve, host: str) -> None:
+    served = serve("--host", host)
+    assert served.get("/api/studies").status == 200
+    assert served.get("/api/studies/1", "DELETE").status == 403
+    assert served.get("/api/studies", Host="evil.example").status == 403
+    assert "(study sim, read-only; Ctrl-C ends it)" in served.line
+    assert served.end() == ("", "")
+    assert served.process.returncode == 0
+
+
+def test_a_token_is_nowhere_but_with_its_owner(serve: Serve, tmp_path: Path) -> None:
+    token = "Xq7-{0}%40/:@#?&'\"é-9wKz"
+    (tmp_path / "token").write_text(f"{token}\n")
+    served = serve("--host", "0.0.0.0", RALR_TUNE_DASHBOARD_TOKEN_FILE=str(tmp_path / "token"))
+    assert "and give the token of RALR_TUNE_DASHBOARD_TOKEN or its file" in served.line
+    assert served.get("/api/studies").status == 401
+    assert served.get("/api/studies?token=Xq7-9wKz").status == 401
+    assert (
+        served.get("/api/studies/99/nothing", Authorization=f"Bearer {token}".encode().decode("latin-1")).status == 404
+    )
+    assert served.get("/csv/99?token=Xq7-9wKz", "BREW").status == 401
+    assert served.raw(b"GET /?token=Xq7-9wKz HTTP/9.9\r\nHost: x\r\nBad Header\r\n\r\n").startswith(b"HTTP/1.")
+    said = served.line + "".join(served.end())
+    assert "Xq7" not in said
+    assert "9wKz" not in said
+
+
+def test_a_token_in_the_command_is_taken_out_of_the_process_list(serve: Serve) -> None:
+    served = serve("--token", "Xq7-9wKz-Xq7-9wKz")
+    assert "Xq7" not in Path(f"/proc/{served.process.pid}/cmdline").read_text()
+    assert "Xq7" not in served.line  # a pipe is not the terminal in which it was typed
+    assert served.get("/?token=Xq7-9wKz-Xq7-9wKz").status == 303
+    _, errors = served.end()
+    assert re.fullmatch(r"warning: --token with a secret: .* RALR_TUNE_DASHBOARD_TOKEN_FILE\n", errors)
+
+
+def test_requests_that_are_too_large_are_refused(serve: Serve) -> None:
+    served = serve()
+    assert served.get("/", "POST", body=b"x" * 100_000).status == 413
+    assert served.get("/api/studies", Cookie="x" * 40_000).status == 431
+
+
+def test_the_cookie_is_for_tls_where_the_proxy_says_so(serve: Serve) -> None:
+    served = serve("--token", TOKEN)
+    path = "/?token=" + TOKEN.replace(" ", "+")
+    assert "Secure" not in str(served.get(path).headers["Set-Cookie"])
+    assert "Secure" in str(served.get(path, **{"X-Forwarded-Proto": "https"}).headers["Set-Cookie"])
+    followed = served.get("/", Authorization=f"Bearer {TOKEN}", **{"X-Forwarded-Host": "evil.example"})
+    assert followed.headers["Location"] == "/dashboard"
+
+
+def test_what_keeps_it_from_starting_is_a_line(cli: Cli, make_session: MakeSession, tmp_path: Path) -> None:
+    make_session(simulated())
+    storage = {"RALR_TUNE_STORAGE": f"sqlite:///{tmp_path}/study.db"}
+    for arguments, reason in (
+        (["--host", "0.0.0.0"], "others may reach it"),
+        (["--host", "no such host", "--token", TOKEN], "cannot listen there"),
+        (["--token", " "], "blank"),
+    ):
+        ran = cli("dashboard", "sim", *arguments, env=storage)
+        assert ran.code == 2
+        assert reason in ran.err
+        assert "Traceback" not in ran.err
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        ran = cli("dashboard", "sim", "--port", taken.getsockname()[1], env=storage)
+    assert (ran.code, "cannot listen there" in ran.err) == (2, True)

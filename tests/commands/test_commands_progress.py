@@ -8,6 +8,7 @@ from rich.console import Console
 from ralr_tune.commands import progress
 from ralr_tune.commands.progress import Display
 from ralr_tune.commands.status import study_status
+from ralr_tune.records import EpochRecord
 from ralr_tune.search.session import Session
 from ralr_tune.search.trial import work_on
 from tests.search.conftest import MakeSession, make_session
@@ -25,7 +26,7 @@ def begun(make_session: MakeSession) -> Session:
     work_on(session, row)
     row = session.ledger.claim("me", "search")
     assert row is not None
-    session.ledger.beat(row, epoch=2, value=0.6)
+    session.ledger.progress(row, EpochRecord(2, 0.6, 1.0, 0.1, 1.0, 0.1))
     return session
 
 
@@ -46,7 +47,7 @@ def test_a_terminal_sees_arms_and_running_trials_with_their_curves(
     with Display(console=made) as display:
         display.update(begun.storage, "sim")
         held = next(row for row in begun.ledger.rows() if row.state == "held")
-        begun.ledger.beat(held, epoch=3, value=0.7)
+        begun.ledger.progress(held, EpochRecord(3, 0.7, 1.0, 0.1, 1.0, 0.1))
         display.update(begun.storage, "sim")
     seen = shown(made)
     assert "monotone" in seen

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+import psutil
 import pytest
 
+from ralr_tune.commands.run import run
+from ralr_tune.errors import StorageError
+from ralr_tune.launch.devices import Place
+from ralr_tune.launch.worker import work
 from ralr_tune.store.database import open_storage
 from ralr_tune.store.ledger import Ledger
 from tests.commands.conftest import Cli
+from tests.studies import simulated
 
 StudyFile = Callable[..., Path]
 
@@ -121,7 +130,7 @@ def test_interrupted_is_130_and_the_same_command_goes_on(study_file: StudyFile, 
     assert counts(cli("status", "sim.toml", "--json").json()) == {"monotone": 4, "ralr": 4}
 
 
-def test_a_killed_worker_loses_nothing(study_file: StudyFile, tmp_path: Path) -> None:
+def test_a_killed_worker_loses_nothing_and_is_counted(cli: Cli, study_file: StudyFile, tmp_path: Path) -> None:
     study_file(task={"data": {"seconds_per_epoch": 0.3}}, confirm={"top": 1, "seeds": 2}, storage={"lease_s": 1})
     process = start(tmp_path)
     rows = wait_for_epochs(tmp_path)
@@ -136,6 +145,10 @@ def test_a_killed_worker_loses_nothing(study_file: StudyFile, tmp_path: Path) ->
     for row in found:
         if row.outcome == "complete" and row.stage != "test":
             assert [record.epoch for record in row.curve] == [1, 2, 3, 4]
+    shown = cli("status", "sim.toml").out
+    assert "failures met on the way: 1 lost" in shown
+    assert f"{owner} is gone" in shown
+    assert "INFO ralr_tune.launch.worker: row 1" in shown  # the end of its log
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGHUP])
@@ -191,18 +204,88 @@ def wait_for_epochs(folder: Path, within_s: float = 60) -> list[Any]:
     raise AssertionError("no worker began a trial")
 
 
-def test_a_study_that_fails_is_code_1_with_the_reason(cli: Cli, study_file: StudyFile, tmp_path: Path) -> None:
-    task = {"kind": "classification", "data": {"source": "digits"}, "model": "broken:build"}
-    (tmp_path / "broken.py").write_text("def build(num_classes):\n    raise ZeroDivisionError('my own bug')\n")
-    study_file(task=task)
-    text = (tmp_path / "sim.toml").read_text()
-    (tmp_path / "sim.toml").write_text(text)
+BROKEN = """
+def build(num_classes):
+    raise ZeroDivisionError("my own bug")
+"""
+
+
+def test_a_bug_in_the_users_code_ends_the_study_and_is_shown_once(
+    cli: Cli, study_file: StudyFile, tmp_path: Path
+) -> None:
+    (tmp_path / "broken.py").write_text(BROKEN)
+    study_file(task={"kind": "classification", "data": {"source": "digits"}, "model": "broken:build"})
     ran = cli("run", "sim.toml", "--workers", 1)
     assert ran.code == 1
-    assert "my own bug" in ran.err
-    assert "Traceback" not in ran.err
+    assert ran.err.count("Traceback") == 1
+    assert 'raise ZeroDivisionError("my own bug")' in ran.err  # the user's own line
+    (said,) = [line for line in ran.err.splitlines() if line.startswith("error: ")]
+    assert "failed 3 times: ZeroDivisionError: my own bug" in said
     status = cli("status", "sim.toml", "--json").json()
     assert sum(arm["failed"] for arm in status["arms"].values()) == 1
+    assert status["failures"]["counts"] == {"bug": 3}
+    shown = cli("status", "sim.toml").out
+    assert "failures met on the way: 3 bug" in shown
+    assert "ZeroDivisionError: my own bug" in shown
+    assert "broken.py" in shown  # the end of the traceback
+
+
+def test_data_that_cannot_be_read_end_the_study(cli: Cli, study_file: StudyFile, tmp_path: Path) -> None:
+    images = np.zeros((8, 4, 4), dtype=np.uint8)
+    labels = np.array([0, 1] * 3 + [0, 7])
+    np.savez(tmp_path / "x.npz", train_images=images, train_labels=labels, test_images=images, test_labels=labels)
+    np.savez(tmp_path / "classes.npz", **dict(np.load(tmp_path / "x.npz")), classes=np.array(["a", "b"]))
+    data = {"source": "arrays", "path": str(tmp_path / "classes.npz")}
+    study_file(task={"kind": "classification", "data": data, "model": "small_cnn"})
+    ran = cli("run", "sim.toml", "--workers", 1)
+    assert ran.code == 1
+    assert "train_labels go from 0 to 7; allowed: 0 to 1" in ran.err
+
+
+@pytest.mark.parametrize("lost", ["checkpoints", "logs", "whole"])
+def test_an_out_folder_that_is_deleted_during_a_run(study_file: StudyFile, tmp_path: Path, lost: str) -> None:
+    """Made again where that is possible; a database that was in it is missed at once."""
+    study_file(task={"data": {"seconds_per_epoch": 0.3}}, search={"trials": 1}, confirm={"top": 1, "seeds": 2})
+    process = start(tmp_path)
+    wait_for_epochs(tmp_path)
+    folder = tmp_path / "runs/sim"
+    shutil.rmtree(folder if lost == "whole" else folder / lost)
+    _, errors = process.communicate(timeout=90)
+    if lost == "whole":
+        assert process.returncode == 1
+        assert "study.db: was deleted while it was in use" in errors
+    else:
+        assert process.returncode == 0, errors
+        found = Ledger(open_storage(f"sqlite:///{folder}/study.db"), "sim").rows()
+        assert all(row.state == "done" and row.outcome != "failed" for row in found)
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root writes everywhere")
+def test_an_out_folder_that_is_read_only_is_told_before_anything_starts(cli: Cli, study_file: StudyFile) -> None:
+    folder = study_file().parent / "shut"
+    folder.mkdir(mode=0o555)
+    ran = cli("run", "sim.toml", "--out", folder)
+    assert ran.code == 2
+    assert ran.err.startswith(f"error: --out {folder}: nothing can be written there")
+
+
+def test_sqlite_on_a_network_file_system_needs_force(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = [SimpleNamespace(mountpoint=str(tmp_path.resolve()), fstype="nfs4")]
+    monkeypatch.setattr(psutil, "disk_partitions", lambda all: parts)
+    spec = simulated(search={"trials": 1}, confirm={"top": 1, "seeds": 2})
+    with pytest.raises(StorageError, match=r"network file system \(nfs4\)"):
+        run(spec, out=tmp_path, launcher="inprocess", workers=1)
+    assert not (tmp_path / "study.db").exists()
+    url = f"sqlite:///{tmp_path}/study.db"
+    with pytest.raises(StorageError, match=r"network file system \(nfs4\)"):
+        work("sim", url, tmp_path, Place(0, "cpu", 1))
+    assert run(spec, out=tmp_path, launcher="inprocess", workers=1, force=True).answer
+
+
+def test_an_out_folder_that_is_a_file(cli: Cli, study_file: StudyFile) -> None:
+    study_file()
+    ran = cli("run", "sim.toml", "--out", "sim.toml")
+    assert (ran.code, ran.err) == (2, "error: --out sim.toml: cannot be made: File exists\n")
 
 
 @pytest.mark.slow

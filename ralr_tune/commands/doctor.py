@@ -1,0 +1,87 @@
+"""`doctor`: what is installed and usable here, with figures, and what to do about what is not."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ralr_tune.commands.gc import counted
+from ralr_tune.commands.health.browser import browser_check
+from ralr_tune.commands.health.check import Check
+from ralr_tune.commands.health.devices import Probe, data_check, device_checks, nvidia_driver
+from ralr_tune.commands.health.folder import folder_checks, needed_bytes
+from ralr_tune.commands.health.machine import machine_checks
+from ralr_tune.commands.health.packages import package_checks
+from ralr_tune.commands.health.storage import storage_checks
+from ralr_tune.commands.locate import STORAGE_VARIABLE, Whereabouts, locate, opened
+from ralr_tune.errors import RalrTuneError
+from ralr_tune.launch.devices import available_cores
+from ralr_tune.spec import StudySpec, parse_study
+from ralr_tune.store import studies
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """All checks, in the order of a person's questions: installed? machine? database? folder? study?"""
+
+    checks: list[Check]
+
+    @property
+    def healthy(self) -> bool:
+        """Whether there is no problem; warnings are none."""
+        return not self._counts["problem"]
+
+    def as_text(self) -> str:
+        said = [counted(self._counts[kind], kind) for kind in ("problem", "warning") if self._counts[kind]]
+        return "\n".join([*map(str, self.checks), ", ".join(said) or "all is well"])
+
+    def as_json(self) -> dict[str, Any]:
+        return {"healthy": self.healthy, "checks": [asdict(check) for check in self.checks]}
+
+    @property
+    def _counts(self) -> Counter[str]:
+        return Counter(check.verdict for check in self.checks)
+
+
+def diagnose(study: str | None = None, *, storage: str | None = None, out: Path | None = None) -> Diagnosis:
+    """Looks at everything that a run needs: packages, machine, database, folder, browser, the study's data.
+
+    Leaves nothing behind, not even where it is killed. Raises UsageError and StudyFileError for STUDY itself.
+    """
+    studies.quiet_optuna()
+    where = None if study is None else locate(study, storage=storage, out=out)
+    spec = None if where is None else _spec(where)
+    probe = Probe(spec.text if isinstance(spec, StudySpec) else None)  # works while the next lines do
+    url = where.storage_url if where else storage or os.environ.get(STORAGE_VARIABLE)
+    checks = [*package_checks(), *machine_checks(), browser_check(), *(storage_checks(url) if url else [])]
+    found = probe.facts()
+    checks += device_checks(found, nvidia_driver())
+    checks += _of_study(where.out if where else out or Path("runs"), spec, found)
+    return Diagnosis(checks)
+
+
+def _spec(where: Whereabouts) -> StudySpec | str:
+    """The study's file, or the one that its storage holds, or why there is none."""
+    if where.spec is not None:
+        return where.spec
+    try:
+        with opened(where) as database:
+            return parse_study(studies.stored(database, where.name).text, source=f"{where.name} (as stored)")
+    except RalrTuneError as error:
+        return str(error)
+
+
+def _of_study(out: Path, spec: StudySpec | str | None, found: dict[str, Any] | str) -> Iterator[Check]:
+    """The folder and, where a study is given, its file and its data."""
+    data = found["data"] if isinstance(found, dict) else None
+    needed = None
+    if isinstance(spec, str):
+        yield Check("study", "problem", spec, "`ralr-tune check` says more of a file")
+    if isinstance(spec, StudySpec) and data is not None:
+        yield data_check(data)
+        needed = needed_bytes(spec, data["weights"], available_cores()) if data.get("weights") else None
+    yield from folder_checks(out, needed)

@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import pytest
+
+from ralr_tune.commands.arguments import conceal
+
+URL, MASKED = "postgresql://me:s3cr3t@h/d", "postgresql://me:***@h/d"
+
+
+@pytest.fixture
+def titles(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the process list was told to show."""
+    told: list[str] = []
+    monkeypatch.setattr("setproctitle.setproctitle", told.append)
+    return told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown", "warned"),
+    [
+        (["run", "x", "--storage", URL], f"run x --storage {MASKED}", ["--storage"]),
+        (["run", "x", f"--storage={URL}"], f"run x --storage={MASKED}", ["--storage"]),
+        (["run", URL], f"run {MASKED}", []),
+        (["dashboard", "x", "--token", "s3cr3t"], "dashboard x --token ***", ["--token"]),
+        (["--token=s3cr3t", "--storage", URL], f"--token=*** --storage {MASKED}", ["--storage", "--token"]),
+    ],
+)
+def test_secrets_leave_the_process_list(titles: list[str], arguments: list[str], shown: str, warned: list[str]) -> None:
+    warnings = list(conceal(arguments))
+    assert titles == [shown]
+    assert [warning.split()[1] for warning in warnings] == warned
+    assert "s3cr3t" not in "".join(warnings)
+
+
+@pytest.mark.parametrize("arguments", [[], ["run", "digits"], ["run", "x", "--storage", "postgresql://me@h/d"]])
+def test_nothing_is_done_where_there_is_no_secret(titles: list[str], arguments: list[str]) -> None:
+    assert list(conceal(arguments)) == []
+    assert titles == []

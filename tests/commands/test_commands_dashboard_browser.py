@@ -1,0 +1,255 @@
+"""The dashboard in a real browser, behind its gate: its pages draw, and nothing that somebody stored runs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import optuna
+import pytest
+import waitress
+from optuna.artifacts import upload_artifact
+from optuna_dashboard import save_note, wsgi
+
+from ralr_tune.commands.dashboard import _SERVER, Artifacts, make_app
+from ralr_tune.store.database import Storage, open_storage
+from tests.report.conftest import browser, browser_path
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, BrowserContext, Page
+
+__all__ = ["browser", "browser_path"]
+
+TOKEN = "a token & more: {0}"
+RAN = "document.documentElement.dataset.ran = 'yes'"
+NASTY = f'<img src=x onerror="{RAN}"><script>{RAN}</script>'
+NOTE = f"# A note\n\n{NASTY}\n\n[click](javascript:{RAN.replace(' ', '')}) ![far](https://example.com/x.png) $x^2$"
+PAGE = f"<!DOCTYPE html><title>a page</title><script>{RAN}</script><h1>uploaded</h1>"
+PIXEL = bytes.fromhex(
+    "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de0000000c49444154789c63f8cfc0000003010100c9fe92ef"
+    "0000000049454e44ae426082"
+)
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Storage, Path]]:
+    """Two studies, all of whose texts are hostile: names, parameters, attributes, notes, artifacts."""
+    folder = tmp_path_factory.mktemp("dashboard")
+    opened = open_storage(f"sqlite:///{folder}/study.db", create=True)
+    artifacts = Artifacts(folder / "artifacts")
+    (folder / "<img src=x onerror=1>.html").write_text(PAGE)
+    (folder / "dot.png").write_bytes(PIXEL)
+
+    def upload(owner: optuna.Study | optuna.Trial) -> None:
+        for name in ("<img src=x onerror=1>.html", "dot.png"):
+            upload_artifact(artifact_store=artifacts, file_path=str(folder / name), study_or_trial=owner)
+
+    def objective(trial: optuna.Trial) -> float:
+        if trial.number == 0:
+            upload(trial)
+        return _objective(trial)
+
+    for name in (f"one {NASTY}", "two"):
+        study = optuna.create_study(study_name=name, storage=opened.optuna, direction="maximize")
+        study.optimize(objective, n_trials=8)
+        study.set_user_attr(NASTY, NASTY)
+        save_note(study, NOTE)
+        upload(study)
+    yield opened, folder
+    opened.dispose()
+
+
+def _objective(trial: optuna.Trial) -> float:
+    x, y = trial.suggest_float("x", 0, 1), trial.suggest_float(NASTY, 1e-3, 1, log=True)
+    trial.suggest_categorical("choice", [NASTY, "other"])
+    trial.set_user_attr(NASTY, NASTY)
+    for step in range(3):
+        trial.report(x * step, step)
+    return x + y
+
+
+@pytest.fixture(params=["read-only with a token", "writing allowed"])
+def address(request: pytest.FixtureRequest, storage: tuple[Storage, Path]) -> Iterator[str]:
+    """Where it is served; the first page that is opened has the token."""
+    write = request.param == "writing allowed"
+    with served(make_app(*storage, write=write, token=None if write else TOKEN)) as found:
+        yield found
+
+
+@contextmanager
+def served(app: Any) -> Iterator[str]:
+    server: Any = waitress.create_server(app, host="127.0.0.1", port=0, **_SERVER)
+    threading.Thread(target=server.run, daemon=True).start()
+    yield f"http://127.0.0.1:{server.effective_port}"
+    server.close()
+
+
+@dataclass
+class Tab:
+    """A page that notes whatever is wrong with it."""
+
+    page: Page
+    address: str
+    complaints: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.page.add_init_script(
+            "document.addEventListener('securitypolicyviolation', event => "
+            "console.error('policy: ' + event.violatedDirective + ' ' + event.blockedURI))"
+        )
+        self.page.on("console", lambda message: self._note(message.type, message.text))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.on("dialog", lambda dialog: dialog.dismiss())
+        self.open(f"/?token={quote(TOKEN)}")
+        self.page.wait_for_url("**/dashboard")
+
+    def _note(self, kind: str, text: str) -> None:
+        if kind in ("error", "warning") and "GPU stall" not in text:
+            self.complaints.append(text)
+
+    def open(self, path: str) -> None:
+        self.page.goto(self.address + path)
+
+    def plots(self, at_least: int) -> None:
+        self.page.wait_for_function(f"document.querySelectorAll('.plot-container').length >= {at_least}")
+
+    @property
+    def ran(self) -> bool:
+        return bool(self.page.evaluate("'ran' in document.documentElement.dataset"))
+
+
+@pytest.fixture
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    opened = browser.new_context(viewport={"width": 1400, "height": 1000})
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def tab(context: BrowserContext, address: str) -> Tab:
+    return Tab(context.new_page(), address)
+
+
+def test_the_form_opens_the_dashboard(context: BrowserContext, storage: tuple[Storage, Path]) -> None:
+    with served(make_app(*storage, write=True, token=TOKEN)) as address:
+        page = context.new_page()
+        page.goto(f"{address}/dashboard/studies/1")
+        page.get_by_label("Token").fill("wrong")
+        page.get_by_role("button").click()
+        page.get_by_text("This is not the token.").wait_for()
+        page.get_by_label("Token").fill(TOKEN)
+        page.get_by_role("button").click()
+        page.wait_for_url("**/dashboard")
+        created = page.evaluate("""fetch('/api/studies/2/note', {
+            method: 'PUT', headers: {'Content-Type': 'application/json'}, body: '{"version": 2, "body": "mine"}'
+        }).then(response => response.status)""")
+        assert created == 204
+        assert page.evaluate("document.cookie") == ""
+
+
+def test_pages_draw_and_nothing_stored_runs(tab: Tab) -> None:
+    tab.page.get_by_text("onerror").first.wait_for()
+    for path, plots in (
+        ("/dashboard/studies/1", 4),
+        ("/dashboard/studies/1/analytics", 4),
+        ("/dashboard/compare-studies?ids=1,2", 2),
+    ):
+        tab.open(path)
+        tab.plots(plots)
+        assert not tab.ran
+    tab.open("/dashboard/studies/1/trials?numbers=0")
+    tab.page.get_by_text("Trial 0", exact=False).first.wait_for()
+    tab.page.locator("img[src^='/artifacts/']").first.wait_for()
+    tab.page.wait_for_function("[...document.images].some(image => image.naturalWidth == 1)")  # dot.png is shown
+    assert not tab.ran
+    assert tab.complaints == []
+    assert {url.split("/")[2] for url in tab.requests if url.startswith("http")} == {
+        tab.address.removeprefix("http://")
+    }
+
+
+def test_the_parallel_coordinates_are_drawn(tab: Tab) -> None:
+    """The one plot that compiles code: it must not stay empty under the policy."""
+    tab.open("/dashboard/studies/1/smartSelection")
+    tab.page.wait_for_function("document.querySelectorAll('.parcoords .y-axis').length > 0")
+    assert tab.complaints == []
+    assert not tab.ran
+
+
+def test_a_note_shows_its_words_and_runs_nothing(tab: Tab) -> None:
+    tab.open("/dashboard/studies/1/note")
+    tab.page.get_by_text("A note").first.wait_for()
+    links = tab.page.get_by_text("click", exact=True)
+    if links.count():
+        links.first.click()
+    assert not tab.ran
+    assert "policy: img-src https://example.com/x.png" in tab.complaints  # nobody far away learns who reads it
+    assert [text for text in tab.complaints if "https://example.com/x.png" not in text] == []
+
+
+def test_an_uploaded_page_is_a_download(tab: Tab) -> None:
+    for path in uploaded_pages(tab):
+        with tab.page.expect_download() as begun:
+            tab.page.evaluate(f"location.assign('{path}')")
+        assert begun.value.path().read_bytes() == PAGE.encode()
+        assert not tab.ran
+
+
+def test_without_the_gate_an_uploaded_page_runs(context: BrowserContext, storage: tuple[Storage, Path]) -> None:
+    """The test above can fail."""
+    app = wsgi(storage[0].optuna, Artifacts(storage[1] / "artifacts"))
+    with served(app) as address:
+        tab = Tab(context.new_page(), address)
+        tab.open(uploaded_pages(tab)[0])
+        assert tab.ran
+
+
+def uploaded_pages(tab: Tab) -> list[str]:
+    """Paths of the page that the study has, and of the one that its first trial has."""
+    study = tab.page.evaluate("fetch('/api/studies/1').then(response => response.json())")
+    return [
+        f"/artifacts/{place}/{artifact['artifact_id']}"
+        for place, artifacts in (("1", study["artifacts"]), ("1/1", study["trials"][0]["artifacts"]))
+        for artifact in artifacts
+        if artifact["filename"].endswith(".html")
+    ]
+
+
+def test_a_page_in_a_frame_and_another_sites_page_get_nothing(context: BrowserContext, address: str) -> None:
+    Tab(context.new_page(), address)  # its cookie is in the browser
+    other = context.new_page()
+    other.route("http://evil.example/", lambda route: route.fulfill(body="<html></html>", content_type="text/html"))
+    other.goto("http://evil.example/")
+    found = other.evaluate(
+        """async address => {
+            const asked = (path, options) => fetch(address + path, options).then(() => 'answered', () => 'refused');
+            const frame = document.createElement('iframe');
+            frame.src = address + '/dashboard';
+            document.body.append(frame);
+            await new Promise(done => frame.onload = done);
+            const script = document.createElement('script');
+            script.src = address + '/static/bundle.js';
+            const loaded = new Promise(done => {
+                script.onload = () => done('loaded');
+                script.onerror = () => done('refused');
+            });
+            document.body.append(script);
+            return [
+                await asked('/api/studies', {credentials: 'include'}),
+                await asked('/api/studies/1', {method: 'DELETE', credentials: 'include'}),
+                await loaded,
+                frame.contentDocument === null ? 'opaque' : 'open',
+            ];
+        }""",
+        address,
+    )
+    assert found == ["refused", "refused", "refused", "opaque"]
+    response = context.request.get(f"{address}/api/studies")
+    assert len(response.json()["study_summaries"]) == 2

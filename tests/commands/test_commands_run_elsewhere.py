@@ -1,0 +1,107 @@
+"""`run --init` and `run --no-workers`: a study whose workers are started by somebody else."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ralr_tune.store.database import open_storage
+from ralr_tune.store.ledger import Ledger
+from tests.commands.conftest import Cli
+
+StudyFile = Callable[..., Path]
+SMALL: dict[str, Any] = {"search": {"trials": 2}, "confirm": {"top": 1, "seeds": 2}}
+
+
+def watching(folder: Path) -> subprocess.Popen[str]:
+    """`run --no-workers`, once it has made the study and tells of it."""
+    command = [sys.executable, "-m", "ralr_tune", "run", "sim.toml", "--no-workers"]
+    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    assert any(line.startswith("sim: search") for line in process.stderr)
+    return process
+
+
+def rows(folder: Path) -> list[Any]:
+    return Ledger(open_storage(f"sqlite:///{folder}/runs/sim/study.db"), "sim").rows()
+
+
+def test_init_makes_the_plan_once_and_leaves(cli: Cli, study_file: StudyFile, tmp_path: Path) -> None:
+    study_file(**SMALL)
+    first = cli("run", "sim.toml", "--init")
+    assert (first.code, first.err) == (0, "")
+    assert "study sim is ready in sqlite" in first.out
+    assert "4 trials planned; join: ralr-tune worker sim" in first.out
+    planned = rows(tmp_path)
+    assert [row.state for row in planned] == ["free"] * 4
+    assert cli("run", "sim.toml", "--init").out == first.out
+    assert rows(tmp_path) == planned
+    assert "6 trials planned" in cli("run", "sim.toml", "--init", "--trials", 3).out
+    assert not (tmp_path / "runs/sim/report.html").exists()
+
+
+def test_init_refuses_what_run_refuses(cli: Cli, study_file: StudyFile) -> None:
+    study_file(**SMALL)
+    assert cli("run", "sim.toml", "--init", "--trials", 0).code == 2
+    assert cli("run", "sim.toml", "--trials", 1, "--no-confirm", "--workers", 1, "--quiet").code == 0
+    study_file(**SMALL, training={"epochs": 9})
+    ran = cli("run", "sim.toml", "--init")
+    assert ran.code == 2
+    assert "would not be comparable" in ran.err
+
+
+def test_without_workers_it_waits_for_those_elsewhere_and_reports(
+    cli: Cli, study_file: StudyFile, tmp_path: Path
+) -> None:
+    study_file(**SMALL)
+    process = watching(tmp_path)
+    ran = cli("worker", "sim")
+    assert ran.code == 0, ran.err
+    out, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert "best configuration scored" in out
+    assert (tmp_path / "runs/sim/report.html").exists()
+    assert (tmp_path / "runs/sim/best/ralr.toml").exists()
+    assert {row.state for row in rows(tmp_path)} == {"done"}
+    assert cli("run", "sim.toml", "--no-workers").out == out  # all is done: reports at once
+
+
+def test_the_watcher_may_be_stopped(study_file: StudyFile, tmp_path: Path) -> None:
+    study_file(**SMALL)
+    process = watching(tmp_path)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "error: interrupted; workers elsewhere go on" in errors
+
+
+def test_the_watcher_stops_at_its_hours_with_a_report(cli: Cli, study_file: StudyFile, tmp_path: Path) -> None:
+    study_file(**SMALL)
+    ran = cli("run", "sim.toml", "--no-workers", "--hours", 1 / 3600, "--quiet")
+    assert ran.code == 0, ran.err
+    assert (tmp_path / "runs/sim/report.html").exists()
+    assert [row.state for row in rows(tmp_path)] == ["free"] * 4
+
+
+def test_a_failed_study_ends_the_watcher_with_its_reason(cli: Cli, study_file: StudyFile, tmp_path: Path) -> None:
+    task = {"kind": "classification", "data": {"source": "digits"}, "model": "broken:build"}
+    (tmp_path / "broken.py").write_text("def build(num_classes):\n    raise ZeroDivisionError('my own bug')\n")
+    study_file(**SMALL, task=task)
+    assert cli("run", "sim.toml", "--init").code == 0
+    process = watching(tmp_path)
+    ran = cli("worker", "sim", "--device", "cpu", "--threads", 1)
+    assert ran.code == 1
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "my own bug" in errors
+
+
+def test_workers_and_none_exclude_each_other(cli_inside: Cli, study_file: StudyFile) -> None:
+    study_file(**SMALL)
+    ran = cli_inside("run", "sim.toml", "--no-workers", "--workers", 2)
+    assert ran.code == 2
+    assert "--workers and --no-workers: give one of the two" in ran.err

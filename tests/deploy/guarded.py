@@ -1,0 +1,72 @@
+"""A database server of one's own that asks for a password."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import psycopg
+import pymysql
+from psycopg import sql
+from sqlalchemy.engine import URL, make_url
+
+from tests.faults.servers import PrivateServer, private_server
+
+
+@dataclass(frozen=True)
+class GuardedServer:
+    """Lets the user `name` into the database of the same name for a password alone."""
+
+    server: PrivateServer
+    password: str
+    name: str
+
+    @property
+    def place(self) -> URL:
+        """Without the password."""
+        return make_url(self.server.url).set(username=self.name, database=self.name)
+
+    @property
+    def bare_url(self) -> str:
+        return self.place.render_as_string()
+
+    @property
+    def url(self) -> str:
+        """With the password, percent-encoded."""
+        return self.place.set(password=self.password).render_as_string(hide_password=False)
+
+
+@contextmanager
+def guarded_server(kind: str, password: str, name: str = "tuning") -> Iterator[GuardedServer]:
+    """A running "postgresql" (SCRAM) or "mariadb" server; the test is skipped where there is none."""
+    # not below a test's own folder: the path of a socket has 107 characters at most
+    with TemporaryDirectory() as parent, private_server(kind, folder := Path(parent) / kind) as server:
+        found = GuardedServer(server, password, name)
+        _guard_postgresql(found, folder) if kind == "postgresql" else _guard_mariadb(found)
+        yield found
+
+
+def _guard_postgresql(guarded: GuardedServer, folder: Path) -> None:
+    name = sql.Identifier(guarded.name)
+    with psycopg.connect(guarded.server.url, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(name, sql.Literal(guarded.password)))
+        connection.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(name, name))
+        rules = [
+            "local all all trust",
+            "host all postgres 127.0.0.1/32 trust",
+            "host all all 127.0.0.1/32 scram-sha-256",
+        ]
+        (folder / "data/pg_hba.conf").write_text("\n".join(rules) + "\n")
+        connection.execute("SELECT pg_reload_conf()")
+
+
+def _guard_mariadb(guarded: GuardedServer) -> None:
+    url, name = make_url(guarded.server.url), guarded.name
+    administrator = pymysql.connect(host=url.host, port=url.port or 0, user=url.username, autocommit=True)
+    with administrator, administrator.cursor() as cursor:
+        cursor.execute(f"CREATE DATABASE {name}")
+        cursor.execute(f"CREATE USER {name}@'127.0.0.1' IDENTIFIED BY %s", [guarded.password])
+        cursor.execute(f"GRANT ALL ON {name}.* TO {name}@'127.0.0.1'")

@@ -1,0 +1,267 @@
+"""Faults at random moments of a real study, and what must be true of it afterwards.
+
+A storm starts `ralr_tune run`, and again whenever that ends early, and sends signals to its workers and to itself. A
+fault counts only when a trial was under way: its target holds a row, or it is `run` while any row is held.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import psutil
+from optuna.trial import FrozenTrial, TrialState
+
+from ralr_tune.records import Row
+from ralr_tune.search.kept import confirm_configuration
+from ralr_tune.spec import StudySpec, parse_study
+from ralr_tune.store import studies
+from ralr_tune.store.database import Storage, open_storage
+from ralr_tune.store.ledger import Ledger
+from ralr_tune.tasks.base import Task
+from ralr_tune.tasks.load import load_task
+from ralr_tune.tasks.simulated import SimulatedTask
+from ralr_tune.training.start import start
+
+FAULTS = ("SIGKILL", "SIGSTOP", "SIGTERM", "SIGINT")
+RUN_SHARE = 0.08
+"""Of the faults, how many hit `run` itself."""
+END_S = 600.0
+"""How long a study may take after the last fault."""
+LEAVE_S = 20.0
+"""How long processes may take to leave once `run` has ended."""
+
+
+@dataclass
+class Weather:
+    """What a storm did."""
+
+    counted: Counter[str] = field(default_factory=Counter)
+    """Faults by kind, "run" before it where it hit `run`."""
+    idle: int = 0
+    """Signals that met nobody at work; they do not count."""
+    taken_up_s: list[float] = field(default_factory=list)
+    """Seconds from SIGKILL to a row being held again."""
+    runs: int = 0
+
+    @property
+    def faults(self) -> int:
+        return sum(self.counted.values())
+
+
+class Storm:
+    """Faults on one study after another, until there were enough of them."""
+
+    def __init__(self, url: str, out: Path, *, workers: int, seed: int, pause_s: tuple[float, float]) -> None:
+        self._url, self._out, self._workers, self._pause_s = url, out, workers, pause_s
+        self._chance = random.Random(seed)
+        self.weather = Weather()
+        self._killed: dict[int, tuple[int, float]] = {}
+        self._asleep: list[tuple[float, psutil.Process]] = []
+
+    def rage(self, text: str, faults: int) -> StudySpec:
+        """Runs the study of `text` to its end under at most `faults` faults more."""
+        spec = parse_study(text)
+        file = self._out / f"{spec.name}.toml"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+        storage = open_storage(self._url, create=True)
+        try:
+            self._drive(spec, file, storage, self.weather.faults + faults)
+        finally:
+            storage.dispose()
+        return spec
+
+    def _drive(self, spec: StudySpec, file: Path, storage: Storage, until: int) -> None:
+        ledger = Ledger(storage, spec.name)
+        end = float("inf")
+        run = self._start(file)
+        while True:
+            time.sleep(self._chance.uniform(*self._pause_s))
+            code = run.poll()
+            if code == 0 and not self._asleep:
+                return
+            if code is not None and code != 0:
+                assert code in (130, -signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT), self._said(file)
+                run = self._start(file)
+            elif code is None and self.weather.faults < until:
+                self._strike(run, ledger.rows(curves=False), spec.storage.lease_s)
+            elif end == float("inf"):
+                end = time.monotonic() + END_S
+            assert time.monotonic() < end, "the study does not end"
+            self._wake()
+            self._look(ledger)
+
+    def _start(self, file: Path) -> subprocess.Popen[bytes]:
+        self.weather.runs += 1
+        command = [sys.executable, "-m", "ralr_tune", "run", str(file), "--workers", str(self._workers), "--quiet"]
+        with (file.with_suffix(".log")).open("ab") as log:
+            return subprocess.Popen(
+                [*command, "--storage", self._url, "--out", str(self._out / file.stem)], stdout=log, stderr=log
+            )
+
+    def _said(self, file: Path) -> str:
+        return file.with_suffix(".log").read_text()[-3000:]
+
+    def _strike(self, run: subprocess.Popen[bytes], rows: list[Row], lease_s: float) -> None:
+        kind = self._chance.choice(FAULTS)
+        held = {int(row.owner.split(":")[1]): row for row in rows if row.state == "held" and row.owner}
+        here = {process.pid for process in self._processes(run)} & set(held)
+        here -= {process.pid for _, process in self._asleep}
+        if not here:
+            self.weather.idle += 1
+            return
+        if self._chance.random() < RUN_SHARE and kind != "SIGSTOP":
+            run.send_signal(signal.Signals[kind])
+            self.weather.counted[f"run {kind}"] += 1
+            return
+        pid = self._chance.choice(sorted(here))
+        with suppress(psutil.NoSuchProcess):
+            self._hit(psutil.Process(pid), kind, lease_s)
+            if kind == "SIGKILL":
+                self._killed[held[pid].id] = (held[pid].attempt, time.monotonic())
+            self.weather.counted[kind] += 1
+
+    def _hit(self, process: psutil.Process, kind: str, lease_s: float) -> None:
+        process.send_signal(signal.Signals[kind])
+        if kind == "SIGSTOP":  # it sleeps through its lease, others go on, and it wakes up
+            self._asleep.append((time.monotonic() + lease_s * self._chance.uniform(1.1, 1.6), process))
+
+    def _wake(self) -> None:
+        for when, process in list(self._asleep):
+            if time.monotonic() > when:
+                self._asleep.remove((when, process))
+                with suppress(psutil.NoSuchProcess):
+                    process.send_signal(signal.SIGCONT)
+
+    def _look(self, ledger: Ledger) -> None:
+        """Notes when rows of killed workers are held again, to the length of a pause."""
+        for row in ledger.rows(curves=False):
+            attempt, killed = self._killed.get(row.id, (row.attempt, 0.0))
+            if row.attempt > attempt:
+                self.weather.taken_up_s.append(time.monotonic() - killed)
+                del self._killed[row.id]
+
+    @staticmethod
+    def _processes(run: subprocess.Popen[bytes]) -> list[psutil.Process]:
+        with suppress(psutil.NoSuchProcess):
+            return psutil.Process(run.pid).children()
+        return []
+
+
+def wrongs(url: str, spec: StudySpec, out: Path, *, retrained: int | None = None) -> dict[str, list[str]]:
+    """Everything that must not be, by what it breaks; all lists empty where the promise held.
+
+    `retrained`: how many rows are trained again, undisturbed, to compare every epoch; None: all of them.
+    """
+    storage = open_storage(url)
+    try:
+        rows = Ledger(storage, spec.name).rows()
+        return {
+            "lost": list(_lost(storage, spec, rows)),
+            "duplicated": list(_duplicated(storage, spec, rows)),
+            "stuck": [*_stuck(storage, spec, rows), *_left(out)],
+            "differs": list(_differing(storage, spec, rows, retrained)),
+        }
+    finally:
+        storage.dispose()
+
+
+def _lost(storage: Storage, spec: StudySpec, rows: list[Row]) -> Iterator[str]:
+    for arm in spec.arms:
+        search = [row for row in rows if row.arm == arm and row.stage == "search"]
+        finished = [
+            trial for trial in _trials(storage, spec, arm) if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+        ]
+        if len(search) != spec.search.trials or len(finished) != spec.search.trials:
+            yield f"{arm}: {len(search)} rows and {len(finished)} finished trials for a budget of {spec.search.trials}"
+    for row in rows:
+        if [record.epoch for record in row.curve] != list(range(1, row.epoch + 1)):
+            yield f"row {row.id}: epochs {[record.epoch for record in row.curve]} of {row.epoch}"
+
+
+def _duplicated(storage: Storage, spec: StudySpec, rows: list[Row]) -> Iterator[str]:
+    for arm in spec.arms:
+        numbers = Counter(row.trial for row in rows if row.arm == arm and row.stage == "search")
+        yield from (f"{arm}: trial {number} has {times} rows" for number, times in numbers.items() if times > 1)
+        rows_of = Counter(
+            trial.user_attrs[studies.ROW_MARK]
+            for trial in _trials(storage, spec, arm)
+            if trial.state != TrialState.FAIL
+        )
+        yield from (f"{arm}: row {row} has {times} trials" for row, times in rows_of.items() if times > 1)
+    plan = Counter((row.arm, row.stage, row.block, row.ordinal, row.role, row.source) for row in rows)
+    yield from (f"{key} is planned {times} times" for key, times in plan.items() if times > 1)
+
+
+def _stuck(storage: Storage, spec: StudySpec, rows: list[Row]) -> Iterator[str]:
+    yield from (
+        f"row {row.id} is {row.state}, {row.outcome}" for row in rows if row.state != "done" or row.outcome == "failed"
+    )
+    for arm in spec.arms:
+        for trial in _trials(storage, spec, arm):
+            if trial.state in (TrialState.RUNNING, TrialState.WAITING):
+                yield f"{arm}: trial {trial.number} is {trial.state.name}"
+
+
+def _left(out: Path) -> Iterator[str]:
+    """Processes and checkpoints that nobody owns."""
+    end = time.monotonic() + LEAVE_S
+    while (alive := _alive(out)) and time.monotonic() < end:
+        time.sleep(0.2)
+    yield from (f"process {line} is alive" for line in alive)
+    yield from (f"{path.name} is left" for path in out.glob("*/checkpoints/*"))
+    yield from (f"{path.name} is left" for path in out.glob("checkpoints/*"))
+
+
+def _alive(out: Path) -> list[str]:
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            if process.status() != psutil.STATUS_ZOMBIE and any(str(out) in word for word in process.cmdline()):
+                found.append(f"{process.pid} {' '.join(process.cmdline())}")
+    return found
+
+
+def _differing(storage: Storage, spec: StudySpec, rows: list[Row], retrained: int | None) -> Iterator[str]:
+    """Every epoch of every row against Optuna's reports, and against a training that nobody disturbed."""
+    for arm in spec.arms:
+        trials = {trial.number: trial for trial in _trials(storage, spec, arm)}
+        for row in rows:
+            if row.arm == arm and row.stage == "search" and row.outcome != "diverged" and row.trial is not None:
+                reported = dict(sorted(trials[row.trial].intermediate_values.items()))
+                if reported != {record.epoch: record.value for record in row.curve}:
+                    yield f"row {row.id}: reported {reported}, kept {row.curve}"
+    chosen = rows if retrained is None else random.Random(0).sample(rows, min(retrained, len(rows)))
+    task = load_task(spec.task, seed=spec.study.seed, device="cpu")
+    if isinstance(task, SimulatedTask):
+        task = replace(task, seconds_per_epoch=0.0)  # the values do not depend on it
+    for row in chosen:
+        yield from _against_undisturbed(storage, spec, task, row)
+
+
+def _against_undisturbed(storage: Storage, spec: StudySpec, task: Task, row: Row) -> Iterator[str]:
+    if row.stage == "search":
+        name = studies.optuna_name(spec.name, row.arm, row.block)
+        params = studies.optuna_trials(storage, name)[row.trial or 0].params
+        configuration = spec.configuration(row.arm, params)
+    else:
+        configuration = confirm_configuration(spec, row)
+    undisturbed = start(task, configuration, seed=row.seed).epochs()
+    for kept, again in zip(row.curve, undisturbed, strict=False):  # a pruned row is shorter
+        if replace(kept, seconds=0.0) != replace(again, seconds=0.0):
+            yield f"row {row.id} epoch {kept.epoch}: {kept} was disturbed, {again} was not"
+
+
+def _trials(storage: Storage, spec: StudySpec, arm: str) -> list[FrozenTrial]:
+    blocks = range(1, spec.search.blocks + 1)
+    found = (studies.optuna_trials(storage, studies.optuna_name(spec.name, arm, block)) for block in blocks)
+    return [trial for trials in found for trial in trials.values()]

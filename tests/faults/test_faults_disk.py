@@ -1,0 +1,43 @@
+"""A disk that is full: the system's limit on the size of files stands for it, which needs no mount of one's own."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+from ralr_tune.spec import parse_study
+from tests.faults.storm import wrongs
+from tests.faults.test_faults_storm import NOTHING
+from tests.studies import simulated_text
+
+
+def run(folder: Path, *more: str, limit: int | None = None) -> subprocess.CompletedProcess[str]:
+    def full() -> None:
+        if limit is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    command = [sys.executable, "-m", "ralr_tune", "run", "sim.toml", "--quiet", "--workers", "2", *more]
+    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
+    return subprocess.run(
+        command, cwd=folder, env=environment, preexec_fn=full, capture_output=True, text=True, check=False, timeout=300
+    )
+
+
+def test_a_database_that_has_no_room_ends_the_run_and_loses_nothing(tmp_path: Path) -> None:
+    text = simulated_text(search={"trials": 20}, confirm={"top": 1, "seeds": 2}, storage={"lease_s": 1})
+    (tmp_path / "sim.toml").write_text(text)
+    assert run(tmp_path, "--trials", "1", "--no-confirm").returncode == 0
+    database = tmp_path / "runs/sim/study.db"
+    ran = run(tmp_path, limit=database.stat().st_size + 16_384)
+    assert ran.returncode == 1
+    assert "Traceback" not in ran.stderr
+    (said,) = ran.stderr.splitlines()[-1:]
+    assert said.startswith("error: ")
+    assert "study.db" in said
+    assert "disk" in said
+    ran = run(tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    assert wrongs(f"sqlite:///{database}", parse_study(text), tmp_path / "runs") == NOTHING
