@@ -25,6 +25,8 @@ POSTGRESQL = os.environ.get("RALR_TUNE_TEST_POSTGRESQL", "postgresql://postgres@
 MARIADB = os.environ.get("RALR_TUNE_TEST_MARIADB", "mysql://root@127.0.0.1:3306/mysql")
 KINDS = ("sqlite", "postgresql", "mariadb")
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side: with more threads each, torch waits on itself
+
 
 def pytest_configure(config: pytest.Config) -> None:
     if not any(marker.startswith("slow") for marker in config.getini("markers")):

@@ -124,10 +124,12 @@ def _database_error(error: BaseException) -> SQLAlchemyError | None:
 
 
 def _turned_away(message: str) -> bool:
-    """Whether a PostgreSQL server answered, and does not want us: a wrong password, no such database.
+    """Whether a PostgreSQL server answered, and does not want us: a wrong password or none, no such database.
 
     libpq hands over no code for what happens while connecting, only words.
     """
+    if "no password supplied" in message:
+        return True
     return "FATAL" in message and not any(passing in message for passing in _POSTGRESQL_BUSY)
 
 

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LOG.md"]
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LOG.md", "docs/deploy.md"]
 
 
 def blocks(language: str) -> list[str]:
@@ -45,7 +45,7 @@ def test_python_examples_run(code: str, tmp_path: Path) -> None:
 def test_every_command_of_the_readme_runs_in_its_order(tmp_path: Path) -> None:
     ran = [arguments for arguments in commands() if arguments[0] != "dashboard"]  # serves until it is stopped
     assert [arguments[0] for arguments in ran] == [
-        "check", "plan", "preview", "run", "status", "report", "export", "train"
+        "check", "plan", "preview", "run", "status", "report", "export", "train", "doctor", "repair", "gc"
     ]  # fmt: skip
     for arguments in ran:
         done = subprocess.run(
@@ -66,7 +66,7 @@ def test_every_command_of_the_readme_runs_in_its_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_links_lead_somewhere(document: str) -> None:
     links = re.findall(r"\]\(([^)#]+)\)", (ROOT / document).read_text())
-    missing = [link for link in links if not link.startswith("https://") and not (ROOT / link).exists()]
+    missing = [link for link in links if not link.startswith("https://") and not ((ROOT / document).parent / link).exists()]
     assert missing == []
 
 

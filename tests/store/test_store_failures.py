@@ -61,6 +61,7 @@ def test_passing(error: Exception) -> None:
     [
         wrapped(sqlite3.OperationalError("no such table: x")),
         wrapped(psycopg.errors.UndefinedTable()),
+        wrapped(psycopg.OperationalError("connection failed: fe_sendauth: no password supplied")),
         wrapped(psycopg.OperationalError('connection failed: FATAL:  password authentication failed for user "me"')),
         wrapped(psycopg.errors.InsufficientPrivilege()),
         wrapped(pymysql.err.OperationalError(1045, "Access denied")),

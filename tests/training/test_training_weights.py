@@ -35,7 +35,7 @@ def test_safetensors_itself_reads_them(make_images: Make, configure: Make, tmp_p
     trained = run(start(make_images(), configure(epochs=1, channels_last=True), seed=0))
     trained.save_weights(tmp_path / "model.safetensors")
     other = make_images().build_model(5)
-    assert load_model(other, tmp_path / "model.safetensors") == (set(), [])
+    assert not any(load_model(other, tmp_path / "model.safetensors"))  # names that are missing, names too many
     assert all(torch.equal(other.state_dict()[name], tensor) for name, tensor in weights(trained).items())
 
 
@@ -55,7 +55,7 @@ def test_tied_weights_are_stored_once(tmp_path: Path) -> None:
     assert len(load_file(tmp_path / "weights")) == 3
     load_weights(fresh, tmp_path / "weights")
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), fresh.parameters(), strict=True))
-    assert load_model(fresh, tmp_path / "weights") == (set(), [])
+    assert not any(load_model(fresh, tmp_path / "weights"))
 
 
 def damaged(file: Path, kind: str) -> None:
