@@ -66,7 +66,9 @@ def test_every_command_of_the_readme_runs_in_its_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_links_lead_somewhere(document: str) -> None:
     links = re.findall(r"\]\(([^)#]+)\)", (ROOT / document).read_text())
-    missing = [link for link in links if not link.startswith("https://") and not ((ROOT / document).parent / link).exists()]
+    missing = [
+        link for link in links if not link.startswith("https://") and not ((ROOT / document).parent / link).exists()
+    ]
     assert missing == []
 
 
