@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +17,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 from sqlalchemy.engine import make_url
+
+from ralr_tune import secrecy
 
 if TYPE_CHECKING:
     import psycopg
@@ -26,6 +29,15 @@ MARIADB = os.environ.get("RALR_TUNE_TEST_MARIADB", "mysql://root@127.0.0.1:3306/
 KINDS = ("sqlite", "postgresql", "mariadb")
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side: with more threads each, torch waits on itself
+
+# Tests that a shell started in the background do not hear SIGINT, and neither would the programs that they interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def nothing_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Passwords of other tests, such as "x", are to be hidden in no other test's words."""
+    monkeypatch.setattr(secrecy, "_known", set())
 
 
 def pytest_configure(config: pytest.Config) -> None:

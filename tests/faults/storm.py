@@ -105,7 +105,9 @@ class Storm:
         command = [sys.executable, "-m", "ralr_tune", "run", str(file), "--workers", str(self._workers), "--quiet"]
         with (file.with_suffix(".log")).open("ab") as log:
             return subprocess.Popen(
-                [*command, "--storage", self._url, "--out", str(self._out / file.stem)], stdout=log, stderr=log
+                [*command, "--storage", self._url, "--out", str(self._out / file.stem)],
+                stdout=log,
+                stderr=log,
             )
 
     def _said(self, file: Path) -> str:
