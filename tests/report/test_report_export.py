@@ -83,6 +83,8 @@ def test_a_trial_that_has_no_value_is_refused(records: Records) -> None:
 
 PLAIN = st.one_of(st.text(max_size=8), st.integers(-(2**60), 2**60), st.floats(allow_nan=False, allow_infinity=False))
 OPTION = st.one_of(PLAIN, st.booleans(), st.lists(PLAIN, max_size=3), st.dictionaries(st.text(max_size=4), PLAIN))
+MODEL = st.text().filter(lambda name: ":" not in name) | st.sampled_from(["torchvision:resnet18", "nets.own:Net"])
+"""Any name of a registry to come, and both forms with a colon; a colon elsewhere is no import path."""
 POSITIVE = st.floats(1e-12, 1e6)
 SHARE = st.floats(0, 0.999)
 LENGTHS = st.integers(1, 7)
@@ -123,7 +125,7 @@ def configurations(draw: st.DrawFn) -> Exported:
     tables: dict[str, Any] = {
         "task": {
             "data": draw(data_tables()),
-            "model": draw(st.text()),
+            "model": draw(MODEL),
             "model_options": draw(st.dictionaries(st.text(max_size=6), OPTION, max_size=3)),
         },
         "training": {
