@@ -1,13 +1,16 @@
 """Additive spline regression: the share of the variance of y that one column explains beyond all others.
 
 Symbols: y (n,); B_j (n, k_j) the basis of column j (natural cubic splines of its value or its logarithm, dummies of a
-choice), centred; Q (n, m) an orthonormal basis of the intercept and all columns but j. The share of j is what B_j
-explains of y beyond Q, less what k_j columns of noise would explain. Its null band comes from permuting the rows of B_j
-alone: permuting y instead would drown a weak column in the effect of a dominant one.
+choice), orthonormal, straight line first, then ever finer bends; Q (n, m) an orthonormal basis of the intercept and of
+as many bends of the other columns as pay (AICc, chosen without column j). The gain of j is what B_j explains of y
+beyond Q, less twice what columns of noise would (AIC), at the resolution where that is largest; its share is that over
+the variance of y. Its null band comes from permuting the rows of B_j alone, the choice of a resolution repeated each
+time: permuting y instead would drown a weak column in the effect of a dominant one.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -15,20 +18,26 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
+Rows = npt.NDArray[np.intp]
 Scale = Literal["linear", "log", "choice"]
 
 DRAWS = 500  # permutations of the null, and resamples of the interval
 BAND = (2.5, 97.5)  # percent, of null and of interval
-MOST_DEGREES = 4  # a spline with more bends after the noise of a study's 20 to 100 trials
-NOISE_DEGREES = 10  # residual degrees of freedom that are enough ...
-SPARE_DEGREES = 3  # ... and fewer than these say nothing about the noise
+RESOLUTIONS = (1, 2, 4, 8)  # degrees of freedom of a spline; each one's knots are among the next one's
+ROWS_PER_DEGREE = 5  # of the judged column
+MOST_NUISANCE = 0.5  # columns of Q per row of y
+LEAST_OWN = 0.05  # of a column's coarsest resolution that the others must leave for it to be judged
+NOTHING = 1e-9  # the length below which what is left of a column is rounding
+CHUNK = 2_000_000  # numbers that the permuted bases may hold at a time
 
 
 class Column(NamedTuple):
-    """The n values of one parameter and how it is measured."""
+    """The values of one parameter and how it is measured."""
 
     scale: Scale
     values: Sequence[Any]
+    rows: Rows | None = None
+    """Which of the n rows have it, one for each value; None: all."""
 
 
 class Share(NamedTuple):
@@ -41,64 +50,131 @@ class Share(NamedTuple):
     """Where 95% of the values fall when the column has no effect."""
 
 
+class _Basis(NamedTuple):
+    columns: Array
+    """(n, k), orthonormal; 0 in the rows that lack the parameter."""
+    steps: tuple[int, ...]
+    """How many of the columns each resolution takes."""
+    rows: Rows
+
+
+class _Judged(NamedTuple):
+    """One column before the others' q (n, m): its basis, cut to the resolutions that the rows can bear."""
+
+    q: Array
+    basis: _Basis
+
+
 def shares(columns: Mapping[str, Column], y: Array, *, seed: int = 0) -> dict[str, Share]:
     """Share of each column that can be judged; deterministic for a given seed.
 
-    Left out: columns of one value, columns that the others determine, and all where n is too small for the fit.
+    Left out: columns of one value or too few rows, columns that the others determine, and all where y is constant.
     """
-    n = len(y)
-    varying = {name: column for name, column in columns.items() if len(set(column.values)) > 1}
-    # Half of the rows, or all but ten, are the fit's, dealt out evenly; a hump, as rates have, needs two or three.
-    degrees = min(MOST_DEGREES, max(1, (max(n // 2, n - NOISE_DEGREES) - 1) // max(1, len(varying))))
-    bases = {name: _basis(column, degrees) for name, column in varying.items()}
-    if n - 1 - sum(basis.shape[1] for basis in bases.values()) < SPARE_DEGREES or np.ptp(y) == 0:
-        return {}
+    bases = {
+        name: _basis(column, len(y)) for name, column in columns.items() if len({str(one) for one in column.values}) > 1
+    }
     found = {}
     for index, (name, basis) in enumerate(bases.items()):
-        others = np.hstack([np.ones((n, 1)), *(bases[other] for other in bases if other != name)])
-        q = _orthonormal(others, size=float(np.linalg.norm(others)))
-        own = _orthonormal(_beyond(q, basis), size=float(np.linalg.norm(basis)))
-        if own.shape[1]:
-            found[name] = _share(q, basis, own, y, np.random.default_rng([seed, index]))
+        judged = _judged(basis, [bases[other] for other in bases if other != name], y)
+        if judged is not None:
+            found[name] = _share(judged, y, np.random.default_rng([seed, index]))
     return found
 
 
-def _share(q: Array, basis: Array, own: Array, y: Array, rng: np.random.Generator) -> Share:
-    """The column with this basis (n, k), of which own (n, k') lies beyond the others' q (n, m)."""
-    value = float(_explained(q, own, y[None])[0])
-    null = np.percentile(_explained_by_chance(q, basis, y, rng), BAND)
-    resampled = _explained(q, own, _resamples(np.hstack([q, own]), y, rng))
+def _judged(basis: _Basis, others: Sequence[_Basis], y: Array) -> _Judged | None:
+    """None where nothing can be judged."""
+    steps = tuple(step for step in basis.steps if step * ROWS_PER_DEGREE <= len(basis.rows))
+    if not steps or np.ptp(y) == 0:
+        return None
+    q = _nuisance(others, y, _constants(basis.rows, len(y)))
+    if np.square(_beyond(q, basis.columns[:, : steps[0]])).sum() < LEAST_OWN * steps[0]:
+        return None
+    return _Judged(q, _Basis(basis.columns[:, : steps[-1]], steps, basis.rows))
+
+
+def _constants(rows: Rows, n: int) -> Array:
+    """The intercept, and which rows have the parameter where some lack it; orthonormal."""
+    has = np.zeros(n)
+    has[rows] = 1
+    return _orthonormal(np.stack([np.ones(n), has], axis=1))
+
+
+def _nuisance(bases: Sequence[_Basis], y: Array, start: Array) -> Array:
+    """Q: start, and what of the bases pays for its degrees of freedom, taken up one resolution at a time."""
+    q, taken = start, [0] * len(bases)
+    best = _aicc(float(np.square(y - q @ (q.T @ y)).sum()), *q.shape)
+    while True:
+        rest = y - q @ (q.T @ y)
+        better = None
+        for index, basis in enumerate(bases):
+            for step in basis.steps:
+                if step <= taken[index] or q.shape[1] + step - taken[index] > MOST_NUISANCE * len(y):
+                    continue
+                own = _orthonormal(_beyond(q, basis.columns[:, taken[index] : step]))
+                left = float(np.square(rest).sum() - np.square(own.T @ rest).sum())
+                if (score := _aicc(left, len(y), q.shape[1] + own.shape[1])) < best - 1e-9:
+                    best, better = score, (index, step, own)
+        if better is None:
+            return q
+        index, taken[better[0]] = better[0], better[1]
+        q = np.hstack([q, better[2]])
+
+
+def _aicc(left: float, n: int, m: int) -> float:
+    """Akaike's criterion for small samples (Hurvich and Tsai 1989) of a fit with m columns that leaves this."""
+    return n * math.log(max(left, 1e-300)) + 2 * m * n / (n - m - 1)
+
+
+def _share(judged: _Judged, y: Array, rng: np.random.Generator) -> Share:
+    """Value, interval and null band of one column."""
+    own = _in_order(_beyond(judged.q, judged.basis.columns))
+    value = float(_explained(judged, own, y[None])[0])
+    null = np.percentile(_explained_by_chance(judged, y, rng), BAND)
+    resampled = _explained(judged, own, _resamples(np.hstack([judged.q, own]), y, rng))
     # Refitting the fit adds a little to every resample; the interval is moved back by that.
     low, high = np.percentile(resampled + value - resampled.mean(), BAND)
     return Share(_clip(value), (_clip(min(low, value)), _clip(max(high, value))), (_clip(null[0]), _clip(null[1])))
 
 
-def _explained(q: Array, own: Array, ys: Array) -> Array:
+def _explained(judged: _Judged, own: Array, ys: Array) -> Array:
     """Share of the variance of each of ys (r, n) that own (n, k), orthonormal and beyond q, explains; shape (r,)."""
-    rest = ys - (ys @ q) @ q.T
-    gains = np.square(rest @ own).sum(axis=1)
+    rest = ys - (ys @ judged.q) @ judged.q.T
     totals = np.square(ys - ys.mean(axis=1, keepdims=True)).sum(axis=1)
-    return _ratios(gains, np.square(rest).sum(axis=1), totals, q.shape, own.shape[1])
+    return _ratios(judged, np.square(rest @ own), np.square(rest).sum(axis=1), totals)
 
 
-def _explained_by_chance(q: Array, basis: Array, y: Array, rng: np.random.Generator) -> Array:
-    """The same share of y (n,) for DRAWS permutations of the rows of basis (n, k); shape (DRAWS,)."""
-    shuffles = rng.permuted(np.tile(np.arange(len(y)), (DRAWS, 1)), axis=1)
-    permuted, _ = np.linalg.qr(_beyond(q, basis[shuffles]))
-    rest = y - q @ (q.T @ y)
-    gains = np.square(np.einsum("n,rnk->rk", rest, permuted)).sum(axis=1)
-    return _ratios(gains, np.square(rest).sum(), np.square(y - y.mean()).sum(), q.shape, basis.shape[1])
+def _explained_by_chance(judged: _Judged, y: Array, rng: np.random.Generator) -> Array:
+    """The same share of y (n,) for DRAWS permutations of the basis among the rows that have it; shape (DRAWS,)."""
+    n, k = judged.basis.columns.shape
+    rest = y - judged.q @ (judged.q.T @ y)
+    beside = np.vstack([judged.q.T, rest])
+    gains = []
+    for draws in _chunks(max(1, CHUNK // (n * k))):
+        rows = np.tile(np.arange(n), (draws, 1))
+        rows[:, judged.basis.rows] = rng.permuted(rows[:, judged.basis.rows], axis=1)
+        along = beside @ judged.basis.columns[rows]
+        # A permuted basis is as orthonormal as it was: the Gram matrix of what lies beyond q is all that QR would need.
+        beyond = (1 + NOTHING) * np.eye(k) - along[:, :-1].transpose(0, 2, 1) @ along[:, :-1]
+        gains.append(np.square(np.linalg.solve(np.linalg.cholesky(beyond), along[:, -1:].transpose(0, 2, 1))[..., 0]))
+    return _ratios(judged, np.concatenate(gains), np.square(rest).sum(), np.square(y - y.mean()).sum())
 
 
-def _ratios(gains: Array, rest: Array, totals: Array, shape: tuple[int, ...], k: int) -> Array:
-    """Sums of squares that k columns explain of totals, less what k columns of noise would; at least 0, below 1.
+def _chunks(size: int) -> list[int]:
+    """DRAWS in parts of at most this size."""
+    return [min(size, DRAWS - done) for done in range(0, DRAWS, size)]
+
+
+def _ratios(judged: _Judged, gains: Array, rest: Array, totals: Array) -> Array:
+    """Shares of totals that k columns explain, from the sum of squares of each column, (r, k); at least 0, below 1.
 
     The m columns of the others soak up m / n of any effect by chance, which is given back (to the noise as well); where
     they happened to soak up less, the total is what effect and noise then add up to. It grows with the gain, always.
     """
-    n, m = shape
-    noise = (rest - gains) / (n - m - k)
-    effects = np.clip(gains - k * noise, 0, None) * (n - 1) / (n - m)
+    n, m = judged.q.shape
+    summed = np.cumsum(gains, axis=1)
+    noise = (rest - summed[:, -1]) / (n - m - summed.shape[1])
+    net = np.max([summed[:, step - 1] - 2 * step * noise for step in judged.basis.steps], axis=0)
+    effects = np.clip(net, 0, None) * (n - 1) / (n - m)
     return np.asarray(effects / np.maximum(totals, effects + (n - 1) * noise))
 
 
@@ -113,14 +189,17 @@ def _resamples(q: Array, y: Array, rng: np.random.Generator) -> Array:
     return np.asarray(fit + signs * (y - fit) / np.sqrt(1 - leverage))
 
 
-def _basis(column: Column, degrees: int) -> Array:
-    """Basis (n, k) of one column of at least two values, without the constant."""
-    if column.scale == "choice":
-        basis = _dummies(column.values)
-    else:
-        x = np.asarray(column.values, dtype=float)
-        basis = _natural_spline(np.log(x) if column.scale == "log" else x, degrees)
-    return np.asarray(basis - basis.mean(axis=0))
+def _basis(column: Column, n: int) -> _Basis:
+    """Basis of one column of at least two values, without the constant."""
+    rows = np.arange(n) if column.rows is None else column.rows
+    finer = [_dummies(column.values)] if column.scale == "choice" else _splines(column)
+    own, steps = np.empty((len(rows), 0)), []
+    for columns in finer:
+        own = np.hstack([own, _orthonormal(_beyond(own, columns - columns.mean(axis=0)))])
+        steps.append(own.shape[1])
+    placed = np.zeros((n, own.shape[1]))
+    placed[rows] = own
+    return _Basis(placed, tuple(steps), rows)
 
 
 def _dummies(values: Sequence[Any]) -> Array:
@@ -129,11 +208,18 @@ def _dummies(values: Sequence[Any]) -> Array:
     return np.array([[str(value) == level for level in levels[1:]] for value in values], dtype=float)
 
 
-def _natural_spline(x: Array, degrees: int) -> Array:
-    """Natural cubic spline basis (Hastie, Tibshirani, Friedman 2009, eq. 5.4 and 5.5), knots at quantiles of x."""
+def _splines(column: Column) -> list[Array]:
+    """A numeric column at each resolution that its distinct values allow."""
+    x = np.asarray(column.values, dtype=float)
+    x = np.log(x) if column.scale == "log" else x
     x = (x - x.min()) / np.ptp(x)
     distinct = np.unique(x)
-    knots = np.quantile(distinct, np.linspace(0, 1, min(degrees, len(distinct) - 1) + 1))
+    allowed = [degrees for degrees in RESOLUTIONS if degrees < len(distinct)]
+    return [_natural_spline(x, np.quantile(distinct, np.linspace(0, 1, degrees + 1))) for degrees in allowed]
+
+
+def _natural_spline(x: Array, knots: Array) -> Array:
+    """Natural cubic spline basis (Hastie, Tibshirani, Friedman 2009, eq. 5.4 and 5.5) without its constant."""
 
     def bend(knot: float) -> Array:
         cubes = np.clip(x - knot, 0, None) ** 3 - np.clip(x - knots[-1], 0, None) ** 3
@@ -147,10 +233,17 @@ def _beyond(q: Array, bases: Array) -> Array:
     return np.asarray(bases - q @ (q.T @ bases))
 
 
-def _orthonormal(columns: Array, size: float) -> Array:
-    """Orthonormal basis of the span of columns, without directions that are mere rounding errors of size."""
+def _in_order(columns: Array) -> Array:
+    """Orthonormal columns (..., n, k), each the next one's rest beyond those before it; 0 where nothing is left."""
+    q, r = np.linalg.qr(columns)
+    sizes = np.abs(np.diagonal(r, axis1=-2, axis2=-1))
+    return np.asarray(q * (sizes > NOTHING)[..., None, :])
+
+
+def _orthonormal(columns: Array) -> Array:
+    """Orthonormal basis of the span of columns, without directions that are mere rounding errors."""
     u, sizes, _ = np.linalg.svd(columns, full_matrices=False)
-    return np.asarray(u[:, sizes > 1e-9 * size])
+    return np.asarray(u[:, sizes > NOTHING])
 
 
 def _clip(value: float) -> float:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from ralr_tune.analysis.comparison import Comparison, Interval
 from ralr_tune.analysis.facts import ArmFacts, Facts, Twin
+from ralr_tune.analysis.power import MOST, Counts, Reach, visible
+from ralr_tune.analysis.sequential import Decision
+from ralr_tune.analysis.twins import Amplified
 
 
 def answer(facts: Facts) -> str:
@@ -24,20 +27,111 @@ def answers(facts: Facts) -> list[str]:
 
 
 def twin_sentences(facts: Facts) -> list[str]:
-    """What amplification did, apart from how lucky the tuning was: each arm's configuration against its twin."""
-    return [_twin(facts, twin) for twin in facts.twins]
+    """What amplification did, apart from how lucky the tuning was: a configuration with and without it, both ways."""
+    return [
+        *(_twin(facts, twin) for twin in facts.twins),
+        *(_amplified(facts, added) for added in facts.amplified),
+        *_both_ways(facts),
+    ]
+
+
+def reach_sentences(facts: Facts) -> list[str]:
+    """For each comparison without a verdict: what it could have seen, and what a verdict would take."""
+    verdicts = {(made.what, made.arm): made.verdict for made in facts.comparisons}
+    open_ones = [each for each in facts.reach if verdicts.get((each.what, each.arm)) == "inconclusive"]
+    return [*(_reach(facts, each) for each in open_ones), *_blocks(facts)]
 
 
 def _twin(facts: Facts, twin: Twin) -> str:
-    unit, bounds = facts.unit, ""
-    if twin.interval:
-        low, high = (unit.signed(bound, 2) for bound in twin.interval)
-        bounds = f", {100 * facts.confidence:g}% interval {low} to {high}"
-    difference = f"{unit.difference(twin.difference, 2)} on the {twin.split} split"
     return (
         f"{twin.arm}'s configuration against its twin, the same with its amplification off: "
-        f"{difference}{bounds}, n = {twin.n}: {twin.verdict}."
+        f"{_alone(facts, twin)}: {twin.verdict}."
     )
+
+
+def _amplified(facts: Facts, added: Amplified) -> str:
+    donor = f"{added.donor}'s amplification" if added.donor else "an amplification"
+    lost = f" {added.lost} further seeds diverged or failed with it." if added.lost else ""
+    return (
+        f"{added.arm}'s configuration with {donor} added, against itself without: "
+        f"{_alone(facts, added)}: {added.verdict}.{lost}"
+    )
+
+
+def _alone(facts: Facts, made: Twin | Amplified) -> str:
+    """Difference, interval and n of a question of its own."""
+    unit, bounds = facts.unit, ""
+    if made.interval:
+        low, high = (unit.signed(bound, 2) for bound in made.interval)
+        bounds = f", {100 * facts.confidence:g}% interval {low} to {high}"
+    return f"{unit.difference(made.difference, 2)} on the {made.split} split{bounds}, n = {made.n}"
+
+
+def _both_ways(facts: Facts) -> Iterable[str]:
+    """What the two say together, where an arm's amplification was both taken away and given."""
+    for twin in facts.twins:
+        for added in facts.amplified:
+            if added.donor == twin.arm:
+                yield f"Both ways round, {twin.arm}'s amplification {_together(twin.verdict, added.verdict)}."
+
+
+def _together(*verdicts: str) -> str:
+    found = set(verdicts)
+    if found == {"better"}:
+        return "helped"
+    if found == {"worse"}:
+        return "hurt"
+    if found == {"equivalent"}:
+        return "made no difference that matters"
+    if found == {"better", "worse"}:
+        return "helped one configuration and hurt the other: it depends on the rest"
+    return "has no effect that is told apart from chance both times"
+
+
+def _reach(facts: Facts, found: Reach) -> str:
+    unit, pairs = facts.unit, _pairs(found.what)(found.n)
+    low, high = found.visible_interval
+    return (
+        f"{found.arm} against {found.against}, {_kind(found.what)}: with {found.n} {pairs}, a true difference of "
+        f"{unit.size(found.visible)} is seen in 4 of 5 studies ({unit.signed(low)[1:]} to {unit.size(high)}, since "
+        f"{found.n} {pairs} measure the spread only so well). {_takes(found)}"
+    )
+
+
+def _takes(found: Reach) -> str:
+    if found.more is None:
+        return f"No number of {_pairs(found.what)(2)} up to {MOST:,} would settle a difference like the one seen."
+    count, span = found.more
+    return (
+        f"If the difference is as it looks, about {count} more {_pairs(found.what)(count)} settle it ({_span(span)})."
+    )
+
+
+def _span(counts: Counts) -> str:
+    return f"{counts[0]} to " + (f"more than {MOST:,}" if counts[1] is None else str(counts[1]))
+
+
+def _kind(what: str) -> str:
+    return {"configuration": "configuration by configuration", "arm": "arm by arm"}[what]
+
+
+def _pairs(what: str) -> Callable[[int], str]:
+    noun = {"configuration": "seed", "arm": "block"}[what]
+    return lambda count: noun if count == 1 else f"{noun}s"
+
+
+def _blocks(facts: Facts) -> Iterable[str]:
+    """What arms as such would take, where there is one block each: nothing is known of the spread between blocks."""
+    if len(facts.arms) > 1 and any(arm.best for arm in facts.arms.values()) and _single(facts):
+        two, four = (visible(1.0, n, 1 - facts.confidence) for n in (2, 4))
+        yield (
+            "To compare arms as such, search in several blocks: two can see a difference of "
+            f"{two:.1f} times the spread between blocks, four one of {four:.1f} times."
+        )
+
+
+def _single(facts: Facts) -> bool:
+    return all(arm.blocks <= 1 for arm in facts.arms.values())
 
 
 def _configuration(facts: Facts, made: Comparison) -> str:
@@ -48,8 +142,23 @@ def _configuration(facts: Facts, made: Comparison) -> str:
     return (
         f"{made.arm}'s best configuration scored {unit.value(arm.mean, digits)} against "
         f"{unit.value(base.mean, digits)} for {made.against}'s on the {facts.split} split "
-        f"({_evidence(facts, made)}): {_verdict(facts, made)}."
+        f"({_evidence(facts, made)}): {_verdict(facts, made)}{_beyond(facts, made)}."
     )
+
+
+def _beyond(facts: Facts, made: Comparison) -> str:
+    """Behind a missing verdict: what could have been seen, and what would settle it."""
+    decision = facts.looks.get(made.arm) if made.what == "configuration" else None
+    if decision is not None and decision.next_look is not None:
+        return f" so far; the next look is at {decision.next_look} seeds"
+    found = next((each for each in facts.reach if (each.what, each.arm) == (made.what, made.arm)), None)
+    if made.verdict != "inconclusive" or found is None:
+        return ""
+    pairs = _pairs(made.what)
+    seen = f"; {made.n} {pairs(made.n)} could have seen a difference of {facts.unit.size(found.visible)}"
+    if found.more is None:
+        return f"{seen}, and no affordable number of {pairs(2)} would settle this one"
+    return f"{seen}, and about {found.more[0]} more would settle it"
 
 
 def _digits(facts: Facts, made: Comparison) -> int:
@@ -62,8 +171,14 @@ def _evidence(facts: Facts, made: Comparison) -> str:
     count = count.replace("(s)", "" if made.n == 1 else "s")
     together = sum(other.what == made.what for other in facts.comparisons)
     joint = f", corrected for {together} comparisons" if together > 1 else ""
+    if made.what == "configuration" and made.arm in facts.looks:
+        joint += _looked(facts.looks[made.arm])
     difference = facts.unit.difference(made.difference, digits)
     return f"difference {difference}, {_interval(facts, made.interval, digits)}, {count}{joint}"
+
+
+def _looked(decision: Decision) -> str:
+    return f", look {decision.looks} of up to {decision.planned}, corrected for all of them" if decision.looks else ""
 
 
 def _interval(facts: Facts, interval: Interval | None, digits: int) -> str:
@@ -82,11 +197,11 @@ def _verdict(facts: Facts, made: Comparison) -> str:
 def _arms(facts: Facts) -> list[str]:
     made = [comparison for comparison in facts.comparisons if comparison.what == "arm"]
     if not made:
-        single = all(arm.blocks <= 1 for arm in facts.arms.values())
-        reason = "one block of search each" if single else "fewer than two blocks of search were judged in each"
+        reason = "one block of search each" if _single(facts) else "fewer than two blocks of search were judged in each"
         return [f"Arms as such were not compared: {reason}."]
     return [
-        f"Arm against arm, {each.arm} against {each.against}: {_evidence(facts, each)}: {_verdict(facts, each)}."
+        f"Arm against arm, {each.arm} against {each.against}: {_evidence(facts, each)}: "
+        f"{_verdict(facts, each)}{_beyond(facts, each)}."
         for each in made
     ]
 

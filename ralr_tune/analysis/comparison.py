@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
-from scipy import stats
+import numpy.typing as npt
+from scipy import special
 
 What = Literal["configuration", "arm"]
 Verdict = Literal["better", "worse", "equivalent", "inconclusive"]
@@ -73,17 +74,41 @@ def paired_test(differences: Sequence[float], *, margin: float, confidence: floa
     mean = float(d.mean())
     if len(d) < 2:
         return PairedTest(mean, None, None, None)
-    spread = float(d.std(ddof=1))
-    if spread <= _ROUNDING * float(np.abs(d).max()):
+    if does_not_vary(d):
         return _sign_test(mean, len(d), margin, confidence)
-    error, t = spread / math.sqrt(len(d)), stats.t(len(d) - 1)
-    half = float(t.ppf((1 + confidence) / 2)) * error
+    error = float(d.std(ddof=1)) / math.sqrt(len(d))
+    return _t_test(mean, error, len(d) - 1, margin, confidence)
+
+
+def welch_test(own: Sequence[float], other: Sequence[float], *, margin: float, confidence: float) -> PairedTest:
+    """The same for two independent samples of unequal variance (Welch 1947), own minus other.
+
+    Below two values on either side, and where neither varies, it gives the difference alone: no sign test serves there.
+    """
+    samples = [np.asarray(sample, dtype=float) for sample in (own, other)]
+    if not all(len(sample) for sample in samples):
+        raise ValueError("samples: one is empty, allowed: at least one value each")
+    mean = float(samples[0].mean() - samples[1].mean())
+    if min(map(len, samples)) < 2 or all(does_not_vary(sample) for sample in samples):
+        return PairedTest(mean, None, None, None)
+    parts = [float(sample.var(ddof=1)) / len(sample) for sample in samples]
+    freedom = sum(parts) ** 2 / sum(part**2 / (len(each) - 1) for part, each in zip(parts, samples, strict=True))
+    return _t_test(mean, math.sqrt(sum(parts)), freedom, margin, confidence)
+
+
+def _t_test(difference: float, error: float, freedom: float, margin: float, confidence: float) -> PairedTest:
+    half = float(special.stdtrit(freedom, (1 + confidence) / 2)) * error
     return PairedTest(
-        difference=mean,
-        interval=(mean - half, mean + half),
-        p_value=float(2 * t.sf(abs(mean) / error)),
-        p_equivalent=float(t.sf((margin - abs(mean)) / error)),
+        difference=difference,
+        interval=(difference - half, difference + half),
+        p_value=float(2 * special.stdtr(freedom, -abs(difference) / error)),
+        p_equivalent=float(special.stdtr(freedom, (abs(difference) - margin) / error)),
     )
+
+
+def does_not_vary(d: npt.NDArray[np.float64]) -> bool:
+    """Whether all differences are equal, up to rounding."""
+    return float(d.std(ddof=1)) <= _ROUNDING * float(np.abs(d).max())
 
 
 def _sign_test(difference: float, n: int, margin: float, confidence: float) -> PairedTest:
@@ -134,6 +159,30 @@ def compare(
             verdict=_verdict(sign * test.difference, p, q, 1 - confidence),
         )
         for pairs, test, p, q in zip(members, tests, different, equivalent, strict=True)
+    )
+
+
+def compare_unpaired(
+    arms: tuple[str, str],
+    samples: tuple[Sequence[float], Sequence[float]],
+    *,
+    margin: float,
+    confidence: float,
+    direction: Literal["maximize", "minimize"],
+) -> Comparison:
+    """One arm against another over independent searches of each: a comparison by itself, uncorrected."""
+    test = welch_test(*samples, margin=margin, confidence=confidence)
+    gain = test.difference if direction == "maximize" else -test.difference
+    return Comparison(
+        what="arm",
+        arm=arms[0],
+        against=arms[1],
+        difference=test.difference,
+        interval=test.interval,
+        confidence=confidence,
+        p_value=test.p_value,
+        n=min(map(len, samples)),
+        verdict=_verdict(gain, test.p_value, test.p_equivalent, 1 - confidence),
     )
 
 

@@ -5,17 +5,30 @@ A study that has just begun, an arm without a score, a confirm that is under way
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from statistics import fmean, stdev
 from typing import Any, Literal
 
 from ralr_tune.analysis import rows as study_rows
-from ralr_tune.analysis.comparison import Comparison, Interval, Pairs, Verdict, compare
+from ralr_tune.analysis.budget import BudgetCurve, Lead, budgets
+from ralr_tune.analysis.claims import Cost, Overfitting, costs, overfitting
+from ralr_tune.analysis.comparison import Comparison, Interval
+from ralr_tune.analysis.edges import Edge, edges
 from ralr_tune.analysis.importance import Importance, arm_importance
+from ralr_tune.analysis.lacks import Lack, lacks
+from ralr_tune.analysis.power import Reach
+from ralr_tune.analysis.pruning import Audited, PruningAudit, PruningGap, pruning_audit, pruning_gaps
+from ralr_tune.analysis.robustness import Forgiveness, Robustness, robustness
 from ralr_tune.analysis.rows import Chosen, Direction, Split
+from ralr_tune.analysis.sequential import Decision, Plan
+from ralr_tune.analysis.twins import Amplified, Twin, amplified, twins
 from ralr_tune.analysis.units import Unit, unit_of
+from ralr_tune.analysis.verdicts import arm_verdicts, configuration_verdicts
 from ralr_tune.records import ArmRecord, StudyRecord
+
+__all__ = ["ArmFacts", "Best", "Confirmed", "Facts", "Twin", "as_json", "study_facts"]
 
 
 @dataclass(frozen=True)
@@ -44,21 +57,6 @@ class Confirmed:
     mean: float | None
     std: float | None
     """Sample standard deviation (ddof = 1); None below two seeds."""
-
-
-@dataclass(frozen=True)
-class Twin:
-    """An arm's confirmed configuration minus itself with the amplification off, over paired seeds."""
-
-    arm: str
-    trial: int | None
-    split: Split
-    difference: float
-    interval: Interval | None
-    """Uncorrected: a question of its own, beside the comparisons of arms."""
-    p_value: float | None
-    n: int
-    verdict: Verdict
 
 
 @dataclass(frozen=True)
@@ -95,6 +93,22 @@ class Facts:
     twins: tuple[Twin, ...]
     comparisons: tuple[Comparison, ...]
     importance: Mapping[str, Mapping[str, Importance]]
+    reach: tuple[Reach, ...] = ()
+    """What each comparison could have seen, and what a verdict would take."""
+    looks: Mapping[str, Decision] = field(default_factory=dict)
+    """Under `confirm.seeds = "auto"`: what the looks say of each arm against the baseline."""
+    amplified: tuple[Amplified, ...] = ()
+    """Twins the other way round: the baseline's configuration with another arm's amplification added."""
+    budgets: tuple[BudgetCurve, ...] = ()
+    leads: tuple[Lead, ...] = ()
+    robustness: tuple[Robustness, ...] = ()
+    forgiveness: tuple[Forgiveness, ...] = ()
+    pruning: tuple[PruningAudit, ...] = ()
+    pruning_gaps: tuple[PruningGap, ...] = ()
+    costs: tuple[Cost, ...] = ()
+    overfitting: tuple[Overfitting, ...] = ()
+    edges: tuple[Edge, ...] = ()
+    lacks: tuple[Lack, ...] = ()
 
     @property
     def unit(self) -> Unit:
@@ -102,9 +116,17 @@ class Facts:
         return unit_of(self.metric)
 
 
-def study_facts(record: StudyRecord) -> Facts:
-    """All facts of a study, at whatever stage it is."""
+def study_facts(record: StudyRecord, *, plan: Plan | None = None, audited: Sequence[Audited] = ()) -> Facts:
+    """All facts of a study, at whatever stage it is.
+
+    `plan`: the looks under `confirm.seeds = "auto"`; None where the number of seeds was fixed. `audited`: pruned search
+    trials that were trained to their end all the same.
+    """
     split = study_rows.split_of(record)
+    configurations, arms = configuration_verdicts(record, split, plan), arm_verdicts(record, split)
+    curves, leads = budgets(record)
+    robust, forgiveness = robustness(record)
+    audits = _audits(record, audited)
     return Facts(
         study=record.name,
         baseline=record.baseline,
@@ -114,15 +136,40 @@ def study_facts(record: StudyRecord) -> Facts:
         confidence=record.confidence,
         split=split,
         arms={name: _arm_facts(arm, record.direction, split) for name, arm in record.arms.items()},
-        twins=tuple(_twins(record, split)),
-        comparisons=_configurations(record, split) + _arms(record, split),
+        twins=twins(record, split),
+        comparisons=configurations.made + arms.made,
         importance={name: arm_importance(arm) for name, arm in record.arms.items()},
+        reach=configurations.reach + arms.reach,
+        looks=configurations.looks,
+        amplified=amplified(record, split),
+        budgets=curves,
+        leads=leads,
+        robustness=robust,
+        forgiveness=forgiveness,
+        pruning=audits,
+        pruning_gaps=pruning_gaps(audits, record.baseline),
+        costs=costs(record),
+        overfitting=overfitting(record),
+        edges=tuple(edge for arm in record.arms.values() for edge in edges(arm, record.direction)),
+        lacks=lacks(record),
     )
 
 
+def _audits(record: StudyRecord, audited: Sequence[Audited]) -> tuple[PruningAudit, ...]:
+    finals = {name: [value for _, value in study_rows.scored(arm.search())] for name, arm in record.arms.items()}
+    return pruning_audit(audited, finals, direction=record.direction) if audited else ()
+
+
+FURTHER = (
+    "reach", "looks", "amplified", "budgets", "leads", "robustness", "forgiveness", "pruning", "pruning_gaps", "costs",
+    "overfitting", "edges", "lacks",
+)  # fmt: skip
+"""Facts that `report --json` holds as they are, each under its own name; their classes describe the fields."""
+
+
 def as_json(facts: Facts) -> dict[str, Any]:
-    """`report --json`, exactly as the design has it; what is not known is null."""
-    return {
+    """`report --json`, as the design has it, and the further facts; what is not known is null."""
+    found = {
         "study": facts.study,
         "baseline": facts.baseline,
         "metric": facts.metric,
@@ -138,6 +185,18 @@ def as_json(facts: Facts) -> dict[str, Any]:
             for arm, parameters in facts.importance.items()
         },
     }
+    everything = asdict(facts)
+    plain: dict[str, Any] = _plain(found | {name: everything[name] for name in FURTHER})
+    return plain
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it: lists, and null for what is no number."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def _importance_json(found: Importance) -> dict[str, Any]:
@@ -209,54 +268,3 @@ def _confirmed(arm: ArmRecord, role: str, candidate: Chosen | None, split: Split
         mean=fmean(values) if values else None,
         std=stdev(values) if len(values) > 1 else None,
     )
-
-
-def _twins(record: StudyRecord, split: Split) -> list[Twin]:
-    twins = []
-    for arm in record.arms.values():
-        candidate = study_rows.chosen(arm, record.direction)
-        if candidate is None:
-            continue
-        stage = study_rows.stage_of(split)
-        pairs = _differences(
-            study_rows.scores(arm, stage, "best", candidate), study_rows.scores(arm, stage, "twin", candidate)
-        )
-        for made in _compare(record, [Pairs("configuration", arm.name, arm.name, pairs)] if pairs else []):
-            figures = (made.difference, made.interval, made.p_value, made.n, made.verdict)
-            twins.append(Twin(arm.name, candidate[1], split, *figures))
-    return twins
-
-
-def _configurations(record: StudyRecord, split: Split) -> tuple[Comparison, ...]:
-    """Each arm's confirmed configuration against the baseline's, over the seeds that both have."""
-    stage = study_rows.stage_of(split)
-    found = {
-        name: study_rows.scores(arm, stage, "best", candidate)
-        for name, arm in record.arms.items()
-        if (candidate := study_rows.chosen(arm, record.direction)) is not None
-    }
-    return _against_baseline(record, "configuration", found)
-
-
-def _arms(record: StudyRecord, split: Split) -> tuple[Comparison, ...]:
-    """Each arm against the baseline over the winners of independent blocks; nothing where a block stands alone."""
-    stage = study_rows.stage_of(split)
-    found = {name: study_rows.block_scores(arm, stage, record.direction) for name, arm in record.arms.items()}
-    return _against_baseline(record, "arm", {name: blocks for name, blocks in found.items() if len(blocks) > 1})
-
-
-def _against_baseline(
-    record: StudyRecord, what: Literal["configuration", "arm"], found: Mapping[str, Mapping[int, float]]
-) -> tuple[Comparison, ...]:
-    base = found.get(record.baseline, {})
-    paired = {name: _differences(own, base) for name, own in found.items() if name != record.baseline}
-    return _compare(record, [Pairs(what, name, record.baseline, pairs) for name, pairs in paired.items() if pairs])
-
-
-def _compare(record: StudyRecord, family: list[Pairs]) -> tuple[Comparison, ...]:
-    return compare(family, margin=record.margin, confidence=record.confidence, direction=record.direction)
-
-
-def _differences(own: Mapping[int, float], other: Mapping[int, float]) -> list[float]:
-    """Own minus other, for the seeds (or blocks) that both have."""
-    return [value - other[key] for key, value in own.items() if key in other]

@@ -1,21 +1,24 @@
-"""Which searched parameters matter: each one's share of the variance of the trials' ranks, against chance.
+"""Which searched parameters matter: each one's share of the variance of the trials' places, against chance.
 
-Ranks, not scores: a rate beyond the cliff ruins a run, and a few ruined scores would hold nearly all the variance
-(measured: 50 trials with such a cliff, a parameter of 8 times the noise was found in 27% by scores, in 100% by ranks).
-The regression is additive (`additive.py`): a parameter that acts through an interaction alone is not seen.
+Trials are placed, not scored: a rate beyond the cliff ruins a run, and a few ruined scores would hold nearly all the
+variance. Pruned trials are placed too (`places`). What the other parameters explain is taken out by an additive
+regression (`additive.py`): a parameter that acts through an interaction alone is not seen.
 """
 
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from ralr_tune.analysis.additive import Array, Column, Scale, shares
+from ralr_tune.errors import UsageError
 from ralr_tune.records import ArmRecord
 
 if TYPE_CHECKING:
@@ -23,15 +26,19 @@ if TYPE_CHECKING:
 
 Verdict = Literal["matters", "indistinguishable", "too little evidence"]
 
-EVALUATOR = "additive spline regression on ranks, null from permuting the parameter's column"
+EVALUATOR = (
+    "additive spline regression on the trials' places (pruned ones placed among those that went as far), null from "
+    "permuting the parameter's column"
+)
 MIN_TRIALS = 10
+MOST_TRIALS = 2000  # of more, these many are judged, evenly spaced through the study: time would grow without an answer
 CHANCE = 0.25  # where a parameter without effect may explain more than this, nothing found says nothing
-REACHED = 0.8  # trials are compared at the last epoch that this share of them reached
+REACHED = 0.8  # the share of the trials that reached the epoch that is said
 
 
 @dataclass(frozen=True)
 class Importance:
-    """How much of the variance of the trials' ranks one parameter explains by itself."""
+    """How much of the variance of the trials' places one parameter explains by itself."""
 
     value: float
     """Share in [0, 1]; the shares of all parameters need not add up to 1."""
@@ -41,45 +48,49 @@ class Importance:
     """Where 95% of the values fall when the parameter has no effect; (0, 1) where nothing can be said."""
     verdict: Verdict
     epoch: int | None
-    """Epoch (in a foreign study: step) at which trials are compared; None for their final values."""
+    """Last epoch (in a foreign study: step) that at least 80% of the trials reached; None where final values are
+    compared and nothing else."""
     trials: int
     """Trials that are compared."""
     evaluator: str = EVALUATOR
 
 
 class Observed(NamedTuple):
-    """One trial: its parameters and its scores by epoch (or step), or its final score alone."""
+    """One trial: its parameters and its scores by epoch (or step), finite ones alone."""
 
     params: Mapping[str, Any]
     scores: Mapping[int, float]
-    final: float = math.nan
+    final: float | None = None
+    """The score of a trial that was not pruned."""
 
 
 def importance(study: optuna.Study) -> dict[str, Importance]:
     """Importance of each parameter of any single-objective Optuna study, pruned trials included.
 
-    Trials are compared by their final values, or, where some were pruned, by their reports at the last step that 80%
-    of them reached. Values that are not finite are left out; a parameter that some trials lack cannot be judged.
+    Left out: values that are not finite, pruned trials whose last report is not, and trials that this package marked
+    as diverged. A parameter that some trials lack is judged among those that have it. Above 2,000 trials, 2,000 of
+    them are judged, evenly spaced through the study. Raises UsageError on anything but a single-objective study.
     """
+    from optuna import Study
+
+    if not isinstance(study, Study):
+        raise UsageError(f"study = {study!r}: must be an optuna.Study")
     if len(study.directions) != 1:
-        raise ValueError(f"study: {len(study.directions)} objectives, allowed: 1")
+        names = [direction.name.lower() for direction in study.directions]
+        raise UsageError(f"study.directions = {names}: importance takes a study of one objective")
     trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state.name in ("COMPLETE", "PRUNED")]
-    complete = [
-        Observed(trial.params, trial.intermediate_values, math.nan if trial.value is None else trial.value)
-        for trial in trials
-        if trial.state.name == "COMPLETE"
-    ]
-    pruned = [Observed(trial.params, trial.intermediate_values) for trial in trials if trial.state.name == "PRUNED"]
-    if not pruned or not all(trial.scores for trial in complete):
-        complete, pruned = [trial._replace(scores={}) for trial in complete], []
     scales = {name: _scale_of(domain) for trial in trials for name, domain in trial.distributions.items()}
-    return _importance(scales, complete + pruned)
+    return _importance(scales, _comparable([seen for trial in trials if (seen := _observed(trial)) is not None]))
 
 
 def arm_importance(arm: ArmRecord) -> dict[str, Importance]:
     """Importance of each searched parameter of an arm, over all its blocks; diverged and failed trials are left out."""
     trials = [
-        Observed(row.params, {epoch.epoch: epoch.value for epoch in row.curve})
+        Observed(
+            row.params,
+            {epoch.epoch: epoch.value for epoch in row.curve},
+            row.curve[-1].value if row.outcome == "complete" else None,
+        )
         for row in arm.search()
         if row.outcome in ("complete", "pruned") and row.curve
     ]
@@ -89,14 +100,17 @@ def arm_importance(arm: ArmRecord) -> dict[str, Importance]:
 def array_importance(
     columns: Mapping[str, Column], scores: Array, *, epoch: int | None = None
 ) -> dict[str, Importance]:
-    """The core: each parameter's n values, and scores of shape (n,). Deterministic."""
+    """The core: each parameter's values, and scores (or places) of shape (n,). Deterministic."""
     n = len(scores)
     unknown = Importance(0.0, (0.0, 1.0), (0.0, 1.0), "too little evidence", epoch, n)
-    found = dict.fromkeys(columns, unknown)
-    if n < MIN_TRIALS:
-        return found
-    for name, (value, interval, null) in shares(columns, stats.rankdata(scores)).items():
-        found[name] = Importance(value, interval, null, _verdict(value, null[1]), epoch, n)
+    found = {
+        name: replace(unknown, trials=n if column.rows is None else len(column.rows))
+        for name, column in columns.items()
+    }
+    judged = {name: column for name, column in columns.items() if len(column.values) >= MIN_TRIALS}
+    for name, (value, interval, null) in shares(judged, scores).items():
+        verdict = _verdict(value, null[1])
+        found[name] = replace(found[name], value=value, interval=interval, null=null, verdict=verdict)
     return found
 
 
@@ -112,26 +126,80 @@ def comparison_epoch(lengths: Iterable[int]) -> int | None:
     return reached[math.floor((1 - REACHED) * len(reached) + 1e-9)] if reached else None
 
 
+def places(trials: Sequence[Observed]) -> Array:
+    """Each trial's place among all, from 0 (lowest score) up; equal trials share the mean of theirs. Ours.
+
+    All are placed by their scores where the first of them stopped; wherever more stopped, those that went so far are
+    placed anew, among the places that they hold; in the end those that were not pruned, by their final scores. So each
+    trial is compared at the last epoch that it shares with those that went as far, and nobody's place rests on an epoch
+    that it did not reach.
+    """
+    reports = [sorted(trial.scores.items()) for trial in trials]
+    stops = np.array([math.inf if trial.final is not None else max(trial.scores) for trial in trials])
+    place, last = np.arange(len(trials), dtype=float), np.zeros(len(trials))
+    for stop in np.unique(stops):
+        reached = np.flatnonzero(stops >= stop)
+        last[reached] = [_score(trials[int(index)].final, reports[int(index)], stop) for index in reached]
+        order = np.lexsort((place[reached], last[reached]))
+        place[reached[order]] = np.sort(place[reached])
+    alike = defaultdict(list)
+    for index, end in enumerate(zip(stops, last, strict=True)):
+        alike[end].append(index)
+    for members in alike.values():
+        place[members] = place[members].mean()
+    return place
+
+
+def _score(final: float | None, reports: Sequence[tuple[int, float]], stop: float) -> float:
+    """The last of the reports until there (the first one, if that is later); at infinity, the final score."""
+    if math.isinf(stop) and final is not None:
+        return final
+    return reports[max(0, bisect_right(reports, stop, key=itemgetter(0)) - 1)][1]
+
+
 def _importance(scales: Mapping[str, Scale], trials: Sequence[Observed]) -> dict[str, Importance]:
-    """Chooses the epoch, and judges the parameters over the trials that reached it."""
-    epoch = comparison_epoch(max(trial.scores) for trial in trials if trial.scores)
-    scored = [(trial.params, score) for trial in trials if math.isfinite(score := _score(trial, epoch))]
-    columns = {
-        name: Column(scale, [params[name] for params, _ in scored])
-        if all(name in params for params, _ in scored)
-        else Column("choice", [None] * len(scored))  # one value: nothing can be said
-        for name, scale in scales.items()
-    }
-    return array_importance(columns, np.array([score for _, score in scored]), epoch=epoch)
+    """Thins the trials, places them, and judges the parameters."""
+    judged = thinned(trials, MOST_TRIALS)
+    columns = {name: _column(name, scale, judged) for name, scale in scales.items()}
+    epoch = comparison_epoch(max(trial.scores) for trial in judged if trial.scores)
+    found = array_importance(columns, places(judged), epoch=epoch)
+    if len(judged) == len(trials):
+        return found
+    evaluator = f"{EVALUATOR}; {len(judged)} of {len(trials)} trials, evenly spaced"
+    return {name: replace(one, evaluator=evaluator) for name, one in found.items()}
 
 
-def _score(trial: Observed, epoch: int | None) -> float:
-    """The trial's score at the epoch (its last report until then); NaN if it did not get there."""
-    if epoch is None:
-        return trial.final
-    if not trial.scores or max(trial.scores) < epoch:
-        return math.nan
-    return trial.scores[max(step for step in trial.scores if step <= epoch)]
+def thinned(trials: Sequence[Any], most: int) -> list[Any]:
+    """At most so many of them, evenly spaced: early and late ones, as a sampler's proposals change."""
+    if len(trials) <= most:
+        return list(trials)
+    return [trials[index] for index in np.linspace(0, len(trials) - 1, most).round().astype(int)]
+
+
+def _column(name: str, scale: Scale, trials: Sequence[Observed]) -> Column:
+    rows = [index for index, trial in enumerate(trials) if name in trial.params]
+    values = [trials[index].params[name] for index in rows]
+    return Column(scale, values, None if len(rows) == len(trials) else np.array(rows, dtype=np.intp))
+
+
+def _observed(trial: optuna.trial.FrozenTrial) -> Observed | None:
+    """None where the trial ended in no finite score, or diverged by this package's own mark."""
+    if "ralr_tune:diverged" in trial.user_attrs:
+        return None
+    reports = trial.intermediate_values
+    scores = {step: score for step, score in reports.items() if math.isfinite(score)}
+    if trial.state.name == "COMPLETE":
+        final = trial.value
+        return Observed(trial.params, scores, final) if final is not None and math.isfinite(final) else None
+    return Observed(trial.params, scores) if reports and max(reports) in scores else None
+
+
+def _comparable(trials: Sequence[Observed]) -> list[Observed]:
+    """Final scores alone where nothing was pruned, or where unpruned trials have no reports to compare at."""
+    complete = [trial for trial in trials if trial.final is not None]
+    if complete and (len(complete) == len(trials) or not all(trial.scores for trial in complete)):
+        return [trial._replace(scores={}) for trial in complete]
+    return list(trials)
 
 
 def _scale(domain: Mapping[str, Any]) -> Scale:
@@ -141,5 +209,5 @@ def _scale(domain: Mapping[str, Any]) -> Scale:
 
 
 def _scale_of(domain: optuna.distributions.BaseDistribution) -> Scale:
-    """Read by name, so that Optuna need not be imported."""
+    """Read by name, so that every kind of distribution will do."""
     return _scale({name: getattr(domain, name) for name in ("choices", "log") if hasattr(domain, name)})

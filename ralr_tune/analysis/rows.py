@@ -82,8 +82,14 @@ def _standing(arm: ArmRecord, direction: Direction) -> Callable[[Chosen], tuple[
 
 
 def scores(arm: ArmRecord, stage: Stage, role: str, candidate: Chosen) -> dict[int, float]:
-    """Complete scores of one configuration by seed, in the order of the seeds' rows."""
-    return {row.seed: value for row, value in scored(arm.stage(stage, role)) if (row.block, row.source) == candidate}
+    """Complete scores of one configuration by seed, in the order in which the seeds were planned."""
+    found = [(row, value) for row, value in scored(arm.stage(stage, role)) if (row.block, row.source) == candidate]
+    return {row.seed: value for row, value in sorted(found, key=lambda pair: pair[0].ordinal)}
+
+
+def differences(own: Mapping[int, float], other: Mapping[int, float]) -> list[float]:
+    """Own minus other, for the seeds (or blocks) that both have, in own's order."""
+    return [value - other[key] for key, value in own.items() if key in other]
 
 
 def lost(arm: ArmRecord, stage: Stage, role: str, candidate: Chosen) -> int:
@@ -108,6 +114,12 @@ def generalization_gap(rows: Iterable[Row]) -> float | None:
     """Mean of the value on training data minus the value on validation data, at the last epoch."""
     gaps = [row.train_value - value for row, value in scored(rows) if row.train_value is not None]
     return fmean(gaps) if gaps else None
+
+
+def finished(arm: ArmRecord) -> list[Row]:
+    """Search rows that fill the budget: complete, pruned or diverged, by block and ordinal."""
+    rows = [row for row in arm.search() if row.outcome in ("complete", "pruned", "diverged")]
+    return sorted(rows, key=lambda row: (row.block, row.ordinal))
 
 
 def search_counts(arm: ArmRecord) -> Mapping[str, int]:

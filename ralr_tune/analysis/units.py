@@ -21,6 +21,11 @@ class Unit(NamedTuple):
         """ "+0.2 points" or "-0.0312"."""
         return self.signed(value, digits) + self.difference_suffix
 
+    def size(self, value: float, digits: int = 1) -> str:
+        """How large a difference is: "0.2 points", "1 point" or "0.0312"."""
+        text = self._number(abs(value), digits)
+        return text + (self.difference_suffix.removesuffix("s") if text == "1" else self.difference_suffix)
+
     def signed(self, value: float, digits: int = 1) -> str:
         """A difference without its unit."""
         text = self._number(value, digits)

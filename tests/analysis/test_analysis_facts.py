@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 from synthetic_study import make_record
 
-from ralr_tune.analysis.answer import answer, answers
-from ralr_tune.analysis.facts import Facts, as_json, study_facts
+from ralr_tune.analysis.answer import answer, answers, reach_sentences
+from ralr_tune.analysis.facts import FURTHER, Facts, as_json, study_facts
+from ralr_tune.analysis.notes import notes
+from ralr_tune.analysis.pruning import Audited
+from ralr_tune.analysis.sequential import Plan
 from ralr_tune.analysis.units import unit_of
 from ralr_tune.records import Row, StudyRecord
 
@@ -28,7 +31,8 @@ def values(record: StudyRecord, arm: str, stage: str, role: str = "best") -> lis
 def test_every_stage_has_facts_and_valid_json(until: str) -> None:
     found = as_json(facts_of(until=until, trials=12))
     assert json.loads(json.dumps(found, allow_nan=False)) == found
-    assert set(found) == {"study", "baseline", "metric", "split", "arms", "twins", "comparisons", "importance"}
+    contract = {"study", "baseline", "metric", "split", "arms", "twins", "comparisons", "importance"}
+    assert set(found) == contract | set(FURTHER)
     for arm in found["arms"].values():
         assert set(arm) == {"best", "confirm", "seconds_per_epoch", "generalization_gap"}
         assert set(arm["confirm"]) == {"seeds", "values", "mean", "std"}
@@ -259,3 +263,82 @@ def test_importing_the_facts_imports_nothing_heavy() -> None:
         "import sys, ralr_tune.analysis.answer; print(*{'torch', 'optuna', 'plotly', 'sqlalchemy'} & set(sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"
+
+
+def undecided(**known: Any) -> Facts:
+    """Noise much larger than the differences."""
+    return facts_of(noise=0.02, gain=0.0, **known)
+
+
+def test_a_missing_verdict_says_what_it_would_take() -> None:
+    facts = undecided()
+    (made,), (reach,) = facts.comparisons, facts.reach
+    assert made.verdict == "inconclusive"
+    assert reach.spread == pytest.approx(stdev(differences(facts)))
+    assert reach.more is not None
+    said = answer(facts)
+    assert f"5 seeds could have seen a difference of {100 * reach.visible:.1f} points" in said
+    assert f"about {reach.more[0]} more would settle it" in said
+    (long, *_) = reach_sentences(facts)
+    assert "is seen in 4 of 5 studies" in long
+    assert f"({reach.more[1][0]} to " in long
+
+
+def differences(facts: Facts) -> list[float]:
+    own, base = facts.arms["ralr"].confirm, facts.arms["monotone"].confirm
+    assert own is not None
+    assert base is not None
+    return [a - b for a, b in zip(own.values, base.values, strict=True)]
+
+
+def test_blocks_have_a_reach_of_their_own() -> None:
+    facts = undecided(blocks=3)
+    found = {each.what: each for each in facts.reach}
+    assert (found["arm"].n, found["configuration"].n) == (3, 5)
+    assert "3 blocks could have seen" in " ".join(answers(facts))
+
+
+def test_several_arms_share_the_level() -> None:
+    facts = undecided(arms=("monotone", "ralr", "noise"))
+    assert [each.alpha for each in facts.reach] == pytest.approx([0.025, 0.025])
+
+
+def test_looks_decide_where_there_is_a_plan() -> None:
+    """On validation values the first look that settles it counts, in the order of planning."""
+
+    def wide(row: Row) -> Row:
+        return replace(row, value=0.9 + 0.001 * (row.ordinal % 3) * (row.arm == "ralr") + 0.03 * (row.arm == "ralr"))
+
+    record = make_record(until="confirmed", seeds=8, change=lambda row: wide(row) if row.stage == "judge" else row)
+    facts = study_facts(record, plan=Plan((3, 4, 5, 6, 7, 8), margin=0.005))
+    (made,) = facts.comparisons
+    assert facts.looks["ralr"].verdict == made.verdict == "better"
+    assert made.n == facts.looks["ralr"].n < 8
+    assert f"look {facts.looks['ralr'].looks} of up to 6, corrected for all of them" in answer(facts)
+
+
+def test_looks_that_go_on_say_when_the_next_is() -> None:
+    plan = Plan((3, 5, 12), margin=0.0)
+    facts = study_facts(make_record(until="confirmed", noise=0.02, gain=0.0), plan=plan)
+    assert facts.looks["ralr"].next_look == 12
+    assert facts.comparisons[0].verdict == "inconclusive"
+    assert "inconclusive so far; the next look is at 12 seeds" in answer(facts)
+
+
+def test_looks_at_validation_leave_the_test_split_to_the_latest_look() -> None:
+    facts = study_facts(make_record(gain=0.05), plan=Plan((3, 5), margin=0.0))
+    assert facts.split == "test"
+    assert facts.comparisons[0].n == 5
+    assert "reach" in as_json(facts)
+
+
+def test_audited_prunings_are_facts_and_words() -> None:
+    finals = [0.99] * 6 + [0.5] * 8
+    audited = [Audited("ralr", 3, [0.5, value]) for value in finals]
+    facts = study_facts(make_record(), audited=audited)
+    found = {each.arm: each for each in facts.pruning}
+    assert (found["ralr"].wrong, found["monotone"].audited) == (6, 0)
+    said = " ".join(notes(facts))
+    assert "Of ralr's 14 audited prunings 6 were wrong (43%" in said
+    assert "0 of monotone's pruned trials" in said
+    assert study_facts(make_record()).pruning == ()

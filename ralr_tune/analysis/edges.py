@@ -1,0 +1,118 @@
+"""Best values that lie at the end of their range, where the search may have been too narrow (all ours).
+
+A study takes up a wider range (`DESIGN`: a changed file), so the range to try keeps all trials and adds half the old
+width beyond the end, on the range's own scale.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ralr_tune.analysis import rows as study_rows
+from ralr_tune.analysis.rows import Direction
+from ralr_tune.records import ArmRecord
+
+NEAR = 0.05  # of the range's width
+WIDER = 0.5  # of the range's width
+
+_SHARES = ("amplify.probability", "schedule.warmup_factor", "schedule.gamma", "schedule.end_factor")
+_BELOW_ONE = ("momentum", "dampening", "label_smoothing", "rho", "alpha")
+
+
+@dataclass(frozen=True)
+class Edge:
+    """One parameter whose best value lies within 5% of an end of its range."""
+
+    arm: str
+    parameter: str
+    value: float
+    end: Literal["low", "high"]
+    low: float
+    high: float
+    """The range that was searched."""
+    log: bool
+    try_low: float
+    try_high: float
+    """The range to try: the searched one, widened at that end as far as the parameter allows."""
+
+
+def edges(arm: ArmRecord, direction: Direction) -> tuple[Edge, ...]:
+    """Of the configuration that confirm judged, or of the best search trial before that."""
+    params = _best_params(arm, direction)
+    return tuple(
+        edge for name, domain in arm.dimensions.items() for edge in _edge(arm.name, name, domain, params.get(name))
+    )
+
+
+def _best_params(arm: ArmRecord, direction: Direction) -> Mapping[str, Any]:
+    candidate = study_rows.chosen(arm, direction)
+    for row in arm.search():
+        if candidate is not None and (row.block, row.trial) == candidate:
+            return row.params
+    ranked = study_rows.ranked(arm.search(), direction)
+    return ranked[0][0].params if ranked else {}
+
+
+def _edge(arm: str, name: str, domain: Mapping[str, Any], value: Any) -> Iterator[Edge]:
+    if "choices" in domain or isinstance(value, bool) or not isinstance(value, int | float):
+        return
+    low, high, log = float(domain["low"]), float(domain["high"]), bool(domain.get("log"))
+    if not (math.isfinite(value) and low < high) or (log and min(low, value) <= 0):
+        return
+    place = _place(float(value), low, high, log)
+    end: Literal["low", "high"] = "low" if place < 0.5 else "high"
+    if not (place <= NEAR or place >= 1 - NEAR):
+        return
+    wider = _wider(name, domain, end)
+    if wider is not None:
+        ends = (wider, high) if end == "low" else (low, wider)
+        yield Edge(arm, name, float(value), end, low, high, log, *ends)
+
+
+def _place(value: float, low: float, high: float, log: bool) -> float:
+    """Where in its range a value lies, from 0 to 1, on the range's own scale."""
+    if log:
+        value, low, high = math.log(value), math.log(low), math.log(high)
+    return (value - low) / (high - low)
+
+
+def _wider(name: str, domain: Mapping[str, Any], end: Literal["low", "high"]) -> float | None:
+    """The new end; None where the parameter goes no further."""
+    old, sign = (float(domain["low"]), -1) if end == "low" else (float(domain["high"]), 1)
+    limit = _limits(name, domain)[0 if end == "low" else 1]
+    new = _beyond(domain, old, sign)
+    if (limit - old) * sign <= 0 or not math.isfinite(new):
+        return None
+    return _within(name, new, limit, old, sign)
+
+
+def _beyond(domain: Mapping[str, Any], old: float, sign: int) -> float:
+    """Half the range's width beyond one end: whole where the range is, in whole steps, else to two digits."""
+    low, high, step = float(domain["low"]), float(domain["high"]), domain.get("step")
+    if step:
+        return old + float(sign * step * max(1, round(WIDER * (high - low) / step)))
+    ratio = high / low if domain.get("log") else 0.0
+    new = float(old * ratio ** (sign * WIDER)) if ratio else old + sign * WIDER * (high - low)
+    if isinstance(domain["low"], int) and isinstance(domain["high"], int) and math.isfinite(new):
+        return old + sign * max(1, round(abs(new - old)))
+    rounded = float(f"{new:.2g}")
+    return rounded if (rounded - old) * sign > 0 else new
+
+
+def _within(name: str, new: float, limit: float, old: float, sign: int) -> float:
+    """The new end, kept inside the limit; a limit that is itself forbidden is approached half way."""
+    if (limit - new) * sign > 0:
+        return new
+    return (old + limit) / 2 if name in _BELOW_ONE and sign > 0 else limit
+
+
+def _limits(name: str, domain: Mapping[str, Any]) -> tuple[float, float]:
+    """Smallest and largest value that a parameter may have at all; what is not negative stays so."""
+    if name == "amplify.lower":
+        return 1.0, math.inf
+    highest = 1.0 if name in (*_SHARES, *_BELOW_ONE) else math.inf
+    whole = isinstance(domain["low"], int) and domain["low"] >= 1
+    return (1.0 if whole else 0.0 if domain["low"] >= 0 else -math.inf), highest

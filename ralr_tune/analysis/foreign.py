@@ -1,0 +1,164 @@
+"""Two searches of one's own, as Optuna studies: what each found after how much budget, and a verdict over replicates.
+
+The parts for people who keep their own training loop; nothing here knows of study files or of storage.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from ralr_tune.analysis import comparison
+from ralr_tune.analysis.budget import (
+    BudgetCurve,
+    Lead,
+    Search,
+    Spent,
+    Way,
+    curve,
+    has_complete,
+    incumbents,
+    lead,
+    worst_value,
+)
+from ralr_tune.analysis.comparison import Comparison, Pairs
+from ralr_tune.analysis.rows import Direction
+
+if TYPE_CHECKING:
+    import optuna
+
+
+@dataclass(frozen=True)
+class SearchComparison:
+    """One search against another, or replicates of it against replicates."""
+
+    study: BudgetCurve
+    baseline: BudgetCurve
+    lead: Lead
+    """The study's best so far minus the baseline's, at equal numbers of trials."""
+    trials: int
+    """Trials that every replicate of both reached: what the verdict rests on."""
+    verdict: Comparison | None
+    """Of the best values after `trials` trials; None where either side is one search alone, which is n = 1."""
+
+    def __str__(self) -> str:
+        if self.verdict is None:
+            return f"One search each is n = 1: after {self.trials} trials no verdict; give replicates of both."
+        made, interval = self.verdict, self.verdict.interval
+        share = f"{100 * made.confidence:g}%"
+        bounds = "" if interval is None else f" ({share} interval {interval[0]:.4g} to {interval[1]:.4g})"
+        return (
+            f"{made.arm} against {made.against}: {made.verdict}; after {self.trials} trials its best differs by "
+            f"{made.difference:.4g}{bounds}, over {made.n} replicates of each."
+        )
+
+
+def compare(
+    study: optuna.Study | Sequence[optuna.Study],
+    baseline: optuna.Study | Sequence[optuna.Study],
+    *,
+    margin: float = 0.0,
+    confidence: float = 0.95,
+    paired: bool = False,
+) -> SearchComparison:
+    """Budget curves of two single-objective searches; a verdict only where both come as lists of replicates.
+
+    A replicate is the same search again, independent of the others: sampler and training seeds of its own. `paired`:
+    the k-th replicates of both share their seeds, and are compared pair by pair; else the verdict is Welch's t-test
+    (Welch 1947). Differences below `margin` count as equivalent. What is compared is the best value that a search saw,
+    in the objective's own unit: the maximum of noisy values, which flatters the noisier side. Judge the winners on
+    fresh seeds, too.
+
+    Raises ValueError for several objectives, unequal directions, paired lists of unequal length, or a side without a
+    complete trial.
+    """
+    own, other = _side("study", study), _side("baseline", baseline)
+    direction = _direction([*own.studies, *other.studies])
+    _check(own, other, paired)
+    independent = all(type(each.sampler).__name__ == "RandomSampler" for each in [*own.studies, *other.studies])
+    way = Way(direction, independent, worst_value([own.searches, other.searches], direction))
+    trials = min(len(search) for search in [*own.searches, *other.searches])
+    return SearchComparison(
+        study=curve(own.name, own.searches, way),
+        baseline=curve(other.name, other.searches, way),
+        lead=lead((own.name, own.searches), (other.name, other.searches), way, paired=paired),
+        trials=trials,
+        verdict=_verdict(own, other, trials, way, Rule(margin, confidence, paired)),
+    )
+
+
+class Rule(NamedTuple):
+    """By what a verdict is given."""
+
+    margin: float
+    confidence: float
+    paired: bool
+
+
+class _Side(NamedTuple):
+    """One search, or replicates of it."""
+
+    name: str
+    studies: Sequence[optuna.Study]
+    searches: Sequence[Search]
+
+    def best_after(self, trials: int, sign: int) -> list[float]:
+        """The best value of each replicate."""
+        return [sign * float(incumbents(search, sign)[trials - 1]) for search in self.searches]
+
+
+def _side(role: str, given: optuna.Study | Sequence[optuna.Study]) -> _Side:
+    """Named by its study; studies of no name have one of Optuna's making, so there the role serves."""
+    studies = list(given) if isinstance(given, Sequence) else [given]
+    if not studies:
+        raise ValueError(f"{role}: an empty list, allowed: a study, or a list of replicates of it")
+    name = studies[0].study_name
+    return _Side(role if name.startswith("no-name-") else name, studies, [_search(each) for each in studies])
+
+
+def _search(study: optuna.Study) -> Search:
+    """Finished trials by number; a failed one, or one whose value is not finite, was spent for nothing."""
+    trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
+    return [_trial(trial) for trial in trials]
+
+
+def _trial(trial: optuna.trial.FrozenTrial) -> Spent:
+    known = trial.state.name in ("COMPLETE", "PRUNED") and trial.value is not None and math.isfinite(trial.value)
+    return Spent(
+        value=trial.value if known and trial.value is not None else math.nan,
+        complete=known and trial.state.name == "COMPLETE",
+        epochs=len(trial.intermediate_values),
+        seconds=trial.duration.total_seconds() if trial.duration else 0.0,
+    )
+
+
+def _direction(studies: Sequence[optuna.Study]) -> Direction:
+    for study in studies:
+        if len(study.directions) != 1:
+            raise ValueError(f"{study.study_name}: {len(study.directions)} objectives, allowed: 1")
+    names = {study.direction.name for study in studies}
+    if len(names) > 1:
+        raise ValueError("directions: maximize and minimize, allowed: the same in all studies")
+    return "maximize" if names == {"MAXIMIZE"} else "minimize"
+
+
+def _check(own: _Side, other: _Side, paired: bool) -> None:
+    for side in (own, other):
+        if not all(has_complete([search]) for search in side.searches):
+            raise ValueError(f"{side.name}: a study without a complete trial, allowed: at least one in each")
+    if paired and len(own.searches) != len(other.searches):
+        counts = f"{len(own.searches)} and {len(other.searches)}"
+        raise ValueError(f"paired: {counts} replicates, allowed: equally many on both sides")
+
+
+def _verdict(own: _Side, other: _Side, trials: int, way: Way, rule: Rule) -> Comparison | None:
+    samples = own.best_after(trials, way.sign), other.best_after(trials, way.sign)
+    if min(map(len, samples)) < 2 or not all(math.isfinite(value) for sample in samples for value in sample):
+        return None
+    judged = {"margin": rule.margin, "confidence": rule.confidence}
+    if rule.paired:
+        pairs = Pairs("arm", own.name, other.name, [a - b for a, b in zip(*samples, strict=True)])
+        return comparison.compare([pairs], direction=way.direction, **judged)[0]
+    return comparison.compare_unpaired((own.name, other.name), samples, direction=way.direction, **judged)

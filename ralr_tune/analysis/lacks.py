@@ -1,0 +1,55 @@
+"""What a study lacks for an answer: each lack has a kind, and a sentence in `answer`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from ralr_tune.analysis import rows as study_rows
+from ralr_tune.records import ArmRecord, StudyRecord
+
+Kind = Literal["no arms", "one arm", "no baseline", "empty arm", "all diverged", "few trials", "no spread"]
+
+FEWEST = 10  # finished trials; below, importance and the range of good rates cannot be judged
+
+
+@dataclass(frozen=True)
+class Lack:
+    """One reason why something is not said."""
+
+    kind: Kind
+    arm: str
+    """"" where it is the study's."""
+    count: int
+    """Finished search trials of the arm; of the study, its arms."""
+
+
+def lacks(record: StudyRecord) -> tuple[Lack, ...]:
+    """The study's lacks, then each arm's."""
+    found = list(_of_study(record))
+    for arm in record.arms.values():
+        found += _of_arm(arm)
+    return tuple(found)
+
+
+def _of_study(record: StudyRecord) -> Iterator[Lack]:
+    if not record.arms:
+        yield Lack("no arms", "", 0)
+    elif record.baseline not in record.arms:
+        yield Lack("no baseline", record.baseline, len(record.arms))
+    elif len(record.arms) == 1:
+        yield Lack("one arm", next(iter(record.arms)), 1)
+
+
+def _of_arm(arm: ArmRecord) -> Iterator[Lack]:
+    rows = study_rows.finished(arm)
+    values = [value for _, value in study_rows.scored(rows)]
+    if not arm.rows:
+        yield Lack("empty arm", arm.name, 0)
+    elif rows and all(row.outcome == "diverged" for row in rows):
+        yield Lack("all diverged", arm.name, len(rows))
+    elif len(values) > 1 and len(set(values)) == 1:
+        yield Lack("no spread", arm.name, len(rows))
+    elif 0 < len(rows) < FEWEST:
+        yield Lack("few trials", arm.name, len(rows))

@@ -1,0 +1,236 @@
+"""What else a study says, in plain words: what it lacks, its budget, its rates, its pruning, the paper's other claims.
+
+Each function gives finished sentences about one kind of fact, none where there is no such fact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from ralr_tune.analysis.budget import Lead
+from ralr_tune.analysis.claims import Cost, GapDifference, Overfitting
+from ralr_tune.analysis.comparison import Interval
+from ralr_tune.analysis.edges import Edge
+from ralr_tune.analysis.facts import Facts
+from ralr_tune.analysis.lacks import Kind, Lack
+from ralr_tune.analysis.pruning import FEWEST, PruningAudit
+from ralr_tune.analysis.robustness import Forgiveness, RateRange, Robustness
+from ralr_tune.analysis.units import Unit
+
+
+def notes(facts: Facts) -> list[str]:
+    """All of them, the most urgent first."""
+    return [
+        *lack_sentences(facts),
+        *edge_sentences(facts),
+        *pruning_sentences(facts),
+        *budget_sentences(facts),
+        *robustness_sentences(facts),
+        *claim_sentences(facts),
+    ]
+
+
+# ---------------------------------------------------------------- lacks and edges
+
+
+def lack_sentences(facts: Facts) -> list[str]:
+    """What keeps the study from an answer."""
+    return [_LACKS[lack.kind].format(**_fields(lack)) for lack in facts.lacks]
+
+
+_LACKS: Mapping[Kind, str] = {
+    "no arms": "The study has no arm: there is nothing to say.",
+    "one arm": "The study has one arm, {arm}: there is nothing to compare it with.",
+    "no baseline": "The baseline {arm} is none of the study's arms: nothing can be compared with it.",
+    "empty arm": "{arm} has not one planned trial: nothing is known of it.",
+    "all diverged": "All {count} finished trials of {arm} diverged: try lower learning rates.",
+    "few trials": "{arm} has {count} finished trial{s}: too few to judge parameters or rates.",
+    "no spread": "All complete trials of {arm} ended with the same value: nothing tells its parameters apart.",
+}
+
+
+def _fields(lack: Lack) -> dict[str, object]:
+    return {"arm": lack.arm, "count": lack.count, "s": "" if lack.count == 1 else "s"}
+
+
+def edge_sentences(facts: Facts) -> list[str]:
+    """Where the search may have been too narrow."""
+    return [_edge(edge) for edge in facts.edges]
+
+
+def _edge(edge: Edge) -> str:
+    return (
+        f"{edge.arm}'s best {edge.parameter} ({edge.value:.3g}) lies at the {edge.end} end of its range "
+        f"({edge.low:g} to {edge.high:g}): try {edge.try_low:g} to {edge.try_high:g}."
+    )
+
+
+# ---------------------------------------------------------------- pruning
+
+
+def pruning_sentences(facts: Facts) -> list[str]:
+    """How often pruning stopped what should have gone on."""
+    gaps = [
+        f"Pruning erred at different rates in {gap.arm} and {gap.against} (p = {gap.p_value:.2g}): "
+        "the search was not equally fair to both."
+        for gap in facts.pruning_gaps
+        if gap.differ
+    ]
+    return [*(_audit(facts.unit, audit) for audit in facts.pruning), *gaps]
+
+
+def _audit(unit: Unit, audit: PruningAudit) -> str:
+    if audit.rate is None or audit.interval is None:
+        return (
+            f"{audit.audited} of {audit.arm}'s pruned trials were trained to their end: "
+            f"too few to name a rate of wrong prunings (from {FEWEST} on)."
+        )
+    low, high = map(_share, audit.interval)
+    return (
+        f"Of {audit.arm}'s {audit.audited} audited prunings {audit.wrong} were wrong ({_share(audit.rate)}, "
+        f"95% interval {low} to {high}): trained on, they end in the better half of the trials that were kept. "
+        f"{_lost_best(unit, audit)}"
+    )
+
+
+def _lost_best(unit: Unit, audit: PruningAudit) -> str:
+    if not audit.lost_best or audit.cost is None:
+        return "None beats the best that was kept."
+    beats = "beats" if audit.lost_best == 1 else "beat"
+    return f"{audit.lost_best} {beats} the best that was kept, by up to {unit.size(audit.cost, 2)}."
+
+
+# ---------------------------------------------------------------- budget
+
+
+def budget_sentences(facts: Facts) -> list[str]:
+    """Who was ahead in search, and from which budget on."""
+    return [sentence for lead in facts.leads for sentence in _lead(facts.unit, lead)]
+
+
+def _lead(unit: Unit, lead: Lead) -> Iterable[str]:
+    difference = lead.difference[-1] if lead.difference else None
+    if difference is not None:
+        yield _ahead(unit, lead, difference)
+    if lead.ordinal is not None and lead.ordinal.interval is not None:
+        pairs, bounds = lead.ordinal, _bounds(unit, lead.ordinal.interval)
+        yield (
+            f"At equal shared values, {lead.arm}'s trials end {unit.difference(pairs.difference, 2)} from "
+            f"{lead.against}'s on average (95% interval {bounds}, {pairs.n} pairs without divergence)."
+        )
+
+
+def _ahead(unit: Unit, lead: Lead, difference: float) -> str:
+    if lead.leader is None:
+        return f"{_course(lead)} {lead.arm} and {lead.against} are level after {_trials(len(lead.trials))} each."
+    behind = lead.against if lead.leader == lead.arm else lead.arm
+    since = f"from {_trials(lead.ahead_from)} on" if lead.ahead_from != 1 else "from the first trial on"
+    size = unit.size(difference, unit.digits(difference))
+    return f"{_course(lead)} {lead.leader} is ahead of {behind} {since}, by {size} at the end{_sure(lead)}."
+
+
+def _course(lead: Lead) -> str:
+    if lead.kind == "expected":
+        return "Expected of random search,"
+    return "On average over the blocks of search," if lead.kind == "blocks" else "In this one course of search,"
+
+
+def _sure(lead: Lead) -> str:
+    if not lead.band:
+        return "; another search may go otherwise"
+    if lead.sure_from is None:
+        return "; at the end it is within its 95% band"
+    return f", and beyond its 95% band from {_trials(lead.sure_from)} on"
+
+
+def _trials(count: int | None) -> str:
+    return "1 trial" if count == 1 else f"{count} trials"
+
+
+# ---------------------------------------------------------------- rates
+
+
+def robustness_sentences(facts: Facts) -> list[str]:
+    """Whether an arm forgives a badly chosen rate."""
+    found = {each.arm: each for each in facts.robustness}
+    compared = {each.arm for each in facts.forgiveness}
+    pairs = [(each, found[each.arm], found[each.against]) for each in facts.forgiveness]
+    alone = [each for each in facts.robustness if each.arm not in compared and each.arm != facts.baseline]
+    widths = [_forgiveness(facts.unit, *pair) for pair in pairs]
+    singles = [
+        f"{each.arm}'s good rates: {_range(facts.unit, each.rates)}." for each in alone if each.rates is not None
+    ]
+    return [*widths, *singles, *(_diverged(each) for each in facts.robustness if each.diverged)]
+
+
+def _forgiveness(unit: Unit, made: Forgiveness, own: Robustness, other: Robustness) -> str:
+    if own.rates is None or other.rates is None:
+        return ""
+    told = {"more": "Yes", "less": "No, less", "no difference shown": "No difference shown"}[made.verdict]
+    low, high = made.interval
+    return (
+        f"Does {made.arm} forgive a badly chosen learning rate more than {made.against}? {told}: rates within "
+        f"{unit.size(own.rates.tolerance, 0)} of the best span {_range(unit, own.rates)}, {made.against}'s "
+        f"{_range(unit, other.rates)}; {made.times:.1f} times as wide (95% interval {low:.1f} to {high:.1f})."
+    )
+
+
+def _range(unit: Unit, rates: RateRange) -> str:
+    least = "at least " if rates.low_open or rates.high_open else ""
+    return f"{least}a factor of {rates.factor:.2g} ({rates.low:.2g} to {rates.high:.2g})"
+
+
+def _diverged(found: Robustness) -> str:
+    if found.share is None or found.share_interval is None:
+        return ""
+    low, high = map(_share, found.share_interval)
+    return (
+        f"Of {found.arm}'s {found.finished} search trials {found.diverged} diverged "
+        f"({_share(found.share)}, 95% interval {low} to {high})."
+    )
+
+
+# ---------------------------------------------------------------- the paper's other claims
+
+
+def claim_sentences(facts: Facts) -> list[str]:
+    """What an epoch costs, and who overfits less."""
+    return [
+        *(_cost(facts, cost) for cost in facts.costs if cost.interval is not None),
+        *(_gap(facts, found, difference) for found in facts.overfitting for difference in found.differences),
+    ]
+
+
+def _cost(facts: Facts, cost: Cost) -> str:
+    low, high = cost.interval or (cost.ratio, cost.ratio)
+    verdict = "slower" if low > 1 else "faster" if high < 1 else "no extra cost shown"
+    if cost.paired_by == "twin":
+        whom, pairs = f"with amplification as without, at {cost.arm}'s configuration", "equal seeds"
+    else:
+        whom, pairs = f"in {cost.arm} as in {cost.against}", "search trials, whose configurations differ"
+    return (
+        f"An epoch takes {cost.ratio:.2f} times as long {whom} ({100 * facts.confidence:g}% interval {low:.2f} to "
+        f"{high:.2f}, {cost.n} pairs of {pairs}): {verdict}."
+    )
+
+
+def _gap(facts: Facts, found: Overfitting, difference: GapDifference) -> str:
+    unit = facts.unit
+    whom = "its twin without amplification" if difference.twin else f"{difference.against}'s"
+    bounds = (
+        f"{100 * facts.confidence:g}% interval {_bounds(unit, difference.interval)}, " if difference.interval else ""
+    )
+    told = {"less": "it overfits less", "more": "it overfits more"}.get(difference.verdict, difference.verdict)
+    side = "worse" if found.gap < 0 else "better"
+    return (
+        f"{found.arm}'s configuration is {unit.size(found.gap, 2)} {side} on its training data than on validation; "
+        f"against {whom} that is {unit.difference(difference.difference, 2)} ({bounds}n = {difference.n}): {told}."
+    )
+
+
+def _bounds(unit: Unit, interval: Interval) -> str:
+    return " to ".join(unit.signed(bound, 2) for bound in interval)
+
+
+def _share(value: float) -> str:
+    return f"{100 * value:.0f}%"

@@ -1,0 +1,176 @@
+"""What a comparison could have seen, and how many more pairs a verdict would take.
+
+Symbols: n pairs of differences with mean delta and standard deviation sigma, estimated as s; alpha is the two-sided
+level after correction; t_c the two-sided critical value at n - 1 degrees of freedom. The t statistic then has a
+noncentral t distribution with noncentrality delta * sqrt(n) / sigma (Cohen 1988, ch. 2; Johnson and Welch 1940)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache, partial
+
+import numpy as np
+import numpy.typing as npt
+from scipy import optimize, special
+
+from ralr_tune.analysis.comparison import Comparison, Interval, What
+
+POWER = 0.8  # the convention of Cohen 1988, ch. 2
+MOST = 1000  # pairs; a verdict that takes more is out of reach
+SURE = 0.95  # of the interval for the standard deviation
+
+_NODES = (np.arange(400) + 0.5) / 400
+"""Probabilities at which the distribution of s is summed up; more change no power by 0.001."""
+
+Counts = tuple[int, int | None]
+"""From, to; None: more than MOST."""
+
+
+@dataclass(frozen=True)
+class Reach:
+    """What one comparison could see with the pairs that it has, and what a verdict would take."""
+
+    what: What
+    arm: str
+    against: str
+    n: int
+    """Pairs: seeds for "configuration", blocks for "arm"."""
+    alpha: float
+    """Two-sided level of this one comparison, after correction for comparisons and looks."""
+    spread: float
+    """Standard deviation of the paired differences, in the metric's own unit."""
+    spread_interval: Interval
+    """95%, for normal differences: from n = 2 it spans a factor of 72, from n = 5 one of 4.8."""
+    visible: float
+    """Smallest true difference that n pairs call better or worse in 80% of studies."""
+    visible_interval: Interval
+    """The same at both ends of `spread_interval`."""
+    more_to_differ: int | None
+    """Further pairs for better or worse, in 80% of studies, if the observed difference is the true one. None: above
+    MOST, or the difference is zero."""
+    more_to_differ_range: Counts | None
+    """The same at both ends of `spread_interval`; None where even the smallest spread takes more than MOST."""
+    more_to_equal: int | None
+    """Further pairs for equivalent within the margin. None: above MOST, or the difference is not within the margin."""
+    more_to_equal_range: Counts | None
+
+    @property
+    def more(self) -> tuple[int, Counts] | None:
+        """Further pairs for the nearer of the two verdicts, and their range; None where neither can be reached."""
+        ways = ((self.more_to_differ, self.more_to_differ_range), (self.more_to_equal, self.more_to_equal_range))
+        known = [(count, span) for count, span in ways if count is not None and span is not None]
+        return min(known, default=None, key=lambda way: way[0])
+
+
+def reach(made: Comparison, spread: float, *, margin: float, alpha: float) -> Reach | None:
+    """What `made`, whose differences have this spread, could see; None below two pairs or without spread."""
+    if made.n < 2 or not spread > 0:
+        return None
+    lowest, highest = spread_interval(spread, made.n)
+    sees = partial(visible, n=made.n, alpha=alpha)
+    differs = partial(pairs_to_differ, difference=made.difference, alpha=alpha)
+    equals = partial(pairs_to_equal, difference=made.difference, margin=margin, alpha=alpha)
+    return Reach(
+        what=made.what,
+        arm=made.arm,
+        against=made.against,
+        n=made.n,
+        alpha=alpha,
+        spread=spread,
+        spread_interval=(lowest, highest),
+        visible=sees(spread),
+        visible_interval=(sees(lowest), sees(highest)),
+        more_to_differ=_more(differs(spread), made.n),
+        more_to_differ_range=_range(differs, (lowest, highest), made.n),
+        more_to_equal=_more(equals(spread), made.n),
+        more_to_equal_range=_range(equals, (lowest, highest), made.n),
+    )
+
+
+def _range(pairs: Callable[[float], int | None], spreads: Interval, n: int) -> Counts | None:
+    fewest = _more(pairs(spreads[0]), n)
+    return None if fewest is None else (fewest, _more(pairs(spreads[1]), n))
+
+
+def _more(pairs: int | None, n: int) -> int | None:
+    """Further pairs; at least one, since the ones that are there gave no verdict."""
+    return None if pairs is None else max(1, pairs - n)
+
+
+def spread_interval(spread: float, n: int, confidence: float = SURE) -> Interval:
+    """Interval for sigma from s of n normal differences: s * sqrt(nu / chi2_q), nu = n - 1."""
+    nu = n - 1
+    low, high = 2 * special.gammaincinv(nu / 2, np.array([1 + confidence, 1 - confidence]) / 2)
+    return spread * math.sqrt(nu / low), spread * math.sqrt(nu / high)
+
+
+def power_to_differ(difference: float, spread: float, n: int, alpha: float) -> float:
+    """Chance that n pairs call a true difference: P(|T| > t_c), T noncentral t.
+
+    As its mixture over s, by quadrature: scipy's `nct` gives NaN at one degree of freedom and a large noncentrality.
+    """
+    shift = abs(difference) * math.sqrt(n) / spread
+    half = _critical(alpha / 2, n) * _relative_spreads(n)
+    return float((special.ndtr(shift - half) + special.ndtr(-shift - half)).mean())
+
+
+def power_to_equal(difference: float, spread: float, n: int, margin: float, alpha: float) -> float:
+    """Chance that n pairs pass both one-sided tests (TOST) at alpha each (Phillips 1990, by quadrature over s).
+
+    P(-margin + t s' < mean < margin - t s') with s' = s / sqrt(n), averaged over the chi distribution of s.
+    """
+    error = spread / math.sqrt(n)
+    half = _critical(alpha, n) * error * _relative_spreads(n)
+    upper, lower = (margin - half - difference) / error, (-margin + half - difference) / error
+    inside = special.ndtr(upper) - special.ndtr(lower)
+    return float(np.where(half < margin, inside, 0.0).mean())
+
+
+@lru_cache(maxsize=MOST)
+def _relative_spreads(n: int) -> npt.NDArray[np.float64]:
+    """Equally likely values of s / sigma for n differences; shape (400,)."""
+    return np.asarray(np.sqrt(2 * special.gammaincinv((n - 1) / 2, _NODES) / (n - 1)))
+
+
+def _critical(tail: float, n: int) -> float:
+    """The value that t of n differences exceeds with this chance."""
+    return -float(special.stdtrit(n - 1, tail))
+
+
+def visible(spread: float, n: int, alpha: float, power: float = POWER) -> float:
+    """Smallest true difference that n pairs call better or worse with this power."""
+    return spread * _visible_spreads(n, alpha, power)
+
+
+@lru_cache(maxsize=256)
+def _visible_spreads(n: int, alpha: float, power: float) -> float:
+    """The same in standard deviations."""
+    most = (5 + 3 * _critical(alpha / 2, n)) / math.sqrt(n)
+    return float(optimize.brentq(lambda size: power_to_differ(size, 1.0, n, alpha) - power, 0.0, most))
+
+
+def pairs_to_differ(spread: float, *, difference: float, alpha: float) -> int | None:
+    """Fewest pairs that call this true difference with 80% power; None above MOST."""
+    if difference == 0:
+        return None
+    return _fewest(lambda n: power_to_differ(difference, spread, n, alpha))
+
+
+def pairs_to_equal(spread: float, *, difference: float, margin: float, alpha: float) -> int | None:
+    """Fewest pairs that call this true difference equivalent with 80% power; None above MOST or outside the margin."""
+    if abs(difference) >= margin:
+        return None
+    return _fewest(lambda n: power_to_equal(difference, spread, n, margin, alpha))
+
+
+def _fewest(power_of: Callable[[int], float]) -> int | None:
+    """The smallest n in 2..MOST with enough power, by bisection: power grows with n."""
+    low, high = 1, MOST
+    if power_of(high) < POWER:
+        return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if power_of(middle) >= POWER else (middle, high)
+    return high

@@ -1,0 +1,122 @@
+"""What pruning cost: pruned trials that were trained to their end all the same, held against those that survived.
+
+All ours. A pruning was *wrong* when the trial, trained on, ends better than the median final value of its arm's
+complete trials: it belonged to the better half of the survivors. It *lost the best* when it ends better than all of
+them. Arms are compared by Fisher's exact test (Fisher 1922), Holm-adjusted: where a pruner errs more in one arm, the
+search was not fair."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, median
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from ralr_tune.analysis.comparison import Interval, holm
+from ralr_tune.analysis.rows import Direction
+
+FEWEST = 10
+"""Audited trials; below, a rate is not named: 0 of 9 still allows for 34% wrong."""
+
+
+class Audited(NamedTuple):
+    """One pruned trial that was trained on."""
+
+    arm: str
+    epoch: int
+    """Epochs done when the pruner stopped it."""
+    tail: Sequence[float]
+    """Its validation values of all epochs after that, in order; the last one is its final value."""
+
+
+@dataclass(frozen=True)
+class PruningAudit:
+    """One arm's audited prunings."""
+
+    arm: str
+    audited: int
+    """Those with a finite final value, in an arm with complete trials."""
+    wrong: int
+    rate: float | None
+    """wrong / audited; None below 10 audited."""
+    interval: Interval | None
+    """95%, Clopper and Pearson 1934; None below 10 audited."""
+    lost_best: int
+    """Audited trials that end better than all complete ones."""
+    cost: float | None
+    """How much better the best audited trial is than the best complete one, in the metric's own unit, at least 0; None
+    without audited trials."""
+    epoch: float | None
+    """Median epoch at which they had been stopped."""
+    spared: float | None
+    """Epochs that such a pruning saves, on average."""
+
+
+@dataclass(frozen=True)
+class PruningGap:
+    """Two arms whose rates of wrong prunings were compared."""
+
+    arm: str
+    against: str
+    p_value: float
+    differ: bool
+    """p_value at most 0.05."""
+
+
+def pruning_audit(
+    audited: Sequence[Audited], finals: Mapping[str, Sequence[float]], *, direction: Direction
+) -> tuple[PruningAudit, ...]:
+    """One for each arm of `finals`, which holds the final values of each arm's complete trials."""
+    sign = 1 if direction == "maximize" else -1
+    return tuple(
+        _audit(arm, [each for each in audited if each.arm == arm], _finite(sign, values), sign)
+        for arm, values in finals.items()
+    )
+
+
+def pruning_gaps(audits: Sequence[PruningAudit], baseline: str) -> tuple[PruningGap, ...]:
+    """Each arm against the baseline, where both have a rate."""
+    by_arm = {audit.arm: audit for audit in audits if audit.rate is not None}
+    base = by_arm.pop(baseline, None)
+    if base is None:
+        return ()
+    tables = [
+        [[each.wrong, each.audited - each.wrong], [base.wrong, base.audited - base.wrong]] for each in by_arm.values()
+    ]
+    adjusted = holm([float(stats.fisher_exact(np.array(table)).pvalue) for table in tables])
+    return tuple(PruningGap(arm, baseline, p, p <= 0.05) for arm, p in zip(by_arm, adjusted, strict=True))
+
+
+def _finite(sign: int, values: Sequence[float]) -> list[float]:
+    """Values as gains: larger is better."""
+    return [sign * value for value in values if math.isfinite(value)]
+
+
+def _audit(arm: str, audited: Sequence[Audited], finals: Sequence[float], sign: int) -> PruningAudit:
+    ended = [each for each in audited if each.tail and math.isfinite(each.tail[-1])]
+    if not ended or not finals:
+        return PruningAudit(arm, 0, 0, None, None, 0, None, None, None)
+    gains = [sign * each.tail[-1] for each in ended]
+    n, wrong = len(gains), sum(gain > median(finals) for gain in gains)
+    known = n >= FEWEST
+    return PruningAudit(
+        arm=arm,
+        audited=n,
+        wrong=wrong,
+        rate=wrong / n if known else None,
+        interval=share_interval(wrong, n) if known else None,
+        lost_best=sum(gain > max(finals) for gain in gains),
+        cost=max(0.0, max(gains) - max(finals)),
+        epoch=median(each.epoch for each in ended),
+        spared=fmean(len(each.tail) for each in ended),
+    )
+
+
+def share_interval(count: int, n: int, confidence: float = 0.95) -> Interval:
+    """Exact interval of a share (Clopper and Pearson 1934)."""
+    found = stats.binomtest(count, n).proportion_ci(confidence, method="exact")
+    return float(found.low), float(found.high)

@@ -1,0 +1,253 @@
+"""Does an arm forgive a badly chosen base rate? The range of rates that end close to the best, and how many runs
+diverge.
+
+Symbols: x (n,) log10 of a trial's base rate, y (n,) its score as a gain (larger is better), h the bandwidth. The
+score to be expected at a rate, whatever else a trial had, is a local linear regression (Fan and Gijbels 1996, ch. 2)
+with a Gaussian kernel, h a tenth of the searched decades; the range is where it stays within the tolerance of its
+maximum, around it. Its interval is a percentile bootstrap over trials (Efron and Tibshirani 1993, ch. 13). What
+counts as what is ours:
+
+- a pruned trial gets its last score plus what complete trials gained, on median, from that epoch to their end;
+- a diverged trial, and whatever is worse, counts as five tolerances below the best complete trial: bad, and how bad
+  says nothing about how near the good rates are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from ralr_tune.analysis import rows as study_rows
+from ralr_tune.analysis.comparison import Interval
+from ralr_tune.analysis.pruning import share_interval
+from ralr_tune.analysis.rows import Direction
+from ralr_tune.analysis.units import unit_of
+from ralr_tune.records import ArmRecord, Row, StudyRecord
+
+Array = npt.NDArray[np.float64]
+
+RATE = "lr"
+FEWEST = 10  # trials with a rate, for a range
+TOLERANCE = 0.01  # a point of accuracy; of any other metric, this share of its best value
+BAD = 5  # tolerances below the best
+BANDWIDTH = 0.1  # of the searched decades
+GRID = 201
+DRAWS = 400
+BAND = (2.5, 97.5)  # percent
+
+
+@dataclass(frozen=True)
+class RateRange:
+    """Base rates whose expected score lies within the tolerance of the best one."""
+
+    low: float
+    high: float
+    best: float
+    """The rate with the best expected score."""
+    factor: float
+    """high / low."""
+    factor_interval: Interval
+    """95%, bootstrap over trials."""
+    low_open: bool
+    high_open: bool
+    """Whether the range reaches the last rate that was tried on this side: it may go on."""
+    tolerance: float
+    """In the metric's own unit."""
+    trials: int
+    rates: tuple[float, ...]
+    expected: tuple[float, ...]
+    """For drawing: the expected score at each of `rates`, in the metric's own unit."""
+
+
+@dataclass(frozen=True)
+class Robustness:
+    """One arm's."""
+
+    arm: str
+    rates: RateRange | None
+    """None where the base rate was not searched, or too few trials ended."""
+    diverged: int
+    finished: int
+    """Search trials that are complete, pruned or diverged; out of memory counts as finished, not as diverged."""
+    share: float | None
+    """diverged / finished: of the configurations that the search proposed, and an adaptive one learns to avoid them."""
+    share_interval: Interval | None
+    """95%, Clopper and Pearson 1934."""
+
+
+@dataclass(frozen=True)
+class Forgiveness:
+    """An arm's range of good rates against the baseline's, and its share of diverged trials."""
+
+    arm: str
+    against: str
+    times: float
+    """Own factor over the other's: above 1, this arm forgives more."""
+    interval: Interval
+    """95%, both bootstrapped over their trials."""
+    verdict: Literal["more", "less", "no difference shown"]
+    p_diverged: float
+    """Fisher's exact test of the two shares of diverged trials, uncorrected."""
+
+
+class _Fit(NamedTuple):
+    """A range, and the decades that it spans in each bootstrap draw; shape (DRAWS,)."""
+
+    found: RateRange
+    decades: Array
+
+
+def robustness(record: StudyRecord) -> tuple[tuple[Robustness, ...], tuple[Forgiveness, ...]]:
+    """Each arm's, and each arm against the baseline where both have a range."""
+    fits = {name: _fit(record, arm) for name, arm in record.arms.items()}
+    found = {name: _robustness(arm, fits[name]) for name, arm in record.arms.items()}
+    base = fits.get(record.baseline)
+    compared = [
+        _forgiveness(found[name], found[record.baseline], fit, base)
+        for name, fit in fits.items()
+        if name != record.baseline and fit is not None and base is not None
+    ]
+    return tuple(found.values()), tuple(compared)
+
+
+def _robustness(arm: ArmRecord, fit: _Fit | None) -> Robustness:
+    rows = study_rows.finished(arm)
+    diverged, finished = sum(_diverged(row) for row in rows), len(rows)
+    return Robustness(
+        arm=arm.name,
+        rates=fit.found if fit else None,
+        diverged=diverged,
+        finished=finished,
+        share=diverged / finished if finished else None,
+        share_interval=share_interval(diverged, finished) if finished else None,
+    )
+
+
+def _diverged(row: Row) -> bool:
+    return row.outcome == "diverged" and row.failure != "oom"
+
+
+def _forgiveness(own: Robustness, other: Robustness, fit: _Fit, base: _Fit) -> Forgiveness:
+    low, high = np.percentile(fit.decades - base.decades, BAND)
+    table = [[each.diverged, each.finished - each.diverged] for each in (own, other)]
+    return Forgiveness(
+        arm=own.arm,
+        against=other.arm,
+        times=fit.found.factor / base.found.factor,
+        interval=(float(10**low), float(10**high)),
+        verdict="more" if low > 0 else "less" if high < 0 else "no difference shown",
+        p_diverged=float(stats.fisher_exact(np.array(table)).pvalue),
+    )
+
+
+def tolerance(metric: str, best: float) -> float:
+    """What counts as close: a point of accuracy, or 1% of the best value."""
+    return TOLERANCE if unit_of(metric).value_suffix else TOLERANCE * abs(best)
+
+
+# ---------------------------------------------------------------- scores by rate
+
+
+def _fit(record: StudyRecord, arm: ArmRecord) -> _Fit | None:
+    """None where the rate is not a searched number, or fewer than ten trials say anything."""
+    if "choices" in arm.dimensions.get(RATE, {"choices": ()}):
+        return None
+    ranked = study_rows.ranked(arm.search(), record.direction)
+    close = tolerance(record.metric, ranked[0][1]) if ranked else 0.0
+    scored = _scored(arm, record.direction, close) if close > 0 else []
+    x, y = np.array([rate for rate, _ in scored]), np.array([gain for _, gain in scored])
+    if len(x) < FEWEST or np.ptp(x) < 1e-6:
+        return None
+    sign = 1 if record.direction == "maximize" else -1
+    return _smoothed(x, y, close, sign)
+
+
+def _scored(arm: ArmRecord, direction: Direction, close: float) -> list[tuple[float, float]]:
+    """(log10 rate, gain) of each finished trial, gains cut at BAD tolerances below the best complete one."""
+    sign = 1 if direction == "maximize" else -1
+    rows = study_rows.finished(arm)
+    complete = study_rows.scored(rows)
+    floor = max(sign * value for _, value in complete) - BAD * close
+    rising = _still_to_gain([row for row, _ in complete])
+    found = []
+    for row in rows:
+        rate = row.params.get(RATE)
+        if isinstance(rate, int | float) and 0 < rate < math.inf and row.failure != "oom":
+            gain = sign * _ended(row, rising)
+            found.append((math.log10(rate), gain if gain > floor else floor))  # NaN, too, is the floor
+    return found
+
+
+def _ended(row: Row, rising: Mapping[int, float]) -> float:
+    """A trial's final value, as known or as to be expected; NaN where there is none."""
+    if row.outcome == "complete" and row.value is not None:
+        return row.value
+    if row.outcome == "pruned" and row.curve:
+        return row.curve[-1].value + rising.get(row.curve[-1].epoch, math.nan)
+    return math.nan
+
+
+def _still_to_gain(complete: Sequence[Row]) -> dict[int, float]:
+    """By epoch: median over complete trials of final value minus value at that epoch."""
+    gains: dict[int, list[float]] = {}
+    for row in complete:
+        for epoch in row.curve:
+            if row.value is not None and math.isfinite(epoch.value):
+                gains.setdefault(epoch.epoch, []).append(row.value - epoch.value)
+    return {epoch: median(values) for epoch, values in gains.items()}
+
+
+# ---------------------------------------------------------------- smoothing
+
+
+def _smoothed(x: Array, y: Array, close: float, sign: int) -> _Fit:
+    grid = np.linspace(x.min(), x.max(), GRID)
+    rng = np.random.default_rng(0)
+    counts = rng.multinomial(len(x), np.full(len(x), 1 / len(x)), size=DRAWS)
+    curves = local_linear(x, y, grid, np.vstack([np.ones(len(x)), counts]), BANDWIDTH * float(np.ptp(x)))
+    spans = [_around_best(curve, close) for curve in curves]
+    decades = np.array([grid[last] - grid[first] for first, last in spans])
+    first, last = spans[0]
+    low, high = 10 ** np.percentile(decades[1:], BAND)
+    found = RateRange(
+        low=float(10 ** grid[first]),
+        high=float(10 ** grid[last]),
+        best=float(10 ** grid[int(np.argmax(curves[0]))]),
+        factor=float(10 ** decades[0]),
+        factor_interval=(float(min(low, 10 ** decades[0])), float(max(high, 10 ** decades[0]))),
+        low_open=first == 0,
+        high_open=last == GRID - 1,
+        tolerance=close,
+        trials=len(x),
+        rates=tuple(map(float, 10**grid)),
+        expected=tuple(map(float, sign * curves[0])),
+    )
+    return _Fit(found, decades[1:])
+
+
+def local_linear(x: Array, y: Array, grid: Array, counts: Array, h: float) -> Array:
+    """Local linear regression of y on x (n,) at grid (g,), once for each row of counts (b, n); shape (b, g).
+
+    fit = (S2 T0 - S1 T1) / (S2 S0 - S1**2) with S_j = sum w u**j, T_j = sum w u**j y, u = x - grid. A small ridge on S2
+    lets it fall back to a local mean where a draw has one rate alone.
+    """
+    u = (x[None, :] - grid[:, None]) / h
+    kernel = np.exp(-0.5 * u**2) + 1e-12  # a draw without any trial near is the mean of all
+    s0, s1, s2 = (counts @ (kernel * u**power).T for power in (0, 1, 2))
+    t0, t1 = (counts @ (kernel * u**power * y).T for power in (0, 1))
+    s2 = s2 + 0.05 * s0
+    return np.asarray((s2 * t0 - s1 * t1) / (s2 * s0 - s1**2))
+
+
+def _around_best(curve: Array, close: float) -> tuple[int, int]:
+    """First and last index of the run around the maximum that stays within `close` of it."""
+    best = int(np.argmax(curve))
+    outside = np.flatnonzero(curve < curve[best] - close)
+    before, after = outside[outside < best], outside[outside > best]
+    return (int(before[-1]) + 1 if len(before) else 0), (int(after[0]) - 1 if len(after) else len(curve) - 1)

@@ -1,0 +1,90 @@
+"""The verdicts of a study: each arm against the baseline, by configuration and, where there are blocks, by arm."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean, stdev
+
+from ralr_tune.analysis import rows as study_rows
+from ralr_tune.analysis.comparison import Comparison, Pairs, What, compare
+from ralr_tune.analysis.power import Reach, reach
+from ralr_tune.analysis.rows import Split
+from ralr_tune.analysis.sequential import Decision, Plan, latest_look, next_look, nominal_level
+from ralr_tune.records import StudyRecord
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """One kind of comparison: all that were made together, in the order of the arms."""
+
+    made: tuple[Comparison, ...] = ()
+    reach: tuple[Reach, ...] = ()
+    looks: Mapping[str, Decision] = field(default_factory=dict)
+    """By arm; empty where the number of seeds was fixed."""
+
+
+def configuration_verdicts(record: StudyRecord, split: Split, plan: Plan | None) -> Verdicts:
+    """Each arm's confirmed configuration against the baseline's, over the seeds that both have."""
+    stage = study_rows.stage_of(split)
+    found = {
+        name: study_rows.scores(arm, stage, "best", candidate)
+        for name, arm in record.arms.items()
+        if (candidate := study_rows.chosen(arm, record.direction)) is not None
+    }
+    family = _against_baseline(record, "configuration", found)
+    return _fixed(record, family) if plan is None else _looked_at(record, family, split, plan)
+
+
+def arm_verdicts(record: StudyRecord, split: Split) -> Verdicts:
+    """Each arm against the baseline over the winners of independent blocks; nothing where a block stands alone."""
+    stage = study_rows.stage_of(split)
+    found = {name: study_rows.block_scores(arm, stage, record.direction) for name, arm in record.arms.items()}
+    return _fixed(record, _against_baseline(record, "arm", {name: own for name, own in found.items() if len(own) > 1}))
+
+
+def _against_baseline(record: StudyRecord, what: What, found: Mapping[str, Mapping[int, float]]) -> list[Pairs]:
+    base = found.get(record.baseline, {})
+    paired = {name: study_rows.differences(own, base) for name, own in found.items() if name != record.baseline}
+    return [Pairs(what, name, record.baseline, pairs) for name, pairs in paired.items() if pairs]
+
+
+def _fixed(record: StudyRecord, family: Sequence[Pairs]) -> Verdicts:
+    made = compare(family, margin=record.margin, confidence=record.confidence, direction=record.direction)
+    tested = sum(len(pairs.differences) > 1 for pairs in family)
+    return Verdicts(made, _reach(record, family, made, (1 - record.confidence) / max(1, tested)))
+
+
+def _looked_at(record: StudyRecord, family: Sequence[Pairs], split: Split, plan: Plan) -> Verdicts:
+    """The looks were at validation values; the test split is judged by the latest look alone."""
+    decide = next_look if split == "validation" else latest_look
+    looks = {pairs.arm: decide(pairs.differences, plan) for pairs in family}
+    made = tuple(_comparison(pairs, looks[pairs.arm], record.confidence) for pairs in family)
+    return Verdicts(made, _reach(record, family, made, nominal_level(plan)) if family else (), looks)
+
+
+def _comparison(pairs: Pairs, decision: Decision, confidence: float) -> Comparison:
+    mean = fmean(pairs.differences)
+    return Comparison(
+        what=pairs.what,
+        arm=pairs.arm,
+        against=pairs.against,
+        difference=mean if decision.difference is None else decision.difference,
+        interval=decision.interval,
+        confidence=confidence,
+        p_value=decision.p_value,
+        n=decision.n or len(pairs.differences),
+        verdict="inconclusive" if decision.verdict == "go on" else decision.verdict,
+    )
+
+
+def _reach(record: StudyRecord, family: Sequence[Pairs], made: Sequence[Comparison], alpha: float) -> tuple[Reach, ...]:
+    found = [
+        reach(comparison, _spread(pairs.differences[: comparison.n]), margin=record.margin, alpha=alpha)
+        for pairs, comparison in zip(family, made, strict=True)
+    ]
+    return tuple(each for each in found if each is not None)
+
+
+def _spread(differences: Sequence[float]) -> float:
+    return stdev(differences) if len(differences) > 1 else 0.0

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import pytest
+
+from ralr_tune.analysis.pruning import Audited, PruningAudit, pruning_audit, pruning_gaps
+
+FINALS = {"ralr": [0.90, 0.92, 0.94, 0.96, 0.98], "monotone": [0.90, 0.92, 0.94, 0.96, 0.98]}
+
+
+def audited(*finals: float, arm: str = "ralr") -> list[Audited]:
+    return [Audited(arm, 3, [0.5, 0.6, final]) for final in finals]
+
+
+def audit(*finals: float) -> PruningAudit:
+    return pruning_audit(audited(*finals), FINALS, direction="maximize")[0]
+
+
+def test_wrong_is_above_the_survivors_median() -> None:
+    found = audit(*[0.93] * 8, 0.95, 0.97, 0.99, 0.94)
+    assert (found.audited, found.wrong, found.lost_best) == (12, 3, 1)
+    assert found.rate == pytest.approx(0.25)
+    assert found.interval is not None
+    assert found.interval[0] < 0.25 < found.interval[1]
+    assert found.cost == pytest.approx(0.01)
+    assert (found.epoch, found.spared) == (3, 3)
+
+
+def test_no_rate_below_ten() -> None:
+    found = audit(*[0.97] * 9)
+    assert (found.audited, found.wrong, found.rate, found.interval) == (9, 9, None, None)
+    assert found.cost == 0.0
+
+
+def test_smaller_is_better_for_a_loss() -> None:
+    (found,) = pruning_audit(audited(0.1, 0.4), {"ralr": [0.2, 0.3, 0.5]}, direction="minimize")
+    assert (found.wrong, found.lost_best) == (1, 1)
+    assert found.cost == pytest.approx(0.1)
+
+
+def test_what_cannot_be_judged_is_left_out() -> None:
+    nothing = [Audited("ralr", 3, []), Audited("ralr", 3, [0.5, float("nan")])]
+    assert pruning_audit(nothing, FINALS, direction="maximize")[0].audited == 0
+    assert pruning_audit(audited(0.9), {"ralr": []}, direction="maximize")[0].cost is None
+
+
+def test_arms_that_differ_are_named() -> None:
+    mixed = audited(*[0.97] * 14) + audited(*[0.91] * 14, arm="monotone")
+    (gap,) = pruning_gaps(pruning_audit(mixed, FINALS, direction="maximize"), "monotone")
+    assert gap.differ
+    assert gap.p_value < 1e-4
+    even = audited(*[0.97, 0.91] * 7) + audited(*[0.91, 0.97] * 7, arm="monotone")
+    (gap,) = pruning_gaps(pruning_audit(even, FINALS, direction="maximize"), "monotone")
+    assert not gap.differ
+
+
+def test_too_few_in_one_arm_compare_nothing() -> None:
+    mixed = audited(*[0.97] * 14) + audited(*[0.91] * 9, arm="monotone")
+    assert pruning_gaps(pruning_audit(mixed, FINALS, direction="maximize"), "monotone") == ()

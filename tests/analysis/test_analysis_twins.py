@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from statistics import fmean
+from typing import Any
+
+import pytest
+from synthetic_study import make_record
+
+from ralr_tune.analysis.answer import twin_sentences
+from ralr_tune.analysis.facts import Facts, as_json, study_facts
+from ralr_tune.records import ArmRecord, Row, StudyRecord
+
+AMPLIFIED = {"amplify.probability": 0.3, "amplify.lower": 1.5, "amplify.width": 2.0}
+
+
+def with_ralrs_amplification(
+    record: StudyRecord, gain: float, *, change: Mapping[str, Any] | None = None
+) -> StudyRecord:
+    """The baseline's judged rows again, each with the amplification that ralr was judged with."""
+    ralr, base = record.arms["ralr"], record.arms["monotone"]
+    own = next(row.params for row in ralr.stage("judge"))
+    added = change or {name: value for name, value in own.items() if name.startswith("amplify.")}
+    rows = [row for row in base.rows if row.stage in ("judge", "test")]
+    again = [_amplified(row, added, gain + 0.001 * (row.ordinal % 3 - 1)) for row in rows]
+    return replace(record, arms={**record.arms, "monotone": replace(base, rows=(*base.rows, *again))})
+
+
+def _amplified(row: Row, added: Mapping[str, Any], gain: float) -> Row:
+    value = None if row.value is None else row.value + gain
+    return replace(row, id=row.id + 10_000, role="amplified", params={**row.params, **added}, value=value)
+
+
+def facts(gain: float, **known: Any) -> Facts:
+    return study_facts(with_ralrs_amplification(make_record(**known), gain))
+
+
+def test_the_baseline_with_ralrs_amplification() -> None:
+    found = facts(0.02)
+    (added,) = found.amplified
+    assert (added.arm, added.donor, added.split, added.n, added.verdict) == ("monotone", "ralr", "test", 5, "better")
+    assert added.difference == pytest.approx(0.02 + fmean(0.001 * (i % 3 - 1) for i in range(5)))
+    assert added.interval is not None
+    assert added.interval[0] < added.difference < added.interval[1]
+    assert set(added.amplification) == set(AMPLIFIED)
+    assert as_json(found)["amplified"][0]["amplification"] == dict(added.amplification)
+
+
+def test_other_facts_do_not_see_amplified_rows() -> None:
+    before, after = study_facts(make_record()), facts(0.02)
+    assert after.comparisons == before.comparisons
+    assert after.twins == before.twins
+    assert after.arms["monotone"].confirm == before.arms["monotone"].confirm
+
+
+def test_an_amplification_of_no_arm_has_no_donor() -> None:
+    found = study_facts(with_ralrs_amplification(make_record(), 0.0, change=AMPLIFIED))
+    assert found.amplified[0].donor is None
+    assert "with an amplification added" in " ".join(twin_sentences(found))
+
+
+def test_amplifications_are_kept_apart() -> None:
+    record = with_ralrs_amplification(make_record(), 0.02)
+    base = record.arms["monotone"]
+    other = [
+        replace(row, id=row.id + 10_000, params={**row.params, **AMPLIFIED}, value=(row.value or 0.0) - 0.04)
+        for row in base.rows
+        if row.role == "amplified"
+    ]
+    record = replace(record, arms={**record.arms, "monotone": replace(base, rows=(*base.rows, *other))})
+    assert [(added.donor, added.verdict) for added in study_facts(record).amplified] == [
+        ("ralr", "better"),
+        (None, "worse"),
+    ]
+
+
+def test_seeds_that_diverged_are_counted() -> None:
+    record = with_ralrs_amplification(make_record(), 0.02)
+
+    def spoil(arm: ArmRecord) -> ArmRecord:
+        lost = [row.role == "amplified" and row.ordinal == 1 for row in arm.rows]
+        rows = (
+            replace(row, outcome="diverged", value=None) if gone else row
+            for gone, row in zip(lost, arm.rows, strict=True)
+        )
+        return replace(arm, rows=tuple(rows))
+
+    record = replace(record, arms={name: spoil(arm) for name, arm in record.arms.items()})
+    (added,) = study_facts(record).amplified
+    assert (added.n, added.lost) == (4, 1)
+    assert "1 further" in " ".join(twin_sentences(study_facts(record)))
+
+
+@pytest.mark.parametrize(
+    ("gain", "twin_gain", "words"),
+    [
+        (0.02, 0.02, "amplification helped."),
+        (-0.02, -0.02, "amplification hurt."),
+        (0.02, -0.02, "it depends on the rest"),
+        (0.0, 0.0, "made no difference that matters"),
+    ],
+)
+def test_both_ways_together(gain: float, twin_gain: float, words: str) -> None:
+    def level(row: Row) -> Row:
+        if row.stage not in ("judge", "test"):
+            return row
+        return replace(row, value=0.9 + (0.0 if row.role == "twin" else twin_gain + 0.001 * (row.ordinal % 3 - 1)))
+
+    record = make_record(change=lambda row: level(row) if row.arm == "ralr" else row)
+    sentences = twin_sentences(study_facts(with_ralrs_amplification(record, gain)))
+    assert sentences[-1].startswith("Both ways round, ralr's amplification")
+    assert words in sentences[-1]
+
+
+def test_no_amplified_rows_no_sentence() -> None:
+    found = study_facts(make_record())
+    assert found.amplified == ()
+    assert len(twin_sentences(found)) == 1
