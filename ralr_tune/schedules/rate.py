@@ -37,27 +37,44 @@ class LearningRate:
 
     def rates(self, epoch: int) -> Floats:
         """Shape (steps_per_epoch,): the rate of each step of an epoch (0-based), factors included."""
-        positions = self._positions(epoch, self.granularity)
-        base = [self.curve.factor(t) for t in positions.tolist()]
-        return np.broadcast_to(self.lr * np.array(base), self.steps_per_epoch) * self.factors(epoch)
+        self._check(epoch)
+        return self._rates(epoch, epoch + 1).ravel()
 
     def factors(self, epoch: int) -> Floats:
         """Shape (steps_per_epoch,): the perturbation of each step of an epoch (0-based); 1 where there is none."""
-        factors = np.ones(self.steps_per_epoch)
-        if self.perturbation is None:
-            return factors
-        positions = self._positions(epoch, self.perturbation.granularity)
-        first, last = (share * self.epochs - SLACK for share in self.perturbation.window)
-        drawn = self.perturbation.factors(self.seed, epoch * len(positions), len(positions))
-        factors[:] = np.where((first <= positions) & (positions < last), drawn, 1.0)
-        return factors
+        self._check(epoch)
+        return self._factors(epoch, epoch + 1).ravel()
 
     def trace(self) -> Floats:
         """Shape (epochs, steps_per_epoch): the rates of the whole run."""
-        return np.stack([self.rates(epoch) for epoch in range(self.epochs)])
+        return self._rates(0, self.epochs)
 
-    def _positions(self, epoch: int, granularity: Granularity) -> Floats:
-        """Where a draw or a new rate stands in epoch `epoch`: shape (1,) or (steps_per_epoch,), in epochs."""
+    def factor_trace(self) -> Floats:
+        """Shape (epochs, steps_per_epoch): the factors of the whole run."""
+        return self._factors(0, self.epochs)
+
+    def _check(self, epoch: int) -> None:
         check_integer("epoch", epoch, low=0, below=self.epochs)
+
+    def _rates(self, first: int, last: int) -> Floats:
+        positions = self._positions(first, last, self.granularity)
+        base = np.array([self.curve.factor(t) for t in positions.ravel().tolist()]).reshape(positions.shape)
+        return np.asarray(self.lr * base * self._factors(first, last))
+
+    def _factors(self, first: int, last: int) -> Floats:
+        factors = np.ones((last - first, self.steps_per_epoch))
+        if self.perturbation is None:
+            return factors
+        positions = self._positions(first, last, self.perturbation.granularity)
+        begin, end = (share * self.epochs - SLACK for share in self.perturbation.window)
+        drawn = self.perturbation.factors(self.seed, first * positions.shape[1], positions.size)
+        factors[:] = np.where((begin <= positions) & (positions < end), drawn.reshape(positions.shape), 1.0)
+        return factors
+
+    def _positions(self, first: int, last: int, granularity: Granularity) -> Floats:
+        """Where a draw or a new rate stands in the epochs from `first` to before `last`, in epochs.
+
+        Shape (epochs, 1) or (epochs, steps_per_epoch).
+        """
         count = 1 if granularity == "epoch" else self.steps_per_epoch
-        return epoch + np.arange(count) / count
+        return np.asarray(np.arange(first, last)[:, None] + np.arange(count) / count)

@@ -88,6 +88,13 @@ class Configuration(Frozen):
         """The twin: the same, with the amplification switched off."""
         return self.model_copy(update={"amplify": None})
 
+    def number(self, name: str) -> float | None:
+        """What an Optuna name (`lr`, `schedule.gamma`, `amplify.width`) stands for; None where it is no number here."""
+        table, _, key = name.rpartition(".")
+        values = dict(getattr(self, table or "training") or {})
+        value = {**values, **values.get("options", {})}.get(key)
+        return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+
     def learning_rate(self, steps_per_epoch: int, seed: int) -> LearningRate:
         """The learning rate of every step of a run whose perturbation draws from `seed`.
 

@@ -187,6 +187,23 @@ def _check_sampler_options(spec: StudySpec) -> Iterator[Contradiction]:
         yield Contradiction(f"{where}: the sampler is seeded from study.seed; set that")
 
 
+def _check_effects(spec: StudySpec) -> Iterator[Contradiction]:
+    """A simulated effect lies on the scale that its parameter is searched on, and every value has a place there."""
+    for name, effect in spec.task.data.get("effects", {}).items():
+        where, log = f"{dotted(('task', 'data', 'effects', name))}.log = {shown(effect['log'])}", effect["log"]
+        rests = (("task", "data"), ("arms",), *_shared_paths(name))
+        for arm in spec.arms:
+            space = spec.space(arm)
+            domain = space.get(name)
+            numbers = [spec.configuration(arm, corner).number(name) for corner in _corners(space, (name,))]
+            if isinstance(domain, Range) and domain.log != log:
+                yield Contradiction(
+                    f"{where}: arm {arm} searches it with log = {shown(domain.log)}; say the same", rests
+                )
+            elif log and any(number is not None and number <= 0 for number in numbers):
+                yield Contradiction(f"{where}: {name} is 0 in arm {arm}; must be above 0", rests)
+
+
 _CHECKS = (
     _check_baseline,
     _check_arm_names,
@@ -196,6 +213,7 @@ _CHECKS = (
     _check_units,
     _check_curves,
     _check_noise,
+    _check_effects,
     _check_start,
     _check_sampler_options,
 )

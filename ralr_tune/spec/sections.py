@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -19,6 +19,7 @@ from ralr_tune.spec.values import (
     Options,
     Positive,
     PositiveShare,
+    Range,
     Searchable,
     Share,
     one_of,
@@ -124,6 +125,29 @@ class ClassificationTask(Frozen):
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.2
 
 
+def _effective(name: str) -> str:
+    if name == "lr":
+        raise problem("its effect is data.optimum, which is where it is best")
+    if name not in NUMBERS:
+        raise problem(f"no number of a configuration; {one_of([each for each in NUMBERS if each != 'lr'], name)}")
+    return name
+
+
+class Effect(Frozen):
+    """What one parameter does in the simulated task: `loss` of accuracy at one unit (`log`: one decade) from `best`."""
+
+    best: float
+    loss: NonNegative
+    log: bool = False
+    """As in the range that the parameter is searched in."""
+
+    @model_validator(mode="after")
+    def _has_a_place(self) -> Effect:
+        if self.log and self.best <= 0:
+            raise problem(f"best = {self.best:g} with log = true: best must be above 0")
+        return self
+
+
 class SimulatedData(Frozen):
     """Constants of the simulated task's formula (see tasks/simulated.py): it trains nothing."""
 
@@ -134,6 +158,8 @@ class SimulatedData(Frozen):
     jitter: NonNegative = 0.01
     diverges_above: Positive = 5.0
     seconds_per_epoch: NonNegative = 0.0
+    effects: dict[Annotated[str, AfterValidator(_effective)], Effect] = {}
+    """By Optuna name; what has no entry has no effect."""
 
 
 class SimulatedTask(Frozen):
@@ -292,6 +318,28 @@ class NoiseSection(Frozen):
     law: Choosable[Literal["normal", "uniform"]] = "normal"
     granularity: Choosable[Granularity] = "epoch"
     window: Choosable[Window] = (0.0, 1.0)
+
+
+def _takes_range(annotation: Any) -> bool:
+    if isinstance(annotation, type) and issubclass(annotation, Range):
+        return True
+    return any(map(_takes_range, get_args(annotation)))
+
+
+_TABLES: dict[str, type[Frozen]] = {
+    "": TrainingKeys,
+    "schedule.": ScheduleSection,
+    "amplify.": AmplifySection,
+    "noise.": NoiseSection,
+}
+
+NUMBERS: tuple[str, ...] = tuple(
+    f"{prefix}{key}"
+    for prefix, table in _TABLES.items()
+    for key, field in table.model_fields.items()
+    if _takes_range(field.annotation)
+)
+"""Optuna names of all that may be searched in a range."""
 
 
 class ArmSection(Frozen):

@@ -14,7 +14,7 @@ from ralr_tune.errors import DataError
 from ralr_tune.records import EpochRecord
 from ralr_tune.seeds import derive_seed
 from ralr_tune.tasks.base import Split
-from ralr_tune.tasks.simulated import SimulatedTask, learning_rate
+from ralr_tune.tasks.simulated import SimulatedTask
 from ralr_tune.training.base import WATCHED, TrainingSplit
 from ralr_tune.training.checkpoint import Checkpoints, Unusable, plain, read_curve
 from ralr_tune.training.files import opened, write
@@ -38,18 +38,19 @@ class SimulatedTrial:
         earlier: Sequence[Path] = (),
         split: TrainingSplit = "train",
     ) -> None:
-        self._task, self._configuration, self._seed, self._split = task, configuration, seed, split
-        self._rate = learning_rate(configuration, seed)
+        self._task, self._epochs, self._split = task, configuration.training.epochs, split
+        self._course = task.course(configuration, seed=seed)
         identity = f"{task.identity}|{configuration.identity(seed)}|{split}"
         self._checkpoints = Checkpoints(identity, checkpoint, earlier)
-        self.curve: list[EpochRecord] = self._checkpoints.first(_CurveReader(configuration.training.epochs)) or []
+        self.curve: list[EpochRecord] = self._checkpoints.first(_CurveReader(self._epochs)) or []
+        self._saved = [json.dumps(entry) for entry in plain(self.curve)]
         self._learned = len(self.curve)
         self.mended = None
 
     def epochs(self) -> Generator[EpochRecord, None, None]:
-        while len(self.curve) < self._configuration.training.epochs:
+        while len(self.curve) < self._epochs:
             record = self._epoch(len(self.curve))
-            self._checkpoints.save(json.dumps(plain([*self.curve, record])).encode())
+            self._save(record)
             self.curve.append(record)
             self._learned = record.epoch
             yield record
@@ -58,7 +59,7 @@ class SimulatedTrial:
         return self.evaluate("probe")
 
     def evaluate(self, split: Split) -> float:
-        return self._task.point(self._configuration, seed=self._seed, epochs=self._learned, split=split)
+        return self._course.point(self._learned, split)
 
     def save_weights(self, path: Path) -> None:
         """There are none: a JSON file with the number of epochs, all that such a trial learns."""
@@ -68,7 +69,7 @@ class SimulatedTrial:
         try:
             with opened(path, WEIGHTS_BYTES) as file:
                 said = json.loads(file.read(WEIGHTS_BYTES))
-            known = said == _weights(said["epochs"]) and 0 <= said["epochs"] <= self._configuration.training.epochs
+            known = said == _weights(said["epochs"]) and 0 <= said["epochs"] <= self._epochs
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise DataError(f"{path}: no weights of a simulated trial: {error}") from error
         if not known:
@@ -77,16 +78,23 @@ class SimulatedTrial:
 
     def _epoch(self, epoch: int) -> EpochRecord:
         began = time.perf_counter()
-        value = self._task.point(self._configuration, seed=self._seed, epochs=epoch + 1, split=WATCHED[self._split])
-        time.sleep(self._task.seconds_per_epoch)
+        value = self._course.point(epoch + 1, WATCHED[self._split])
+        if self._task.seconds_per_epoch:  # a sleep of no time still waits for its turn
+            time.sleep(self._task.seconds_per_epoch)
         return EpochRecord(
             epoch=epoch + 1,
             value=value,
             train_loss=-math.log(max(value, 1e-6)),
-            lr=float(self._rate.rates(epoch)[0]),
-            factor=float(self._rate.factors(epoch)[0]),
+            lr=self._course.rates[epoch],
+            factor=self._course.factors[epoch],
             seconds=time.perf_counter() - began,
         )
+
+    def _save(self, record: EpochRecord) -> None:
+        """The curve with `record` as its last; only what is new is written as JSON, or long runs would crawl."""
+        saved = [*self._saved, *map(json.dumps, plain([record]))]
+        self._checkpoints.save(f"[{', '.join(saved)}]".encode())
+        self._saved = saved
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,8 @@ def test_rates_are_pure(perturbation: Perturbation) -> None:
     forwards = rate.trace()
     backwards = np.stack([make(perturbation).rates(epoch) for epoch in reversed(range(12))])[::-1]
     np.testing.assert_array_equal(forwards, backwards)
+    factors = np.stack([make(perturbation).factors(epoch) for epoch in range(12)])
+    np.testing.assert_array_equal(rate.factor_trace(), factors)
     assert rate == make(perturbation)
     assert rate != make(perturbation, seed=4)
 

@@ -114,3 +114,28 @@ def test_identity_tells_apart_what_trains_differently() -> None:
     ]
     assert len(set(identities)) == len(identities)
     assert configuration(amplify=AMPLIFY).without_amplification().identity(0) == identities[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        ("lr", 0.2),
+        ("epochs", 8),
+        ("weight_decay", 0.0),
+        ("clip_norm", None),  # not given
+        ("momentum", 0.9),
+        ("nesterov", None),  # no number
+        ("optimizer", None),
+        ("options", None),
+        ("schedule.warmup", 2),
+        ("schedule.gamma", 0.1),
+        ("schedule.milestones", None),
+        ("schedule.power", None),
+        ("amplify.width", 2.0),
+        ("amplify.window", None),
+        ("noise.std", None),
+    ],
+)
+def test_numbers_go_by_the_names_that_optuna_has_for_them(name: str, number: float | None) -> None:
+    training = TRAINING | {"options": {"momentum": 0.9, "nesterov": True}}
+    assert configuration(training=training, amplify=AMPLIFY).number(name) == number

@@ -11,6 +11,7 @@ from ralr_tune.errors import StudyFileError
 from ralr_tune.spec import load_study_file
 from ralr_tune.spec.contradictions import Contradiction
 from tests.spec.design_file import DESIGN, Text, complaints
+from tests.studies import simulated_text
 
 START = "start = [{ lr = 0.1 }]"
 MILESTONES = "milestones = [0.5, 0.75]"
@@ -301,3 +302,41 @@ def test_a_folder_closed_to_us(tmp_path: Path) -> None:
     (tmp_path / "closed").mkdir(mode=0)
     with pytest.raises(StudyFileError, match="no such file or folder"):
         load_study_file(file)
+
+
+# ---------------------------------------------------------------- known effects of the simulated task
+
+
+@pytest.mark.parametrize(
+    ("training", "effects", "lines"),
+    [
+        ({}, {"weight_decay": {"best": 1e-4, "loss": 0.1, "log": True}, "amplify.width": {"best": 1, "loss": 0.1}}, []),
+        (
+            {},
+            {"weight_decay": {"best": 1e-4, "loss": 0.1}},
+            [
+                f"task.data.effects.weight_decay.log = false: arm {arm} searches it with log = true; say the same"
+                for arm in ("monotone", "ralr")
+            ],
+        ),
+        (
+            {},
+            {"amplify.width": {"best": 1, "loss": 0.1, "log": True}},
+            ['task.data.effects."amplify.width".log = true: arm ralr searches it with log = false; say the same'],
+        ),
+        (
+            {"weight_decay": 0.0},
+            {"weight_decay": {"best": 1e-4, "loss": 0.1, "log": True}},
+            [
+                f"task.data.effects.weight_decay.log = true: weight_decay is 0 in arm {arm}; must be above 0"
+                for arm in ("monotone", "ralr")
+            ],
+        ),
+        ({"momentum": {"choices": [0.5, 0.9]}}, {"momentum": {"best": 0.9, "loss": 0.1, "log": True}}, []),
+        ({}, {"momentum": {"best": 0.9, "loss": 0.1, "log": True}}, []),  # no arm has it
+    ],
+)
+def test_effects_lie_on_the_scale_that_is_searched(
+    training: dict[str, object], effects: dict[str, object], lines: list[str]
+) -> None:
+    assert complaints(simulated_text(training=training, task={"data": {"effects": effects}})) == lines

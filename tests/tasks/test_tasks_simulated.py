@@ -9,6 +9,8 @@ import pytest
 
 from ralr_tune.errors import DataError, TrialError
 from ralr_tune.spec import Configuration
+from ralr_tune.spec.configuration import ScheduleConfig
+from ralr_tune.spec.sections import NUMBERS
 from ralr_tune.tasks.simulated import CEILING, CHANCE, CURVATURE, SimulatedTask, simulated_task
 
 EXACT = {"noise": 0.0, "epoch_noise": 0.0, "jitter": 0.0}
@@ -20,7 +22,7 @@ def configuration(amplify: dict[str, Any] | None = None, **training: Any) -> Con
     return Configuration.model_validate(tables | ({"amplify": amplify} if amplify else {}))
 
 
-def task(**data: float) -> SimulatedTask:
+def task(**data: Any) -> SimulatedTask:
     return simulated_task(data, identity="test")
 
 
@@ -75,22 +77,18 @@ def test_seeds_spread_by_the_noise() -> None:
 
 
 def test_epochs_spread_by_the_epoch_noise() -> None:
-    noisy, exact = task(noise=0.0, epoch_noise=0.002), task(**EXACT)
-    spread = [
-        noisy.point(configuration(epochs=400), seed=0, epochs=epochs)
-        - exact.point(configuration(epochs=400), seed=0, epochs=epochs)
-        for epochs in range(1, 401)
-    ]
+    noisy, exact = (
+        task(**constants).course(configuration(epochs=400), seed=0)
+        for constants in ({"noise": 0.0, "epoch_noise": 0.002}, EXACT)
+    )
+    spread = [noisy.point(epochs) - exact.point(epochs) for epochs in range(1, 401)]
     assert statistics.stdev(spread) == pytest.approx(0.002, rel=0.15)
 
 
 def test_amplified_epochs_wobble_more() -> None:
-    jittery, exact = task(noise=0.0, epoch_noise=0.0, jitter=0.02), task(**EXACT)
     on = configuration(AMPLIFY | {"lower": 2.0}, epochs=100)
-    moved = [
-        abs(jittery.point(on, seed=0, epochs=epochs) - exact.point(on, seed=0, epochs=epochs)) > 0
-        for epochs in range(1, 101)
-    ]
+    jittery, exact = (task(**EXACT | {"jitter": jitter}).course(on, seed=0) for jitter in (0.02, 0.0))
+    moved = [jittery.point(epochs) != exact.point(epochs) for epochs in range(1, 101)]
     assert 30 < sum(moved) < 70
 
 
@@ -117,18 +115,121 @@ def test_large_rates_diverge_with_the_amplification_counted() -> None:
     final(task(), amplified.without_amplification())
 
 
+# ---------------------------------------------------------------- known effects
+
+EFFECTS = {
+    "weight_decay": {"best": 1e-4, "loss": 0.02, "log": True},
+    "momentum": {"best": 0.9, "loss": 0.1},
+    "amplify.probability": {"best": 0.3, "loss": 0.1},
+}
+BEST = {"weight_decay": 1e-4, "options": {"momentum": 0.9}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "lost"),
+    [
+        ({}, 0.0),
+        ({"lr": 1.0}, CURVATURE),
+        ({"weight_decay": 1e-3}, 0.02),
+        ({"weight_decay": 1e-6}, 4 * 0.02),
+        ({"options": {"momentum": 0.4}}, 0.1 * 0.5**2),
+        ({"options": {}}, 0.0),  # a number that the configuration does not give has no effect
+        ({"batch_size": 512, "label_smoothing": 0.5}, 0.0),
+    ],
+)
+def test_each_parameter_has_its_known_effect(changes: dict[str, Any], lost: float) -> None:
+    known = task(effects=EFFECTS, **EXACT)
+    ideal, other = configuration(**BEST), configuration(**(BEST | changes))
+    assert known.asymptote(ideal) == CEILING
+    assert known.asymptote(ideal) - known.asymptote(other) == pytest.approx(lost, abs=1e-12)
+    assert final(known, ideal) - final(known, other) == pytest.approx(lost * 40 / 41, abs=1e-12)
+
+
+def test_amplification_s_numbers_count_where_it_amplifies() -> None:
+    known = task(effect=0.01, effects=EFFECTS, **EXACT)
+    asymptotes = [
+        known.asymptote(configuration(AMPLIFY | {"probability": probability}, **BEST))
+        for probability in (0.3, 0.8, 0.0)
+    ]
+    assert asymptotes == pytest.approx([CEILING + 0.01, CEILING + 0.01 - 0.1 * 0.5**2, CEILING])
+
+
+def test_what_is_known_can_be_asked() -> None:
+    known = task(optimum=0.03, effects=EFFECTS)
+    assert [known.best(name) for name in ("lr", "weight_decay", "amplify.probability", "batch_size")] == [
+        0.03, 1e-4, 0.3, None
+    ]  # fmt: skip
+    for name in (*EFFECTS, "lr"):
+        assert known.lost(name, known.best(name) or 0.0) == 0.0
+    assert known.lost("lr", 0.3) == pytest.approx(CURVATURE)
+    assert known.lost("weight_decay", 1e-2) == pytest.approx(4 * 0.02)
+    assert known.lost("amplify.probability", 0.5) == pytest.approx(0.1 * 0.2**2)
+    assert known.lost("batch_size", 7) == 0.0
+
+
+def test_every_number_of_a_configuration_can_have_an_effect() -> None:
+    tables = {
+        "schedule": {"name": "cosine", "options": {"end_factor": 0.5}},
+        "amplify": AMPLIFY,
+        "training": {"epochs": 40, "batch_size": 32, "lr": 0.1, "options": {"momentum": 0.5}, "clip_norm": 0.5},
+    }
+    found = Configuration.model_validate(tables)
+    given = [name for name in NUMBERS if name != "lr" and found.number(name) is not None]
+    assert {"epochs", "momentum", "clip_norm", "schedule.end_factor", "amplify.width"} < set(given)
+    for name in given:
+        far = task(effects={name: {"best": 1000.0, "loss": 1e-6}}, **EXACT)
+        assert far.asymptote(found) == pytest.approx(CEILING - 1e-6 * ((found.number(name) or 0.0) - 1000) ** 2), name
+
+
+def test_without_effects_curves_are_what_they_were() -> None:
+    """Numbers of the first release, which had none."""
+    on = configuration(AMPLIFY, epochs=8, lr=0.3, weight_decay=0.01)
+    cosine = on.model_copy(update={"schedule": ScheduleConfig(name="cosine")})
+    course = task(optimum=0.2, effect=0.01).course(cosine, seed=3)
+    assert [course.point(epochs) for epochs in range(1, 9)] == [
+        0.5283769745512651, 0.675849314194355, 0.7573645275271199, 0.7850585932312897,
+        0.8117370640168703, 0.8325629391203259, 0.8504298176075601, 0.8707265128433533,
+    ]  # fmt: skip
+    assert course.point(8, "test") == 0.8624218989783116
+
+
+# ---------------------------------------------------------------- wrong constants
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ({"optimun": 0.1}, "data.optimun: no constant of the simulated task; allowed: optimum, effect, noise"),
-        ({"noise": -0.1}, "data.noise = -0.1: must be a finite number, at least 0"),
-        ({"effect": float("inf")}, "data.effect = inf: must be a finite number"),
-        ({"optimum": "best"}, "data.optimum = 'best'"),
+        ({"optimun": 0.1}, r"data\.optimun = 0\.1: unknown key; did you mean 'optimum'\?"),
+        ({"noise": -0.1}, r"data\.noise = -0\.1: must be 0 or more"),
+        ({"effect": float("inf")}, r"data\.effect = Infinity: must be a finite number"),
+        ({"optimum": "best"}, r'data\.optimum = "best": must be a number'),
+        ({"noise": -0.1, "jitter": "x"}, r"data\.noise .*; data\.jitter "),
+        (
+            {"effects": {"momentun": {"best": 0.9, "loss": 0.1}}},
+            r"data\.effects\.momentun = .*: no number of a configuration; did you mean 'momentum'\?",
+        ),
+        (
+            {"effects": {"amplify.law": {"best": 0.9, "loss": 0.1}}},
+            r'data\.effects\."amplify\.law" = .*: no number of a configuration; did you mean \'amplify\.lower',
+        ),
+        ({"effects": {"optimizer": {}}}, r"no number of a configuration; allowed: epochs, batch_size, weight_decay, "),
+        ({"effects": {"lr": {"best": 0.1, "loss": 0.1}}}, r"its effect is data\.optimum"),
+        ({"effects": {"momentum": {"best": 0.9}}}, r"data\.effects\.momentum\.loss is missing"),
+        ({"effects": {"momentum": {"best": 0.9, "loss": -1.0}}}, r"data\.effects\.momentum\.loss = -1\.0: must be 0"),
+        (
+            {"effects": {"momentum": {"best": 0.0, "loss": 0.1, "log": True}}},
+            r"best = 0 with log = true: best must be above 0",
+        ),
     ],
 )
 def test_wrong_constants_are_told(data: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         task(**data)
+
+
+def test_a_value_without_a_place_on_a_log_scale_is_told() -> None:
+    with pytest.raises(DataError, match=r"data\.effects\.weight_decay\.log = true: weight_decay = 0; must be above 0"):
+        final(task(effects=EFFECTS), configuration(weight_decay=0.0))
 
 
 def test_a_worker_of_the_simulated_task_has_no_torch() -> None:
