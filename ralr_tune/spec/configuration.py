@@ -9,7 +9,18 @@ from ralr_tune.schedules.amplification import Amplification
 from ralr_tune.schedules.curves import Curve, make_curve
 from ralr_tune.schedules.noise import Noise
 from ralr_tune.schedules.rate import LearningRate
-from ralr_tune.spec.sections import Amplitude, Factor, Granularity, Optimizer, Rate, Std, Texts, Width, Window
+from ralr_tune.spec.sections import (
+    MIXINGS,
+    Amplitude,
+    Augment,
+    Factor,
+    Granularity,
+    Optimizer,
+    Rate,
+    Std,
+    Width,
+    Window,
+)
 from ralr_tune.spec.values import (
     BelowOne,
     Count,
@@ -31,13 +42,18 @@ class TrainingConfig(Frozen):
     weight_decay: NonNegative = 0.0
     options: dict[str, Any] = {}
     """Further options of the torch.optim class, by its own names."""
-    augment: Texts = ()
+    augment: Augment = ()
     label_smoothing: BelowOne = 0.0
     clip_norm: Positive | None = None
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     channels_last: bool | None = None
     """None: where it is known to help."""
     compile: bool = False
+
+    def mixing_alone(self) -> str | None:
+        """The augmentation that would mix pairs where every batch is one sample; None where all is well."""
+        asked = [name for name in self.augment if name in MIXINGS]
+        return asked[0] if asked and self.batch_size == 1 else None
 
 
 class ScheduleConfig(Frozen):

@@ -99,6 +99,16 @@ def _check_nesterov(spec: StudySpec) -> Iterator[Contradiction]:
                 break
 
 
+def _check_mixing(spec: StudySpec) -> Iterator[Contradiction]:
+    for arm in spec.arms:
+        for corner in _corners(spec.space(arm), ("batch_size", "augment")):
+            if mixing := spec.configuration(arm, corner).training.mixing_alone():
+                where = dotted(_home(spec, arm, "batch_size"))
+                line = f"{where} = 1: {mixing} mixes pairs of a batch, which takes 2 or more (arm {arm})"
+                yield Contradiction(line, _training_paths(arm, "batch_size", "augment"))
+                break
+
+
 def _check_curve_options(spec: StudySpec) -> Iterator[Contradiction]:
     for path, section in _schedules(spec).items():
         names = _possible(section.name)
@@ -209,6 +219,7 @@ _CHECKS = (
     _check_arm_names,
     _check_optimizer_options,
     _check_nesterov,
+    _check_mixing,
     _check_curve_options,
     _check_units,
     _check_curves,

@@ -29,7 +29,7 @@ Table = TypeVar("Table", TrainingConfig, ScheduleConfig)
 
 _STAND_INS: dict[KeyPath, Any] = {
     ("training", "epochs"): 1,
-    ("training", "batch_size"): 1,
+    ("training", "batch_size"): 2,  # with 1 there would be no pairs to mix
     ("training", "lr"): 1.0,
 }
 """Required keys, with values for looking past a mistake in them."""
@@ -164,6 +164,8 @@ def _contradictions(configuration: Configuration) -> list[str]:
 def _option_problems(configuration: Configuration) -> list[str]:
     training, schedule = configuration.training, configuration.schedule
     lines = list(_unfit("training.options", training.options, OPTIMIZERS[training.optimizer], TrainingKeys))
+    if mixing := training.mixing_alone():
+        lines.append(f"training.batch_size = 1: {mixing} mixes pairs of a batch, which takes 2 or more")
     if schedule.name not in CURVES:
         return [*lines, f"schedule.name = {shown(schedule.name)}: not a base curve; {one_of(CURVES, schedule.name)}"]
     return [*lines, *_unfit("schedule.options", schedule.options, OPTIONS[schedule.name], ScheduleSection)]

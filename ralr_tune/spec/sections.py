@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 from pydantic import AfterValidator, Field, model_validator
@@ -43,7 +44,6 @@ def _name(value: str) -> str:
 
 Name = Annotated[str, AfterValidator(_name)]
 Pair = Annotated[tuple[float, float], Field(strict=False)]
-Texts = Annotated[tuple[str, ...], Field(strict=False)]
 Granularity = Literal["epoch", "step"]
 Rate = Annotated[float, Field(gt=0, le=1e6)]
 Betas = Annotated[tuple[BelowOne, BelowOne], Field(strict=False)]
@@ -200,6 +200,29 @@ def _optimizer(value: str) -> str:
 
 Optimizer = Annotated[str, AfterValidator(_optimizer)]
 
+MIXINGS = ("mixup", "cutmix")
+"""Augmentations that mix the images of a batch with each other."""
+
+AUGMENTATIONS = ("crop", "flip", "cutout", *MIXINGS)
+"""Written out as the optimizers are."""
+
+
+def _augmentation(value: str) -> str:
+    if value not in AUGMENTATIONS:
+        raise problem(f"not an augmentation; {one_of(AUGMENTATIONS, value)}")
+    return value
+
+
+def _distinct(value: tuple[str, ...]) -> tuple[str, ...]:
+    if repeated := [each for each, count in Counter(value).items() if count > 1]:
+        raise problem(f"every augmentation may stand there once; {repeated[0]} stands twice")
+    return value
+
+
+Augment = Annotated[
+    tuple[Annotated[str, AfterValidator(_augmentation)], ...], Field(strict=False), AfterValidator(_distinct)
+]
+
 
 class TrainingKeys(Frozen):
     """Every key of [training], all optional: what an arm may override. None: not given."""
@@ -209,7 +232,7 @@ class TrainingKeys(Frozen):
     optimizer: Choosable[Optimizer] | None = None
     lr: Searchable[Rate] | None = None
     weight_decay: Searchable[NonNegative] | None = None
-    augment: Choosable[Texts] | None = None
+    augment: Choosable[Augment] | None = None
     label_smoothing: Searchable[BelowOne] | None = None
     clip_norm: Searchable[Positive] | None = None
     precision: Literal["auto", "float32", "bfloat16"] | None = None

@@ -2,7 +2,8 @@
 
 torchvision's transforms on a batch tensor draw one crop and one flip for all of it; these draw one for every sample
 and use index arithmetic, no loop over samples. Drawing and applying are apart: all draws of an epoch are made at once,
-on the CPU, by one generator, so that they are equal on every device, and only those few integers travel.
+on the CPU, by one generator, so that they are equal on every device, and only those few integers travel. What mixes
+images with each other is in `mixing`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from ralr_tune.errors import UsageError
+from ralr_tune.spec import sections
 
 CROP_PADDING = 1 / 8
 """Share of an image's height that is added on each side: 4 of 32 pixels, as He et al. 2016, section 4.2; 1 of 8."""
@@ -101,11 +103,11 @@ class Cutout(Augmentation):
 
 
 AUGMENTATIONS: Mapping[str, type[Augmentation]] = {"crop": Crop, "flip": Flip, "cutout": Cutout}
-"""Augmentations by name."""
+"""Augmentations of single images by name."""
 
 
 def make_augmentations(names: Sequence[str], *, height: int, width: int, fill: Tensor) -> list[Augmentation]:
-    """The augmentations of these names, in this order. Raises UsageError on an unknown name."""
-    if unknown := [name for name in names if name not in AUGMENTATIONS]:
-        raise UsageError(f"training.augment: {unknown[0]!r} is unknown; allowed: {', '.join(AUGMENTATIONS)}")
-    return [AUGMENTATIONS[name](height, width, fill) for name in names]
+    """The augmentations of single images among these names, in this order. Raises UsageError on an unknown name."""
+    if unknown := [name for name in names if name not in sections.AUGMENTATIONS]:
+        raise UsageError(f"training.augment: {unknown[0]!r} is unknown; allowed: {', '.join(sections.AUGMENTATIONS)}")
+    return [AUGMENTATIONS[name](height, width, fill) for name in names if name in AUGMENTATIONS]

@@ -16,8 +16,10 @@ from torch.nn import functional as F
 
 from ralr_tune.errors import DataError, UsageError
 from ralr_tune.seeds import derive_seed
+from ralr_tune.spec.sections import MIXINGS
 from ralr_tune.tasks.augment import Augmentation, make_augmentations
 from ralr_tune.tasks.base import METRICS, Autocast, Batch, Split
+from ralr_tune.tasks.mixing import Mixing
 from ralr_tune.tasks.samples import Samples, Source
 from ralr_tune.tasks.stratify import Rows, stratified_split
 
@@ -30,10 +32,11 @@ SMALLEST_EVALUATION = 64
 
 @dataclass(frozen=True)
 class ImageBatch:
-    """Normalised images (N, C, H, W) float32 and labels (N,) int64 on the task's device."""
+    """Normalised images (N, C, H, W) float32 and their labels, on the task's device."""
 
     images: Tensor
     labels: Tensor
+    """(N,) int64; of mixed images their shares, float32 (N, classes), each row with the sum 1."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -105,10 +108,11 @@ class ClassificationTask:
     ) -> Iterator[ImageBatch]:
         pool, rows = self._part(split)
         order = rows[torch.randperm(len(rows), generator=_generator("order", seed, epoch)).to(rows.device)]
-        augmentations = self._augmentations(augment)
+        augmentations, mixings = self._augmentations(augment), self._mixings(augment)
         generator = _generator("augment", seed, epoch)
-        draws = [augmentation.draw(len(rows), generator).to(self.device) for augmentation in augmentations]
-        return self._batches(pool, order, _cuts(len(rows), batch_size), list(zip(augmentations, draws, strict=True)))
+        changes = [(each, each.draw(len(rows), generator).to(self.device)) for each in augmentations]
+        mixes = [(each, each.draw(len(rows), generator).to(self.device)) for each in mixings]
+        return self._batches(pool, order, _cuts(len(rows), batch_size), changes, mixes)
 
     def loss(self, model: nn.Module, batch: Batch, *, label_smoothing: float = 0.0) -> Tensor:
         batch = cast(ImageBatch, batch)
@@ -129,7 +133,7 @@ class ClassificationTask:
         correct = torch.zeros((), dtype=torch.int64, device=self.device)
         finite = torch.ones((), dtype=torch.bool, device=self.device)
         for some in torch.split(rows, batch_size or self.evaluation_batch):
-            batch = self._batch(pool, some, [])
+            batch = self._batch(pool, some)
             with (autocast or nullcontext)():
                 outputs = model(batch.images)
             correct += (outputs.argmax(1) == batch.labels).sum()
@@ -137,15 +141,23 @@ class ClassificationTask:
         return int(correct) / len(rows) if bool(finite) else float("nan")
 
     def _batches(
-        self, pool: _Pool, order: Tensor, cuts: list[int], augmentations: list[tuple[Augmentation, Tensor]]
+        self,
+        pool: _Pool,
+        order: Tensor,
+        cuts: list[int],
+        changes: Sequence[tuple[Augmentation, Tensor]],
+        mixes: Sequence[tuple[Mixing, Tensor]],
     ) -> Iterator[ImageBatch]:
         for first, last in pairwise(cuts):
-            some = [(augmentation, draws[first:last]) for augmentation, draws in augmentations]
-            yield self._batch(pool, order[first:last], some)
+            some = [(augmentation, draws[first:last]) for augmentation, draws in changes]
+            batch = self._batch(pool, order[first:last], some)
+            for mixing, draws in mixes:
+                batch = ImageBatch(*mixing.apply(batch.images, batch.labels, draws[first:last]))
+            yield batch
 
-    def _batch(self, pool: _Pool, rows: Tensor, augmentations: list[tuple[Augmentation, Tensor]]) -> ImageBatch:
+    def _batch(self, pool: _Pool, rows: Tensor, changes: Sequence[tuple[Augmentation, Tensor]] = ()) -> ImageBatch:
         images = pool.images[rows].to(self.device, non_blocking=True)
-        for augmentation, draws in augmentations:
+        for augmentation, draws in changes:
             images = augmentation.apply(images, draws)
         labels = pool.labels[rows].to(self.device, non_blocking=True)
         return ImageBatch((images - self._mean) / self._std, labels)
@@ -154,6 +166,12 @@ class ClassificationTask:
         _, height, width = self.input_shape
         fill = self._mean.round().to(torch.uint8)
         return make_augmentations(names, height=height, width=width, fill=fill)
+
+    def _mixings(self, names: Sequence[str]) -> list[Mixing]:
+        """One that does all of them, or none; it comes last, wherever they stand, since it mixes finished images."""
+        _, height, width = self.input_shape
+        asked = [name for name in names if name in MIXINGS]
+        return [Mixing(asked, height, width, len(self.classes))] if asked else []
 
     def _part(self, split: Split) -> tuple[_Pool, Tensor]:
         if split == "test":

@@ -14,7 +14,7 @@ from ralr_tune.errors import UsageError
 from ralr_tune.report.export import FORMS, exported, render
 from ralr_tune.schedules.curves import OPTIONS
 from ralr_tune.spec.exported import Exported, parse_exported
-from ralr_tune.spec.sections import OPTIMIZERS
+from ralr_tune.spec.sections import AUGMENTATIONS, OPTIMIZERS
 from tests.exports import Records, configuration
 from tests.studies import simulated
 
@@ -132,7 +132,7 @@ def configurations(draw: st.DrawFn) -> Exported:
             "lr": draw(POSITIVE),
             "weight_decay": draw(POSITIVE),
             "optimizer": optimizer,
-            "augment": draw(st.lists(st.text(max_size=6), max_size=3)),
+            "augment": draw(st.lists(st.sampled_from(AUGMENTATIONS), max_size=3, unique=True)),
             "clip_norm": draw(st.none() | POSITIVE),
             "channels_last": draw(st.none() | st.booleans()),
             "options": draw(options_of(OPTIMIZERS[optimizer], OPTIMIZER_OPTIONS)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import os
 import runpy
 import struct
@@ -26,8 +27,8 @@ from ralr_tune.report.script.parts import import_block, keywords, literal
 from ralr_tune.schedules.curves import CURVES
 from ralr_tune.seeds import derive_seed
 from ralr_tune.spec.exported import Exported
-from ralr_tune.spec.sections import ClassificationTask, SimulatedTask
-from ralr_tune.tasks.augment import AUGMENTATIONS
+from ralr_tune.spec.sections import AUGMENTATIONS, ClassificationTask, SimulatedTask
+from ralr_tune.tasks import mixing
 from ralr_tune.tasks.sources import open_source
 from tests.exports import SEED, configuration
 
@@ -334,6 +335,8 @@ def test_pretrained_weights_are_taken_where_they_fit() -> None:
 TRAININGS: list[dict[str, Any]] = [
     {"augment": ["crop", "flip", "cutout"]},
     {"augment": ["cutout"], "label_smoothing": 0.1, "clip_norm": 1.0},
+    {"augment": ["mixup"]},
+    {"augment": ["flip", "cutmix", "mixup"], "label_smoothing": 0.1},
     {"optimizer": "adamw", "options": {"betas": [0.8, 0.99], "amsgrad": True}, "precision": "bfloat16"},
     {"channels_last": True, "precision": "float32", "weight_decay": 1e-4},
 ]
@@ -354,8 +357,32 @@ def test_every_way_of_training_runs(
     )
 
 
-def test_every_augmentation_has_its_counterpart() -> None:
-    assert "v2.RandomCrop" in script(training={"augment": list(AUGMENTATIONS)})
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_every_augmentation_has_its_counterpart(name: str) -> None:
+    plain, augmented = script(), script(training={"augment": [name]})
+    assert len(augmented) > len(plain)
+
+
+def test_batches_are_mixed_as_in_the_study(tmp_path: Path, npz: Path) -> None:
+    """The study's own source, on whole batches of finished images, whose labels the loss takes as shares."""
+    task = {"data": {"source": "arrays", "path": str(npz)}, "model": TINY}
+    text = script(task=task, training={"epochs": 1, "augment": ["mixup", "crop", "cutmix"]})
+    assert inspect.getsource(mixing.Mixing) in text
+    found = ran(tmp_path, text)
+    assert found["mixing"].names == ["mixup", "cutmix"]
+    assert (found["mixing"].height, found["mixing"].width, found["mixing"].classes) == (4, 4, 3)
+    assert found["images"].shape == (2, 1, 4, 4)  # the last batch of the tests
+    mixed, loss = [], torch.nn.functional.cross_entropy
+
+    def watched(outputs: torch.Tensor, labels: torch.Tensor, **options: Any) -> torch.Tensor:
+        mixed.append(labels)
+        return loss(outputs, labels, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.nn.functional, "cross_entropy", watched)
+        ran(tmp_path, text)
+    assert [tuple(labels.shape) for labels in mixed] == [(4, 3), (4, 3), (2, 3)]
+    assert all(torch.allclose(labels.sum(1), torch.ones(len(labels))) for labels in mixed)
 
 
 def test_cutout_is_the_study_s(tmp_path: Path, npz: Path) -> None:
@@ -446,6 +473,7 @@ def test_scripts_have_nothing_unused_and_nothing_missing(tmp_path: Path) -> None
     task = {"source": "folder", "path": "photos", "classes": ["a", "b"], "limit": 9}
     chosen: list[dict[str, Any]] = [
         {"amplify": AMPLIFY, "training": {"augment": ["crop", "flip", "cutout"]}},
+        {"training": {"augment": ["mixup", "cutmix"]}, "task": {"data": {"source": "arrays", "path": "x"}}},
         {"noise": {}, "schedule": {"name": "cosine", "warmup": 0.3}},
         {
             "task": {"data": task, "model": "resnet20"},

@@ -304,6 +304,27 @@ def test_a_folder_closed_to_us(tmp_path: Path) -> None:
         load_study_file(file)
 
 
+# ---------------------------------------------------------------- pairs of one
+
+PAIRS = "batch_size = 1: mixup mixes pairs of a batch, which takes 2 or more"
+
+
+@pytest.mark.parametrize(
+    ("size", "augment", "told"),
+    [
+        ("1", '["mixup"]', True),
+        ("1", '["crop", "flip", "cutout"]', False),
+        ("2", '["mixup", "cutmix"]', False),
+        ("{ choices = [8, 1] }", '{ choices = [[], ["mixup"]] }', True),
+        ("{ low = 1, high = 64, log = true }", '["mixup"]', True),
+    ],
+)
+def test_a_batch_of_one_has_no_pairs(size: str, augment: str, told: bool) -> None:
+    text = DESIGN.but("batch_size = 64", f"batch_size = {size}").but('augment = ["crop"]', f"augment = {augment}")
+    lines = [f"training.{PAIRS} (arm {arm})" for arm in ("monotone", "ralr")]
+    assert complaints(text) == (lines if told else [])
+
+
 # ---------------------------------------------------------------- known effects of the simulated task
 
 

@@ -109,6 +109,13 @@ def test_everything_wrong_is_told_at_once() -> None:
     assert len(found) == 6
 
 
+def test_a_batch_of_one_has_no_pairs() -> None:
+    augment = ["crop", "cutmix"]
+    (found,) = problems(training={"batch_size": 1, "augment": augment})
+    assert found.endswith("training.batch_size = 1: cutmix mixes pairs of a batch, which takes 2 or more")
+    assert len(problems(training={"batch_size": "many", "augment": augment})) == 1  # what is unknown is not guessed
+
+
 def test_nothing_is_guessed_about_a_curve_over_epochs_that_are_unknown() -> None:
     found = problems(training={"epochs": "x"}, schedule=STEPS)
     assert len(found) == 1

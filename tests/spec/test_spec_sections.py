@@ -86,6 +86,22 @@ def test_every_form_in_every_table(old: str, key: str, form: str, domain: type |
         ('model = "small_cnn"', "model = 3", "task.model = 3: must be a text in quotes"),
         ('augment = ["crop"]', 'augment = "crop"', 'training.augment = "crop": must be a list'),
         ('augment = ["crop"]', "augment = [1]", "training.augment[0] = 1: must be a text in quotes"),
+        (
+            'augment = ["crop"]',
+            'augment = ["crop", "mixin"]',
+            "training.augment[1] = \"mixin\": not an augmentation; did you mean 'mixup'?",
+        ),
+        (
+            'augment = ["crop"]',
+            'augment = ["shear"]',
+            'training.augment[0] = "shear": not an augmentation; allowed: crop, flip, cutout, mixup, cutmix',
+        ),
+        (
+            'augment = ["crop"]',
+            'augment = { choices = [["crop"], ["mixup", "crop", "mixup"]] }',
+            'training.augment.choices[1] = ["mixup", "crop", "mixup"]: every augmentation may stand there once; '
+            "mixup stands twice",
+        ),
         (MOMENTUM, "momentum = { choices = [0.1, true] }", "training.momentum.choices[1] = true: must be a number"),
         # bounds, at both ends of a range and at every choice
         ("epochs = 12", "epochs = 0", "training.epochs = 0: must be 1 or more"),

@@ -49,6 +49,8 @@ REFUSED: dict[str, str] = {
     "recipes": DESIGN.but("[{ lr = 0.1 }]", listed("{{x=0.1}}")),
     "classes": DESIGN.but('"digits" }', f'"digits", classes = {listed("{}")} }}'),
     "wrong classes": DESIGN.but('"digits" }', f'"digits", classes = {listed("0.1")} }}'),
+    "a long augmentation": DESIGN.but('["crop"]', '["' + "ä" * (SIZE // 2) + '"]'),
+    "augmentations": DESIGN.but('["crop"]', listed('"crop"')),
     "options": DESIGN.but("blocks = 1", "blocks = 1\nsampler_options = {" + listed("k{}=1")[1:-1] + "}"),
     "options that are dates": DESIGN.but("blocks = 1", "pruner_options = {" + listed("k{}=2020-01-01")[1:9000] + "}"),
     "arms": DESIGN + "\n" + lines("[arms.a{}]"),
@@ -69,7 +71,7 @@ TAKEN: dict[str, str] = {
     "dots in a comment": DESIGN + "# " + "." * SIZE,
     "Windows' line ends": DESIGN.replace("\n", "\r\n"),
     "blanks": DESIGN.but("momentum = 0.9", "momentum" + " " * SIZE + "= 0.9"),
-    "augmentations": DESIGN.but('["crop"]', '["' + "ä" * (SIZE // 2) + '"]'),
+    "a long class": DESIGN.but('"digits" }', '"digits", classes = ["a", "' + "ä" * (SIZE // 2) + '"] }'),
 }
 
 

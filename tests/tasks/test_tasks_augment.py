@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from ralr_tune.errors import UsageError
+from ralr_tune.spec import sections
 from ralr_tune.tasks.augment import AUGMENTATIONS, Augmentation, make_augmentations
 
 HEIGHT, WIDTH = 16, 12
@@ -76,10 +77,16 @@ def test_crop_pads_by_an_eighth(height: int, padding: int) -> None:
 
 
 def test_they_are_applied_in_the_order_given() -> None:
-    made = make_augmentations(["flip", "crop"], height=8, width=8, fill=torch.zeros(1, 1, 1))
+    made = make_augmentations(["flip", "mixup", "crop"], height=8, width=8, fill=torch.zeros(1, 1, 1))
     assert [type(augmentation) for augmentation in made] == [AUGMENTATIONS["flip"], AUGMENTATIONS["crop"]]
 
 
+def test_a_study_file_knows_all_of_them() -> None:
+    assert (*AUGMENTATIONS, *sections.MIXINGS) == sections.AUGMENTATIONS
+
+
 def test_unknown_names_are_told() -> None:
-    with pytest.raises(UsageError, match=r"training.augment: 'mixup' is unknown; allowed: crop, flip, cutout"):
-        make_augmentations(["crop", "mixup"], height=8, width=8, fill=torch.zeros(1, 1, 1))
+    with pytest.raises(
+        UsageError, match=r"training.augment: 'mix' is unknown; allowed: crop, flip, cutout, mixup, cutmix"
+    ):
+        make_augmentations(["crop", "mix"], height=8, width=8, fill=torch.zeros(1, 1, 1))

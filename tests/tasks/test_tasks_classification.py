@@ -12,8 +12,10 @@ from torch import Tensor, nn
 
 from ralr_tune.errors import DataError, UsageError
 from ralr_tune.models.registry import build
+from ralr_tune.seeds import derive_seed
 from ralr_tune.tasks.base import Split
-from ralr_tune.tasks.classification import ClassificationTask
+from ralr_tune.tasks.classification import ClassificationTask, ImageBatch
+from ralr_tune.tasks.mixing import Mixing
 from ralr_tune.tasks.samples import Samples, Source, all_samples
 
 TRAIN, TEST = 50, 12
@@ -166,6 +168,61 @@ def test_draws_do_not_depend_on_the_batch_size() -> None:
     assert torch.equal(small, large)
 
 
+MIXED = ("mixup", "crop", "cutmix")
+
+
+def mixed_and_plain(**options: Any) -> tuple[list[ImageBatch], list[ImageBatch]]:
+    given: dict[str, Any] = {"seed": 3, "epoch": 2, "batch_size": 13} | options
+    mixed, plain = (list(task(source()).batches("train", **given, augment=names)) for names in (MIXED, ("crop",)))
+    return mixed, plain
+
+
+def test_mixed_batches_are_pairs_of_finished_images() -> None:
+    """Mixing comes last, wherever it stands, with the draws that follow those of the single images."""
+    generator = torch.Generator().manual_seed(derive_seed("augment", 3, 2))
+    torch.randint(0, 3, (40, 2), generator=generator)  # crop's
+    mixing = Mixing(("mixup", "cutmix"), 8, 6, classes=3)
+    draws = mixing.draw(40, generator)
+    first = 0
+    for mixed, plain in zip(*mixed_and_plain(), strict=True):
+        images, labels = mixing.apply(plain.images, plain.labels, draws[first : first + len(plain)])
+        first += len(plain)
+        assert torch.equal(mixed.images, images)
+        assert torch.equal(mixed.labels, labels)
+        assert mixed.labels.shape == (len(plain), 3)
+    assert first == 40
+
+
+def test_partners_are_found_in_the_whole_batch() -> None:
+    """A batch that is split for lack of memory is mixed as if it were not."""
+    whole = mixed_and_plain(batch_size=40)[0][0]
+    parts = whole.split(7)
+    assert torch.equal(torch.cat([part.images for part in parts]), whole.images)
+    assert torch.equal(torch.cat([part.labels for part in parts]), whole.labels)
+
+
+def test_the_loss_of_mixed_labels_is_the_mixture_of_losses() -> None:
+    toy = task(source())
+    (mixed,), (plain,) = mixed_and_plain(batch_size=40)
+    model = Fixed(confidence=2.0).eval()
+    log = torch.tensor([0.0, 2.0, 0.0]).log_softmax(0)
+    own = mixed.labels[torch.arange(40), plain.labels]
+    partner = plain.labels.roll(1)
+    same = partner == plain.labels
+    expected = -torch.where(same, log[plain.labels], own * log[plain.labels] + (1 - own) * log[partner]).mean()
+    assert toy.loss(model, mixed).item() == pytest.approx(expected.item(), rel=1e-5)
+    smooth = 0.9 * expected - 0.1 * log.mean()
+    assert toy.loss(model, mixed, label_smoothing=0.1).item() == pytest.approx(smooth.item(), rel=1e-5)
+
+
+def test_mixing_leaves_other_draws_and_evaluation_alone() -> None:
+    toy = task(source())
+    cropped = [batch.labels for batch in toy.batches("train", seed=3, epoch=2, batch_size=13, augment=("crop",))]
+    assert all(torch.equal(one, other.labels) for one, other in zip(cropped, mixed_and_plain()[1], strict=True))
+    assert all(batch.labels.dtype == torch.int64 for batch in toy.batches("probe", seed=0, epoch=0, batch_size=4))
+    assert toy.evaluate(Fixed(), "validation") == task(source()).evaluate(Fixed(), "validation")
+
+
 @pytest.mark.parametrize("parts", [1, 2, 3, 7, 13])
 def test_a_batch_splits_into_the_same_samples(parts: int) -> None:
     """In the same order, as they were augmented: nothing is drawn for it."""
@@ -187,8 +244,8 @@ def test_cutout_shows_the_mean_colour() -> None:
 
 
 def test_unknown_augmentations_are_told_at_once() -> None:
-    with pytest.raises(UsageError, match="'mixup' is unknown"):
-        task(source()).batches("train", seed=0, epoch=0, batch_size=4, augment=("mixup",))
+    with pytest.raises(UsageError, match="'mix' is unknown"):
+        task(source()).batches("train", seed=0, epoch=0, batch_size=4, augment=("mix",))
 
 
 def test_models_follow_their_seed_and_leave_the_generator_alone() -> None:

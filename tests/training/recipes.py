@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ralr_tune.schedules.curves import CURVES
-from ralr_tune.spec.sections import OPTIMIZERS
-from ralr_tune.tasks.augment import AUGMENTATIONS
+from ralr_tune.spec.sections import AUGMENTATIONS, OPTIMIZERS
 
 OPTIMIZER_OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
     "adadelta": {"rho": {"rho": 0.8, "eps": 1e-5}},
@@ -96,6 +95,7 @@ OTHER_RECIPES: dict[str, dict[str, Any]] = {
     **_perturbations(),
     **{f"augment {name}": {"augment": (name,)} for name in AUGMENTATIONS},
     "augment all": {"augment": tuple(AUGMENTATIONS)},
+    "augment mixed and smoothed": {"augment": ("mixup", "crop", "cutmix"), "label_smoothing": 0.1},
     "smoothed and clipped": {"label_smoothing": 0.1, "clip_norm": 0.5, "options": {"momentum": 0.9}},
     "everything": {
         "optimizer": "adamw",

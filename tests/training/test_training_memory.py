@@ -86,7 +86,11 @@ class Limited:
 @pytest.mark.parametrize("error", ERRORS)
 def test_micro_batches_add_up_to_the_whole_batch(make_images: Make, configure: Make, error: str) -> None:
     configuration = configure(
-        options={"momentum": 0.9}, weight_decay=1e-3, label_smoothing=0.1, clip_norm=0.5, augment=("crop", "flip")
+        options={"momentum": 0.9},
+        weight_decay=1e-3,
+        label_smoothing=0.1,
+        clip_norm=0.5,
+        augment=("crop", "flip", "mixup", "cutmix"),  # partners are those of the whole batch
     )
     whole = run(start(make_images(model=PLAIN), configuration, seed=1))
     task = make_images(model=PLAIN)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from ralr_tune.errors import UsageError
 from ralr_tune.report.script.data import data_part
 from ralr_tune.report.script.network import network_part
-from ralr_tune.report.script.parts import OTHER_FORMS, import_block, keywords, literal
+from ralr_tune.report.script.parts import OTHER_FORMS, Part, import_block, keywords, literal, source_of
 from ralr_tune.report.script.rate import RatePart, rate_part
 from ralr_tune.spec.configuration import TrainingConfig
 from ralr_tune.spec.exported import Exported
-from ralr_tune.spec.sections import ClassificationTask
+from ralr_tune.spec.sections import MIXINGS, ClassificationTask
+from ralr_tune.tasks import mixing
 from ralr_tune.tasks.augment import CROP_PADDING, CUTOUT_SIDE
 from ralr_tune.training.optimizer import optimizers
 from ralr_tune.training.precision import SMALLEST_PIXELS
@@ -53,7 +54,7 @@ shares = counts / counts.sum(1, keepdim=True)
 mean = shares @ grey
 std = (shares @ grey**2 - mean**2).sqrt().clamp(min=1.0)
 normalise = v2.Compose([v2.ToDtype(torch.float32), v2.Normalize(mean.tolist(), std.tolist())])
-{augment}
+{augment}{mixing}
 
 class Images(Dataset):
     def __init__(self, images, labels, transform):
@@ -91,7 +92,7 @@ for epoch in range(EPOCHS):
     model.train()
     total = 0.0
     for images, labels in train_loader:
-{before_step}        optimizer.zero_grad()
+{mix}{before_step}        optimizer.zero_grad()
         loss = F.cross_entropy(predict(images), labels.to(DEVICE){label_smoothing})
         loss.backward()
 {clip}        lr = optimizer.param_groups[0]["lr"]
@@ -118,6 +119,16 @@ def cutout(image):
 
 
 '''
+_MIXING = """\
+
+# ---------------------------------------------------------------- augmentation, batch by batch
+
+{source}
+
+mixing = Mixing({names}, HEIGHT, WIDTH, len(names))
+"""
+_MIX = "images, labels = mixing.apply(images, labels, mixing.draw(len(images), torch.default_generator))"
+
 _TRANSFORMS = {
     "crop": f"v2.RandomCrop((HEIGHT, WIDTH), padding=max(1, round(HEIGHT * {CROP_PADDING})))",
     "flip": "v2.RandomHorizontalFlip()",
@@ -147,7 +158,8 @@ def script(configuration: Exported) -> str:
     data = data_part(task.data)
     network = network_part(task)
     rate = rate_part(configuration.configuration(), configuration.provenance.seed)
-    imports = import_block(_COMMON | data.imports | network.imports | rate.setup.imports)
+    pairs = _mixing(training)
+    imports = import_block(_COMMON | data.imports | network.imports | pairs.imports | rate.setup.imports)
     return _SCRIPT.format(
         docstring=_docstring(configuration),
         imports=imports,
@@ -155,6 +167,8 @@ def script(configuration: Exported) -> str:
         data=data.body,
         network=network.body,
         **_augmentation(training),
+        mixing=pairs.body,
+        mix=_indented(_MIX) if pairs.body else "",
         **_training(training),
         **_rate(rate),
     )
@@ -171,14 +185,20 @@ def _docstring(configuration: Exported) -> str:
 
 
 def _augmentation(training: TrainingConfig) -> dict[str, str]:
-    unknown = [name for name in training.augment if name not in _TRANSFORMS]
-    if unknown:
-        raise UsageError(f"training.augment: {unknown[0]!r} has no counterpart in torchvision; {OTHER_FORMS}")
-    if not training.augment:
+    names = [name for name in training.augment if name not in MIXINGS]
+    if not names:
         return {"augment": "", "transform": "normalise"}
-    steps = "".join(f"    {_TRANSFORMS[name]},\n" for name in training.augment)
+    steps = "".join(f"    {_TRANSFORMS[name]},\n" for name in names)
     compose = f"augment = v2.Compose([\n{steps}    normalise,\n])\n"
-    return {"augment": (_CUTOUT if "cutout" in training.augment else "") + compose, "transform": "augment"}
+    return {"augment": (_CUTOUT if "cutout" in names else "") + compose, "transform": "augment"}
+
+
+def _mixing(training: TrainingConfig) -> Part:
+    names = [name for name in training.augment if name in MIXINGS]
+    if not names:
+        return Part("")
+    source = source_of(mixing)
+    return Part(_MIXING.format(source=source.body, names=literal(names)), source.imports)
 
 
 def _training(training: TrainingConfig) -> dict[str, str]:
