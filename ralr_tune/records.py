@@ -101,6 +101,8 @@ class ArmRecord:
     name: str
     dimensions: Mapping[str, Mapping[str, Any]]
     rows: tuple[Row, ...]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """All that the arm trains with, by Optuna name: fixed values, and what is searched as in `dimensions`."""
 
     def search(self) -> tuple[Row, ...]:
         return tuple(row for row in self.rows if row.stage == "search")

@@ -87,7 +87,12 @@ class Records:
 
     def record(self) -> StudyRecord:
         arms = {
-            arm: ArmRecord(arm, self.spec.dimensions(arm), tuple(row for row in self.rows if row.arm == arm))
+            arm: ArmRecord(
+                arm,
+                self.spec.dimensions(arm),
+                tuple(row for row in self.rows if row.arm == arm),
+                self.spec.settings(arm),
+            )
             for arm in self.spec.arms
         }
         return StudyRecord(

@@ -15,6 +15,7 @@ from ralr_tune.analysis import rows as study_rows
 from ralr_tune.analysis.budget import BudgetCurve, Lead, budgets
 from ralr_tune.analysis.claims import Cost, Overfitting, costs, overfitting
 from ralr_tune.analysis.comparison import Comparison, Interval
+from ralr_tune.analysis.complementarity import Complementarity, complementarity
 from ralr_tune.analysis.edges import Edge, edges
 from ralr_tune.analysis.importance import Importance, arm_importance
 from ralr_tune.analysis.lacks import Lack, lacks
@@ -107,6 +108,7 @@ class Facts:
     pruning_gaps: tuple[PruningGap, ...] = ()
     costs: tuple[Cost, ...] = ()
     overfitting: tuple[Overfitting, ...] = ()
+    complementarity: tuple[Complementarity, ...] = ()
     edges: tuple[Edge, ...] = ()
     lacks: tuple[Lack, ...] = ()
 
@@ -150,6 +152,7 @@ def study_facts(record: StudyRecord, *, plan: Plan | None = None, audited: Seque
         pruning_gaps=pruning_gaps(audits, record.baseline),
         costs=costs(record),
         overfitting=overfitting(record),
+        complementarity=complementarity(record, split),
         edges=tuple(edge for arm in record.arms.values() for edge in edges(arm, record.direction)),
         lacks=lacks(record),
     )
@@ -162,7 +165,7 @@ def _audits(record: StudyRecord, audited: Sequence[Audited]) -> tuple[PruningAud
 
 FURTHER = (
     "reach", "looks", "amplified", "budgets", "leads", "robustness", "forgiveness", "pruning", "pruning_gaps", "costs",
-    "overfitting", "edges", "lacks",
+    "overfitting", "complementarity", "edges", "lacks",
 )  # fmt: skip
 """Facts that `report --json` holds as they are, each under its own name; their classes describe the fields."""
 

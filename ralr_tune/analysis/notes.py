@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from ralr_tune.analysis.budget import Lead
 from ralr_tune.analysis.claims import Cost, GapDifference, Overfitting
 from ralr_tune.analysis.comparison import Interval
+from ralr_tune.analysis.complementarity import Complementarity, Gain
 from ralr_tune.analysis.edges import Edge
 from ralr_tune.analysis.facts import Facts
 from ralr_tune.analysis.lacks import Kind, Lack
@@ -194,10 +195,11 @@ def _diverged(found: Robustness) -> str:
 
 
 def claim_sentences(facts: Facts) -> list[str]:
-    """What an epoch costs, and who overfits less."""
+    """What an epoch costs, who overfits less, and whether amplification adds to what else was tried."""
     return [
         *(_cost(facts, cost) for cost in facts.costs if cost.interval is not None),
         *(_gap(facts, found, difference) for found in facts.overfitting for difference in found.differences),
+        *(_together(facts, found) for found in facts.complementarity),
     ]
 
 
@@ -226,6 +228,25 @@ def _gap(facts: Facts, found: Overfitting, difference: GapDifference) -> str:
         f"{found.arm}'s configuration is {unit.size(found.gap, 2)} {side} on its training data than on validation; "
         f"against {whom} that is {unit.difference(difference.difference, 2)} ({bounds}n = {difference.n}): {told}."
     )
+
+
+def _together(facts: Facts, found: Complementarity) -> str:
+    unit, plain, other = facts.unit, found.plain, found.other
+    confidence = f"{100 * facts.confidence:g}% interval"
+    bounds = f"{confidence} {_bounds(unit, found.interval)}" if found.interval else "too few for an interval"
+    told = f" (within {unit.size(facts.margin)})" if found.verdict == "adds up" else ""
+    return (
+        f"Does amplification add to what {other.against} has beyond {plain.against} ({', '.join(found.differs)})? "
+        f"It changes {plain.against} by {_changed(unit, plain)} and {other.against} by {_changed(unit, other)}, "
+        f"the second less the first is {unit.difference(found.interaction, 2)} ({bounds}, n = {found.n} seeds on the "
+        f"{found.split} split): {found.verdict}{told}. Each of the four is a tuned configuration of its own; "
+        "uncorrected."
+    )
+
+
+def _changed(unit: Unit, gain: Gain) -> str:
+    bounds = f" ({_bounds(unit, gain.interval)})" if gain.interval else ""
+    return unit.difference(gain.difference, 2) + bounds
 
 
 def _bounds(unit: Unit, interval: Interval) -> str:

@@ -108,6 +108,12 @@ class StudySpec:
         """`space` as plain tables (see records.ArmRecord)."""
         return {name: domain.describe() for name, domain in self.space(arm).items()}
 
+    def settings(self, arm: str) -> dict[str, Any]:
+        """All that an arm trains with, searched or not (see records.ArmRecord)."""
+        return {
+            name: value.describe() if isinstance(value, Range | Choice) else value for name, value in self._values(arm)
+        }
+
     def columns(self) -> dict[str, int]:
         """A number for every parameter of the study, the same in all arms: its dimension in a shared design."""
         names = dict.fromkeys(name for arm in self.arms for name in self.space(arm))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from optuna.trial import FrozenTrial
@@ -47,9 +47,12 @@ def _arms(storage: Storage, name: str, spec: StudySpec) -> dict[str, ArmRecord]:
     places = sorted({(row.arm, row.block) for row in rows if row.trial is not None})
     trials = {place: optuna_trials(storage, optuna_name(name, *place)) for place in places}
     filled = [_with_trial(row, trials) for row in rows]
-    return {
-        arm: ArmRecord(arm, spec.dimensions(arm), tuple(row for row in filled if row.arm == arm)) for arm in spec.arms
-    }
+    return {arm: _arm(spec, arm, filled) for arm in spec.arms}
+
+
+def _arm(spec: StudySpec, arm: str, rows: Sequence[Row]) -> ArmRecord:
+    own = tuple(row for row in rows if row.arm == arm)
+    return ArmRecord(arm, spec.dimensions(arm), own, spec.settings(arm))
 
 
 def _with_trial(row: Row, trials: Trials) -> Row:

@@ -111,7 +111,7 @@ def test_an_unreachable_database_is_code_1_with_its_password_masked(
 
 def test_shipped_studies_are_found_from_any_folder(cli_inside: Cli) -> None:
     names = [line.split()[0] for line in cli_inside("studies").out.splitlines()]
-    assert names == ["cifar100_resnet110", "cifar100_resnet20", "digits", "mnist", "my_images"]
+    assert names == ["cifar100_resnet110", "cifar100_resnet20", "complementarity", "digits", "mnist", "my_images"]
     assert cli_inside("check", "digits").code == 0
 
 

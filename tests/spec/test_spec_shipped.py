@@ -26,3 +26,16 @@ def test_the_papers_headline_recipe() -> None:
     assert spec.task.model == "resnet110"
     assert spec.file.training.augment == ("crop", "flip")
     assert spec.confirm.seeds == 4
+
+
+def test_complementarity_is_a_two_by_two() -> None:
+    """The arms without regularisation override all that the marked lines may choose; nothing else differs."""
+    spec = parse_study(next(path for path in STUDIES if path.stem == "complementarity").read_text())
+    names = [name for row in (("monotone", "ralr"), ("regularised", "ralr_regularised")) for name in row]
+    assert list(spec.arms) == names
+    plain, amplified, other, both = (spec.settings(name) for name in names)
+    amplification = {key: value for key, value in amplified.items() if key.startswith("amplify.")}
+    assert amplification
+    assert amplified == plain | amplification
+    assert both == other | amplification
+    assert {key for key in other if other[key] != plain[key]} == {"augment", "label_smoothing"}

@@ -82,6 +82,18 @@ def test_dimensions_are_plain_tables() -> None:
     assert ARMS.study().dimensions("plain")["augment"] == {"choices": ["[]", '["crop", "flip"]']}
 
 
+def test_settings_are_all_that_an_arm_has() -> None:
+    spec = ARMS.study()
+    for arm in spec.arms:
+        settings = spec.settings(arm)
+        dimensions = spec.dimensions(arm)
+        assert {name: settings[name] for name in dimensions} == dimensions
+        assert set(settings) <= set(PARAMETERS)
+    plain, short = spec.settings("plain"), spec.settings("short")
+    assert (short["epochs"], short["lr"], short["schedule.end_factor"]) == (5, 0.3, 0.01)
+    assert "clip_norm" not in plain
+
+
 def test_an_arms_own_training_keys_replace_the_shared_ones() -> None:
     spec = ARMS.study()
     assert {"epochs", "lr"} <= spec.space("plain").keys()

@@ -85,6 +85,10 @@ def test_a_study_comes_back_as_it_was_stored(ledger: Ledger) -> None:
     assert list(record.arms["monotone"].dimensions) == ["lr"]
     assert set(record.arms["ralr"].dimensions) == {"lr", "amplify.probability", "amplify.width"}
     assert record.arms["monotone"].dimensions["lr"]["high"] == 1.0
+    settings = record.arms["ralr"].settings
+    assert (settings["momentum"], settings["amplify.lower"]) == (0.9, 1.0)
+    assert settings["amplify.width"] == record.arms["ralr"].dimensions["amplify.width"]
+    assert "amplify.width" not in record.arms["monotone"].settings
     assert len(record.arms["ralr"].search()) == 4
     (twin,) = record.arms["ralr"].stage("judge", "twin")
     assert (twin.params, twin.source, twin.trial) == ({"lr": 0.5}, 1, None)
