@@ -10,8 +10,8 @@ import typer
 
 from ralr_tune.cli import app
 from ralr_tune.commands.arguments import conceal
+from ralr_tune.commands.terminal import readable
 from ralr_tune.errors import Interrupted, RalrTuneError, TrialError
-from ralr_tune.secrecy import hidden
 
 _CLICK_ERROR = typer.BadParameter.__mro__[2]
 """ClickException, which typer carries inside itself in some versions and takes from click in others."""
@@ -50,13 +50,11 @@ def _guarded(arguments: list[str], debug: bool) -> int:
 
 def _tell(error: BaseException, message: str, code: int, debug: bool) -> int:
     if debug:
-        print(hidden("".join(traceback.format_exception(error))), file=sys.stderr, end="")
-    elif isinstance(error, TrialError):
-        print(hidden(error.detail), file=sys.stderr, end="")  # of the user's own code, in another process
-    from ralr_tune.spec.problems import one_line
-
-    for line in hidden(message).splitlines() or [type(error).__name__]:
-        print(f"error: {one_line(line)}", file=sys.stderr)  # names of files and classes may hold a terminal's commands
+        print(readable("".join(traceback.format_exception(error))), file=sys.stderr)
+    elif isinstance(error, TrialError) and error.detail:
+        print(readable(error.detail), file=sys.stderr)  # of the user's own code, in another process
+    for line in readable(message).splitlines() or [type(error).__name__]:
+        print(f"error: {line}", file=sys.stderr)
     return code
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -100,14 +101,22 @@ def run(
     from ralr_tune.commands.run import run as run_study
     from ralr_tune.errors import UsageError
 
+    of_workers = {"--workers": workers is not None, "--devices": devices != "auto"}
+    of_a_run = {
+        "--no-workers": no_workers,
+        "--hours": hours is not None,
+        "--no-confirm": not confirm,
+        "--json": as_json,
+    }
+    _refuse_beside("--init", of_workers | of_a_run if init else {})
+    _refuse_beside("--no-workers", of_workers if no_workers else {})
     where = locate(study, storage=storage, out=out)
     if where.spec is None:
         raise UsageError(unknown(study))
-    if no_workers and workers is not None:
-        raise UsageError("--workers and --no-workers: give one of the two")
     imports, url = not no_imports, where.storage_url
     if init:
-        typer.echo(init_study(where.spec, storage=url, out=where.out, trials=trials, imports=imports, force=force))
+        made = init_study(where.spec, storage=url, out=where.out, trials=trials, imports=imports, force=force)
+        _say("" if quiet else made)
         return
     if not (quiet or as_json):
         logging.getLogger("ralr_tune.commands.run").setLevel(logging.INFO)
@@ -130,14 +139,28 @@ def run(
     _print_report(report, as_json=as_json, quiet=quiet)
 
 
+def _refuse_beside(option: str, others: Mapping[str, bool]) -> None:
+    """UsageError for the first of the others that is given: beside `option` it would mean nothing."""
+    from ralr_tune.errors import UsageError
+
+    for name, given in others.items():
+        if given:
+            raise UsageError(f"{name} and {option}: give one of the two")
+
+
+def _say(text: str) -> None:
+    """Print lines for a person; "" is none."""
+    from ralr_tune.commands.terminal import readable
+
+    if text:
+        typer.echo(readable(text))
+
+
 def _print_report(report: Report, *, as_json: bool, quiet: bool = False) -> None:
     if as_json:
         _print_json(report.as_json())
         return
-    typer.echo(report.answer)
-    if not quiet:
-        for line in [*report.notes, "", *report.next_steps()]:
-            typer.echo(line)
+    _say("\n".join([report.answer, *([] if quiet else [*report.notes, "", *report.next_steps()])]))
 
 
 def _print_json(value: Any) -> None:
@@ -193,12 +216,12 @@ def check(
     from ralr_tune.commands.check import check_study, study_schema
     from ralr_tune.errors import UsageError
 
-    if schema:
+    if schema == (study is not None):
+        raise UsageError("check takes a STUDY, or --schema: one of the two")
+    if study is None:
         _print_json(study_schema())
-    elif study is None:
-        raise UsageError("check takes a STUDY, or --schema")
     else:
-        typer.echo(check_study(study, imports=not no_imports, storage=storage, out=out))
+        _say(check_study(study, imports=not no_imports, storage=storage, out=out))
 
 
 @app.command(epilog=_example("plan digits"))
@@ -215,7 +238,7 @@ def plan(
     from ralr_tune.commands.plan import plan_study
 
     found = plan_study(study, devices=devices, workers=workers, imports=not no_imports, storage=storage, out=out)
-    _print_json(found.as_json()) if as_json else typer.echo(found.as_text())
+    _print_json(found.as_json()) if as_json else _say(found.as_text())
 
 
 @app.command(epilog=_example("preview digits -o rates.html"))
@@ -229,7 +252,7 @@ def preview(
     """Draw learning-rate traces that the study would train with."""
     from ralr_tune.commands.preview import preview_study
 
-    typer.echo(f"Open {preview_study(study, count=count, output=output, storage=storage, out=out)}")
+    _say(f"Open {preview_study(study, count=count, output=output, storage=storage, out=out)}")
 
 
 @app.command(epilog=_example("status digits --watch"))
@@ -254,7 +277,7 @@ def status(
             watch_study(database, where.name)
             return
         found = study_status(database, where.name)
-    _print_json(found.as_json()) if as_json else typer.echo(found.as_text(where.out / "logs"))
+    _print_json(found.as_json()) if as_json else _say(found.as_text(where.out / "logs"))
 
 
 @app.command(epilog=_example("report digits --png"))
@@ -301,7 +324,7 @@ def export(
     from ralr_tune.commands.files import write_text
 
     write_text(output, text)
-    typer.echo(f"Wrote {output}")
+    _say(f"Wrote {output}")
 
 
 @app.command(epilog=_example("train runs/digits/best/ralr.toml"))
@@ -318,7 +341,7 @@ def train(
 
     for line in train_configuration(config, device=device, seed=seed, imports=not no_imports, out=out):
         if not quiet or line.final:
-            typer.echo(line.text)
+            _say(line.text)
 
 
 @app.command(epilog=_example("dashboard digits"))
@@ -349,7 +372,7 @@ def doctor(
     from ralr_tune.commands.doctor import diagnose
 
     found = diagnose(study, storage=storage, out=out)
-    _print_json(found.as_json()) if as_json else typer.echo(found.as_text())
+    _print_json(found.as_json()) if as_json else _say(found.as_text())
     if not found.healthy:
         raise typer.Exit(1)
 
@@ -363,7 +386,7 @@ def repair(
     from ralr_tune.commands.repair import repair_study
 
     found = repair_study(locate(study, storage=storage, out=out), dry_run=dry_run)
-    _print_json(found.as_json()) if as_json else typer.echo(found.as_text())
+    _print_json(found.as_json()) if as_json else _say(found.as_text())
 
 
 @app.command(epilog=_example("gc digits --dry-run"))
@@ -378,7 +401,7 @@ def gc(
     from ralr_tune.commands.gc import collect_garbage
 
     found = collect_garbage(study, storage=storage, out=out, dry_run=dry_run)
-    _print_json(found.as_json()) if as_json else typer.echo(found.as_text())
+    _print_json(found.as_json()) if as_json else _say(found.as_text())
 
 
 @app.command(epilog=_example("studies"))
@@ -386,5 +409,4 @@ def studies() -> None:
     """List the study files found: those in studies/ here and those that ship."""
     from ralr_tune.commands.check import list_studies
 
-    for line in list_studies():
-        typer.echo(line)
+    _say("\n".join(list_studies()))

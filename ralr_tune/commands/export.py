@@ -7,7 +7,6 @@ from pathlib import Path
 from statistics import fmean
 
 from ralr_tune.analysis.rows import ranked, scored
-from ralr_tune.commands.files import write_text
 from ralr_tune.errors import UsageError
 from ralr_tune.records import ArmRecord, Row, StudyRecord
 from ralr_tune.report.export import exported, render
@@ -16,6 +15,7 @@ from ralr_tune.spec import StudySpec, parse_study
 from ralr_tune.spec.values import one_of
 from ralr_tune.store.database import Storage
 from ralr_tune.store.reading import read_study
+from ralr_tune.training.files import write
 
 _LISTED = 20
 """Most trials that a message names."""
@@ -44,11 +44,14 @@ def export_study(storage: Storage, name: str, *, arm: str | None, trial: int | N
 
 
 def export_best(record: StudyRecord, spec: StudySpec, out: Path) -> list[Path]:
-    """Writes OUT/best/ARM.toml for every arm that has a complete trial; the paths, in the order of the arms."""
+    """Writes OUT/best/ARM.toml for every arm that has a complete trial; the paths, in the order of the arms.
+
+    Raises DiskError.
+    """
     paths = []
     for arm, row in chosen_rows(record, spec).items():
         paths.append(out / "best" / f"{arm}.toml")
-        write_text(paths[-1], render(exported(record, spec, arm, row), "toml"))
+        write(paths[-1], render(exported(record, spec, arm, row), "toml").encode())
     return paths
 
 

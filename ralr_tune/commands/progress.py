@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ralr_tune.commands.status import ArmStatus, Status, study_status
+from ralr_tune.commands.terminal import readable
 from ralr_tune.records import Row
 from ralr_tune.report.words import duration
 from ralr_tune.store.database import Storage
@@ -32,7 +33,7 @@ class Display:
     """Shows a study's progress; quiet, it shows nothing."""
 
     def __init__(self, *, quiet: bool = False, console: Console | None = None) -> None:
-        self._console = console or Console(stderr=True)
+        self._console = console or plain_console(stderr=True)
         self._quiet = quiet
         self._live: Live | None = None
         self._speed = _Speed()
@@ -64,7 +65,7 @@ class Display:
             self._live.update(self._picture(status), refresh=True)
             self._shown_at = now
         elif status.stage != self._stage or now - self._shown_at >= PLAIN_S:
-            self._console.print(self._line(status), highlight=False, soft_wrap=True)
+            self._console.print(readable(self._line(status)), soft_wrap=True)
             self._stage, self._shown_at = status.stage, now
 
     def _picture(self, status: Status) -> Group:
@@ -101,7 +102,12 @@ def watch_study(storage: Storage, study: str) -> None:
             time.sleep(REFRESH_S)
             # between two stages nothing waits either, until a worker has planned the next one
             still = 0.0 if any(row.state != "done" for row in status.rows) else still + REFRESH_S
-    Console().print(status.as_text(), highlight=False, soft_wrap=True)
+    plain_console().print(readable(status.as_text()), soft_wrap=True)
+
+
+def plain_console(*, stderr: bool = False) -> Console:
+    """Shows texts as they are: what stands in brackets or between colons in somebody's words is no markup."""
+    return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
 
 
 def _arms_table(status: Status) -> Table:

@@ -18,6 +18,7 @@ from ralr_tune.spec import parse_study
 from ralr_tune.store import studies
 from ralr_tune.store.database import Storage
 from ralr_tune.store.reading import read_study
+from ralr_tune.training.files import writing
 
 
 @dataclass(frozen=True)
@@ -56,14 +57,18 @@ class Report:
 def make_report(storage: Storage, study: str, out: Path, *, images: Sequence[Format] = ()) -> Report:
     """Write OUT/report.html, OUT/best/ARM.toml, the dashboard's panels, and figures as `images` ("png", "svg").
 
-    Raises StorageError when no such study is stored, RalrTuneError when images are asked for and no browser is there.
+    Raises StorageError when no such study is stored, DiskError when a file cannot be written, RalrTuneError when images
+    are asked for and no browser is there.
     """
     record = read_study(storage, study)
     spec = parse_study(record.spec_text, source=f"{study} (as stored)")
     facts = study_facts(record)
     drawn = figures(record, facts)
-    page = write_report(record, facts, out / "report.html", drawn)
+    page, folder = out / "report.html", out / "figures"
+    with writing(page):
+        write_report(record, facts, page, drawn)
     best = export_best(record, spec, out)
     pages = {arm: studies.optuna_study(storage, studies.optuna_name(study, arm)) for arm in spec.arms}
     write_panels(facts, pages)
-    return Report(study, facts, page, best, write_images(drawn, out / "figures", images) if images else ())
+    with writing(folder):
+        return Report(study, facts, page, best, write_images(drawn, folder, images) if images else ())

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ralr_tune.launch.devices import Place
 from ralr_tune.launch.launcher import Job
+from ralr_tune.training.files import writing
 
 STORAGE_VARIABLE = "RALR_TUNE_STORAGE"
 """What `worker` reads its storage URL from; the same as for users."""
@@ -29,9 +30,11 @@ class LocalProcesses:
 
     def start(self, job: Job, place: Place) -> None:
         log = job.out / "logs" / f"worker-{place.index}.log"
-        log.parent.mkdir(parents=True, exist_ok=True)
+        with writing(log):
+            log.parent.mkdir(parents=True, exist_ok=True)
+            output = log.open("ab")
         self._logs[place.index] = log
-        with log.open("ab") as output:
+        with output:
             self._processes[place.index] = subprocess.Popen(
                 _command(job, place),
                 stdin=subprocess.DEVNULL,

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from itertools import count
+from json import JSONDecodeError
 from typing import TypeVar
 
 from optuna.exceptions import StorageInternalError
@@ -109,6 +110,8 @@ def told(address: Address) -> Iterator[None]:
         yield
     except IntegrityError:
         raise
+    except JSONDecodeError as error:
+        raise StorageError(f"{address}: a text that Optuna stored is no JSON, somebody changed it: {error}") from error
     except (SQLAlchemyError, StorageInternalError, OSError) as error:
         fault = _database_error(error)
         said = fault.orig if isinstance(fault, DBAPIError) else fault

@@ -40,6 +40,7 @@ from ralr_tune.store.database import Storage
 from ralr_tune.store.incidents import noted
 from ralr_tune.store.studies import reported
 from ralr_tune.store.tables import NO_SOURCE, Now, check_name, ledger
+from ralr_tune.store.texts import read_curve, read_table
 
 _CANDIDATES = 8  # looked at together, so that workers that claim at once need not all look again
 _INSERTED = 1000  # rows a statement, of 12 parameters each: SQLite takes 32766
@@ -373,6 +374,6 @@ def _of(query: Select[Any], stage: Stage) -> Select[Any]:
 def _row(found: RowMapping) -> Row:
     fields: dict[str, Any] = {name: found.get(name) for name in Row.__dataclass_fields__}
     fields["source"] = None if found["source"] == NO_SOURCE else found["source"]
-    fields["params"] = json.loads(found["params"])
-    fields["curve"] = tuple(EpochRecord(**record) for record in json.loads(found.get("curve") or "[]"))
+    fields["params"] = read_table(found["params"], f"ledger row {found['id']}: params")
+    fields["curve"] = read_curve(found.get("curve"), f"ledger row {found['id']}: curve")
     return Row(**fields)

@@ -22,6 +22,7 @@ from ralr_tune.store.database import Storage
 from ralr_tune.store.failures import persist, transient
 from ralr_tune.store.locks import TIMEOUT_S, named_lock
 from ralr_tune.store.tables import Now, check_name, studies
+from ralr_tune.store.texts import read_table
 
 ROW_MARK = "ralr_tune:row"
 """Optuna user attribute of a trial: the id of the ledger row that it was asked for."""
@@ -61,7 +62,8 @@ def stored(storage: Storage, name: str) -> StoredStudy:
     if not found:
         known = ", ".join(names(storage)) or "none"
         raise StorageError(f"{storage.masked}: no study {name!r} is stored there; stored: {known}")
-    return StoredStudy(**{**found[0], "environment": json.loads(found[0]["environment"] or "{}")})
+    environment = read_table(found[0]["environment"], f"study {name}: environment")
+    return StoredStudy(**{**found[0], "environment": environment})
 
 
 def update_text(storage: Storage, name: str, *, text: str, fingerprint: str) -> None:

@@ -42,19 +42,22 @@ def replacing(path: Path) -> Iterator[Path]:
             beside.unlink(missing_ok=True)
 
 
-def write(path: Path, *parts: bytes) -> None:
-    """`path` with these bytes, or what was there before; makes missing folders.
-
-    Raises DiskError, naming file, reason and what to do, when the file cannot be written.
-    """
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Whatever the system refuses inside becomes a DiskError that names file, reason and what to do."""
     try:
-        with replacing(path) as beside, beside.open("wb") as file:
-            file.writelines(parts)
+        yield
     except OSError as error:
         advice = ADVICE.get(error.errno or 0, "give another folder with --out")
         raise DiskError(
             f"{path}: cannot be written: {error.strerror or error}; {advice}, then run again: nothing is lost"
         ) from error
+
+
+def write(path: Path, *parts: bytes) -> None:
+    """`path` with these bytes, or what was there before; makes missing folders. Raises DiskError as `writing` does."""
+    with writing(path), replacing(path) as beside, beside.open("wb") as file:
+        file.writelines(parts)
 
 
 @contextmanager

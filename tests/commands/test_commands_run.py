@@ -260,13 +260,36 @@ def test_an_out_folder_that_is_deleted_during_a_run(study_file: StudyFile, tmp_p
         assert all(row.state == "done" and row.outcome != "failed" for row in found)
 
 
-@pytest.mark.skipif(os.getuid() == 0, reason="root writes everywhere")
-def test_an_out_folder_that_is_read_only_is_told_before_anything_starts(cli: Cli, study_file: StudyFile) -> None:
+def test_an_out_folder_that_is_read_only_is_told_before_anything_starts(
+    cli_inside: Cli, study_file: StudyFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = study_file().parent / "shut"
     folder.mkdir(mode=0o555)
-    ran = cli("run", "sim.toml", "--out", folder)
+    if os.getuid() == 0:  # whom no permission keeps out: the system's answer is played
+        monkeypatch.setattr(os, "access", lambda path, mode: False)
+    ran = cli_inside("run", "sim.toml", "--out", folder)
     assert ran.code == 2
     assert ran.err.startswith(f"error: --out {folder}: nothing can be written there")
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(("place", "is_folder"), [("logs", False), ("report.html", True), ("best", False)])
+def test_what_stands_in_the_way_of_an_output_is_told_and_nothing_is_lost(
+    cli: Cli, study_file: StudyFile, tmp_path: Path, place: str, is_folder: bool
+) -> None:
+    study_file(search={"trials": 1})
+    way = tmp_path / "runs/sim" / place
+    way.parent.mkdir(parents=True)
+    way.mkdir() if is_folder else way.touch()
+    once = ("run", "sim.toml", "--workers", 1, "--no-confirm", "--quiet")
+    ran = cli(*once)
+    assert ran.code == 1
+    (said,) = ran.err.splitlines()
+    assert f"runs/sim/{place}" in said
+    assert "cannot be written: " in said
+    assert said.endswith("give another folder with --out, then run again: nothing is lost")
+    way.rmdir() if is_folder else way.unlink()
+    assert cli(*once).code == 0
 
 
 def test_sqlite_on_a_network_file_system_needs_force(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

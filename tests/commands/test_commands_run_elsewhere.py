@@ -41,6 +41,7 @@ def test_init_makes_the_plan_once_and_leaves(cli: Cli, study_file: StudyFile, tm
     assert cli("run", "sim.toml", "--init").out == first.out
     assert rows(tmp_path) == planned
     assert "6 trials planned" in cli("run", "sim.toml", "--init", "--trials", 3).out
+    assert cli("run", "sim.toml", "--init", "--quiet").out == ""
     assert not (tmp_path / "runs/sim/report.html").exists()
 
 

@@ -1,0 +1,84 @@
+"""Texts of the ledger that somebody else wrote: an error names row and column; nothing else comes out."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+from sqlalchemy import update
+
+from ralr_tune.errors import StorageError
+from ralr_tune.records import EpochRecord
+from ralr_tune.store import studies
+from ralr_tune.store.database import Storage, open_storage
+from ralr_tune.store.ledger import Ledger, PlannedRow
+from ralr_tune.store.tables import ledger as ledger_table
+from ralr_tune.store.tables import studies as studies_table
+from ralr_tune.store.texts import read_curve, read_table
+
+CURVE = (EpochRecord(1, 0.5, float("nan"), 0.1, 1.0, 2.0), EpochRecord(2, 1, 0.1, 0.1, 1.0, 2.0))
+EPOCH = asdict(CURVE[1])
+
+NO_JSON = ["nothing", "{", "[" * 100_000, "9" * 5000, "\0", "{'a': 1}"]
+NO_TABLE = [*NO_JSON, "[]", "1", "null", '"x"']
+NO_CURVE = [*NO_JSON, "{}", "1", "null", "[1]", "[{}]", "[[1, 2]]"] + [
+    json.dumps([EPOCH | changed])
+    for changed in ({"more": 1}, {"value": "0.5"}, {"value": None}, {"value": True}, {"value": [1]}, {"epoch": 1.0})
+]
+
+
+def test_what_this_program_wrote_is_read() -> None:
+    assert read_table('{"lr": 0.1, "optimizer": "sgd"}', "x") == {"lr": 0.1, "optimizer": "sgd"}
+    assert repr(read_curve(json.dumps([asdict(record) for record in CURVE]), "x")) == repr(CURVE)
+    assert (read_table(None, "x"), read_curve("", "x")) == ({}, ())
+
+
+@pytest.mark.parametrize("text", NO_TABLE, ids=range(len(NO_TABLE)))
+def test_a_table_that_is_none(text: str) -> None:
+    with pytest.raises(StorageError, match=r"^row 1: params = .*: not written by this program; allowed: ") as raised:
+        read_table(text, "row 1: params")
+    assert len(str(raised.value)) < 500
+
+
+@pytest.mark.parametrize("text", NO_CURVE, ids=range(len(NO_CURVE)))
+def test_a_curve_that_is_none(text: str) -> None:
+    with pytest.raises(StorageError, match=r"^row 1: curve = .*: not written by this program; allowed: ") as raised:
+        read_curve(text, "row 1: curve")
+    assert len(str(raised.value)) < 500
+
+
+@pytest.fixture
+def planned(sqlite: Storage) -> Ledger:
+    studies.register(sqlite, name="s", text="", fingerprint="")
+    found = Ledger(sqlite, "s")
+    found.plan([PlannedRow("a", "search", 1, 0, seed=0)])
+    return found
+
+
+@pytest.mark.parametrize("column", ["params", "curve"])
+def test_a_row_whose_text_is_odd_is_named(planned: Ledger, column: str) -> None:
+    planned.storage.change(update(ledger_table).values({column: "odd"}))
+    with pytest.raises(StorageError, match=rf'^ledger row 1: {column} = "odd": not written by this program'):
+        planned.rows()
+
+
+def test_a_study_whose_environment_is_odd_is_named(planned: Ledger) -> None:
+    planned.storage.change(update(studies_table).values(environment="odd"))
+    with pytest.raises(StorageError, match=r'^study s: environment = "odd": not written by this program'):
+        studies.stored(planned.storage, "s")
+
+
+@pytest.mark.parametrize("table", ["trial_params", "trial_user_attributes"])
+def test_optunas_own_texts_are_told_with_their_database(sqlite: Storage, table: str) -> None:
+    study = studies.optuna_study(sqlite, "s/a", direction="maximize")
+    trial = studies.ask(study, sqlite, 1)
+    trial.suggest_float("lr", 0, 1)
+    column: Any = {"trial_params": "distribution_json", "trial_user_attributes": "value_json"}[table]
+    with sqlite.engine.connect() as connection:
+        connection.exec_driver_sql(f"UPDATE {table} SET {column} = 'odd'")
+    other = open_storage(sqlite.url)
+    with pytest.raises(StorageError, match=r"sqlite.*study\.db: a text that Optuna stored is no JSON"):
+        studies.optuna_trials(other, "s/a")
+    other.dispose()
