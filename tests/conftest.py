@@ -118,7 +118,7 @@ class PostgreSQLServer:
         import psycopg
 
         plain = self._url.render_as_string(hide_password=False)
-        return psycopg.connect(plain, autocommit=True, connect_timeout=2)
+        return psycopg.connect(plain, autocommit=True, connect_timeout=30)
 
 
 class MariaDBServer:
@@ -162,7 +162,7 @@ class MariaDBServer:
         import pymysql
 
         place: dict[str, Any] = {"host": self._url.host, "port": self._url.port or 3306, "user": self._url.username}
-        return pymysql.connect(**place, password=self._url.password or "", autocommit=True, connect_timeout=2)
+        return pymysql.connect(**place, password=self._url.password or "", autocommit=True, connect_timeout=30)
 
     def _ask(self, statement: str) -> list[tuple[Any, ...]]:
         with self._admin.cursor() as cursor:

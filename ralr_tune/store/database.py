@@ -35,12 +35,25 @@ CONNECT_TIMEOUT_S = 10
 # One connection is kept, more are opened when threads need them: hundreds of workers share a server's connections.
 _POOL = {"pool_size": 1, "max_overflow": 20}
 
-# NORMAL: in WAL mode only a power cut can lose the last commits, and it loses them in order.
-_ON_CONNECT = {
-    "sqlite": ["PRAGMA synchronous=NORMAL"],
-    "postgresql": [],
-    "mysql": ["SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED", "SET SESSION time_zone = '+00:00'"],
-}
+SILENT_S = 120
+"""So long a server keeps the locks of a session that says nothing: its machine may be unplugged, its process stopped.
+
+And so long a client waits for an answer that never comes.
+"""
+_KEEPALIVE = {"idle": 30, "interval": 10, "count": 3}
+"""Seconds and times, as TCP has them: both sides know after a minute, not after hours, that the other one is gone."""
+
+
+def _on_connect(dialect: str) -> list[str]:
+    """What every session begins with."""
+    if dialect == "sqlite":
+        # NORMAL: in WAL mode only a power cut can lose the last commits, and it loses them in order.
+        return ["PRAGMA synchronous=NORMAL"]
+    if dialect == "postgresql":
+        keepalives = [f"SET tcp_keepalives_{name} = {value}" for name, value in _KEEPALIVE.items()]
+        return [f"SET idle_in_transaction_session_timeout = '{SILENT_S}s'", *keepalives]
+    isolation = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"
+    return [isolation, "SET SESSION time_zone = '+00:00'", f"SET SESSION wait_timeout = {SILENT_S}"]
 
 
 @dataclass(frozen=True)
@@ -172,18 +185,21 @@ def _optuna(address: Address, *, skip_table_creation: bool) -> PersistentStorage
         rdb = PersistentStorage(address.for_optuna, engine_kwargs=options, skip_table_creation=skip_table_creation)
     except RuntimeError as error:  # its tables were made by another version of Optuna
         raise outdated_optuna(address, error) from error
-    if address.dialect == "sqlite":
-        _configure(rdb.engine)
-        rdb.engine.dispose()  # the connection that Optuna opened before it could be configured
+    _configure(rdb.engine)
+    rdb.engine.dispose()  # the connection that Optuna opened before it could be configured
     return rdb
 
 
 def _engine_options(address: Address) -> dict[str, Any]:
     if address.dialect == "sqlite":
         return {**_POOL, "connect_args": {"timeout": BUSY_TIMEOUT_S}}
-    arguments: dict[str, Any] = {}
-    if "connect_timeout" not in address.url.query:
-        arguments["connect_timeout"] = CONNECT_TIMEOUT_S
+    arguments: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT_S}
+    if address.dialect == "postgresql":
+        arguments |= {f"keepalives_{name}": value for name, value in _KEEPALIVE.items()}
+        arguments["tcp_user_timeout"] = SILENT_S * 1000
+    else:
+        arguments |= {"read_timeout": SILENT_S, "write_timeout": SILENT_S}
+    arguments = {name: value for name, value in arguments.items() if name not in address.url.query}
     if address.dialect == "mysql" and address.url.password:
         arguments["password"] = str(address.url.password).encode()  # PyMySQL would encode it as Latin-1
     return {**_POOL, "pool_pre_ping": True, "connect_args": arguments}
@@ -193,9 +209,10 @@ def _configure(engine: Engine) -> None:
     @event.listens_for(engine, "connect")
     def on_connect(connection: Any, record: Any) -> None:
         cursor = connection.cursor()
-        for statement in _ON_CONNECT[engine.dialect.name]:
+        for statement in _on_connect(engine.dialect.name):
             cursor.execute(statement)
         cursor.close()
+        connection.commit()  # PostgreSQL takes a SET back with its transaction
 
     if engine.dialect.name == "sqlite":
         _watch(engine)

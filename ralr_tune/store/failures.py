@@ -45,8 +45,8 @@ _patience_s: ContextVar[float] = ContextVar("patience_s", default=PATIENCE_S)
 # SQLite primary result codes: BUSY, LOCKED (https://www.sqlite.org/rescode.html).
 _SQLITE = {5, 6}
 # PostgreSQL, appendix A: serialization failure, deadlock, lock not available, shutdown, crash, starting up, too many
-# connections. Class 08 (connection exceptions) is looked at beside these.
-_POSTGRESQL = {"40001", "40P01", "55P03", "57P01", "57P02", "57P03", "53300"}
+# connections, silent in a transaction for too long. Class 08 (connection exceptions) is looked at beside these.
+_POSTGRESQL = {"40001", "40P01", "55P03", "57P01", "57P02", "57P03", "53300", "25P03"}
 _POSTGRESQL_BUSY = ("the database system is", "too many clients", "connection slots", "terminating connection")
 # MySQL and MariaDB: record changed, too many connections, shutdown, lock wait timeout, deadlock, connection killed,
 # cannot connect (socket, host), server gone, connection lost, lost in a system call, client idle too long.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import logging
 import os
 import random
 import time
@@ -23,7 +24,11 @@ from ralr_tune.errors import StorageError
 from ralr_tune.store.address import parse_address
 from ralr_tune.store.failures import persist, told
 
-TIMEOUT_S = 60.0
+log = logging.getLogger(__name__)
+
+TIMEOUT_S = 300.0
+"""What is done under a lock takes seconds; but its holder may be stopped, or its machine be gone."""
+SAID_AFTER_S = 10.0
 
 
 class Lock(Protocol):
@@ -49,10 +54,14 @@ def named_lock(engine: Engine, name: str, *, timeout_s: float = TIMEOUT_S) -> It
 
 
 def _wait(lock: Lock, name: str, timeout_s: float) -> None:
-    end = time.monotonic() + timeout_s
+    began, said = time.monotonic(), False
     while not persist(lock.acquire):
-        if time.monotonic() > end:
+        waited = time.monotonic() - began
+        if waited > timeout_s:
             raise StorageError(f"lock {name!r} has been held by another process for {timeout_s:g} s")
+        if waited > SAID_AFTER_S and not said:
+            log.warning("lock %r is held by another process; waiting for up to %g s", name, timeout_s)
+            said = True
         time.sleep(random.uniform(0.01, 0.05))
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from ralr_tune.__main__ import main
 from tests.studies import simulated_text
+from tests.waiting import LONG_S
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ def cli(tmp_path: Path) -> Cli:
     """`python -m ralr_tune ARGUMENTS` in a folder of its own, as a user has it."""
     clean = {name: value for name, value in os.environ.items() if name != "RALR_TUNE_STORAGE"}
 
-    def run(*arguments: object, env: dict[str, str] | None = None, timeout_s: float = 120) -> Ran:
+    def run(*arguments: object, env: dict[str, str] | None = None, timeout_s: float = LONG_S) -> Ran:
         done = subprocess.run(
             [sys.executable, "-m", "ralr_tune", *map(str, arguments)],
             cwd=tmp_path,

@@ -19,6 +19,7 @@ from optuna_dashboard import save_note, wsgi
 from ralr_tune.commands.dashboard import _SERVER, Artifacts, make_app
 from ralr_tune.store.database import Storage, open_storage
 from tests.report.conftest import browser, browser_path
+from tests.waiting import LONG_S
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
@@ -128,6 +129,7 @@ class Tab:
 @pytest.fixture
 def context(browser: Browser) -> Iterator[BrowserContext]:
     opened = browser.new_context(viewport={"width": 1400, "height": 1000})
+    opened.set_default_timeout(LONG_S * 1000)
     yield opened
     opened.close()
 

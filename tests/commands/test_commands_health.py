@@ -38,6 +38,7 @@ from ralr_tune.commands.health.storage import (
 from ralr_tune.store.address import parse_address
 from ralr_tune.store.probing import Answer
 from tests.studies import simulated, simulated_text
+from tests.waiting import LONG_S
 
 GIB = 2**30
 
@@ -255,7 +256,7 @@ def test_a_probe_that_says_nothing_is_ended(monkeypatch: pytest.MonkeyPatch) -> 
     ):
         monkeypatch.setattr(devices.subprocess, "Popen", instead(script))
         probe = Probe(None)
-        assert probe.facts(timeout_s=0.5 if "sleep" in script else 30) == said
+        assert probe.facts(timeout_s=0.5 if "sleep" in script else LONG_S) == said
         assert probe._process.returncode is not None
 
 

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,6 +25,7 @@ from ralr_tune.store.database import open_storage
 from ralr_tune.store.ledger import Ledger
 from tests.commands.conftest import Cli
 from tests.studies import simulated
+from tests.waiting import LONG_S, until
 
 StudyFile = Callable[..., Path]
 
@@ -108,7 +108,7 @@ def test_a_file_that_would_mix_incomparable_trials_is_refused(cli: Cli, study_fi
 
 def test_the_time_bound_stops_and_reports_what_there_is(cli: Cli, study_file: StudyFile) -> None:
     study_file(task={"data": {"seconds_per_epoch": 0.5}}, search={"trials": 200})
-    ran = cli("run", "sim.toml", "--hours", 4 / 3600, "--workers", 1, timeout_s=60)
+    ran = cli("run", "sim.toml", "--hours", 4 / 3600, "--workers", 1)
     assert ran.code == 0, ran.err
     status = cli("status", "sim.toml", "--json").json()
     assert status["stage"] == "search"
@@ -121,7 +121,7 @@ def test_interrupted_is_130_and_the_same_command_goes_on(study_file: StudyFile, 
     process = start(tmp_path)
     wait_for_epochs(tmp_path)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=LONG_S)
     assert process.returncode == 130
     assert "error: interrupted; everything is kept" in errors
     status = cli("status", "sim.toml", "--json").json()
@@ -131,13 +131,13 @@ def test_interrupted_is_130_and_the_same_command_goes_on(study_file: StudyFile, 
 
 
 def test_a_killed_worker_loses_nothing_and_is_counted(cli: Cli, study_file: StudyFile, tmp_path: Path) -> None:
-    study_file(task={"data": {"seconds_per_epoch": 0.3}}, confirm={"top": 1, "seeds": 2}, storage={"lease_s": 1})
+    study_file(task={"data": {"seconds_per_epoch": 0.3}}, confirm={"top": 1, "seeds": 2}, storage={"lease_s": 5})
     process = start(tmp_path)
     rows = wait_for_epochs(tmp_path)
     owner = next(row.owner for row in rows if row.state == "held" and row.epoch)
     assert owner is not None
     os.kill(int(owner.split(":")[1]), signal.SIGKILL)
-    _, errors = process.communicate(timeout=90)
+    _, errors = process.communicate(timeout=LONG_S)
     assert process.returncode == 0, errors
     found = Ledger(open_storage(f"sqlite:///{tmp_path}/runs/sim/study.db"), "sim").rows()
     assert all(row.state == "done" and row.outcome != "failed" for row in found)
@@ -158,11 +158,8 @@ def test_workers_leave_with_their_launcher(study_file: StudyFile, tmp_path: Path
     rows = wait_for_epochs(tmp_path)
     owners = {int(row.owner.split(":")[1]) for row in rows if row.state == "held"}
     process.send_signal(how)
-    process.communicate(timeout=60)
-    deadline = time.monotonic() + 30
-    while any(map(alive, owners)) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert not any(map(alive, owners))
+    process.communicate(timeout=LONG_S)
+    until(lambda: not any(map(alive, owners)), "the workers leave with their launcher")
     found = Ledger(open_storage(f"sqlite:///{tmp_path}/runs/sim/study.db"), "sim").rows()
     assert {row.state for row in found} == {"free"}  # given back, with their epochs
     assert max(row.epoch for row in found) > 0
@@ -189,19 +186,17 @@ def start(folder: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def wait_for_epochs(folder: Path, within_s: float = 60) -> list[Any]:
+def wait_for_epochs(folder: Path) -> list[Any]:
     """Until a worker is in the middle of a trial; the rows then."""
-    deadline = time.monotonic() + within_s
-    while time.monotonic() < deadline:
-        if (folder / "runs/sim/study.db").exists():
-            try:
-                rows = Ledger(open_storage(f"sqlite:///{folder}/runs/sim/study.db"), "sim").rows(curves=False)
-            except Exception:  # still being made
-                rows = []
-            if any(row.state == "held" and row.epoch for row in rows):
-                return rows
-        time.sleep(0.1)
-    raise AssertionError("no worker began a trial")
+
+    def begun() -> list[Any]:
+        try:
+            rows = Ledger(open_storage(f"sqlite:///{folder}/runs/sim/study.db"), "sim").rows(curves=False)
+        except StorageError:  # not there yet, or still being made
+            return []
+        return rows if any(row.state == "held" and row.epoch for row in rows) else []
+
+    return until(begun, "a worker begins a trial")
 
 
 BROKEN = """
@@ -250,7 +245,7 @@ def test_an_out_folder_that_is_deleted_during_a_run(study_file: StudyFile, tmp_p
     wait_for_epochs(tmp_path)
     folder = tmp_path / "runs/sim"
     shutil.rmtree(folder if lost == "whole" else folder / lost)
-    _, errors = process.communicate(timeout=90)
+    _, errors = process.communicate(timeout=LONG_S)
     if lost == "whole":
         assert process.returncode == 1
         assert "study.db: was deleted while it was in use" in errors
@@ -266,7 +261,7 @@ def test_an_out_folder_that_is_read_only_is_told_before_anything_starts(
     folder = study_file().parent / "shut"
     folder.mkdir(mode=0o555)
     if os.getuid() == 0:  # whom no permission keeps out: the system's answer is played
-        monkeypatch.setattr(os, "access", lambda path, mode: False)
+        monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)
     ran = cli_inside("run", "sim.toml", "--out", folder)
     assert ran.code == 2
     assert ran.err.startswith(f"error: --out {folder}: nothing can be written there")

@@ -12,6 +12,7 @@ from typing import Any
 from ralr_tune.store.database import open_storage
 from ralr_tune.store.ledger import Ledger
 from tests.commands.conftest import Cli
+from tests.waiting import LONG_S
 
 StudyFile = Callable[..., Path]
 SMALL: dict[str, Any] = {"search": {"trials": 2}, "confirm": {"top": 1, "seeds": 2}}
@@ -62,7 +63,7 @@ def test_without_workers_it_waits_for_those_elsewhere_and_reports(
     process = watching(tmp_path)
     ran = cli("worker", "sim")
     assert ran.code == 0, ran.err
-    out, errors = process.communicate(timeout=60)
+    out, errors = process.communicate(timeout=LONG_S)
     assert process.returncode == 0, errors
     assert "best configuration scored" in out
     assert (tmp_path / "runs/sim/report.html").exists()
@@ -75,7 +76,7 @@ def test_the_watcher_may_be_stopped(study_file: StudyFile, tmp_path: Path) -> No
     study_file(**SMALL)
     process = watching(tmp_path)
     process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=LONG_S)
     assert process.returncode == 130
     assert "error: interrupted; workers elsewhere go on" in errors
 
@@ -96,7 +97,7 @@ def test_a_failed_study_ends_the_watcher_with_its_reason(cli: Cli, study_file: S
     process = watching(tmp_path)
     ran = cli("worker", "sim", "--device", "cpu", "--threads", 1)
     assert ran.code == 1
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=LONG_S)
     assert process.returncode == 1
     assert "my own bug" in errors
 

@@ -13,8 +13,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import psycopg
 import pytest
 
@@ -125,14 +127,12 @@ def test_every_way_of_giving_it_reaches_mariadb(way: Way, mariadb: GuardedServer
 # ---------------------------------------------------------------- where it must not be
 
 
-def commands_shown() -> str:
-    """What the process list shows of every process."""
+def commands_shown(process: int) -> str:
+    """What the process list shows of a process and all that it started: other tests begin with what is looked for."""
     lines = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            lines.append(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
-        except OSError:  # it is gone
-            continue
+    for one in (psutil.Process(process), *psutil.Process(process).children(recursive=True)):
+        with suppress(OSError):  # it is gone
+            lines.append(Path(f"/proc/{one.pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace"))
     return "\n".join(lines)
 
 
@@ -144,7 +144,8 @@ def watched_run(folder: Path, options: list[str], environment: dict[str, str]) -
     shown: list[str] = []
     while process.poll() is None:
         if any(folder.glob("runs/sim/logs/*")):
-            shown.append(commands_shown())
+            with suppress(psutil.NoSuchProcess):
+                shown.append(commands_shown(process.pid))
         time.sleep(0.2)
     out, err = process.communicate()
     assert any("ralr_tune worker sim" in lines for lines in shown)

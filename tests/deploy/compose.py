@@ -11,13 +11,14 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from tests.waiting import LONG_S, until
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "docker-compose.yml"
@@ -93,14 +94,13 @@ class Stack:
         if words[0] == "pg_isready":
             words += ["--port", self.database.rpartition(":")[2]]
         path = os.pathsep.join([*map(str, programs), os.environ["PATH"]])
-        checked = subprocess.run(words, env=os.environ | {"PATH": path}, check=False, capture_output=True, timeout=30)
+        checked = subprocess.run(
+            words, env=os.environ | {"PATH": path}, check=False, capture_output=True, timeout=LONG_S
+        )
         return checked.returncode == 0
 
-    def until_healthy(self, service: str, programs: Sequence[Path] = (), within_s: float = 60) -> None:
-        end = time.monotonic() + within_s
-        while not self.healthy(service, programs):
-            assert time.monotonic() < end, f"{service} is not healthy after {within_s:g} s"
-            time.sleep(0.5)
+    def until_healthy(self, service: str, programs: Sequence[Path] = ()) -> None:
+        until(lambda: self.healthy(service, programs), f"{service} is healthy")
 
     def logs(self) -> str:
         return "\n".join(path.read_text() for path in sorted(self.folder.glob("*.log")))

@@ -14,6 +14,7 @@ from psycopg import sql
 from sqlalchemy.engine import URL, make_url
 
 from tests.faults.servers import PrivateServer, private_server
+from tests.waiting import until
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,16 @@ def _guard_postgresql(guarded: GuardedServer, folder: Path) -> None:
             "host all all 127.0.0.1/32 scram-sha-256",
         ]
         (folder / "data/pg_hba.conf").write_text("\n".join(rules) + "\n")
-        connection.execute("SELECT pg_reload_conf()")
+        connection.execute("SELECT pg_reload_conf()")  # answers before it is done
+    until(lambda: _refuses(guarded.place.set(password="wrong")), "the server asks for passwords")
+
+
+def _refuses(url: URL) -> bool:
+    try:
+        psycopg.connect(url.render_as_string(hide_password=False)).close()
+    except psycopg.OperationalError as error:
+        return "password authentication failed" in str(error)
+    return False
 
 
 def _guard_mariadb(guarded: GuardedServer) -> None:

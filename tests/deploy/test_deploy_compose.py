@@ -23,6 +23,7 @@ from tests.deploy.compose import Stack
 from tests.deploy.guarded import GuardedServer, guarded_server
 from tests.faults.servers import _free_port
 from tests.studies import simulated_text
+from tests.waiting import LONG_S, until
 
 PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
 TRIALS = 6
@@ -64,23 +65,20 @@ def ledger(server: GuardedServer) -> Ledger:
     return Ledger(open_storage(server.url), "sim")
 
 
-def until_epochs(server: GuardedServer, more_than: int, within_s: float = 60) -> None:
+def until_epochs(server: GuardedServer, more_than: int) -> None:
     """Until the workers have finished so many epochs together."""
-    end = time.monotonic() + within_s
-    while sum(row.epoch for row in ledger(server).rows(curves=False)) <= more_than:
-        assert time.monotonic() < end, "the workers do not get on"
-        time.sleep(0.5)
+    until(lambda: sum(row.epoch for row in ledger(server).rows(curves=False)) > more_than, "the workers get on")
 
 
 def test_nothing_starts_without_the_password(stack: Stack) -> None:
     (stack.secrets / "database_password").unlink()
-    assert stack.start("init").wait(60) == 2
+    assert stack.start("init").wait(LONG_S) == 2
     assert f"RALR_TUNE_STORAGE_PASSWORD_FILE={stack.secrets}/database_password: cannot be read" in stack.logs()
 
 
 def test_nothing_starts_with_a_wrong_password(stack: Stack) -> None:
     (stack.secrets / "database_password").write_text("wrong")
-    assert stack.start("init").wait(60) == 1
+    assert stack.start("init").wait(LONG_S) == 1
     assert "password authentication failed" in stack.logs()
 
 
@@ -88,7 +86,7 @@ def test_nothing_starts_with_a_wrong_password(stack: Stack) -> None:
 def test_a_study_through_a_killed_worker_and_a_killed_database(stack: Stack, server: GuardedServer) -> None:
     stack.until_healthy("database", PROGRAMS)
     for _ in range(2):  # `up` runs it every time
-        assert stack.start("init").wait(60) == 0
+        assert stack.start("init").wait(LONG_S) == 0
     workers = [stack.start("worker-cpu") for _ in range(2)]
     report, dashboard = stack.start("report"), stack.start("dashboard")
     stack.until_healthy("dashboard")
@@ -104,7 +102,7 @@ def test_a_study_through_a_killed_worker_and_a_killed_database(stack: Stack, ser
     server.server.start()
     stack.until_healthy("database", PROGRAMS)
 
-    end = time.monotonic() + 240
+    end = time.monotonic() + 2 * LONG_S
     while any(process.poll() != 0 for process in (*workers, report)):
         assert time.monotonic() < end, stack.logs()
         workers = [restarted(stack, "worker-cpu", process) for process in workers]
@@ -113,7 +111,7 @@ def test_a_study_through_a_killed_worker_and_a_killed_database(stack: Stack, ser
     check_whole(stack, server)
     check_dashboard(stack)
     dashboard.send_signal(signal.SIGTERM)
-    assert dashboard.wait(30) == 0
+    assert dashboard.wait(LONG_S) == 0
     assert server.password not in stack.logs()
 
 
@@ -139,7 +137,7 @@ def check_dashboard(stack: Stack) -> None:
     """It asks for the token, and is still there after the database was away."""
     address = f"http://127.0.0.1:{stack.port}/api/studies"
     token = (stack.secrets / "dashboard_token").read_text().strip()
-    with urlopen(Request(address, headers={"Authorization": f"Bearer {token}"}), timeout=30) as answer:
+    with urlopen(Request(address, headers={"Authorization": f"Bearer {token}"}), timeout=LONG_S) as answer:
         assert b"sim/ralr" in answer.read()
-    assert stack.healthy("dashboard")
+    stack.until_healthy("dashboard")
     assert token not in stack.logs()

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import os
 import pwd
+import secrets
 import shutil
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-START_S = 60.0
+from tests.waiting import LONG_S, until
 
 
 class PrivateServer:
@@ -32,15 +32,17 @@ class PrivateServer:
 
     def start(self) -> None:
         """Returns once the server answers. Tried again: what a killed server leaves behind takes its time to go."""
-        end = time.monotonic() + START_S
-        while not self._answers():
-            if time.monotonic() > end:
-                raise RuntimeError(f"{self._command[0]} does not start (code {self._process and self._process.poll()})")
+
+        def started() -> bool:
+            if self._answers():
+                return True
             if self._process is None or self._process.poll() is not None:
                 self._process = subprocess.Popen(
                     self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **_as(self._user)
                 )
-            time.sleep(0.2)
+            return False
+
+        until(started, f"{self._command[0]} starts")
 
     def stop(self) -> None:
         """As an administrator does: sessions are ended, nothing is lost."""
@@ -54,7 +56,7 @@ class PrivateServer:
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(number)
             try:
-                self._process.wait(30)
+                self._process.wait(LONG_S)
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
@@ -144,6 +146,9 @@ def _own(folder: Path, user: str) -> None:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """One that nobody listens on, below those that the system itself gives to connections and to others who ask."""
+    while True:
+        port = secrets.SystemRandom().randrange(15_000, 30_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port

@@ -34,9 +34,9 @@ from ralr_tune.training.start import start
 FAULTS = ("SIGKILL", "SIGSTOP", "SIGTERM", "SIGINT")
 RUN_SHARE = 0.08
 """Of the faults, how many hit `run` itself."""
-END_S = 600.0
+END_S = 1200.0
 """How long a study may take after the last fault."""
-LEAVE_S = 20.0
+LEAVE_S = 120.0
 """How long processes may take to leave once `run` has ended."""
 
 

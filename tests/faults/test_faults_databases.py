@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from tests.faults.servers import PrivateServer, private_server
 from tests.faults.storm import wrongs
 from tests.faults.test_faults_storm import NOTHING
 from tests.studies import simulated_text
+from tests.waiting import LONG_S, until
 
 ROUNDS = int(os.environ.get("RALR_TUNE_OPENINGS", "2"))
 AWAY_S = float(os.environ.get("RALR_TUNE_AWAY_S", "3"))
@@ -36,7 +38,7 @@ def at_once(work: Callable[[int], Any], count: int = AT_ONCE) -> list[str]:
 
     def one(index: int) -> None:
         try:
-            barrier.wait(60)
+            barrier.wait(LONG_S)
             work(index)
         except BaseException as error:
             failures.put(f"{type(error).__name__}: {error}")
@@ -46,7 +48,7 @@ def at_once(work: Callable[[int], Any], count: int = AT_ONCE) -> list[str]:
         process.start()
     found = []
     for process in processes:
-        process.join(120)
+        process.join(LONG_S)
         if process.exitcode != 0:
             found.append(f"exit code {process.exitcode}")
     while not failures.empty():
@@ -111,7 +113,7 @@ def test_a_server_restarts_under_eight_workers(kind: str, how: str, tmp_path: Pa
     text = simulated_text(
         study={"name": "restart"},
         task={"data": {"seconds_per_epoch": 0.3}},
-        training={"epochs": 10},
+        training={"epochs": 20},
         search={"trials": 12},
         confirm={"top": 1, "seeds": 2},
         storage={"lease_s": 2.0},
@@ -125,12 +127,12 @@ def test_a_server_restarts_under_eight_workers(kind: str, how: str, tmp_path: Pa
             [*command, "--storage", server.url, "--out", str(tmp_path / "out")], stderr=subprocess.PIPE, text=True
         )
         ledger = Ledger(_opened(server.url), spec.name)
-        _wait_until(lambda: sum(row.state == "held" for row in ledger.rows(curves=False)) == 8)
+        until(lambda: sum(row.state == "held" for row in ledger.rows(curves=False)) == 8, "all workers work")
         workers = {process.pid for process in psutil.Process(run.pid).children()}
         RESTARTS[how](server)
         time.sleep(AWAY_S)
         server.start()
-        _, errors = run.communicate(timeout=500)
+        _, errors = run.communicate(timeout=2 * LONG_S)
         assert run.returncode == 0, errors
         assert "ended from outside" not in errors  # the same eight workers went on by themselves
         assert len(workers) == 8
@@ -142,18 +144,8 @@ def _opened(url: str) -> Any:
     """The storage, once `run` has made it."""
     from ralr_tune.errors import StorageError
 
-    end = time.monotonic() + 60
-    while True:
-        try:
+    def found() -> Any:
+        with suppress(StorageError):
             return open_storage(url)
-        except StorageError:
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.5)
 
-
-def _wait_until(there: Callable[[], bool], timeout_s: float = 120) -> None:
-    end = time.monotonic() + timeout_s
-    while not there():
-        assert time.monotonic() < end
-        time.sleep(0.1)
+    return until(found, "the study is stored")

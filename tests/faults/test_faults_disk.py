@@ -12,6 +12,7 @@ from ralr_tune.spec import parse_study
 from tests.faults.storm import wrongs
 from tests.faults.test_faults_storm import NOTHING
 from tests.studies import simulated_text
+from tests.waiting import LONG_S
 
 
 def run(folder: Path, *more: str, limit: int | None = None) -> subprocess.CompletedProcess[str]:
@@ -22,7 +23,14 @@ def run(folder: Path, *more: str, limit: int | None = None) -> subprocess.Comple
     command = [sys.executable, "-m", "ralr_tune", "run", "sim.toml", "--quiet", "--workers", "2", *more]
     environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
     return subprocess.run(
-        command, cwd=folder, env=environment, preexec_fn=full, capture_output=True, text=True, check=False, timeout=300
+        command,
+        cwd=folder,
+        env=environment,
+        preexec_fn=full,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=LONG_S,
     )
 
 

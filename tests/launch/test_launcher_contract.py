@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from ralr_tune.spec import StudySpec
 from ralr_tune.store.ledger import Ledger
 from tests.search.conftest import MakeSession, make_session
 from tests.studies import simulated
+from tests.waiting import LONG_S, until
 
 __all__ = ["make_session"]
 
@@ -30,11 +30,9 @@ def launcher(request: pytest.FixtureRequest) -> Iterator[Launcher]:
     made.stop(10)
 
 
-def ended(launcher: Launcher, within_s: float = 60) -> dict[int, int | None]:
-    deadline = time.monotonic() + within_s
-    while None in (codes := launcher.poll()).values() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    return codes
+def ended(launcher: Launcher) -> dict[int, int | None]:
+    until(lambda: None not in launcher.poll().values(), "the workers end")
+    return launcher.poll()
 
 
 def job(spec: StudySpec, make_session: MakeSession, out: Path) -> tuple[Job, Ledger]:
@@ -65,10 +63,8 @@ def test_stopped_workers_give_their_rows_back(launcher: Launcher, make_session: 
     spec = simulated(task={"data": {"seconds_per_epoch": 0.2}}, training={"epochs": 500}, search={"pruner": "none"})
     work, ledger = job(spec, make_session, tmp_path)
     launcher.start(work, PLACES[0])
-    deadline = time.monotonic() + 30
-    while not any(row.epoch for row in ledger.rows(curves=False)) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    launcher.stop(20)
+    until(lambda: any(row.epoch for row in ledger.rows(curves=False)), "an epoch is finished")
+    launcher.stop(LONG_S)
     assert launcher.poll() == {0: 130}
     begun = [row for row in ledger.rows() if row.attempt]
     assert [row.state for row in begun] == ["free"]

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.waiting import LONG_S
+
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
@@ -37,6 +39,6 @@ def browser(browser_path: str) -> Iterator[Browser]:
     """A browser that takes no part in the network."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     with sync_api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=browser_path, args=FLAGS.split())
+        opened = playwright.chromium.launch(executable_path=browser_path, args=FLAGS.split(), timeout=LONG_S * 1000)
         yield opened
         opened.close()

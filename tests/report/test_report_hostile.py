@@ -28,6 +28,7 @@ from ralr_tune.spec import parse_study
 from ralr_tune.spec.exported import Exported
 from tests.exports import configuration
 from tests.house.test_house_execution import findings
+from tests.waiting import LONG_S
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -80,6 +81,7 @@ def hostile(text: str) -> StudyRecord:
 def opened(browser: Browser, path: Path) -> Iterator[tuple[Page, list[str]]]:
     """The page in a browser, and what it complains of."""
     context = browser.new_context(viewport={"width": 1200, "height": 900})
+    context.set_default_timeout(LONG_S * 1000)
     tab = context.new_page()
     complaints: list[str] = []
     tab.on("console", lambda message: complaints.append(message.text))

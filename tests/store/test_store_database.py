@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import multiprocessing
 import os
 import secrets
+import signal
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -10,17 +12,20 @@ from typing import Any
 from urllib.parse import quote
 
 import optuna
+import psutil
 import pytest
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
-from sqlalchemy import event, insert, inspect, select, text, update
+from sqlalchemy import Connection, event, insert, inspect, select, text, update
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
 
 from ralr_tune.errors import StorageError
+from ralr_tune.store import database
 from ralr_tune.store.database import Storage, open_storage
 from ralr_tune.store.schema import VERSION_TABLE
 from ralr_tune.store.tables import Now, metadata, schema, studies
+from tests.waiting import LONG_S, until
 
 Together = Callable[[int, Callable[[int], Any]], list[Any]]
 
@@ -237,6 +242,67 @@ def test_lost_connections_are_made_anew(server_url: str) -> None:
     other.dispose()
     assert storage.rows(select(studies)) == []
     assert optuna.get_all_study_names(storage.optuna) == ["x"]
+    storage.dispose()
+
+
+def test_a_process_that_stops_in_a_transaction_keeps_its_locks_for_a_while_only(
+    server_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one does whose machine was unplugged. Woken up, it begins its transaction again."""
+    monkeypatch.setattr(database, "SILENT_S", 2)
+    storage = open_storage(server_url)
+    storage.change(insert(studies).values(name="x", text="", fingerprint="", created=0.0))
+    storage.dispose()
+
+    def write() -> None:
+        mine, begun = open_storage(server_url), []
+
+        def slowly(connection: Connection) -> None:
+            connection.execute(update(studies).values(fingerprint="mine"))
+            begun.append(connection)
+            if len(begun) == 1:
+                os.kill(os.getpid(), signal.SIGSTOP)
+            connection.execute(update(studies).values(text="whole"))
+
+        mine.transact(slowly)
+        assert len(begun) == 2
+
+    process = multiprocessing.get_context("fork").Process(target=write)
+    process.start()
+    try:
+        until(lambda: psutil.Process(process.pid).status() == psutil.STATUS_STOPPED, "it stops")
+        storage.change(update(studies).values(environment="others go on"))
+        assert stored_texts(storage, "x") == [""]
+        assert storage.rows(select(studies.c.fingerprint))[0]["fingerprint"] == ""
+    finally:
+        os.kill(process.pid or 0, signal.SIGCONT)
+    process.join(LONG_S)
+    assert process.exitcode == 0
+    assert stored_texts(storage, "x") == ["whole"]
+    storage.dispose()
+
+
+def test_both_sides_know_soon_that_the_other_machine_is_gone(server_url: str) -> None:
+    """Neither waits for hours, as TCP has it. (No machine is unplugged here: it is asked for.)"""
+    storage = open_storage(server_url)
+    for engine in (storage.engine, storage._rdb.engine):
+        with engine.connect() as connection:
+            driver: Any = connection.connection.driver_connection
+            if engine.dialect.name == "postgresql":
+                asked = driver.info.get_parameters()
+                assert (asked["keepalives_idle"], asked["tcp_user_timeout"]) == ("30", "120000")
+                assert connection.scalar(text("SHOW tcp_keepalives_idle")) == "30"
+                assert connection.scalar(text("SHOW idle_in_transaction_session_timeout")) == "2min"
+            else:
+                assert (driver._read_timeout, driver._write_timeout) == (120, 120)
+                assert connection.scalar(text("SELECT @@wait_timeout")) == 120
+    storage.dispose()
+    own = "keepalives_idle=5" if server_url.startswith("postgresql") else "read_timeout=5"
+    storage = open_storage(f"{server_url}?{own}")
+    with storage.engine.connect() as connection:
+        driver = connection.connection.driver_connection
+        asked = driver.info.get_parameters() if own.startswith("keep") else {"keepalives_idle": driver._read_timeout}
+        assert str(asked["keepalives_idle"]) == "5"  # what the URL says wins
     storage.dispose()
 
 

@@ -42,6 +42,7 @@ def told_as_ours(cause: Exception) -> Exception:
         wrapped(psycopg.errors.SerializationFailure()),
         wrapped(psycopg.errors.AdminShutdown()),
         wrapped(psycopg.errors.TooManyConnections()),
+        wrapped(psycopg.errors.IdleInTransactionSessionTimeout()),
         wrapped(psycopg.OperationalError("connection refused")),
         wrapped(psycopg.OperationalError("connection failed: FATAL:  the database system is starting up")),
         wrapped(pymysql.err.OperationalError(1213, "Deadlock found")),

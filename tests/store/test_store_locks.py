@@ -40,6 +40,15 @@ def test_a_held_lock_is_not_given_again_and_others_are_free(shared: Storage) -> 
         pass
 
 
+def test_waiting_for_a_lock_is_said(
+    shared: Storage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("ralr_tune.store.locks.SAID_AFTER_S", 0.0)
+    with named_lock(shared.engine, "a"), pytest.raises(StorageError):
+        named_lock(shared.engine, "a", timeout_s=0.3).__enter__()
+    assert caplog.messages == ["lock 'a' is held by another process; waiting for up to 0.3 s"]
+
+
 def test_a_lock_is_given_back_after_an_error(shared: Storage) -> None:
     with pytest.raises(ValueError, match="inside"), named_lock(shared.engine, "a"):
         raise ValueError("inside")
@@ -54,7 +63,7 @@ def test_a_lock_dies_with_its_holder(shared: Storage, together: Together) -> Non
         globals()["kept"] = holder  # else Python would leave the lock in good order
 
     together(1, leave)
-    with named_lock(shared.engine, "a", timeout_s=5):
+    with named_lock(shared.engine, "a", timeout_s=60):
         pass
 
 
@@ -71,7 +80,7 @@ def test_a_lock_whose_session_was_lost_does_not_fail_what_was_done_under_it(serv
         assert others
         for other in others:
             connection.execute(text(kill.format(other)))
-    with named_lock(storage.engine, "a", timeout_s=5):
+    with named_lock(storage.engine, "a", timeout_s=60):
         pass
     storage.dispose()
 
