@@ -112,6 +112,12 @@ def test_profiles_choose_the_workers() -> None:
     assert devices == [{"driver": "nvidia", "device_ids": ["0"], "capabilities": ["gpu"]}]
 
 
+def test_without_a_profile_the_workers_are_those_for_gpus() -> None:
+    """`docker compose up --scale worker=4` would else know no such service. (--profile wins over what .env says.)"""
+    lines = [line for line in (ROOT / ".env").read_text().splitlines() if not line.startswith("#")]
+    assert lines == [f"COMPOSE_PROFILES={SERVICES['worker']['profiles'][0]}"]
+
+
 def test_the_study_is_the_users_choice(monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = loaded({"STUDY": "mine"})["services"]
     for name in OURS:

@@ -14,7 +14,7 @@ from typing import Any
 from ralr_tune.commands.health.check import Check, judged
 from ralr_tune.report.words import size
 
-TIMEOUT_S = 60.0
+TIMEOUT_S = 180.0
 NVIDIA = Path("/proc/driver/nvidia/version")
 
 _REINSTALL = "install both anew, from one place: pip install --force-reinstall torch torchvision"
@@ -41,7 +41,7 @@ class Probe:
         try:
             out, errors = self._process.communicate(self._study, timeout=timeout_s)
         except subprocess.TimeoutExpired:
-            return f"no answer within {timeout_s:g} s"
+            return f"no answer within {timeout_s:g} s: try again when the machine is less busy"
         finally:
             self._process.kill()
             self._process.wait()
