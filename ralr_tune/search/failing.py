@@ -17,6 +17,7 @@ from ralr_tune.records import Row
 from ralr_tune.search.session import Session
 from ralr_tune.search.telling import tell
 from ralr_tune.secrecy import hidden
+from ralr_tune.spec.problems import cut, one_line
 from ralr_tune.store import incidents
 
 log = logging.getLogger(__name__)
@@ -26,6 +27,8 @@ HOPELESS: tuple[FailureKind, ...] = ("diverged", "oom")
 
 BUGS = 3
 LOSSES = 10
+_LONGEST = 2000
+"""Characters of a message; a traceback has more."""
 
 
 def kind_of(error: Exception) -> FailureKind:
@@ -37,7 +40,8 @@ def kind_of(error: Exception) -> FailureKind:
 
 def lose(session: Session, row: Row, kind: FailureKind, message: str) -> None:
     """The configuration is at fault: it counts as a trial, with no value."""
-    session.ledger.finish(row, outcome="diverged", value=None, curve=(), seconds=0.0, failure=kind, message=message)
+    said = words(message)
+    session.ledger.finish(row, outcome="diverged", value=None, curve=(), seconds=0.0, failure=kind, message=said)
     session.kept.forget(row)
     if row.stage == "search":
         tell(session, session.ledger.row(row.id))
@@ -45,9 +49,9 @@ def lose(session: Session, row: Row, kind: FailureKind, message: str) -> None:
 
 def give_up(session: Session, row: Row, kind: FailureKind, error: Exception) -> None:
     """Neither the configuration's fault nor mended: try the row again, or end the study (TrialError)."""
-    message = hidden(f"{type(error).__name__}: {error}")  # somebody's own code may tell its environment
+    message = words(f"{type(error).__name__}: {error}")
     signature = incidents.signature_of_error(error)
-    detail = hidden("".join(traceback.format_exception(error)))
+    detail = "\n".join(map(one_line, hidden("".join(traceback.format_exception(error))).splitlines()))
     times = 1 + incidents.equal(session.storage, session.spec.name, signature)
     retry = kind == "bug" and times < BUGS
     session.ledger.fail(row, kind=kind, message=message, retry=retry, detail=detail, signature=signature)
@@ -73,6 +77,14 @@ def end_if_lost_again(session: Session, row: Row) -> None:
         )
         session.ledger.fail(row, kind="lost", message=message, retry=False)
         raise TrialError("lost", f"{where(row)} {message}")
+
+
+def words(message: str) -> str:
+    """What is kept of an error's message: one line that is not too long, in characters that every database takes.
+
+    Without secrets: somebody's own code may tell its environment.
+    """
+    return cut(one_line(hidden(message)), _LONGEST)
 
 
 def where(row: Row) -> str:

@@ -13,7 +13,7 @@ from optuna.trial import Trial as OptunaTrial
 
 from ralr_tune.errors import DataError, DiskError, FailureKind, Interrupted, LeaseLost, StorageError, TrialError
 from ralr_tune.records import EpochRecord, Outcome, Row
-from ralr_tune.search.failing import HOPELESS, end_if_lost_again, give_up, kind_of, lose
+from ralr_tune.search.failing import HOPELESS, end_if_lost_again, give_up, kind_of, lose, words
 from ralr_tune.search.kept import confirm_configuration, remove
 from ralr_tune.search.samplers import start_recipe
 from ralr_tune.search.session import Lease, Session
@@ -160,7 +160,7 @@ def _follow(session: Session, trial: Trial, lease: Lease, report: Report, verdic
     except TrialError as error:
         if error.kind not in HOPELESS:
             raise
-        return Ending("diverged", error.kind, str(error))
+        return Ending("diverged", error.kind, words(str(error)))
     return Ending("complete")
 
 

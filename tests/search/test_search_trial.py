@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -359,6 +360,28 @@ def test_a_bug_is_tried_again_and_equal_ones_end_the_study(
     assert optuna_trials(session)[0].state == TrialState.RUNNING  # it goes on once the row is opened again
     assert caplog.text.count("Traceback") == 1  # the first one, once
     assert incidents.counts(session.storage, "sim") == {"bug": BUGS}
+
+
+AWKWARD = "a\nb\0c\ud800d\x1b[2J" + "e" * 5000
+
+
+@pytest.mark.parametrize("error", [RuntimeError(AWKWARD), DataError(AWKWARD), TrialError("oom", AWKWARD)])
+def test_whatever_an_error_says_every_database_takes(
+    make_session: MakeSession, monkeypatch: pytest.MonkeyPatch, storage_url: str, error: Exception
+) -> None:
+    """Names of files may hold halves of characters, and PostgreSQL's texts no NUL."""
+    session = make_session(simulated(), url=storage_url)
+    with monkeypatch.context() as patch:
+        patch.setattr(trials, "start", _raise(error))
+        with suppress(TrialError):  # bad data end the study
+            work_on(session, claim(session))
+    kept = session.ledger.rows()[0].message or ""
+    assert r"a\nb\x00c\ud800d\x1b[2Jee" in kept
+    assert len(kept) < 3000
+    latest = incidents.latest(session.storage, "sim")
+    assert latest is not None
+    assert latest.message == kept
+    assert all(map(str.isprintable, latest.detail.splitlines()))
 
 
 def test_different_bugs_of_one_row_are_counted_apart(
