@@ -238,8 +238,11 @@ def test_weights_that_blew_up_in_the_last_step_are_found(make_line: Make, config
 
 
 def test_unknown_augmentation_is_a_usage_error(make_images: Make, configure: Make) -> None:
-    with pytest.raises(UsageError, match="'mixup' is unknown; allowed: crop, flip, cutout"):
-        run(start(make_images(), configure(augment=("mixup",)), seed=0))
+    """A configuration refuses it before, unless somebody changes one unchecked."""
+    whole = configure()
+    training = whole.training.model_copy(update={"augment": ("mix",)})
+    with pytest.raises(UsageError, match="'mix' is unknown; allowed: crop, flip, cutout, mixup, cutmix"):
+        run(start(make_images(), whole.model_copy(update={"training": training}), seed=0))
 
 
 def test_a_compiler_that_fails_is_told(make_images: Make, configure: Make, monkeypatch: pytest.MonkeyPatch) -> None:
