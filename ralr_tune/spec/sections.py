@@ -201,7 +201,8 @@ def _optimizer(value: str) -> str:
 Optimizer = Annotated[str, AfterValidator(_optimizer)]
 
 MIXINGS = ("mixup", "cutmix")
-"""Augmentations that mix the images of a batch with each other."""
+"""Augmentations that mix the images of a batch with each other: after all others, wherever they stand. Of both, each
+image gets one (see tasks/mixing.py)."""
 
 AUGMENTATIONS = ("crop", "flip", "cutout", *MIXINGS)
 """Written out as the optimizers are."""
