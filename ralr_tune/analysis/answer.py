@@ -100,7 +100,8 @@ def _reach(facts: Facts, found: Reach) -> str:
 
 def _takes(found: Reach) -> str:
     if found.more is None:
-        return f"No number of {_pairs(found.what)(2)} up to {MOST:,} would settle a difference like the one seen."
+        more = ": it takes more seeds for each (`confirm.seeds`)" if found.floor else ""
+        return f"No number of {_pairs(found.what)(2)} up to {MOST:,} would settle a difference like the one seen{more}."
     count, span = found.more
     return (
         f"If the difference is as it looks, about {count} more {_pairs(found.what)(count)} settle it ({_span(span)})."

@@ -30,6 +30,8 @@ class Pairs(NamedTuple):
     arm: str
     against: str
     differences: Sequence[float]
+    by_seed: Sequence[float] = ()
+    """For arms whose blocks were judged on the same seeds: the differences by seed, each the mean over the blocks."""
 
 
 @dataclass(frozen=True)
@@ -62,22 +64,27 @@ class PairedTest(NamedTuple):
     """The larger p-value of the two one-sided tests against -margin and +margin (TOST, Schuirmann 1987)."""
 
 
-def paired_test(differences: Sequence[float], *, margin: float, confidence: float) -> PairedTest:
+def paired_test(
+    differences: Sequence[float], *, margin: float, confidence: float, by_seed: Sequence[float] = ()
+) -> PairedTest:
     """Paired t-test, its interval and the test of equivalence.
 
     n < 2 gives the difference alone. Differences that do not vary leave t without a scale (it would claim certainty
     from two equal numbers), so there the sign test speaks, which needs none.
+
+    `by_seed`: where every block was judged on the same seeds, their luck is in every difference alike, and the spread
+    between blocks does not show it. Then blocks and seeds both count as samples: the squared standard error is
+    s_block**2 / n_blocks + s_seed**2 / n_seeds (min F', Clark 1973). One seed alone gives the difference alone.
     """
     if not differences:
         raise ValueError("differences: empty, allowed: at least one pair")
-    d = np.asarray(differences, dtype=float)
-    mean = float(d.mean())
-    if len(d) < 2:
+    samples = [np.asarray(sample, dtype=float) for sample in (differences, by_seed) if len(sample)]
+    mean = float(samples[0].mean())
+    if min(map(len, samples)) < 2:
         return PairedTest(mean, None, None, None)
-    if does_not_vary(d):
-        return _sign_test(mean, len(d), margin, confidence)
-    error = float(d.std(ddof=1)) / math.sqrt(len(d))
-    return _t_test(mean, error, len(d) - 1, margin, confidence)
+    if all(does_not_vary(sample) for sample in samples):
+        return _sign_test(mean, len(differences), margin, confidence)
+    return _t_test(mean, *_error(samples), margin, confidence)
 
 
 def welch_test(own: Sequence[float], other: Sequence[float], *, margin: float, confidence: float) -> PairedTest:
@@ -91,9 +98,15 @@ def welch_test(own: Sequence[float], other: Sequence[float], *, margin: float, c
     mean = float(samples[0].mean() - samples[1].mean())
     if min(map(len, samples)) < 2 or all(does_not_vary(sample) for sample in samples):
         return PairedTest(mean, None, None, None)
-    parts = [float(sample.var(ddof=1)) / len(sample) for sample in samples]
-    freedom = sum(parts) ** 2 / sum(part**2 / (len(each) - 1) for part, each in zip(parts, samples, strict=True))
-    return _t_test(mean, math.sqrt(sum(parts)), freedom, margin, confidence)
+    return _t_test(mean, *_error(samples), margin, confidence)
+
+
+def _error(samples: Sequence[npt.NDArray[np.float64]]) -> tuple[float, float]:
+    """Standard error of a sum of independent means, and its degrees of freedom (Satterthwaite 1946)."""
+    errors = [float(sample.std(ddof=1)) / math.sqrt(len(sample)) for sample in samples]
+    error = math.hypot(*errors)
+    spent = sum((part / error) ** 4 / (len(each) - 1) for part, each in zip(errors, samples, strict=True))
+    return error, 1 / spent
 
 
 def _t_test(difference: float, error: float, freedom: float, margin: float, confidence: float) -> PairedTest:
@@ -142,7 +155,9 @@ def compare(
     members = list(family)
     tested = sum(len(pairs.differences) > 1 for pairs in members)
     joint = 1 - (1 - confidence) / max(1, tested)
-    tests = [paired_test(pairs.differences, margin=margin, confidence=joint) for pairs in members]
+    tests = [
+        paired_test(pairs.differences, margin=margin, confidence=joint, by_seed=pairs.by_seed) for pairs in members
+    ]
     different = _adjusted([test.p_value for test in tests])
     equivalent = _adjusted([test.p_equivalent for test in tests])
     sign = 1 if direction == "maximize" else -1

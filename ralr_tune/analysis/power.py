@@ -2,7 +2,9 @@
 
 Symbols: n pairs of differences with mean delta and standard deviation sigma, estimated as s; alpha is the two-sided
 level after correction; t_c the two-sided critical value at n - 1 degrees of freedom. The t statistic then has a
-noncentral t distribution with noncentrality delta * sqrt(n) / sigma (Cohen 1988, ch. 2; Johnson and Welch 1940)."""
+noncentral t distribution with noncentrality delta * sqrt(n) / sigma (Cohen 1988, ch. 2; Johnson and Welch 1940).
+Where all blocks of an arm are judged on the same seeds, the standard error has a floor, the seeds', that further blocks
+do not lessen: sigma then stands for hypot(sigma, floor * sqrt(n))."""
 
 from __future__ import annotations
 
@@ -55,6 +57,8 @@ class Reach:
     more_to_equal: int | None
     """Further pairs for equivalent within the margin. None: above MOST, or the difference is not within the margin."""
     more_to_equal_range: Counts | None
+    floor: float = 0.0
+    """Standard error that further pairs do not lessen: of the seeds on which all blocks were judged."""
 
     @property
     def more(self) -> tuple[int, Counts] | None:
@@ -64,14 +68,14 @@ class Reach:
         return min(known, default=None, key=lambda way: way[0])
 
 
-def reach(made: Comparison, spread: float, *, margin: float, alpha: float) -> Reach | None:
+def reach(made: Comparison, spread: float, *, margin: float, alpha: float, floor: float = 0.0) -> Reach | None:
     """What `made`, whose differences have this spread, could see; None below two pairs or without spread."""
     if made.n < 2 or not spread > 0:
         return None
     lowest, highest = spread_interval(spread, made.n)
-    sees = partial(visible, n=made.n, alpha=alpha)
-    differs = partial(pairs_to_differ, difference=made.difference, alpha=alpha)
-    equals = partial(pairs_to_equal, difference=made.difference, margin=margin, alpha=alpha)
+    sees = partial(visible, n=made.n, alpha=alpha, floor=floor)
+    differs = partial(pairs_to_differ, difference=made.difference, alpha=alpha, floor=floor)
+    equals = partial(pairs_to_equal, difference=made.difference, margin=margin, alpha=alpha, floor=floor)
     return Reach(
         what=made.what,
         arm=made.arm,
@@ -86,6 +90,7 @@ def reach(made: Comparison, spread: float, *, margin: float, alpha: float) -> Re
         more_to_differ_range=_range(differs, (lowest, highest), made.n),
         more_to_equal=_more(equals(spread), made.n),
         more_to_equal_range=_range(equals, (lowest, highest), made.n),
+        floor=floor,
     )
 
 
@@ -139,9 +144,14 @@ def _critical(tail: float, n: int) -> float:
     return -float(special.stdtrit(n - 1, tail))
 
 
-def visible(spread: float, n: int, alpha: float, power: float = POWER) -> float:
+def visible(spread: float, n: int, alpha: float, power: float = POWER, floor: float = 0.0) -> float:
     """Smallest true difference that n pairs call better or worse with this power."""
-    return spread * _visible_spreads(n, alpha, power)
+    return _with_floor(spread, n, floor) * _visible_spreads(n, alpha, power)
+
+
+def _with_floor(spread: float, n: int, floor: float) -> float:
+    """The spread whose standard error over n pairs is as large as spread and floor make it."""
+    return math.hypot(spread, floor * math.sqrt(n))
 
 
 @lru_cache(maxsize=256)
@@ -151,18 +161,18 @@ def _visible_spreads(n: int, alpha: float, power: float) -> float:
     return float(optimize.brentq(lambda size: power_to_differ(size, 1.0, n, alpha) - power, 0.0, most))
 
 
-def pairs_to_differ(spread: float, *, difference: float, alpha: float) -> int | None:
+def pairs_to_differ(spread: float, *, difference: float, alpha: float, floor: float = 0.0) -> int | None:
     """Fewest pairs that call this true difference with 80% power; None above MOST."""
     if difference == 0:
         return None
-    return _fewest(lambda n: power_to_differ(difference, spread, n, alpha))
+    return _fewest(lambda n: power_to_differ(difference, _with_floor(spread, n, floor), n, alpha))
 
 
-def pairs_to_equal(spread: float, *, difference: float, margin: float, alpha: float) -> int | None:
+def pairs_to_equal(spread: float, *, difference: float, margin: float, alpha: float, floor: float = 0.0) -> int | None:
     """Fewest pairs that call this true difference equivalent with 80% power; None above MOST or outside the margin."""
     if abs(difference) >= margin:
         return None
-    return _fewest(lambda n: power_to_equal(difference, spread, n, margin, alpha))
+    return _fewest(lambda n: power_to_equal(difference, _with_floor(spread, n, floor), n, margin, alpha))
 
 
 def _fewest(power_of: Callable[[int], float]) -> int | None:

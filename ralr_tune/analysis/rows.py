@@ -98,10 +98,10 @@ def lost(arm: ArmRecord, stage: Stage, role: str, candidate: Chosen) -> int:
     return len(rows) - len(scored(rows))
 
 
-def block_scores(arm: ArmRecord, stage: Stage, direction: Direction) -> dict[int, float]:
-    """Mean score of each block's judged winner."""
+def block_scores(arm: ArmRecord, stage: Stage, direction: Direction) -> dict[int, dict[int, float]]:
+    """{block: {seed: score}} of each block's judged winner."""
     found = {block: scores(arm, stage, "best", winner) for block, winner in chosen_by_block(arm, direction).items()}
-    return {block: fmean(by_seed.values()) for block, by_seed in found.items() if by_seed}
+    return {block: by_seed for block, by_seed in found.items() if by_seed}
 
 
 def seconds_per_epoch(arm: ArmRecord) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import sqrt
 from statistics import fmean, stdev
 
 from ralr_tune.analysis import rows as study_rows
@@ -12,6 +13,8 @@ from ralr_tune.analysis.power import Reach, reach
 from ralr_tune.analysis.rows import Split
 from ralr_tune.analysis.sequential import Decision, Plan, latest_look, next_look, nominal_level
 from ralr_tune.records import StudyRecord
+
+BySeed = Mapping[int, float]
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,28 @@ def arm_verdicts(record: StudyRecord, split: Split) -> Verdicts:
     """Each arm against the baseline over the winners of independent blocks; nothing where a block stands alone."""
     stage = study_rows.stage_of(split)
     found = {name: study_rows.block_scores(arm, stage, record.direction) for name, arm in record.arms.items()}
-    return _fixed(record, _against_baseline(record, "arm", {name: own for name, own in found.items() if len(own) > 1}))
+    base = found.get(record.baseline, {})
+    family = [
+        Pairs("arm", name, record.baseline, [fmean(block.values()) for block in blocks], _by_seed(blocks))
+        for name, own in found.items()
+        if name != record.baseline and len(blocks := _paired_blocks(own, base)) > 1
+    ]
+    return _fixed(record, family)
+
+
+def _paired_blocks(own: Mapping[int, Mapping[int, float]], base: Mapping[int, Mapping[int, float]]) -> list[BySeed]:
+    """Own minus base by seed, for the blocks in which both have a seed."""
+    both = [(scores, base[block]) for block, scores in own.items() if block in base]
+    paired = [{seed: value - other[seed] for seed, value in scores.items() if seed in other} for scores, other in both]
+    return [block for block in paired if block]
+
+
+def _by_seed(blocks: Sequence[BySeed]) -> list[float]:
+    """Each seed's mean over the blocks; nothing where every block has seeds of its own."""
+    seeds = dict.fromkeys(seed for block in blocks for seed in block)
+    if len(seeds) == sum(map(len, blocks)):
+        return []
+    return [fmean(block[seed] for block in blocks if seed in block) for seed in seeds]
 
 
 def _against_baseline(record: StudyRecord, what: What, found: Mapping[str, Mapping[int, float]]) -> list[Pairs]:
@@ -80,7 +104,13 @@ def _comparison(pairs: Pairs, decision: Decision, confidence: float) -> Comparis
 
 def _reach(record: StudyRecord, family: Sequence[Pairs], made: Sequence[Comparison], alpha: float) -> tuple[Reach, ...]:
     found = [
-        reach(comparison, _spread(pairs.differences[: comparison.n]), margin=record.margin, alpha=alpha)
+        reach(
+            comparison,
+            _spread(pairs.differences[: comparison.n]),
+            margin=record.margin,
+            alpha=alpha,
+            floor=_spread(pairs.by_seed) / sqrt(max(1, len(pairs.by_seed))),
+        )
         for pairs, comparison in zip(family, made, strict=True)
     ]
     return tuple(each for each in found if each is not None)
