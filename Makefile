@@ -5,7 +5,7 @@ BIN := .venv/bin
 TESTS ?= tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow faults check format secrets clean
+.PHONY: help demo test test-slow faults calibrate check format secrets clean
 
 help:  ## show this
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -24,6 +24,9 @@ test-slow: .venv/.test-installed  ## run the slow tests too
 
 faults: .venv/.test-installed  ## kill, stop and restart things at random for about an hour (RALR_TUNE_FAULTS=300 a database)
 	@RALR_TUNE_OPENINGS=50 RALR_TUNE_AWAY_S=20 $(BIN)/pytest -q -s tests/faults
+
+calibrate: .venv/.test-installed  ## how often the statistics err: all tables again, about half an hour on two cores (RALR_TUNE_CALIBRATE=1000 studies a row)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.calibration
 
 check: .venv/.test-installed  ## lint and types
 	@$(BIN)/ruff format --check -q .

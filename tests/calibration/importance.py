@@ -1,7 +1,7 @@
 """How often importance is wrong, through real Optuna studies: `python -m tests.calibration.importance [CELL ...]`.
 
-A cell is SHAPE-SAMPLER-PRUNER-TRIALS; without any, all are run. RALR_TUNE_CALIBRATE is the number of studies a cell
-(300 by default here); each cell prints one row of a table.
+A cell is SHAPE-SAMPLER-PRUNER-TRIALS; without any, all are run, 300 studies each (RALR_TUNE_CALIBRATE thousandths of
+that); each cell prints one row of a table.
 
 Objective: the formula of the simulated task (`ralr_tune/tasks/simulated.py`, its constants) with `noise` 0.005,
 `epoch_noise` 0.002, no jitter and no divergence, evaluated directly. It is a function of `lr` (dominant: 0.32 of
@@ -13,25 +13,25 @@ above 0.4 ruins the run. 12 epochs; samplers and pruners with Optuna's own defau
 from __future__ import annotations
 
 import math
-import os
 import sys
+import time
 from collections import Counter
-from collections.abc import Iterator
+from functools import partial
 from typing import Literal, NamedTuple
 
 import numpy as np
 import optuna
-from scipy import stats
 
 from ralr_tune.analysis import importance
 from ralr_tune.tasks.simulated import CEILING, CHANCE, CURVATURE, RATE, SimulatedTask
+from tests.calibration.tables import Counted, Promise, Row, Table, show
 
 EPOCHS = 12
 NOISE = math.hypot(SimulatedTask.noise, SimulatedTask.epoch_noise)
 RANGE = 8 * NOISE
 IGNORED = ("probability", "flip")
-FALSE_ALARMS = 0.05
-POWER = 0.8
+RARELY_CALLED = tuple(Promise((name,), 0.05) for name in IGNORED)
+FOUND = Promise(("momentum",), 0.8, at_least=True)
 
 Shape = Literal["peak", "cliff"]
 
@@ -48,30 +48,6 @@ class Cell(NamedTuple):
         return "-".join(map(str, self))
 
 
-class Rates(NamedTuple):
-    """In how many of the studies each parameter was called "matters", and what share of the trials was pruned."""
-
-    studies: int
-    calls: Counter[str]
-    pruned: float
-
-    def share(self, name: str) -> float:
-        return self.calls[name] / self.studies
-
-    def exceeds(self, name: str, share: float) -> bool:
-        """More calls than a true share of this would give in 999 of 1,000 repetitions."""
-        return self.calls[name] > int(stats.binom.ppf(0.999, self.studies, share))
-
-    def falls_short(self, name: str, share: float) -> bool:
-        """Fewer calls than a true share of this would give in 999 of 1,000 repetitions."""
-        return self.calls[name] < int(stats.binom.ppf(0.001, self.studies, share))
-
-    def interval(self, name: str) -> tuple[float, float]:
-        """95%, Clopper and Pearson."""
-        found = stats.binomtest(self.calls[name], self.studies).proportion_ci(method="exact")
-        return float(found.low), float(found.high)
-
-
 CELLS = [
     Cell(shape, sampler, pruner, trials)
     for shape in ("peak", "cliff")
@@ -81,19 +57,21 @@ CELLS = [
 ]
 
 
-def studies_a_cell(otherwise: int) -> int:
-    return int(os.environ.get("RALR_TUNE_CALIBRATE", otherwise))
-
-
-def calibrate(cell: Cell, studies: int, *, first: int = 0) -> Rates:
-    """Rates of a cell over studies with seeds first, first + 1, ...."""
+def calibrate(studies: int, cell: Cell, *, first: int = 0) -> Counted:
+    """In how many studies of a cell, with seeds first, first + 1, ..., each parameter was called "matters"."""
+    started = time.process_time()
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     calls: Counter[str] = Counter()
     pruned = []
     for seed in range(first, first + studies):
         study = simulated_study(cell, seed)
         calls.update(name for name, one in importance(study).items() if one.verdict == "matters")
         pruned.append(np.mean([trial.state.name == "PRUNED" for trial in study.get_trials(deepcopy=False)]))
-    return Rates(studies, calls, float(np.mean(pruned)))
+    optuna.logging.set_verbosity(before)
+    promises = (*RARELY_CALLED, FOUND) if cell.trials >= 50 else RARELY_CALLED
+    more = {"pruned": f"{np.mean(pruned):.0%}"}
+    return Counted(str(cell), studies, calls, time.process_time() - started, promises, more)
 
 
 def simulated_study(cell: Cell, seed: int) -> optuna.Study:
@@ -133,25 +111,19 @@ def accuracies(shape: Shape, lr: float, weak: float, random: np.random.Generator
     return [float(value) for value in found]
 
 
-def report(cell: Cell, rates: Rates) -> str:
-    """One row of a table."""
-    cells = [str(cell), f"{rates.pruned:.0%}", str(rates.studies)]
-    for name in (*IGNORED, "momentum", "lr"):
-        low, high = rates.interval(name)
-        cells.append(f"{rates.share(name):.1%} ({low:.1%} to {high:.1%})")
-    return "| " + " | ".join(cells) + " |"
-
-
-def chosen(names: list[str]) -> Iterator[Cell]:
+def rows(names: list[str]) -> list[Row]:
+    """The cells of these names, or all."""
     known = {str(cell): cell for cell in CELLS}
-    unknown = [name for name in names if name not in known]
-    if unknown:
+    if unknown := [name for name in names if name not in known]:
         sys.exit(f"no such cell: {', '.join(unknown)}; allowed: {', '.join(known)}")
-    yield from (known[name] for name in names) if names else CELLS
+    return [partial(calibrate, cell=known[name]) for name in names or known]
+
+
+def table(names: list[str]) -> Table:
+    columns = {name: (name,) for name in (*IGNORED, "momentum", "lr")}
+    title = 'Importance: called "matters" (`probability` and `flip` are ignored, `momentum` has 8 times the noise)'
+    return Table(title, rows(names), columns, 300, more=("pruned",))
 
 
 if __name__ == "__main__":
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    print("| cell | pruned | studies | probability | flip | momentum | lr |\n|---|---|---|---|---|---|---|", flush=True)
-    for cell in chosen(sys.argv[1:]):
-        print(report(cell, calibrate(cell, studies_a_cell(300))), flush=True)
+    sys.exit("\n".join(show([table(sys.argv[1:])])) or None)

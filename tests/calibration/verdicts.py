@@ -1,16 +1,17 @@
 """Calibrates the verdicts on simulated studies, and prints the tables: `python -m tests.calibration.verdicts`.
 
-RALR_TUNE_CALIBRATE is the number of studies a row (1,000 by default here). Scores come from the simulated task's
-formula, evaluated for whole arrays of trials; a test holds the two against each other. A seed's luck has three
-independent parts: of the seed in all runs alike, of the seed in one arm, of the single run; their shares sum to 1.
+RALR_TUNE_CALIBRATE is the number of studies a row (1,000 by default; looks take tenfold). Scores come from the
+simulated task's formula, evaluated for whole arrays of trials; tests hold the two against each other, and
+`searches.py` runs whole studies through the package's own search. A seed's luck has three independent parts: of the
+seed in all runs alike, of the seed in one arm, of the single run; their shares sum to 1.
 """
 
 from __future__ import annotations
 
-import os
+import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ import numpy.typing as npt
 from ralr_tune.analysis.comparison import Comparison, Pairs, compare
 from ralr_tune.analysis.sequential import Decision, Plan, latest_look, next_look
 from ralr_tune.tasks.simulated import CEILING, CHANCE, CURVATURE, RATE, SimulatedTask
+from tests.calibration.tables import Counted, Promise, Row, Table, rows_of, show
 
 Array = npt.NDArray[np.float64]
 
@@ -29,6 +31,13 @@ TRIALS, TOP, CHOOSING, JUDGING = 24, 2, 3, 5
 SEVERAL = 3
 """Comparisons that are made together, where there are several."""
 
+DIFFERS = ("better", "worse")
+RARELY_WRONG = Promise(DIFFERS, 0.05)
+RARELY_EQUIVALENT = Promise(("equivalent",), 0.05)
+SEEN = Promise(DIFFERS, 0.85, at_least=True)
+RARELY_MISSED = Promise(("missed",), 0.05)
+"""The interval of a look misses the true difference."""
+
 
 class Luck(NamedTuple):
     """Shares of the variance of a seed's luck; what is left belongs to the single run."""
@@ -37,141 +46,176 @@ class Luck(NamedTuple):
     seed_in_arm: float = 0.0
 
 
-class Said(NamedTuple):
-    """How often each verdict was said in how many studies."""
-
-    what: str
-    studies: int
-    verdicts: Counter[str]
-    seconds: float
-
-    def share(self, *verdicts: str) -> float:
-        return sum(self.verdicts[verdict] for verdict in verdicts) / self.studies
-
-    @property
-    def differs(self) -> float:
-        """Share of studies that said better or worse."""
-        return self.share("better", "worse")
-
-
-class Looked(NamedTuple):
-    """What a plan of looks came to."""
-
-    said: Said
-    pairs: float
-    """Mean number of pairs at the end."""
-    covered: float
-    """Share of final intervals that hold the true difference."""
-    flattered: float
-    """Mean of the final difference beyond the true one, in its standard deviations."""
-
-
-def studies_asked(default: int) -> int:
-    """RALR_TUNE_CALIBRATE, or else the default."""
-    return int(os.environ.get("RALR_TUNE_CALIBRATE", default))
-
-
-def accuracy(lr: Array, luck: Array, wobble: Array, *, task: SimulatedTask = SimulatedTask()) -> Array:  # noqa: B008
-    """The simulated task's accuracy after EPOCHS epochs without amplification, for standard normal luck and wobble."""
+def accuracy(
+    lr: Array,
+    luck: Array,
+    wobble: Array,
+    factor: Array = np.array(1.0),  # noqa: B008
+    *,
+    task: SimulatedTask = SimulatedTask(),  # noqa: B008
+) -> Array:
+    """The simulated task's accuracy after EPOCHS epochs, for standard normal luck and wobble and the last factor."""
     learned = 1 - (1 + EPOCHS) ** -RATE
     asymptote = CEILING - CURVATURE * np.log10(lr / task.optimum) ** 2
-    value = CHANCE + (asymptote - CHANCE) * learned + task.noise * luck + task.epoch_noise * wobble
+    spread = np.hypot(task.epoch_noise, task.jitter * np.log(factor))
+    value = CHANCE + (asymptote - CHANCE) * learned + task.noise * luck + spread * wobble
     return np.asarray(np.clip(value, 0, 1))
 
 
 # ---------------------------------------------------------------- configuration against configuration
 
 
-def configurations(studies: int, seeds: int, luck: Luck, *, comparisons: int = 1, margin: float = 0.0) -> Said:
+def configurations(studies: int, seeds: int, luck: Luck, comparisons: int = 1, margin: float = 0.0) -> Counted:
     """Two (or more) configurations with equal true means, paired by seed."""
-    rng, started = np.random.default_rng([1, seeds, comparisons]), time.perf_counter()
+    rng, started = np.random.default_rng([1, seeds, comparisons]), time.process_time()
     draws = _luck(rng, (studies, comparisons + 1, 1, seeds), luck)
     scores = accuracy(np.array(0.1), draws, rng.standard_normal(draws.shape))[:, :, 0]
     families = [[study[arm] - study[0] for arm in range(1, comparisons + 1)] for study in scores]
     verdicts = Counter(_worst_of(_compared(family, "configuration", margin)) for family in families)
-    return Said(
-        f"{seeds} seeds{_several(comparisons)}, {_shares(luck)}", studies, verdicts, time.perf_counter() - started
-    )
+    what = f"{seeds} seeds{_several(comparisons)}, {_shares(luck)}"
+    return Counted(what, studies, verdicts, time.process_time() - started, (RARELY_WRONG,))
 
 
-def power(studies: int, *, seeds: int = 5, difference: float = 2.0) -> Said:
+def jittery(studies: int, seeds: int) -> Counted:
+    """A configuration whose last epoch is amplified by up to 4 times in 3 runs of 10, against itself without."""
+    rng, started = np.random.default_rng([8, seeds]), time.process_time()
+    shape = (studies, seeds)
+    factor = np.where(rng.random(shape) < 0.3, rng.uniform(1, 4, shape), 1.0)
+    luck, wobble, own = rng.standard_normal((3, *shape))
+    differences = accuracy(np.array(0.1), luck, own, factor) - accuracy(np.array(0.1), luck, wobble)
+    verdicts = Counter(_compared([d], "configuration", 0.0)[0].verdict for d in differences)
+    what = f"{seeds} seeds, differences with heavy tails (RALR's jitter)"
+    return Counted(what, studies, verdicts, time.process_time() - started, (RARELY_WRONG,))
+
+
+def skewed(studies: int, seeds: int) -> Counted:
+    """Differences whose mean is 0 and whose distribution is exponential: what t does not promise to bear."""
+    rng, started = np.random.default_rng([9, seeds]), time.process_time()
+    differences = 0.01 * (rng.exponential(size=(studies, seeds)) - 1)
+    verdicts = Counter(_compared([d], "configuration", 0.0)[0].verdict for d in differences)
+    return Counted(f"a limit: {seeds} seeds, exponential differences", studies, verdicts, time.process_time() - started)
+
+
+def power(studies: int, seeds: int = 5, difference: float = 2.0) -> Counted:
     """A true difference in standard deviations of the paired difference."""
-    rng, started = np.random.default_rng(2), time.perf_counter()
+    rng, started = np.random.default_rng(2), time.process_time()
     draws = 0.01 * (difference + rng.standard_normal((studies, seeds)))
     verdicts = Counter(_compared([d], "configuration", 0.0)[0].verdict for d in draws)
-    return Said(f"{seeds} seeds, {difference:g} sd apart", studies, verdicts, time.perf_counter() - started)
+    return Counted(f"{seeds} seeds, {difference:g} sd apart", studies, verdicts, time.process_time() - started, (SEEN,))
 
 
-def equivalence(studies: int, *, seeds: int) -> Said:
+def equivalence(studies: int, seeds: int) -> Counted:
     """A true difference of just the margin, of one standard deviation: "equivalent" is wrong."""
-    rng, started = np.random.default_rng(3), time.perf_counter()
+    rng, started = np.random.default_rng(3), time.process_time()
     draws = 0.01 * (1 + rng.standard_normal((studies, seeds)))
     verdicts = Counter(_compared([d], "configuration", 0.01)[0].verdict for d in draws)
-    return Said(f"{seeds} seeds, the margin apart", studies, verdicts, time.perf_counter() - started)
+    what = f"{seeds} seeds, the margin apart"
+    return Counted(what, studies, verdicts, time.process_time() - started, (RARELY_EQUIVALENT,))
 
 
 # ---------------------------------------------------------------- arm against arm
 
 
-def arms(studies: int, blocks: int, luck: Luck, *, seeds_by_block: bool = False, margin: float = 0.0) -> Said:
+def arms(studies: int, blocks: int, luck: Luck) -> Counted:
     """Whole searches of two arms with the same best: random trials, finalists chosen on fresh seeds, winners judged."""
-    rng, started = np.random.default_rng([4, blocks]), time.perf_counter()
-    means = judged_winners(rng, studies, blocks, luck, seeds_by_block=seeds_by_block).mean(axis=-1)
-    verdicts = Counter(_compared([study[1] - study[0]], "arm", margin)[0].verdict for study in means)
-    drawn = ", seeds of each block" if seeds_by_block else ""
-    return Said(f"{blocks} blocks{drawn}, {_shares(luck)}", studies, verdicts, time.perf_counter() - started)
+    rng, started = np.random.default_rng([4, blocks]), time.process_time()
+    verdicts = Counter(_arm_verdict(scores) for scores in judged_winners(rng, studies, blocks, luck))
+    what = f"{blocks} blocks, {_shares(luck)}"
+    return Counted(what, studies, verdicts, time.process_time() - started, (RARELY_WRONG,))
 
 
-def seeds_for_arms(studies: int, seeds: int) -> Said:
+def ralr_arms(studies: int, blocks: int, seeds: int = JUDGING) -> Counted:
+    """The same with the first arm amplified: jitter, and the same trace for the same seed; rates equal trial by trial.
+
+    What both arms find on average is made equal: RALR's jitter misleads its search by some 0.03 points.
+    """
+    rng, started = np.random.default_rng([10, blocks, seeds]), time.process_time()
+    scores = ralr_winners(rng, studies, blocks, seeds)
+    scores[:, 1] -= scores[:, 1].mean() - scores[:, 0].mean()
+    verdicts = Counter(_arm_verdict(study) for study in scores)
+    what = f"{blocks} blocks, {seeds} seeds, RALR's jitter"
+    return Counted(what, studies, verdicts, time.process_time() - started, (RARELY_WRONG,))
+
+
+def blocks_alone(studies: int, blocks: int) -> Counted:
+    """The mistake: all blocks judged on the same seeds, and their spread taken for all that there is."""
+    rng, started = np.random.default_rng([10, blocks, JUDGING]), time.process_time()
+    scores = ralr_winners(rng, studies, blocks, JUDGING)
+    scores[:, 1] -= scores[:, 1].mean() - scores[:, 0].mean()
+    verdicts = Counter(_compared([d], "arm", 0.0)[0].verdict for d in (scores[:, 1] - scores[:, 0]).mean(axis=-1))
+    what = f"mistaken: {blocks} blocks, RALR's jitter, the seeds' luck not counted"
+    return Counted(what, studies, verdicts, time.process_time() - started)
+
+
+def seeds_for_arms(studies: int, seeds: int) -> Counted:
     """The mistake: one block each, its winners compared over seeds, and the verdict taken for one on arms."""
-    rng, started = np.random.default_rng([5, seeds]), time.perf_counter()
+    rng, started = np.random.default_rng([5, seeds]), time.process_time()
     judged = judged_winners(rng, studies, 1, Luck(), judging=seeds)[:, :, 0]
     verdicts = Counter(_compared([study[1] - study[0]], "configuration", 0.0)[0].verdict for study in judged)
-    return Said(f"1 block, winners over {seeds} seeds", studies, verdicts, time.perf_counter() - started)
+    what = f"mistaken: 1 block, its winners over {seeds} seeds"
+    return Counted(what, studies, verdicts, time.process_time() - started)
 
 
-def judged_winners(
-    rng: np.random.Generator,
-    studies: int,
-    blocks: int,
-    luck: Luck,
-    *,
-    judging: int = JUDGING,
-    seeds_by_block: bool = False,
-) -> Array:
+def judged_winners(rng: np.random.Generator, studies: int, blocks: int, luck: Luck, *, judging: int = JUDGING) -> Array:
     """Judged scores of each block's winner, shape (studies, arms, blocks, judging), as search.stages has it.
 
-    Training seeds of search depend on block and ordinal, those of choosing and judging on the study alone
-    (`seeds_by_block`: on the block, too); all are equal in both arms.
+    Training seeds of search depend on block and ordinal, those of choosing and judging on the study alone; all are
+    equal in both arms.
     """
     shape = (studies, 2, blocks, TRIALS)
     lr = 10 ** rng.uniform(-3, 0, shape)
-    searched = accuracy(lr, _luck(rng, shape, luck), rng.standard_normal(shape))
-    finalists = np.take_along_axis(lr, np.argsort(-searched, axis=-1)[..., :TOP], axis=-1)
-    chosen = np.stack(
-        [
-            accuracy(finalists[..., place, None], *_again(rng, (studies, 2, blocks, CHOOSING), luck, seeds_by_block))
-            for place in range(TOP)
-        ],
-        axis=-2,
-    ).mean(axis=-1)
-    winners = np.take_along_axis(finalists, chosen.argmax(axis=-1)[..., None], axis=-1)
-    return accuracy(winners, *_again(rng, (studies, 2, blocks, judging), luck, seeds_by_block))
+    finalists = best(accuracy(lr, _luck(rng, shape, luck), rng.standard_normal(shape)), lr, TOP)
+    again = (studies, 2, blocks, CHOOSING)
+    chosen = [
+        accuracy(finalists[..., [place]], _luck(rng, again, luck, blocks_share=True), rng.standard_normal(again))
+        for place in range(TOP)
+    ]
+    winners = best(np.stack(chosen, axis=-2).mean(axis=-1), finalists, 1)
+    judge = (studies, 2, blocks, judging)
+    return accuracy(winners, _luck(rng, judge, luck, blocks_share=True), rng.standard_normal(judge))
 
 
-def _again(
-    rng: np.random.Generator, shape: tuple[int, int, int, int], luck: Luck, seeds_by_block: bool
-) -> tuple[Array, Array]:
-    """Luck and wobble of runs on confirm's seeds."""
-    return _luck(rng, shape, luck, seeds_by_block=seeds_by_block), rng.standard_normal(shape)
+def ralr_winners(rng: np.random.Generator, studies: int, blocks: int, judging: int) -> Array:
+    """The same for a monotone arm and a RALR arm of five dimensions, with every seed's luck that of the simulated task.
+
+    A seed has one luck and one wobble in all runs, and one pair of uniforms for the last factor.
+    """
+    shape = (studies, 2, blocks, TRIALS)
+    lr = np.broadcast_to(10 ** rng.uniform(-3, 0, (studies, 1, blocks, TRIALS)), shape)
+    amplify = np.stack([rng.uniform(low, high, shape) for low, high in ((0.05, 0.6), (1, 2), (0, 4))])
+    amplify[0, :, 0] = 0
+    found = np.stack([lr, *amplify], axis=-1)
+    finalists = best(_amplified(found, _seeds(rng, (studies, 1, blocks, TRIALS))), found, TOP)
+    on = _seeds(rng, (studies, 1, 1, 1, CHOOSING))
+    chosen = _amplified(finalists[..., None, :], on).mean(axis=-1)
+    winners = best(chosen, finalists, 1)
+    return _amplified(winners, _seeds(rng, (studies, 1, 1, judging)))
+
+
+def best(scores: Array, found: Array, top: int) -> Array:
+    """The `found` (..., n) or (..., n, k) with the best scores (..., n): (..., top) or (..., top, k)."""
+    order = np.argsort(-scores, axis=-1)[..., :top]
+    return np.take_along_axis(found, order if found.ndim == scores.ndim else order[..., None], axis=scores.ndim - 1)
+
+
+def _seeds(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[Array, Array, Array, Array]:
+    """Luck, wobble, and two uniforms of each seed."""
+    return rng.standard_normal(shape), rng.standard_normal(shape), rng.random(shape), rng.random(shape)
+
+
+def _amplified(found: Array, seeds: tuple[Array, Array, Array, Array]) -> Array:
+    """Accuracies of found (..., [lr, probability, lower, width]) on seeds, as `schedules.amplification` draws."""
+    lr, probability, lower, width = np.moveaxis(found, -1, 0)
+    luck, wobble, whether, how = seeds
+    return accuracy(lr, luck, wobble, np.where(whether < probability, lower + width * how, 1.0))
 
 
 def _luck(
-    rng: np.random.Generator, shape: tuple[int, int, int, int], luck: Luck, *, seeds_by_block: bool = True
+    rng: np.random.Generator, shape: tuple[int, int, int, int], luck: Luck, *, blocks_share: bool = False
 ) -> Array:
-    """Standard normal luck of (studies, arms, blocks, seeds)."""
+    """Standard normal luck of (studies, arms, blocks, seeds); of the same seeds in all blocks, or of each one's own."""
     studies, of_arms, blocks, seeds = shape
-    own_blocks = blocks if seeds_by_block else 1
+    own_blocks = 1 if blocks_share else blocks
     of_seed = rng.standard_normal((studies, 1, own_blocks, seeds))
     of_seed_in_arm = rng.standard_normal((studies, of_arms, own_blocks, seeds))
     rest = np.sqrt(1 - luck.seed - luck.seed_in_arm) * rng.standard_normal(shape)
@@ -181,88 +225,112 @@ def _luck(
 # ---------------------------------------------------------------- looks
 
 
-def looks(studies: int, plan: Plan, difference: float) -> Looked:
+def looks(studies: int, plan: Plan, difference: float) -> Counted:
     """A true difference in standard deviations of the paired difference; the plan's margin is in the same unit."""
-    started = time.perf_counter()
+    started = time.process_time()
     draws = np.random.default_rng(6).standard_normal((studies, plan.looks[-1])) + difference
     made = [next_look(list(d), plan) for d in draws]
-    name = f"looks at {_spans(plan.looks)}, margin {plan.margin:g}, {difference:g} sd apart"
-    return _looked(name, made, difference, time.perf_counter() - started)
+    what = f"looks at {_spans(plan.looks)}, margin {plan.margin:g}, {difference:g} sd apart"
+    promises = (RARELY_MISSED,)
+    promises += () if difference else (RARELY_WRONG,)
+    promises += (RARELY_EQUIVALENT,) if difference >= plan.margin > 0 else ()
+    return _looked(what, made, difference, time.process_time() - started, promises)
 
 
-def looks_then_test(studies: int, plan: Plan, validation: float, test: float, correlation: float) -> Looked:
+def looks_at_several(studies: int, plan: Plan) -> Counted:
+    """Several arms against one baseline, all equal: a study errs where any of them is called better or worse."""
+    started, rng = time.process_time(), np.random.default_rng(11)
+    scores = rng.standard_normal((studies, plan.comparisons + 1, plan.looks[-1]))
+    verdicts: Counter[str] = Counter()
+    for study in scores:
+        said = {next_look(list(own - study[0]), plan).verdict for own in study[1:]}
+        verdicts[next((name for name in ("better", "worse") if name in said), "none")] += 1
+    what = f"looks at {_spans(plan.looks)}, {plan.comparisons} comparisons, 0 sd apart"
+    more = {"pairs": "", "flattered, sd": ""}
+    return Counted(what, studies, verdicts, time.process_time() - started, (RARELY_WRONG,), more)
+
+
+def looks_then_test(studies: int, plan: Plan, validation: float, test: float, correlation: float) -> Counted:
     """The looks read validation values; once they have settled it, the test values of the same seeds are judged."""
-    started, rng = time.perf_counter(), np.random.default_rng(7)
+    started, rng = time.process_time(), np.random.default_rng(7)
     shape = (studies, plan.looks[-1])
     first, second = rng.standard_normal(shape), rng.standard_normal(shape)
     tests = test + correlation * first + np.sqrt(1 - correlation**2) * second
     stops = [next_look(list(d), plan).n for d in first + validation]
     made = [latest_look(list(d[:n]), plan) for d, n in zip(tests, stops, strict=True)]
-    name = f"looks at validation ({validation:g} sd), test {test:g} sd, correlation {correlation:g}"
-    return _looked(name, made, test, time.perf_counter() - started)
+    what = f"looks at validation ({validation:g} sd), test {test:g} sd, correlation {correlation:g}"
+    promises = (RARELY_MISSED,) if test else (RARELY_MISSED, RARELY_WRONG)
+    return _looked(what, made, test, time.process_time() - started, promises)
 
 
-def _looked(name: str, made: Sequence[Decision], difference: float, seconds: float) -> Looked:
-    said = Said(name, len(made), Counter(decision.verdict for decision in made), seconds)
-    known = [decision for decision in made if decision.interval is not None]
-    covered = np.mean([low <= difference <= high for low, high in (decision.interval for decision in known)])  # type: ignore[misc]
-    flattered = np.mean([decision.difference for decision in made]) - difference  # type: ignore[arg-type]
-    return Looked(said, float(np.mean([decision.n for decision in made])), float(covered), float(flattered))
+def _looked(
+    what: str, made: Sequence[Decision], difference: float, seconds: float, promises: tuple[Promise, ...]
+) -> Counted:
+    counts = Counter(decision.verdict for decision in made)
+    known = [decision.interval for decision in made if decision.interval is not None]
+    missed = sum(not low <= difference <= high for low, high in known)
+    flattered = float(np.mean([decision.difference for decision in made])) - difference  # type: ignore[arg-type]
+    pairs = float(np.mean([decision.n for decision in made]))
+    more = {"pairs": f"{pairs:.1f}", "flattered, sd": f"{flattered:+.2f}"}
+    return Counted(what, len(made), Counter(counts) + Counter(missed=missed), seconds, promises, more)
 
 
 # ---------------------------------------------------------------- the tables
 
 
-def configuration_table(studies: int) -> Iterator[Said]:
-    for seeds in (5, 20):
-        for luck in (Luck(), Luck(seed=0.5), Luck(seed=0.9)):
-            yield configurations(studies, seeds, luck)
-    yield configurations(studies, 5, Luck(), comparisons=SEVERAL)
-    yield power(studies)
-    yield from (equivalence(studies, seeds=seeds) for seeds in (5, 20))
-
-
-def arm_table(studies: int) -> Iterator[Said]:
-    for blocks in (3, 4, 5, 6):
-        yield arms(studies, blocks, Luck())
-        yield arms(studies, blocks, Luck(seed=0.9))
-    for by_block in (False, True):
-        yield arms(studies, 4, Luck(seed_in_arm=0.5), seeds_by_block=by_block)
-    yield from (seeds_for_arms(studies, seeds) for seeds in (5, 20))
-
-
-def look_table(studies: int) -> Iterator[Looked]:
-    each, batches = tuple(range(3, 21)), (5, 8, 11, 14, 17, 20)
-    for at in (each, batches):
-        yield looks(studies, Plan(at, margin=0.0), 0.0)
-        yield looks(studies, Plan(at, margin=1.0), 0.0)
-        yield looks(studies, Plan(at, margin=1.0), 1.0)
-        for difference in (0.5, 1.0, 2.0, 3.0):
-            yield looks(studies, Plan(at, margin=0.0), difference)
-    for validation, correlation in ((0.0, 0.9), (1.0, 0.9), (1.0, 0.5)):
-        yield looks_then_test(studies, Plan(each, margin=0.0), validation, 0.0, correlation)
-    for correlation in (0.5, 0.9):
-        yield looks_then_test(studies, Plan(each, margin=0.0), 1.5, 1.5, correlation)
-
-
-def main() -> None:
-    """Prints the three tables as Markdown."""
-    studies = studies_asked(1000)
-    tables: list[tuple[str, Callable[[int], Iterator[Said]]]] = [
-        ("configuration against configuration", configuration_table),
-        ("arm against arm", arm_table),
+def configuration_rows() -> list[Row]:
+    lucks = (Luck(), Luck(seed=0.5), Luck(seed=0.9))
+    return [
+        *rows_of(configurations, *((seeds, luck) for seeds in (5, 20) for luck in lucks)),
+        *rows_of(configurations, (5, Luck(), SEVERAL), (20, Luck(seed=0.5), SEVERAL)),
+        *rows_of(jittery, (5,), (20,)),
+        *rows_of(power, ()),
+        *rows_of(equivalence, (5,), (20,)),
+        *rows_of(skewed, (5,), (20,)),
     ]
-    for title, table in tables:
-        print(f"\n{title}, {studies} studies a row\n\n| | better or worse | equivalent | seconds |\n|---|---|---|---|")
-        for said in table(studies):
-            print(f"| {said.what} | {said.differs:.1%} | {said.share('equivalent'):.1%} | {said.seconds:.1f} |")
-    print(f"\nlooks, {10 * studies} studies a row\n")
-    print("| | better or worse | equivalent | pairs | interval covers | flattered, sd | seconds |")
-    print("|---|---|---|---|---|---|---|")
-    for found in look_table(10 * studies):
-        said = found.said
-        figures = f"{said.differs:.1%} | {said.share('equivalent'):.1%} | {found.pairs:.1f} | {found.covered:.1%}"
-        print(f"| {said.what} | {figures} | {found.flattered:+.2f} | {said.seconds:.1f} |")
+
+
+def arm_rows() -> list[Row]:
+    lucks = (Luck(), Luck(seed=0.9), Luck(seed_in_arm=0.5), Luck(seed=0.4, seed_in_arm=0.5))
+    return [
+        *rows_of(arms, *((blocks, luck) for blocks in (3, 4, 5, 6) for luck in lucks)),
+        *rows_of(ralr_arms, (3,), (4,), (5,), (6,), (3, 2), (6, 20)),
+        *rows_of(blocks_alone, (3,), (6,)),
+        *rows_of(seeds_for_arms, (5,), (20,)),
+    ]
+
+
+def look_rows() -> list[Row]:
+    each, batches = tuple(range(3, 21)), (5, 8, 11, 14, 17, 20)
+    known = [(margin, difference) for margin, difference in ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0))]
+    known += [(0.0, difference) for difference in (0.5, 1.0, 2.0, 3.0)]
+    tests = ((0.0, 0.0, 0.9), (1.0, 0.0, 0.9), (1.0, 0.0, 0.5), (1.5, 1.5, 0.5), (1.5, 1.5, 0.9))
+    return [
+        *rows_of(looks, *((Plan(at, margin=m), difference) for at in (each, batches) for m, difference in known)),
+        *rows_of(looks_at_several, (Plan(batches, margin=0.0, comparisons=SEVERAL),)),
+        *rows_of(looks_then_test, *((Plan(each, margin=0.0), *test) for test in tests)),
+    ]
+
+
+COLUMNS = {"better or worse": DIFFERS, "equivalent": ("equivalent",)}
+TABLES = [
+    Table("Configuration against configuration", configuration_rows(), COLUMNS, 1000),
+    Table("Arm against arm", arm_rows(), COLUMNS, 1000),
+    Table(
+        'Looks (`seeds = "auto"`)',
+        look_rows(),
+        {**COLUMNS, "interval misses": ("missed",)},
+        10_000,
+        more=("pairs", "flattered, sd"),
+    ),
+]
+
+
+def _arm_verdict(scores: Array) -> str:
+    """Of scores (2, blocks, seeds), as `analysis.verdicts` compares arms whose blocks were judged on the same seeds."""
+    differences = scores[1] - scores[0]
+    pairs = Pairs("arm", "ralr", "monotone", list(differences.mean(axis=1)), list(differences.mean(axis=0)))
+    return compare([pairs], margin=0.0, confidence=0.95, direction="maximize")[0].verdict
 
 
 def _compared(family: Sequence[Array], what: str, margin: float) -> tuple[Comparison, ...]:
@@ -295,4 +363,4 @@ def _spans(at: Sequence[int]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit("\n".join(show(TABLES)) or None)

@@ -1,0 +1,26 @@
+"""All calibration tables, as Markdown: `python -m tests.calibration`, which is `make calibrate`.
+
+RALR_TUNE_CALIBRATE is the number of studies a row of verdicts (1,000 by default); the other tables take their share of
+it, as their titles say. Two processes. Exits with 1 and names the rows where a promise is broken.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from tests.calibration import importance, searches, verdicts
+from tests.calibration.tables import show
+
+
+def main() -> int:
+    started = time.monotonic()
+    broken = show([*verdicts.TABLES, searches.TABLE, importance.table([])], processes=2)
+    print(f"\n{time.monotonic() - started:.0f} s; promises broken, binomial error aside: {len(broken) or 'none'}")
+    for fault in broken:
+        print(f"error: {fault}", file=sys.stderr)
+    return bool(broken)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
