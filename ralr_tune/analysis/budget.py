@@ -24,7 +24,7 @@ import numpy.typing as npt
 from scipy import special
 
 from ralr_tune.analysis import rows as study_rows
-from ralr_tune.analysis.comparison import Interval, paired_test
+from ralr_tune.analysis.comparison import Interval, deviation, paired_test
 from ralr_tune.analysis.rows import Direction
 from ralr_tune.records import ArmRecord, Row, StudyRecord
 
@@ -299,16 +299,21 @@ def _realised_lead(mine: Sequence[Search], theirs: Sequence[Search], sign: int, 
 def _paired_half(differences: Array) -> Array:
     """Half width of the 95% t interval of the mean of differences (b, n), for each n."""
     blocks = len(differences)
-    return np.asarray(special.stdtrit(blocks - 1, 0.975) * differences.std(axis=0, ddof=1) / math.sqrt(blocks))
+    return np.asarray(special.stdtrit(blocks - 1, 0.975) * _deviations(differences) / math.sqrt(blocks))
 
 
 def _welch_half(own: Array, other: Array) -> Array:
     """Half width of Welch's 95% interval for two independent sets of blocks (a, n) and (b, n), for each n."""
-    parts = np.array([each.var(axis=0, ddof=1) / len(each) for each in (own, other)])
-    total = parts.sum(axis=0)
-    shares = np.divide(parts, total, out=np.ones_like(parts), where=total > 0)
-    freedom = 1 / (shares**2 / np.array([[len(own) - 1], [len(other) - 1]])).sum(axis=0)
-    return np.asarray(special.stdtrit(freedom, 0.975) * np.sqrt(total))
+    errors = np.array([_deviations(each) / math.sqrt(len(each)) for each in (own, other)])
+    total = np.hypot(*errors)
+    shares = np.divide(errors, total, out=np.ones_like(errors), where=total > 0)
+    freedom = 1 / (shares**4 / np.array([[len(own) - 1], [len(other) - 1]])).sum(axis=0)
+    return np.asarray(special.stdtrit(freedom, 0.975) * total)
+
+
+def _deviations(of: Array) -> Array:
+    """Sample standard deviation of each column of (b, n)."""
+    return np.asarray(np.apply_along_axis(deviation, 0, of), dtype=float)
 
 
 def _lead(name: str, against: str, course: _Gains, sign: int, paired_by: PairedBy) -> Lead:

@@ -103,7 +103,7 @@ def welch_test(own: Sequence[float], other: Sequence[float], *, margin: float, c
 
 def _error(samples: Sequence[npt.NDArray[np.float64]]) -> tuple[float, float]:
     """Standard error of a sum of independent means, and its degrees of freedom (Satterthwaite 1946)."""
-    errors = [float(sample.std(ddof=1)) / math.sqrt(len(sample)) for sample in samples]
+    errors = [deviation(sample) / math.sqrt(len(sample)) for sample in samples]
     error = math.hypot(*errors)
     spent = sum((part / error) ** 4 / (len(each) - 1) for part, each in zip(errors, samples, strict=True))
     return error, 1 / spent
@@ -121,7 +121,13 @@ def _t_test(difference: float, error: float, freedom: float, margin: float, conf
 
 def does_not_vary(d: npt.NDArray[np.float64]) -> bool:
     """Whether all differences are equal, up to rounding."""
-    return float(d.std(ddof=1)) <= _ROUNDING * float(np.abs(d).max())
+    return deviation(d) <= _ROUNDING * float(np.abs(d).max())
+
+
+def deviation(d: npt.NDArray[np.float64]) -> float:
+    """Sample standard deviation, measured in units of the largest value, whose square may overflow."""
+    largest = float(np.abs(d).max())
+    return largest * float((d / largest).std(ddof=1)) if largest else 0.0
 
 
 def _sign_test(difference: float, n: int, margin: float, confidence: float) -> PairedTest:

@@ -30,7 +30,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import optimize, special
 
-from ralr_tune.analysis.comparison import Interval, does_not_vary
+from ralr_tune.analysis.comparison import Interval, deviation, does_not_vary
 
 Array = npt.NDArray[np.float64]
 LookVerdict = Literal["better", "worse", "equivalent", "inconclusive", "go on"]
@@ -134,7 +134,7 @@ def _look(differences: Sequence[float], plan: Plan, index: int) -> Decision:
     """The look at plan.looks[index], for itself."""
     n = plan.looks[index]
     d = np.asarray(differences[:n], dtype=float)
-    mean, error = float(d.mean()), float(d.std(ddof=1)) / math.sqrt(n)
+    mean, error = float(d.mean()), deviation(d) / math.sqrt(n)
     differ = _stage(plan.looks, plan.alpha / 2, index).boundary
     equal = _stage(plan.looks, plan.alpha, index).boundary if plan.margin else math.inf
     if does_not_vary(d):
@@ -166,7 +166,7 @@ def _p_value(d: Array, plan: Plan, index: int) -> float:
     """Chance under no difference to be settled at an earlier look, or at this one by as large a t; two-sided."""
     if does_not_vary(d):
         return min(1.0, plan.comparisons * (2.0 ** (1 - len(d)) if d.any() else 1.0))
-    t = abs(float(d.mean())) / (float(d.std(ddof=1)) / math.sqrt(len(d)))
+    t = abs(float(d.mean())) / (deviation(d) / math.sqrt(len(d)))
     stage = _stage(plan.looks, plan.alpha / 2, index)
     return min(1.0, plan.comparisons * 2 * (stage.spent + stage.before.beyond(_theta(t, len(d)))))
 

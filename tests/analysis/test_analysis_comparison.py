@@ -118,3 +118,28 @@ def test_equal_configurations_rarely_differ() -> None:
     studies = random.normal(0, 0.01, (1000, 5))
     wrong = sum(one(list(d)).verdict != "inconclusive" for d in studies)
     assert 0.03 * 1000 < wrong < 0.07 * 1000
+
+
+def test_seeds_that_all_blocks_share_count_as_a_sample_of_their_own() -> None:
+    blocks, seeds = [0.021, 0.019, 0.02, 0.02], [0.05, -0.01, 0.03, 0.0, 0.03]
+    (alone,), (both,) = (
+        compare([Pairs("arm", "a", "b", blocks, given)], margin=0.0, confidence=0.95, direction="maximize")
+        for given in ([], seeds)
+    )
+    assert (alone.verdict, both.verdict) == ("better", "inconclusive")
+    assert both.difference == alone.difference
+    assert both.n == alone.n == 4
+
+
+def test_equal_blocks_and_seeds_get_the_sign_test_over_blocks() -> None:
+    tested = paired_test([0.01] * 3, margin=0.0, confidence=0.95, by_seed=[0.01] * 9)
+    assert (tested.p_value, tested.interval) == (0.25, None)
+
+
+@pytest.mark.filterwarnings("error")
+def test_no_square_overflows() -> None:
+    d = [2.0, -1.0, 0.5, 3.0]
+    small, large = one(d), one([1e200 * value for value in d])
+    assert large.p_value == pytest.approx(small.p_value)
+    assert large.interval == pytest.approx(tuple(1e200 * bound for bound in small.interval or ()))
+    assert one([0.0, 1e200, 1e-200]).p_value == pytest.approx(one([0.0, 1.0, 0.0]).p_value)

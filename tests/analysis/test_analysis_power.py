@@ -107,3 +107,15 @@ def test_no_reach_without_spread_or_pairs() -> None:
     for differences in ([0.01, 0.01, 0.01], [0.01]):
         (made,) = compare([Pairs("arm", "a", "b", differences)], margin=0.0, confidence=0.95, direction="maximize")
         assert reach(made, 0.0, margin=0.0, alpha=0.05) is None
+
+
+def test_what_further_pairs_cannot_lessen_is_not_promised_to_them() -> None:
+    floor = 0.002
+    assert visible(SPREAD, 4, 0.05, floor=floor) == pytest.approx(visible((SPREAD**2 + 4 * floor**2) ** 0.5, 4, 0.05))
+    without = pairs_to_differ(SPREAD, difference=0.008, alpha=0.05)
+    assert without is not None
+    assert pairs_to_differ(SPREAD, difference=0.008, alpha=0.05, floor=floor) > without  # type: ignore[operator]
+    assert (
+        pairs_to_differ(SPREAD, difference=0.008, alpha=0.05, floor=0.003) is None
+    )  # blocks without end are not enough
+    assert pairs_to_equal(SPREAD, difference=0.0, margin=0.005, alpha=0.05, floor=0.004) is None
