@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special
+from scipy import optimize, special
 
 What = Literal["configuration", "arm"]
 Verdict = Literal["better", "worse", "equivalent", "inconclusive"]
@@ -21,6 +21,7 @@ Interval = tuple[float, float]
 
 # Differences whose spread is a rounding error of their size count as not varying at all.
 _ROUNDING = 1e-9
+_LEAST = 1e-60  # a smaller chance is none
 
 
 class Pairs(NamedTuple):
@@ -73,8 +74,10 @@ def paired_test(
     from two equal numbers), so there the sign test speaks, which needs none.
 
     `by_seed`: where every block was judged on the same seeds, their luck is in every difference alike, and the spread
-    between blocks does not show it. Then blocks and seeds both count as samples: the squared standard error is
-    s_block**2 / n_blocks + s_seed**2 / n_seeds (min F', Clark 1973). One seed alone gives the difference alone.
+    between blocks does not show it. Then blocks and seeds both count as samples (min F', Clark 1973): the squared
+    standard errors of both means add up, and the critical value is the mean of both t's, weighted by them (Cochran and
+    Cox 1950, sec. 4.14; Satterthwaite's degrees of freedom err where there are few seeds). One seed alone gives the
+    difference alone.
     """
     if not differences:
         raise ValueError("differences: empty, allowed: at least one pair")
@@ -84,7 +87,7 @@ def paired_test(
         return PairedTest(mean, None, None, None)
     if all(does_not_vary(sample) for sample in samples):
         return _sign_test(mean, len(differences), margin, confidence)
-    return _t_test(mean, *_error(samples), margin, confidence)
+    return _tested(mean, _Weighted.of(samples), margin, confidence)
 
 
 def welch_test(own: Sequence[float], other: Sequence[float], *, margin: float, confidence: float) -> PairedTest:
@@ -98,24 +101,54 @@ def welch_test(own: Sequence[float], other: Sequence[float], *, margin: float, c
     mean = float(samples[0].mean() - samples[1].mean())
     if min(map(len, samples)) < 2 or all(does_not_vary(sample) for sample in samples):
         return PairedTest(mean, None, None, None)
-    return _t_test(mean, *_error(samples), margin, confidence)
-
-
-def _error(samples: Sequence[npt.NDArray[np.float64]]) -> tuple[float, float]:
-    """Standard error of a sum of independent means, and its degrees of freedom (Satterthwaite 1946)."""
-    errors = [deviation(sample) / math.sqrt(len(sample)) for sample in samples]
+    errors = [_error(sample) for sample in samples]
     error = math.hypot(*errors)
     spent = sum((part / error) ** 4 / (len(each) - 1) for part, each in zip(errors, samples, strict=True))
-    return error, 1 / spent
+    return _tested(mean, _Weighted(error, (1.0,), (1 / spent,)), margin, confidence)
 
 
-def _t_test(difference: float, error: float, freedom: float, margin: float, confidence: float) -> PairedTest:
-    half = float(special.stdtrit(freedom, (1 + confidence) / 2)) * error
+class _Weighted(NamedTuple):
+    """A standard error, and the t distributions whose weighted quantiles its critical values are."""
+
+    error: float
+    weights: tuple[float, ...]
+    freedoms: tuple[float, ...]
+
+    @classmethod
+    def of(cls, samples: Sequence[npt.NDArray[np.float64]]) -> _Weighted:
+        """Of a sum of independent means (Cochran and Cox 1950)."""
+        errors = [_error(sample) for sample in samples]
+        error = math.hypot(*errors)
+        return cls(error, tuple((each / error) ** 2 for each in errors), tuple(len(each) - 1 for each in samples))
+
+    def quantile(self, tail: float) -> float:
+        """What is exceeded with this chance."""
+        return -sum(w * float(special.stdtrit(f, tail)) for w, f in zip(self.weights, self.freedoms, strict=True))
+
+    def tail(self, t: float) -> float:
+        """The chance to exceed t."""
+        if len(self.weights) == 1:
+            return float(special.stdtr(self.freedoms[0], -t))
+        if t < 0:
+            return 1 - self.tail(-t)
+        if self.quantile(_LEAST) <= t:
+            return 0.0
+        found = optimize.brentq(lambda log: self.quantile(math.exp(log)) - t, math.log(_LEAST), math.log(0.5))
+        return math.exp(float(found))
+
+
+def _error(sample: npt.NDArray[np.float64]) -> float:
+    """Standard error of the mean."""
+    return deviation(sample) / math.sqrt(len(sample))
+
+
+def _tested(difference: float, scale: _Weighted, margin: float, confidence: float) -> PairedTest:
+    half = scale.quantile((1 - confidence) / 2) * scale.error
     return PairedTest(
         difference=difference,
         interval=(difference - half, difference + half),
-        p_value=float(2 * special.stdtr(freedom, -abs(difference) / error)),
-        p_equivalent=float(special.stdtr(freedom, (abs(difference) - margin) / error)),
+        p_value=2 * scale.tail(abs(difference) / scale.error),
+        p_equivalent=scale.tail((margin - abs(difference)) / scale.error),
     )
 
 

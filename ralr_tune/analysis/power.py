@@ -4,7 +4,8 @@ Symbols: n pairs of differences with mean delta and standard deviation sigma, es
 level after correction; t_c the two-sided critical value at n - 1 degrees of freedom. The t statistic then has a
 noncentral t distribution with noncentrality delta * sqrt(n) / sigma (Cohen 1988, ch. 2; Johnson and Welch 1940).
 Where all blocks of an arm are judged on the same seeds, the standard error has a floor, the seeds', that further blocks
-do not lessen: sigma then stands for hypot(sigma, floor * sqrt(n))."""
+do not lessen; the critical value is then weighted as in `comparison.paired_test`, and the spread of the standard error
+taken for that of n pairs alone (ours)."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +30,13 @@ _NODES = (np.arange(400) + 0.5) / 400
 
 Counts = tuple[int, int | None]
 """From, to; None: more than MOST."""
+
+
+class Floor(NamedTuple):
+    """A standard error that further pairs do not lessen, and its degrees of freedom."""
+
+    error: float
+    freedom: int
 
 
 @dataclass(frozen=True)
@@ -57,8 +66,8 @@ class Reach:
     more_to_equal: int | None
     """Further pairs for equivalent within the margin. None: above MOST, or the difference is not within the margin."""
     more_to_equal_range: Counts | None
-    floor: float = 0.0
-    """Standard error that further pairs do not lessen: of the seeds on which all blocks were judged."""
+    floor: Floor | None = None
+    """Of the seeds on which all blocks were judged."""
 
     @property
     def more(self) -> tuple[int, Counts] | None:
@@ -68,7 +77,7 @@ class Reach:
         return min(known, default=None, key=lambda way: way[0])
 
 
-def reach(made: Comparison, spread: float, *, margin: float, alpha: float, floor: float = 0.0) -> Reach | None:
+def reach(made: Comparison, spread: float, *, margin: float, alpha: float, floor: Floor | None = None) -> Reach | None:
     """What `made`, whose differences have this spread, could see; None below two pairs or without spread."""
     if made.n < 2 or not spread > 0:
         return None
@@ -111,26 +120,38 @@ def spread_interval(spread: float, n: int, confidence: float = SURE) -> Interval
     return spread * math.sqrt(nu / low), spread * math.sqrt(nu / high)
 
 
-def power_to_differ(difference: float, spread: float, n: int, alpha: float) -> float:
+def power_to_differ(difference: float, spread: float, n: int, alpha: float, floor: Floor | None = None) -> float:
     """Chance that n pairs call a true difference: P(|T| > t_c), T noncentral t.
 
     As its mixture over s, by quadrature: scipy's `nct` gives NaN at one degree of freedom and a large noncentrality.
     """
-    shift = abs(difference) * math.sqrt(n) / spread
-    half = _critical(alpha / 2, n) * _relative_spreads(n)
+    error, critical = _scale(spread, n, alpha / 2, floor)
+    shift, half = abs(difference) / error, critical * _relative_spreads(n)
     return float((special.ndtr(shift - half) + special.ndtr(-shift - half)).mean())
 
 
-def power_to_equal(difference: float, spread: float, n: int, margin: float, alpha: float) -> float:
+def power_to_equal(
+    difference: float, spread: float, n: int, margin: float, alpha: float, floor: Floor | None = None
+) -> float:
     """Chance that n pairs pass both one-sided tests (TOST) at alpha each (Phillips 1990, by quadrature over s).
 
     P(-margin + t s' < mean < margin - t s') with s' = s / sqrt(n), averaged over the chi distribution of s.
     """
-    error = spread / math.sqrt(n)
-    half = _critical(alpha, n) * error * _relative_spreads(n)
+    error, critical = _scale(spread, n, alpha, floor)
+    half = critical * error * _relative_spreads(n)
     upper, lower = (margin - half - difference) / error, (-margin + half - difference) / error
     inside = special.ndtr(upper) - special.ndtr(lower)
     return float(np.where(half < margin, inside, 0.0).mean())
+
+
+def _scale(spread: float, n: int, tail: float, floor: Floor | None) -> tuple[float, float]:
+    """Standard error of the mean of n pairs, and the value that its t exceeds with this chance."""
+    error = spread / math.sqrt(n)
+    if floor is None:
+        return error, _critical(tail, n)
+    both = math.hypot(error, floor.error)
+    share = (floor.error / both) ** 2
+    return both, (1 - share) * _critical(tail, n) + share * _critical(tail, floor.freedom + 1)
 
 
 @lru_cache(maxsize=MOST)
@@ -144,35 +165,39 @@ def _critical(tail: float, n: int) -> float:
     return -float(special.stdtrit(n - 1, tail))
 
 
-def visible(spread: float, n: int, alpha: float, power: float = POWER, floor: float = 0.0) -> float:
+def visible(spread: float, n: int, alpha: float, power: float = POWER, floor: Floor | None = None) -> float:
     """Smallest true difference that n pairs call better or worse with this power."""
-    return _with_floor(spread, n, floor) * _visible_spreads(n, alpha, power)
-
-
-def _with_floor(spread: float, n: int, floor: float) -> float:
-    """The spread whose standard error over n pairs is as large as spread and floor make it."""
-    return math.hypot(spread, floor * math.sqrt(n))
+    if floor is None:
+        return spread * _visible_spreads(n, alpha, power)
+    error, critical = _scale(spread, n, alpha / 2, floor)
+    return _solved(lambda size: power_to_differ(size, spread, n, alpha, floor) - power, (5 + 3 * critical) * error)
 
 
 @lru_cache(maxsize=256)
 def _visible_spreads(n: int, alpha: float, power: float) -> float:
     """The same in standard deviations."""
     most = (5 + 3 * _critical(alpha / 2, n)) / math.sqrt(n)
-    return float(optimize.brentq(lambda size: power_to_differ(size, 1.0, n, alpha) - power, 0.0, most))
+    return _solved(lambda size: power_to_differ(size, 1.0, n, alpha) - power, most)
 
 
-def pairs_to_differ(spread: float, *, difference: float, alpha: float, floor: float = 0.0) -> int | None:
+def _solved(lacking: Callable[[float], float], most: float) -> float:
+    return float(optimize.brentq(lacking, 0.0, most))
+
+
+def pairs_to_differ(spread: float, *, difference: float, alpha: float, floor: Floor | None = None) -> int | None:
     """Fewest pairs that call this true difference with 80% power; None above MOST."""
     if difference == 0:
         return None
-    return _fewest(lambda n: power_to_differ(difference, _with_floor(spread, n, floor), n, alpha))
+    return _fewest(lambda n: power_to_differ(difference, spread, n, alpha, floor))
 
 
-def pairs_to_equal(spread: float, *, difference: float, margin: float, alpha: float, floor: float = 0.0) -> int | None:
+def pairs_to_equal(
+    spread: float, *, difference: float, margin: float, alpha: float, floor: Floor | None = None
+) -> int | None:
     """Fewest pairs that call this true difference equivalent with 80% power; None above MOST or outside the margin."""
     if abs(difference) >= margin:
         return None
-    return _fewest(lambda n: power_to_equal(difference, _with_floor(spread, n, floor), n, margin, alpha))
+    return _fewest(lambda n: power_to_equal(difference, spread, n, margin, alpha, floor))
 
 
 def _fewest(power_of: Callable[[int], float]) -> int | None:

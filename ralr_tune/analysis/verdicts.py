@@ -9,7 +9,7 @@ from statistics import fmean, stdev
 
 from ralr_tune.analysis import rows as study_rows
 from ralr_tune.analysis.comparison import Comparison, Pairs, What, compare
-from ralr_tune.analysis.power import Reach, reach
+from ralr_tune.analysis.power import Floor, Reach, reach
 from ralr_tune.analysis.rows import Split
 from ralr_tune.analysis.sequential import Decision, Plan, latest_look, next_look, nominal_level
 from ralr_tune.records import StudyRecord
@@ -109,11 +109,15 @@ def _reach(record: StudyRecord, family: Sequence[Pairs], made: Sequence[Comparis
             _spread(pairs.differences[: comparison.n]),
             margin=record.margin,
             alpha=alpha,
-            floor=_spread(pairs.by_seed) / sqrt(max(1, len(pairs.by_seed))),
+            floor=_floor(pairs.by_seed),
         )
         for pairs, comparison in zip(family, made, strict=True)
     ]
     return tuple(each for each in found if each is not None)
+
+
+def _floor(by_seed: Sequence[float]) -> Floor | None:
+    return Floor(stdev(by_seed) / sqrt(len(by_seed)), len(by_seed) - 1) if len(by_seed) > 1 else None
 
 
 def _spread(differences: Sequence[float]) -> float:

@@ -131,6 +131,21 @@ def test_seeds_that_all_blocks_share_count_as_a_sample_of_their_own() -> None:
     assert both.n == alone.n == 4
 
 
+@pytest.mark.parametrize("shift", [0.0, 0.01, 0.03, 0.3, 1e6])
+def test_over_blocks_and_seeds_interval_and_p_value_agree(shift: float) -> None:
+    blocks, seeds = [0.021, 0.015, 0.02, 0.024], [0.03, 0.01, 0.03, 0.0, 0.03]
+    for confidence in (0.5, 0.95, 0.999):
+        tested = paired_test(
+            [b + shift for b in blocks], margin=0.05, confidence=confidence, by_seed=[s + shift for s in seeds]
+        )
+        assert tested.interval is not None
+        assert tested.p_value is not None
+        assert tested.p_equivalent is not None
+        assert (tested.interval[0] > 0) == (tested.p_value < 1 - confidence)
+        assert (tested.p_equivalent < 0.5) == (tested.difference < 0.05)
+        assert 0 <= tested.p_value <= 1
+
+
 def test_equal_blocks_and_seeds_get_the_sign_test_over_blocks() -> None:
     tested = paired_test([0.01] * 3, margin=0.0, confidence=0.95, by_seed=[0.01] * 9)
     assert (tested.p_value, tested.interval) == (0.25, None)

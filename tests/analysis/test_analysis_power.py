@@ -8,6 +8,7 @@ from ralr_tune.analysis.comparison import Pairs, compare
 from ralr_tune.analysis.power import (
     MOST,
     POWER,
+    Floor,
     Reach,
     pairs_to_differ,
     pairs_to_equal,
@@ -110,12 +111,24 @@ def test_no_reach_without_spread_or_pairs() -> None:
 
 
 def test_what_further_pairs_cannot_lessen_is_not_promised_to_them() -> None:
-    floor = 0.002
-    assert visible(SPREAD, 4, 0.05, floor=floor) == pytest.approx(visible((SPREAD**2 + 4 * floor**2) ** 0.5, 4, 0.05))
+    floor = Floor(0.002, 4)
+    seen = visible(SPREAD, 4, 0.05, floor=floor)
+    assert seen > visible(SPREAD, 4, 0.05)
+    assert power_to_differ(seen, SPREAD, 4, 0.05, floor) == pytest.approx(POWER)
     without = pairs_to_differ(SPREAD, difference=0.008, alpha=0.05)
     assert without is not None
     assert pairs_to_differ(SPREAD, difference=0.008, alpha=0.05, floor=floor) > without  # type: ignore[operator]
-    assert (
-        pairs_to_differ(SPREAD, difference=0.008, alpha=0.05, floor=0.003) is None
-    )  # blocks without end are not enough
-    assert pairs_to_equal(SPREAD, difference=0.0, margin=0.005, alpha=0.05, floor=0.004) is None
+    short = Floor(0.003, 4)
+    assert pairs_to_differ(SPREAD, difference=0.008, alpha=0.05, floor=short) is None  # blocks without end are too few
+    assert pairs_to_equal(SPREAD, difference=0.0, margin=0.005, alpha=0.05, floor=short) is None
+
+
+def test_power_over_blocks_and_seeds_is_about_what_a_simulation_finds() -> None:
+    random, blocks, seeds, difference = np.random.default_rng(4), 4, 5, 0.02
+    of_block, of_seed = random.normal(0, 0.01, (4000, blocks, 1)), random.normal(0, 0.008, (4000, 1, seeds))
+    studies = difference + of_block + of_seed
+    pairs = [Pairs("arm", "a", "b", list(d.mean(axis=1)), list(d.mean(axis=0))) for d in studies]
+    made = [compare([each], margin=0.0, confidence=0.95, direction="maximize")[0] for each in pairs]
+    found = np.mean([each.verdict == "better" for each in made])
+    floor = Floor(0.008 / seeds**0.5, seeds - 1)
+    assert power_to_differ(difference, 0.01, blocks, 0.05, floor) == pytest.approx(found, abs=0.06)

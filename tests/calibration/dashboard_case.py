@@ -84,26 +84,26 @@ def _ours(one: Importance) -> str:
 
 def draw(found: Case) -> go.Figure:
     """One row an evaluator and parameter: value, interval and what chance gives."""
-    rows: list[tuple[str, str, float, tuple[float, float] | None, tuple[float, float] | None]] = []
+    rows: list[tuple[str, str, Evaluated | Importance, str]] = []
     for parameter in PARAMETERS:
         ours, theirs = found.ours[parameter], found.theirs["PED-ANOVA"][parameter]
-        rows.append((f"{parameter}, the dashboard's plot", PALETTE[1], theirs.value, theirs.interval, theirs.null))
-        rows.append((f"{parameter}, ours", PALETTE[0], ours.value, ours.interval, ours.null))
+        rows.append((f"{parameter}, the dashboard's plot", PALETTE[1], theirs, f"{theirs.value:.2f}"))
+        rows.append((f"{parameter}, ours", PALETTE[0], ours, f"{ours.value:.2f}: {ours.verdict}"))
     ticks = {"tickmode": "array", "tickvals": list(range(len(rows))), "ticktext": [row[0] for row in rows]}
     plot = figure(
         f"Only lr acts: {TRIALS} trials, {found.pruned} of them pruned",
-        x={"title": {"text": "Importance (grey: 95% of what chance gives)"}, "range": [-0.02, 1.02]},
+        x={"title": {"text": "Importance, 95% interval; grey: where 95% fall by chance"}, "range": [-0.02, 1.02]},
         y=ticks | {"range": [len(rows) - 0.5, -0.5], "showgrid": False},
         height=300,
     )
-    for place, (_, colour, value, interval, null) in enumerate(rows):
-        if null:
-            plot.add_scatter(x=null, y=[place] * 2, mode="lines", line={"color": FAINT, "width": 14})
-        if interval:
-            plot.add_scatter(x=interval, y=[place] * 2, mode="lines", line={"color": colour, "width": 2})
+    for place, (_, colour, one, label) in enumerate(rows):
+        if one.null:
+            plot.add_scatter(x=one.null, y=[place] * 2, mode="lines", line={"color": FAINT, "width": 14})
+        if one.interval:
+            plot.add_scatter(x=one.interval, y=[place] * 2, mode="lines", line={"color": colour, "width": 2})
         plot.add_scatter(
-            x=[value], y=[place], mode="markers+text", marker={"color": colour, "size": 11},
-            text=f"{value:.2f}", textposition="top center", cliponaxis=False,
+            x=[one.value], y=[place], mode="markers+text", marker={"color": colour, "size": 11}, text=label,
+            textposition="top right" if one.value < 0.1 else "top center", cliponaxis=False,
         )  # fmt: skip
     return plot.update_layout(showlegend=False, margin_t=48)
 
