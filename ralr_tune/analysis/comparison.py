@@ -19,6 +19,9 @@ What = Literal["configuration", "arm"]
 Verdict = Literal["better", "worse", "equivalent", "inconclusive"]
 Interval = tuple[float, float]
 
+FEWEST_SEEDS = 3
+"""On which all blocks were judged, for a verdict on arms."""
+
 # Differences whose spread is a rounding error of their size count as not varying at all.
 _ROUNDING = 1e-9
 _LEAST = 1e-60  # a smaller chance is none
@@ -76,14 +79,14 @@ def paired_test(
     `by_seed`: where every block was judged on the same seeds, their luck is in every difference alike, and the spread
     between blocks does not show it. Then blocks and seeds both count as samples (min F', Clark 1973): the squared
     standard errors of both means add up, and the critical value is the mean of both t's, weighted by them (Cochran and
-    Cox 1950, sec. 4.14; Satterthwaite's degrees of freedom err where there are few seeds). One seed alone gives the
-    difference alone.
+    Cox 1950, sec. 4.14; Satterthwaite's degrees of freedom err where there are few seeds). Fewer than three such seeds
+    give the difference alone: two often show nothing of an amplification that comes in one run of five.
     """
     if not differences:
         raise ValueError("differences: empty, allowed: at least one pair")
     samples = [np.asarray(sample, dtype=float) for sample in (differences, by_seed) if len(sample)]
     mean = float(samples[0].mean())
-    if min(map(len, samples)) < 2:
+    if len(samples[0]) < 2 or 0 < len(by_seed) < FEWEST_SEEDS:
         return PairedTest(mean, None, None, None)
     if all(does_not_vary(sample) for sample in samples):
         return _sign_test(mean, len(differences), margin, confidence)

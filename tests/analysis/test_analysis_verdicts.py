@@ -62,6 +62,8 @@ def test_seeds_are_paired_within_a_block_and_lost_ones_are_left_out() -> None:
     assert reach.floor is not None
 
 
-def test_one_seed_in_all_blocks_tells_nothing_of_its_luck() -> None:
-    found = arm_verdicts(make_record(until="confirmed", blocks=4, seeds=1), "validation")
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_too_few_seeds_for_all_blocks_tell_nothing_of_their_luck(seeds: int) -> None:
+    found = arm_verdicts(make_record(until="confirmed", blocks=4, seeds=seeds), "validation")
     assert [(made.interval, made.verdict) for made in found.made] == [(None, "inconclusive")]
+    assert found.made[0].n == 4

@@ -124,17 +124,17 @@ def arms(studies: int, blocks: int, luck: Luck) -> Counted:
     return Counted(what, studies, verdicts, time.process_time() - started, (RARELY_WRONG,))
 
 
-def ralr_arms(studies: int, blocks: int, seeds: int = JUDGING) -> Counted:
+def ralr_arms(studies: int, blocks: int, seeds: int = JUDGING, apart: float = 0.0) -> Counted:
     """The same with the first arm amplified: jitter, and the same trace for the same seed; rates equal trial by trial.
 
-    What both arms find on average is made equal: RALR's jitter misleads its search by some 0.03 points.
+    What both arms find on average is made equal (RALR's jitter misleads its search by some 0.03 points), or `apart`.
     """
     rng, started = np.random.default_rng([10, blocks, seeds]), time.process_time()
     scores = ralr_winners(rng, studies, blocks, seeds)
-    scores[:, 1] -= scores[:, 1].mean() - scores[:, 0].mean()
+    scores[:, 1] += apart - (scores[:, 1].mean() - scores[:, 0].mean())
     verdicts = Counter(_arm_verdict(study) for study in scores)
-    what = f"{blocks} blocks, {seeds} seeds, RALR's jitter"
-    return Counted(what, studies, verdicts, time.process_time() - started, (RARELY_WRONG,))
+    what = f"{blocks} blocks, {seeds} seeds, RALR's jitter" + (f", {100 * apart:g} points apart" if apart else "")
+    return Counted(what, studies, verdicts, time.process_time() - started, () if apart else (RARELY_WRONG,))
 
 
 def blocks_alone(studies: int, blocks: int) -> Counted:
@@ -294,7 +294,9 @@ def arm_rows() -> list[Row]:
     lucks = (Luck(), Luck(seed=0.9), Luck(seed_in_arm=0.5), Luck(seed=0.4, seed_in_arm=0.5))
     return [
         *rows_of(arms, *((blocks, luck) for blocks in (3, 4, 5, 6) for luck in lucks)),
-        *rows_of(ralr_arms, (3,), (4,), (5,), (6,), (3, 2), (6, 20)),
+        *rows_of(
+            ralr_arms, (3,), (4,), (5,), (6,), (3, 3), (6, 3), (6, 20), *((4, 5, apart) for apart in (0.005, 0.01))
+        ),
         *rows_of(blocks_alone, (3,), (6,)),
         *rows_of(seeds_for_arms, (5,), (20,)),
     ]

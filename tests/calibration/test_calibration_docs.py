@@ -1,0 +1,34 @@
+"""The documents hold the tables that `make calibrate` makes, and the dashboard's case is as they tell it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import optuna
+import pytest
+
+from tests.calibration import dashboard_case, searches, verdicts
+from tests.calibration.importance import CELLS
+from tests.calibration.tables import Table
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+@pytest.mark.parametrize("table", [*verdicts.TABLES, searches.TABLE], ids=lambda table: table.title)
+def test_every_row_is_in_the_document(table: Table) -> None:
+    document = (DOCS / "statistics.md").read_text()
+    assert [row.what for row in (make(1) for make in table.rows) if f"| {row.what} |" not in document] == []
+
+
+def test_the_cells_of_importance_are_in_the_document() -> None:
+    document = (DOCS / "importance.md").read_text()
+    assert [str(cell) for cell in CELLS if cell.shape == "peak" and f"| {cell} |" not in document] == []
+
+
+def test_the_dashboards_case_is_as_told() -> None:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    found = dashboard_case.case(draws=0)
+    theirs, ours = found.theirs["PED-ANOVA"], found.ours
+    assert found.pruned == 22
+    assert theirs["probability"].value == pytest.approx(0.66, abs=0.02)
+    assert (ours["lr"].verdict, ours["probability"].verdict) == ("matters", "indistinguishable")
