@@ -13,7 +13,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +31,8 @@ Counts = tuple[int, int | None]
 """From, to; None: more than MOST."""
 
 
-class Floor(NamedTuple):
+@dataclass(frozen=True)
+class Floor:
     """A standard error that further pairs do not lessen, and its degrees of freedom."""
 
     error: float

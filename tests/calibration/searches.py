@@ -127,8 +127,9 @@ def again(spec: StudySpec, row: Row, stage: Stage, seeds: list[int]) -> Iterator
 
 def epochs(configuration: Configuration, seed: int) -> Iterator[EpochRecord]:
     """The curve of one run."""
+    course = TASK.course(configuration, seed=seed)
     for epoch in range(1, configuration.training.epochs + 1):
-        yield EpochRecord(epoch, TASK.point(configuration, seed=seed, epochs=epoch), 0.0, 0.0, 1.0, 0.0)
+        yield EpochRecord(epoch, course.point(epoch), 0.0, 0.0, 1.0, 0.0)
 
 
 def row_of(arm: str, stage: Stage, ordinal: int, **known: Any) -> Row:
