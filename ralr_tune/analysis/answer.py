@@ -39,7 +39,7 @@ def reach_sentences(facts: Facts) -> list[str]:
     """For each comparison without a verdict: what it could have seen, and what a verdict would take."""
     verdicts = {(made.what, made.arm): made.verdict for made in facts.comparisons}
     open_ones = [each for each in facts.reach if verdicts.get((each.what, each.arm)) == "inconclusive"]
-    return [*(_reach(facts, each) for each in open_ones), *_blocks(facts)]
+    return [*(_reach(facts, each) for each in open_ones), *block_sentences(facts)]
 
 
 def _twin(facts: Facts, twin: Twin) -> str:
@@ -121,7 +121,7 @@ def _pairs(what: str) -> Callable[[int], str]:
     return lambda count: noun if count == 1 else f"{noun}s"
 
 
-def _blocks(facts: Facts) -> Iterable[str]:
+def block_sentences(facts: Facts) -> Iterable[str]:
     """What arms as such would take, where there is one block each: nothing is known of the spread between blocks."""
     if len(facts.arms) > 1 and any(arm.best for arm in facts.arms.values()) and _single(facts):
         two, four = (visible(1.0, n, 1 - facts.confidence) for n in (2, 4))

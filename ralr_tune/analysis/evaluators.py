@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from ralr_tune.analysis.importance import thinned
+from ralr_tune.analysis.importance import MIN_TRIALS, thinned
+from ralr_tune.analysis.rows import scored
 from ralr_tune.errors import UsageError
-from ralr_tune.records import ArmRecord
+from ralr_tune.records import ArmRecord, StudyRecord
 
 if TYPE_CHECKING:
     import optuna
@@ -74,6 +75,15 @@ def arm_importances(arm: ArmRecord, direction: Direction, *, draws: int = 0) -> 
             if row.outcome == "complete" and row.value is not None and set(row.params) == set(domains)
         )
     return optuna_importances(study, draws=draws)
+
+
+def study_importances(record: StudyRecord) -> dict[str, dict[Name, dict[str, Evaluated]]]:
+    """The same by arm, for each one with at least ten complete search trials: fewer make a forest of nothing."""
+    return {
+        name: arm_importances(arm, record.direction)
+        for name, arm in record.arms.items()
+        if len(scored(arm.search())) >= MIN_TRIALS
+    }
 
 
 def _values(name: Name, like: optuna.Study, trials: Sequence[FrozenTrial]) -> dict[str, float]:

@@ -5,7 +5,7 @@ Each function gives finished sentences about one kind of fact, none where there 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from ralr_tune.analysis.budget import Lead
 from ralr_tune.analysis.claims import Cost, GapDifference, Overfitting
@@ -13,6 +13,7 @@ from ralr_tune.analysis.comparison import Interval
 from ralr_tune.analysis.complementarity import Complementarity, Gain
 from ralr_tune.analysis.edges import Edge
 from ralr_tune.analysis.facts import Facts
+from ralr_tune.analysis.importance import Importance
 from ralr_tune.analysis.lacks import Kind, Lack
 from ralr_tune.analysis.pruning import FEWEST, PruningAudit
 from ralr_tune.analysis.robustness import Forgiveness, RateRange, Robustness
@@ -26,9 +27,15 @@ def notes(facts: Facts) -> list[str]:
         *edge_sentences(facts),
         *pruning_sentences(facts),
         *budget_sentences(facts),
+        *importance_sentences(facts),
         *robustness_sentences(facts),
         *claim_sentences(facts),
     ]
+
+
+def urgent_sentences(facts: Facts) -> list[str]:
+    """What should be mended before the answer is relied on."""
+    return [*lack_sentences(facts), *_unfair(facts), *edge_sentences(facts)]
 
 
 # ---------------------------------------------------------------- lacks and edges
@@ -71,13 +78,16 @@ def _edge(edge: Edge) -> str:
 
 def pruning_sentences(facts: Facts) -> list[str]:
     """How often pruning stopped what should have gone on."""
-    gaps = [
+    return [*(_audit(facts.unit, audit) for audit in facts.pruning), *_unfair(facts)]
+
+
+def _unfair(facts: Facts) -> list[str]:
+    return [
         f"Pruning erred at different rates in {gap.arm} and {gap.against} (p = {gap.p_value:.2g}): "
         "the search was not equally fair to both."
         for gap in facts.pruning_gaps
         if gap.differ
     ]
-    return [*(_audit(facts.unit, audit) for audit in facts.pruning), *gaps]
 
 
 def _audit(unit: Unit, audit: PruningAudit) -> str:
@@ -148,6 +158,33 @@ def _trials(count: int | None) -> str:
     return "1 trial" if count == 1 else f"{count} trials"
 
 
+# ---------------------------------------------------------------- importance
+
+
+def importance_sentences(facts: Facts) -> list[str]:
+    """Which parameters matter in each arm, by the verdicts."""
+    return [_importance(arm, parameters) for arm, parameters in facts.importance.items() if parameters]
+
+
+def _importance(arm: str, parameters: Mapping[str, Importance]) -> str:
+    ranked = sorted(parameters.items(), key=lambda pair: -pair[1].value)
+    matter = [f"{name} ({_share(found.value)})" for name, found in ranked if found.verdict == "matters"]
+    chance = [name for name, found in ranked if found.verdict == "indistinguishable"]
+    unknown = [name for name, found in ranked if found.verdict == "too little evidence"]
+    if len(unknown) == len(parameters):
+        return f"In {arm}, there is too little evidence on every parameter."
+    said = [
+        f"{_listed(matter)} {'matters' if len(matter) == 1 else 'matter'}" if matter else "nothing is shown to matter",
+        *([f"{_listed(chance)} cannot be told from chance"] if chance else []),
+        *([f"there is too little evidence on {_listed(unknown)}"] if unknown else []),
+    ]
+    return f"In {arm}, {'; '.join(said)}."
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
 # ---------------------------------------------------------------- rates
 
 
@@ -168,17 +205,22 @@ def _forgiveness(unit: Unit, made: Forgiveness, own: Robustness, other: Robustne
     if own.rates is None or other.rates is None:
         return ""
     told = {"more": "Yes", "less": "No, less", "no difference shown": "No difference shown"}[made.verdict]
-    low, high = made.interval
+    low, high = map(_factor, made.interval)
     return (
         f"Does {made.arm} forgive a badly chosen learning rate more than {made.against}? {told}: rates within "
         f"{unit.size(own.rates.tolerance, 0)} of the best span {_range(unit, own.rates)}, {made.against}'s "
-        f"{_range(unit, other.rates)}; {made.times:.1f} times as wide (95% interval {low:.1f} to {high:.1f})."
+        f"{_range(unit, other.rates)}; {_factor(made.times)} times as wide (95% interval {low} to {high})."
     )
 
 
 def _range(unit: Unit, rates: RateRange) -> str:
     least = "at least " if rates.low_open or rates.high_open else ""
-    return f"{least}a factor of {rates.factor:.2g} ({rates.low:.2g} to {rates.high:.2g})"
+    return f"{least}a factor of {_factor(rates.factor)} ({rates.low:.2g} to {rates.high:.2g})"
+
+
+def _factor(value: float) -> str:
+    """Two digits, but never as a power of ten."""
+    return f"{value:.2g}" if value < 100 else f"{value:,.0f}"
 
 
 def _diverged(found: Robustness) -> str:

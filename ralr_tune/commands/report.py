@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ralr_tune.analysis.answer import answer, twin_sentences
+from ralr_tune.analysis.answer import answer, block_sentences, twin_sentences
+from ralr_tune.analysis.evaluators import study_importances
 from ralr_tune.analysis.facts import Facts, as_json, study_facts
+from ralr_tune.analysis.notes import urgent_sentences
 from ralr_tune.commands.export import export_best
 from ralr_tune.report.figures import figures
 from ralr_tune.report.images import Format, write_images
@@ -19,6 +21,8 @@ from ralr_tune.store import studies
 from ralr_tune.store.database import Storage
 from ralr_tune.store.reading import read_study
 from ralr_tune.training.files import writing
+
+HANDFUL = 3  # of warnings on a terminal; the page has all
 
 
 @dataclass(frozen=True)
@@ -37,8 +41,11 @@ class Report:
 
     @property
     def notes(self) -> list[str]:
-        """What must be known beside the answer: each configuration against its twin."""
-        return twin_sentences(self.facts)
+        """What must be known beside the answer: amplification alone, what to mend, what blocks would take."""
+        twins, urgent = twin_sentences(self.facts), urgent_sentences(self.facts)
+        rest = len(urgent) - HANDFUL
+        more = [f"{rest} more like {'this' if rest == 1 else 'these'} in the report."] if rest > 0 else []
+        return [*twins, *urgent[:HANDFUL], *more, *block_sentences(self.facts)]
 
     def as_json(self) -> dict[str, Any]:
         """The contract of `report --json`."""
@@ -66,7 +73,7 @@ def make_report(storage: Storage, study: str, out: Path, *, images: Sequence[For
     drawn = figures(record, facts)
     page, folder = out / "report.html", out / "figures"
     with writing(page):
-        write_report(record, facts, page, drawn)
+        write_report(record, facts, page, drawn, study_importances(record))
     best = export_best(record, spec, out)
     pages = {arm: studies.optuna_study(storage, studies.optuna_name(study, arm)) for arm in spec.arms}
     write_panels(facts, pages)

@@ -1,20 +1,30 @@
-"""The figures of a report, in its order. Each is facts (a NamedTuple) and a drawing; tests look at the facts."""
+"""The figures of a report, in its order. Each is facts (a NamedTuple), a drawing, a sentence and its data; tests look
+at the facts."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from typing import Literal, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Literal, NamedTuple
 
 import plotly.graph_objects as go
 
 from ralr_tune.analysis.facts import Facts
 from ralr_tune.records import StudyRecord
-from ralr_tune.report import scores, trials
+from ralr_tune.report import budget, claims, curves, differences, importance, pruning, robustness, scores, trials
+from ralr_tune.report.budget import View
+from ralr_tune.report.data import Data
 from ralr_tune.report.style import looks
 
-Section = Literal["confirmed", "importance", "parameters", "history", "curves", "rates"]
+Section = Literal[
+    "better", "amplification", "budget", "importance", "robustness", "pruning", "claims",
+    "parameters", "history", "curves", "rates",
+]  # fmt: skip
+"""Where a figure stands on the page."""
+
+DIGITS = 6  # of a number in a drawing; the data have all
 
 
 class Figure(NamedTuple):
@@ -24,6 +34,11 @@ class Figure(NamedTuple):
     name: str
     """Stem of its image file, and its place on the page: letters, digits, dots, dashes and underscores."""
     plot: go.Figure
+    alt: str = ""
+    """What it shows, for those who do not see it."""
+    data: Data | None = None
+    views: tuple[View, ...] = ()
+    """Axes to choose from; the first is drawn."""
 
     @property
     def title(self) -> str:
@@ -34,8 +49,13 @@ class Figure(NamedTuple):
 def figures(record: StudyRecord, facts: Facts) -> list[Figure]:
     """Every figure that the study has data for."""
     drawn = [
-        *_confirmed(facts),
+        *_better(facts),
+        *_amplification(facts),
+        *_budget(facts),
         *_importance(facts),
+        *_robustness(facts),
+        *_pruning(facts),
+        *_claims(facts),
         *_parameters(record, facts),
         *_history(record, facts),
         *_curves(record, facts),
@@ -48,54 +68,124 @@ def _named(drawn: Iterable[Figure]) -> Iterator[Figure]:
     """Figures whose names can be files and places on a page, whatever a study calls its arms; no two are alike."""
     seen: Counter[str] = Counter()
     for figure in drawn:
-        name = re.sub(r"[^A-Za-z0-9._-]", "_", figure.name)[:100]
+        name = file_stem(figure.name)
         seen[name] += 1
-        yield figure._replace(name=name if seen[name] == 1 else f"{name}-{seen[name]}")
+        unique = name if seen[name] == 1 else f"{name}-{seen[name]}"
+        data = figure.data
+        if data is not None and data.name == figure.name:
+            data = data._replace(name=unique)
+        yield figure._replace(name=unique, data=data)
+
+
+def file_stem(name: str) -> str:
+    """A name that may be a file's, whatever it was."""
+    return re.sub(r"[^A-Za-z0-9._-]", "_", name)[:100]
 
 
 def panel_figures(facts: Facts) -> list[Figure]:
     """Those that also stand on the study's page in optuna-dashboard: small, whatever the study's size."""
-    return [*_importance(facts), *_confirmed(facts)]
+    drawn = [*_importance(facts), *_better(facts), *_amplification(facts), *_budget(facts), *_robustness(facts)]
+    return [figure._replace(plot=go.Figure(shortened(figure.plot))) for figure in drawn if figure.name != "lead"]
 
 
-def _confirmed(facts: Facts) -> list[Figure]:
-    found = []
-    if drawn := scores.scores_facts(facts):
-        found.append(Figure("confirmed", "scores", scores.draw_scores(drawn, facts, looks(facts.arms))))
-    if rows := scores.difference_rows(facts):
-        found.append(Figure("confirmed", "differences", scores.draw_differences(rows, facts, looks(facts.arms))))
+def shortened(plot: go.Figure) -> dict[str, Any]:
+    """A figure as JSON has it, its numbers no longer than an eye can follow: a page of a thousand trials halves."""
+    found: dict[str, Any] = _short(json.loads(plot.to_json()))
     return found
 
 
-def _importance(facts: Facts) -> list[Figure]:
-    drawn = scores.importance_facts(facts)
-    return [Figure("importance", "importance", scores.draw_importance(drawn, looks(facts.arms)))] if drawn else []
+def _short(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.{DIGITS}g}")
+    if isinstance(value, Mapping):
+        return {key: _short(each) for key, each in value.items()}
+    return [_short(each) for each in value] if isinstance(value, list) else value
 
 
-def _parameters(record: StudyRecord, facts: Facts) -> list[Figure]:
-    return [
-        Figure("parameters", f"parameter-{drawn.parameter}", trials.draw_parameter(drawn, facts, looks(facts.arms)))
-        for drawn in trials.parameter_facts(record)
-        if any(drawn.points.values())
-    ]
+def _better(facts: Facts) -> Iterator[Figure]:
+    if drawn := scores.scores_facts(facts):
+        plot = scores.draw_scores(drawn, facts, looks(facts.arms))
+        yield Figure("better", "scores", plot, scores.scores_alt(drawn, facts), scores.scores_data(drawn, facts))
+    title = f"Differences in {facts.metric} with {100 * facts.confidence:g}% intervals"
+    yield from _differences("better", "differences", differences.comparison_rows(facts), facts, title)
 
 
-def _history(record: StudyRecord, facts: Facts) -> list[Figure]:
-    lines = trials.history_facts(record)
-    return [Figure("history", "history", trials.draw_history(lines, facts, looks(facts.arms)))] if lines else []
+def _amplification(facts: Facts) -> Iterator[Figure]:
+    title = f"Amplification alone, with {100 * facts.confidence:g}% intervals"
+    yield from _differences("amplification", "twins", differences.twin_rows(facts), facts, title)
 
 
-def _curves(record: StudyRecord, facts: Facts) -> list[Figure]:
-    return [
-        Figure("curves", f"curves-{name}", trials.draw_curves(drawn, facts, looks(facts.arms)[name]))
-        for name, arm in record.arms.items()
-        if (drawn := trials.curves_facts(arm, facts))
-    ]
+def _differences(
+    section: Section, name: str, rows: tuple[differences.DifferenceRow, ...], facts: Facts, title: str
+) -> Iterator[Figure]:
+    if rows:
+        plot = differences.draw_differences(rows, facts, looks(facts.arms), title)
+        alt, data = differences.differences_alt(rows, facts), differences.differences_data(name, rows, facts)
+        yield Figure(section, name, plot, alt, data)
 
 
-def _rates(record: StudyRecord, facts: Facts) -> list[Figure]:
-    return [
-        Figure("rates", f"rates-{name}", trials.draw_rates(drawn, looks(facts.arms)[name]))
-        for name, arm in record.arms.items()
-        if (drawn := trials.rates_facts(arm, facts))
-    ]
+def _budget(facts: Facts) -> Iterator[Figure]:
+    if drawn := budget.budget_facts(facts):
+        plot, alt = budget.draw_budget(drawn, facts, looks(facts.arms)), budget.budget_alt(drawn, facts)
+        yield Figure("budget", "budget", plot, alt, budget.budget_data(facts), budget.views(drawn))
+    if lead := budget.lead_facts(facts):
+        plot = budget.draw_lead(lead, facts, looks(facts.arms))
+        yield Figure("budget", "lead", plot, budget.lead_alt(lead, facts), budget.lead_data(facts))
+
+
+def _importance(facts: Facts) -> Iterator[Figure]:
+    if drawn := importance.importance_facts(facts):
+        plot = importance.draw_importance(drawn, looks(facts.arms))
+        alt, data = importance.importance_alt(drawn), importance.importance_data(drawn)
+        yield Figure("importance", "importance", plot, alt, data)
+
+
+def _robustness(facts: Facts) -> Iterator[Figure]:
+    if lines := robustness.robustness_facts(facts):
+        plot = robustness.draw_robustness(lines, facts, looks(facts.arms))
+        alt, data = robustness.robustness_alt(lines, facts), robustness.robustness_data(lines, facts)
+        yield Figure("robustness", "robustness", plot, alt, data)
+
+
+def _pruning(facts: Facts) -> Iterator[Figure]:
+    if audits := pruning.rated(facts):
+        plot = pruning.draw_pruning(audits, looks(facts.arms))
+        yield Figure("pruning", "pruning", plot, pruning.pruning_alt(audits), pruning.pruning_data(facts))
+
+
+def _claims(facts: Facts) -> Iterator[Figure]:
+    if costs := claims.timed(facts):
+        plot = claims.draw_costs(costs, looks(facts.arms))
+        yield Figure("claims", "costs", plot, claims.costs_alt(costs), claims.costs_data(facts))
+    if gaps := claims.gaps(facts):
+        plot = claims.draw_gaps(gaps, facts, looks(facts.arms))
+        yield Figure("claims", "gaps", plot, claims.gaps_alt(gaps, facts), claims.gaps_data(facts))
+
+
+def _parameters(record: StudyRecord, facts: Facts) -> Iterator[Figure]:
+    data = trials.trials_data(record, facts)
+    for drawn in trials.parameter_facts(record):
+        if any(drawn.points.values()):
+            plot = trials.draw_parameter(drawn, facts, looks(facts.arms))
+            yield Figure("parameters", f"parameter-{drawn.parameter}", plot, trials.parameter_alt(drawn, facts), data)
+
+
+def _history(record: StudyRecord, facts: Facts) -> Iterator[Figure]:
+    if lines := trials.history_facts(record):
+        plot = trials.draw_history(lines, facts, looks(facts.arms))
+        yield Figure("history", "history", plot, trials.history_alt(lines, facts), trials.trials_data(record, facts))
+
+
+def _curves(record: StudyRecord, facts: Facts) -> Iterator[Figure]:
+    for name, arm in record.arms.items():
+        if drawn := curves.curves_facts(arm, facts):
+            plot = curves.draw_curves(drawn, facts, looks(facts.arms)[name])
+            data = curves.curves_data(drawn, facts)
+            yield Figure("curves", f"curves-{name}", plot, curves.curves_alt(drawn, facts), data)
+
+
+def _rates(record: StudyRecord, facts: Facts) -> Iterator[Figure]:
+    for name, arm in record.arms.items():
+        if drawn := curves.rates_facts(arm, facts):
+            plot = curves.draw_rates(drawn, looks(facts.arms)[name])
+            yield Figure("rates", f"rates-{name}", plot, curves.rates_alt(drawn), curves.rates_data(drawn))

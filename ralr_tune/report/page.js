@@ -1,12 +1,14 @@
 "use strict";
 (() => {
-  const figures = JSON.parse(document.getElementById("figures").textContent);
+  const [figures, tables] = ["figures", "tables"].map((id) => JSON.parse(document.getElementById(id).textContent));
+  const root = document.documentElement;
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
+  const print = window.matchMedia("print");
   const touch = window.matchMedia("(pointer: coarse)").matches;
 
   // Everything that is neither data nor an arm's colour comes from the template, so a theme is one template.
   function themed(layout) {
-    const style = getComputedStyle(document.documentElement);
+    const style = getComputedStyle(root);
     const [ink, rule, paper] = ["--ink", "--rule", "--paper"].map((name) => style.getPropertyValue(name).trim());
     const template = structuredClone(layout.template);
     const own = template.layout;
@@ -19,13 +21,55 @@
     return { ...layout, template, ...(touch ? { dragmode: false } : {}) };
   }
 
-  function draw() {
-    for (const [name, figure] of Object.entries(figures)) {
-      const options = { responsive: true, displaylogo: false, displayModeBar: touch ? false : "hover" };
-      Plotly.react(document.getElementById(name), figure.data, themed(figure.layout), options);
-    }
+  function draw(name) {
+    const box = document.getElementById(name);
+    if (box.closest("details:not([open])")) return; // without a size there is nothing to draw into
+    const { data, layout } = figures[name];
+    // What goes to paper is drawn at once, for the width of paper; on a screen a plot follows its box.
+    const width = root.classList.contains("paper") ? { width: box.clientWidth } : {};
+    const options = { responsive: true, displaylogo: false, displayModeBar: touch ? false : "hover" };
+    Plotly.react(box, data, { ...themed(layout), ...width }, options);
   }
 
-  draw();
-  dark.addEventListener("change", draw);
+  function drawAll(within = document) {
+    for (const box of within.querySelectorAll(".plot")) draw(box.id);
+  }
+
+  function choose(button) {
+    const { figure, view } = button.dataset;
+    const { title, x } = figures[figure].views[view];
+    figures[figure].data.forEach((trace, place) => (trace.x = x[place]));
+    figures[figure].layout.xaxis.title.text = title;
+    for (const other of button.parentElement.children) other.setAttribute("aria-pressed", String(other === button));
+    draw(figure);
+  }
+
+  // On paper everything is open, and light.
+  function toPaper(on) {
+    if (on === root.classList.contains("paper")) return;
+    root.classList.toggle("paper", on);
+    for (const fold of document.querySelectorAll(on ? "details:not([open])" : "details[data-folded]")) {
+      fold.toggleAttribute("data-folded", on);
+      fold.open = on;
+    }
+    drawAll();
+  }
+
+  async function unpack(link) {
+    const bytes = Uint8Array.from(atob(tables[link.dataset.csv]), (letter) => letter.charCodeAt(0));
+    const text = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+    const blob = new Blob([await new Response(text).arrayBuffer()], { type: "text/csv;charset=utf-8" });
+    link.href = URL.createObjectURL(blob);
+  }
+
+  for (const link of document.querySelectorAll("a[data-csv]")) unpack(link);
+  for (const button of document.querySelectorAll("button[data-view]")) {
+    button.addEventListener("click", () => choose(button));
+  }
+  document.addEventListener("toggle", (event) => event.target.open && drawAll(event.target), true);
+  dark.addEventListener("change", () => drawAll());
+  print.addEventListener("change", (event) => toPaper(event.matches));
+  window.addEventListener("beforeprint", () => toPaper(true));
+  window.addEventListener("afterprint", () => toPaper(false));
+  drawAll();
 })();

@@ -7,18 +7,20 @@ from typing import TYPE_CHECKING
 
 from ralr_tune.analysis.answer import answer
 from ralr_tune.analysis.facts import Facts
+from ralr_tune.analysis.notes import urgent_sentences
 from ralr_tune.report.figures import panel_figures
 from ralr_tune.report.style import safe, writable
 
 if TYPE_CHECKING:
     import optuna
 
+HANDFUL = 3  # of warnings in a note; the report has all
 PREFIX = "ralr-tune-"  # of the graphs' ids; the same id replaces the figure that was there
 MARK = "*Written by ralr_tune; it is written anew after each report.*"
 
 
 def write_panels(facts: Facts, studies: Mapping[str, optuna.Study]) -> None:
-    """Puts importance, confirmed scores and differences, and a note, on the page of each arm's study, by arm.
+    """Puts the figures that answer, and a note, on the page of each arm's study, by arm.
 
     All arms get the same figures: what they show is the comparison. A note that somebody else wrote stays.
     """
@@ -40,6 +42,7 @@ def note(facts: Facts, arm: str) -> str:
         [
             f"## Arm {_code(arm)} of the study {_code(facts.study)}",
             safe(answer(facts)),
+            *(f"- {safe(warning)}" for warning in urgent_sentences(facts)[:HANDFUL]),
             f"This Optuna study is the search of one arm, {role}. "
             f"Its values are the validation {safe(facts.metric)} at a trial's last epoch. Trials that diverged are "
             "recorded as complete with the worst value, so that samplers learn from them; the report leaves them out.",

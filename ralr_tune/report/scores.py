@@ -1,4 +1,4 @@
-"""Figures of what confirm found: every seed's score, the differences, and the importance of the parameters."""
+"""The figure of what confirm found: every seed's score of every confirmed configuration."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from typing import NamedTuple
 
 import plotly.graph_objects as go
 
-from ralr_tune.analysis.comparison import Comparison, Interval
-from ralr_tune.analysis.facts import Confirmed, Facts, Twin
-from ralr_tune.analysis.importance import Importance
+from ralr_tune.analysis.facts import Confirmed, Facts
+from ralr_tune.report.data import Data, metric_column
 from ralr_tune.report.style import FAINT, Look, figure, safe, score_axis
 
 SPREAD = 0.3  # of a column's width, over which its seeds stand side by side
@@ -35,33 +34,6 @@ class ScoresFacts(NamedTuple):
     joined: tuple[tuple[tuple[float, float], ...], ...]
     """For each seed that two or more columns have: (place, value) along its line; a place is the
     column's index plus the seed's own offset."""
-
-
-class DifferenceRow(NamedTuple):
-    """One comparison."""
-
-    label: str
-    arm: str
-    difference: float
-    interval: Interval | None
-    n: int
-    verdict: str
-
-
-class ImportanceMark(NamedTuple):
-    """One parameter in one arm."""
-
-    parameter: str
-    arm: str
-    found: Importance
-
-
-class ImportanceFacts(NamedTuple):
-    """Parameters from the most to the least important in any arm, and a mark for each arm that searched them."""
-
-    parameters: tuple[str, ...]
-    arms: tuple[str, ...]
-    marks: tuple[ImportanceMark, ...]
 
 
 def scores_facts(facts: Facts) -> ScoresFacts | None:
@@ -128,151 +100,21 @@ def draw_scores(drawn: ScoresFacts, facts: Facts, looks: Mapping[str, Look]) -> 
     return plot.update_layout(showlegend=False, margin_t=40)
 
 
-def difference_rows(facts: Facts) -> tuple[DifferenceRow, ...]:
-    """Every comparison of the study, then every twin."""
-    return (*map(_comparison_row, facts.comparisons), *map(_twin_row, facts.twins))
+def scores_data(drawn: ScoresFacts, facts: Facts) -> Data:
+    """A row a dot."""
+    rows = [
+        (column.arm, "off" if column.twin else "as found", seed, value)
+        for column in drawn.columns
+        for seed, value in column.by_seed.items()
+    ]
+    return Data("scores", ("arm", "amplification", "seed", metric_column(facts, facts.split)), rows)
 
 
-def _comparison_row(made: Comparison) -> DifferenceRow:
-    arm, against = safe(made.arm), safe(made.against)
-    if made.what == "arm":
-        label = f"arm {arm} − arm {against}<br>{made.n} blocks of search"
-    else:
-        label = f"{arm} − {against}<br>{made.n} seeds"
-    return DifferenceRow(label, made.arm, made.difference, made.interval, made.n, made.verdict)
-
-
-def _twin_row(twin: Twin) -> DifferenceRow:
-    label = f"{safe(twin.arm)} − its twin<br>{twin.n} seeds"
-    return DifferenceRow(label, twin.arm, twin.difference, twin.interval, twin.n, twin.verdict)
-
-
-def draw_differences(rows: tuple[DifferenceRow, ...], facts: Facts, looks: Mapping[str, Look]) -> go.Figure:
-    """A dot and an interval a comparison, above a band where differences count as equivalent."""
-    unit = facts.unit
-    title = f"Difference, {unit.difference_suffix.strip() or facts.metric}"
-    ticks = {"tickmode": "array", "tickvals": list(range(len(rows))), "ticktext": [row.label for row in rows]}
-    y = ticks | {"range": [len(rows) - 0.5, -0.5], "showgrid": False}
-    plot = figure(
-        f"Differences in {facts.metric} with {100 * facts.confidence:g}% intervals",
-        x={"title": {"text": safe(title)}, "zeroline": True, "zerolinecolor": FAINT, "zerolinewidth": 2},
-        y=y,
-        height=130 + 60 * len(rows),
-    )
-    margin = facts.margin * unit.factor
-    plot.add_vrect(x0=-margin, x1=margin, fillcolor=FAINT, opacity=0.4, line_width=0, layer="below")
-    for place, row in enumerate(rows):
-        look, middle = looks[row.arm], row.difference * unit.factor
-        low, high = (bound * unit.factor for bound in row.interval or (row.difference, row.difference))
-        text = f"{row.label}<br>{unit.difference(row.difference, 2)}: {row.verdict}"
-        plot.add_scatter(
-            x=[middle],
-            y=[place],
-            mode="markers",
-            marker={"color": look.colour, "symbol": look.symbol, "size": 11},
-            error_x={
-                "type": "data",
-                "array": [high - middle],
-                "arrayminus": [middle - low],
-                "width": 6,
-                "thickness": 2,
-            },
-            hovertext=[text],
-            hoverinfo="text",
-        )
-    return plot.update_layout(showlegend=False, margin_t=40)
-
-
-def importance_facts(facts: Facts) -> ImportanceFacts | None:
-    """None where nothing was searched."""
-    marks = tuple(
-        ImportanceMark(parameter, arm, found)
-        for arm, parameters in facts.importance.items()
-        for parameter, found in parameters.items()
-    )
-    if not marks:
-        return None
-    top: dict[str, float] = {}
-    for mark in marks:
-        top[mark.parameter] = max(top.get(mark.parameter, 0.0), mark.found.value)
-    parameters = tuple(sorted(top, key=lambda parameter: -top[parameter]))
-    return ImportanceFacts(parameters, tuple(dict.fromkeys(mark.arm for mark in marks)), marks)
-
-
-def draw_importance(drawn: ImportanceFacts, looks: Mapping[str, Look]) -> go.Figure:
-    """Parameters in rows, arms beside each other; grey is what chance gives, a filled mark lies beyond it.
-
-    The axis is that of square roots: beside a dominant parameter the others would be a smear at zero.
-    """
-    shares = (0.0, 0.05, 0.25, 1.0)
-    x = {
-        "title": {"text": "Share explained"},
-        "tickmode": "array",
-        "tickvals": [share**0.5 for share in shares],
-        "ticktext": [f"{share:.0%}" for share in shares],
-        "range": [-0.02, 1.02],
-    }
-    rows = list(range(len(drawn.parameters)))
-    y = {
-        "tickmode": "array",
-        "tickvals": rows,
-        "ticktext": [safe(parameter) for parameter in drawn.parameters],
-        "range": [len(rows) - 0.5, -0.5],
-        "showgrid": False,
-    }
-    height = 150 + len(rows) * (24 + 20 * len(drawn.arms))
-    plot = figure("Importance of each parameter", x=x, y=y, height=height)
-    for arm in drawn.arms:
-        _draw_arm(plot, drawn, arm, looks[arm])
-    return plot
-
-
-def _draw_arm(plot: go.Figure, drawn: ImportanceFacts, arm: str, look: Look) -> None:
-    offset = (drawn.arms.index(arm) - (len(drawn.arms) - 1) / 2) * 0.7 / len(drawn.arms)
-    known = []
-    for mark in drawn.marks:
-        place = drawn.parameters.index(mark.parameter) + offset
-        if mark.arm == arm and mark.found.verdict == "too little evidence":
-            text = f"{safe(arm)}: too little evidence"
-            plot.add_annotation(x=0, y=place, text=text, showarrow=False, xanchor="left", font={"color": look.colour})
-        elif mark.arm == arm:
-            known.append((place, mark))
-    for place, mark in known:
-        ends = [bound**0.5 for bound in mark.found.null]
-        band = {"color": FAINT, "width": 12}
-        plot.add_scatter(x=ends, y=[place] * 2, mode="lines", line=band, hoverinfo="skip", showlegend=False)
-    _draw_marks(plot, arm, known, look)
-
-
-def _draw_marks(plot: go.Figure, arm: str, known: list[tuple[float, ImportanceMark]], look: Look) -> None:
-    marker = {"color": look.colour, "size": 10}
-    # The legend's own entry: plotly would show whatever mark comes first.
-    plot.add_scatter(x=[None], y=[None], name=safe(arm), mode="markers", marker=marker | {"symbol": look.symbol})
-    found = [mark.found for _, mark in known]
-    symbols = [look.symbol if one.verdict == "matters" else look.symbol + "-open" for one in found]
-    plot.add_scatter(
-        x=[one.value**0.5 for one in found],
-        y=[place for place, _ in known],
-        showlegend=False,
-        mode="markers",
-        marker=marker | {"symbol": symbols},
-        error_x={
-            "type": "data",
-            "array": [one.interval[1] ** 0.5 - one.value**0.5 for one in found],
-            "arrayminus": [one.value**0.5 - one.interval[0] ** 0.5 for one in found],
-            "width": 4,
-            "thickness": 2,
-            "color": look.colour,
-        },
-        hovertext=[_importance_text(mark) for _, mark in known],
-        hoverinfo="text",
-    )
-
-
-def _importance_text(mark: ImportanceMark) -> str:
-    found = mark.found
-    return (
-        f"{safe(mark.parameter)} in {safe(mark.arm)}: {found.value:.1%}<br>"
-        f"95% interval {found.interval[0]:.1%} to {found.interval[1]:.1%}<br>"
-        f"by chance up to {found.null[1]:.1%}<br>{found.verdict}, {found.trials} trials"
-    )
+def scores_alt(drawn: ScoresFacts, facts: Facts) -> str:
+    """The means."""
+    means = [
+        f"{column.arm}{' without its amplification' if column.twin else ''} {facts.unit.value(column.mean, 2)} "
+        f"({len(column.by_seed)} seeds)"
+        for column in drawn.columns
+    ]
+    return f"Mean {facts.split} {facts.metric}: {', '.join(means)}."

@@ -11,12 +11,13 @@ import plotly.graph_objects as go
 
 from ralr_tune.analysis.units import Unit
 
-INK, RULE, FAINT = "#1d2733", "#d9dee4", "rgba(128, 128, 128, 0.35)"
+INK, RULE, GREY, FAINT = "#1d2733", "#d9dee4", "#7a838c", "rgba(128, 128, 128, 0.35)"
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
 # Okabe and Ito, "Color Universal Design" (2008): told apart with any kind of colour vision. Symbols help in print.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 SYMBOLS = ("circle", "diamond", "square", "triangle-up", "star", "hexagon")
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 
 _AXIS: dict[str, Any] = {
     "gridcolor": RULE,
@@ -54,18 +55,26 @@ TEMPLATE = go.layout.Template(
 
 
 class Look(NamedTuple):
-    """The colour and symbol of one arm, the same in every figure of a report."""
+    """The colour, symbol and dash of one arm, the same in every figure of a report."""
 
     colour: str
     symbol: str
+    dash: str
+
+    @property
+    def tint(self) -> str:
+        """The colour of an area behind lines."""
+        red, green, blue = (int(self.colour[place : place + 2], 16) for place in (1, 3, 5))
+        return f"rgba({red}, {green}, {blue}, 0.16)"
 
 
 def looks(arms: Iterable[str]) -> dict[str, Look]:
-    """A look for each arm in the order of the study file; beyond six, colours return with other symbols."""
-    return {
-        arm: Look(PALETTE[index % len(PALETTE)], SYMBOLS[(index + index // len(PALETTE)) % len(SYMBOLS)])
-        for index, arm in enumerate(arms)
-    }
+    """A look for each arm in the order of the study file; beyond six, colours return with other symbols and dashes."""
+    return {arm: _look(index, index + index // len(PALETTE)) for index, arm in enumerate(arms)}
+
+
+def _look(index: int, turned: int) -> Look:
+    return Look(PALETTE[index % len(PALETTE)], SYMBOLS[turned % len(SYMBOLS)], DASHES[turned % len(DASHES)])
 
 
 def figure(title: str, *, x: dict[str, Any], y: dict[str, Any], height: int = 380) -> go.Figure:
@@ -78,6 +87,11 @@ def figure(title: str, *, x: dict[str, Any], y: dict[str, Any], height: int = 38
 def safe(text: object) -> str:
     """Text from a study as a label: plotly shows `<...>` and `&...;` as markup, and takes `$...$` for a formula."""
     return html.escape(writable(text), quote=False).replace("$", "&#36;")
+
+
+def templated(text: object) -> str:
+    """The same inside a template for hover texts, which has placeholders of its own: `%{...}`."""
+    return safe(text).replace("%{", "%&#123;")
 
 
 def writable(text: object) -> str:
@@ -93,6 +107,11 @@ def sentence(text: str) -> str:
 def score_axis(metric: str, unit: Unit, *, where: str = "") -> dict[str, Any]:
     """The axis of the metric; its numbers are stored values times unit.factor."""
     return {"title": {"text": safe(sentence(f"{where} {metric}".strip()))}, "ticksuffix": unit.value_suffix}
+
+
+def hover_score(unit: Unit, place: str = "y") -> str:
+    """A placeholder of hover templates for a score: two decimals of percents, else four digits."""
+    return f"%{{{place}:.2f}}{unit.value_suffix}" if unit.value_suffix else f"%{{{place}:.4g}}"
 
 
 def number_axis(title: str, span: tuple[float, float], *, log: bool) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Figures of the trials themselves: score against each parameter, history, learning curves, learning-rate traces."""
+"""Figures of the search trials as marks: score against each parameter, and history."""
 
 from __future__ import annotations
 
@@ -12,11 +12,20 @@ import plotly.graph_objects as go
 from ralr_tune.analysis import rows as study_rows
 from ralr_tune.analysis.facts import Facts
 from ralr_tune.records import ArmRecord, Row, StudyRecord
-from ralr_tune.report.style import Look, figure, number_axis, safe, score_axis, sentence
+from ralr_tune.report.data import Data, metric_column
+from ralr_tune.report.style import (
+    GREY,
+    Look,
+    figure,
+    hover_score,
+    number_axis,
+    safe,
+    score_axis,
+    sentence,
+    templated,
+)
 
 ON_FLOOR = 15  # percent of the complete scores that an axis may leave below its floor
-CROWDED = 300  # curves of one kind in one figure; more cannot be told apart
-_GREY = "#7a838c"
 
 
 class Point(NamedTuple):
@@ -50,34 +59,6 @@ class HistoryLine(NamedTuple):
     points: tuple[Point, ...]
     best: tuple[tuple[int, float], ...]
     """(trial number, best complete value so far), as high as it is drawn."""
-
-
-class Curve(NamedTuple):
-    """One trial's metric by epoch."""
-
-    trial: int
-    outcome: str
-    epochs: tuple[int, ...]
-    values: tuple[float, ...]
-
-
-class CurvesFacts(NamedTuple):
-    """One arm's learning curves; `best` is not among the others."""
-
-    arm: str
-    best: Curve | None
-    others: tuple[Curve, ...]
-
-
-class RatesFacts(NamedTuple):
-    """The learning rate of one run as it was trained, at the first step of each epoch."""
-
-    arm: str
-    trial: int | None
-    seed: int
-    rates: tuple[float, ...]
-    base: tuple[float, ...]
-    """The scheduled rate, before amplification."""
 
 
 def parameter_facts(record: StudyRecord) -> tuple[ParameterFacts, ...]:
@@ -114,7 +95,7 @@ def draw_parameter(drawn: ParameterFacts, facts: Facts, looks: Mapping[str, Look
     plot = figure(f"{sentence(facts.metric)} against {drawn.parameter}", x=x, y=y, height=340)
     for arm, points in drawn.points.items():
         _draw_points(plot, arm, points, facts, looks[arm])
-    return _explain_marks(plot, drawn.points.values())
+    return _explain_marks(plot, drawn.points.values(), facts)
 
 
 def history_facts(record: StudyRecord) -> tuple[HistoryLine, ...]:
@@ -141,7 +122,7 @@ def _history_line(record: StudyRecord, arm: ArmRecord, block: int, floor: float)
 
 
 def draw_history(lines: Sequence[HistoryLine], facts: Facts, looks: Mapping[str, Look]) -> go.Figure:
-    """Trials as marks, the best so far as a stepped line, dashed for further blocks."""
+    """Trials as marks, the best so far as a stepped line, thinner for further blocks."""
     y = score_axis(facts.metric, facts.unit, where="validation")
     plot = figure("Best so far, trial by trial", x={"title": {"text": "Trial of the arm"}}, y=y)
     for line in lines:
@@ -154,86 +135,10 @@ def draw_history(lines: Sequence[HistoryLine], facts: Facts, looks: Mapping[str,
             name=safe(line.arm),
             legendgroup=f"arm {line.arm}",
             showlegend=first,
-            line={"color": look.colour, "width": 3, "shape": "hv", "dash": "solid" if first else "dot"},
+            line={"color": look.colour, "width": 3 if first else 1.5, "shape": "hv", "dash": look.dash},
             hoverinfo="skip",
         )
-    return _explain_marks(plot, [line.points for line in lines])
-
-
-def curves_facts(arm: ArmRecord, facts: Facts) -> CurvesFacts | None:
-    """None before a trial of the arm has an epoch."""
-    found = study_rows.ranked(arm.search(), facts.direction)
-    best = found[0][0] if found else None
-    curves = {row.id: _curve(row) for row in arm.search() if row.curve}
-    if not curves:
-        return None
-    highlighted = curves.pop(best.id, None) if best else None
-    return CurvesFacts(arm.name, highlighted, tuple(curves.values()))
-
-
-def draw_curves(drawn: CurvesFacts, facts: Facts, look: Look) -> go.Figure:
-    """Faint lines, fainter where pruned; a mark where a trial was pruned or diverged; the best one heavy."""
-    y = score_axis(facts.metric, facts.unit, where="validation")
-    plot = figure(f"Learning curves of {drawn.arm}", x={"title": {"text": "Epoch"}}, y=y)
-    for name, opacity in (("pruned", 0.25), ("diverged", 0.35), ("running", 0.5), ("complete", 0.4)):
-        own = [curve for curve in drawn.others if curve.outcome == name][:CROWDED]
-        if own:
-            _draw_curves(plot, own, facts, {"color": look.colour, "width": 1}, opacity, name)
-    ends = [curve for curve in drawn.others if curve.outcome in ("pruned", "diverged")][:CROWDED]
-    for name, symbol in (("pruned", "line-ns-open"), ("diverged", "x-thin-open")):
-        own = [curve for curve in ends if curve.outcome == name]
-        plot.add_scatter(
-            x=[curve.epochs[-1] for curve in own],
-            y=[curve.values[-1] * facts.unit.factor for curve in own],
-            mode="markers",
-            name=name,
-            showlegend=bool(own),
-            marker={"symbol": symbol, "size": 9, "color": _GREY},
-            hoverinfo="skip",
-        )
-    if drawn.best:
-        style = {"color": look.colour, "width": 4}
-        _draw_curves(plot, [drawn.best], facts, style, 1.0, f"best, trial {drawn.best.trial}", legend=True)
-    return plot
-
-
-def rates_facts(arm: ArmRecord, facts: Facts) -> RatesFacts | None:
-    """The arm's confirmed configuration on its first seed, else its best search trial; None where neither has run.
-
-    As trained, from the stored epochs: a trace drawn anew would need the number of steps of an epoch.
-    """
-    candidate = study_rows.chosen(arm, facts.direction)
-    judged = [row for row, _ in study_rows.scored(arm.stage("judge")) if (row.block, row.source) == candidate]
-    searched = [row for row, _ in study_rows.ranked(arm.search(), facts.direction)]
-    for row in [*judged, *searched]:
-        curve = [epoch for epoch in row.curve if epoch.lr > 0 and epoch.factor > 0]
-        if curve:
-            rates = tuple(epoch.lr for epoch in curve)
-            base = tuple(epoch.lr / epoch.factor for epoch in curve)
-            return RatesFacts(arm.name, row.source if row.trial is None else row.trial, row.seed, rates, base)
-    return None
-
-
-def draw_rates(drawn: RatesFacts, look: Look) -> go.Figure:
-    """Stepped lines on a logarithmic axis: the scheduled rate in grey beneath the one that was used."""
-    title = f"Learning rate of {drawn.arm}'s winner" + ("" if drawn.trial is None else f", trial {drawn.trial}")
-    seen = (*drawn.rates, *drawn.base)
-    y = number_axis("Learning rate", (min(seen), max(seen)), log=True)
-    plot = figure(title, x={"title": {"text": "Epoch"}, "rangemode": "tozero"}, y=y, height=320)
-    epochs = list(range(len(drawn.rates) + 1))
-    for name, rates, style in (
-        ("as trained", drawn.rates, {"color": look.colour, "width": 2.5}),
-        ("base schedule", drawn.base, {"color": _GREY, "width": 1.5, "dash": "dot"}),
-    ):
-        plot.add_scatter(
-            x=epochs,
-            y=[*rates, rates[-1]],
-            mode="lines",
-            name=name,
-            line=style | {"shape": "hv"},
-            hovertemplate="after epoch %{x}: %{y:.4g}<extra></extra>",
-        )
-    return plot
+    return _explain_marks(plot, [line.points for line in lines], facts)
 
 
 def axis_floor(record: StudyRecord) -> float:
@@ -284,71 +189,106 @@ def _draw_points(
         plot.add_scatter(
             x=[None], y=[None], mode="markers", name=safe(arm), legendgroup=f"arm {arm}", marker=own, hoverinfo="skip"
         )
-    plot.add_scatter(
-        x=[point.x for point in points],
-        y=[point.height * facts.unit.factor for point in points],
-        mode="markers",
-        legendgroup=f"arm {arm}",
-        showlegend=False,
-        opacity=opacity,
-        marker=marker | {"symbol": [_symbol(point, facts, look) for point in points]},
-        hovertext=[_point_text(arm, point, facts) for point in points],
-        hoverinfo="text",
-    )
+    # A trace for each kind of mark: a text and a symbol for each of thousands of marks would double the page.
+    for kind, symbol in _symbols(facts, look).items():
+        own_points = [point for point in points if _kind(point) == kind]
+        if own_points:
+            plot.add_scatter(
+                x=[point.x for point in own_points],
+                y=[point.height * facts.unit.factor for point in own_points],
+                customdata=[_custom(point, facts) for point in own_points],
+                mode="markers",
+                legendgroup=f"arm {arm}",
+                showlegend=False,
+                opacity=opacity,
+                marker=marker | {"symbol": symbol},
+                hovertemplate=_hover(arm, kind, facts),
+            )
 
 
-def _symbol(point: Point, facts: Facts, look: Look) -> str:
+def _kind(point: Point) -> str:
     if point.value is None:
-        return "x-thin-open"
-    if point.height != point.value:
-        return "triangle-down-open" if facts.direction == "maximize" else "triangle-up-open"
-    return look.symbol if point.outcome == "complete" else look.symbol + "-open"
+        return "diverged"
+    return "off the scale" if point.height != point.value else point.outcome
 
 
-def _point_text(arm: str, point: Point, facts: Facts) -> str:
-    score = "no score" if point.value is None else facts.unit.value(point.value, 2)
-    return f"{safe(arm)}, trial {point.trial}: {score}<br>{point.outcome}"
+def _symbols(facts: Facts, look: Look) -> dict[str, str]:
+    """Kinds of marks, those on top last."""
+    beyond = "triangle-down-open" if facts.direction == "maximize" else "triangle-up-open"
+    hollow = look.symbol + "-open"
+    return {"diverged": "x-thin-open", "off the scale": beyond, "pruned": hollow, "complete": look.symbol}
 
 
-def _explain_marks(plot: go.Figure, groups: Iterable[Sequence[Point]]) -> go.Figure:
-    """Legend entries for those kinds of marks that are there."""
-    points = [point for group in groups for point in group]
-    kinds = {
-        "pruned": ("circle-open", any(point.outcome == "pruned" for point in points)),
-        "off the scale": ("triangle-down-open", any(point.value not in (None, point.height) for point in points)),
-        "diverged": ("x-thin-open", any(point.value is None for point in points)),
+def _custom(point: Point, facts: Facts) -> Any:
+    """What a hover text says beyond the place of the mark."""
+    if _kind(point) == "off the scale" and point.value is not None:
+        return [point.trial, facts.unit.value(point.value, 2), point.outcome]
+    return point.trial
+
+
+def _hover(arm: str, kind: str, facts: Facts) -> str:
+    name = templated(arm)
+    texts = {
+        "diverged": "%{customdata}: no score<br>diverged",
+        "off the scale": "%{customdata[0]}: %{customdata[1]}<br>%{customdata[2]}",
     }
-    for name, (symbol, present) in kinds.items():
-        if present:
-            marker = {"symbol": symbol, "color": _GREY, "size": 8}
-            plot.add_scatter(x=[None], y=[None], mode="markers", name=name, marker=marker, hoverinfo="skip")
+    told = texts.get(kind, f"%{{customdata}}: {hover_score(facts.unit)}<br>{kind}")
+    return f"{name}, trial {told}<extra></extra>"
+
+
+def _explain_marks(plot: go.Figure, groups: Iterable[Sequence[Point]], facts: Facts) -> go.Figure:
+    """Legend entries for those kinds of marks that are there."""
+    there = {_kind(point) for group in groups for point in group}
+    symbols = _symbols(facts, Look(GREY, "circle", "solid"))
+    for kind in ("pruned", "off the scale", "diverged"):
+        if kind in there:
+            marker = {"symbol": symbols[kind], "color": GREY, "size": 8}
+            plot.add_scatter(x=[None], y=[None], mode="markers", name=kind, marker=marker, hoverinfo="skip")
     return plot
 
 
-def _curve(row: Row) -> Curve:
-    epochs, values = tuple(epoch.epoch for epoch in row.curve), tuple(epoch.value for epoch in row.curve)
-    return Curve(_number(row), row.outcome or "running", epochs, values)
+def trials_data(record: StudyRecord, facts: Facts) -> Data:
+    """Every finished search trial with all its numbers."""
+    names = list(dict.fromkeys(name for arm in record.arms.values() for name in arm.dimensions))
+    columns = (
+        "arm", "block", "trial", "seed", "outcome", "epochs", metric_column(facts, "validation"),
+        metric_column(facts, "training"), "training_time_s", *names,
+    )  # fmt: skip
+    rows = [
+        (
+            row.arm, row.block, _number(row), row.seed, row.outcome, row.epoch,
+            None if row.outcome == "diverged" else row.value, row.train_value, row.seconds,
+            *(row.params.get(name) for name in names),
+        )
+        for arm in record.arms.values()
+        for row in _finished(arm)
+    ]  # fmt: skip
+    return Data("trials", columns, rows)
 
 
-def _draw_curves(
-    plot: go.Figure,
-    curves: Sequence[Curve],
-    facts: Facts,
-    line: Mapping[str, Any],
-    opacity: float,
-    name: str,
-    *,
-    legend: bool = False,
-) -> None:
-    """All curves of one kind as one trace with gaps: hundreds of traces would make the page slow."""
-    plot.add_scatter(
-        x=[x for curve in curves for x in (*curve.epochs, None)],
-        y=[y for curve in curves for y in (*(value * facts.unit.factor for value in curve.values), None)],
-        customdata=[curve.trial for curve in curves for _ in (*curve.epochs, None)],
-        mode="lines",
-        name=name,
-        showlegend=legend,
-        opacity=opacity,
-        line=dict(line),
-        hovertemplate=f"trial %{{customdata}}, epoch %{{x}}: %{{y:.4g}}{facts.unit.value_suffix}<extra></extra>",
-    )
+def parameter_alt(drawn: ParameterFacts, facts: Facts) -> str:
+    """How many marks, and where the best one stands."""
+    told = [f"{len(points)} trials of {arm}{_best_at(points, facts)}" for arm, points in drawn.points.items()]
+    return f"{sentence(facts.metric)} against {drawn.parameter}: {'; '.join(told)}."
+
+
+def _best_at(points: Sequence[Point], facts: Facts) -> str:
+    sign = 1 if facts.direction == "maximize" else -1
+    complete = [
+        (sign * point.value, point.x) for point in points if point.outcome == "complete" and point.value is not None
+    ]
+    if not complete:
+        return ""
+    at = max(complete, key=lambda pair: pair[0])[1]
+    return f", the best at {at:.3g}" if isinstance(at, float) else f", the best at {at}"
+
+
+def history_alt(lines: Sequence[HistoryLine], facts: Facts) -> str:
+    """What each search found."""
+    better = max if facts.direction == "maximize" else min
+    told = []
+    for line in lines:
+        values = [point.value for point in line.points if point.outcome == "complete" and point.value is not None]
+        best = f", best {facts.unit.value(better(values), 2)}" if values else ""
+        told.append(f"{line.arm}, block {line.block}: {len(line.points)} trials{best}")
+    return f"{'; '.join(told)}."

@@ -1,0 +1,262 @@
+"""Figures of what a search has found after how much of its budget, and who leads: trials, epochs or device time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import plotly.graph_objects as go
+
+from ralr_tune.analysis.budget import BudgetCurve, Lead
+from ralr_tune.analysis.facts import Facts
+from ralr_tune.report.data import Data, metric_column
+from ralr_tune.report.style import GREY, Look, figure, safe, score_axis
+
+MOST_POINTS = 150  # of a line; more would be the same line
+BEGUN = 0.1  # of the budget; the steep rise before it may leave the axis, which would else show nothing but it
+
+
+class View(NamedTuple):
+    """One way to count the budget: the same lines over another axis."""
+
+    name: str
+    title: str
+    """Of the axis."""
+    x: tuple[tuple[float, ...], ...]
+    """For each trace of the figure."""
+
+
+class Line(NamedTuple):
+    """One arm's course: each tuple has an entry for each number of trials that is drawn, numbers as stored."""
+
+    arm: str
+    trials: tuple[int, ...]
+    epochs: tuple[float, ...]
+    seconds: tuple[float, ...]
+    middle: tuple[float, ...]
+    low: tuple[float, ...] | None
+    high: tuple[float, ...] | None
+    stepped: bool
+    """As it came about; else an expectation."""
+
+
+class BudgetFacts(NamedTuple):
+    """Lines, and the values between which they are shown."""
+
+    lines: tuple[Line, ...]
+    span: tuple[float, float]
+
+
+def budget_facts(facts: Facts) -> BudgetFacts | None:
+    """None before a trial is complete."""
+    lines = [_line(curve) for curve in facts.budgets if any(best is not None for best in curve.best)]
+    return BudgetFacts(tuple(lines), _span(lines)) if lines else None
+
+
+def _line(curve: BudgetCurve) -> Line:
+    known = _drawn([place for place, best in enumerate(curve.best) if best is not None])
+    return Line(
+        curve.arm,
+        _picked(curve.trials, known),
+        _picked(curve.epochs, known),
+        _picked(curve.seconds, known),
+        _picked(curve.best, known),
+        None if curve.low is None else _picked(curve.low, known),
+        None if curve.high is None else _picked(curve.high, known),
+        stepped=curve.kind != "expected",
+    )
+
+
+def lead_facts(facts: Facts) -> BudgetFacts | None:
+    """None where no arm is held against the baseline."""
+    lines = [_lead_line(made) for made in facts.leads if any(each is not None for each in made.difference)]
+    if not lines:
+        return None
+    low, high = _span(lines)
+    return BudgetFacts(tuple(lines), (min(low, 0.0), max(high, 0.0)))
+
+
+def _lead_line(made: Lead) -> Line:
+    known = _drawn([place for place, difference in enumerate(made.difference) if difference is not None])
+    return Line(
+        made.arm,
+        _picked(made.trials, known),
+        (),
+        (),
+        _picked(made.difference, known),
+        None if made.low is None else _picked(made.low, known),
+        None if made.high is None else _picked(made.high, known),
+        stepped=made.kind != "expected",
+    )
+
+
+def _drawn(places: Sequence[int]) -> list[int]:
+    if len(places) <= MOST_POINTS:
+        return list(places)
+    return [places[place] for place in np.linspace(0, len(places) - 1, MOST_POINTS).round().astype(int)]
+
+
+def _picked(values: Sequence[Any], places: Iterable[int]) -> tuple[Any, ...]:
+    return tuple(values[place] for place in places)
+
+
+def _span(lines: Sequence[Line]) -> tuple[float, float]:
+    """What all lines and bands take up once a tenth of the budget is spent."""
+    seen = [
+        value
+        for line in lines
+        for values in (line.middle, line.low, line.high)
+        if values is not None
+        for trials, value in zip(line.trials, values, strict=True)
+        if trials >= BEGUN * line.trials[-1] and math.isfinite(value)
+    ]
+    return min(seen), max(seen)
+
+
+def draw_budget(drawn: BudgetFacts, facts: Facts, looks: Mapping[str, Look]) -> go.Figure:
+    """The best so far, or expected, against the number of trials; `views` has the other axes."""
+    y = score_axis(facts.metric, facts.unit, where="best validation") | _range(drawn.span, facts.unit.factor)
+    plot = figure("Best found so far", x=_x("Trials of the arm"), y=y)
+    for line in drawn.lines:
+        _draw_line(plot, line, line.trials, looks[line.arm], facts.unit.factor, facts.unit.value_suffix)
+    return plot
+
+
+def draw_lead(drawn: BudgetFacts, facts: Facts, looks: Mapping[str, Look]) -> go.Figure:
+    """Best so far minus the baseline's, at equal numbers of trials."""
+    unit = facts.unit
+    title = f"Ahead of {facts.baseline}, {unit.difference_suffix.strip() or facts.metric}"
+    y = {"title": {"text": safe(title)}} | _range(drawn.span, unit.factor)
+    plot = figure(f"Lead over {facts.baseline}", x=_x("Trials of each arm"), y=y)
+    plot.add_hline(y=0, line={"color": GREY, "width": 1}, layer="below")
+    for line in drawn.lines:
+        _draw_line(plot, line, line.trials, looks[line.arm], unit.factor, unit.difference_suffix)
+    return plot
+
+
+def views(drawn: BudgetFacts) -> tuple[View, ...]:
+    """The axes over which the budget's figure can be drawn."""
+    scale, unit = _time_unit(max(line.seconds[-1] for line in drawn.lines))
+    ways: tuple[tuple[str, str, Callable[[Line], Iterable[float]]], ...] = (
+        ("trials", "Trials of the arm", lambda line: line.trials),
+        ("epochs", "Epochs of the arm, all its trials together", lambda line: line.epochs),
+        ("device time", f"Device time of the arm, {unit}", lambda line: (each / scale for each in line.seconds)),
+    )
+    return tuple(
+        View(name, title, tuple(x for line in drawn.lines for x in (tuple(way(line)),) * _traces(line)))
+        for name, title, way in ways
+    )
+
+
+def _time_unit(seconds: float) -> tuple[float, str]:
+    if seconds < 600:
+        return 1.0, "seconds"
+    return (60.0, "minutes") if seconds < 4 * 3600 else (3600.0, "hours")
+
+
+def _x(title: str) -> dict[str, Any]:
+    return {"title": {"text": title}, "rangemode": "tozero"}
+
+
+def _range(span: tuple[float, float], factor: float) -> dict[str, Any]:
+    low, high = span[0] * factor, span[1] * factor
+    room = 0.06 * ((high - low) or abs(high) or 1.0)
+    return {"range": [low - room, high + room]}
+
+
+def _traces(line: Line) -> int:
+    return 1 if line.low is None else 3
+
+
+def _draw_line(plot: go.Figure, line: Line, x: Sequence[float], look: Look, factor: float, suffix: str) -> None:
+    """The band as an area between two lines that are not seen, and the course above it."""
+    shape = {"shape": "hv" if line.stepped else "linear"}
+    if line.low is not None and line.high is not None:
+        for values, fill in ((line.low, "none"), (line.high, "tonexty")):
+            plot.add_scatter(
+                x=list(x),
+                y=[value * factor for value in values],
+                mode="lines",
+                line=shape | {"width": 0},
+                fill=fill,
+                fillcolor=look.tint,
+                hoverinfo="skip",
+                showlegend=False,
+                legendgroup=line.arm,
+            )
+    plot.add_scatter(
+        x=list(x),
+        y=[value * factor for value in line.middle],
+        mode="lines",
+        name=safe(line.arm),
+        legendgroup=line.arm,
+        line=shape | {"color": look.colour, "width": 2.5, "dash": look.dash},
+        hovertemplate=f"{safe(line.arm)}<br>%{{x:.4g}}: %{{y:.4g}}{suffix}<extra></extra>",
+        showlegend=True,
+    )
+
+
+def budget_note(curves: Sequence[BudgetCurve]) -> str:
+    """What the lines and the bands are."""
+    kinds = {curve.kind for curve in curves}
+    bands = list(dict.fromkeys(curve.band for curve in curves if curve.band))
+    lines = {
+        "expected": "Best of so many random trials, to be expected (Dodge et al. 2019).",
+        "blocks": "Best complete trial so far, mean over the blocks of search.",
+        "realised": "Best complete trial so far, as realised in this one search: another search may go otherwise.",
+    }
+    told = [text for kind, text in lines.items() if kind in kinds]
+    bands_told = f"Band: {'; '.join(bands)}." if bands else "One search has no band."
+    return " ".join([*told, bands_told, "The first tenth of the budget may begin below the axis."])
+
+
+def lead_note(leads: Sequence[Lead]) -> str:
+    """The same for differences."""
+    bands = list(dict.fromkeys(lead.band for lead in leads if lead.band))
+    return f"At equal numbers of trials. Band: {'; '.join(bands)}." if bands else "At equal numbers of trials; no band."
+
+
+def budget_data(facts: Facts) -> Data:
+    """Every budget of every arm, also those that are not drawn."""
+    columns = (
+        "arm", "kind", "blocks", "trials", "epochs", "device_time_s", metric_column(facts, "best_validation"),
+        "band_low", "band_high", "band",
+    )  # fmt: skip
+    rows = [
+        (curve.arm, curve.kind, curve.blocks, *spent, best, *_band(curve, place), curve.band)
+        for curve in facts.budgets
+        for place, (*spent, best) in enumerate(zip(curve.trials, curve.epochs, curve.seconds, curve.best, strict=True))
+    ]
+    return Data("budget", columns, rows)
+
+
+def lead_data(facts: Facts) -> Data:
+    """The same for differences."""
+    difference = metric_column(facts, "best_validation", "difference")
+    columns = ("arm", "against", "kind", "paired_by", "trials", difference, "band_low", "band_high", "band")
+    rows = [
+        (lead.arm, lead.against, lead.kind, lead.paired_by, trials, best, *_band(lead, place), lead.band)
+        for lead in facts.leads
+        for place, (trials, best) in enumerate(zip(lead.trials, lead.difference, strict=True))
+    ]
+    return Data("lead", columns, rows)
+
+
+def _band(of: BudgetCurve | Lead, place: int) -> tuple[float | None, float | None]:
+    return (None if of.low is None else of.low[place], None if of.high is None else of.high[place])
+
+
+def budget_alt(drawn: BudgetFacts, facts: Facts) -> str:
+    """The ends of the lines."""
+    ends = [f"{line.arm} {facts.unit.value(line.middle[-1], 2)} after {line.trials[-1]} trials" for line in drawn.lines]
+    return f"Best validation {facts.metric}: {', '.join(ends)}."
+
+
+def lead_alt(drawn: BudgetFacts, facts: Facts) -> str:
+    """The same for differences."""
+    ends = [
+        f"{line.arm} {facts.unit.difference(line.middle[-1], 2)} after {line.trials[-1]} trials" for line in drawn.lines
+    ]
+    return f"Lead over {facts.baseline}: {', '.join(ends)}."

@@ -1,0 +1,116 @@
+"""Figures of differences: each arm against the baseline, and each configuration with and without amplification."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import plotly.graph_objects as go
+
+from ralr_tune.analysis.comparison import Comparison, Interval
+from ralr_tune.analysis.facts import Facts, Twin
+from ralr_tune.analysis.twins import Amplified
+from ralr_tune.report.data import Data, bounds, metric_column
+from ralr_tune.report.intervals import IntervalRow, draw_intervals
+from ralr_tune.report.style import Look, safe
+
+
+class DifferenceRow(NamedTuple):
+    """One comparison."""
+
+    what: str
+    """"configuration" or "arm"; of the same configuration: "amplification off" or "amplification added"."""
+    arm: str
+    """Whose value is counted from."""
+    against: str
+    label: str
+    """As markup that is safe to show."""
+    difference: float
+    interval: Interval | None
+    n: int
+    verdict: str
+    p_value: float | None
+    visible: float | None = None
+    """Smallest true difference that these pairs call in four of five studies; None where it is not known."""
+
+
+def comparison_rows(facts: Facts) -> tuple[DifferenceRow, ...]:
+    """Every comparison of the study."""
+    reach = {(each.what, each.arm): each.visible for each in facts.reach}
+    return tuple(_comparison_row(made, reach.get((made.what, made.arm))) for made in facts.comparisons)
+
+
+def _comparison_row(made: Comparison, visible: float | None) -> DifferenceRow:
+    arm, against = safe(made.arm), safe(made.against)
+    if made.what == "arm":
+        label = f"arm {arm} − arm {against}<br>{made.n} blocks of search"
+    else:
+        label = f"{arm} − {against}<br>{made.n} seeds"
+    figures = (made.difference, made.interval, made.n, made.verdict, made.p_value, visible)
+    return DifferenceRow(made.what, made.arm, made.against, label, *figures)
+
+
+def twin_rows(facts: Facts) -> tuple[DifferenceRow, ...]:
+    """Amplification taken away from those that have it, then given to those that have not."""
+    return (*map(_twin_row, facts.twins), *map(_amplified_row, facts.amplified))
+
+
+def _twin_row(twin: Twin) -> DifferenceRow:
+    arm = safe(twin.arm)
+    label = f"{arm} − {arm} without<br>{twin.n} seeds"
+    figures = (twin.difference, twin.interval, twin.n, twin.verdict, twin.p_value)
+    return DifferenceRow("amplification off", twin.arm, twin.arm, label, *figures)
+
+
+def _amplified_row(added: Amplified) -> DifferenceRow:
+    arm = safe(added.arm)
+    label = f"{arm} with − {arm}<br>{added.n} seeds"
+    figures = (added.difference, added.interval, added.n, added.verdict, added.p_value)
+    return DifferenceRow("amplification added", added.arm, added.arm, label, *figures)
+
+
+def draw_differences(rows: Sequence[DifferenceRow], facts: Facts, looks: Mapping[str, Look], title: str) -> go.Figure:
+    """A dot and an interval a comparison, above a band where differences count as equivalent."""
+    unit, margin = facts.unit, facts.margin * facts.unit.factor
+    axis = {"title": {"text": safe(f"Difference, {unit.difference_suffix.strip() or facts.metric}")}}
+    shown = [_interval_row(row, facts) for row in rows]
+    return draw_intervals(shown, looks, title, axis, zero=0.0, band=(-margin, margin))
+
+
+def _interval_row(row: DifferenceRow, facts: Facts) -> IntervalRow:
+    factor = facts.unit.factor
+    seen = None if row.visible is None else (-row.visible * factor, row.visible * factor)
+    interval = (row.interval[0] * factor, row.interval[1] * factor) if row.interval else None
+    text = f"{row.label}<br>{facts.unit.difference(row.difference, 2)}: {row.verdict}"
+    return IntervalRow(row.label, row.arm, row.difference * factor, interval, text, seen)
+
+
+def differences_data(name: str, rows: Sequence[DifferenceRow], facts: Facts) -> Data:
+    """A row a comparison; the interval has the study's confidence."""
+    columns = (
+        "what", "arm", "against", metric_column(facts, facts.split, "difference"), "interval_low", "interval_high",
+        "confidence", "pairs", "p_value", "verdict", "visible_difference",
+    )  # fmt: skip
+    cells = [
+        (
+            row.what, row.arm, row.against, row.difference, *bounds(row.interval), facts.confidence, row.n, row.p_value,
+            row.verdict, row.visible,
+        )
+        for row in rows
+    ]  # fmt: skip
+    return Data(name, columns, cells)
+
+
+def differences_alt(rows: Sequence[DifferenceRow], facts: Facts) -> str:
+    """Every comparison."""
+    found = [f"{_named(row)} {facts.unit.difference(row.difference, 2)}, {row.verdict}" for row in rows]
+    return f"{'; '.join(found)}."
+
+
+def _named(row: DifferenceRow) -> str:
+    if row.what == "amplification off":
+        return f"{row.arm} minus itself without amplification:"
+    if row.what == "amplification added":
+        return f"{row.arm} with amplification added minus itself:"
+    arms = "arm against arm, " if row.what == "arm" else ""
+    return f"{arms}{row.arm} minus {row.against}:"

@@ -1,0 +1,120 @@
+"""Pieces of HTML: every text is escaped here, and nowhere else."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from ralr_tune.report.figures import Figure, file_stem
+from ralr_tune.report.style import writable
+
+VERDICT = re.compile(r"(?<=: )(better|worse|inconclusive|equivalent within [\w. ]*\w|equivalent)(?=[;. ])")
+
+POWER = re.compile(r"\d[\d.]*e-\d+")
+
+LOW = 300  # pixels: a figure of a few rows
+
+
+class Table(NamedTuple):
+    """A table of plain texts."""
+
+    caption: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    left: int = 1
+    """Columns that stand to the left, as texts do; the others to the right, as numbers do."""
+
+
+def escaped(text: object) -> str:
+    return html.escape(writable(text))
+
+
+def paragraphs(sentences: Iterable[str], kind: str = "") -> str:
+    """One for each sentence."""
+    mark = f' class="{kind}"' if kind else ""
+    return "\n".join(f"<p{mark}>{escaped(sentence)}</p>" for sentence in sentences if sentence)
+
+
+def told(sentence: str) -> str:
+    """A sentence with its verdict set off, and no number broken at its exponent."""
+    return POWER.sub(r'<span class="number">\g<0></span>', VERDICT.sub(r"<strong>\1</strong>", escaped(sentence)))
+
+
+def table(made: Table) -> str:
+    """A table that scrolls by itself where the page is narrow."""
+    head = "".join(
+        f'<th scope="col"{_side(made, place)}>{_breaking(cell)}</th>' for place, cell in enumerate(made.head)
+    )
+    rows = "".join(
+        f"<tr>{''.join(f'<td{_side(made, place)}>{escaped(cell)}</td>' for place, cell in enumerate(row))}</tr>"
+        for row in made.rows
+    )
+    heading = f"<thead><tr>{head}</tr></thead>" if any(made.head) else ""
+    name = f' aria-label="{escaped(made.caption)}"' if made.caption else ""
+    # The caption stands outside, where it is no wider than the page; what scrolls must be reachable by keyboard.
+    caption = paragraphs([made.caption], "note")
+    return (
+        f'{caption}<div class="scroll" role="region" tabindex="0"{name}>'
+        f"<table{name}>{heading}<tbody>{rows}</tbody></table></div>"
+    )
+
+
+def _side(made: Table, place: int) -> str:
+    return ' class="text"' if place < made.left else ""
+
+
+def _breaking(name: str) -> str:
+    """A column's name that may be broken at its dots."""
+    return re.sub(r"(?<=[._])", "<wbr>", escaped(name))
+
+
+def fold(heading: str, body: str, level: int = 3) -> str:
+    """Details that open."""
+    return f"<details><summary><h{level}>{escaped(heading)}</h{level}></summary>\n{body}\n</details>"
+
+
+def grid(study: str, drawn: Sequence[Figure], level: int = 3) -> str:
+    """Figures beside each other where there is room; a low one does not take all of it."""
+    if not drawn:
+        return ""
+    boxes = "\n".join(figure_box(study, figure, level) for figure in drawn)
+    low = all(_height(figure) < LOW for figure in drawn)
+    return f'<div class="grid{" low" if low else ""}">\n{boxes}\n</div>'
+
+
+def figure_box(study: str, figure: Figure, level: int) -> str:
+    """A title, what there is to press, and the place where page.js draws it."""
+    name, alt = escaped(figure.name), escaped(figure.alt)
+    title = f'<h{level} id="{name}-title">{figure.title}</h{level}>'
+    place = f'<div class="plot" id="{name}" role="img" aria-label="{alt}" style="min-height:{_height(figure)}px"></div>'
+    caption = f"<figcaption>{title}{_views(figure)}{_link(study, figure)}</figcaption>"
+    return f'<figure aria-labelledby="{name}-title">{caption}{place}</figure>'
+
+
+def _height(figure: Figure) -> int:
+    return int(figure.plot.layout.height)
+
+
+def _views(figure: Figure) -> str:
+    """One button for each axis."""
+    buttons = "".join(
+        f'<button type="button" data-figure="{escaped(figure.name)}" data-view="{place}" '
+        f'aria-pressed="{"false" if place else "true"}">{escaped(view.name)}</button>'
+        for place, view in enumerate(figure.views)
+    )
+    return f'<span class="views" role="group" aria-label="Budget counted in">{buttons}</span>' if buttons else ""
+
+
+def _link(study: str, figure: Figure) -> str:
+    """page.js gives it the address of the unpacked CSV."""
+    if figure.data is None:
+        return ""
+    name, file = escaped(figure.data.name), escaped(file_stem(f"{study}-{figure.data.name}"))
+    label = f"Data of {re.sub('<br>', ' ', figure.title)} as CSV"  # a title is markup already
+    return f'<a class="data" data-csv="{name}" download="{file}.csv" aria-label="{_attribute(label)}">data</a>'
+
+
+def _attribute(markup: str) -> str:
+    return markup.replace('"', "&quot;")

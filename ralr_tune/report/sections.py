@@ -1,0 +1,269 @@
+"""What stands on the page, in its order: the answer, what it rests on, the figures by question, details folded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from ralr_tune.analysis import robustness as rates
+from ralr_tune.analysis.answer import answers, reach_sentences, twin_sentences
+from ralr_tune.analysis.facts import Facts
+from ralr_tune.analysis.importance import EVALUATOR
+from ralr_tune.analysis.notes import (
+    budget_sentences,
+    claim_sentences,
+    importance_sentences,
+    pruning_sentences,
+    robustness_sentences,
+    urgent_sentences,
+)
+from ralr_tune.records import Row, StudyRecord
+from ralr_tune.report import markup, tables
+from ralr_tune.report.budget import budget_note, lead_note
+from ralr_tune.report.curves import crowding, curves_facts
+from ralr_tune.report.figures import Figure, Section
+from ralr_tune.report.markup import Table, escaped, fold, paragraphs, table, told
+from ralr_tune.report.robustness import robustness_facts, robustness_note
+from ralr_tune.report.style import sentence
+from ralr_tune.report.words import duration
+
+
+class Part(NamedTuple):
+    """One question, or one kind of detail."""
+
+    key: Section
+    heading: str
+    says: Sequence[str]
+    """The answer in sentences."""
+    note: str
+    """How to read the figures."""
+    without: str
+    """What stands there instead of figures and sentences."""
+    more: str = ""
+    """Tables, as HTML."""
+
+
+def body(record: StudyRecord, facts: Facts, drawn: Sequence[Figure], found: tables.Evaluators) -> str:
+    """All of the page that is seen."""
+    questions = _questions(record, facts, found)
+    return "\n".join(
+        [
+            _head(record, facts),
+            _rests(facts),
+            _contents(questions),
+            *(_question(record.name, part, drawn) for part in questions),
+            _details(record, facts, drawn),
+        ]
+    )
+
+
+# ---------------------------------------------------------------- the answer
+
+
+def _head(record: StudyRecord, facts: Facts) -> str:
+    """The answer in large letters, unless many arms make it long."""
+    sentences = answers(facts)
+    kind = "answer" if len(sentences) < 4 else "answer many"
+    told_all = "\n".join(f'<p class="{kind}">{told(each)}</p>' for each in sentences)
+    context = escaped(" · ".join(_context(record, facts)))
+    return f'<header>\n<h1>{escaped(record.name)}</h1>\n<p class="context">{context}</p>\n{told_all}\n</header>'
+
+
+def _context(record: StudyRecord, facts: Facts) -> Iterable[str]:
+    """The study in a few words."""
+    arms = list(facts.arms.values())
+    yield f"{facts.split} {facts.metric}"
+    yield f"{len(arms)} arm{'s' if len(arms) != 1 else ''}"
+    budgets = sorted({arm.counts["budget"] for arm in arms})
+    if budgets:
+        count = str(budgets[0]) if len(budgets) == 1 else f"{budgets[0]} to {budgets[-1]}"
+        blocks = max(arm.blocks for arm in arms)
+        yield f"{count} search trials each" + (f" in {blocks} blocks" if blocks > 1 else "")
+    yield datetime.fromtimestamp(record.created, UTC).strftime("%Y-%m-%d")
+
+
+def _rests(facts: Facts) -> str:
+    """What a reader must know of the answer beside it."""
+    margin = facts.unit.size(facts.margin)
+    rows = [
+        ("Amplification alone", twin_sentences(facts), ""),
+        ("What could be seen", reach_sentences(facts), ""),
+        ("To mend", urgent_sentences(facts), "warn"),
+        ("Equal enough", [f"Differences below {margin} count as equivalent."] if facts.comparisons else [], ""),
+    ]
+    lines = "\n".join(
+        f'<div class="{kind}"><dt>{escaped(name)}</dt><dd>{_told(sentences)}</dd></div>'
+        for name, sentences, kind in rows
+        if sentences
+    )
+    return (
+        f'<section aria-label="What the answer rests on"><dl class="rests">\n{lines}\n</dl></section>' if lines else ""
+    )
+
+
+def _told(sentences: Iterable[str]) -> str:
+    return "".join(f"<p>{told(each)}</p>" for each in sentences)
+
+
+def _contents(parts: Sequence[Part]) -> str:
+    links = "".join(f'<a href="#question-{part.key}">{escaped(part.heading)}</a>' for part in parts)
+    return f'<nav aria-label="Contents">{links}<a href="#details">Details</a></nav>'
+
+
+# ---------------------------------------------------------------- questions
+
+
+def _question(study: str, part: Part, drawn: Sequence[Figure]) -> str:
+    content = _content(study, part, drawn, 3)
+    return f'<section id="question-{part.key}">\n<h2>{escaped(part.heading)}</h2>\n{content}\n</section>'
+
+
+def _content(study: str, part: Part, drawn: Sequence[Figure], level: int) -> str:
+    own = [figure for figure in drawn if figure.section == part.key]
+    says = paragraphs(part.says, "says") or ("" if own else paragraphs([part.without], "note"))
+    notes = paragraphs([part.note], "note") if own else ""
+    return "\n".join(filter(None, [says, markup.grid(study, own, level), notes, part.more]))
+
+
+def _questions(record: StudyRecord, facts: Facts, found: tables.Evaluators) -> list[Part]:
+    return [
+        Part("better", "Is it better?", [], _BETTER, "No configuration has been confirmed yet.", _arms(facts)),
+        Part(
+            "amplification",
+            "Is it the tuning or the amplification?",
+            [],
+            _ALONE,
+            "No configuration has been judged both with and without amplification.",
+        ),
+        Part(
+            "budget",
+            "What does it cost to find?",
+            budget_sentences(facts),
+            f"{budget_note(facts.budgets)} {lead_note(facts.leads) if facts.leads else ''}",
+            "No search trial is complete yet.",
+        ),
+        Part(
+            "importance",
+            "What matters?",
+            importance_sentences(facts),
+            _importance_note(facts),
+            "No parameter was searched.",
+            _evaluators(facts, found),
+        ),
+        _robustness(facts),
+        Part("pruning", "Was pruning fair?", pruning_sentences(facts), _PRUNING, _no_audit(facts)),
+        Part(
+            "claims",
+            "Do the paper's other claims hold?",
+            claim_sentences(facts),
+            f"Intervals of {100 * facts.confidence:g}%, uncorrected: neither figure decides anything.",
+            "No runs can be paired yet: neither what an epoch costs nor who overfits is compared.",
+        ),
+    ]
+
+
+_BETTER = (
+    "Each mark is one fresh seed of a fixed configuration; thin lines join equal seeds, a hollow mark is the same "
+    "configuration with its amplification off. In the differences, grey is what counts as equivalent; the dotted line "
+    "spans true differences that fewer than four of five such studies would see."
+)
+_ALONE = "The same configuration with minus without amplification, over equal seeds; right of the line it helps."
+_PRUNING = "With exact 95% intervals; wrong: trained on, it ends in the better half of the trials that were kept."
+_MARKS = (
+    "One mark a search trial, at its last epoch. Pruned trials are hollow and stand at the score they had when they "
+    "stopped; scores far below the others stand as triangles on the floor, diverged trials as crosses."
+)
+_HISTORY = "The line is the best complete trial so far; a thin line is a further block of search."
+_CURVES = "Short strokes end the pruned trials, crosses the diverged ones. The heavy line is the best."
+_RATES = "As trained, at the first step of each epoch: the base schedule dotted, the rate that was used solid."
+
+
+def _arms(facts: Facts) -> str:
+    return table(tables.arms_table(facts)) if facts.arms else ""
+
+
+def _importance_note(facts: Facts) -> str:
+    epochs = [
+        f"{arm}: {found.trials} trials" + ("" if found.epoch is None else f" (80% of them reached epoch {found.epoch})")
+        for arm, parameters in facts.importance.items()
+        for found in list(parameters.values())[:1]
+    ]
+    return (
+        "How much of the differences between the trials of an arm one parameter explains by itself, with its 95% "
+        "interval, on an axis of square roots. Grey is what a parameter without any effect would show; filled marks "
+        f"lie beyond it. Method: {EVALUATOR}; effects that exist only in combination are not seen. "
+        f"Compared: {'; '.join(epochs)}."
+    )
+
+
+def _evaluators(facts: Facts, found: tables.Evaluators) -> str:
+    made = tables.evaluators_table(facts, found)
+    return fold("Beside Optuna's own evaluators", table(made)) if any(found.values()) and made.rows else ""
+
+
+def _robustness(facts: Facts) -> Part:
+    lines = robustness_facts(facts)
+    tried = any(each.finished for each in facts.robustness)
+    return Part(
+        "robustness",
+        "How robust is it?",
+        robustness_sentences(facts),
+        robustness_note(lines, facts) if lines else "",
+        f"No arm has searched its learning rate in at least {rates.FEWEST} trials that say anything.",
+        table(tables.robustness_table(facts)) if tried else "",
+    )
+
+
+def _no_audit(facts: Facts) -> str:
+    if any(arm.counts["pruned"] for arm in facts.arms.values()):
+        return "No pruned trial was trained to its end, so nobody knows whether pruning was fair."
+    return "Nothing was pruned."
+
+
+# ---------------------------------------------------------------- details
+
+
+def _details(record: StudyRecord, facts: Facts, drawn: Sequence[Figure]) -> str:
+    metric, nothing = sentence(facts.metric), "Nothing to show yet."
+    curves = [found for arm in record.arms.values() if (found := curves_facts(arm, facts))]
+    parts = [
+        Part("parameters", f"{metric} against each searched parameter", [], _MARKS, nothing),
+        Part("history", "Optimization history", [], _HISTORY, nothing),
+        Part("curves", "Learning curves", [], _CURVES + crowding(curves), nothing),
+        Part("rates", "Learning rates of the winners", [], _RATES, nothing),
+    ]
+    folds = [
+        *(fold(part.heading, _content(record.name, part, drawn, 4)) for part in parts),
+        fold("Top trials", table(tables.top_trials(record, facts))),
+        fold("What was run", _what_was_run(record, facts)),
+        fold("Study file", f'<pre tabindex="0">{escaped(record.spec_text)}</pre>'),
+    ]
+    return "\n".join(['<section id="details">', "<h2>Details</h2>", *folds, "</section>"])
+
+
+def _what_was_run(record: StudyRecord, facts: Facts) -> str:
+    rows = [row for arm in record.arms.values() for row in arm.rows]
+    known = [
+        ["study", record.name],
+        ["storage", record.storage],
+        ["created", datetime.fromtimestamp(record.created, UTC).strftime("%Y-%m-%d %H:%M UTC")],
+        ["fingerprint", record.fingerprint],
+        *([name, value] for name, value in record.environment.items()),
+        ["training, all runs together", duration(sum(row.seconds or 0.0 for row in rows))],
+        ["from first start to last end", _span(rows)],
+    ]
+    lost = tables.failure_table(record)
+    return "\n".join(
+        [
+            table(Table("", ["", ""], known, left=2)),
+            table(tables.counts_table(facts)) if facts.arms else "",
+            table(lost) if lost.rows else paragraphs(["No run diverged or failed."], "note"),
+        ]
+    )
+
+
+def _span(rows: Sequence[Row]) -> str:
+    started = [row.started for row in rows if row.started is not None]
+    finished = [row.finished for row in rows if row.finished is not None]
+    return duration(max(finished) - min(started)) if started and finished else "–"

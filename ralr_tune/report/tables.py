@@ -1,0 +1,148 @@
+"""The tables of a report, as plain texts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from ralr_tune.analysis import rows as study_rows
+from ralr_tune.analysis.evaluators import NAMES, Evaluated, Name
+from ralr_tune.analysis.facts import ArmFacts, Facts
+from ralr_tune.analysis.importance import Importance
+from ralr_tune.analysis.robustness import RateRange, Robustness
+from ralr_tune.records import Row, StudyRecord
+from ralr_tune.report.markup import Table
+
+TOP_TRIALS = 10  # an arm
+
+Evaluators = Mapping[str, Mapping[Name, Mapping[str, Evaluated]]]
+"""By arm: what Optuna's own evaluators say of its parameters."""
+
+
+def arms_table(facts: Facts) -> Table:
+    """What each arm reached, in figures."""
+    head = ["arm", f"{facts.split} {facts.metric}", "seeds", "best in search", "training − validation", "s per epoch"]
+    caption = "Mean ± standard deviation over fresh seeds of the confirmed configuration."
+    return Table(caption, head, [_arm_cells(facts, arm) for arm in facts.arms.values()])
+
+
+def _arm_cells(facts: Facts, arm: ArmFacts) -> list[str]:
+    unit, confirm, gap = facts.unit, arm.confirm, arm.generalization_gap
+    mean = "–" if confirm is None or confirm.mean is None else unit.value(confirm.mean, 2)
+    spread = "" if confirm is None or confirm.std is None else f" ± {unit.value(confirm.std, 2).removesuffix('%')}"
+    return [
+        arm.name,
+        mean + spread,
+        str(len(confirm.values) if confirm else 0),
+        unit.value(arm.best.value, 2) if arm.best else "–",
+        "–" if gap is None else unit.difference(gap, 2),
+        "–" if arm.seconds_per_epoch is None else f"{arm.seconds_per_epoch:.3g}",
+    ]
+
+
+def evaluators_table(facts: Facts, found: Evaluators) -> Table:
+    """Ours beside Optuna's three."""
+    caption = (
+        "Beside ours: Optuna's evaluators, over complete trials alone (200 of more), each adding up to 100% an arm. "
+        "They know no chance and decide nothing here."
+    )
+    head = ["arm", "parameter", "ours", "by chance up to", "verdict", *NAMES]
+    rows = [
+        [arm, name, *_importance_cells(one), *_evaluated_cells(found.get(arm, {}), name)]
+        for arm, parameters in facts.importance.items()
+        for name, one in sorted(parameters.items(), key=lambda pair: -pair[1].value)
+    ]
+    return Table(caption, head, rows, left=2)
+
+
+def _importance_cells(found: Importance) -> list[str]:
+    if found.verdict == "too little evidence":
+        return ["–", "–", found.verdict]
+    return [_share(found.value), _share(found.null[1]), found.verdict]
+
+
+def _evaluated_cells(found: Mapping[Name, Mapping[str, Evaluated]], parameter: str) -> list[str]:
+    values = [found.get(name, {}).get(parameter) for name in NAMES]
+    return ["–" if one is None else _share(one.value) for one in values]
+
+
+def robustness_table(facts: Facts) -> Table:
+    """Good rates and diverged trials of each arm."""
+    ranged = [each.rates for each in facts.robustness if each.rates is not None]
+    close = facts.unit.size(max(rates.tolerance for rates in ranged), 0) if ranged else "the tolerance"
+    head = ["arm", "good rates", "factor", "95% interval", "diverged", "share", "95% interval"]
+    rows = [[each.arm, *_rate_cells(each.rates), *_diverged_cells(each)] for each in facts.robustness]
+    return Table(
+        f"Base rates whose expected score is within {close} of the best; search trials that diverged.", head, rows
+    )
+
+
+def _rate_cells(rates: RateRange | None) -> list[str]:
+    if rates is None:
+        return ["–"] * 3
+    low, high = ("< " if rates.low_open else "", " >" if rates.high_open else "")
+    interval = " to ".join(_factor(end) for end in rates.factor_interval)
+    return [f"{low}{rates.low:.2g} to {rates.high:.2g}{high}", _factor(rates.factor), interval]
+
+
+def _factor(value: float) -> str:
+    return f"{value:.2g}" if value < 100 else f"{value:,.0f}"
+
+
+def _diverged_cells(found: Robustness) -> list[str]:
+    if found.share is None or found.share_interval is None:
+        return ["–"] * 3
+    return [
+        f"{found.diverged} of {found.finished}",
+        f"{found.share:.0%}",
+        " to ".join(f"{end:.0%}" for end in found.share_interval),
+    ]
+
+
+def top_trials(record: StudyRecord, facts: Facts) -> Table:
+    """The best complete search trials of each arm, best first."""
+    names = list(dict.fromkeys(name for arm in record.arms.values() for name in arm.dimensions))
+    found = [
+        (row, value)
+        for arm in record.arms.values()
+        for row, value in study_rows.ranked(arm.search(), facts.direction)[:TOP_TRIALS]
+    ]
+    found.sort(key=lambda pair: pair[1], reverse=facts.direction == "maximize")
+    rows = [
+        [row.arm, _trial(row), facts.unit.value(value, 2), *(_number(row.params.get(name)) for name in names)]
+        for row, value in found
+    ]
+    caption = f"Validation {facts.metric} at the last epoch, one seed each; at most {TOP_TRIALS} an arm."
+    return Table(caption, ["arm", "trial", facts.metric, *names], rows)
+
+
+def counts_table(facts: Facts) -> Table:
+    """What became of the search trials."""
+    names = list(next(iter(facts.arms.values())).counts) if facts.arms else []
+    rows = [[arm.name, *(str(arm.counts[name]) for name in names)] for arm in facts.arms.values()]
+    return Table("Search trials.", ["arm", *names], rows)
+
+
+def failure_table(record: StudyRecord) -> Table:
+    """Diverged and failed rows by arm and kind, with the last message of each."""
+    lost = [row for arm in record.arms.values() for row in arm.rows if row.outcome in ("diverged", "failed")]
+    counts = Counter((row.arm, row.failure or "unknown") for row in lost)
+    messages = {(row.arm, row.failure or "unknown"): row.message or "" for row in lost}
+    rows = [[arm, kind, str(number), messages[arm, kind]] for (arm, kind), number in sorted(counts.items())]
+    return Table("Runs that ended without a score.", ["arm", "kind", "runs", "last message"], rows, left=4)
+
+
+def _share(value: float) -> str:
+    return f"{value:.0%}"
+
+
+def _trial(row: Row) -> str:
+    number = "–" if row.trial is None else str(row.trial)
+    return number if row.block == 1 else f"{number} (block {row.block})"
+
+
+def _number(value: Any) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
