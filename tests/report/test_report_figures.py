@@ -9,7 +9,7 @@ from synthetic_study import make_record
 
 from ralr_tune.analysis.facts import study_facts
 from ralr_tune.records import ArmRecord, Row, StudyRecord
-from ralr_tune.report import scores, trials
+from ralr_tune.report import curves, importance, scores, trials
 from ralr_tune.report.figures import Figure, figures, panel_figures
 from ralr_tune.report.style import PALETTE, log_ticks, looks, number_axis
 
@@ -18,12 +18,23 @@ def drawn(record: StudyRecord) -> list[Figure]:
     return figures(record, study_facts(record))
 
 
+def uneven(row: Row) -> Row:
+    """Training values that differ from run to run, so that gaps have intervals."""
+    return row if row.train_value is None else replace(row, train_value=row.train_value + 0.001 * (row.id**2 % 7))
+
+
 def test_order_and_names_of_a_finished_study() -> None:
-    found = drawn(make_record())
+    found = drawn(make_record(change=uneven))
     assert [figure.name for figure in found] == [
         "scores",
         "differences",
+        "twins",
+        "budget",
+        "lead",
         "importance",
+        "robustness",
+        "costs",
+        "gaps",
         "parameter-lr",
         "parameter-weight_decay",
         "parameter-amplify.probability",
@@ -36,7 +47,8 @@ def test_order_and_names_of_a_finished_study() -> None:
         "rates-ralr",
     ]
     assert list(dict.fromkeys(figure.section for figure in found)) == [
-        "confirmed", "importance", "parameters", "history", "curves", "rates",
+        "better", "amplification", "budget", "importance", "robustness", "claims", "parameters", "history", "curves",
+        "rates",
     ]  # fmt: skip
 
 
@@ -44,8 +56,9 @@ def test_order_and_names_of_a_finished_study() -> None:
 def test_unfinished_studies_have_the_figures_that_they_have_data_for(until: str) -> None:
     names = {figure.name for figure in drawn(make_record(until=until))}  # type: ignore[arg-type]
     assert ("scores" in names) == (until == "confirmed")
-    assert ("history" in names) == (until != "planned")
-    assert "importance" in names
+    for name in ("history", "budget", "importance"):
+        assert (name in names) == (until != "planned")
+    assert names or until == "planned"
 
 
 def test_every_axis_has_a_name_and_every_figure_a_title() -> None:
@@ -54,6 +67,17 @@ def test_every_axis_has_a_name_and_every_figure_a_title() -> None:
         assert figure.title
         assert layout.xaxis.title.text or layout.xaxis.ticktext
         assert layout.yaxis.title.text or layout.yaxis.ticktext
+
+
+def test_every_figure_has_a_sentence_and_data() -> None:
+    found = drawn(make_record())
+    for figure in found:
+        assert figure.alt.endswith("."), figure.name
+        assert figure.data is not None, figure.name
+        assert figure.data.rows, figure.name
+    tables = {figure.data.name for figure in found if figure.data}
+    own = {figure.name for figure in found if figure.section not in ("parameters", "history")}
+    assert tables == own | {"trials"}
 
 
 def test_accuracy_is_shown_in_percent_and_rates_on_a_log_axis() -> None:
@@ -74,8 +98,12 @@ def test_plotlys_own_template_is_stripped() -> None:
 
 
 def test_panel_figures_stay_small() -> None:
-    for figure in panel_figures(study_facts(make_record(trials=400, seeds=100))):
-        assert len(figure.plot.to_json()) < 30_000
+    found = panel_figures(study_facts(make_record(trials=400, seeds=100)))
+    assert [figure.name for figure in found] == [
+        "importance", "scores", "differences", "twins", "budget", "robustness",
+    ]  # fmt: skip
+    for figure in found:
+        assert len(figure.plot.to_json()) < 30_000, figure.name
 
 
 def test_colours_stay_with_their_arm() -> None:
@@ -106,31 +134,22 @@ def test_many_seeds_are_not_joined() -> None:
     assert found.joined == ()
 
 
-def test_differences_list_comparisons_then_twins() -> None:
-    facts = study_facts(make_record(blocks=2))
-    labels = [row.label for row in scores.difference_rows(facts)]
-    assert [label.split("<br>")[0] for label in labels] == [
-        "ralr − monotone",
-        "arm ralr − arm monotone",
-        "ralr − its twin",
-    ]
-
-
-def test_a_difference_without_an_interval_is_drawn_all_the_same() -> None:
-    facts = study_facts(make_record(seeds=1))
-    rows = scores.difference_rows(facts)
-    assert rows[0].interval is None
-    plot = scores.draw_differences(rows, facts, looks(facts.arms))
-    assert plot.data[0].error_x.array == (0.0,)
-
-
 def test_importance_puts_the_strongest_first_and_arms_beside_each_other() -> None:
     facts = study_facts(make_record())
-    found = scores.importance_facts(facts)
+    found = importance.importance_facts(facts)
     assert found is not None
     assert found.parameters[0] == "lr"
     assert set(found.parameters) == set(facts.importance["ralr"])
     assert [mark.arm for mark in found.marks if mark.parameter == "lr"] == ["monotone", "ralr"]
+
+
+def test_nothing_known_of_any_parameter_is_no_figure() -> None:
+    assert importance_of(until="planned") is None
+    assert importance_of(until="searched", trials=6) is None
+
+
+def importance_of(**how: Any) -> importance.ImportanceFacts | None:
+    return importance.importance_facts(study_facts(make_record(**how)))
 
 
 def test_points_tell_complete_pruned_and_diverged_apart() -> None:
@@ -192,7 +211,7 @@ def test_history_has_a_line_for_each_block_and_only_complete_trials_are_best() -
 def test_curves_highlight_the_best_and_know_the_pruned() -> None:
     record = make_record()
     facts = study_facts(record)
-    found = trials.curves_facts(record.arms["ralr"], facts)
+    found = curves.curves_facts(record.arms["ralr"], facts)
     assert found is not None
     assert found.best is not None
     assert facts.arms["ralr"].best is not None
@@ -201,16 +220,30 @@ def test_curves_highlight_the_best_and_know_the_pruned() -> None:
     assert {curve.epochs[-1] for curve in found.others if curve.outcome == "pruned"} == {4}
 
 
+def test_crowded_curves_are_thinned_evenly_and_said() -> None:
+    record = make_record(until="searched", trials=400)
+    facts = study_facts(record)
+    found = curves.curves_facts(record.arms["ralr"], facts)
+    assert found is not None
+    plot = curves.draw_curves(found, facts, looks(facts.arms)["ralr"])
+    lines = [trace for trace in plot.data if trace.mode == "lines"]
+    shown = {number for trace in lines for number in trace.customdata}
+    assert len(shown) == curves.CROWDED + 1
+    assert max(shown) - min(shown) > 390
+    assert curves.crowding([found]) == " Of 399 of ralr, 150 each are drawn, evenly spaced; the data hold all."
+    assert len({row[2] for row in curves.curves_data(found, facts).rows}) == 400
+
+
 def test_running_trials_have_curves() -> None:
     record = make_record(until="searching")
-    found = trials.curves_facts(record.arms["ralr"], study_facts(record))
+    found = curves.curves_facts(record.arms["ralr"], study_facts(record))
     assert found is not None
     assert [curve.outcome for curve in found.others].count("running") == 1
 
 
 def test_rates_are_the_judges_first_seed_with_the_base_beneath() -> None:
     record = make_record()
-    found = trials.rates_facts(record.arms["ralr"], study_facts(record))
+    found = curves.rates_facts(record.arms["ralr"], study_facts(record))
     assert found is not None
     judged = record.arms["ralr"].stage("judge")[0]
     assert (found.seed, found.trial) == (70, judged.source)
@@ -224,7 +257,7 @@ def test_rates_need_a_recorded_rate() -> None:
         return replace(row, curve=tuple(replace(epoch, lr=float("nan")) for epoch in row.curve))
 
     record = make_record(change=unknown)
-    assert trials.rates_facts(record.arms["ralr"], study_facts(record)) is None
+    assert curves.rates_facts(record.arms["ralr"], study_facts(record)) is None
 
 
 @pytest.mark.parametrize(

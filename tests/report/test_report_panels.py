@@ -10,7 +10,8 @@ from synthetic_study import make_record
 
 from ralr_tune.analysis.answer import answer
 from ralr_tune.analysis.facts import study_facts
-from ralr_tune.report.panels import write_panels
+from ralr_tune.analysis.notes import urgent_sentences
+from ralr_tune.report.panels import HANDFUL, note, write_panels
 
 PLOTS = "dashboard:plot_data:"
 
@@ -39,7 +40,8 @@ def test_each_arm_gets_the_figures_and_a_note(studies: dict[str, optuna.Study]) 
     write_panels(facts, studies)
     for arm, study in studies.items():
         found = panels(study)
-        assert set(found) == {"ralr-tune-importance", "ralr-tune-scores", "ralr-tune-differences"}
+        names = ("importance", "scores", "differences", "twins", "budget", "robustness")
+        assert set(found) == {f"ralr-tune-{name}" for name in names}
         assert all("data" in json.loads(text) for text in found.values())
         assert f"Arm `{arm}` of the study `digits`" in get_note(study)
         assert answer(facts) in get_note(study)
@@ -55,6 +57,16 @@ def test_writing_again_replaces(studies: dict[str, optuna.Study]) -> None:
     json.loads(smaller["ralr-tune-importance"])
     assert get_note(studies["ralr"]).count("## Arm") == 1
     assert "Not confirmed yet" in get_note(studies["ralr"])
+
+
+def test_the_note_names_what_is_most_urgent() -> None:
+    facts = study_facts(make_record(trials=6))
+    told = note(facts, "ralr")
+    urgent = urgent_sentences(facts)
+    assert urgent
+    for warning in urgent[:HANDFUL]:
+        assert f"- {warning}" in told
+    assert answer(facts) in told
 
 
 def test_a_note_of_somebodys_own_stays(studies: dict[str, optuna.Study]) -> None:
