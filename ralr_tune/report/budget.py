@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from ralr_tune.analysis.budget import BudgetCurve, Lead
 from ralr_tune.analysis.facts import Facts
 from ralr_tune.report.data import Data, metric_column
-from ralr_tune.report.style import GREY, Look, figure, safe, score_axis
+from ralr_tune.report.style import GREY, Look, figure, safe, score_axis, templated
 
 MOST_POINTS = 150  # of a line; more would be the same line
 BEGUN = 0.1  # of the budget; the steep rise before it may leave the axis, which would else show nothing but it
@@ -193,7 +193,7 @@ def _draw_line(plot: go.Figure, line: Line, x: Sequence[float], look: Look, fact
         name=safe(line.arm),
         legendgroup=line.arm,
         line=shape | {"color": look.colour, "width": 2.5, "dash": look.dash},
-        hovertemplate=f"{safe(line.arm)}<br>%{{x:.4g}}: %{{y:.4g}}{suffix}<extra></extra>",
+        hovertemplate=f"{templated(line.arm)}<br>%{{x:.4g}}: %{{y:.4g}}{suffix}<extra></extra>",
         showlegend=True,
     )
 

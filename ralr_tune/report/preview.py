@@ -8,7 +8,7 @@ from typing import NamedTuple
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from ralr_tune.report.style import FONT, TEMPLATE, log_ticks, looks, safe
+from ralr_tune.report.style import FONT, TEMPLATE, log_ticks, looks, safe, templated
 
 PANEL_HEIGHT = 260
 _FADES = (1.0, 0.6, 0.35)
@@ -62,7 +62,7 @@ def _draw(plot: go.Figure, row: int, trace: Trace, colour: str, opacity: float) 
             mode="lines",
             line=style | {"shape": "hv"},
             opacity=opacity,
-            hovertemplate=f"{safe(trace.label)}<br>epoch %{{x:.2f}}: %{{y:.4g}}<extra></extra>",
+            hovertemplate=f"{templated(trace.label)}<br>epoch %{{x:.2f}}: %{{y:.4g}}<extra></extra>",
             row=row,
             col=1,
         )

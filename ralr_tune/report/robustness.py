@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from ralr_tune.analysis.facts import Facts
 from ralr_tune.analysis.robustness import RateRange
 from ralr_tune.report.data import Data, metric_column
-from ralr_tune.report.style import Look, figure, number_axis, safe, score_axis
+from ralr_tune.report.style import Look, figure, number_axis, safe, score_axis, templated
 
 SHOWN = 6  # tolerances below the best; what is worse than five counts as bad, however bad
 _ROUNDING = 1e-9  # of a rate
@@ -82,7 +82,7 @@ def _draw(
         legendgroup=line.arm,
         showlegend=legend,
         line=dict(style),
-        hovertemplate=f"{safe(line.arm)}<br>rate %{{x:.3g}}: %{{y:.4g}}{facts.unit.value_suffix}<extra></extra>",
+        hovertemplate=f"{templated(line.arm)}<br>rate %{{x:.3g}}: %{{y:.4g}}{facts.unit.value_suffix}<extra></extra>",
     )
 
 

@@ -101,6 +101,7 @@ def test_nothing_in_the_report_runs(browser: Browser, tmp_path: Path, text: str)
     drawn = figures(record, facts)
     path = write_report(record, facts, tmp_path / "report.html", drawn)
     for tab, complaints in opened(browser, path):
+        tab.evaluate("document.querySelectorAll('details').forEach(fold => { fold.open = true; })")
         tab.locator(".plot-container").nth(len(drawn) - 1).wait_for()
         hover_everything(tab)
         assert tab.evaluate("window.harmed") is None
