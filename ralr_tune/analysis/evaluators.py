@@ -78,12 +78,19 @@ def arm_importances(arm: ArmRecord, direction: Direction, *, draws: int = 0) -> 
 
 
 def study_importances(record: StudyRecord) -> dict[str, dict[Name, dict[str, Evaluated]]]:
-    """The same by arm, for each one with at least ten complete search trials: fewer make a forest of nothing."""
-    return {
-        name: arm_importances(arm, record.direction)
-        for name, arm in record.arms.items()
-        if len(scored(arm.search())) >= MIN_TRIALS
-    }
+    """The same by arm, for each one with at least ten complete search trials: fewer make a forest of nothing.
+
+    An arm that Optuna's evaluators cannot take (choices that are lists, values outside their range) has none: what
+    decides nothing must not stand in the way of what does.
+    """
+    found = {}
+    for name, arm in record.arms.items():
+        if len(scored(arm.search())) >= MIN_TRIALS:
+            try:
+                found[name] = arm_importances(arm, record.direction)
+            except (TypeError, ValueError):
+                continue
+    return found
 
 
 def _values(name: Name, like: optuna.Study, trials: Sequence[FrozenTrial]) -> dict[str, float]:

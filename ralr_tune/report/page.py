@@ -41,17 +41,12 @@ def write_report(
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
-    text = page(record, facts, figures(record, facts) if drawn is None else drawn, evaluators or {})
+    text = page(record, facts, figures(record, facts) if drawn is None else drawn, evaluators)
     beside.write_text(text, encoding="utf-8")
     return beside.replace(path)
 
 
-def page(
-    record: StudyRecord,
-    facts: Facts,
-    drawn: Sequence[Figure],
-    evaluators: Evaluators = {},  # noqa: B006
-) -> str:
+def page(record: StudyRecord, facts: Facts, drawn: Sequence[Figure], evaluators: Evaluators | None = None) -> str:
     """The whole page as text."""
     room = files("ralr_tune.report")
     style, script = (room.joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
@@ -69,7 +64,7 @@ def page(
 </head>
 <body>
 <main>
-{body(record, facts, drawn, evaluators)}
+{body(record, facts, drawn, evaluators or {})}
 </main>
 <script type="application/json" id="figures">{_json(_plots(drawn))}</script>
 <script type="application/json" id="tables">{_json(_tables(drawn))}</script>

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import optuna
 import pytest
 from synthetic_study import make_record
 
-from ralr_tune.analysis.evaluators import Evaluated, arm_importances, optuna_importances
+from ralr_tune.analysis.evaluators import Evaluated, arm_importances, optuna_importances, study_importances
 from ralr_tune.errors import UsageError
 
 
@@ -84,6 +85,16 @@ def test_an_arm_has_them_too() -> None:
     assert all(
         values == {} for values in arm_importances(make_record(until="planned").arms["ralr"], "maximize").values()
     )
+
+
+def test_a_study_has_them_by_arm_where_they_can_be_had() -> None:
+    record = make_record(until="searched", trials=40)
+    ralr = record.arms["ralr"]
+    strange = replace(ralr, dimensions={**ralr.dimensions, "lr": {"low": 0.5, "high": 0.6}})
+    found = study_importances(replace(record, arms={**record.arms, "ralr": strange}))
+    assert set(found) == {"monotone"}
+    assert set(found["monotone"]["fANOVA"]) == {"lr", "weight_decay"}
+    assert study_importances(make_record(until="searched", trials=6)) == {}
 
 
 def test_optuna_stays_as_loud_as_it_was() -> None:

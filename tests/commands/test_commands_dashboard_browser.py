@@ -16,7 +16,11 @@ import waitress
 from optuna.artifacts import upload_artifact
 from optuna_dashboard import save_note, wsgi
 
+from ralr_tune.analysis.answer import answer
+from ralr_tune.analysis.facts import study_facts
 from ralr_tune.commands.dashboard import _SERVER, Artifacts, make_app
+from ralr_tune.report.figures import panel_figures
+from ralr_tune.report.panels import write_panels
 from ralr_tune.store.database import Storage, open_storage
 from tests.report.conftest import browser, browser_path
 from tests.waiting import LONG_S
@@ -211,6 +215,32 @@ def test_without_the_gate_an_uploaded_page_runs(context: BrowserContext, storage
         tab = Tab(context.new_page(), address)
         tab.open(uploaded_pages(tab)[0])
         assert tab.ran
+
+
+def test_the_panels_of_a_report_are_drawn_and_its_note_shown(
+    context: BrowserContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "analysis")
+    from synthetic_study import make_record
+
+    facts = study_facts(make_record(trials=60))
+    opened = open_storage(f"sqlite:///{tmp_path}/study.db", create=True)
+    studies = {arm: optuna.create_study(study_name=f"digits/{arm}", storage=opened.optuna) for arm in facts.arms}
+    write_panels(facts, studies)
+    with served(make_app(opened, tmp_path, write=False, token=None)) as address:
+        tab = Tab(context.new_page(), address)
+        tab.open("/dashboard/studies/2")
+        for figure in panel_figures(facts):
+            title = tab.page.locator(".gtitle", has_text=figure.title)
+            title.wait_for()
+            plot = tab.page.locator(".js-plotly-plot", has=title).locator(".main-svg").first
+            size = plot.bounding_box()
+            assert size is not None
+            assert min(size["width"], size["height"]) > 150
+        tab.open("/dashboard/studies/2/note")
+        tab.page.get_by_text(answer(facts)[:60]).wait_for()
+        assert tab.complaints == []
+    opened.dispose()
 
 
 def uploaded_pages(tab: Tab) -> list[str]:

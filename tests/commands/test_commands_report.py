@@ -1,0 +1,45 @@
+"""What `run` and `report` print beside the answer: what matters most, and never a wall of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from ralr_tune.analysis.edges import Edge
+from ralr_tune.analysis.facts import ArmFacts, Facts
+from ralr_tune.analysis.lacks import Lack
+from ralr_tune.analysis.twins import Twin
+from ralr_tune.commands.report import HANDFUL, Report
+
+NO_ARM = ArmFacts("", {"budget": 0}, 0, None, None, None, None, None, None, {})
+TWIN = Twin("ralr", 3, "test", 0.002, (0.001, 0.003), 0.01, 5, "better")
+FACTS = Facts(
+    "digits", "monotone", "accuracy", "maximize", 0.005, 0.95, "test", {"ralr": NO_ARM}, (TWIN,), (), {},
+)  # fmt: skip
+
+
+def report(facts: Facts) -> Report:
+    return Report("digits", facts, Path("report.html"), ())
+
+
+def edge(parameter: str) -> Edge:
+    return Edge("ralr", parameter, 0.99, "high", 0.001, 1.0, True, 0.001, 30.0)
+
+
+def test_twins_come_first_then_what_to_mend() -> None:
+    facts = replace(FACTS, lacks=(Lack("few trials", "ralr", 6),), edges=(edge("lr"),))
+    first, second, third = report(facts).notes
+    assert first.startswith("ralr's configuration against its twin")
+    assert second == "ralr has 6 finished trials: too few to judge parameters or rates."
+    assert third.startswith("ralr's best lr (0.99) lies at the high end")
+
+
+def test_many_warnings_are_a_handful_and_a_count() -> None:
+    facts = replace(FACTS, edges=tuple(edge(f"parameter{index}") for index in range(HANDFUL + 2)))
+    notes = report(facts).notes
+    assert len(notes) == 1 + HANDFUL + 1
+    assert notes[-1] == "2 more like these in the report."
+
+
+def test_nothing_to_say_is_nothing() -> None:
+    assert report(replace(FACTS, twins=())).notes == []

@@ -1,0 +1,127 @@
+"""What the page says, and where: the answer, what it rests on, warnings, a sentence where a figure is missing."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from html import unescape
+
+import pytest
+from synthetic_study import make_record
+
+from ralr_tune.analysis.answer import answers, reach_sentences, twin_sentences
+from ralr_tune.analysis.evaluators import Evaluated
+from ralr_tune.analysis.facts import Facts, study_facts
+from ralr_tune.analysis.notes import (
+    budget_sentences,
+    claim_sentences,
+    edge_sentences,
+    importance_sentences,
+    lack_sentences,
+    pruning_sentences,
+    robustness_sentences,
+    urgent_sentences,
+)
+from ralr_tune.analysis.pruning import PruningAudit, PruningGap
+from ralr_tune.records import StudyRecord
+from ralr_tune.report.figures import figures
+from ralr_tune.report.markup import told
+from ralr_tune.report.sections import body
+from ralr_tune.report.tables import Evaluators, evaluators_table
+
+NARROW = {"lr": {"low": 1e-3, "high": 0.1, "log": True}}
+AUDITS = (
+    PruningAudit("monotone", 20, 1, 0.05, (0.001, 0.25), 0, 0.0, 4.0, 8.0),
+    PruningAudit("ralr", 20, 12, 0.6, (0.36, 0.81), 1, 0.004, 4.0, 8.0),
+)
+
+
+def parts(record: StudyRecord, facts: Facts | None = None, evaluators: Evaluators | None = None) -> dict[str, str]:
+    """The words of the page by section; "" for what stands before the first question."""
+    facts = facts or study_facts(record)
+    text = body(record, facts, figures(record, facts), evaluators or {})
+    pieces = re.split(r'<section id="(?:question-)?([a-z]+)">', text)
+    named = zip(["", *pieces[1::2]], pieces[0::2], strict=True)
+    return {name: unescape(re.sub(r"<[^>]*>", "", piece)) for name, piece in named}
+
+
+def test_the_answer_stands_before_what_it_rests_on() -> None:
+    record = make_record()
+    facts = study_facts(record)
+    top = parts(record)[""]
+    places = [top.index(each) for each in (*answers(facts), *twin_sentences(facts), *reach_sentences(facts))]
+    assert places == sorted(places)
+    assert "Differences below 0.5 points count as equivalent." in top
+
+
+def test_what_must_be_mended_is_flagged_at_the_top() -> None:
+    record = make_record(trials=8)
+    arms = {name: replace(arm, dimensions={**arm.dimensions, **NARROW}) for name, arm in record.arms.items()}
+    record = replace(record, arms=arms)
+    unfair = PruningGap("ralr", "monotone", 0.0004, True)
+    facts = replace(study_facts(record), pruning=AUDITS, pruning_gaps=(unfair,))
+    urgent = urgent_sentences(facts)
+    assert urgent == [*lack_sentences(facts), urgent[2], *edge_sentences(facts)]
+    assert "not equally fair" in urgent[2]
+    assert len(edge_sentences(facts)) > 0
+    top = parts(record, facts)[""]
+    assert "To mend" in top
+    assert all(warning in top for warning in urgent)
+
+
+def test_each_question_has_its_sentences() -> None:
+    record = make_record(blocks=2)
+    facts = replace(study_facts(record), pruning=AUDITS)
+    found = parts(record, facts)
+    for name, sentences in {
+        "budget": budget_sentences(facts),
+        "importance": importance_sentences(facts),
+        "robustness": robustness_sentences(facts),
+        "pruning": pruning_sentences(facts),
+        "claims": claim_sentences(facts),
+    }.items():
+        assert sentences
+        assert all(sentence in found[name] for sentence in sentences), name
+
+
+@pytest.mark.parametrize(
+    ("until", "section", "sentence"),
+    [
+        ("searched", "better", "No configuration has been confirmed yet."),
+        ("searched", "amplification", "No configuration has been judged both with and without amplification."),
+        ("planned", "budget", "No search trial is complete yet."),
+        ("planned", "importance", "In ralr, there is too little evidence on every parameter."),
+        ("planned", "robustness", "No arm has searched its learning rate in at least 10 trials"),
+        ("planned", "pruning", "Nothing was pruned."),
+        ("searched", "pruning", "No pruned trial was trained to its end, so nobody knows whether pruning was fair."),
+        ("planned", "claims", "No runs can be paired yet"),
+        ("planned", "details", "Nothing to show yet."),
+    ],
+)
+def test_where_nothing_can_be_drawn_a_sentence_stands(until: str, section: str, sentence: str) -> None:
+    record = make_record(until=until)  # type: ignore[arg-type]
+    assert sentence in parts(record)[section]
+    assert sentence not in parts(make_record())[section] or section == "pruning"
+
+
+def test_optunas_evaluators_stand_beside_ours_and_are_folded() -> None:
+    record = make_record()
+    facts = study_facts(record)
+    theirs = {"PED-ANOVA": {"lr": Evaluated(0.25)}, "fANOVA": {"lr": Evaluated(0.75)}, "MDI": {}}
+    found: Evaluators = {"ralr": theirs}  # type: ignore[dict-item]
+    row = next(row for row in evaluators_table(facts, found).rows if row[:2] == ["ralr", "lr"])
+    lr = facts.importance["ralr"]["lr"]
+    assert row[2:] == [f"{lr.value:.0%}", f"{lr.null[1]:.0%}", lr.verdict, "25%", "75%", "–"]
+    assert "Beside Optuna's own evaluators" in parts(record, facts, found)["importance"]
+    assert "Beside Optuna's own evaluators" not in parts(record)["importance"]
+
+
+@pytest.mark.parametrize("verdict", ["better", "worse", "inconclusive", "equivalent within 0.5 points"])
+def test_the_verdict_is_set_off(verdict: str) -> None:
+    assert told(f"a's best scored (n = 5): {verdict}.").endswith(f": <strong>{verdict}</strong>.")
+    assert told(f"a scored: {verdict}; 5 seeds could") == f"a scored: <strong>{verdict}</strong>; 5 seeds could"
+
+
+def test_texts_are_escaped_before_anything_is_set_off() -> None:
+    assert told("<b>: better.") == "&lt;b&gt;: <strong>better</strong>."
+    assert told("try 3.2e-07 to <i>") == 'try <span class="number">3.2e-07</span> to &lt;i&gt;'
