@@ -168,7 +168,7 @@ def importance_sentences(facts: Facts) -> list[str]:
 
 def _importance(arm: str, parameters: Mapping[str, Importance]) -> str:
     ranked = sorted(parameters.items(), key=lambda pair: -pair[1].value)
-    matter = [f"{name} ({_share(found.value)})" for name, found in ranked if found.verdict == "matters"]
+    matter = [f"{name} ({_part(found.value)})" for name, found in ranked if found.verdict == "matters"]
     chance = [name for name, found in ranked if found.verdict == "indistinguishable"]
     unknown = [name for name, found in ranked if found.verdict == "too little evidence"]
     if len(unknown) == len(parameters):
@@ -179,6 +179,11 @@ def _importance(arm: str, parameters: Mapping[str, Importance]) -> str:
         *([f"there is too little evidence on {_listed(unknown)}"] if unknown else []),
     ]
     return f"In {arm}, {'; '.join(said)}."
+
+
+def _part(value: float) -> str:
+    """A share that is there, however small."""
+    return "below 1%" if value < 0.01 else _share(value)
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -15,7 +15,7 @@ from ralr_tune.report.data import Data, metric_column
 from ralr_tune.report.style import GREY, Look, figure, safe, score_axis, templated
 
 MOST_POINTS = 150  # of a line; more would be the same line
-BEGUN = 0.1  # of the budget; the steep rise before it may leave the axis, which would else show nothing but it
+BEGUN = 0.2  # of the budget; the steep rise before it may leave the axis, which would else show nothing but it
 
 
 class View(NamedTuple):
@@ -103,7 +103,7 @@ def _picked(values: Sequence[Any], places: Iterable[int]) -> tuple[Any, ...]:
 
 
 def _span(lines: Sequence[Line]) -> tuple[float, float]:
-    """What all lines and bands take up once a tenth of the budget is spent."""
+    """What all lines and bands take up once a fifth of the budget is spent."""
     seen = [
         value
         for line in lines
@@ -209,7 +209,7 @@ def budget_note(curves: Sequence[BudgetCurve]) -> str:
     }
     told = [text for kind, text in lines.items() if kind in kinds]
     bands_told = f"Band: {'; '.join(bands)}." if bands else "One search has no band."
-    return " ".join([*told, bands_told, "The first tenth of the budget may begin below the axis."])
+    return " ".join([*told, bands_told, "The first fifth of the budget may lie off the axis."])
 
 
 def lead_note(leads: Sequence[Lead]) -> str:

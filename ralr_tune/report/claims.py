@@ -52,7 +52,7 @@ def _own(cost: Cost) -> str:
 
 
 def _other(cost: Cost) -> str:
-    return f"{cost.arm} without" if cost.paired_by == "twin" else cost.against
+    return "its twin" if cost.paired_by == "twin" else cost.against
 
 
 def _ratio_axis(costs: Sequence[Cost]) -> dict[str, Any]:
@@ -97,7 +97,7 @@ def _gap_row(gap: Gap, facts: Facts) -> IntervalRow:
 
 
 def _whose(gap: Gap) -> str:
-    return f"{gap.arm} without" if gap.found.twin else gap.found.against
+    return "its twin" if gap.found.twin else gap.found.against
 
 
 def costs_data(facts: Facts) -> Data:

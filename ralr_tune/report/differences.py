@@ -57,14 +57,14 @@ def twin_rows(facts: Facts) -> tuple[DifferenceRow, ...]:
 
 def _twin_row(twin: Twin) -> DifferenceRow:
     arm = safe(twin.arm)
-    label = f"{arm} − {arm} without<br>{twin.n} seeds"
+    label = f"{arm} − its twin<br>{twin.n} seeds"
     figures = (twin.difference, twin.interval, twin.n, twin.verdict, twin.p_value)
     return DifferenceRow("amplification off", twin.arm, twin.arm, label, *figures)
 
 
 def _amplified_row(added: Amplified) -> DifferenceRow:
     arm = safe(added.arm)
-    label = f"{arm} with − {arm}<br>{added.n} seeds"
+    label = f"{arm} amplified − {arm}<br>{added.n} seeds"
     figures = (added.difference, added.interval, added.n, added.verdict, added.p_value)
     return DifferenceRow("amplification added", added.arm, added.arm, label, *figures)
 

@@ -39,6 +39,8 @@ class Figure(NamedTuple):
     data: Data | None = None
     views: tuple[View, ...] = ()
     """Axes to choose from; the first is drawn."""
+    wide: bool = False
+    """Whether it wants the whole width of a page."""
 
     @property
     def title(self) -> str:
@@ -105,7 +107,8 @@ def _short(value: Any) -> Any:
 def _better(facts: Facts) -> Iterator[Figure]:
     if drawn := scores.scores_facts(facts):
         plot = scores.draw_scores(drawn, facts, looks(facts.arms))
-        yield Figure("better", "scores", plot, scores.scores_alt(drawn, facts), scores.scores_data(drawn, facts))
+        alt, data = scores.scores_alt(drawn, facts), scores.scores_data(drawn, facts)
+        yield Figure("better", "scores", plot, alt, data, wide=len(drawn.columns) > scores.FEW)
     title = f"Differences in {facts.metric} with {100 * facts.confidence:g}% intervals"
     yield from _differences("better", "differences", differences.comparison_rows(facts), facts, title)
 
@@ -121,7 +124,7 @@ def _differences(
     if rows:
         plot = differences.draw_differences(rows, facts, looks(facts.arms), title)
         alt, data = differences.differences_alt(rows, facts), differences.differences_data(name, rows, facts)
-        yield Figure(section, name, plot, alt, data)
+        yield Figure(section, name, plot, alt, data, wide=len(rows) > scores.FEW)
 
 
 def _budget(facts: Facts) -> Iterator[Figure]:

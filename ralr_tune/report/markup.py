@@ -14,6 +14,7 @@ VERDICT = re.compile(r"(?<=: )(better|worse|inconclusive|equivalent within [\w. 
 
 POWER = re.compile(r"\d[\d.]*e-\d+")
 
+MOST_SENTENCES = 3
 LOW = 300  # pixels: a figure of a few rows
 
 
@@ -35,6 +36,16 @@ def paragraphs(sentences: Iterable[str], kind: str = "") -> str:
     """One for each sentence."""
     mark = f' class="{kind}"' if kind else ""
     return "\n".join(f"<p{mark}>{escaped(sentence)}</p>" for sentence in sentences if sentence)
+
+
+def few(sentences: Sequence[str], kind: str = "") -> str:
+    """Paragraphs of which no more are open than one likes to read; the others are folded."""
+    mark, most = f' class="{kind}"' if kind else "", MOST_SENTENCES
+    lines = [f"<p{mark}>{told(each)}</p>" for each in sentences if each]
+    if len(lines) <= most + 1:
+        return "\n".join(lines)
+    more = "\n".join(lines[most:])
+    return "\n".join([*lines[:most], f"<details><summary>{len(lines) - most} more</summary>\n{more}\n</details>"])
 
 
 def told(sentence: str) -> str:
@@ -88,9 +99,10 @@ def figure_box(study: str, figure: Figure, level: int) -> str:
     """A title, what there is to press, and the place where page.js draws it."""
     name, alt = escaped(figure.name), escaped(figure.alt)
     title = f'<h{level} id="{name}-title">{figure.title}</h{level}>'
+    wide = ' class="wide"' if figure.wide else ""
     place = f'<div class="plot" id="{name}" role="img" aria-label="{alt}" style="min-height:{_height(figure)}px"></div>'
     caption = f"<figcaption>{title}{_views(figure)}{_link(study, figure)}</figcaption>"
-    return f'<figure aria-labelledby="{name}-title">{caption}{place}</figure>'
+    return f'<figure{wide} aria-labelledby="{name}-title">{caption}{place}</figure>'
 
 
 def _height(figure: Figure) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import plotly.graph_objects as go
 
@@ -12,6 +12,7 @@ from ralr_tune.report.data import Data, metric_column
 from ralr_tune.report.style import FAINT, Look, figure, safe, score_axis
 
 SPREAD = 0.3  # of a column's width, over which its seeds stand side by side
+FEW = 4  # columns that have room for their means beneath them, in half the width of a page
 MOST_LINES = 12  # seeds that are joined across arms; more would be a thicket
 MOST_DOTS = 200  # a configuration's dots
 
@@ -72,14 +73,16 @@ def _column(arm: str, confirmed: Confirmed | None, *, twin: bool) -> ScoreColumn
 def draw_scores(drawn: ScoresFacts, facts: Facts, looks: Mapping[str, Look]) -> go.Figure:
     """Dots by configuration, hollow for a twin, with the mean as bar and figure; thin lines join equal seeds."""
     unit, places = facts.unit, list(range(len(drawn.columns)))
-    x = {
+    x: dict[str, Any] = {
         "tickmode": "array",
         "tickvals": places,
-        "ticktext": [f"{column.label}<br>{unit.value(column.mean, 2)}" for column in drawn.columns],
-        "tickangle": 0,
+        "ticktext": [column.label.replace("<br>", " ") for column in drawn.columns],
         "range": [-0.5, len(places) - 0.5],
         "showgrid": False,
     }
+    if len(places) <= FEW:  # else plotly turns the labels where they would overlap
+        labels = [f"{column.label}<br>{unit.value(column.mean, 2)}" for column in drawn.columns]
+        x |= {"ticktext": labels, "tickangle": 0}
     offsets = _offsets(drawn.columns)
     plot = figure("Confirmed scores, seed by seed", x=x, y=score_axis(facts.metric, unit, where=facts.split))
     for line in drawn.joined:

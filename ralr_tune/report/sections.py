@@ -23,7 +23,7 @@ from ralr_tune.report import markup, tables
 from ralr_tune.report.budget import budget_note, lead_note
 from ralr_tune.report.curves import crowding, curves_facts
 from ralr_tune.report.figures import Figure, Section
-from ralr_tune.report.markup import Table, escaped, fold, paragraphs, table, told
+from ralr_tune.report.markup import Table, escaped, few, fold, paragraphs, table, told
 from ralr_tune.report.robustness import robustness_facts, robustness_note
 from ralr_tune.report.style import sentence
 from ralr_tune.report.words import duration
@@ -93,17 +93,13 @@ def _rests(facts: Facts) -> str:
         ("Equal enough", [f"Differences below {margin} count as equivalent."] if facts.comparisons else [], ""),
     ]
     lines = "\n".join(
-        f'<div class="{kind}"><dt>{escaped(name)}</dt><dd>{_told(sentences)}</dd></div>'
+        f'<div class="{kind}"><dt>{escaped(name)}</dt><dd>{few(sentences)}</dd></div>'
         for name, sentences, kind in rows
         if sentences
     )
     return (
         f'<section aria-label="What the answer rests on"><dl class="rests">\n{lines}\n</dl></section>' if lines else ""
     )
-
-
-def _told(sentences: Iterable[str]) -> str:
-    return "".join(f"<p>{told(each)}</p>" for each in sentences)
 
 
 def _contents(parts: Sequence[Part]) -> str:
@@ -121,7 +117,7 @@ def _question(study: str, part: Part, drawn: Sequence[Figure]) -> str:
 
 def _content(study: str, part: Part, drawn: Sequence[Figure], level: int) -> str:
     own = [figure for figure in drawn if figure.section == part.key]
-    says = paragraphs(part.says, "says") or ("" if own else paragraphs([part.without], "note"))
+    says = few(part.says, "says") or ("" if own else paragraphs([part.without], "note"))
     notes = paragraphs([part.note], "note") if own else ""
     return "\n".join(filter(None, [says, markup.grid(study, own, level), notes, part.more]))
 
@@ -168,7 +164,10 @@ _BETTER = (
     "configuration with its amplification off. In the differences, grey is what counts as equivalent; the dotted line "
     "spans true differences that fewer than four of five such studies would see."
 )
-_ALONE = "The same configuration with minus without amplification, over equal seeds; right of the line it helps."
+_ALONE = (
+    "The same configuration with minus without amplification, over equal seeds: an arm against its twin, whose "
+    "amplification is off, and the baseline amplified as another arm is. Right of the line, it raises the score."
+)
 _PRUNING = "With exact 95% intervals; wrong: trained on, it ends in the better half of the trials that were kept."
 _MARKS = (
     "One mark a search trial, at its last epoch. Pruned trials are hollow and stand at the score they had when they "
@@ -180,7 +179,8 @@ _RATES = "As trained, at the first step of each epoch: the base schedule dotted,
 
 
 def _arms(facts: Facts) -> str:
-    return table(tables.arms_table(facts)) if facts.arms else ""
+    known = any(arm.best or arm.confirm for arm in facts.arms.values())
+    return table(tables.arms_table(facts)) if known else ""
 
 
 def _importance_note(facts: Facts) -> str:
@@ -226,6 +226,7 @@ def _no_audit(facts: Facts) -> str:
 
 def _details(record: StudyRecord, facts: Facts, drawn: Sequence[Figure]) -> str:
     metric, nothing = sentence(facts.metric), "Nothing to show yet."
+    top = tables.top_trials(record, facts)
     curves = [found for arm in record.arms.values() if (found := curves_facts(arm, facts))]
     parts = [
         Part("parameters", f"{metric} against each searched parameter", [], _MARKS, nothing),
@@ -235,7 +236,7 @@ def _details(record: StudyRecord, facts: Facts, drawn: Sequence[Figure]) -> str:
     ]
     folds = [
         *(fold(part.heading, _content(record.name, part, drawn, 4)) for part in parts),
-        fold("Top trials", table(tables.top_trials(record, facts))),
+        fold("Top trials", table(top) if top.rows else paragraphs([nothing], "note")),
         fold("What was run", _what_was_run(record, facts)),
         fold("Study file", f'<pre tabindex="0">{escaped(record.spec_text)}</pre>'),
     ]

@@ -90,7 +90,7 @@ def test_the_steep_beginning_may_leave_the_axis_and_nothing_else() -> None:
         assert line.low is not None
         assert line.high is not None
         for trials, bottom, top in zip(line.trials, line.low, line.high, strict=True):
-            assert trials < 2.4 or low <= bottom <= top <= high
+            assert trials < 4.8 or low <= bottom <= top <= high
     first = found.lines[0].low
     assert first is not None
     assert first[0] < low

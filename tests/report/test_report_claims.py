@@ -24,7 +24,7 @@ def test_ratios_stand_on_a_log_axis_around_one() -> None:
     assert plot.layout.xaxis.type == "log"
     assert plot.layout.shapes[0].x0 == 1.0
     assert [trace.x for trace in plot.data] == [(cost.ratio,) for cost in costs]
-    assert plot.layout.yaxis.ticktext[0] == "ralr / ralr without<br>5 pairs"
+    assert plot.layout.yaxis.ticktext[0] == "ralr / its twin<br>5 pairs"
 
 
 @pytest.mark.parametrize(
