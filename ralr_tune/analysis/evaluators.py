@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from ralr_tune.analysis.importance import MIN_TRIALS, thinned
+from ralr_tune.analysis.importance import thinned
 from ralr_tune.analysis.rows import scored
 from ralr_tune.errors import UsageError
 from ralr_tune.records import ArmRecord, StudyRecord
@@ -31,6 +31,7 @@ NAMES: tuple[Name, ...] = ("PED-ANOVA", "fANOVA", "MDI")
 MOST_TRIALS = (
     200  # of more complete trials, these many are taken, evenly spaced: fANOVA takes 2 s for them, 37 s for 1,000
 )
+FEWEST = 5  # complete trials
 BAND = (2.5, 97.5)  # percent
 
 
@@ -78,14 +79,14 @@ def arm_importances(arm: ArmRecord, direction: Direction, *, draws: int = 0) -> 
 
 
 def study_importances(record: StudyRecord) -> dict[str, dict[Name, dict[str, Evaluated]]]:
-    """The same by arm, for each one with at least ten complete search trials: fewer make a forest of nothing.
+    """The same by arm, for each one with at least five complete search trials: fewer make a forest of nothing.
 
     An arm that Optuna's evaluators cannot take (choices that are lists, values outside their range) has none: what
     decides nothing must not stand in the way of what does.
     """
     found = {}
     for name, arm in record.arms.items():
-        if len(scored(arm.search())) >= MIN_TRIALS:
+        if len(scored(arm.search())) >= FEWEST:
             try:
                 found[name] = arm_importances(arm, record.direction)
             except (TypeError, ValueError):

@@ -94,7 +94,7 @@ def test_a_study_has_them_by_arm_where_they_can_be_had() -> None:
     found = study_importances(replace(record, arms={**record.arms, "ralr": strange}))
     assert set(found) == {"monotone"}
     assert set(found["monotone"]["fANOVA"]) == {"lr", "weight_decay"}
-    assert study_importances(make_record(until="searched", trials=6)) == {}
+    assert study_importances(make_record(until="searched", trials=4)) == {}
 
 
 def test_optuna_stays_as_loud_as_it_was() -> None:
