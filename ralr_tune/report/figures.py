@@ -13,7 +13,18 @@ import plotly.graph_objects as go
 
 from ralr_tune.analysis.facts import Facts
 from ralr_tune.records import StudyRecord
-from ralr_tune.report import budget, claims, curves, differences, importance, pruning, robustness, scores, trials
+from ralr_tune.report import (
+    budget,
+    claims,
+    complementarity,
+    curves,
+    differences,
+    importance,
+    pruning,
+    robustness,
+    scores,
+    trials,
+)
 from ralr_tune.report.budget import View
 from ralr_tune.report.data import Data
 from ralr_tune.report.style import looks
@@ -163,6 +174,10 @@ def _claims(facts: Facts) -> Iterator[Figure]:
     if gaps := claims.gaps(facts):
         plot = claims.draw_gaps(gaps, facts, looks(facts.arms))
         yield Figure("claims", "gaps", plot, claims.gaps_alt(gaps, facts), claims.gaps_data(facts))
+    if rows := complementarity.change_rows(facts):
+        plot = complementarity.draw_complementarity(rows, facts, looks(facts.arms))
+        alt, data = complementarity.complementarity_alt(rows, facts), complementarity.complementarity_data(rows, facts)
+        yield Figure("claims", "complementarity", plot, alt, data)
 
 
 def _parameters(record: StudyRecord, facts: Facts) -> Iterator[Figure]:
