@@ -41,12 +41,23 @@ class Line(NamedTuple):
     stepped: bool
     """As it came about; else an expectation."""
 
+    @property
+    def values(self) -> tuple[float, ...]:
+        """Of the course and of its band."""
+        return (*self.middle, *(self.low or ()), *(self.high or ()))
+
 
 class BudgetFacts(NamedTuple):
     """Lines, and the values between which they are shown."""
 
     lines: tuple[Line, ...]
     span: tuple[float, float]
+
+    @property
+    def cut(self) -> bool:
+        """Whether something lies beyond the span."""
+        low, high = self.span
+        return any(not low <= value <= high for line in self.lines for value in line.values)
 
 
 def budget_facts(facts: Facts) -> BudgetFacts | None:
@@ -198,24 +209,28 @@ def _draw_line(plot: go.Figure, line: Line, x: Sequence[float], look: Look, fact
     )
 
 
-def budget_note(curves: Sequence[BudgetCurve]) -> str:
-    """What the lines and the bands are."""
-    kinds = {curve.kind for curve in curves}
-    bands = list(dict.fromkeys(curve.band for curve in curves if curve.band))
+def budget_note(facts: Facts) -> str:
+    """What the lines and the bands are, in both figures."""
+    kinds = {curve.kind for curve in facts.budgets}
     lines = {
         "expected": "Best of so many random trials, to be expected (Dodge et al. 2019).",
         "blocks": "Best complete trial so far, mean over the blocks of search.",
         "realised": "Best complete trial so far, as realised in this one search: another search may go otherwise.",
     }
-    told = [text for kind, text in lines.items() if kind in kinds]
-    bands_told = f"Band: {'; '.join(bands)}." if bands else "One search has no band."
-    return " ".join([*told, bands_told, "The first fifth of the budget may lie off the axis."])
+    drawn = [found for found in (budget_facts(facts), lead_facts(facts)) if found is not None]
+    return " ".join(
+        [
+            *(text for kind, text in lines.items() if kind in kinds),
+            _bands("Bands", facts.budgets),
+            *([_bands("Of the lead", facts.leads)] if facts.leads and facts.leads[0].band else []),
+            *(["The first fifth of the budget lies partly off the axes."] if any(each.cut for each in drawn) else []),
+        ]
+    )
 
 
-def lead_note(leads: Sequence[Lead]) -> str:
-    """The same for differences."""
-    bands = list(dict.fromkeys(lead.band for lead in leads if lead.band))
-    return f"At equal numbers of trials. Band: {'; '.join(bands)}." if bands else "At equal numbers of trials; no band."
+def _bands(what: str, of: Sequence[BudgetCurve | Lead]) -> str:
+    bands = list(dict.fromkeys(each.band for each in of if each.band))
+    return f"{what}: {'; '.join(bands)}." if bands else "One search has no band."
 
 
 def budget_data(facts: Facts) -> Data:

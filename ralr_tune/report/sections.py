@@ -20,7 +20,7 @@ from ralr_tune.analysis.notes import (
 )
 from ralr_tune.records import Row, StudyRecord
 from ralr_tune.report import markup, tables
-from ralr_tune.report.budget import budget_note, lead_note
+from ralr_tune.report.budget import budget_note
 from ralr_tune.report.curves import crowding, curves_facts
 from ralr_tune.report.figures import Figure, Section
 from ralr_tune.report.markup import Table, escaped, few, fold, paragraphs, table, told
@@ -136,7 +136,7 @@ def _questions(record: StudyRecord, facts: Facts, found: tables.Evaluators) -> l
             "budget",
             "What does it cost to find?",
             budget_sentences(facts),
-            f"{budget_note(facts.budgets)} {lead_note(facts.leads) if facts.leads else ''}",
+            budget_note(facts),
             "No search trial is complete yet.",
         ),
         Part(

@@ -68,17 +68,15 @@ def test_one_course_of_search_is_stepped_and_has_no_band() -> None:
     found = budget.budget_facts(facts)
     assert found is not None
     assert all(line.stepped and line.low is None for line in found.lines)
-    assert "another search may go otherwise" in budget.budget_note(facts.budgets)
-    assert "no band" in budget.lead_note(facts.leads)
+    assert "another search may go otherwise. One search has no band." in budget.budget_note(facts)
 
 
 def test_bands_are_called_what_they_are() -> None:
-    blocks = study_facts(make_record(until="searched", blocks=3))
-    assert "Band: lowest and highest block." in budget.budget_note(blocks.budgets)
-    assert "Band: 95%, t over blocks." in budget.lead_note(blocks.leads)
-    random = expected()
-    assert "Dodge et al. 2019" in budget.budget_note(random.budgets)
-    assert "Band: 95%, bootstrap over trials." in budget.budget_note(random.budgets)
+    blocks = budget.budget_note(study_facts(make_record(until="searched", blocks=3)))
+    assert "Bands: lowest and highest block. Of the lead: 95%, t over blocks." in blocks
+    random = budget.budget_note(expected())
+    assert "Dodge et al. 2019" in random
+    assert "Bands: 95%, bootstrap over trials. Of the lead: 95%, trials permuted." in random
 
 
 def test_the_steep_beginning_may_leave_the_axis_and_nothing_else() -> None:
@@ -94,6 +92,9 @@ def test_the_steep_beginning_may_leave_the_axis_and_nothing_else() -> None:
     first = found.lines[0].low
     assert first is not None
     assert first[0] < low
+    assert found.cut
+    assert budget.budget_note(facts).endswith("The first fifth of the budget lies partly off the axes.")
+    assert not found._replace(span=(0.0, 1.0)).cut
 
 
 def test_long_courses_are_thinned_to_what_can_be_seen() -> None:
