@@ -12,8 +12,9 @@ from typing import Any, Literal
 
 from ralr_tune.errors import FailureKind
 
-Stage = Literal["search", "choose", "judge", "test"]
-"""`choose` and `judge` are the two halves of confirm; `status` shows both as "confirm"."""
+Stage = Literal["search", "audit", "choose", "judge", "test"]
+"""`audit` trains some pruned trials of the search to their end; `status` shows it as "search". `choose` and `judge` are
+the two halves of confirm; it shows both as "confirm"."""
 
 Outcome = Literal["complete", "pruned", "diverged", "failed"]
 State = Literal["free", "held", "done"]
@@ -47,14 +48,14 @@ class Row:
     block: int
     ordinal: int
     role: str
-    """"" in search; in confirm "best" (the arm's own configuration) or "twin" (its amplification off)."""
+    """"" in search and audit; in confirm "best" (the arm's own configuration) or "twin" (its amplification off)."""
     source: int | None
-    """In confirm: the Optuna trial number (of block `block`) whose configuration this is."""
+    """In audit and confirm: the Optuna trial number (of block `block`) whose configuration this is."""
     seed: int
     params: Mapping[str, Any]
     """Searched parameters by Optuna name; in search, empty until asked for."""
     trial: int | None
-    """Optuna trial number in the study of (arm, block); None in confirm."""
+    """Optuna trial number in the study of (arm, block); None after the search."""
     state: State
     attempt: int
     owner: str | None

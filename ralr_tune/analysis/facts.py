@@ -6,7 +6,7 @@ A study that has just begun, an arm without a score, a confirm that is under way
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from statistics import fmean, stdev
 from typing import Any, Literal
@@ -20,7 +20,7 @@ from ralr_tune.analysis.edges import Edge, edges
 from ralr_tune.analysis.importance import Importance, arm_importance
 from ralr_tune.analysis.lacks import Lack, lacks
 from ralr_tune.analysis.power import Reach
-from ralr_tune.analysis.pruning import Audited, PruningAudit, PruningGap, pruning_audit, pruning_gaps
+from ralr_tune.analysis.pruning import PruningAudit, PruningGap, pruning_gaps, study_audits
 from ralr_tune.analysis.robustness import Forgiveness, Robustness, robustness
 from ralr_tune.analysis.rows import Chosen, Direction, Split
 from ralr_tune.analysis.sequential import Decision, Plan
@@ -118,17 +118,16 @@ class Facts:
         return unit_of(self.metric)
 
 
-def study_facts(record: StudyRecord, *, plan: Plan | None = None, audited: Sequence[Audited] = ()) -> Facts:
+def study_facts(record: StudyRecord, *, plan: Plan | None = None) -> Facts:
     """All facts of a study, at whatever stage it is.
 
-    `plan`: the looks under `confirm.seeds = "auto"`; None where the number of seeds was fixed. `audited`: pruned search
-    trials that were trained to their end all the same.
+    `plan`: the looks under `confirm.seeds = "auto"`; None where the number of seeds was fixed.
     """
     split = study_rows.split_of(record)
     configurations, arms = configuration_verdicts(record, split, plan), arm_verdicts(record, split)
     curves, leads = budgets(record)
     robust, forgiveness = robustness(record)
-    audits = _audits(record, audited)
+    audits = study_audits(record)
     return Facts(
         study=record.name,
         baseline=record.baseline,
@@ -156,11 +155,6 @@ def study_facts(record: StudyRecord, *, plan: Plan | None = None, audited: Seque
         edges=tuple(edge for arm in record.arms.values() for edge in edges(arm, record.direction)),
         lacks=lacks(record),
     )
-
-
-def _audits(record: StudyRecord, audited: Sequence[Audited]) -> tuple[PruningAudit, ...]:
-    finals = {name: [value for _, value in study_rows.scored(arm.search())] for name, arm in record.arms.items()}
-    return pruning_audit(audited, finals, direction=record.direction) if audited else ()
 
 
 FURTHER = (

@@ -5,6 +5,7 @@ Each function gives finished sentences about one kind of fact, none where there 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from ralr_tune.analysis.budget import Lead
@@ -77,11 +78,15 @@ def _edge(edge: Edge) -> str:
 
 
 def pruning_sentences(facts: Facts) -> list[str]:
-    """How often pruning stopped what should have gone on."""
+    """How often pruning stopped what should have gone on, and what that cost; where nobody looked, what would tell."""
+    if not any(audit.audited or audit.waiting for audit in facts.pruning):
+        searched = not any(arm.counts["running"] + arm.counts["waiting"] for arm in facts.arms.values())
+        return [_unaudited(facts.pruning)] if facts.pruning and searched else []
     return [*(_audit(facts.unit, audit) for audit in facts.pruning), *_unfair(facts)]
 
 
 def _unfair(facts: Facts) -> list[str]:
+    """Where pruning treated arms differently."""
     return [
         f"Pruning erred at different rates in {gap.arm} and {gap.against} (p = {gap.p_value:.2g}): "
         "the search was not equally fair to both."
@@ -90,10 +95,23 @@ def _unfair(facts: Facts) -> list[str]:
     ]
 
 
+def _unaudited(audits: Sequence[PruningAudit]) -> str:
+    """Names the share that would give about as many audits in each arm as a rate takes."""
+    fewest = min(audit.pruned for audit in audits)
+    share = min(10, math.ceil(10 * FEWEST / fewest)) / 10
+    counts = " and ".join(f"{audit.pruned} of {audit.arm}" for audit in audits)
+    enough = "" if fewest >= FEWEST else f" (a rate takes {FEWEST} in each arm)"
+    return (
+        f"Pruning was not audited: {counts} were stopped early, and none of them was trained on to see whether that "
+        f"was right. With audit = {share:g} under [search], run would do that now{enough}."
+    )
+
+
 def _audit(unit: Unit, audit: PruningAudit) -> str:
     if audit.rate is None or audit.interval is None:
+        yet = f", {audit.waiting} more are to come" if audit.waiting else ""
         return (
-            f"{audit.audited} of {audit.arm}'s pruned trials were trained to their end: "
+            f"{audit.audited} of {audit.arm}'s {_stopped(audit.pruned)} were trained to their end{yet}: "
             f"too few to name a rate of wrong prunings (from {FEWEST} on)."
         )
     low, high = map(_share, audit.interval)
@@ -102,6 +120,10 @@ def _audit(unit: Unit, audit: PruningAudit) -> str:
         f"95% interval {low} to {high}): trained on, they end in the better half of the trials that were kept. "
         f"{_lost_best(unit, audit)}"
     )
+
+
+def _stopped(count: int) -> str:
+    return "1 pruned trial" if count == 1 else f"{count} pruned trials"
 
 
 def _lost_best(unit: Unit, audit: PruningAudit) -> str:

@@ -2,22 +2,24 @@
 
 All ours. A pruning was *wrong* when the trial, trained on, ends better than the median final value of its arm's
 complete trials: it belonged to the better half of the survivors. It *lost the best* when it ends better than all of
-them. Arms are compared by Fisher's exact test (Fisher 1922), Holm-adjusted: where a pruner errs more in one arm, the
-search was not fair."""
+them. A trial that diverges when it is trained on was stopped rightly. Arms are compared by Fisher's exact test (Fisher
+1922), Holm-adjusted: where a pruner errs more in one arm, the search was not fair."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from statistics import fmean, median
 from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
 
+from ralr_tune.analysis import rows as study_rows
 from ralr_tune.analysis.comparison import Interval, holm
 from ralr_tune.analysis.rows import Direction
+from ralr_tune.records import ArmRecord, Row, StudyRecord
 
 FEWEST = 10
 """Audited trials; below, a rate is not named: 0 of 9 still allows for 34% wrong."""
@@ -30,7 +32,7 @@ class Audited(NamedTuple):
     epoch: int
     """Epochs done when the pruner stopped it."""
     tail: Sequence[float]
-    """Its validation values of all epochs after that, in order; the last one is its final value."""
+    """Its validation values of all epochs after that, in order; the last one is its final value, NaN if it diverged."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class PruningAudit:
 
     arm: str
     audited: int
-    """Those with a finite final value, in an arm with complete trials."""
+    """Those trained to their end, or until they diverged, in an arm with complete trials."""
     wrong: int
     rate: float | None
     """wrong / audited; None below 10 audited."""
@@ -54,6 +56,10 @@ class PruningAudit:
     """Median epoch at which they had been stopped."""
     spared: float | None
     """Epochs that such a pruning saves, on average."""
+    pruned: int = 0
+    """Search trials that the pruner stopped, audited or not."""
+    waiting: int = 0
+    """Audits that are planned and not done."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,35 @@ class PruningGap:
     p_value: float
     differ: bool
     """p_value at most 0.05."""
+
+
+def study_audits(record: StudyRecord) -> tuple[PruningAudit, ...]:
+    """One for each arm of which trials were pruned."""
+    finals = {name: [value for _, value in study_rows.scored(arm.search())] for name, arm in record.arms.items()}
+    audited = [each for arm in record.arms.values() for each in _audited(arm)]
+    found = (
+        replace(audit, pruned=len(_pruned(record.arms[audit.arm])), waiting=_waiting(record.arms[audit.arm]))
+        for audit in pruning_audit(audited, finals, direction=record.direction)
+    )
+    return tuple(audit for audit in found if audit.pruned)
+
+
+def _pruned(arm: ArmRecord) -> list[Row]:
+    return [row for row in arm.search() if row.outcome == "pruned"]
+
+
+def _waiting(arm: ArmRecord) -> int:
+    return sum(row.stage == "audit" and row.state != "done" for row in arm.rows)
+
+
+def _audited(arm: ArmRecord) -> Iterator[Audited]:
+    """The audits that are done; one that failed says nothing."""
+    stopped = {(row.block, row.ordinal): row.epoch for row in _pruned(arm)}
+    for row in arm.rows:
+        if row.stage == "audit" and row.outcome in ("complete", "diverged") and (row.block, row.ordinal) in stopped:
+            epoch = stopped[row.block, row.ordinal]
+            tail = [record.value for record in row.curve if record.epoch > epoch]
+            yield Audited(arm.name, epoch, tail if row.outcome == "complete" else [*tail, math.nan])
 
 
 def pruning_audit(
@@ -97,10 +132,10 @@ def _finite(sign: int, values: Sequence[float]) -> list[float]:
 
 
 def _audit(arm: str, audited: Sequence[Audited], finals: Sequence[float], sign: int) -> PruningAudit:
-    ended = [each for each in audited if each.tail and math.isfinite(each.tail[-1])]
+    ended = [each for each in audited if each.tail]
     if not ended or not finals:
         return PruningAudit(arm, 0, 0, None, None, 0, None, None, None)
-    gains = [sign * each.tail[-1] for each in ended]
+    gains = [sign * each.tail[-1] if math.isfinite(each.tail[-1]) else -math.inf for each in ended]
     n, wrong = len(gains), sum(gain > median(finals) for gain in gains)
     known = n >= FEWEST
     return PruningAudit(

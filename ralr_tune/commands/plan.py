@@ -22,7 +22,7 @@ class ArmPlan:
     dimensions: dict[str, str]
     trials: int
     epochs: int
-    """Search epochs at most; pruning trains fewer."""
+    """Search epochs at most; pruning trains fewer, and an audit no more than its pruning spared."""
 
 
 @dataclass(frozen=True)

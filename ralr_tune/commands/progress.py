@@ -12,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from ralr_tune.commands.status import ArmStatus, Status, study_status
+from ralr_tune.commands.status import ArmStatus, Status, searched_epochs, study_status
 from ralr_tune.commands.terminal import readable
 from ralr_tune.records import Row
 from ralr_tune.report.words import duration
@@ -141,8 +141,12 @@ def _epochs_left(status: Status) -> float:
     rows = [row for row in status.rows if row.state != "done" and row.stage != "test"]
     ended = [row.epoch for row in status.rows if row.stage == "search" and row.state == "done"]
     typical = sum(ended) / len(ended) if ended else status.epochs_a_trial
+    taken_over = searched_epochs(status.rows)
     return sum(
-        max(typical - row.epoch, 0) if row.stage == "search" else status.epochs_a_trial - row.epoch for row in rows
+        max(typical - row.epoch, 0)
+        if row.stage == "search"
+        else status.epochs_a_trial - max(row.epoch, taken_over.get(row.id, 0))
+        for row in rows
     )
 
 

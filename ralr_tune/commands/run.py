@@ -22,7 +22,7 @@ from ralr_tune.launch.local import STORAGE_VARIABLE, LocalProcesses
 from ralr_tune.launch.signals import handling
 from ralr_tune.search.kept import Kept
 from ralr_tune.search.samplers import make_pruner, make_sampler
-from ralr_tune.search.stages import advance, plan_search
+from ralr_tune.search.stages import advance, plan_search, withdraw_audits
 from ralr_tune.spec import StudySpec, parse_study
 from ralr_tune.spec.changes import changes
 from ralr_tune.spec.imports import imports as imported
@@ -179,6 +179,7 @@ def _prepare(storage: Storage, spec: StudySpec, trials: int) -> Ledger:
         ledger = Ledger(storage, spec.name, spec.storage.lease_s)
         plan_search(ledger, spec, trials)
         ledger.reopen_failed()
+        withdraw_audits(ledger, spec)
     return ledger
 
 

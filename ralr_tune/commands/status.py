@@ -23,7 +23,13 @@ ShownStage = Literal["search", "confirm", "test", "done"]
 _TAIL = 12
 """Lines of the latest failure's traceback."""
 
-_SHOWN: dict[Stage, ShownStage] = {"search": "search", "choose": "confirm", "judge": "confirm", "test": "test"}
+_SHOWN: dict[Stage, ShownStage] = {
+    "search": "search",
+    "audit": "search",
+    "choose": "confirm",
+    "judge": "confirm",
+    "test": "test",
+}
 
 
 @dataclass(frozen=True)
@@ -115,11 +121,22 @@ def study_status(storage: Storage, name: str) -> Status:
         stage=_shown(pending_stage(spec, rows)),
         arms={arm: _arm([row for row in rows if row.arm == arm and row.stage == "search"]) for arm in spec.arms},
         rows=rows,
-        epochs=sum(row.epoch for row in rows if row.stage != "test"),
+        epochs=_epochs(rows),
         epochs_a_trial=longest_run(spec),
         failures=incidents.counts(storage, name),
         latest=incidents.latest(storage, name),
     )
+
+
+def searched_epochs(rows: Sequence[Row]) -> dict[int, int]:
+    """Epochs that an audit takes over from the search, by the id of its row."""
+    search = {(row.arm, row.block, row.ordinal): row.epoch for row in rows if row.stage == "search"}
+    return {row.id: search[row.arm, row.block, row.ordinal] for row in rows if row.stage == "audit"}
+
+
+def _epochs(rows: Sequence[Row]) -> int:
+    taken_over = searched_epochs(rows)
+    return sum(max(0, row.epoch - taken_over.get(row.id, 0)) for row in rows if row.stage != "test")
 
 
 def _shown(stage: Stage | None) -> ShownStage:

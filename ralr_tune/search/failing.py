@@ -58,7 +58,7 @@ def give_up(session: Session, row: Row, kind: FailureKind, error: Exception) -> 
     _say(row, message, detail, times)
     if not retry:
         often = f" {times} times" if times > 1 else ""
-        raise TrialError(kind, f"{where(row)} failed{often}: {message}") from error
+        raise study_ended(row, kind, f"failed{often}: {message}") from error
 
 
 def end_if_lost_again(session: Session, row: Row) -> None:
@@ -76,7 +76,7 @@ def end_if_lost_again(session: Session, row: Row) -> None:
             "much memory, or crashed in a library; see the workers' logs, then `run` tries it again"
         )
         session.ledger.fail(row, kind="lost", message=message, retry=False)
-        raise TrialError("lost", f"{where(row)} {message}")
+        raise study_ended(row, "lost", message)
 
 
 def words(message: str) -> str:
@@ -87,7 +87,13 @@ def words(message: str) -> str:
     return cut(one_line(hidden(message)), _LONGEST)
 
 
-def where(row: Row) -> str:
+def study_ended(row: Row, kind: FailureKind, what: str) -> TrialError:
+    """That a row ended the study: which one, what happened to it, and the way out where there is another."""
+    way_out = "; an audit: with audit = 0 under [search], `run` goes on without it" if row.stage == "audit" else ""
+    return TrialError(kind, f"{_where(row)} {what}{way_out}")
+
+
+def _where(row: Row) -> str:
     """A row in words."""
     return f"arm {row.arm}, {row.stage} {row.ordinal}"
 
@@ -95,6 +101,6 @@ def where(row: Row) -> str:
 def _say(row: Row, message: str, detail: str, times: int) -> None:
     """The first traceback of equal ones, once."""
     if times == 1:
-        log.error("row %d (%s) failed:\n%s", row.id, where(row), detail)
+        log.error("row %d (%s) failed:\n%s", row.id, _where(row), detail)
     else:
-        log.error("row %d (%s) failed: %s (the same as before, %d times now)", row.id, where(row), message, times)
+        log.error("row %d (%s) failed: %s (the same as before, %d times now)", row.id, _where(row), message, times)

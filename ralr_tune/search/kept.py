@@ -1,7 +1,8 @@
-"""The files that a study keeps between two processes: checkpoints of rows under way, weights that wait for their test.
+"""The files that a study keeps between two processes: checkpoints of rows under way and of pruned trials that wait for
+their audit, weights that wait for their test.
 
 Every attempt of a row writes files of its own, so whoever slept through a lease and wakes up overwrites nothing that
-the new owner wrote. Whoever brings a row to its end removes them all.
+the new owner wrote. Whoever brings a row to its end removes them all; of an audited one, whoever ends its audit.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ralr_tune.records import Row
+from ralr_tune.search import audits
 from ralr_tune.spec import Configuration, StudySpec
 from ralr_tune.tasks.load import task_identity
 
@@ -28,12 +30,14 @@ class Kept:
         """Where this attempt of a row keeps the state of its training."""
         return self.folder / f"{self.spec.name}-row{row.id}.{row.attempt}.ckpt"
 
+    def checkpoints(self, row: Row) -> list[Path]:
+        """Of all attempts of a row, the latest first."""
+        found = [(attempt, path) for path, row_id, attempt in self._of_rows() if row_id == row.id]
+        return [path for _, path in sorted(found, reverse=True) if path.suffix == ".ckpt"]
+
     def earlier(self, row: Row) -> list[Path]:
         """Checkpoints of the row's other attempts, the latest first."""
-        found = [(attempt, path) for path, row_id, attempt in self._of_rows() if row_id == row.id]
-        return [
-            path for attempt, path in sorted(found, reverse=True) if attempt != row.attempt and path.suffix == ".ckpt"
-        ]
+        return [path for path in self.checkpoints(row) if path != self.checkpoint(row)]
 
     def draft(self, row: Row) -> Path:
         """Where this attempt of a judged run puts its weights until the row is done."""
@@ -62,10 +66,10 @@ class Kept:
         of_rows, finals = list(self._of_rows()), self._finals()
         rows = read()
         untested = _untested(rows)
-        # a judged run may be done and its draft not yet in its place; a failed one is opened again by the next `run`
-        in_use = {
-            row.id for row in [*untested, *(row for row in rows if row.state != "done" or row.outcome == "failed")]
-        }
+        # a failed row is opened again by the next `run`
+        unfinished = [row for row in rows if row.state != "done" or row.outcome == "failed"]
+        # a judged run may be done and its draft not yet in its place
+        in_use = {row.id for row in [*unfinished, *untested, *audits.waiting(self.spec, rows)]}
         wanted = {self.weights(row) for row in untested}
         left = [path for path, row_id, _ in of_rows if row_id not in in_use]
         return sorted([*left, *(path for path in finals if path not in wanted)])

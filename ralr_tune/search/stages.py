@@ -1,4 +1,4 @@
-"""The stages of a study, and planning the next one: search, choose, judge, test.
+"""The stages of a study, and planning the next one: search, audit, choose, judge, test.
 
 Every worker calls `advance`; under the study's lock the first one plans, the others find the rows there. Seeds are pure
 functions of the study's seed and of what they are for, so that a stage planned twice is the same stage.
@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby, islice, zip_longest
 from statistics import fmean
 
-from ralr_tune.errors import TrialError
 from ralr_tune.records import Row, Stage
+from ralr_tune.search.audits import sampled
+from ralr_tune.search.failing import study_ended
 from ralr_tune.seeds import derive_seed
 from ralr_tune.spec import StudySpec
 from ralr_tune.store import studies
@@ -21,7 +22,7 @@ from ralr_tune.store.database import Storage
 from ralr_tune.store.ledger import Ledger, PlannedRow
 from ralr_tune.store.reading import read_study
 
-STAGES: tuple[Stage, ...] = ("search", "choose", "judge", "test")
+STAGES: tuple[Stage, ...] = ("search", "audit", "choose", "judge", "test")
 
 Candidate = tuple[str, int, int]
 """(arm, block, Optuna trial number) of a configuration."""
@@ -48,11 +49,12 @@ def plan_search(ledger: Ledger, spec: StudySpec, trials: int) -> None:
 def advance(ledger: Ledger, storage: Storage, spec: StudySpec, until: Stage = "test") -> Stage | None:
     """The stage to work on now, planned if need be; None when all is done up to and with `until`.
 
-    Raises TrialError when a failed row ends the study.
+    The audits belong to the search. Raises TrialError when a failed row ends the study.
     """
+    last: Stage = "audit" if until == "search" else until
     with studies.study_lock(storage, spec.name):
         _raise_failed(ledger)
-        for stage in STAGES[: STAGES.index(until) + 1]:
+        for stage in STAGES[: STAGES.index(last) + 1]:
             if stage in _PLANS and not ledger.remaining(stage):
                 ledger.plan(_PLANS[stage](spec, read_study(storage, spec.name).rows()))
             if ledger.remaining(stage):
@@ -83,8 +85,23 @@ def _raise_failed(ledger: Ledger) -> None:
         return
     for row in ledger.rows(curves=False):
         if row.outcome == "failed":
-            where = f"arm {row.arm}, {row.stage} {row.ordinal}"
-            raise TrialError(row.failure or "bug", f"{where} failed at attempt {row.attempt}: {row.message}")
+            raise study_ended(row, row.failure or "bug", f"failed at attempt {row.attempt}: {row.message}")
+
+
+# ---------------------------------------------------------------- audit: pruned trials, to their end
+
+
+def _plan_audit(spec: StudySpec, rows: Sequence[Row]) -> Iterator[PlannedRow]:
+    """Seed and configuration of the search: what it would have been, had it not been pruned."""
+    for row in sampled(spec, rows):
+        yield _again(row, "audit", row.ordinal, row.seed, "")
+
+
+def withdraw_audits(ledger: Ledger, spec: StudySpec) -> None:
+    """Take away audits that are not done and that the study file, as it is now, does not want."""
+    rows = ledger.rows(curves=False)
+    wanted = {_key(planned) for planned in _plan_audit(spec, rows)}
+    ledger.drop(row for row in rows if row.stage == "audit" and _key(row) not in wanted)
 
 
 # ---------------------------------------------------------------- choose: the best few of each arm, on fresh seeds
@@ -163,6 +180,7 @@ def _plan_test(spec: StudySpec, rows: Sequence[Row]) -> Iterator[PlannedRow]:
 
 
 _PLANS: dict[Stage, Callable[[StudySpec, Sequence[Row]], Iterator[PlannedRow]]] = {
+    "audit": _plan_audit,
     "choose": _plan_choose,
     "judge": _plan_judge,
     "test": _plan_test,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from optuna.study import Study
@@ -13,8 +14,10 @@ from optuna.trial import Trial as OptunaTrial
 
 from ralr_tune.errors import DataError, DiskError, FailureKind, Interrupted, LeaseLost, StorageError, TrialError
 from ralr_tune.records import EpochRecord, Outcome, Row
+from ralr_tune.search import audits
 from ralr_tune.search.failing import HOPELESS, end_if_lost_again, give_up, kind_of, lose, words
 from ralr_tune.search.kept import confirm_configuration, remove
+from ralr_tune.search.pruning import Judge
 from ralr_tune.search.samplers import start_recipe
 from ralr_tune.search.session import Lease, Session
 from ralr_tune.search.space import suggest
@@ -47,7 +50,7 @@ def work_on(session: Session, row: Row) -> None:
 
     Raises Interrupted (the row is free again) when asked to stop, TrialError when the failure ends the study.
     """
-    work = {"search": _search, "choose": _confirm, "judge": _confirm, "test": _test}[row.stage]
+    work = {"search": _search, "audit": _audit, "choose": _confirm, "judge": _confirm, "test": _test}[row.stage]
     lease = Lease(session.ledger, row)
     try:
         with lease.held():
@@ -59,8 +62,10 @@ def work_on(session: Session, row: Row) -> None:
 
 
 def _leave_nothing(session: Session, row: Row) -> None:
-    """Whoever finishes a row removes the files of all its attempts; if that is over, this one's came too late."""
-    if session.ledger.row(row.id).state == "done":
+    """Whoever finishes a row, or its audit, removes the files of all attempts; if that is over, ours came too late."""
+    rows = session.ledger.rows(curves=False)
+    over = {each.id for each in rows if each.state == "done"} - {each.id for each in audits.waiting(session.spec, rows)}
+    if row.id in over:
         session.kept.forget(row)
 
 
@@ -84,7 +89,7 @@ def _guarded(session: Session, row: Row, lease: Lease, work: Callable[[Session, 
             give_up(session, row, kind, error)
 
 
-# ---------------------------------------------------------------- the three kinds of work
+# ---------------------------------------------------------------- the kinds of work
 
 
 def _search(session: Session, row: Row, lease: Lease) -> None:
@@ -92,19 +97,34 @@ def _search(session: Session, row: Row, lease: Lease) -> None:
     asked = _asked(session, study, row)
     configuration = session.spec.configuration(row.arm, _suggested(session, asked, row))
     trial = _start(session, row, configuration)
+    judge = Judge(study, session.spec.search.prune_on)
 
     def report(record: EpochRecord) -> None:
         session.ledger.progress(row, record, report_to=asked._trial_id)
         studies.know_reported(asked, record)
 
     def prune(record: EpochRecord) -> bool:
-        return record.epoch < configuration.training.epochs and asked.should_prune()
+        return record.epoch < configuration.training.epochs and judge.should_prune(asked)
 
     for record in trial.curve:  # of an earlier attempt, which may not have come to report its last epoch
         report(record)
     ending = _follow(session, trial, lease, report, prune)
-    _finish(session, row, trial, ending)
+    _finish(session, row, trial, ending, forget=not (ending.outcome == "pruned" and _is_audited(session, row)))
     tell(session, session.ledger.row(row.id), study)
+
+
+def _is_audited(session: Session, row: Row) -> bool:
+    trials = max(count.budget for (_, stage), count in session.ledger.counts().items() if stage == "search")
+    return audits.is_sampled(session.spec, row, trials)
+
+
+def _audit(session: Session, row: Row, lease: Lease) -> None:
+    """Train a pruned trial on to its end, from where it was pruned if that file is here; Optuna hears nothing of it."""
+    pruned = session.ledger.searched(row)
+    configuration = session.spec.configuration(row.arm, row.params)
+    trial = _start(session, row, configuration, also=session.kept.checkpoints(pruned))
+    _finish(session, row, trial, _trained(session, row, trial, lease))
+    session.kept.forget(pruned)
 
 
 def _confirm(session: Session, row: Row, lease: Lease) -> None:
@@ -136,9 +156,10 @@ def _test(session: Session, row: Row, lease: Lease) -> None:
 # ---------------------------------------------------------------- what they share
 
 
-def _start(session: Session, row: Row, configuration: Configuration) -> Trial:
-    kept = session.kept
-    return start(session.task, configuration, seed=row.seed, checkpoint=kept.checkpoint(row), earlier=kept.earlier(row))
+def _start(session: Session, row: Row, configuration: Configuration, also: Sequence[Path] = ()) -> Trial:
+    """`also`: checkpoints of another row that trained the same."""
+    own, earlier = session.kept.checkpoint(row), [*session.kept.earlier(row), *also]
+    return start(session.task, configuration, seed=row.seed, checkpoint=own, earlier=earlier)
 
 
 def _trained(session: Session, row: Row, trial: Trial, lease: Lease) -> Ending:
@@ -180,7 +201,7 @@ def _finish(
         outcome=ending.outcome,
         value=value,
         curve=trial.curve,
-        train_value=trial.train_value() if complete and row.stage != "test" else None,
+        train_value=trial.train_value() if complete and row.stage not in ("audit", "test") else None,
         seconds=sum(record.seconds for record in trial.curve),
         failure=ending.failure,
         message=ending.message,

@@ -81,6 +81,7 @@ def _words(value: Any) -> str:
 
 _TAKEN: dict[KeyPath, str] = {
     ("search", "trials"): "the budget of every arm and block; trials that were begun stay",
+    ("search", "audit"): "how many pruned trials are trained on; audits that are done stay",
     ("confirm", "top"): "how many configurations are confirmed; runs that were begun stay",
     ("confirm", "seeds"): "on how many seeds; runs that were begun stay",
     ("confirm", "margin"): "which differences the report calls equivalent",
@@ -104,6 +105,7 @@ _REFUSED: dict[KeyPath, str] = {
     ("search", "sampler_options"): "each search would be partly the one's and partly the other's",
     ("search", "pruner"): "earlier trials were ended by the other one's rule",
     ("search", "pruner_options"): "earlier trials were ended by the other one's rule",
+    ("search", "prune_on"): "earlier trials were ended by the other one's rule",
     ("training",): "the trials so far were trained with the other",
     ("schedule",): "the trials so far were trained with the other",
     ("arms",): "the arm's trials so far were trained with the other",

@@ -214,6 +214,20 @@ def _check_effects(spec: StudySpec) -> Iterator[Contradiction]:
                 yield Contradiction(f"{where}: {name} is 0 in arm {arm}; must be above 0", rests)
 
 
+def _check_pruning(spec: StudySpec) -> Iterator[Contradiction]:
+    search = spec.search
+    if search.pruner == "none" and search.audit not in ("auto", 0):
+        line = f"search.audit = {search.audit:g}: the pruner none stops no trial that could be audited"
+        yield Contradiction(line, _PRUNER)
+    if search.pruner == "none" and search.prune_on != "value":
+        yield Contradiction(f"search.prune_on = {shown(search.prune_on)}: the pruner none looks at no value", _PRUNER)
+    if search.pruner == "patient" and search.prune_on == "best":
+        line = "the patient pruner waits for values to fall, and a best one never does; take value or smoothed"
+        yield Contradiction(f'search.prune_on = "best": {line}', _PRUNER)
+
+
+_PRUNER = (("search", "pruner"),)
+
 _CHECKS = (
     _check_baseline,
     _check_arm_names,
@@ -227,6 +241,7 @@ _CHECKS = (
     _check_effects,
     _check_start,
     _check_sampler_options,
+    _check_pruning,
 )
 
 

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from typing import Annotated, Any, Literal, TypeAlias, get_args
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from ralr_tune.schedules.curves import CURVES, OPTIONS
 from ralr_tune.spec.imports import check_model
@@ -386,6 +386,16 @@ class ArmSection(Frozen):
 # ---------------------------------------------------------------- [search], [confirm], [storage]
 
 
+def _audit(value: Any) -> Any:
+    if value != "auto" and (isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1):
+        raise problem('must be "auto", or a share of the pruned trials, 0 to 1')
+    return value
+
+
+Audit = Annotated[Literal["auto"] | Share, BeforeValidator(_audit)]
+PruneOn = Literal["value", "smoothed", "best"]
+
+
 class SearchSection(Frozen):
     """[search]: the budget of every arm and how it is spent."""
 
@@ -394,6 +404,10 @@ class SearchSection(Frozen):
     sampler_options: Options = {}
     pruner: Literal["median", "asha", "hyperband", "patient", "none"] = "median"
     pruner_options: Options = {}
+    prune_on: PruneOn = "value"
+    """What the pruner judges a trial by: its value, a moving average of it, or the best value so far."""
+    audit: Audit = "auto"
+    """The share of pruned trials that are trained to their end all the same, apart from the search."""
     blocks: Annotated[int, Field(ge=1, le=10_000)] = 1
     start: Annotated[tuple[Options, ...], Field(strict=False)] = ()
 

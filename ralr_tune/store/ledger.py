@@ -135,6 +135,11 @@ class Ledger:
         unstarted = and_(ledger.c.ordinal >= keep, ledger.c.attempt == 0, _free)
         return self.storage.change(delete(ledger).where(self._ours, search, unstarted))
 
+    def drop(self, rows: Iterable[Row]) -> int:
+        """Removes those of `rows` that nobody holds and that are not done; how many."""
+        these = ledger.c.id.in_([row.id for row in rows])
+        return self.storage.change(delete(ledger).where(self._ours, these, _free))
+
     def claim(self, owner: str, stage: Stage) -> Row | None:
         """The first waiting row of a stage, now held by `owner` (up to 255 characters); None if none is waiting.
 
@@ -244,6 +249,14 @@ class Ledger:
         found = self.storage.rows(select(ledger).where(self._ours, ledger.c.id == row_id))
         if not found:
             raise StorageError(f"{self.storage.masked}: study {self.study!r} has no ledger row {row_id}")
+        return _row(found[0])
+
+    def searched(self, row: Row) -> Row:
+        """The search row of the same arm, block and ordinal. StorageError if there is none."""
+        same = and_(*(getattr(ledger.c, name) == getattr(row, name) for name in ("arm", "block", "ordinal")))
+        found = self.storage.rows(_of(select(ledger).where(self._ours, same), "search"))
+        if not found:
+            raise StorageError(f"{self.storage.masked}: the search row of ledger row {row.id} is gone")
         return _row(found[0])
 
     def rows(self, stage: Stage | None = None, *, curves: bool = True) -> list[Row]:

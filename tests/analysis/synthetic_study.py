@@ -124,6 +124,29 @@ class Builder:
         return rows
 
 
+def with_audits(record: StudyRecord, finals: Mapping[str, Sequence[float | None]]) -> StudyRecord:
+    """The study with audits of each arm's first pruned trials, which end with these values; None: it diverges."""
+    arms = {
+        name: replace(arm, rows=(*arm.rows, *_audits(arm, finals.get(name, ())))) for name, arm in record.arms.items()
+    }
+    return replace(record, arms=arms)
+
+
+def _audits(arm: ArmRecord, finals: Sequence[float | None]) -> list[Row]:
+    pruned = [row for row in arm.search() if row.outcome == "pruned"]
+    assert len(finals) <= len(pruned), f"{arm.name} has {len(pruned)} pruned trials"
+    return [_audit(row, final) for row, final in zip(pruned, finals, strict=False)]
+
+
+def _audit(row: Row, final: float | None) -> Row:
+    """Two epochs more."""
+    seen = (0.5,) if final is None else (0.5, final)
+    tail = [replace(row.curve[-1], epoch=row.epoch + 1 + index, value=value) for index, value in enumerate(seen)]
+    outcome: Outcome = "diverged" if final is None else "complete"
+    known = {"id": 10_000 + row.id, "stage": "audit", "source": row.trial, "trial": None, "value": final}
+    return replace(row, **known, outcome=outcome, curve=(*row.curve, *tail), epoch=row.epoch + len(tail))
+
+
 def make_record(
     *,
     until: Until = "tested",

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -8,12 +10,11 @@ from statistics import fmean, stdev
 from typing import Any
 
 import pytest
-from synthetic_study import make_record
+from synthetic_study import make_record, with_audits
 
 from ralr_tune.analysis.answer import answer, answers, reach_sentences
 from ralr_tune.analysis.facts import FURTHER, Facts, as_json, study_facts
 from ralr_tune.analysis.notes import notes
-from ralr_tune.analysis.pruning import Audited
 from ralr_tune.analysis.sequential import Plan
 from ralr_tune.analysis.units import unit_of
 from ralr_tune.records import Row, StudyRecord
@@ -333,12 +334,55 @@ def test_looks_at_validation_leave_the_test_split_to_the_latest_look() -> None:
 
 
 def test_audited_prunings_are_facts_and_words() -> None:
-    finals = [0.99] * 6 + [0.5] * 8
-    audited = [Audited("ralr", 3, [0.5, value]) for value in finals]
-    facts = study_facts(make_record(), audited=audited)
+    record = with_audits(make_record(trials=80), {"ralr": [0.99] * 6 + [0.5] * 7 + [None], "monotone": [0.5]})
+    facts = study_facts(record)
     found = {each.arm: each for each in facts.pruning}
-    assert (found["ralr"].wrong, found["monotone"].audited) == (6, 0)
+    assert (found["ralr"].audited, found["ralr"].wrong, found["ralr"].lost_best) == (14, 6, 6)
+    assert (found["ralr"].pruned, found["monotone"].audited) == (facts.arms["ralr"].counts["pruned"], 1)
     said = " ".join(notes(facts))
-    assert "Of ralr's 14 audited prunings 6 were wrong (43%" in said
-    assert "0 of monotone's pruned trials" in said
-    assert study_facts(make_record()).pruning == ()
+    assert "Of ralr's 14 audited prunings 6 were wrong (43%, 95% interval 18% to 71%)" in said
+    assert re.search(r"6 beat the best that was kept, by up to [\d.]+ points\.", said)
+    assert f"1 of monotone's {found['monotone'].pruned} pruned trials were trained to their end: too few" in said
+
+
+def test_arms_in_which_pruning_erred_differently_are_warned_of() -> None:
+    record = make_record(trials=80)
+    facts = study_facts(with_audits(record, {"ralr": [0.99] * 12, "monotone": [0.5] * 12}))
+    assert "Pruning erred at different rates in ralr and monotone" in " ".join(notes(facts))
+    even = study_facts(with_audits(record, {"ralr": [0.99, 0.5] * 6, "monotone": [0.5, 0.99] * 6}))
+    assert "different rates" not in " ".join(notes(even))
+
+
+def test_audits_to_come_are_said() -> None:
+    record = with_audits(make_record(trials=80), {"ralr": [0.99] * 3, "monotone": [0.9]})
+    arm = record.arms["ralr"]
+    rows = (*arm.rows[:-2], *(replace(row, state="free", outcome=None, curve=()) for row in arm.rows[-2:]))
+    facts = study_facts(replace(record, arms={**record.arms, "ralr": replace(arm, rows=rows)}))
+    assert "pruned trials were trained to their end, 2 more are to come: too few" in " ".join(notes(facts))
+
+
+def test_pruning_that_nobody_audited_is_said_with_what_would() -> None:
+    facts = study_facts(make_record(trials=80))
+    fewest = min(arm.counts["pruned"] for arm in facts.arms.values())
+    (said,) = [note for note in notes(facts) if note.startswith("Pruning was not audited")]
+    assert f"{facts.arms['ralr'].counts['pruned']} of ralr were stopped early" in said
+    assert f"With audit = {math.ceil(100 / fewest) / 10:g} under [search]" in said
+    few = study_facts(make_record(trials=24))
+    assert "With audit = 1 under [search], run would do that now (a rate takes 10 in each arm)." in " ".join(notes(few))
+    assert "audit" not in " ".join(notes(study_facts(make_record(trials=24, until="searching"))))
+
+
+def test_without_pruning_nothing_is_said_of_it() -> None:
+    def kept(row: Row) -> Row:
+        return replace(row, outcome="complete") if row.outcome == "pruned" else row
+
+    facts = study_facts(make_record(change=kept))
+    assert facts.pruning == ()
+    assert "runing" not in " ".join(notes(facts))
+
+
+def test_audits_count_in_no_other_fact() -> None:
+    record = make_record(trials=80)
+    audited = study_facts(with_audits(record, {"ralr": [1.0] * 12, "monotone": [1.0] * 12}))
+    pruning = {"pruning": (), "pruning_gaps": ()}
+    assert replace(audited, **pruning) == replace(study_facts(record), **pruning)

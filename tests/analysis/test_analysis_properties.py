@@ -14,7 +14,6 @@ from synthetic_study import AMPLIFY, SHARED, make_record
 from ralr_tune.analysis.answer import answer, reach_sentences, twin_sentences
 from ralr_tune.analysis.facts import as_json, study_facts
 from ralr_tune.analysis.notes import notes
-from ralr_tune.analysis.pruning import Audited
 from ralr_tune.analysis.sequential import Plan
 from ralr_tune.records import ArmRecord, EpochRecord, Row, StudyRecord
 from tests.fuzz import AT_RANDOM, cases
@@ -41,7 +40,7 @@ def params(draw: st.DrawFn) -> dict[str, Any]:
 @st.composite
 def rows(draw: st.DrawFn, arm: str, number: int) -> Row:
     outcome = draw(st.sampled_from([None, "complete", "complete", "complete", "pruned", "diverged", "failed"]))
-    stage = draw(st.sampled_from(["search", "search", "search", "choose", "judge", "test"]))
+    stage = draw(st.sampled_from(["search", "search", "search", "audit", "choose", "judge", "test"]))
     values = draw(st.lists(NUMBERS, max_size=3))
     return Row(
         id=number,
@@ -49,7 +48,7 @@ def rows(draw: st.DrawFn, arm: str, number: int) -> Row:
         stage=stage,  # type: ignore[arg-type]
         block=draw(st.integers(1, 2)),
         ordinal=draw(st.integers(0, 5)),
-        role="" if stage == "search" else draw(st.sampled_from(["best", "best", "twin", "amplified"])),
+        role="" if stage in ("search", "audit") else draw(st.sampled_from(["best", "best", "twin", "amplified"])),
         source=None if stage == "search" else draw(st.integers(0, 2)),
         seed=draw(st.integers(0, 5)),
         params=draw(params()),
@@ -108,14 +107,10 @@ def scored_records(draw: st.DrawFn) -> StudyRecord:
 
 
 PLANS = st.sampled_from([None, Plan((2, 3), margin=0.005), Plan((2, 4), margin=0.0, comparisons=2)])
-AUDITS = st.lists(
-    st.builds(Audited, st.sampled_from(["monotone", "ralr", "gone"]), st.integers(1, 5), st.lists(NUMBERS, max_size=3)),
-    max_size=24,
-)
 
 
-def check(record: StudyRecord, plan: Plan | None, audited: list[Audited]) -> None:
-    facts = study_facts(record, plan=plan, audited=audited)
+def check(record: StudyRecord, plan: Plan | None) -> None:
+    facts = study_facts(record, plan=plan)
     found = as_json(facts)
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     for sentence in (answer(facts), *twin_sentences(facts), *reach_sentences(facts), *notes(facts)):
@@ -131,12 +126,12 @@ RELAXED = settings(
 
 
 @RELAXED
-@given(records(), PLANS, AUDITS)
-def test_any_rows_have_facts(record: StudyRecord, plan: Plan | None, audited: list[Audited]) -> None:
-    check(record, plan, audited)
+@given(records(), PLANS)
+def test_any_rows_have_facts(record: StudyRecord, plan: Plan | None) -> None:
+    check(record, plan)
 
 
 @RELAXED
-@given(scored_records(), PLANS, AUDITS)
-def test_spoilt_studies_have_facts(record: StudyRecord, plan: Plan | None, audited: list[Audited]) -> None:
-    check(record, plan, audited)
+@given(scored_records(), PLANS)
+def test_spoilt_studies_have_facts(record: StudyRecord, plan: Plan | None) -> None:
+    check(record, plan)

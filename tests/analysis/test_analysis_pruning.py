@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from ralr_tune.analysis.pruning import Audited, PruningAudit, pruning_audit, pruning_gaps
+from ralr_tune.analysis.rows import Direction
 
 FINALS = {"ralr": [0.90, 0.92, 0.94, 0.96, 0.98], "monotone": [0.90, 0.92, 0.94, 0.96, 0.98]}
 
@@ -38,9 +41,15 @@ def test_smaller_is_better_for_a_loss() -> None:
 
 
 def test_what_cannot_be_judged_is_left_out() -> None:
-    nothing = [Audited("ralr", 3, []), Audited("ralr", 3, [0.5, float("nan")])]
+    nothing = [Audited("ralr", 3, [])]
     assert pruning_audit(nothing, FINALS, direction="maximize")[0].audited == 0
     assert pruning_audit(audited(0.9), {"ralr": []}, direction="maximize")[0].cost is None
+
+
+@pytest.mark.parametrize("direction", ["maximize", "minimize"])
+def test_what_diverges_was_stopped_rightly(direction: Direction) -> None:
+    found = pruning_audit(audited(*[math.nan] * 10), FINALS, direction=direction)[0]
+    assert (found.audited, found.wrong, found.lost_best, found.cost) == (10, 0, 0, 0.0)
 
 
 def test_arms_that_differ_are_named() -> None:

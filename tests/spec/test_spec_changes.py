@@ -49,6 +49,7 @@ TAKEN = {
     "a larger budget": ("trials = 24", "trials = 48", "search.trials"),
     "a smaller budget": ("trials = 24", "trials = 12", "search.trials"),
     "more blocks": ("blocks = 1", "blocks = 3", "search.blocks"),
+    "audits": ("trials = 24", "trials = 24\naudit = 0.5", "search.audit"),
     "confirm.top": ("top = 2", "top = 3", "confirm.top"),
     "confirm.seeds": ("seeds = 5", "seeds = 10", "confirm.seeds"),
     "confirm.margin": ("margin = 0.005", "margin = 0.01", "confirm.margin"),
@@ -112,6 +113,8 @@ REFUSED = {
     "pruner": ('pruner = "median"', 'pruner = "asha"', "search.pruner", "ended by the other one's rule"),
     "pruner's options": ('pruner = "median"', 'pruner = "median"\npruner_options = { n_startup_trials = 9 }',
                          "search.pruner_options.n_startup_trials", "ended by the other one's rule"),
+    "what the pruner judges by": ('pruner = "median"', 'pruner = "median"\nprune_on = "smoothed"', "search.prune_on",
+                                  "ended by the other one's rule"),
     "recipes": ("start = [{ lr = 0.1 }]", "start = [{ lr = 0.1 }, { lr = 0.2 }]", "search.start", "the first trials"),
     "no recipe": ("start = [{ lr = 0.1 }]", "", "search.start", "the first trials of every arm"),
 }  # fmt: skip

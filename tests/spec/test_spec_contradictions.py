@@ -93,6 +93,22 @@ def curve(table: str, arm: str = "") -> Text:
             ["search.sampler_options.seed = 1: the sampler is seeded from study.seed; set that"],
         ),
         (
+            'pruner = "median"',
+            'pruner = "none"\naudit = 0.5\nprune_on = "best"',
+            [
+                "search.audit = 0.5: the pruner none stops no trial that could be audited",
+                'search.prune_on = "best": the pruner none looks at no value',
+            ],
+        ),
+        (
+            'pruner = "median"',
+            'pruner = "patient"\nprune_on = "best"',
+            [
+                'search.prune_on = "best": the patient pruner waits for values to fall, and a best one never does; '
+                "take value or smoothed"
+            ],
+        ),
+        (
             "[arms.ralr]",
             '[arms.noise]\nnoise = { law = "uniform", std = 0.5 }\n[arms.ralr]',
             ["arms.noise.noise.std = 0.5; allowed: nothing, since law is 'uniform' (it belongs to 'normal')"],

@@ -129,6 +129,15 @@ def test_every_form_in_every_table(old: str, key: str, form: str, domain: type |
         ("width = { low = 0.0,", "width = { low = -1.0,", "arms.ralr.amplify.width.low = -1.0: must be 0 or more"),
         ("seed = 0", "seed = 281474976710656", "study.seed = 281474976710656: must be below 281474976710656"),
         ("trials = 24 ", "trials = 0 ", "search.trials = 0: must be 1 or more"),
+        *(
+            (
+                "blocks = 1",
+                f"audit = {value}",
+                f'search.audit = {value}: must be "auto", or a share of the pruned trials, 0 to 1',
+            )
+            for value in ('"all"', "1.1", "-1", "true", "[0.1]")
+        ),
+        ("blocks = 1", 'prune_on = "last"', "search.prune_on = \"last\": must be 'value', 'smoothed' or 'best'"),
         ("seeds = 5", "seeds = 1", "confirm.seeds = 1: must be 2 or more"),
         ("confidence = 0.95", "confidence = 1.0", "confirm.confidence = 1.0: must be below 1"),
         ("validation = 0.2", "validation = 1", "task.validation = 1: must be below 1"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import tempfile
@@ -14,6 +15,7 @@ from typing import IO
 
 from ralr_tune.commands.health.check import Check, judged
 from ralr_tune.report.words import size
+from ralr_tune.search.audits import share
 from ralr_tune.spec import StudySpec
 
 WRITTEN = 64 * 2**20
@@ -83,11 +85,16 @@ def space_check(free: int, inodes: os.statvfs_result, needed: int | None) -> Che
 
 
 def needed_bytes(spec: StudySpec, weights: int, workers: int) -> int:
-    """Of checkpoints and waiting weights at once, at most; `weights`: bytes of the network."""
+    """Of checkpoints and waiting weights at once, at most; `weights`: bytes of the network.
+
+    Checkpoints are those of trials under way, and of pruned ones that wait for their audit.
+    """
+    trials = spec.search.trials * spec.search.blocks
+    audits = math.ceil(share(spec, trials) * trials) * len(spec.arms)
     judged_runs = (
         spec.confirm.seeds * spec.search.blocks * sum(1 + (arm.amplify is not None) for arm in spec.arms.values())
     )
-    return weights * (workers * _STATES * _COPIES + judged_runs)
+    return weights * (workers * _STATES * _COPIES + audits * _STATES + judged_runs)
 
 
 def _throughput(file: IO[bytes]) -> float:

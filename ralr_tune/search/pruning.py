@@ -1,0 +1,110 @@
+"""What the pruner is shown of the curves: the values as they are, a moving average of them, or the best so far.
+
+Reports, final values and curves stay the raw ones in the database, and the sampler sees no others. The pruner finds
+every trial of its study transformed, the one that it judges and those that it holds it against. Where it keeps notes
+(ASHA and Hyperband note at each rung what they judged), these are of what it was shown.
+
+Optuna's median pruner holds a trial's best value so far against the others' median at this epoch, whatever it is
+shown: on the best so far it prunes whatever it prunes on the value, and more. ASHA and Hyperband hold a trial's value
+at the rung against the others' there.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Container, Mapping
+from typing import Any, cast
+
+from optuna.storages import BaseStorage
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from ralr_tune.spec.sections import PruneOn
+
+SMOOTHING = 0.6
+"""Weight of the past in the moving average: TensorBoard's default. Its memory is 1 / (1 - 0.6) = 2.5 epochs."""
+
+Curve = Mapping[int, float]
+"""Values by step."""
+Shown = Callable[[Curve, StudyDirection], dict[int, float]]
+"""What a pruner is shown of a curve, by the same steps."""
+
+
+def smoothed(curve: Curve, direction: StudyDirection) -> dict[int, float]:
+    """Exponential moving average over the reports so far: m_t = SMOOTHING m_(t-1) + (1 - SMOOTHING) v_t, m_0 = 0.
+
+    Divided by 1 - SMOOTHING**t, which takes out the start at 0 (Kingma and Ba 2015, section 3): the first value stays
+    itself. A NaN stays NaN and enters no average.
+    """
+    average, weight, shown = 0.0, 0.0, {}
+    for step, value in sorted(curve.items()):
+        if not math.isnan(value):
+            average = SMOOTHING * average + (1 - SMOOTHING) * value
+            weight = SMOOTHING * weight + (1 - SMOOTHING)
+        shown[step] = value if math.isnan(value) else average / weight
+    return shown
+
+
+def best_so_far(curve: Curve, direction: StudyDirection) -> dict[int, float]:
+    """The best value up to each step; NaN before the first that is a number."""
+    better = max if direction == StudyDirection.MAXIMIZE else min
+    best, shown = math.nan, {}
+    for step, value in sorted(curve.items()):
+        best = value if math.isnan(best) else best if math.isnan(value) else better(best, value)
+        shown[step] = best
+    return shown
+
+
+_SHOWN: Mapping[PruneOn, Shown] = {"smoothed": smoothed, "best": best_so_far}
+
+
+class Judge:
+    """The pruner of a study, asked about its trials.
+
+    A wrapping pruner in its place would not do: Optuna's samplers look whether a study's pruner is Hyperband's.
+    """
+
+    def __init__(self, study: Study, prune_on: PruneOn) -> None:
+        self._pruner, self._view = study.pruner, None
+        if prune_on != "value":
+            self._trials = _ShownTrials(study._storage, _SHOWN[prune_on], study.direction)
+            self._view = copy.copy(study)
+            self._view._storage = cast(BaseStorage, self._trials)
+
+    def should_prune(self, trial: Trial) -> bool:
+        """As `Trial.should_prune`, by what the pruner is shown."""
+        if self._view is None:
+            return trial.should_prune()
+        return self._pruner.prune(self._view, self._trials.shown(trial._get_latest_trial()))
+
+
+class _ShownTrials:
+    """A study's storage whose trials have other intermediate values; for everything else, the storage itself.
+
+    The storage and not the study, since Hyperband builds a study of its own for each bracket on the same storage.
+    """
+
+    def __init__(self, storage: BaseStorage, show: Shown, direction: StudyDirection) -> None:
+        self._storage, self._show, self._direction = storage, show, direction
+        self._finished: dict[int, dict[int, float]] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._storage, name)
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        trials = self._storage.get_all_trials(study_id, deepcopy=deepcopy, states=states)
+        return [self.shown(trial) for trial in trials]
+
+    def shown(self, trial: FrozenTrial) -> FrozenTrial:
+        """A copy with the values that the pruner sees; what is stored stays as it is."""
+        curve = self._finished.get(trial._trial_id)
+        if curve is None:
+            curve = self._show(trial.intermediate_values, self._direction)
+            if trial.state.is_finished():
+                self._finished[trial._trial_id] = curve
+        shown = copy.copy(trial)
+        shown.intermediate_values = curve
+        return shown

@@ -1,0 +1,209 @@
+"""What pruners are shown: Optuna's own decisions with "value", kinder ones to a jittery curve with the others."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate, cycle
+
+import optuna
+import pytest
+from optuna.pruners import BasePruner, HyperbandPruner
+from optuna.study import Study, StudyDirection
+from optuna.trial import Trial, TrialState
+
+from ralr_tune.search.pruning import SMOOTHING, Judge, best_so_far, smoothed
+from ralr_tune.search.samplers import make_pruner
+from ralr_tune.seeds import derive_seed
+from ralr_tune.spec.sections import PruneOn
+from ralr_tune.store import studies
+from tests.search.conftest import MakeSession
+from tests.studies import simulated
+
+EPOCHS = 9
+UP, DOWN = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE
+PRUNERS: Mapping[str, Mapping[str, object]] = {
+    "median": {"n_startup_trials": 1},
+    "asha": {"min_resource": 1, "reduction_factor": 2},
+    "hyperband": {"reduction_factor": 3},
+    "patient": {"patience": 1},
+}
+
+
+def pruner(name: str) -> BasePruner:
+    options = dict(PRUNERS[name])
+    return make_pruner(simulated(training={"epochs": EPOCHS}, search={"pruner": name, "pruner_options": options}))
+
+
+def jittery(number: int, epoch: int) -> float:
+    """A rising curve with noise, a pure function of trial and epoch."""
+    noise = derive_seed("test", number, epoch) / 2**48 - 0.5
+    level = derive_seed("level", number) / 2**48
+    return 0.5 + 0.2 * level - 0.3 / (1 + epoch) + 0.3 * noise
+
+
+def outcomes(study: Study, should_prune: Callable[[Trial], bool], trials: int) -> list[int]:
+    """How many epochs each trial ran."""
+    found = []
+    for number in range(trials):
+        trial = study.ask()
+        for epoch in range(1, EPOCHS + 1):
+            trial.report(jittery(number, epoch), epoch)
+            if epoch < EPOCHS and should_prune(trial):
+                study.tell(trial, state=TrialState.PRUNED)
+                break
+        else:
+            study.tell(trial, jittery(number, EPOCHS))
+        found.append(epoch)
+    return found
+
+
+# ---------------------------------------------------------------- the curves themselves
+
+
+def test_the_average_follows_its_formula_and_starts_at_the_first_value() -> None:
+    curve = {3: 0.5, 1: 0.2, 2: 0.8}  # reports of a resumed trial need not come in order
+    m = list(accumulate([0.2, 0.8, 0.5], lambda m, v: SMOOTHING * m + (1 - SMOOTHING) * v, initial=0.0))[1:]
+    expected = {step: average / (1 - SMOOTHING**step) for step, average in enumerate(m, 1)}
+    assert smoothed(curve, UP) == pytest.approx(expected)
+    assert smoothed(curve, UP)[1] == pytest.approx(0.2)
+
+
+def test_an_average_of_equal_values_is_that_value() -> None:
+    assert smoothed(dict.fromkeys(range(50), 0.7), DOWN) == pytest.approx(dict.fromkeys(range(50), 0.7))
+
+
+def test_what_is_no_number_spoils_nothing_after_it() -> None:
+    shown = smoothed({1: math.nan, 2: 0.5, 3: math.nan, 4: 0.5}, UP)
+    assert [math.isnan(shown[step]) for step in (1, 2, 3, 4)] == [True, False, True, False]
+    assert (shown[2], shown[4]) == pytest.approx((0.5, 0.5))
+    best = best_so_far({1: math.nan, 2: 0.5, 3: math.nan, 4: 0.4}, UP)
+    assert math.isnan(best[1])
+    assert (best[2], best[3], best[4]) == (0.5, 0.5, 0.5)
+
+
+@pytest.mark.parametrize(("direction", "best"), [(UP, [2.0, 3.0, 3.0]), (DOWN, [2.0, 2.0, 1.0])])
+def test_the_best_so_far_knows_the_direction(direction: StudyDirection, best: Sequence[float]) -> None:
+    assert list(best_so_far({1: 2.0, 2: 3.0, 3: 1.0}, direction).values()) == best
+
+
+# ---------------------------------------------------------------- decisions
+
+
+@pytest.mark.parametrize("name", PRUNERS)
+def test_on_the_value_every_decision_is_the_bare_pruners(name: str) -> None:
+    bare = optuna.create_study(study_name="s", direction="maximize", pruner=pruner(name))
+    ours = optuna.create_study(study_name="s", direction="maximize", pruner=pruner(name))
+    expected = outcomes(bare, lambda trial: trial.should_prune(), 40)
+    assert outcomes(ours, Judge(ours, "value").should_prune, 40) == expected
+    assert min(expected) < EPOCHS  # something is pruned at all
+
+
+@pytest.mark.parametrize("name", PRUNERS)
+@pytest.mark.parametrize("prune_on", ["smoothed", "best"])
+def test_what_is_shown_is_what_a_bare_pruner_would_see_of_such_curves(name: str, prune_on: PruneOn) -> None:
+    """Held against Optuna alone, to which the transformed curves are reported."""
+    ours = optuna.create_study(study_name="s", direction="maximize", pruner=pruner(name))
+    bare = optuna.create_study(study_name="s", direction="maximize", pruner=pruner(name))
+    show = {"smoothed": smoothed, "best": best_so_far}[prune_on]
+    found = outcomes(ours, Judge(ours, prune_on).should_prune, 40)
+    for number, epochs in enumerate(found):
+        trial = bare.ask()
+        curve = show({epoch: jittery(number, epoch) for epoch in range(1, EPOCHS + 1)}, UP)
+        decisions = []
+        for epoch in range(1, epochs + 1):
+            trial.report(curve[epoch], epoch)
+            decisions.append(epoch < EPOCHS and trial.should_prune())
+        assert decisions == [False] * (epochs - 1) + [epochs < EPOCHS], f"trial {number}"
+        if epochs < EPOCHS:
+            bare.tell(trial, state=TrialState.PRUNED)
+        else:
+            bare.tell(trial, curve[EPOCHS])
+    if (name, prune_on) != ("patient", "best"):  # which a study file cannot say: a best value never falls
+        assert min(found) < EPOCHS
+
+
+@pytest.mark.parametrize("name", PRUNERS)
+@pytest.mark.parametrize("prune_on", ["value", "smoothed", "best"])
+def test_what_is_stored_stays_raw(name: str, prune_on: PruneOn) -> None:
+    study = optuna.create_study(study_name="s", direction="maximize", pruner=pruner(name))
+    outcomes(study, Judge(study, prune_on).should_prune, 20)
+    for trial in study.trials:
+        raw = {epoch: jittery(trial.number, epoch) for epoch in range(1, len(trial.intermediate_values) + 1)}
+        assert trial.intermediate_values == raw
+        assert trial.value == raw[len(raw)]
+
+
+def kept(name: str, prune_on: PruneOn, own: Sequence[float], *others: Sequence[float]) -> bool:
+    """Whether a trial with the curve `own` is still there at its end, after six with the curves `others` in turn.
+
+    Of a study named s, Hyperband puts the seventh trial and five of the six into one bracket, with rungs at 1, 3, 9.
+    """
+    study = optuna.create_study(study_name="s", direction="maximize", pruner=pruner(name))
+    judge = Judge(study, prune_on)
+    for _, curve in zip(range(6), cycle(others), strict=False):
+        trial = study.ask()
+        for epoch, value in enumerate(curve, 1):
+            trial.report(value, epoch)
+            judge.should_prune(trial)  # ASHA's rungs are noted here
+        study.tell(trial, curve[-1])
+    trial = study.ask()
+    for epoch, value in enumerate(own, 1):
+        trial.report(value, epoch)
+        if epoch < len(own) and judge.should_prune(trial):
+            return False
+    return True
+
+
+STEADY = [0.40, 0.46, 0.50, 0.52, 0.54, 0.56, 0.58, 0.60, 0.62]
+JUMP = [0.30, 0.35, 0.75, 0.45, 0.50, 0.55, 0.60, 0.65, 0.70]
+"""An amplified epoch at 3."""
+LEVEL = [0.70, 0.69, 0.68, 0.69, 0.70, 0.71, 0.72, 0.73, 0.74]
+CREEPS = [0.30, 0.60, 0.58, 0.59, 0.60, 0.61, 0.62, 0.66, 0.71]
+LATE_JUMP = [0.30, 0.40, 0.50, 0.70, 0.50, 0.55, 0.58, 0.60, 0.65]
+
+
+def falls_at(epoch: int) -> list[float]:
+    """Well ahead of `STEADY`, but for one epoch."""
+    return [value + (0.2 if each != epoch else -0.02) for each, value in enumerate(STEADY, 1)]
+
+
+@pytest.mark.parametrize(
+    ("name", "others", "own"),
+    [
+        ("asha", STEADY, falls_at(4)),
+        ("hyperband", STEADY, falls_at(3)),
+        ("median", JUMP, LEVEL),
+        ("patient", LATE_JUMP, CREEPS),
+    ],
+)
+def test_on_smoothed_values_one_jump_ends_nothing(name: str, others: list[float], own: list[float]) -> None:
+    assert not kept(name, "value", own, others)
+    assert kept(name, "smoothed", own, others)
+
+
+@pytest.mark.parametrize(("name", "own"), [("asha", falls_at(4)), ("hyperband", falls_at(3))])
+def test_on_the_best_so_far_one_jump_down_ends_nothing(name: str, own: list[float]) -> None:
+    assert not kept(name, "value", own, STEADY)
+    assert kept(name, "best", own, STEADY)
+
+
+def test_the_median_pruner_on_the_best_so_far_prunes_what_it_prunes_on_the_value() -> None:
+    """It takes the trial's own best so far in any case: see the module's docstring."""
+    assert not kept("median", "value", LEVEL, JUMP)
+    assert not kept("median", "best", LEVEL, JUMP)
+    early, late = [0.3, 0.8, *[0.4] * 7], [0.3, 0.4, 0.8, *[0.4] * 6]  # at no epoch is their median above 0.6
+    assert kept("median", "value", [0.65] * 9, early, late)
+    assert not kept("median", "best", [0.65] * 9, early, late)
+
+
+# ---------------------------------------------------------------- in a study
+
+
+def test_samplers_still_see_hyperbands_brackets(make_session: MakeSession) -> None:
+    """Optuna's samplers look whether a study's pruner is Hyperband's, and then at the trials of one bracket alone."""
+    session = make_session(simulated(search={"pruner": "hyperband", "prune_on": "smoothed"}))
+    name = studies.optuna_name("sim", "ralr")
+    study = studies.optuna_study(session.storage, name, pruner=make_pruner(session.spec))
+    Judge(study, "smoothed")
+    assert isinstance(study.pruner, HyperbandPruner)
