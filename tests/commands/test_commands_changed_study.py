@@ -12,7 +12,7 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial
 
 from ralr_tune.commands.run import run
-from ralr_tune.errors import UsageError
+from ralr_tune.errors import DataError, TrialError, UsageError
 from ralr_tune.records import Row
 from ralr_tune.search.stages import plan_search
 from ralr_tune.spec import StudySpec
@@ -138,6 +138,46 @@ def test_a_smaller_budget_withdraws_what_was_not_begun(storage: Storage, tmp_pat
     assert len(rows(storage)) == 6
 
 
+AUDITED = {"trials": 8, "sampler": "random", "pruner_options": {"n_startup_trials": 1}}
+
+
+def audits(storage: Storage) -> list[Row]:
+    return [row for row in rows(storage) if row.stage == "audit"]
+
+
+def test_audits_may_be_asked_for_later_and_what_is_done_stays(storage: Storage, tmp_path: Path) -> None:
+    again(small(search=AUDITED), tmp_path)
+    before = rows(storage)
+    assert {row.stage for row in before} == {"search"}
+    again(small(search=AUDITED | {"audit": 1}), tmp_path)
+    pruned = [(row.arm, row.ordinal) for row in before if row.outcome == "pruned"]
+    assert pruned
+    assert [(row.arm, row.ordinal) for row in audits(storage)] == pruned
+    assert {row.outcome for row in audits(storage)} == {"complete"}
+    after = rows(storage)
+    again(small(search=AUDITED | {"audit": 0}), tmp_path)
+    assert rows(storage) == after
+    assert rows(storage)[: len(before)] == before
+
+
+def test_an_audit_that_fails_can_be_done_without(
+    storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again(small(search=AUDITED | {"audit": 0}), tmp_path)
+
+    def broken(*args: Any, **kwargs: Any) -> Any:
+        raise DataError("image 3 is torn")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ralr_tune.search.trial.start", broken)
+        with pytest.raises(TrialError, match=r"image 3 is torn; an audit: with audit = 0 under \[search\]"):
+            again(small(search=AUDITED | {"audit": 1}), tmp_path)
+    assert "failed" in {row.outcome for row in audits(storage)}
+    again(small(search=AUDITED | {"audit": 0}), tmp_path)
+    assert audits(storage) == []
+    assert not list((tmp_path / "checkpoints").iterdir())
+
+
 def test_more_blocks_are_further_searches(storage: Storage, tmp_path: Path) -> None:
     again(small(search={"trials": 2}), tmp_path)
     again(small(search={"trials": 2, "blocks": 2}), tmp_path)
@@ -194,6 +234,10 @@ def test_what_was_taken_up_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixt
         ({"training": {"epochs": 9}}, "training.epochs: 4 -> 9: the trials so far were trained with the other"),
         ({"arms": {"monotone": {}}}, "arms.ralr: a table -> nothing: an arm does not leave once it was planned"),
         ({"study": {"seed": 1}}, "study.seed: 0 -> 1: the training seeds"),
+        (
+            {"search": {"prune_on": "best"}},
+            'search.prune_on: "value" -> "best": earlier trials were ended by the other one\'s rule',
+        ),
     ],
 )
 def test_a_refusal_names_key_values_and_reason_and_changes_nothing(

@@ -10,6 +10,7 @@ from ralr_tune.commands.progress import Display
 from ralr_tune.commands.status import study_status
 from ralr_tune.records import EpochRecord
 from ralr_tune.search.session import Session
+from ralr_tune.search.stages import advance
 from ralr_tune.search.trial import work_on
 from tests.search.conftest import MakeSession, make_session
 from tests.studies import simulated
@@ -89,3 +90,38 @@ def test_status_names_failures_and_their_reason(begun: Session) -> None:
     status = study_status(begun.storage, "sim")
     assert "search ralr 0 failed (data): DataError: image 3 is torn" in status.as_text()
     assert status.arms["ralr"].failed == 1
+
+
+@pytest.fixture
+def auditing(make_session: MakeSession) -> Session:
+    """A study whose search is done, with one audit under way at epoch 3 and one waiting; both were pruned after one."""
+    search = {"trials": 2, "pruner_options": {"n_startup_trials": 1}, "start": [{"lr": 0.1}, {"lr": 0.001}], "audit": 1}
+    session = make_session(simulated(search=search))
+    while (row := session.ledger.claim("me", "search")) is not None:
+        work_on(session, row)
+    assert advance(session.ledger, session.storage, session.spec) == "audit"
+    row = session.ledger.claim("me", "audit")
+    assert row is not None
+    session.ledger.progress(row, EpochRecord(3, 0.6, 1.0, 0.1, 1.0, 0.1))
+    return session
+
+
+def test_audits_show_as_search_and_count_as_no_trials(auditing: Session) -> None:
+    status = study_status(auditing.storage, "sim")
+    assert status.as_json()["stage"] == "search"
+    assert not status.ended
+    for arm in status.arms.values():
+        assert (arm.budget, arm.complete, arm.pruned, arm.running, arm.waiting) == (2, 1, 1, 0, 0)
+        assert arm.best_trial == 0
+    assert status.confirm_progress() == [("audit", 0, 2)]
+    text = status.as_text()
+    assert "audit: 0 of 2 runs done" in text
+    assert "audit monotone 1: epoch 3, 0.6000, attempt 1, by me" in text
+
+
+def test_an_audit_counts_only_the_epochs_that_the_search_has_not_trained(auditing: Session) -> None:
+    status = study_status(auditing.storage, "sim")
+    searched = sum(row.epoch for row in status.rows if row.stage == "search")
+    assert [row.epoch for row in status.rows if row.outcome == "pruned"] == [1, 1]
+    assert status.epochs == searched + 2
+    assert progress._epochs_left(status) == (4 - 3) + (4 - 1)

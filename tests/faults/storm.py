@@ -21,6 +21,7 @@ import psutil
 from optuna.trial import FrozenTrial, TrialState
 
 from ralr_tune.records import Row
+from ralr_tune.search.audits import sampled
 from ralr_tune.search.kept import confirm_configuration
 from ralr_tune.spec import StudySpec, parse_study
 from ralr_tune.store import studies
@@ -185,6 +186,11 @@ def _lost(storage: Storage, spec: StudySpec, rows: list[Row]) -> Iterator[str]:
         ]
         if len(search) != spec.search.trials or len(finished) != spec.search.trials:
             yield f"{arm}: {len(search)} rows and {len(finished)} finished trials for a budget of {spec.search.trials}"
+    audits = {(row.arm, row.block, row.ordinal): row for row in rows if row.stage == "audit"}
+    for row in sampled(spec, rows):
+        audit = audits.get((row.arm, row.block, row.ordinal))
+        if audit is None or [record.value for record in audit.curve[: row.epoch]] != [r.value for r in row.curve]:
+            yield f"row {row.id} was pruned, and its audit is {audit}"
     for row in rows:
         if [record.epoch for record in row.curve] != list(range(1, row.epoch + 1)):
             yield f"row {row.id}: epochs {[record.epoch for record in row.curve]} of {row.epoch}"

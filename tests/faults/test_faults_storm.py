@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from ralr_tune.store.database import open_storage
+from ralr_tune.store.ledger import Ledger
 from tests.faults.storm import Storm, wrongs
 from tests.studies import simulated_text
 
@@ -25,7 +27,7 @@ def simulated_study(number: int, **search: Any) -> str:
         study={"name": f"storm{number}"},
         task={"data": {"seconds_per_epoch": 0.25}},
         training={"epochs": 16},
-        search={"trials": 16, "pruner_options": {"n_startup_trials": 3}, **search},
+        search={"trials": 16, "pruner_options": {"n_startup_trials": 3}, "audit": 0.5, **search},
         storage={"lease_s": 2.0},
     )
 
@@ -83,6 +85,22 @@ def test_a_few_faults(sqlite_url: str, tmp_path: Path) -> None:
         if storm.weather.faults == 6:
             break
     assert storm.weather.faults == 6
+
+
+def test_a_few_faults_while_prunings_are_audited(sqlite_url: str, tmp_path: Path) -> None:
+    storm = Storm(sqlite_url, tmp_path, workers=2, seed=3, pause_s=(0.1, 0.3))
+    text = simulated_text(
+        study={"name": "storm"},
+        task={"data": {"jitter": 0.05, "epoch_noise": 0.03, "seconds_per_epoch": 0.1}},
+        training={"epochs": 8},
+        search={"trials": 6, "sampler": "random", "pruner_options": {"n_startup_trials": 1}, "audit": 1},
+        confirm={"top": 1, "seeds": 2},
+        storage={"lease_s": 1.0},
+    )
+    spec = storm.rage(text, faults=8)
+    assert storm.weather.faults == 8
+    assert Ledger(open_storage(sqlite_url), "storm").rows("audit")
+    assert wrongs(sqlite_url, spec, tmp_path) == NOTHING
 
 
 @pytest.mark.slow

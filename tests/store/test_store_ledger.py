@@ -106,6 +106,29 @@ def test_planners_at_once_plan_once(ledger: Ledger, together: Together) -> None:
     assert sum(added) == 53
 
 
+def test_drop_takes_what_nobody_holds_and_nothing_that_is_done(ledger: Ledger) -> None:
+    ledger.plan(search(ordinals=5))
+    held, done, released = claimed(ledger), claimed(ledger), claimed(ledger)
+    ledger.finish(done, outcome="complete", value=0.5, curve=CURVE, seconds=1.0)
+    ledger.release(released)
+    Ledger(ledger.storage, "other").plan(search())
+    dropped = [row for row in Ledger(ledger.storage, "other").rows() + ledger.rows() if row.ordinal < 4]
+    assert ledger.drop(dropped) == 2
+    assert [row.id for row in ledger.rows()] == [held.id, done.id, ledger.rows()[-1].id]
+    assert len(Ledger(ledger.storage, "other").rows()) == 3
+    assert ledger.drop([]) == 0
+
+
+def test_the_search_row_behind_another(ledger: Ledger) -> None:
+    ledger.plan([*search(block=2), *search(), *search("monotone")])
+    ledger.plan([PlannedRow("ralr", "audit", 2, 1, seed=0, source=5), PlannedRow("gone", "audit", 1, 0, seed=0)])
+    audit, orphan = ledger.rows("audit")
+    found = ledger.searched(audit)
+    assert (found.stage, found.arm, found.block, found.ordinal) == ("search", "ralr", 2, 1)
+    with pytest.raises(StorageError, match=f"search row of ledger row {orphan.id} is gone"):
+        ledger.searched(orphan)
+
+
 def test_withdraw_takes_only_what_nobody_started(ledger: Ledger) -> None:
     ledger.plan([*search(ordinals=4), *search(block=2), *search("monotone", 4)])
     held = claimed(ledger)
