@@ -247,6 +247,24 @@ def test_a_share_of_them_is(make_session: MakeSession) -> None:
     assert files(session) == []
 
 
+def test_a_network_goes_on_where_it_was_pruned_to_what_it_would_have_become(make_session: MakeSession) -> None:
+    search = {"trials": 2, "start": [{"lr": 0.1}, {"lr": 0.001}], "pruner_options": {"n_startup_trials": 1}}
+    spec = simulated(
+        task={"kind": "classification", "data": {"source": "digits", "limit": 200}, "model": "small_cnn"},
+        training={"epochs": 3},
+        search=search | {"audit": 1},
+    )
+    session = make_session(spec)
+    work_off(session, until="search")
+    pruned, audit = pruned_rows(session)["ralr", 1, 1], audits(session)["ralr", 1, 1]
+    assert audit.curve[: pruned.epoch] == pruned.curve
+    undisturbed = trials.start(session.task, spec.configuration("ralr", pruned.params), seed=pruned.seed)
+    assert [replace(record, seconds=0.0) for record in audit.curve] == [
+        replace(record, seconds=0.0) for record in undisturbed.epochs()
+    ]
+    assert files(session) == []
+
+
 # ---------------------------------------------------------------- crashes, and files that are not there
 
 
