@@ -7,6 +7,7 @@ trained to its end all the same, as under `audit = 1`; what counts as wrong is w
 pruned   share of the trials
 wrong    of these, those that end in the better half of the trials that were kept; in brackets the standard deviation
          between STUDIES studies, which differ in their seed alone
+truly    the same by the accuracy that the formula tends to, without any noise: a trial's final value may jitter, too
 lost     pruned trials that end better than all that were kept, per study; they cost so many points at most, on average
 best     of the trials that were kept, on average
 """
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from statistics import fmean, pstdev
+from statistics import fmean, median, pstdev
 from typing import Any, NamedTuple
 
 import optuna
@@ -28,7 +29,7 @@ from ralr_tune.search.pruning import Judge
 from ralr_tune.search.samplers import make_pruner, make_sampler
 from ralr_tune.search.space import suggest
 from ralr_tune.seeds import derive_seed
-from ralr_tune.spec import StudySpec, parse_study
+from ralr_tune.spec import Configuration, StudySpec, parse_study
 from ralr_tune.tasks.load import load_task
 
 TRIALS = 200
@@ -41,7 +42,7 @@ PRUNERS: dict[str, dict[str, Any]] = {
     "asha": {"pruner": "asha"},
     "hyperband": {"pruner": "hyperband"},
 }
-ROW = "| {:<17} | {:<8} | {:<8} | {:>6} | {:>9} | {:>4} | {:>6} | {:>5} |"
+ROW = "| {:<17} | {:<8} | {:<8} | {:>6} | {:>8} | {:>8} | {:>4} | {:>6} | {:>5} |"
 
 AMPLIFY = {
     "probability": {"low": 0.05, "high": 0.6},
@@ -61,13 +62,14 @@ class Found(NamedTuple):
     """One arm's search."""
 
     audit: PruningAudit
+    truly: float
     best: float
 
 
 def main() -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.simplefilter("ignore")
-    print(ROW.format("pruner", "prune_on", "arm", "pruned", "wrong", "lost", "points", "best"))
+    print(ROW.format("pruner", "prune_on", "arm", "pruned", "wrong", "truly", "lost", "points", "best"))
     for name, search in PRUNERS.items():
         for prune_on in ("value", "smoothed", "best"):
             specs = [_spec(seed, search | {"prune_on": prune_on}) for seed in range(STUDIES)]
@@ -83,9 +85,11 @@ def _spec(seed: int, search: dict[str, Any]) -> StudySpec:
 
 def _cells(found: list[Found]) -> list[str]:
     rates = [each.audit.rate for each in found if each.audit.rate is not None]
+    truly = [each.truly for each in found]
     return [
         f"{100 * fmean(each.audit.audited for each in found) / TRIALS:.0f}%",
         f"{100 * fmean(rates):.0f}% ({100 * pstdev(rates):.0f})" if rates else "-",
+        f"{100 * fmean(truly):.0f}% ({100 * pstdev(truly):.0f})",
         f"{fmean(each.audit.lost_best for each in found):.1f}",
         f"{100 * fmean(each.audit.cost or 0.0 for each in found):.1f}",
         f"{100 * fmean(each.best for each in found):.1f}",
@@ -96,30 +100,33 @@ def searched(spec: StudySpec, arm: str) -> Found:
     """A whole search of one arm, every pruning audited."""
     study = optuna.create_study(study_name=f"pruning/{arm}", direction="maximize", pruner=make_pruner(spec))
     judge = Judge(study, spec.search.prune_on)
-    finals, audited = [], []
+    task: Any = load_task(spec.task, seed=spec.study.seed, device="cpu")
+    finals, audited, kept, stopped_ones = [], [], [], []
     for ordinal in range(TRIALS):
         study.sampler = make_sampler(spec, arm, 1, ordinal)
         trial = study.ask()
         suggest(trial, spec.space(arm))
-        curve = _curve(spec, arm, trial, ordinal)
+        configuration = spec.configuration(arm, trial.params)
+        curve = _curve(task, configuration, derive_seed("trial", spec.study.seed, 1, ordinal))
         stopped = _stopped(judge, trial, curve)
         if stopped is not None:
             study.tell(trial, state=TrialState.PRUNED)
             audited.append(Audited(arm, stopped, curve[stopped:]))
+            stopped_ones.append(task.asymptote(configuration))
         elif math.isnan(curve[-1]):
             study.tell(trial, 0.0)  # as search.telling tells of what diverged
         else:
             study.tell(trial, curve[-1])
             finals.append(curve[-1])
+            kept.append(task.asymptote(configuration))
     (audit,) = pruning_audit(audited, {arm: finals}, direction="maximize")
-    return Found(audit, max(finals))
+    truly = fmean(value > median(kept) for value in stopped_ones)
+    return Found(audit, truly, max(finals))
 
 
-def _curve(spec: StudySpec, arm: str, trial: Trial, ordinal: int) -> list[float]:
+def _curve(task: Any, configuration: Configuration, seed: int) -> list[float]:
     """All epochs; the last one is NaN where the trial diverges there."""
-    configuration = spec.configuration(arm, trial.params)
-    task: Any = load_task(spec.task, seed=spec.study.seed, device="cpu")
-    seed, curve = derive_seed("trial", spec.study.seed, 1, ordinal), []
+    curve = []
     try:
         for epoch in range(1, EPOCHS + 1):
             curve.append(task.point(configuration, seed=seed, epochs=epoch))

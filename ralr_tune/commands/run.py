@@ -74,7 +74,7 @@ def run(
         devices: "auto", or a list such as "cuda:0,cuda:1" or "cpu".
         trials: search trials for each arm and block; None: the study file's.
         hours: stop after this long, with everything kept and a report of what there is.
-        confirm: False ends after the search.
+        confirm: False ends after the search and its audits.
         launcher: "local" (processes), or "inprocess" (threads of this process, for tests and small notebooks).
         start_workers: False starts none, and waits until workers elsewhere have done everything.
         imports: False refuses a file that names code to import (its network), here and in every worker.

@@ -123,7 +123,7 @@ def _audit(session: Session, row: Row, lease: Lease) -> None:
     pruned = session.ledger.searched(row)
     configuration = session.spec.configuration(row.arm, row.params)
     trial = _start(session, row, configuration, also=session.kept.checkpoints(pruned))
-    _finish(session, row, trial, _trained(session, row, trial, lease))
+    _finish(session, row, trial, _trained(session, row, trial, lease), taken_over=pruned.curve)
     session.kept.forget(pruned)
 
 
@@ -191,8 +191,16 @@ def _next(session: Session, epochs: Iterator[EpochRecord]) -> EpochRecord | None
 
 
 def _finish(
-    session: Session, row: Row, trial: Trial, ending: Ending, value: float | None = None, forget: bool = True
+    session: Session,
+    row: Row,
+    trial: Trial,
+    ending: Ending,
+    *,
+    value: float | None = None,
+    forget: bool = True,
+    taken_over: Sequence[EpochRecord] = (),
 ) -> None:
+    """`taken_over`: epochs that another row trained, and whose time is that row's."""
     complete = ending.outcome == "complete"
     if value is None and trial.curve and ending.outcome != "diverged":
         value = trial.curve[-1].value
@@ -202,7 +210,7 @@ def _finish(
         value=value,
         curve=trial.curve,
         train_value=trial.train_value() if complete and row.stage not in ("audit", "test") else None,
-        seconds=sum(record.seconds for record in trial.curve),
+        seconds=sum(record.seconds for record in trial.curve if record not in taken_over),
         failure=ending.failure,
         message=ending.message,
         mended=trial.mended if complete or ending.outcome == "pruned" else None,

@@ -185,6 +185,7 @@ def test_every_pruned_trial_is_trained_to_its_end_once(
         assert [record.epoch for record in row.curve] == list(range(1, EPOCHS + 1))
         assert row.curve[: pruned.epoch] == pruned.curve  # bit for bit, the seconds too: it went on from there
         assert row.value == row.curve[-1].value
+        assert row.seconds == pytest.approx(sum(record.seconds for record in row.curve[pruned.epoch :]))
     assert set(trained.values()) == {1}
     assert files(session) == []
 
