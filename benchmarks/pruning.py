@@ -1,8 +1,9 @@
 """How often pruners err, by what they judge: `python benchmarks/pruning.py` prints a table (about ten minutes).
 
 The simulated task with strong jitter after an amplified epoch, searches of TRIALS trials an arm, in Optuna's memory
-and without the ledger, but with the study's own sampler (TPE), pruners and views of the curves. EVERY pruned trial is
-trained to its end all the same, as under `audit = 1`; what counts as wrong is what `analysis.pruning` says.
+and without the ledger, but with the study's own samplers (random search, unless TPE is named), pruners and views of the
+curves. EVERY pruned trial is trained to its end all the same, as under `audit = 1`; what counts as wrong is what
+`analysis.pruning` says.
 
 pruned   share of the trials
 wrong    of these, those that end in the better half of the trials that were kept; in brackets the standard deviation
@@ -36,11 +37,12 @@ TRIALS = 200
 EPOCHS = 12
 JITTER = 0.03
 STUDIES = 10
-PRUNERS: dict[str, dict[str, Any]] = {
-    "median": {"pruner": "median"},
-    "median, warm-up 4": {"pruner": "median", "pruner_options": {"n_warmup_steps": 4}},
-    "asha": {"pruner": "asha"},
-    "hyperband": {"pruner": "hyperband"},
+SEARCHES: dict[str, dict[str, Any]] = {
+    "median, TPE": {"pruner": "median"},
+    "median": {"pruner": "median", "sampler": "random"},
+    "median, warm-up 4": {"pruner": "median", "pruner_options": {"n_warmup_steps": 4}, "sampler": "random"},
+    "asha": {"pruner": "asha", "sampler": "random"},
+    "hyperband": {"pruner": "hyperband", "sampler": "random"},
 }
 ROW = "| {:<17} | {:<8} | {:<8} | {:>6} | {:>8} | {:>8} | {:>4} | {:>6} | {:>5} |"
 
@@ -69,8 +71,8 @@ class Found(NamedTuple):
 def main() -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.simplefilter("ignore")
-    print(ROW.format("pruner", "prune_on", "arm", "pruned", "wrong", "truly", "lost", "points", "best"))
-    for name, search in PRUNERS.items():
+    print(ROW.format("search", "prune_on", "arm", "pruned", "wrong", "truly", "lost", "points", "best"))
+    for name, search in SEARCHES.items():
         for prune_on in ("value", "smoothed", "best"):
             specs = [_spec(seed, search | {"prune_on": prune_on}) for seed in range(STUDIES)]
             for arm in TABLES["arms"]:
