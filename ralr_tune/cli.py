@@ -49,10 +49,20 @@ class Until(StrEnum):
     test = "test"
 
 
+def _not_empty(url: str | None) -> str | None:
+    """A variable of the shell that is not set would else mean another database than the one meant."""
+    if url is not None and not url.strip():
+        raise typer.BadParameter("is empty; give a database URL, or leave it out")
+    return url
+
+
 Study = Annotated[str, typer.Argument(metavar="STUDY", help="A name in studies/, or the path of a study file.")]
 Storage = Annotated[
     str | None,
-    typer.Option(help="Database URL (sqlite, postgresql, mysql). Wins over RALR_TUNE_STORAGE and the study file."),
+    typer.Option(
+        help="Database URL (sqlite, postgresql, mysql). Wins over RALR_TUNE_STORAGE and the study file.",
+        callback=_not_empty,
+    ),
 ]
 Init = Annotated[bool, typer.Option("--init", help="Create study and plan for workers elsewhere, and leave.")]
 NoWorkers = Annotated[bool, typer.Option("--no-workers", help="Start none: wait for those elsewhere, then report.")]

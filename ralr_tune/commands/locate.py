@@ -6,6 +6,7 @@ Database code is imported where it is used: a mistyped name or a wrong study fil
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ from ralr_tune.spec.sections import NAME_PATTERN
 
 if TYPE_CHECKING:
     from ralr_tune.store.database import Storage
+
+log = logging.getLogger(__name__)
 
 STORAGE_VARIABLE = "RALR_TUNE_STORAGE"
 """The storage URL, where no --storage is given."""
@@ -96,9 +99,16 @@ def unknown(study: str) -> str:
 
 @contextmanager
 def opened(where: Whereabouts) -> Iterator[Storage]:
-    """The storage of a study that was started; raises StorageError where there is none."""
-    from ralr_tune.store.database import open_storage
+    """The storage of a study that was started; raises StorageError where there is none.
 
+    A SQLite file on a network file system is opened: whoever started the study said --force.
+    """
+    from ralr_tune.store.address import parse_address
+    from ralr_tune.store.database import open_storage
+    from ralr_tune.store.file import network_trouble
+
+    if said := network_trouble(parse_address(where.storage_url)):
+        log.warning("%s; open it on the machine whose workers use it, and on no other", said)
     storage = open_storage(where.storage_url)
     try:
         yield storage

@@ -53,9 +53,13 @@ def network_file_system(path: Path) -> str | None:
 
 def refuse_network(address: Address) -> None:
     """StorageError if a SQLite file lies where its locks cannot be trusted (https://www.sqlite.org/useovernet.html)."""
+    if said := network_trouble(address):
+        raise StorageError(f"{said}; use a local disk, PostgreSQL or MariaDB, or say --force")
+
+
+def network_trouble(address: Address) -> str:
+    """What is wrong with where a SQLite file lies; "" where nothing is."""
     kind = network_file_system(address.file) if address.file else None
-    if kind is not None:
-        raise StorageError(
-            f"{address}: lies on a network file system ({kind}), where SQLite's locks do not hold between machines and "
-            "the database may be damaged; use a local disk, PostgreSQL or MariaDB, or say --force"
-        )
+    where = f"{address}: lies on a network file system ({kind})"
+    trouble = "where SQLite's locks do not hold between machines and the database may be damaged"
+    return f"{where}, {trouble}" if kind else ""

@@ -68,6 +68,7 @@ def test_the_list_of_commands_is_the_contract(cli_inside: Cli) -> None:
         (["run", "digits", "--init", "--json"], "--json and --init"),
         (["run", "digits", "--init", "--no-workers"], "--no-workers and --init"),
         (["run", "digits", "--no-workers", "--devices", "cpu"], "--devices and --no-workers"),
+        (["status", "digits", "--storage", ""], "invalid value for '--storage': is empty"),
         (["check"], "check takes a study, or --schema: one of the two"),
         (["check", "digits", "--schema"], "check takes a study, or --schema: one of the two"),
         (["status", "../evil"], "no such file"),

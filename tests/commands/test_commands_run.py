@@ -17,6 +17,7 @@ import numpy as np
 import psutil
 import pytest
 
+from ralr_tune.commands.locate import Whereabouts, opened
 from ralr_tune.commands.run import run
 from ralr_tune.errors import StorageError
 from ralr_tune.launch.devices import Place
@@ -287,7 +288,9 @@ def test_what_stands_in_the_way_of_an_output_is_told_and_nothing_is_lost(
     assert cli(*once).code == 0
 
 
-def test_sqlite_on_a_network_file_system_needs_force(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sqlite_on_a_network_file_system_needs_force(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     parts = [SimpleNamespace(mountpoint=str(tmp_path.resolve()), fstype="nfs4")]
     monkeypatch.setattr(psutil, "disk_partitions", lambda all: parts)
     spec = simulated(search={"trials": 1}, confirm={"top": 1, "seeds": 2})
@@ -298,6 +301,10 @@ def test_sqlite_on_a_network_file_system_needs_force(tmp_path: Path, monkeypatch
     with pytest.raises(StorageError, match=r"network file system \(nfs4\)"):
         work("sim", url, tmp_path, Place(0, "cpu", 1))
     assert run(spec, out=tmp_path, launcher="inprocess", workers=1, force=True).answer
+    with opened(Whereabouts("sim", spec, url, tmp_path)) as storage:  # as `status` and the other commands do
+        assert len(Ledger(storage, "sim").rows()) > 0
+    (said,) = [line for line in caplog.messages if "network file system (nfs4)" in line]
+    assert said.endswith("open it on the machine whose workers use it, and on no other")
 
 
 def test_an_out_folder_that_is_a_file(cli: Cli, study_file: StudyFile) -> None:
