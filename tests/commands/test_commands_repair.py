@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -241,19 +242,20 @@ def test_a_smaller_budget_is_no_hole(broken: Broken) -> None:
 
 def test_repairing_beside_workers_disturbs_none(broken: Broken) -> None:
     over = threading.Event()
-    found: list[str] = []
 
-    def repair_on_and_on() -> None:
+    def repair_on_and_on() -> list[str]:
+        found: list[str] = []
         while not over.is_set():
             found.extend(each.what for each in broken.repair().findings)
+        return found
 
-    beside = threading.Thread(target=repair_on_and_on)
-    beside.start()
-    try:
-        run(broken.spec, storage=broken.url, out=broken.out, workers=2, launcher="inprocess")
-    finally:
-        over.set()
-        beside.join()
+    with ThreadPoolExecutor(1) as beside:
+        repaired = beside.submit(repair_on_and_on)
+        try:
+            run(broken.spec, storage=broken.url, out=broken.out, workers=2, launcher="inprocess")
+        finally:
+            over.set()
+    found = repaired.result()
     passing = re.compile(r".* still runs|\d+ files? that nobody will read .*")  # its worker is about to see to it
     assert [what for what in found if not passing.fullmatch(what)] == []
     assert len(finished(broken.url)) == 8
