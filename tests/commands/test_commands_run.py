@@ -17,6 +17,7 @@ import numpy as np
 import psutil
 import pytest
 
+from ralr_tune.analysis.facts import FURTHER
 from ralr_tune.commands.locate import Whereabouts, opened
 from ralr_tune.commands.run import run
 from ralr_tune.errors import StorageError
@@ -30,6 +31,8 @@ from tests.waiting import LONG_S, until
 
 StudyFile = Callable[..., Path]
 
+DESIGNED = {"study", "baseline", "metric", "split", "arms", "twins", "comparisons", "importance"}
+"""What the design promises of `report --json`."""
 ARM_KEYS = {"budget", "complete", "pruned", "diverged", "failed", "running", "waiting", "best_value", "best_trial"}
 
 
@@ -41,7 +44,7 @@ def test_a_study_from_file_to_answer(cli: Cli, study_file: StudyFile, storage_ur
     study_file()
     storage = ["--storage", storage_url]
     facts = cli("run", "sim.toml", *storage, "--workers", 2, "--json").json()
-    assert set(facts) == {"study", "baseline", "metric", "split", "arms", "twins", "comparisons", "importance"}
+    assert set(facts) == {*DESIGNED, *FURTHER}
     assert facts["split"] == "test"
     assert [len(arm["confirm"]["seeds"]) for arm in facts["arms"].values()] == [3, 3]
     assert facts["arms"]["ralr"]["confirm"]["seeds"] == facts["arms"]["monotone"]["confirm"]["seeds"]

@@ -93,7 +93,7 @@ def test_each_question_has_its_sentences() -> None:
         ("planned", "importance", "In ralr, there is too little evidence on every parameter."),
         ("planned", "robustness", "No arm has searched its learning rate in at least 10 trials"),
         ("planned", "pruning", "Nothing was pruned."),
-        ("searched", "pruning", "No pruned trial was trained to its end, so nobody knows whether pruning was fair."),
+        ("searched", "pruning", "none of them was trained on to see whether that was right."),
         ("planned", "claims", "No runs can be paired yet"),
         ("planned", "details", "Nothing to show yet."),
     ],

@@ -93,13 +93,13 @@ def files(session: Session) -> list[str]:
 
 
 @pytest.fixture
-def trained(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, int]]:
+def trained(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[bytes, int]]:
     """How often each epoch of each configuration and seed is trained."""
-    counts: Counter[tuple[str, int]] = Counter()
+    counts: Counter[tuple[bytes, int]] = Counter()
     epoch_of = SimulatedTrial._epoch
 
     def counting(self: SimulatedTrial, epoch: int) -> Any:
-        counts[self._configuration.identity(self._seed), epoch + 1] += 1
+        counts[self._checkpoints._identity, epoch + 1] += 1
         return epoch_of(self, epoch)
 
     monkeypatch.setattr(SimulatedTrial, "_epoch", counting)
@@ -170,7 +170,7 @@ def test_the_number_of_trials_is_that_of_the_arm_with_most() -> None:
 
 
 def test_every_pruned_trial_is_trained_to_its_end_once(
-    make_session: MakeSession, storage_url: str, trained: Counter[tuple[str, int]]
+    make_session: MakeSession, storage_url: str, trained: Counter[tuple[bytes, int]]
 ) -> None:
     session = make_session(audited(), url=storage_url)
     work_off(session)
@@ -271,7 +271,7 @@ def test_a_network_goes_on_where_it_was_pruned_to_what_it_would_have_become(make
 
 @pytest.mark.parametrize("epoch", [1, 2])
 def test_killed_in_the_middle_of_an_audit_another_worker_goes_on(
-    make_session: MakeSession, monkeypatch: pytest.MonkeyPatch, trained: Counter[tuple[str, int]], epoch: int
+    make_session: MakeSession, monkeypatch: pytest.MonkeyPatch, trained: Counter[tuple[bytes, int]], epoch: int
 ) -> None:
     first = make_session(audited(), owner="first")
     searched(first)
