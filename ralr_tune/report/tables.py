@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ralr_tune.analysis import rows as study_rows
-from ralr_tune.analysis.evaluators import NAMES, Evaluated, Name
+from ralr_tune.analysis.evaluators import Evaluated, Name
 from ralr_tune.analysis.facts import ArmFacts, Facts
 from ralr_tune.analysis.importance import Importance
 from ralr_tune.analysis.robustness import RateRange, Robustness
@@ -18,6 +18,9 @@ TOP_TRIALS = 10  # an arm
 
 Evaluators = Mapping[str, Mapping[Name, Mapping[str, Evaluated]]]
 """By arm: what Optuna's own evaluators say of its parameters."""
+
+_COSTLY: tuple[Name, ...] = ("fANOVA", "MDI")
+"""Too slow to be resampled."""
 
 
 def arms_table(facts: Facts) -> Table:
@@ -45,9 +48,10 @@ def evaluators_table(facts: Facts, found: Evaluators) -> Table:
     """Ours beside Optuna's three."""
     caption = (
         "Beside ours: Optuna's evaluators, over complete trials alone (200 of more), each adding up to 100% an arm. "
-        "They know no chance and decide nothing here."
+        "PED-ANOVA, which is cheap, with its 95% interval and what it gives by chance. They decide nothing here."
     )
-    head = ["arm", "parameter", "ours", "by chance up to", "verdict", *NAMES]
+    head = ["arm", "parameter", "ours", "by chance up to", "verdict"]
+    head += ["PED-ANOVA", "95% interval", "by chance up to", *_COSTLY]
     rows = [
         [arm, name, *_importance_cells(one), *_evaluated_cells(found.get(arm, {}), name)]
         for arm, parameters in facts.importance.items()
@@ -63,8 +67,14 @@ def _importance_cells(found: Importance) -> list[str]:
 
 
 def _evaluated_cells(found: Mapping[Name, Mapping[str, Evaluated]], parameter: str) -> list[str]:
-    values = [found.get(name, {}).get(parameter) for name in NAMES]
-    return ["–" if one is None else _share(one.value) for one in values]
+    cheap, *costly = (found.get(name, {}).get(parameter) for name in ("PED-ANOVA", *_COSTLY))
+    interval = " to ".join(map(_share, cheap.interval)) if cheap and cheap.interval else "–"
+    chance = _share(cheap.null[1]) if cheap and cheap.null else "–"
+    return [_value(cheap), interval, chance, *map(_value, costly)]
+
+
+def _value(one: Evaluated | None) -> str:
+    return "–" if one is None else _share(one.value)
 
 
 def robustness_table(facts: Facts) -> Table:

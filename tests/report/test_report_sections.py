@@ -107,11 +107,15 @@ def test_where_nothing_can_be_drawn_a_sentence_stands(until: str, section: str, 
 def test_optunas_evaluators_stand_beside_ours_and_are_folded() -> None:
     record = make_record()
     facts = study_facts(record)
-    theirs = {"PED-ANOVA": {"lr": Evaluated(0.25)}, "fANOVA": {"lr": Evaluated(0.75)}, "MDI": {}}
+    theirs = {
+        "PED-ANOVA": {"lr": Evaluated(0.25, (0.1, 0.4), (0.0, 0.3))},
+        "fANOVA": {"lr": Evaluated(0.75)},
+        "MDI": {},
+    }
     found: Evaluators = {"ralr": theirs}  # type: ignore[dict-item]
     row = next(row for row in evaluators_table(facts, found).rows if row[:2] == ["ralr", "lr"])
     lr = facts.importance["ralr"]["lr"]
-    assert row[2:] == [f"{lr.value:.0%}", f"{lr.null[1]:.0%}", lr.verdict, "25%", "75%", "–"]
+    assert row[2:] == [f"{lr.value:.0%}", f"{lr.null[1]:.0%}", lr.verdict, "25%", "10% to 40%", "30%", "75%", "–"]
     assert "Beside Optuna's own evaluators" in parts(record, facts, found)["importance"]
     assert "Beside Optuna's own evaluators" not in parts(record)["importance"]
 
