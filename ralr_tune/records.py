@@ -6,6 +6,7 @@ loop to the ledger (`EpochRecord`, `Outcome`).
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -48,12 +49,14 @@ class Row:
     block: int
     ordinal: int
     role: str
-    """"" in search and audit; in confirm "best" (the arm's own configuration) or "twin" (its amplification off)."""
+    """"" in search and audit; in confirm "best" (the arm's own configuration), "twin" (its amplification off) or
+    `amplified_role` (another arm's amplification added)."""
     source: int | None
     """In audit and confirm: the Optuna trial number (of block `block`) whose configuration this is."""
     seed: int
     params: Mapping[str, Any]
-    """Searched parameters by Optuna name; in search, empty until asked for."""
+    """Searched parameters by Optuna name; in search, empty until asked for. What was amplified has the whole
+    amplification of the other arm beside them."""
     trial: int | None
     """Optuna trial number in the study of (arm, block); None after the search."""
     state: State
@@ -76,6 +79,22 @@ class Row:
     started: float | None
     finished: float | None
     """Seconds since 1970, the database's clock."""
+
+    @property
+    def part(self) -> str:
+        """The role in a word, for people."""
+        return self.role.partition("-")[0]
+
+
+AMPLIFIED = "amplified-"
+
+
+def amplified_role(donor: str, block: int, trial: int) -> str:
+    """The role of a configuration to which the amplification of that trial of another arm was added.
+
+    A digest, since a role is short and names of arms are not.
+    """
+    return AMPLIFIED + hashlib.sha256(f"{donor}/{block}/{trial}".encode(errors="backslashreplace")).hexdigest()[:12]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Fixtures that all rooms share: a database of one's own, on each kind of server that this machine has.
+"""Fixtures that all rooms share: a database of one's own, on each kind of server that this machine has; a browser.
 
 Servers are looked for where these variables say; where none answers, the tests that want it are skipped with the
 reason. Schemas are made once a session and copied for each test.
@@ -19,10 +19,12 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from ralr_tune import secrecy
+from tests.waiting import LONG_S
 
 if TYPE_CHECKING:
     import psycopg
     import pymysql
+    from playwright.sync_api import Browser
 
 POSTGRESQL = os.environ.get("RALR_TUNE_TEST_POSTGRESQL", "postgresql://postgres@127.0.0.1:5432/postgres")
 MARIADB = os.environ.get("RALR_TUNE_TEST_MARIADB", "mysql://root@127.0.0.1:3306/mysql")
@@ -226,3 +228,31 @@ def bare_url(request: pytest.FixtureRequest, new_database: Callable[..., str]) -
 def sqlite_url(new_database: Callable[..., str]) -> str:
     """As `storage_url`, on SQLite alone: for tests that need some database."""
     return new_database("sqlite")
+
+
+# ---------------------------------------------------------------- a browser
+
+FLAGS = (
+    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+)
+
+
+@pytest.fixture(scope="session")
+def browser_path() -> str:
+    """A Chromium on this machine; without one, the test is skipped."""
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    found = os.environ.get("BROWSER_PATH") or next(filter(None, map(shutil.which, names)), None)
+    if found is None:
+        pytest.skip("no Chrome or Chromium on this machine")
+    return found
+
+
+@pytest.fixture(scope="session")
+def browser(browser_path: str) -> Iterator[Browser]:
+    """A browser that takes no part in the network; one for all rooms, since a process can drive one alone."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with sync_api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=browser_path, args=FLAGS.split(), timeout=LONG_S * 1000)
+        yield opened
+        opened.close()

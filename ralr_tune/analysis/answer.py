@@ -50,10 +50,9 @@ def _twin(facts: Facts, twin: Twin) -> str:
 
 
 def _amplified(facts: Facts, added: Amplified) -> str:
-    donor = f"{added.donor}'s amplification" if added.donor else "an amplification"
     lost = f" {added.lost} further seeds diverged or failed with it." if added.lost else ""
     return (
-        f"{added.arm}'s configuration with {donor} added, against itself without: "
+        f"{added.arm}'s configuration with {added.donor}'s amplification added, against itself without: "
         f"{_alone(facts, added)}: {added.verdict}.{lost}"
     )
 
@@ -150,7 +149,7 @@ def _configuration(facts: Facts, made: Comparison) -> str:
 def _beyond(facts: Facts, made: Comparison) -> str:
     """Behind a missing verdict: what could have been seen, and what would settle it."""
     decision = facts.looks.get(made.arm) if made.what == "configuration" else None
-    if decision is not None and decision.next_look is not None:
+    if decision is not None and decision.next_look is not None and facts.split == "validation":
         return f" so far; the next look is at {decision.next_look} seeds"
     found = next((each for each in facts.reach if (each.what, each.arm) == (made.what, made.arm)), None)
     if made.verdict != "inconclusive" or found is None:

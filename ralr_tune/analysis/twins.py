@@ -13,7 +13,7 @@ from typing import Any
 from ralr_tune.analysis import rows as study_rows
 from ralr_tune.analysis.comparison import Comparison, Interval, Pairs, Verdict, compare
 from ralr_tune.analysis.rows import Chosen, Split
-from ralr_tune.records import ArmRecord, Row, StudyRecord
+from ralr_tune.records import ArmRecord, StudyRecord, amplified_role
 
 AMPLIFICATION = "amplify."
 """What the names of amplification's parameters begin with."""
@@ -39,12 +39,12 @@ class Amplified:
     """An arm's confirmed configuration with another arm's amplification added, minus itself, over paired seeds."""
 
     arm: str
-    donor: str | None
-    """The arm whose confirmed amplification was added; None where it is no arm's (any more)."""
+    donor: str
+    """The arm whose confirmed amplification was added."""
     trial: int | None
     """The Optuna trial of `arm` whose configuration this is."""
     amplification: Mapping[str, Any]
-    """The searched numbers that were added, by Optuna name."""
+    """What was added, searched or not, by Optuna name."""
     split: Split
     difference: float
     interval: Interval | None
@@ -83,46 +83,34 @@ def amplified(record: StudyRecord, split: Split) -> tuple[Amplified, ...]:
 def _amplified(record: StudyRecord, arm: ArmRecord, candidate: Chosen, split: Split) -> Iterator[Amplified]:
     stage = study_rows.stage_of(split)
     own = study_rows.scores(arm, stage, "best", candidate)
-    rows = [row for row in arm.stage(stage, "amplified") if (row.block, row.source) == candidate]
-    for added in _distinct(rows):
-        same = [row for row in rows if amplification(row.params) == added]
-        scored = study_rows.scored(same)
-        for made in _compare(record, arm.name, {row.seed: value for row, value in scored}, own):
+    for donor, role in _donors(record, arm):
+        rows = [row for row in arm.stage(stage, role) if (row.block, row.source) == candidate]
+        for made in _compare(record, arm.name, study_rows.scores(arm, stage, role, candidate), own):
             yield Amplified(
                 arm=arm.name,
-                donor=_donor(record, arm.name, added),
+                donor=donor,
                 trial=candidate[1],
-                amplification=added,
+                amplification=amplification(rows[0].params),
                 split=split,
                 difference=made.difference,
                 interval=made.interval,
                 p_value=made.p_value,
                 n=made.n,
                 verdict=made.verdict,
-                lost=sum(row.state == "done" for row in same) - len(scored),
+                lost=study_rows.lost(arm, stage, role, candidate),
             )
+
+
+def _donors(record: StudyRecord, receiver: ArmRecord) -> Iterator[tuple[str, str]]:
+    """Every other arm and the role that its confirmed configuration gave; rows of an earlier one count nowhere."""
+    for arm in record.arms.values():
+        if arm is not receiver and (candidate := study_rows.chosen(arm, record.direction)) is not None:
+            yield arm.name, amplified_role(arm.name, *candidate)
 
 
 def amplification(params: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters of amplification among all."""
     return {name: value for name, value in params.items() if name.startswith(AMPLIFICATION)}
-
-
-def _distinct(rows: list[Row]) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
-    for row in rows:
-        if (added := amplification(row.params)) not in found:
-            found.append(added)
-    return found
-
-
-def _donor(record: StudyRecord, receiver: str, added: Mapping[str, Any]) -> str | None:
-    """The other arm that was judged with this amplification and has a twin, hence amplifies."""
-    for arm in record.arms.values():
-        judged = arm.stage("judge") if arm.name != receiver and arm.stage("judge", "twin") else ()
-        if any(amplification(row.params) == added for row in judged):
-            return arm.name
-    return None
 
 
 def _compare(

@@ -10,8 +10,9 @@ from ralr_tune.commands.check import load
 from ralr_tune.launch.devices import Place, places
 from ralr_tune.report.words import duration
 from ralr_tune.search.design import unit_params
+from ralr_tune.search.looks import looks
 from ralr_tune.search.samplers import longest_run
-from ralr_tune.search.stages import choosing_seeds
+from ralr_tune.search.stages import choosing_seeds, judged_runs
 from ralr_tune.spec import StudySpec
 
 
@@ -32,6 +33,9 @@ class Plan:
     study: str
     arms: dict[str, ArmPlan]
     confirm_epochs: int
+    """At most: all seeds of `looks`."""
+    looks: tuple[int, ...]
+    """Numbers of seeds after which a verdict may stand; one where the number is fixed."""
     seconds_per_epoch: float
     workers: int
     device: str
@@ -53,12 +57,17 @@ class Plan:
         for name, arm in self.arms.items():
             lines.append(f"  arm {name}: {arm.trials} trials, at most {arm.epochs} epochs; searches")
             lines += [f"    {parameter}: {domain}" for parameter, domain in arm.dimensions.items()] or ["    nothing"]
-        lines.append(f"  confirm: at most {self.confirm_epochs} epochs")
+        lines.append(f"  confirm: at most {self.confirm_epochs} epochs{self._looks()}")
         lines.append(
             f"  time: at most {duration(self.seconds)} on {self.workers} workers ({self.device}): {self.epochs} epochs "
             f"of {self.seconds_per_epoch:.3g} s each, from a few timed steps; pruning makes it shorter"
         )
         return "\n".join(lines)
+
+    def _looks(self) -> str:
+        if len(self.looks) < 2:
+            return ""
+        return f", {self.looks[0]} to {self.looks[-1]} seeds: one looks after {', '.join(map(str, self.looks))}"
 
 
 def plan_study(
@@ -82,15 +91,16 @@ def plan_study(
         arm: ArmPlan({name: str(domain) for name, domain in spec.space(arm).items()}, trials, trials * epochs)
         for arm in spec.arms
     }
-    return Plan(spec.name, arms, confirm_runs(spec) * epochs, _timed(spec, where[0]), len(where), where[0].device)
+    return Plan(
+        spec.name, arms, confirm_runs(spec) * epochs, looks(spec), _timed(spec, where[0]), len(where), where[0].device
+    )
 
 
 def confirm_runs(spec: StudySpec) -> int:
     """Training runs of choosing and judging, at most."""
     candidates = min(spec.confirm.top, spec.search.trials) * spec.search.blocks
     choosing = candidates * len(choosing_seeds(spec)) if candidates > 1 else 0
-    twins = sum(arm.amplify is not None for arm in spec.arms.values())
-    return len(spec.arms) * choosing + (len(spec.arms) + twins) * spec.search.blocks * spec.confirm.seeds
+    return len(spec.arms) * choosing + judged_runs(spec)
 
 
 def _timed(spec: StudySpec, place: Place) -> float:

@@ -125,7 +125,7 @@ def _arms_table(status: Status) -> Table:
 
 def _title(row: Row) -> str:
     number = row.ordinal if row.trial is None else row.trial
-    return f"{row.arm} {row.role or row.stage} {number}"
+    return f"{row.arm} {row.part or row.stage} {number}"
 
 
 def _done(arm: ArmStatus) -> int:

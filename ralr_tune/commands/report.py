@@ -16,6 +16,7 @@ from ralr_tune.report.figures import figures
 from ralr_tune.report.images import Format, write_images
 from ralr_tune.report.page import write_report
 from ralr_tune.report.panels import write_panels
+from ralr_tune.search.looks import plan_of
 from ralr_tune.spec import parse_study
 from ralr_tune.store import studies
 from ralr_tune.store.database import Storage
@@ -69,7 +70,7 @@ def make_report(storage: Storage, study: str, out: Path, *, images: Sequence[For
     """
     record = read_study(storage, study)
     spec = parse_study(record.spec_text, source=f"{study} (as stored)")
-    facts = study_facts(record)
+    facts = study_facts(record, plan=plan_of(spec))
     drawn = figures(record, facts)
     page, folder = out / "report.html", out / "figures"
     with writing(page):

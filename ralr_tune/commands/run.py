@@ -190,9 +190,11 @@ def _register(storage: Storage, spec: StudySpec) -> None:
     stored = studies.stored(storage, spec.name)
     if stored.text == spec.text:
         return
-    found = changes(parse_study(stored.text, source=f"{spec.name} (as stored)"), spec)
+    ledger = Ledger(storage, spec.name)
+    before = parse_study(stored.text, source=f"{spec.name} (as stored)")
+    found = changes(before, spec, looked=any(row.attempt for row in ledger.rows("judge", curves=False)))
     refused = [str(change) for change in found if not change.taken]
-    if refused and not _taken_back(Ledger(storage, spec.name)):
+    if refused and not _taken_back(ledger):
         raise UsageError(
             f"study {spec.name} in {storage.masked} was started with another file, and its trials would not be "
             f"comparable: {'; '.join(refused)}. Give the study another name, or change the file back"

@@ -198,5 +198,5 @@ def _log_tail(incident: Incident, logs: Path | None) -> list[str]:
 
 def where(row: Row) -> str:
     """A row in words."""
-    role = f" {row.role}" if row.role else ""
+    role = f" {row.part}" if row.role else ""
     return f"{row.stage} {row.arm}{role} {row.ordinal}"

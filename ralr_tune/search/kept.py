@@ -13,8 +13,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ralr_tune.records import Row
+from ralr_tune.records import AMPLIFIED, Row
 from ralr_tune.search import audits
+from ralr_tune.search.amplifying import amplification_of
 from ralr_tune.spec import Configuration, StudySpec
 from ralr_tune.tasks.load import task_identity
 
@@ -99,7 +100,11 @@ class Kept:
 def confirm_configuration(spec: StudySpec, row: Row) -> Configuration:
     """The configuration of a confirm row."""
     configuration = spec.configuration(row.arm, row.params)
-    return configuration.without_amplification() if row.role == "twin" else configuration
+    if row.role == "twin":
+        return configuration.without_amplification()
+    if row.role.startswith(AMPLIFIED):
+        return configuration.with_amplification(amplification_of(row.params))
+    return configuration
 
 
 def _untested(rows: Sequence[Row]) -> list[Row]:

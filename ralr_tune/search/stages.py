@@ -9,12 +9,15 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from itertools import groupby, islice, zip_longest
+from dataclasses import replace
+from itertools import chain, groupby, islice, zip_longest
 from statistics import fmean
 
 from ralr_tune.records import Row, Stage
+from ralr_tune.search.amplifying import addable, additions
 from ralr_tune.search.audits import sampled
 from ralr_tune.search.failing import study_ended
+from ralr_tune.search.looks import looks, wanted
 from ralr_tune.seeds import derive_seed
 from ralr_tune.spec import StudySpec
 from ralr_tune.store import studies
@@ -108,14 +111,14 @@ def withdraw_audits(ledger: Ledger, spec: StudySpec) -> None:
 
 
 def choosing_seeds(spec: StudySpec) -> list[int]:
-    """Half as many seeds as judging has, rounded up, at least 2 (ours): choosing needs less than judging."""
-    count = max(2, math.ceil(spec.confirm.seeds / 2))
+    """Half as many seeds as judging begins with, rounded up, at least 2 (ours): choosing needs less than judging."""
+    count = max(2, math.ceil(looks(spec)[0] / 2))
     return [derive_seed("choose", spec.study.seed, index) for index in range(count)]
 
 
-def judging_seeds(spec: StudySpec) -> list[int]:
-    """Seeds that nothing was chosen by, the same in every arm and for the twin."""
-    return [derive_seed("judge", spec.study.seed, index) for index in range(spec.confirm.seeds)]
+def judging_seeds(spec: StudySpec, count: int) -> list[int]:
+    """The first `count` of the seeds that nothing was chosen by, the same in every arm and for the twins."""
+    return [derive_seed("judge", spec.study.seed, index) for index in range(count)]
 
 
 def finalists(spec: StudySpec, rows: Sequence[Row], arm: str) -> list[Row]:
@@ -161,19 +164,32 @@ def winners(spec: StudySpec, rows: Sequence[Row], arm: str) -> list[Row]:
 
 
 def _plan_judge(spec: StudySpec, rows: Sequence[Row]) -> Iterator[PlannedRow]:
-    chosen = [row for arm in spec.arms for row in winners(spec, rows, arm)]
-    for ordinal, seed in enumerate(judging_seeds(spec)):
-        for row in chosen:
+    """Every block's winner, with its twins; under `seeds = "auto"` up to the next look."""
+    chosen = {arm: winners(spec, rows, arm) for arm in spec.arms}
+    added = list(additions(spec, chosen))
+    for ordinal, seed in enumerate(judging_seeds(spec, wanted(spec, rows, chosen))):
+        for row in chain.from_iterable(chosen.values()):
             yield _again(row, "judge", ordinal, seed, "best")
             if spec.arms[row.arm].amplify is not None:
                 yield _again(row, "judge", ordinal, seed, "twin")
+        for each in added:
+            yield replace(_again(each.receiver, "judge", ordinal, seed, each.role), params=each.params)
+
+
+def judged_runs(spec: StudySpec) -> int:
+    """How many runs are judged at most; as many are tested."""
+    twins = sum(arm.amplify is not None for arm in spec.arms.values())
+    return spec.confirm.seeds_at_most * ((len(spec.arms) + twins) * spec.search.blocks + addable(spec))
 
 
 def _plan_test(spec: StudySpec, rows: Sequence[Row]) -> Iterator[PlannedRow]:
     """The test split is read once by each judged run of the present winners."""
-    chosen = {(row.arm, row.block, _number(row)) for arm in spec.arms for row in winners(spec, rows, arm)}
+    winning = {arm: winners(spec, rows, arm) for arm in spec.arms}
+    chosen = {(row.arm, row.block, _number(row)) for row in chain.from_iterable(winning.values())}
+    roles = {"best", "twin", *(each.role for each in additions(spec, winning))}
     for row in rows:
-        if row.stage == "judge" and row.outcome == "complete" and _candidate(row) in chosen:
+        judged = row.stage == "judge" and row.outcome == "complete" and row.role in roles
+        if judged and _candidate(row) in chosen:
             yield PlannedRow(
                 row.arm, "test", row.block, row.ordinal, row.seed, role=row.role, source=row.source, params=row.params
             )

@@ -8,8 +8,8 @@ files.
 
 from __future__ import annotations
 
-from ralr_tune.spec.configuration import Configuration
+from ralr_tune.spec.configuration import AmplifyConfig, Configuration
 from ralr_tune.spec.reading import load_study_file, parse_study
 from ralr_tune.spec.study import StudySpec, TaskSpec
 
-__all__ = ["Configuration", "StudySpec", "TaskSpec", "load_study_file", "parse_study"]
+__all__ = ["AmplifyConfig", "Configuration", "StudySpec", "TaskSpec", "load_study_file", "parse_study"]

@@ -42,14 +42,19 @@ class Change:
         return f"{self.key}: {_words(self.before)} -> {_words(self.after)}: {self.verdict.reason}"
 
 
-def changes(before: StudySpec, after: StudySpec) -> list[Change]:
+def changes(before: StudySpec, after: StudySpec, *, looked: bool = True) -> list[Change]:
     """Every key whose meaning differs; comments, the order of tables and `storage.url` do not count.
 
-    `before` is the stored file. Each change is judged by itself; one that is refused refuses the file.
+    `before` is the stored file; `looked` says whether winners have been judged by now. Each change is judged by itself;
+    one that is refused refuses the file.
     """
     here = after.storage.model_copy(update={"lease_s": before.storage.lease_s})  # where it lies is no part of it
     found = _differences((), before.file.model_copy(update={"storage": here}), after.file)
-    return [Change(dotted(path), old, new, _verdict(path, old, new, before, after)) for path, old, new in found]
+    fixed = _LOOKS if looked and "auto" in (before.confirm.seeds, after.confirm.seeds) else {}
+    return [
+        Change(dotted(path), old, new, fixed.get(path) or _verdict(path, old, new, before, after))
+        for path, old, new in found
+    ]
 
 
 def _differences(path: KeyPath, old: Any, new: Any) -> Iterator[tuple[KeyPath, Any, Any]]:
@@ -84,6 +89,7 @@ _TAKEN: dict[KeyPath, str] = {
     ("search", "audit"): "how many pruned trials are trained on; audits that are done stay",
     ("confirm", "top"): "how many configurations are confirmed; runs that were begun stay",
     ("confirm", "seeds"): "on how many seeds; runs that were begun stay",
+    ("confirm", "most_seeds"): "how far seeds are added; nothing was judged yet",
     ("confirm", "margin"): "which differences the report calls equivalent",
     ("confirm", "confidence"): "how wide the report's intervals are",
     ("storage", "lease_s"): "how long a silent worker keeps its trial",
@@ -114,6 +120,13 @@ _REFUSED: dict[KeyPath, str] = {
 
 UNJUDGED = "nothing says that the trials so far would be the same with it"
 """Of a key that nobody has thought about."""
+
+
+_LOOKS: dict[KeyPath, Verdict] = {
+    ("confirm", key): Verdict(False, "the looks and their correction are fixed once winners are judged")
+    for key in ("seeds", "most_seeds", "margin", "confidence")
+}
+"""What decides, under `confirm.seeds = "auto"`, when one looks and when a verdict stands."""
 
 
 def _verdict(path: KeyPath, old: Any, new: Any, before: StudySpec, after: StudySpec) -> Verdict:

@@ -104,6 +104,10 @@ class Configuration(Frozen):
         """The twin: the same, with the amplification switched off."""
         return self.model_copy(update={"amplify": None})
 
+    def with_amplification(self, amplify: AmplifyConfig) -> Configuration:
+        """The twin the other way round: the same, amplified."""
+        return self.model_copy(update={"amplify": amplify})
+
     def number(self, name: str) -> float | None:
         """What an Optuna name (`lr`, `schedule.gamma`, `amplify.width`) stands for; None where it is no number here."""
         table, _, key = name.rpartition(".")

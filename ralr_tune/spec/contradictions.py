@@ -228,6 +228,14 @@ def _check_pruning(spec: StudySpec) -> Iterator[Contradiction]:
 
 _PRUNER = (("search", "pruner"),)
 
+
+def _check_most_seeds(spec: StudySpec) -> Iterator[Contradiction]:
+    confirm = spec.confirm
+    if confirm.seeds != "auto" and "most_seeds" in confirm.model_fields_set:
+        line = f'confirm.most_seeds = {confirm.most_seeds}: goes with confirm.seeds = "auto" alone, '
+        yield Contradiction(f"{line}which is {confirm.seeds}", (("confirm", "seeds"), ("confirm", "most_seeds")))
+
+
 _CHECKS = (
     _check_baseline,
     _check_arm_names,
@@ -242,6 +250,7 @@ _CHECKS = (
     _check_start,
     _check_sampler_options,
     _check_pruning,
+    _check_most_seeds,
 )
 
 

@@ -412,13 +412,28 @@ class SearchSection(Frozen):
     start: Annotated[tuple[Options, ...], Field(strict=False)] = ()
 
 
+def _seeds(value: Any) -> Any:
+    if value != "auto" and (isinstance(value, bool) or not isinstance(value, int) or not 2 <= value <= 10_000):
+        raise problem('must be "auto", or a number of seeds, 2 to 10000')
+    return value
+
+
+Seeds = Annotated[Literal["auto"] | int, BeforeValidator(_seeds)]
+
+
 class ConfirmSection(Frozen):
     """[confirm]: how many configurations are tried again, and on how many fresh seeds."""
 
     top: Annotated[int, Field(ge=1, le=10_000)] = 2
-    seeds: Annotated[int, Field(ge=2, le=10_000)] = 5
+    seeds: Seeds = 5
+    """How many, or "auto": more until the verdict stands, up to `most_seeds` (see search.looks)."""
+    most_seeds: Annotated[int, Field(ge=3, le=1_000)] = 20
     margin: NonNegative = 0.005
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+
+    @property
+    def seeds_at_most(self) -> int:
+        return self.most_seeds if self.seeds == "auto" else self.seeds
 
 
 class StorageSection(Frozen):

@@ -15,12 +15,13 @@ from ralr_tune.analysis.answer import answer, reach_sentences, twin_sentences
 from ralr_tune.analysis.facts import as_json, study_facts
 from ralr_tune.analysis.notes import notes
 from ralr_tune.analysis.sequential import Plan
-from ralr_tune.records import ArmRecord, EpochRecord, Row, StudyRecord
+from ralr_tune.records import ArmRecord, EpochRecord, Row, StudyRecord, amplified_role
 from tests.fuzz import AT_RANDOM, cases
 
 NUMBERS = st.one_of(
     st.floats(allow_nan=True, allow_infinity=True), st.floats(0.0, 1.0), st.sampled_from([0.0, 0.5, 1.0])
 )
+DONATED = [amplified_role("ralr", block, trial) for block in (1, 2) for trial in range(3)]
 SCORES = st.one_of(st.none(), NUMBERS)
 RATES = st.floats(1e-3, 1.0)
 DIMENSIONS: dict[str, dict[str, Any]] = {**SHARED, **AMPLIFY, "optimizer": {"choices": ["sgd", "adam"]}}
@@ -48,7 +49,7 @@ def rows(draw: st.DrawFn, arm: str, number: int) -> Row:
         stage=stage,  # type: ignore[arg-type]
         block=draw(st.integers(1, 2)),
         ordinal=draw(st.integers(0, 5)),
-        role="" if stage in ("search", "audit") else draw(st.sampled_from(["best", "best", "twin", "amplified"])),
+        role="" if stage in ("search", "audit") else draw(st.sampled_from(["best", "best", "twin", *DONATED])),
         source=None if stage == "search" else draw(st.integers(0, 2)),
         seed=draw(st.integers(0, 5)),
         params=draw(params()),

@@ -10,30 +10,30 @@ from synthetic_study import make_record
 
 from ralr_tune.analysis.answer import twin_sentences
 from ralr_tune.analysis.facts import Facts, as_json, study_facts
-from ralr_tune.records import ArmRecord, Row, StudyRecord
+from ralr_tune.analysis.rows import chosen
+from ralr_tune.analysis.twins import amplification
+from ralr_tune.records import AMPLIFIED, ArmRecord, Row, StudyRecord, amplified_role
 
-AMPLIFIED = {"amplify.probability": 0.3, "amplify.lower": 1.5, "amplify.width": 2.0}
 
-
-def with_ralrs_amplification(
-    record: StudyRecord, gain: float, *, change: Mapping[str, Any] | None = None
-) -> StudyRecord:
-    """The baseline's judged rows again, each with the amplification that ralr was judged with."""
-    ralr, base = record.arms["ralr"], record.arms["monotone"]
-    own = next(row.params for row in ralr.stage("judge"))
-    added = change or {name: value for name, value in own.items() if name.startswith("amplify.")}
-    rows = [row for row in base.rows if row.stage in ("judge", "test")]
-    again = [_amplified(row, added, gain + 0.001 * (row.ordinal % 3 - 1)) for row in rows]
+def with_amplification_of(record: StudyRecord, donor: str, gain: float) -> StudyRecord:
+    """The baseline's judged rows again, each with the amplification that the donor was judged with."""
+    base = record.arms["monotone"]
+    candidate = chosen(record.arms[donor], "maximize")
+    assert candidate is not None
+    given = amplification(next(row.params for row in record.arms[donor].stage("judge")))
+    rows = [row for row in base.rows if row.stage in ("judge", "test") and row.role == "best"]
+    role = amplified_role(donor, *candidate)
+    again = [_amplified(row, role, given, gain + 0.001 * (row.ordinal % 3 - 1)) for row in rows]
     return replace(record, arms={**record.arms, "monotone": replace(base, rows=(*base.rows, *again))})
 
 
-def _amplified(row: Row, added: Mapping[str, Any], gain: float) -> Row:
+def _amplified(row: Row, role: str, given: Mapping[str, Any], gain: float) -> Row:
     value = None if row.value is None else row.value + gain
-    return replace(row, id=row.id + 10_000, role="amplified", params={**row.params, **added}, value=value)
+    return replace(row, id=row.id + 10_000, role=role, params={**row.params, **given}, value=value)
 
 
 def facts(gain: float, **known: Any) -> Facts:
-    return study_facts(with_ralrs_amplification(make_record(**known), gain))
+    return study_facts(with_amplification_of(make_record(**known), "ralr", gain))
 
 
 def test_the_baseline_with_ralrs_amplification() -> None:
@@ -43,7 +43,7 @@ def test_the_baseline_with_ralrs_amplification() -> None:
     assert added.difference == pytest.approx(0.02 + fmean(0.001 * (i % 3 - 1) for i in range(5)))
     assert added.interval is not None
     assert added.interval[0] < added.difference < added.interval[1]
-    assert set(added.amplification) == set(AMPLIFIED)
+    assert set(added.amplification) == {"amplify.probability", "amplify.lower", "amplify.width"}
     assert as_json(found)["amplified"][0]["amplification"] == dict(added.amplification)
 
 
@@ -54,32 +54,27 @@ def test_other_facts_do_not_see_amplified_rows() -> None:
     assert after.arms["monotone"].confirm == before.arms["monotone"].confirm
 
 
-def test_an_amplification_of_no_arm_has_no_donor() -> None:
-    found = study_facts(with_ralrs_amplification(make_record(), 0.0, change=AMPLIFIED))
-    assert found.amplified[0].donor is None
-    assert "with an amplification added" in " ".join(twin_sentences(found))
+def test_donors_are_kept_apart_and_named() -> None:
+    record = make_record(arms=("monotone", "ralr", "other"))
+    record = with_amplification_of(with_amplification_of(record, "ralr", 0.02), "other", -0.02)
+    found = study_facts(record)
+    assert [(added.donor, added.verdict) for added in found.amplified] == [("ralr", "better"), ("other", "worse")]
+    assert "with other's amplification added" in " ".join(twin_sentences(found))
 
 
-def test_amplifications_are_kept_apart() -> None:
-    record = with_ralrs_amplification(make_record(), 0.02)
+def test_the_amplification_of_an_earlier_winner_counts_nowhere() -> None:
+    record = with_amplification_of(make_record(), "ralr", 0.02)
     base = record.arms["monotone"]
-    other = [
-        replace(row, id=row.id + 10_000, params={**row.params, **AMPLIFIED}, value=(row.value or 0.0) - 0.04)
-        for row in base.rows
-        if row.role == "amplified"
-    ]
-    record = replace(record, arms={**record.arms, "monotone": replace(base, rows=(*base.rows, *other))})
-    assert [(added.donor, added.verdict) for added in study_facts(record).amplified] == [
-        ("ralr", "better"),
-        (None, "worse"),
-    ]
+    stale = [replace(row, role=f"{AMPLIFIED}gone") if row.part == "amplified" else row for row in base.rows]
+    record = replace(record, arms={**record.arms, "monotone": replace(base, rows=tuple(stale))})
+    assert study_facts(record).amplified == ()
 
 
 def test_seeds_that_diverged_are_counted() -> None:
-    record = with_ralrs_amplification(make_record(), 0.02)
+    record = with_amplification_of(make_record(), "ralr", 0.02)
 
     def spoil(arm: ArmRecord) -> ArmRecord:
-        lost = [row.role == "amplified" and row.ordinal == 1 for row in arm.rows]
+        lost = [row.part == "amplified" and row.ordinal == 1 for row in arm.rows]
         rows = (
             replace(row, outcome="diverged", value=None) if gone else row
             for gone, row in zip(lost, arm.rows, strict=True)
@@ -108,7 +103,7 @@ def test_both_ways_together(gain: float, twin_gain: float, words: str) -> None:
         return replace(row, value=0.9 + (0.0 if row.role == "twin" else twin_gain + 0.001 * (row.ordinal % 3 - 1)))
 
     record = make_record(change=lambda row: level(row) if row.arm == "ralr" else row)
-    sentences = twin_sentences(study_facts(with_ralrs_amplification(record, gain)))
+    sentences = twin_sentences(study_facts(with_amplification_of(record, "ralr", gain)))
     assert sentences[-1].startswith("Both ways round, ralr's amplification")
     assert words in sentences[-1]
 

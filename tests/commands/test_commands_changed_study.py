@@ -267,3 +267,14 @@ def test_before_any_trial_is_begun_every_file_is_taken(
         again(small(arms=arms, search={"trials": 2}), tmp_path)
     assert sorted(row.arm for row in rows(storage)) == ["monotone"] * 2 + ["other"] * 2
     assert "study file changed: training.epochs (no trial was begun)" in caplog.messages
+
+
+def test_looks_may_be_changed_until_winners_are_judged(tmp_path: Path, storage: Storage) -> None:
+    again(small(confirm={"top": 1}), tmp_path)
+    looked_at = small(confirm={"top": 1, "seeds": "auto", "most_seeds": 5})
+    again(looked_at, tmp_path, confirm=True)
+    assert len([row for row in rows(storage) if row.stage == "judge" and row.role == "best"]) == 2 * 5
+    before = rows(storage)
+    with pytest.raises(UsageError, match=r"confirm.most_seeds: 5 -> 8: the looks and their correction are fixed"):
+        again(small(confirm={"top": 1, "seeds": "auto", "most_seeds": 8}), tmp_path, confirm=True)
+    assert rows(storage) == before

@@ -22,13 +22,10 @@ from ralr_tune.commands.dashboard import _SERVER, Artifacts, make_app
 from ralr_tune.report.figures import panel_figures
 from ralr_tune.report.panels import write_panels
 from ralr_tune.store.database import Storage, open_storage
-from tests.report.conftest import browser, browser_path
 from tests.waiting import LONG_S
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
-
-__all__ = ["browser", "browser_path"]
 
 TOKEN = "a token & more: {0}"
 RAN = "document.documentElement.dataset.ran = 'yes'"

@@ -317,10 +317,10 @@ def test_room_is_held_against_what_checkpoints_need(free: int, inodes: int, need
 
 
 def test_what_checkpoints_need() -> None:
-    spec = simulated()  # 3 seeds, one block, two arms and a twin
-    assert needed_bytes(spec, weights=1000, workers=2) == 1000 * (2 * 3 * 3 + 3 * 3)
+    spec = simulated()  # 3 seeds, one block, two arms, a twin and the other way round
+    assert needed_bytes(spec, weights=1000, workers=2) == 1000 * (2 * 3 * 3 + 4 * 3)
     audited = simulated(search={"audit": 0.5})  # of four trials, in two arms
-    assert needed_bytes(audited, weights=1000, workers=2) == 1000 * (2 * 3 * 3 + 4 * 3 + 3 * 3)
+    assert needed_bytes(audited, weights=1000, workers=2) == 1000 * (2 * 3 * 3 + 4 * 3 + 4 * 3)
 
 
 # ---------------------------------------------------------------- database

@@ -22,7 +22,8 @@ ROOMS: Mapping[str, tuple[str, ...]] = {
     "tasks": ("spec", "models"),
     "training": ("schedules", "tasks"),
     "store": ("spec",),
-    "search": ("store", "training"),
+    # whether to judge further seeds and what is said of them in the end must be one decision
+    "search": ("store", "training", "analysis"),
     "launch": ("search",),
     "analysis": (),
     # the exported script repeats what tasks, models and training do, and takes constants and sources from there

@@ -76,10 +76,10 @@ def test_a_whole_study_has_the_rows_that_the_design_promises(make_session: MakeS
     assert all(row.state == "done" for row in rows)
     assert len(by_stage(rows, "search")) == 8
     assert len(by_stage(rows, "choose")) == 2 * 2 * 2  # arms, top, ceil(3 / 2) seeds
-    judged = [(row.arm, row.role) for row in by_stage(rows, "judge")]
-    assert sorted(set(judged)) == [("monotone", "best"), ("ralr", "best"), ("ralr", "twin")]
-    assert len(judged) == 9
-    assert len(by_stage(rows, "test")) == 9
+    judged = [(row.arm, row.part) for row in by_stage(rows, "judge")]
+    assert sorted(set(judged)) == [("monotone", "amplified"), ("monotone", "best"), ("ralr", "best"), ("ralr", "twin")]
+    assert len(judged) == 12
+    assert len(by_stage(rows, "test")) == 12
 
 
 def test_no_seed_serves_two_purposes_and_arms_share_theirs(make_session: MakeSession) -> None:
@@ -87,7 +87,7 @@ def test_no_seed_serves_two_purposes_and_arms_share_theirs(make_session: MakeSes
     work_off(session)
     seeds = {stage: {row.seed for row in session.ledger.rows(stage)} for stage in ("search", "choose", "judge", "test")}
     assert seeds["choose"] == set(choosing_seeds(session.spec))
-    assert seeds["judge"] == seeds["test"] == set(judging_seeds(session.spec))
+    assert seeds["judge"] == seeds["test"] == set(judging_seeds(session.spec, 3))
     assert not seeds["search"] & seeds["choose"]
     assert not seeds["search"] & seeds["judge"]
     assert not seeds["choose"] & seeds["judge"]
@@ -95,14 +95,14 @@ def test_no_seed_serves_two_purposes_and_arms_share_theirs(make_session: MakeSes
         groups = {(row.arm, row.role): [] for row in session.ledger.rows(stage)}  # type: ignore[var-annotated]
         for row in session.ledger.rows(stage):
             groups[row.arm, row.role].append(row.seed)
-        assert list(groups.values()) == [judging_seeds(session.spec)] * 3
+        assert list(groups.values()) == [judging_seeds(session.spec, 3)] * 4
 
 
 def test_a_twin_is_the_same_configuration_and_differs_where_amplification_drew(make_session: MakeSession) -> None:
     session = make_session(simulated())
     work_off(session)
     judged = {(row.role, row.seed): row for row in session.ledger.rows("judge") if row.arm == "ralr"}
-    for seed in judging_seeds(session.spec):
+    for seed in judging_seeds(session.spec, 3):
         best, twin = judged["best", seed], judged["twin", seed]
         assert (best.params, best.source) == (twin.params, twin.source)
         assert all(record.factor == 1.0 for record in twin.curve)
@@ -156,11 +156,14 @@ def test_every_block_has_a_winner_and_the_best_chosen_comes_first(make_session: 
     session = make_session(spec)
     work_off(session)
     rows = session.ledger.rows()
-    assert {(row.arm, row.block, row.role) for row in by_stage(rows, "judge")} == {
+    roles = {(row.arm, row.block, row.part) for row in by_stage(rows, "judge")}
+    assert {role for role in roles if role[2] != "amplified"} == {
         (arm, block, role)
         for arm, role in (("monotone", "best"), ("ralr", "best"), ("ralr", "twin"))
         for block in (1, 2)
     }
+    base, _ = winners(spec, rows, "monotone")
+    assert {role for role in roles if role[2] == "amplified"} == {("monotone", base.block, "amplified")}
     first, second = winners(spec, rows, "ralr")
     fresh = {row.block: [] for row in (first, second)}  # type: ignore[var-annotated]
     for row in by_stage(rows, "choose"):
@@ -173,7 +176,7 @@ def test_one_finalist_is_judged_without_choosing(make_session: MakeSession) -> N
     session = make_session(simulated(confirm={"top": 1, "seeds": 2}))
     work_off(session)
     assert session.ledger.rows("choose") == []
-    assert len(session.ledger.rows("judge")) == 6
+    assert len(session.ledger.rows("judge")) == 8
 
 
 def test_until_search_ends_there(make_session: MakeSession) -> None:

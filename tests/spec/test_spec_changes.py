@@ -72,6 +72,33 @@ def test_what_leaves_earlier_trials_what_they_are_is_taken_up(old: str, new: str
     assert found(RICH, RICH.but(old, new)) == {key: True}
 
 
+AUTO = DESIGN.but("seeds = 5", 'seeds = "auto"\nmost_seeds = 20')
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "keys"),
+    [
+        (DESIGN, AUTO.but("most_seeds = 20", ""), ["confirm.seeds"]),
+        (AUTO.but("most_seeds = 20", ""), DESIGN, ["confirm.seeds"]),
+        (AUTO, AUTO.but("most_seeds = 20", "most_seeds = 40"), ["confirm.most_seeds"]),
+        (AUTO, AUTO.but("margin = 0.005", "margin = 0.01"), ["confirm.margin"]),
+        (AUTO, AUTO.but("confidence = 0.95", "confidence = 0.9"), ["confirm.confidence"]),
+    ],
+    ids=["fixed to auto", "auto to fixed", "how far", "margin", "confidence"],
+)
+def test_looks_are_fixed_once_winners_are_judged(old: Text, new: Text, keys: list[str]) -> None:
+    before = {change.key: change for change in changes(old.study(), new.study(), looked=False)}
+    assert list(before) == keys
+    assert all(change.taken for change in before.values())
+    after = changes(old.study(), new.study())
+    assert [(change.key, change.taken) for change in after] == [(key, False) for key in keys]
+    assert all("fixed once winners are judged" in str(change) for change in after)
+
+
+def test_a_further_arm_is_taken_up_under_looks_too() -> None:
+    assert found(AUTO, AUTO.but("[arms.monotone]", "[arms.steps]\n[arms.monotone]")) == {"arms.steps": True}
+
+
 REFUSED = {
     "seed": ("seed = 0", "seed = 1", "study.seed", "seeds and the validation split"),
     "baseline": ('baseline = "monotone"', 'baseline = "ralr"', "study.baseline", "it is the question"),

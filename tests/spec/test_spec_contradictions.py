@@ -37,6 +37,11 @@ def curve(table: str, arm: str = "") -> Text:
             ["study.baseline = \"monoton\": no such arm; did you mean 'monotone'?"],
         ),
         (
+            "seeds = 5",
+            "seeds = 5\nmost_seeds = 20",
+            ['confirm.most_seeds = 20: goes with confirm.seeds = "auto" alone, which is 5'],
+        ),
+        (
             "[arms.monotone]",
             "[arms.RALR]\n[arms.monotone]",
             ["arms.ralr: differs from arms.RALR in upper and lower case alone; choose another name"],

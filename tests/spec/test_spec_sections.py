@@ -38,6 +38,7 @@ def test_the_file_of_the_design_is_a_study() -> None:
     assert (spec.search.trials, spec.search.sampler, spec.search.pruner, spec.search.blocks) == (24, "tpe", "median", 1)
     assert spec.search.start == ({"lr": 0.1},)
     assert (spec.confirm.top, spec.confirm.seeds, spec.confirm.margin, spec.confirm.confidence) == (2, 5, 0.005, 0.95)
+    assert spec.confirm.seeds_at_most == 5
     assert (spec.storage.url, spec.storage.lease_s) == ("sqlite:///runs/digits/study.db", 30)
 
 
@@ -138,7 +139,15 @@ def test_every_form_in_every_table(old: str, key: str, form: str, domain: type |
             for value in ('"all"', "1.1", "-1", "true", "[0.1]")
         ),
         ("blocks = 1", 'prune_on = "last"', "search.prune_on = \"last\": must be 'value', 'smoothed' or 'best'"),
-        ("seeds = 5", "seeds = 1", "confirm.seeds = 1: must be 2 or more"),
+        *(
+            (
+                "seeds = 5",
+                f"seeds = {value}",
+                f'confirm.seeds = {value}: must be "auto", or a number of seeds, 2 to 10000',
+            )
+            for value in ("1", '"all"', "2.5", "true", "10001", "[5]")
+        ),
+        ("seeds = 5", 'seeds = "auto"\nmost_seeds = 2', "confirm.most_seeds = 2: must be 3 or more"),
         ("confidence = 0.95", "confidence = 1.0", "confirm.confidence = 1.0: must be below 1"),
         ("validation = 0.2", "validation = 1", "task.validation = 1: must be below 1"),
         ("lease_s = 30", "lease_s = 0.5", "storage.lease_s = 0.5: must be 1 or more"),

@@ -16,6 +16,7 @@ from typing import IO
 from ralr_tune.commands.health.check import Check, judged
 from ralr_tune.report.words import size
 from ralr_tune.search.audits import share
+from ralr_tune.search.stages import judged_runs
 from ralr_tune.spec import StudySpec
 
 WRITTEN = 64 * 2**20
@@ -91,10 +92,7 @@ def needed_bytes(spec: StudySpec, weights: int, workers: int) -> int:
     """
     trials = spec.search.trials * spec.search.blocks
     audits = math.ceil(share(spec, trials) * trials) * len(spec.arms)
-    judged_runs = (
-        spec.confirm.seeds * spec.search.blocks * sum(1 + (arm.amplify is not None) for arm in spec.arms.values())
-    )
-    return weights * (workers * _STATES * _COPIES + audits * _STATES + judged_runs)
+    return weights * (workers * _STATES * _COPIES + audits * _STATES + judged_runs(spec))
 
 
 def _throughput(file: IO[bytes]) -> float:
