@@ -70,12 +70,13 @@ def arm_importances(arm: ArmRecord, direction: Direction, *, draws: int = 100) -
     from optuna.trial import create_trial
 
     domains = {name: _distribution(domain) for name, domain in arm.dimensions.items()}
+    complete = [row for row in arm.search() if row.outcome == "complete" and row.value is not None]
+    rows = [row for row in complete if set(row.params) == set(domains)]
     with _quiet():
         study = create_study(direction=direction)
         study.add_trials(
             create_trial(params=dict(row.params), distributions=domains, value=row.value)
-            for row in arm.search()
-            if row.outcome == "complete" and row.value is not None and set(row.params) == set(domains)
+            for row in thinned(rows, MOST_TRIALS)
         )
     return optuna_importances(study, draws=draws)
 

@@ -30,7 +30,7 @@ def export_study(storage: Storage, name: str, *, arm: str | None, trial: int | N
     Raises UsageError, naming what there is, for an unknown arm, a trial that is not complete, and where no trial is
     complete yet; StorageError when no such study is stored.
     """
-    record = read_study(storage, name)
+    record = read_study(storage, name, curves=False)
     spec = parse_study(record.spec_text, source=f"{name} (as stored)")
     chosen = chosen_rows(record, spec)
     if arm is not None and arm not in record.arms:

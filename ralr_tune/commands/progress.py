@@ -19,6 +19,8 @@ from ralr_tune.report.words import duration
 from ralr_tune.store.database import Storage
 
 REFRESH_S = 0.5
+SHARE = 0.02
+"""Of the time, looking takes at most so much: a study of 10,000 trials is looked at every 15 s."""
 PLAIN_S = 15.0
 """Between two plain lines, unless a stage ends."""
 STILL_S = 10.0
@@ -38,6 +40,7 @@ class Display:
         self._live: Live | None = None
         self._speed = _Speed()
         self._curves = _Curves()
+        self._look_at = 0.0
         self._shown_at = 0.0
         self._stage = ""
 
@@ -56,14 +59,19 @@ class Display:
     def update(self, storage: Storage, study: str) -> None:
         """Called often; looks at the database seldom."""
         now = time.monotonic()
-        if self._quiet or now - self._shown_at < REFRESH_S:
+        if self._quiet or now < self._look_at:
             return
         status = study_status(storage, study)
+        self._look_at = now + _pause_s(time.monotonic() - now)
+        self.show(status)
+
+    def show(self, status: Status) -> None:
+        """Draws the live table anew; elsewhere prints a line, if it is time for one."""
+        now = time.monotonic()
         self._speed.note(now, status.epochs)
         self._curves.note(status)
         if self._live:
             self._live.update(self._picture(status), refresh=True)
-            self._shown_at = now
         elif status.stage != self._stage or now - self._shown_at >= PLAIN_S:
             self._console.print(readable(self._line(status)), soft_wrap=True)
             self._stage, self._shown_at = status.stage, now
@@ -97,12 +105,20 @@ def watch_study(storage: Storage, study: str) -> None:
     """Show a study until it is done, failed, searched without confirm, or Ctrl-C."""
     still = 0.0
     with Display() as display:
+        began = time.monotonic()
         while not (status := study_status(storage, study)).ended and still < STILL_S:
-            display.update(storage, study)
-            time.sleep(REFRESH_S)
+            display.show(status)
+            pause = _pause_s(time.monotonic() - began)
+            time.sleep(pause)
             # between two stages nothing waits either, until a worker has planned the next one
-            still = 0.0 if any(row.state != "done" for row in status.rows) else still + REFRESH_S
+            still = 0.0 if any(row.state != "done" for row in status.rows) else still + pause
+            began = time.monotonic()
     plain_console().print(readable(status.as_text()), soft_wrap=True)
+
+
+def _pause_s(took_s: float) -> float:
+    """How long to look away after a look that took so long."""
+    return max(REFRESH_S, took_s / SHARE)
 
 
 def plain_console(*, stderr: bool = False) -> Console:

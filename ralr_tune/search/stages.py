@@ -59,7 +59,7 @@ def advance(ledger: Ledger, storage: Storage, spec: StudySpec, until: Stage = "t
         _raise_failed(ledger)
         for stage in STAGES[: STAGES.index(last) + 1]:
             if stage in _PLANS and not ledger.remaining(stage):
-                ledger.plan(_PLANS[stage](spec, read_study(storage, spec.name).rows()))
+                ledger.plan(_PLANS[stage](spec, read_study(storage, spec.name, curves=False).rows()))
             if ledger.remaining(stage):
                 return stage
     return None

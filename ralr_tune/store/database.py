@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from optuna.storages import BaseStorage, RDBStorage, get_storage
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import (
     Connection,
     Delete,
@@ -86,6 +87,10 @@ class Storage:
         It is repeated after a passing failure, so it must be safe to do twice. IntegrityError is the caller's matter.
         """
         return self._run(lambda connection: connection.execute(statement).rowcount)
+
+    def trials(self, study_name: str, *states: TrialState) -> list[FrozenTrial]:
+        """Trials of an Optuna study that are in one of `states` now, past Optuna's cache. KeyError: no such study."""
+        return self._rdb.get_all_trials(self._rdb.get_study_id_from_name(study_name), deepcopy=False, states=states)
 
     def dispose(self) -> None:
         """Closes all connections."""

@@ -25,7 +25,7 @@ from ralr_tune.store.failures import OPENING_S, patience, told
 from ralr_tune.store.incidents import noted
 from ralr_tune.store.ledger import Ledger
 from ralr_tune.store.schema import EARLIER, migrate, version
-from ralr_tune.store.studies import ROW_MARK, optuna_name, optuna_trials
+from ralr_tune.store.studies import ROW_MARK, optuna_name, optuna_trials, running_trials
 from ralr_tune.store.tables import Now
 
 Place = tuple[str, int]
@@ -242,7 +242,7 @@ def _is_planned(ledger: Ledger, row_id: int) -> bool:
 
 
 def _running(ledger: Ledger, arm: str, block: int) -> dict[int, FrozenTrial]:
-    return optuna_trials(ledger.storage, optuna_name(ledger.study, arm, block), TrialState.RUNNING)
+    return running_trials(ledger.storage, optuna_name(ledger.study, arm, block))
 
 
 def _row_id(trial: FrozenTrial) -> int | None:

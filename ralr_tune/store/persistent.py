@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import RDBStorage
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from ralr_tune.store.address import parse_address
 from ralr_tune.store.failures import persist, told
+from ralr_tune.store.trials import read_trials
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -25,6 +26,13 @@ def _patient(method: Method[P, T], patience_s: float | None = None) -> Method[P,
             return persist(lambda: method(storage, *args, **kwargs), patience_s=patience_s)
 
     return call
+
+
+def _read_trials(
+    storage: RDBStorage, study_id: int, states: Container[TrialState] | None, included: set[int], after: int
+) -> list[FrozenTrial]:
+    with storage.engine.connect() as connection:
+        return read_trials(connection, study_id, states, included, after)
 
 
 class PersistentStorage(RDBStorage):
@@ -54,9 +62,22 @@ class PersistentStorage(RDBStorage):
     set_trial_system_attr = _patient(RDBStorage.set_trial_system_attr)
     set_trial_user_attr = _patient(RDBStorage.set_trial_user_attr)
     _get_best_trial_id = _patient(RDBStorage._get_best_trial_id)
-    _get_trials = _patient(RDBStorage._get_trials)
+    _read_trials = _patient(_read_trials)
     _set_trial_param = _patient(RDBStorage._set_trial_param)
     _set_state = _patient(RDBStorage.set_trial_state_values)
+
+    def _get_trials(
+        self,
+        study_id: int,
+        states: Container[TrialState] | None,
+        included_trial_ids: set[int],
+        trial_id_greater_than: int,
+    ) -> list[FrozenTrial]:
+        """As Optuna's, without its ORM. KeyError if there is no such study."""
+        trials = self._read_trials(study_id, states, included_trial_ids, trial_id_greater_than)
+        if not trials:
+            self.get_study_name_from_id(study_id)
+        return trials
 
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
         """As Optuna's, but the state that a trial has already may be said again: the answer may have been lost."""

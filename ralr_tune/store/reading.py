@@ -18,11 +18,12 @@ Trials = Mapping[tuple[str, int], Mapping[int, FrozenTrial]]
 """Optuna trials by (arm, block) and number."""
 
 
-def read_study(storage: Storage, name: str) -> StudyRecord:
+def read_study(storage: Storage, name: str, *, curves: bool = True) -> StudyRecord:
     """The whole study: its file, its rows by arm (arms in the file's order), search parameters from Optuna.
 
-    Search rows that are not done have what they reported so far as their curve, the values alone. StorageError if no
-    such study is stored; StudyFileError if this version cannot read the stored file.
+    Search rows that are not done have what they reported so far as their curve, the values alone. Without `curves`,
+    done rows have none, and are light to fetch. StorageError if no such study is stored; StudyFileError if this version
+    cannot read the stored file.
     """
     kept = stored(storage, name)
     spec = parse_study(kept.text, source=f"{name} (as stored)")
@@ -38,12 +39,12 @@ def read_study(storage: Storage, name: str) -> StudyRecord:
         direction=spec.direction,
         margin=spec.confirm.margin,
         confidence=spec.confirm.confidence,
-        arms=_arms(storage, name, spec),
+        arms=_arms(storage, name, spec, curves),
     )
 
 
-def _arms(storage: Storage, name: str, spec: StudySpec) -> dict[str, ArmRecord]:
-    rows = Ledger(storage, name).rows()
+def _arms(storage: Storage, name: str, spec: StudySpec, curves: bool) -> dict[str, ArmRecord]:
+    rows = Ledger(storage, name).rows(curves=curves)
     places = sorted({(row.arm, row.block) for row in rows if row.trial is not None})
     trials = {place: optuna_trials(storage, optuna_name(name, *place)) for place in places}
     filled = [_with_trial(row, trials) for row in rows]

@@ -138,14 +138,21 @@ def _check_identity(storage: Storage, study: optuna.Study, name: str) -> None:
         raise StorageError(f"{storage.masked}: {name!r} and {there!r} are one name to this database; rename an arm")
 
 
-def optuna_trials(storage: Storage, name: str, *states: TrialState) -> dict[int, FrozenTrial]:
-    """Trials of an Optuna study by number, of these states or of all; none if there is no such study."""
+def optuna_trials(storage: Storage, name: str) -> dict[int, FrozenTrial]:
+    """Trials of an Optuna study by number; none if there is no such study."""
     try:
         study_id = storage.optuna.get_study_id_from_name(name)
     except KeyError:
         return {}
-    trials = storage.optuna.get_all_trials(study_id, deepcopy=False, states=states or None)
-    return {trial.number: trial for trial in trials}
+    return {trial.number: trial for trial in storage.optuna.get_all_trials(study_id, deepcopy=False)}
+
+
+def running_trials(storage: Storage, name: str) -> dict[int, FrozenTrial]:
+    """Those that run: a few, asked of the database by their state, where Optuna's cache would read all trials first."""
+    try:
+        return {trial.number: trial for trial in storage.trials(name, TrialState.RUNNING)}
+    except KeyError:
+        return {}
 
 
 def ask(study: optuna.Study, storage: Storage, row_id: int, fixed: Mapping[str, Any] | None = None) -> Trial:

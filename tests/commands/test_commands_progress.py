@@ -1,17 +1,20 @@
 from __future__ import annotations
 
 import io
+from itertools import count, pairwise
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
 from ralr_tune.commands import progress
 from ralr_tune.commands.progress import Display
-from ralr_tune.commands.status import study_status
+from ralr_tune.commands.status import Status, study_status
 from ralr_tune.records import EpochRecord
 from ralr_tune.search.session import Session
 from ralr_tune.search.stages import advance
 from ralr_tune.search.trial import work_on
+from ralr_tune.store.database import Storage
 from tests.search.conftest import MakeSession, make_session
 from tests.studies import simulated
 
@@ -43,7 +46,7 @@ def shown(made: Console) -> str:
 def test_a_terminal_sees_arms_and_running_trials_with_their_curves(
     begun: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(progress, "REFRESH_S", 0.0)
+    monkeypatch.setattr(progress, "_pause_s", lambda took_s: 0.0)
     made = console(terminal=True)
     with Display(console=made) as display:
         display.update(begun.storage, "sim")
@@ -59,7 +62,7 @@ def test_a_terminal_sees_arms_and_running_trials_with_their_curves(
 
 
 def test_elsewhere_a_plain_line_now_and_then(begun: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "REFRESH_S", 0.0)
+    monkeypatch.setattr(progress, "_pause_s", lambda took_s: 0.0)
     made = console(terminal=False)
     with Display(console=made) as display:
         display.update(begun.storage, "sim")
@@ -68,6 +71,23 @@ def test_elsewhere_a_plain_line_now_and_then(begun: Session, monkeypatch: pytest
     assert line.startswith("sim: search, ")
     assert "monotone 1/4, best 0." in line
     assert "ralr 0/4" in line
+
+
+def test_looking_takes_a_fiftieth_of_the_time_at_most(begun: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = []
+    now = count()  # by its clock, every look takes a second
+
+    def look(storage: Storage, study: str) -> Status:
+        looks.append(next(now))
+        return study_status(storage, study)
+
+    monkeypatch.setattr(progress, "study_status", look)
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: float(next(now))))
+    with Display(console=console(terminal=False)) as display:
+        for _ in range(200):
+            display.update(begun.storage, "sim")
+    assert len(looks) > 2
+    assert min(later - earlier for earlier, later in pairwise(looks)) >= 50
 
 
 def test_quiet_is_quiet(begun: Session) -> None:

@@ -24,6 +24,7 @@ from ralr_tune.store.studies import (
     optuna_trials,
     register,
     resume_trial,
+    running_trials,
     set_environment,
     stored,
     study_lock,
@@ -119,6 +120,7 @@ def test_an_optuna_study_is_made_only_when_its_direction_is_given(shared: Storag
     with pytest.raises(StorageError, match=f"no Optuna study '{name}/ralr' is stored there"):
         optuna_study(shared, f"{name}/ralr")
     assert optuna_trials(shared, f"{name}/ralr") == {}
+    assert running_trials(shared, f"{name}/ralr") == {}
     optuna_study(shared, f"{name}/ralr", direction="maximize")
     study = optuna_study(shared, f"{name}/ralr", sampler=RandomSampler(), pruner=NopPruner(), direction="maximize")
     assert study.direction.name == "MAXIMIZE"
@@ -143,12 +145,12 @@ def test_a_trial_is_marked_from_its_first_moment(shared: Storage, name: str) -> 
     study = optuna_study(shared, f"{name}/ralr", direction="maximize")
     trial = ask(study, shared, 42)
     other = open_storage(shared.url)
-    seen = optuna_trials(other, f"{name}/ralr", TrialState.RUNNING)[trial.number]
+    seen = running_trials(other, f"{name}/ralr")[trial.number]
     assert seen.user_attrs == {ROW_MARK: 42}
     assert seen.datetime_start is not None
     assert seen.params == {}
     study.tell(trial, 0.5)
-    assert optuna_trials(other, f"{name}/ralr", TrialState.RUNNING) == {}
+    assert running_trials(other, f"{name}/ralr") == {}
     assert optuna_trials(other, f"{name}/ralr")[0].value == 0.5
     other.dispose()
 

@@ -1,0 +1,54 @@
+"""What a trial costs the database does not grow with the study: counted in statements, not in seconds."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from benchmarks.filled import EPOCHS, fill, study
+from ralr_tune.search.session import Session
+from ralr_tune.search.telling import settle
+from ralr_tune.search.trial import work_on
+from ralr_tune.store.database import open_storage
+from ralr_tune.tasks.load import load_task
+from tests.statements import executed
+
+NEVER_PRUNES = {"pruner": "median", "pruner_options": {"n_warmup_steps": EPOCHS}}
+"""Yet it reads all trials at every epoch."""
+
+
+def statements_of(folder: Path, trials: int, epochs: int = EPOCHS, **search: Any) -> tuple[Counter[str], Counter[str]]:
+    """Of a worker's start, and of its second trial, in a study where `trials` an arm are done; by their first word."""
+    storage = open_storage(f"sqlite:///{folder}/{trials}-{epochs}.db", create=True)
+    spec = study(trials + 2, epochs=epochs, **NEVER_PRUNES | search)
+    ledger = fill(storage, spec, free=2)
+    task = load_task(spec.task, seed=0, device="cpu")
+    session = Session(spec, storage, ledger, task, folder / "out", "me")
+    try:
+        with executed(storage) as start:
+            settle(session)
+        with executed(storage) as trial:
+            for _ in range(3):  # the first one of each arm reads all trials
+                trial.clear()
+                row = ledger.claim("me", "search")
+                assert row is not None
+                work_on(session, row)
+    finally:
+        storage.dispose()
+    return _first_words(start), _first_words(trial)
+
+
+def _first_words(statements: list[str]) -> Counter[str]:
+    return Counter(statement.split()[0] for statement in statements)
+
+
+def test_a_trial_and_a_start_take_as_many_statements_in_a_study_of_any_size(tmp_path: Path) -> None:
+    assert statements_of(tmp_path, 20) == statements_of(tmp_path, 120)
+
+
+def test_an_epoch_is_one_transaction(tmp_path: Path) -> None:
+    _, short = statements_of(tmp_path, 20, epochs=5)
+    _, long = statements_of(tmp_path, 20, epochs=15)
+    more = {word: long[word] - short[word] for word in ("BEGIN", "COMMIT", "UPDATE", "INSERT")}
+    assert more == dict.fromkeys(more, 10)

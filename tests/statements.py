@@ -1,0 +1,29 @@
+"""The SQL that a storage executes, ours and Optuna's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import event
+
+from ralr_tune.store.database import Storage
+
+
+@contextmanager
+def executed(storage: Storage) -> Iterator[list[str]]:
+    """Every statement in order; the transactions that SQLAlchemy begins and ends by itself are not among them."""
+    statements: list[str] = []
+
+    def note(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
+        statements.append(statement)
+
+    engines = (storage.engine, storage._rdb.engine)
+    for engine in engines:
+        event.listen(engine, "before_cursor_execute", note)
+    try:
+        yield statements
+    finally:
+        for engine in engines:
+            event.remove(engine, "before_cursor_execute", note)
