@@ -46,7 +46,6 @@ _AMPLIFY = {
 }
 _TABLES: dict[str, Any] = {
     "study": {"name": "large", "baseline": "monotone"},
-    "task": {"kind": "simulated", "data": {"optimum": 0.1, "diverges_above": 100.0}},
     "training": {
         "batch_size": 32,
         "lr": {"low": 1e-3, "high": 1.0, "log": True},
@@ -57,10 +56,15 @@ _TABLES: dict[str, Any] = {
 }
 
 
-def study(trials: int, *, epochs: int = EPOCHS, **search: Any) -> StudySpec:
+def study(trials: int, *, epochs: int = EPOCHS, seconds_per_epoch: float = 0.0, **search: Any) -> StudySpec:
     """Two arms, five parameters in the larger one, `trials` an arm; `search`: keys of that table."""
+    data = {"optimum": 0.1, "diverges_above": 100.0, "seconds_per_epoch": seconds_per_epoch}
     training = _TABLES["training"] | {"epochs": epochs}
-    tables = _TABLES | {"training": training, "search": {"trials": trials, "audit": 0.0} | search}
+    tables = _TABLES | {
+        "task": {"kind": "simulated", "data": data},
+        "training": training,
+        "search": {"trials": trials, "audit": 0.0} | search,
+    }
     return parse_study(tomli_w.dumps(tables))
 
 

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
-from ralr_tune.commands.report import Report, make_report
 from ralr_tune.errors import Interrupted, RalrTuneError, TrialError, UsageError
 from ralr_tune.launch.devices import Place, places
 from ralr_tune.launch.inprocess import InProcess
@@ -32,6 +32,9 @@ from ralr_tune.store.address import parse_address, sqlite_url
 from ralr_tune.store.database import Storage, open_storage
 from ralr_tune.store.file import refuse_network
 from ralr_tune.store.ledger import Ledger
+
+if TYPE_CHECKING:
+    from ralr_tune.commands.report import Report
 
 log = logging.getLogger(__name__)
 
@@ -98,6 +101,8 @@ def run(
             )
             watch.until_done(lambda: progress(opened, spec.name) if progress else None)
             Kept(job.out / "checkpoints", spec).tidy(lambda: ledger.rows(curves=False))
+        from ralr_tune.commands.report import make_report  # only now: the workers need not wait for it
+
         return make_report(opened, spec.name, out)
 
 

@@ -32,7 +32,7 @@ def again(spec: StudySpec, out: Path, **options: Any) -> None:
 @pytest.fixture(autouse=True)
 def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every run would end with one; nothing here looks at it."""
-    monkeypatch.setattr("ralr_tune.commands.run.make_report", lambda *_: None)
+    monkeypatch.setattr("ralr_tune.commands.report.make_report", lambda *_: None)
 
 
 @pytest.fixture

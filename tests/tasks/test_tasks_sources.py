@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
 import pytest
 
 from ralr_tune.errors import DataError
-from ralr_tune.tasks.sources import open_source
+from ralr_tune.tasks import sources
+from ralr_tune.tasks.sources import _digits_table, open_source
 
 
 def test_digits() -> None:
@@ -73,3 +76,20 @@ def test_options_that_are_none_are_not_given() -> None:
 def test_wrong_options_are_told(data: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         open_source(data)
+
+
+def test_digits_are_those_of_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = _digits_table()
+    monkeypatch.setattr(sources, "find_spec", lambda name: None)  # as where its file lies elsewhere
+    assert np.array_equal(read, _digits_table())
+
+
+def test_digits_are_read_without_importing_scikit_learn() -> None:
+    code = """
+import sys
+from ralr_tune.tasks.sources import open_source
+open_source({"source": "digits"}).train.load()
+print([name for name in sys.modules if name.partition(".")[0] in ("sklearn", "scipy")])
+"""
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout == "[]\n"
