@@ -3,9 +3,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 TESTS ?= tests
+PROFILE ?= cpu-short
+CIFAR ?= .bench/cifar100.npz
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow faults calibrate check format secrets clean
+.PHONY: help demo test test-slow faults calibrate bench check format secrets clean
 
 help:  ## show this
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -28,6 +30,13 @@ faults: .venv/.test-installed  ## kill, stop and restart things at random for ab
 calibrate: .venv/.test-installed  ## how often the statistics err: all tables again, about half an hour on two cores (RALR_TUNE_CALIBRATE=1000 studies a row)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.calibration
 
+bench: .venv-bench/.installed  ## against plain Optuna and Ray Tune, one table a case (PROFILE=cpu-short 10 minutes, cpu 45, gpu)
+	@mkdir -p .bench
+	@test ! -e ../shared/data/unpack.py -o -e $(CIFAR) || $(BIN)/python ../shared/data/unpack.py .bench cifar100
+	@.venv-bench/bin/python -m benchmarks.peers --profile $(PROFILE) --out .bench/$(PROFILE) \
+		$$(test ! -e $(CIFAR) || echo --cifar $(CIFAR))
+	@echo "Next: .bench/$(PROFILE).md and .bench/$(PROFILE).json hold the same. Large studies: $(BIN)/python -m benchmarks.large"
+
 check: .venv/.test-installed  ## lint and types
 	@$(BIN)/ruff format --check -q .
 	@$(BIN)/ruff check -q .
@@ -44,7 +53,7 @@ secrets:  ## create the random secrets that docker-compose.yml wants, each once
 	@echo "Next: docker compose --profile cpu up --build (or gpu). The dashboard's token: cat secrets/dashboard_token"
 
 clean:  ## remove the environment and what tools left behind (not runs/)
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf .venv .venv-bench .bench .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 
 .venv/bin/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -62,3 +71,12 @@ clean:  ## remove the environment and what tools left behind (not runs/)
 	@echo "Installing into .venv, with what the tests need (torch brings several GB the first time) ..."
 	@$(BIN)/pip install -q --disable-pip-version-check -e '.[test]'
 	@touch .venv/.installed $@
+
+# Ray is no dependency of the project: it gets an environment of its own, which finds everything else in .venv.
+.venv-bench/.installed: .venv/.installed
+	@echo "Installing Ray Tune into .venv-bench ..."
+	@$(BIN)/python -m venv .venv-bench
+	@echo "import site; site.addsitedir('$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')')" \
+		> $$(.venv-bench/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/project.pth
+	@.venv-bench/bin/pip install -q --disable-pip-version-check 'ray[tune]'
+	@touch $@

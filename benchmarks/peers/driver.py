@@ -1,0 +1,344 @@
+"""Against the peers: `make bench`, or `python -m benchmarks.peers --profile cpu-short`, prints one table for each case.
+
+(a) the plain script that a user writes from Optuna's PyTorch example, (b) Ray Tune with OptunaSearch, (c) this
+project, with each accelerator off in turn. Same images, split, network, batch, epochs, search space, number of trials;
+no pruning unless --pruning says so (median, ASHA, median). Each peer first tries the settings that its documentation
+names (rows.py) on a short piece of the case, and runs with its fastest; it trains in float32, and on a GPU in bfloat16
+where that is faster for it. Rows take turns and are repeated while the profile's time lasts; figures are medians, with
+the smallest and the largest in brackets; ratios are of medians, to the plain script's.
+
+images/s      training images over the time from the first trial's start to the last epoch's end, validation included
+trials/h      over the same time
+to accuracy   seconds from the command, imports included, to the first epoch with a validation accuracy that every run
+              of the case reached
+start         seconds from the command to the first trial's start (ours: to the claim of its row)
+best          the best validation accuracy, median; random images have none that means anything
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from benchmarks.peers.case import Case, Job
+from benchmarks.peers.ours import study
+from benchmarks.peers.rows import CORES, Row, ours, peers
+from ralr_tune.spec import parse_study
+
+ROOT = Path(__file__).resolve().parents[2]
+LATEST_S = 1800.0
+"""A run that takes longer has failed."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """A case of a profile: how much of which data."""
+
+    name: str
+    data: str
+    """"digits" or "cifar"."""
+    model: str
+    batch_size: int
+    images: int
+    """Training and validation images together."""
+    classes: int
+    epochs: int
+    trials: int
+
+
+@dataclass(frozen=True)
+class Profile:
+    device: str
+    minutes: float
+    """No round is begun that would end later."""
+    repeats: int
+    sizes: tuple[Size, ...]
+    tries: int | None = None
+    """Settings of a peer that are tried; None: all."""
+
+
+_DIGITS = Size("digits, small_cnn", "digits", "small_cnn", 64, 1438, 10, epochs=12, trials=8)
+PROFILES: dict[str, Profile] = {
+    "tiny": Profile("cpu", 1, 1, (replace(_DIGITS, images=300, epochs=1, trials=2),), tries=1),
+    "cpu-short": Profile(
+        "cpu",
+        10,
+        2,
+        (
+            replace(_DIGITS, epochs=6, trials=8),
+            Size("CIFAR, small_cnn", "cifar", "small_cnn", 128, 2500, 10, epochs=2, trials=4),
+            Size("CIFAR, ResNet-20", "cifar", "resnet20", 128, 1250, 10, epochs=1, trials=4),
+        ),
+        tries=2,
+    ),
+    "cpu": Profile(
+        "cpu",
+        45,
+        5,
+        (
+            replace(_DIGITS, trials=16),
+            Size("CIFAR, small_cnn", "cifar", "small_cnn", 128, 5000, 10, epochs=3, trials=6),
+            Size("CIFAR, ResNet-20", "cifar", "resnet20", 128, 2500, 10, epochs=2, trials=4),
+        ),
+    ),
+    "gpu": Profile(
+        "cuda",
+        40,
+        3,
+        (
+            replace(_DIGITS, trials=32),
+            Size("CIFAR, small_cnn", "cifar", "small_cnn", 128, 50_000, 100, epochs=4, trials=16),
+            Size("CIFAR, ResNet-20", "cifar", "resnet20", 128, 50_000, 100, epochs=4, trials=16),
+        ),
+    ),
+}
+
+
+class Run(NamedTuple):
+    """One run of a row."""
+
+    start_s: float
+    span_s: float
+    """From the first trial's start to the last epoch's end."""
+    images: int
+    trials: int
+    accuracies: list[tuple[float, float]]
+    """(seconds since the command, validation accuracy) of each epoch."""
+
+    @property
+    def images_per_second(self) -> float:
+        return self.images / self.span_s
+
+    @property
+    def trials_per_hour(self) -> float:
+        return 3600 * self.trials / self.span_s
+
+    @property
+    def best(self) -> float:
+        return max(value for _, value in self.accuracies)
+
+    def to_accuracy(self, target: float) -> float:
+        return min(seconds for seconds, value in self.accuracies if value >= target)
+
+
+Measured = list[tuple[Row, list[Run]]]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="benchmarks.peers", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--profile", choices=PROFILES, default="cpu-short")
+    parser.add_argument("--cifar", type=Path, help="cifar100.npz; without it, random images of that shape")
+    parser.add_argument("--pruning", action="store_true")
+    parser.add_argument("--out", type=Path, help="writes OUT.json and OUT.md, too")
+    given = parser.parse_args(arguments)
+    profile = PROFILES[given.profile]
+    began, said, kept = time.monotonic(), [_head(given.profile, profile)], {}
+    print(said[0], flush=True)
+    for index, size in enumerate(profile.sizes):
+        left_s = 60 * profile.minutes - (time.monotonic() - began)
+        with tempfile.TemporaryDirectory(prefix="ralr-tune-bench-") as folder:
+            case, what = made_case(size, profile, Path(folder), given.cifar, given.pruning)
+            rows = chosen_rows(case, profile.tries)
+            runs = measured(case, rows, profile.repeats, left_s / (len(profile.sizes) - index))
+            text = "\n".join(table(f"{size.name}: {what}", case, runs))
+        said.append(text)
+        print(f"\n{text}", flush=True)
+        kept[size.name] = {row.name: [each._asdict() for each in found] for row, found in runs}
+    said.append(f"{(time.monotonic() - began) / 60:.0f} minutes; load at the end {_load()}")
+    print(f"\n{said[-1]}")
+    if given.out:
+        given.out.parent.mkdir(parents=True, exist_ok=True)
+        given.out.with_suffix(".json").write_text(json.dumps({"profile": asdict(profile), "runs": kept}, indent=1))
+        given.out.with_suffix(".md").write_text("\n\n".join(said) + "\n")
+
+
+def _head(name: str, profile: Profile) -> str:
+    import torch
+
+    versions = f"torch {torch.__version__}, {CORES} cores"
+    card = torch.cuda.get_device_name() if profile.device == "cuda" else "CPU"
+    return f"profile {name}: {card}, {versions}; load {_load()}"
+
+
+def _load() -> str:
+    return f"{os.getloadavg()[0]:.1f}"
+
+
+# ---------------------------------------------------------------- cases
+
+
+def made_case(size: Size, profile: Profile, folder: Path, cifar: Path | None, pruning: bool) -> tuple[Case, str]:
+    """The case with its file of images, and the images in words."""
+    images, labels, what = _images(size, cifar)
+    file = folder / "data.npz"
+    tests = {"test_images": images[: size.classes], "test_labels": labels[: size.classes]}
+    np.savez(file, train_images=images, train_labels=labels, **tests)
+    augment = ("crop",) if size.data == "digits" else ("crop", "flip")
+    case = Case(
+        name=size.name,
+        data=str(file),
+        model=size.model,
+        batch_size=size.batch_size,
+        epochs=size.epochs,
+        trials=size.trials,
+        augment=augment,
+        device=profile.device,
+        pruning=pruning,
+    )
+    return case, f"{len(labels):,} {what}, batch {size.batch_size}, {size.epochs} epochs, {size.trials} trials"
+
+
+def _images(size: Size, cifar: Path | None) -> tuple[Any, Any, str]:
+    """As many of each class, in an order that does not go by class."""
+    drawn = np.random.default_rng(0)
+    if size.data == "digits":
+        from ralr_tune.tasks.sources import open_source
+
+        train = open_source({"source": "digits"}).train
+        images, labels, what = train.load()[:, 0], train.labels, "digits of 8x8"
+    elif cifar is not None:
+        with np.load(cifar) as held:
+            images, labels, what = held["train_images"], held["train_labels"], "CIFAR-100 images"
+    else:
+        images = drawn.integers(0, 256, (size.images, 32, 32, 3), dtype=np.uint8)
+        labels, what = np.arange(size.images) % size.classes, "random images of 32x32 (no accuracy means anything)"
+    each = size.images // size.classes
+    chosen = np.concatenate([np.flatnonzero(labels == label)[: each + 1] for label in range(size.classes)])
+    chosen = drawn.permutation(chosen)[: size.images]
+    return images[chosen], labels[chosen], what
+
+
+# ---------------------------------------------------------------- rows
+
+
+def chosen_rows(case: Case, tries: int | None) -> list[Row]:
+    """Each peer with its fastest settings, then ours."""
+    short = replace(case, trials=min(2 * CORES, case.trials), epochs=1)
+    found = []
+    for peer, settings in peers(case.device).items():
+        if peer == "Ray Tune" and find_spec("ray") is None:
+            print("Ray Tune: not installed here; `make bench` installs it beside the project", flush=True)
+            continue
+        tried = [(run(short, row).images_per_second, row) for row in settings[:tries]]
+        for speed, row in tried:
+            print(f"tried: {row.name}{_half(row)}: {speed:.0f} images/s", flush=True)
+        found.append(max(tried, key=lambda each: each[0])[1])
+    return [*found, *(row for row in ours() if different(case, row))]
+
+
+def _half(row: Row) -> str:
+    return ", bfloat16" if row.settings.get("bfloat16") else ""
+
+
+def different(case: Case, row: Row) -> bool:
+    """Whether a row's training keys change anything: an accelerator that is off by itself is not switched off again."""
+    changed = row.settings.get("training", {})
+
+    def trained_with(keys: dict[str, Any]) -> object:
+        spec = parse_study(study(case, keys))
+        return spec.configuration("monotone", {"lr": 0.1, "weight_decay": 1e-4})
+
+    return not changed or trained_with(changed) != trained_with({})
+
+
+def precision(case: Case, row: Row) -> str:
+    """What the row computes with."""
+    if row.script != "ours":
+        return "bfloat16" if row.settings.get("bfloat16") else "float32"
+    from ralr_tune.training.precision import choose_precision
+
+    wanted = row.settings.get("training", {}).get("precision", "auto")
+    with np.load(case.data) as held:
+        size = held["train_images"].shape[1]
+    return choose_precision(wanted, None, device=case.device, input_shape=(3, size, size)).name
+
+
+def measured(case: Case, rows: Sequence[Row], repeats: int, left_s: float) -> Measured:
+    """Rows take turns, each round from another one on; no round that would take longer than what is left."""
+    found: dict[int, list[Run]] = defaultdict(list)
+    began, longest = time.monotonic(), 0.0
+    for number in range(repeats):
+        if number and time.monotonic() - began + longest > left_s:
+            break
+        round_began = time.monotonic()
+        for place in range(len(rows)):
+            index = (place + number) % len(rows)
+            found[index].append(run(case, rows[index]))
+        longest = max(longest, time.monotonic() - round_began)
+    return [(row, found[index]) for index, row in enumerate(rows)]
+
+
+def run(case: Case, row: Row) -> Run:
+    """One run in processes of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        events = Path(folder) / "events.jsonl"
+        job = Job(case, row.settings, str(events))
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "RAY_TRAIN_V2_ENABLED": "0"}
+        began = time.time()
+        command = [sys.executable, "-m", f"benchmarks.peers.{row.script}", job.as_json()]
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=LATEST_S, check=False
+        )
+        if done.returncode:
+            raise RuntimeError(f"{row.name}: exit code {done.returncode}\n{done.stderr[-4000:]}")
+        noted = [json.loads(line) for line in events.read_text().splitlines()]
+    starts = [event["time"] for event in noted if event["kind"] == "start"]
+    epochs = sorted((event for event in noted if event["kind"] == "epoch"), key=lambda event: event["time"])
+    return Run(
+        start_s=min(starts) - began,
+        span_s=epochs[-1]["time"] - min(starts),
+        images=sum(event["images"] for event in epochs),
+        trials=len(starts),
+        accuracies=[(event["time"] - began, event["value"]) for event in epochs],
+    )
+
+
+# ---------------------------------------------------------------- the table
+
+
+def table(title: str, case: Case, runs: Measured) -> Iterator[str]:
+    target = min(each.best for _, found in runs for each in found)
+    base = runs[0][1]
+    yield f"{title}; {len(base)} rounds; accuracy {target:.3f}"
+    yield ""
+    yield (
+        "| | precision | images/s, x plain | trials/h, x plain | to accuracy, x plain "
+        "| images/s | trials/h | to accuracy | start | best |"
+    )
+    yield "|---" * 10 + "|"
+    speed, rate, reach = (_medians(base, target, index) for index in range(3))
+    for row, found in runs:
+        own = [_medians(found, target, index) for index in range(3)]
+        ratios = [f"{own[0] / speed:.2f}", f"{own[1] / rate:.2f}", f"{own[2] / reach:.2f}"]
+        columns = [[_figures(each, target)[index] for each in found] for index in range(3)]
+        cells = [_spread(columns[0], ""), _spread(columns[1], ""), _spread(columns[2], " s")]
+        start = statistics.median(each.start_s for each in found)
+        best = statistics.median(each.best for each in found)
+        name = row.name
+        yield f"| {' | '.join([name, precision(case, row), *ratios, *cells, f'{start:.1f} s', f'{best:.3f}'])} |"
+
+
+def _figures(run: Run, target: float) -> tuple[float, float, float]:
+    return run.images_per_second, run.trials_per_hour, run.to_accuracy(target)
+
+
+def _medians(found: Sequence[Run], target: float, index: int) -> float:
+    return statistics.median(_figures(each, target)[index] for each in found)
+
+
+def _spread(values: Sequence[float], unit: str) -> str:
+    return f"{statistics.median(values):,.0f}{unit} ({min(values):,.0f}-{max(values):,.0f})"

@@ -1,0 +1,95 @@
+"""The rows of the table: who runs, with which settings. A new accelerator is one more line in OURS."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+Settings = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One script with its settings."""
+
+    name: str
+    script: str
+    settings: Settings = field(default_factory=dict)
+
+
+OURS: dict[str, Settings] = {
+    "ours": {},
+    "ours, float32 only": {"training": {"precision": "float32"}},
+    "ours, channels_last off": {"training": {"channels_last": False}},
+    "ours, compile off": {"training": {"compile": False}},
+    "ours, one worker": {"options": ["--workers", "1"]},
+}
+"""Each accelerator off in turn. One that is off by itself is no row (see driver.different)."""
+
+
+def peers(device: str) -> dict[str, list[Row]]:
+    """The settings that each peer may choose from, by its name; the fastest on a short piece of the case is its row.
+
+    Optuna's pages name one process, threads and several processes (threads share one interpreter, and are left out);
+    Ray's a number of CPUs and GPUs for each trial. PyTorch's name DataLoader workers. The likely ones come first.
+    """
+    plain, ray = (_on_cpu if device == "cpu" else _on_gpu)()
+    return {
+        "plain Optuna": [Row(_named("plain Optuna", each), "plain", each) for each in plain],
+        "Ray Tune": [Row(_named("Ray Tune", each), "ray_tune", {"cores": CORES, **each}) for each in ray],
+    }
+
+
+def _on_cpu() -> tuple[list[Settings], list[Settings]]:
+    plain = [
+        {"jobs": CORES, "threads": 1, "loader_workers": 0},
+        {"jobs": 1, "threads": CORES, "loader_workers": 0},
+        {"jobs": 1, "threads": CORES, "loader_workers": CORES},
+        {"jobs": CORES, "threads": 1, "loader_workers": 1},
+    ]
+    ray = [
+        {"cpus": 1, "threads": 1, "loader_workers": 0},
+        {"cpus": CORES, "threads": CORES, "loader_workers": CORES},
+        {"cpus": 1, "threads": 1, "loader_workers": 1},
+    ]
+    return plain, ray
+
+
+def _on_gpu() -> tuple[list[Settings], list[Settings]]:
+    """Several trials on one card, as many as the cores can feed."""
+    many = max(2, CORES // 4)
+    shares = [(1, CORES), (2, CORES // 2), (many, CORES // many)]
+    plain = [
+        {"jobs": jobs, "threads": 1, "loader_workers": max(1, workers - 1), "bfloat16": half}
+        for jobs, workers in shares
+        for half in (False, True)
+    ]
+    ray = [
+        {"cpus": cores, "gpus": 1 / jobs, "threads": 1, "loader_workers": max(1, cores - 1), "bfloat16": half}
+        for jobs, cores in shares
+        for half in (False, True)
+    ]
+    return plain, ray
+
+
+def _named(peer: str, settings: Settings) -> str:
+    parts = [f"{settings[key]:g} {word}" for key, word in _WORDS.items() if key in settings]
+    return f"{peer} ({', '.join(parts)})"
+
+
+_WORDS = {
+    "jobs": "processes",
+    "cpus": "CPUs a trial",
+    "gpus": "GPUs a trial",
+    "threads": "threads",
+    "loader_workers": "loader workers",
+}
+
+
+def ours() -> Iterator[Row]:
+    for name, settings in OURS.items():
+        yield Row(name, "ours", settings)

@@ -1,0 +1,77 @@
+"""The benchmark against the peers is fair in its parts, and runs in its smallest form."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.peers import driver, ours
+from benchmarks.peers.case import VALIDATION, Case, Data, Job
+from benchmarks.peers.driver import PROFILES, Run, different, made_case, table
+from benchmarks.peers.rows import Row
+from ralr_tune.spec import parse_study
+from ralr_tune.tasks.load import load_task
+
+
+@pytest.fixture
+def case(tmp_path: Path) -> Case:
+    profile = PROFILES["tiny"]
+    made, what = made_case(profile.sizes[0], profile, tmp_path, None, False)
+    assert what.startswith("300 digits of 8x8, batch 64")
+    return made
+
+
+def test_peers_train_on_the_images_that_ours_trains_on(case: Case) -> None:
+    spec = parse_study(ours.study(case, {}))
+    task = load_task(spec.task, seed=case.seed, device="cpu")
+    arrays = Data(case.data, case.seed).arrays
+    assert task.size("train") == len(arrays["train_labels"]) == round(300 * (1 - VALIDATION))  # type: ignore[attr-defined]
+    batches = task.batches("validation", seed=0, epoch=0, batch_size=1000)  # type: ignore[attr-defined]
+    labels = np.concatenate([batch.labels.numpy() for batch in batches])
+    assert sorted(labels) == sorted(arrays["validation_labels"])
+    assert len(arrays["validation_labels"]) == task.size("validation")  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_every_profile_makes_its_cases(name: str, tmp_path: Path) -> None:
+    profile = PROFILES[name]
+    for size in profile.sizes:
+        made, _ = made_case(replace(size, images=min(size.images, 400)), profile, tmp_path, None, False)
+        spec = parse_study(ours.study(made, {}))
+        assert (spec.search.trials, spec.search.pruner) == (size.trials, "none")
+
+
+def test_an_accelerator_that_is_off_by_itself_is_not_switched_off_again(case: Case) -> None:
+    assert different(case, Row("ours", "ours"))
+    assert different(case, Row("float32", "ours", {"training": {"precision": "float32"}}))
+    assert not different(case, Row("auto", "ours", {"training": {"precision": "auto"}}))
+
+
+def test_ratios_are_of_medians(case: Case) -> None:
+    slow = [Run(1.0, span, 100, 2, [(3.0, 0.4), (span, 0.6)]) for span in (9.0, 10.0, 20.0)]
+    fast = [Run(2.0, span, 100, 2, [(3.0, 0.5), (4.0, 0.7)]) for span in (4.0, 5.0, 6.0)]
+    lines = list(table("title", case, [(Row("plain", "plain"), slow), (Row("ours", "ours"), fast)]))
+    assert lines[0] == "title; 3 rounds; accuracy 0.600"
+    cells = [cell.strip() for cell in lines[-1].split("|")[1:-1]]
+    assert cells[:5] == ["ours", "float32", "2.00", "2.00", "0.40"]  # 100 / 5 s to 100 / 10 s; 4 s to 10 s
+    assert cells[5:] == ["20 (17-25)", "1,440 (1,200-1,800)", "4 s (4-4)", "2.0 s", "0.700"]
+
+
+def test_events_are_lines(tmp_path: Path, case: Case) -> None:
+    job = Job(case, {}, str(tmp_path / "events"))
+    job.note("start", trial=0)
+    job.note("epoch", trial=0, value=0.5, images=10, time=7.0)
+    lines = (tmp_path / "events").read_text().splitlines()
+    assert lines[1] == '{"kind": "epoch", "time": 7.0, "trial": 0, "value": 0.5, "images": 10}'
+
+
+@pytest.mark.slow
+def test_the_smallest_profile_runs(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    driver.main(["--profile", "tiny", "--out", str(tmp_path / "bench")])
+    told = capsys.readouterr().out
+    assert "| plain Optuna (" in told
+    assert "| ours | float32 |" in told
+    assert (tmp_path / "bench.md").read_text().count("\n| ours") >= 4
