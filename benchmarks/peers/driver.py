@@ -2,7 +2,8 @@
 
 (a) the plain script that a user writes from Optuna's PyTorch example, (b) Ray Tune with OptunaSearch, (c) this
 project, with each accelerator off in turn. Same images, split, network, batch, epochs, search space, number of trials;
-no pruning unless --pruning says so (median, ASHA, median). Each peer first tries the settings that its documentation
+the same configurations first (case.py), then each one's own TPE; no pruning unless --pruning says so (median, ASHA,
+median). Each peer first tries the settings that its documentation
 names (rows.py) on a short piece of the case, and runs with its fastest; it trains in float32, and on a GPU in bfloat16
 where that is faster for it. Rows take turns and are repeated while the profile's time lasts; figures are medians, with
 the smallest and the largest in brackets; ratios are of medians, to the plain script's.

@@ -61,7 +61,12 @@ def study(case: Case, training: dict[str, Any]) -> str:
         },
         "schedule": {"name": "multistep", "milestones": list(MILESTONES), "gamma": 0.1},
         "arms": {"monotone": {}},
-        "search": {"trials": case.trials, "sampler": "tpe", "pruner": "median" if case.pruning else "none"},
+        "search": {
+            "trials": case.trials,
+            "sampler": "tpe",
+            "pruner": "median" if case.pruning else "none",
+            "start": case.first(),
+        },
     }
     return tomli_w.dumps(tables)
 

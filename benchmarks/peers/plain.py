@@ -25,11 +25,13 @@ def main() -> None:
     job = job_of_command()
     jobs = job.settings["jobs"]
     if jobs == 1:
-        optimize(job, InMemoryStorage(), job.case.trials, 0)
+        memory = InMemoryStorage()
+        created(job, memory)
+        optimize(job, memory, job.case.trials, 0)
         return
     with tempfile.TemporaryDirectory() as folder:
         journal = str(Path(folder) / "journal.log")
-        optuna.create_study(study_name=NAME, storage=stored(journal), direction="maximize")
+        created(job, stored(journal))
         shares = [len(range(index, job.case.trials, jobs)) for index in range(jobs)]
         context = multiprocessing.get_context("spawn")
         processes = [
@@ -41,6 +43,12 @@ def main() -> None:
             process.join()
         if any(process.exitcode for process in processes):
             raise SystemExit(1)
+
+
+def created(job: Job, storage: BaseStorage) -> None:
+    study = optuna.create_study(study_name=NAME, storage=storage, direction="maximize")
+    for configuration in job.case.first():
+        study.enqueue_trial(configuration)
 
 
 def one_process(job: Job, journal: str, trials: int, index: int) -> None:
@@ -66,14 +74,8 @@ def optimize(job: Job, storage: BaseStorage, trials: int, index: int) -> None:
         return train(job, data, lr=lr, weight_decay=weight_decay, trial=trial.number, report=report)
 
     pruner: BasePruner = MedianPruner() if job.case.pruning else NopPruner()
-    study = optuna.create_study(
-        study_name=NAME,
-        storage=storage,
-        direction="maximize",
-        sampler=optuna.samplers.TPESampler(seed=job.case.seed + index),
-        pruner=pruner,
-        load_if_exists=True,
-    )
+    sampler = optuna.samplers.TPESampler(seed=job.case.seed + index)
+    study = optuna.load_study(study_name=NAME, storage=storage, sampler=sampler, pruner=pruner)
     study.optimize(objective, n_trials=trials)
 
 

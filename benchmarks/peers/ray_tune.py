@@ -6,8 +6,8 @@ import os
 import tempfile
 from typing import Any
 
-import optuna
 import ray
+from optuna.samplers import TPESampler
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 from ray.tune.search.optuna import OptunaSearch
@@ -31,19 +31,20 @@ def main() -> None:
     trainable: Any = tune.with_parameters(one_trial, job=job, data=data)
     resources = {"cpu": settings["cpus"], **({"gpu": settings["gpus"]} if "gpus" in settings else {})}
     scheduler = ASHAScheduler(max_t=case.epochs, grace_period=1) if case.pruning else FIFOScheduler()
-    tuner = tune.Tuner(
-        tune.with_resources(trainable, resources),
-        param_space={"lr": tune.loguniform(*LR), "weight_decay": tune.loguniform(*WEIGHT_DECAY)},
-        tune_config=tune.TuneConfig(
-            metric="accuracy",
-            mode="max",
-            num_samples=case.trials,
-            search_alg=OptunaSearch(sampler=optuna.samplers.TPESampler(seed=case.seed)),
-            scheduler=scheduler,
-        ),
-        run_config=tune.RunConfig(storage_path=tempfile.mkdtemp(prefix="ralr-tune-ray-"), verbose=0),
-    )
-    failed = tuner.fit().num_errors
+    with tempfile.TemporaryDirectory(prefix="ralr-tune-ray-") as folder:
+        tuner = tune.Tuner(
+            tune.with_resources(trainable, resources),
+            param_space={"lr": tune.loguniform(*LR), "weight_decay": tune.loguniform(*WEIGHT_DECAY)},
+            tune_config=tune.TuneConfig(
+                metric="accuracy",
+                mode="max",
+                num_samples=case.trials,
+                search_alg=OptunaSearch(sampler=TPESampler(seed=case.seed), points_to_evaluate=case.first()),
+                scheduler=scheduler,
+            ),
+            run_config=tune.RunConfig(storage_path=folder, verbose=0),
+        )
+        failed = tuner.fit().num_errors
     ray.shutdown()
     if failed:
         raise SystemExit(f"{failed} trials failed")
