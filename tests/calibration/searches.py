@@ -73,7 +73,7 @@ def record_of(spec: StudySpec) -> StudyRecord:
             rows += again(spec, row, "choose", choosing_seeds(spec))
     for arm in spec.arms:
         for row in winners(spec, rows, arm):
-            rows += again(spec, row, "judge", judging_seeds(spec))
+            rows += again(spec, row, "judge", judging_seeds(spec, spec.confirm.seeds_at_most))
     arms = {name: ArmRecord(name, {}, tuple(row for row in rows if row.arm == name)) for name in spec.arms}
     return StudyRecord(
         name=spec.name, spec_text="", fingerprint="", storage="", created=0.0, environment={},
