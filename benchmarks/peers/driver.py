@@ -143,18 +143,20 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.peers", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--profile", choices=PROFILES, default="cpu-short")
     parser.add_argument("--cifar", type=Path, help="cifar100.npz; without it, random images of that shape")
+    parser.add_argument("--only", default="", help="cases whose name holds this")
     parser.add_argument("--pruning", action="store_true")
     parser.add_argument("--out", type=Path, help="writes OUT.json and OUT.md, too")
     given = parser.parse_args(arguments)
     profile = PROFILES[given.profile]
     began, said, kept = time.monotonic(), [_head(given.profile, profile)], {}
     print(said[0], flush=True)
-    for index, size in enumerate(profile.sizes):
+    sizes = [size for size in profile.sizes if given.only in size.name]
+    for index, size in enumerate(sizes):
         left_s = 60 * profile.minutes - (time.monotonic() - began)
         with tempfile.TemporaryDirectory(prefix="ralr-tune-bench-") as folder:
             case, what = made_case(size, profile, Path(folder), given.cifar, given.pruning)
             rows = chosen_rows(case, profile.tries)
-            runs = measured(case, rows, profile.repeats, left_s / (len(profile.sizes) - index))
+            runs = measured(case, rows, profile.repeats, left_s / (len(sizes) - index))
             text = "\n".join(table(f"{size.name}: {what}", case, runs))
         said.append(text)
         print(f"\n{text}", flush=True)
