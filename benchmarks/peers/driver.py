@@ -281,6 +281,8 @@ def measured(case: Case, rows: Sequence[Row], repeats: int, left_s: float) -> Me
         for place in range(len(rows)):
             index = (place + number) % len(rows)
             found[index].append(run(case, rows[index]))
+            done = found[index][-1]
+            print(f"round {number + 1}: {rows[index].name}: {done.images_per_second:.0f} images/s", flush=True)
         longest = max(longest, time.monotonic() - round_began)
     return [(row, found[index]) for index, row in enumerate(rows)]
 
