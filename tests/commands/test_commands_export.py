@@ -153,7 +153,7 @@ def test_the_chosen_trial_and_not_the_luckiest_one() -> None:
 
 
 def exported_trial(monkeypatch: pytest.MonkeyPatch, made: Records, trial: int) -> dict[str, Any]:
-    monkeypatch.setattr("ralr_tune.commands.export.read_study", lambda storage, name: made.record())
+    monkeypatch.setattr("ralr_tune.commands.export.read_study", lambda storage, name, curves: made.record())
     text = export_study(None, "sim", arm="ralr", trial=trial, form="toml")  # type: ignore[arg-type]
     found: dict[str, Any] = tomllib.loads(text)["provenance"]
     return found
