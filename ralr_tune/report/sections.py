@@ -160,9 +160,9 @@ def _questions(record: StudyRecord, facts: Facts, found: tables.Evaluators) -> l
 
 
 _BETTER = (
-    "Each mark is one fresh seed of a fixed configuration; thin lines join equal seeds, a hollow mark is the same "
-    "configuration with its amplification off. In the differences, grey is what counts as equivalent; the dotted line "
-    "spans true differences that fewer than four of five such studies would see."
+    "Each mark is one fresh seed of a fixed configuration; up to twelve seeds are joined by thin lines. A hollow mark "
+    "is the same configuration with its amplification off. In the differences, grey is what counts as equivalent; the "
+    "dotted line spans true differences that fewer than four of five such studies would see."
 )
 _ALONE = (
     "The same configuration with minus without amplification, over equal seeds: an arm against its twin, whose "

@@ -174,7 +174,8 @@ def finished(url: str) -> set[tuple[str, int]]:
     storage = open_storage(url)
     rows = Ledger(storage, "sim").rows("search")
     told = (TrialState.COMPLETE, TrialState.PRUNED)
-    numbers = {arm: studies.optuna_trials(storage, f"sim/{arm}", *told) for arm in ("monotone", "ralr")}
+    trials = {arm: studies.optuna_trials(storage, f"sim/{arm}") for arm in ("monotone", "ralr")}
+    numbers = {arm: {n for n, trial in found.items() if trial.state in told} for arm, found in trials.items()}
     storage.dispose()
     ends = ("complete", "pruned", "diverged")
     return {(row.arm, row.ordinal) for row in rows if row.outcome in ends and row.trial in numbers[row.arm]}
