@@ -81,6 +81,7 @@ def work(
             owner=f"{socket.gethostname()}:{os.getpid()}:{place.index}",
             stop=stop or Stop(),
         )
+        keep_memory(spec.task.kind)
         studies.set_environment(storage, study, environment(place))
         _mend(session)
         _work_off(session, until)
@@ -117,6 +118,15 @@ def set_threads(place: Place, kind: str) -> None:
     import torch
 
     torch.set_num_threads(place.threads)
+
+
+def keep_memory(kind: str) -> None:
+    """Spare the steps of training the way to the system for memory; a simulated task takes none."""
+    if kind == "simulated":
+        return
+    from ralr_tune.training.memory import keep_freed
+
+    keep_freed()
 
 
 def environment(place: Place) -> dict[str, str]:

@@ -46,9 +46,9 @@ class TrainingConfig(Frozen):
     label_smoothing: BelowOne = 0.0
     clip_norm: Positive | None = None
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    channels_last: bool | None = None
-    """None: where it is known to help."""
-    compile: bool = False
+    channels_last: bool | Literal["auto"] = "auto"
+    """"auto", here as for the two beside: where it is known to help; the log says what was chosen, and why."""
+    compile: bool | Literal["auto"] = "auto"
 
     def mixing_alone(self) -> str | None:
         """The augmentation that would mix pairs where every batch is one sample; None where all is well."""

@@ -237,8 +237,8 @@ class TrainingKeys(Frozen):
     label_smoothing: Searchable[BelowOne] | None = None
     clip_norm: Searchable[Positive] | None = None
     precision: Literal["auto", "float32", "bfloat16"] | None = None
-    channels_last: bool | None = None
-    compile: bool | None = None
+    channels_last: bool | Literal["auto"] | None = None
+    compile: bool | Literal["auto"] | None = None
     # the optimizers' own options, by torch's names
     momentum: Searchable[BelowOne] | None = None
     dampening: Searchable[BelowOne] | None = None

@@ -20,7 +20,7 @@ def trial_errors() -> Iterator[None]:
         raise TrialError("data", str(error)) from error
     except TorchDynamoException as error:
         raise TrialError(
-            "bug", f"training.compile = true failed: {first_line(error)}; train with compile = false"
+            "bug", f"training.compile: it failed: {first_line(error)}; train with compile = false"
         ) from error
     except Exception as error:
         if not is_out_of_memory(error):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ralr_tune.tasks.base import Batch, Split, TorchTask
+from ralr_tune.training.compiling import Compilation, Network
 from ralr_tune.training.memory import micro_batches
 from ralr_tune.training.optimizer import make_optimizer
 from ralr_tune.training.precision import Precision
@@ -22,7 +23,14 @@ class Learner:
     """Takes a new network of the task, on the CPU, to the task's device; a `state` replaces its weights."""
 
     def __init__(
-        self, task: TorchTask, training: TrainingConfig, model: nn.Module, precision: Precision, state: State | None
+        self,
+        task: TorchTask,
+        training: TrainingConfig,
+        model: nn.Module,
+        *,
+        precision: Precision,
+        compilation: Compilation,
+        state: State | None,
     ) -> None:
         """Raises UsageError where optimizer or options do not fit."""
         self._task, self._training = task, training
@@ -31,10 +39,7 @@ class Learner:
         self._optimizer = make_optimizer(training, self.model.parameters())
         if state is not None:
             self._restore(state)
-        if training.compile:
-            # static shapes: the code for a batch must not depend on which sizes were seen before it, or a resumed
-            # trial would compute with other code than an uninterrupted one
-            self.model.compile(dynamic=False)
+        self._network = Network(self.model, batch_size=training.batch_size, compilation=compilation)
 
     def step(self, batch: Batch, rate: float, largest: int | None) -> Tensor:
         """One step on the batch at this learning rate; its mean loss, a scalar on the device.
@@ -49,7 +54,9 @@ class Learner:
         total = torch.zeros((), device=self._task.device)
         for part in micro_batches(batch, largest):
             with self._autocast():
-                loss = self._task.loss(self.model, part, label_smoothing=self._training.label_smoothing)
+                loss = self._task.loss(
+                    self._network.taking(len(part)), part, label_smoothing=self._training.label_smoothing
+                )
             share = loss * (len(part) / len(batch))
             share.backward()  # type: ignore[no-untyped-call]
             total += share.detach()

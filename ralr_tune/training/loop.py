@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from ralr_tune.tasks.base import Split, TorchTask
 from ralr_tune.tasks.quiet import warnings_to_log
 from ralr_tune.training.base import WATCHED, TrainingSplit
 from ralr_tune.training.checkpoint import Checkpoints
+from ralr_tune.training.compiling import Compilation, choose_compilation
 from ralr_tune.training.failures import trial_errors
 from ralr_tune.training.learner import Learner
 from ralr_tune.training.memory import Exhausted, Room, free, single_samples, within_memory
@@ -103,8 +105,11 @@ class TorchTrial:
         model = self._task.build_model(self._seed)
         state = find(StateReader(model, self._training, self._task.device))
         precision = state.precision if state else self._chosen_precision()
-        logger.debug("precision: %s; channels last: %s", precision.reason, precision.channels_last)
-        self._learner = Learner(self._task, self._training, model, precision, state)
+        compilation = self._chosen_compilation()
+        _say(f"precision: {precision.reason}; channels last: {precision.channels_last}; {compilation.reason}")
+        self._learner = Learner(
+            self._task, self._training, model, precision=precision, compilation=compilation, state=state
+        )
         return state
 
     def _chosen_precision(self) -> Precision:
@@ -112,6 +117,11 @@ class TorchTrial:
         return choose_precision(
             training.precision, training.channels_last, device=self._task.device, input_shape=self._task.input_shape
         )
+
+    def _chosen_compilation(self) -> Compilation:
+        training = self._training
+        steps = training.epochs * self._task.steps(self._split, training.batch_size)
+        return choose_compilation(training.compile, device=self._task.device, steps=steps)
 
     def _epoch(self, epoch: int) -> EpochRecord:
         began = time.perf_counter()
@@ -180,6 +190,12 @@ class TorchTrial:
             torch=str(torch.__version__),
         )
         self._checkpoints.save(state.encode())
+
+
+@cache
+def _say(chosen: str) -> None:
+    """Once in a process: its trials choose alike."""
+    logger.info(chosen)
 
 
 @contextmanager

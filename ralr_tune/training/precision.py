@@ -42,15 +42,15 @@ class Precision:
 
 def choose_precision(
     wanted: Literal["auto", "float32", "bfloat16"],
-    channels_last: bool | None,
+    channels_last: bool | Literal["auto"],
     *,
     device: str,
     input_shape: tuple[int, ...],
 ) -> Precision:
-    """`wanted` and `channels_last` as asked; "auto" and None by device and size of the images, (C, H, W)."""
+    """`wanted` and `channels_last` as asked; "auto" by device and size of the images, (C, H, W)."""
     large = len(input_shape) == 3 and min(input_shape[1:]) >= SMALLEST_PIXELS
     kind = torch.device(device).type
-    if channels_last is None:
+    if channels_last == "auto":
         channels_last = large and kind in ("cpu", "cuda")
     if wanted != "auto":
         return Precision(wanted == "bfloat16", channels_last, "as asked")

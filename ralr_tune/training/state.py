@@ -114,7 +114,7 @@ class StateReader:
             _checked("precision", bfloat16, bool), _checked("precision", channels_last, bool), "as begun"
         )
         wanted = (self._training.precision, self._training.channels_last)
-        if wanted[0] not in ("auto", chosen.name) or wanted[1] not in (None, chosen.channels_last):
+        if wanted[0] not in ("auto", chosen.name) or wanted[1] not in ("auto", chosen.channels_last):
             raise Unusable(f"odd: trained in {chosen.name}, channels_last = {chosen.channels_last}; asked: {wanted}")
         if chosen.bfloat16 and not can_bfloat16(torch.device(self._device).type):
             raise Unusable(f"trained in bfloat16, in which {self._device} cannot go on")

@@ -134,7 +134,7 @@ def configurations(draw: st.DrawFn) -> Exported:
             "optimizer": optimizer,
             "augment": draw(st.lists(st.sampled_from(AUGMENTATIONS), max_size=3, unique=True)),
             "clip_norm": draw(st.none() | POSITIVE),
-            "channels_last": draw(st.none() | st.booleans()),
+            "channels_last": draw(st.just("auto") | st.booleans()),
             "options": draw(options_of(OPTIMIZERS[optimizer], OPTIMIZER_OPTIONS)),
         },
         "schedule": {"name": curve, "options": draw(options_of(OPTIONS[curve], CURVES))},

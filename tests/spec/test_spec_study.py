@@ -133,8 +133,8 @@ def test_a_configuration_of_the_design() -> None:
             "label_smoothing": 0.0,
             "clip_norm": None,
             "precision": "auto",
-            "channels_last": None,
-            "compile": False,
+            "channels_last": "auto",
+            "compile": "auto",
         },
         "schedule": {
             "name": "multistep",

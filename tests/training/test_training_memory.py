@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import io
 import os
+import platform
+import resource
 import subprocess
 import sys
 import weakref
@@ -434,3 +436,21 @@ def test_the_operating_system_refuses_memory() -> None:
     hopeless = [outcome for outcome in outcomes if "no room for one sample" in outcome]
     assert mended
     assert set(outcomes) <= {*mended, *hopeless, "None"}
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's own options")
+def test_freed_memory_stays_with_the_process() -> None:
+    """Of 50 tensors of 8 MB, one after the other, the pages of most are there already."""
+    script = """
+import resource, torch
+from ralr_tune.training.memory import keep_freed
+keep_freed()
+faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+torch.ones(2**23, dtype=torch.uint8)
+before = faults()
+for _ in range(50):
+    torch.ones(2**23, dtype=torch.uint8)
+print(faults() - before)
+"""
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert int(said) < 50 * 2**23 / resource.getpagesize() / 2

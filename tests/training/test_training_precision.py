@@ -20,14 +20,14 @@ def chip(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> boo
 
 
 def test_auto_takes_bfloat16_where_the_chip_has_it(chip: bool) -> None:
-    chosen = choose_precision("auto", None, device="cpu", input_shape=LARGE)
+    chosen = choose_precision("auto", "auto", device="cpu", input_shape=LARGE)
     assert chosen.bfloat16 is chip
     assert chosen.channels_last
     assert ("is faster in it" if chip else "is no faster in bfloat16") in chosen.reason
 
 
 def test_auto_leaves_small_images_as_they_are(chip: bool) -> None:
-    chosen = choose_precision("auto", None, device="cpu", input_shape=SMALL)
+    chosen = choose_precision("auto", "auto", device="cpu", input_shape=SMALL)
     assert (chosen.bfloat16, chosen.channels_last) == (False, False)
     assert "below 16 pixels" in chosen.reason
 
@@ -44,13 +44,13 @@ def test_what_is_asked_for_is_done(
 
 @pytest.mark.parametrize(("wanted", "dtype"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
 def test_autocast_computes_in_the_precision(wanted: Literal["float32", "bfloat16"], dtype: torch.dtype) -> None:
-    chosen = choose_precision(wanted, None, device="cpu", input_shape=LARGE)
+    chosen = choose_precision(wanted, "auto", device="cpu", input_shape=LARGE)
     with chosen.autocast("cpu"):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
 
 
 def test_what_is_no_image_has_no_channels() -> None:
-    assert not choose_precision("float32", None, device="cpu", input_shape=(20,)).channels_last
+    assert not choose_precision("float32", "auto", device="cpu", input_shape=(20,)).channels_last
 
 
 @pytest.mark.parametrize(

@@ -187,9 +187,16 @@ def test_compiled_networks_train_and_resume_exactly(make_images: Make, configure
     torch._dynamo.reset()  # forgets the code that it made, as a new process would
     resumed = run(start(task, configuration, seed=1, earlier=copies[:1]))
     assert differences(resumed, whole) == []
-    eager = run(start(task, configure(epochs=3), seed=1))
-    assert resumed.curve[-1].train_loss == pytest.approx(eager.curve[-1].train_loss, rel=1e-2)
-    assert weights(resumed).keys() == weights(eager).keys()
+
+
+@pytest.mark.slow
+def test_compiled_networks_learn_what_others_do(make_images: Make, configure: Make) -> None:
+    """Without dropout, which compiled code draws in its own way."""
+    task = make_images()
+    eager, compiled = (run(start(task, configure(epochs=3, compile=how), seed=1)) for how in (False, True))
+    losses = [[record.train_loss for record in trial.curve] for trial in (eager, compiled)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    assert weights(compiled).keys() == weights(eager).keys()
 
 
 def test_the_precision_that_a_trial_began_with_is_kept(

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch._dynamo.utils import counters
+
+from ralr_tune.training import compiling, loop
+from ralr_tune.training.compiling import WORTHWHILE_STEPS, choose_compilation
+from ralr_tune.training.start import start
+from tests.training.trials import run
+
+Make = Callable[..., Any]
+
+
+@pytest.fixture
+def triton(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiling, "find_spec", lambda name: name)
+
+
+@pytest.mark.usefixtures("triton")
+def test_auto_compiles_long_trials_on_a_gpu() -> None:
+    chosen = choose_compilation("auto", device="cuda:0", steps=WORTHWHILE_STEPS)
+    assert chosen.wanted
+    assert "compiled: 10000 steps" in chosen.reason
+
+
+@pytest.mark.usefixtures("triton")
+@pytest.mark.parametrize(
+    ("device", "steps", "reason"), [("cpu", 10**6, "kind of device"), ("cuda", WORTHWHILE_STEPS - 1, "too few")]
+)
+def test_auto_leaves_the_rest_as_it_is(device: str, steps: int, reason: str) -> None:
+    chosen = choose_compilation("auto", device=device, steps=steps)
+    assert not chosen.wanted
+    assert reason in chosen.reason
+
+
+def test_auto_asks_for_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiling, "find_spec", lambda name: None)
+    assert "no Triton" in choose_compilation("auto", device="cuda", steps=10**6).reason
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_what_is_asked_for_is_done(wanted: bool) -> None:
+    assert choose_compilation(wanted, device="cpu", steps=1).wanted is wanted
+
+
+def test_the_log_says_what_was_chosen_and_why_once(
+    make_images: Make, configure: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    loop._say.cache_clear()
+    with caplog.at_level("INFO"):
+        for seed in (0, 1):
+            start(make_images(), configure(precision="auto"), seed=seed)
+    assert caplog.text.count("below 16 pixels bfloat16 is slower; channels last: False; eager: on this kind") == 1
+
+
+@pytest.mark.slow
+def test_one_process_compiles_once(make_images: Make, configure: Make) -> None:
+    """Neither another rate, nor weight decay, seed or shorter batch compiles anything again, nor does an evaluation."""
+    torch._dynamo.reset()
+    counters.clear()
+    task = make_images()
+    for number in range(3):
+        run(
+            start(
+                task, configure(epochs=2, compile=True, lr=0.1 / (1 + number), weight_decay=1e-3 * number), seed=number
+            )
+        )
+        assert counters["stats"]["unique_graphs"] == 1
+    assert task.steps("train", 16) * 16 > task.size("train")  # the last batch is shorter indeed
