@@ -64,6 +64,16 @@ Storage = Annotated[
         callback=_not_empty,
     ),
 ]
+
+
+def _slots(text: str) -> Any:
+    from ralr_tune.training.together import parse_slots
+
+    return parse_slots(text)
+
+
+SLOTS = "Trials that a worker trains at once as one network: a number, or auto."
+Slots = Annotated[Any, typer.Option(metavar="N|auto", parser=_slots, help=SLOTS)]
 Init = Annotated[bool, typer.Option("--init", help="Create study and plan for workers elsewhere, and leave.")]
 NoWorkers = Annotated[bool, typer.Option("--no-workers", help="Start none: wait for those elsewhere, then report.")]
 Force = Annotated[bool, typer.Option("--force", help="Take a SQLite file on a network file system.")]
@@ -93,6 +103,7 @@ def run(
     devices: Annotated[str, typer.Option(help="auto, cpu, or a list such as cuda:0,cuda:1.")] = "auto",
     trials: Annotated[int | None, typer.Option(help="Search trials of every arm.  [default: the study file's]")] = None,
     hours: Annotated[float | None, typer.Option(help="Stop after this long; the same command goes on later.")] = None,
+    slots: Slots = 1,
     launcher: Annotated[Launchers, typer.Option(help="What starts the workers.")] = Launchers.local,
     confirm: Annotated[bool, typer.Option("--confirm/--no-confirm", help="Whether to confirm and test.")] = True,
     as_json: AsJson = False,
@@ -111,7 +122,7 @@ def run(
     from ralr_tune.commands.run import run as run_study
     from ralr_tune.errors import UsageError
 
-    of_workers = {"--workers": workers is not None, "--devices": devices != "auto"}
+    of_workers = {"--workers": workers is not None, "--devices": devices != "auto", "--slots": slots != 1}
     of_a_run = {
         "--no-workers": no_workers,
         "--hours": hours is not None,
@@ -142,6 +153,7 @@ def run(
             confirm=confirm,
             launcher=launcher.value,
             start_workers=not no_workers,
+            slots=slots,
             imports=imports,
             force=force,
             progress=display.update,
@@ -183,6 +195,7 @@ def worker(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda:0, ...")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads for computing.  [default: all cores]")] = None,
     index: Annotated[int, typer.Option(help="A number for its name, where several share a machine.")] = 0,
+    slots: Slots = 1,
     until: Annotated[Until, typer.Option(help="The last stage to work on.")] = Until.test,
     no_imports: NoImports = False,
     force: Force = False,
@@ -209,6 +222,7 @@ def worker(
             chosen,
             until=until.value,
             stop=stop,
+            slots=slots,
             imports=not no_imports,
             force=force,
         )

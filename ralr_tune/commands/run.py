@@ -32,6 +32,7 @@ from ralr_tune.store.address import parse_address, sqlite_url
 from ralr_tune.store.database import Storage, open_storage
 from ralr_tune.store.file import refuse_network
 from ralr_tune.store.ledger import Ledger
+from ralr_tune.training.together import Slots
 
 if TYPE_CHECKING:
     from ralr_tune.commands.report import Report
@@ -64,6 +65,7 @@ def run(
     confirm: bool = True,
     launcher: str = "local",
     start_workers: bool = True,
+    slots: Slots = 1,
     imports: bool = True,
     force: bool = False,
     progress: Progress | None = None,
@@ -80,6 +82,7 @@ def run(
         confirm: False ends after the search and its audits.
         launcher: "local" (processes), or "inprocess" (threads of this process, for tests and small notebooks).
         start_workers: False starts none, and waits until workers elsewhere have done everything.
+        slots: trials that a worker trains at once as one network; "auto" times a few steps and finds out how many.
         imports: False refuses a file that names code to import (its network), here and in every worker.
         force: take a SQLite file on a network file system, where its locks cannot be trusted.
         progress: called a few times a second with the open storage and the study's name.
@@ -94,7 +97,15 @@ def run(
     url = _url(spec, storage, out)
     with _database(url, force) as opened:
         ledger = _prepare(opened, spec, trials or spec.search.trials)
-        job = Job(spec.name, url, out.absolute(), until="test" if confirm else "search", imports=imports, force=force)
+        job = Job(
+            spec.name,
+            url,
+            out.absolute(),
+            until="test" if confirm else "search",
+            slots=slots,
+            imports=imports,
+            force=force,
+        )
         if advance(ledger, opened, spec, job.until) is not None:
             watch = (
                 _Watch(LAUNCHERS[launcher](), job, where, hours, ledger) if where else _Others(job, spec, hours, ledger)

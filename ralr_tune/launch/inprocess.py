@@ -37,6 +37,7 @@ class InProcess:
                 place,
                 until=job.until,
                 stop=self._stop,
+                slots=job.slots,
                 imports=job.imports,
                 force=job.force,
             )

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from ralr_tune.launch.devices import Place
 from ralr_tune.records import Stage
+from ralr_tune.training.together import Slots
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,8 @@ class Job:
     storage_url: str
     out: Path
     until: Stage
+    slots: Slots = 1
+    """Trials that a worker trains at once."""
     imports: bool = True
     """Whether a study may name code to import."""
     force: bool = False

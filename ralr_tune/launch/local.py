@@ -82,6 +82,7 @@ def _command(job: Job, place: Place) -> list[str]:
         "--threads": place.threads,
         "--index": place.index,
         "--until": job.until,
+        "--slots": job.slots,
     }
     return [
         sys.executable,

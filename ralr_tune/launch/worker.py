@@ -20,11 +20,11 @@ from ralr_tune.launch.devices import Place
 from ralr_tune.launch.local import LAUNCHER_VARIABLE
 from ralr_tune.launch.signals import handling
 from ralr_tune.records import Stage
+from ralr_tune.search.lanes import Lanes
 from ralr_tune.search.session import Session
 from ralr_tune.search.stages import advance
 from ralr_tune.search.stopping import Stop
 from ralr_tune.search.telling import settle
-from ralr_tune.search.trial import work_on
 from ralr_tune.spec import parse_study
 from ralr_tune.spec.imports import refuse_imports
 from ralr_tune.store import studies
@@ -34,6 +34,7 @@ from ralr_tune.store.failures import PATIENCE_S
 from ralr_tune.store.file import refuse_network
 from ralr_tune.store.ledger import Ledger
 from ralr_tune.tasks.load import load_task
+from ralr_tune.training.together import Slots, together
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +54,7 @@ def work(
     *,
     until: Stage = "test",
     stop: Stop | None = None,
+    slots: Slots = 1,
     imports: bool = True,
     force: bool = False,
 ) -> None:
@@ -84,25 +86,28 @@ def work(
         keep_memory(spec.task.kind)
         studies.set_environment(storage, study, environment(place))
         _mend(session)
-        _work_off(session, until)
+        _work_off(session, until, slots)
     finally:
         storage.dispose()
 
 
-def _work_off(session: Session, until: Stage) -> None:
+def _work_off(session: Session, until: Stage, slots: Slots) -> None:
     stage = advance(session.ledger, session.storage, session.spec, until)
-    while stage is not None:
-        session.stop.check()
-        row = session.ledger.claim(session.owner, stage)
-        if row is not None:
-            log.info("row %d: arm %s, %s %d, attempt %d", row.id, row.arm, row.stage, row.ordinal, row.attempt)
-            work_on(session, row)
-            continue
-        if session.ledger.remaining(stage):
-            time.sleep(IDLE_S)  # rows that others hold may come back
-        else:
-            _mend(session)
-            stage = advance(session.ledger, session.storage, session.spec, until)
+    lanes = Lanes(session, together(session.task, slots), lambda: session.ledger.remaining(stage) if stage else 0)
+    with lanes.held():
+        while stage is not None:
+            session.stop.check()
+            row = None if lanes.full else session.ledger.claim(session.owner, stage)
+            if row is not None:
+                log.info("row %d: arm %s, %s %d, attempt %d", row.id, row.arm, row.stage, row.ordinal, row.attempt)
+                lanes.take(row)
+            elif lanes:
+                lanes.train()
+            elif session.ledger.remaining(stage):
+                time.sleep(IDLE_S)  # rows that others hold may come back
+            else:
+                _mend(session)
+                stage = advance(session.ledger, session.storage, session.spec, until)
 
 
 def _mend(session: Session) -> None:

@@ -44,17 +44,32 @@ class Block(nn.Module):
         self.norm1 = nn.BatchNorm2d(width)
         self.conv2 = _conv(width, width, stride=1)
         self.norm2 = nn.BatchNorm2d(width)
-        self.stride = stride
-        self.new_channels = width - width_in
+        self.shortcut = Shortcut(stride, width - width_in)
 
     def forward(self, x: Tensor) -> Tensor:
         residual = self.norm2(self.conv2(F.relu(self.norm1(self.conv1(x)))))
-        return F.relu(residual + self._shortcut(x))
+        return F.relu(residual + self.shortcut(x))
 
-    def _shortcut(self, x: Tensor) -> Tensor:
+
+class Shortcut(nn.Module):
+    """Every `stride`-th pixel, and zeros for the new channels."""
+
+    slots: int
+    """Networks whose channels lie side by side in what comes (see training.fused)."""
+
+    def __init__(self, stride: int, new_channels: int) -> None:
+        super().__init__()
+        self.stride, self.new_channels, self.slots = stride, new_channels, 1
+
+    def forward(self, x: Tensor) -> Tensor:
         if self.new_channels == 0:
             return x
-        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.new_channels))
+        fewer = x[:, :, :: self.stride, :: self.stride]
+        if self.slots == 1:
+            return F.pad(fewer, (0, 0, 0, 0, 0, self.new_channels))
+        parts = fewer.unflatten(1, (self.slots, -1))  # type: ignore[no-untyped-call]
+        padded: Tensor = F.pad(parts, (0, 0, 0, 0, 0, self.new_channels)).flatten(1, 2)
+        return padded
 
 
 def _blocks(per_stage: int) -> list[Block]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,17 +45,28 @@ class Ending:
     message: str | None = None
 
 
+Work = Generator[Trial, None, None]
+"""Work on a row, which waits before every epoch: whoever goes on with it may have trained the trial's epoch by then,
+together with others (see training.fusion); else the trial does so by itself."""
+
+
 def work_on(session: Session, row: Row) -> None:
     """Bring one claimed row to its end, whatever that is; a lost lease ends quietly.
 
     Raises Interrupted (the row is free again) when asked to stop, TrialError when the failure ends the study.
     """
+    for _ in epochs_of(session, row):
+        pass
+
+
+def epochs_of(session: Session, row: Row) -> Work:
+    """`work_on`, epoch by epoch. To throw Interrupted into it frees the row."""
     work = {"search": _search, "audit": _audit, "choose": _confirm, "judge": _confirm, "test": _test}[row.stage]
     lease = Lease(session.ledger, row)
     try:
         with lease.held():
             end_if_lost_again(session, row)
-            _guarded(session, row, lease, work)
+            yield from _guarded(session, row, lease, work)
     except LeaseLost as lost:
         log.warning("%s", lost)
         _leave_nothing(session, row)
@@ -69,10 +80,10 @@ def _leave_nothing(session: Session, row: Row) -> None:
         session.kept.forget(row)
 
 
-def _guarded(session: Session, row: Row, lease: Lease, work: Callable[[Session, Row, Lease], None]) -> None:
+def _guarded(session: Session, row: Row, lease: Lease, work: Callable[[Session, Row, Lease], Work]) -> Work:
     """Whatever the work raises becomes what the ledger says of the row."""
     try:
-        work(session, row, lease)
+        yield from work(session, row, lease)
     except (Interrupted, DiskError):  # nothing is wrong with the trial
         session.ledger.release(row)
         raise
@@ -92,7 +103,7 @@ def _guarded(session: Session, row: Row, lease: Lease, work: Callable[[Session, 
 # ---------------------------------------------------------------- the kinds of work
 
 
-def _search(session: Session, row: Row, lease: Lease) -> None:
+def _search(session: Session, row: Row, lease: Lease) -> Work:
     study = optuna_study(session, row)
     asked = _asked(session, study, row)
     configuration = session.spec.configuration(row.arm, _suggested(session, asked, row))
@@ -108,7 +119,7 @@ def _search(session: Session, row: Row, lease: Lease) -> None:
 
     for record in trial.curve:  # of an earlier attempt, which may not have come to report its last epoch
         report(record)
-    ending = _follow(session, trial, lease, report, prune)
+    ending = yield from _follow(session, trial, lease, report, prune)
     _finish(session, row, trial, ending, forget=not (ending.outcome == "pruned" and _is_audited(session, row)))
     tell(session, session.ledger.row(row.id), study)
 
@@ -118,18 +129,19 @@ def _is_audited(session: Session, row: Row) -> bool:
     return audits.is_sampled(session.spec, row, trials)
 
 
-def _audit(session: Session, row: Row, lease: Lease) -> None:
+def _audit(session: Session, row: Row, lease: Lease) -> Work:
     """Train a pruned trial on to its end, from where it was pruned if that file is here; Optuna hears nothing of it."""
     pruned = session.ledger.searched(row)
     configuration = session.spec.configuration(row.arm, row.params)
     trial = _start(session, row, configuration, also=session.kept.checkpoints(pruned))
-    _finish(session, row, trial, _trained(session, row, trial, lease), taken_over=pruned.curve)
+    ending = yield from _trained(session, row, trial, lease)
+    _finish(session, row, trial, ending, taken_over=pruned.curve)
     session.kept.forget(pruned)
 
 
-def _confirm(session: Session, row: Row, lease: Lease) -> None:
+def _confirm(session: Session, row: Row, lease: Lease) -> Work:
     trial = _start(session, row, confirm_configuration(session.spec, row))
-    ending = _trained(session, row, trial, lease)
+    ending = yield from _trained(session, row, trial, lease)
     keep = row.stage == "judge" and ending.outcome == "complete"
     if keep:
         trial.save_weights(session.kept.draft(row))
@@ -140,14 +152,14 @@ def _confirm(session: Session, row: Row, lease: Lease) -> None:
         session.kept.forget(row)
 
 
-def _test(session: Session, row: Row, lease: Lease) -> None:
+def _test(session: Session, row: Row, lease: Lease) -> Work:
     """Read the test split with the weights of the judged run; trains again (same seed) where they are not here."""
     trial = _start(session, row, confirm_configuration(session.spec, row))
     ending = Ending("complete")
     try:
         trial.load_weights(session.kept.weights(row))
     except DataError:  # judged on another machine, or the folder is gone
-        ending = _trained(session, row, trial, lease)
+        ending = yield from _trained(session, row, trial, lease)
     value = trial.evaluate("test") if ending.outcome == "complete" else None
     _finish(session, row, trial, ending, value=value)
     remove(session.kept.weights(row))
@@ -162,18 +174,25 @@ def _start(session: Session, row: Row, configuration: Configuration, also: Seque
     return start(session.task, configuration, seed=row.seed, checkpoint=own, earlier=earlier)
 
 
-def _trained(session: Session, row: Row, trial: Trial, lease: Lease) -> Ending:
+def _trained(session: Session, row: Row, trial: Trial, lease: Lease) -> Generator[Trial, None, Ending]:
     """Train to the end: nothing is pruned outside of the search."""
-    return _follow(session, trial, lease, lambda record: session.ledger.progress(row, record), lambda record: False)
+    ending = yield from _follow(
+        session, trial, lease, lambda record: session.ledger.progress(row, record), lambda record: False
+    )
+    return ending
 
 
-def _follow(session: Session, trial: Trial, lease: Lease, report: Report, verdict: Verdict) -> Ending:
+def _follow(
+    session: Session, trial: Trial, lease: Lease, report: Report, verdict: Verdict
+) -> Generator[Trial, None, Ending]:
     """Train epoch by epoch; each is reported, which the ledger fences, and only then judged."""
     try:
         if trial.curve and verdict(trial.curve[-1]):  # it was killed between a report and its verdict
             return Ending("pruned")
         with closing(trial.epochs()) as epochs:
-            while (record := _next(session, epochs)) is not None:
+            while not trial.finished:
+                yield trial
+                record = _next(session, epochs)
                 lease.check()
                 report(record)
                 if verdict(record):
@@ -185,9 +204,9 @@ def _follow(session: Session, trial: Trial, lease: Lease, report: Report, verdic
     return Ending("complete")
 
 
-def _next(session: Session, epochs: Iterator[EpochRecord]) -> EpochRecord | None:
+def _next(session: Session, epochs: Iterator[EpochRecord]) -> EpochRecord:
     with session.stop.interruptible():
-        return next(epochs, None)
+        return next(epochs)
 
 
 def _finish(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -93,3 +93,27 @@ class TorchTask(Task, Protocol):
         self, model: nn.Module, split: Split, *, batch_size: int | None = None, autocast: Autocast | None = None
     ) -> float:
         """The metric over the whole split, the model in evaluation mode; NaN where its outputs are not finite."""
+
+
+class FusedBatch(Batch, Protocol):
+    """Images of K trials side by side."""
+
+    @property
+    def images(self) -> Tensor:
+        """(N, K * C, H, W) float32."""
+
+
+@runtime_checkable
+class FusedTask(TorchTask, Protocol):
+    """A task whose batches can lie side by side, for several trials that train as one network."""
+
+    def fused_batches(
+        self, split: Split, *, lanes: Sequence[tuple[int, int]], batch_size: int, augment: Sequence[str] = ()
+    ) -> Iterator[FusedBatch]:
+        """The batches of K trials, each as its own (seed, epoch) gives them: images (N, K * C, H, W), slot by slot.
+
+        Labels are (N, K) or, of mixed images, (N, K, classes).
+        """
+
+    def fused_losses(self, outputs: Tensor, batch: Batch, *, label_smoothing: float = 0.0) -> Tensor:
+        """Mean loss of every slot, float32 (K,), of outputs (N, K, classes)."""

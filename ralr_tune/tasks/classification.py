@@ -55,6 +55,10 @@ class _Pool:
     labels: Tensor
 
 
+_Draws = Sequence[tuple[Augmentation, Tensor]]
+_MixDraws = Sequence[tuple[Mixing, Tensor]]
+
+
 class ClassificationTask:
     """The TorchTask of labelled images (see tasks.base).
 
@@ -107,12 +111,34 @@ class ClassificationTask:
         self, split: Split, *, seed: int, epoch: int, batch_size: int, augment: Sequence[str] = ()
     ) -> Iterator[ImageBatch]:
         pool, rows = self._part(split)
-        order = rows[torch.randperm(len(rows), generator=_generator("order", seed, epoch)).to(rows.device)]
-        augmentations, mixings = self._augmentations(augment), self._mixings(augment)
-        generator = _generator("augment", seed, epoch)
-        changes = [(each, each.draw(len(rows), generator).to(self.device)) for each in augmentations]
-        mixes = [(each, each.draw(len(rows), generator).to(self.device)) for each in mixings]
+        order, changes, mixes = self._drawn(rows, seed, epoch, augment)
         return self._batches(pool, order, _cuts(len(rows), batch_size), changes, mixes)
+
+    def fused_batches(
+        self, split: Split, *, lanes: Sequence[tuple[int, int]], batch_size: int, augment: Sequence[str] = ()
+    ) -> Iterator[ImageBatch]:
+        pool, rows = self._part(split)
+        drawn = [self._drawn(rows, seed, epoch, augment) for seed, epoch in lanes]
+        orders = torch.stack([order for order, _, _ in drawn])
+        changes = [
+            (ours[0][0], torch.stack([draws for _, draws in ours])) for ours in zip(*(d[1] for d in drawn), strict=True)
+        ]
+        for first, last in pairwise(_cuts(len(rows), batch_size)):
+            some = [(augmentation, draws[:, first:last].flatten(0, 1)) for augmentation, draws in changes]
+            whole = self._batch(pool, orders[:, first:last].flatten(), some)
+            parts = whole.split(len(lanes))
+            for place, (_, _, mixes) in enumerate(drawn):
+                for mixing, draws in mixes:
+                    part = parts[place]
+                    parts[place] = ImageBatch(*mixing.apply(part.images, part.labels, draws[first:last]))
+            yield ImageBatch(
+                torch.cat([part.images for part in parts], dim=1), torch.stack([part.labels for part in parts], dim=1)
+            )
+
+    def fused_losses(self, outputs: Tensor, batch: Batch, *, label_smoothing: float = 0.0) -> Tensor:
+        labels = cast(ImageBatch, batch).labels.flatten(0, 1)
+        each = F.cross_entropy(outputs.float().flatten(0, 1), labels, reduction="none", label_smoothing=label_smoothing)
+        return each.view(outputs.shape[:2]).mean(0)
 
     def loss(self, model: nn.Module, batch: Batch, *, label_smoothing: float = 0.0) -> Tensor:
         batch = cast(ImageBatch, batch)
@@ -145,8 +171,8 @@ class ClassificationTask:
         pool: _Pool,
         order: Tensor,
         cuts: list[int],
-        changes: Sequence[tuple[Augmentation, Tensor]],
-        mixes: Sequence[tuple[Mixing, Tensor]],
+        changes: _Draws,
+        mixes: _MixDraws,
     ) -> Iterator[ImageBatch]:
         for first, last in pairwise(cuts):
             some = [(augmentation, draws[first:last]) for augmentation, draws in changes]
@@ -155,12 +181,21 @@ class ClassificationTask:
                 batch = ImageBatch(*mixing.apply(batch.images, batch.labels, draws[first:last]))
             yield batch
 
-    def _batch(self, pool: _Pool, rows: Tensor, changes: Sequence[tuple[Augmentation, Tensor]] = ()) -> ImageBatch:
+    def _batch(self, pool: _Pool, rows: Tensor, changes: _Draws = ()) -> ImageBatch:
         images = pool.images[rows].to(self.device, non_blocking=True)
         for augmentation, draws in changes:
             images = augmentation.apply(images, draws)
         labels = pool.labels[rows].to(self.device, non_blocking=True)
         return ImageBatch((images - self._mean) / self._std, labels)
+
+    def _drawn(self, rows: Tensor, seed: int, epoch: int, augment: Sequence[str]) -> tuple[Tensor, _Draws, _MixDraws]:
+        """All that is random in an epoch: the order, and draws (N, k) in that order."""
+        order = rows[torch.randperm(len(rows), generator=_generator("order", seed, epoch)).to(rows.device)]
+        augmentations, mixings = self._augmentations(augment), self._mixings(augment)
+        generator = _generator("augment", seed, epoch)
+        changes = [(each, each.draw(len(rows), generator).to(self.device)) for each in augmentations]
+        mixes = [(each, each.draw(len(rows), generator).to(self.device)) for each in mixings]
+        return order, changes, mixes
 
     def _augmentations(self, names: Sequence[str]) -> list[Augmentation]:
         _, height, width = self.input_shape

@@ -23,6 +23,10 @@ class Trial(Protocol):
     """Every epoch so far, those before a resume included."""
 
     @property
+    def finished(self) -> bool:
+        """Whether no epoch is left to train."""
+
+    @property
     def mended(self) -> str | None:
         """What went wrong and was mended so far, before a resume too, in a sentence; None where nothing was."""
 

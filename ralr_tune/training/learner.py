@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -73,6 +74,19 @@ class Learner:
         """Without the groups' options: the configuration has them."""
         state: OptimizerState = self._optimizer.state_dict()["state"]
         return state
+
+    def optimizer_options(self) -> Mapping[str, Any]:
+        """All that the optimizer was told, defaults included."""
+        return self._optimizer.param_groups[0]
+
+    def states(self) -> list[Mapping[str, Any]]:
+        """What the optimizer keeps of each weight, in the weights' order; empty before the first step."""
+        return [self._optimizer.state.get(weight, {}) for weight in self.model.parameters()]
+
+    def take_states(self, states: Sequence[Mapping[str, Any]]) -> None:
+        """The optimizer goes on from these, one for each weight."""
+        for weight, state in zip(self.model.parameters(), states, strict=True):
+            self._optimizer.state[weight] = state
 
     def _restore(self, state: State) -> None:
         self.model.load_state_dict(state.model)

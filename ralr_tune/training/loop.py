@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from ralr_tune.errors import TrialError
 from ralr_tune.records import EpochRecord
 from ralr_tune.seeds import derive_seed
-from ralr_tune.tasks.base import Split, TorchTask
+from ralr_tune.tasks.base import FusedTask, Split, TorchTask
 from ralr_tune.tasks.quiet import warnings_to_log
+from ralr_tune.training import fused_optimizer
 from ralr_tune.training.base import WATCHED, TrainingSplit
 from ralr_tune.training.checkpoint import Checkpoints
 from ralr_tune.training.compiling import Compilation, choose_compilation
@@ -56,7 +58,8 @@ class TorchTrial:
     ) -> None:
         """Raises UsageError where network, optimizer or options do not fit, TrialError("oom") for lack of memory."""
         training = configuration.training
-        self._task, self._training, self._seed, self._split = task, training, seed, split
+        self._task, self.training, self._seed, self.split = task, training, seed, split
+        self._ahead: tuple[float, float] | None = None
         identity = f"{task.identity}|{configuration.identity(seed)}|{split}"
         self._checkpoints = Checkpoints(identity, checkpoint, earlier)
         with trial_errors():
@@ -69,11 +72,15 @@ class TorchTrial:
         self._rate = configuration.learning_rate(steps, seed=derive_seed("amplify", seed))
 
     @property
+    def finished(self) -> bool:
+        return len(self.curve) >= self.training.epochs
+
+    @property
     def mended(self) -> str | None:
-        return self._room.mended(self._training.batch_size)
+        return self._room.mended(self.training.batch_size)
 
     def epochs(self) -> Generator[EpochRecord, None, None]:
-        while len(self.curve) < self._training.epochs:
+        while not self.finished:
             with warnings_to_log(), trial_errors():
                 record = self._epoch(len(self.curve))
                 self._save([*self.curve, record])
@@ -100,36 +107,73 @@ class TorchTrial:
     def load_weights(self, path: Path) -> None:
         load_weights(self._learner.model, path)
 
+    # ------------------------------------------------------------ what several trials at once are trained by
+
+    @property
+    def learner(self) -> Learner:
+        """At the end of the last epoch; whoever trains it says so by `take_epoch`."""
+        return self._learner
+
+    @property
+    def lane(self) -> tuple[int, int]:
+        """Seed and epoch, from 0 on, of what is trained next."""
+        return self._seed, len(self.curve)
+
+    def rates(self) -> NDArray[np.float64]:
+        """Learning rates of the next epoch, one for each step."""
+        return self._rate.rates(len(self.curve))
+
+    def fusion_key(self) -> tuple[object, ...] | None:
+        """What trials of this task must agree in to be trained as one; None where this one trains by itself."""
+        training, precision = self.training, self._learner.precision
+        alone = self._room.training is not None or self._chosen_compilation().wanted
+        kind = fused_optimizer.kind(training)
+        if kind is None or alone or self.finished or not isinstance(self._task, FusedTask):
+            return None
+        return (*kind, training.batch_size, training.augment, training.label_smoothing, precision.bfloat16, self.split)
+
+    def new_learner(self) -> Learner:
+        """One that has learned nothing, to be timed and thrown away."""
+        return self._learner_of(self._task.build_model(self._seed), self._learner.precision, None)
+
+    def take_epoch(self, loss: float, seconds: float) -> None:
+        """The learner has been trained for the next epoch, with this mean loss; `epochs` evaluates it and goes on."""
+        self._ahead = loss, seconds
+
+    # ------------------------------------------------------------ the trial by itself
+
     def _take_up(self, find: Callable[[StateReader], State | None]) -> State | None:
         """A network as the seed gives it or, where there is a state of it, as that says."""
         model = self._task.build_model(self._seed)
-        state = find(StateReader(model, self._training, self._task.device))
+        state = find(StateReader(model, self.training, self._task.device))
         precision = state.precision if state else self._chosen_precision()
-        compilation = self._chosen_compilation()
-        _say(f"precision: {precision.reason}; channels last: {precision.channels_last}; {compilation.reason}")
-        self._learner = Learner(
-            self._task, self._training, model, precision=precision, compilation=compilation, state=state
-        )
+        self._learner = self._learner_of(model, precision, state)
         return state
 
+    def _learner_of(self, model: nn.Module, precision: Precision, state: State | None) -> Learner:
+        compilation = self._chosen_compilation()
+        _say(f"precision: {precision.reason}; channels last: {precision.channels_last}; {compilation.reason}")
+        return Learner(self._task, self.training, model, precision=precision, compilation=compilation, state=state)
+
     def _chosen_precision(self) -> Precision:
-        training = self._training
+        training = self.training
         return choose_precision(
             training.precision, training.channels_last, device=self._task.device, input_shape=self._task.input_shape
         )
 
     def _chosen_compilation(self) -> Compilation:
-        training = self._training
-        steps = training.epochs * self._task.steps(self._split, training.batch_size)
+        training = self.training
+        steps = training.epochs * self._task.steps(self.split, training.batch_size)
         return choose_compilation(training.compile, device=self._task.device, steps=steps)
 
     def _epoch(self, epoch: int) -> EpochRecord:
         began = time.perf_counter()
         rates, factors = self._rate.rates(epoch), self._rate.factors(epoch)
-        loss = self._train(epoch, rates)
+        loss, ahead_s = self._ahead or (self._train(epoch, rates), 0.0)
+        self._ahead = None
         if not math.isfinite(loss):
             raise TrialError("diverged", f"training loss {loss} in epoch {epoch + 1}, learning rate {rates.max():g}")
-        value = self.evaluate(WATCHED[self._split])
+        value = self.evaluate(WATCHED[self.split])
         if not math.isfinite(value):
             raise TrialError(
                 "diverged", f"outputs that are not finite after epoch {epoch + 1}, learning rate {rates.max():g}"
@@ -140,13 +184,13 @@ class TorchTrial:
             train_loss=loss,
             lr=float(rates[0]),
             factor=float(factors[0]),
-            seconds=time.perf_counter() - began,
+            seconds=time.perf_counter() - began + ahead_s,
         )
 
     def _train(self, epoch: int, rates: NDArray[np.float64]) -> float:
         """One epoch; where memory runs out, again from its start, in micro-batches of half the size."""
         while isinstance(loss := within_memory(lambda: self._pass(epoch, rates)), Exhausted):
-            self._room = self._room.less_for_training(self._training.batch_size, epoch + 1, loss.reason)
+            self._room = self._room.less_for_training(self.training.batch_size, epoch + 1, loss.reason)
             logger.warning("epoch %d again in micro-batches of %d: %s", epoch + 1, self._room.training, loss.reason)
             self._go_back()
         return loss
@@ -156,13 +200,13 @@ class TorchTrial:
 
         The loss is summed on the device and read once, at the end: reading it in every step would make a GPU wait.
         """
-        training, largest = self._training, self._room.training
+        training, largest = self.training, self._room.training
         self._learner.model.train()
         total = torch.zeros((), device=self._task.device)
         samples = 0
         with _seeded(derive_seed("dropout", self._seed, epoch), self._task.device), single_samples(largest):
             batches = self._task.batches(
-                self._split, seed=self._seed, epoch=epoch, batch_size=training.batch_size, augment=training.augment
+                self.split, seed=self._seed, epoch=epoch, batch_size=training.batch_size, augment=training.augment
             )
             for batch, rate in zip(batches, rates.tolist(), strict=True):
                 total += self._learner.step(batch, rate, largest) * len(batch)

@@ -47,8 +47,12 @@ class SimulatedTrial:
         self._learned = len(self.curve)
         self.mended = None
 
+    @property
+    def finished(self) -> bool:
+        return len(self.curve) >= self._epochs
+
     def epochs(self) -> Generator[EpochRecord, None, None]:
-        while len(self.curve) < self._epochs:
+        while not self.finished:
             record = self._epoch(len(self.curve))
             self._save(record)
             self.curve.append(record)

@@ -1,0 +1,70 @@
+"""The rows that one worker has in hand: one, or as many as it trains together."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+from ralr_tune.errors import Interrupted, RalrTuneError
+from ralr_tune.records import Row
+from ralr_tune.search.session import Session
+from ralr_tune.search.trial import Work, epochs_of
+from ralr_tune.training.base import Trial
+from ralr_tune.training.together import Together
+
+log = logging.getLogger(__name__)
+
+
+class Lanes:
+    """A lane is a row with its work, which waits for the trial's next epoch; all are driven by one thread.
+
+    Whatever happens to one row is seen to by its own work; what ends the worker frees the rows of all lanes.
+    """
+
+    def __init__(self, session: Session, together: Together, waiting: Callable[[], int]) -> None:
+        """`waiting` counts the rows that wait, for a number of slots that is found out."""
+        self._session, self._together, self._waiting = session, together, waiting
+        self._lanes: dict[int, tuple[Work, Trial]] = {}
+
+    def __len__(self) -> int:
+        return len(self._lanes)
+
+    @property
+    def full(self) -> bool:
+        return len(self) >= self._together.slots
+
+    def take(self, row: Row) -> None:
+        """Begin with a claimed row, up to where its trial wants to train."""
+        work = epochs_of(self._session, row)
+        self._go_on(row.id, work)
+        if row.id in self._lanes:
+            self._together.settle(self._lanes[row.id][1], self._waiting)
+
+    def train(self) -> None:
+        """One epoch of every lane, together where they fit together; each is reported and judged by itself."""
+        with self._session.stop.interruptible():
+            self._together.train([trial for _, trial in self._lanes.values()])
+        for row_id, (work, _) in list(self._lanes.items()):
+            self._go_on(row_id, work)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """However it is left, no row stays behind."""
+        try:
+            yield
+        finally:
+            for row_id, (work, _) in self._lanes.items():
+                try:
+                    with suppress(Interrupted, StopIteration):
+                        work.throw(Interrupted("the worker leaves"))
+                except RalrTuneError as error:  # the database is away, too: the row's lease runs out
+                    log.warning("row %d is not freed: %s", row_id, error)
+            self._lanes.clear()
+
+    def _go_on(self, row_id: int, work: Work) -> None:
+        """To where the trial wants to train; a row that is over leaves its lane, and so does one that raises."""
+        self._lanes.pop(row_id, None)
+        trial = next(work, None)
+        if trial is not None:
+            self._lanes[row_id] = work, trial

@@ -1,0 +1,57 @@
+"""Training several trials at once, as a worker sees it: how many, and one epoch of all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal, Protocol
+
+from ralr_tune.errors import UsageError
+from ralr_tune.tasks.base import Task
+from ralr_tune.tasks.simulated import SimulatedTask
+from ralr_tune.training.base import Trial
+
+Slots = int | Literal["auto"]
+
+
+def parse_slots(text: str) -> Slots:
+    """What `--slots` says. Raises UsageError."""
+    if text == "auto":
+        return "auto"
+    if text.isascii() and text.isdigit() and int(text) >= 1:
+        return int(text)
+    raise UsageError(f"--slots {text}: allowed: auto, or a number of trials, at least 1")
+
+
+class Together(Protocol):
+    """Trains ahead what fits together; whatever it leaves, each trial trains by itself when asked for its record."""
+
+    @property
+    def slots(self) -> int:
+        """How many trials to have in hand."""
+
+    def settle(self, trial: Trial, waiting: Callable[[], int]) -> None:
+        """With slots "auto", once: how many are fastest for trials like this one, where so many rows wait."""
+
+    def train(self, trials: Sequence[Trial]) -> None:
+        """Trains the next epoch of trials; changes nothing of one where that fails."""
+
+
+class OneByOne:
+    """A Together that leaves everything to the trials."""
+
+    slots = 1
+
+    def settle(self, trial: Trial, waiting: Callable[[], int]) -> None:
+        pass
+
+    def train(self, trials: Sequence[Trial]) -> None:
+        pass
+
+
+def together(task: Task, slots: Slots) -> Together:
+    """What trains `slots` trials of this task at once; "auto" finds out how many."""
+    if slots == 1 or isinstance(task, SimulatedTask):
+        return OneByOne()
+    from ralr_tune.training.fusion import Fusion
+
+    return Fusion(task, slots)
