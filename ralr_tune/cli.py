@@ -122,13 +122,8 @@ def run(
     from ralr_tune.commands.run import run as run_study
     from ralr_tune.errors import UsageError
 
-    of_workers = {"--workers": workers is not None, "--devices": devices != "auto", "--slots": slots != 1}
-    of_a_run = {
-        "--no-workers": no_workers,
-        "--hours": hours is not None,
-        "--no-confirm": not confirm,
-        "--json": as_json,
-    }
+    of_workers = {"--workers": workers, "--devices": devices != "auto", "--slots": slots != 1}
+    of_a_run = {"--no-workers": no_workers, "--hours": hours, "--no-confirm": not confirm, "--json": as_json}
     _refuse_beside("--init", of_workers | of_a_run if init else {})
     _refuse_beside("--no-workers", of_workers if no_workers else {})
     where = locate(study, storage=storage, out=out)
@@ -161,12 +156,12 @@ def run(
     _print_report(report, as_json=as_json, quiet=quiet)
 
 
-def _refuse_beside(option: str, others: Mapping[str, bool]) -> None:
+def _refuse_beside(option: str, others: Mapping[str, object]) -> None:
     """UsageError for the first of the others that is given: beside `option` it would mean nothing."""
     from ralr_tune.errors import UsageError
 
     for name, given in others.items():
-        if given:
+        if given is not None and given is not False:
             raise UsageError(f"{name} and {option}: give one of the two")
 
 

@@ -157,12 +157,9 @@ def test_without_a_database_the_rows_wait_for_their_leases(
 
 @pytest.mark.parametrize("slots", [3, "auto"])
 def test_a_worker_trains_real_trials_together(make_session: MakeSession, tmp_path: Path, slots: Any) -> None:
-    text = (
-        Path("studies/digits.toml")
-        .read_text()
-        .replace("epochs = 12", "epochs = 2")
-        .replace("trials = 24", "trials = 3")
-    )
+    text = Path("studies/digits.toml").read_text()
+    for usual, short in (("epochs = 12", "epochs = 2"), ("trials = 24", "trials = 3")):
+        text = text.replace(usual, short)
     session = make_session(parse_study(text, source="digits"))
     work("digits", session.storage.url, tmp_path / "out", Place(0, "cpu", 1), until="search", slots=slots)
     rows = session.ledger.rows()
