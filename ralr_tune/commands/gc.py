@@ -1,7 +1,8 @@
 """`gc`: files that nobody will read any more, listed or removed.
 
-These are checkpoints and weights of trials that are done, and what was half written when a process was killed. What a
-person may want to read stays: report, figures, logs, best configurations, the database.
+These are checkpoints and weights of trials that are done, what was half written when a process was killed, and decoded
+images that no worker opened lately: they are made again where they are needed. What a person may want to read stays:
+report, figures, logs, best configurations, the database.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _HALF_WRITTEN = re.compile(r"\..+\.\d+|\.images-\w+")
 """What `training.files.replacing` and `report.images` leave when they are killed."""
 _KEPT = re.compile(r"\.?(.+)-(?:row\d+\.\d+|final-[0-9a-f-]+)\.(?:ckpt|safetensors)(?:\.\d+)?")
 """A file of a study's, by its name (see `search.kept`)."""
-_MADE_BY_REPORTS = (".", "best", "figures")
+_WITH_HALVES = (".", "best", "figures", "data")
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ def _kept_here(url: str | None, out: Path | None) -> Iterator[tuple[str, Path]]:
 def _look_through(url: str, out: Path, found: Garbage) -> None:
     storage = open_storage(url)
     try:
-        for path, why in [*_of_studies(storage, out, found), *_half_written(out)]:
+        for path, why in [*_of_studies(storage, out, found), *_half_written(out), *_decoded(out)]:
             _take(path, why, found)
     finally:
         storage.dispose()
@@ -158,10 +159,21 @@ def leftovers(storage: Storage, kept: Kept) -> Iterator[tuple[Path, str]]:
 
 
 def _half_written(out: Path) -> Iterator[tuple[Path, str]]:
-    for folder in _MADE_BY_REPORTS:
+    for folder in _WITH_HALVES:
         for path in sorted((out / folder).glob(".*")):
-            if _HALF_WRITTEN.fullmatch(path.name) and time.time() - path.lstat().st_mtime > QUIET_S:
+            if _HALF_WRITTEN.fullmatch(path.name) and _is_quiet(path):
                 yield path, "half written"
+
+
+def _decoded(out: Path) -> Iterator[tuple[Path, str]]:
+    """Whoever has such a file open keeps it until the end, removed or not."""
+    for path in sorted((out / "data").glob("images-*.npy")):
+        if _is_quiet(path):
+            yield path, "decoded images, made again where needed"
+
+
+def _is_quiet(path: Path) -> bool:
+    return time.time() - path.lstat().st_mtime > QUIET_S
 
 
 def _take(path: Path, why: str, found: Garbage) -> None:

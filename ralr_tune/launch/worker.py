@@ -78,7 +78,7 @@ def work(
             spec=spec,
             storage=storage,
             ledger=Ledger(storage, study, spec.storage.lease_s),
-            task=load_task(spec.task, seed=spec.study.seed, device=place.device),
+            task=load_task(spec.task, seed=spec.study.seed, device=place.device, decoded=out / "data"),
             out=out,
             owner=f"{socket.gethostname()}:{os.getpid()}:{place.index}",
             stop=stop or Stop(),

@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -19,6 +20,7 @@ from ralr_tune.seeds import derive_seed
 from ralr_tune.spec.sections import MIXINGS
 from ralr_tune.tasks.augment import Augmentation, make_augmentations
 from ralr_tune.tasks.base import METRICS, Autocast, Batch, Split
+from ralr_tune.tasks.decoded import load
 from ralr_tune.tasks.mixing import Mixing
 from ralr_tune.tasks.samples import Samples, Source
 from ralr_tune.tasks.stratify import Rows, stratified_split
@@ -77,15 +79,18 @@ class ClassificationTask:
         seed: int,
         device: str,
         identity: str,
+        decoded: Path | None = None,
     ) -> None:
-        """`build`: makes the network from (classes, channels, size), its weights drawn from torch's global
+        """`decoded`: folder of decoded images that processes share (see tasks.decoded).
+
+        `build`: makes the network from (classes, channels, size), its weights drawn from torch's global
         generator."""
         self.device = device
         self.identity = identity
         self.classes = source.classes
-        self._source = source
+        self._read_test, self._decoded = source.test, decoded  # and not the source: it may hold the training images
         self._build = build
-        self._pool, self._rows = _pool_and_rows(source, validation, seed, device)
+        self._pool, self._rows = _pool_and_rows(source, validation, seed, device, decoded)
         self.input_shape: tuple[int, ...] = tuple(self._pool.images.shape[1:])
         self._mean, self._std = _mean_and_std(self._pool.images[self._rows["train"]], device)
         self._fits = False
@@ -182,10 +187,10 @@ class ClassificationTask:
             yield batch
 
     def _batch(self, pool: _Pool, rows: Tensor, changes: _Draws = ()) -> ImageBatch:
-        images = pool.images[rows].to(self.device, non_blocking=True)
+        images = self._travelled(pool.images[rows])
         for augmentation, draws in changes:
             images = augmentation.apply(images, draws)
-        labels = pool.labels[rows].to(self.device, non_blocking=True)
+        labels = self._travelled(pool.labels[rows])
         return ImageBatch((images - self._mean) / self._std, labels)
 
     def _drawn(self, rows: Tensor, seed: int, epoch: int, augment: Sequence[str]) -> tuple[Tensor, _Draws, _MixDraws]:
@@ -196,6 +201,12 @@ class ClassificationTask:
         changes = [(each, each.draw(len(rows), generator).to(self.device)) for each in augmentations]
         mixes = [(each, each.draw(len(rows), generator).to(self.device)) for each in mixings]
         return order, changes, mixes
+
+    def _travelled(self, some: Tensor) -> Tensor:
+        """On the task's device; from pinned memory a GPU fetches it while the next batch is gathered."""
+        if some.device.type == "cpu" and torch.device(self.device).type == "cuda":
+            some = some.pin_memory()
+        return some.to(self.device, non_blocking=True)
 
     def _augmentations(self, names: Sequence[str]) -> list[Augmentation]:
         _, height, width = self.input_shape
@@ -215,9 +226,9 @@ class ClassificationTask:
 
     @cached_property
     def _test(self) -> _Pool:
-        samples = self._source.test()
+        samples = self._read_test()
         _check_not_empty(samples, "test")
-        pool = _pool(samples, self.device)
+        pool = _pool([samples], self.device, self._decoded)
         if pool.images.shape[1:] != self.input_shape:
             raise DataError(
                 f"test images are {tuple(pool.images.shape[1:])}, those of train {self.input_shape} (C, H, W)"
@@ -225,14 +236,16 @@ class ClassificationTask:
         return pool
 
 
-def _pool_and_rows(source: Source, validation: float, seed: int, device: str) -> tuple[_Pool, dict[str, Tensor]]:
+def _pool_and_rows(
+    source: Source, validation: float, seed: int, device: str, decoded: Path | None
+) -> tuple[_Pool, dict[str, Tensor]]:
     """All images but the test split's in one pool, and where each split lies in it."""
     if source.validation is None:
-        pool = _pool(source.train, device)
+        pool = _pool([source.train], device, decoded)
         held_out, train = _held_out(source.train.labels, validation, seed)
     else:
         _check_not_empty(source.validation, "validation")
-        pool = _joined(_pool(source.train, device), _pool(source.validation, device))
+        pool = _pool([source.train, source.validation], device, decoded)
         train, held_out = np.split(np.arange(len(pool.labels)), [len(source.train)])
     rows = {"train": train, "validation": held_out, "train+validation": np.sort(np.concatenate([train, held_out]))}
     rows["probe"] = _probe(train, len(held_out), seed)
@@ -259,9 +272,9 @@ def _check_not_empty(samples: Samples, split: str) -> None:
         raise DataError(f"data: the {split} split holds no image of the classes asked for")
 
 
-def _pool(samples: Samples, device: str) -> _Pool:
-    images = torch.from_numpy(np.ascontiguousarray(samples.load()))
-    labels = torch.from_numpy(samples.labels)
+def _pool(parts: Sequence[Samples], device: str, decoded: Path | None) -> _Pool:
+    images = torch.from_numpy(load(parts, decoded))
+    labels = torch.from_numpy(np.concatenate([part.labels for part in parts]))
     home = device if _fits(images.nbytes, device) else "cpu"
     return _Pool(images.to(home), labels.to(home))
 
@@ -272,16 +285,6 @@ def _fits(size: int, device: str) -> bool:
         return True
     free, _ = torch.cuda.mem_get_info(device)
     return size <= free / 2
-
-
-def _joined(first: _Pool, second: _Pool) -> _Pool:
-    if first.images.shape[1:] != second.images.shape[1:]:
-        raise DataError(
-            f"validation images are {tuple(second.images.shape[1:])}, those of train {tuple(first.images.shape[1:])}"
-            " (C, H, W); give data.size = N to cut all to N x N"
-        )
-    images = torch.cat([first.images, second.images.to(first.images.device)])
-    return _Pool(images, torch.cat([first.labels, second.labels.to(first.labels.device)]))
 
 
 def _mean_and_std(images: Tensor, device: str) -> tuple[Tensor, Tensor]:

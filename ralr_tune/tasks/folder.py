@@ -8,13 +8,24 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import PIL
 from PIL import Image, ImageOps
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from ralr_tune.errors import DataError
 from ralr_tune.spec.problems import one_line
 from ralr_tune.tasks.pictures import check_pixels, stack
-from ralr_tune.tasks.samples import MOST_CLASSES, Images, Samples, Source, all_samples, some, why, with_own_test_split
+from ralr_tune.tasks.samples import (
+    MOST_CLASSES,
+    Images,
+    Samples,
+    Source,
+    all_samples,
+    some,
+    stamp,
+    why,
+    with_own_test_split,
+)
 from ralr_tune.tasks.stratify import Rows
 
 VALIDATION_NAMES = ("val", "valid", "validation")
@@ -80,7 +91,12 @@ def _tree(folder: Path, classes: tuple[str, ...], size: int | None) -> Samples:
     if not found:
         raise DataError(f"{folder}: holds no images; allowed: {', '.join(IMG_EXTENSIONS)}")
     files = [file for file, _ in found]
-    return all_samples(np.array([label for _, label in found]), partial(_load, folder, files, size))
+    known = stamp(files)
+    return all_samples(
+        np.array([label for _, label in found]),
+        partial(_load, folder, files, size),
+        stamp=known and f"folder|{PIL.__version__}|{size}|{known}",
+    )
 
 
 def _files(folder: Path) -> Iterator[str]:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ralr_tune.errors import UsageError
@@ -21,9 +22,10 @@ if TYPE_CHECKING:
 KINDS = ("classification", "simulated")
 
 
-def load_task(task: TaskSpec, *, seed: int, device: str) -> Task:
+def load_task(task: TaskSpec, *, seed: int, device: str, decoded: Path | None = None) -> Task:
     """The task that `task` describes; `seed` is the study's, `device` torch's name ("cpu", "cuda:0").
 
+    `decoded`: folder where decoded images are kept for all processes (see tasks.decoded); None: nowhere.
     Reads the training and validation data, not the test data. The simulated kind needs neither torch nor device. Raises
     DataError or UsageError, naming field, value and what is allowed.
     """
@@ -31,11 +33,11 @@ def load_task(task: TaskSpec, *, seed: int, device: str) -> Task:
         return simulated_task(task.data, identity=task_identity(task, seed))
     if task.kind == "classification":
         with warnings_to_log():
-            return _classification(task, seed, device)
+            return _classification(task, seed, device, decoded)
     raise UsageError(f"task.kind = {task.kind!r}: allowed: {', '.join(KINDS)}")
 
 
-def _classification(task: TaskSpec, seed: int, device: str) -> TorchTask:
+def _classification(task: TaskSpec, seed: int, device: str, decoded: Path | None) -> TorchTask:
     from ralr_tune.models import registry
     from ralr_tune.tasks.classification import ClassificationTask
     from ralr_tune.tasks.sources import open_source
@@ -54,6 +56,7 @@ def _classification(task: TaskSpec, seed: int, device: str) -> TorchTask:
         seed=seed,
         device=device,
         identity=task_identity(task, seed),
+        decoded=decoded,
     )
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ralr_tune.errors import DataError
 from ralr_tune.spec.problems import cut
 from ralr_tune.tasks.memory import check_memory
-from ralr_tune.tasks.samples import MOST_CLASSES, Images, Samples, Source, all_samples, some, why
+from ralr_tune.tasks.samples import MOST_CLASSES, Images, Samples, Source, all_samples, some, stamp, why
 from ralr_tune.tasks.stratify import Rows
 
 REQUIRED = ("train_images", "train_labels", "test_images", "test_labels")
@@ -134,7 +134,7 @@ def _samples(file: Path, split: str, labels: Rows, classes: tuple[str, ...]) -> 
         raise DataError(
             f"{file}: {split}_labels go from {labels.min()} to {labels.max()}; allowed: 0 to {len(classes) - 1}"
         )
-    return all_samples(labels, partial(_load, file, split, len(labels)))
+    return all_samples(labels, partial(_load, file, split, len(labels)), stamp=f"npz|{split}|{stamp([file])}")
 
 
 def _load(file: Path, split: str, expected: int, rows: Rows) -> Images:

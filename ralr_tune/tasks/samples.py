@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +34,8 @@ class Samples:
     """Rows (n,) of the source to images (n, C, H, W) in 0 .. 255. Raises DataError."""
     rows: Rows
     """(N,): where the images lie in the source."""
+    stamp: str | None = None
+    """Changes with whatever `read` reads; None where that is not known, and then no file is kept of the images."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -67,14 +72,26 @@ def why(error: Exception) -> str:
     return cut(one_line(str(error).strip().partition("\n")[0]), 300) or type(error).__name__
 
 
+def stamp(files: Iterable[str | Path]) -> str | None:
+    """A hash of names, sizes and times of change; None where one cannot be looked at."""
+    total = hashlib.sha256()
+    try:
+        for file in files:
+            found = os.stat(file)
+            total.update(f"{os.path.abspath(file)}|{found.st_size}|{found.st_mtime_ns}\n".encode())
+    except OSError:
+        return None
+    return total.hexdigest()
+
+
 def some(names: Sequence[str]) -> str:
     """The first few of names that came with data, as a message may show them."""
     return ", ".join(one_line(cut(name, 80)) for name in names[:20]) + (", ..." if len(names) > 20 else "")
 
 
-def all_samples(labels: Rows, read: Callable[[Rows], Images]) -> Samples:
+def all_samples(labels: Rows, read: Callable[[Rows], Images], stamp: str | None = None) -> Samples:
     """Every sample of a source, in its order."""
-    return Samples(labels=labels.astype(np.int64), read=read, rows=np.arange(len(labels)))
+    return Samples(labels=labels.astype(np.int64), read=read, rows=np.arange(len(labels)), stamp=stamp)
 
 
 def with_own_test_split(classes: tuple[str, ...], samples: Samples, *, where: str) -> Source:

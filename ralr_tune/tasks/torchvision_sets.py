@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import fcntl
+import hashlib
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
+import torch
 import torchvision.datasets
 from PIL import Image
 
@@ -120,7 +123,16 @@ def _alone(root: Path, wanted: bool) -> Iterator[None]:
 
 def _samples(data: Any, size: int | None, where: str) -> Samples:
     labels = _labels(data, where)
-    return all_samples(labels, partial(_load, data, labels, size, where))
+    return all_samples(labels, partial(_load, data, labels, size, where), stamp=_stamp(data, size))
+
+
+def _stamp(data: Any, size: int | None) -> str | None:
+    """A hash of the images where the data set holds them in memory (MNIST, CIFAR, SVHN); else nothing is known."""
+    held = getattr(data, "data", None)
+    if not isinstance(held, np.ndarray | torch.Tensor) or not len(held):
+        return None
+    digest = hashlib.sha256(np.ascontiguousarray(held).data).hexdigest()
+    return f"{type(data).__name__}|{torchvision.__version__}|{PIL.__version__}|{size}|{digest}"
 
 
 def _labels(data: Any, where: str) -> Rows:

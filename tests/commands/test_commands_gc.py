@@ -149,6 +149,20 @@ def test_what_people_read_stays(folder: Folder) -> None:
     assert all((folder.out / name).exists() for name in stays)
 
 
+def test_decoded_images_go_when_no_worker_opened_them_lately(folder: Folder) -> None:
+    names = ("images-ab12.npy", "images-cd34.npy", ".images-ab12.npy.77", ".images-cd34.npy.78", "mine.npy")
+    lately, long_ago, being_written, half, mine = (folder.out / "data" / name for name in names)
+    for path in (lately, being_written):
+        write(path, age_s=60)
+    for path in (long_ago, half, mine):
+        write(path, age_s=1e6)
+    assert removed(folder) == {
+        long_ago.name: "decoded images, made again where needed",
+        half.name: "half written",
+    }
+    assert all(path.exists() for path in (lately, being_written, mine))
+
+
 def test_a_folder_of_half_drawn_figures_goes_whole(folder: Folder) -> None:
     images = folder.out / "figures" / ".images-ab12"
     write(images / "confirmed.png")
