@@ -66,10 +66,10 @@ Storage = Annotated[
 ]
 
 
-def _slots(text: str) -> Any:
+def _slots(said: Any) -> Any:
     from ralr_tune.training.together import parse_slots
 
-    return parse_slots(text)
+    return parse_slots(str(said))  # the default comes here, too, as it is
 
 
 SLOTS = "Trials that a worker trains at once as one network: a number, or auto."
