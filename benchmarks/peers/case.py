@@ -87,7 +87,9 @@ class Data:
         from ralr_tune.tasks.classification import _pool_and_rows
         from ralr_tune.tasks.sources import open_source
 
-        _, rows = _pool_and_rows(open_source({"source": "arrays", "path": self.path}), VALIDATION, self.seed, "cpu")
+        _, rows = _pool_and_rows(
+            open_source({"source": "arrays", "path": self.path}), VALIDATION, self.seed, "cpu", None
+        )
         held = np.load(self.path)
         images, labels = held["train_images"], held["train_labels"]
         split = {name: rows[name].numpy() for name in ("train", "validation")}

@@ -20,6 +20,7 @@ from ralr_tune.launch.inprocess import InProcess
 from ralr_tune.launch.launcher import Job, Launcher
 from ralr_tune.launch.local import STORAGE_VARIABLE, LocalProcesses
 from ralr_tune.launch.signals import handling
+from ralr_tune.records import Stage
 from ralr_tune.search.kept import Kept
 from ralr_tune.search.samplers import make_pruner, make_sampler
 from ralr_tune.search.stages import advance, plan_search, withdraw_audits
@@ -97,15 +98,8 @@ def run(
     url = _url(spec, storage, out)
     with _database(url, force) as opened:
         ledger = _prepare(opened, spec, trials or spec.search.trials)
-        job = Job(
-            spec.name,
-            url,
-            out.absolute(),
-            until="test" if confirm else "search",
-            slots=slots,
-            imports=imports,
-            force=force,
-        )
+        until: Stage = "test" if confirm else "search"
+        job = Job(spec.name, url, out.absolute(), until, slots=slots, imports=imports, force=force)
         if advance(ledger, opened, spec, job.until) is not None:
             watch = (
                 _Watch(LAUNCHERS[launcher](), job, where, hours, ledger) if where else _Others(job, spec, hours, ledger)
