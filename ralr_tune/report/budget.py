@@ -195,14 +195,14 @@ def _draw_line(plot: go.Figure, line: Line, x: Sequence[float], look: Look, fact
                 fillcolor=look.tint,
                 hoverinfo="skip",
                 showlegend=False,
-                legendgroup=line.arm,
+                legendgroup=f"arm {line.arm}",
             )
     plot.add_scatter(
         x=list(x),
         y=[value * factor for value in line.middle],
         mode="lines",
         name=safe(line.arm),
-        legendgroup=line.arm,
+        legendgroup=f"arm {line.arm}",
         line=shape | {"color": look.colour, "width": 2.5, "dash": look.dash},
         hovertemplate=f"{templated(line.arm)}<br>%{{x:.4g}}: %{{y:.4g}}{suffix}<extra></extra>",
         showlegend=True,

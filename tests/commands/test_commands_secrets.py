@@ -214,7 +214,8 @@ def test_a_study_file_may_hold_it(postgresql: GuardedServer, cli: Cli, sim: Path
 def test_ones_own_code_that_tells_its_environment_is_kept_from_it(
     postgresql: GuardedServer, cli: Cli, sim: Path
 ) -> None:
-    (sim / "leaky.py").write_text("import os\ndef build(num_classes):\n    raise RuntimeError(dict(os.environ))\n")
+    ours = "{name: text for name, text in os.environ.items() if 'RALR' in name}"  # all of them would be cut short
+    (sim / "leaky.py").write_text(f"import os\ndef build(num_classes):\n    raise RuntimeError({ours})\n")
     changes = {"study": {"name": "leaky"}, "search": {"trials": 1}}
     task = {"kind": "classification", "data": {"source": "digits"}, "model": "leaky:build"}
     (sim / "sim.toml").write_text(simulated_text(task=task, **changes).replace("optimum = 0.1\n", ""))
