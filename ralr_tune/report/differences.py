@@ -64,7 +64,7 @@ def _twin_row(twin: Twin) -> DifferenceRow:
 
 def _amplified_row(added: Amplified) -> DifferenceRow:
     arm = safe(added.arm)
-    label = f"{arm} amplified − {arm}<br>as {safe(added.donor)}, {added.n} seeds"
+    label = f"{arm} amplified<br>as {safe(added.donor)}, {added.n} seeds"
     figures = (added.difference, added.interval, added.n, added.verdict, added.p_value)
     return DifferenceRow("amplification added", added.arm, added.arm, label, *figures)
 
