@@ -27,7 +27,7 @@ test-slow: .venv/.test-installed  ## run the slow tests too
 faults: .venv/.test-installed  ## kill, stop and restart things at random for about an hour (RALR_TUNE_FAULTS=300 a database)
 	@RALR_TUNE_OPENINGS=50 RALR_TUNE_AWAY_S=20 $(BIN)/pytest -q -s tests/faults
 
-calibrate: .venv/.test-installed  ## how often the statistics err: all tables again, about half an hour on two cores (RALR_TUNE_CALIBRATE=1000 studies a row)
+calibrate: .venv/.test-installed  ## how often the statistics err: all tables again, about twenty minutes on two cores (RALR_TUNE_CALIBRATE=1000 studies a row)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.calibration
 
 bench: .venv-bench/.installed  ## against plain Optuna and Ray Tune, one table a case (PROFILE=cpu-short 10 minutes, cpu 45, gpu)
