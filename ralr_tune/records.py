@@ -87,6 +87,8 @@ class Row:
 
 
 AMPLIFIED = "amplified-"
+AMPLIFICATION = "amplify."
+"""What the names of amplification's parameters begin with."""
 
 
 def amplified_role(donor: str, block: int, trial: int) -> str:

@@ -24,8 +24,8 @@ from ralr_tune.analysis import rows as study_rows
 from ralr_tune.analysis.comparison import Interval, Pairs, compare, paired_test
 from ralr_tune.analysis.comparison import Verdict as Compared
 from ralr_tune.analysis.rows import Split
-from ralr_tune.analysis.twins import AMPLIFICATION, amplification
-from ralr_tune.records import ArmRecord, StudyRecord
+from ralr_tune.analysis.twins import amplification
+from ralr_tune.records import AMPLIFICATION, ArmRecord, StudyRecord
 
 Verdict = Literal["adds up", "less together", "more together", "inconclusive"]
 

@@ -13,10 +13,7 @@ from typing import Any
 from ralr_tune.analysis import rows as study_rows
 from ralr_tune.analysis.comparison import Comparison, Interval, Pairs, Verdict, compare
 from ralr_tune.analysis.rows import Chosen, Split
-from ralr_tune.records import ArmRecord, StudyRecord, amplified_role
-
-AMPLIFICATION = "amplify."
-"""What the names of amplification's parameters begin with."""
+from ralr_tune.records import AMPLIFICATION, ArmRecord, StudyRecord, amplified_role
 
 
 @dataclass(frozen=True)

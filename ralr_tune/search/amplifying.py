@@ -10,10 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ralr_tune.records import Row, amplified_role
+from ralr_tune.records import AMPLIFICATION, Row, amplified_role
 from ralr_tune.spec import AmplifyConfig, StudySpec
-
-PREFIX = "amplify."
 
 
 @dataclass(frozen=True)
@@ -55,10 +53,12 @@ def _amplification(spec: StudySpec, donor: Row) -> dict[str, Any]:
     """All of it, also what the donor's arm does not search: the receiver's arm knows none of it."""
     amplify = spec.configuration(donor.arm, donor.params).amplify
     assert amplify is not None
-    return {f"{PREFIX}{name}": value for name, value in amplify.model_dump(mode="json").items()}
+    return {f"{AMPLIFICATION}{name}": value for name, value in amplify.model_dump(mode="json").items()}
 
 
 def amplification_of(params: Mapping[str, Any]) -> AmplifyConfig:
     """What `additions` put among the parameters."""
-    given = {name.removeprefix(PREFIX): value for name, value in params.items() if name.startswith(PREFIX)}
+    given = {
+        name.removeprefix(AMPLIFICATION): value for name, value in params.items() if name.startswith(AMPLIFICATION)
+    }
     return AmplifyConfig.model_validate(given)

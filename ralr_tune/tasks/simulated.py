@@ -38,6 +38,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from ralr_tune.errors import DataError, TrialError
+from ralr_tune.records import AMPLIFICATION
 from ralr_tune.seeds import derive_seed
 from ralr_tune.spec.problems import lines
 from ralr_tune.spec.sections import Effect, SimulatedData
@@ -53,8 +54,6 @@ CURVATURE = 0.08
 RATE = 1.0
 TRAINING_GAP = 0.01
 """What the training data are known better than the validation data."""
-AMPLIFICATION = "amplify."
-"""What the names of amplification's parameters begin with."""
 
 
 @dataclass(frozen=True)
