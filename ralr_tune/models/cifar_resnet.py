@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ralr_tune.models.pixels import every, global_average
+
 STAGE_WIDTHS = (16, 32, 64)
 
 
@@ -31,7 +33,7 @@ class CifarResNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         features = self.blocks(F.relu(self.norm(self.stem(images))))
-        logits: Tensor = self.head(features.mean(dim=(2, 3)))
+        logits: Tensor = self.head(global_average(features))
         return logits
 
 
@@ -64,7 +66,7 @@ class Shortcut(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.new_channels == 0:
             return x
-        fewer = x[:, :, :: self.stride, :: self.stride]
+        fewer = every(x, self.stride)
         if self.slots == 1:
             return F.pad(fewer, (0, 0, 0, 0, 0, self.new_channels))
         parts = fewer.unflatten(1, (self.slots, -1))  # type: ignore[no-untyped-call]

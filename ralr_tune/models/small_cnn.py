@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from ralr_tune.models.pixels import global_average
+
 SMALLEST_SIZE = 4
 WIDEST = 8
 """Stages widen up to this many times the first one."""
@@ -28,7 +30,7 @@ class SmallCNN(nn.Module):
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(widths[-1], classes))
 
     def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.features(images).mean(dim=(2, 3)))
+        logits: Tensor = self.head(global_average(self.features(images)))
         return logits
 
 
