@@ -117,3 +117,9 @@ class FusedTask(TorchTask, Protocol):
 
     def fused_losses(self, outputs: Tensor, batch: Batch, *, label_smoothing: float = 0.0) -> Tensor:
         """Mean loss of every slot, float32 (K,), of outputs (N, K, classes)."""
+
+    def fused_evaluate(
+        self, network: Callable[[Tensor], Tensor], split: Split, *, slots: int, autocast: Autocast
+    ) -> list[float]:
+        """As `evaluate`, of K slots: `network` maps images (N, K * C, H, W), the same ones for every slot, to outputs
+        (N, K, classes), and is in evaluation mode."""

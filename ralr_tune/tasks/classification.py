@@ -159,17 +159,31 @@ class ClassificationTask:
         self, model: nn.Module, split: Split, *, batch_size: int | None = None, autocast: Autocast | None = None
     ) -> float:
         """Share of images whose largest output is their class. Leaves the model in evaluation mode."""
-        pool, rows = self._part(split)
         model.eval()
-        correct = torch.zeros((), dtype=torch.int64, device=self.device)
-        finite = torch.ones((), dtype=torch.bool, device=self.device)
-        for some in torch.split(rows, batch_size or self.evaluation_batch):
+        return self._evaluated(model, split, batch_size or self.evaluation_batch, 1, autocast or nullcontext)[0]
+
+    @torch.no_grad()
+    def fused_evaluate(
+        self, network: Callable[[Tensor], Tensor], split: Split, *, slots: int, autocast: Autocast
+    ) -> list[float]:
+        batch_size = max(SMALLEST_EVALUATION, self.evaluation_batch // slots)
+        return self._evaluated(network, split, batch_size, slots, autocast)
+
+    def _evaluated(
+        self, network: Callable[[Tensor], Tensor], split: Split, batch_size: int, slots: int, autocast: Autocast
+    ) -> list[float]:
+        """Accuracy of each slot, NaN where its outputs are not finite; read from the device once, at the end."""
+        pool, rows = self._part(split)
+        correct = torch.zeros(slots, dtype=torch.int64, device=self.device)
+        finite = torch.ones(slots, dtype=torch.bool, device=self.device)
+        for some in torch.split(rows, batch_size):
             batch = self._batch(pool, some)
-            with (autocast or nullcontext)():
-                outputs = model(batch.images)
-            correct += (outputs.argmax(1) == batch.labels).sum()
-            finite &= outputs.isfinite().all()
-        return int(correct) / len(rows) if bool(finite) else float("nan")
+            with autocast():
+                outputs = network(_side_by_side(batch.images, slots)).view(len(some), slots, -1)
+            correct += (outputs.argmax(2) == batch.labels[:, None]).sum(0)
+            finite &= outputs.isfinite().all(2).all(0)
+        figures = torch.where(finite, correct, -1).tolist()
+        return [found / len(rows) if found >= 0 else float("nan") for found in figures]
 
     def _batches(
         self,
@@ -234,6 +248,11 @@ class ClassificationTask:
                 f"test images are {tuple(pool.images.shape[1:])}, those of train {self.input_shape} (C, H, W)"
             )
         return pool
+
+
+def _side_by_side(images: Tensor, slots: int) -> Tensor:
+    """(N, C, H, W) to (N, slots * C, H, W): the same for every slot."""
+    return images if slots == 1 else images.repeat(1, slots, 1, 1)
 
 
 def _pool_and_rows(

@@ -59,7 +59,7 @@ class TorchTrial:
         """Raises UsageError where network, optimizer or options do not fit, TrialError("oom") for lack of memory."""
         training = configuration.training
         self._task, self.training, self._seed, self.split = task, training, seed, split
-        self._ahead: tuple[float, float] | None = None
+        self._ahead: tuple[float, float, float] | None = None
         identity = f"{task.identity}|{configuration.identity(seed)}|{split}"
         self._checkpoints = Checkpoints(identity, checkpoint, earlier)
         with trial_errors():
@@ -136,9 +136,9 @@ class TorchTrial:
         """One that has learned nothing, to be timed and thrown away."""
         return self._learner_of(self._task.build_model(self._seed), self._learner.precision, None)
 
-    def take_epoch(self, loss: float, seconds: float) -> None:
-        """The learner has been trained for the next epoch, with this mean loss; `epochs` evaluates it and goes on."""
-        self._ahead = loss, seconds
+    def take_epoch(self, loss: float, value: float, seconds: float) -> None:
+        """The learner has been trained for the next epoch, with this mean loss, and evaluated; `epochs` goes on."""
+        self._ahead = loss, value, seconds
 
     # ------------------------------------------------------------ the trial by itself
 
@@ -167,13 +167,11 @@ class TorchTrial:
         return choose_compilation(training.compile, device=self._task.device, steps=steps)
 
     def _epoch(self, epoch: int) -> EpochRecord:
-        began = time.perf_counter()
         rates, factors = self._rate.rates(epoch), self._rate.factors(epoch)
-        loss, ahead_s = self._ahead or (self._train(epoch, rates), 0.0)
+        loss, value, seconds = self._ahead or self._alone(epoch, rates)
         self._ahead = None
         if not math.isfinite(loss):
             raise TrialError("diverged", f"training loss {loss} in epoch {epoch + 1}, learning rate {rates.max():g}")
-        value = self.evaluate(WATCHED[self.split])
         if not math.isfinite(value):
             raise TrialError(
                 "diverged", f"outputs that are not finite after epoch {epoch + 1}, learning rate {rates.max():g}"
@@ -184,8 +182,15 @@ class TorchTrial:
             train_loss=loss,
             lr=float(rates[0]),
             factor=float(factors[0]),
-            seconds=time.perf_counter() - began + ahead_s,
+            seconds=seconds,
         )
+
+    def _alone(self, epoch: int, rates: NDArray[np.float64]) -> tuple[float, float, float]:
+        """Mean loss, metric and seconds of an epoch that this trial trains by itself."""
+        began = time.perf_counter()
+        loss = self._train(epoch, rates)
+        value = self.evaluate(WATCHED[self.split]) if math.isfinite(loss) else math.nan
+        return loss, value, time.perf_counter() - began
 
     def _train(self, epoch: int, rates: NDArray[np.float64]) -> float:
         """One epoch; where memory runs out, again from its start, in micro-batches of half the size."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ from torch import Tensor, nn
 from ralr_tune.errors import TrialError, UsageError
 from ralr_tune.models.registry import build
 from ralr_tune.training.base import Trial
-from ralr_tune.training.fused import Unfusable, check
+from ralr_tune.training.fused import FusedNetwork, Stack, Unfusable, check
 from ralr_tune.training.fusion import Fusion
 from ralr_tune.training.loop import TorchTrial
 from ralr_tune.training.start import start
@@ -60,7 +63,7 @@ def together(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     widths: list[int] = []
     epoch = Fusion._epoch
 
-    def counting(self: Fusion, trials: Sequence[TorchTrial]) -> list[float]:
+    def counting(self: Fusion, trials: Sequence[TorchTrial]) -> tuple[list[float], list[float]]:
         widths.append(len(trials))
         return epoch(self, trials)
 
@@ -87,8 +90,22 @@ def test_a_slot_learns_what_its_trial_learns_alone(
     assert together == [3, 3, 3, 2]
     for one, other in zip(alone, slots, strict=True):
         assert losses(other) == pytest.approx(losses(one), rel=TOLERANCE)
+        assert other.curve[-1].value == pytest.approx(other.evaluate("validation"), abs=0.021)  # one of 48 images
         assert [record.lr for record in other.curve] == [record.lr for record in one.curve]
         assert other.evaluate("test") == pytest.approx(one.evaluate("test"), abs=0.1)
+
+
+def test_slots_are_evaluated_as_each_network_is(make_images: Make) -> None:
+    """Where two outputs are equal but for rounding an image may change sides; these networks' are not."""
+    task = make_images()
+    models = [task.build_model(seed) for seed in range(3)]
+    fused, stack = FusedNetwork(models[0]), Stack(models)
+    with torch.no_grad():
+        stack.weights[2, -1] = float("nan")
+    network = partial(fused, stack, training=False)
+    found = task.fused_evaluate(network, "validation", slots=3, autocast=nullcontext)
+    assert found[:2] == [task.evaluate(model, "validation") for model in models[:2]]
+    assert math.isnan(found[2])
 
 
 def test_a_slot_that_ends_makes_room_for_another(make_images: Make, configure: Make, together: list[int]) -> None:
@@ -157,7 +174,7 @@ def test_without_memory_fewer_are_trained_at_once_and_none_is_lost(
     alone = [run(start(task, configure(epochs=3), seed=seed)) for seed in range(4)]
     epoch, widths = Fusion._epoch, []
 
-    def narrow(self: Fusion, trials: Sequence[TorchTrial]) -> list[float]:
+    def narrow(self: Fusion, trials: Sequence[TorchTrial]) -> tuple[list[float], list[float]]:
         widths.append(len(trials))
         if len(trials) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
