@@ -32,6 +32,10 @@ SMALLEST_EVALUATION = 64
 """Images of one batch of an evaluation, however large they are: a GPU wants some."""
 
 
+AUGMENTED_PIXELS = 2**17
+"""Pixels that are augmented at a time where a batch has fewer, e.g. 2,048 images of 8x8."""
+
+
 @dataclass(frozen=True)
 class ImageBatch:
     """Normalised images (N, C, H, W) float32 and their labels, on the task's device."""
@@ -115,30 +119,14 @@ class ClassificationTask:
     def batches(
         self, split: Split, *, seed: int, epoch: int, batch_size: int, augment: Sequence[str] = ()
     ) -> Iterator[ImageBatch]:
-        pool, rows = self._part(split)
-        order, changes, mixes = self._drawn(rows, seed, epoch, augment)
-        return self._batches(pool, order, _cuts(len(rows), batch_size), changes, mixes)
+        drawn = self._batches(split, [(seed, epoch)], batch_size, augment)
+        return (ImageBatch(batch.images[:, 0], batch.labels[:, 0]) for batch in drawn)
 
     def fused_batches(
         self, split: Split, *, lanes: Sequence[tuple[int, int]], batch_size: int, augment: Sequence[str] = ()
     ) -> Iterator[ImageBatch]:
-        pool, rows = self._part(split)
-        drawn = [self._drawn(rows, seed, epoch, augment) for seed, epoch in lanes]
-        orders = torch.stack([order for order, _, _ in drawn])
-        changes = [
-            (ours[0][0], torch.stack([draws for _, draws in ours])) for ours in zip(*(d[1] for d in drawn), strict=True)
-        ]
-        for first, last in pairwise(_cuts(len(rows), batch_size)):
-            some = [(augmentation, draws[:, first:last].flatten(0, 1)) for augmentation, draws in changes]
-            whole = self._batch(pool, orders[:, first:last].flatten(), some)
-            parts = whole.split(len(lanes))
-            for place, (_, _, mixes) in enumerate(drawn):
-                for mixing, draws in mixes:
-                    part = parts[place]
-                    parts[place] = ImageBatch(*mixing.apply(part.images, part.labels, draws[first:last]))
-            yield ImageBatch(
-                torch.cat([part.images for part in parts], dim=1), torch.stack([part.labels for part in parts], dim=1)
-            )
+        drawn = self._batches(split, lanes, batch_size, augment)
+        return (ImageBatch(batch.images.flatten(1, 2), batch.labels) for batch in drawn)
 
     def fused_losses(self, outputs: Tensor, batch: Batch, *, label_smoothing: float = 0.0) -> Tensor:
         labels = cast(ImageBatch, batch).labels.flatten(0, 1)
@@ -186,19 +174,46 @@ class ClassificationTask:
         return [found / len(rows) if found >= 0 else float("nan") for found in figures]
 
     def _batches(
-        self,
-        pool: _Pool,
-        order: Tensor,
-        cuts: list[int],
-        changes: _Draws,
-        mixes: _MixDraws,
+        self, split: Split, lanes: Sequence[tuple[int, int]], batch_size: int, augment: Sequence[str]
     ) -> Iterator[ImageBatch]:
-        for first, last in pairwise(cuts):
-            some = [(augmentation, draws[first:last]) for augmentation, draws in changes]
-            batch = self._batch(pool, order[first:last], some)
-            for mixing, draws in mixes:
-                batch = ImageBatch(*mixing.apply(batch.images, batch.labels, draws[first:last]))
-            yield batch
+        """Batches of K lanes, each a (seed, epoch): images (N, K, C, H, W), labels (N, K) or (N, K, classes)."""
+        pool, rows = self._part(split)
+        orders, changes, mixes = zip(*(self._drawn(rows, *lane, augment) for lane in lanes), strict=True)
+        order = torch.stack(orders, dim=1)
+        together = [
+            (drawn[0][0], torch.stack([draws for _, draws in drawn], dim=1)) for drawn in zip(*changes, strict=True)
+        ]
+        return self._mixed(self._changed(pool, order, _cuts(len(rows), batch_size), together), mixes)
+
+    def _changed(
+        self, pool: _Pool, order: Tensor, cuts: list[int], changes: _Draws
+    ) -> Iterator[tuple[int, ImageBatch]]:
+        """Normalised and augmented batches, each with the place in `order`, (samples, K), at which it begins.
+
+        Batches of small images are made several at a time: a dozen operations cost more than their few numbers.
+        """
+        (_, height, width), lanes = self.input_shape, order.shape[1]
+        for some in _blocks(cuts, AUGMENTED_PIXELS // (height * width * lanes)):
+            begin, end = some[0], some[-1]
+            draws = [(augmentation, drawn[begin:end].flatten(0, 1)) for augmentation, drawn in changes]
+            block = self._batch(pool, order[begin:end].flatten(), draws)
+            images, labels = (part.view(-1, lanes, *part.shape[1:]) for part in (block.images, block.labels))
+            for first, last in pairwise(some):
+                yield first, ImageBatch(images[first - begin : last - begin], labels[first - begin : last - begin])
+
+    @staticmethod
+    def _mixed(batches: Iterator[tuple[int, ImageBatch]], mixes: Sequence[_MixDraws]) -> Iterator[ImageBatch]:
+        """With the images of each lane mixed with each other, batch by batch."""
+        for first, batch in batches:
+            if not any(mixes):
+                yield batch
+                continue
+            lanes = [(batch.images[:, lane], batch.labels[:, lane]) for lane in range(len(mixes))]
+            for lane, drawn in enumerate(mixes):
+                for mixing, draws in drawn:
+                    lanes[lane] = mixing.apply(*lanes[lane], draws[first : first + len(batch)])
+            images, labels = zip(*lanes, strict=True)
+            yield ImageBatch(torch.stack(images, dim=1), torch.stack(labels, dim=1))
 
     def _batch(self, pool: _Pool, rows: Tensor, changes: _Draws = ()) -> ImageBatch:
         images = self._travelled(pool.images[rows])
@@ -344,6 +359,15 @@ def _cuts(count: int, batch_size: int) -> list[int]:
     if len(cuts) > 2 and batch_size > 1 and cuts[-1] - cuts[-2] == 1:
         del cuts[-2]
     return cuts
+
+
+def _blocks(cuts: list[int], samples: int) -> Iterator[list[int]]:
+    """The cuts in runs that overlap by one, each of at most so many samples or of one batch."""
+    first = 0
+    for place in range(2, len(cuts) + 1):
+        if place == len(cuts) or cuts[place] - cuts[first] > samples:
+            yield cuts[first:place]
+            first = place - 1
 
 
 def _generator(purpose: str, seed: int, epoch: int) -> Generator:

@@ -98,7 +98,8 @@ class FusedNetwork:
     def __call__(self, stack: Stack, images: Tensor, *, training: bool = True) -> Tensor:
         """Images (N, K * C, H, W) to outputs (N, K, classes)."""
         self._stack = stack
-        self._network.train(training)
+        if self._network.training != training:  # walks through all layers
+            self._network.train(training)
         for module in self._told:
             module.slots = stack.slots
         with stack.spread():
