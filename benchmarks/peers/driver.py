@@ -1,12 +1,12 @@
 """Against the peers: `make bench`, or `python -m benchmarks.peers --profile cpu-short`, prints one table for each case.
 
-(a) the plain script that a user writes from Optuna's PyTorch example, (b) Ray Tune with OptunaSearch, (c) this
-project, with each accelerator off in turn. Same images, split, network, batch, epochs, search space, number of trials;
-the same configurations first (case.py), then each one's own TPE; no pruning unless --pruning says so (median, ASHA,
-median). Each peer first tries the settings that its documentation
-names (rows.py) on a short piece of the case, and runs with its fastest; it trains in float32, and on a GPU in bfloat16
-where that is faster for it. Rows take turns and are repeated while the profile's time lasts; figures are medians, with
-the smallest and the largest in brackets; ratios are of medians, to the plain script's.
+(a) the script that a user writes from Optuna's PyTorch example, tuned and as it stands there, (b) Ray Tune with
+OptunaSearch, (c) this project, with each accelerator off in turn. Same images, split, network, batch, epochs, search
+space, number of trials; the same configurations first (case.py), then each one's own TPE; no pruning unless --pruning
+says so (median, ASHA, median). Each peer first tries the settings that its documentation names (rows.py) on a short
+piece of the case, and runs with its fastest; it trains in float32, and on a GPU in bfloat16 where that is faster for
+it. Rows take turns and are repeated while the profile's time lasts; figures are medians, with the smallest and the
+largest in brackets; ratios are of medians, "x plain" to those of the tuned plain script.
 
 images/s      training images over the time from the first trial's start to the last epoch's end, validation included
 trials/h      over the same time
@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -35,10 +36,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.peers.case import Case, Job
+from benchmarks.peers.case import VALIDATION, Case, Job
 from benchmarks.peers.ours import study
-from benchmarks.peers.rows import CORES, Row, ours, peers
+from benchmarks.peers.rows import CORES, EXAMPLE, Row, ours, peers
 from ralr_tune.spec import parse_study
+from ralr_tune.training.compiling import choose_compilation
+from ralr_tune.training.precision import choose_precision
 
 ROOT = Path(__file__).resolve().parents[2]
 LATEST_S = 1800.0
@@ -80,7 +83,7 @@ PROFILES: dict[str, Profile] = {
         10,
         2,
         (
-            replace(_DIGITS, epochs=6, trials=8),
+            replace(_DIGITS, epochs=6, trials=16),
             Size("CIFAR, small_cnn", "cifar", "small_cnn", 128, 2500, 10, epochs=2, trials=4),
             Size("CIFAR, ResNet-20", "cifar", "resnet20", 128, 1250, 10, epochs=1, trials=4),
         ),
@@ -91,9 +94,9 @@ PROFILES: dict[str, Profile] = {
         45,
         5,
         (
-            replace(_DIGITS, trials=16),
-            Size("CIFAR, small_cnn", "cifar", "small_cnn", 128, 5000, 10, epochs=3, trials=6),
-            Size("CIFAR, ResNet-20", "cifar", "resnet20", 128, 2500, 10, epochs=2, trials=4),
+            replace(_DIGITS, trials=64),
+            Size("CIFAR, small_cnn", "cifar", "small_cnn", 128, 5000, 10, epochs=4, trials=8),
+            Size("CIFAR, ResNet-20", "cifar", "resnet20", 128, 2500, 10, epochs=3, trials=6),
         ),
     ),
     "gpu": Profile(
@@ -240,7 +243,8 @@ def chosen_rows(case: Case, tries: int | None) -> list[Row]:
         for speed, row in tried:
             print(f"tried: {row.name}{_half(row)}: {speed:.0f} images/s", flush=True)
         found.append(max(tried, key=lambda each: each[0])[1])
-    return [*found, *(row for row in ours() if different(case, row))]
+    example = [EXAMPLE] if found[0].settings != EXAMPLE.settings else []
+    return [*found[:1], *example, *found[1:], *(row for row in ours() if different(case, row))]
 
 
 def _half(row: Row) -> str:
@@ -249,25 +253,31 @@ def _half(row: Row) -> str:
 
 def different(case: Case, row: Row) -> bool:
     """Whether a row's training keys change anything: an accelerator that is off by itself is not switched off again."""
-    changed = row.settings.get("training", {})
+    return not row.settings.get("training") or computed(case, row) != computed(case, replace(row, settings={}))
 
-    def trained_with(keys: dict[str, Any]) -> object:
-        spec = parse_study(study(case, keys))
-        return spec.configuration("monotone", {"lr": 0.1, "weight_decay": 1e-4})
 
-    return not changed or trained_with(changed) != trained_with({})
+def computed(case: Case, row: Row) -> tuple[str, bool, bool]:
+    """What a row of ours comes to on this device: its precision, whether channels come last, whether it is compiled."""
+    spec = parse_study(study(case, row.settings.get("training", {})))
+    training = spec.configuration("monotone", {"lr": 0.1, "weight_decay": 1e-4}).training
+    with np.load(case.data) as held:
+        images, size = held["train_images"].shape[:2]
+    chosen = choose_precision(
+        training.precision, training.channels_last, device=case.device, input_shape=(3, size, size)
+    )
+    steps = case.epochs * math.ceil(images * (1 - VALIDATION) / case.batch_size)
+    return (
+        chosen.name,
+        chosen.channels_last,
+        choose_compilation(training.compile, device=case.device, steps=steps).wanted,
+    )
 
 
 def precision(case: Case, row: Row) -> str:
     """What the row computes with."""
     if row.script != "ours":
         return "bfloat16" if row.settings.get("bfloat16") else "float32"
-    from ralr_tune.training.precision import choose_precision
-
-    wanted = row.settings.get("training", {}).get("precision", "auto")
-    with np.load(case.data) as held:
-        size = held["train_images"].shape[1]
-    return choose_precision(wanted, None, device=case.device, input_shape=(3, size, size)).name
+    return computed(case, row)[0]
 
 
 def measured(case: Case, rows: Sequence[Row], repeats: int, left_s: float) -> Measured:
@@ -317,24 +327,30 @@ def run(case: Case, row: Row) -> Run:
 
 def table(title: str, case: Case, runs: Measured) -> Iterator[str]:
     target = min(each.best for _, found in runs for each in found)
-    base = runs[0][1]
-    yield f"{title}; {len(base)} rounds; accuracy {target:.3f}"
+    plain, ray = runs[0][1], next((found for row, found in runs if row.script == "ray_tune"), None)
+    yield f"{title}; {len(plain)} rounds; accuracy {target:.3f}"
     yield ""
     yield (
-        "| | precision | images/s, x plain | trials/h, x plain | to accuracy, x plain "
+        "| | precision | images/s, x plain | trials/h, x plain | trials/h, x Ray | to accuracy, x plain "
         "| images/s | trials/h | to accuracy | start | best |"
     )
-    yield "|---" * 10 + "|"
-    speed, rate, reach = (_medians(base, target, index) for index in range(3))
+    yield "|---" * 11 + "|"
     for row, found in runs:
-        own = [_medians(found, target, index) for index in range(3)]
-        ratios = [f"{own[0] / speed:.2f}", f"{own[1] / rate:.2f}", f"{own[2] / reach:.2f}"]
+        ratios = [
+            _ratio(found, plain, target, 0),
+            _ratio(found, plain, target, 1),
+            _ratio(found, ray, target, 1) if ray else "",
+            _ratio(found, plain, target, 2),
+        ]
         columns = [[_figures(each, target)[index] for each in found] for index in range(3)]
         cells = [_spread(columns[0], ""), _spread(columns[1], ""), _spread(columns[2], " s")]
         start = statistics.median(each.start_s for each in found)
         best = statistics.median(each.best for each in found)
-        name = row.name
-        yield f"| {' | '.join([name, precision(case, row), *ratios, *cells, f'{start:.1f} s', f'{best:.3f}'])} |"
+        yield f"| {' | '.join([row.name, precision(case, row), *ratios, *cells, f'{start:.1f} s', f'{best:.3f}'])} |"
+
+
+def _ratio(found: Sequence[Run], base: Sequence[Run], target: float, index: int) -> str:
+    return f"{_medians(found, target, index) / _medians(base, target, index):.2f}"
 
 
 def _figures(run: Run, target: float) -> tuple[float, float, float]:

@@ -21,14 +21,25 @@ class Row:
     settings: Settings = field(default_factory=dict)
 
 
+SLOTS = {"options": ["--slots", "auto"]}
+"""Off by default, since what is trained together must agree in all but numbers to be repeated bit for bit."""
+
 OURS: dict[str, Settings] = {
-    "ours": {},
-    "ours, float32 only": {"training": {"precision": "float32"}},
-    "ours, channels_last off": {"training": {"channels_last": False}},
-    "ours, compile off": {"training": {"compile": False}},
-    "ours, one worker": {"options": ["--workers", "1"]},
+    "ours": SLOTS,
+    "ours, slots off": {},
+    "ours, float32 only": {**SLOTS, "training": {"precision": "float32"}},
+    "ours, channels_last off": {**SLOTS, "training": {"channels_last": False}},
+    "ours, compile off": {**SLOTS, "training": {"compile": False}},
+    "ours, one worker": {"options": [*SLOTS["options"], "--workers", "1"]},
 }
 """Each accelerator off in turn. One that is off by itself is no row (see driver.different)."""
+
+EXAMPLE = Row(
+    "plain Optuna, as its example",
+    "plain",
+    {"jobs": 1, "threads": CORES, "loader_workers": CORES},
+)
+"""`study.optimize` in one process, DataLoader with a worker a core: what most would write and leave so."""
 
 
 def peers(device: str) -> dict[str, list[Row]]:

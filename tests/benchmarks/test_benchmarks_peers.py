@@ -46,18 +46,23 @@ def test_every_profile_makes_its_cases(name: str, tmp_path: Path) -> None:
 
 def test_an_accelerator_that_is_off_by_itself_is_not_switched_off_again(case: Case) -> None:
     assert different(case, Row("ours", "ours"))
-    assert different(case, Row("float32", "ours", {"training": {"precision": "float32"}}))
+    assert not different(case, Row("float32", "ours", {"training": {"precision": "float32"}}))  # 8x8: as it is
+    assert different(case, Row("bfloat16", "ours", {"training": {"precision": "bfloat16"}}))
     assert not different(case, Row("auto", "ours", {"training": {"precision": "auto"}}))
+    assert not different(case, Row("off", "ours", {"training": {"compile": False}}))  # on a CPU nothing is compiled
+    assert different(case, Row("on", "ours", {"training": {"compile": True}}))
 
 
 def test_ratios_are_of_medians(case: Case) -> None:
     slow = [Run(1.0, span, 100, 2, [(3.0, 0.4), (span, 0.6)]) for span in (9.0, 10.0, 20.0)]
     fast = [Run(2.0, span, 100, 2, [(3.0, 0.5), (4.0, 0.7)]) for span in (4.0, 5.0, 6.0)]
-    lines = list(table("title", case, [(Row("plain", "plain"), slow), (Row("ours", "ours"), fast)]))
+    ray = [Run(2.0, 2.5, 100, 2, [(3.0, 0.6)])] * 3
+    rows = [(Row("plain", "plain"), slow), (Row("Ray Tune", "ray_tune"), ray), (Row("ours", "ours"), fast)]
+    lines = list(table("title", case, rows))
     assert lines[0] == "title; 3 rounds; accuracy 0.600"
     cells = [cell.strip() for cell in lines[-1].split("|")[1:-1]]
-    assert cells[:5] == ["ours", "float32", "2.00", "2.00", "0.40"]  # 100 / 5 s to 100 / 10 s; 4 s to 10 s
-    assert cells[5:] == ["20 (17-25)", "1,440 (1,200-1,800)", "4 s (4-4)", "2.0 s", "0.700"]
+    assert cells[:6] == ["ours", "float32", "2.00", "2.00", "0.50", "0.40"]  # 100 / 5 s to 100 / 10 s; 4 s to 10 s
+    assert cells[6:] == ["20 (17-25)", "1,440 (1,200-1,800)", "4 s (4-4)", "2.0 s", "0.700"]
 
 
 def test_events_are_lines(tmp_path: Path, case: Case) -> None:
