@@ -30,8 +30,9 @@ def take_share(device: str, sharing: int) -> None:
     """Bounds what this process takes of a GPU that it shares with `sharing - 1` other workers; before anything is put
     there. On a CPU, or without others, nothing is done.
 
-    The bound is an equal share, or what is free where other programs left less, which is logged. Raises UsageError
-    where neither is enough to begin.
+    The bound is an equal share, or what is free where other programs left less, which is logged. Programs that leave
+    a share or more are not told from workers that hold theirs: together they may still fill the card, and whoever asks
+    last runs out of memory. Raises UsageError where neither is enough to begin.
     """
     if sharing == 1 or not is_cuda(device):
         return
@@ -69,6 +70,7 @@ def is_shared(device: str) -> bool:
 
 
 def is_cuda(device: str) -> bool:
+    """Whether torch's name of a device ("cpu", "cuda:0") is that of a GPU."""
     return torch.device(device).type == "cuda"
 
 
