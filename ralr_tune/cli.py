@@ -73,6 +73,8 @@ def _slots(said: Any) -> Any:
 
 
 SLOTS = "Trials that a worker trains at once as one network: a number, or auto."
+WORKERS = "Worker processes; several on a GPU get equal shares of its memory.  [default: one a GPU, or one a core]"
+SHARING = "Workers on this GPU, this one included: it takes that part of its memory at most."
 Slots = Annotated[Any, typer.Option(metavar="N|auto", parser=_slots, help=SLOTS)]
 Init = Annotated[bool, typer.Option("--init", help="Create study and plan for workers elsewhere, and leave.")]
 NoWorkers = Annotated[bool, typer.Option("--no-workers", help="Start none: wait for those elsewhere, then report.")]
@@ -99,7 +101,7 @@ def _example(command: str) -> str:
 @app.command(epilog=_example("run digits --workers 2"))
 def run(
     study: Study,
-    workers: Annotated[int | None, typer.Option(help="Worker processes.  [default: one a GPU, or one a core]")] = None,
+    workers: Annotated[int | None, typer.Option(help=WORKERS)] = None,
     devices: Annotated[str, typer.Option(help="auto, cpu, or a list such as cuda:0,cuda:1.")] = "auto",
     trials: Annotated[int | None, typer.Option(help="Search trials of every arm.  [default: the study file's]")] = None,
     hours: Annotated[float | None, typer.Option(help="Stop after this long; the same command goes on later.")] = None,
@@ -190,6 +192,7 @@ def worker(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda:0, ...")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads for computing.  [default: all cores]")] = None,
     index: Annotated[int, typer.Option(help="A number for its name, where several share a machine.")] = 0,
+    sharing: Annotated[int, typer.Option(min=1, help=SHARING)] = 1,
     slots: Slots = 1,
     until: Annotated[Until, typer.Option(help="The last stage to work on.")] = Until.test,
     no_imports: NoImports = False,
@@ -209,7 +212,7 @@ def worker(
     stop = Stop()
     with stop_on_signals(stop):
         leave_with_launcher()
-        chosen = Place(index, place.device, threads or place.threads)
+        chosen = Place(index, place.device, threads or place.threads, sharing)
         work(
             where.name,
             where.storage_url,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,8 @@ class Place:
     device: str
     threads: int
     """CPU threads for computing; N workers share the cores without fighting over them."""
+    sharing: int = 1
+    """Processes that share the GPU's memory, this one included. On a CPU 1: there the system shares out."""
 
 
 def places(devices: str, workers: int | None) -> list[Place]:
@@ -35,7 +38,9 @@ def places(devices: str, workers: int | None) -> list[Place]:
     if workers < 1:
         raise UsageError(f"--workers {workers}: at least 1")
     threads = max(1, cores // workers)
-    return [Place(index, names[index % len(names)], threads) for index in range(workers)]
+    taken = [names[index % len(names)] for index in range(workers)]
+    sharing = {**Counter(taken), "cpu": 1}
+    return [Place(index, name, threads, sharing[name]) for index, name in enumerate(taken)]
 
 
 def available_cores() -> int:
@@ -46,6 +51,7 @@ def available_cores() -> int:
 def _named(devices: str) -> list[str]:
     names = [name.strip() for name in devices.split(",")]
     _check_names(devices, names)
+    names = ["cuda:0" if name == "cuda" else name for name in names]  # as torch has it; one card has one name
     if any(name != "cpu" for name in names):
         _check_there(devices, names)
     return names

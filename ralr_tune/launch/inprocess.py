@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from dataclasses import replace
 from threading import Thread
 
 from ralr_tune.errors import RalrTuneError
@@ -34,7 +35,7 @@ class InProcess:
                 job.study,
                 job.storage_url,
                 job.out,
-                place,
+                replace(place, sharing=1),  # one process: its threads have one memory
                 until=job.until,
                 stop=self._stop,
                 slots=job.slots,

@@ -81,6 +81,7 @@ def _command(job: Job, place: Place) -> list[str]:
         "--device": place.device,
         "--threads": place.threads,
         "--index": place.index,
+        "--sharing": place.sharing,
         "--until": job.until,
         "--slots": job.slots,
     }

@@ -63,7 +63,7 @@ def work(
     Raises Interrupted when asked to stop (the row in hand is free again and goes on from its checkpoint), TrialError
     when a failed trial ends the study, DiskError when `out` takes no checkpoint, StorageError when the database lacks
     the study, cannot be reached for minutes, or, without `force`, lies on a network file system as a SQLite file,
-    UsageError, without `imports`, when the study names code to import.
+    UsageError, without `imports`, when the study names code to import, and when a shared GPU has no room.
     """
     studies.quiet_optuna()
     if not force:
@@ -74,6 +74,7 @@ def work(
         if not imports:
             refuse_imports(spec.task)
         set_threads(place, spec.task.kind)
+        take_share(place, spec.task.kind)
         session = Session(
             spec=spec,
             storage=storage,
@@ -123,6 +124,18 @@ def set_threads(place: Place, kind: str) -> None:
     import torch
 
     torch.set_num_threads(place.threads)
+
+
+def take_share(place: Place, kind: str) -> None:
+    """Keep to this worker's part of a GPU that others share; before the data go there, and before any row is claimed.
+
+    Raises UsageError where hardly anything of it is free.
+    """
+    if kind == "simulated":
+        return
+    from ralr_tune.tasks import sharing
+
+    sharing.take_share(place.device, place.sharing)
 
 
 def keep_memory(kind: str) -> None:

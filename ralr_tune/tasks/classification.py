@@ -23,6 +23,7 @@ from ralr_tune.tasks.base import METRICS, Autocast, Batch, Split
 from ralr_tune.tasks.decoded import load
 from ralr_tune.tasks.mixing import Mixing
 from ralr_tune.tasks.samples import Samples, Source
+from ralr_tune.tasks.sharing import free_on, is_cuda
 from ralr_tune.tasks.stratify import Rows, stratified_split
 
 EVALUATION_PIXELS = 2**19
@@ -233,7 +234,7 @@ class ClassificationTask:
 
     def _travelled(self, some: Tensor) -> Tensor:
         """On the task's device; from pinned memory a GPU fetches it while the next batch is gathered."""
-        if some.device.type == "cpu" and torch.device(self.device).type == "cuda":
+        if some.device.type == "cpu" and is_cuda(self.device):
             some = some.pin_memory()
         return some.to(self.device, non_blocking=True)
 
@@ -314,11 +315,8 @@ def _pool(parts: Sequence[Samples], device: str, decoded: Path | None) -> _Pool:
 
 
 def _fits(size: int, device: str) -> bool:
-    """Whether data of `size` bytes leave at least half of the device's free memory to the training."""
-    if torch.device(device).type != "cuda":
-        return True
-    free, _ = torch.cuda.mem_get_info(device)
-    return size <= free / 2
+    """Whether data of `size` bytes leave to the training at least half of what this process can take on the device."""
+    return not is_cuda(device) or size <= free_on(device) / 2
 
 
 def _mean_and_std(images: Tensor, device: str) -> tuple[Tensor, Tensor]:

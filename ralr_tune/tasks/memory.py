@@ -19,7 +19,7 @@ def check_memory(size_bytes: int, what: str) -> None:
     most = int(SHARE * free_bytes())
     if size_bytes > most:
         raise DataError(
-            f"{what}: {_gib(size_bytes)} in memory; allowed: {_gib(most)}, half of what is free here"
+            f"{what}: {gib(size_bytes)} in memory; allowed: {gib(most)}, half of what is free here"
             " (data.limit and data.size make it less)"
         )
 
@@ -35,5 +35,6 @@ def free_bytes() -> int:
     return min(bounds)
 
 
-def _gib(size_bytes: int) -> str:
+def gib(size_bytes: int) -> str:
+    """As people read it."""
     return f"{size_bytes / 2**30:.4g} GiB"

@@ -24,7 +24,7 @@ from torch import Generator, Tensor
 
 from ralr_tune.seeds import derive_seed
 from ralr_tune.tasks.base import FusedTask, Split, Task
-from ralr_tune.tasks.memory import free_bytes
+from ralr_tune.tasks.sharing import free_on, is_cuda, is_shared
 from ralr_tune.training.base import WATCHED, Trial
 from ralr_tune.training.fused import FusedNetwork, Stack, Unfusable, check
 from ralr_tune.training.fused_optimizer import FusedOptimizer
@@ -50,7 +50,7 @@ TIMED_STEPS = 4
 """The fastest counts: the first warms up, and other programs may disturb."""
 
 SHARE_OF_MEMORY = 0.5
-"""Of the device's free memory, that twice a width may take if it shall be tried."""
+"""Of the memory that this process can still take, that twice a width may take if it shall be tried."""
 
 
 class Fusion:
@@ -115,7 +115,7 @@ class Fusion:
                 check([self._task.build_model(seed) for seed in (0, 1, 2)], self._task.input_shape)
                 self._network = FusedNetwork(self._task.build_model(0))
         except Unfusable as reason:
-            logger.info("one trial at a time: this network cannot be fused: %s", reason)
+            logger.info("one trial at a time: this network cannot be fused: %s%s", reason, _instead(self._task.device))
             self.slots = 1
             return False
         return True
@@ -131,7 +131,7 @@ class Fusion:
                 best = width
             elif width > 2 or speeds[width] < 1:  # two may be too few to gain by, and four not
                 break
-            if 2 * (_held(self._task.device) - held) > SHARE_OF_MEMORY * _free(self._task.device):
+            if 2 * (_held(self._task.device) - held) > SHARE_OF_MEMORY * free_on(self._task.device):
                 break
         best = best if speeds[best] >= WORTHWHILE else 1
         logger.info("%s", f"{best} trials at once" if best > 1 else "one trial at a time: more at once are no faster")
@@ -219,7 +219,7 @@ def _alone(task: FusedTask, trial: TorchTrial, learner: Learner) -> Iterator[Non
 
 def _shortest(steps: Iterator[None], device: str) -> float:
     """Seconds of the fastest of a few steps: of the clock on a GPU, of the cores on a CPU, which others share."""
-    cuda = torch.device(device).type == "cuda"
+    cuda = is_cuda(device)
     clock = time.perf_counter if cuda else time.process_time
     seconds = []
     for _ in range(TIMED_STEPS):
@@ -232,12 +232,14 @@ def _shortest(steps: Iterator[None], device: str) -> float:
     return min(seconds)
 
 
+def _instead(device: str) -> str:
+    """What trains several trials at once on a GPU that one process has to itself."""
+    alone = is_cuda(device) and not is_shared(device)
+    return f"; `run --workers N` puts N processes on {device}, each with an equal share of its memory" if alone else ""
+
+
 def _held(device: str) -> int:
     """Bytes that this process holds on the device, or has held."""
-    if torch.device(device).type == "cuda":
+    if is_cuda(device):
         return torch.cuda.max_memory_reserved(device)
     return int(psutil.Process().memory_info().rss)
-
-
-def _free(device: str) -> int:
-    return torch.cuda.mem_get_info(device)[0] if torch.device(device).type == "cuda" else free_bytes()

@@ -46,3 +46,18 @@ def test_a_gpu_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> No
     assert places("cuda:0", 1) == [Place(0, "cuda:0", 8)]
     with pytest.raises(UsageError, match="no cuda:3 here: this machine has 1 GPUs"):
         places("cuda:0,cuda:3", 1)
+
+
+def test_a_place_knows_how_many_processes_share_its_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "_available", lambda: ["cuda:0", "cuda:1"])
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert [place.sharing for place in places("auto", None)] == [1, 1]
+    assert [place.sharing for place in places("auto", 3)] == [2, 1, 2]
+    assert [place.sharing for place in places("cuda:1", 4)] == [4, 4, 4, 4]
+    assert [(place.device, place.sharing) for place in places("cuda, cuda:0", 2)] == [("cuda:0", 2)] * 2
+
+
+def test_on_a_cpu_nobody_counts_who_shares(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    assert [place.sharing for place in places("cpu", 4)] == [1] * 4
+    assert [place.sharing for place in places("cpu,cuda:0", 4)] == [1, 2, 1, 2]

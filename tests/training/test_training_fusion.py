@@ -22,6 +22,7 @@ from ralr_tune.training.fusion import Fusion
 from ralr_tune.training.loop import TorchTrial
 from ralr_tune.training.start import start
 from ralr_tune.training.together import parse_slots
+from tests.cards import GIB, Card
 from tests.training.trials import differences, run
 
 Make = Callable[..., Any]
@@ -289,6 +290,28 @@ def test_a_network_that_cannot_be_fused_is_trained_as_ever(
     for one, other in zip(alone, slots, strict=True):
         assert differences(other, run(one)) == []
     assert caplog.text.count("this network cannot be fused: Conv2d has weights and no fused form") == 1
+
+
+@pytest.mark.parametrize(("device", "fraction", "told"), [("cuda:1", 1.0, 1), ("cuda:1", 0.25, 0), ("cpu", 1.0, 0)])
+def test_then_several_processes_are_what_helps_on_a_gpu(
+    make_images: Make,
+    configure: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    device: str,
+    fraction: float,
+    told: int,
+) -> None:
+    """But not where they are there already, nor on a CPU, which has them by default."""
+    monkeypatch.setattr("ralr_tune.training.fused._FORMS", {})
+    Card(free=GIB, fraction=fraction).insert(monkeypatch)
+    task = make_images()
+    trials = [start(task, configure(epochs=1), seed=seed) for seed in range(2)]
+    task.device = device
+    with caplog.at_level("INFO"):
+        Fusion(task, 2).train(trials)
+    assert caplog.text.count("this network cannot be fused") == 1
+    assert caplog.text.count("`run --workers N` puts N processes on cuda:1") == told
 
 
 # ---------------------------------------------------------------- how many
