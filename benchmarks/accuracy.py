@@ -54,7 +54,7 @@ class Case:
     training: dict[str, Any]
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.accuracy", description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
         "--cifar", type=Path, help="cifar100.npz: 5,000 images of its first 20 classes are the second case"
@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="cases whose name holds this")
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--device", default="cpu")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     print(f"torch {torch.__version__}, {given.device}, {given.seeds} seeds")
     for case in cases(given.cifar):

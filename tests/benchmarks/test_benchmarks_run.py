@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks import large, orchestration
+from benchmarks import accuracy, fusing, large, orchestration
 
 
 def test_large_studies(capsys: pytest.CaptureFixture[str]) -> None:
@@ -17,6 +17,26 @@ def test_large_studies(capsys: pytest.CaptureFixture[str]) -> None:
 def test_orchestration(capsys: pytest.CaptureFixture[str]) -> None:
     orchestration.main(["--databases", "sqlite", "--trials", "2", "--repeats", "0"])
     assert len(_rows(capsys.readouterr().out)) == 4  # head, rule, short and long trials
+
+
+def test_ways_to_fuse(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fusing, "NETWORKS", (fusing.Network("small_cnn", 8, 8),))
+    fusing.main(["--slots", "2", "--turns", "3"])
+    head, _, row = _rows(capsys.readouterr().out)
+    assert head.split("|")[2:-1] == [f" {way} " for way in fusing.WAYS]
+    assert row.split("|")[1].strip() == "2"
+    assert row.count("x)") == 3  # graphs are a GPU's alone
+
+
+def test_accuracy(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    ways = {name: way for name, way in accuracy.WAYS.items() if "compiled" not in name}
+    monkeypatch.setattr(accuracy, "WAYS", ways)
+    data = {"source": "digits", "limit": 200}
+    short = accuracy.Case("short", data, "small_cnn", {"epochs": 1, "batch_size": 20})
+    monkeypatch.setattr(accuracy, "cases", lambda cifar: [short])
+    accuracy.main(["--seeds", "3"])
+    rows = _rows(capsys.readouterr().out)[2:]
+    assert [row.split("|")[1].strip() for row in rows] == list(ways)
 
 
 @pytest.mark.slow

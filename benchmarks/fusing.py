@@ -1,0 +1,229 @@
+"""Ways to train K networks at once, by the step: `python -m benchmarks.fusing [--device cuda]`, one table a network.
+
+Milliseconds of one network's share of a step (forward, backward, SGD with momentum), median of turns that the ways
+take one after another; in brackets how many times as fast as one network after the other.
+
+serial       one network after the other, in the order of memory that the project takes for it
+vmap         stacked weights under torch.func.vmap, sgd over the stack
+grouped      training.fused: grouped convolutions in channels_last, what --slots trains with
+graphs       CUDA graphs of single steps, replayed on K streams at once; the rate is a tensor, so that it may change.
+             On a GPU alone, and not run yet: there was none
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, stack_module_state, vmap
+from torch.nn import functional as F
+
+from ralr_tune.models.registry import build
+from ralr_tune.training.fused import FusedNetwork, Stack
+from ralr_tune.training.precision import Precision, choose_precision
+
+RATE, MOMENTUM = 0.01, 0.9
+CLASSES = 10
+Step = Callable[[], object]
+
+
+class Network(NamedTuple):
+    model: str
+    size: int
+    """Of an image; 8: digits of one channel, else three."""
+    batch_size: int
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return (1 if self.size == 8 else 3), self.size, self.size
+
+
+NETWORKS = (Network("small_cnn", 8, 64), Network("small_cnn", 32, 128), Network("resnet20", 32, 128))
+
+
+class Setting(NamedTuple):
+    """What every way is given: K networks, a batch for each, and what they compute in."""
+
+    models: list[nn.Module]
+    images: list[Tensor]
+    labels: list[Tensor]
+    precision: Precision
+    device: str
+
+    def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(outputs.float(), labels)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="benchmarks.fusing", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--slots", type=int, nargs="+", default=[2, 4, 8])
+    parser.add_argument("--turns", type=int, default=15)
+    parser.add_argument("--only", default="", help="networks whose name holds this")
+    given = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    for network in NETWORKS:
+        if given.only not in network.model:
+            continue
+        precision = chosen(network, given.device)
+        print(f"\n{network.model}, {network.size}x{network.size}, batch {network.batch_size}, {precision.name}\n")
+        print(f"| slots | {' | '.join(WAYS)} |")
+        print("|---" * (1 + len(WAYS)) + "|")
+        for slots in given.slots:
+            times = measured(network, slots, given.device, given.turns)
+            print(f"| {slots} | {' | '.join(_cell(times, way) for way in WAYS)} |", flush=True)
+
+
+def chosen(network: Network, device: str) -> Precision:
+    return choose_precision("auto", "auto", device=device, input_shape=network.shape)
+
+
+def measured(network: Network, slots: int, device: str, turns: int) -> dict[str, float]:
+    """Milliseconds of one network's share of a step, by way; those that there are on this device."""
+    steps = {way: step for way in WAYS if (step := working(way, setting(network, slots, device)))}
+    found: dict[str, list[float]] = {way: [] for way in steps}
+    for _ in range(turns):
+        for way, step in steps.items():
+            began = time.perf_counter()
+            step()
+            if torch.device(device).type == "cuda":
+                torch.cuda.synchronize(device)
+            found[way].append(1000 * (time.perf_counter() - began) / slots)
+    return {way: statistics.median(times[turns // 3 :]) for way, times in found.items()}  # the first ones warm up
+
+
+def working(way: str, given: Setting) -> Step | None:
+    """The step, taken once; None where this device or torch has no such way."""
+    if way == "graphs" and torch.device(given.device).type != "cuda":
+        return None
+    step = WAYS[way](given)
+    try:
+        step()
+    except RuntimeError as error:  # vmap mixes no bfloat16 images with float32 weights of batch normalisation
+        print(f"({way}: {str(error).splitlines()[0]})")
+        return None
+    return step
+
+
+def setting(network: Network, slots: int, device: str) -> Setting:
+    channels, size, _ = network.shape
+    precision = chosen(network, device)
+    models = [build(network.model, classes=CLASSES, channels=channels, size=size) for _ in range(slots)]
+    samples = [torch.randn(network.batch_size, *network.shape, device=device) for _ in range(slots)]
+    return Setting(
+        models=[model.to(device, memory_format=precision.memory_format) for model in models],
+        images=[images.contiguous(memory_format=precision.memory_format) for images in samples],
+        labels=[torch.randint(0, CLASSES, (network.batch_size,), device=device) for _ in range(slots)],
+        precision=precision,
+        device=device,
+    )
+
+
+# ---------------------------------------------------------------- the ways
+
+
+def serial(given: Setting) -> Step:
+    optimizers = [torch.optim.SGD(m.parameters(), lr=RATE, momentum=MOMENTUM, fused=True) for m in given.models]
+
+    def step() -> None:
+        for model, optimizer, images, labels in zip(given.models, optimizers, given.images, given.labels, strict=True):
+            one_step(given, model, optimizer, images, labels)
+
+    return step
+
+
+def one_step(
+    given: Setting, model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor
+) -> None:
+    optimizer.zero_grad()
+    with given.precision.autocast(given.device):
+        outputs = model(images)
+    given.loss(outputs, labels).backward()
+    optimizer.step()
+
+
+def stacked(given: Setting) -> Step:
+    weights, buffers = stack_module_state(given.models)  # type: ignore[arg-type]
+    momenta = {name: torch.zeros_like(weight) for name, weight in weights.items()}
+    images, labels = torch.stack(given.images), torch.stack(given.labels)
+    model = given.models[0]
+
+    def loss(weights: dict[str, Tensor], buffers: dict[str, Tensor], images: Tensor, labels: Tensor) -> Tensor:
+        outputs: Tensor = functional_call(model, (weights, buffers), (images,))
+        return given.loss(outputs, labels)
+
+    gradients = vmap(grad(loss), randomness="different")
+
+    def step() -> None:
+        with given.precision.autocast(given.device):
+            found = gradients(weights, buffers, images, labels)
+        with torch.no_grad():
+            for name, gradient in found.items():
+                weights[name] -= RATE * momenta[name].mul_(MOMENTUM).add_(gradient)
+
+    return step
+
+
+def grouped(given: Setting) -> Step:
+    network, stack = FusedNetwork(given.models[0]), Stack(given.models)
+    images = torch.cat(given.images, dim=1).contiguous(memory_format=torch.channels_last)
+    labels = torch.stack(given.labels, dim=1).flatten()
+    optimizer = torch.optim.SGD([stack.weights], lr=RATE, momentum=MOMENTUM, fused=True)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        with given.precision.autocast(given.device):
+            outputs = network(stack, images)
+        (stack.slots * given.loss(outputs.flatten(0, 1), labels)).backward()
+        optimizer.step()
+
+    return step
+
+
+def graphs(given: Setting) -> Step:
+    streams = [torch.cuda.Stream(given.device) for _ in given.models]
+    captured = []
+    for model, stream, images, labels in zip(given.models, streams, given.images, given.labels, strict=True):
+        rate = torch.tensor(RATE, device=given.device)
+        optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=MOMENTUM, fused=True)
+        step = partial(one_step, given, model, optimizer, images, labels)
+        stream.wait_stream(torch.cuda.current_stream(given.device))
+        with torch.cuda.stream(stream):
+            for _ in range(3):  # what is allocated once, and the choice of cuDNN's algorithms, stay out of the graph
+                step()
+        torch.cuda.synchronize(given.device)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=stream):
+            step()
+        captured.append((graph, stream))
+
+    def replay() -> None:
+        for graph, stream in captured:
+            with torch.cuda.stream(stream):
+                graph.replay()
+
+    return replay
+
+
+WAYS: dict[str, Callable[[Setting], Step]] = {
+    "serial": serial,
+    "vmap": stacked,
+    "grouped": grouped,
+    "graphs": graphs,
+}
+
+
+def _cell(times: dict[str, float], way: str) -> str:
+    if way not in times:
+        return "-"
+    return f"{times[way]:.2f} ({times['serial'] / times[way]:.2f}x)"
+
+
+if __name__ == "__main__":
+    main()
