@@ -65,6 +65,8 @@ class Kept:
         Listed before the rows are read: a row that another process plans meanwhile has no file among these.
         """
         of_rows, finals = list(self._of_rows()), self._finals()
+        if not of_rows and not finals:
+            return []
         rows = read()
         untested = _untested(rows)
         # a failed row is opened again by the next `run`

@@ -50,7 +50,8 @@ _free = ledger.c.state == "free"
 _expired = and_(ledger.c.state == "held", ledger.c.lease_end < Now())
 _waiting = or_(_free, _expired)
 _anywhere = true()
-_LIGHT = [column for column in ledger.c if column is not ledger.c.curve]
+_WHOLE = [ledger.c[name] for name in Row.__dataclass_fields__]
+_LIGHT = [column for column in _WHOLE if column is not ledger.c.curve]
 _ended: dict[str, Any] = {"lease_end": None, "finished": Now()}
 
 Key = tuple[str, str, int, int, str, int]
@@ -246,7 +247,7 @@ class Ledger:
 
     def row(self, row_id: int) -> Row:
         """StorageError if there is none of this id in the study."""
-        found = self.storage.rows(select(ledger).where(self._ours, ledger.c.id == row_id))
+        found = self.storage.rows(select(*_WHOLE).where(self._ours, ledger.c.id == row_id))
         if not found:
             raise StorageError(f"{self.storage.masked}: study {self.study!r} has no ledger row {row_id}")
         return _row(found[0])
@@ -254,14 +255,14 @@ class Ledger:
     def searched(self, row: Row) -> Row:
         """The search row of the same arm, block and ordinal. StorageError if there is none."""
         same = and_(*(getattr(ledger.c, name) == getattr(row, name) for name in ("arm", "block", "ordinal")))
-        found = self.storage.rows(_of(select(ledger).where(self._ours, same), "search"))
+        found = self.storage.rows(_of(select(*_WHOLE).where(self._ours, same), "search"))
         if not found:
             raise StorageError(f"{self.storage.masked}: the search row of ledger row {row.id} is gone")
         return _row(found[0])
 
     def rows(self, stage: Stage | None = None, *, curves: bool = True) -> list[Row]:
         """All rows, or those of one stage, in order of their ids. Without `curves` they are light to fetch."""
-        query = select(*(ledger.c if curves else _LIGHT)).where(self._ours).order_by(ledger.c.id)
+        query = select(*(_WHOLE if curves else _LIGHT)).where(self._ours).order_by(ledger.c.id)
         return [_row(found) for found in self.storage.rows(query if stage is None else _of(query, stage))]
 
     def counts(self) -> dict[tuple[str, Stage], Count]:
@@ -385,8 +386,9 @@ def _of(query: Select[Any], stage: Stage) -> Select[Any]:
 
 
 def _row(found: RowMapping) -> Row:
-    fields: dict[str, Any] = {name: found.get(name) for name in Row.__dataclass_fields__}
-    fields["source"] = None if found["source"] == NO_SOURCE else found["source"]
-    fields["params"] = read_table(found["params"], f"ledger row {found['id']}: params")
-    fields["curve"] = read_curve(found.get("curve"), f"ledger row {found['id']}: curve")
+    fields: dict[str, Any] = dict(found)
+    where = f"ledger row {fields['id']}"
+    fields["source"] = None if fields["source"] == NO_SOURCE else fields["source"]
+    fields["params"] = read_table(fields["params"], f"{where}: params")
+    fields["curve"] = read_curve(fields.get("curve"), f"{where}: curve")
     return Row(**fields)

@@ -49,10 +49,13 @@ def unsettled(ledger: Ledger) -> list[Row]:
     Failed rows are not among them: they may be opened again, and a trial that was told FAIL takes nothing more. The
     row of a worker that is just about to tell is; to be told the same twice harms no trial.
     """
-    rows = ledger.rows("search", curves=False)
-    done = [row for row in rows if row.state == "done" and row.outcome != "failed" and row.trial is not None]
-    running = {place: _running(ledger, *place) for place in {(row.arm, row.block) for row in done}}
-    return [ledger.row(row.id) for row in done if row.trial in running[row.arm, row.block]]
+    untold = and_(_ledger.c.state == "done", _ledger.c.outcome != "failed")
+    found: list[int] = []
+    for (arm, block), running in _running_by_place(ledger).items():
+        here = and_(_search(ledger), _ledger.c.arm == arm, _ledger.c.block == block)
+        query = select(_ledger.c.id).where(here, untold, _ledger.c.trial.in_(running))
+        found += [row["id"] for row in ledger.storage.rows(query)]
+    return [ledger.row(row_id) for row_id in sorted(found)]
 
 
 def strays(ledger: Ledger) -> list[tuple[str, int]]:
@@ -60,22 +63,24 @@ def strays(ledger: Ledger) -> list[tuple[str, int]]:
 
     Telling them FAIL is safe at any time. Trials without our mark are somebody's own, and theirs to end.
     """
-    rows = ledger.rows("search", curves=False)
-    attached = {row.id: row.trial for row in rows}
-
-    def is_stray(number: int, row_id: int | None) -> bool:
-        if row_id is None:
-            return False
-        if row_id not in attached:
-            return not _is_planned(ledger, row_id)
-        return attached[row_id] not in (None, number)
-
-    return [
-        (optuna_name(ledger.study, *place), number)
-        for place in sorted({(row.arm, row.block) for row in rows})
-        for number, trial in _running(ledger, *place).items()
-        if is_stray(number, _row_id(trial))
+    asked = [
+        (place, number, row_id)
+        for place, running in _running_by_place(ledger).items()
+        for number, trial in running.items()
+        if (row_id := _row_id(trial)) is not None
     ]
+    if not asked:
+        return []
+    # After the trials: whatever row one of them was asked for was there then.
+    query = select(_ledger.c.id, _ledger.c.trial, _search(ledger).label("ours"))
+    query = query.where(_ledger.c.id.in_({row_id for _, _, row_id in asked}))
+    rows = {row["id"]: row for row in ledger.storage.rows(query)}
+
+    def is_stray(number: int, row_id: int) -> bool:
+        row = rows.get(row_id)
+        return row is None or (row["ours"] and row["trial"] not in (None, number))
+
+    return [(optuna_name(ledger.study, *place), number) for place, number, row_id in asked if is_stray(number, row_id)]
 
 
 # ---------------------------------------------------------------- a whole study, looked at for `repair`
@@ -236,9 +241,15 @@ def _agree(row: Row, trial: FrozenTrial, worst: float) -> bool:
     return isclose(trial.value, value, rel_tol=1e-12)
 
 
-def _is_planned(ledger: Ledger, row_id: int) -> bool:
-    """Asked anew: the row may have been planned after the others were read."""
-    return bool(ledger.storage.rows(select(_ledger.c.id).where(_ledger.c.id == row_id)))
+def _search(ledger: Ledger) -> ColumnElement[bool]:
+    return and_(_ledger.c.study == ledger.study, _ledger.c.stage == "search")
+
+
+def _running_by_place(ledger: Ledger) -> dict[Place, dict[int, FrozenTrial]]:
+    """A few, even in a large study: what is asked of its rows is asked by these."""
+    places = ledger.storage.rows(select(_ledger.c.arm, _ledger.c.block).where(_search(ledger)).distinct())
+    running = {place: _running(ledger, *place) for place in sorted((row["arm"], row["block"]) for row in places)}
+    return {place: trials for place, trials in running.items() if trials}
 
 
 def _running(ledger: Ledger, arm: str, block: int) -> dict[int, FrozenTrial]:

@@ -57,7 +57,7 @@ def test_earlier_attempts_come_latest_first(kept: Kept) -> None:
 
 def test_without_a_folder_there_is_nothing(tmp_path: Path, spec: StudySpec) -> None:
     kept = Kept(tmp_path / "none", spec)
-    assert (kept.earlier(row(1)), kept.leftovers(lambda: [row(1)])) == ([], [])
+    assert (kept.earlier(row(1)), kept.leftovers(lambda: pytest.fail("nothing to hold rows against"))) == ([], [])
     kept.forget(row(1))
 
 

@@ -113,6 +113,14 @@ def test_a_trial_whose_row_is_gone_is_a_stray(dying: Ledger) -> None:
     assert strays(dying) == [(study.study_name, trial.number)]
 
 
+def test_a_trial_whose_row_is_another_studys_is_nobodys_stray(dying: Ledger) -> None:
+    other = Ledger(dying.storage, f"{dying.study}-other")
+    other.plan([PlannedRow("ralr", "search", 1, 0, seed=0)])
+    (row,) = other.rows()
+    ask(study_of(dying), dying.storage, row.id)
+    assert strays(dying) == []
+
+
 PLACES = [("ralr", 1), ("ralr", 2)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
+from sqlalchemy.exc import ResourceClosedError
 
 from ralr_tune.store import trials
 from ralr_tune.store.database import Storage, open_storage
@@ -76,6 +78,23 @@ def test_those_that_are_asked_for_are_read(shared: Storage, study_id: int) -> No
             for after in (-1, ids[0], ids[9], ids[-1]):
                 ours, theirs = both(shared, study_id, states, included, after)
                 assert ours == theirs
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_the_garbage_collector_is_as_before_the_reading(shared: Storage, study_id: int, on: bool) -> None:
+    with shared.engine.connect() as closed:
+        pass
+    if not on:
+        gc.disable()
+    try:
+        shared._rdb._get_trials(study_id, None, set(), -1)
+        after_reading = gc.isenabled()
+        with pytest.raises(ResourceClosedError):
+            trials.read_trials(closed, study_id, None, set(), -1)
+        after_failing = gc.isenabled()
+    finally:
+        gc.enable()
+    assert (after_reading, after_failing) == (on, on)
 
 
 def test_a_study_that_is_not_there_is_a_key_error(shared: Storage) -> None:
