@@ -22,7 +22,7 @@ class Row:
 
 
 SLOTS = {"options": ["--slots", "auto"]}
-"""Off by default, since what is trained together must agree in all but numbers to be repeated bit for bit."""
+"""Off by default: which trials stand side by side is in the last bits of their curves, and no run repeats it."""
 
 OURS: dict[str, Settings] = {
     "ours": SLOTS,

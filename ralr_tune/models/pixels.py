@@ -1,8 +1,8 @@
 """Pooling whose gradients lie in memory in the order of what was pooled.
 
 torch makes the gradients of a mean and of a slice contiguous, whatever the order of their input. Behind a network in
-channels_last they then meet activations in the other order, and ReLU's backward step takes ten times as long: 9% of a
-step of ResNet-20 on a CPU in bfloat16, and 20% of one of eight small networks as one (LOG.md, 2026-11-26).
+channels_last they then meet activations in the other order, and ReLU's backward step took 7.3 ms instead of 0.4: a step
+of ResNet-20 on a CPU in bfloat16 took 156 ms instead of 128 (LOG.md, 2026-11-26).
 """
 
 from __future__ import annotations

@@ -24,19 +24,18 @@ def test_each_worker_gets_an_equal_share(
     assert caplog.text == ""
 
 
-def test_the_last_to_come_finds_its_share_where_all_others_hold_theirs(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    "card",
+    [
+        Card(free=20 * GIB - 300 * MIB),  # the others hold theirs, and its own context takes some already
+        Card(free=5 * GIB, reserved=15 * GIB),  # it holds some of its share itself
+    ],
+    ids=["the last to come", "what it holds itself"],
+)
+def test_a_share_that_is_there_is_taken_whole(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, card: Card
 ) -> None:
-    card = Card(free=20 * GIB - 300 * MIB).insert(monkeypatch)  # its own context takes some already
-    take_share("cuda:1", 4)
-    assert card.bound == 20 * GIB - OUTSIDE
-    assert caplog.text == ""
-
-
-def test_what_a_worker_holds_itself_is_not_missing(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    card = Card(free=5 * GIB, reserved=15 * GIB).insert(monkeypatch)
+    card.insert(monkeypatch)
     take_share("cuda:1", 4)
     assert card.bound == 20 * GIB - OUTSIDE
     assert caplog.text == ""
