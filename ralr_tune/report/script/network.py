@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import ModuleType
 
 from ralr_tune.errors import UsageError
-from ralr_tune.models import cifar_resnet, small_cnn
+from ralr_tune.models import cifar_resnet, pixels, small_cnn
 from ralr_tune.models.registry import CIFAR_DEPTHS
 from ralr_tune.report.script.parts import OTHER_FORMS, Part, is_name, keywords, literal, source_of
 from ralr_tune.spec.sections import ClassificationTask
@@ -18,7 +18,8 @@ _OWN: Mapping[str, tuple[ModuleType, str]] = {
         for depth in CIFAR_DEPTHS
     },
 }
-"""Networks that come with this package: the module that holds one, and the call that makes it, still open."""
+"""Networks that come with this package: the module that holds one, beside `pixels` that all need, and the call that
+makes it, still open."""
 
 _TORCHVISION = """\
 # grey images as colour; a view, so nothing is copied
@@ -41,7 +42,7 @@ def network_part(task: ClassificationTask) -> Part:
         return _torchvision(task, task.model.removeprefix("torchvision:"))
     if task.model in _OWN:
         module, call = _OWN[task.model]
-        part = source_of(module)
+        part = source_of(pixels, module)
         return Part(f"{part.body}\n\nmodel = {call}{keywords(task.model_options)})\n", part.imports)
     return _imported(task)
 

@@ -52,14 +52,18 @@ def is_name(text: str) -> bool:
     return text.isidentifier() and text.isascii() and not iskeyword(text)
 
 
-def source_of(module: ModuleType) -> Part:
-    """A whole module that stands alone, its docstring aside."""
-    source = inspect.getsource(module)
-    lines = source.splitlines()
-    nodes = [node for node in ast.parse(source).body if not _is_docstring(node)]
-    imports = [node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)]
-    rest = nodes[len(imports) :]
-    return Part("\n".join(lines[_first_line(rest[0]) - 1 :]) + "\n", frozenset(_statements(imports)))
+def source_of(*modules: ModuleType) -> Part:
+    """Whole modules that together stand alone, their docstrings aside; one that others import comes before them."""
+    bodies, statements = [], set()
+    for module in modules:
+        source = inspect.getsource(module)
+        nodes = [node for node in ast.parse(source).body if not _is_docstring(node)]
+        imports = [node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)]
+        first = _first_line(nodes[len(imports)])
+        bodies.append("\n".join(source.splitlines()[first - 1 :]) + "\n")
+        statements |= set(_statements(imports))
+    within = tuple(f"from {module.__name__} import " for module in modules)
+    return Part("\n\n".join(bodies), frozenset(each for each in statements if not each.startswith(within)))
 
 
 def _is_docstring(node: ast.stmt) -> bool:
