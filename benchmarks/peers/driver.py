@@ -155,11 +155,12 @@ def main(arguments: list[str] | None = None) -> None:
     print(said[0], flush=True)
     sizes = [size for size in profile.sizes if given.only in size.name]
     for index, size in enumerate(sizes):
-        left_s = 60 * profile.minutes - (time.monotonic() - began)
+        now = time.monotonic()
+        until = now + (began + 60 * profile.minutes - now) / (len(sizes) - index)
         with tempfile.TemporaryDirectory(prefix="ralr-tune-bench-") as folder:
             case, what = made_case(size, profile, Path(folder), given.cifar, given.pruning)
             rows = chosen_rows(case, profile.tries)
-            runs = measured(case, rows, profile.repeats, left_s / (len(sizes) - index))
+            runs = measured(case, rows, profile.repeats, until)
             text = "\n".join(table(f"{size.name}: {what}", case, runs))
         said.append(text)
         print(f"\n{text}", flush=True)
@@ -280,12 +281,12 @@ def precision(case: Case, row: Row) -> str:
     return computed(case, row)[0]
 
 
-def measured(case: Case, rows: Sequence[Row], repeats: int, left_s: float) -> Measured:
-    """Rows take turns, each round from another one on; no round that would take longer than what is left."""
+def measured(case: Case, rows: Sequence[Row], repeats: int, until: float) -> Measured:
+    """Rows take turns, each round from another one on; no round but the first that would end later than `until`."""
     found: dict[int, list[Run]] = defaultdict(list)
-    began, longest = time.monotonic(), 0.0
+    longest = 0.0
     for number in range(repeats):
-        if number and time.monotonic() - began + longest > left_s:
+        if number and time.monotonic() + longest > until:
             break
         round_began = time.monotonic()
         for place in range(len(rows)):
