@@ -10,6 +10,8 @@ largest in brackets; ratios are of medians, "x plain" to those of the tuned plai
 
 images/s      training images over the time from the first trial's start to the last epoch's end, validation included
 trials/h      over the same time
+of bf16       operations of convolutions and products over that time, as a share of what the device does in products
+              of large bfloat16 matrices; for ours without the evaluations that a trial's end adds
 to accuracy   seconds from the command, imports included, to the first epoch with a validation accuracy that every run
               of the case reached
 start         seconds from the command to the first trial's start (ours: to the claim of its row)
@@ -37,6 +39,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.peers.case import VALIDATION, Case, Job
+from benchmarks.peers.limit import bfloat16_limit, operations
 from benchmarks.peers.ours import study
 from benchmarks.peers.rows import CORES, EXAMPLE, Row, ours, peers
 from ralr_tune.spec import parse_study
@@ -75,6 +78,8 @@ class Profile:
     """Settings of a peer that are tried; None: all."""
 
 
+_CIFAR_20 = Size("CIFAR, ResNet-20", "cifar", "resnet20", 128, 50_000, 100, epochs=4, trials=16)
+_CIFAR_110 = replace(_CIFAR_20, name="CIFAR, ResNet-110", model="resnet110", epochs=2, trials=8)
 _DIGITS = Size("digits, small_cnn", "digits", "small_cnn", 64, 1438, 10, epochs=12, trials=8)
 PROFILES: dict[str, Profile] = {
     "tiny": Profile("cpu", 1, 1, (replace(_DIGITS, images=300, epochs=1, trials=2),), tries=1),
@@ -99,14 +104,26 @@ PROFILES: dict[str, Profile] = {
             Size("CIFAR, ResNet-20", "cifar", "resnet20", 128, 2500, 10, epochs=3, trials=6),
         ),
     ),
+    # what a card that is lent for a quarter of an hour can show, with time left to look at it
+    "gpu-short": Profile(
+        "cuda",
+        8,
+        1,
+        (
+            replace(_CIFAR_20, images=20_000, epochs=2, trials=8),
+            replace(_CIFAR_110, images=10_000, epochs=1, trials=4),
+        ),
+        tries=2,
+    ),
     "gpu": Profile(
         "cuda",
-        40,
+        60,
         3,
         (
             replace(_DIGITS, trials=32),
             Size("CIFAR, small_cnn", "cifar", "small_cnn", 128, 50_000, 100, epochs=4, trials=16),
-            Size("CIFAR, ResNet-20", "cifar", "resnet20", 128, 50_000, 100, epochs=4, trials=16),
+            _CIFAR_20,
+            _CIFAR_110,
         ),
     ),
 }
@@ -178,7 +195,8 @@ def _head(name: str, profile: Profile) -> str:
 
     versions = f"torch {torch.__version__}, {CORES} cores"
     card = torch.cuda.get_device_name() if profile.device == "cuda" else "CPU"
-    return f"profile {name}: {card}, {versions}; load {_load()}"
+    limit = f"{bfloat16_limit(profile.device) / 1e12:.3g} TFLOP/s in bfloat16"
+    return f"profile {name}: {card}, {limit}, {versions}; load {_load()}"
 
 
 def _load() -> str:
@@ -245,7 +263,7 @@ def chosen_rows(case: Case, tries: int | None) -> list[Row]:
             print(f"tried: {row.name}{_half(row)}: {speed:.0f} images/s", flush=True)
         found.append(max(tried, key=lambda each: each[0])[1])
     example = [EXAMPLE] if found[0].settings != EXAMPLE.settings else []
-    return [*found[:1], *example, *found[1:], *(row for row in ours() if different(case, row))]
+    return [*found[:1], *example, *found[1:], *(row for row in ours(case.device) if different(case, row))]
 
 
 def _half(row: Row) -> str:
@@ -333,9 +351,10 @@ def table(title: str, case: Case, runs: Measured) -> Iterator[str]:
     yield ""
     yield (
         "| | precision | images/s, x plain | trials/h, x plain | trials/h, x Ray | to accuracy, x plain "
-        "| images/s | trials/h | to accuracy | start | best |"
+        "| images/s | of bf16 | trials/h | to accuracy | start | best |"
     )
-    yield "|---" * 11 + "|"
+    yield "|---" * 12 + "|"
+    image = _operations(case)
     for row, found in runs:
         ratios = [
             _ratio(found, plain, target, 0),
@@ -347,7 +366,15 @@ def table(title: str, case: Case, runs: Measured) -> Iterator[str]:
         cells = [_spread(columns[0], ""), _spread(columns[1], ""), _spread(columns[2], " s")]
         start = statistics.median(each.start_s for each in found)
         best = statistics.median(each.best for each in found)
+        share = _medians(found, target, 0) * image / bfloat16_limit(case.device)
+        cells.insert(1, f"{share:.0%}")
         yield f"| {' | '.join([row.name, precision(case, row), *ratios, *cells, f'{start:.1f} s', f'{best:.3f}'])} |"
+
+
+def _operations(case: Case) -> float:
+    with np.load(case.data) as held:
+        shape, labels = held["train_images"].shape, held["train_labels"]
+    return operations(case, channels=shape[3] if len(shape) == 4 else 1, size=shape[1], classes=int(labels.max()) + 1)
 
 
 def _ratio(found: Sequence[Run], base: Sequence[Run], target: float, index: int) -> str:

@@ -30,9 +30,19 @@ OURS: dict[str, Settings] = {
     "ours, float32 only": {**SLOTS, "training": {"precision": "float32"}},
     "ours, channels_last off": {**SLOTS, "training": {"channels_last": False}},
     "ours, compile off": {**SLOTS, "training": {"compile": False}},
-    "ours, one worker": {"options": [*SLOTS["options"], "--workers", "1"]},
 }
 """Each accelerator off in turn. One that is off by itself is no row (see driver.different)."""
+
+MORE: dict[str, dict[str, Settings]] = {
+    "cpu": {"ours, one worker": {"options": [*SLOTS["options"], "--workers", "1"]}},
+    "cuda": {
+        "ours, compiled": {**SLOTS, "training": {"compile": True}},
+        "ours, 8 slots": {"options": ["--slots", "8"]},
+        "ours, 4 workers on the card": {"options": ["--workers", "4"]},
+    },
+}
+"""On one kind of device: a core more or less; what "auto" leaves out where runs are as short as here, and what there is
+for networks that cannot be fused."""
 
 EXAMPLE = Row(
     "plain Optuna, as its example",
@@ -101,6 +111,6 @@ _WORDS = {
 }
 
 
-def ours() -> Iterator[Row]:
-    for name, settings in OURS.items():
+def ours(device: str) -> Iterator[Row]:
+    for name, settings in (OURS | MORE[device]).items():
         yield Row(name, "ours", settings)

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.peers import driver, ours
+from benchmarks.peers import driver, limit, ours
 from benchmarks.peers.case import VALIDATION, Case, Data, Job
 from benchmarks.peers.driver import PROFILES, Run, different, made_case, table
 from benchmarks.peers.rows import Row
+from benchmarks.peers.rows import ours as rows_of
 from ralr_tune.spec import parse_study
 from ralr_tune.tasks.load import load_task
 
@@ -53,16 +54,37 @@ def test_an_accelerator_that_is_off_by_itself_is_not_switched_off_again(case: Ca
     assert different(case, Row("on", "ours", {"training": {"compile": True}}))
 
 
-def test_ratios_are_of_medians(case: Case) -> None:
+def test_ratios_are_of_medians(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     slow = [Run(1.0, span, 100, 2, [(3.0, 0.4), (span, 0.6)]) for span in (9.0, 10.0, 20.0)]
     fast = [Run(2.0, span, 100, 2, [(3.0, 0.5), (4.0, 0.7)]) for span in (4.0, 5.0, 6.0)]
     ray = [Run(2.0, 2.5, 100, 2, [(3.0, 0.6)])] * 3
     rows = [(Row("plain", "plain"), slow), (Row("Ray Tune", "ray_tune"), ray), (Row("ours", "ours"), fast)]
+    monkeypatch.setattr(driver, "bfloat16_limit", lambda device: 1e9)
+    monkeypatch.setattr(driver, "operations", lambda *case, **images: 1e7)
     lines = list(table("title", case, rows))
     assert lines[0] == "title; 3 rounds; accuracy 0.600"
     cells = [cell.strip() for cell in lines[-1].split("|")[1:-1]]
     assert cells[:6] == ["ours", "float32", "2.00", "2.00", "0.50", "0.40"]  # 100 / 5 s to 100 / 10 s; 4 s to 10 s
-    assert cells[6:] == ["20 (17-25)", "1,440 (1,200-1,800)", "4 s (4-4)", "2.0 s", "0.700"]
+    assert cells[6:] == ["20 (17-25)", "20%", "1,440 (1,200-1,800)", "4 s (4-4)", "2.0 s", "0.700"]
+
+
+def test_operations_are_those_of_the_network(case: Case) -> None:
+    resnet = replace(case, model="resnet20")
+    found = limit.operations(resnet, channels=3, size=32, classes=10)
+    forward = 2 * 40.55e6  # He et al. 2016, table 6: 0.27M weights; 40.55M multiplications and additions by hand
+    first = 2 * 27 * 16 * 32 * 32  # whose input needs no gradient
+    assert found == pytest.approx(forward * (3 + VALIDATION / (1 - VALIDATION)) - first, rel=1e-3)
+
+
+def test_the_limit_is_a_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(limit.SIDE, "cpu", 64)
+    assert 1e6 < limit.bfloat16_limit.__wrapped__("cpu") < 1e15
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_no_row_stands_twice(device: str) -> None:
+    rows = [*rows_of(device)]
+    assert len({(row.name, str(row.settings)) for row in rows}) == len({str(row.settings) for row in rows}) == len(rows)
 
 
 def test_events_are_lines(tmp_path: Path, case: Case) -> None:

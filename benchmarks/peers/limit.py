@@ -1,0 +1,52 @@
+"""What the device can do at most: the multiplications of a row are held against it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import cache
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.peers.case import VALIDATION, Case
+from ralr_tune.models import registry
+
+SIDE = {"cpu": 2048, "cuda": 8192}
+"""Of the square matrices, by the kind of device: large enough that larger ones are no faster."""
+TURNS = 10
+
+
+@cache
+def bfloat16_limit(device: str) -> float:
+    """Operations a second in the fastest of a few products of square bfloat16 matrices, all cores together.
+
+    A multiplication and an addition are two.
+    """
+    kind = torch.device(device).type
+    side = SIDE[kind]
+    left, right = (torch.randn(side, side, device=device).bfloat16() for _ in range(2))
+    seconds = []
+    for _ in range(TURNS):
+        began = time.perf_counter()
+        _ = left @ right
+        if kind == "cuda":
+            torch.cuda.synchronize(device)
+        seconds.append(time.perf_counter() - began)
+    return 2 * side**3 / min(seconds)
+
+
+@cache
+def operations(case: Case, channels: int, size: int, classes: int) -> float:
+    """Of products and convolutions for one training image: a step, and its share of the epoch's evaluation."""
+    model = registry.build(case.model, classes=classes, channels=channels, size=size)
+    images = torch.zeros(2, channels, size, size)
+    forward = _counted(lambda: model(images))
+    step = _counted(lambda: model(images).sum().backward())
+    return (step + forward * VALIDATION / (1 - VALIDATION)) / len(images)
+
+
+def _counted(work: Callable[[], object]) -> float:
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return float(counter.get_total_flops())

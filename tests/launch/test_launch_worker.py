@@ -1,0 +1,32 @@
+"""What a worker does to its own process while it works."""
+
+from __future__ import annotations
+
+import gc
+from pathlib import Path
+
+import pytest
+
+from ralr_tune.launch import worker
+from ralr_tune.launch.devices import Place
+from tests.search.conftest import MakeSession, make_session
+from tests.studies import simulated
+
+__all__ = ["make_session"]
+
+
+def test_the_collector_passes_over_what_imports_left_and_comes_back_to_it(
+    make_session: MakeSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = make_session(simulated(search={"trials": 1}))
+    seen: list[int] = []
+
+    def mended(session: object) -> None:
+        seen.append(gc.get_freeze_count())
+        raise RuntimeError("however it ends")
+
+    monkeypatch.setattr(worker, "_mend", mended)
+    with pytest.raises(RuntimeError, match="however it ends"):
+        worker.work("sim", session.storage.url, tmp_path / "out", Place(0, "cpu", 1), until="search")
+    assert seen[0] > 10_000
+    assert gc.get_freeze_count() == 0
