@@ -16,6 +16,8 @@ to accuracy   seconds from the command, imports included, to the first epoch wit
               of the case reached
 start         seconds from the command to the first trial's start (ours: to the claim of its row)
 best          the best validation accuracy, median; random images have none that means anything
+
+A run that is not over after the profile's `cut_s` is ended, and its figures are of what it had done by then.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import argparse
 import json
 import math
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -31,12 +34,14 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import psutil
 
 from benchmarks.peers.case import VALIDATION, Case, Job
 from benchmarks.peers.limit import bfloat16_limit, operations
@@ -44,11 +49,12 @@ from benchmarks.peers.ours import study
 from benchmarks.peers.rows import CORES, EXAMPLE, Row, ours, peers
 from ralr_tune.spec import parse_study
 from ralr_tune.training.compiling import choose_compilation
+from ralr_tune.training.fusion import SHARE_OF_WAITING, WIDTHS
 from ralr_tune.training.precision import choose_precision
 
 ROOT = Path(__file__).resolve().parents[2]
-LATEST_S = 1800.0
-"""A run that takes longer has failed."""
+LEAVE_S = 5.0
+"""So long a run that is cut has to leave."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,8 @@ class Profile:
     device: str
     minutes: float
     """No round is begun that would end later."""
+    cut_s: float
+    """A run that is not over by then is ended."""
     repeats: int
     sizes: tuple[Size, ...]
     tries: int | None = None
@@ -82,10 +90,11 @@ _CIFAR_20 = Size("CIFAR, ResNet-20", "cifar", "resnet20", 128, 50_000, 100, epoc
 _CIFAR_110 = replace(_CIFAR_20, name="CIFAR, ResNet-110", model="resnet110", epochs=2, trials=8)
 _DIGITS = Size("digits, small_cnn", "digits", "small_cnn", 64, 1438, 10, epochs=12, trials=8)
 PROFILES: dict[str, Profile] = {
-    "tiny": Profile("cpu", 1, 1, (replace(_DIGITS, images=300, epochs=1, trials=2),), tries=1),
+    "tiny": Profile("cpu", 1, 60, 1, (replace(_DIGITS, images=300, epochs=1, trials=2),), tries=1),
     "cpu-short": Profile(
         "cpu",
         10,
+        40,
         2,
         (
             replace(_DIGITS, epochs=6, trials=16),
@@ -97,17 +106,20 @@ PROFILES: dict[str, Profile] = {
     "cpu": Profile(
         "cpu",
         45,
+        90,
         5,
         (
-            replace(_DIGITS, trials=64),
-            Size("CIFAR, small_cnn", "cifar", "small_cnn", 128, 5000, 10, epochs=4, trials=8),
-            Size("CIFAR, ResNet-20", "cifar", "resnet20", 128, 2500, 10, epochs=3, trials=6),
+            replace(_DIGITS, trials=48),
+            Size("CIFAR, small_cnn", "cifar", "small_cnn", 128, 5000, 10, epochs=3, trials=8),
+            Size("CIFAR, ResNet-20", "cifar", "resnet20", 128, 2500, 10, epochs=2, trials=6),
         ),
+        tries=3,
     ),
     # what a card that is lent for a quarter of an hour can show, with time left to look at it
     "gpu-short": Profile(
         "cuda",
         8,
+        40,
         1,
         (
             replace(_CIFAR_20, images=20_000, epochs=2, trials=8),
@@ -118,6 +130,7 @@ PROFILES: dict[str, Profile] = {
     "gpu": Profile(
         "cuda",
         60,
+        150,
         3,
         (
             replace(_DIGITS, trials=32),
@@ -136,9 +149,11 @@ class Run(NamedTuple):
     span_s: float
     """From the first trial's start to the last epoch's end."""
     images: int
-    trials: int
+    trials: float
+    """Of one that is cut, a trial that had not ended counts by its epochs."""
     accuracies: list[tuple[float, float]]
     """(seconds since the command, validation accuracy) of each epoch."""
+    cut: bool = False
 
     @property
     def images_per_second(self) -> float:
@@ -176,8 +191,8 @@ def main(arguments: list[str] | None = None) -> None:
         until = now + (began + 60 * profile.minutes - now) / (len(sizes) - index)
         with tempfile.TemporaryDirectory(prefix="ralr-tune-bench-") as folder:
             case, what = made_case(size, profile, Path(folder), given.cifar, given.pruning)
-            rows = chosen_rows(case, profile.tries)
-            runs = measured(case, rows, profile.repeats, until)
+            rows = chosen_rows(case, profile)
+            runs = measured(case, rows, profile, until)
             text = "\n".join(table(f"{size.name}: {what}", case, runs))
         said.append(text)
         print(f"\n{text}", flush=True)
@@ -250,7 +265,7 @@ def _images(size: Size, cifar: Path | None) -> tuple[Any, Any, str]:
 # ---------------------------------------------------------------- rows
 
 
-def chosen_rows(case: Case, tries: int | None) -> list[Row]:
+def chosen_rows(case: Case, profile: Profile) -> list[Row]:
     """Each peer with its fastest settings, then ours."""
     short = replace(case, trials=min(2 * CORES, case.trials), epochs=1)
     found = []
@@ -258,9 +273,11 @@ def chosen_rows(case: Case, tries: int | None) -> list[Row]:
         if peer == "Ray Tune" and find_spec("ray") is None:
             print("Ray Tune: not installed here; `make bench` installs it beside the project", flush=True)
             continue
-        tried = [(run(short, row).images_per_second, row) for row in settings[:tries]]
-        for speed, row in tried:
-            print(f"tried: {row.name}{_half(row)}: {speed:.0f} images/s", flush=True)
+        tried = []
+        for row in settings[: profile.tries]:
+            done = run(short, row, profile.cut_s)
+            tried.append((done.images_per_second if done else 0.0, row))
+            print(f"tried: {row.name}{_half(row)}: {tried[-1][0]:.0f} images/s", flush=True)
         found.append(max(tried, key=lambda each: each[0])[1])
     example = [EXAMPLE] if found[0].settings != EXAMPLE.settings else []
     return [*found[:1], *example, *found[1:], *(row for row in ours(case.device) if different(case, row))]
@@ -271,8 +288,10 @@ def _half(row: Row) -> str:
 
 
 def different(case: Case, row: Row) -> bool:
-    """Whether a row's training keys change anything: an accelerator that is off by itself is not switched off again."""
-    return not row.settings.get("training") or computed(case, row) != computed(case, replace(row, settings={}))
+    """Whether a row is any other than "ours": an accelerator that is off by itself is not switched off again."""
+    if not row.settings:  # slots off
+        return case.trials * SHARE_OF_WAITING >= WIDTHS[0]
+    return "training" not in row.settings or computed(case, row) != computed(case, replace(row, settings={}))
 
 
 def computed(case: Case, row: Row) -> tuple[str, bool, bool]:
@@ -299,46 +318,71 @@ def precision(case: Case, row: Row) -> str:
     return computed(case, row)[0]
 
 
-def measured(case: Case, rows: Sequence[Row], repeats: int, until: float) -> Measured:
+def measured(case: Case, rows: Sequence[Row], profile: Profile, until: float) -> Measured:
     """Rows take turns, each round from another one on; no round but the first that would end later than `until`."""
     found: dict[int, list[Run]] = defaultdict(list)
     longest = 0.0
-    for number in range(repeats):
+    for number in range(profile.repeats):
         if number and time.monotonic() + longest > until:
             break
         round_began = time.monotonic()
         for place in range(len(rows)):
             index = (place + number) % len(rows)
-            found[index].append(run(case, rows[index]))
-            done = found[index][-1]
-            print(f"round {number + 1}: {rows[index].name}: {done.images_per_second:.0f} images/s", flush=True)
+            done = run(case, rows[index], profile.cut_s)
+            found[index] += [done] if done else []
+            said = f"{done.images_per_second:.0f} images/s" if done else f"not one epoch in {profile.cut_s:.0f} s"
+            print(f"round {number + 1}: {rows[index].name}: {said}", flush=True)
         longest = max(longest, time.monotonic() - round_began)
-    return [(row, found[index]) for index, row in enumerate(rows)]
+    return [(row, found[index]) for index, row in enumerate(rows) if found[index]]
 
 
-def run(case: Case, row: Row) -> Run:
-    """One run in processes of its own."""
+def run(case: Case, row: Row, cut_s: float) -> Run | None:
+    """One run in processes of its own; None where it is cut before the first epoch is noted."""
     with tempfile.TemporaryDirectory() as folder:
         events = Path(folder) / "events.jsonl"
         job = Job(case, row.settings, str(events))
         environment = os.environ | {"PYTHONPATH": str(ROOT), "RAY_TRAIN_V2_ENABLED": "0"}
-        began = time.time()
         command = [sys.executable, "-m", f"benchmarks.peers.{row.script}", job.as_json()]
-        done = subprocess.run(
-            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=LATEST_S, check=False
-        )
-        if done.returncode:
-            raise RuntimeError(f"{row.name}: exit code {done.returncode}\n{done.stderr[-4000:]}")
-        noted = [json.loads(line) for line in events.read_text().splitlines()]
+        began = time.time()
+        with (Path(folder) / "said").open("w+") as said:
+            process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=said, stderr=said)
+            try:
+                code = process.wait(cut_s)
+            except subprocess.TimeoutExpired:
+                code = None
+            finally:
+                _end(process)
+            if code:
+                raise RuntimeError(f"{row.name}: exit code {code}\n{(Path(folder) / 'said').read_text()[-4000:]}")
+        noted = [json.loads(line) for line in events.read_text().splitlines()] if events.exists() else []
+    done = any(event["kind"] == "epoch" for event in noted)
+    return _run_of(noted, began, case, cut=code is None) if done else None
+
+
+def _run_of(noted: Sequence[dict[str, Any]], began: float, case: Case, *, cut: bool) -> Run:
     starts = [event["time"] for event in noted if event["kind"] == "start"]
     epochs = sorted((event for event in noted if event["kind"] == "epoch"), key=lambda event: event["time"])
     return Run(
         start_s=min(starts) - began,
         span_s=epochs[-1]["time"] - min(starts),
         images=sum(event["images"] for event in epochs),
-        trials=len(starts),
+        trials=len(epochs) / case.epochs if cut else len(starts),
         accuracies=[(event["time"] - began, event["value"]) for event in epochs],
+        cut=cut,
     )
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """With all that it started; nothing happens where it is over."""
+    if process.poll() is not None:
+        return
+    family = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGTERM)
+    _, left = psutil.wait_procs([psutil.Process(process.pid), *family], LEAVE_S)
+    for each in left:
+        with suppress(psutil.NoSuchProcess):
+            each.kill()
+    process.wait()
 
 
 # ---------------------------------------------------------------- the table
@@ -368,7 +412,8 @@ def table(title: str, case: Case, runs: Measured) -> Iterator[str]:
         best = statistics.median(each.best for each in found)
         share = _medians(found, target, 0) * image / bfloat16_limit(case.device)
         cells.insert(1, f"{share:.0%}")
-        yield f"| {' | '.join([row.name, precision(case, row), *ratios, *cells, f'{start:.1f} s', f'{best:.3f}'])} |"
+        name = f"{row.name} (cut)" if any(each.cut for each in found) else row.name
+        yield f"| {' | '.join([name, precision(case, row), *ratios, *cells, f'{start:.1f} s', f'{best:.3f}'])} |"
 
 
 def _operations(case: Case) -> float:

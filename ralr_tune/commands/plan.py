@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ralr_tune.commands.check import load
-from ralr_tune.launch.devices import Place, places
+from ralr_tune.launch.devices import Place, available_cores, places
 from ralr_tune.report.words import duration
 from ralr_tune.search.design import unit_params
 from ralr_tune.search.looks import looks
@@ -38,6 +39,8 @@ class Plan:
     """Numbers of seeds after which a verdict may stand; one where the number is fixed."""
     seconds_per_epoch: float
     workers: int
+    at_once: int
+    """Workers that count: of those that share a GPU or a core one each, since what more of them gain is not known."""
     device: str
 
     @property
@@ -47,7 +50,7 @@ class Plan:
     @property
     def seconds(self) -> float:
         """At most, with all workers busy."""
-        return self.epochs * self.seconds_per_epoch / self.workers
+        return self.epochs * self.seconds_per_epoch / self.at_once
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self) | {"epochs": self.epochs, "seconds": self.seconds}
@@ -59,10 +62,14 @@ class Plan:
             lines += [f"    {parameter}: {domain}" for parameter, domain in arm.dimensions.items()] or ["    nothing"]
         lines.append(f"  confirm: at most {self.confirm_epochs} epochs{self._looks()}")
         lines.append(
-            f"  time: at most {duration(self.seconds)} on {self.workers} workers ({self.device}): {self.epochs} epochs "
+            f"  time: at most {duration(self.seconds)} on {self._workers()} ({self.device}): {self.epochs} epochs "
             f"of {self.seconds_per_epoch:.3g} s each, from a few timed steps; pruning makes it shorter"
         )
         return "\n".join(lines)
+
+    def _workers(self) -> str:
+        shared = f", counted as {self.at_once} since they share" if self.at_once < self.workers else ""
+        return f"{self.workers} workers{shared}"
 
     def _looks(self) -> str:
         if len(self.looks) < 2:
@@ -92,8 +99,22 @@ def plan_study(
         for arm in spec.arms
     }
     return Plan(
-        spec.name, arms, confirm_runs(spec) * epochs, looks(spec), _timed(spec, where[0]), len(where), where[0].device
+        study=spec.name,
+        arms=arms,
+        confirm_epochs=confirm_runs(spec) * epochs,
+        looks=looks(spec),
+        seconds_per_epoch=_timed(spec, where[0]),
+        workers=len(where),
+        at_once=_at_once(where),
+        device=where[0].device,
     )
+
+
+def _at_once(where: Sequence[Place]) -> int:
+    """Places that have a GPU or a core to themselves, or whose turn it is."""
+    devices = {place.device for place in where} - {"cpu"}
+    on_cores = sum(place.device == "cpu" for place in where)
+    return len(devices) + min(on_cores, available_cores())
 
 
 def confirm_runs(spec: StudySpec) -> int:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from benchmarks.peers import driver, limit, ours
@@ -46,10 +47,12 @@ def test_every_profile_makes_its_cases(name: str, tmp_path: Path) -> None:
 
 
 def test_an_accelerator_that_is_off_by_itself_is_not_switched_off_again(case: Case) -> None:
-    assert different(case, Row("ours", "ours"))
+    assert different(case, Row("ours", "ours", {"options": ["--slots", "auto"]}))
     assert not different(case, Row("float32", "ours", {"training": {"precision": "float32"}}))  # 8x8: as it is
     assert different(case, Row("bfloat16", "ours", {"training": {"precision": "bfloat16"}}))
     assert not different(case, Row("auto", "ours", {"training": {"precision": "auto"}}))
+    assert not different(case, Row("slots off", "ours"))  # two trials: "auto" does not put any side by side
+    assert different(replace(case, trials=16), Row("slots off", "ours"))
     assert not different(case, Row("off", "ours", {"training": {"compile": False}}))  # on a CPU nothing is compiled
     assert different(case, Row("on", "ours", {"training": {"compile": True}}))
 
@@ -87,6 +90,19 @@ def test_no_row_stands_twice(device: str) -> None:
     assert len({(row.name, str(row.settings)) for row in rows}) == len({str(row.settings) for row in rows}) == len(rows)
 
 
+@pytest.mark.slow
+def test_a_run_that_is_too_slow_is_ended_and_counts_as_far_as_it_came(case: Case) -> None:
+    plain = Row("plain", "plain", {"jobs": 2, "threads": 1, "loader_workers": 0})
+    before = len(psutil.Process().children(recursive=True))
+    done = driver.run(replace(case, epochs=10_000), plain, 25.0)
+    assert len(psutil.Process().children(recursive=True)) == before
+    assert done is not None
+    assert done.cut
+    assert 0 < done.trials < 1
+    assert done.trials * 10_000 == len(done.accuracies)
+    assert driver.run(case, plain, 0.5) is None
+
+
 def test_events_are_lines(tmp_path: Path, case: Case) -> None:
     job = Job(case, {}, str(tmp_path / "events"))
     job.note("start", trial=0)
@@ -102,4 +118,4 @@ def test_the_smallest_profile_runs(capsys: pytest.CaptureFixture[str], tmp_path:
     assert "| plain Optuna (" in told
     assert "| ours | float32 |" in told
     rows = [line.split("|")[1].strip() for line in (tmp_path / "bench.md").read_text().splitlines() if "| ours" in line]
-    assert rows == ["ours", "ours, slots off", "ours, one worker"]  # on digits the others compute what "ours" does
+    assert rows == ["ours", "ours, one worker"]  # on digits the others compute what "ours" does

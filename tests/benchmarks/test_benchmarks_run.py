@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks import accuracy, fusing, large, orchestration
+from benchmarks import accuracy, fusing, large, operators, orchestration
 
 
 def test_large_studies(capsys: pytest.CaptureFixture[str]) -> None:
@@ -37,6 +37,14 @@ def test_accuracy(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monkey
     accuracy.main(["--seeds", "3"])
     rows = _rows(capsys.readouterr().out)[2:]
     assert [row.split("|")[1].strip() for row in rows] == list(ways)
+
+
+@pytest.mark.parametrize("slots", ["1", "3"])
+def test_operators(capsys: pytest.CaptureFixture[str], slots: str) -> None:
+    operators.main(["--only", "digits", "--slots", slots])
+    rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in _rows(capsys.readouterr().out)[2:]]
+    assert len(rows) == operators.SHOWN
+    assert ["aten::convolution_backward", "2"] in [row[:2] for row in rows]
 
 
 @pytest.mark.slow

@@ -1,0 +1,113 @@
+"""Where the time of a step goes: `python -m benchmarks.operators` prints the operators of each network that take most.
+
+One table a case of benchmarks.peers, by torch.profiler, in the precision that `auto` chooses; with `--slots 8` for so
+many trials as one network. Milliseconds of a core, or of the GPU with `--device cuda`. The profiler costs time itself:
+the title says what a step takes without it, and what the operators add up to.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile, schedule
+
+from benchmarks.peers.case import Case
+from benchmarks.peers.driver import PROFILES, Profile, Size, made_case
+from benchmarks.peers.ours import study
+from ralr_tune.spec import parse_study
+from ralr_tune.tasks.load import load_task
+from ralr_tune.training.fusion import Fusion, _alone
+from ralr_tune.training.loop import TorchTrial
+from ralr_tune.training.memory import keep_freed
+
+WARM, TIMED, SETTLING, PROFILED = 3, 5, 4, 5
+"""Steps, together as many whole ones as an epoch of the digits has. The profiler settles first: what it keeps takes the
+memory that steps had given back, and for a few steps the system has to give them other."""
+SHOWN = 14
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="benchmarks.operators", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--slots", type=int, default=1)
+    parser.add_argument("--only", default="", help="cases whose name holds this")
+    given = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    keep_freed()
+    found = PROFILES["cpu" if given.device == "cpu" else "gpu"]
+    for size in found.sizes:
+        if given.only in size.name:
+            print("\n".join(_table(_short(size), found, given.slots)), flush=True)
+
+
+def _short(size: Size) -> Size:
+    steps = WARM + TIMED + SETTLING + PROFILED + 1
+    return replace(size, images=round(size.batch_size * steps / 0.8 / size.classes + 1) * size.classes)
+
+
+def _table(size: Size, found: Profile, slots: int) -> Iterator[str]:
+    with tempfile.TemporaryDirectory() as folder:
+        case, _ = made_case(size, found, Path(folder), None, False)
+        steps = _steps(case, slots)
+        for _ in range(WARM):
+            next(steps)
+        alone = median(_milliseconds(steps, case.device) for _ in range(TIMED))
+        turns = schedule(wait=0, warmup=SETTLING, active=PROFILED)
+        with profile(activities=_activities(case.device), schedule=turns, acc_events=True) as seen:
+            for _ in range(SETTLING + PROFILED):
+                _milliseconds(steps, case.device)
+                seen.step()
+    events = [event for event in seen.key_averages() if not event.key.startswith("ProfilerStep")]
+    times = sorted(((_own(event, case.device), event) for event in events), key=lambda each: -each[0])
+    total = sum(spent for spent, _ in times)
+    yield f"\n{size.name}, {slots} at once: {alone:.2f} ms a step; its operators {total:.2f} ms under the profiler\n"
+    yield "| operator | calls a step | ms a step | share |"
+    yield "|---|---|---|---|"
+    for spent, event in times[:SHOWN]:
+        yield f"| {event.key} | {event.count / PROFILED:.0f} | {spent:.2f} | {spent / total:.0%} |"
+
+
+def _steps(case: Case, slots: int) -> Iterator[None]:
+    """Steps of one epoch, of one trial or of several as one network."""
+    spec = parse_study(study(case, {}))
+    task: Any = load_task(spec.task, seed=case.seed, device=case.device)
+    configuration = spec.configuration("monotone", {"lr": 0.1, "weight_decay": 1e-4})
+    trial = TorchTrial(task, configuration, seed=0)
+    if slots == 1:
+        return _alone(task, trial, trial.new_learner())
+    fusion = Fusion(task, slots)
+    if not fusion._prepare():
+        raise SystemExit(f"{case.name}: this network cannot be fused")
+    return fusion._batched([trial] * slots, [trial.new_learner() for _ in range(slots)]).steps()
+
+
+def _milliseconds(steps: Iterator[None], device: str) -> float:
+    """Of a core on a CPU, which others share; of the clock on a GPU."""
+    clock = time.process_time if device == "cpu" else time.perf_counter
+    began = clock()
+    next(steps)
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return 1e3 * (clock() - began)
+
+
+def _activities(device: str) -> list[ProfilerActivity]:
+    return [ProfilerActivity.CPU] if device == "cpu" else [ProfilerActivity.CPU, ProfilerActivity.CUDA]
+
+
+def _own(event: Any, device: str) -> float:
+    """Milliseconds a step of the operator itself, without those that it calls."""
+    microseconds = event.self_cpu_time_total if device == "cpu" else event.self_device_time_total
+    return float(microseconds) / 1e3 / PROFILED
+
+
+if __name__ == "__main__":
+    main()
