@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile, schedule
 
-from benchmarks.peers.case import Case
+from benchmarks.peers.case import VALIDATION, Case
 from benchmarks.peers.driver import PROFILES, Profile, Size, made_case
 from benchmarks.peers.ours import study
 from ralr_tune.spec import parse_study
@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _short(size: Size) -> Size:
     steps = WARM + TIMED + SETTLING + PROFILED + 1
-    return replace(size, images=round(size.batch_size * steps / 0.8 / size.classes + 1) * size.classes)
+    return replace(size, images=round(size.batch_size * steps / (1 - VALIDATION) / size.classes + 1) * size.classes)
 
 
 def _table(size: Size, found: Profile, slots: int) -> Iterator[str]:

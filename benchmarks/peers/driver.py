@@ -333,6 +333,8 @@ def measured(case: Case, rows: Sequence[Row], profile: Profile, until: float) ->
             said = f"{done.images_per_second:.0f} images/s" if done else f"not one epoch in {profile.cut_s:.0f} s"
             print(f"round {number + 1}: {rows[index].name}: {said}", flush=True)
         longest = max(longest, time.monotonic() - round_began)
+    if not found[0]:
+        raise RuntimeError(f"{rows[0].name}: not one epoch in {profile.cut_s:.0f} s, and all rows are held against it")
     return [(row, found[index]) for index, row in enumerate(rows) if found[index]]
 
 
@@ -419,7 +421,8 @@ def table(title: str, case: Case, runs: Measured) -> Iterator[str]:
 def _operations(case: Case) -> float:
     with np.load(case.data) as held:
         shape, labels = held["train_images"].shape, held["train_labels"]
-    return operations(case, channels=shape[3] if len(shape) == 4 else 1, size=shape[1], classes=int(labels.max()) + 1)
+    channels = shape[3] if len(shape) == 4 else 1
+    return operations(case.model, channels=channels, size=shape[1], classes=int(labels.max()) + 1)
 
 
 def _ratio(found: Sequence[Run], base: Sequence[Run], target: float, index: int) -> str:

@@ -9,11 +9,11 @@ from functools import cache
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.peers.case import VALIDATION, Case
+from benchmarks.peers.case import VALIDATION
 from ralr_tune.models import registry
 
 SIDE = {"cpu": 2048, "cuda": 8192}
-"""Of the square matrices, by the kind of device: large enough that larger ones are no faster."""
+"""Of the square matrices, by the kind of device. On a CPU larger ones were no faster; on a GPU none was tried."""
 TURNS = 10
 
 
@@ -37,12 +37,12 @@ def bfloat16_limit(device: str) -> float:
 
 
 @cache
-def operations(case: Case, channels: int, size: int, classes: int) -> float:
+def operations(model: str, *, channels: int, size: int, classes: int) -> float:
     """Of products and convolutions for one training image: a step, and its share of the epoch's evaluation."""
-    model = registry.build(case.model, classes=classes, channels=channels, size=size)
+    network = registry.build(model, classes=classes, channels=channels, size=size)
     images = torch.zeros(2, channels, size, size)
-    forward = _counted(lambda: model(images))
-    step = _counted(lambda: model(images).sum().backward())
+    forward = _counted(lambda: network(images))
+    step = _counted(lambda: network(images).sum().backward())
     return (step + forward * VALIDATION / (1 - VALIDATION)) / len(images)
 
 

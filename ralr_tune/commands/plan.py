@@ -111,7 +111,7 @@ def plan_study(
 
 
 def _at_once(where: Sequence[Place]) -> int:
-    """Places that have a GPU or a core to themselves, or whose turn it is."""
+    """See Plan.at_once."""
     devices = {place.device for place in where} - {"cpu"}
     on_cores = sum(place.device == "cpu" for place in where)
     return len(devices) + min(on_cores, available_cores())

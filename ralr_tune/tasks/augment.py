@@ -71,7 +71,7 @@ class Flip(Augmentation):
 
     def apply(self, images: Tensor, draws: Tensor) -> Tensor:
         samples = torch.arange(len(images), device=images.device) + len(images) * draws[:, 0]
-        return torch.cat([images, images.flip(-1)]).index_select(0, samples)  # a third of the time of `where`
+        return torch.cat([images, images.flip(-1)]).index_select(0, samples)  # half of the time of `where`, or less
 
 
 class Cutout(Augmentation):

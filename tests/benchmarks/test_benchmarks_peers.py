@@ -63,7 +63,7 @@ def test_ratios_are_of_medians(case: Case, monkeypatch: pytest.MonkeyPatch) -> N
     ray = [Run(2.0, 2.5, 100, 2, [(3.0, 0.6)])] * 3
     rows = [(Row("plain", "plain"), slow), (Row("Ray Tune", "ray_tune"), ray), (Row("ours", "ours"), fast)]
     monkeypatch.setattr(driver, "bfloat16_limit", lambda device: 1e9)
-    monkeypatch.setattr(driver, "operations", lambda *case, **images: 1e7)
+    monkeypatch.setattr(driver, "operations", lambda model, **images: 1e7)
     lines = list(table("title", case, rows))
     assert lines[0] == "title; 3 rounds; accuracy 0.600"
     cells = [cell.strip() for cell in lines[-1].split("|")[1:-1]]
@@ -71,9 +71,8 @@ def test_ratios_are_of_medians(case: Case, monkeypatch: pytest.MonkeyPatch) -> N
     assert cells[6:] == ["20 (17-25)", "20%", "1,440 (1,200-1,800)", "4 s (4-4)", "2.0 s", "0.700"]
 
 
-def test_operations_are_those_of_the_network(case: Case) -> None:
-    resnet = replace(case, model="resnet20")
-    found = limit.operations(resnet, channels=3, size=32, classes=10)
+def test_operations_are_those_of_the_network() -> None:
+    found = limit.operations("resnet20", channels=3, size=32, classes=10)
     forward = 2 * 40.55e6  # He et al. 2016, table 6: 0.27M weights; 40.55M multiplications and additions by hand
     first = 2 * 27 * 16 * 32 * 32  # whose input needs no gradient
     assert found == pytest.approx(forward * (3 + VALIDATION / (1 - VALIDATION)) - first, rel=1e-3)
@@ -101,6 +100,18 @@ def test_a_run_that_is_too_slow_is_ended_and_counts_as_far_as_it_came(case: Case
     assert 0 < done.trials < 1
     assert done.trials * 10_000 == len(done.accuracies)
     assert driver.run(case, plain, 0.5) is None
+
+
+def test_a_row_that_does_nothing_in_time_is_left_out_unless_all_are_held_against_it(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, done = [Row("plain", "plain"), Row("ours", "ours")], Run(1.0, 2.0, 3, 1, [(2.0, 0.5)])
+    profile = replace(PROFILES["tiny"], cut_s=7.0)
+    monkeypatch.setattr(driver, "run", lambda case, row, cut_s: done if row.name == "plain" else None)
+    assert driver.measured(case, rows, profile, 0.0) == [(rows[0], [done])]
+    monkeypatch.setattr(driver, "run", lambda case, row, cut_s: done if row.name == "ours" else None)
+    with pytest.raises(RuntimeError, match="plain: not one epoch in 7 s"):
+        driver.measured(case, rows, profile, 0.0)
 
 
 def test_events_are_lines(tmp_path: Path, case: Case) -> None:
