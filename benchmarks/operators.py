@@ -1,8 +1,8 @@
 """Where the time of a step goes: `python -m benchmarks.operators` prints the operators of each network that take most.
 
 One table a case of benchmarks.peers, by torch.profiler, in the precision that `auto` chooses; with `--slots 8` for so
-many trials as one network. Milliseconds of a core, or of the GPU with `--device cuda`. The profiler costs time itself:
-the title says what a step takes without it, and what the operators add up to.
+many trials as one network. Milliseconds of a core, or of the GPU's kernels with `--device cuda`, where steps are
+recorded. The profiler costs time itself: the title says what a step takes without it, and what all rows add up to.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from statistics import median
 from typing import Any
 
 import torch
+from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile, schedule
 
 from benchmarks.peers.case import VALIDATION, Case
@@ -31,7 +32,8 @@ from ralr_tune.training.memory import keep_freed
 WARM, TIMED, SETTLING, PROFILED = 3, 5, 4, 5
 """Steps, together as many whole ones as an epoch of the digits has. The profiler settles first: what it keeps takes the
 memory that steps had given back, and for a few steps the system has to give them other."""
-SHOWN = 14
+SHOWN, NAME = 14, 110
+"""Rows, and letters of a name: those of kernels fill pages."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -65,14 +67,16 @@ def _table(size: Size, found: Profile, slots: int) -> Iterator[str]:
             for _ in range(SETTLING + PROFILED):
                 _milliseconds(steps, case.device)
                 seen.step()
-    events = [event for event in seen.key_averages() if not event.key.startswith("ProfilerStep")]
+    kernels = case.device == "cuda"  # operators start them, and would be counted twice
+    events = [event for event in seen.key_averages() if (event.device_type == DeviceType.CUDA) is kernels]
+    events = [event for event in events if not event.key.startswith("ProfilerStep")]
     times = sorted(((_own(event, case.device), event) for event in events), key=lambda each: -each[0])
     total = sum(spent for spent, _ in times)
-    yield f"\n{size.name}, {slots} at once: {alone:.2f} ms a step; its operators {total:.2f} ms under the profiler\n"
-    yield "| operator | calls a step | ms a step | share |"
+    yield f"\n{size.name}, {slots} at once: {alone:.2f} ms a step; all rows {total:.2f} ms under the profiler\n"
+    yield "| operator or kernel | calls a step | ms a step | share |"
     yield "|---|---|---|---|"
     for spent, event in times[:SHOWN]:
-        yield f"| {event.key} | {event.count / PROFILED:.0f} | {spent:.2f} | {spent / total:.0%} |"
+        yield f"| {event.key[:NAME]} | {event.count / PROFILED:.0f} | {spent:.2f} | {spent / total:.0%} |"
 
 
 def _steps(case: Case, slots: int) -> Iterator[None]:

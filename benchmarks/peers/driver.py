@@ -349,7 +349,8 @@ def run(case: Case, row: Row, cut_s: float) -> Run | None:
     with tempfile.TemporaryDirectory() as folder:
         events = Path(folder) / "events.jsonl"
         job = Job(case, row.settings, str(events))
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "RAY_TRAIN_V2_ENABLED": "0"}
+        paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+        environment = os.environ | {"PYTHONPATH": paths, "RAY_TRAIN_V2_ENABLED": "0"}
         command = [sys.executable, "-m", f"benchmarks.peers.{row.script}", job.as_json()]
         began = time.time()
         with (Path(folder) / "said").open("w+") as said:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -43,6 +43,12 @@ class Batch(Protocol):
 
         1 <= parts <= number of samples. Nothing is drawn for it: each sample stays as it was augmented.
         """
+
+    def clone(self) -> Batch:
+        """A copy in memory of its own."""
+
+    def take(self, other: Any) -> None:
+        """Overwritten, where it lies, by a batch of the same kind and size: a CUDA graph reads one place in memory."""
 
 
 class Task(Protocol):

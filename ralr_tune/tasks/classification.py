@@ -26,15 +26,17 @@ from ralr_tune.tasks.samples import Samples, Source
 from ralr_tune.tasks.sharing import free_on, is_cuda
 from ralr_tune.tasks.stratify import Rows, stratified_split
 
-EVALUATION_PIXELS = 2**19
-"""Pixels of one batch of an evaluation, e.g. 512 images of 32x32; larger ones were no faster (measured on a CPU)."""
+EVALUATION_PIXELS = {"cpu": 2**19, "cuda": 2**22}
+"""Pixels of one batch of an evaluation, by the kind of device: 512 images of 32x32, or 4,096. On a CPU larger ones were
+no faster (measured); a GPU takes as long for the kernels of a small batch as Python needs to start them."""
 
 SMALLEST_EVALUATION = 64
 """Images of one batch of an evaluation, however large they are: a GPU wants some."""
 
 
-AUGMENTED_PIXELS = 2**17
-"""Pixels that are augmented at a time where a batch has fewer, e.g. 2,048 images of 8x8."""
+AUGMENTED_PIXELS = {"cpu": 2**17, "cuda": 2**23}
+"""Pixels that are augmented at a time where a batch has fewer, by the kind of device: 2,048 images of 8x8, or 8,192 of
+32x32, which take 100 MB as float32."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,13 @@ class ImageBatch:
         """In order, their lengths differing by one at most."""
         pairs = zip(self.images.tensor_split(parts), self.labels.tensor_split(parts), strict=True)
         return [ImageBatch(images, labels) for images, labels in pairs]
+
+    def clone(self) -> ImageBatch:
+        return ImageBatch(self.images.clone(), self.labels.clone())
+
+    def take(self, other: ImageBatch) -> None:
+        self.images.copy_(other.images)
+        self.labels.copy_(other.labels)
 
 
 @dataclass(frozen=True)
@@ -141,7 +150,7 @@ class ClassificationTask:
     @property
     def evaluation_batch(self) -> int:
         _, height, width = self.input_shape
-        return max(SMALLEST_EVALUATION, EVALUATION_PIXELS // (height * width))
+        return max(SMALLEST_EVALUATION, EVALUATION_PIXELS[self._kind] // (height * width))
 
     @torch.no_grad()
     def evaluate(
@@ -194,7 +203,7 @@ class ClassificationTask:
         Batches of small images are made several at a time: a dozen operations cost more than their few numbers.
         """
         (_, height, width), lanes = self.input_shape, order.shape[1]
-        for some in _blocks(cuts, AUGMENTED_PIXELS // (height * width * lanes)):
+        for some in _blocks(cuts, AUGMENTED_PIXELS[self._kind] // (height * width * lanes)):
             begin, end = some[0], some[-1]
             draws = [(augmentation, drawn[begin:end].flatten(0, 1)) for augmentation, drawn in changes]
             block = self._batch(pool, order[begin:end].flatten(), draws)
@@ -237,6 +246,11 @@ class ClassificationTask:
         if some.device.type == "cpu" and is_cuda(self.device):
             some = some.pin_memory()
         return some.to(self.device, non_blocking=True)
+
+    @property
+    def _kind(self) -> str:
+        """What figures of this module were chosen for."""
+        return "cuda" if is_cuda(self.device) else "cpu"
 
     def _augmentations(self, names: Sequence[str]) -> list[Augmentation]:
         _, height, width = self.input_shape

@@ -30,13 +30,14 @@ class Unfusable(Exception):
 
 
 class Stack:
-    """Weights (K, P) and buffers (K, ...) of K networks, one row a slot. The gradient is one tensor (K, P), too."""
+    """Weights (K, P) and buffers (K, ...) of K networks, one row a slot. The gradient is one tensor (K, P), too.
+
+    They stay in their places in memory, whatever is taken in and handed out.
+    """
 
     def __init__(self, models: Sequence[nn.Module]) -> None:
-        rows = [torch.cat([weight.detach().flatten() for weight in model.parameters()]) for model in models]
-        self.weights = torch.stack(rows).requires_grad_()
-        buffers = [dict(model.named_buffers()) for model in models]
-        self.buffers = {name: torch.stack([each[name] for each in buffers]) for name in buffers[0]}
+        self.weights = _weights(models).requires_grad_()
+        self.buffers = _buffers(models)
         self.generators: Sequence[Generator] = ()
         """One a slot, for dropout."""
         self._shapes = {name: weight.shape for name, weight in models[0].named_parameters()}
@@ -45,6 +46,13 @@ class Stack:
     @property
     def slots(self) -> int:
         return len(self.weights)
+
+    @torch.no_grad()
+    def take(self, models: Sequence[nn.Module]) -> None:
+        """Weights and buffers of other networks, as many and of the same shape."""
+        self.weights.copy_(_weights(models))
+        for name, buffer in _buffers(models).items():
+            self.buffers[name].copy_(buffer)
 
     def part(self, name: str) -> Tensor:
         """A weight of all slots, (K, ...)."""
@@ -74,6 +82,15 @@ class Stack:
                 weight.copy_(found)
             for name, buffer in model.named_buffers():
                 buffer.copy_(self.buffers[name][slot])
+
+
+def _weights(models: Sequence[nn.Module]) -> Tensor:
+    return torch.stack([torch.cat([weight.detach().flatten() for weight in model.parameters()]) for model in models])
+
+
+def _buffers(models: Sequence[nn.Module]) -> dict[str, Tensor]:
+    each = [dict(model.named_buffers()) for model in models]
+    return {name: torch.stack([buffers[name] for buffers in each]) for name in each[0]}
 
 
 class FusedNetwork:

@@ -41,39 +41,45 @@ def kind(training: TrainingConfig) -> tuple[object, ...] | None:
 
 
 class FusedOptimizer:
-    """Takes up where the learners' own optimizers are, and hands back what it has become of them."""
+    """Takes up where the learners' own optimizers are, and hands back what it has become of them.
+
+    All that a step reads and writes stays in its place in memory, whatever is taken in.
+    """
 
     def __init__(self, stack: Stack, learners: Sequence[Learner], trainings: Sequence[TrainingConfig]) -> None:
         """All trainings are of one `kind`."""
         self._stack, self._name = stack, trainings[0].optimizer
-        self._groups = [learner.optimizer_options() for learner in learners]
-        self._decay = self._column([group["weight_decay"] for group in self._groups])
-        clips = [training.clip_norm for training in trainings]
-        self._clip = None if clips[0] is None else self._column(clips)
-        self._keeps = ("momentum_buffer",) if self._name == "sgd" else ("exp_avg", "exp_avg_sq")
+        self._switches = learners[0].optimizer_options()
+        self._numbers: dict[str, Tensor] = {}
+        """Columns (K, 1), by their names."""
+        self._kept: dict[str, Tensor] = {}
+        """What the optimizer keeps of each weight, (K, P), by its own names."""
+        self.take(learners, trainings)
+
+    @torch.no_grad()
+    def take(self, learners: Sequence[Learner], trainings: Sequence[TrainingConfig]) -> None:
+        """Goes on where these optimizers are, as many and of the same `kind`."""
         states = [learner.states() for learner in learners]
-        self._kept = {name: torch.stack([_flat(state, name, stack) for state in states]) for name in self._keeps}
-        fresh = self._column([not any(state) for state in states])
-        self._steps = self._column([state[0].get("step", 0.0) for state in states])
-        if self._name == "sgd":
-            self._momentum = self._option("momentum")
-            self._share = 1 - self._option("dampening") * (1 - fresh)  # torch's first step has no dampening
-        else:
-            self._betas = tuple(self._column([group["betas"][place] for group in self._groups]) for place in (0, 1))
-            self._eps = self._option("eps")
+        keeps = ("momentum_buffer",) if self._name == "sgd" else ("exp_avg", "exp_avg_sq")
+        _put(self._kept, {name: torch.stack([_flat(each, name, self._stack) for each in states]) for name in keeps})
+        rows = [
+            _numbers(learner.optimizer_options(), state, training.clip_norm)
+            for learner, state, training in zip(learners, states, trainings, strict=True)
+        ]
+        _put(self._numbers, {name: self._column([row[name] for row in rows]) for name in rows[0]})
 
     @torch.no_grad()
     def step(self, rates: Tensor) -> None:
         """One step at learning rates (K, 1)."""
         gradient = self._stack.weights.grad
         assert gradient is not None
-        if self._clip is not None:
+        if "clip" in self._numbers:
             norms = gradient.norm(dim=1, keepdim=True)
-            gradient = gradient * (self._clip / (norms + CLIP_EPSILON)).clamp(max=1.0)
+            gradient = gradient * (self._numbers["clip"] / (norms + CLIP_EPSILON)).clamp(max=1.0)
         if self._name == "adamw":
-            self._stack.weights.mul_(1 - rates * self._decay)
+            self._stack.weights.mul_(1 - rates * self._numbers["weight_decay"])
         else:
-            gradient = torch.addcmul(gradient, self._stack.weights, self._decay)
+            gradient = torch.addcmul(gradient, self._stack.weights, self._numbers["weight_decay"])
         self._sgd(gradient, rates) if self._name == "sgd" else self._adam(gradient, rates)
         self._stack.weights.grad = None
 
@@ -86,31 +92,51 @@ class FusedOptimizer:
             ]
             for state in states:
                 if self._name != "sgd":
-                    state["step"] = self._steps[slot, 0].clone()
-                elif not self._groups[slot]["momentum"]:
+                    state["step"] = self._numbers["step"][slot, 0].clone()
+                elif not self._switches["momentum"]:
                     state["momentum_buffer"] = None
             learner.take_states(states)
 
     def _sgd(self, gradient: Tensor, rates: Tensor) -> None:
-        if self._groups[0]["momentum"]:
-            buffer = self._kept["momentum_buffer"].mul_(self._momentum).addcmul_(gradient, self._share)
-            self._share = 1 - self._option("dampening")
-            gradient = torch.addcmul(gradient, buffer, self._momentum) if self._groups[0]["nesterov"] else buffer
+        numbers = self._numbers
+        if self._switches["momentum"]:
+            buffer = self._kept["momentum_buffer"].mul_(numbers["momentum"]).addcmul_(gradient, numbers["share"])
+            torch.sub(1, numbers["dampening"], out=numbers["share"])
+            gradient = torch.addcmul(gradient, buffer, numbers["momentum"]) if self._switches["nesterov"] else buffer
         self._stack.weights.addcmul_(gradient, rates, value=-1)
 
     def _adam(self, gradient: Tensor, rates: Tensor) -> None:
-        (first, second), (mean, square) = self._betas, self._kept.values()
-        self._steps += 1
+        first, second, step = (self._numbers[name] for name in ("beta1", "beta2", "step"))
+        mean, square = self._kept.values()
+        step += 1
         mean.lerp_(gradient, (1 - first).expand_as(mean))
         square.mul_(second).addcmul_(gradient * gradient, 1 - second)
-        spread = (square / (1 - second**self._steps)).sqrt_().add_(self._eps)
-        self._stack.weights.sub_(mean / spread * (rates / (1 - first**self._steps)))
+        spread = (square / (1 - second**step)).sqrt_().add_(self._numbers["eps"])
+        self._stack.weights.sub_(mean / spread * (rates / (1 - first**step)))
 
-    def _option(self, name: str) -> Tensor:
-        return self._column([group[name] for group in self._groups])
+    def _column(self, numbers: Sequence[float]) -> Tensor:
+        return torch.tensor(numbers, device=self._stack.weights.device)[:, None]
 
-    def _column(self, numbers: Sequence[Any]) -> Tensor:
-        return torch.tensor([float(number) for number in numbers], device=self._stack.weights.device)[:, None]
+
+def _numbers(
+    options: Mapping[str, Any], states: Sequence[Mapping[str, Any]], clip_norm: float | None
+) -> dict[str, float]:
+    """Of one slot: what its optimizer was told, and how far it is."""
+    found = {name: float(options[name]) for name in ("weight_decay", "momentum", "dampening", "eps") if name in options}
+    if "betas" in options:
+        found |= {"beta1": float(options["betas"][0]), "beta2": float(options["betas"][1])}
+        found["step"] = float(states[0].get("step", 0.0))
+    else:  # torch's first step has no dampening
+        found["share"] = 1.0 - found["dampening"] * any(states)
+    return found if clip_norm is None else found | {"clip": clip_norm}
+
+
+def _put(held: dict[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    for name, tensor in found.items():
+        if name in held:
+            held[name].copy_(tensor)
+        else:
+            held[name] = tensor
 
 
 def _flat(state: Sequence[Mapping[str, Any]], name: str, stack: Stack) -> Tensor:

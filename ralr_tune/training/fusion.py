@@ -23,7 +23,7 @@ import torch
 from torch import Generator, Tensor
 
 from ralr_tune.seeds import derive_seed
-from ralr_tune.tasks.base import FusedTask, Split, Task
+from ralr_tune.tasks.base import Batch, FusedBatch, FusedTask, Split, Task
 from ralr_tune.tasks.sharing import free_on, is_cuda, is_shared
 from ralr_tune.training.base import WATCHED, Trial
 from ralr_tune.training.fused import FusedNetwork, Stack, Unfusable, check
@@ -31,6 +31,7 @@ from ralr_tune.training.fused_optimizer import FusedOptimizer
 from ralr_tune.training.learner import Learner
 from ralr_tune.training.loop import TorchTrial
 from ralr_tune.training.memory import Exhausted, free, within_memory
+from ralr_tune.training.recording import WARM_UPS, Recorder
 from ralr_tune.training.together import Slots
 
 logger = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ SHARE_OF_WAITING = 1 / 8
 """Of the rows that wait, slots of "auto" at most (ours): the sampler and the pruner learn from trials that are over."""
 
 TIMED_STEPS = 4
-"""The fastest counts: the first warms up, and other programs may disturb."""
+"""The fastest counts: the first warms up, and other programs may disturb. So many are timed once steps are recorded."""
 
 SHARE_OF_MEMORY = 0.5
 """Of the memory that this process can still take, that twice a width may take if it shall be tried."""
@@ -61,6 +62,8 @@ class Fusion:
         self._task = cast(FusedTask, task)  # what is none has no trial with a `fusion_key`
         self.slots = 1 if slots == "auto" else slots
         self._network: FusedNetwork | None = None
+        self._batched: _Batched | None = None
+        self._kind: object = None
         self._settled, self._prepared = slots != "auto", False
 
     def settle(self, trial: Trial, waiting: Callable[[], int]) -> None:
@@ -89,7 +92,7 @@ class Fusion:
         began = time.perf_counter()
         found = within_memory(lambda: self._epoch(trials))
         if isinstance(found, Exhausted):
-            self.slots = len(trials) // 2
+            self._batched, self.slots = None, len(trials) // 2
             logger.warning("%d trials at once have no room: %d from now on: %s", len(trials), self.slots, found.reason)
             free()
             return
@@ -100,9 +103,14 @@ class Fusion:
     def _epoch(self, trials: Sequence[TorchTrial]) -> tuple[list[float], list[float]]:
         """The mean loss and the metric of each; the trials' learners then stand at the epoch's end."""
         learners = [trial.learner for trial in trials]
-        batched = self._batched(trials, learners)
-        losses, values = batched.train(), batched.evaluate(WATCHED[trials[0].split])
-        batched.hand_back(learners)
+        kind = len(trials), trials[0].fusion_key()
+        if self._batched is None or kind != self._kind:
+            self._batched = None  # what it held is free for the new one
+            self._batched, self._kind = self._batch(trials, learners), kind
+        else:
+            self._batched.take(trials, learners)
+        losses, values = self._batched.train(), self._batched.evaluate(WATCHED[trials[0].split])
+        self._batched.hand_back(learners)
         return losses, values
 
     def _prepare(self) -> bool:
@@ -142,15 +150,15 @@ class Fusion:
         learners = [trial.new_learner() for _ in range(slots)]
         if slots == 1:
             return _shortest(_alone(self._task, trial, learners[0]), self._task.device)
-        return _shortest(self._batched([trial] * slots, learners).steps(), self._task.device) / slots
+        return _shortest(self._batch([trial] * slots, learners).steps(), self._task.device) / slots
 
-    def _batched(self, trials: Sequence[TorchTrial], learners: Sequence[Learner]) -> _Batched:
+    def _batch(self, trials: Sequence[TorchTrial], learners: Sequence[Learner]) -> _Batched:
         assert self._network is not None
         return _Batched(self._task, self._network, trials, learners)
 
 
 class _Batched:
-    """One epoch of K trials."""
+    """K trials of one kind, epoch by epoch; others may take their places."""
 
     def __init__(
         self, task: FusedTask, network: FusedNetwork, trials: Sequence[TorchTrial], learners: Sequence[Learner]
@@ -158,16 +166,28 @@ class _Batched:
         self._task, self._network, self._training = task, network, trials[0].training
         self._precision = learners[0].precision
         self._stack = Stack([learner.model for learner in learners])
+        self._stack.generators = [Generator(task.device) for _ in trials]
         self._optimizer = FusedOptimizer(self._stack, learners, [trial.training for trial in trials])
+        self._rate = torch.zeros(len(trials), 1, device=task.device)
+        self._recorder = Recorder(self._stack.generators) if learners[0].recorded else None
+        self._begin(trials)
+
+    def take(self, trials: Sequence[TorchTrial], learners: Sequence[Learner]) -> None:
+        """The next epoch is of these, as many and of the same kind."""
+        self._stack.take([learner.model for learner in learners])
+        self._optimizer.take(learners, [trial.training for trial in trials])
+        self._begin(trials)
+
+    def _begin(self, trials: Sequence[TorchTrial]) -> None:
         lanes = [trial.lane for trial in trials]
-        seeds = [derive_seed("dropout", seed, epoch) for seed, epoch in lanes]
-        self._stack.generators = [Generator(task.device).manual_seed(seed) for seed in seeds]
-        self._batches = task.fused_batches(
+        for generator, (seed, epoch) in zip(self._stack.generators, lanes, strict=True):
+            generator.manual_seed(derive_seed("dropout", seed, epoch))
+        self._batches = self._task.fused_batches(
             trials[0].split, lanes=lanes, batch_size=self._training.batch_size, augment=self._training.augment
         )
         rates = torch.stack([torch.from_numpy(trial.rates()) for trial in trials], dim=1)
-        self._rates = rates.to(task.device, torch.float32)[:, :, None]  # (steps, K, 1)
-        self._total, self._samples = torch.zeros(len(trials), device=task.device), 0
+        self._rates = rates.to(self._task.device, torch.float32)[:, :, None]  # (steps, K, 1)
+        self._total, self._samples = torch.zeros(len(trials), device=self._task.device), 0
 
     def train(self) -> list[float]:
         """Mean loss of each trial over its samples; read once, at the end."""
@@ -178,14 +198,20 @@ class _Batched:
     def steps(self) -> Iterator[None]:
         """A step each."""
         for batch, rates in zip(self._batches, self._rates, strict=True):
-            with self._autocast():
-                outputs = self._outputs(batch.images)
-            losses = self._task.fused_losses(outputs, batch, label_smoothing=self._training.label_smoothing)
-            losses.sum().backward()  # type: ignore[no-untyped-call]
-            self._optimizer.step(rates)
-            self._total += losses.detach() * len(batch)
+            self._rate.copy_(rates)
+            losses = self._recorder(self._step, batch) if self._recorder else self._step(batch)
+            self._total += losses * len(batch)
             self._samples += len(batch)
             yield
+
+    def _step(self, batch: Batch) -> Tensor:
+        """The mean loss of each trial, (K,)."""
+        with self._autocast():
+            outputs = self._outputs(cast(FusedBatch, batch).images)
+        losses = self._task.fused_losses(outputs, batch, label_smoothing=self._training.label_smoothing)
+        losses.sum().backward()  # type: ignore[no-untyped-call]
+        self._optimizer.step(self._rate)
+        return losses.detach()
 
     def evaluate(self, split: Split) -> list[float]:
         """The metric of each trial over the whole split; NaN where its outputs are not finite."""
@@ -222,7 +248,7 @@ def _shortest(steps: Iterator[None], device: str) -> float:
     cuda = is_cuda(device)
     clock = time.perf_counter if cuda else time.process_time
     seconds = []
-    for _ in range(TIMED_STEPS):
+    for _ in range(TIMED_STEPS + WARM_UPS):
         began = clock()
         if next(steps, steps) is steps:
             break

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from ralr_tune.tasks.base import Batch, Split, TorchTask
 from ralr_tune.training.compiling import Compilation, Network
 from ralr_tune.training.memory import micro_batches
-from ralr_tune.training.optimizer import make_optimizer
+from ralr_tune.training.optimizer import FUSED, make_optimizer
 from ralr_tune.training.precision import Precision
+from ralr_tune.training.recording import Recorder, is_static
 from ralr_tune.training.state import OptimizerState, State
 
 if TYPE_CHECKING:
@@ -37,10 +38,13 @@ class Learner:
         self._task, self._training = task, training
         self.precision = precision
         self.model = model.to(memory_format=precision.memory_format).to(task.device)
-        self._optimizer = make_optimizer(training, self.model.parameters())
+        self.recorded = compilation.recorded and training.optimizer in FUSED and is_static(self.model)
+        self._rate = torch.zeros((), device=task.device) if self.recorded else None
+        self._optimizer = make_optimizer(training, self.model.parameters(), self._rate)
         if state is not None:
             self._restore(state)
         self._network = Network(self.model, batch_size=training.batch_size, compilation=compilation)
+        self._recorder = Recorder()
 
     def step(self, batch: Batch, rate: float, largest: int | None) -> Tensor:
         """One step on the batch at this learning rate; its mean loss, a scalar on the device.
@@ -49,8 +53,19 @@ class Learner:
         of the whole; clipping and the step come once, after the last. Batch normalisation normalises each part by
         itself, so with it the step is that of the whole batch in expectation only.
         """
+        self._set_rate(rate)
+        if self.recorded and largest is None:
+            return self._recorder(self._step, batch)
+        return self._step(batch, largest)
+
+    def _set_rate(self, rate: float) -> None:
+        if self._rate is not None:
+            self._rate.fill_(rate)
+            return
         for group in self._optimizer.param_groups:
             group["lr"] = rate
+
+    def _step(self, batch: Batch, largest: int | None = None) -> Tensor:
         self._optimizer.zero_grad()
         total = torch.zeros((), device=self._task.device)
         for part in micro_batches(batch, largest):
@@ -87,11 +102,14 @@ class Learner:
         """The optimizer goes on from these, one for each weight."""
         for weight, state in zip(self.model.parameters(), states, strict=True):
             self._optimizer.state[weight] = state
+        self._recorder = Recorder()  # what was recorded goes on from the old ones
 
     def _restore(self, state: State) -> None:
         self.model.load_state_dict(state.model)
         groups = self._optimizer.state_dict()["param_groups"]
         self._optimizer.load_state_dict({"state": state.optimizer, "param_groups": groups})
+        if self._rate is not None:  # torch has put a copy there
+            self._optimizer.param_groups[0]["lr"] = self._rate
 
     def _autocast(self) -> AbstractContextManager[object]:
         return self.precision.autocast(self._task.device)

@@ -126,11 +126,12 @@ class TorchTrial:
     def fusion_key(self) -> tuple[object, ...] | None:
         """What trials of this task must agree in to be trained as one; None where this one trains by itself."""
         training, precision = self.training, self._learner.precision
-        alone = self._room.training is not None or self._chosen_compilation().wanted
+        alone = self._room.training is not None or training.compile is True
         kind = fused_optimizer.kind(training)
         if kind is None or alone or self.finished or not isinstance(self._task, FusedTask):
             return None
-        return (*kind, training.batch_size, training.augment, training.label_smoothing, precision.bfloat16, self.split)
+        numbers = training.batch_size, training.augment, training.label_smoothing
+        return (*kind, *numbers, precision.bfloat16, self._learner.recorded, self.split)
 
     def new_learner(self) -> Learner:
         """One that has learned nothing, to be timed and thrown away."""

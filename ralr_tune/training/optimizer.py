@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ralr_tune.errors import UsageError
@@ -29,9 +29,14 @@ def optimizers() -> Mapping[str, type[Optimizer]]:
     return {name: thing for name, thing in found.items() if issubclass(thing, Optimizer) and name not in NOT_OFFERED}
 
 
-def make_optimizer(training: TrainingConfig, parameters: Iterable[nn.Parameter]) -> Optimizer:
+def make_optimizer(
+    training: TrainingConfig, parameters: Iterable[nn.Parameter], rate: Tensor | None = None
+) -> Optimizer:
     """The optimizer that `training` describes. Raises UsageError on an unknown name or option, or an impossible
-    value."""
+    value.
+
+    `rate`: a learning rate, (), on the device, for an optimizer of FUSED whose steps are recorded as a CUDA graph.
+    """
     known = optimizers()
     if training.optimizer not in known:
         near = difflib.get_close_matches(training.optimizer, known, n=1, cutoff=0.4)
@@ -44,15 +49,20 @@ def make_optimizer(training: TrainingConfig, parameters: Iterable[nn.Parameter])
     options = {"lr": training.lr, **training.options}
     if training.optimizer in FUSED:
         options["fused"] = True
+        if rate is not None:
+            options["lr"] = rate
+            options |= {"capturable": True} if "capturable" in allowed else {}
     if training.weight_decay or "weight_decay" in allowed:  # rprop has none: zero of it is no mistake
         options["weight_decay"] = training.weight_decay
     try:
-        return chosen(parameters, **options)
+        made = chosen(parameters, **options)
     except (TypeError, ValueError) as error:
         names = ", ".join(name for name in allowed if name not in ("params", "lr"))
         raise UsageError(
             f"training.optimizer = {training.optimizer!r} with {options}: {error}; its options: {names}"
         ) from error
+    made._warned_capturable_if_run_uncaptured = True  # first steps are not recorded
+    return made
 
 
 def state_of_one_weight(training: TrainingConfig) -> Mapping[str, Any]:

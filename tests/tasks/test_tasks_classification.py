@@ -275,7 +275,7 @@ def test_accuracy_is_the_share_of_right_answers(monkeypatch: pytest.MonkeyPatch)
     toy = task(source(test=lambda: samples(TEST + 1)))
     assert toy.evaluate(Fixed(), "test") == 4 / 13
     assert toy.evaluation_batch == 2**19 // 48
-    monkeypatch.setattr("ralr_tune.tasks.classification.EVALUATION_PIXELS", 0)
+    monkeypatch.setattr("ralr_tune.tasks.classification.EVALUATION_PIXELS", {"cpu": 0})
     monkeypatch.setattr("ralr_tune.tasks.classification.SMALLEST_EVALUATION", 3)
     assert toy.evaluation_batch == 3
     assert toy.evaluate(Fixed(), "test") == 4 / 13

@@ -24,16 +24,18 @@ def triton(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_auto_compiles_long_trials_on_a_gpu() -> None:
     chosen = choose_compilation("auto", device="cuda:0", steps=WORTHWHILE_STEPS)
     assert chosen.wanted
-    assert "compiled: 10000 steps" in chosen.reason
+    assert chosen.recorded
+    assert "compiled, recorded as CUDA graphs: 60000 steps" in chosen.reason
 
 
 @pytest.mark.usefixtures("triton")
 @pytest.mark.parametrize(
-    ("device", "steps", "reason"), [("cpu", 10**6, "kind of device"), ("cuda", WORTHWHILE_STEPS - 1, "too few")]
+    ("device", "steps", "reason"), [("cpu", 10**6, "kind of device"), ("cuda", WORTHWHILE_STEPS - 1, "below 60000")]
 )
-def test_auto_leaves_the_rest_as_it_is(device: str, steps: int, reason: str) -> None:
+def test_auto_compiles_nothing_else(device: str, steps: int, reason: str) -> None:
     chosen = choose_compilation("auto", device=device, steps=steps)
     assert not chosen.wanted
+    assert chosen.recorded is (device == "cuda")
     assert reason in chosen.reason
 
 
@@ -42,9 +44,12 @@ def test_auto_asks_for_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "no Triton" in choose_compilation("auto", device="cuda", steps=10**6).reason
 
 
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
 @pytest.mark.parametrize("wanted", [True, False])
-def test_what_is_asked_for_is_done(wanted: bool) -> None:
-    assert choose_compilation(wanted, device="cpu", steps=1).wanted is wanted
+def test_what_is_asked_for_is_done(wanted: bool, device: str) -> None:
+    """False: plain Python, as whoever looks for an error wants it."""
+    chosen = choose_compilation(wanted, device=device, steps=1)
+    assert (chosen.wanted, chosen.recorded) == (wanted, wanted and device == "cuda")
 
 
 def test_the_log_says_what_was_chosen_and_why_once(

@@ -88,6 +88,12 @@ class Alike:
     def split(self, parts: int) -> list[Alike]:
         return [Alike(self._count // parts + (part < self._count % parts)) for part in range(parts)]
 
+    def clone(self) -> Alike:
+        return Alike(self._count)
+
+    def take(self, other: Alike) -> None:
+        pass
+
 
 class LineTask:
     """A TorchTask whose loss is its one weight: gradient 1, so that plain SGD moves the weight by the learning rate.

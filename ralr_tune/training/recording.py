@@ -1,0 +1,98 @@
+"""Steps of training as CUDA graphs: recorded once, then started as a whole.
+
+A step of ResNet-20 is some hundred kernels, which an H100 computes in 2.3 ms and Python starts in 8.2; of eight trials
+as one network, 7.0 and 16 ms (LOG.md, 2026-11-26).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Generator, Tensor, nn
+
+from ralr_tune.tasks.base import Batch
+from ralr_tune.training.memory import first_line, is_out_of_memory
+
+logger = logging.getLogger(__name__)
+
+WARM_UPS = 2
+"""Steps as ever before one is recorded: libraries load and choose their kernels, and optimizers make what they keep."""
+
+PACKAGES = frozenset({"torch", "torchvision", "ralr_tune"})
+
+Work = Callable[[Batch], Tensor]
+
+
+def is_static(model: nn.Module) -> bool:
+    """Whether every step of the network is the same sequence of operations, which may then be recorded.
+
+    Taken as granted for modules of torch, torchvision and ours. Somebody's own may draw from Python's generator, count
+    steps or look at a number: a recording would do the same again and again, and nobody would notice.
+    """
+    return all(type(module).__module__.partition(".")[0] in PACKAGES for module in model.modules())
+
+
+class Recorder:
+    """Does work batch by batch, from the third batch on by a recording of it, for batches as large as the first.
+
+    The work must be the same in every call and read, besides the batch, the same tensors; what it gives is overwritten
+    by the next call. Where recording fails, all goes on as ever; lack of memory is raised.
+    """
+
+    def __init__(self, generators: Sequence[Generator] = ()) -> None:
+        """`generators`: those that the work draws from, besides torch's own."""
+        self._generators = generators
+        self._size, self._seen = 0, 0
+        self._batch: Batch | None = None
+        self._output = torch.empty(0)
+        self._replay: Callable[[], object] | None = None
+
+    def __call__(self, work: Work, batch: Batch) -> Tensor:
+        self._size = self._size or len(batch)
+        if len(batch) != self._size:
+            return work(batch)
+        self._seen += 1
+        if self._seen <= WARM_UPS:
+            return aside(lambda: work(batch))
+        if self._seen == WARM_UPS + 1:
+            self._record(work, batch)
+        if self._batch is None or self._replay is None:
+            return work(batch)
+        self._batch.take(batch)
+        self._replay()
+        return self._output
+
+    def _record(self, work: Work, batch: Batch) -> None:
+        """Computes nothing, so that the batch is still to be done."""
+        still = batch.clone()
+        try:
+            self._output, self._replay = record(lambda: work(still), self._generators)
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
+            logger.warning("steps are not recorded as a CUDA graph, and go on as ever: %s", first_line(error))
+        else:
+            self._batch = still
+
+
+def aside(work: Callable[[], Tensor]) -> Tensor:
+    """Done on a stream of its own, as what comes before a recording must be."""
+    stream, current = torch.cuda.Stream(), torch.cuda.current_stream()  # type: ignore[no-untyped-call]
+    stream.wait_stream(current)
+    with torch.cuda.stream(stream):
+        result = work()
+    current.wait_stream(stream)
+    result.record_stream(current)
+    return result
+
+
+def record(work: Callable[[], Tensor], generators: Sequence[Generator]) -> tuple[Tensor, Callable[[], object]]:
+    """The tensor into which every replay writes the result, and the replay."""
+    graph = torch.cuda.CUDAGraph()
+    for generator in generators:
+        graph.register_generator_state(generator)
+    with torch.cuda.graph(graph):
+        output = work()
+    return output, graph.replay

@@ -1,0 +1,62 @@
+"""What a CUDA graph does, on a CPU: operations with the very tensors that they had when they were recorded.
+
+Tensors that Python would find in other places by then, and numbers that have changed since, are not looked at again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+
+class Tape(TorchDispatchMode):
+    """Operations in their order, each with what it was given and what it gave."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._operations: list[tuple[Any, Any, Any, list[Tensor]]] = []
+        self._before: dict[int, tuple[Tensor, Tensor]] = {}
+        """By tensor that was there before: the tensor and its numbers then."""
+        self._made: set[int] = set()
+
+    def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        for one in tree_leaves((args, kwargs)):
+            if isinstance(one, Tensor) and id(one) not in self._made | self._before.keys():
+                self._before[id(one)] = one, one.clone()
+        result = operation(*args, **kwargs)
+        given = [one for one in tree_leaves(result) if isinstance(one, Tensor)]
+        self._made |= {id(one) for one in given}
+        self._operations.append((operation, args, kwargs, given))
+        return result
+
+    def rewind(self) -> None:
+        """All tensors that were there before are as they were."""
+        for tensor, numbers in self._before.values():
+            tensor.copy_(numbers)
+
+    @torch.no_grad()
+    def play(self) -> None:
+        for operation, args, kwargs, given in self._operations:
+            again = [one for one in tree_leaves(operation(*args, **kwargs)) if isinstance(one, Tensor)]
+            for old, new in zip(given, again, strict=True):
+                if old.data_ptr() != new.data_ptr():
+                    old.copy_(new)
+
+
+def record(work: Callable[[], Tensor], generators: Sequence[Generator]) -> tuple[Tensor, Callable[[], object]]:
+    """As recording.record, and as there nothing is computed."""
+    states, own = [each.get_state() for each in generators], torch.get_rng_state()
+    with Tape() as tape:
+        output = work()
+    with torch.no_grad():
+        tape.rewind()
+    torch.set_rng_state(own)
+    for generator, state in zip(generators, states, strict=True):
+        generator.set_state(state)
+    return output, tape.play

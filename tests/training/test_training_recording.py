@@ -1,0 +1,186 @@
+"""Steps that are recorded and replayed: the same numbers as without, on a CPU that does as CUDA graphs do (tape.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ralr_tune.models.registry import build
+from ralr_tune.training import loop, recording
+from ralr_tune.training.compiling import Compilation
+from ralr_tune.training.fusion import Fusion
+from ralr_tune.training.recording import WARM_UPS, Recorder, is_static
+from ralr_tune.training.start import start
+from tests.training import tape
+from tests.training.test_training_fusion import RECIPES, losses, train
+from tests.training.trials import Alike, differences, plain_network, run
+
+Make = Callable[..., Any]
+BATCH = 20
+"""Of 192 images: nine whole batches, and one shorter."""
+
+
+def assert_same(recorded: Any, plain: Any) -> None:
+    """To the bit; Adam's to six digits, since a rate on the device is of float32, and one that Python holds is not."""
+    if recorded.training.optimizer == "sgd":
+        assert differences(recorded, plain) == []
+    assert [each.lr for each in recorded.curve] == [each.lr for each in plain.curve]
+    assert losses(recorded) == pytest.approx(losses(plain), rel=1e-6)
+    weights = [torch.cat([each.flatten() for each in one.learner.model.parameters()]) for one in (recorded, plain)]
+    torch.testing.assert_close(*weights, rtol=1e-4, atol=1e-6)
+
+
+@pytest.fixture
+def replays(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """All trials record; one entry for each replay."""
+    played: list[int] = []
+
+    def record(work: Callable[[], Tensor], generators: Any) -> tuple[Tensor, Callable[[], object]]:
+        output, play = tape.record(work, generators)
+        return output, lambda: (played.append(1), play())
+
+    monkeypatch.setattr(recording, "aside", lambda work: work())
+    monkeypatch.setattr(recording, "record", record)
+    monkeypatch.setattr(loop, "choose_compilation", lambda wanted, **_: Compilation(False, wanted is not False, ""))
+    return played
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+def test_a_recorded_trial_learns_the_same(
+    make_images: Make, configure: Make, recipe: dict[str, Any], replays: list[int]
+) -> None:
+    """With dropout, a schedule that changes the rate, a shorter last batch, and epochs after the first."""
+    task = make_images(dropout=0.2)
+    given = {"lr": 0.1, "batch_size": BATCH, "epochs": 3} | recipe
+    plain = run(start(task, configure(**given, compile=False), seed=0))
+    assert replays == []
+    recorded = run(start(task, configure(**given), seed=0))
+    assert len(replays) == 3 * (task.steps("train", BATCH) - 1) - WARM_UPS
+    assert_same(recorded, plain)
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+def test_recorded_slots_learn_the_same(
+    make_images: Make, configure: Make, recipe: dict[str, Any], replays: list[int]
+) -> None:
+    """Slots with numbers of their own, of which one ends and makes room for another: what is recorded goes on."""
+    found = []
+    for compiled in (False, "auto"):
+        task = make_images(dropout=0.2)
+        given = {"lr": 0.1, "weight_decay": 1e-3, "batch_size": BATCH, "compile": compiled} | recipe
+        trials = [start(task, configure(**given | {"lr": given["lr"] / (1 + k)}, epochs=4), seed=k) for k in range(3)]
+        engine = Fusion(task, 2)
+        train(engine, trials[:2], epochs=2)
+        train(engine, trials[1:], epochs=2)
+        found.append(trials)
+    assert len(replays) == 4 * (task.steps("train", BATCH) - 1) - WARM_UPS
+    for plain, recorded in zip(*found, strict=True):
+        assert differences(recorded, plain) == []
+
+
+def test_a_trial_that_leaves_its_slot_is_recorded_anew(make_images: Make, configure: Make, replays: list[int]) -> None:
+    """What was recorded before writes into tensors that the trial has no more."""
+    found = []
+    for compiled in (False, "auto"):
+        task = make_images()
+        given = {"batch_size": BATCH, "compile": compiled, "options": {"momentum": 0.9}, "epochs": 3}
+        trials = [start(task, configure(**given), seed=k) for k in range(2)]
+        for slots in (1, 2, 1):
+            train(Fusion(task, slots), trials, epochs=1)
+        found.append(trials)
+    assert replays
+    for plain, recorded in zip(*found, strict=True):
+        assert differences(recorded, plain) == []
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_a_recorded_trial_goes_on_from_its_checkpoint(
+    make_images: Make, configure: Make, tmp_path: Path, optimizer: str, replays: list[int]
+) -> None:
+    task = make_images()
+    options = {"momentum": 0.9} if optimizer == "sgd" else {}
+    given = {"optimizer": optimizer, "options": options, "lr": 0.01, "batch_size": BATCH, "epochs": 3}
+    whole = run(start(task, configure(**given, compile=False), seed=0))
+    begun = start(task, configure(**given), seed=0, checkpoint=tmp_path / "it")
+    next(begun.epochs())
+    again = start(task, configure(**given), seed=0, checkpoint=tmp_path / "it")
+    assert_same(run(again), whole)
+    assert replays
+
+
+def test_an_optimizer_without_a_rate_on_the_device_is_not_recorded(
+    make_images: Make, configure: Make, replays: list[int]
+) -> None:
+    run(start(make_images(), configure(optimizer="rmsprop", epochs=1, batch_size=BATCH), seed=0))
+    assert replays == []
+
+
+# ---------------------------------------------------------------- the recorder
+
+
+class Counting:
+    """Work that says how it was done."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, failure: Exception | None = None) -> None:
+        self.done: list[str] = []
+        self._failure = failure
+        monkeypatch.setattr(recording, "aside", self._aside)
+        monkeypatch.setattr(recording, "record", self._record)
+
+    def __call__(self, batch: Any) -> Tensor:
+        self.done.append("work")
+        return torch.zeros(())
+
+    def _aside(self, work: Callable[[], Tensor]) -> Tensor:
+        self.done.append("aside")
+        return work()
+
+    def _record(self, work: Callable[[], Tensor], generators: Any) -> tuple[Tensor, Callable[[], object]]:
+        self.done.append("record")
+        if self._failure:
+            raise self._failure
+        return torch.zeros(()), lambda: self.done.append("replay")
+
+
+def test_the_third_batch_is_recorded_and_those_of_other_sizes_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    work, recorder = Counting(monkeypatch), Recorder()
+    for size in (8, 8, 5, 8, 8, 5):
+        recorder(work, Alike(size))
+    assert work.done == ["aside", "work"] * 2 + ["work", "record", "replay", "replay", "work"]
+
+
+def test_what_cannot_be_recorded_goes_on_as_ever(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    work, recorder = Counting(monkeypatch, RuntimeError("operation not permitted\nwhen capturing")), Recorder()
+    for _ in range(5):
+        recorder(work, Alike(8))
+    assert work.done == ["aside", "work"] * 2 + ["record", "work", "work", "work"]
+    assert caplog.text.count("go on as ever: operation not permitted") == 1
+
+
+def test_lack_of_memory_is_no_reason_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There would be less for the same step without a recording: whoever called makes the step smaller."""
+    work, recorder = Counting(monkeypatch, torch.OutOfMemoryError("CUDA out of memory")), Recorder()
+    for _ in range(WARM_UPS):
+        recorder(work, Alike(8))
+    with pytest.raises(torch.OutOfMemoryError):
+        recorder(work, Alike(8))
+
+
+@pytest.mark.parametrize("name", ["small_cnn", "resnet20", "torchvision:resnet18"])
+def test_networks_of_known_packages_are_static(name: str) -> None:
+    assert is_static(build(name, classes=3, channels=3, size=32))
+
+
+def test_somebodys_own_module_may_do_other_things_in_every_step() -> None:
+    class Coin(nn.Module):
+        pass
+
+    assert is_static(plain_network(3))
+    assert not is_static(nn.Sequential(plain_network(3), Coin()))
