@@ -90,7 +90,7 @@ def _steps(case: Case, slots: int) -> Iterator[None]:
     fusion = Fusion(task, slots)
     if not fusion._prepare():
         raise SystemExit(f"{case.name}: this network cannot be fused")
-    return fusion._batched([trial] * slots, [trial.new_learner() for _ in range(slots)]).steps()
+    return fusion._batch([trial] * slots, [trial.new_learner() for _ in range(slots)]).steps()
 
 
 def _milliseconds(steps: Iterator[None], device: str) -> float:

@@ -101,15 +101,28 @@ class Learner:
     def take_states(self, states: Sequence[Mapping[str, Any]]) -> None:
         """The optimizer goes on from these, one for each weight."""
         for weight, state in zip(self.model.parameters(), states, strict=True):
-            self._optimizer.state[weight] = state
+            self._optimizer.state[weight] = {name: _in_order_of(weight, value) for name, value in state.items()}
         self._recorder = Recorder()  # what was recorded goes on from the old ones
 
     def _restore(self, state: State) -> None:
         self.model.load_state_dict(state.model)
         groups = self._optimizer.state_dict()["param_groups"]
         self._optimizer.load_state_dict({"state": state.optimizer, "param_groups": groups})
+        for weight, kept in self._optimizer.state.items():
+            kept.update({name: _in_order_of(weight, value) for name, value in kept.items()})
         if self._rate is not None:  # torch has put a copy there
             self._optimizer.param_groups[0]["lr"] = self._rate
 
     def _autocast(self) -> AbstractContextManager[object]:
         return self.precision.autocast(self._task.device)
+
+
+def _in_order_of(weight: Tensor, value: Any) -> Any:
+    """What an optimizer keeps of a weight, lying in memory as the weight does.
+
+    torch's fused optimizers take numbers as they lie and never look at strides: with a momentum in another order they
+    compute something else, without a word.
+    """
+    if not isinstance(value, Tensor) or value.shape != weight.shape or value.stride() == weight.stride():
+        return value
+    return torch.empty_like(weight, dtype=value.dtype, requires_grad=False).copy_(value)
