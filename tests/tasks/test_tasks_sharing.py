@@ -50,7 +50,7 @@ def test_a_worker_goes_on_with_what_others_left_and_says_so(
     (record,) = caplog.records
     assert record.levelname == "WARNING"
     said = record.getMessage()
-    assert "cuda:1: 3 GiB of 80 GiB free; one of 4 workers may take 19.5 GiB" in said
+    assert "cuda:1: 3 GiB of 80 GiB free; one of 4 workers may take 19 GiB" in said
     assert "going on with 3 GiB" in said
     assert "start fewer --workers" in said
 
@@ -58,7 +58,7 @@ def test_a_worker_goes_on_with_what_others_left_and_says_so(
 @pytest.mark.parametrize(
     ("card", "sharing", "said"),
     [
-        (Card(free=LEAST - 1), 4, r"cuda:1: 0\.25 GiB of 80 GiB free; one of 4 workers may take 19\.5 GiB"),
+        (Card(free=LEAST - 1), 4, r"cuda:1: 0\.25 GiB of 80 GiB free; one of 4 workers may take 19 GiB"),
         (Card(free=4 * GIB, total=4 * GIB), 8, "cuda:1: 4 GiB of 4 GiB free; one of 8 workers may take 0 GiB"),
         (Card(free=4 * GIB, total=4 * GIB), 16, "cuda:1: 4 GiB of 4 GiB free; one of 16 workers may take 0 GiB"),
     ],
