@@ -30,7 +30,7 @@ faults: .venv/.test-installed  ## kill, stop and restart things at random for ab
 calibrate: .venv/.test-installed  ## how often the statistics err: all tables again, about twenty minutes on two cores (RALR_TUNE_CALIBRATE=1000 studies a row)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.calibration
 
-bench: .venv-bench/.installed  ## against plain Optuna and Ray Tune, one table a case (PROFILE=cpu-short 10 minutes, cpu 45, gpu-short 8, gpu 60)
+bench: .venv-bench/.installed  ## against plain Optuna and Ray Tune, one table a case (PROFILE=cpu-short 10 minutes, cpu 45, gpu-short 14, gpu 90)
 	@mkdir -p .bench
 	@test ! -e ../shared/data/unpack.py -o -e $(CIFAR) || $(BIN)/python ../shared/data/unpack.py .bench cifar100
 	@.venv-bench/bin/python -m benchmarks.peers --profile $(PROFILE) --out .bench/$(PROFILE) \

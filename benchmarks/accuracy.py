@@ -7,7 +7,8 @@ that of the validation split after the last epoch; the interval is the report's 
 by itself    float32, nothing compiled, one trial after the other
 bfloat16     the same in bfloat16
 compiled     the same through torch.compile
-fused        the same, SLOTS trials as one network
+recorded     the same as a CUDA graph, on a GPU alone
+fused        the same, SLOTS trials as one network; on a GPU recorded
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 import argparse
 import functools
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,14 +35,16 @@ from ralr_tune.training.start import start
 SLOTS = 4
 VALIDATION = 0.5
 """So large because it measures: 900 and 2,500 images."""
-FLOAT32 = {"precision": "float32", "compile": False}
-BFLOAT16 = {"precision": "bfloat16", "compile": False}
+FLOAT32 = {"precision": "float32", "compile": "auto"}
+BFLOAT16 = {"precision": "bfloat16", "compile": "auto"}
 WAYS: dict[str, tuple[dict[str, Any], int]] = {
-    "by itself": (FLOAT32, 1),
-    "bfloat16": (BFLOAT16, 1),
+    "by itself": ({**FLOAT32, "compile": False}, 1),
+    "bfloat16": ({**BFLOAT16, "compile": False}, 1),
     "compiled": ({**FLOAT32, "compile": True}, 1),
-    "fused": (FLOAT32, SLOTS),
     "bfloat16, compiled": ({**BFLOAT16, "compile": True}, 1),
+    "recorded": (FLOAT32, 1),
+    "bfloat16, recorded": (BFLOAT16, 1),
+    "fused": (FLOAT32, SLOTS),
     "bfloat16, fused": (BFLOAT16, SLOTS),
 }
 
@@ -62,12 +65,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", default="", help="cases whose name holds this")
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--without", nargs="*", default=[], help="ways whose name holds one of these are left out")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     print(f"torch {torch.__version__}, {given.device}, {given.seeds} seeds")
     for case in cases(given.cifar):
         if given.only in case.name:
-            measure(case, given.seeds, given.device)
+            measure(case, given.seeds, given.device, ways(given.device, given.without))
 
 
 def cases(cifar: Path | None) -> list[Case]:
@@ -78,7 +82,12 @@ def cases(cifar: Path | None) -> list[Case]:
     return found
 
 
-def measure(case: Case, seeds: int, device: str) -> None:
+def ways(device: str, without: Sequence[str]) -> dict[str, tuple[dict[str, Any], int]]:
+    left_out = [*without, *(["recorded"] if device == "cpu" else [])]
+    return {way: how for way, how in WAYS.items() if not any(part in way for part in left_out)}
+
+
+def measure(case: Case, seeds: int, device: str, ways: Mapping[str, tuple[dict[str, Any], int]]) -> None:
     make = functools.partial(build, case.model)
     task = ClassificationTask(
         open_source(case.data),
@@ -92,7 +101,7 @@ def measure(case: Case, seeds: int, device: str) -> None:
     print("| | accuracy, mean (sd) | against by itself, 95% interval | largest difference of one seed |")
     print("|---|---|---|---|")
     base: list[float] = []
-    for way, (training, slots) in WAYS.items():
+    for way, (training, slots) in ways.items():
         found = accuracies(task, configuration({**case.training, **training}), seeds, slots)
         print(f"| {way} | {_mean(found)} | {_against(found, base) if base else '|'} |", flush=True)
         base = base or found

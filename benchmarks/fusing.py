@@ -6,8 +6,9 @@ take one after another; in brackets how many times as fast as one network after 
 serial       one network after the other, in the order of memory that the project takes for it
 vmap         stacked weights under torch.func.vmap, sgd over the stack
 grouped      training.fused: grouped convolutions in channels_last, what --slots trains with
-graphs       CUDA graphs of single steps, replayed on K streams at once; the rate is a tensor, so that it may change.
-             On a GPU alone, and not run yet: there was none
+recorded     one network after the other, each step a CUDA graph: what trains by itself on a GPU
+grouped, recorded  what --slots trains with on a GPU
+streams      the graphs of "recorded", replayed on K streams at once
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from torch.nn import functional as F
 from ralr_tune.models.registry import build
 from ralr_tune.training.fused import FusedNetwork, Stack
 from ralr_tune.training.precision import Precision, choose_precision
+from ralr_tune.training.recording import WARM_UPS, aside, record
 
 RATE, MOMENTUM = 0.01, 0.9
 CLASSES = 10
@@ -100,7 +102,7 @@ def measured(network: Network, slots: int, device: str, turns: int) -> dict[str,
 
 def working(way: str, given: Setting) -> Step | None:
     """The step, taken once; None where this device or torch has no such way."""
-    if way == "graphs" and torch.device(given.device).type != "cuda":
+    if way in ON_A_GPU and torch.device(given.device).type != "cuda":
         return None
     step = WAYS[way](given)
     try:
@@ -186,37 +188,61 @@ def grouped(given: Setting) -> Step:
     return step
 
 
-def graphs(given: Setting) -> Step:
-    streams = [torch.cuda.Stream(given.device) for _ in given.models]
-    captured = []
-    for model, stream, images, labels in zip(given.models, streams, given.images, given.labels, strict=True):
+def recorded(given: Setting) -> Step:
+    replays = graphs(given)
+
+    def step() -> None:
+        for replay in replays:
+            replay()
+
+    return step
+
+
+def grouped_recorded(given: Setting) -> Step:
+    return graph(grouped(given))
+
+
+def streams(given: Setting) -> Step:
+    replays = [(replay, torch.cuda.Stream(given.device)) for replay in graphs(given)]
+
+    def step() -> None:
+        for replay, stream in replays:
+            with torch.cuda.stream(stream):
+                replay()
+
+    return step
+
+
+def graphs(given: Setting) -> list[Step]:
+    """The replay of one step of each network; the rate is a tensor, so that it may change."""
+    found = []
+    for model, images, labels in zip(given.models, given.images, given.labels, strict=True):
         rate = torch.tensor(RATE, device=given.device)
         optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=MOMENTUM, fused=True)
-        step = partial(one_step, given, model, optimizer, images, labels)
-        stream.wait_stream(torch.cuda.current_stream(given.device))
-        with torch.cuda.stream(stream):
-            for _ in range(3):  # what is allocated once, and the choice of cuDNN's algorithms, stay out of the graph
-                step()
-        torch.cuda.synchronize(given.device)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=stream):
-            step()
-        captured.append((graph, stream))
+        found.append(graph(partial(one_step, given, model, optimizer, images, labels)))
+    return found
 
-    def replay() -> None:
-        for graph, stream in captured:
-            with torch.cuda.stream(stream):
-                graph.replay()
 
-    return replay
+def graph(step: Step) -> Step:
+    def work() -> Tensor:
+        step()
+        return torch.empty(0, device="cuda")
+
+    for _ in range(WARM_UPS):
+        aside(work)
+    torch.cuda.synchronize()
+    return record(work, ())[1]
 
 
 WAYS: dict[str, Callable[[Setting], Step]] = {
     "serial": serial,
     "vmap": stacked,
     "grouped": grouped,
-    "graphs": graphs,
+    "recorded": recorded,
+    "grouped, recorded": grouped_recorded,
+    "streams": streams,
 }
+ON_A_GPU = {"recorded", "grouped, recorded", "streams"}
 
 
 def _cell(times: dict[str, float], way: str) -> str:

@@ -6,6 +6,7 @@ Settings: `training` (keys of that table) and `options` (of the command line).
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -32,12 +33,20 @@ def main() -> None:
         options = ("--out", folder, "--no-confirm", "--quiet", *job.settings.get("options", ()))
         environment = {name: value for name, value in os.environ.items() if not name.startswith("RALR_TUNE_STORAGE")}
         command = [sys.executable, "-m", "ralr_tune", "run", str(file), *options]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment)
-        storage = open_storage(sqlite_url(Path(folder) / "study.db"))
-        images = round(_training_images(job.case))
-        for row in Ledger(storage, NAME).rows("search"):
-            note(job, row, images)
-        storage.dispose()
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit("cut"))
+        try:
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment)
+        finally:
+            note_all(job, Path(folder) / "study.db")
+
+
+def note_all(job: Job, database: Path) -> None:
+    """Trials that are over; those that were cut are none, since nobody knows how far they were."""
+    storage = open_storage(sqlite_url(database))
+    images = round(_training_images(job.case))
+    for row in Ledger(storage, NAME).rows("search"):
+        note(job, row, images)
+    storage.dispose()
 
 
 def study(case: Case, training: dict[str, Any]) -> str:

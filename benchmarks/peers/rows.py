@@ -29,7 +29,7 @@ OURS: dict[str, Settings] = {
     "ours, slots off": {},
     "ours, float32 only": {**SLOTS, "training": {"precision": "float32"}},
     "ours, channels_last off": {**SLOTS, "training": {"channels_last": False}},
-    "ours, compile off": {**SLOTS, "training": {"compile": False}},
+    "ours, neither compiled nor recorded": {**SLOTS, "training": {"compile": False}},
 }
 """Each accelerator off in turn. One that is off by itself is no row (see driver.different)."""
 
@@ -37,7 +37,7 @@ MORE: dict[str, dict[str, Settings]] = {
     "cpu": {"ours, one worker": {"options": [*SLOTS["options"], "--workers", "1"]}},
     "cuda": {
         "ours, compiled": {**SLOTS, "training": {"compile": True}},
-        "ours, 8 slots": {"options": ["--slots", "8"]},
+        "ours, 16 slots": {"options": ["--slots", "16"]},
         "ours, 4 workers on the card": {"options": ["--workers", "4"]},
     },
 }
@@ -83,16 +83,16 @@ def _on_cpu() -> tuple[list[Settings], list[Settings]]:
 def _on_gpu() -> tuple[list[Settings], list[Settings]]:
     """Several trials on one card, as many as the cores can feed."""
     many = max(2, CORES // 4)
-    shares = [(1, CORES), (2, CORES // 2), (many, CORES // many)]
+    shares = [(many, CORES // many), (2, CORES // 2), (1, CORES)]
     plain = [
         {"jobs": jobs, "threads": 1, "loader_workers": max(1, workers - 1), "bfloat16": half}
         for jobs, workers in shares
-        for half in (False, True)
+        for half in (True, False)
     ]
     ray = [
         {"cpus": cores, "gpus": 1 / jobs, "threads": 1, "loader_workers": max(1, cores - 1), "bfloat16": half}
         for jobs, cores in shares
-        for half in (False, True)
+        for half in (True, False)
     ]
     return plain, ray
 
