@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,6 +61,7 @@ class TorchTrial:
         training = configuration.training
         self._task, self.training, self._seed, self.split = task, training, seed, split
         self._ahead: tuple[float, float, float] | None = None
+        self._records = True
         identity = f"{task.identity}|{configuration.identity(seed)}|{split}"
         self._checkpoints = Checkpoints(identity, checkpoint, earlier)
         with trial_errors():
@@ -165,7 +167,8 @@ class TorchTrial:
     def _chosen_compilation(self) -> Compilation:
         training = self.training
         steps = training.epochs * self._task.steps(self.split, training.batch_size)
-        return choose_compilation(training.compile, device=self._task.device, steps=steps)
+        chosen = choose_compilation(training.compile, device=self._task.device, steps=steps)
+        return chosen if self._records else replace(chosen, recorded=False)
 
     def _epoch(self, epoch: int) -> EpochRecord:
         rates, factors = self._rate.rates(epoch), self._rate.factors(epoch)
@@ -194,10 +197,15 @@ class TorchTrial:
         return loss, value, time.perf_counter() - began
 
     def _train(self, epoch: int, rates: NDArray[np.float64]) -> float:
-        """One epoch; where memory runs out, again from its start, in micro-batches of half the size."""
+        """One epoch; where memory runs out, again from its start: without the memory of a recorded step, which changes
+        no sum, or else in micro-batches of half the size."""
         while isinstance(loss := within_memory(lambda: self._pass(epoch, rates)), Exhausted):
-            self._room = self._room.less_for_training(self.training.batch_size, epoch + 1, loss.reason)
-            logger.warning("epoch %d again in micro-batches of %d: %s", epoch + 1, self._room.training, loss.reason)
+            if self._learner.recorded:
+                self._records = False
+                logger.warning("epoch %d again, its steps not recorded: %s", epoch + 1, loss.reason)
+            else:
+                self._room = self._room.less_for_training(self.training.batch_size, epoch + 1, loss.reason)
+                logger.warning("epoch %d again in micro-batches of %d: %s", epoch + 1, self._room.training, loss.reason)
             self._go_back()
         return loss
 

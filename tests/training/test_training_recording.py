@@ -22,7 +22,7 @@ from tests.training.trials import Alike, differences, plain_network, run
 
 Make = Callable[..., Any]
 BATCH = 20
-"""Of 192 images: nine whole batches, and one shorter."""
+"""Of 72 images: three whole batches, and one shorter."""
 
 
 def assert_same(recorded: Any, plain: Any) -> None:
@@ -111,6 +111,22 @@ def test_a_recorded_trial_goes_on_from_its_checkpoint(
     again = start(task, configure(**given), seed=0, checkpoint=tmp_path / "it")
     assert_same(run(again), whole)
     assert replays
+
+
+def test_without_memory_for_a_recording_the_same_steps_are_taken_one_by_one(
+    make_images: Make, configure: Make, monkeypatch: pytest.MonkeyPatch, replays: list[int]
+) -> None:
+    """Micro-batches would be other sums, and there may be room for what is not recorded."""
+
+    def full(work: Any, generators: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    given = {"batch_size": BATCH, "epochs": 2, "options": {"momentum": 0.9}}
+    plain = run(start(make_images(), configure(**given, compile=False), seed=0))
+    monkeypatch.setattr(recording, "record", full)
+    trial = run(start(make_images(), configure(**given), seed=0))
+    assert trial.mended is None
+    assert_same(trial, plain)
 
 
 def test_an_optimizer_without_a_rate_on_the_device_is_not_recorded(
