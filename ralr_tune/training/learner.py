@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from ralr_tune.tasks.base import Batch, Split, TorchTask
 from ralr_tune.training.compiling import Compilation, Network
 from ralr_tune.training.memory import micro_batches
-from ralr_tune.training.optimizer import FUSED, make_optimizer
+from ralr_tune.training.optimizer import make_optimizer
 from ralr_tune.training.precision import Precision
-from ralr_tune.training.recording import Recorder, is_static
+from ralr_tune.training.recording import Recorder, obstacle
 from ralr_tune.training.state import OptimizerState, State
 
 if TYPE_CHECKING:
@@ -38,7 +38,9 @@ class Learner:
         self._task, self._training = task, training
         self.precision = precision
         self.model = model.to(memory_format=precision.memory_format).to(task.device)
-        self.recorded = compilation.recorded and training.optimizer in FUSED and is_static(self.model)
+        self.obstacle = obstacle(self.model, training.optimizer) if compilation.recorded else None
+        """Why steps are not recorded as asked."""
+        self.recorded = compilation.recorded and self.obstacle is None
         self._rate = torch.zeros((), device=task.device) if self.recorded else None
         self._optimizer = make_optimizer(training, self.model.parameters(), self._rate)
         if state is not None:

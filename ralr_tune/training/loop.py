@@ -156,7 +156,10 @@ class TorchTrial:
     def _learner_of(self, model: nn.Module, precision: Precision, state: State | None) -> Learner:
         compilation = self._chosen_compilation()
         _say(f"precision: {precision.reason}; channels last: {precision.channels_last}; {compilation.reason}")
-        return Learner(self._task, self.training, model, precision=precision, compilation=compilation, state=state)
+        learner = Learner(self._task, self.training, model, precision=precision, compilation=compilation, state=state)
+        if learner.obstacle:
+            _say(f"steps are not recorded: {learner.obstacle}")
+        return learner
 
     def _chosen_precision(self) -> Precision:
         training = self.training

@@ -14,6 +14,7 @@ from torch import Generator, Tensor, nn
 
 from ralr_tune.tasks.base import Batch
 from ralr_tune.training.memory import first_line, is_out_of_memory
+from ralr_tune.training.optimizer import FUSED
 
 logger = logging.getLogger(__name__)
 
@@ -25,13 +26,18 @@ PACKAGES = frozenset({"torch", "torchvision", "ralr_tune"})
 Work = Callable[[Batch], Tensor]
 
 
-def is_static(model: nn.Module) -> bool:
-    """Whether every step of the network is the same sequence of operations, which may then be recorded.
+def obstacle(model: nn.Module, optimizer: str) -> str | None:
+    """Why steps must not be recorded; None where every step is the same sequence of operations.
 
-    Taken as granted for modules of torch, torchvision and ours. Somebody's own may draw from Python's generator, count
-    steps or look at a number: a recording would do the same again and again, and nobody would notice.
+    That is taken as granted for modules of torch, torchvision and ours. Somebody's own may draw from Python's
+    generator, count steps or look at a number: a recording would do the same again and again, and nobody would notice.
     """
-    return all(type(module).__module__.partition(".")[0] in PACKAGES for module in model.modules())
+    if optimizer not in FUSED:
+        return f"{optimizer} takes no learning rate from the device"
+    for module in model.modules():
+        if type(module).__module__.partition(".")[0] not in PACKAGES:
+            return f"what {type(module).__name__} does may differ from step to step"
+    return None
 
 
 class Recorder:
