@@ -199,7 +199,7 @@ def recorded(given: Setting) -> Step:
 
 
 def grouped_recorded(given: Setting) -> Step:
-    return graph(grouped(given))
+    return graph(grouped(given), given.device)
 
 
 def streams(given: Setting) -> Step:
@@ -219,19 +219,19 @@ def graphs(given: Setting) -> list[Step]:
     for model, images, labels in zip(given.models, given.images, given.labels, strict=True):
         rate = torch.tensor(RATE, device=given.device)
         optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=MOMENTUM, fused=True)
-        found.append(graph(partial(one_step, given, model, optimizer, images, labels)))
+        found.append(graph(partial(one_step, given, model, optimizer, images, labels), given.device))
     return found
 
 
-def graph(step: Step) -> Step:
+def graph(step: Step, device: str) -> Step:
     def work() -> Tensor:
         step()
-        return torch.empty(0, device="cuda")
+        return torch.empty(0, device=device)
 
     for _ in range(WARM_UPS):
-        aside(work)
-    torch.cuda.synchronize()
-    return record(work, ())[1]
+        aside(work, device)
+    torch.cuda.synchronize(device)
+    return record(work, device, ())[1]
 
 
 WAYS: dict[str, Callable[[Setting], Step]] = {

@@ -169,7 +169,7 @@ class _Batched:
         self._stack.generators = [Generator(task.device) for _ in trials]
         self._optimizer = FusedOptimizer(self._stack, learners, [trial.training for trial in trials])
         self._rate = torch.zeros(len(trials), 1, device=task.device)
-        self._recorder = Recorder(self._stack.generators) if learners[0].recorded else None
+        self._recorder = Recorder(task.device, self._stack.generators) if learners[0].recorded else None
         self._begin(trials)
 
     def take(self, trials: Sequence[TorchTrial], learners: Sequence[Learner]) -> None:

@@ -46,7 +46,7 @@ class Learner:
         if state is not None:
             self._restore(state)
         self._network = Network(self.model, batch_size=training.batch_size, compilation=compilation)
-        self._recorder = Recorder()
+        self._recorder = Recorder(self._task.device)
 
     def step(self, batch: Batch, rate: float, largest: int | None) -> Tensor:
         """One step on the batch at this learning rate; its mean loss, a scalar on the device.
@@ -104,7 +104,7 @@ class Learner:
         """The optimizer goes on from these, one for each weight."""
         for weight, state in zip(self.model.parameters(), states, strict=True):
             self._optimizer.state[weight] = {name: _in_order_of(weight, value) for name, value in state.items()}
-        self._recorder = Recorder()  # what was recorded goes on from the old ones
+        self._recorder = Recorder(self._task.device)  # what was recorded goes on from the old ones
 
     def _restore(self, state: State) -> None:
         self.model.load_state_dict(state.model)

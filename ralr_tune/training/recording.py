@@ -47,9 +47,9 @@ class Recorder:
     by the next call. Where recording fails, all goes on as ever; lack of memory is raised.
     """
 
-    def __init__(self, generators: Sequence[Generator] = ()) -> None:
+    def __init__(self, device: str, generators: Sequence[Generator] = ()) -> None:
         """`generators`: those that the work draws from, besides torch's own."""
-        self._generators = generators
+        self._device, self._generators = device, generators
         self._size, self._seen = 0, 0
         self._batch: Batch | None = None
         self._output = torch.empty(0)
@@ -61,7 +61,7 @@ class Recorder:
             return work(batch)
         self._seen += 1
         if self._seen <= WARM_UPS:
-            return aside(lambda: work(batch))
+            return aside(lambda: work(batch), self._device)
         if self._seen == WARM_UPS + 1:
             self._record(work, batch)
         if self._batch is None or self._replay is None:
@@ -74,7 +74,7 @@ class Recorder:
         """Computes nothing, so that the batch is still to be done."""
         still = batch.clone()
         try:
-            self._output, self._replay = record(lambda: work(still), self._generators)
+            self._output, self._replay = record(lambda: work(still), self._device, self._generators)
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise
@@ -83,9 +83,9 @@ class Recorder:
             self._batch = still
 
 
-def aside(work: Callable[[], Tensor]) -> Tensor:
+def aside(work: Callable[[], Tensor], device: str) -> Tensor:
     """Done on a stream of its own, as what comes before a recording must be."""
-    stream, current = torch.cuda.Stream(), torch.cuda.current_stream()  # type: ignore[no-untyped-call]
+    stream, current = torch.cuda.Stream(device), torch.cuda.current_stream(device)  # type: ignore[no-untyped-call]
     stream.wait_stream(current)
     with torch.cuda.stream(stream):
         result = work()
@@ -94,11 +94,14 @@ def aside(work: Callable[[], Tensor]) -> Tensor:
     return result
 
 
-def record(work: Callable[[], Tensor], generators: Sequence[Generator]) -> tuple[Tensor, Callable[[], object]]:
+def record(
+    work: Callable[[], Tensor], device: str, generators: Sequence[Generator]
+) -> tuple[Tensor, Callable[[], object]]:
     """The tensor into which every replay writes the result, and the replay."""
-    graph = torch.cuda.CUDAGraph()
+    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     for generator in generators:
         graph.register_generator_state(generator)
-    with torch.cuda.graph(graph):
+    # torch records what happens on this stream: left to itself, on one of the first GPU, wherever the work is done
+    with torch.cuda.device(device), torch.cuda.graph(graph, stream=stream):
         output = work()
     return output, graph.replay

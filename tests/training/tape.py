@@ -49,7 +49,9 @@ class Tape(TorchDispatchMode):
                     old.copy_(new)
 
 
-def record(work: Callable[[], Tensor], generators: Sequence[Generator]) -> tuple[Tensor, Callable[[], object]]:
+def record(
+    work: Callable[[], Tensor], device: str, generators: Sequence[Generator]
+) -> tuple[Tensor, Callable[[], object]]:
     """As recording.record, and as there nothing is computed."""
     states, own = [each.get_state() for each in generators], torch.get_rng_state()
     with Tape() as tape:

@@ -41,11 +41,11 @@ def replays(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """All trials record; one entry for each replay."""
     played: list[int] = []
 
-    def record(work: Callable[[], Tensor], generators: Any) -> tuple[Tensor, Callable[[], object]]:
-        output, play = tape.record(work, generators)
+    def record(work: Callable[[], Tensor], *where: Any) -> tuple[Tensor, Callable[[], object]]:
+        output, play = tape.record(work, *where)
         return output, lambda: (played.append(1), play())
 
-    monkeypatch.setattr(recording, "aside", lambda work: work())
+    monkeypatch.setattr(recording, "aside", lambda work, device: work())
     monkeypatch.setattr(recording, "record", record)
     monkeypatch.setattr(loop, "choose_compilation", lambda wanted, **_: Compilation(False, wanted is not False, ""))
     return played
@@ -119,7 +119,7 @@ def test_without_memory_for_a_recording_the_same_steps_are_taken_one_by_one(
 ) -> None:
     """Micro-batches would be other sums, and there may be room for what is not recorded."""
 
-    def full(work: Any, generators: Any) -> Any:
+    def full(*_: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     given = {"batch_size": BATCH, "epochs": 2, "options": {"momentum": 0.9}}
@@ -146,11 +146,11 @@ class Counting:
         self.done.append("work")
         return torch.zeros(())
 
-    def _aside(self, work: Callable[[], Tensor]) -> Tensor:
+    def _aside(self, work: Callable[[], Tensor], device: str) -> Tensor:
         self.done.append("aside")
         return work()
 
-    def _record(self, work: Callable[[], Tensor], generators: Any) -> tuple[Tensor, Callable[[], object]]:
+    def _record(self, work: Callable[[], Tensor], *_: Any) -> tuple[Tensor, Callable[[], object]]:
         self.done.append("record")
         if self._failure:
             raise self._failure
@@ -158,7 +158,7 @@ class Counting:
 
 
 def test_the_third_batch_is_recorded_and_those_of_other_sizes_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    work, recorder = Counting(monkeypatch), Recorder()
+    work, recorder = Counting(monkeypatch), Recorder("cuda:1")
     for size in (8, 8, 5, 8, 8, 5):
         recorder(work, Alike(size))
     assert work.done == ["aside", "work"] * 2 + ["work", "record", "replay", "replay", "work"]
@@ -167,7 +167,7 @@ def test_the_third_batch_is_recorded_and_those_of_other_sizes_are_not(monkeypatc
 def test_what_cannot_be_recorded_goes_on_as_ever(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    work, recorder = Counting(monkeypatch, RuntimeError("operation not permitted\nwhen capturing")), Recorder()
+    work, recorder = Counting(monkeypatch, RuntimeError("operation not permitted\nwhen capturing")), Recorder("cuda:1")
     for _ in range(5):
         recorder(work, Alike(8))
     assert work.done == ["aside", "work"] * 2 + ["record", "work", "work", "work"]
@@ -176,7 +176,7 @@ def test_what_cannot_be_recorded_goes_on_as_ever(
 
 def test_lack_of_memory_is_no_reason_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """There would be less for the same step without a recording: whoever called makes the step smaller."""
-    work, recorder = Counting(monkeypatch, torch.OutOfMemoryError("CUDA out of memory")), Recorder()
+    work, recorder = Counting(monkeypatch, torch.OutOfMemoryError("CUDA out of memory")), Recorder("cuda:1")
     for _ in range(WARM_UPS):
         recorder(work, Alike(8))
     with pytest.raises(torch.OutOfMemoryError):
