@@ -111,7 +111,7 @@ PROFILES: dict[str, Profile] = {
         90,
         5,
         (
-            replace(_DIGITS, trials=48),
+            replace(_DIGITS, trials=96),  # so many that "auto" may take eight slots
             Size("CIFAR, small_cnn", "cifar", "small_cnn", 128, 5000, 10, epochs=3, trials=8),
             Size("CIFAR, ResNet-20", "cifar", "resnet20", 128, 2500, 10, epochs=2, trials=6),
         ),
