@@ -28,7 +28,7 @@ from ralr_tune.tasks.stratify import Rows, stratified_split
 
 EVALUATION_PIXELS = {"cpu": 2**19, "cuda": 2**22}
 """Pixels of one batch of an evaluation, by the kind of device: 512 images of 32x32, or 4,096. On a CPU larger ones were
-no faster (measured); a GPU takes as long for the kernels of a small batch as Python needs to start them."""
+no faster (measured); on a GPU Python needs longer to start a small batch's kernels than the GPU to compute them."""
 
 SMALLEST_EVALUATION = 64
 """Images of one batch of an evaluation, however large they are: a GPU wants some."""

@@ -49,7 +49,8 @@ class FusedOptimizer:
     def __init__(self, stack: Stack, learners: Sequence[Learner], trainings: Sequence[TrainingConfig]) -> None:
         """All trainings are of one `kind`."""
         self._stack, self._name = stack, trainings[0].optimizer
-        self._switches = learners[0].optimizer_options()
+        options = learners[0].optimizer_options()
+        self._momentum, self._nesterov = bool(options.get("momentum")), bool(options.get("nesterov"))
         self._numbers: dict[str, Tensor] = {}
         """Columns (K, 1), by their names."""
         self._kept: dict[str, Tensor] = {}
@@ -93,16 +94,16 @@ class FusedOptimizer:
             for state in states:
                 if self._name != "sgd":
                     state["step"] = self._numbers["step"][slot, 0].clone()
-                elif not self._switches["momentum"]:
+                elif not self._momentum:
                     state["momentum_buffer"] = None
             learner.take_states(states)
 
     def _sgd(self, gradient: Tensor, rates: Tensor) -> None:
         numbers = self._numbers
-        if self._switches["momentum"]:
+        if self._momentum:
             buffer = self._kept["momentum_buffer"].mul_(numbers["momentum"]).addcmul_(gradient, numbers["share"])
             torch.sub(1, numbers["dampening"], out=numbers["share"])
-            gradient = torch.addcmul(gradient, buffer, numbers["momentum"]) if self._switches["nesterov"] else buffer
+            gradient = torch.addcmul(gradient, buffer, numbers["momentum"]) if self._nesterov else buffer
         self._stack.weights.addcmul_(gradient, rates, value=-1)
 
     def _adam(self, gradient: Tensor, rates: Tensor) -> None:

@@ -206,6 +206,7 @@ class _Batched:
 
     def _step(self, batch: Batch) -> Tensor:
         """The mean loss of each trial, (K,)."""
+        self._stack.weights.grad = None  # of a recording that failed half way
         with self._autocast():
             outputs = self._outputs(cast(FusedBatch, batch).images)
         losses = self._task.fused_losses(outputs, batch, label_smoothing=self._training.label_smoothing)

@@ -49,20 +49,22 @@ def make_optimizer(
     options = {"lr": training.lr, **training.options}
     if training.optimizer in FUSED:
         options["fused"] = True
-        if rate is not None:
-            options["lr"] = rate
-            options |= {"capturable": True} if "capturable" in allowed else {}
     if training.weight_decay or "weight_decay" in allowed:  # rprop has none: zero of it is no mistake
         options["weight_decay"] = training.weight_decay
     try:
-        made = chosen(parameters, **options)
+        return chosen(parameters, **options | _on_device(rate, allowed))
     except (TypeError, ValueError) as error:
         names = ", ".join(name for name in allowed if name not in ("params", "lr"))
         raise UsageError(
             f"training.optimizer = {training.optimizer!r} with {options}: {error}; its options: {names}"
         ) from error
-    made._warned_capturable_if_run_uncaptured = True  # first steps are not recorded
-    return made
+
+
+def _on_device(rate: Tensor | None, allowed: Mapping[str, object]) -> dict[str, Any]:
+    """Options of an optimizer whose steps are recorded."""
+    if rate is None:
+        return {}
+    return {"lr": rate, **({"capturable": True} if "capturable" in allowed else {})}
 
 
 def state_of_one_weight(training: TrainingConfig) -> Mapping[str, Any]:

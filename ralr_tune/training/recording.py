@@ -1,7 +1,7 @@
 """Steps of training as CUDA graphs: recorded once, then started as a whole.
 
-A step of ResNet-20 is some hundred kernels, which an H100 computes in 2.3 ms and Python starts in 8.2; of eight trials
-as one network, 7.0 and 16 ms (LOG.md, 2026-11-26).
+A step of ResNet-20 is several hundred kernels, which an H100 computes in 2.3 ms and Python starts in 8.2; of eight
+trials as one network, 7.0 and 16 ms (LOG.md, 2026-11-26).
 """
 
 from __future__ import annotations
@@ -29,22 +29,30 @@ Work = Callable[[Batch], Tensor]
 def obstacle(model: nn.Module, optimizer: str) -> str | None:
     """Why steps must not be recorded; None where every step is the same sequence of operations.
 
-    That is taken as granted for modules of torch, torchvision and ours. Somebody's own may draw from Python's
-    generator, count steps or look at a number: a recording would do the same again and again, and nobody would notice.
+    That is taken as granted for modules of torch, torchvision and ours, as they are. Somebody's own may draw from
+    Python's generator, count steps or look at a number: a recording would do the same again, and nobody would notice.
     """
     if optimizer not in FUSED:
         return f"{optimizer} takes no learning rate from the device"
     for module in model.modules():
-        if type(module).__module__.partition(".")[0] not in PACKAGES:
+        if type(module).__module__.partition(".")[0] not in PACKAGES or _is_changed(module):
             return f"what {type(module).__name__} does may differ from step to step"
     return None
+
+
+def _is_changed(module: nn.Module) -> bool:
+    """Whether it does other things than its class does by default, by somebody's code or by an option."""
+    if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.momentum is None:
+        return True  # it reads a number from the device in every step
+    hooks = (module._forward_pre_hooks, module._forward_hooks, module._backward_pre_hooks, module._backward_hooks)
+    return "forward" in vars(module) or any(hooks)
 
 
 class Recorder:
     """Does work batch by batch, from the third batch on by a recording of it, for batches as large as the first.
 
-    The work must be the same in every call and read, besides the batch, the same tensors; what it gives is overwritten
-    by the next call. Where recording fails, all goes on as ever; lack of memory is raised.
+    The work must be the same in every call and read and write, besides the batch, the same tensors; what it gives is
+    overwritten by the next call. Where recording fails, steps are no longer recorded; lack of memory is raised.
     """
 
     def __init__(self, device: str, generators: Sequence[Generator] = ()) -> None:
@@ -101,7 +109,14 @@ def record(
     graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     for generator in generators:
         graph.register_generator_state(generator)
-    # torch records what happens on this stream: left to itself, on one of the first GPU, wherever the work is done
-    with torch.cuda.device(device), torch.cuda.graph(graph, stream=stream):
-        output = work()
+    current = torch.cuda.current_stream(device)
+    # cuBLAS keeps a workspace for each stream, and streams come round again: none may lie in another graph's memory
+    torch._C._cuda_clearCublasWorkspaces()
+    try:
+        # torch records what happens on this stream: left to itself, on one of the first GPU, wherever the work is done
+        with torch.cuda.device(device), torch.cuda.graph(graph, stream=stream):
+            output = work()
+    finally:
+        torch.cuda.set_stream(current)  # which torch forgets where a recording fails
+        torch._C._cuda_clearCublasWorkspaces()
     return output, graph.replay

@@ -196,10 +196,24 @@ class Coin(nn.Module):
         return x
 
 
+def hooked() -> nn.Module:
+    module = nn.Identity()
+    module.register_forward_hook(lambda *_: None)
+    return module
+
+
+def patched() -> nn.Module:
+    module = nn.Identity()
+    module.forward = lambda x: x
+    return module
+
+
 @pytest.mark.parametrize(
     ("layers", "optimizer", "said"),
     [
         ([Coin()], "sgd", "what Coin does may differ from step to step"),
+        ([hooked()], "sgd", "what Identity does may differ from step to step"),
+        ([patched()], "sgd", "what Identity does may differ from step to step"),
         ([], "rmsprop", "rmsprop takes no learning rate from the device"),
     ],
 )
