@@ -249,7 +249,7 @@ class ClassificationTask:
 
     @property
     def _kind(self) -> str:
-        """What figures of this module were chosen for."""
+        """The key into the figures of this module: cuda or cpu."""
         return "cuda" if is_cuda(self.device) else "cpu"
 
     def _augmentations(self, names: Sequence[str]) -> list[Augmentation]:
