@@ -228,10 +228,11 @@ def graph(step: Step, device: str) -> Step:
         step()
         return torch.empty(0, device=device)
 
+    stream = torch.cuda.Stream(device)
     for _ in range(WARM_UPS):
-        aside(work, device)
+        aside(work, stream)
     torch.cuda.synchronize(device)
-    return record(work, device, ())[1]
+    return record(work, stream, ())[1]
 
 
 WAYS: dict[str, Callable[[Setting], Step]] = {

@@ -13,11 +13,15 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
+
+from ralr_tune.training.kernels.joining import joined
+from ralr_tune.training.kernels.normalise import Norm
 
 TOLERANCE = 1e-3
 """Relative and absolute, between outputs of a fused network and of its slots by themselves, in float32 on noise."""
@@ -112,16 +116,23 @@ class FusedNetwork:
         if any(True for _ in self._network.parameters()) or any(True for _ in self._network.buffers()):
             raise Unfusable("a weight stands in it twice, or outside of a layer")
 
-    def __call__(self, stack: Stack, images: Tensor, *, training: bool = True) -> Tensor:
-        """Images (N, K * C, H, W) to outputs (N, K, classes)."""
+    def __call__(self, stack: Stack, images: Tensor, *, training: bool = True, kernels: bool = False) -> Tensor:
+        """Images (N, K * C, H, W) to outputs (N, K, classes); `kernels`: by our own, where training has any."""
         self._stack = stack
         if self._network.training != training:  # walks through all layers
             self._network.train(training)
         for module in self._told:
             module.slots = stack.slots
-        with stack.spread():
-            outputs: Tensor = self._network(images)
+        try:
+            with stack.spread():
+                outputs: Tensor = (self._joined if training and kernels else self._network)(images)
+        finally:
+            self._stack = None  # it may be large, and of no more use
         return outputs.view(len(outputs), stack.slots, -1)
+
+    @cached_property
+    def _joined(self) -> nn.Module:
+        return joined(self._network, lambda layer: layer.norm() if isinstance(layer, _Normalisation) else None)
 
     def _current(self) -> Stack:
         assert self._stack is not None
@@ -158,14 +169,23 @@ class _Convolution(_Layer):
 
 class _Normalisation(_Layer):
     def forward(self, x: Tensor) -> Tensor:
+        norm = self.norm()
+        if self.training:
+            self.num_batches_tracked.add_(1)
+        mean, variance, (weight, bias) = norm.running_mean, norm.running_variance, norm[:2]
+        return F.batch_norm(x, mean, variance, weight, bias, self.training, norm.momentum, norm.epsilon)
+
+    def norm(self) -> Norm:
+        """Of the channels of all slots, side by side."""
         layer, buffers = self._layer["layer"], self._stack().buffers
         assert isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d)
         assert layer.momentum is not None
         mean, variance = (buffers[f"{self._path}.running_{name}"].view(-1) for name in ("mean", "var"))
-        if self.training:
-            buffers[f"{self._path}.num_batches_tracked"].add_(1)
-        weight, bias = self._joined("weight"), self._joined("bias")
-        return F.batch_norm(x, mean, variance, weight, bias, self.training, layer.momentum, layer.eps)
+        return Norm(self._joined("weight"), self._joined("bias"), mean, variance, layer.momentum, layer.eps)
+
+    @property
+    def num_batches_tracked(self) -> Tensor:
+        return self._stack().buffers[f"{self._path}.num_batches_tracked"]
 
 
 class _Linear(_Layer):

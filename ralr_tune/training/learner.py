@@ -14,7 +14,7 @@ from ralr_tune.training.compiling import Compilation, Network
 from ralr_tune.training.memory import micro_batches
 from ralr_tune.training.optimizer import make_optimizer
 from ralr_tune.training.precision import Precision
-from ralr_tune.training.recording import Recorder, obstacle
+from ralr_tune.training.recording import Recorder
 from ralr_tune.training.state import OptimizerState, State
 
 if TYPE_CHECKING:
@@ -38,9 +38,7 @@ class Learner:
         self._task, self._training = task, training
         self.precision = precision
         self.model = model.to(memory_format=precision.memory_format).to(task.device)
-        self.obstacle = obstacle(self.model, training.optimizer) if compilation.recorded else None
-        """Why steps are not recorded as asked."""
-        self.recorded = compilation.recorded and self.obstacle is None
+        self.recorded, self.kernels = compilation.recorded, compilation.kernels
         self._rate = torch.zeros((), device=task.device) if self.recorded else None
         self._optimizer = make_optimizer(training, self.model.parameters(), self._rate)
         if state is not None:
@@ -104,7 +102,9 @@ class Learner:
         """The optimizer goes on from these, one for each weight."""
         for weight, state in zip(self.model.parameters(), states, strict=True):
             self._optimizer.state[weight] = {name: _in_order_of(weight, value) for name, value in state.items()}
-        self._recorder = Recorder(self._task.device)  # what was recorded goes on from the old ones
+        # what was recorded goes on from the old ones, and its gradients hold its memory
+        self._recorder = Recorder(self._task.device)
+        self._optimizer.zero_grad()
 
     def _restore(self, state: State) -> None:
         self.model.load_state_dict(state.model)

@@ -23,6 +23,7 @@ from ralr_tune.records import EpochRecord
 from ralr_tune.seeds import derive_seed
 from ralr_tune.tasks.base import FusedTask, Split, TorchTask
 from ralr_tune.tasks.quiet import warnings_to_log
+from ralr_tune.tasks.sharing import is_cuda
 from ralr_tune.training import fused_optimizer
 from ralr_tune.training.base import WATCHED, TrainingSplit
 from ralr_tune.training.checkpoint import Checkpoints
@@ -31,6 +32,7 @@ from ralr_tune.training.failures import trial_errors
 from ralr_tune.training.learner import Learner
 from ralr_tune.training.memory import Exhausted, Room, free, single_samples, within_memory
 from ralr_tune.training.precision import Precision, choose_precision
+from ralr_tune.training.recording import obstacle, unknown
 from ralr_tune.training.state import State, StateReader
 from ralr_tune.training.weights import load_weights, save_weights
 
@@ -61,15 +63,15 @@ class TorchTrial:
         training = configuration.training
         self._task, self.training, self._seed, self.split = task, training, seed, split
         self._ahead: tuple[float, float, float] | None = None
-        self._records = True
         identity = f"{task.identity}|{configuration.identity(seed)}|{split}"
         self._checkpoints = Checkpoints(identity, checkpoint, earlier)
+        self._learner: Learner
+        self._room: Room
         with trial_errors():
             state = self._take_up(self._checkpoints.first)
         self.curve: list[EpochRecord] = state.curve if state else []
-        self._room = state.room if state else Room()
         if state:
-            _note_other_sums(state)
+            _note_other_sums(state, self._learner.kernels)
         steps = task.steps(split, training.batch_size)
         self._rate = configuration.learning_rate(steps, seed=derive_seed("amplify", seed))
 
@@ -133,7 +135,7 @@ class TorchTrial:
         if kind is None or alone or self.finished or not isinstance(self._task, FusedTask):
             return None
         numbers = training.batch_size, training.augment, training.label_smoothing
-        return (*kind, *numbers, precision.bfloat16, self._learner.recorded, self.split)
+        return (*kind, *numbers, precision.bfloat16, self._learner.recorded, self._learner.kernels, self.split)
 
     def new_learner(self) -> Learner:
         """One that has learned nothing, to be timed and thrown away."""
@@ -145,21 +147,19 @@ class TorchTrial:
 
     # ------------------------------------------------------------ the trial by itself
 
-    def _take_up(self, find: Callable[[StateReader], State | None]) -> State | None:
-        """A network as the seed gives it or, where there is a state of it, as that says."""
+    def _take_up(self, find: Callable[[StateReader], State | None], room: Room | None = None) -> State | None:
+        """A network as the seed gives it or, where there is a state of it, as that says; None: with its room, too."""
         model = self._task.build_model(self._seed)
         state = find(StateReader(model, self.training, self._task.device))
+        self._room = room or (state.room if state else Room())
         precision = state.precision if state else self._chosen_precision()
         self._learner = self._learner_of(model, precision, state)
         return state
 
     def _learner_of(self, model: nn.Module, precision: Precision, state: State | None) -> Learner:
-        compilation = self._chosen_compilation()
+        compilation = self._chosen_compilation(model)
         _say(f"precision: {precision.reason}; channels last: {precision.channels_last}; {compilation.reason}")
-        learner = Learner(self._task, self.training, model, precision=precision, compilation=compilation, state=state)
-        if learner.obstacle:
-            _say(f"steps are not recorded: {learner.obstacle}")
-        return learner
+        return Learner(self._task, self.training, model, precision=precision, compilation=compilation, state=state)
 
     def _chosen_precision(self) -> Precision:
         training = self.training
@@ -167,11 +167,12 @@ class TorchTrial:
             training.precision, training.channels_last, device=self._task.device, input_shape=self._task.input_shape
         )
 
-    def _chosen_compilation(self) -> Compilation:
+    def _chosen_compilation(self, model: nn.Module) -> Compilation:
         training = self.training
         steps = training.epochs * self._task.steps(self.split, training.batch_size)
-        chosen = choose_compilation(training.compile, device=self._task.device, steps=steps)
-        return chosen if self._records else replace(chosen, recorded=False)
+        against = obstacle(model, training.optimizer) if is_cuda(self._task.device) else unknown(model)
+        chosen = choose_compilation(training.compile, device=self._task.device, steps=steps, obstacle=against)
+        return replace(chosen, recorded=chosen.recorded and self._room.recorded and self._room.training is None)
 
     def _epoch(self, epoch: int) -> EpochRecord:
         rates, factors = self._rate.rates(epoch), self._rate.factors(epoch)
@@ -204,7 +205,7 @@ class TorchTrial:
         no sum, or else in micro-batches of half the size."""
         while isinstance(loss := within_memory(lambda: self._pass(epoch, rates)), Exhausted):
             if self._learner.recorded:
-                self._records = False
+                self._room = replace(self._room, recorded=False)
                 logger.warning("epoch %d again, its steps not recorded: %s", epoch + 1, loss.reason)
             else:
                 self._room = self._room.less_for_training(self.training.batch_size, epoch + 1, loss.reason)
@@ -237,7 +238,7 @@ class TorchTrial:
         """To the last epoch's end; saved at once, so that whoever resumes begins in the smaller micro-batches, too."""
         del self._learner
         free()
-        self._take_up(self._checkpoints.last)
+        self._take_up(self._checkpoints.last, self._room)
         self._save(self.curve)
 
     def _save(self, curve: list[EpochRecord]) -> None:
@@ -249,6 +250,7 @@ class TorchTrial:
             room=self._room,
             threads=torch.get_num_threads(),
             torch=str(torch.__version__),
+            kernels=self._learner.kernels,
         )
         self._checkpoints.save(state.encode())
 
@@ -278,13 +280,16 @@ def _seeded(seed: int, device: str) -> Iterator[None]:
             np.random.set_state(outside[1])
 
 
-def _note_other_sums(state: State) -> None:
-    """Bits are promised for the same number of threads and the same torch alone."""
-    then, now = (state.threads, state.torch), (torch.get_num_threads(), str(torch.__version__))
+def _note_other_sums(state: State, kernels: bool) -> None:
+    """Bits are promised for the same number of threads, the same torch and the same kernels alone."""
+    then = _sums(state.threads, state.torch, state.kernels)
+    now = _sums(torch.get_num_threads(), str(torch.__version__), kernels)
     if then != now:
         logger.info(
-            "the checkpoint was trained with %d threads of torch %s, going on with %d of torch %s: "
-            "sums may differ in their last bits",
-            *then,
-            *now,
+            "the checkpoint was trained with %s, going on with %s: sums may differ in their last bits", then, now
         )
+
+
+def _sums(threads: int, version: str, kernels: bool) -> str:
+    """What the last bits of sums depend on, on one kind of processor."""
+    return f"{threads} threads of torch {version}{', normalisation by our own kernel' if kernels else ''}"

@@ -54,8 +54,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out, of the device or of the host."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    if isinstance(error.__context__, MemoryError):  # `torch.save` makes something else of it
-        return True
+    if isinstance(error.__context__, MemoryError | torch.OutOfMemoryError):
+        return True  # `torch.save` makes something else of it, and so does the end of a recording
     return isinstance(error, RuntimeError) and NO_MEMORY.search(str(error)) is not None
 
 
@@ -85,6 +85,8 @@ class Room:
     since: int | None = None
     """The first epoch, from 1 on, that was trained in micro-batches of `training` samples."""
     evaluation: int | None = None
+    recorded: bool = True
+    """Whether there was room for recorded steps; the same steps take less one by one, and no sum is another."""
 
     def less_for_training(self, batch_size: int, epoch: int, reason: str) -> Room:
         """Micro-batches of half the size from this epoch on. Raises TrialError("oom") below one sample."""

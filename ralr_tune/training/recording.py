@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import cached_property
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor, fx, nn
 
 from ralr_tune.tasks.base import Batch
 from ralr_tune.training.memory import first_line, is_out_of_memory
@@ -27,13 +28,16 @@ Work = Callable[[Batch], Tensor]
 
 
 def obstacle(model: nn.Module, optimizer: str) -> str | None:
-    """Why steps must not be recorded; None where every step is the same sequence of operations.
+    """Why steps must not be recorded; None where every step is the same sequence of operations."""
+    return unknown(model) if optimizer in FUSED else f"{optimizer} takes no learning rate from the device"
+
+
+def unknown(model: nn.Module) -> str | None:
+    """Why steps of this network may differ; None where each is the same sequence of operations.
 
     That is taken as granted for modules of torch, torchvision and ours, as they are. Somebody's own may draw from
     Python's generator, count steps or look at a number: a recording would do the same again, and nobody would notice.
     """
-    if optimizer not in FUSED:
-        return f"{optimizer} takes no learning rate from the device"
     for module in model.modules():
         if type(module).__module__.partition(".")[0] not in PACKAGES or _is_changed(module):
             return f"what {type(module).__name__} does may differ from step to step"
@@ -42,9 +46,13 @@ def obstacle(model: nn.Module, optimizer: str) -> str | None:
 
 def _is_changed(module: nn.Module) -> bool:
     """Whether it does other things than its class does by default, by somebody's code or by an option."""
+    if isinstance(module, fx.GraphModule | torch.jit.ScriptModule):
+        return True  # somebody's code in a class of torch
     if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.momentum is None:
         return True  # it reads a number from the device in every step
-    hooks = (module._forward_pre_hooks, module._forward_hooks, module._backward_pre_hooks, module._backward_hooks)
+    hooks = [module._forward_pre_hooks, module._forward_hooks, module._backward_pre_hooks, module._backward_hooks]
+    for weight in module.parameters(recurse=False):
+        hooks += [weight._backward_hooks or {}, getattr(weight, "_post_accumulate_grad_hooks", None) or {}]
     return "forward" in vars(module) or any(hooks)
 
 
@@ -52,8 +60,12 @@ class Recorder:
     """Does work batch by batch, from the third batch on by a recording of it, for batches as large as the first.
 
     The work must be the same in every call and read and write, besides the batch, the same tensors; what it gives is
-    overwritten by the next call. Where recording fails, steps are no longer recorded; lack of memory is raised.
+    overwritten by the next call. Where recording fails, nothing more is recorded in this process; lack of memory is
+    raised.
     """
+
+    failed = False
+    """In this process: torch's own generator may take no part in a recording after one that failed (torch 2.11)."""
 
     def __init__(self, device: str, generators: Sequence[Generator] = ()) -> None:
         """`generators`: those that the work draws from, besides torch's own."""
@@ -63,13 +75,18 @@ class Recorder:
         self._output = torch.empty(0)
         self._replay: Callable[[], object] | None = None
 
+    @cached_property
+    def _stream(self) -> torch.cuda.Stream:
+        """One for warm-ups and recording: torch keeps memory that is free again apart, by stream."""
+        return torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+
     def __call__(self, work: Work, batch: Batch) -> Tensor:
         self._size = self._size or len(batch)
-        if len(batch) != self._size:
+        if len(batch) != self._size or Recorder.failed:
             return work(batch)
         self._seen += 1
         if self._seen <= WARM_UPS:
-            return aside(lambda: work(batch), self._device)
+            return aside(lambda: work(batch), self._stream)
         if self._seen == WARM_UPS + 1:
             self._record(work, batch)
         if self._batch is None or self._replay is None:
@@ -82,18 +99,19 @@ class Recorder:
         """Computes nothing, so that the batch is still to be done."""
         still = batch.clone()
         try:
-            self._output, self._replay = record(lambda: work(still), self._device, self._generators)
+            self._output, self._replay = record(lambda: work(still), self._stream, self._generators)
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise
-            logger.warning("steps are not recorded as a CUDA graph, and go on as ever: %s", first_line(error))
+            Recorder.failed = True
+            logger.warning("this process records no more steps as CUDA graphs: %s", first_line(error))
         else:
             self._batch = still
 
 
-def aside(work: Callable[[], Tensor], device: str) -> Tensor:
+def aside(work: Callable[[], Tensor], stream: torch.cuda.Stream) -> Tensor:
     """Done on a stream of its own, as what comes before a recording must be."""
-    stream, current = torch.cuda.Stream(device), torch.cuda.current_stream(device)  # type: ignore[no-untyped-call]
+    current = torch.cuda.current_stream(stream.device)
     stream.wait_stream(current)
     with torch.cuda.stream(stream):
         result = work()
@@ -103,18 +121,19 @@ def aside(work: Callable[[], Tensor], device: str) -> Tensor:
 
 
 def record(
-    work: Callable[[], Tensor], device: str, generators: Sequence[Generator]
+    work: Callable[[], Tensor], stream: torch.cuda.Stream, generators: Sequence[Generator]
 ) -> tuple[Tensor, Callable[[], object]]:
     """The tensor into which every replay writes the result, and the replay."""
-    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    graph, device = torch.cuda.CUDAGraph(), stream.device
     for generator in generators:
         graph.register_generator_state(generator)
     current = torch.cuda.current_stream(device)
     # cuBLAS keeps a workspace for each stream, and streams come round again: none may lie in another graph's memory
     torch._C._cuda_clearCublasWorkspaces()
     try:
-        # torch records what happens on this stream: left to itself, on one of the first GPU, wherever the work is done
-        with torch.cuda.device(device), torch.cuda.graph(graph, stream=stream):
+        # torch records what happens on this stream: left to itself, on one of the first GPU, wherever the work is done;
+        # and what other threads of the process ask of CUDA meanwhile must not spoil it
+        with torch.cuda.device(device), torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
             output = work()
     finally:
         torch.cuda.set_stream(current)  # which torch forgets where a recording fails

@@ -43,6 +43,8 @@ class State:
     threads: int
     torch: str
     """Version that trained it."""
+    kernels: bool
+    """Whether by our own kernels."""
 
     def encode(self) -> bytes:
         """All of it; held in memory as a whole, so that a failing disk is met by Python and not inside of torch."""
@@ -55,6 +57,7 @@ class State:
             "room": asdict(self.room),
             "threads": self.threads,
             "torch": self.torch,
+            "kernels": self.kernels,
         }
         torch.save(said, buffer)
         return buffer.getvalue()
@@ -86,6 +89,7 @@ class StateReader:
                 room=self._checked_room(Room(**said["room"])),
                 threads=_checked("threads", said["threads"], int),
                 torch=_checked("torch", said["torch"], str),
+                kernels=_checked("kernels", said.get("kernels", False), bool),
             )
         except (KeyError, TypeError) as error:
             raise Unusable(f"odd: {type(error).__name__}: {error}") from error
@@ -122,7 +126,9 @@ class StateReader:
 
     def _checked_room(self, room: Room) -> Room:
         most = {"training": self._training.batch_size, "since": self._training.epochs}
-        for name, value in asdict(room).items():
+        numbers = asdict(room)
+        _checked("room", numbers.pop("recorded"), bool)
+        for name, value in numbers.items():
             if value is not None and not 1 <= _checked(name, value, int) <= most.get(name, value):
                 raise Unusable(f"odd: room: {name} = {value}")
         if (room.training is None) != (room.since is None):

@@ -50,7 +50,7 @@ class Tape(TorchDispatchMode):
 
 
 def record(
-    work: Callable[[], Tensor], device: str, generators: Sequence[Generator]
+    work: Callable[[], Tensor], stream: object, generators: Sequence[Generator]
 ) -> tuple[Tensor, Callable[[], object]]:
     """As recording.record, and as there nothing is computed."""
     states, own = [each.get_state() for each in generators], torch.get_rng_state()

@@ -8,7 +8,8 @@ import torch
 from torch._dynamo.utils import counters
 
 from ralr_tune.training import compiling, loop
-from ralr_tune.training.compiling import WORTHWHILE_STEPS, choose_compilation
+from ralr_tune.training.compiling import WORTHWHILE_STEPS, Compilation, choose_compilation
+from ralr_tune.training.kernels.library import Unavailable
 from ralr_tune.training.start import start
 from tests.training.trials import run
 
@@ -30,7 +31,12 @@ def test_auto_compiles_long_trials_on_a_gpu() -> None:
 
 @pytest.mark.usefixtures("triton")
 @pytest.mark.parametrize(
-    ("device", "steps", "reason"), [("cpu", 10**6, "kind of device"), ("cuda", WORTHWHILE_STEPS - 1, "below 60000")]
+    ("device", "steps", "reason"),
+    [
+        ("cpu", 10**6, "normalisation"),
+        ("mps", 10**6, "kind of device"),
+        ("cuda", WORTHWHILE_STEPS - 1, "below 60000"),
+    ],
 )
 def test_auto_compiles_nothing_else(device: str, steps: int, reason: str) -> None:
     chosen = choose_compilation("auto", device=device, steps=steps)
@@ -49,7 +55,34 @@ def test_auto_asks_for_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_asked_for_is_done(wanted: bool, device: str) -> None:
     """False: plain Python, as whoever looks for an error wants it."""
     chosen = choose_compilation(wanted, device=device, steps=1)
-    assert (chosen.wanted, chosen.recorded) == (wanted, wanted and device == "cuda")
+    assert (chosen.wanted, chosen.recorded, chosen.kernels) == (wanted, wanted and device == "cuda", False)
+
+
+@pytest.mark.usefixtures("triton")
+@pytest.mark.parametrize(
+    ("wanted", "reason"),
+    [("auto", "eager, not recorded: it is odd"), (True, "compiled, as asked, not recorded: it is odd")],
+)
+def test_what_cannot_be_recorded_is_compiled_only_where_asked(wanted: Any, reason: str) -> None:
+    """Compiled and not recorded, a step was slower than as it is."""
+    chosen = choose_compilation(wanted, device="cuda", steps=10**6, obstacle="it is odd")
+    assert chosen == Compilation(wanted is True, False, reason)
+
+
+def test_kernels_are_for_a_cpu_and_known_networks() -> None:
+    assert choose_compilation("auto", device="cpu", steps=1).kernels
+    assert not choose_compilation("auto", device="cuda", steps=1).kernels
+    odd = choose_compilation("auto", device="cpu", steps=1, obstacle="it is odd")
+    assert odd == Compilation(False, False, "eager, normalisation as torch has it: it is odd")
+
+
+def test_without_a_compiler_there_are_no_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> None:
+        raise Unavailable("no C++ compiler here")
+
+    monkeypatch.setattr(compiling, "kernels", none)
+    chosen = choose_compilation("auto", device="cpu", steps=1)
+    assert chosen == Compilation(False, False, "eager, normalisation as torch has it: no C++ compiler here")
 
 
 def test_the_log_says_what_was_chosen_and_why_once(
@@ -59,7 +92,7 @@ def test_the_log_says_what_was_chosen_and_why_once(
     with caplog.at_level("INFO"):
         for seed in (0, 1):
             start(make_images(), configure(precision="auto"), seed=seed)
-    assert caplog.text.count("below 16 pixels bfloat16 is slower; channels last: False; eager: on this kind") == 1
+    assert caplog.text.count("below 16 pixels bfloat16 is slower; channels last: False; eager, normalisation") == 1
 
 
 @pytest.mark.slow

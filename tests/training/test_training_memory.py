@@ -315,6 +315,14 @@ def test_other_errors_are_not_lack_of_memory(error: BaseException) -> None:
         within_memory(fail)
 
 
+@pytest.mark.parametrize("first", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory")])
+def test_what_lack_of_memory_ends_in_is_lack_of_memory(first: Exception) -> None:
+    """A writer or a recording that is closed while it fails says something else."""
+    error = RuntimeError("operation failed due to a previous error during capture")
+    error.__context__ = first
+    assert is_out_of_memory(error)
+
+
 def test_no_memory_for_a_checkpoint(make_images: Make, configure: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """`torch.save` says something else then."""
 

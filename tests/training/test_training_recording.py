@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from ralr_tune.models.registry import build
 from ralr_tune.training import loop, recording
 from ralr_tune.training.compiling import Compilation
 from ralr_tune.training.fusion import Fusion
+from ralr_tune.training.memory import Room
 from ralr_tune.training.recording import WARM_UPS, Recorder, obstacle
 from ralr_tune.training.start import start
 from tests.training import tape
@@ -45,7 +46,8 @@ def replays(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         output, play = tape.record(work, *where)
         return output, lambda: (played.append(1), play())
 
-    monkeypatch.setattr(recording, "aside", lambda work, device: work())
+    monkeypatch.setattr(recording, "aside", lambda work, stream: work())
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: device)
     monkeypatch.setattr(recording, "record", record)
     monkeypatch.setattr(loop, "choose_compilation", lambda wanted, **_: Compilation(False, wanted is not False, ""))
     return played
@@ -130,6 +132,40 @@ def test_without_memory_for_a_recording_the_same_steps_are_taken_one_by_one(
     assert_same(trial, plain)
 
 
+def test_whoever_had_no_room_for_a_recording_does_not_try_again(
+    make_images: Make, configure: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replays: list[int]
+) -> None:
+    """Nor does it in micro-batches, which are never recorded; and the rate is then none on the device."""
+    tried: list[int] = []
+
+    def full(*_: Any) -> Any:
+        tried.append(1)
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(recording, "record", full)
+    given = {"batch_size": BATCH, "epochs": 2}
+    begun = start(make_images(), configure(**given), seed=0, checkpoint=tmp_path / "it")
+    next(begun.epochs())
+    again = start(make_images(), configure(**given), seed=0, checkpoint=tmp_path / "it")
+    assert (again._room, again.learner.recorded) == (Room(recorded=False), False)
+    run(again)
+    assert tried == [1]
+
+
+def test_micro_batches_are_not_recorded(
+    make_images: Make, configure: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replays: list[int]
+) -> None:
+    given = {"batch_size": BATCH, "epochs": 2}
+    begun = start(make_images(), configure(**given), seed=0, checkpoint=tmp_path / "it")
+    begun._room = Room(training=5, since=1)
+    next(begun.epochs())
+    replays.clear()
+    again = start(make_images(), configure(**given), seed=0, checkpoint=tmp_path / "it")
+    assert not again.learner.recorded
+    run(again)
+    assert replays == []
+
+
 # ---------------------------------------------------------------- the recorder
 
 
@@ -139,6 +175,8 @@ class Counting:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, failure: Exception | None = None) -> None:
         self.done: list[str] = []
         self._failure = failure
+        monkeypatch.setattr(torch.cuda, "Stream", lambda device: device)
+        monkeypatch.setattr(Recorder, "failed", False)
         monkeypatch.setattr(recording, "aside", self._aside)
         monkeypatch.setattr(recording, "record", self._record)
 
@@ -146,7 +184,7 @@ class Counting:
         self.done.append("work")
         return torch.zeros(())
 
-    def _aside(self, work: Callable[[], Tensor], device: str) -> Tensor:
+    def _aside(self, work: Callable[[], Tensor], stream: str) -> Tensor:
         self.done.append("aside")
         return work()
 
@@ -171,7 +209,10 @@ def test_what_cannot_be_recorded_goes_on_as_ever(
     for _ in range(5):
         recorder(work, Alike(8))
     assert work.done == ["aside", "work"] * 2 + ["record", "work", "work", "work"]
-    assert caplog.text.count("go on as ever: operation not permitted") == 1
+    assert caplog.text.count("records no more steps as CUDA graphs: operation not permitted") == 1
+    Recorder("cuda:1")(work, Alike(8))
+    assert work.done[-1:] == ["work"]
+    assert work.done.count("aside") == 2
 
 
 def test_lack_of_memory_is_no_reason_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,6 +243,12 @@ def hooked() -> nn.Module:
     return module
 
 
+def hooked_weight(name: str) -> nn.Module:
+    module = nn.PReLU(1)
+    getattr(module.weight, name)(lambda *_: None)
+    return module
+
+
 def patched() -> nn.Module:
     module = nn.Identity()
     module.forward = lambda x: x
@@ -214,23 +261,24 @@ def patched() -> nn.Module:
         ([Coin()], "sgd", "what Coin does may differ from step to step"),
         ([hooked()], "sgd", "what Identity does may differ from step to step"),
         ([patched()], "sgd", "what Identity does may differ from step to step"),
+        ([hooked_weight("register_hook")], "sgd", "what PReLU does may differ from step to step"),
+        ([hooked_weight("register_post_accumulate_grad_hook")], "sgd", "what PReLU does may differ from step to step"),
+        ([fx.symbolic_trace(Coin())], "sgd", "what Coin does may differ from step to step"),
         ([], "rmsprop", "rmsprop takes no learning rate from the device"),
     ],
 )
-def test_the_log_says_why_others_are_not(
-    make_images: Make,
-    configure: Make,
-    replays: list[int],
-    caplog: pytest.LogCaptureFixture,
-    layers: list[nn.Module],
-    optimizer: str,
-    said: str,
+def test_others_are_not(layers: list[nn.Module], optimizer: str, said: str) -> None:
+    assert obstacle(nn.Sequential(nn.Conv2d(3, 4, 3), *layers), optimizer) == said
+
+
+def test_the_log_says_why_an_odd_network_is_taken_as_it_is(
+    make_images: Make, configure: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     loop._say.cache_clear()
     task, network = make_images(), plain_network(4)
-    task.build_model = lambda seed: copy.deepcopy(nn.Sequential(network, *layers))
+    task.build_model = lambda seed: copy.deepcopy(nn.Sequential(network, Coin()))
     with caplog.at_level("INFO"):
         for seed in (0, 1):
-            run(start(task, configure(optimizer=optimizer, lr=0.01, epochs=2, batch_size=BATCH), seed=seed))
-    assert caplog.text.count(f"steps are not recorded: {said}") == 1
-    assert replays == []
+            trial = run(start(task, configure(epochs=1), seed=seed))
+            assert not trial.learner.kernels
+    assert caplog.text.count("normalisation as torch has it: what Coin does may differ from step to step") == 1

@@ -1,0 +1,281 @@
+// Batch normalisation in training with the sum and the ReLU behind it, for samples in channels_last: rows (pixels of
+// all samples) of channels. Twice over the memory forward and twice backward, where torch's operators go five and
+// seven times. Computes in float32; a result is rounded once, when it is stored.
+//
+// Sums are made in the same chunks whatever the number of threads, so that numbers do not depend on it.
+
+#include <cmath>
+#include <cstdint>
+#include <memory>
+#include <new>
+
+namespace {
+
+constexpr long LANES = 16;
+constexpr long WIDEST = 4;        // vectors of a row in registers at once
+constexpr long CHUNK = 1 << 15;   // elements whose sums are made in float32; those of chunks are added in float64
+
+typedef float Lanes __attribute__((vector_size(64), aligned(4)));
+typedef uint32_t Bits __attribute__((vector_size(64), aligned(4)));
+typedef uint16_t Halves __attribute__((vector_size(32), aligned(2)));
+
+struct Bfloat16 { uint16_t bits; };
+
+inline Lanes load(const float* at) { return *reinterpret_cast<const Lanes*>(at); }
+inline Lanes load(const Bfloat16* at) {
+    return (Lanes)(__builtin_convertvector(*reinterpret_cast<const Halves*>(at), Bits) << 16);
+}
+
+inline void store(float* at, Lanes x) { *reinterpret_cast<Lanes*>(at) = x; }
+inline void store(Bfloat16* at, Lanes x) {  // to the nearest, ties to even, as torch does
+    Bits bits = (Bits)x, odd = (Bits)(x != x);
+    Bits rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+    *reinterpret_cast<Halves*>(at) = __builtin_convertvector((rounded & ~odd) | (odd & 0x7fc0), Halves);
+}
+
+inline Lanes zero_where(Bits mask, Lanes x) { return (Lanes)((Bits)x & ~mask); }
+inline Bits not_above_zero(Lanes x) { return (Bits)(x <= 0.0f); }  // not a number is above, as in torch
+
+// Several pixels as one row where channels are few, so that a row fills the registers.
+struct Shape {
+    long rows, width, channels;
+
+    Shape(long pixels, long channels) : channels(channels) {
+        long fold = WIDEST;
+        while (fold > 1 && (fold * channels > WIDEST * LANES || pixels % fold)) fold /= 2;
+        rows = pixels / fold;
+        width = fold * channels;
+    }
+    double pixels() const { return (double)rows * (width / channels); }
+    long chunk() const { return CHUNK > width ? CHUNK / width : 1; }
+    long chunks() const { return (rows + chunk() - 1) / chunk(); }
+};
+
+template <typename Work> void by_chunks(const Shape& s, int threads, Work work) {
+#pragma omp parallel for num_threads(threads) if (threads > 1)
+    for (long k = 0; k < s.chunks(); k++) {
+        long first = k * s.chunk(), last = first + s.chunk();
+        work(k, first, last < s.rows ? last : s.rows);
+    }
+}
+
+// y = x * scale + add, one of each for each place of a row.
+struct Line {
+    std::unique_ptr<float[]> scale, add;
+
+    Line(const Shape& s, const float* weight, const float* bias, const float* mean, const float* inverse)
+        : scale(new float[s.width]), add(new float[s.width]) {
+        for (long w = 0; w < s.width; w++) {
+            long c = w % s.channels;
+            scale[w] = weight[c] * inverse[c];
+            add[w] = bias[c] - mean[c] * scale[w];
+        }
+    }
+};
+
+// Two sums for each channel: chunk by chunk, then all.
+struct Sums {
+    const Shape& s;
+    std::unique_ptr<float[]> parts;
+    std::unique_ptr<double[]> first, second;
+
+    explicit Sums(const Shape& s)
+        : s(s), parts(new float[2 * s.chunks() * s.width]), first(new double[s.channels]()),
+          second(new double[s.channels]()) {}
+    float* part(long chunk) { return parts.get() + 2 * chunk * s.width; }
+    void add_up() {
+        for (long k = 0; k < s.chunks(); k++)
+            for (long w = 0; w < s.width; w++) {
+                first[w % s.channels] += part(k)[w];
+                second[w % s.channels] += part(k)[s.width + w];
+            }
+    }
+};
+
+// The sums of x - shift and of its square.
+template <typename T, int V>
+void moments(const T* x, const Shape& s, long first, long last, const float* shift, float* out) {
+    for (long at = 0; at < s.width; at += V * LANES) {
+        Lanes one[V] = {}, two[V] = {}, by[V];
+        for (int v = 0; v < V; v++) by[v] = load(shift + at + v * LANES);
+        for (long row = first; row < last; row++)
+            for (int v = 0; v < V; v++) {
+                Lanes d = load(x + row * s.width + at + v * LANES) - by[v];
+                one[v] += d;
+                two[v] += d * d;
+            }
+        for (int v = 0; v < V; v++) {
+            store(out + at + v * LANES, one[v]);
+            store(out + s.width + at + v * LANES, two[v]);
+        }
+    }
+}
+
+template <typename T, int V>
+void normalise(const T* x, const T* other, T* y, const Shape& s, long first, long last, const Line& line, bool relu) {
+    for (long at = 0; at < s.width; at += V * LANES) {
+        Lanes scale[V], add[V];
+        for (int v = 0; v < V; v++) {
+            scale[v] = load(&line.scale[at + v * LANES]);
+            add[v] = load(&line.add[at + v * LANES]);
+        }
+        for (long row = first; row < last; row++)
+            for (int v = 0; v < V; v++) {
+                long place = row * s.width + at + v * LANES;
+                Lanes z = load(x + place) * scale[v] + add[v];
+                if (other) z += load(other + place);
+                if (relu) z = zero_where(not_above_zero(z), z);
+                store(y + place, z);
+            }
+    }
+}
+
+// The sums of the gradient before the ReLU, which goes to `g` where there is one, and of its product with x - mean.
+// Where nothing was added, whether the ReLU let something through is computed again: reading y would take longer.
+template <typename T, int V>
+void gradient_sums(const T* dy, const T* x, const T* y, T* g, const Shape& s, long first, long last, const Line& line,
+                   const float* mean, bool relu, float* out) {
+    for (long at = 0; at < s.width; at += V * LANES) {
+        Lanes one[V] = {}, two[V] = {}, middle[V], scale[V], add[V];
+        for (int v = 0; v < V; v++) {
+            middle[v] = load(mean + at + v * LANES);
+            scale[v] = load(&line.scale[at + v * LANES]);
+            add[v] = load(&line.add[at + v * LANES]);
+        }
+        for (long row = first; row < last; row++)
+            for (int v = 0; v < V; v++) {
+                long place = row * s.width + at + v * LANES;
+                Lanes in = load(x + place), d = load(dy + place);
+                if (relu) d = zero_where(not_above_zero(y ? load(y + place) : in * scale[v] + add[v]), d);
+                if (g) store(g + place, d);
+                one[v] += d;
+                two[v] += d * (in - middle[v]);
+            }
+        for (int v = 0; v < V; v++) {
+            store(out + at + v * LANES, one[v]);
+            store(out + s.width + at + v * LANES, two[v]);
+        }
+    }
+}
+
+// dx = scale * d + slope * (x - mean) + level
+template <typename T, int V>
+void gradient(const T* dy, const T* x, T* dx, const Shape& s, long first, long last, const Line& line,
+              const float* mean, bool relu, const float* slope, const float* level) {
+    for (long at = 0; at < s.width; at += V * LANES) {
+        Lanes scale[V], add[V], middle[V], slopes[V], levels[V];
+        for (int v = 0; v < V; v++) {
+            scale[v] = load(&line.scale[at + v * LANES]);
+            add[v] = load(&line.add[at + v * LANES]);
+            middle[v] = load(mean + at + v * LANES);
+            slopes[v] = load(slope + at + v * LANES);
+            levels[v] = load(level + at + v * LANES);
+        }
+        for (long row = first; row < last; row++)
+            for (int v = 0; v < V; v++) {
+                long place = row * s.width + at + v * LANES;
+                Lanes in = load(x + place), d = load(dy + place);
+                if (relu) d = zero_where(not_above_zero(in * scale[v] + add[v]), d);
+                store(dx + place, scale[v] * d + slopes[v] * (in - middle[v]) + levels[v]);
+            }
+    }
+}
+
+// `kept` receives mean and 1 / standard deviation; running ones move towards mean and unbiased variance.
+template <typename T, int V>
+void forward(const T* x, const T* other, T* y, const float* weight, const float* bias, float* running_mean,
+             float* running_variance, double momentum, double epsilon, const Shape& s, bool relu, float* kept,
+             int threads) {
+    // squares of what lies near zero: numbers far from it would lose their variance in float32
+    std::unique_ptr<float[]> shift(new float[s.width]);
+    for (long w = 0; w < s.width; w += LANES) store(&shift[w], load(x + w % s.channels));
+    Sums sums(s);
+    by_chunks(s, threads,
+              [&](long k, long first, long last) { moments<T, V>(x, s, first, last, shift.get(), sums.part(k)); });
+    sums.add_up();
+    float *mean = kept, *inverse = kept + s.channels;
+    for (long c = 0; c < s.channels; c++) {
+        double off = sums.first[c] / s.pixels(), variance = sums.second[c] / s.pixels() - off * off;
+        variance = variance < 0 ? 0 : variance;  // not std::max, which takes 0 where it is not a number
+        mean[c] = (float)(shift[c] + off);
+        inverse[c] = (float)(1 / std::sqrt(variance + epsilon));
+        double unbiased = variance * s.pixels() / (s.pixels() - 1);
+        running_mean[c] = (float)(momentum * mean[c] + (1 - momentum) * running_mean[c]);
+        running_variance[c] = (float)(momentum * unbiased + (1 - momentum) * running_variance[c]);
+    }
+    Line line(s, weight, bias, mean, inverse);
+    by_chunks(s, threads,
+              [&](long, long first, long last) { normalise<T, V>(x, other, y, s, first, last, line, relu); });
+}
+
+template <typename T, int V>
+void backward(const T* dy, const T* x, const T* y, T* g, T* dx, const float* weight, const float* bias,
+              const float* kept, const Shape& s, bool relu, float* dweight, float* dbias, int threads) {
+    const float *mean = kept, *inverse = kept + s.channels;
+    Line line(s, weight, bias, mean, inverse);
+    std::unique_ptr<float[]> middle(new float[s.width]), slope(new float[s.width]), level(new float[s.width]);
+    for (long w = 0; w < s.width; w++) middle[w] = mean[w % s.channels];
+    Sums sums(s);
+    by_chunks(s, threads, [&](long k, long first, long last) {
+        gradient_sums<T, V>(dy, x, y, g, s, first, last, line, middle.get(), relu, sums.part(k));
+    });
+    sums.add_up();
+    for (long c = 0; c < s.channels; c++) {
+        dbias[c] = (float)sums.first[c];
+        dweight[c] = (float)(sums.second[c] * inverse[c]);
+    }
+    for (long w = 0; w < s.width; w++) {
+        long c = w % s.channels;
+        slope[w] = (float)(-line.scale[w] * sums.second[c] * inverse[c] * inverse[c] / s.pixels());
+        level[w] = (float)(-line.scale[w] * sums.first[c] / s.pixels());
+    }
+    const T* d = g ? g : dy;  // what is in `g` has been through the ReLU
+    by_chunks(s, threads, [&](long, long first, long last) {
+        gradient<T, V>(d, x, dx, s, first, last, line, middle.get(), relu && !g, slope.get(), level.get());
+    });
+}
+
+// 0, or 1 where there is no memory for the sums: nothing is thrown into a caller that is not C++.
+template <typename Work> int within_memory(Work work) {
+    try {
+        work();
+        return 0;
+    } catch (const std::bad_alloc&) {
+        return 1;
+    }
+}
+
+}  // namespace
+
+#define BY_WIDTH(WAY, T, ...)                                                 \
+    if (s.width % (4 * LANES) == 0) WAY<T, 4>(__VA_ARGS__);                   \
+    else if (s.width % (2 * LANES) == 0) WAY<T, 2>(__VA_ARGS__);              \
+    else WAY<T, 1>(__VA_ARGS__);
+
+// Channels must be a multiple of LANES, and there must be two pixels at least. `other`: null, or what is added.
+#define FORWARD(NAME, T)                                                                                              \
+    extern "C" int NAME(const T* x, const T* other, T* y, const float* weight, const float* bias,                     \
+                        float* running_mean, float* running_variance, double momentum, double epsilon, long pixels,   \
+                        long channels, int relu, float* kept, int threads) {                                          \
+        Shape s(pixels, channels);                                                                                    \
+        return within_memory([&] {                                                                                    \
+            BY_WIDTH(forward, T, x, other, y, weight, bias, running_mean, running_variance, momentum, epsilon, s,     \
+                     relu != 0, kept, threads)                                                                        \
+        });                                                                                                           \
+    }
+
+// `y` and `g`, which receives the gradient of `other`: null, unless something was added before a ReLU.
+#define BACKWARD(NAME, T)                                                                                             \
+    extern "C" int NAME(const T* dy, const T* x, const T* y, T* g, T* dx, const float* weight, const float* bias,     \
+                        const float* kept, long pixels, long channels, int relu, float* dweight, float* dbias,        \
+                        int threads) {                                                                                \
+        Shape s(pixels, channels);                                                                                    \
+        return within_memory([&] {                                                                                    \
+            BY_WIDTH(backward, T, dy, x, y, g, dx, weight, bias, kept, s, relu != 0, dweight, dbias, threads)         \
+        });                                                                                                           \
+    }
+
+FORWARD(forward_float32, float)
+FORWARD(forward_bfloat16, Bfloat16)
+BACKWARD(backward_float32, float)
+BACKWARD(backward_bfloat16, Bfloat16)

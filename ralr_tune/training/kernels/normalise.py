@@ -1,0 +1,98 @@
+"""Batch normalisation in training, with the sum and the ReLU that may follow, by one kernel (normalise.cpp)."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from ralr_tune.training.kernels.library import kernels
+
+LANES = 16
+"""Channels are taken by so many (normalise.cpp)."""
+
+KINDS = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
+
+
+class Norm(NamedTuple):
+    """What batch normalisation of C channels works with in training: tensors (C,), and two numbers."""
+
+    weight: Tensor | None
+    bias: Tensor | None
+    running_mean: Tensor
+    running_variance: Tensor
+    momentum: float
+    epsilon: float
+
+
+def normalised(x: Tensor, norm: Norm, other: Tensor | None = None, *, relu: bool) -> Tensor:
+    """relu(batch_norm(x) + other) of samples (N, C, H, W), as torch computes it but for roundings in between.
+
+    Running mean and variance move. By torch's own operators where the kernel does not fit (see `fits`).
+    """
+    if fits(x, norm, other):
+        y: Tensor = _Normalised.apply(x, other, norm, norm.weight, norm.bias, relu)
+        return y
+    mean, variance = norm.running_mean, norm.running_variance
+    y = F.batch_norm(x, mean, variance, norm.weight, norm.bias, True, norm.momentum, norm.epsilon)
+    y = y if other is None else y + other
+    return F.relu(y) if relu else y
+
+
+def fits(x: Tensor, norm: Norm, other: Tensor | None) -> bool:
+    """Whether the kernel takes it: on a CPU, pixel by pixel in memory, in float32 or bfloat16, at least two pixels."""
+    if x.device.type != "cpu" or x.dtype not in KINDS or x.ndim != 4 or x.shape[1] % LANES or not _by_pixel(x):
+        return False
+    if x.numel() < 2 * x.shape[1] or any(each is None or each.dtype != torch.float32 for each in norm[:4]):
+        return False
+    return other is None or (other.shape == x.shape and other.dtype == x.dtype and _by_pixel(other))
+
+
+def _by_pixel(x: Tensor) -> bool:
+    return x.is_contiguous(memory_format=torch.channels_last)
+
+
+class _Normalised(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, other: Tensor | None, norm: Norm, weight: Tensor, bias: Tensor, relu: bool
+    ) -> Tensor:
+        """Weight and bias by themselves, too: autograd looks into no tuple."""
+        y, kept = _like(x), torch.empty(2, x.shape[1])
+        kernels().call(
+            f"forward_{KINDS[x.dtype]}", *map(_address, (x, other, y, *norm[:4])), norm.momentum, norm.epsilon,
+            *_size(x), relu, kept.data_ptr(), torch.get_num_threads(),
+        )  # fmt: skip
+        ctx.save_for_backward(x, y if relu and other is not None else None, weight, bias, kept)
+        ctx.relu, ctx.summed = relu, other is not None
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, y, weight, bias, kept = ctx.saved_tensors
+        dy = dy.contiguous(memory_format=torch.channels_last)
+        dx, dweight, dbias = _like(x), torch.empty_like(weight), torch.empty_like(bias)
+        passed = None if y is None else _like(x)
+        kernels().call(
+            f"backward_{KINDS[x.dtype]}", *map(_address, (dy, x, y, passed, dx, weight, bias, kept)), *_size(x),
+            ctx.relu, dweight.data_ptr(), dbias.data_ptr(), torch.get_num_threads(),
+        )  # fmt: skip
+        summed = (dy if passed is None else passed) if ctx.summed else None
+        return dx, summed, None, dweight, dbias, None
+
+
+def _like(x: Tensor) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.channels_last)
+
+
+def _size(x: Tensor) -> tuple[int, int]:
+    """Pixels of all samples, and channels."""
+    return x.numel() // x.shape[1], x.shape[1]
+
+
+def _address(x: Tensor | None) -> int | None:
+    return None if x is None else x.data_ptr()

@@ -1,0 +1,382 @@
+"""The kernels for a CPU: the same numbers as torch's operators, within what rounding leaves."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+
+from ralr_tune.models.registry import build
+from ralr_tune.training import loop
+from ralr_tune.training.compiling import Compilation
+from ralr_tune.training.fusion import Fusion
+from ralr_tune.training.kernels import library
+from ralr_tune.training.kernels.joining import Joined, joined
+from ralr_tune.training.kernels.library import Kernels, Unavailable, kernels
+from ralr_tune.training.kernels.normalise import Norm, fits, normalised
+from ralr_tune.training.start import start
+from tests.training.test_training_fusion import losses, train
+from tests.training.trials import differences, run
+
+Make = Callable[..., Any]
+
+try:
+    kernels()
+except Unavailable as reason:
+    pytest.skip(str(reason), allow_module_level=True)
+
+FLOAT32, BFLOAT16 = 2e-6, 2**-8
+"""Largest errors against float64, relative to the largest number: sums of float32, and one rounding of eight bits."""
+
+
+def pixels(*shape: int, like: torch.dtype = torch.float32, mean: float = 0.0, seed: int = 0) -> Tensor:
+    drawn = torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * 2 + mean
+    return drawn.to(like).contiguous(memory_format=torch.channels_last).requires_grad_()
+
+
+def norm_of(channels: int) -> Norm:
+    drawn = torch.Generator().manual_seed(channels)
+    weight, bias, mean = (torch.randn(channels, generator=drawn) for _ in range(3))
+    return Norm(weight.requires_grad_(), bias.requires_grad_(), mean, mean.square() + 1, 0.1, 1e-5)
+
+
+def in_float64(x: Tensor, norm: Norm, other: Tensor | None, relu: bool, dy: Tensor) -> list[Tensor]:
+    """What must come out, by torch, of the very same numbers."""
+    given = [each.detach().double().requires_grad_() for each in (x, norm.weight, norm.bias)]
+    added = None if other is None else other.detach().double().requires_grad_()
+    mean, variance = norm.running_mean.double(), norm.running_variance.double()
+    y = F.batch_norm(given[0], mean, variance, given[1], given[2], True, norm.momentum, norm.epsilon)
+    y = y if added is None else y + added
+    y = F.relu(y) if relu else y
+    y.backward(dy.double())
+    return [y, *(each.grad for each in [*given, *filter(lambda each: each is not None, [added])]), mean, variance]
+
+
+def by_the_kernel(x: Tensor, norm: Norm, other: Tensor | None, relu: bool, dy: Tensor) -> list[Tensor]:
+    assert fits(x, norm, other)
+    leaves = [x, norm.weight, norm.bias, *([] if other is None else [other])]
+    for leaf in leaves:
+        leaf.grad = None
+    y = normalised(x, norm, other, relu=relu)
+    y.backward(dy)
+    return [y, *(leaf.grad for leaf in leaves), norm.running_mean, norm.running_variance]
+
+
+def assert_near(found: list[Tensor], wanted: list[Tensor], error: float) -> None:
+    assert len(found) == len(wanted)
+    for one, other in zip(found, wanted, strict=True):
+        largest = other.detach().abs().max().item()
+        torch.testing.assert_close(one.detach().double(), other.detach(), rtol=0, atol=error * largest)
+
+
+@pytest.mark.parametrize("relu", [True, False], ids=["relu", "no relu"])
+@pytest.mark.parametrize("summed", [True, False], ids=["sum", "no sum"])
+@pytest.mark.parametrize("shape", [(9, 16, 32, 32), (3, 32, 5, 7), (5, 48, 3, 3), (2, 128, 8, 8), (2, 16, 1, 1)])
+@pytest.mark.parametrize(("kind", "error"), [(torch.float32, FLOAT32), (torch.bfloat16, BFLOAT16)], ids=str)
+def test_values_gradients_and_moving_averages_are_right(
+    shape: tuple[int, ...], summed: bool, relu: bool, kind: torch.dtype, error: float
+) -> None:
+    """Chunks that are not full, rows of one to eight vectors, and pixels that cannot be taken four at a time."""
+    x, norm, dy = pixels(*shape, like=kind, mean=1.5), norm_of(shape[1]), pixels(*shape, like=kind, seed=1).detach()
+    other = pixels(*shape, like=kind, mean=0.5, seed=2) if summed else None
+    wanted = in_float64(x, norm, other, relu, dy)
+    found = by_the_kernel(x, norm, other, relu, dy)
+    if shape[2:] != (1, 1):  # of two pixels the gradient is what rounding leaves of a difference
+        assert_near(found, wanted, error)
+    else:
+        assert_near(found[:1] + found[2:], wanted[:1] + wanted[2:], error)
+
+
+def test_numbers_far_from_zero_keep_their_variance() -> None:
+    """The mean square of float32 less the squared mean would leave nothing."""
+    x, norm, dy = pixels(8, 16, 8, 8, mean=3000), norm_of(16), pixels(8, 16, 8, 8, seed=1).detach()
+    wanted = in_float64(x, norm, None, False, dy)
+    assert_near(by_the_kernel(x, norm, None, False, dy), wanted, 1e-3)
+
+
+@pytest.mark.parametrize("summed", [True, False])
+def test_numbers_do_not_depend_on_the_threads(summed: bool) -> None:
+    found, before = [], torch.get_num_threads()
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            x, norm, dy = pixels(9, 32, 32, 32), norm_of(32), pixels(9, 32, 32, 32, seed=1).detach()
+            found.append(by_the_kernel(x, norm, pixels(9, 32, 32, 32, seed=2) if summed else None, True, dy))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(*pair) for other in found[1:] for pair in zip(found[0], other, strict=True))
+
+
+def test_what_is_not_a_number_goes_through() -> None:
+    """A network that diverges must be seen to."""
+    x, norm = pixels(2, 16, 4, 4), norm_of(16)
+    with torch.no_grad():
+        x[0, 3, 1, 1] = torch.nan
+    y = normalised(x, norm, relu=True)
+    assert y[:, 3].isnan().all()
+    assert not y[:, :3].isnan().any()
+
+
+@pytest.mark.parametrize(
+    ("x", "other"),
+    [
+        (torch.randn(2, 10, 4, 4).contiguous(memory_format=torch.channels_last), None),
+        (torch.randn(2, 16, 4, 4), None),
+        (torch.randn(2, 16, 4, 4).double().contiguous(memory_format=torch.channels_last), None),
+        (pixels(2, 16, 4, 4).detach(), torch.randn(2, 16, 1, 1)),
+        (pixels(2, 16, 4, 4).detach(), torch.randn(2, 16, 4, 4)),
+        (pixels(2, 16, 4, 4).detach(), pixels(2, 16, 4, 4).detach().bfloat16()),
+        (torch.randn(4, 16), None),
+    ],
+    ids=["channels", "order", "float64", "broadcast", "order of the sum", "kinds", "no images"],
+)
+def test_what_does_not_fit_is_as_torch_has_it(x: Tensor, other: Tensor | None) -> None:
+    norm, again = norm_of(x.shape[1]), norm_of(x.shape[1])
+    if x.dtype == torch.float64:
+        norm, again = (Norm(*(each.double() for each in one[:4]), *one[4:]) for one in (norm, again))  # type: ignore[misc]
+    assert not fits(x, norm, other)
+    wanted = F.batch_norm(x, again[2], again[3], again.weight, again.bias, True, again.momentum, again.epsilon)
+    wanted = F.relu(wanted if other is None else wanted + other)
+    assert torch.equal(normalised(x, norm, other, relu=True), wanted)
+    assert torch.equal(norm.running_variance, again.running_variance)
+
+
+# ---------------------------------------------------------------- networks
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "layers", "with_relu"),
+    [
+        ("small_cnn", 32, 4, 4),
+        ("resnet20", 32, 19, 19),
+        ("torchvision:resnet18", 64, 20, 17),
+        ("torchvision:densenet121", 64, 121, 121),
+        ("torchvision:mobilenet_v2", 64, 52, 0),
+    ],
+)
+def test_networks_learn_the_same(name: str, size: int, layers: int, with_relu: int) -> None:
+    torch.manual_seed(0)
+    plain = build(name, classes=10, channels=3, size=size).to(memory_format=torch.channels_last)
+    for module in plain.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0
+    other = copy.deepcopy(plain)
+    network = joined(other)
+    found = [each for each in network.modules() if isinstance(each, Joined)]
+    assert (len(found), sum(each._relu for each in found)) == (layers, with_relu)
+    images = pixels(4, 3, size, size).detach()
+    outputs = [each(images) for each in (plain, network)]
+    torch.testing.assert_close(outputs[1], outputs[0], rtol=1e-3, atol=1e-3)
+    for each in outputs:
+        each.square().sum().backward()
+    gradients = [torch.cat([weight.grad.flatten() for weight in each.parameters()]) for each in (plain, other)]  # type: ignore[union-attr]
+    assert F.cosine_similarity(*gradients, dim=0) > 0.9999
+    for key, value in plain.named_buffers():
+        torch.testing.assert_close(dict(other.named_buffers())[key], value, rtol=1e-3, atol=1e-4)
+
+
+class Two(nn.Module):
+    """Two layers, and what is given to do with what they give."""
+
+    def __init__(self, then: str) -> None:
+        super().__init__()
+        self.first, self.second, self._then = nn.BatchNorm2d(16), nn.BatchNorm2d(16), then
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, b = self.first(x), self.second(x * x)
+        if self._then == "sum":
+            return (a + b).relu()
+        if self._then == "in place":
+            a += b
+            return F.relu(a, inplace=True)
+        if self._then == "used twice":
+            return F.relu(a) + a + b
+        if self._then == "twice itself":
+            return F.relu(a + a) + b
+        if self._then == "a number":
+            return F.relu(a + 1) + b
+        assert self._then == "no relu"
+        return a + b
+
+
+@pytest.mark.parametrize(
+    ("then", "with_relu"),
+    [("sum", 1), ("in place", 1), ("used twice", 0), ("twice itself", 0), ("a number", 0), ("no relu", 0)],
+)
+def test_only_what_nothing_else_uses_is_joined(then: str, with_relu: int) -> None:
+    plain = Two(then)
+    network, x = joined(copy.deepcopy(plain)), pixels(2, 16, 4, 4).detach()
+    assert sum(each._relu for each in network.modules() if isinstance(each, Joined)) == with_relu
+    torch.testing.assert_close(network(x), plain(x), rtol=1e-5, atol=1e-5)
+
+
+def test_a_layer_that_trains_no_more_is_torchs_own() -> None:
+    plain = nn.Sequential(nn.BatchNorm2d(16), nn.ReLU())
+    network, x = joined(plain), pixels(2, 16, 4, 4).detach()
+    assert isinstance(network, fx.GraphModule)
+    network.eval()
+    before = copy.deepcopy(plain.state_dict())
+    assert torch.equal(network(x), plain(x))
+    assert all(torch.equal(value, before[key]) for key, value in plain.state_dict().items())
+
+
+class Deciding(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(x) if x.sum() > 0 else x
+
+
+def test_a_network_that_cannot_be_traced_stays(caplog: pytest.LogCaptureFixture) -> None:
+    network = Deciding()
+    with caplog.at_level("INFO"):
+        assert joined(network) is network
+    assert "this network cannot be traced: symbolically traced variables cannot be used" in caplog.text
+
+
+def test_a_network_without_normalisation_stays() -> None:
+    network = nn.Sequential(nn.Linear(2, 2))
+    assert joined(network) is network
+
+
+# ---------------------------------------------------------------- trials
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the kernels were asked for."""
+    asked: list[str] = []
+    call = Kernels.call
+
+    def counting(self: Kernels, name: str, *given: Any) -> None:
+        asked.append(name)
+        call(self, name, *given)
+
+    monkeypatch.setattr(Kernels, "call", counting)
+    return asked
+
+
+def test_a_trial_learns_by_kernels_what_it_learns_without(make_images: Make, configure: Make, calls: list[str]) -> None:
+    """Two layers, forward and backward, in five steps an epoch, the shorter last one, too; and none to evaluate."""
+    task = make_images(size=16)
+    plain = run(start(task, configure(epochs=3, compile=False), seed=0))
+    assert calls == []
+    trial = run(start(task, configure(epochs=3), seed=0))
+    layers, steps = 3, 3 * task.steps("train", 16)
+    assert sorted(calls) == ["backward_float32"] * layers * steps + ["forward_float32"] * layers * steps
+    assert losses(trial) == pytest.approx(losses(plain), rel=1e-3)
+
+
+def test_a_resumed_trial_equals_an_uninterrupted_one(
+    make_images: Make, configure: Make, calls: list[str], tmp_path: Path
+) -> None:
+    task, given = make_images(size=16), configure(epochs=3, options={"momentum": 0.9})
+    whole = run(start(task, given, seed=0))
+    next(start(task, given, seed=0, checkpoint=tmp_path / "it").epochs())
+    assert differences(run(start(task, given, seed=0, checkpoint=tmp_path / "it")), whole) == []
+    assert calls
+
+
+def test_a_checkpoint_without_kernels_says_that_sums_may_differ(
+    make_images: Make,
+    configure: Make,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    next(start(make_images(), configure(), seed=0, checkpoint=tmp_path / "it").epochs())
+    monkeypatch.setattr(loop, "choose_compilation", lambda wanted, **_: Compilation(False, False, "eager"))
+    with caplog.at_level("INFO"):
+        start(make_images(), configure(), seed=0, checkpoint=tmp_path / "it")
+    assert "normalisation by our own kernel, going on with" in caplog.text
+
+
+@pytest.mark.parametrize("compiled", [False, "auto"])
+def test_slots_learn_by_kernels_what_each_learns_alone(
+    make_images: Make, configure: Make, calls: list[str], compiled: Any
+) -> None:
+    task, given = make_images(size=16), [configure(epochs=2, compile=compiled, lr=0.1 / (1 + k)) for k in range(3)]
+    alone = [run(start(task, each, seed=k)) for k, each in enumerate(given)]
+    calls.clear()
+    slots = [start(task, each, seed=k) for k, each in enumerate(given)]
+    train(Fusion(task, 3), slots)
+    assert bool(calls) is (compiled == "auto")
+    for one, other in zip(alone, slots, strict=True):
+        assert losses(other) == pytest.approx(losses(one), rel=2e-3)
+
+
+def test_trials_with_kernels_and_without_are_not_fused(make_images: Make, configure: Make) -> None:
+    one, other = (start(make_images(), configure(compile=compiled), seed=0) for compiled in (False, "auto"))
+    assert one.fusion_key() != other.fusion_key()
+
+
+def test_lack_of_memory_for_the_sums_is_lack_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels(), "_functions", {"forward_float32": lambda *_: 1})
+    with pytest.raises(MemoryError, match="no memory for the sums of forward_float32"):
+        normalised(pixels(2, 16, 4, 4), norm_of(16), relu=True)
+
+
+# ---------------------------------------------------------------- building
+
+
+@pytest.fixture
+def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Nothing has been built."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    kernels.cache_clear()
+    yield tmp_path / "ralr_tune"
+    kernels.cache_clear()
+
+
+def test_kernels_are_built_once(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernels()
+    assert [file.suffix for file in fresh.iterdir()] == [".so"]
+    assert fresh.stat().st_mode & 0o077 == 0
+    kernels.cache_clear()
+    monkeypatch.setattr(subprocess, "run", None)
+    y = normalised(pixels(2, 16, 4, 4), norm_of(16), relu=True)
+    assert y.isfinite().all()
+
+
+def test_another_processor_has_its_own(fresh: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A home may lie on many machines, and code for one may stop another."""
+    kernels()
+    monkeypatch.setattr(library, "CPUINFO", tmp_path / "cpuinfo")
+    (tmp_path / "cpuinfo").write_text("model name : another\nflags : fewer\n")
+    kernels.cache_clear()
+    kernels()
+    assert len(list(fresh.iterdir())) == 2
+
+
+def test_without_a_compiler_it_says_so(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(Unavailable, match=r"no C\+\+ compiler here: c\+\+, g\+\+, clang\+\+"):
+        kernels()
+
+
+def test_a_compiler_that_fails_is_quoted(fresh: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    compiler = tmp_path / "compiler"
+    compiler.write_text("#!/bin/sh\necho 'it began well' >&2; echo 'fatal error: no headers' >&2; exit 1\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    with pytest.raises(Unavailable, match="compiler failed: fatal error: no headers"):
+        kernels()
+    assert list(fresh.iterdir()) == []
+
+
+def test_without_a_place_it_says_so(fresh: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(Unavailable, match="Not a directory"):
+        kernels()
