@@ -8,7 +8,8 @@ by itself    float32, nothing compiled, one trial after the other
 bfloat16     the same in bfloat16
 compiled     the same through torch.compile
 recorded     the same as a CUDA graph, on a GPU alone
-fused        the same, SLOTS trials as one network; on a GPU recorded
+kernels      the same by our own kernels, on a CPU alone
+fused        the same, SLOTS trials as one network; on a GPU recorded, on a CPU by kernels
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ WAYS: dict[str, tuple[dict[str, Any], int]] = {
     "bfloat16, compiled": ({**BFLOAT16, "compile": True}, 1),
     "recorded": (FLOAT32, 1),
     "bfloat16, recorded": (BFLOAT16, 1),
+    "kernels": (FLOAT32, 1),
+    "bfloat16, kernels": (BFLOAT16, 1),
     "fused": (FLOAT32, SLOTS),
     "bfloat16, fused": (BFLOAT16, SLOTS),
 }
@@ -83,7 +86,7 @@ def cases(cifar: Path | None) -> list[Case]:
 
 
 def ways(device: str, without: Sequence[str]) -> dict[str, tuple[dict[str, Any], int]]:
-    left_out = [*without, *(["recorded"] if device == "cpu" else [])]
+    left_out = [*without, "recorded" if device == "cpu" else "kernels"]
     return {way: how for way, how in WAYS.items() if not any(part in way for part in left_out)}
 
 

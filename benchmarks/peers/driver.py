@@ -292,9 +292,9 @@ def different(case: Case, row: Row) -> bool:
     return "training" not in row.settings or computed(case, row) != computed(case, replace(row, settings={}))
 
 
-def computed(case: Case, row: Row) -> tuple[str, bool, bool, bool]:
-    """What a row of ours comes to on this device: its precision, whether channels come last, whether steps are compiled
-    or recorded."""
+def computed(case: Case, row: Row) -> tuple[str, bool, bool, bool, bool]:
+    """What a row of ours comes to on this device: its precision, whether channels come last, whether steps are compiled,
+    recorded, or by kernels."""
     spec = parse_study(study(case, row.settings.get("training", {})))
     training = spec.configuration("monotone", {"lr": 0.1, "weight_decay": 1e-4}).training
     with np.load(case.data) as held:
@@ -304,7 +304,8 @@ def computed(case: Case, row: Row) -> tuple[str, bool, bool, bool]:
     )
     steps = case.epochs * math.ceil(images * (1 - VALIDATION) / case.batch_size)
     compilation = choose_compilation(training.compile, device=case.device, steps=steps)
-    return chosen.name, chosen.channels_last, compilation.wanted, compilation.recorded
+    steps_are = compilation.wanted, compilation.recorded, compilation.kernels
+    return chosen.name, chosen.channels_last, *steps_are
 
 
 def precision(case: Case, row: Row) -> str:

@@ -29,7 +29,7 @@ OURS: dict[str, Settings] = {
     "ours, slots off": {},
     "ours, float32 only": {**SLOTS, "training": {"precision": "float32"}},
     "ours, channels_last off": {**SLOTS, "training": {"channels_last": False}},
-    "ours, neither compiled nor recorded": {**SLOTS, "training": {"compile": False}},
+    "ours, steps as Python has them": {**SLOTS, "training": {"compile": False}},
 }
 """Each accelerator off in turn. One that is off by itself is no row (see driver.different)."""
 
