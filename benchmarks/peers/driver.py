@@ -293,8 +293,8 @@ def different(case: Case, row: Row) -> bool:
 
 
 def computed(case: Case, row: Row) -> tuple[str, bool, bool, bool, bool]:
-    """What a row of ours comes to on this device: its precision, whether channels come last, whether steps are compiled,
-    recorded, or by kernels."""
+    """What a row of ours comes to on this device: its precision, whether channels come last, and whether steps are
+    compiled, recorded, or by kernels."""
     spec = parse_study(study(case, row.settings.get("training", {})))
     training = spec.configuration("monotone", {"lr": 0.1, "weight_decay": 1e-4}).training
     with np.load(case.data) as held:

@@ -65,7 +65,7 @@ class Recorder:
     """
 
     failed = False
-    """In this process: torch's own generator may take no part in a recording after one that failed (torch 2.11)."""
+    """In this process: after one that failed, torch 2.11 refuses to draw from its own generator, recorded or not."""
 
     def __init__(self, device: str, generators: Sequence[Generator] = ()) -> None:
         """`generators`: those that the work draws from, besides torch's own."""

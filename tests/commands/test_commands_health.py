@@ -23,6 +23,7 @@ from ralr_tune.commands.health.folder import Speed, folder_checks, measured, nee
 from ralr_tune.commands.health.machine import (
     cores_check,
     files_check,
+    kernels_check,
     memory_check,
     shared_memory_check,
     terminal_check,
@@ -37,6 +38,7 @@ from ralr_tune.commands.health.storage import (
 )
 from ralr_tune.store.address import parse_address
 from ralr_tune.store.probing import Answer
+from ralr_tune.training.kernels.library import kernels
 from tests.studies import simulated, simulated_text
 from tests.waiting import LONG_S
 
@@ -167,6 +169,15 @@ def test_figures_and_verdict_of_a_machine(found: Check, says: str, mend: str) ->
     assert found.found.startswith(says)
     assert found.mend.startswith(mend)
     assert (found.verdict == "ok") == (not mend)
+
+
+def test_a_missing_compiler_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    kernels.cache_clear()
+    found = kernels_check()
+    kernels.cache_clear()
+    assert (found.verdict, found.found) == ("warning", "no C++ compiler here: no-such-compiler")
+    assert found.mend.endswith("install g++, or name CXX")
 
 
 def test_a_missing_browser_is_a_warning(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The machine: cores, memory, limits, the terminal."""
+"""The machine: cores, memory, limits, compiler, the terminal."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from ralr_tune.commands.health.cgroup import cpu_limit, memory_limit
 from ralr_tune.commands.health.check import Check, judged
 from ralr_tune.launch.devices import available_cores
 from ralr_tune.report.words import size
+from ralr_tune.training.kernels.library import Unavailable, kernels
 
 LITTLE_MEMORY = 2 * 2**30
 """Of a worker: torch alone takes half a GiB."""
@@ -33,6 +34,7 @@ def machine_checks() -> Iterator[Check]:
     yield files_check(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     if SHM.is_dir():
         yield shared_memory_check(shutil.disk_usage(SHM).total)
+    yield kernels_check()
     yield terminal_check(sys.stdout)
 
 
@@ -73,6 +75,15 @@ def shared_memory_check(total: int) -> Check:
     """Nothing here needs it but a network or data loader of one's own with processes of its own."""
     small = "a network of your own that shares tensors needs more: docker run --shm-size=1g"
     return judged("shared memory", f"{size(total)} in {SHM}", warning="" if total >= SMALL_SHM else small)
+
+
+def kernels_check() -> Check:
+    """Whether the kernels for training on a CPU can be built, which happens here and now."""
+    try:
+        kernels()
+    except Unavailable as reason:
+        return Check("kernels", "warning", str(reason), "training on a CPU is slower without: install g++, or name CXX")
+    return Check("kernels", "ok", "built by this machine's C++ compiler")
 
 
 def terminal_check(stream: TextIO) -> Check:

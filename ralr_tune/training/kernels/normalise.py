@@ -46,9 +46,13 @@ def fits(x: Tensor, norm: Norm, other: Tensor | None) -> bool:
     """Whether the kernel takes it: on a CPU, pixel by pixel in memory, in float32 or bfloat16, at least two pixels."""
     if x.device.type != "cpu" or x.dtype not in KINDS or x.ndim != 4 or x.shape[1] % LANES or not _by_pixel(x):
         return False
-    if x.numel() < 2 * x.shape[1] or any(each is None or each.dtype != torch.float32 for each in norm[:4]):
+    if x.numel() < 2 * x.shape[1] or not all(map(_is_plain, norm[:4])):
         return False
     return other is None or (other.shape == x.shape and other.dtype == x.dtype and _by_pixel(other))
+
+
+def _is_plain(each: Tensor | None) -> bool:
+    return each is not None and each.dtype == torch.float32 and each.is_contiguous()
 
 
 def _by_pixel(x: Tensor) -> bool:
@@ -61,7 +65,7 @@ class _Normalised(torch.autograd.Function):
         ctx: Any, x: Tensor, other: Tensor | None, norm: Norm, weight: Tensor, bias: Tensor, relu: bool
     ) -> Tensor:
         """Weight and bias by themselves, too: autograd looks into no tuple."""
-        y, kept = _like(x), torch.empty(2, x.shape[1])
+        y, kept = _like(x), torch.empty(2, x.shape[1], dtype=torch.float32, device=x.device)
         kernels().call(
             f"forward_{KINDS[x.dtype]}", *map(_address, (x, other, y, *norm[:4])), norm.momentum, norm.epsilon,
             *_size(x), relu, kept.data_ptr(), torch.get_num_threads(),
