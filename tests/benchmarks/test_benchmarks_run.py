@@ -34,7 +34,8 @@ def test_accuracy(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monkey
     monkeypatch.setattr(accuracy, "cases", lambda cifar: [short])
     accuracy.main(["--seeds", "3", "--without", "compiled"])
     rows = _rows(capsys.readouterr().out)[2:]
-    assert [row.split("|")[1].strip() for row in rows] == ["by itself", "bfloat16", "fused", "bfloat16, fused"]
+    ways = ["by itself", "bfloat16", "kernels", "bfloat16, kernels", "fused", "bfloat16, fused"]
+    assert [row.split("|")[1].strip() for row in rows] == ways
 
 
 @pytest.mark.parametrize("slots", ["1", "3"])

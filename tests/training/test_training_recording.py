@@ -271,6 +271,11 @@ def test_others_are_not(layers: list[nn.Module], optimizer: str, said: str) -> N
     assert obstacle(nn.Sequential(nn.Conv2d(3, 4, 3), *layers), optimizer) == said
 
 
+def test_a_loss_of_somebodys_own_is_taken_as_it_is(make_line: Make, configure: Make, replays: list[int]) -> None:
+    assert loop._unknown(make_line()) == "what the loss of LineTask does may differ from step to step"
+    assert not start(make_line(), configure(), seed=0).learner.kernels
+
+
 def test_the_log_says_why_an_odd_network_is_taken_as_it_is(
     make_images: Make, configure: Make, caplog: pytest.LogCaptureFixture
 ) -> None:

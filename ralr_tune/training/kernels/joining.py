@@ -1,4 +1,4 @@
-"""A network as its steps of training call it: each batch normalisation one with the sum and the ReLU behind it.
+"""A network as its steps of training call it: each batch normalisation one with sum, ReLU and pooling behind it.
 
 Found by tracing (torch.fx); the new network has the very layers of the old one, so both train the same weights. What
 tracing would get wrong, code that decides by numbers or draws from Python's generator, is for the caller to keep away
@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import logging
 import operator
+import threading
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
+from ralr_tune.errors import RalrTuneError
 from ralr_tune.models.pixels import every, global_average
 from ralr_tune.training.kernels.normalise import Norm, normalised
 
@@ -22,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 RELUS = (F.relu, torch.relu, torch.relu_)
 SUMS = (operator.add, operator.iadd, torch.add)
+
+_ONE_AT_A_TIME = threading.Lock()
 
 NormOf = Callable[[nn.Module], Norm | None]
 """What a layer normalises by; None where it does something else."""
@@ -37,20 +42,21 @@ def of_layer(layer: nn.Module) -> Norm | None:
 
 
 class Joined(nn.Module):
-    """relu(norm(x) + other), the ReLU and the sum where there are."""
+    """pool(relu(norm(x) + other)), each where it is there."""
 
-    def __init__(self, layer: nn.Module, norm_of: NormOf, *, relu: bool) -> None:
+    def __init__(self, layer: nn.Module, norm_of: NormOf, *, relu: bool, pool: bool) -> None:
         super().__init__()
-        self.layer, self._norm_of, self._relu = layer, norm_of, relu
+        self.layer, self._norm_of, self._relu, self._pool = layer, norm_of, relu, pool
 
     def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
         norm = self._norm_of(self.layer)
         if norm is None:  # it no longer trains
             y: Tensor = self.layer(x)
             y = y if other is None else y + other
-            return F.relu(y) if self._relu else y
+            y = F.relu(y) if self._relu else y
+            return F.avg_pool2d(y, 2) if self._pool else y
         self.layer.num_batches_tracked.add_(1)  # type: ignore[operator]
-        return normalised(x, norm, other, relu=self._relu)
+        return normalised(x, norm, other, relu=self._relu, pool=self._pool)
 
 
 class _Tracer(fx.Tracer):
@@ -58,15 +64,24 @@ class _Tracer(fx.Tracer):
 
     def __init__(self) -> None:
         super().__init__(autowrap_functions=(every, global_average))
+        self._thread = threading.get_ident()
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return super().is_leaf_module(m, module_qualified_name) or not any(True for _ in m.children())
+        told = hasattr(m, "slots")  # by training.fused, and each time anew
+        return told or super().is_leaf_module(m, module_qualified_name) or not any(True for _ in m.children())
+
+    def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """torch.fx changes what calling a module does in all threads, and other workers' networks are in them."""
+        if threading.get_ident() != self._thread:
+            return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
 
 
 def joined(model: nn.Module, norm_of: NormOf = of_layer) -> nn.Module:
     """The network for training; itself where it cannot be traced or has nothing to join."""
     try:
-        graph = _Tracer().trace(model)
+        with _ONE_AT_A_TIME:
+            graph = _Tracer().trace(model)
         network = fx.GraphModule(model, graph)
         layers = [
             node for node in graph.nodes if node.op == "call_module" and norm_of(network.get_submodule(node.target))
@@ -75,6 +90,8 @@ def joined(model: nn.Module, norm_of: NormOf = of_layer) -> nn.Module:
             _join(network, node, norm_of)
         graph.lint()
         network.recompile()
+    except (RalrTuneError, MemoryError):
+        raise
     except Exception as error:  # torch.fx has no list of what it raises on code that it does not follow
         logger.info("normalisation as torch has it: this network cannot be traced: %s", error)
         return model
@@ -84,13 +101,16 @@ def joined(model: nn.Module, norm_of: NormOf = of_layer) -> nn.Module:
 def _join(network: fx.GraphModule, node: fx.Node, norm_of: NormOf) -> None:
     """One layer, with what follows it and nothing else uses."""
     chain, other, after = [node], None, _only_user(node)
-    if after and _is_sum(after) and (relu := _only_user(after)) and _is_relu(network, relu):
+    if after and _is_sum(after, node) and (relu := _only_user(after)) and _is_relu(network, relu):
         chain, other = [node, after, relu], next(each for each in after.args if each is not node)
     elif after and _is_relu(network, after):
         chain = [node, after]
+    pool = None if other or len(chain) == 1 else _only_user(chain[-1])
+    if pool and _is_pool(network, pool):
+        chain.append(pool)
     name = f"joined_{node.name}"
     layer = network.get_submodule(str(node.target))
-    network.add_submodule(name, Joined(layer, norm_of, relu=len(chain) > 1))
+    network.add_submodule(name, Joined(layer, norm_of, relu=len(chain) > 1, pool=chain[-1] is pool))
     with network.graph.inserting_before(chain[-1]):
         new = network.graph.call_module(name, (node.args[0],) if other is None else (node.args[0], other))
     chain[-1].replace_all_uses_with(new)
@@ -102,11 +122,21 @@ def _only_user(node: fx.Node) -> fx.Node | None:
     return next(iter(node.users)) if len(node.users) == 1 else None
 
 
-def _is_sum(node: fx.Node) -> bool:
-    """Of two tensors, not of one and itself."""
+def _is_sum(node: fx.Node, term: fx.Node) -> bool:
+    """Of two tensors, not of one and itself; in place, what is changed is nobody else's."""
     terms = node.args
     plain = len(terms) == 2 and all(isinstance(each, fx.Node) for each in terms) and not node.kwargs
-    return node.op == "call_function" and node.target in SUMS and plain and terms[0] is not terms[1]
+    if node.op != "call_function" or node.target not in SUMS or not plain or terms[0] is terms[1]:
+        return False
+    return node.target is not operator.iadd or terms[0] is term
+
+
+def _is_pool(network: fx.GraphModule, node: fx.Node) -> bool:
+    """The mean of each 2x2 pixels, as a layer."""
+    layer = network.get_submodule(str(node.target)) if node.op == "call_module" else None
+    if type(layer) is not nn.AvgPool2d or layer.ceil_mode or layer.divisor_override:
+        return False
+    return [layer.kernel_size, layer.stride, layer.padding] in ([2, 2, 0], [(2, 2), (2, 2), (0, 0)])
 
 
 def _is_relu(network: fx.GraphModule, node: fx.Node) -> bool:

@@ -6,10 +6,13 @@ import ctypes
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -36,8 +39,8 @@ class Kernels:
         """Raises OSError where the file is no library of this machine."""
         library = ctypes.CDLL(str(file))
         address, whole, number = ctypes.c_void_p, ctypes.c_long, ctypes.c_double
-        forward = (*[address] * 7, number, number, whole, whole, ctypes.c_int, address, ctypes.c_int)
-        backward = (*[address] * 8, whole, whole, ctypes.c_int, address, address, ctypes.c_int)
+        forward = (*[address] * 7, number, number, whole, whole, whole, ctypes.c_int, address, ctypes.c_int)
+        backward = (*[address] * 8, whole, whole, whole, ctypes.c_int, address, address, ctypes.c_int)
         self._functions = {}
         for kind in ("float32", "bfloat16"):
             for way, takes in (("forward", forward), ("backward", backward)):
@@ -50,35 +53,57 @@ class Kernels:
             raise MemoryError(f"no memory for the sums of {name}")
 
 
-@cache
 def kernels() -> Kernels:
     """Built where they are not yet. Raises Unavailable."""
-    file = _folder() / f"{_key()}.so"
+    found = _found()
+    if isinstance(found, Unavailable):
+        raise found
+    return found
+
+
+@cache
+def _found() -> Kernels | Unavailable:
+    """Once in a process, failures too: a compiler that fails takes its time."""
     try:
-        if not file.exists():
-            _build(file)
+        folder, compiler = _folder(), _compiler()
+        file = folder / f"{_key(compiler)}.so"
+        if file.exists():
+            with suppress(OSError):  # damaged, and built anew
+                return Kernels(file)
+        _build(compiler, file)
         return Kernels(file)
-    except OSError as error:
-        raise Unavailable(f"{file.name}: {error}") from error
+    except Unavailable as reason:
+        return reason
+    except (OSError, RuntimeError, AttributeError) as error:  # RuntimeError: a user without a home
+        return Unavailable(f"{type(error).__name__}: {error}")
 
 
 def _folder() -> Path:
-    """Of this user, as the XDG Base Directory Specification has it."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ralr_tune"
+    """Of this user, as the XDG Base Directory Specification has it; nobody else may put code there."""
+    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    folder = (named if named.is_absolute() else Path.home() / ".cache") / "ralr_tune"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    found = folder.stat()
+    if found.st_uid != os.geteuid() or found.st_mode & 0o022:
+        raise Unavailable(f"{folder}: others may write there; `chmod 700` it, or set XDG_CACHE_HOME")
+    return folder
 
 
-def _key() -> str:
-    """Of what is compiled, how, by what and for which processor: folders of users lie on many machines."""
-    said = [SOURCE.read_text(), *FLAGS, *_more_flags(), _compiler(), platform.platform(), _processor()]
+def _compiler() -> list[str]:
+    """As a command."""
+    named = shlex.split(os.environ.get("CXX", ""))
+    for name in [named[0]] if named else COMPILERS:
+        if path := shutil.which(name):
+            return [path, *named[1:]]
+    raise Unavailable(f"no C++ compiler here: {named[0] if named else ', '.join(COMPILERS)}")
+
+
+def _key(compiler: Sequence[str]) -> str:
+    """Of what is compiled, how, by what and for which processor: homes of users lie on many machines."""
+    path = Path(compiler[0]).resolve()
+    by = *compiler, str(path), str(path.stat().st_size), str(path.stat().st_mtime_ns)
+    said = [SOURCE.read_text(encoding="utf-8"), *FLAGS, *_more_flags(), *by, platform.platform(), _processor()]
     return hashlib.sha256("\x1f".join(said).encode()).hexdigest()[:32]
-
-
-def _compiler() -> str:
-    named = os.environ.get("CXX")
-    found = next(filter(None, map(shutil.which, [named] if named else COMPILERS)), None)
-    if found is None:
-        raise Unavailable(f"no C++ compiler here: {named or ', '.join(COMPILERS)}")
-    return found
 
 
 def _more_flags() -> tuple[str, ...]:
@@ -95,20 +120,19 @@ def _processor() -> str:
     return "".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
 
 
-def _build(file: Path) -> None:
+def _build(compiler: Sequence[str], file: Path) -> None:
     """Raises Unavailable, and OSError where there is no place for it. Where two processes build, the later wins."""
-    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with tempfile.TemporaryDirectory(dir=file.parent) as folder:
         made = Path(folder) / file.name
-        command = [_compiler(), *FLAGS, *_more_flags(), "-o", str(made), str(SOURCE)]
+        command = [*compiler, *FLAGS, *_more_flags(), "-o", str(made), str(SOURCE)]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=LONGEST_S, check=False)
+            done = subprocess.run(command, capture_output=True, timeout=LONGEST_S, check=False)
         except subprocess.TimeoutExpired as error:
-            raise Unavailable(f"{_compiler()} took longer than {LONGEST_S} s") from error
+            raise Unavailable(f"{compiler[0]} took longer than {LONGEST_S} s") from error
         if done.returncode:
-            raise Unavailable(f"{_compiler()} failed: {_last_line(done.stderr)}")
+            raise Unavailable(f"{compiler[0]} failed: {_error(done.stderr.decode(errors='replace'))}")
         made.replace(file)
 
 
-def _last_line(said: str) -> str:
+def _error(said: str) -> str:
     return next((line.strip() for line in said.splitlines() if "error" in line), f"{said.strip()[-200:]!r}")

@@ -1,6 +1,6 @@
-// Batch normalisation in training with the sum and the ReLU behind it, for samples in channels_last: rows (pixels of
-// all samples) of channels. Twice over the memory forward and twice backward, where torch's operators go five and
-// seven times. Computes in float32; a result is rounded once, when it is stored.
+// Batch normalisation in training with the sum and the ReLU behind it, or the ReLU and a mean over 2x2 pixels, for
+// samples in channels_last: rows (pixels of all samples) of channels. Twice over the memory forward and twice backward,
+// where torch's operators go five and seven times. Computes in float32; a result is rounded once, when it is stored.
 //
 // Sums are made in the same chunks whatever the number of threads, so that numbers do not depend on it.
 
@@ -36,26 +36,31 @@ inline void store(Bfloat16* at, Lanes x) {  // to the nearest, ties to even, as 
 inline Lanes zero_where(Bits mask, Lanes x) { return (Lanes)((Bits)x & ~mask); }
 inline Bits not_above_zero(Lanes x) { return (Bits)(x <= 0.0f); }  // not a number is above, as in torch
 
-// Several pixels as one row where channels are few, so that a row fills the registers.
+// Rows of `width` numbers, and what a thread takes at once: one of them, or two rows of an image where means are taken.
 struct Shape {
-    long rows, width, channels;
+    long channels, across, width, rows_at_once, number;
 
-    Shape(long pixels, long channels) : channels(channels) {
-        long fold = WIDEST;
+    // `across`: means in a row of the result; 0 where none are taken.
+    Shape(long pixels, long channels, long across) : channels(channels), across(across) {
+        long fold = across ? 1 : WIDEST;  // several pixels as one row where channels are few: it fills the registers
         while (fold > 1 && (fold * channels > WIDEST * LANES || pixels % fold)) fold /= 2;
-        rows = pixels / fold;
         width = fold * channels;
+        rows_at_once = across ? 4 * across : 1;
+        number = pixels / (fold * rows_at_once);
     }
-    double pixels() const { return (double)rows * (width / channels); }
-    long chunk() const { return CHUNK > width ? CHUNK / width : 1; }
-    long chunks() const { return (rows + chunk() - 1) / chunk(); }
+    double pixels() const { return (double)number * rows_at_once * (width / channels); }
+    long chunk() const {
+        long size = rows_at_once * width;
+        return CHUNK > size ? CHUNK / size : 1;
+    }
+    long chunks() const { return (number + chunk() - 1) / chunk(); }
 };
 
 template <typename Work> void by_chunks(const Shape& s, int threads, Work work) {
 #pragma omp parallel for num_threads(threads) if (threads > 1)
     for (long k = 0; k < s.chunks(); k++) {
         long first = k * s.chunk(), last = first + s.chunk();
-        work(k, first, last < s.rows ? last : s.rows);
+        work(k, first, last < s.number ? last : s.number);
     }
 }
 
@@ -98,7 +103,7 @@ void moments(const T* x, const Shape& s, long first, long last, const float* shi
     for (long at = 0; at < s.width; at += V * LANES) {
         Lanes one[V] = {}, two[V] = {}, by[V];
         for (int v = 0; v < V; v++) by[v] = load(shift + at + v * LANES);
-        for (long row = first; row < last; row++)
+        for (long row = first * s.rows_at_once; row < last * s.rows_at_once; row++)
             for (int v = 0; v < V; v++) {
                 Lanes d = load(x + row * s.width + at + v * LANES) - by[v];
                 one[v] += d;
@@ -181,14 +186,105 @@ void gradient(const T* dy, const T* x, T* dx, const Shape& s, long first, long l
     }
 }
 
+// Calls work(place in x, place among the means) for the first number of each 2x2 pixels.
+template <typename Work> void by_squares(const Shape& s, long first, long last, long at, Work work) {
+    for (long pair = first; pair < last; pair++)
+        for (long mean = 0; mean < s.across; mean++)
+            work((4 * pair * s.across + 2 * mean) * s.channels + at, (pair * s.across + mean) * s.channels + at);
+}
+
+template <typename T, int V>
+void normalise_squares(const T* x, T* y, const Shape& s, long first, long last, const Line& line) {
+    const long corners[4] = {0, s.channels, 2 * s.across * s.channels, (2 * s.across + 1) * s.channels};
+    for (long at = 0; at < s.channels; at += V * LANES) {
+        Lanes scale[V], add[V];
+        for (int v = 0; v < V; v++) {
+            scale[v] = load(&line.scale[at + v * LANES]);
+            add[v] = load(&line.add[at + v * LANES]);
+        }
+        by_squares(s, first, last, at, [&](long in, long out) {
+            for (int v = 0; v < V; v++) {
+                Lanes sum = {};
+                for (long corner : corners) {
+                    Lanes z = load(x + in + corner + v * LANES) * scale[v] + add[v];
+                    sum += zero_where(not_above_zero(z), z);
+                }
+                store(y + out + v * LANES, sum * 0.25f);
+            }
+        });
+    }
+}
+
+template <typename T, int V>
+void gradient_sums_squares(const T* dy, const T* x, const Shape& s, long first, long last, const Line& line,
+                           const float* mean, float* result) {
+    const long corners[4] = {0, s.channels, 2 * s.across * s.channels, (2 * s.across + 1) * s.channels};
+    for (long at = 0; at < s.channels; at += V * LANES) {
+        Lanes one[V] = {}, two[V] = {}, middle[V], scale[V], add[V];
+        for (int v = 0; v < V; v++) {
+            middle[v] = load(mean + at + v * LANES);
+            scale[v] = load(&line.scale[at + v * LANES]);
+            add[v] = load(&line.add[at + v * LANES]);
+        }
+        by_squares(s, first, last, at, [&](long in, long out) {
+            for (int v = 0; v < V; v++) {
+                Lanes share = load(dy + out + v * LANES) * 0.25f;
+                for (long corner : corners) {
+                    Lanes z = load(x + in + corner + v * LANES);
+                    Lanes d = zero_where(not_above_zero(z * scale[v] + add[v]), share);
+                    one[v] += d;
+                    two[v] += d * (z - middle[v]);
+                }
+            }
+        });
+        for (int v = 0; v < V; v++) {
+            store(result + at + v * LANES, one[v]);
+            store(result + s.width + at + v * LANES, two[v]);
+        }
+    }
+}
+
+template <typename T, int V>
+void gradient_squares(const T* dy, const T* x, T* dx, const Shape& s, long first, long last, const Line& line,
+                      const float* mean, const float* slope, const float* level) {
+    const long corners[4] = {0, s.channels, 2 * s.across * s.channels, (2 * s.across + 1) * s.channels};
+    for (long at = 0; at < s.channels; at += V * LANES) {
+        Lanes scale[V], add[V], middle[V], slopes[V], levels[V];
+        for (int v = 0; v < V; v++) {
+            scale[v] = load(&line.scale[at + v * LANES]);
+            add[v] = load(&line.add[at + v * LANES]);
+            middle[v] = load(mean + at + v * LANES);
+            slopes[v] = load(slope + at + v * LANES);
+            levels[v] = load(level + at + v * LANES);
+        }
+        by_squares(s, first, last, at, [&](long in, long out) {
+            for (int v = 0; v < V; v++) {
+                Lanes share = load(dy + out + v * LANES) * 0.25f;
+                for (long corner : corners) {
+                    long place = in + corner + v * LANES;
+                    Lanes z = load(x + place);
+                    Lanes d = zero_where(not_above_zero(z * scale[v] + add[v]), share);
+                    store(dx + place, scale[v] * d + slopes[v] * (z - middle[v]) + levels[v]);
+                }
+            }
+        });
+    }
+}
+
 // `kept` receives mean and 1 / standard deviation; running ones move towards mean and unbiased variance.
 template <typename T, int V>
 void forward(const T* x, const T* other, T* y, const float* weight, const float* bias, float* running_mean,
              float* running_variance, double momentum, double epsilon, const Shape& s, bool relu, float* kept,
              int threads) {
-    // squares of what lies near zero: numbers far from it would lose their variance in float32
+    // squares of what lies near zero: numbers far from it would lose their variance in float32. A mean of some pixels
+    // all over the batch: one alone may be far from all others.
     std::unique_ptr<float[]> shift(new float[s.width]);
-    for (long w = 0; w < s.width; w += LANES) store(&shift[w], load(x + w % s.channels));
+    long pixels = (long)s.pixels(), some = pixels < 16 ? pixels : 16;
+    for (long w = 0; w < s.width; w += LANES) {
+        Lanes sum = {};
+        for (long k = 0; k < some; k++) sum += load(x + pixels / some * k * s.channels + w % s.channels);
+        store(&shift[w], sum / (float)some);
+    }
     Sums sums(s);
     by_chunks(s, threads,
               [&](long k, long first, long last) { moments<T, V>(x, s, first, last, shift.get(), sums.part(k)); });
@@ -204,8 +300,10 @@ void forward(const T* x, const T* other, T* y, const float* weight, const float*
         running_variance[c] = (float)(momentum * unbiased + (1 - momentum) * running_variance[c]);
     }
     Line line(s, weight, bias, mean, inverse);
-    by_chunks(s, threads,
-              [&](long, long first, long last) { normalise<T, V>(x, other, y, s, first, last, line, relu); });
+    by_chunks(s, threads, [&](long, long first, long last) {
+        if (s.across) normalise_squares<T, V>(x, y, s, first, last, line);
+        else normalise<T, V>(x, other, y, s, first, last, line, relu);
+    });
 }
 
 template <typename T, int V>
@@ -217,7 +315,8 @@ void backward(const T* dy, const T* x, const T* y, T* g, T* dx, const float* wei
     for (long w = 0; w < s.width; w++) middle[w] = mean[w % s.channels];
     Sums sums(s);
     by_chunks(s, threads, [&](long k, long first, long last) {
-        gradient_sums<T, V>(dy, x, y, g, s, first, last, line, middle.get(), relu, sums.part(k));
+        if (s.across) gradient_sums_squares<T, V>(dy, x, s, first, last, line, middle.get(), sums.part(k));
+        else gradient_sums<T, V>(dy, x, y, g, s, first, last, line, middle.get(), relu, sums.part(k));
     });
     sums.add_up();
     for (long c = 0; c < s.channels; c++) {
@@ -231,7 +330,8 @@ void backward(const T* dy, const T* x, const T* y, T* g, T* dx, const float* wei
     }
     const T* d = g ? g : dy;  // what is in `g` has been through the ReLU
     by_chunks(s, threads, [&](long, long first, long last) {
-        gradient<T, V>(d, x, dx, s, first, last, line, middle.get(), relu && !g, slope.get(), level.get());
+        if (s.across) gradient_squares<T, V>(d, x, dx, s, first, last, line, middle.get(), slope.get(), level.get());
+        else gradient<T, V>(d, x, dx, s, first, last, line, middle.get(), relu && !g, slope.get(), level.get());
     });
 }
 
@@ -252,12 +352,13 @@ template <typename Work> int within_memory(Work work) {
     else if (s.width % (2 * LANES) == 0) WAY<T, 2>(__VA_ARGS__);              \
     else WAY<T, 1>(__VA_ARGS__);
 
-// Channels must be a multiple of LANES, and there must be two pixels at least. `other`: null, or what is added.
+// Channels must be a multiple of LANES, and there must be two pixels at least. `other`: null, or what is added. `across`:
+// half of an image's width where the result is the mean of each 2x2 pixels, with a ReLU and without a sum; else 0.
 #define FORWARD(NAME, T)                                                                                              \
     extern "C" int NAME(const T* x, const T* other, T* y, const float* weight, const float* bias,                     \
                         float* running_mean, float* running_variance, double momentum, double epsilon, long pixels,   \
-                        long channels, int relu, float* kept, int threads) {                                          \
-        Shape s(pixels, channels);                                                                                    \
+                        long channels, long across, int relu, float* kept, int threads) {                             \
+        Shape s(pixels, channels, across);                                                                            \
         return within_memory([&] {                                                                                    \
             BY_WIDTH(forward, T, x, other, y, weight, bias, running_mean, running_variance, momentum, epsilon, s,     \
                      relu != 0, kept, threads)                                                                        \
@@ -267,9 +368,9 @@ template <typename Work> int within_memory(Work work) {
 // `y` and `g`, which receives the gradient of `other`: null, unless something was added before a ReLU.
 #define BACKWARD(NAME, T)                                                                                             \
     extern "C" int NAME(const T* dy, const T* x, const T* y, T* g, T* dx, const float* weight, const float* bias,     \
-                        const float* kept, long pixels, long channels, int relu, float* dweight, float* dbias,        \
-                        int threads) {                                                                                \
-        Shape s(pixels, channels);                                                                                    \
+                        const float* kept, long pixels, long channels, long across, int relu, float* dweight,         \
+                        float* dbias, int threads) {                                                                  \
+        Shape s(pixels, channels, across);                                                                            \
         return within_memory([&] {                                                                                    \
             BY_WIDTH(backward, T, dy, x, y, g, dx, weight, bias, kept, s, relu != 0, dweight, dbias, threads)         \
         });                                                                                                           \

@@ -1,4 +1,4 @@
-"""Batch normalisation in training, with the sum and the ReLU that may follow, by one kernel (normalise.cpp)."""
+"""Batch normalisation in training, with the sum, ReLU and pooling that may follow, by one kernel (normalise.cpp)."""
 
 from __future__ import annotations
 
@@ -28,18 +28,20 @@ class Norm(NamedTuple):
     epsilon: float
 
 
-def normalised(x: Tensor, norm: Norm, other: Tensor | None = None, *, relu: bool) -> Tensor:
+def normalised(x: Tensor, norm: Norm, other: Tensor | None = None, *, relu: bool, pool: bool = False) -> Tensor:
     """relu(batch_norm(x) + other) of samples (N, C, H, W), as torch computes it but for roundings in between.
 
-    Running mean and variance move. By torch's own operators where the kernel does not fit (see `fits`).
+    `pool`: then the mean of each 2x2 pixels; only with a ReLU and without `other`. Running mean and variance move. By
+    torch's own operators where the kernel does not fit (see `fits`).
     """
-    if fits(x, norm, other):
-        y: Tensor = _Normalised.apply(x, other, norm, norm.weight, norm.bias, relu)
+    if fits(x, norm, other) and not (pool and (x.shape[2] % 2 or x.shape[3] % 2)):
+        y: Tensor = _Normalised.apply(x, other, norm, norm.weight, norm.bias, relu, pool)
         return y
     mean, variance = norm.running_mean, norm.running_variance
     y = F.batch_norm(x, mean, variance, norm.weight, norm.bias, True, norm.momentum, norm.epsilon)
     y = y if other is None else y + other
-    return F.relu(y) if relu else y
+    y = F.relu(y, inplace=True) if relu else y
+    return F.avg_pool2d(y, 2) if pool else y
 
 
 def fits(x: Tensor, norm: Norm, other: Tensor | None) -> bool:
@@ -62,16 +64,19 @@ def _by_pixel(x: Tensor) -> bool:
 class _Normalised(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, other: Tensor | None, norm: Norm, weight: Tensor, bias: Tensor, relu: bool
+        ctx: Any, x: Tensor, other: Tensor | None, norm: Norm, weight: Tensor, bias: Tensor, relu: bool, pool: bool
     ) -> Tensor:
         """Weight and bias by themselves, too: autograd looks into no tuple."""
-        y, kept = _like(x), torch.empty(2, x.shape[1], dtype=torch.float32, device=x.device)
+        y, kept = (
+            _like(x[:, :, ::2, ::2] if pool else x),
+            torch.empty(2, x.shape[1], dtype=torch.float32, device=x.device),
+        )
         kernels().call(
             f"forward_{KINDS[x.dtype]}", *map(_address, (x, other, y, *norm[:4])), norm.momentum, norm.epsilon,
-            *_size(x), relu, kept.data_ptr(), torch.get_num_threads(),
+            *_size(x, pool), relu, kept.data_ptr(), torch.get_num_threads(),
         )  # fmt: skip
         ctx.save_for_backward(x, y if relu and other is not None else None, weight, bias, kept)
-        ctx.relu, ctx.summed = relu, other is not None
+        ctx.relu, ctx.pool, ctx.summed = relu, pool, other is not None
         return y
 
     @staticmethod
@@ -82,20 +87,20 @@ class _Normalised(torch.autograd.Function):
         dx, dweight, dbias = _like(x), torch.empty_like(weight), torch.empty_like(bias)
         passed = None if y is None else _like(x)
         kernels().call(
-            f"backward_{KINDS[x.dtype]}", *map(_address, (dy, x, y, passed, dx, weight, bias, kept)), *_size(x),
-            ctx.relu, dweight.data_ptr(), dbias.data_ptr(), torch.get_num_threads(),
+            f"backward_{KINDS[x.dtype]}", *map(_address, (dy, x, y, passed, dx, weight, bias, kept)),
+            *_size(x, ctx.pool), ctx.relu, dweight.data_ptr(), dbias.data_ptr(), torch.get_num_threads(),
         )  # fmt: skip
         summed = (dy if passed is None else passed) if ctx.summed else None
-        return dx, summed, None, dweight, dbias, None
+        return dx, summed, None, dweight, dbias, None, None
 
 
 def _like(x: Tensor) -> Tensor:
     return torch.empty_like(x, memory_format=torch.channels_last)
 
 
-def _size(x: Tensor) -> tuple[int, int]:
-    """Pixels of all samples, and channels."""
-    return x.numel() // x.shape[1], x.shape[1]
+def _size(x: Tensor, pool: bool) -> tuple[int, int, int]:
+    """Pixels of all samples, channels, and means in a row of the result."""
+    return x.numel() // x.shape[1], x.shape[1], x.shape[3] // 2 if pool else 0
 
 
 def _address(x: Tensor | None) -> int | None:
