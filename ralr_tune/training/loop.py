@@ -173,7 +173,10 @@ class TorchTrial:
         against = obstacle(model, training.optimizer) if is_cuda(self._task.device) else unknown(model)
         against = against or _unknown(self._task)
         chosen = choose_compilation(training.compile, device=self._task.device, steps=steps, obstacle=against)
-        return replace(chosen, recorded=chosen.recorded and self._room.recorded and self._room.training is None)
+        if not chosen.recorded or (self._room.recorded and self._room.training is None):
+            return chosen
+        how = "compiled" if chosen.wanted else "eager"
+        return replace(chosen, recorded=False, reason=f"{how}, not recorded: there was no room for it")
 
     def _epoch(self, epoch: int) -> EpochRecord:
         rates, factors = self._rate.rates(epoch), self._rate.factors(epoch)

@@ -133,7 +133,12 @@ def test_without_memory_for_a_recording_the_same_steps_are_taken_one_by_one(
 
 
 def test_whoever_had_no_room_for_a_recording_does_not_try_again(
-    make_images: Make, configure: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replays: list[int]
+    make_images: Make,
+    configure: Make,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    replays: list[int],
 ) -> None:
     """Nor does it in micro-batches, which are never recorded; and the rate is then none on the device."""
     tried: list[int] = []
@@ -146,7 +151,9 @@ def test_whoever_had_no_room_for_a_recording_does_not_try_again(
     given = {"batch_size": BATCH, "epochs": 2}
     begun = start(make_images(), configure(**given), seed=0, checkpoint=tmp_path / "it")
     next(begun.epochs())
-    again = start(make_images(), configure(**given), seed=0, checkpoint=tmp_path / "it")
+    with caplog.at_level("INFO"):
+        again = start(make_images(), configure(**given), seed=0, checkpoint=tmp_path / "it")
+    assert "eager, not recorded: there was no room for it" in caplog.text
     assert (again._room, again.learner.recorded) == (Room(recorded=False), False)
     run(again)
     assert tried == [1]
