@@ -38,7 +38,6 @@ from ralr_tune.commands.health.storage import (
 )
 from ralr_tune.store.address import parse_address
 from ralr_tune.store.probing import Answer
-from ralr_tune.training.kernels import library
 from tests.studies import simulated, simulated_text
 from tests.waiting import LONG_S
 
@@ -173,9 +172,7 @@ def test_figures_and_verdict_of_a_machine(found: Check, says: str, mend: str) ->
 
 def test_a_missing_compiler_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
-    library._found.cache_clear()
     found = kernels_check()
-    library._found.cache_clear()
     assert (found.verdict, found.found) == ("warning", "no C++ compiler here: no-such-compiler")
     assert found.mend.endswith("install g++, or name CXX")
 

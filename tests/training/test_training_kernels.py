@@ -473,7 +473,7 @@ def test_without_a_place_it_says_so(fresh: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_a_damaged_file_is_built_anew(fresh: Path) -> None:
     fresh.mkdir(mode=0o700)
-    file = fresh / f"{library._key(library._compiler())}.so"
+    file = fresh / f"{library._key(library.compiler())}.so"
     file.write_bytes(b"half a lib")
     kernels()
     assert file.stat().st_size > 1000

@@ -65,12 +65,12 @@ def kernels() -> Kernels:
 def _found() -> Kernels | Unavailable:
     """Once in a process, failures too: a compiler that fails takes its time."""
     try:
-        folder, compiler = _folder(), _compiler()
-        file = folder / f"{_key(compiler)}.so"
+        folder, by = _folder(), compiler()
+        file = folder / f"{_key(by)}.so"
         if file.exists():
             with suppress(OSError):  # damaged, and built anew
                 return Kernels(file)
-        _build(compiler, file)
+        _build(by, file)
         return Kernels(file)
     except Unavailable as reason:
         return reason
@@ -89,8 +89,8 @@ def _folder() -> Path:
     return folder
 
 
-def _compiler() -> list[str]:
-    """As a command."""
+def compiler() -> list[str]:
+    """The C++ compiler of this machine, as a command. Raises Unavailable."""
     named = shlex.split(os.environ.get("CXX", ""))
     for name in [named[0]] if named else COMPILERS:
         if path := shutil.which(name):
@@ -98,11 +98,11 @@ def _compiler() -> list[str]:
     raise Unavailable(f"no C++ compiler here: {named[0] if named else ', '.join(COMPILERS)}")
 
 
-def _key(compiler: Sequence[str]) -> str:
+def _key(by: Sequence[str]) -> str:
     """Of what is compiled, how, by what and for which processor: homes of users lie on many machines."""
-    path = Path(compiler[0]).resolve()
-    by = *compiler, str(path), str(path.stat().st_size), str(path.stat().st_mtime_ns)
-    said = [SOURCE.read_text(encoding="utf-8"), *FLAGS, *_more_flags(), *by, platform.platform(), _processor()]
+    path = Path(by[0]).resolve()
+    which = *by, str(path), str(path.stat().st_size), str(path.stat().st_mtime_ns)
+    said = [SOURCE.read_text(encoding="utf-8"), *FLAGS, *_more_flags(), *which, platform.platform(), _processor()]
     return hashlib.sha256("\x1f".join(said).encode()).hexdigest()[:32]
 
 
@@ -120,17 +120,17 @@ def _processor() -> str:
     return "".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
 
 
-def _build(compiler: Sequence[str], file: Path) -> None:
+def _build(by: Sequence[str], file: Path) -> None:
     """Raises Unavailable, and OSError where there is no place for it. Where two processes build, the later wins."""
     with tempfile.TemporaryDirectory(dir=file.parent) as folder:
         made = Path(folder) / file.name
-        command = [*compiler, *FLAGS, *_more_flags(), "-o", str(made), str(SOURCE)]
+        command = [*by, *FLAGS, *_more_flags(), "-o", str(made), str(SOURCE)]
         try:
             done = subprocess.run(command, capture_output=True, timeout=LONGEST_S, check=False)
         except subprocess.TimeoutExpired as error:
-            raise Unavailable(f"{compiler[0]} took longer than {LONGEST_S} s") from error
+            raise Unavailable(f"{by[0]} took longer than {LONGEST_S} s") from error
         if done.returncode:
-            raise Unavailable(f"{compiler[0]} failed: {_error(done.stderr.decode(errors='replace'))}")
+            raise Unavailable(f"{by[0]} failed: {_error(done.stderr.decode(errors='replace'))}")
         made.replace(file)
 
 
