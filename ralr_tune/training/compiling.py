@@ -73,7 +73,12 @@ def _on_a_cpu(obstacle: str | None) -> Compilation:
         obstacle = str(reason)
     if obstacle:
         return Compilation(False, False, f"eager, normalisation as torch has it: {obstacle}")
-    return Compilation(False, False, "eager, normalisation with its sum and ReLU by a kernel of ours", kernels=True)
+    return Compilation(
+        False,
+        False,
+        "eager, where channels come last normalisation with its sum and ReLU by a kernel of ours",
+        kernels=True,
+    )
 
 
 class Network:
