@@ -65,7 +65,7 @@ def _on_a_gpu(asked: bool, steps: int, obstacle: str | None) -> Compilation:
 
 def _on_a_cpu(obstacle: str | None) -> Compilation:
     """Never compiled: ResNet-20 took 22 s of a core for it (6 s from the compiler's own cache) and gained 0 to 14% a
-    step, small_cnn 5 to 9 s and 10 to 30% (measured, torch 2.14). Our own kernels take 2 s, once."""
+    step, small_cnn 5 to 9 s and 10 to 24% (measured, torch 2.14). Our own kernels take 2 s, once."""
     try:
         if not obstacle:
             kernels()

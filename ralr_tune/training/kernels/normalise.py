@@ -67,10 +67,8 @@ class _Normalised(torch.autograd.Function):
         ctx: Any, x: Tensor, other: Tensor | None, norm: Norm, weight: Tensor, bias: Tensor, relu: bool, pool: bool
     ) -> Tensor:
         """Weight and bias by themselves, too: autograd looks into no tuple."""
-        y, kept = (
-            _like(x[:, :, ::2, ::2] if pool else x),
-            torch.empty(2, x.shape[1], dtype=torch.float32, device=x.device),
-        )
+        y = _like(x[:, :, ::2, ::2] if pool else x)
+        kept = torch.empty(2, x.shape[1], dtype=torch.float32, device=x.device)
         kernels().call(
             f"forward_{KINDS[x.dtype]}", *map(_address, (x, other, y, *norm[:4])), norm.momentum, norm.epsilon,
             *_size(x, pool), relu, kept.data_ptr(), torch.get_num_threads(),
