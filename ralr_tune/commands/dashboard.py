@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 from collections.abc import Iterable
@@ -58,6 +59,8 @@ def serve(where: Whereabouts, *, host: str, port: int, write: bool, token: str |
     """Serve until Ctrl-C or SIGTERM. Raises UsageError when a host that others reach is given without a token."""
     import waitress
 
+    # A request that waits its turn is no warning: a page asks for more at once than there are threads.
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)
     asked = chosen_token(token, host)
     limit = _UPLOAD_BYTES if write else LOGIN_BYTES
     with opened(where) as storage:

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
@@ -315,6 +316,15 @@ def test_served_without_a_token(serve: Serve, host: str) -> None:
     assert "(study sim, read-only; Ctrl-C ends it)" in served.line
     assert served.end() == ("", "")
     assert served.process.returncode == 0
+
+
+def test_requests_that_wait_their_turn_are_not_warned_of(serve: Serve) -> None:
+    served = serve()
+    at_once = 8 * _SERVER["threads"]
+    with ThreadPoolExecutor(at_once) as pool:
+        statuses = list(pool.map(lambda _: served.get("/api/studies").status, range(at_once)))
+    assert statuses == [200] * at_once
+    assert served.end() == ("", "")
 
 
 def test_a_token_is_nowhere_but_with_its_owner(serve: Serve, tmp_path: Path) -> None:
