@@ -82,7 +82,8 @@ def _on_a_cpu(obstacle: str | None) -> Compilation:
 
 
 class Network:
-    """A network as the steps of training call it: compiled for batches of one size, and as it is for all others.
+    """A network as training and evaluation call it: by our kernels, or compiled for batches of one size, and as it is
+    for all others.
 
     Every shape would be compiled anew, at the cost of the first; a shorter last batch and evaluations are not worth it.
     The optimizer's step is not in the code, so a rate that changes recompiles nothing.
@@ -98,12 +99,22 @@ class Network:
     def taking(self, samples: int) -> nn.Module:
         """What a batch of so many samples goes through."""
         if self._kernels:
-            return self._joined
+            return self._training
         network = self._compiled if samples == self._batch_size else self._model
         assert isinstance(network, nn.Module)
         return network
 
+    def evaluating(self) -> nn.Module:
+        """What an evaluation goes through, in evaluation mode."""
+        self._model.eval()
+        return self._evaluation if self._kernels else self._model
+
+    # not made before they are needed: trials in slots train by none of their own
+
     @cached_property
-    def _joined(self) -> nn.Module:
-        """Not made before it is needed: trials in slots train by none of their own."""
+    def _training(self) -> nn.Module:
+        return joined(self._model)
+
+    @cached_property
+    def _evaluation(self) -> nn.Module:
         return joined(self._model)

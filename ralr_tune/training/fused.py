@@ -13,7 +13,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -112,12 +111,13 @@ class FusedNetwork:
             if (form := _form(module)) is not None:
                 parent, _, name = path.rpartition(".")
                 self._network.get_submodule(parent).register_module(name, form(module, path, self._current))
+        self._by_kernels: dict[bool, nn.Module] = {}
         self._told: list[Any] = [module for module in self._network.modules() if hasattr(module, "slots")]
         if any(True for _ in self._network.parameters()) or any(True for _ in self._network.buffers()):
             raise Unfusable("a weight stands in it twice, or outside of a layer")
 
     def __call__(self, stack: Stack, images: Tensor, *, training: bool = True, kernels: bool = False) -> Tensor:
-        """Images (N, K * C, H, W) to outputs (N, K, classes); `kernels`: by our own, where training has any."""
+        """Images (N, K * C, H, W) to outputs (N, K, classes); `kernels`: by our own, where they fit."""
         self._stack = stack
         if self._network.training != training:  # walks through all layers
             self._network.train(training)
@@ -125,14 +125,16 @@ class FusedNetwork:
             module.slots = stack.slots
         try:
             with stack.spread():
-                outputs: Tensor = (self._joined if training and kernels else self._network)(images)
+                outputs: Tensor = (self._joined(training) if kernels else self._network)(images)
         finally:
             self._stack = None  # it may be large, and of no more use
         return outputs.view(len(outputs), stack.slots, -1)
 
-    @cached_property
-    def _joined(self) -> nn.Module:
-        return joined(self._network, lambda layer: layer.norm() if isinstance(layer, _Normalisation) else None)
+    def _joined(self, training: bool) -> nn.Module:
+        if training not in self._by_kernels:
+            made = joined(self._network, lambda layer: layer.norm() if isinstance(layer, _Normalisation) else None)
+            self._by_kernels[training] = made
+        return self._by_kernels[training]
 
     def _current(self) -> Stack:
         assert self._stack is not None

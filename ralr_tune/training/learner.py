@@ -83,7 +83,7 @@ class Learner:
 
     def evaluate(self, split: Split, batch_size: int) -> float:
         """The metric over the whole split; NaN where the network's outputs are not finite."""
-        return self._task.evaluate(self.model, split, batch_size=batch_size, autocast=self._autocast)
+        return self._task.evaluate(self._network.evaluating(), split, batch_size=batch_size, autocast=self._autocast)
 
     def optimizer_state(self) -> OptimizerState:
         """Without the groups' options: the configuration has them."""

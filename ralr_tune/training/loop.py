@@ -170,8 +170,11 @@ class TorchTrial:
     def _chosen_compilation(self, model: nn.Module) -> Compilation:
         training = self.training
         steps = training.epochs * self._task.steps(self.split, training.batch_size)
-        against = obstacle(model, training.optimizer) if is_cuda(self._task.device) else unknown(model)
-        against = against or _unknown(self._task)
+        task = type(self._task)
+        if is_cuda(self._task.device):
+            against = obstacle(model, training.optimizer) or _unknown(task.loss)
+        else:  # kernels compute evaluations, too
+            against = unknown(model) or _unknown(task.loss) or _unknown(task.evaluate)
         chosen = choose_compilation(training.compile, device=self._task.device, steps=steps, obstacle=against)
         if not chosen.recorded or (self._room.recorded and self._room.training is None):
             return chosen
@@ -259,11 +262,11 @@ class TorchTrial:
         self._checkpoints.save(state.encode())
 
 
-def _unknown(task: TorchTask) -> str | None:
-    """Why steps must be taken as they are: somebody's own loss may draw numbers, or do more with a network than to call
-    it; None for ours."""
-    ours = type(task).loss.__module__.partition(".")[0] == __name__.partition(".")[0]
-    return None if ours else f"what the loss of {type(task).__name__} does may differ from step to step"
+def _unknown(part: Callable[..., object]) -> str | None:
+    """Why a network must be taken as it is: somebody's own loss may draw numbers, and it or an evaluation do more with
+    a network than to call it; None for ours."""
+    ours = part.__module__.partition(".")[0] == __name__.partition(".")[0]
+    return None if ours else f"what {part.__qualname__} does may differ from step to step"
 
 
 @cache

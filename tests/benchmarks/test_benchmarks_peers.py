@@ -16,6 +16,7 @@ from benchmarks.peers.rows import Row
 from benchmarks.peers.rows import ours as rows_of
 from ralr_tune.spec import parse_study
 from ralr_tune.tasks.load import load_task
+from ralr_tune.training import precision
 
 
 @pytest.fixture
@@ -46,6 +47,13 @@ def test_every_profile_makes_its_cases(name: str, tmp_path: Path) -> None:
         assert (spec.search.trials, spec.search.pruner) == (size.trials, "none")
 
 
+@pytest.fixture
+def no_matrix_units(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a CPU that trains small images in float32."""
+    monkeypatch.setattr(precision, "has_matrix_units", lambda: False)
+
+
+@pytest.mark.usefixtures("no_matrix_units")
 def test_an_accelerator_that_is_off_by_itself_is_not_switched_off_again(case: Case) -> None:
     assert different(case, Row("ours", "ours", {"options": ["--slots", "auto"]}))
     assert not different(case, Row("float32", "ours", {"training": {"precision": "float32"}}))  # 8x8: as it is
@@ -57,6 +65,7 @@ def test_an_accelerator_that_is_off_by_itself_is_not_switched_off_again(case: Ca
     assert different(case, Row("on", "ours", {"training": {"compile": True}}))
 
 
+@pytest.mark.usefixtures("no_matrix_units")
 def test_ratios_are_of_medians(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     slow = [Run(1.0, span, 100, 2, [(3.0, 0.4), (span, 0.6)]) for span in (9.0, 10.0, 20.0)]
     fast = [Run(2.0, span, 100, 2, [(3.0, 0.5), (4.0, 0.7)]) for span in (4.0, 5.0, 6.0)]

@@ -6,6 +6,7 @@ import copy
 import shutil
 import subprocess
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,9 @@ from torch.nn import functional as F
 
 from ralr_tune.errors import RalrTuneError
 from ralr_tune.models.registry import build
+from ralr_tune.tasks.base import Split
 from ralr_tune.training import loop
-from ralr_tune.training.compiling import Compilation
+from ralr_tune.training.compiling import Compilation, Network
 from ralr_tune.training.fusion import Fusion
 from ralr_tune.training.kernels import library
 from ralr_tune.training.kernels.joining import Joined, joined
@@ -37,6 +39,20 @@ except Unavailable as reason:
 
 FLOAT32, BFLOAT16 = 5e-6, 2**-8
 """Largest errors against float64, relative to the largest number: sums of float32, and one rounding of eight bits."""
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the kernels were asked for."""
+    asked: list[str] = []
+    call = Kernels.call
+
+    def counting(self: Kernels, name: str, *given: Any) -> None:
+        asked.append(name)
+        call(self, name, *given)
+
+    monkeypatch.setattr(Kernels, "call", counting)
+    return asked
 
 
 def pixels(*shape: int, like: torch.dtype = torch.float32, mean: float = 0.0, seed: int = 0) -> Tensor:
@@ -108,6 +124,32 @@ def test_means_of_pixels_are_right(shape: tuple[int, ...], kind: torch.dtype, er
     dy = pixels(*shape[:2], shape[2] // 2, shape[3] // 2, like=kind, seed=1).detach()
     wanted = in_float64(x, norm, None, True, dy, pool=True)
     assert_near(by_the_kernel(x, norm, None, True, dy, pool=True), wanted, error)
+
+
+@pytest.mark.parametrize(("relu", "pool", "summed"), [(1, 0, 0), (0, 0, 0), (1, 0, 1), (0, 0, 1), (1, 1, 0)])
+@pytest.mark.parametrize("shape", [(9, 16, 32, 32), (3, 32, 6, 4), (5, 48, 2, 2), (1, 128, 8, 8), (1, 64, 2, 600)])
+@pytest.mark.parametrize(("kind", "error"), [(torch.float32, FLOAT32), (torch.bfloat16, BFLOAT16)], ids=str)
+def test_evaluations_are_right(
+    shape: tuple[int, ...], relu: int, pool: int, summed: int, kind: torch.dtype, error: float, calls: list[str]
+) -> None:
+    x, norm = pixels(*shape, like=kind, mean=1.5), norm_of(shape[1])
+    other = pixels(*shape, like=kind, seed=2) if summed else None
+    before = [each.clone() for each in norm[:4]]
+    with torch.no_grad():
+        found = normalised(x, norm, other, relu=bool(relu), pool=bool(pool), training=False)
+    assert calls == [f"evaluate_{'float32' if kind == torch.float32 else 'bfloat16'}"]
+    wanted = F.batch_norm(x.double(), *(each.double() for each in (*before[2:], *before[:2])), False, 0.1, 1e-5)
+    wanted = wanted if other is None else wanted + other.double()
+    wanted = F.relu(wanted) if relu else wanted
+    assert_near([found], [F.avg_pool2d(wanted, 2) if pool else wanted], error)
+    assert all(torch.equal(*pair) for pair in zip(before, norm[:4], strict=True))
+
+
+def test_gradients_without_training_are_torchs_own(calls: list[str]) -> None:
+    x, norm = pixels(2, 16, 4, 4), norm_of(16)
+    normalised(x, norm, relu=True, training=False).sum().backward()
+    assert calls == []
+    assert x.grad is not None
 
 
 def test_images_of_odd_size_are_pooled_by_torch() -> None:
@@ -257,14 +299,38 @@ def test_only_what_nothing_else_uses_is_joined(then: Callable[..., Tensor], with
     torch.testing.assert_close(network(x), plain(x), rtol=1e-5, atol=1e-5)
 
 
-def test_a_layer_that_trains_no_more_is_torchs_own() -> None:
+def test_a_layer_that_trains_no_more_stays_as_it_is() -> None:
     plain = nn.Sequential(nn.BatchNorm2d(16), nn.ReLU(), nn.AvgPool2d(2))
     network, x = joined(plain), pixels(2, 16, 4, 4).detach()
     assert isinstance(network, fx.GraphModule)
     network.eval()
     before = copy.deepcopy(plain.state_dict())
     assert torch.equal(network(x), plain(x))
+    with torch.no_grad():
+        torch.testing.assert_close(network(x), plain(x), rtol=1e-5, atol=1e-5)
     assert all(torch.equal(value, before[key]) for key, value in plain.state_dict().items())
+
+
+class Dropping(nn.Module):
+    """Tells a function whether it trains: what is traced has that as a constant."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.dropout(self.norm(x), 0.5, self.training)
+
+
+def test_what_trains_and_what_evaluates_are_traced_apart() -> None:
+    plain, x = Dropping(), pixels(2, 16, 4, 4).detach()
+    network = Network(plain, batch_size=2, compilation=Compilation(False, False, "", kernels=True))
+    with torch.no_grad():
+        assert (network.taking(2)(x) == 0).any()
+        torch.testing.assert_close(network.evaluating()(x), plain(x), rtol=1e-5, atol=1e-5)
+        assert (network.evaluating()(x) != 0).all()
+        plain.train()
+        assert (network.taking(2)(x) == 0).any()
 
 
 @pytest.mark.parametrize(
@@ -341,29 +407,28 @@ def test_a_network_without_normalisation_stays() -> None:
 # ---------------------------------------------------------------- trials
 
 
-@pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What the kernels were asked for."""
-    asked: list[str] = []
-    call = Kernels.call
-
-    def counting(self: Kernels, name: str, *given: Any) -> None:
-        asked.append(name)
-        call(self, name, *given)
-
-    monkeypatch.setattr(Kernels, "call", counting)
-    return asked
-
-
 def test_a_trial_learns_by_kernels_what_it_learns_without(make_images: Make, configure: Make, calls: list[str]) -> None:
-    """Two layers, forward and backward, in five steps an epoch, the shorter last one, too; and none to evaluate."""
+    """Three layers, forward and backward, in every step, the shorter last one, too; and forward to evaluate."""
     task = make_images(size=16)
     plain = run(start(task, configure(epochs=3, compile=False), seed=0))
     assert calls == []
     trial = run(start(task, configure(epochs=3), seed=0))
-    layers, steps = 3, 3 * task.steps("train", 16)
-    assert sorted(calls) == ["backward_float32"] * layers * steps + ["forward_float32"] * layers * steps
+    epochs, layers, steps = 3, 3, task.steps("train", 16)
+    once = {"backward_float32": steps, "evaluate_float32": 1, "forward_float32": steps}
+    assert Counter(calls) == {name: epochs * layers * each for name, each in once.items()}
     assert losses(trial) == pytest.approx(losses(plain), rel=1e-3)
+
+
+def test_an_evaluation_of_somebodys_own_is_given_the_network_as_it_is(make_images: Make, configure: Make) -> None:
+    task = make_images(size=16)
+
+    class Own(type(task)):  # type: ignore[misc]
+        def evaluate(self, model: nn.Module, split: Split, **_: Any) -> float:
+            return float(isinstance(model, fx.GraphModule))
+
+    task.__class__ = Own
+    assert run(start(task, configure(epochs=1), seed=0)).curve[-1].value == 0
+    assert not start(task, configure(epochs=1), seed=0).learner.kernels
 
 
 def test_a_resumed_trial_equals_an_uninterrupted_one(

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ralr_tune.training import precision
-from ralr_tune.training.precision import can_bfloat16, choose_precision, has_bfloat16
+from ralr_tune.training.precision import can_bfloat16, choose_precision, has_bfloat16, has_matrix_units
 
 LARGE, SMALL = (3, 32, 32), (1, 8, 8)
 
@@ -26,8 +26,19 @@ def test_auto_takes_bfloat16_where_the_chip_has_it(chip: bool) -> None:
     assert ("is faster in it" if chip else "is no faster in bfloat16") in chosen.reason
 
 
-def test_auto_leaves_small_images_as_they_are(chip: bool) -> None:
+@pytest.mark.parametrize("units", [True, False], ids=["matrix units", "none"])
+def test_small_images_are_in_bfloat16_where_there_are_matrix_units(
+    units: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "has_bfloat16", lambda kind: True)
+    monkeypatch.setattr(precision, "has_matrix_units", lambda: units)
     chosen = choose_precision("auto", "auto", device="cpu", input_shape=SMALL)
+    assert (chosen.bfloat16, chosen.channels_last) == (units, True)
+    assert ("is faster in it" if units else "below 16 pixels") in chosen.reason
+
+
+def test_on_a_gpu_small_images_stay_as_they_are(chip: bool) -> None:
+    chosen = choose_precision("auto", "auto", device="cuda", input_shape=SMALL)
     assert (chosen.bfloat16, chosen.channels_last) == (False, False)
     assert "below 16 pixels" in chosen.reason
 
@@ -50,7 +61,7 @@ def test_autocast_computes_in_the_precision(wanted: Literal["float32", "bfloat16
 
 
 def test_what_is_no_image_has_no_channels() -> None:
-    assert not choose_precision("float32", "auto", device="cpu", input_shape=(20,)).channels_last
+    assert not choose_precision("auto", "auto", device="cpu", input_shape=(20,)).channels_last
 
 
 @pytest.mark.parametrize(
@@ -69,9 +80,14 @@ def test_a_cpu_is_known_by_its_flags(
     monkeypatch.setattr(precision, "CPUINFO", tmp_path / "cpuinfo")
     if cpuinfo is not None:
         (tmp_path / "cpuinfo").write_text(cpuinfo)
-    has_bfloat16.cache_clear()
-    assert has_bfloat16("cpu") is fast
-    has_bfloat16.cache_clear()
+    for cached in (has_bfloat16, precision._words):
+        cached.cache_clear()
+    try:
+        assert has_bfloat16("cpu") is fast
+        assert has_matrix_units() is ("amx_bf16" in (cpuinfo or ""))
+    finally:
+        for cached in (has_bfloat16, precision._words):
+            cached.cache_clear()
 
 
 def test_unknown_chips_have_none() -> None:

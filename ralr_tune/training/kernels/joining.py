@@ -1,8 +1,9 @@
-"""A network as its steps of training call it: each batch normalisation one with sum, ReLU and pooling behind it.
+"""A network as our kernels compute it: each batch normalisation one with sum, ReLU and pooling behind it.
 
-Found by tracing (torch.fx); the new network has the very layers of the old one, so both train the same weights. What
-tracing would get wrong, code that decides by numbers or draws from Python's generator, is for the caller to keep away
-(see recording.unknown).
+Found by tracing (torch.fx); the new network has the very layers of the old one, so both train the same weights. It is
+for training or for evaluation, as the old one is while it is traced: functions are told so once. What tracing would get
+wrong, code that decides by numbers or draws from Python's generator, is for the caller to keep away (see
+recording.unknown).
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ NormOf = Callable[[nn.Module], Norm | None]
 
 
 def of_layer(layer: nn.Module) -> Norm | None:
-    """torch's own layer, in training, with a moving average."""
-    if type(layer) is not nn.BatchNorm2d or not layer.training or layer.momentum is None:
+    """torch's own layer, with a moving average."""
+    if type(layer) is not nn.BatchNorm2d or layer.momentum is None:
         return None
     if layer.running_mean is None or layer.running_var is None:
         return None
@@ -50,13 +51,10 @@ class Joined(nn.Module):
 
     def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
         norm = self._norm_of(self.layer)
-        if norm is None:  # it no longer trains
-            y: Tensor = self.layer(x)
-            y = y if other is None else y + other
-            y = F.relu(y) if self._relu else y
-            return F.avg_pool2d(y, 2) if self._pool else y
-        self.layer.num_batches_tracked.add_(1)  # type: ignore[operator]
-        return normalised(x, norm, other, relu=self._relu, pool=self._pool)
+        assert norm is not None
+        if self.layer.training:
+            self.layer.num_batches_tracked.add_(1)  # type: ignore[operator]
+        return normalised(x, norm, other, relu=self._relu, pool=self._pool, training=self.layer.training)
 
 
 class _Tracer(fx.Tracer):
@@ -78,7 +76,7 @@ class _Tracer(fx.Tracer):
 
 
 def joined(model: nn.Module, norm_of: NormOf = of_layer) -> nn.Module:
-    """The network for training; itself where it cannot be traced or has nothing to join."""
+    """The network in the mode that it is in; itself where it cannot be traced or has nothing to join."""
     try:
         with _ONE_AT_A_TIME:
             graph = _Tracer().trace(model)

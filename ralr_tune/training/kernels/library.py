@@ -40,10 +40,11 @@ class Kernels:
         library = ctypes.CDLL(str(file))
         address, whole, number = ctypes.c_void_p, ctypes.c_long, ctypes.c_double
         forward = (*[address] * 7, number, number, whole, whole, whole, ctypes.c_int, address, ctypes.c_int)
+        evaluate = (*[address] * 7, number, whole, whole, whole, ctypes.c_int, ctypes.c_int)
         backward = (*[address] * 8, whole, whole, whole, ctypes.c_int, address, address, ctypes.c_int)
         self._functions = {}
         for kind in ("float32", "bfloat16"):
-            for way, takes in (("forward", forward), ("backward", backward)):
+            for way, takes in (("forward", forward), ("evaluate", evaluate), ("backward", backward)):
                 function = self._functions[f"{way}_{kind}"] = getattr(library, f"{way}_{kind}")
                 function.argtypes, function.restype = takes, ctypes.c_int
 

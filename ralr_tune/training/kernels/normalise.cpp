@@ -1,4 +1,4 @@
-// Batch normalisation in training with the sum and the ReLU behind it, or the ReLU and a mean over 2x2 pixels, for
+// Batch normalisation with the sum and the ReLU behind it, or the ReLU and a mean over 2x2 pixels, for
 // samples in channels_last: rows (pixels of all samples) of channels. Twice over the memory forward and twice backward,
 // where torch's operators go five and seven times. Computes in float32; a result is rounded once, when it is stored.
 //
@@ -271,6 +271,15 @@ void gradient_squares(const T* dy, const T* x, T* dx, const Shape& s, long first
     }
 }
 
+// What comes of it, once it is known what to scale with and what to add.
+template <typename T, int V>
+void write(const T* x, const T* other, T* y, const Shape& s, const Line& line, bool relu, int threads) {
+    by_chunks(s, threads, [&](long, long first, long last) {
+        if (s.across) normalise_squares<T, V>(x, y, s, first, last, line);
+        else normalise<T, V>(x, other, y, s, first, last, line, relu);
+    });
+}
+
 // `kept` receives mean and 1 / standard deviation; running ones move towards mean and unbiased variance.
 template <typename T, int V>
 void forward(const T* x, const T* other, T* y, const float* weight, const float* bias, float* running_mean,
@@ -299,11 +308,16 @@ void forward(const T* x, const T* other, T* y, const float* weight, const float*
         running_mean[c] = (float)(momentum * mean[c] + (1 - momentum) * running_mean[c]);
         running_variance[c] = (float)(momentum * unbiased + (1 - momentum) * running_variance[c]);
     }
-    Line line(s, weight, bias, mean, inverse);
-    by_chunks(s, threads, [&](long, long first, long last) {
-        if (s.across) normalise_squares<T, V>(x, y, s, first, last, line);
-        else normalise<T, V>(x, other, y, s, first, last, line, relu);
-    });
+    write<T, V>(x, other, y, s, Line(s, weight, bias, mean, inverse), relu, threads);
+}
+
+// By the running mean and variance, which stay as they are.
+template <typename T, int V>
+void evaluate(const T* x, const T* other, T* y, const float* weight, const float* bias, const float* mean,
+              const float* variance, double epsilon, const Shape& s, bool relu, int threads) {
+    std::unique_ptr<float[]> inverse(new float[s.channels]);
+    for (long c = 0; c < s.channels; c++) inverse[c] = (float)(1 / std::sqrt(variance[c] + epsilon));
+    write<T, V>(x, other, y, s, Line(s, weight, bias, mean, inverse.get()), relu, threads);
 }
 
 template <typename T, int V>
@@ -352,7 +366,7 @@ template <typename Work> int within_memory(Work work) {
     else if (s.width % (2 * LANES) == 0) WAY<T, 2>(__VA_ARGS__);              \
     else WAY<T, 1>(__VA_ARGS__);
 
-// Channels must be a multiple of LANES, and there must be two pixels at least. `other`: null, or what is added. `across`:
+// Channels must be a multiple of LANES, and there must be two pixels at least to train with. `other`: null, or what is added. `across`:
 // half of an image's width where the result is the mean of each 2x2 pixels, with a ReLU and without a sum; else 0.
 #define FORWARD(NAME, T)                                                                                              \
     extern "C" int NAME(const T* x, const T* other, T* y, const float* weight, const float* bias,                     \
@@ -362,6 +376,16 @@ template <typename Work> int within_memory(Work work) {
         return within_memory([&] {                                                                                    \
             BY_WIDTH(forward, T, x, other, y, weight, bias, running_mean, running_variance, momentum, epsilon, s,     \
                      relu != 0, kept, threads)                                                                        \
+        });                                                                                                           \
+    }
+
+#define EVALUATE(NAME, T)                                                                                             \
+    extern "C" int NAME(const T* x, const T* other, T* y, const float* weight, const float* bias, const float* mean,  \
+                        const float* variance, double epsilon, long pixels, long channels, long across, int relu,     \
+                        int threads) {                                                                                \
+        Shape s(pixels, channels, across);                                                                            \
+        return within_memory([&] {                                                                                    \
+            BY_WIDTH(evaluate, T, x, other, y, weight, bias, mean, variance, epsilon, s, relu != 0, threads)          \
         });                                                                                                           \
     }
 
@@ -378,5 +402,7 @@ template <typename Work> int within_memory(Work work) {
 
 FORWARD(forward_float32, float)
 FORWARD(forward_bfloat16, Bfloat16)
+EVALUATE(evaluate_float32, float)
+EVALUATE(evaluate_bfloat16, Bfloat16)
 BACKWARD(backward_float32, float)
 BACKWARD(backward_bfloat16, Bfloat16)

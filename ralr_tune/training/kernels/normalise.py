@@ -1,4 +1,4 @@
-"""Batch normalisation in training, with the sum, ReLU and pooling that may follow, by one kernel (normalise.cpp)."""
+"""Batch normalisation, with the sum, ReLU and pooling that may follow, by one kernel (normalise.cpp)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KINDS = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
 
 class Norm(NamedTuple):
-    """What batch normalisation of C channels works with in training: tensors (C,), and two numbers."""
+    """What batch normalisation of C channels works with: tensors (C,), and two numbers."""
 
     weight: Tensor | None
     bias: Tensor | None
@@ -28,17 +28,23 @@ class Norm(NamedTuple):
     epsilon: float
 
 
-def normalised(x: Tensor, norm: Norm, other: Tensor | None = None, *, relu: bool, pool: bool = False) -> Tensor:
+def normalised(
+    x: Tensor, norm: Norm, other: Tensor | None = None, *, relu: bool, pool: bool = False, training: bool = True
+) -> Tensor:
     """relu(batch_norm(x) + other) of samples (N, C, H, W), as torch computes it but for roundings in between.
 
-    `pool`: then the mean of each 2x2 pixels; only with a ReLU and without `other`. Running mean and variance move. By
-    torch's own operators where the kernel does not fit (see `fits`).
+    `pool`: then the mean of each 2x2 pixels; only with a ReLU and without `other`. In training running mean and
+    variance move; else they are what it normalises by. By torch's own operators where the kernel does not fit (see
+    `fits`), and where there shall be gradients without training.
     """
     if fits(x, norm, other) and not (pool and (x.shape[2] % 2 or x.shape[3] % 2)):
-        y: Tensor = _Normalised.apply(x, other, norm, norm.weight, norm.bias, relu, pool)
-        return y
+        if training:
+            y: Tensor = _Normalised.apply(x, other, norm, norm.weight, norm.bias, relu, pool)
+            return y
+        if not torch.is_grad_enabled():
+            return _evaluated(x, norm, other, relu, pool)
     mean, variance = norm.running_mean, norm.running_variance
-    y = F.batch_norm(x, mean, variance, norm.weight, norm.bias, True, norm.momentum, norm.epsilon)
+    y = F.batch_norm(x, mean, variance, norm.weight, norm.bias, training, norm.momentum, norm.epsilon)
     y = y if other is None else y + other
     y = F.relu(y, inplace=True) if relu else y
     return F.avg_pool2d(y, 2) if pool else y
@@ -59,6 +65,15 @@ def _is_plain(each: Tensor | None) -> bool:
 
 def _by_pixel(x: Tensor) -> bool:
     return x.is_contiguous(memory_format=torch.channels_last)
+
+
+def _evaluated(x: Tensor, norm: Norm, other: Tensor | None, relu: bool, pool: bool) -> Tensor:
+    y = _like(x[:, :, ::2, ::2] if pool else x)
+    kernels().call(
+        f"evaluate_{KINDS[x.dtype]}", *map(_address, (x, other, y, *norm[:4])), norm.epsilon,
+        *_size(x, pool), relu, torch.get_num_threads(),
+    )  # fmt: skip
+    return y
 
 
 class _Normalised(torch.autograd.Function):
