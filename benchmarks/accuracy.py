@@ -25,10 +25,10 @@ from typing import Any
 import torch
 
 from ralr_tune.analysis.comparison import paired_test
+from ralr_tune.kinds.classification.sources import open_source
+from ralr_tune.kinds.classification.task import ClassificationTask
 from ralr_tune.models.registry import build
-from ralr_tune.spec import Configuration
-from ralr_tune.tasks.classification import ClassificationTask
-from ralr_tune.tasks.sources import open_source
+from ralr_tune.studyfile import Configuration
 from ralr_tune.training.base import Trial
 from ralr_tune.training.fusion import Fusion
 from ralr_tune.training.start import start

@@ -22,11 +22,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from ralr_tune.kinds.classification.samples import Samples, Source, all_samples
+from ralr_tune.kinds.classification.sources import open_source
+from ralr_tune.kinds.classification.task import ClassificationTask
 from ralr_tune.models.registry import build
-from ralr_tune.spec import Configuration
-from ralr_tune.tasks.classification import ClassificationTask
-from ralr_tune.tasks.samples import Samples, Source, all_samples
-from ralr_tune.tasks.sources import open_source
+from ralr_tune.studyfile import Configuration
 from ralr_tune.training.estimate import seconds_per_epoch
 from ralr_tune.training.start import start
 

@@ -26,11 +26,11 @@ from ralr_tune.records import EpochRecord, Row
 from ralr_tune.search.samplers import longest_run
 from ralr_tune.search.space import distribution
 from ralr_tune.search.stages import plan_search
-from ralr_tune.spec import StudySpec, parse_study
 from ralr_tune.store import studies
 from ralr_tune.store.database import Storage
 from ralr_tune.store.ledger import Ledger
 from ralr_tune.store.tables import ledger as rows_table
+from ralr_tune.studyfile import StudySpec, parse_study
 from ralr_tune.tasks.load import load_task
 
 EPOCHS = 30

@@ -51,10 +51,10 @@ from ralr_tune.search.pruning import Judge
 from ralr_tune.search.session import Session
 from ralr_tune.search.stages import advance, plan_search
 from ralr_tune.search.telling import optuna_study, settle, tell
-from ralr_tune.spec import StudySpec
 from ralr_tune.store import studies
 from ralr_tune.store.database import Storage, open_storage
 from ralr_tune.store.ledger import Ledger
+from ralr_tune.studyfile import StudySpec
 from ralr_tune.tasks.load import load_task
 
 T = TypeVar("T")

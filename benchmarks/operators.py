@@ -23,7 +23,7 @@ from torch.profiler import ProfilerActivity, profile, schedule
 from benchmarks.peers.case import VALIDATION, Case
 from benchmarks.peers.driver import PROFILES, Profile, Size, made_case
 from benchmarks.peers.ours import study
-from ralr_tune.spec import parse_study
+from ralr_tune.studyfile import parse_study
 from ralr_tune.tasks.load import load_task
 from ralr_tune.training.fusion import Fusion, _alone
 from ralr_tune.training.loop import TorchTrial

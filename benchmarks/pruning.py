@@ -30,7 +30,7 @@ from ralr_tune.search.pruning import Judge
 from ralr_tune.search.samplers import make_pruner, make_sampler
 from ralr_tune.search.space import suggest
 from ralr_tune.seeds import derive_seed
-from ralr_tune.spec import Configuration, StudySpec, parse_study
+from ralr_tune.studyfile import Configuration, StudySpec, parse_study
 from ralr_tune.tasks.load import load_task
 
 TRIALS = 200

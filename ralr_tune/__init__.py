@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from ralr_tune.commands.run import run as run
     from ralr_tune.schedules.scheduler import RandomAmplifyLR as RandomAmplifyLR
     from ralr_tune.schedules.suggest import suggest_amplification as suggest_amplification
-    from ralr_tune.spec import load_study_file as load_study_file
+    from ralr_tune.studyfile import load_study_file as load_study_file
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "RandomAmplifyLR": "ralr_tune.schedules.scheduler",
-    "load_study_file": "ralr_tune.spec",
+    "load_study_file": "ralr_tune.studyfile",
     "run": "ralr_tune.commands.run",
     "suggest_amplification": "ralr_tune.schedules.suggest",
 }

@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from ralr_tune.records import ArmRecord, EpochRecord, Outcome, Row, Stage, StudyRecord
-from ralr_tune.spec import StudySpec
-from ralr_tune.spec.exported import Exported
+from ralr_tune.studyfile import StudySpec
+from ralr_tune.studyfile.exported import Exported
 
 SEED = 7
 

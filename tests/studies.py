@@ -6,7 +6,7 @@ from typing import Any
 
 import tomli_w
 
-from ralr_tune.spec import StudySpec, parse_study
+from ralr_tune.studyfile import StudySpec, parse_study
 
 AMPLIFY = {
     "probability": {"low": 0.05, "high": 0.6},

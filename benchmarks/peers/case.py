@@ -84,8 +84,8 @@ class Data:
 
     @cached_property
     def arrays(self) -> dict[str, NDArray[Any]]:
-        from ralr_tune.tasks.classification import _pool_and_rows
-        from ralr_tune.tasks.sources import open_source
+        from ralr_tune.kinds.classification.sources import open_source
+        from ralr_tune.kinds.classification.task import _pool_and_rows
 
         _, rows = _pool_and_rows(
             open_source({"source": "arrays", "path": self.path}), VALIDATION, self.seed, "cpu", None

@@ -48,7 +48,7 @@ from benchmarks.peers.case import VALIDATION, Case, Job
 from benchmarks.peers.limit import bfloat16_limit, operations
 from benchmarks.peers.ours import study
 from benchmarks.peers.rows import CORES, EXAMPLE, Row, ours, peers
-from ralr_tune.spec import parse_study
+from ralr_tune.studyfile import parse_study
 from ralr_tune.training.compiling import choose_compilation
 from ralr_tune.training.fusion import SHARE_OF_WAITING, WIDTHS
 from ralr_tune.training.precision import choose_precision
@@ -239,7 +239,7 @@ def _images(size: Size, cifar: Path | None) -> tuple[Any, Any, str]:
     """As many of each class, in an order that does not go by class."""
     drawn = np.random.default_rng(0)
     if size.data == "digits":
-        from ralr_tune.tasks.sources import open_source
+        from ralr_tune.kinds.classification.sources import open_source
 
         train = open_source({"source": "digits"}).train
         images, labels, what = train.load()[:, 0], train.labels, "digits of 8x8"

@@ -8,10 +8,10 @@ from typing import Any
 
 from ralr_tune.commands.locate import find_file, locate, opened, study_files
 from ralr_tune.errors import StudyFileError
-from ralr_tune.spec import StudySpec, load_study_file, parse_study
-from ralr_tune.spec.imports import imports as imported
-from ralr_tune.spec.imports import refuse_imports
-from ralr_tune.spec.sections import StudyFile
+from ralr_tune.studyfile import StudySpec, load_study_file, parse_study
+from ralr_tune.studyfile.imports import imports as imported
+from ralr_tune.studyfile.imports import refuse_imports
+from ralr_tune.studyfile.sections import StudyFile
 
 
 def load(study: str, *, imports: bool = True, storage: str | None = None, out: Path | None = None) -> StudySpec:

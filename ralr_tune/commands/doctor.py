@@ -20,8 +20,8 @@ from ralr_tune.commands.health.storage import storage_checks
 from ralr_tune.commands.locate import STORAGE_VARIABLE, Whereabouts, locate, opened
 from ralr_tune.errors import RalrTuneError
 from ralr_tune.launch.devices import available_cores
-from ralr_tune.spec import StudySpec, parse_study
 from ralr_tune.store import studies
+from ralr_tune.studyfile import StudySpec, parse_study
 
 
 @dataclass(frozen=True)

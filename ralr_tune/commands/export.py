@@ -11,10 +11,10 @@ from ralr_tune.errors import UsageError
 from ralr_tune.records import ArmRecord, Row, StudyRecord
 from ralr_tune.report.export import exported, render
 from ralr_tune.search.stages import winners
-from ralr_tune.spec import StudySpec, parse_study
-from ralr_tune.spec.values import one_of
 from ralr_tune.store.database import Storage
 from ralr_tune.store.reading import read_study
+from ralr_tune.studyfile import StudySpec, parse_study
+from ralr_tune.studyfile.values import one_of
 from ralr_tune.training.files import write
 
 _LISTED = 20

@@ -21,11 +21,11 @@ from ralr_tune.commands.locate import STORAGE_VARIABLE, locate
 from ralr_tune.errors import RalrTuneError, StudyFileError, UsageError
 from ralr_tune.report.words import size
 from ralr_tune.search.kept import Kept
-from ralr_tune.spec import parse_study
 from ralr_tune.store import studies
 from ralr_tune.store.address import sqlite_url
 from ralr_tune.store.database import Storage, open_storage
 from ralr_tune.store.ledger import Ledger
+from ralr_tune.studyfile import parse_study
 
 QUIET_S = 3600.0
 """A file that nobody has written to for so long is not being written."""

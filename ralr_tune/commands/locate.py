@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ralr_tune.errors import UsageError
-from ralr_tune.spec import StudySpec, load_study_file
-from ralr_tune.spec.sections import NAME_PATTERN
+from ralr_tune.studyfile import StudySpec, load_study_file
+from ralr_tune.studyfile.sections import NAME_PATTERN
 
 if TYPE_CHECKING:
     from ralr_tune.store.database import Storage

@@ -14,7 +14,7 @@ from ralr_tune.search.design import unit_params
 from ralr_tune.search.looks import looks
 from ralr_tune.search.samplers import longest_run
 from ralr_tune.search.stages import choosing_seeds, judged_runs
-from ralr_tune.spec import StudySpec
+from ralr_tune.studyfile import StudySpec
 
 
 @dataclass(frozen=True)

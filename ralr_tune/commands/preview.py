@@ -11,15 +11,15 @@ import numpy as np
 from ralr_tune.commands.check import load
 from ralr_tune.commands.files import write_text
 from ralr_tune.errors import UsageError
+from ralr_tune.kinds.simulated.task import SimulatedTask
 from ralr_tune.report.figures import Figure
 from ralr_tune.report.images import write_images
 from ralr_tune.report.preview import Trace, draw_preview
 from ralr_tune.search.design import sobol_point, unit_params
 from ralr_tune.search.samplers import start_recipe
 from ralr_tune.seeds import derive_seed
-from ralr_tune.spec import Configuration, StudySpec
+from ralr_tune.studyfile import Configuration, StudySpec
 from ralr_tune.tasks.base import TorchTask
-from ralr_tune.tasks.simulated import SimulatedTask
 
 
 def preview_study(

@@ -19,19 +19,20 @@ from optuna.trial import FrozenTrial, TrialState
 from ralr_tune.commands.gc import counted, leftovers
 from ralr_tune.commands.locate import Whereabouts, opened
 from ralr_tune.commands.status import where as named
+from ralr_tune.metric import Metric
 from ralr_tune.records import Row
 from ralr_tune.report.words import duration, size
 from ralr_tune.search.kept import Kept
 from ralr_tune.search.session import Session
 from ralr_tune.search.stages import plan_search
 from ralr_tune.search.telling import tell
-from ralr_tune.spec import StudySpec, parse_study
 from ralr_tune.store import mending, studies
 from ralr_tune.store.address import parse_address
 from ralr_tune.store.database import Storage
 from ralr_tune.store.ledger import Ledger
 from ralr_tune.store.schema import HEAD
-from ralr_tune.tasks.base import METRICS, Metric
+from ralr_tune.studyfile import StudySpec, parse_study
+from ralr_tune.tasks.base import METRICS
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ from ralr_tune.report.images import Format, write_images
 from ralr_tune.report.page import write_report
 from ralr_tune.report.panels import write_panels
 from ralr_tune.search.looks import plan_of
-from ralr_tune.spec import parse_study
 from ralr_tune.store import studies
 from ralr_tune.store.database import Storage
 from ralr_tune.store.reading import read_study
+from ralr_tune.studyfile import parse_study
 from ralr_tune.training.files import writing
 
 HANDFUL = 3  # of warnings on a terminal; the page has all

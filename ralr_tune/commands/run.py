@@ -24,15 +24,15 @@ from ralr_tune.records import Stage
 from ralr_tune.search.kept import Kept
 from ralr_tune.search.samplers import make_pruner, make_sampler
 from ralr_tune.search.stages import advance, plan_search, withdraw_audits
-from ralr_tune.spec import StudySpec, parse_study
-from ralr_tune.spec.changes import changes
-from ralr_tune.spec.imports import imports as imported
-from ralr_tune.spec.imports import refuse_imports
 from ralr_tune.store import incidents, studies
 from ralr_tune.store.address import parse_address, sqlite_url
 from ralr_tune.store.database import Storage, open_storage
 from ralr_tune.store.file import refuse_network
 from ralr_tune.store.ledger import Ledger
+from ralr_tune.studyfile import StudySpec, parse_study
+from ralr_tune.studyfile.changes import changes
+from ralr_tune.studyfile.imports import imports as imported
+from ralr_tune.studyfile.imports import refuse_imports
 from ralr_tune.training.together import Slots
 
 if TYPE_CHECKING:

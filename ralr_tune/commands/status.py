@@ -13,10 +13,10 @@ from ralr_tune.launch.local import tail
 from ralr_tune.records import Incident, Row, Stage
 from ralr_tune.search.samplers import longest_run
 from ralr_tune.search.stages import STAGES, pending_stage
-from ralr_tune.spec import parse_study
 from ralr_tune.store import incidents, studies
 from ralr_tune.store.database import Storage
 from ralr_tune.store.ledger import Ledger
+from ralr_tune.studyfile import parse_study
 
 ShownStage = Literal["search", "confirm", "test", "done"]
 

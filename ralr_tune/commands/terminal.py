@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ralr_tune.secrecy import hidden
-from ralr_tune.spec.problems import one_line
+from ralr_tune.studyfile.problems import one_line
 
 
 def readable(text: str) -> str:

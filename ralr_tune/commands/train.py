@@ -16,8 +16,8 @@ from ralr_tune.errors import Interrupted, TrialError, UsageError
 from ralr_tune.launch.devices import Place, places
 from ralr_tune.launch.worker import environment
 from ralr_tune.seeds import SEED_BITS
-from ralr_tune.spec.exported import Exported, load_exported
-from ralr_tune.spec.imports import refuse_imports
+from ralr_tune.studyfile.exported import Exported, load_exported
+from ralr_tune.studyfile.imports import refuse_imports
 from ralr_tune.tasks.load import load_task
 from ralr_tune.training.base import Trial
 from ralr_tune.training.start import start

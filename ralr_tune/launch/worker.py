@@ -26,14 +26,14 @@ from ralr_tune.search.session import Session
 from ralr_tune.search.stages import advance
 from ralr_tune.search.stopping import Stop
 from ralr_tune.search.telling import settle
-from ralr_tune.spec import parse_study
-from ralr_tune.spec.imports import refuse_imports
 from ralr_tune.store import studies
 from ralr_tune.store.address import parse_address
 from ralr_tune.store.database import open_storage
 from ralr_tune.store.failures import PATIENCE_S
 from ralr_tune.store.file import refuse_network
 from ralr_tune.store.ledger import Ledger
+from ralr_tune.studyfile import parse_study
+from ralr_tune.studyfile.imports import refuse_imports
 from ralr_tune.tasks.load import load_task
 from ralr_tune.training.together import Slots, together
 
@@ -135,7 +135,7 @@ def take_share(place: Place, kind: str) -> None:
     """
     if kind == "simulated":
         return
-    from ralr_tune.tasks import sharing
+    from ralr_tune.machine import sharing
 
     sharing.take_share(place.device, place.sharing)
 

@@ -11,9 +11,9 @@ from typing import Any, Literal, get_args
 from ralr_tune.analysis.rows import scores
 from ralr_tune.errors import UsageError
 from ralr_tune.records import Row, Stage, StudyRecord
-from ralr_tune.spec import StudySpec
-from ralr_tune.spec.exported import Exported, Provenance, Scores
-from ralr_tune.spec.values import one_of
+from ralr_tune.studyfile import StudySpec
+from ralr_tune.studyfile.exported import Exported, Provenance, Scores
+from ralr_tune.studyfile.values import one_of
 
 Form = Literal["toml", "json", "yaml", "python"]
 FORMS: tuple[Form, ...] = get_args(Form)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ralr_tune.records import AMPLIFICATION, Row, amplified_role
-from ralr_tune.spec import AmplifyConfig, StudySpec
+from ralr_tune.studyfile import AmplifyConfig, StudySpec
 
 
 @dataclass(frozen=True)

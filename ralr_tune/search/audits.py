@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from ralr_tune.records import Row
 from ralr_tune.seeds import SEED_BITS, derive_seed
-from ralr_tune.spec import StudySpec
+from ralr_tune.studyfile import StudySpec
 
 SHARE = 0.1
 """Of `audit = "auto"`, where the budget allows."""

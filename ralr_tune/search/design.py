@@ -20,7 +20,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from ralr_tune.search.space import distribution
-from ralr_tune.spec.values import Domain
+from ralr_tune.studyfile.values import Domain
 
 
 def sobol_point(columns: int, ordinal: int, seed: int) -> NDArray[np.float64]:

@@ -17,8 +17,8 @@ from ralr_tune.records import Row
 from ralr_tune.search.session import Session
 from ralr_tune.search.telling import tell
 from ralr_tune.secrecy import hidden
-from ralr_tune.spec.problems import cut, one_line
 from ralr_tune.store import incidents
+from ralr_tune.studyfile.problems import cut, one_line
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from ralr_tune.records import AMPLIFIED, Row
 from ralr_tune.search import audits
 from ralr_tune.search.amplifying import amplification_of
-from ralr_tune.spec import Configuration, StudySpec
+from ralr_tune.studyfile import Configuration, StudySpec
 from ralr_tune.tasks.load import task_identity
 
 

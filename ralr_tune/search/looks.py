@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ralr_tune.records import Row
-from ralr_tune.spec import StudySpec
+from ralr_tune.studyfile import StudySpec
 
 if TYPE_CHECKING:
     from ralr_tune.analysis.sequential import Plan

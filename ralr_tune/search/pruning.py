@@ -20,7 +20,7 @@ from optuna.storages import BaseStorage
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from ralr_tune.spec.sections import PruneOn
+from ralr_tune.studyfile.sections import PruneOn
 
 SMOOTHING = 0.6
 """Weight of the past in the moving average: TensorBoard's default. Its memory is 1 / (1 - 0.6) = 2.5 epochs."""

@@ -19,8 +19,8 @@ from ralr_tune.search.design import SharedSobolSampler
 from ralr_tune.search.space import distribution
 from ralr_tune.search.widened import WideGP, WideTPE
 from ralr_tune.seeds import derive_seed
-from ralr_tune.spec import StudySpec
-from ralr_tune.spec.values import encode
+from ralr_tune.studyfile import StudySpec
+from ralr_tune.studyfile.values import encode
 
 Built = TypeVar("Built")
 

@@ -12,9 +12,9 @@ from ralr_tune.errors import LeaseLost, StorageError
 from ralr_tune.records import Row
 from ralr_tune.search.kept import Kept
 from ralr_tune.search.stopping import Stop
-from ralr_tune.spec import StudySpec
 from ralr_tune.store.database import Storage
 from ralr_tune.store.ledger import Ledger
+from ralr_tune.studyfile import StudySpec
 from ralr_tune.tasks.base import Task
 
 

@@ -13,7 +13,7 @@ from optuna.distributions import (
 )
 from optuna.trial import Trial
 
-from ralr_tune.spec.values import Choice, Domain, Range
+from ralr_tune.studyfile.values import Choice, Domain, Range
 
 
 def distribution(domain: Domain) -> BaseDistribution:

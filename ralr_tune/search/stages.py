@@ -19,11 +19,11 @@ from ralr_tune.search.audits import sampled
 from ralr_tune.search.failing import study_ended
 from ralr_tune.search.looks import looks, wanted
 from ralr_tune.seeds import derive_seed
-from ralr_tune.spec import StudySpec
 from ralr_tune.store import studies
 from ralr_tune.store.database import Storage
 from ralr_tune.store.ledger import Ledger, PlannedRow
 from ralr_tune.store.reading import read_study
+from ralr_tune.studyfile import StudySpec
 
 STAGES: tuple[Stage, ...] = ("search", "audit", "choose", "judge", "test")
 

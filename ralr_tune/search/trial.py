@@ -22,9 +22,9 @@ from ralr_tune.search.samplers import start_recipe
 from ralr_tune.search.session import Lease, Session
 from ralr_tune.search.space import suggest
 from ralr_tune.search.telling import optuna_study, tell
-from ralr_tune.spec import Configuration
 from ralr_tune.store import studies
 from ralr_tune.store.mending import find_orphan
+from ralr_tune.studyfile import Configuration
 from ralr_tune.training.base import Trial
 from ralr_tune.training.start import start
 

@@ -9,10 +9,10 @@ from dataclasses import replace
 from optuna.trial import FrozenTrial
 
 from ralr_tune.records import ArmRecord, EpochRecord, Row, StudyRecord
-from ralr_tune.spec import StudySpec, parse_study
 from ralr_tune.store.database import Storage
 from ralr_tune.store.ledger import Ledger
 from ralr_tune.store.studies import optuna_name, optuna_trials, stored
+from ralr_tune.studyfile import StudySpec, parse_study
 
 Trials = Mapping[tuple[str, int], Mapping[int, FrozenTrial]]
 """Optuna trials by (arm, block) and number."""

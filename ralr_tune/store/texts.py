@@ -11,7 +11,7 @@ from typing import Any
 
 from ralr_tune.errors import StorageError
 from ralr_tune.records import EpochRecord
-from ralr_tune.spec.problems import shown
+from ralr_tune.studyfile.problems import shown
 
 _EPOCH = {field.name for field in fields(EpochRecord)}
 

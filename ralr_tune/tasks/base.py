@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+
+from ralr_tune.metric import Metric
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -18,17 +19,9 @@ Autocast = Callable[[], "AbstractContextManager[object]"]
 """Makes the context in which the model is called: mixed precision, or nothing."""
 
 
-@dataclass(frozen=True)
-class Metric:
-    """What a task is judged by."""
-
-    name: str
-    direction: Literal["maximize", "minimize"]
-    worst: float
-    """The worst possible value; what a diverged trial is told as."""
-
-
-METRICS = {"accuracy": Metric("accuracy", direction="maximize", worst=0.0)}
+METRICS = {
+    "accuracy": Metric("accuracy", direction="maximize", unit="share", worst=0.0, tolerance=0.01, default_margin=0.005)
+}
 """By the name that a study file gives them (`study.metric`)."""
 
 

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ralr_tune.errors import UsageError
+from ralr_tune.kinds.simulated.task import simulated_task
+from ralr_tune.logs import warnings_to_log
 from ralr_tune.tasks.base import Task, TorchTask
-from ralr_tune.tasks.quiet import warnings_to_log
-from ralr_tune.tasks.simulated import simulated_task
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from ralr_tune.spec import TaskSpec
+    from ralr_tune.studyfile import TaskSpec
 
 KINDS = ("classification", "simulated")
 
@@ -38,9 +38,9 @@ def load_task(task: TaskSpec, *, seed: int, device: str, decoded: Path | None = 
 
 
 def _classification(task: TaskSpec, seed: int, device: str, decoded: Path | None) -> TorchTask:
+    from ralr_tune.kinds.classification.sources import open_source
+    from ralr_tune.kinds.classification.task import ClassificationTask
     from ralr_tune.models import registry
-    from ralr_tune.tasks.classification import ClassificationTask
-    from ralr_tune.tasks.sources import open_source
 
     options: Mapping[str, Any] = task.model_options or {}
 

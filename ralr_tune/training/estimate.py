@@ -7,14 +7,15 @@ from contextlib import closing
 from itertools import islice
 from typing import TYPE_CHECKING, cast
 
-from ralr_tune.tasks.base import Autocast, Batch, Metric, Split, Task, TorchTask
-from ralr_tune.tasks.simulated import SimulatedTask
+from ralr_tune.kinds.simulated.task import SimulatedTask
+from ralr_tune.metric import Metric
+from ralr_tune.tasks.base import Autocast, Batch, Split, Task, TorchTask
 from ralr_tune.training.start import start
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from ralr_tune.spec import Configuration
+    from ralr_tune.studyfile import Configuration
 
 FORWARD_SHARE = 1 / 3
 """Of a training step's work (ours): backward costs about twice the forward pass."""

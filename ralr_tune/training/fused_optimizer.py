@@ -14,7 +14,7 @@ from torch import Tensor
 from ralr_tune.training.fused import Stack
 
 if TYPE_CHECKING:
-    from ralr_tune.spec.configuration import TrainingConfig
+    from ralr_tune.studyfile.configuration import TrainingConfig
     from ralr_tune.training.learner import Learner
 
 NUMBERS: Mapping[str, frozenset[str]] = {

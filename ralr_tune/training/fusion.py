@@ -22,9 +22,9 @@ import psutil
 import torch
 from torch import Generator, Tensor
 
+from ralr_tune.machine.sharing import free_on, is_cuda, is_shared
 from ralr_tune.seeds import derive_seed
 from ralr_tune.tasks.base import Batch, FusedBatch, FusedTask, Split, Task
-from ralr_tune.tasks.sharing import free_on, is_cuda, is_shared
 from ralr_tune.training.base import WATCHED, Trial
 from ralr_tune.training.fused import FusedNetwork, Stack, Unfusable, check
 from ralr_tune.training.fused_optimizer import FusedOptimizer

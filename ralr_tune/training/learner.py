@@ -18,7 +18,7 @@ from ralr_tune.training.recording import Recorder
 from ralr_tune.training.state import OptimizerState, State
 
 if TYPE_CHECKING:
-    from ralr_tune.spec.configuration import TrainingConfig
+    from ralr_tune.studyfile.configuration import TrainingConfig
 
 
 class Learner:

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ralr_tune.errors import TrialError
+from ralr_tune.logs import warnings_to_log
+from ralr_tune.machine.sharing import is_cuda
 from ralr_tune.records import EpochRecord
 from ralr_tune.seeds import derive_seed
 from ralr_tune.tasks.base import FusedTask, Split, TorchTask
-from ralr_tune.tasks.quiet import warnings_to_log
-from ralr_tune.tasks.sharing import is_cuda
 from ralr_tune.training import fused_optimizer
 from ralr_tune.training.base import WATCHED, TrainingSplit
 from ralr_tune.training.checkpoint import Checkpoints
@@ -37,7 +37,7 @@ from ralr_tune.training.state import State, StateReader
 from ralr_tune.training.weights import load_weights, save_weights
 
 if TYPE_CHECKING:
-    from ralr_tune.spec import Configuration
+    from ralr_tune.studyfile import Configuration
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from ralr_tune.errors import UsageError
 
 if TYPE_CHECKING:
-    from ralr_tune.spec.configuration import TrainingConfig
+    from ralr_tune.studyfile.configuration import TrainingConfig
 
 NOT_OFFERED = frozenset({"optimizer", "lbfgs", "sparseadam"})
 """The base class; a closure in every step; sparse gradients alone."""

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from ralr_tune.kinds.simulated.task import SimulatedTask
+from ralr_tune.kinds.simulated.trial import SimulatedTrial
+from ralr_tune.logs import warnings_to_log
 from ralr_tune.tasks.base import Task, TorchTask
-from ralr_tune.tasks.quiet import warnings_to_log
-from ralr_tune.tasks.simulated import SimulatedTask
 from ralr_tune.training.base import TrainingSplit, Trial
-from ralr_tune.training.simulated import SimulatedTrial
 
 if TYPE_CHECKING:
-    from ralr_tune.spec import Configuration
+    from ralr_tune.studyfile import Configuration
 
 
 def start(

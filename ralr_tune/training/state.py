@@ -19,7 +19,7 @@ from ralr_tune.training.optimizer import state_of_one_weight
 from ralr_tune.training.precision import Precision, can_bfloat16
 
 if TYPE_CHECKING:
-    from ralr_tune.spec.configuration import TrainingConfig
+    from ralr_tune.studyfile.configuration import TrainingConfig
 
 T = TypeVar("T")
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Literal, Protocol
 
 from ralr_tune.errors import UsageError
+from ralr_tune.kinds.simulated.task import SimulatedTask
 from ralr_tune.tasks.base import Task
-from ralr_tune.tasks.simulated import SimulatedTask
 from ralr_tune.training.base import Trial
 
 Slots = int | Literal["auto"]

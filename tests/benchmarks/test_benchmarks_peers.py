@@ -14,7 +14,7 @@ from benchmarks.peers.case import VALIDATION, Case, Data, Job
 from benchmarks.peers.driver import PROFILES, Run, different, made_case, table
 from benchmarks.peers.rows import Row
 from benchmarks.peers.rows import ours as rows_of
-from ralr_tune.spec import parse_study
+from ralr_tune.studyfile import parse_study
 from ralr_tune.tasks.load import load_task
 from ralr_tune.training import precision
 

@@ -3,7 +3,7 @@
 A cell is SHAPE-SAMPLER-PRUNER-TRIALS; without any, all are run, 300 studies each (RALR_TUNE_CALIBRATE thousandths of
 that); each cell prints one row of a table.
 
-Objective: the formula of the simulated task (`ralr_tune/tasks/simulated.py`, its constants) with `noise` 0.005,
+Objective: the formula of the simulated task (`ralr_tune/kinds/simulated/task.py`, its constants) with `noise` 0.005,
 `epoch_noise` 0.002, no jitter and no divergence, evaluated directly. It is a function of `lr` (dominant: 0.32 of
 accuracy over its range) and of `momentum`, whose range of effect is 8 times the noise, the standard deviation of a
 score between seeds; it ignores `probability` and `flip`. In the shape "cliff" the rate matters little (0.08) until one
@@ -23,7 +23,7 @@ import numpy as np
 import optuna
 
 from ralr_tune.analysis import importance
-from ralr_tune.tasks.simulated import CEILING, CHANCE, CURVATURE, RATE, SimulatedTask
+from ralr_tune.kinds.simulated.task import CEILING, CHANCE, CURVATURE, RATE, SimulatedTask
 from tests.calibration.tables import Counted, Promise, Row, Table, show
 
 EPOCHS = 12

@@ -21,13 +21,13 @@ import optuna
 from ralr_tune.analysis.comparison import Comparison
 from ralr_tune.analysis.verdicts import arm_verdicts
 from ralr_tune.errors import TrialError
+from ralr_tune.kinds.simulated.task import SimulatedTask
 from ralr_tune.records import ArmRecord, EpochRecord, Row, Stage, StudyRecord
 from ralr_tune.search.samplers import make_pruner, make_sampler
 from ralr_tune.search.space import suggest
 from ralr_tune.search.stages import choosing_seeds, finalists, judging_seeds, winners
 from ralr_tune.seeds import derive_seed
-from ralr_tune.spec import Configuration, StudySpec
-from ralr_tune.tasks.simulated import SimulatedTask
+from ralr_tune.studyfile import Configuration, StudySpec
 from tests.calibration.tables import Counted, Table, rows_of, show
 from tests.calibration.verdicts import COLUMNS, RARELY_WRONG
 from tests.studies import simulated

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ralr_tune.spec import Configuration
-from ralr_tune.tasks.simulated import SimulatedTask
+from ralr_tune.kinds.simulated.task import SimulatedTask
+from ralr_tune.studyfile import Configuration
 from tests.calibration.importance import CELLS, EPOCHS, NOISE, RANGE, Cell, accuracies, calibrate, simulated_study
 from tests.calibration.tables import scaled
 

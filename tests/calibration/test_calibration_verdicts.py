@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from ralr_tune.analysis.sequential import Plan
-from ralr_tune.spec import Configuration
-from ralr_tune.spec.configuration import AmplifyConfig, TrainingConfig
-from ralr_tune.tasks.simulated import SimulatedTask
+from ralr_tune.kinds.simulated.task import SimulatedTask
+from ralr_tune.studyfile import Configuration
+from ralr_tune.studyfile.configuration import AmplifyConfig, TrainingConfig
 from tests.calibration.tables import Table
 from tests.calibration.verdicts import (
     EPOCHS,

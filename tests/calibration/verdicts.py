@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from ralr_tune.analysis.comparison import Comparison, Pairs, compare
 from ralr_tune.analysis.sequential import Decision, Plan, latest_look, next_look
-from ralr_tune.tasks.simulated import CEILING, CHANCE, CURVATURE, RATE, SimulatedTask
+from ralr_tune.kinds.simulated.task import CEILING, CHANCE, CURVATURE, RATE, SimulatedTask
 from tests.calibration.tables import Counted, Promise, Row, Table, rows_of, show
 
 Array = npt.NDArray[np.float64]

@@ -15,10 +15,10 @@ from ralr_tune.commands.run import run
 from ralr_tune.errors import DataError, TrialError, UsageError
 from ralr_tune.records import Row
 from ralr_tune.search.stages import plan_search
-from ralr_tune.spec import StudySpec
 from ralr_tune.store import studies
 from ralr_tune.store.database import Storage, open_storage
 from ralr_tune.store.ledger import Ledger
+from ralr_tune.studyfile import StudySpec
 from tests.studies import AMPLIFY, simulated
 
 NARROW = {"low": 0.05, "high": 0.1, "log": True}

@@ -12,12 +12,12 @@ from ralr_tune.errors import StorageError, UsageError
 from ralr_tune.launch.devices import Place
 from ralr_tune.launch.worker import work
 from ralr_tune.search.stages import plan_search
-from ralr_tune.spec import parse_study
-from ralr_tune.spec.exported import load_exported, parse_exported
 from ralr_tune.store import studies
 from ralr_tune.store.database import Storage, open_storage
 from ralr_tune.store.ledger import Ledger
 from ralr_tune.store.reading import read_study
+from ralr_tune.studyfile import parse_study
+from ralr_tune.studyfile.exported import load_exported, parse_exported
 from tests.exports import Records
 from tests.studies import simulated
 

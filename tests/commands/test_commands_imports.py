@@ -16,9 +16,9 @@ from ralr_tune.launch.launcher import Job
 from ralr_tune.launch.local import _command
 from ralr_tune.launch.worker import work
 from ralr_tune.report.export import render
-from ralr_tune.spec import parse_study
 from ralr_tune.store import studies
 from ralr_tune.store.database import open_storage
+from ralr_tune.studyfile import parse_study
 from tests.commands.conftest import Cli
 from tests.exports import configuration
 from tests.studies import simulated_text

@@ -21,10 +21,10 @@ from ralr_tune.errors import StorageError
 from ralr_tune.records import Row
 from ralr_tune.search.kept import Kept
 from ralr_tune.search.stages import plan_search
-from ralr_tune.spec import StudySpec
 from ralr_tune.store import studies, tables
 from ralr_tune.store.database import Storage, open_storage
 from ralr_tune.store.ledger import Ledger
+from ralr_tune.studyfile import StudySpec
 from tests.commands.conftest import Cli
 from tests.databases import dump
 from tests.store import first_release

@@ -12,11 +12,11 @@ import torch
 
 from ralr_tune.commands.train import Line, train_configuration
 from ralr_tune.errors import Interrupted, StudyFileError, TrialError, UsageError
+from ralr_tune.kinds.classification.task import ClassificationTask
+from ralr_tune.kinds.simulated.trial import SimulatedTrial
 from ralr_tune.report.export import render
 from ralr_tune.seeds import derive_seed
-from ralr_tune.spec.sections import SimulatedTask
-from ralr_tune.tasks.classification import ClassificationTask
-from ralr_tune.training.simulated import SimulatedTrial
+from ralr_tune.studyfile.sections import SimulatedTask
 from tests.exports import SEED, configuration
 
 SMALL = {"epochs": 3, "batch_size": 16, "options": {"momentum": 0.9}, "augment": ["crop"]}

@@ -20,16 +20,16 @@ from pathlib import Path
 import psutil
 from optuna.trial import FrozenTrial, TrialState
 
+from ralr_tune.kinds.simulated.task import SimulatedTask
 from ralr_tune.records import Row
 from ralr_tune.search.audits import sampled
 from ralr_tune.search.kept import confirm_configuration
-from ralr_tune.spec import StudySpec, parse_study
 from ralr_tune.store import studies
 from ralr_tune.store.database import Storage, open_storage
 from ralr_tune.store.ledger import Ledger
+from ralr_tune.studyfile import StudySpec, parse_study
 from ralr_tune.tasks.base import Task
 from ralr_tune.tasks.load import load_task
-from ralr_tune.tasks.simulated import SimulatedTask
 from ralr_tune.training.start import start
 
 FAULTS = ("SIGKILL", "SIGSTOP", "SIGTERM", "SIGINT")

@@ -15,10 +15,10 @@ from typing import Any
 import psutil
 import pytest
 
-from ralr_tune.spec import parse_study
 from ralr_tune.store import studies
 from ralr_tune.store.database import open_storage
 from ralr_tune.store.ledger import Ledger, PlannedRow
+from ralr_tune.studyfile import parse_study
 from tests.faults.servers import PrivateServer, private_server
 from tests.faults.storm import wrongs
 from tests.faults.test_faults_storm import NOTHING

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ralr_tune.spec import parse_study
+from ralr_tune.studyfile import parse_study
 from tests.faults.storm import wrongs
 from tests.faults.test_faults_storm import NOTHING
 from tests.studies import simulated_text

@@ -12,16 +12,16 @@ import pytest
 ROOT = Path(__file__).parents[2] / "ralr_tune"
 PACKAGE = ROOT.name
 
-GROUND = ("errors", "secrecy", "seeds", "records")
+GROUND = ("errors", "secrecy", "seeds", "metric", "records", "logs")
 """Every room may import these; they import nothing but those before them."""
 
 ROOMS: Mapping[str, tuple[str, ...]] = {
     "schedules": (),
-    "spec": ("schedules",),
+    "studyfile": ("schedules",),
     "models": (),
-    "tasks": ("spec", "models"),
+    "tasks": ("studyfile", "models"),
     "training": ("schedules", "tasks"),
-    "store": ("spec",),
+    "store": ("studyfile",),
     # whether to judge further seeds and what is said of them in the end must be one decision
     "search": ("store", "training", "analysis"),
     "launch": ("search",),
@@ -137,14 +137,14 @@ def test_no_module_imports_itself_over_others() -> None:
 def test_the_rooms_that_the_table_names_are_read() -> None:
     """A checker that finds no files finds no mistakes."""
     rooms = {module.split(".")[0] for module in modules(ROOT)}
-    assert {*GROUND, "__init__", "schedules", "spec", "models", "tasks", "store", "search", "analysis"} <= rooms
+    assert {*GROUND, "__init__", "schedules", "studyfile", "models", "tasks", "store", "search", "analysis"} <= rooms
 
 
 def test_the_closure_of_the_table() -> None:
     assert allowed("records") == {"errors", "secrecy", "seeds", "records"}
     assert allowed("errors") == {"errors"}
     assert allowed("analysis") == {"analysis", *GROUND}
-    assert allowed("training") == {"training", "schedules", "tasks", "spec", "models", *GROUND}
+    assert allowed("training") == {"training", "schedules", "tasks", "studyfile", "models", *GROUND}
     assert allowed("cli") == {*ROOMS, *GROUND}
     assert "store" not in allowed("report") | allowed("tasks") | allowed("training")
 
@@ -162,15 +162,15 @@ def tree(root: Path, files: Mapping[str, str]) -> Path:
     ("file", "line"),
     [
         ("errors.py", "from ralr_tune.records import Row"),
-        ("spec/study.py", "import ralr_tune.store.ledger"),
-        ("spec/study.py", "from ralr_tune.store import ledger"),
-        ("spec/study.py", "from ralr_tune import store"),
-        ("spec/study.py", "from ..store import ledger"),
-        ("spec/study.py", "from .. import store"),
-        ("spec/__init__.py", "from ..store import ledger"),
-        ("spec/study.py", "from ralr_tune import RandomAmplifyLR"),
-        ("analysis/facts.py", "def f():\n    import ralr_tune.spec"),
-        ("analysis/facts.py", "if TYPE_CHECKING:\n    from ralr_tune.spec import StudySpec"),
+        ("studyfile/study.py", "import ralr_tune.store.ledger"),
+        ("studyfile/study.py", "from ralr_tune.store import ledger"),
+        ("studyfile/study.py", "from ralr_tune import store"),
+        ("studyfile/study.py", "from ..store import ledger"),
+        ("studyfile/study.py", "from .. import store"),
+        ("studyfile/__init__.py", "from ..store import ledger"),
+        ("studyfile/study.py", "from ralr_tune import RandomAmplifyLR"),
+        ("analysis/facts.py", "def f():\n    import ralr_tune.studyfile"),
+        ("analysis/facts.py", "if TYPE_CHECKING:\n    from ralr_tune.studyfile import StudySpec"),
         ("report/page.py", "from ralr_tune.launch.worker import work"),
         ("commands/run.py", "from ralr_tune.cli import app"),
         ("attic/old.py", "x = 1"),
@@ -184,8 +184,11 @@ def test_the_table_is_held(tmp_path: Path, file: str, line: str) -> None:
 @pytest.mark.parametrize(
     ("file", "line"),
     [
-        ("spec/study.py", "from ralr_tune.errors import DataError\nfrom . import values\nfrom .values import Range"),
-        ("spec/study.py", "import numpy, ralr_tune_elsewhere"),
+        (
+            "studyfile/study.py",
+            "from ralr_tune.errors import DataError\nfrom . import values\nfrom .values import Range",
+        ),
+        ("studyfile/study.py", "import numpy, ralr_tune_elsewhere"),
         ("search/trial.py", "from ralr_tune.schedules import rate\nimport ralr_tune.models.registry"),
         ("cli.py", "def run():\n    from ralr_tune.commands.run import run"),
         ("__init__.py", "from ralr_tune.report import page"),

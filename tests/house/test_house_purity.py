@@ -21,10 +21,10 @@ LIGHT = (
     "ralr_tune.schedules.noise",
     "ralr_tune.schedules.rate",
     "ralr_tune.schedules.suggest",
-    *(f"ralr_tune.spec.{path.stem}" for path in sorted((ROOT / "ralr_tune" / "spec").glob("[!_]*.py"))),
+    *(f"ralr_tune.studyfile.{path.stem}" for path in sorted((ROOT / "ralr_tune" / "studyfile").glob("[!_]*.py"))),
     "ralr_tune.tasks.base",
     "ralr_tune.tasks.load",
-    "ralr_tune.tasks.simulated",
+    "ralr_tune.kinds.simulated.task",
     *(f"ralr_tune.analysis.{path.stem}" for path in sorted((ROOT / "ralr_tune" / "analysis").glob("[!_]*.py"))),
 )
 

@@ -15,10 +15,10 @@ from ralr_tune.launch.inprocess import InProcess
 from ralr_tune.launch.launcher import Job
 from ralr_tune.launch.local import LocalProcesses
 from ralr_tune.launch.worker import work
+from ralr_tune.machine import sharing
 from ralr_tune.search.session import Session
-from ralr_tune.spec import parse_study
 from ralr_tune.store.ledger import Ledger
-from ralr_tune.tasks import sharing
+from ralr_tune.studyfile import parse_study
 from tests.cards import GIB, Card, remove
 from tests.search.conftest import MakeSession, make_session
 from tests.studies import simulated

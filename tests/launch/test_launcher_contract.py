@@ -12,8 +12,8 @@ from ralr_tune.launch.inprocess import InProcess
 from ralr_tune.launch.launcher import Job, Launcher
 from ralr_tune.launch.local import LocalProcesses
 from ralr_tune.search.stages import pending_stage
-from ralr_tune.spec import StudySpec
 from ralr_tune.store.ledger import Ledger
+from ralr_tune.studyfile import StudySpec
 from tests.search.conftest import MakeSession, make_session
 from tests.studies import simulated
 from tests.waiting import LONG_S, until

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from ralr_tune.errors import UsageError
 from ralr_tune.report.export import FORMS, exported, render
 from ralr_tune.schedules.curves import OPTIONS
-from ralr_tune.spec.exported import Exported, parse_exported
-from ralr_tune.spec.sections import AUGMENTATIONS, OPTIMIZERS
+from ralr_tune.studyfile.exported import Exported, parse_exported
+from ralr_tune.studyfile.sections import AUGMENTATIONS, OPTIMIZERS
 from tests.exports import Records, configuration
 from tests.studies import simulated
 

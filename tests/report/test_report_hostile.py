@@ -24,8 +24,8 @@ from ralr_tune.report.figures import figures
 from ralr_tune.report.page import page, write_report
 from ralr_tune.report.panels import note
 from ralr_tune.report.preview import Trace, draw_preview
-from ralr_tune.spec import parse_study
-from ralr_tune.spec.exported import Exported
+from ralr_tune.studyfile import parse_study
+from ralr_tune.studyfile.exported import Exported
 from tests.exports import configuration
 from tests.house.test_house_execution import findings
 from tests.waiting import LONG_S

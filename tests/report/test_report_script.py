@@ -20,16 +20,16 @@ from PIL import Image
 from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
 
 from ralr_tune.errors import UsageError
+from ralr_tune.kinds.classification import mixing
+from ralr_tune.kinds.classification.sources import open_source
 from ralr_tune.models import registry, torchvision_models
 from ralr_tune.report.export import render
 from ralr_tune.report.script.network import network_part
 from ralr_tune.report.script.parts import import_block, keywords, literal
 from ralr_tune.schedules.curves import CURVES
 from ralr_tune.seeds import derive_seed
-from ralr_tune.spec.exported import Exported
-from ralr_tune.spec.sections import AUGMENTATIONS, ClassificationTask, SimulatedTask
-from ralr_tune.tasks import mixing
-from ralr_tune.tasks.sources import open_source
+from ralr_tune.studyfile.exported import Exported
+from ralr_tune.studyfile.sections import AUGMENTATIONS, ClassificationTask, SimulatedTask
 from tests.exports import SEED, configuration
 
 ROOT = Path(__file__).parents[2]

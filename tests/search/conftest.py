@@ -7,10 +7,10 @@ import pytest
 
 from ralr_tune.search.session import Session
 from ralr_tune.search.stages import plan_search
-from ralr_tune.spec import StudySpec
 from ralr_tune.store import studies
 from ralr_tune.store.database import open_storage
 from ralr_tune.store.ledger import Ledger
+from ralr_tune.studyfile import StudySpec
 from ralr_tune.tasks.load import load_task
 
 MakeSession = Callable[..., Session]

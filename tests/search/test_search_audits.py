@@ -15,6 +15,7 @@ from optuna.trial import TrialState
 from ralr_tune.analysis.facts import study_facts
 from ralr_tune.analysis.notes import notes
 from ralr_tune.errors import TrialError
+from ralr_tune.kinds.simulated.trial import SimulatedTrial
 from ralr_tune.records import Row, Stage
 from ralr_tune.search import trial as trials
 from ralr_tune.search.audits import ENOUGH, SHARE, is_sampled, sampled, share, waiting
@@ -23,12 +24,11 @@ from ralr_tune.search.session import Session
 from ralr_tune.search.stages import advance, pending_stage, withdraw_audits
 from ralr_tune.search.telling import settle
 from ralr_tune.search.trial import work_on
-from ralr_tune.spec import StudySpec
 from ralr_tune.store import studies
 from ralr_tune.store.ledger import Ledger
 from ralr_tune.store.reading import read_study
+from ralr_tune.studyfile import StudySpec
 from ralr_tune.training.checkpoint import Checkpoints
-from ralr_tune.training.simulated import SimulatedTrial
 from tests.search.conftest import MakeSession
 from tests.studies import simulated
 

@@ -7,7 +7,7 @@ import pytest
 
 from ralr_tune.records import Row
 from ralr_tune.search.kept import Kept
-from ralr_tune.spec import StudySpec
+from ralr_tune.studyfile import StudySpec
 from ralr_tune.training.files import replacing
 from tests.studies import simulated
 

@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 
 from ralr_tune.errors import Interrupted, StorageError, TrialError
+from ralr_tune.kinds.simulated.trial import SimulatedTrial
 from ralr_tune.launch.devices import Place
 from ralr_tune.launch.worker import work
 from ralr_tune.records import Row
 from ralr_tune.search.lanes import Lanes
 from ralr_tune.search.session import Session
 from ralr_tune.search.trial import work_on
-from ralr_tune.spec import StudySpec, parse_study
 from ralr_tune.store.ledger import Ledger
+from ralr_tune.studyfile import StudySpec, parse_study
 from ralr_tune.training.base import Trial
-from ralr_tune.training.simulated import SimulatedTrial
 from tests.search.conftest import MakeSession
 from tests.studies import simulated
 

@@ -14,8 +14,8 @@ from ralr_tune.search.session import Session
 from ralr_tune.search.stages import advance, judged_runs, judging_seeds, pending_stage, plan_search, winners
 from ralr_tune.search.telling import settle
 from ralr_tune.search.trial import work_on
-from ralr_tune.spec import StudySpec
 from ralr_tune.store.reading import read_study
+from ralr_tune.studyfile import StudySpec
 from tests.search.conftest import MakeSession
 from tests.studies import AMPLIFY, simulated
 

@@ -15,8 +15,8 @@ from optuna.trial import Trial, TrialState
 from ralr_tune.search.pruning import SMOOTHING, Judge, best_so_far, smoothed
 from ralr_tune.search.samplers import make_pruner
 from ralr_tune.seeds import derive_seed
-from ralr_tune.spec.sections import PruneOn
 from ralr_tune.store import studies
+from ralr_tune.studyfile.sections import PruneOn
 from tests.search.conftest import MakeSession
 from tests.studies import simulated
 

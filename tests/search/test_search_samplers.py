@@ -10,7 +10,7 @@ from ralr_tune.errors import UsageError
 from ralr_tune.search.design import SharedSobolSampler
 from ralr_tune.search.samplers import longest_run, make_pruner, make_sampler, start_recipe
 from ralr_tune.search.space import suggest
-from ralr_tune.spec import StudySpec
+from ralr_tune.studyfile import StudySpec
 from tests.studies import simulated
 
 

@@ -12,6 +12,7 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from ralr_tune.errors import DataError, DiskError, Interrupted, TrialError
+from ralr_tune.kinds.simulated.trial import SimulatedTrial
 from ralr_tune.records import EpochRecord, Row
 from ralr_tune.search import trial as trials
 from ralr_tune.search.failing import BUGS, LOSSES
@@ -22,7 +23,6 @@ from ralr_tune.store import incidents, studies
 from ralr_tune.store.ledger import Ledger, PlannedRow
 from ralr_tune.tasks.load import load_task
 from ralr_tune.training.checkpoint import Checkpoints
-from ralr_tune.training.simulated import SimulatedTrial
 from tests.search.conftest import MakeSession
 from tests.studies import simulated
 

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
-from ralr_tune.spec import Configuration
-from ralr_tune.tasks.classification import ClassificationTask
+from ralr_tune.kinds.classification.task import ClassificationTask
+from ralr_tune.studyfile import Configuration
 from tests.training import trials
 
 

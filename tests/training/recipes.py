@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ralr_tune.schedules.curves import CURVES
-from ralr_tune.spec.sections import AUGMENTATIONS, OPTIMIZERS
+from ralr_tune.studyfile.sections import AUGMENTATIONS, OPTIMIZERS
 
 OPTIMIZER_OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
     "adadelta": {"rho": {"rho": 0.8, "eps": 1e-5}},

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ralr_tune.errors import DataError, TrialError
-from ralr_tune.tasks.simulated import SimulatedTask
+from ralr_tune.kinds.simulated.task import SimulatedTask
 from ralr_tune.training.start import start
 from tests.training.fuzzing import checkpoint_case, curve_case, no_hang, weights_case
 from tests.training.trials import configuration, images, optimizer_state, same, timeless, weights

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ralr_tune.errors import DiskError, TrialError
-from ralr_tune.tasks.classification import ClassificationTask
+from ralr_tune.kinds.classification.task import ClassificationTask
 from ralr_tune.training.memory import Exhausted, Room, free, is_out_of_memory, micro_batches, within_memory
 from ralr_tune.training.start import start
 from tests.training.trials import NORMALISED, PLAIN, Alike, differences, run, timeless, weights

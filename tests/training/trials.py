@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ralr_tune.kinds.classification.samples import Samples, Source, all_samples
+from ralr_tune.kinds.classification.task import ClassificationTask
 from ralr_tune.models.registry import build
 from ralr_tune.records import EpochRecord
-from ralr_tune.spec import Configuration
+from ralr_tune.studyfile import Configuration
 from ralr_tune.tasks.base import Autocast, Metric, Split
-from ralr_tune.tasks.classification import ClassificationTask
-from ralr_tune.tasks.samples import Samples, Source, all_samples
 from ralr_tune.training.base import Trial
 from ralr_tune.training.loop import TorchTrial
 

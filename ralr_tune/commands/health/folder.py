@@ -17,7 +17,7 @@ from ralr_tune.commands.health.check import Check, judged
 from ralr_tune.report.words import size
 from ralr_tune.search.audits import share
 from ralr_tune.search.stages import judged_runs
-from ralr_tune.spec import StudySpec
+from ralr_tune.studyfile import StudySpec
 
 WRITTEN = 64 * 2**20
 LONGEST_S = 2.0

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from ralr_tune.errors import RalrTuneError
-from ralr_tune.spec import StudySpec, parse_study
-from ralr_tune.spec.imports import imports
+from ralr_tune.studyfile import StudySpec, parse_study
+from ralr_tune.studyfile.imports import imports
 from ralr_tune.training.precision import has_bfloat16
 
 
@@ -72,8 +72,8 @@ def _data(spec: StudySpec) -> dict[str, Any]:
 def _source(spec: StudySpec) -> dict[str, Any]:
     import numpy as np
 
+    from ralr_tune.kinds.classification.sources import open_source
     from ralr_tune.models import registry
-    from ralr_tune.tasks.sources import open_source
 
     task = spec.task
     source = open_source({key: False if key == "download" else value for key, value in task.data.items()})

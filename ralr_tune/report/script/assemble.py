@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from ralr_tune.errors import UsageError
+from ralr_tune.kinds.classification import mixing
+from ralr_tune.kinds.classification.augment import CROP_PADDING, CUTOUT_SIDE
 from ralr_tune.report.script.data import data_part
 from ralr_tune.report.script.network import network_part
 from ralr_tune.report.script.parts import OTHER_FORMS, Part, import_block, keywords, literal, source_of
 from ralr_tune.report.script.rate import RatePart, rate_part
-from ralr_tune.spec.configuration import TrainingConfig
-from ralr_tune.spec.exported import Exported
-from ralr_tune.spec.sections import MIXINGS, ClassificationTask
-from ralr_tune.tasks import mixing
-from ralr_tune.tasks.augment import CROP_PADDING, CUTOUT_SIDE
+from ralr_tune.studyfile.configuration import TrainingConfig
+from ralr_tune.studyfile.exported import Exported
+from ralr_tune.studyfile.sections import MIXINGS, ClassificationTask
 from ralr_tune.training.optimizer import optimizers
 from ralr_tune.training.precision import SMALLEST_PIXELS
 
@@ -134,7 +134,7 @@ _TRANSFORMS = {
     "flip": "v2.RandomHorizontalFlip()",
     "cutout": "cutout",
 }
-"""tasks.augment's, for one image."""
+"""kinds.classification.augment's, for one image."""
 
 _PRECISIONS = {
     "float32": "False",

@@ -9,7 +9,7 @@ from ralr_tune.errors import UsageError
 from ralr_tune.models import cifar_resnet, pixels, small_cnn
 from ralr_tune.models.registry import CIFAR_DEPTHS
 from ralr_tune.report.script.parts import OTHER_FORMS, Part, is_name, keywords, literal, source_of
-from ralr_tune.spec.sections import ClassificationTask
+from ralr_tune.studyfile.sections import ClassificationTask
 
 _OWN: Mapping[str, tuple[ModuleType, str]] = {
     "small_cnn": (small_cnn, "SmallCNN(classes=len(names), channels=CHANNELS, size=min(HEIGHT, WIDTH)"),

@@ -18,8 +18,8 @@ from ralr_tune.schedules import curves
 from ralr_tune.schedules.curves import SLACK, Curve
 from ralr_tune.schedules.perturbation import Granularity
 from ralr_tune.seeds import derive_seed
-from ralr_tune.spec import Configuration
-from ralr_tune.spec.configuration import AmplifyConfig, NoiseConfig
+from ralr_tune.studyfile import Configuration
+from ralr_tune.studyfile.configuration import AmplifyConfig, NoiseConfig
 
 _MATH = "import math"
 _RANDOM_AMPLIFY = "from ralr_tune import RandomAmplifyLR"

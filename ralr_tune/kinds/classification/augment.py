@@ -1,0 +1,114 @@
+"""Augmentation of a whole batch on its device, every sample on its own.
+
+torchvision's transforms on a batch tensor draw one crop and one flip for all of it; these draw one for every sample
+and use index arithmetic, no loop over samples. Drawing and applying are apart: all draws of an epoch are made at once,
+on the CPU, by one generator, so that they are equal on every device, and only those few integers travel. What mixes
+images with each other is in `mixing`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional as F
+
+from ralr_tune.errors import UsageError
+from ralr_tune.studyfile import sections
+
+CROP_PADDING = 1 / 8
+"""Share of an image's height that is added on each side: 4 of 32 pixels, as He et al. 2016, section 4.2; 1 of 8."""
+
+CUTOUT_SIDE = 1 / 2
+"""Share of an image's height: 16 of 32 pixels, as DeVries and Taylor 2017 (arXiv 1708.04552) for CIFAR-10."""
+
+
+@dataclass(frozen=True)
+class Augmentation(ABC):
+    """Draws for N samples an int64 tensor (N, k), and applies its rows to the samples of a batch."""
+
+    height: int
+    width: int
+    fill: Tensor
+    """Mean colour of the training images, (C, 1, 1), in the images' own type."""
+
+    @abstractmethod
+    def draw(self, count: int, generator: Generator) -> Tensor:
+        """One row for each of `count` samples."""
+
+    @abstractmethod
+    def apply(self, images: Tensor, draws: Tensor) -> Tensor:
+        """Images (N, C, H, W), any type; draws (N, k) on the same device. Gives images of the same shape."""
+
+
+class Crop(Augmentation):
+    """Pads with zeros on each side and cuts the old size out again at random (He et al. 2016, section 4.2)."""
+
+    @property
+    def padding(self) -> int:
+        return max(1, round(self.height * CROP_PADDING))
+
+    def draw(self, count: int, generator: Generator) -> Tensor:
+        """(N, 2): rows and columns that the window is moved by, 0 to twice the padding."""
+        return torch.randint(0, 2 * self.padding + 1, (count, 2), generator=generator)
+
+    def apply(self, images: Tensor, draws: Tensor) -> Tensor:
+        padded = F.pad(images, (self.padding,) * 4)
+        windows = padded.unfold(2, self.height, 1).unfold(3, self.width, 1)  # a view: (N, C, 2p + 1, 2p + 1, H, W)
+        samples = torch.arange(len(images), device=images.device)
+        return windows[samples, :, draws[:, 0], draws[:, 1]]
+
+
+class Flip(Augmentation):
+    """Mirrors left and right with probability one half."""
+
+    def draw(self, count: int, generator: Generator) -> Tensor:
+        """(N, 1): 1 to mirror."""
+        return torch.randint(0, 2, (count, 1), generator=generator)
+
+    def apply(self, images: Tensor, draws: Tensor) -> Tensor:
+        samples = torch.arange(len(images), device=images.device) + len(images) * draws[:, 0]
+        return torch.cat([images, images.flip(-1)]).index_select(0, samples)  # half of the time of `where`, or less
+
+
+class Cutout(Augmentation):
+    """Fills a square with the mean colour; its centre lies anywhere in the image, so that edges cut some off.
+
+    DeVries and Taylor 2017, arXiv 1708.04552, section 3.2.
+    """
+
+    @property
+    def side(self) -> int:
+        return max(1, round(self.height * CUTOUT_SIDE))
+
+    def draw(self, count: int, generator: Generator) -> Tensor:
+        """(N, 2): row and column of the centre."""
+        rows = torch.randint(0, self.height, (count, 1), generator=generator)
+        columns = torch.randint(0, self.width, (count, 1), generator=generator)
+        return torch.cat([rows, columns], dim=1)
+
+    def apply(self, images: Tensor, draws: Tensor) -> Tensor:
+        rows = self._inside(self.height, draws[:, :1])
+        columns = self._inside(self.width, draws[:, 1:])
+        hole = rows[:, None, :, None] & columns[:, None, None, :]
+        return torch.where(hole, self.fill.to(images.device), images)
+
+    def _inside(self, length: int, centre: Tensor) -> Tensor:
+        """(N, length) bool: whether a row or column is inside the square."""
+        first = centre - self.side // 2
+        places = torch.arange(length, device=centre.device)
+        return (places >= first) & (places < first + self.side)
+
+
+AUGMENTATIONS: Mapping[str, type[Augmentation]] = {"crop": Crop, "flip": Flip, "cutout": Cutout}
+"""Augmentations of single images by name."""
+
+
+def make_augmentations(names: Sequence[str], *, height: int, width: int, fill: Tensor) -> list[Augmentation]:
+    """The augmentations of single images among these names, in this order. Raises UsageError on an unknown name."""
+    if unknown := [name for name in names if name not in sections.AUGMENTATIONS]:
+        raise UsageError(f"training.augment: {unknown[0]!r} is unknown; allowed: {', '.join(sections.AUGMENTATIONS)}")
+    return [AUGMENTATIONS[name](height, width, fill) for name in names if name in AUGMENTATIONS]

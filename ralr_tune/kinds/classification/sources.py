@@ -1,0 +1,106 @@
+"""Where images come from: the data table of a study file -> a `Source`. Nothing here knows of devices or batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ralr_tune.errors import DataError
+from ralr_tune.kinds.classification.samples import Source, all_samples, restrict, with_own_test_split
+
+RESTRICTIONS = ("limit", "classes")
+"""Options that every source takes (see `samples.restrict`)."""
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How one kind of source is read, and what it must and may be told."""
+
+    read: Callable[..., Source]
+    required: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+
+
+def open_source(data: Mapping[str, Any]) -> Source:
+    """The data set that `data` describes: `source`, the source's own options, and `limit` and `classes`.
+
+    An option that is None counts as not given. Reads labels, not images. Raises DataError, naming option, value and
+    what is allowed.
+    """
+    given = {key: value for key, value in data.items() if value is not None}
+    name = given.pop("source", None)
+    if name not in READERS:
+        raise DataError(f"data.source = {name!r}: allowed: {', '.join(READERS)}")
+    _check(name, given)
+    restrictions = {key: given.pop(key, None) for key in RESTRICTIONS}
+    return restrict(READERS[name].read(**given), **restrictions)
+
+
+def _check(name: str, given: Mapping[str, Any]) -> None:
+    reader = READERS[name]
+    allowed = (*reader.required, *reader.optional, *RESTRICTIONS)
+    if foreign := sorted(set(given) - set(allowed)):
+        raise DataError(f"data.{foreign[0]}: no option of source {name!r}; allowed: {', '.join(allowed)}")
+    if missing := sorted(set(reader.required) - set(given)):
+        raise DataError(f"data.{missing[0]}: missing; source {name!r} needs it")
+    for key in ("limit", "size"):
+        value = given.get(key, 1)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise DataError(f"data.{key} = {value!r}: must be an integer, at least 1")
+
+
+def _digits() -> Source:
+    """scikit-learn's 1,797 handwritten digits, 8x8, grey values 0 .. 16 stretched to 0 .. 255."""
+    table = _digits_table()
+    images = np.rint(table[:, :-1].reshape(-1, 1, 8, 8) * (255 / 16)).astype(np.uint8)
+    samples = all_samples(table[:, -1].astype(np.int64), lambda rows: images[rows])
+    return with_own_test_split(tuple(str(digit) for digit in range(10)), samples, where="digits")
+
+
+def _digits_table() -> NDArray[np.float64]:
+    """(1797, 65): 64 grey values and the label, from scikit-learn's file.
+
+    To import scikit-learn for it, and scipy.stats with that, was a fifth of a worker's start.
+    """
+    package = find_spec("sklearn")
+    for folder in (package and package.submodule_search_locations) or ():
+        file = Path(folder) / "datasets" / "data" / "digits.csv.gz"
+        if file.is_file():
+            return np.loadtxt(file, delimiter=",")
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    return np.column_stack([bunch.data, bunch.target])
+
+
+def _torchvision(**options: Any) -> Source:
+    from ralr_tune.kinds.classification import torchvision_sets
+
+    return torchvision_sets.read(**options)
+
+
+def _folder(**options: Any) -> Source:
+    from ralr_tune.kinds.classification import folder
+
+    return folder.read(**options)
+
+
+def _arrays(**options: Any) -> Source:
+    from ralr_tune.kinds.classification import npz
+
+    return npz.read(**options)
+
+
+READERS: Mapping[str, Reader] = {
+    "digits": Reader(_digits),
+    "torchvision": Reader(_torchvision, required=("dataset",), optional=("root", "download", "size")),
+    "folder": Reader(_folder, required=("path",), optional=("size",)),
+    "arrays": Reader(_arrays, required=("path",)),
+}
+"""Kinds of source by the name that `data.source` gives them."""

@@ -1,0 +1,387 @@
+"""Image classification: uint8 images on the device, normalised and augmented there, batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn import functional as F
+
+from ralr_tune.errors import DataError, UsageError
+from ralr_tune.kinds.classification.augment import Augmentation, make_augmentations
+from ralr_tune.kinds.classification.decoded import load
+from ralr_tune.kinds.classification.mixing import Mixing
+from ralr_tune.kinds.classification.samples import Samples, Source
+from ralr_tune.kinds.classification.stratify import Rows, stratified_split
+from ralr_tune.machine.sharing import free_on, is_cuda
+from ralr_tune.seeds import derive_seed
+from ralr_tune.studyfile.sections import MIXINGS
+from ralr_tune.tasks.base import METRICS, Autocast, Batch, Split
+
+EVALUATION_PIXELS = {"cpu": 2**19, "cuda": 2**22}
+"""Pixels of one batch of an evaluation, by the kind of device: 512 images of 32x32, or 4,096. On a CPU larger ones were
+no faster (measured); on a GPU Python needs longer to start a small batch's kernels than the GPU to compute them."""
+
+SMALLEST_EVALUATION = 64
+"""Images of one batch of an evaluation, however large they are: a GPU wants some."""
+
+
+AUGMENTED_PIXELS = {"cpu": 2**17, "cuda": 2**23}
+"""Pixels that are augmented at a time where a batch has fewer, by the kind of device: 2,048 images of 8x8, or 8,192 of
+32x32, which take 100 MB as float32."""
+
+
+@dataclass(frozen=True)
+class ImageBatch:
+    """Normalised images (N, C, H, W) float32 and their labels, on the task's device."""
+
+    images: Tensor
+    labels: Tensor
+    """(N,) int64; of mixed images their shares, float32 (N, classes), each row with the sum 1."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def split(self, parts: int) -> list[ImageBatch]:
+        """In order, their lengths differing by one at most."""
+        pairs = zip(self.images.tensor_split(parts), self.labels.tensor_split(parts), strict=True)
+        return [ImageBatch(images, labels) for images, labels in pairs]
+
+    def clone(self) -> ImageBatch:
+        return ImageBatch(self.images.clone(), self.labels.clone())
+
+    def take(self, other: ImageBatch) -> None:
+        self.images.copy_(other.images)
+        self.labels.copy_(other.labels)
+
+
+@dataclass(frozen=True)
+class _Pool:
+    """Images (N, C, H, W) uint8 and labels (N,) int64, both on the same device."""
+
+    images: Tensor
+    labels: Tensor
+
+
+_Draws = Sequence[tuple[Augmentation, Tensor]]
+_MixDraws = Sequence[tuple[Mixing, Tensor]]
+
+
+class ClassificationTask:
+    """The TorchTask of labelled images (see tasks.base).
+
+    `validation`: share of the training data, stratified and drawn from `seed`, that is held out; a source with
+    validation data of its own gives those instead. Raises DataError when a split would be empty.
+    """
+
+    metric = METRICS["accuracy"]
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        build: Callable[[int, int, int], nn.Module],
+        validation: float,
+        seed: int,
+        device: str,
+        identity: str,
+        decoded: Path | None = None,
+    ) -> None:
+        """`decoded`: folder of decoded images that processes share (see decoded.py).
+
+        `build`: makes the network from (classes, channels, size), its weights drawn from torch's global
+        generator."""
+        self.device = device
+        self.identity = identity
+        self.classes = source.classes
+        self._read_test, self._decoded = source.test, decoded  # and not the source: it may hold the training images
+        self._build = build
+        self._pool, self._rows = _pool_and_rows(source, validation, seed, device, decoded)
+        self.input_shape: tuple[int, ...] = tuple(self._pool.images.shape[1:])
+        self._mean, self._std = _mean_and_std(self._pool.images[self._rows["train"]], device)
+        self._fits = False
+
+    def build_model(self, seed: int) -> nn.Module:
+        channels, height, width = self.input_shape
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed("init", seed))
+            model = self._build(len(self.classes), channels, min(height, width))
+        if not self._fits:  # all trials share the network's shape: one look is enough
+            _check_fit(model, self.input_shape, len(self.classes))
+            self._fits = True
+        return model
+
+    def steps(self, split: Split, batch_size: int) -> int:
+        return len(_cuts(self.size(split), batch_size)) - 1
+
+    def size(self, split: Split) -> int:
+        """Number of samples of a split."""
+        return len(self._part(split)[1])
+
+    def batches(
+        self, split: Split, *, seed: int, epoch: int, batch_size: int, augment: Sequence[str] = ()
+    ) -> Iterator[ImageBatch]:
+        drawn = self._batches(split, [(seed, epoch)], batch_size, augment)
+        return (ImageBatch(batch.images[:, 0], batch.labels[:, 0]) for batch in drawn)
+
+    def fused_batches(
+        self, split: Split, *, lanes: Sequence[tuple[int, int]], batch_size: int, augment: Sequence[str] = ()
+    ) -> Iterator[ImageBatch]:
+        drawn = self._batches(split, lanes, batch_size, augment)
+        return (ImageBatch(batch.images.flatten(1, 2), batch.labels) for batch in drawn)
+
+    def fused_losses(self, outputs: Tensor, batch: Batch, *, label_smoothing: float = 0.0) -> Tensor:
+        labels = cast(ImageBatch, batch).labels.flatten(0, 1)
+        each = F.cross_entropy(outputs.float().flatten(0, 1), labels, reduction="none", label_smoothing=label_smoothing)
+        return each.view(outputs.shape[:2]).mean(0)
+
+    def loss(self, model: nn.Module, batch: Batch, *, label_smoothing: float = 0.0) -> Tensor:
+        batch = cast(ImageBatch, batch)
+        return F.cross_entropy(model(batch.images).float(), batch.labels, label_smoothing=label_smoothing)
+
+    @property
+    def evaluation_batch(self) -> int:
+        _, height, width = self.input_shape
+        return max(SMALLEST_EVALUATION, EVALUATION_PIXELS[self._kind] // (height * width))
+
+    @torch.no_grad()
+    def evaluate(
+        self, model: nn.Module, split: Split, *, batch_size: int | None = None, autocast: Autocast | None = None
+    ) -> float:
+        """Share of images whose largest output is their class. Leaves the model in evaluation mode."""
+        model.eval()
+        return self._evaluated(model, split, batch_size or self.evaluation_batch, 1, autocast or nullcontext)[0]
+
+    @torch.no_grad()
+    def fused_evaluate(
+        self, network: Callable[[Tensor], Tensor], split: Split, *, slots: int, autocast: Autocast
+    ) -> list[float]:
+        batch_size = max(SMALLEST_EVALUATION, self.evaluation_batch // slots)
+        return self._evaluated(network, split, batch_size, slots, autocast)
+
+    def _evaluated(
+        self, network: Callable[[Tensor], Tensor], split: Split, batch_size: int, slots: int, autocast: Autocast
+    ) -> list[float]:
+        """Accuracy of each slot, NaN where its outputs are not finite; read from the device once, at the end."""
+        pool, rows = self._part(split)
+        correct = torch.zeros(slots, dtype=torch.int64, device=self.device)
+        finite = torch.ones(slots, dtype=torch.bool, device=self.device)
+        for some in torch.split(rows, batch_size):
+            batch = self._batch(pool, some)
+            with autocast():
+                outputs = network(_side_by_side(batch.images, slots)).view(len(some), slots, -1)
+            correct += (outputs.argmax(2) == batch.labels[:, None]).sum(0)
+            finite &= outputs.isfinite().all(2).all(0)
+        figures = torch.where(finite, correct, -1).tolist()
+        return [found / len(rows) if found >= 0 else float("nan") for found in figures]
+
+    def _batches(
+        self, split: Split, lanes: Sequence[tuple[int, int]], batch_size: int, augment: Sequence[str]
+    ) -> Iterator[ImageBatch]:
+        """Batches of K lanes, each a (seed, epoch): images (N, K, C, H, W), labels (N, K) or (N, K, classes)."""
+        pool, rows = self._part(split)
+        orders, changes, mixes = zip(*(self._drawn(rows, *lane, augment) for lane in lanes), strict=True)
+        order = torch.stack(orders, dim=1)
+        together = [
+            (drawn[0][0], torch.stack([draws for _, draws in drawn], dim=1)) for drawn in zip(*changes, strict=True)
+        ]
+        return self._mixed(self._changed(pool, order, _cuts(len(rows), batch_size), together), mixes)
+
+    def _changed(
+        self, pool: _Pool, order: Tensor, cuts: list[int], changes: _Draws
+    ) -> Iterator[tuple[int, ImageBatch]]:
+        """Normalised and augmented batches, each with the place in `order`, (samples, K), at which it begins.
+
+        Batches of small images are made several at a time: a dozen operations cost more than their few numbers.
+        """
+        (_, height, width), lanes = self.input_shape, order.shape[1]
+        for some in _blocks(cuts, AUGMENTED_PIXELS[self._kind] // (height * width * lanes)):
+            begin, end = some[0], some[-1]
+            draws = [(augmentation, drawn[begin:end].flatten(0, 1)) for augmentation, drawn in changes]
+            block = self._batch(pool, order[begin:end].flatten(), draws)
+            images, labels = (part.view(-1, lanes, *part.shape[1:]) for part in (block.images, block.labels))
+            for first, last in pairwise(some):
+                yield first, ImageBatch(images[first - begin : last - begin], labels[first - begin : last - begin])
+
+    @staticmethod
+    def _mixed(batches: Iterator[tuple[int, ImageBatch]], mixes: Sequence[_MixDraws]) -> Iterator[ImageBatch]:
+        """With the images of each lane mixed with each other, batch by batch."""
+        for first, batch in batches:
+            if not any(mixes):
+                yield batch
+                continue
+            lanes = [(batch.images[:, lane], batch.labels[:, lane]) for lane in range(len(mixes))]
+            for lane, drawn in enumerate(mixes):
+                for mixing, draws in drawn:
+                    lanes[lane] = mixing.apply(*lanes[lane], draws[first : first + len(batch)])
+            images, labels = zip(*lanes, strict=True)
+            yield ImageBatch(torch.stack(images, dim=1), torch.stack(labels, dim=1))
+
+    def _batch(self, pool: _Pool, rows: Tensor, changes: _Draws = ()) -> ImageBatch:
+        images = self._travelled(pool.images.index_select(0, rows))  # a tenth of the time of [rows]
+        for augmentation, draws in changes:
+            images = augmentation.apply(images, draws)
+        labels = self._travelled(pool.labels[rows])
+        return ImageBatch((images - self._mean) / self._std, labels)
+
+    def _drawn(self, rows: Tensor, seed: int, epoch: int, augment: Sequence[str]) -> tuple[Tensor, _Draws, _MixDraws]:
+        """All that is random in an epoch: the order, and draws (N, k) in that order."""
+        order = rows[torch.randperm(len(rows), generator=_generator("order", seed, epoch)).to(rows.device)]
+        augmentations, mixings = self._augmentations(augment), self._mixings(augment)
+        generator = _generator("augment", seed, epoch)
+        changes = [(each, each.draw(len(rows), generator).to(self.device)) for each in augmentations]
+        mixes = [(each, each.draw(len(rows), generator).to(self.device)) for each in mixings]
+        return order, changes, mixes
+
+    def _travelled(self, some: Tensor) -> Tensor:
+        """On the task's device; from pinned memory a GPU fetches it while the next batch is gathered."""
+        if some.device.type == "cpu" and is_cuda(self.device):
+            some = some.pin_memory()
+        return some.to(self.device, non_blocking=True)
+
+    @property
+    def _kind(self) -> str:
+        """The key into the figures of this module: cuda or cpu."""
+        return "cuda" if is_cuda(self.device) else "cpu"
+
+    def _augmentations(self, names: Sequence[str]) -> list[Augmentation]:
+        _, height, width = self.input_shape
+        fill = self._mean.round().to(torch.uint8)
+        return make_augmentations(names, height=height, width=width, fill=fill)
+
+    def _mixings(self, names: Sequence[str]) -> list[Mixing]:
+        """One that does all of them, or none; it comes last, wherever they stand, since it mixes finished images."""
+        _, height, width = self.input_shape
+        asked = [name for name in names if name in MIXINGS]
+        return [Mixing(asked, height, width, len(self.classes))] if asked else []
+
+    def _part(self, split: Split) -> tuple[_Pool, Tensor]:
+        if split == "test":
+            return self._test, torch.arange(len(self._test.labels), device=self._test.images.device)
+        return self._pool, self._rows[split]
+
+    @cached_property
+    def _test(self) -> _Pool:
+        samples = self._read_test()
+        _check_not_empty(samples, "test")
+        pool = _pool([samples], self.device, self._decoded)
+        if pool.images.shape[1:] != self.input_shape:
+            raise DataError(
+                f"test images are {tuple(pool.images.shape[1:])}, those of train {self.input_shape} (C, H, W)"
+            )
+        return pool
+
+
+def _side_by_side(images: Tensor, slots: int) -> Tensor:
+    """(N, C, H, W) to (N, slots * C, H, W): the same for every slot."""
+    return images if slots == 1 else images.repeat(1, slots, 1, 1)
+
+
+def _pool_and_rows(
+    source: Source, validation: float, seed: int, device: str, decoded: Path | None
+) -> tuple[_Pool, dict[str, Tensor]]:
+    """All images but the test split's in one pool, and where each split lies in it."""
+    if source.validation is None:
+        pool = _pool([source.train], device, decoded)
+        held_out, train = _held_out(source.train.labels, validation, seed)
+    else:
+        _check_not_empty(source.validation, "validation")
+        pool = _pool([source.train, source.validation], device, decoded)
+        train, held_out = np.split(np.arange(len(pool.labels)), [len(source.train)])
+    rows = {"train": train, "validation": held_out, "train+validation": np.sort(np.concatenate([train, held_out]))}
+    rows["probe"] = _probe(train, len(held_out), seed)
+    return pool, {split: torch.from_numpy(some).to(pool.images.device) for split, some in rows.items()}
+
+
+def _held_out(labels: Rows, share: float, seed: int) -> tuple[Rows, Rows]:
+    try:
+        held_out, train = stratified_split(labels, round(share * len(labels)), seed=derive_seed("validation", seed))
+    except ValueError as error:
+        raise DataError(f"task.validation = {share}: {error}") from error
+    if len(held_out) == 0:
+        raise DataError(f"task.validation = {share}: none of {len(labels)} images; must give at least one")
+    return held_out, train
+
+
+def _probe(train: Rows, wanted: int, seed: int) -> Rows:
+    shuffled = np.random.Generator(np.random.PCG64(derive_seed("probe", seed))).permutation(train)
+    return np.sort(shuffled[:wanted])
+
+
+def _check_not_empty(samples: Samples, split: str) -> None:
+    if len(samples) == 0:
+        raise DataError(f"data: the {split} split holds no image of the classes asked for")
+
+
+def _pool(parts: Sequence[Samples], device: str, decoded: Path | None) -> _Pool:
+    images = torch.from_numpy(load(parts, decoded))
+    labels = torch.from_numpy(np.concatenate([part.labels for part in parts]))
+    home = device if _fits(images.nbytes, device) else "cpu"
+    return _Pool(images.to(home), labels.to(home))
+
+
+def _fits(size: int, device: str) -> bool:
+    """Whether data of `size` bytes leave to the training at least half of what this process can take on the device."""
+    return not is_cuda(device) or size <= free_on(device) / 2
+
+
+def _mean_and_std(images: Tensor, device: str) -> tuple[Tensor, Tensor]:
+    """Per channel (C, 1, 1), in grey values, exact: counted in integers, so equal on every device."""
+    counts = [torch.bincount(channel.flatten(), minlength=256) for channel in images.unbind(1)]
+    values = np.arange(256)
+    shares = [count.cpu().numpy() / count.sum().item() for count in counts]
+    means = [float(share @ values) for share in shares]
+    stds = [float(share @ (values - mean) ** 2) ** 0.5 for share, mean in zip(shares, means, strict=True)]
+
+    def per_channel(numbers: list[float]) -> Tensor:
+        return torch.tensor(numbers, device=device, dtype=torch.float32)[:, None, None]
+
+    return per_channel(means), per_channel([max(std, 1.0) for std in stds])  # a channel of one value has none
+
+
+def _check_fit(model: nn.Module, input_shape: tuple[int, ...], classes: int) -> None:
+    """Raises UsageError unless the model maps one image to one number for each class."""
+    training = model.training
+    try:
+        with torch.no_grad():
+            outputs = model.eval()(torch.zeros(1, *input_shape))
+    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
+        raise UsageError(f"task.model: cannot take images of {input_shape} (C, H, W): {error}") from error
+    model.train(training)
+    shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+    if shape != (1, classes):
+        raise UsageError(f"task.model: gives {shape} for one image; must be (1, {classes}), one output for each class")
+
+
+def _cuts(count: int, batch_size: int) -> list[int]:
+    """Where batches begin and end. Every sample is used; a last batch of one sample joins the one before it.
+
+    Batch normalisation has no variance to take of one sample (torch raises where its maps are 1x1), and one sample's
+    gradient is noise.
+    """
+    cuts = [*range(0, count, batch_size), count]
+    if len(cuts) > 2 and batch_size > 1 and cuts[-1] - cuts[-2] == 1:
+        del cuts[-2]
+    return cuts
+
+
+def _blocks(cuts: list[int], samples: int) -> Iterator[list[int]]:
+    """The cuts in runs that overlap by one, each of at most so many samples or of one batch."""
+    first = 0
+    for place in range(2, len(cuts) + 1):
+        if place == len(cuts) or cuts[place] - cuts[first] > samples:
+            yield cuts[first:place]
+            first = place - 1
+
+
+def _generator(purpose: str, seed: int, epoch: int) -> Generator:
+    """On the CPU, so that every device gets the same draws."""
+    return Generator().manual_seed(derive_seed(purpose, seed, epoch))

@@ -1,0 +1,1 @@
+"""The simulated kind: it trains nothing."""

@@ -1,0 +1,176 @@
+"""The simulated task trains nothing: its curves come from a formula whose answers are known. No torch.
+
+It is how the statistics are calibrated, how thousands of trials and hundreds of workers are tried, and what tests of
+the search run on. With t epochs done, learning rate lr and study option names in `code`:
+
+    learned(t)   = 1 - (1 + t) ** -RATE                                    a power law
+    asymptote    = CEILING - CURVATURE * log10(lr / `optimum`)**2          best at lr = `optimum`
+                   + `effect` where the configuration amplifies            (probability above 0)
+                   - sum of `loss` * distance**2 over `effects`            0 at each parameter's `best`
+    distance     = value - `best`, or log10(value / `best`) where `log` = true
+    accuracy(t)  = CHANCE + (asymptote - CHANCE) * learned(t)
+                   + `noise` * a normal draw of the seed                   a seed's luck, in every epoch
+                   + s(t) * a normal draw of (seed, t)                     wobble between epochs
+    s(t)         = hypot(`epoch_noise`, `jitter` * ln(factor of epoch t))  stronger after an amplified epoch
+
+cut to [0, 1]. The jitter has mean zero, so that `effect` is exactly what amplification changes on average. A trial
+diverges in the first epoch whose learning rate, amplification included, is above `diverges_above`.
+
+`effects` gives further numbers of a configuration an effect, by the names that Optuna has for them:
+
+    [task.data.effects]
+    weight_decay = { best = 1e-4, loss = 0.02, log = true }
+    "amplify.probability" = { best = 0.3, loss = 0.1 }
+
+`loss` is the accuracy lost at one unit, or at one decade, from `best`. It counts where the configuration gives the
+number; those of `amplify.` count where it amplifies. Everything without an entry (batch size, augmentation, the base
+curve, ...) is ignored on purpose: parameters that do not matter, whose known effect is 0. All constants are ours.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from ralr_tune.errors import DataError, TrialError
+from ralr_tune.metric import Metric
+from ralr_tune.records import AMPLIFICATION
+from ralr_tune.seeds import derive_seed
+from ralr_tune.studyfile.problems import lines
+from ralr_tune.studyfile.sections import Effect, SimulatedData
+from ralr_tune.tasks.base import METRICS, Split
+
+if TYPE_CHECKING:
+    from ralr_tune.studyfile import Configuration
+
+CEILING = 0.95
+CHANCE = 0.1
+CURVATURE = 0.08
+"""Accuracy lost at one decade from the optimum."""
+RATE = 1.0
+TRAINING_GAP = 0.01
+"""What the training data are known better than the validation data."""
+
+
+@dataclass(frozen=True)
+class SimulatedTask:
+    """The formula with its constants; see the module's docstring."""
+
+    optimum: float = 0.1
+    effect: float = 0.0
+    noise: float = 0.005
+    epoch_noise: float = 0.002
+    jitter: float = 0.01
+    diverges_above: float = 5.0
+    seconds_per_epoch: float = 0.0
+    """How long an epoch pretends to take; the trial sleeps."""
+    effects: Mapping[str, Effect] = field(default_factory=dict)
+    identity: str = ""
+
+    @property
+    def metric(self) -> Metric:
+        return METRICS["accuracy"]
+
+    def course(self, configuration: Configuration, *, seed: int) -> Course:
+        """The training of one configuration from one seed."""
+        return Course(self, configuration, seed)
+
+    def point(self, configuration: Configuration, *, seed: int, epochs: int, split: Split = "validation") -> float:
+        """Accuracy after `epochs` done. A pure function of its arguments.
+
+        Raises TrialError("diverged") where the learning rate of the last of these epochs was too large.
+        """
+        return self.course(configuration, seed=seed).point(epochs, split)
+
+    def asymptote(self, configuration: Configuration) -> float:
+        """What the accuracy tends to on average, uncut."""
+        amplifies = _amplifies(configuration)
+        known = {name: configuration.number(name) for name in self.effects}
+        lost = sum(
+            self.lost(name, value)
+            for name, value in known.items()
+            if value is not None and (amplifies or not name.startswith(AMPLIFICATION))
+        )
+        return CEILING - self.lost("lr", configuration.training.lr) + (self.effect if amplifies else 0.0) - lost
+
+    def best(self, name: str) -> float | None:
+        """The known best value of a parameter, by its Optuna name; None for one that has no effect."""
+        if name == "lr":
+            return self.optimum
+        return self.effects[name].best if name in self.effects else None
+
+    def lost(self, name: str, value: float) -> float:
+        """The known effect of a parameter: how much lower than at its best value the asymptote is at `value`.
+
+        Raises DataError for a value that has no place on the parameter's log scale.
+        """
+        if name == "lr":
+            return CURVATURE * math.log10(value / self.optimum) ** 2
+        if name not in self.effects:
+            return 0.0
+        effect = self.effects[name]
+        if not effect.log:
+            return effect.loss * (value - effect.best) ** 2
+        if value <= 0:
+            raise DataError(f"data.effects.{name}.log = true: {name} = {value:g}; must be above 0")
+        return effect.loss * math.log10(value / effect.best) ** 2
+
+
+class Course:
+    """One simulated training. What no epoch changes is settled once: an epoch costs microseconds."""
+
+    def __init__(self, task: SimulatedTask, configuration: Configuration, seed: int) -> None:
+        rate = configuration.learning_rate(1, seed=derive_seed("amplify", seed))  # one step an epoch
+        self.rates: list[float] = rate.trace()[:, 0].tolist()
+        """Of each epoch, amplification included."""
+        self.factors: list[float] = rate.factor_trace()[:, 0].tolist()
+        self._task, self._seed = task, seed
+        self._asymptote = task.asymptote(configuration)
+        self._luck = _normal("luck", seed)
+
+    def point(self, epochs: int, split: Split = "validation") -> float:
+        """As `SimulatedTask.point`."""
+        task = self._task
+        learned = 1.0 - (1.0 + epochs) ** -RATE
+        wobble = math.hypot(task.epoch_noise, task.jitter * math.log(self._factor(epochs)))
+        accuracy = (
+            CHANCE
+            + (self._asymptote - CHANCE) * learned
+            + task.noise * self._luck
+            + wobble * _normal("wobble", self._seed, epochs, "test" if split == "test" else "validation")
+            + (0.0 if split in ("validation", "test") else TRAINING_GAP)
+        )
+        return float(min(1.0, max(0.0, accuracy)))
+
+    def _factor(self, epochs: int) -> float:
+        """Of the last of these epochs."""
+        if epochs == 0:
+            return 1.0
+        lr, limit = self.rates[epochs - 1], self._task.diverges_above
+        if lr > limit:
+            raise TrialError(
+                "diverged", f"learning rate {lr:g} in epoch {epochs}; the simulated task diverges above {limit:g}"
+            )
+        return self.factors[epochs - 1]
+
+
+def simulated_task(data: Mapping[str, Any], *, identity: str) -> SimulatedTask:
+    """The task with these constants. Raises DataError, naming all that are unknown or impossible."""
+    try:
+        constants = SimulatedData.model_validate(data)
+    except ValidationError as error:
+        raise DataError("; ".join(f"data.{line}" for line in lines(error, SimulatedData, data))) from None
+    return SimulatedTask(**dict(constants), identity=identity)
+
+
+def _amplifies(configuration: Configuration) -> bool:
+    return configuration.amplify is not None and configuration.amplify.probability > 0
+
+
+def _normal(purpose: str, *key: int | str) -> float:
+    return random.Random(derive_seed(f"simulated {purpose}", *key)).gauss(0.0, 1.0)

@@ -1,0 +1,1 @@
+"""What this machine has to give: memory, and a share of a GPU."""

@@ -1,0 +1,93 @@
+"""What trials are judged by: one object that knows which values are better and how values are written.
+
+Nothing outside of this module asks for the direction in order to compare: `better(a, b)`, `gain(a, b)`, `best(values)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+Direction = Literal["maximize", "minimize"]
+UnitName = Literal["share", "plain"]
+
+
+class Unit(NamedTuple):
+    """How values of a metric are written."""
+
+    factor: float
+    """Shown number = stored value times factor."""
+    value_suffix: str
+    difference_suffix: str
+
+    def value(self, value: float, digits: int = 1) -> str:
+        """ "98.1%" or "0.4213"."""
+        return self._number(value, digits) + self.value_suffix
+
+    def difference(self, value: float, digits: int = 1) -> str:
+        """ "+0.2 points" or "-0.0312"."""
+        return self.signed(value, digits) + self.difference_suffix
+
+    def size(self, value: float, digits: int = 1) -> str:
+        """How large a difference is: "0.2 points", "1 point" or "0.0312"."""
+        text = self._number(abs(value), digits)
+        return text + (self.difference_suffix.removesuffix("s") if text == "1" else self.difference_suffix)
+
+    def signed(self, value: float, digits: int = 1) -> str:
+        """A difference without its unit."""
+        text = self._number(value, digits)
+        return text if text.startswith("-") else "+" + text
+
+    def digits(self, *differences: float) -> int:
+        """Decimals of percents: one, unless that would round a difference to nothing."""
+        return 2 if any(0 < abs(difference) * self.factor < 0.05 for difference in differences) else 1
+
+    def _number(self, value: float, digits: int) -> str:
+        if not self.value_suffix:
+            return f"{value:.4g}"
+        text = f"{value * self.factor:.{digits}f}"
+        return text.removeprefix("-") if not float(text) else text  # no "-0.0"
+
+
+UNITS: dict[UnitName, Unit] = {"share": Unit(100.0, "%", " points"), "plain": Unit(1.0, "", "")}
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What a study compares trials by."""
+
+    name: str
+    direction: Direction
+    unit: UnitName = "plain"
+    """A share is shown as percent, and differences of it in points; everything else as plain numbers."""
+    worst: float | None = None
+    """What a diverged trial is reported as. None for an unbounded metric: then it is the worst finite value so far."""
+    tolerance: float = 0.01
+    """Values within this distance of the best one count as close to it, in the metric's own unit; of a plain metric, in
+    shares of the best value."""
+    default_margin: float = 0.0
+    """Differences below it count as equivalent when the study file gives no margin, in the metric's own unit.
+    0: nothing is called equivalent."""
+
+    @property
+    def format(self) -> Unit:
+        """How values and differences are written."""
+        return UNITS[self.unit]
+
+    @property
+    def sign(self) -> int:
+        """1 if larger values are better, otherwise -1: `sign * value` is larger for better values."""
+        return 1 if self.direction == "maximize" else -1
+
+    def better(self, one: float, other: float) -> bool:
+        """Whether the first of two values is the better one."""
+        return self.gain(one, other) > 0
+
+    def gain(self, one: float, other: float) -> float:
+        """How much better the first of two values is; negative if it is worse."""
+        return self.sign * (one - other)
+
+    def best(self, values: Iterable[float]) -> float:
+        """The best of some values. Raises ValueError when there are none."""
+        return max(values, key=lambda value: self.sign * value)

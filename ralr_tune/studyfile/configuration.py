@@ -1,0 +1,152 @@
+"""One point of an arm's space: every number that one trial trains with."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, Literal
+
+from ralr_tune.schedules.amplification import Amplification
+from ralr_tune.schedules.curves import Curve, make_curve
+from ralr_tune.schedules.noise import Noise
+from ralr_tune.schedules.rate import LearningRate
+from ralr_tune.studyfile.sections import (
+    MIXINGS,
+    Amplitude,
+    Augment,
+    Factor,
+    Granularity,
+    Optimizer,
+    Rate,
+    Std,
+    Width,
+    Window,
+)
+from ralr_tune.studyfile.values import (
+    BelowOne,
+    Count,
+    Frozen,
+    NonNegative,
+    Positive,
+    PositiveShare,
+    Share,
+)
+
+
+class TrainingConfig(Frozen):
+    """[training] with every search settled."""
+
+    epochs: Count
+    batch_size: Count
+    optimizer: Optimizer = "sgd"
+    lr: Rate
+    weight_decay: NonNegative = 0.0
+    options: dict[str, Any] = {}
+    """Further options of the torch.optim class, by its own names."""
+    augment: Augment = ()
+    label_smoothing: BelowOne = 0.0
+    clip_norm: Positive | None = None
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    channels_last: bool | Literal["auto"] = "auto"
+    """"auto", here as for the two beside: where it is known to help; the log says what was chosen, and why."""
+    compile: bool | Literal["auto"] = "auto"
+
+    def mixing_alone(self) -> str | None:
+        """The augmentation that would mix pairs where every batch is one sample; None where all is well."""
+        asked = [name for name in self.augment if name in MIXINGS]
+        return asked[0] if asked and self.batch_size == 1 else None
+
+
+class ScheduleConfig(Frozen):
+    """[schedule] with every search settled."""
+
+    name: str = "constant"
+    granularity: Granularity = "epoch"
+    warmup: NonNegative = 0.0
+    warmup_factor: PositiveShare = 0.1
+    options: dict[str, Any] = {}
+    """The curve's own options (see schedules.curves.OPTIONS)."""
+
+
+class AmplifyConfig(Frozen):
+    """Random amplification with every search settled; `upper = lower + width`, so that no pair is impossible (ours)."""
+
+    probability: Share
+    lower: Factor = 1.0
+    width: Width
+    law: Literal["uniform", "loguniform"] = "uniform"
+    granularity: Granularity = "epoch"
+    window: Window = (0.0, 1.0)
+
+    @property
+    def upper(self) -> float:
+        return self.lower + self.width
+
+
+class NoiseConfig(Frozen):
+    """timm's learning-rate noise with every search settled."""
+
+    amplitude: Amplitude = 0.67
+    std: Std = 1.0
+    law: Literal["normal", "uniform"] = "normal"
+    granularity: Granularity = "epoch"
+    window: Window = (0.0, 1.0)
+
+
+class Configuration(Frozen):
+    """Everything that one trial trains with, its seed and data aside."""
+
+    training: TrainingConfig
+    schedule: ScheduleConfig = ScheduleConfig()
+    amplify: AmplifyConfig | None = None
+    noise: NoiseConfig | None = None
+
+    def without_amplification(self) -> Configuration:
+        """The twin: the same, with the amplification switched off."""
+        return self.model_copy(update={"amplify": None})
+
+    def with_amplification(self, amplify: AmplifyConfig) -> Configuration:
+        """The twin the other way round: the same, amplified."""
+        return self.model_copy(update={"amplify": amplify})
+
+    def number(self, name: str) -> float | None:
+        """What an Optuna name (`lr`, `schedule.gamma`, `amplify.width`) stands for; None where it is no number here."""
+        table, _, key = name.rpartition(".")
+        values = dict(getattr(self, table or "training") or {})
+        value = {**values, **values.get("options", {})}.get(key)
+        return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+    def learning_rate(self, steps_per_epoch: int, seed: int) -> LearningRate:
+        """The learning rate of every step of a run whose perturbation draws from `seed`.
+
+        Raises ValueError as `curve` and `perturbation` do; a configuration of a study file never does.
+        """
+        return LearningRate(
+            lr=self.training.lr,
+            curve=self.curve(),
+            epochs=self.training.epochs,
+            steps_per_epoch=steps_per_epoch,
+            perturbation=self.perturbation(),
+            seed=seed,
+            granularity=self.schedule.granularity,
+        )
+
+    def curve(self) -> Curve:
+        """The base curve. Raises ValueError when its options do not fit each other or the number of epochs."""
+        schedule = self.schedule
+        return make_curve(
+            schedule.name,
+            epochs=self.training.epochs,
+            warmup=schedule.warmup,
+            warmup_factor=schedule.warmup_factor,
+            **schedule.options,
+        )
+
+    def perturbation(self) -> Amplification | Noise | None:
+        """What multiplies the curve at random. Raises ValueError when its options do not fit each other."""
+        if self.amplify is not None:
+            return Amplification(upper=self.amplify.upper, **self.amplify.model_dump(exclude={"width"}))
+        return None if self.noise is None else Noise(**self.noise.model_dump())
+
+    def identity(self, seed: int) -> str:
+        """A hash of configuration and seed: two runs that must agree bit for bit share it, no others do."""
+        return hashlib.sha256(f"{self.model_dump_json()}|{seed}".encode()).hexdigest()

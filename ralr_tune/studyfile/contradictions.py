@@ -1,0 +1,286 @@
+"""What two or more keys of a study file say against each other, each of them being right by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from ralr_tune.schedules.curves import OPTIONS
+from ralr_tune.studyfile.problems import KeyPath, dotted, shown
+from ralr_tune.studyfile.sections import CURVE_OPTIONS, OPTIMIZER_OPTIONS, OPTIMIZERS, ScheduleSection
+from ralr_tune.studyfile.study import PARAMETERS, StudySpec
+from ralr_tune.studyfile.values import Choice, Domain, Range, one_of
+
+_POSITIONS = ("milestones", "peak_at", "mode")
+"""Options of a curve that other keys can make impossible; all others are right or wrong by themselves."""
+
+_LENGTHS = ("warmup", "step_size", "period", "peak_at")
+"""Of a base curve: shares of the run or epochs."""
+
+
+@dataclass(frozen=True)
+class Contradiction:
+    """One line for the user."""
+
+    line: str
+    rests: tuple[KeyPath, ...] = ()
+    """Keys and tables that it speaks about."""
+
+    def rests_on(self, faults: Iterable[KeyPath]) -> bool:
+        """Whether one of `faults` lies at, in or around what this speaks about: then nobody knows whether it holds."""
+        return any(
+            all(one == other for one, other in zip(path, fault, strict=False))
+            for path in self.rests
+            for fault in faults
+        )
+
+
+def contradictions(spec: StudySpec) -> Iterator[Contradiction]:
+    """All of them, in the file's order."""
+    for check in _CHECKS:
+        yield from check(spec)
+
+
+def missing_files(spec: StudySpec) -> Iterator[Contradiction]:
+    """What the file names on this machine's disk and the disk does not hold."""
+    where = spec.task.data.get("path")
+    if where is not None and not _exists(where):
+        line = f"task.data.path = {shown(where)}: no such file or folder (seen from {Path.cwd()})"
+        yield Contradiction(line, (("task", "data", "path"),))
+
+
+def _exists(path: str) -> bool:
+    try:
+        return Path(path).expanduser().exists()
+    except (OSError, RuntimeError):  # a name too long, a folder closed to us; ~somebody who is not here
+        return False
+
+
+def _check_baseline(spec: StudySpec) -> Iterator[Contradiction]:
+    given = spec.study.baseline
+    if given not in spec.arms:
+        line = f"study.baseline = {shown(given)}: no such arm; {one_of(spec.arms, given)}"
+        yield Contradiction(line, (("study", "baseline"), ("arms", given)))
+
+
+def _check_arm_names(spec: StudySpec) -> Iterator[Contradiction]:
+    folded: dict[str, str] = {}
+    for arm in spec.arms:
+        # MySQL and some file systems do not tell them apart
+        if (other := folded.setdefault(arm.lower(), arm)) != arm:
+            pair = f"{dotted(('arms', arm))}: differs from {dotted(('arms', other))}"
+            yield Contradiction(f"{pair} in upper and lower case alone; choose another name")
+
+
+def _check_optimizer_options(spec: StudySpec) -> Iterator[Contradiction]:
+    for arm in spec.arms:
+        training = spec.training(arm)
+        names = _possible(training.get("optimizer", "sgd"))
+        allowed = frozenset().union(*(OPTIMIZERS[name] for name in names))
+        for key in (key for key in training if key in OPTIMIZER_OPTIONS - allowed):
+            where = dotted(_home(spec, arm, key))
+            line = f"{where} = {training[key]}: no option of {' or '.join(names)} (arm {arm}); its options: "
+            yield Contradiction(line + ", ".join(sorted(allowed)), _training_paths(arm, "optimizer"))
+
+
+def _check_nesterov(spec: StudySpec) -> Iterator[Contradiction]:
+    """torch.optim.SGD refuses it, but only once a trial has begun."""
+    keys = ("optimizer", "momentum", "dampening", "nesterov")
+    for arm in spec.arms:
+        for corner in _corners(spec.space(arm), keys):
+            options = spec.configuration(arm, corner).training.options
+            if options.get("nesterov") and (not options.get("momentum") or options.get("dampening")):
+                where = dotted(_home(spec, arm, "nesterov"))
+                line = f"{where} = true: needs a momentum above 0 and no dampening (arm {arm})"
+                yield Contradiction(line, _training_paths(arm, *keys))
+                break
+
+
+def _check_mixing(spec: StudySpec) -> Iterator[Contradiction]:
+    for arm in spec.arms:
+        for corner in _corners(spec.space(arm), ("batch_size", "augment")):
+            if mixing := spec.configuration(arm, corner).training.mixing_alone():
+                where = dotted(_home(spec, arm, "batch_size"))
+                line = f"{where} = 1: {mixing} mixes pairs of a batch, which takes 2 or more (arm {arm})"
+                yield Contradiction(line, _training_paths(arm, "batch_size", "augment"))
+                break
+
+
+def _check_curve_options(spec: StudySpec) -> Iterator[Contradiction]:
+    for path, section in _schedules(spec).items():
+        names = _possible(section.name)
+        allowed = frozenset().union(*(OPTIONS[name] for name in names))
+        for key in (key for key in ScheduleSection.model_fields if key in CURVE_OPTIONS - allowed):
+            if (value := getattr(section, key)) is not None:
+                line = f"{dotted([*path, key])} = {value}: no option of {' or '.join(names)}; its options: "
+                yield Contradiction(line + (", ".join(sorted(allowed)) or "none"), ((*path, "name"),))
+
+
+def _check_units(spec: StudySpec) -> Iterator[Contradiction]:
+    """A length below 1 is a share of the run, else it is in epochs: no range may hold both. 0 is neither."""
+    for path, section in _schedules(spec).items():
+        for key in _LENGTHS:
+            value = getattr(section, key)
+            if isinstance(value, Range) and _is_mixed(*value.numbers()):
+                line = (
+                    f"{dotted([*path, key])} = {value}: below 1 are shares of the run, else epochs; search one of them"
+                )
+                yield Contradiction(line)
+
+
+def _is_mixed(low: float, high: float, step: float | None) -> bool:
+    return low < 1 <= high and not (low == 0 and step is not None and step >= 1)
+
+
+def _schedules(spec: StudySpec) -> dict[KeyPath, ScheduleSection]:
+    """Every table of a base curve, by its path."""
+    tables: dict[KeyPath, ScheduleSection] = {("schedule",): spec.file.schedule}
+    for arm, section in spec.arms.items():
+        if section.schedule is not None:
+            tables[("arms", arm, "schedule")] = section.schedule
+    return tables
+
+
+def _check_curves(spec: StudySpec) -> Iterator[Contradiction]:
+    """A curve's options against the number of epochs and against each other."""
+    for arm in spec.arms:
+        where = dotted(("arms", arm, "schedule") if spec.arms[arm].schedule else ("schedule",))
+        for corner in _curve_corners(spec, arm):
+            try:
+                spec.configuration(arm, corner).curve()
+            except ValueError as error:
+                rests = (("schedule",), ("arms", arm, "schedule"), *_training_paths(arm, "epochs"))
+                yield Contradiction(f"{where}.{error} (arm {arm})", rests)
+                break
+
+
+def _curve_corners(spec: StudySpec, arm: str) -> Iterator[dict[str, Any]]:
+    for name in _possible(spec.schedule(arm).name):
+        own = (f"schedule.{key}" for key in _POSITIONS if key in OPTIONS[name])
+        for corner in _corners(spec.space(arm), ("epochs", "schedule.warmup", *own)):
+            yield corner | {"schedule.name": name}
+
+
+def _check_noise(spec: StudySpec) -> Iterator[Contradiction]:
+    for arm in spec.arms:
+        for corner in _corners(spec.space(arm), ("noise.law", "noise.std")):
+            try:
+                spec.configuration(arm, corner).perturbation()
+            except ValueError as error:
+                yield Contradiction(f"{dotted(('arms', arm, 'noise'))}.{error}", (("arms", arm, "noise"),))
+                break
+
+
+def _check_start(spec: StudySpec) -> Iterator[Contradiction]:
+    spaces = {arm: spec.space(arm) for arm in spec.arms}
+    searched = sorted({name for space in spaces.values() for name in space})
+    for index, recipe in enumerate(spec.search.start):
+        for name, value in recipe.items():
+            where = f"search.start[{index}].{name} = {shown(value)}"
+            if name not in PARAMETERS:
+                yield Contradiction(f"{where}: no such parameter; {one_of(PARAMETERS, name)}")
+            elif name not in searched:
+                line = f"{where}: not searched in any arm; {one_of(searched, name) if searched else 'nothing is'}"
+                yield Contradiction(line, (*_shared_paths(name), ("arms",)))
+            for arm in (arm for arm, space in spaces.items() if name in space and not space[name].contains(value)):
+                line = f"{where}: outside of arm {arm}'s space: {spaces[arm][name]}"
+                yield Contradiction(line, (*_shared_paths(name), ("arms", arm)))
+
+
+def _check_sampler_options(spec: StudySpec) -> Iterator[Contradiction]:
+    options = spec.search.sampler_options
+    if "seed" in options:
+        where = f"search.sampler_options.seed = {shown(options['seed'])}"
+        yield Contradiction(f"{where}: the sampler is seeded from study.seed; set that")
+
+
+def _check_effects(spec: StudySpec) -> Iterator[Contradiction]:
+    """A simulated effect lies on the scale that its parameter is searched on, and every value has a place there."""
+    for name, effect in spec.task.data.get("effects", {}).items():
+        where, log = f"{dotted(('task', 'data', 'effects', name))}.log = {shown(effect['log'])}", effect["log"]
+        rests = (("task", "data"), ("arms",), *_shared_paths(name))
+        for arm in spec.arms:
+            space = spec.space(arm)
+            domain = space.get(name)
+            numbers = [spec.configuration(arm, corner).number(name) for corner in _corners(space, (name,))]
+            if isinstance(domain, Range) and domain.log != log:
+                yield Contradiction(
+                    f"{where}: arm {arm} searches it with log = {shown(domain.log)}; say the same", rests
+                )
+            elif log and any(number is not None and number <= 0 for number in numbers):
+                yield Contradiction(f"{where}: {name} is 0 in arm {arm}; must be above 0", rests)
+
+
+def _check_pruning(spec: StudySpec) -> Iterator[Contradiction]:
+    search = spec.search
+    if search.pruner == "none" and search.audit not in ("auto", 0):
+        line = f"search.audit = {search.audit:g}: the pruner none stops no trial that could be audited"
+        yield Contradiction(line, _PRUNER)
+    if search.pruner == "none" and search.prune_on != "value":
+        yield Contradiction(f"search.prune_on = {shown(search.prune_on)}: the pruner none looks at no value", _PRUNER)
+    if search.pruner == "patient" and search.prune_on == "best":
+        line = "the patient pruner waits for values to fall, and a best one never does; take value or smoothed"
+        yield Contradiction(f'search.prune_on = "best": {line}', _PRUNER)
+
+
+_PRUNER = (("search", "pruner"),)
+
+
+def _check_most_seeds(spec: StudySpec) -> Iterator[Contradiction]:
+    confirm = spec.confirm
+    if confirm.seeds != "auto" and "most_seeds" in confirm.model_fields_set:
+        line = f'confirm.most_seeds = {confirm.most_seeds}: goes with confirm.seeds = "auto" alone, '
+        yield Contradiction(f"{line}which is {confirm.seeds}", (("confirm", "seeds"), ("confirm", "most_seeds")))
+
+
+_CHECKS = (
+    _check_baseline,
+    _check_arm_names,
+    _check_optimizer_options,
+    _check_nesterov,
+    _check_mixing,
+    _check_curve_options,
+    _check_units,
+    _check_curves,
+    _check_noise,
+    _check_effects,
+    _check_start,
+    _check_sampler_options,
+    _check_pruning,
+    _check_most_seeds,
+)
+
+
+def _corners(space: Mapping[str, Domain], keys: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """Every combination of the ends and choices of `keys`, with the rest of the space at its lowest or first."""
+    searched = [key for key in keys if key in space]
+    rest = {name: _ends(domain)[0] for name, domain in space.items()}
+    for values in product(*(_ends(space[key]) for key in searched)):
+        yield rest | dict(zip(searched, values, strict=True))
+
+
+def _ends(domain: Domain) -> list[Any]:
+    return domain.describe()["choices"] if isinstance(domain, Choice) else [domain.low, domain.high]
+
+
+def _possible(value: Any) -> tuple[Any, ...]:
+    return value.choices if isinstance(value, Choice) else (value,)
+
+
+def _home(spec: StudySpec, arm: str, key: str) -> KeyPath:
+    """Where the file gives the [training] key that an arm has."""
+    own = spec.arms[arm].training
+    return ("arms", arm, "training", key) if own and getattr(own, key) is not None else ("training", key)
+
+
+def _training_paths(arm: str, *keys: str) -> tuple[KeyPath, ...]:
+    return tuple(path for key in keys for path in (("training", key), ("arms", arm, "training", key)))
+
+
+def _shared_paths(parameter: str) -> tuple[KeyPath, ...]:
+    """Where the shared tables give a parameter, arms aside."""
+    table, _, key = parameter.rpartition(".")
+    return () if table in {"amplify", "noise"} else ((table or "training", key),)

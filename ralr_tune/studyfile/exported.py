@@ -1,0 +1,196 @@
+"""An exported configuration: one TOML file with all that it takes to train one configuration again.
+
+The tables of the study file with every search settled, and where it comes from: [task], [training], [schedule],
+[amplify] or [noise], [provenance].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, Field, ValidationError, field_validator
+
+from ralr_tune.schedules.curves import CURVES, OPTIONS
+from ralr_tune.seeds import SEED_BITS
+from ralr_tune.studyfile import problems
+from ralr_tune.studyfile.configuration import AmplifyConfig, Configuration, NoiseConfig, ScheduleConfig, TrainingConfig
+from ralr_tune.studyfile.problems import KeyPath, shown
+from ralr_tune.studyfile.reading import read_text, read_toml, refusal
+from ralr_tune.studyfile.sections import OPTIMIZERS, Name, ScheduleSection, Task, TrainingKeys
+from ralr_tune.studyfile.study import TaskSpec
+from ralr_tune.studyfile.values import Frozen, one_of
+
+Seed = Annotated[int, Field(ge=0, lt=2**SEED_BITS)]
+Number = Annotated[int, Field(ge=0, lt=10**9)]
+Table = TypeVar("Table", TrainingConfig, ScheduleConfig)
+
+_STAND_INS: dict[KeyPath, Any] = {
+    ("training", "epochs"): 1,
+    ("training", "batch_size"): 2,  # with 1 there would be no pairs to mix
+    ("training", "lr"): 1.0,
+}
+"""Required keys, with values for looking past a mistake in them."""
+
+_LOOKS = 4
+"""A table that lost a wrong key may then lack it; each look takes away one level more."""
+
+
+class Scores(Frozen):
+    """One configuration on several seeds; figures in the metric's own unit."""
+
+    mean: float
+    std: Annotated[float, Field(ge=0)] | None = None
+    """Sample standard deviation (ddof = 1); None below two seeds."""
+    seeds: Annotated[tuple[Seed, ...], Field(strict=False, min_length=1)]
+
+    def __str__(self) -> str:
+        spread = "" if self.std is None else f" +- {self.std:.4f}"
+        return f"{self.mean:.4f}{spread} over {len(self.seeds)} seed{'s' if len(self.seeds) > 1 else ''}"
+
+
+class Provenance(Frozen):
+    """[provenance]: where a configuration comes from and how well it did."""
+
+    study: Name
+    arm: Name
+    block: Number
+    trial: Number
+    """Optuna's number of the search trial in (arm, block)."""
+    metric: Name
+    value: float
+    """Of that trial's last epoch, on the validation split. The best of many trials: it flatters."""
+    confirmed: Scores | None = None
+    """The same configuration on fresh seeds, on the validation split."""
+    tested: Scores | None = None
+    """The same runs on the test split."""
+    study_seed: Seed
+    """Draws the validation split."""
+    seed: Seed
+    """The search trial's training seed."""
+    created: date
+    """The day on which the trial was finished (UTC)."""
+    fingerprint: str
+    """Of the study file (spec.StudySpec.fingerprint)."""
+    packages: dict[str, str] = {}
+    """Versions that the trial ran with."""
+
+    def lines(self) -> list[str]:
+        """The same for people, in a few lines."""
+        block = f" of block {self.block}" if self.block > 1 else ""
+        found = {"validation": self.confirmed, "test": self.tested}
+        return [
+            f"Found by ralr_tune: study {self.study}, arm {self.arm}, trial {self.trial}{block}.",
+            f"In the search: validation {self.metric} {self.value:.4f} (one run out of many: it flatters).",
+            *(f"On fresh seeds: {split} {self.metric} {scores}." for split, scores in found.items() if scores),
+        ]
+
+
+class Exported(Frozen):
+    """A whole exported file."""
+
+    task: Task
+    training: TrainingConfig
+    schedule: ScheduleConfig = ScheduleConfig()
+    amplify: AmplifyConfig | None = None
+    noise: NoiseConfig | None = None
+    provenance: Provenance
+
+    @field_validator("training", "schedule")
+    @classmethod
+    def _lists_as_tuples(cls, table: Table) -> Table:
+        """TOML has no tuples; with them, what was written and what is read are equal."""
+        options = {key: tuple(value) if isinstance(value, list) else value for key, value in table.options.items()}
+        return table.model_copy(update={"options": options})
+
+    def task_spec(self) -> TaskSpec:
+        """The task, as its loader takes it."""
+        return TaskSpec(**self.task.model_dump())
+
+    def configuration(self) -> Configuration:
+        """Everything that the trial trained with, its seed and data aside."""
+        return Configuration(training=self.training, schedule=self.schedule, amplify=self.amplify, noise=self.noise)
+
+
+def load_exported(path: str | Path) -> Exported:
+    """Read and check an exported file; raises StudyFileError as `parse_exported` does."""
+    return parse_exported(read_text(Path(path)), source=str(path))
+
+
+def parse_exported(text: str, source: str = "configuration") -> Exported:
+    """A configuration from its TOML text.
+
+    Raises StudyFileError with every problem at once, one line each: source, key path, value, what is allowed.
+    """
+    raw = read_toml(text, source)
+    try:
+        found = Exported.model_validate(raw)
+    except ValidationError as error:
+        raise refusal(source, [*problems.lines(error, Exported, raw), *_contradictions_of_the_rest(raw)]) from None
+    lines = _contradictions(found.configuration())
+    if lines:
+        raise refusal(source, lines)
+    return found
+
+
+def _contradictions_of_the_rest(raw: Mapping[str, Any]) -> list[str]:
+    """What else is wrong once the wrong keys are thought away, so that one reading tells everything."""
+    rest: dict[str, Any] = {key: raw[key] for key in Configuration.model_fields if key in raw}
+    thought_away: set[KeyPath] = set()
+    for _ in range(_LOOKS):
+        try:
+            found = Configuration.model_validate(rest)
+        except ValidationError as error:
+            wrong = problems.faults(error, rest, _STAND_INS)
+            thought_away |= wrong
+            rest = problems.without_faults(wrong, rest, _STAND_INS)
+        else:
+            # whether a curve fits is anybody's guess once a key of it, or the number of epochs, stands in
+            guessed = any(path[:1] == ("schedule",) or path == ("training", "epochs") for path in thought_away)
+            return _option_problems(found) if guessed else _contradictions(found)
+    return []  # too much is wrong to see further
+
+
+def _contradictions(configuration: Configuration) -> list[str]:
+    """What no single key shows: options of another optimizer or curve, a curve that does not fit the epochs."""
+    lines = _option_problems(configuration)
+    if configuration.amplify is not None and configuration.noise is not None:
+        lines.append("amplify and noise stand together: a configuration has one of the two")
+    return lines or list(_rate_problems(configuration))
+
+
+def _option_problems(configuration: Configuration) -> list[str]:
+    training, schedule = configuration.training, configuration.schedule
+    lines = list(_unfit("training.options", training.options, OPTIMIZERS[training.optimizer], TrainingKeys))
+    if mixing := training.mixing_alone():
+        lines.append(f"training.batch_size = 1: {mixing} mixes pairs of a batch, which takes 2 or more")
+    if schedule.name not in CURVES:
+        return [*lines, f"schedule.name = {shown(schedule.name)}: not a base curve; {one_of(CURVES, schedule.name)}"]
+    return [*lines, *_unfit("schedule.options", schedule.options, OPTIONS[schedule.name], ScheduleSection)]
+
+
+def _unfit(where: str, options: Mapping[str, Any], allowed: frozenset[str], section: type[BaseModel]) -> Iterator[str]:
+    """Options held against the study file's own table of them; there they may be searched, here they are settled."""
+    settled: dict[str, Any] = {}
+    for key, value in options.items():
+        if key not in allowed:
+            yield f"{where}.{key} = {shown(value)}: unknown key; {one_of(sorted(allowed), key)}"
+        elif isinstance(value, dict):
+            yield f"{where}.{key} = {shown(value)}: must be one value, not a range or choice"
+        else:
+            settled[key] = value
+    try:
+        section.model_validate(settled)
+    except ValidationError as error:
+        for line in problems.lines(error, section, settled):
+            yield f"{where}.{line}"
+
+
+def _rate_problems(configuration: Configuration) -> Iterator[str]:
+    for table, part in (("schedule", configuration.curve), ("noise", configuration.perturbation)):
+        try:
+            part()
+        except ValueError as error:
+            yield f"{table}: {error}"

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ralr_tune.errors import DataError
+from ralr_tune.kinds.classification.samples import Source
+from ralr_tune.kinds.classification.sources import open_source
+
+Writer = Callable[..., Path]
+CLASSES = ["ant", "bee", "cat"]
+
+
+def everything(source: Source) -> None:
+    source.train.load()
+    source.test().load()
+
+
+def opened(root: Path, **options: Any) -> Source:
+    return open_source({"source": "folder", "path": str(root), **options})
+
+
+def test_trees_give_their_splits(write_tree: Writer) -> None:
+    root = write_tree({"train": CLASSES, "val": ["ant", "cat"], "test": CLASSES})
+    source = opened(root)
+    assert source.classes == ("ant", "bee", "cat")
+    assert source.train.labels.tolist() == [0] * 3 + [1] * 3 + [2] * 3
+    assert source.validation is not None
+    assert source.validation.labels.tolist() == [0] * 3 + [2] * 3
+    assert source.test().load().shape == (9, 3, 10, 12)
+    first = np.asarray(Image.open(root / "train" / "ant" / "0.png")).transpose(2, 0, 1)
+    assert np.array_equal(source.train.load()[0], first)
+
+
+def test_without_val_there_is_none(write_tree: Writer) -> None:
+    assert opened(write_tree({"train": CLASSES, "test": CLASSES})).validation is None
+
+
+def test_one_tree_gives_a_fifth_to_test(write_tree: Writer) -> None:
+    source = opened(write_tree({"": CLASSES}, count=10))
+    assert np.bincount(source.train.labels).tolist() == [8, 8, 8]
+    assert np.bincount(source.test().labels).tolist() == [2, 2, 2]
+    assert set(source.train.rows).isdisjoint(source.test().rows)
+
+
+def test_size_resizes_the_shorter_side_and_cuts_the_centre_out(write_tree: Writer) -> None:
+    root = write_tree({"": CLASSES}, size=(40, 20))
+    images = opened(root, size=4).train.load()
+    with Image.open(root / "ant" / "0.png") as picture:
+        expected = picture.resize((8, 4), Image.Resampling.BILINEAR).crop((2, 0, 6, 4))
+    assert images.shape[1:] == (3, 4, 4)
+    assert any(np.array_equal(image, np.asarray(expected).transpose(2, 0, 1)) for image in images)
+
+
+def test_unequal_sizes_ask_for_size(write_tree: Writer) -> None:
+    root = write_tree({"": CLASSES})
+    Image.new("RGB", (7, 9)).save(root / "cat" / "9.png")
+    with pytest.raises(DataError, match=r"unequal size \(12x10 and 7x9 pixels\); give data.size = N"):
+        everything(opened(root))
+    assert opened(root, size=8).train.load().shape[1:] == (3, 8, 8)
+
+
+def test_grey_and_transparent_pictures_become_colour(tmp_path: Path) -> None:
+    for name, mode in (("a", "L"), ("b", "RGBA"), ("c", "P")):
+        (tmp_path / name).mkdir()
+        for n in range(2):
+            Image.new(mode, (4, 4)).save(tmp_path / name / f"{n}.png")
+    assert opened(tmp_path).train.load().shape == (5, 3, 4, 4)
+
+
+def test_pictures_stand_as_their_camera_says(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation: turned by a quarter
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for n in range(2):
+            Image.new("RGB", (6, 4)).save(tmp_path / name / f"{n}.jpg", exif=exif)
+    assert opened(tmp_path).train.load().shape[2:] == (6, 4)
+
+
+def test_hidden_folders_are_no_classes(write_tree: Writer) -> None:
+    root = write_tree({"train": CLASSES, "test": [*CLASSES, ".ipynb_checkpoints"]})
+    (root / "train" / ".cache").mkdir()
+    source = opened(root)
+    assert source.classes == ("ant", "bee", "cat")
+    assert len(source.test()) == 9
+
+
+@pytest.mark.parametrize("folder", ["val", "test"])
+def test_classes_that_train_lacks_are_told(write_tree: Writer, folder: str) -> None:
+    trees = {"train": CLASSES, "val": CLASSES, "test": CLASSES} | {folder: ["ant", "dog"]}
+    with pytest.raises(DataError, match=f"{folder}: holds classes that train/ lacks: dog; allowed: ant, bee, cat"):
+        opened(write_tree(trees))
+
+
+def test_a_class_without_pictures_is_told(write_tree: Writer) -> None:
+    root = write_tree({"train": CLASSES, "test": CLASSES})
+    shutil.rmtree(root / "train" / "bee")
+    (root / "train" / "bee").mkdir()
+    with pytest.raises(DataError, match=r"train: no images for the classes bee; allowed: \.jpg"):
+        opened(root)
+
+
+def test_folders_that_cannot_be_a_data_set_are_told(write_tree: Writer, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such folder"):
+        opened(tmp_path / "nowhere")
+    with pytest.raises(DataError, match="each of 2 to 100000 classes; holds none"):
+        opened(tmp_path)
+    with pytest.raises(DataError, match="test: missing; beside train/ there must be test/"):
+        opened(write_tree({"train": CLASSES}))
+
+
+def test_a_damaged_picture_is_named(write_tree: Writer) -> None:
+    root = write_tree({"train": CLASSES, "test": CLASSES})
+    (root / "train" / "bee" / "1.png").write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"bee/1\.png: not a readable image"):
+        opened(root).train.load()
+
+
+def test_test_pictures_are_opened_when_asked_for(write_tree: Writer) -> None:
+    root = write_tree({"train": CLASSES, "test": CLASSES})
+    for file in (root / "test").rglob("*.png"):
+        file.write_bytes(b"poison")
+    source = opened(root)
+    assert len(source.train.load()) == 9
+    with pytest.raises(DataError, match="not a readable image"):
+        source.test().load()
+
+
+def test_limit_reads_no_more_than_it_needs(write_tree: Writer) -> None:
+    root = write_tree({"train": CLASSES, "test": CLASSES}, count=4)
+    source = opened(root, limit=3)
+    kept = {(int(label), int(row) % 4) for label, row in zip(source.train.labels, source.train.rows, strict=True)}
+    for number, name in enumerate(CLASSES):
+        for n in range(4):
+            if (number, n) not in kept:
+                (root / "train" / name / f"{n}.png").write_bytes(b"poison")
+    assert len(source.train.load()) == 3

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ralr_tune.errors import DataError
+from ralr_tune.kinds.classification.samples import Source
+from ralr_tune.kinds.classification.sources import open_source
+
+Writer = Callable[..., Path]
+
+
+def opened(file: Path, **options: Any) -> Source:
+    return open_source({"source": "arrays", "path": str(file), **options})
+
+
+def test_colour_images_are_read_channels_first(write_npz: Writer) -> None:
+    file = write_npz()
+    source = opened(file)
+    with np.load(file) as written:
+        assert np.array_equal(source.train.load(), written["train_images"].transpose(0, 3, 1, 2))
+        assert np.array_equal(source.test().load(), written["test_images"].transpose(0, 3, 1, 2))
+        assert np.array_equal(source.train.labels, written["train_labels"])
+    assert source.classes == ("ant", "bee", "cat")
+
+
+def test_grey_images_have_one_channel(write_npz: Writer) -> None:
+    grey = np.arange(20 * 5 * 4, dtype=np.uint8).reshape(20, 5, 4)
+    source = opened(write_npz(train_images=grey))
+    assert np.array_equal(source.train.load(), grey[:, None])
+
+
+def test_without_classes_the_numbers_are_their_names(write_npz: Writer) -> None:
+    assert opened(write_npz(classes=None)).classes == ("0", "1", "2")
+
+
+def test_names_as_bytes_are_names(write_npz: Writer) -> None:
+    assert opened(write_npz(classes=np.array([b"ant", b"bee", b"cat"]))).classes == ("ant", "bee", "cat")
+
+
+def test_classes_can_be_chosen_by_name(write_npz: Writer) -> None:
+    source = opened(write_npz(), classes=["cat", "ant"])
+    assert (len(source.train), len(source.test())) == (13, 4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"test_labels": None}, "lacks test_labels; it holds classes, test_images, train_images, train_labels"),
+        ({"train_labels": np.arange(20) / 2}, r"train_labels is float64 \(20,\); must be integers"),
+        ({"train_labels": np.zeros((20, 1), int)}, r"train_labels is int64 \(20, 1\); must be integers \(N,\)"),
+        ({"train_labels": np.arange(20)}, "train_labels go from 0 to 19; allowed: 0 to 2"),
+        ({"train_labels": np.arange(20) % 3 - 1}, "train_labels go from -1 to 1"),
+        ({"classes": np.array([1, 2, 3])}, r"classes is int64 \(3,\); must be strings"),
+        (
+            {"classes": np.array(["a", "b", "c"], dtype=object)},
+            r"classes is object \(3,\); must be strings \(K,\)",
+        ),
+    ],
+)
+def test_wrong_labels_are_told_at_once(write_npz: Writer, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        opened(write_npz(**changes))
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (np.zeros((20, 5, 4, 3), np.float32), r"train_images is float32 \(20, 5, 4, 3\); must be uint8"),
+        (np.zeros((20, 5), np.uint8), r"must be uint8 \(N, H, W\) or \(N, H, W, C\)"),
+        (np.zeros((19, 5, 4, 3), np.uint8), "N = 20 as in the labels"),
+        (np.zeros((20, 3, 32, 32), np.uint8), "channels last, 1 <= C <= 16"),
+    ],
+)
+def test_wrong_images_are_told(write_npz: Writer, images: np.ndarray[Any, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        opened(write_npz(train_images=images)).train.load()
+
+
+@pytest.mark.parametrize("content", [None, b"", b"nonsense", pickle.dumps([1, 2])])
+def test_files_that_are_none_are_told(tmp_path: Path, content: bytes | None) -> None:
+    file = tmp_path / "data.npz"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(DataError, match="no such file" if content is None else "not an .npz file"):
+        opened(file)
+
+
+def test_a_lone_array_is_no_data_set(tmp_path: Path) -> None:
+    np.save(tmp_path / "data.npy", np.zeros(3))
+    with pytest.raises(DataError, match=r"not an \.npz file"):
+        opened(tmp_path / "data.npy")
+
+
+def test_test_arrays_are_read_when_asked_for(write_npz: Writer) -> None:
+    poison = np.array(["not", "an", "image"], dtype=object)
+    source = opened(write_npz(test_images=poison))
+    assert source.train.load().shape == (20, 3, 5, 4)
+    with pytest.raises(DataError, match=r"test_images is object \(3,\); must be uint8"):
+        source.test().load()

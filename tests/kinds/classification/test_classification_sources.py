@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ralr_tune.errors import DataError
+from ralr_tune.kinds.classification import sources
+from ralr_tune.kinds.classification.sources import _digits_table, open_source
+
+
+def test_digits() -> None:
+    source = open_source({"source": "digits"})
+    images = source.train.load()
+    assert images.shape == (1438, 1, 8, 8)
+    assert images.dtype == np.uint8
+    assert (images.min(), images.max()) == (0, 255)
+    assert len(source.test()) == 359
+    assert source.classes == tuple("0123456789")
+    assert np.abs(np.bincount(source.test().labels) - np.bincount(source.train.labels) / 4).max() < 1
+    assert set(source.test().rows).isdisjoint(source.train.rows)
+
+
+def test_the_test_split_of_digits_never_changes() -> None:
+    rows = open_source({"source": "digits"}).test().rows.astype("<i8").tobytes()
+    assert hashlib.sha256(rows).hexdigest()[:16] == "46871fd9a6250216"
+
+
+def test_classes_are_kept_in_the_order_given() -> None:
+    whole, some = open_source({"source": "digits"}), open_source({"source": "digits", "classes": [7, "3"]})
+    assert some.classes == ("7", "3")
+    sevens = whole.train.take(np.flatnonzero(whole.train.labels == 7)).load()
+    assert np.array_equal(some.train.take(np.flatnonzero(some.train.labels == 0)).load(), sevens)
+    assert len(some.test()) == np.isin(whole.test().labels, [3, 7]).sum()
+
+
+def test_limit_is_a_stratified_part_of_train_alone() -> None:
+    whole, some = open_source({"source": "digits"}), open_source({"source": "digits", "limit": 100})
+    assert np.bincount(some.train.labels).tolist() == [10] * 10
+    assert set(some.train.rows) < set(whole.train.rows)
+    assert np.array_equal(some.test().rows, whole.test().rows)
+    again = open_source({"source": "digits", "limit": 100})
+    assert np.array_equal(some.train.rows, again.train.rows)
+
+
+def test_limit_above_the_size_keeps_all() -> None:
+    assert len(open_source({"source": "digits", "limit": 10**6}).train) == 1438
+
+
+def test_options_that_are_none_are_not_given() -> None:
+    assert len(open_source({"source": "digits", "limit": None, "classes": None}).train) == 1438
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"source": "digitz"}, "data.source = 'digitz': allowed: digits, torchvision, folder, arrays"),
+        ({}, "data.source = None"),
+        ({"source": "digits", "size": 8}, "data.size: no option of source 'digits'; allowed: limit, classes"),
+        ({"source": "folder"}, "data.path: missing; source 'folder' needs it"),
+        ({"source": "digits", "limit": 0}, "data.limit = 0: must be an integer, at least 1"),
+        ({"source": "digits", "limit": 5}, "data.limit = 5: must be at least the number of classes, 10"),
+        (
+            {"source": "digits", "classes": ["3", "ten"]},
+            "data.classes: 'ten' is not a class of the data; allowed: 0 to 9",
+        ),
+        ({"source": "digits", "classes": [3, 10]}, "data.classes: 10 is not a class"),
+        ({"source": "digits", "classes": [3, "3"]}, "two or more classes, each once"),
+        ({"source": "digits", "classes": [3]}, "two or more classes, each once"),
+    ],
+)
+def test_wrong_options_are_told(data: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        open_source(data)
+
+
+def test_digits_are_those_of_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = _digits_table()
+    monkeypatch.setattr(sources, "find_spec", lambda name: None)  # as where its file lies elsewhere
+    assert np.array_equal(read, _digits_table())
+
+
+def test_digits_are_read_without_importing_scikit_learn() -> None:
+    code = """
+import sys
+from ralr_tune.kinds.classification.sources import open_source
+open_source({"source": "digits"}).train.load()
+print([name for name in sys.modules if name.partition(".")[0] in ("sklearn", "scipy")])
+"""
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout == "[]\n"
