@@ -25,10 +25,11 @@ from typing import Any
 import torch
 
 from ralr_tune.analysis.comparison import paired_test
+from ralr_tune.kinds.classification.kind import KIND
 from ralr_tune.kinds.classification.sources import open_source
 from ralr_tune.kinds.classification.task import ClassificationTask
 from ralr_tune.models.registry import build
-from ralr_tune.studyfile import Configuration
+from ralr_tune.studyfile import Configuration, models
 from ralr_tune.training.base import Trial
 from ralr_tune.training.fusion import Fusion
 from ralr_tune.training.start import start
@@ -113,7 +114,9 @@ def measure(case: Case, seeds: int, device: str, ways: Mapping[str, tuple[dict[s
 def configuration(training: dict[str, Any]) -> Configuration:
     recipe = {"lr": 0.1, "options": {"momentum": 0.9, "nesterov": True}, "weight_decay": 5e-4, "augment": ["crop"]}
     schedule = {"name": "cosine"}
-    return Configuration.model_validate({"training": {"optimizer": "sgd", **recipe, **training}, "schedule": schedule})
+    return models.configuration(KIND).model_validate(
+        {"training": {"optimizer": "sgd", **recipe, **training}, "schedule": schedule}
+    )
 
 
 def accuracies(task: ClassificationTask, configuration: Configuration, seeds: int, slots: int) -> list[float]:

@@ -22,11 +22,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from ralr_tune.kinds.classification.kind import KIND
 from ralr_tune.kinds.classification.samples import Samples, Source, all_samples
 from ralr_tune.kinds.classification.sources import open_source
 from ralr_tune.kinds.classification.task import ClassificationTask
 from ralr_tune.models.registry import build
-from ralr_tune.studyfile import Configuration
+from ralr_tune.studyfile import models
 from ralr_tune.training.estimate import seconds_per_epoch
 from ralr_tune.training.start import start
 
@@ -50,7 +51,9 @@ def main() -> None:
 
 def measured(network: str, images: str, optimizer: str, options: dict[str, Any]) -> list[str]:
     training = {"epochs": 2, "batch_size": 64 if images == "digits" else 128, "lr": 0.01}
-    configuration = Configuration.model_validate({"training": {**training, "optimizer": optimizer, "options": options}})
+    configuration = models.configuration(KIND).model_validate(
+        {"training": {**training, "optimizer": optimizer, "options": options}}
+    )
     epoch_s = seconds_per_epoch(task(network, images, whole=True), configuration, steps=STEPS)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "trial.ckpt"

@@ -26,12 +26,12 @@ from ralr_tune.records import EpochRecord, Row
 from ralr_tune.search.samplers import longest_run
 from ralr_tune.search.space import distribution
 from ralr_tune.search.stages import plan_search
+from ralr_tune.search.tasks import Tasks
 from ralr_tune.store import studies
 from ralr_tune.store.database import Storage
 from ralr_tune.store.ledger import Ledger
 from ralr_tune.store.tables import ledger as rows_table
 from ralr_tune.studyfile import StudySpec, parse_study
-from ralr_tune.tasks.load import load_task
 
 EPOCHS = 30
 PRUNED = 0.2
@@ -99,7 +99,7 @@ def _fill_arm(storage: Storage, spec: StudySpec, arm: str, rows: Sequence[Row]) 
 
 
 def _finished(spec: StudySpec, rows: Sequence[Row], space: dict[str, BaseDistribution]) -> Iterator[_Trial]:
-    task = load_task(spec.task, seed=spec.study.seed, device="cpu")
+    task = Tasks(spec, device="cpu").of({})
     drawn, longest = random.Random(0), longest_run(spec)
     for row in rows:
         params = {name: _drawn(drawn, domain) for name, domain in space.items()}

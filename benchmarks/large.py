@@ -50,12 +50,12 @@ from ralr_tune.search import trial as trials
 from ralr_tune.search.pruning import Judge
 from ralr_tune.search.session import Session
 from ralr_tune.search.stages import advance, plan_search
+from ralr_tune.search.tasks import Tasks
 from ralr_tune.search.telling import optuna_study, settle, tell
 from ralr_tune.store import studies
 from ralr_tune.store.database import Storage, open_storage
 from ralr_tune.store.ledger import Ledger
 from ralr_tune.studyfile import StudySpec
-from ralr_tune.tasks.load import load_task
 
 T = TypeVar("T")
 
@@ -132,8 +132,8 @@ def _worker(clock: Clock, url: str, folder: Path, spec: StudySpec) -> None:
     """A worker's start and its trials."""
     with opened(url) as storage:
         ledger = Ledger(storage, spec.name, lease_s=600)
-        task = load_task(spec.task, seed=0, device="cpu")
-        session = Session(spec, storage, ledger, task, folder, "large")
+        tasks = Tasks(spec, device="cpu")
+        session = Session(spec, storage, ledger, tasks, folder, "large")
 
         def start() -> list[Any]:
             settle(session)

@@ -23,8 +23,8 @@ from torch.profiler import ProfilerActivity, profile, schedule
 from benchmarks.peers.case import VALIDATION, Case
 from benchmarks.peers.driver import PROFILES, Profile, Size, made_case
 from benchmarks.peers.ours import study
+from ralr_tune.search.tasks import Tasks
 from ralr_tune.studyfile import parse_study
-from ralr_tune.tasks.load import load_task
 from ralr_tune.training.fusion import Fusion, _alone
 from ralr_tune.training.loop import TorchTrial
 from ralr_tune.training.memory import keep_freed
@@ -82,7 +82,7 @@ def _table(size: Size, found: Profile, slots: int) -> Iterator[str]:
 def _steps(case: Case, slots: int) -> Iterator[None]:
     """Steps of one epoch, of one trial or of several as one network."""
     spec = parse_study(study(case, {}))
-    task: Any = load_task(spec.task, seed=case.seed, device=case.device)
+    task: Any = Tasks(spec, device=case.device).of({})
     configuration = spec.configuration("monotone", {"lr": 0.1, "weight_decay": 1e-4})
     trial = TorchTrial(task, configuration, seed=0)
     if slots == 1:

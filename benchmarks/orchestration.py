@@ -36,11 +36,11 @@ from benchmarks.filled import fill, study
 from benchmarks.large import DATABASES, opened
 from ralr_tune.records import Row
 from ralr_tune.search.session import Session
+from ralr_tune.search.tasks import Tasks
 from ralr_tune.search.trial import work_on
 from ralr_tune.store import studies
 from ralr_tune.store.address import sqlite_url
 from ralr_tune.store.ledger import Ledger
-from ralr_tune.tasks.load import load_task
 
 TRIALS = 8
 DONE = 50
@@ -87,8 +87,8 @@ def trial_cost(database: str, epochs: int, trials: int) -> Cost:
         storage = stack.enter_context(opened(stack.enter_context(DATABASES[database](folder)), create=True))
         spec = study(DONE + trials, epochs=epochs, seconds_per_epoch=SLEPT_S, **READS_ALL)
         ledger = fill(storage, spec, free=trials)
-        task = load_task(spec.task, seed=0, device="cpu")
-        session = Session(spec, storage, ledger, task, folder, "orchestration")
+        tasks = Tasks(spec, device="cpu")
+        session = Session(spec, storage, ledger, tasks, folder, "orchestration")
         costs = [_one(session) for _ in range(2 * trials)]
     # the first of each arm reads all trials and compiles every statement: large.py has it as a worker's start
     walls, cpus = zip(*costs[2:], strict=True)

@@ -29,9 +29,9 @@ from ralr_tune.errors import TrialError
 from ralr_tune.search.pruning import Judge
 from ralr_tune.search.samplers import make_pruner, make_sampler
 from ralr_tune.search.space import suggest
+from ralr_tune.search.tasks import Tasks
 from ralr_tune.seeds import derive_seed
 from ralr_tune.studyfile import Configuration, StudySpec, parse_study
-from ralr_tune.tasks.load import load_task
 
 TRIALS = 200
 EPOCHS = 12
@@ -102,7 +102,7 @@ def searched(spec: StudySpec, arm: str) -> Found:
     """A whole search of one arm, every pruning audited."""
     study = optuna.create_study(study_name=f"pruning/{arm}", direction="maximize", pruner=make_pruner(spec))
     judge = Judge(study, spec.search.prune_on)
-    task: Any = load_task(spec.task, seed=spec.study.seed, device="cpu")
+    task: Any = Tasks(spec, device="cpu").of({})
     finals, audited, kept, stopped_ones = [], [], [], []
     for ordinal in range(TRIALS):
         study.sampler = make_sampler(spec, arm, 1, ordinal)

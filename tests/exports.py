@@ -7,9 +7,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ralr_tune.kinds.classification.kind import KIND
 from ralr_tune.records import ArmRecord, EpochRecord, Outcome, Row, Stage, StudyRecord
 from ralr_tune.studyfile import StudySpec
-from ralr_tune.studyfile.exported import Exported
+from ralr_tune.studyfile.exported import Exported, exported_model
 
 SEED = 7
 
@@ -33,7 +34,7 @@ def tables(**changes: dict[str, Any] | None) -> dict[str, dict[str, Any]]:
 
 def configuration(**changes: dict[str, Any] | None) -> Exported:
     """The configuration of `tables`."""
-    return Exported.model_validate(tables(**changes), strict=False)
+    return exported_model(KIND).model_validate(tables(**changes), strict=False)
 
 
 class Tiny(nn.Module):

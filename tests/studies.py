@@ -6,6 +6,7 @@ from typing import Any
 
 import tomli_w
 
+from ralr_tune.search.tasks import Tasks
 from ralr_tune.studyfile import StudySpec, parse_study
 
 AMPLIFY = {
@@ -43,3 +44,8 @@ def simulated_text(**changes: dict[str, Any]) -> str:
 def simulated(**changes: dict[str, Any]) -> StudySpec:
     """The study of `simulated_text`."""
     return parse_study(simulated_text(**changes))
+
+
+def loaded_task(spec: StudySpec, *, device: str = "cpu") -> Any:
+    """The one task of a study."""
+    return Tasks(spec, device=device).of({})

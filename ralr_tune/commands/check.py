@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import reduce
+from operator import or_
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, create_model
 
 from ralr_tune.commands.locate import find_file, locate, opened, study_files
 from ralr_tune.errors import StudyFileError
-from ralr_tune.studyfile import StudySpec, load_study_file, parse_study
+from ralr_tune.studyfile import StudySpec, load_study_file, models, parse_study
 from ralr_tune.studyfile.imports import imports as imported
 from ralr_tune.studyfile.imports import refuse_imports
 from ralr_tune.studyfile.sections import StudyFile
+from ralr_tune.tasks import registry
 
 
 def load(study: str, *, imports: bool = True, storage: str | None = None, out: Path | None = None) -> StudySpec:
@@ -22,7 +27,7 @@ def load(study: str, *, imports: bool = True, storage: str | None = None, out: P
     """
     spec = _found(study, storage, out)
     if not imports:
-        refuse_imports(spec.task)
+        refuse_imports(spec.kind, spec.task)
     return spec
 
 
@@ -45,12 +50,21 @@ def check_study(study: str, *, imports: bool = True, storage: str | None = None,
     make_sampler(spec, next(iter(spec.arms)), 1, 0)
     arms = ", ".join(f"{arm} ({len(spec.space(arm))} dimensions)" for arm in spec.arms)
     says = f"{find_file(study) or study}: valid. Study {spec.name}: {arms}; {spec.search.trials} trials an arm"
-    return "\n".join([says, *map(str, imported(spec.task))])
+    return "\n".join([says, *map(str, imported(spec.kind, spec.task))])
 
 
 def study_schema() -> dict[str, Any]:
     """The JSON schema of study files, for editors that complete and check TOML."""
-    return StudyFile.model_json_schema()
+    either: Any = reduce(or_, map(_file_of, registry.names()))
+    return TypeAdapter(either).json_schema()
+
+
+def _file_of(kind: str) -> type[StudyFile]:
+    """The model of a study file whose [task] says that it is of this kind."""
+    found = registry.find(kind)
+    said: Any = (Literal[kind], ...)
+    section: Any = (create_model(found.section.__name__, __base__=found.section, kind=said), ...)
+    return create_model("StudyFile", __base__=models.study_file(found), task=section)
 
 
 def list_studies() -> Iterator[str]:

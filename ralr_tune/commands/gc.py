@@ -26,6 +26,7 @@ from ralr_tune.store.address import sqlite_url
 from ralr_tune.store.database import Storage, open_storage
 from ralr_tune.store.ledger import Ledger
 from ralr_tune.studyfile import parse_study
+from ralr_tune.tasks import registry
 
 QUIET_S = 3600.0
 """A file that nobody has written to for so long is not being written."""
@@ -114,7 +115,7 @@ def _kept_here(url: str | None, out: Path | None) -> Iterator[tuple[str, Path]]:
 def _look_through(url: str, out: Path, found: Garbage) -> None:
     storage = open_storage(url)
     try:
-        for path, why in [*_of_studies(storage, out, found), *_half_written(out), *_decoded(out)]:
+        for path, why in [*_of_studies(storage, out, found), *_half_written(out), *_caches(out)]:
             _take(path, why, found)
     finally:
         storage.dispose()
@@ -165,11 +166,10 @@ def _half_written(out: Path) -> Iterator[tuple[Path, str]]:
                 yield path, "half written"
 
 
-def _decoded(out: Path) -> Iterator[tuple[Path, str]]:
-    """Whoever has such a file open keeps it until the end, removed or not."""
-    for path in sorted((out / "data").glob("images-*.npy")):
-        if _is_quiet(path):
-            yield path, "decoded images, made again where needed"
+def _caches(out: Path) -> Iterator[tuple[Path, str]]:
+    """What any kind of task prepared there and prepares again."""
+    for name in registry.names():
+        yield from ((path, why) for path, why in registry.find(name).caches(out) if _is_quiet(path))
 
 
 def _is_quiet(path: Path) -> bool:

@@ -14,6 +14,7 @@ from ralr_tune.search.design import unit_params
 from ralr_tune.search.looks import looks
 from ralr_tune.search.samplers import longest_run
 from ralr_tune.search.stages import choosing_seeds, judged_runs
+from ralr_tune.search.tasks import Tasks
 from ralr_tune.studyfile import StudySpec
 
 
@@ -127,10 +128,9 @@ def confirm_runs(spec: StudySpec) -> int:
 def _timed(spec: StudySpec, place: Place) -> float:
     """Seconds an epoch of the first arm, in the middle of its space (batch size and network decide, not the rest)."""
     from ralr_tune.launch.worker import set_threads
-    from ralr_tune.tasks.load import load_task
-    from ralr_tune.training.estimate import seconds_per_epoch
 
-    set_threads(place, spec.task.kind)
+    set_threads(place, spec.kind)
     arm = next(iter(spec.arms))
     configuration = spec.configuration(arm, unit_params(spec.space(arm), 0.5))
-    return seconds_per_epoch(load_task(spec.task, seed=spec.study.seed, device=place.device), configuration)
+    task = Tasks(spec, device=place.device).of(configuration.task)
+    return spec.kind.seconds_per_epoch(task, configuration)

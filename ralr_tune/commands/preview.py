@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 
 from ralr_tune.commands.check import load
 from ralr_tune.commands.files import write_text
 from ralr_tune.errors import UsageError
-from ralr_tune.kinds.simulated.task import SimulatedTask
 from ralr_tune.report.figures import Figure
 from ralr_tune.report.images import write_images
 from ralr_tune.report.preview import Trace, draw_preview
 from ralr_tune.search.design import sobol_point, unit_params
 from ralr_tune.search.samplers import start_recipe
+from ralr_tune.search.tasks import Tasks
 from ralr_tune.seeds import derive_seed
 from ralr_tune.studyfile import Configuration, StudySpec
-from ralr_tune.tasks.base import TorchTask
 
 
 def preview_study(
@@ -75,9 +73,4 @@ def _steps(spec: StudySpec, configuration: Configuration) -> int:
     perturbation = configuration.amplify or configuration.noise
     if configuration.schedule.granularity == "epoch" and (perturbation is None or perturbation.granularity == "epoch"):
         return 1
-    from ralr_tune.tasks.load import load_task
-
-    task = load_task(spec.task, seed=spec.study.seed, device="cpu")
-    if isinstance(task, SimulatedTask):
-        return 1
-    return cast(TorchTask, task).steps("train", configuration.training.batch_size)
+    return spec.kind.steps_per_epoch(Tasks(spec, device="cpu").of(configuration.task), configuration)

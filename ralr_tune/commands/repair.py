@@ -19,12 +19,12 @@ from optuna.trial import FrozenTrial, TrialState
 from ralr_tune.commands.gc import counted, leftovers
 from ralr_tune.commands.locate import Whereabouts, opened
 from ralr_tune.commands.status import where as named
-from ralr_tune.metric import Metric
 from ralr_tune.records import Row
 from ralr_tune.report.words import duration, size
 from ralr_tune.search.kept import Kept
 from ralr_tune.search.session import Session
 from ralr_tune.search.stages import plan_search
+from ralr_tune.search.tasks import Tasks
 from ralr_tune.search.telling import tell
 from ralr_tune.store import mending, studies
 from ralr_tune.store.address import parse_address
@@ -32,7 +32,6 @@ from ralr_tune.store.database import Storage
 from ralr_tune.store.ledger import Ledger
 from ralr_tune.store.schema import HEAD
 from ralr_tune.studyfile import StudySpec, parse_study
-from ralr_tune.tasks.base import METRICS
 
 
 @dataclass(frozen=True)
@@ -104,14 +103,6 @@ def _tables(url: str, dry_run: bool) -> list[Finding]:
     return [Finding(what, str(parse_address(url)), f"brought up to date{advice}", migrate)]
 
 
-@dataclass(frozen=True)
-class _Unloaded:
-    """What is known of a task without its data: all that telling Optuna takes."""
-
-    metric: Metric
-    identity: str = ""
-
-
 class _Study:
     """One stored study, its ledger and Optuna's studies looked at together."""
 
@@ -120,7 +111,6 @@ class _Study:
         self.storage, self.out = storage, where.out
         self.spec = parse_study(text, source=f"{where.name} (as stored)")
         self.ledger = Ledger(storage, self.spec.name, self.spec.storage.lease_s)
-        self.metric = METRICS[self.spec.study.metric]
         blocks = range(1, self.spec.search.blocks + 1)
         self.look = mending.look(self.ledger, [(arm, block) for arm in self.spec.arms for block in blocks])
 
@@ -201,7 +191,7 @@ class _Study:
             plan_search(self.ledger, self.spec, budget(self.ledger.rows("search", curves=False)))
 
     def _contradicted(self) -> Iterator[Finding]:
-        for row, trial in self.look.contradicted(self.metric.worst):
+        for row, trial in self.look.contradicted(self.spec.metric.worst):
             value = "" if row.value is None else f" with {row.value:.6g}"
             what = f"{row.outcome}{value}, and its Optuna trial {row.trial} {_ended(trial)}"
             mend = "left: the report goes by the ledger, the sampler by Optuna"
@@ -236,7 +226,8 @@ class _Study:
             )
 
     def _session(self) -> Session:
-        return Session(self.spec, self.storage, self.ledger, _Unloaded(self.metric), self.out, owner="repair")
+        tasks = Tasks(self.spec, device="cpu")  # what is reported to Optuna takes no data: none is loaded
+        return Session(self.spec, self.storage, self.ledger, tasks, self.out, owner="repair")
 
 
 def unplanned(spec: StudySpec, rows: Sequence[Row]) -> list[tuple[str, int, int]]:

@@ -162,8 +162,8 @@ def _check_arguments(spec: StudySpec, trials: int | None, hours: float | None) -
 def _check_imports(spec: StudySpec, allowed: bool) -> None:
     """What the file imports is told before it runs, or refused."""
     if not allowed:
-        refuse_imports(spec.task)
-    for named in imported(spec.task):
+        refuse_imports(spec.kind, spec.task)
+    for named in imported(spec.kind, spec.task):
         log.info("%s", named)
 
 

@@ -18,9 +18,7 @@ from ralr_tune.launch.worker import environment
 from ralr_tune.seeds import SEED_BITS
 from ralr_tune.studyfile.exported import Exported, load_exported
 from ralr_tune.studyfile.imports import refuse_imports
-from ralr_tune.tasks.load import load_task
 from ralr_tune.training.base import Trial
-from ralr_tune.training.start import start
 
 WEIGHTS, SCORE, CHECKPOINT = "model.safetensors", "score.json", "checkpoint.pt"
 
@@ -47,12 +45,14 @@ def train_configuration(
     """
     exported = load_exported(config)
     if not imports:
-        refuse_imports(exported.task_spec())
+        refuse_imports(exported.kind, exported.task)
     seed = _checked_seed(exported.provenance.seed if seed is None else seed)
     place = _place(device, exported)
     folder = _folder(config, out)
-    task = load_task(exported.task_spec(), seed=exported.provenance.study_seed, device=place.device)
-    trial = start(task, exported.configuration(), seed=seed, checkpoint=folder / CHECKPOINT, split="train+validation")
+    task = exported.load(place.device)
+    trial = exported.kind.trial(
+        task, exported.configuration(), seed=seed, checkpoint=folder / CHECKPOINT, split="train+validation"
+    )
     yield Line(_headline(exported, trial, place))
     yield from _trained(trial, exported)
     trial.save_weights(folder / WEIGHTS)
@@ -72,8 +72,8 @@ def _checked_seed(seed: int) -> int:
 
 def _place(device: str, exported: Exported) -> Place:
     place = places(device, 1)[0]
-    if exported.task.kind == "simulated":
-        return place  # needs no torch
+    if not exported.kind.needs_torch:
+        return place
     import torch
 
     return replace(place, threads=torch.get_num_threads())  # one process has the machine to itself: torch knows best
@@ -123,6 +123,6 @@ def _score(exported: Exported, config: Path, trial: Trial, seed: int, value: flo
         "seconds": sum(record.seconds for record in trial.curve),
         "configuration": str(config),
         "provenance": exported.provenance.model_dump(mode="json", exclude_none=True),
-        "versions": environment(place),
+        "versions": environment(place, exported.kind),
     }
     return json.dumps(found, indent=2, allow_nan=False) + "\n"

@@ -25,6 +25,7 @@ from ralr_tune.search.lanes import Lanes
 from ralr_tune.search.session import Session
 from ralr_tune.search.stages import advance
 from ralr_tune.search.stopping import Stop
+from ralr_tune.search.tasks import Tasks
 from ralr_tune.search.telling import settle
 from ralr_tune.store import studies
 from ralr_tune.store.address import parse_address
@@ -34,8 +35,8 @@ from ralr_tune.store.file import refuse_network
 from ralr_tune.store.ledger import Ledger
 from ralr_tune.studyfile import parse_study
 from ralr_tune.studyfile.imports import refuse_imports
-from ralr_tune.tasks.load import load_task
-from ralr_tune.training.together import Slots, together
+from ralr_tune.tasks.kind import Kind
+from ralr_tune.training.together import OneByOne, Slots
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ ORPHAN_S = 1.0
 IDLE_S = 0.5
 """How long to wait when every row of the stage is in other hands."""
 
-_PACKAGES = ("ralr-tune", "optuna", "torch", "torchvision", "numpy", "sqlalchemy")
+_PACKAGES = ("ralr-tune", "optuna", "numpy", "sqlalchemy")
 
 
 def work(
@@ -73,20 +74,21 @@ def work(
     try:
         spec = parse_study(studies.stored(storage, study).text, source=f"study {study} in {storage.masked}")
         if not imports:
-            refuse_imports(spec.task)
-        set_threads(place, spec.task.kind)
-        take_share(place, spec.task.kind)
+            refuse_imports(spec.kind, spec.task)
+        set_threads(place, spec.kind)
+        take_share(place, spec.kind)
         session = Session(
             spec=spec,
             storage=storage,
             ledger=Ledger(storage, study, spec.storage.lease_s),
-            task=load_task(spec.task, seed=spec.study.seed, device=place.device, decoded=out / "data"),
+            tasks=Tasks(spec, device=place.device, cache=out / "data"),
             out=out,
             owner=f"{socket.gethostname()}:{os.getpid()}:{place.index}",
             stop=stop or Stop(),
         )
-        keep_memory(spec.task.kind)
-        studies.set_environment(storage, study, environment(place))
+        session.tasks.only()  # data that cannot be read are known before a row is claimed
+        keep_memory(spec.kind)
+        studies.set_environment(storage, study, environment(place, spec.kind))
         with passed_over():
             _mend(session)
             _work_off(session, until, slots)
@@ -96,7 +98,10 @@ def work(
 
 def _work_off(session: Session, until: Stage, slots: Slots) -> None:
     stage = advance(session.ledger, session.storage, session.spec, until)
-    lanes = Lanes(session, together(session.task, slots), lambda: session.ledger.remaining(stage) if stage else 0)
+    task, kind = session.tasks.only(), session.spec.kind
+    # trials of several tasks cannot be one network
+    together = OneByOne() if task is None else kind.together(task, slots)
+    lanes = Lanes(session, together, lambda: session.ledger.remaining(stage) if stage else 0)
     with lanes.held():
         while stage is not None:
             session.stop.check()
@@ -119,30 +124,30 @@ def _mend(session: Session) -> None:
     session.kept.tidy(lambda: session.ledger.rows(curves=False))
 
 
-def set_threads(place: Place, kind: str) -> None:
-    """Give torch the place's threads; a simulated task has no torch."""
-    if kind == "simulated":
-        return  # its worker does not import torch
+def set_threads(place: Place, kind: Kind) -> None:
+    """Give torch the place's threads, if the kind of task needs torch."""
+    if not kind.needs_torch:
+        return
     import torch
 
     torch.set_num_threads(place.threads)
 
 
-def take_share(place: Place, kind: str) -> None:
+def take_share(place: Place, kind: Kind) -> None:
     """Keep to this worker's part of a GPU that others share; before the data go there, and before any row is claimed.
 
     Raises UsageError where hardly anything of it is free.
     """
-    if kind == "simulated":
+    if not kind.needs_torch:
         return
     from ralr_tune.machine import sharing
 
     sharing.take_share(place.device, place.sharing)
 
 
-def keep_memory(kind: str) -> None:
-    """Spare the steps of training the way to the system for memory; a simulated task takes none."""
-    if kind == "simulated":
+def keep_memory(kind: Kind) -> None:
+    """Spare the steps of training the way to the system for memory."""
+    if not kind.needs_torch:
         return
     from ralr_tune.training.memory import keep_freed
 
@@ -160,9 +165,9 @@ def passed_over() -> Iterator[None]:
         gc.unfreeze()
 
 
-def environment(place: Place) -> dict[str, str]:
+def environment(place: Place, kind: Kind) -> dict[str, str]:
     """Versions, device and machine, for the report."""
-    found = {name: _version(name) for name in _PACKAGES}
+    found = {name: _version(name) for name in (*_PACKAGES, *kind.packages)}
     return {
         **{name: version for name, version in found.items() if version},
         "python": platform.python_version(),

@@ -12,7 +12,7 @@ from ralr_tune.analysis.rows import scores
 from ralr_tune.errors import UsageError
 from ralr_tune.records import Row, Stage, StudyRecord
 from ralr_tune.studyfile import StudySpec
-from ralr_tune.studyfile.exported import Exported, Provenance, Scores
+from ralr_tune.studyfile.exported import Exported, Provenance, Scores, exported_model
 from ralr_tune.studyfile.values import one_of
 
 Form = Literal["toml", "json", "yaml", "python"]
@@ -28,8 +28,8 @@ def exported(record: StudyRecord, spec: StudySpec, arm: str, row: Row) -> Export
     A pure function of what is stored: exported twice, the file is the same.
     """
     configuration = spec.configuration(arm, row.params)
-    return Exported(
-        task=spec.file.task,
+    return exported_model(spec.kind)(
+        task=spec.settled_task(configuration.task),
         training=configuration.training,
         schedule=configuration.schedule,
         amplify=configuration.amplify,
@@ -75,9 +75,7 @@ def render(configuration: Exported, form: str) -> str:
     if form == "yaml":
         return _yaml(configuration)
     if form == "python":
-        from ralr_tune.report.script.assemble import script
-
-        return script(configuration)
+        return configuration.kind.script(configuration)
     raise UsageError(f"--format {form}: {one_of(FORMS, form)}")
 
 

@@ -17,7 +17,6 @@ from ralr_tune.records import AMPLIFIED, Row
 from ralr_tune.search import audits
 from ralr_tune.search.amplifying import amplification_of
 from ralr_tune.studyfile import Configuration, StudySpec
-from ralr_tune.tasks.load import task_identity
 
 
 @dataclass(frozen=True)
@@ -49,8 +48,8 @@ class Kept:
 
         No other study, data, configuration or seed has it, whoever shares the folder.
         """
-        task = task_identity(self.spec.task, self.spec.study.seed)
-        run = confirm_configuration(self.spec, row).identity(row.seed)
+        configuration = confirm_configuration(self.spec, row)
+        task, run = self.spec.task_identity(configuration.task), configuration.identity(row.seed)
         return self.folder / f"{self.spec.name}-final-{task[:8]}-{run[:16]}.safetensors"
 
     def forget(self, row: Row) -> None:

@@ -12,10 +12,10 @@ from ralr_tune.errors import LeaseLost, StorageError
 from ralr_tune.records import Row
 from ralr_tune.search.kept import Kept
 from ralr_tune.search.stopping import Stop
+from ralr_tune.search.tasks import Tasks
 from ralr_tune.store.database import Storage
 from ralr_tune.store.ledger import Ledger
 from ralr_tune.studyfile import StudySpec
-from ralr_tune.tasks.base import Task
 
 
 @dataclass
@@ -25,7 +25,7 @@ class Session:
     spec: StudySpec
     storage: Storage
     ledger: Ledger
-    task: Task
+    tasks: Tasks
     out: Path
     owner: str
     stop: Stop = field(default_factory=Stop)

@@ -33,7 +33,7 @@ def tell(session: Session, row: Row, study: Study | None = None) -> None:
     value = row.value
     if row.outcome == "diverged":
         studies.mark_trial(study, session.storage, row.trial, "ralr_tune:diverged", row.failure)
-        value = session.task.metric.worst
+        value = session.spec.metric.worst
     study.tell(row.trial, value, skip_if_finished=True)
 
 

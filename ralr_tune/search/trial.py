@@ -26,7 +26,6 @@ from ralr_tune.store import studies
 from ralr_tune.store.mending import find_orphan
 from ralr_tune.studyfile import Configuration
 from ralr_tune.training.base import Trial
-from ralr_tune.training.start import start
 
 log = logging.getLogger(__name__)
 
@@ -171,7 +170,8 @@ def _test(session: Session, row: Row, lease: Lease) -> Work:
 def _start(session: Session, row: Row, configuration: Configuration, also: Sequence[Path] = ()) -> Trial:
     """`also`: checkpoints of another row that trained the same."""
     own, earlier = session.kept.checkpoint(row), [*session.kept.earlier(row), *also]
-    return start(session.task, configuration, seed=row.seed, checkpoint=own, earlier=earlier)
+    task = session.tasks.of(configuration.task)
+    return session.spec.kind.trial(task, configuration, seed=row.seed, checkpoint=own, earlier=earlier)
 
 
 def _trained(session: Session, row: Row, trial: Trial, lease: Lease) -> Generator[Trial, None, Ending]:

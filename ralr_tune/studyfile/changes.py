@@ -7,7 +7,7 @@ arms. Refused, with the reason, is what would put trials side by side that canno
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,7 +93,6 @@ _TAKEN: dict[KeyPath, str] = {
     ("confirm", "margin"): "which differences the report calls equivalent",
     ("confirm", "confidence"): "how wide the report's intervals are",
     ("storage", "lease_s"): "how long a silent worker keeps its trial",
-    ("task", "data", "download"): "whether data that are not there are fetched",
 }
 """Keys that change how much is done and what is said of it, not what a trial is."""
 
@@ -102,10 +101,7 @@ _REFUSED: dict[KeyPath, str] = {
     ("study", "baseline"): "it is the question: every arm is compared with it",
     ("study", "metric"): "all trials were judged by the other one",
     ("study",): "it is the question that all trials were run for",
-    ("task", "validation"): "all trials were judged on another validation split",
-    ("task", "data"): "the trials may have seen other data (to move the same data, leave a link at the old place)",
-    ("task", "kind"): "the trials learned something else",
-    ("task",): "the trials trained another network",
+    ("task",): "the trials learned something else",
     ("search", "start"): "these were the first trials of every arm; others would come late in some arms, or never",
     ("search", "sampler"): "each search would be partly the one's and partly the other's",
     ("search", "sampler_options"): "each search would be partly the one's and partly the other's",
@@ -136,12 +132,17 @@ def _verdict(path: KeyPath, old: Any, new: Any, before: StudySpec, after: StudyS
         return _of_blocks(old, new)
     if path[:1] == ("arms",) and len(path) == 2:
         return _of_arm(old, before, after)
-    if path[:1] in {("training",), ("schedule",), ("arms",)} and _is_searched(old, new):
+    if path[:1] in {("training",), ("schedule",), ("task",), ("arms",)} and _is_searched(old, new):
         return _of_domain(path, old, new, after)
-    for length in range(len(path), 0, -1):
-        if path[:length] in _REFUSED:
-            return Verdict(False, _REFUSED[path[:length]])
-    return Verdict(False, UNJUDGED)
+    if path[:1] == ("task",) and before.kind is after.kind:
+        return _longest(path[1:], after.kind.changes) or Verdict(False, _REFUSED["task",])
+    return _longest(path, {key: (False, reason) for key, reason in _REFUSED.items()}) or Verdict(False, UNJUDGED)
+
+
+def _longest(path: KeyPath, said: Mapping[KeyPath, tuple[bool, str]]) -> Verdict | None:
+    """What is said of a key or, for all keys of a table, of the table: the longest path that fits."""
+    fits = (path[:length] for length in range(len(path), -1, -1))
+    return next((Verdict(*said[each]) for each in fits if each in said), None)
 
 
 def _of_blocks(old: int, new: int) -> Verdict:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, SerializerFunctionWrapHandler, model_serializer
 
 from ralr_tune.schedules.amplification import Amplification
 from ralr_tune.schedules.curves import Curve, make_curve
 from ralr_tune.schedules.noise import Noise
 from ralr_tune.schedules.rate import LearningRate
 from ralr_tune.studyfile.sections import (
-    MIXINGS,
     Amplitude,
-    Augment,
     Factor,
     Granularity,
     Optimizer,
@@ -22,7 +22,6 @@ from ralr_tune.studyfile.sections import (
     Window,
 )
 from ralr_tune.studyfile.values import (
-    BelowOne,
     Count,
     Frozen,
     NonNegative,
@@ -30,30 +29,37 @@ from ralr_tune.studyfile.values import (
     PositiveShare,
     Share,
 )
+from ralr_tune.tasks.kind import NoKeys
+
+TASK = "task."
+"""Begins the names of parameters that are searched values of [task]."""
 
 
-class TrainingConfig(Frozen):
-    """[training] with every search settled."""
+class FirstTrainingConfig(Frozen):
+    """See sections.FirstTrainingKeys."""
 
     epochs: Count
-    batch_size: Count
+    batch_size: Count = 1
+    """Kinds of task that have no batches leave it at 1."""
     optimizer: Optimizer = "sgd"
     lr: Rate
     weight_decay: NonNegative = 0.0
     options: dict[str, Any] = {}
     """Further options of the torch.optim class, by its own names."""
-    augment: Augment = ()
-    label_smoothing: BelowOne = 0.0
+
+
+class FurtherTrainingConfig(Frozen):
+    """See sections.FurtherTrainingKeys."""
+
     clip_norm: Positive | None = None
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     channels_last: bool | Literal["auto"] = "auto"
-    """"auto", here as for the two beside: where it is known to help; the log says what was chosen, and why."""
+    """"auto", as in precision and compile: where it is known to help; the log says what was chosen, and why."""
     compile: bool | Literal["auto"] = "auto"
 
-    def mixing_alone(self) -> str | None:
-        """The augmentation that would mix pairs where every batch is one sample; None where all is well."""
-        asked = [name for name in self.augment if name in MIXINGS]
-        return asked[0] if asked and self.batch_size == 1 else None
+
+class TrainingConfig(FurtherTrainingConfig, FirstTrainingConfig):
+    """[training] with every search settled; a kind's own keys lie between the two parts (models.training_config)."""
 
 
 class ScheduleConfig(Frozen):
@@ -95,10 +101,26 @@ class NoiseConfig(Frozen):
 class Configuration(Frozen):
     """Everything that one trial trains with, its seed and data aside."""
 
+    own: ClassVar[type[BaseModel]] = NoKeys
+    """The model of the kind's own keys of [training]."""
+
     training: TrainingConfig
     schedule: ScheduleConfig = ScheduleConfig()
     amplify: AmplifyConfig | None = None
     noise: NoiseConfig | None = None
+    task: dict[str, Any] = {}
+    """The searched values of [task], by their path below it (`model`, `data.size`)."""
+
+    @model_serializer(mode="wrap")
+    def _without_empty_task(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """As releases wrote it that could not search [task]: what is hashed stays the same."""
+        dumped: dict[str, Any] = handler(self)
+        return {key: value for key, value in dumped.items() if key != "task" or value}
+
+    @property
+    def options(self) -> Any:
+        """The kind's own keys of [training], settled: an instance of `Kind.training`. Hashable."""
+        return self.own.model_validate({key: getattr(self.training, key) for key in self.own.model_fields})
 
     def without_amplification(self) -> Configuration:
         """The twin: the same, with the amplification switched off."""
@@ -111,9 +133,10 @@ class Configuration(Frozen):
     def number(self, name: str) -> float | None:
         """What an Optuna name (`lr`, `schedule.gamma`, `amplify.width`) stands for; None where it is no number here."""
         table, _, key = name.rpartition(".")
+        if name.startswith(TASK):
+            return _number(self.task.get(name.removeprefix(TASK)))
         values = dict(getattr(self, table or "training") or {})
-        value = {**values, **values.get("options", {})}.get(key)
-        return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+        return _number({**values, **values.get("options", {})}.get(key))
 
     def learning_rate(self, steps_per_epoch: int, seed: int) -> LearningRate:
         """The learning rate of every step of a run whose perturbation draws from `seed`.
@@ -150,3 +173,7 @@ class Configuration(Frozen):
     def identity(self, seed: int) -> str:
         """A hash of configuration and seed: two runs that must agree bit for bit share it, no others do."""
         return hashlib.sha256(f"{self.model_dump_json()}|{seed}".encode()).hexdigest()
+
+
+def _number(value: Any) -> float | None:
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None

@@ -11,7 +11,7 @@ from typing import Any
 from ralr_tune.schedules.curves import OPTIONS
 from ralr_tune.studyfile.problems import KeyPath, dotted, shown
 from ralr_tune.studyfile.sections import CURVE_OPTIONS, OPTIMIZER_OPTIONS, OPTIMIZERS, ScheduleSection
-from ralr_tune.studyfile.study import PARAMETERS, StudySpec
+from ralr_tune.studyfile.study import StudySpec
 from ralr_tune.studyfile.values import Choice, Domain, Range, one_of
 
 _POSITIONS = ("milestones", "peak_at", "mode")
@@ -46,16 +46,20 @@ def contradictions(spec: StudySpec) -> Iterator[Contradiction]:
 
 def missing_files(spec: StudySpec) -> Iterator[Contradiction]:
     """What the file names on this machine's disk and the disk does not hold."""
-    where = spec.task.data.get("path")
-    if where is not None and not _exists(where):
-        line = f"task.data.path = {shown(where)}: no such file or folder (seen from {Path.cwd()})"
-        yield Contradiction(line, (("task", "data", "path"),))
+    yield from spec.kind.missing_files(spec.task)
+
+
+def missing_file(path: KeyPath, name: str) -> Iterator[Contradiction]:
+    """The contradiction of a key whose file or folder is not there; nothing if it is."""
+    if not _exists(name):
+        line = f"{dotted(path)} = {shown(name)}: no such file or folder (seen from {Path.cwd()})"
+        yield Contradiction(line, (path,))
 
 
 def _exists(path: str) -> bool:
     try:
         return Path(path).expanduser().exists()
-    except (OSError, RuntimeError):  # a name too long, a folder closed to us; ~somebody who is not here
+    except (OSError, RuntimeError):  # a name too long, a folder that we may not read; ~USER without such a user
         return False
 
 
@@ -81,32 +85,26 @@ def _check_optimizer_options(spec: StudySpec) -> Iterator[Contradiction]:
         names = _possible(training.get("optimizer", "sgd"))
         allowed = frozenset().union(*(OPTIMIZERS[name] for name in names))
         for key in (key for key in training if key in OPTIMIZER_OPTIONS - allowed):
-            where = dotted(_home(spec, arm, key))
+            where = dotted(home(spec, arm, key))
             line = f"{where} = {training[key]}: no option of {' or '.join(names)} (arm {arm}); its options: "
-            yield Contradiction(line + ", ".join(sorted(allowed)), _training_paths(arm, "optimizer"))
+            yield Contradiction(line + ", ".join(sorted(allowed)), training_paths(arm, "optimizer"))
 
 
 def _check_nesterov(spec: StudySpec) -> Iterator[Contradiction]:
     """torch.optim.SGD refuses it, but only once a trial has begun."""
     keys = ("optimizer", "momentum", "dampening", "nesterov")
     for arm in spec.arms:
-        for corner in _corners(spec.space(arm), keys):
+        for corner in corners(spec.space(arm), keys):
             options = spec.configuration(arm, corner).training.options
             if options.get("nesterov") and (not options.get("momentum") or options.get("dampening")):
-                where = dotted(_home(spec, arm, "nesterov"))
+                where = dotted(home(spec, arm, "nesterov"))
                 line = f"{where} = true: needs a momentum above 0 and no dampening (arm {arm})"
-                yield Contradiction(line, _training_paths(arm, *keys))
+                yield Contradiction(line, training_paths(arm, *keys))
                 break
 
 
-def _check_mixing(spec: StudySpec) -> Iterator[Contradiction]:
-    for arm in spec.arms:
-        for corner in _corners(spec.space(arm), ("batch_size", "augment")):
-            if mixing := spec.configuration(arm, corner).training.mixing_alone():
-                where = dotted(_home(spec, arm, "batch_size"))
-                line = f"{where} = 1: {mixing} mixes pairs of a batch, which takes 2 or more (arm {arm})"
-                yield Contradiction(line, _training_paths(arm, "batch_size", "augment"))
-                break
+def _check_kind(spec: StudySpec) -> Iterator[Contradiction]:
+    yield from spec.kind.contradictions(spec)
 
 
 def _check_curve_options(spec: StudySpec) -> Iterator[Contradiction]:
@@ -152,7 +150,7 @@ def _check_curves(spec: StudySpec) -> Iterator[Contradiction]:
             try:
                 spec.configuration(arm, corner).curve()
             except ValueError as error:
-                rests = (("schedule",), ("arms", arm, "schedule"), *_training_paths(arm, "epochs"))
+                rests = (("schedule",), ("arms", arm, "schedule"), *training_paths(arm, "epochs"))
                 yield Contradiction(f"{where}.{error} (arm {arm})", rests)
                 break
 
@@ -160,13 +158,13 @@ def _check_curves(spec: StudySpec) -> Iterator[Contradiction]:
 def _curve_corners(spec: StudySpec, arm: str) -> Iterator[dict[str, Any]]:
     for name in _possible(spec.schedule(arm).name):
         own = (f"schedule.{key}" for key in _POSITIONS if key in OPTIONS[name])
-        for corner in _corners(spec.space(arm), ("epochs", "schedule.warmup", *own)):
+        for corner in corners(spec.space(arm), ("epochs", "schedule.warmup", *own)):
             yield corner | {"schedule.name": name}
 
 
 def _check_noise(spec: StudySpec) -> Iterator[Contradiction]:
     for arm in spec.arms:
-        for corner in _corners(spec.space(arm), ("noise.law", "noise.std")):
+        for corner in corners(spec.space(arm), ("noise.law", "noise.std")):
             try:
                 spec.configuration(arm, corner).perturbation()
             except ValueError as error:
@@ -180,14 +178,14 @@ def _check_start(spec: StudySpec) -> Iterator[Contradiction]:
     for index, recipe in enumerate(spec.search.start):
         for name, value in recipe.items():
             where = f"search.start[{index}].{name} = {shown(value)}"
-            if name not in PARAMETERS:
-                yield Contradiction(f"{where}: no such parameter; {one_of(PARAMETERS, name)}")
+            if name not in spec.parameters:
+                yield Contradiction(f"{where}: no such parameter; {one_of(spec.parameters, name)}")
             elif name not in searched:
                 line = f"{where}: not searched in any arm; {one_of(searched, name) if searched else 'nothing is'}"
-                yield Contradiction(line, (*_shared_paths(name), ("arms",)))
+                yield Contradiction(line, (*shared_paths(name), ("arms",)))
             for arm in (arm for arm, space in spaces.items() if name in space and not space[name].contains(value)):
                 line = f"{where}: outside of arm {arm}'s space: {spaces[arm][name]}"
-                yield Contradiction(line, (*_shared_paths(name), ("arms", arm)))
+                yield Contradiction(line, (*shared_paths(name), ("arms", arm)))
 
 
 def _check_sampler_options(spec: StudySpec) -> Iterator[Contradiction]:
@@ -195,23 +193,6 @@ def _check_sampler_options(spec: StudySpec) -> Iterator[Contradiction]:
     if "seed" in options:
         where = f"search.sampler_options.seed = {shown(options['seed'])}"
         yield Contradiction(f"{where}: the sampler is seeded from study.seed; set that")
-
-
-def _check_effects(spec: StudySpec) -> Iterator[Contradiction]:
-    """A simulated effect lies on the scale that its parameter is searched on, and every value has a place there."""
-    for name, effect in spec.task.data.get("effects", {}).items():
-        where, log = f"{dotted(('task', 'data', 'effects', name))}.log = {shown(effect['log'])}", effect["log"]
-        rests = (("task", "data"), ("arms",), *_shared_paths(name))
-        for arm in spec.arms:
-            space = spec.space(arm)
-            domain = space.get(name)
-            numbers = [spec.configuration(arm, corner).number(name) for corner in _corners(space, (name,))]
-            if isinstance(domain, Range) and domain.log != log:
-                yield Contradiction(
-                    f"{where}: arm {arm} searches it with log = {shown(domain.log)}; say the same", rests
-                )
-            elif log and any(number is not None and number <= 0 for number in numbers):
-                yield Contradiction(f"{where}: {name} is 0 in arm {arm}; must be above 0", rests)
 
 
 def _check_pruning(spec: StudySpec) -> Iterator[Contradiction]:
@@ -241,12 +222,11 @@ _CHECKS = (
     _check_arm_names,
     _check_optimizer_options,
     _check_nesterov,
-    _check_mixing,
+    _check_kind,
     _check_curve_options,
     _check_units,
     _check_curves,
     _check_noise,
-    _check_effects,
     _check_start,
     _check_sampler_options,
     _check_pruning,
@@ -254,7 +234,7 @@ _CHECKS = (
 )
 
 
-def _corners(space: Mapping[str, Domain], keys: Iterable[str]) -> Iterator[dict[str, Any]]:
+def corners(space: Mapping[str, Domain], keys: Iterable[str]) -> Iterator[dict[str, Any]]:
     """Every combination of the ends and choices of `keys`, with the rest of the space at its lowest or first."""
     searched = [key for key in keys if key in space]
     rest = {name: _ends(domain)[0] for name, domain in space.items()}
@@ -270,17 +250,19 @@ def _possible(value: Any) -> tuple[Any, ...]:
     return value.choices if isinstance(value, Choice) else (value,)
 
 
-def _home(spec: StudySpec, arm: str, key: str) -> KeyPath:
+def home(spec: StudySpec, arm: str, key: str) -> KeyPath:
     """Where the file gives the [training] key that an arm has."""
     own = spec.arms[arm].training
     return ("arms", arm, "training", key) if own and getattr(own, key) is not None else ("training", key)
 
 
-def _training_paths(arm: str, *keys: str) -> tuple[KeyPath, ...]:
+def training_paths(arm: str, *keys: str) -> tuple[KeyPath, ...]:
     return tuple(path for key in keys for path in (("training", key), ("arms", arm, "training", key)))
 
 
-def _shared_paths(parameter: str) -> tuple[KeyPath, ...]:
+def shared_paths(parameter: str) -> tuple[KeyPath, ...]:
     """Where the shared tables give a parameter, arms aside."""
-    table, _, key = parameter.rpartition(".")
-    return () if table in {"amplify", "noise"} else ((table or "training", key),)
+    path = tuple(parameter.split("."))
+    if len(path) == 1:
+        return (("training", parameter),)
+    return () if path[0] in {"amplify", "noise"} else (path,)

@@ -8,20 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from datetime import date
+from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, ValidationError, create_model, field_validator
 
+from ralr_tune.metric import Metric
 from ralr_tune.schedules.curves import CURVES, OPTIONS
 from ralr_tune.seeds import SEED_BITS
-from ralr_tune.studyfile import problems
+from ralr_tune.studyfile import models, problems
 from ralr_tune.studyfile.configuration import AmplifyConfig, Configuration, NoiseConfig, ScheduleConfig, TrainingConfig
 from ralr_tune.studyfile.problems import KeyPath, shown
-from ralr_tune.studyfile.reading import read_text, read_toml, refusal
-from ralr_tune.studyfile.sections import OPTIMIZERS, Name, ScheduleSection, Task, TrainingKeys
-from ralr_tune.studyfile.study import TaskSpec
+from ralr_tune.studyfile.reading import kind_of, read_text, read_toml, refusal
+from ralr_tune.studyfile.sections import OPTIMIZERS, Name, ScheduleSection, TaskSection, TrainingKeys
+from ralr_tune.studyfile.study import searched
 from ralr_tune.studyfile.values import Frozen, one_of
+from ralr_tune.tasks.kind import Kind
+
+if TYPE_CHECKING:
+    from ralr_tune.tasks.base import Task
 
 Seed = Annotated[int, Field(ge=0, lt=2**SEED_BITS)]
 Number = Annotated[int, Field(ge=0, lt=10**9)]
@@ -89,9 +95,12 @@ class Provenance(Frozen):
 
 
 class Exported(Frozen):
-    """A whole exported file."""
+    """A whole exported file; `exported_model` narrows it to one kind of task."""
 
-    task: Task
+    of: ClassVar[Kind]
+    """The kind of task."""
+
+    task: TaskSection
     training: TrainingConfig
     schedule: ScheduleConfig = ScheduleConfig()
     amplify: AmplifyConfig | None = None
@@ -105,43 +114,76 @@ class Exported(Frozen):
         options = {key: tuple(value) if isinstance(value, list) else value for key, value in table.options.items()}
         return table.model_copy(update={"options": options})
 
-    def task_spec(self) -> TaskSpec:
-        """The task, as its loader takes it."""
-        return TaskSpec(**self.task.model_dump())
+    @property
+    def kind(self) -> Kind:
+        return self.of
+
+    @property
+    def metric(self) -> Metric:
+        """What the trial was judged by."""
+        return self.kind.metrics[self.provenance.metric]
+
+    def load(self, device: str) -> Task:
+        """The task, its data read. Raises DataError and UsageError as `Kind.load` does."""
+        return self.kind.load(self.task, metric=self.metric, seed=self.provenance.study_seed, device=device)
 
     def configuration(self) -> Configuration:
         """Everything that the trial trained with, its seed and data aside."""
-        return Configuration(training=self.training, schedule=self.schedule, amplify=self.amplify, noise=self.noise)
+        made = models.configuration(self.kind)
+        return made(training=self.training, schedule=self.schedule, amplify=self.amplify, noise=self.noise)
 
 
-def load_exported(path: str | Path) -> Exported:
-    """Read and check an exported file; raises StudyFileError as `parse_exported` does."""
-    return parse_exported(read_text(Path(path)), source=str(path))
+@cache
+def exported_model(kind: Kind) -> type[Exported]:
+    """An exported file of this kind of task."""
+    fields: dict[str, Any] = {"task": (kind.section, ...), "training": (models.training_config(kind), ...)}
+    made = create_model("Exported", __base__=Exported, **fields)
+    made.of = kind
+    return made
 
 
-def parse_exported(text: str, source: str = "configuration") -> Exported:
+def load_exported(path: str | Path, *, imports: bool = True) -> Exported:
+    """Read and check an exported file; raises what `parse_exported` raises."""
+    return parse_exported(read_text(Path(path)), source=str(path), imports=imports)
+
+
+def parse_exported(text: str, source: str = "configuration", *, imports: bool = True) -> Exported:
     """A configuration from its TOML text.
 
-    Raises StudyFileError with every problem at once, one line each: source, key path, value, what is allowed.
+    Raises StudyFileError with every problem at once, one line each: source, key path, value, what is allowed;
+    UsageError, without `imports`, for a kind of task named by an import path.
     """
     raw = read_toml(text, source)
+    kind = kind_of(raw, source, imports)
+    if isinstance(kind, str):
+        raise refusal(source, [kind])
+    model = exported_model(kind)
     try:
-        found = Exported.model_validate(raw)
+        found = model.model_validate(raw)
     except ValidationError as error:
-        raise refusal(source, [*problems.lines(error, Exported, raw), *_contradictions_of_the_rest(raw)]) from None
-    lines = _contradictions(found.configuration())
+        raise refusal(source, [*problems.lines(error, model, raw), *_contradictions_of_the_rest(raw, kind)]) from None
+    lines = [*_task_problems(found), *_contradictions(found.configuration(), kind)]
     if lines:
         raise refusal(source, lines)
     return found
 
 
-def _contradictions_of_the_rest(raw: Mapping[str, Any]) -> list[str]:
-    """What else is wrong once the wrong keys are thought away, so that one reading tells everything."""
-    rest: dict[str, Any] = {key: raw[key] for key in Configuration.model_fields if key in raw}
+def _task_problems(found: Exported) -> Iterator[str]:
+    for path, domain in searched(found.task):
+        yield f"task.{path} = {shown(domain.describe())}: must be one value, not a range or choice"
+    kind, metric = found.kind, found.provenance.metric
+    if metric not in kind.metrics:
+        yield f"provenance.metric = {shown(metric)}: no metric of kind {kind.name}; {one_of(kind.metrics, metric)}"
+
+
+def _contradictions_of_the_rest(raw: Mapping[str, Any], kind: Kind) -> list[str]:
+    """What else is wrong once the wrong keys are left out, so that one reading tells everything."""
+    model = models.configuration(kind)
+    rest: dict[str, Any] = {key: raw[key] for key in model.model_fields if key in raw and key != "task"}
     thought_away: set[KeyPath] = set()
     for _ in range(_LOOKS):
         try:
-            found = Configuration.model_validate(rest)
+            found = model.model_validate(rest)
         except ValidationError as error:
             wrong = problems.faults(error, rest, _STAND_INS)
             thought_away |= wrong
@@ -149,23 +191,22 @@ def _contradictions_of_the_rest(raw: Mapping[str, Any]) -> list[str]:
         else:
             # whether a curve fits is anybody's guess once a key of it, or the number of epochs, stands in
             guessed = any(path[:1] == ("schedule",) or path == ("training", "epochs") for path in thought_away)
-            return _option_problems(found) if guessed else _contradictions(found)
+            return _option_problems(found, kind) if guessed else _contradictions(found, kind)
     return []  # too much is wrong to see further
 
 
-def _contradictions(configuration: Configuration) -> list[str]:
+def _contradictions(configuration: Configuration, kind: Kind) -> list[str]:
     """What no single key shows: options of another optimizer or curve, a curve that does not fit the epochs."""
-    lines = _option_problems(configuration)
+    lines = _option_problems(configuration, kind)
     if configuration.amplify is not None and configuration.noise is not None:
         lines.append("amplify and noise stand together: a configuration has one of the two")
     return lines or list(_rate_problems(configuration))
 
 
-def _option_problems(configuration: Configuration) -> list[str]:
+def _option_problems(configuration: Configuration, kind: Kind) -> list[str]:
     training, schedule = configuration.training, configuration.schedule
     lines = list(_unfit("training.options", training.options, OPTIMIZERS[training.optimizer], TrainingKeys))
-    if mixing := training.mixing_alone():
-        lines.append(f"training.batch_size = 1: {mixing} mixes pairs of a batch, which takes 2 or more")
+    lines += kind.complaints(configuration)
     if schedule.name not in CURVES:
         return [*lines, f"schedule.name = {shown(schedule.name)}: not a base curve; {one_of(CURVES, schedule.name)}"]
     return [*lines, *_unfit("schedule.options", schedule.options, OPTIONS[schedule.name], ScheduleSection)]

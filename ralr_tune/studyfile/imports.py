@@ -1,6 +1,7 @@
 """What a study file or an exported configuration has imported: code that is not ours, and that runs.
 
-Everything else in them is data. `model = "package.module:callable"` is the one key that names code.
+Everything else in them is data. `task.kind` may name a kind of task, and a kind may let further keys name code: the
+network of image classification is one.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ralr_tune.errors import UsageError
+from ralr_tune.tasks.registry import is_import_path
 
 if TYPE_CHECKING:
-    from ralr_tune.studyfile.study import TaskSpec
+    from ralr_tune.studyfile.sections import TaskSection
+    from ralr_tune.tasks.kind import Kind
 
 TORCHVISION = "torchvision:"
 """Of the names with a colon, those that begin so are torchvision's own networks."""
@@ -49,14 +52,15 @@ class Import:
         return f"{self.key} = {json.dumps(self.value)} runs code that is not ralr_tune's: module {self.module}, {where}"
 
 
-def imports(task: TaskSpec) -> tuple[Import, ...]:
-    """What training this task imports, beside this package and what it depends on."""
-    return (Import("task.model", task.model),) if _names_code(task.model) else ()
+def imports(kind: Kind, task: TaskSection) -> tuple[Import, ...]:
+    """What training this task imports, besides this package, installed kinds and what they depend on."""
+    own = (Import("task.kind", task.kind),) if is_import_path(task.kind) else ()
+    return (*own, *kind.imports(task))
 
 
-def refuse_imports(task: TaskSpec) -> None:
+def refuse_imports(kind: Kind, task: TaskSection) -> None:
     """Raises UsageError if the task would import anything (`--no-imports`)."""
-    for found in imports(task):
+    for found in imports(kind, task):
         raise UsageError(f"{found}; --no-imports forbids that")
 
 
@@ -64,10 +68,11 @@ def check_model(value: str) -> str:
     """The name of a network, if it can be one. Raises ValueError for what looks like an import path and is none."""
     module, _, path = value.partition(":")
     parts = [*module.split("."), *path.split(".")]
-    if _names_code(value) and not all(part.isidentifier() and not keyword.iskeyword(part) for part in parts):
+    if names_code(value) and not all(part.isidentifier() and not keyword.iskeyword(part) for part in parts):
         raise ValueError("no import path package.module:callable")
     return value
 
 
-def _names_code(model: str) -> bool:
+def names_code(model: str) -> bool:
+    """Whether the name of a network is an import path."""
     return ":" in model and not model.startswith(TORCHVISION)

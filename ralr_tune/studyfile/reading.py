@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from pydantic import ValidationError
 
-from ralr_tune.errors import StudyFileError
+from ralr_tune.errors import StudyFileError, UsageError
 from ralr_tune.secrecy import masked_url
-from ralr_tune.studyfile import problems
+from ralr_tune.studyfile import models, problems
 from ralr_tune.studyfile.contradictions import Contradiction, contradictions, missing_files
+from ralr_tune.studyfile.imports import Import
 from ralr_tune.studyfile.problems import KeyPath
-from ralr_tune.studyfile.sections import StudyFile
 from ralr_tune.studyfile.study import StudySpec
+from ralr_tune.studyfile.values import one_of
+from ralr_tune.tasks import registry
+from ralr_tune.tasks.kind import Kind
 
 Check: TypeAlias = Callable[[StudySpec], Iterable[Contradiction]]
 
@@ -47,30 +50,62 @@ _LOOKS = 6
 """A table that lost a wrong key may then lack it; each look takes away one level more."""
 
 
-def load_study_file(path: str | Path) -> StudySpec:
-    """Read and check a study file.
+def load_study_file(path: str | Path, *, imports: bool = True) -> StudySpec:
+    """Read and check a study file. Nothing in it is executed, but for a kind of task that it names by an import path.
 
-    Raises StudyFileError with every problem at once, one line each: file, key path, value, what is allowed.
+    Raises StudyFileError with every problem at once, one line each: file, key path, value, what is allowed; UsageError,
+    without `imports`, for a kind named by an import path.
     """
-    return _parse(read_text(Path(path)), str(path), lambda spec: chain(contradictions(spec), missing_files(spec)))
+    check = lambda spec: chain(contradictions(spec), missing_files(spec))  # noqa: E731
+    return _parse(read_text(Path(path)), str(path), check, imports)
 
 
-def parse_study(text: str, source: str = "study file") -> StudySpec:
-    """A study from its TOML text. Raises StudyFileError as `load_study_file` does; looks at no other file."""
-    return _parse(text, source, contradictions)
+def parse_study(text: str, source: str = "study file", *, imports: bool = True) -> StudySpec:
+    """A study from its TOML text. Raises what `load_study_file` raises; looks at no other file."""
+    return _parse(text, source, contradictions, imports)
 
 
-def _parse(text: str, source: str, check: Check) -> StudySpec:
+def _parse(text: str, source: str, check: Check, imports: bool) -> StudySpec:
     raw = read_toml(text, source)
+    kind = kind_of(raw, source, imports)
+    if isinstance(kind, str):
+        raise refusal(source, _problems_without_kind(kind, raw, check))
+    model = models.study_file(kind)
     try:
-        file = StudyFile.model_validate(raw)
-        spec = StudySpec(file, _kept(text, file.storage.url, source))
+        file = model.model_validate(raw)
+        spec = StudySpec(file, _kept(text, file.storage.url, source), kind)
         found = [contradiction.line for contradiction in check(spec)]
     except ValidationError as error:
-        found = [*problems.lines(error, StudyFile, raw), *_contradictions_of_the_rest(error, raw, check)]
+        wrong = problems.faults(error, raw, _STAND_INS)
+        found = [*problems.lines(error, model, raw), *_contradictions_of_the_rest(wrong, raw, kind, check)]
     if found:
         raise refusal(source, found)
     return spec
+
+
+def kind_of(raw: Mapping[str, Any], source: str, imports: bool) -> Kind | str:
+    """The kind that [task] names, or the line that says what is wrong with it.
+
+    Raises StudyFileError if the kind's code cannot be imported, UsageError if it must not be.
+    """
+    task = raw.get("task")
+    name = task.get("kind") if isinstance(task, dict) else None
+    if task is None:
+        return "task is missing"
+    if not isinstance(task, dict):
+        return f"task = {problems.shown(task)}: must be a table"
+    if name is None:
+        return f"task.kind is missing; allowed: {', '.join(registry.names())}"
+    if not isinstance(name, str):
+        return f"task.kind = {problems.shown(name)}: must be a text in quotes"
+    if registry.is_import_path(name) and not imports:
+        raise UsageError(f"{source}: {Import('task.kind', name)}; --no-imports forbids that")
+    try:
+        return registry.find(name)
+    except KeyError:
+        return f"task.kind = {problems.shown(name)}: {one_of(registry.names(), name)}"
+    except UsageError as error:
+        raise refusal(source, [str(error)]) from error
 
 
 def _kept(text: str, url: str | None, source: str) -> str:
@@ -120,17 +155,36 @@ def refusal(source: str, found: list[str]) -> StudyFileError:
     return StudyFileError([problems.one_line(f"{source}: {problems.cut(line, _LINE)}") for line in told])
 
 
-def _contradictions_of_the_rest(error: ValidationError, raw: dict[str, Any], check: Check) -> list[str]:
-    """What else is wrong once the wrong keys are thought away, so that one reading tells everything."""
-    thought_away: set[KeyPath] = set()
+def _problems_without_kind(line: str, raw: dict[str, Any], check: Check) -> list[str]:
+    """All that is wrong with a file whose kind of task is not known (which `line` says), in the file's order.
+
+    What is not about the task is read as a file of the stand-in's kind.
+    """
+    wrong: set[KeyPath] = {("task",)}
+    rest = problems.without_faults(wrong, raw, _STAND_INS)
+    kind = registry.find(rest["task"]["kind"])
+    model = models.study_file(kind)
+    lines: list[str] = []
+    try:
+        model.model_validate(rest)
+    except ValidationError as error:
+        lines = problems.lines(error, model, rest)
+        wrong |= problems.faults(error, rest, _STAND_INS)
+    before = [each for each in lines if each.startswith("study")]
+    return [*before, line, *lines[len(before) :], *_contradictions_of_the_rest(wrong, raw, kind, check)]
+
+
+def _contradictions_of_the_rest(wrong: set[KeyPath], raw: dict[str, Any], kind: Kind, check: Check) -> list[str]:
+    """What else is wrong once the wrong keys are left out, so that one reading tells everything."""
+    left_out: set[KeyPath] = set()
     for _ in range(_LOOKS):
-        wrong = problems.faults(error, raw, _STAND_INS)
-        thought_away |= wrong
+        left_out |= wrong
         raw = problems.without_faults(wrong, raw, _STAND_INS)
+        kind = kind if ("task",) not in wrong else registry.find(raw["task"]["kind"])
         try:
-            spec = StudySpec(StudyFile.model_validate(raw), "")
+            spec = StudySpec(models.study_file(kind).model_validate(raw), "", kind)
         except ValidationError as deeper:
-            error = deeper
+            wrong = problems.faults(deeper, raw, _STAND_INS)
         else:
-            return [each.line for each in check(spec) if not each.rests_on(thought_away)]
+            return [each.line for each in check(spec) if not each.rests_on(left_out)]
     return []  # too much is wrong to see further

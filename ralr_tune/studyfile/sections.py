@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
-from typing import Annotated, Any, Literal, TypeAlias, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from ralr_tune.schedules.curves import CURVES, OPTIONS
-from ralr_tune.studyfile.imports import check_model
 from ralr_tune.studyfile.values import (
     AtLeastOne,
     BelowOne,
@@ -20,7 +18,6 @@ from ralr_tune.studyfile.values import (
     Options,
     Positive,
     PositiveShare,
-    Range,
     Searchable,
     Share,
     one_of,
@@ -58,7 +55,8 @@ class StudySection(Frozen):
     """[study]: what is asked."""
 
     name: Name
-    metric: Literal["accuracy"] = "accuracy"
+    metric: Name
+    """One of the kind's; `models.study_file` fills in its first one."""
     baseline: Name
     seed: Annotated[int, Field(ge=0, lt=2**48)] = 0
 
@@ -66,110 +64,11 @@ class StudySection(Frozen):
 # ---------------------------------------------------------------- [task]
 
 
-class _Images(Frozen):
-    limit: Count | None = None
-    """Train on this many images only (stratified, seeded)."""
-    classes: Annotated[tuple[str | int, ...], Field(strict=False, min_length=2)] | None = None
-    """Keep these classes only, by name or index."""
+class TaskSection(Frozen):
+    """[task]; each kind of task has a model of its own, derived from this one (see tasks.kind)."""
 
+    kind: str
 
-class DigitsData(_Images):
-    """scikit-learn's 1,797 digits, embedded: nothing to download."""
-
-    source: Literal["digits"]
-
-
-class TorchvisionData(_Images):
-    """Any classification data set of torchvision, by its class name."""
-
-    source: Literal["torchvision"]
-    dataset: str
-    root: str = "data"
-    download: bool = False
-    size: Count | None = None
-
-
-class FolderData(_Images):
-    """A tree of class folders, or train/ [val/] test/ trees of them."""
-
-    source: Literal["folder"]
-    path: str
-    size: Count = 224
-
-
-class ArraysData(_Images):
-    """One .npz file with train_images, train_labels, test_images, test_labels[, classes]."""
-
-    source: Literal["arrays"]
-    path: str
-
-
-ImageData: TypeAlias = Annotated[DigitsData | TorchvisionData | FolderData | ArraysData, Field(discriminator="source")]
-
-
-def _model(value: str) -> str:
-    try:
-        return check_model(value)
-    except ValueError as error:
-        raise problem(str(error)) from None
-
-
-class ClassificationTask(Frozen):
-    """[task] kind = "classification"."""
-
-    kind: Literal["classification"]
-    data: ImageData
-    model: Annotated[str, AfterValidator(_model)]
-    model_options: Options = {}
-    pretrained: bool = False
-    validation: Annotated[float, Field(gt=0, lt=1)] = 0.2
-
-
-def _effective(name: str) -> str:
-    if name == "lr":
-        raise problem("its effect is data.optimum, which is where it is best")
-    if name not in NUMBERS:
-        raise problem(f"no number of a configuration; {one_of([each for each in NUMBERS if each != 'lr'], name)}")
-    return name
-
-
-class Effect(Frozen):
-    """What one parameter does in the simulated task: `loss` of accuracy at one unit (`log`: one decade) from `best`."""
-
-    best: float
-    loss: NonNegative
-    log: bool = False
-    """As in the range that the parameter is searched in."""
-
-    @model_validator(mode="after")
-    def _has_a_place(self) -> Effect:
-        if self.log and self.best <= 0:
-            raise problem(f"best = {self.best:g} with log = true: best must be above 0")
-        return self
-
-
-class SimulatedData(Frozen):
-    """Constants of the simulated task's formula (see kinds/simulated/task.py): it trains nothing."""
-
-    optimum: Positive = 0.1
-    effect: Annotated[float, Field(ge=-0.5, le=0.5)] = 0.0
-    noise: NonNegative = 0.005
-    epoch_noise: NonNegative = 0.002
-    jitter: NonNegative = 0.01
-    diverges_above: Positive = 5.0
-    seconds_per_epoch: NonNegative = 0.0
-    effects: dict[Annotated[str, AfterValidator(_effective)], Effect] = {}
-    """By Optuna name; what has no entry has no effect."""
-
-
-class SimulatedTask(Frozen):
-    """[task] kind = "simulated": curves from a formula, for trying the machinery and the statistics."""
-
-    kind: Literal["simulated"]
-    data: SimulatedData = SimulatedData()
-
-
-Task: TypeAlias = Annotated[ClassificationTask | SimulatedTask, Field(discriminator="kind")]
 
 # ---------------------------------------------------------------- [training]
 
@@ -200,41 +99,21 @@ def _optimizer(value: str) -> str:
 
 Optimizer = Annotated[str, AfterValidator(_optimizer)]
 
-MIXINGS = ("mixup", "cutmix")
-"""Augmentations that mix the images of a batch with each other: after all others, wherever they stand. Of both, each
-image gets one (see kinds/classification/mixing.py)."""
 
-AUGMENTATIONS = ("crop", "flip", "cutout", *MIXINGS)
-"""Written out as the optimizers are."""
-
-
-def _augmentation(value: str) -> str:
-    if value not in AUGMENTATIONS:
-        raise problem(f"not an augmentation; {one_of(AUGMENTATIONS, value)}")
-    return value
-
-
-def _distinct(value: tuple[str, ...]) -> tuple[str, ...]:
-    if repeated := [each for each, count in Counter(value).items() if count > 1]:
-        raise problem(f"every augmentation may stand there once; {repeated[0]} stands twice")
-    return value
-
-
-Augment = Annotated[
-    tuple[Annotated[str, AfterValidator(_augmentation)], ...], Field(strict=False), AfterValidator(_distinct)
-]
-
-
-class TrainingKeys(Frozen):
-    """Every key of [training], all optional: what an arm may override. None: not given."""
+class FirstTrainingKeys(Frozen):
+    """Keys of [training] that come before those of the kind: Optuna is asked in this order, and configurations are
+    hashed in it."""
 
     epochs: Searchable[Count] | None = None
     batch_size: Searchable[Count] | None = None
     optimizer: Choosable[Optimizer] | None = None
     lr: Searchable[Rate] | None = None
     weight_decay: Searchable[NonNegative] | None = None
-    augment: Choosable[Augment] | None = None
-    label_smoothing: Searchable[BelowOne] | None = None
+
+
+class FurtherTrainingKeys(Frozen):
+    """Keys of [training] that come after those of the kind."""
+
     clip_norm: Searchable[Positive] | None = None
     precision: Literal["auto", "float32", "bfloat16"] | None = None
     channels_last: bool | Literal["auto"] | None = None
@@ -257,13 +136,12 @@ class TrainingKeys(Frozen):
     centered: Choosable[bool] | None = None
 
 
-class TrainingSection(TrainingKeys):
-    """[training]: how one trial trains."""
+class TrainingKeys(FurtherTrainingKeys, FirstTrainingKeys):
+    """Every key of [training] that all kinds have, all optional: what an arm may override. None: not given."""
 
-    epochs: Searchable[Count]
-    batch_size: Searchable[Count]
-    lr: Searchable[Rate]
-    optimizer: Choosable[Optimizer] = "sgd"
+
+REQUIRED = frozenset({"epochs", "lr"})
+"""Keys of [training] that every study must give."""
 
 
 OPTIMIZER_OPTIONS: frozenset[str] = frozenset().union(*OPTIMIZERS.values())
@@ -344,28 +222,6 @@ class NoiseSection(Frozen):
     window: Choosable[Window] = (0.0, 1.0)
 
 
-def _takes_range(annotation: Any) -> bool:
-    if isinstance(annotation, type) and issubclass(annotation, Range):
-        return True
-    return any(map(_takes_range, get_args(annotation)))
-
-
-_TABLES: dict[str, type[Frozen]] = {
-    "": TrainingKeys,
-    "schedule.": ScheduleSection,
-    "amplify.": AmplifySection,
-    "noise.": NoiseSection,
-}
-
-NUMBERS: tuple[str, ...] = tuple(
-    f"{prefix}{key}"
-    for prefix, table in _TABLES.items()
-    for key, field in table.model_fields.items()
-    if _takes_range(field.annotation)
-)
-"""Optuna names of all that may be searched in a range."""
-
-
 class ArmSection(Frozen):
     """[arms.NAME]: one schedule family; what it gives replaces the shared tables' keys."""
 
@@ -444,11 +300,11 @@ class StorageSection(Frozen):
 
 
 class StudyFile(Frozen):
-    """A whole study file."""
+    """A whole study file; `models.study_file` narrows it to the tables of one kind of task."""
 
     study: StudySection
-    task: Task
-    training: TrainingSection
+    task: TaskSection
+    training: TrainingKeys
     schedule: ScheduleSection = ScheduleSection()
     arms: Annotated[dict[Name, ArmSection], Field(min_length=1, max_length=100)]
     search: SearchSection

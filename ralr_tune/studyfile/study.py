@@ -6,11 +6,16 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
+from operator import getitem
 from typing import Any, Literal
 
+from pydantic import BaseModel
+
+from ralr_tune.metric import Metric
 from ralr_tune.schedules.curves import OPTIONS
-from ralr_tune.studyfile.configuration import Configuration
+from ralr_tune.studyfile import models
+from ralr_tune.studyfile.configuration import TASK, Configuration
 from ralr_tune.studyfile.sections import (
     CURVE_OPTIONS,
     OPTIMIZER_OPTIONS,
@@ -24,33 +29,14 @@ from ralr_tune.studyfile.sections import (
     StorageSection,
     StudyFile,
     StudySection,
+    TaskSection,
     TrainingKeys,
 )
 from ralr_tune.studyfile.values import Choice, Domain, Range
+from ralr_tune.tasks.kind import Kind
 
 _PREFIXES = ("schedule", "amplify", "noise")
 """Tables whose parameters carry the table's name; those of [training] stand alone (`lr`)."""
-
-PARAMETERS: tuple[str, ...] = (
-    *TrainingKeys.model_fields,
-    *(f"schedule.{key}" for key in ScheduleSection.model_fields),
-    *(f"amplify.{key}" for key in AmplifySection.model_fields),
-    *(f"noise.{key}" for key in NoiseSection.model_fields),
-)
-"""Optuna names of all that a trial has; most of it may be searched."""
-
-
-@dataclass(frozen=True)
-class TaskSpec:
-    """[task] as the task's loader takes it."""
-
-    kind: Literal["classification", "simulated"]
-    data: Mapping[str, Any]
-    """The data table, defaults filled in; `source` names the kind of source."""
-    model: str = ""
-    model_options: Mapping[str, Any] | None = None
-    pretrained: bool = False
-    validation: float = 0.2
 
 
 @dataclass(frozen=True)
@@ -60,6 +46,7 @@ class StudySpec:
     file: StudyFile
     text: str
     """The file as it was read; stored with the study, and enough to build this again."""
+    kind: Kind
 
     @property
     def study(self) -> StudySection:
@@ -70,8 +57,13 @@ class StudySpec:
         return self.file.study.name
 
     @property
-    def direction(self) -> Literal["maximize"]:
-        return "maximize"
+    def direction(self) -> Literal["maximize", "minimize"]:
+        return self.metric.direction
+
+    @property
+    def metric(self) -> Metric:
+        """What trials are judged by."""
+        return self.kind.metrics[self.study.metric]
 
     @property
     def search(self) -> SearchSection:
@@ -90,9 +82,40 @@ class StudySpec:
         """Arms in the file's order."""
         return self.file.arms
 
+    @property
+    def task(self) -> TaskSection:
+        """[task] as the file has it; its values may be searched (see `settled_task`)."""
+        return self.file.task
+
     @cached_property
-    def task(self) -> TaskSpec:
-        return TaskSpec(**self.file.task.model_dump())
+    def task_space(self) -> dict[str, Domain]:
+        """The searched values of [task], by their path below it."""
+        return dict(searched(self.task))
+
+    def settled_task(self, searched: Mapping[str, Any]) -> TaskSection:
+        """[task] with these values (`Configuration.task`) in the place of what is searched."""
+        if not self.task_space:
+            return self.task
+        dumped = self.task.model_dump()
+        for path in self.task_space:
+            *tables, key = path.split(".")
+            reduce(getitem, tables, dumped)[key] = searched[path]
+        return type(self.task).model_validate(dumped)
+
+    def task_identity(self, searched: Mapping[str, Any]) -> str:
+        """A hash of the task with these values: checkpoints of another one are foreign."""
+        return self.kind.identity(self.settled_task(searched), seed=self.study.seed, metric=self.metric)
+
+    @cached_property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of all that a trial has; most of it may be searched."""
+        return (
+            *models.training_keys(self.kind).model_fields,
+            *(f"schedule.{key}" for key in ScheduleSection.model_fields),
+            *(f"amplify.{key}" for key in AmplifySection.model_fields),
+            *(f"noise.{key}" for key in NoiseSection.model_fields),
+            *(f"{TASK}{path}" for path in self.task_space),
+        )
 
     @cached_property
     def fingerprint(self) -> str:
@@ -126,13 +149,16 @@ class StudySpec:
 
         Raises KeyError when a searched parameter is missing from `params`.
         """
-        tables: dict[str, dict[str, Any]] = {"training": {"options": {}}, "schedule": {"options": {}}}
+        tables: dict[str, dict[str, Any]] = {"training": {"options": {}}, "schedule": {"options": {}}, "task": {}}
         for name, value in self._values(arm):
             settled = _settle(value, params[name]) if isinstance(value, Range | Choice) else value
+            if name.startswith(TASK):
+                tables["task"][name.removeprefix(TASK)] = settled
+                continue
             table, _, key = name.rpartition(".")
             _place(tables.setdefault(table or "training", {}), key, settled)
         _drop_foreign_options(tables)
-        return Configuration.model_validate(tables)
+        return models.configuration(self.kind).model_validate(tables)
 
     def schedule(self, arm: str) -> ScheduleSection:
         """The base curve of an arm: its own, else the shared one."""
@@ -142,20 +168,31 @@ class StudySpec:
         """Fixed values and domains of [training] as an arm has them: its own keys over the shared ones."""
         own = self.arms[arm].training
         layers: list[TrainingKeys] = [self.file.training, *([own] if own else [])]
-        given = ((key, getattr(layer, key)) for layer in layers for key in TrainingKeys.model_fields)
+        keys = models.training_keys(self.kind).model_fields
+        given = ((key, getattr(layer, key)) for layer in layers for key in keys)
         merged = {key: value for key, value in given if value is not None}
-        return {key: merged[key] for key in TrainingKeys.model_fields if key in merged}
+        return {key: merged[key] for key in keys if key in merged}
 
     def _values(self, arm: str) -> Iterator[tuple[str, Any]]:
         """(Optuna name, fixed value or domain) of every key that an arm has, its own over the shared ones."""
         section = self.arms[arm]
         yield from self.training(arm).items()
+        yield from ((f"{TASK}{path}", domain) for path, domain in self.task_space.items())
         for table in _PREFIXES:
             model = self.schedule(arm) if table == "schedule" else getattr(section, table)
             for key in type(model).model_fields if model is not None else ():
                 value = getattr(model, key)
                 if value is not None:
                     yield f"{table}.{key}", value
+
+
+def searched(table: BaseModel | Mapping[str, Any]) -> Iterator[tuple[str, Domain]]:
+    """The values of a table, and of the tables in it, that are searched, by their path."""
+    for key, value in dict(table).items():
+        if isinstance(value, Range | Choice):
+            yield key, value
+        elif isinstance(value, BaseModel | dict):
+            yield from ((f"{key}.{path}", domain) for path, domain in searched(value))
 
 
 def _settle(domain: Domain, value: Any) -> Any:

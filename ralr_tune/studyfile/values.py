@@ -10,9 +10,18 @@ import difflib
 import json
 import math
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeAlias, TypeVar, get_args, get_origin, get_type_hints
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 
@@ -182,9 +191,76 @@ def _is_plain(value: Any) -> bool:
 Options = Annotated[dict[str, Any], AfterValidator(_plain)]
 """A table that is handed on as it is, to a sampler or a network; it can be written as JSON."""
 
+
+def _searched(table: dict[str, Any]) -> dict[str, Any]:
+    found = {key: _form_of_option(key, value) for key, value in table.items()}
+    if dotted := [key for key, value in found.items() if "." in key and isinstance(value, Range | Choice)]:
+        raise problem(f"{dotted[0]}: a key with a dot cannot be searched")
+    return found
+
+
+def _form_of_option(key: str, value: Any) -> Any:
+    """A range or choice where the value looks like one: what an option may be, only its owner knows."""
+    if isinstance(value, dict) and "choices" in value:
+        return _validated(Choice[Any], key, value)
+    if isinstance(value, dict) and {"low", "high"} & value.keys():
+        whole = all(type(value.get(end)) is int for end in ("low", "high"))
+        return _validated(Range[int] if whole else Range[float], key, value)
+    return value
+
+
+def _validated(form: type[BaseModel], key: str, value: Any) -> Any:
+    try:
+        return form.model_validate(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, (key, *first["loc"])))
+        raise problem(f"{where}: {first['msg']}") from None
+
+
+SearchableOptions = Annotated[dict[str, Any], AfterValidator(_plain), AfterValidator(_searched)]
+"""As `Options`, where an option may be searched: `{ low, high, ... }` and `{ choices = [...] }` are no tables here."""
+
 Domain: TypeAlias = Range[Any] | Choice[Any]
 FORMS = frozenset({"fixed", "range", "choice"})
 """Tags that pydantic puts into an error's location and that are no keys of the file."""
+
+
+def hints(model: type[BaseModel]) -> dict[str, Any]:
+    """The annotations of a model's keys, as they are written."""
+    found = get_type_hints(model, include_extras=True)
+    return {key: found[key] for key in model.model_fields}
+
+
+def takes_range(model: type[BaseModel]) -> list[str]:
+    """The keys of a model that may be searched in a range."""
+    return [key for key, hint in hints(model).items() if "range" in _forms(hint)]
+
+
+def settled(hint: Any) -> Any:
+    """The T of `Searchable[T]` or `Choosable[T]`; any other annotation as it is."""
+    return _forms(hint).get("fixed", hint)
+
+
+def _forms(hint: Any) -> dict[str, Any]:
+    """The alternatives of `Searchable[T]` or `Choosable[T]` by their tag, also of one that may be None."""
+    for part in get_args(hint) if get_origin(hint) is not Annotated else ():
+        if found := _forms(part):
+            return found
+    if get_origin(hint) is not Annotated or not any(isinstance(extra, Discriminator) for extra in hint.__metadata__):
+        return {}
+    tagged = [(alternative, _tag(alternative)) for alternative in get_args(hint.__origin__)]
+    return {tag: _untagged(alternative) for alternative, tag in tagged if tag is not None}
+
+
+def _tag(hint: Any) -> str | None:
+    return next((extra.tag for extra in getattr(hint, "__metadata__", ()) if isinstance(extra, Tag)), None)
+
+
+def _untagged(hint: Any) -> Any:
+    """Nested `Annotated` are one: the tag is taken out, bounds and validators of T stay."""
+    kept = tuple(extra for extra in hint.__metadata__ if not isinstance(extra, Tag))
+    return Annotated[(hint.__origin__, *kept)] if kept else hint.__origin__
 
 
 def problem(message: str) -> PydanticCustomError:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from itertools import islice
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
-from ralr_tune.kinds.simulated.task import SimulatedTask
 from ralr_tune.metric import Metric
-from ralr_tune.tasks.base import Autocast, Batch, Split, Task, TorchTask
+from ralr_tune.tasks.base import Autocast, Batch, Split, TorchTask
 from ralr_tune.training.start import start
 
 if TYPE_CHECKING:
@@ -21,18 +20,15 @@ FORWARD_SHARE = 1 / 3
 """Of a training step's work (ours): backward costs about twice the forward pass."""
 
 
-def seconds_per_epoch(task: Task, configuration: Configuration, *, steps: int = 6) -> float:
+def seconds_per_epoch(task: TorchTask, configuration: Configuration, *, steps: int = 6) -> float:
     """Estimated wall seconds of one epoch, validation included; the first `steps` steps warm up, as many are timed."""
-    if isinstance(task, SimulatedTask):
-        return task.seconds_per_epoch
-    whole = cast(TorchTask, task)
     batch_size = configuration.training.batch_size
-    few = _FewBatches(whole, steps)
+    few = _FewBatches(task, steps)
     with closing(start(few, configuration, seed=0).epochs()) as epochs:
         first = next(epochs)
         timed = next(epochs, first).seconds
-    training = timed * whole.steps("train", batch_size) / few.steps("train", batch_size)
-    validation = whole.steps("validation", batch_size) / whole.steps("train", batch_size)
+    training = timed * task.steps("train", batch_size) / few.steps("train", batch_size)
+    validation = task.steps("validation", batch_size) / task.steps("train", batch_size)
     return training * (1 + FORWARD_SHARE * validation)
 
 

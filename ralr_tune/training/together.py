@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import Literal, Protocol
 
 from ralr_tune.errors import UsageError
-from ralr_tune.kinds.simulated.task import SimulatedTask
-from ralr_tune.tasks.base import Task
 from ralr_tune.training.base import Trial
 
 Slots = int | Literal["auto"]
@@ -46,12 +44,3 @@ class OneByOne:
 
     def train(self, trials: Sequence[Trial]) -> None:
         pass
-
-
-def together(task: Task, slots: Slots) -> Together:
-    """What trains `slots` trials of this task at once; "auto" finds out how many."""
-    if slots == 1 or isinstance(task, SimulatedTask):
-        return OneByOne()
-    from ralr_tune.training.fusion import Fusion
-
-    return Fusion(task, slots)

@@ -15,8 +15,8 @@ from benchmarks.peers.driver import PROFILES, Run, different, made_case, table
 from benchmarks.peers.rows import Row
 from benchmarks.peers.rows import ours as rows_of
 from ralr_tune.studyfile import parse_study
-from ralr_tune.tasks.load import load_task
 from ralr_tune.training import precision
+from tests.studies import loaded_task
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def case(tmp_path: Path) -> Case:
 
 def test_peers_train_on_the_images_that_ours_trains_on(case: Case) -> None:
     spec = parse_study(ours.study(case, {}))
-    task = load_task(spec.task, seed=case.seed, device="cpu")
+    task = loaded_task(spec)
     arrays = Data(case.data, case.seed).arrays
     assert task.size("train") == len(arrays["train_labels"]) == round(300 * (1 - VALIDATION))  # type: ignore[attr-defined]
     batches = task.batches("validation", seed=0, epoch=0, batch_size=1000)  # type: ignore[attr-defined]

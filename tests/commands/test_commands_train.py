@@ -13,10 +13,10 @@ import torch
 from ralr_tune.commands.train import Line, train_configuration
 from ralr_tune.errors import Interrupted, StudyFileError, TrialError, UsageError
 from ralr_tune.kinds.classification.task import ClassificationTask
+from ralr_tune.kinds.simulated.section import SimulatedSection
 from ralr_tune.kinds.simulated.trial import SimulatedTrial
 from ralr_tune.report.export import render
 from ralr_tune.seeds import derive_seed
-from ralr_tune.studyfile.sections import SimulatedTask
 from tests.exports import SEED, configuration
 
 SMALL = {"epochs": 3, "batch_size": 16, "options": {"momentum": 0.9}, "augment": ["crop"]}
@@ -141,7 +141,7 @@ def test_ctrl_c_is_an_interruption_that_can_be_taken_up(tmp_path: Path, monkeypa
 
 
 def simulated(folder: Path, **training: Any) -> Path:
-    task = SimulatedTask.model_validate({"kind": "simulated"})
+    task = SimulatedSection.model_validate({"kind": "simulated"})
     made = configuration(training={"epochs": 2, **training}).model_copy(update={"task": task})
     (folder / "ralr.toml").write_text(render(made, "toml"))
     return folder / "ralr.toml"

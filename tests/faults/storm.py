@@ -29,8 +29,7 @@ from ralr_tune.store.database import Storage, open_storage
 from ralr_tune.store.ledger import Ledger
 from ralr_tune.studyfile import StudySpec, parse_study
 from ralr_tune.tasks.base import Task
-from ralr_tune.tasks.load import load_task
-from ralr_tune.training.start import start
+from tests.studies import loaded_task
 
 FAULTS = ("SIGKILL", "SIGSTOP", "SIGTERM", "SIGINT")
 RUN_SHARE = 0.08
@@ -249,7 +248,7 @@ def _differing(storage: Storage, spec: StudySpec, rows: list[Row], retrained: in
                 if reported != {record.epoch: record.value for record in row.curve}:
                     yield f"row {row.id}: reported {reported}, kept {row.curve}"
     chosen = rows if retrained is None else random.Random(0).sample(rows, min(retrained, len(rows)))
-    task = load_task(spec.task, seed=spec.study.seed, device="cpu")
+    task = loaded_task(spec)
     if isinstance(task, SimulatedTask):
         task = replace(task, seconds_per_epoch=0.0)  # the values do not depend on it
     for row in chosen:
@@ -263,7 +262,7 @@ def _against_undisturbed(storage: Storage, spec: StudySpec, task: Task, row: Row
         configuration = spec.configuration(row.arm, params)
     else:
         configuration = confirm_configuration(spec, row)
-    undisturbed = start(task, configuration, seed=row.seed).epochs()
+    undisturbed = spec.kind.trial(task, configuration, seed=row.seed).epochs()
     for kept, again in zip(row.curve, undisturbed, strict=False):  # a pruned row is shorter
         if replace(kept, seconds=0.0) != replace(again, seconds=0.0):
             yield f"row {row.id} epoch {kept.epoch}: {kept} was disturbed, {again} was not"

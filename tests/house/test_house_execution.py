@@ -43,8 +43,11 @@ LOADS = {"torch": ("weights_only", True), "np": ("allow_pickle", False), "numpy"
          "format": ("allow_pickle", False), "yaml": ("Loader", "SafeLoader")}  # fmt: skip
 """`X.load` (and `X.read_array`) that must say so when it is called."""
 
-IMPORTS_CODE = {"models/registry.py": ["importlib.import_module"]}
-"""Where that may stand: `model = "package.module:callable"`."""
+IMPORTS_CODE = {
+    "models/registry.py": ["importlib.import_module"],
+    "tasks/registry.py": ["importlib.import_module"],
+}
+"""Where that may stand: `model = "package.module:callable"`, and `kind = "package.module:NAME"`."""
 
 OWN_PARTS = "import_module(_HOMES[name])"
 """It may also bring the package's own parts when they are first asked for: names of a table, nothing else."""

@@ -17,16 +17,20 @@ GROUND = ("errors", "secrecy", "seeds", "metric", "records", "logs")
 
 ROOMS: Mapping[str, tuple[str, ...]] = {
     "schedules": (),
-    "studyfile": ("schedules",),
+    "machine": (),
+    # the contracts of a kind of task; in annotations they name what a kind is given and gives, whatever room has it
+    "tasks": (),
+    "studyfile": ("schedules", "tasks"),
     "models": (),
-    "tasks": ("studyfile", "models"),
-    "training": ("schedules", "tasks"),
+    "training": ("studyfile", "machine"),
+    # nobody imports a kind: the registry finds it by name
+    "kinds": ("training", "models"),
     "store": ("studyfile",),
     # whether to judge further seeds and what is said of them in the end must be one decision
     "search": ("store", "training", "analysis"),
     "launch": ("search",),
     "analysis": (),
-    # the exported script repeats what tasks, models and training do, and takes constants and sources from there
+    # the exported script repeats what models and training do, and takes constants and sources from there
     "report": ("analysis", "training"),
     "commands": ("launch", "report"),
     "cli": ("commands",),

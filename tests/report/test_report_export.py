@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ralr_tune.errors import UsageError
+from ralr_tune.kinds.classification.section import AUGMENTATIONS
 from ralr_tune.report.export import FORMS, exported, render
 from ralr_tune.schedules.curves import OPTIONS
 from ralr_tune.studyfile.exported import Exported, parse_exported
-from ralr_tune.studyfile.sections import AUGMENTATIONS, OPTIMIZERS
+from ralr_tune.studyfile.sections import OPTIMIZERS
 from tests.exports import Records, configuration
 from tests.studies import simulated
 
@@ -41,7 +42,7 @@ def test_a_trial_with_all_that_is_known_of_it(records: Records) -> None:
     found = made(records)
     row = records.rows[4]
     assert found.configuration() == records.spec.configuration("ralr", row.params)
-    assert found.task_spec() == records.spec.task
+    assert found.task == records.spec.task
     where = found.provenance
     assert (where.study, where.arm, where.block, where.trial) == ("sim", "ralr", 1, 1)
     assert (where.metric, where.value, where.study_seed, where.seed) == ("accuracy", 0.95, 0, row.seed)

@@ -21,7 +21,9 @@ from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
 
 from ralr_tune.errors import UsageError
 from ralr_tune.kinds.classification import mixing
+from ralr_tune.kinds.classification.section import AUGMENTATIONS, ClassificationSection
 from ralr_tune.kinds.classification.sources import open_source
+from ralr_tune.kinds.simulated.section import SimulatedSection
 from ralr_tune.models import registry, torchvision_models
 from ralr_tune.report.export import render
 from ralr_tune.report.script.network import network_part
@@ -29,7 +31,6 @@ from ralr_tune.report.script.parts import import_block, keywords, literal
 from ralr_tune.schedules.curves import CURVES
 from ralr_tune.seeds import derive_seed
 from ralr_tune.studyfile.exported import Exported
-from ralr_tune.studyfile.sections import AUGMENTATIONS, ClassificationTask, SimulatedTask
 from tests.exports import SEED, configuration
 
 ROOT = Path(__file__).parents[2]
@@ -316,7 +317,7 @@ def test_a_network_of_torchvision_sees_grey_images_as_colour(tmp_path: Path) -> 
 
 def test_networks_of_torchvision_are_told_what_the_task_tells_them() -> None:
     for name in torchvision_models.names():
-        task = ClassificationTask.model_validate(
+        task = ClassificationSection.model_validate(
             {"kind": "classification", "data": {"source": "digits"}, "model": f"torchvision:{name}"}
         )
         call = network_part(task).body.splitlines()[-1]
@@ -431,8 +432,8 @@ def test_texts_stay_texts(nasty: str) -> None:
 )
 def test_names_are_names(task: dict[str, Any], message: str) -> None:
     made = configuration()
-    kind = SimulatedTask if task.get("kind") == "simulated" else ClassificationTask
-    tables = task if kind is SimulatedTask else made.task.model_dump() | task
+    kind = SimulatedSection if task.get("kind") == "simulated" else ClassificationSection
+    tables = task if kind is SimulatedSection else made.task.model_dump() | task
     copied = made.task.model_copy(update=task)  # a file's own check would refuse these models, too
     made = made.model_copy(update={"task": copied if "model" in task else kind.model_validate(tables)})
     with pytest.raises(UsageError, match=message) as caught:

@@ -7,11 +7,11 @@ import pytest
 
 from ralr_tune.search.session import Session
 from ralr_tune.search.stages import plan_search
+from ralr_tune.search.tasks import Tasks
 from ralr_tune.store import studies
 from ralr_tune.store.database import open_storage
 from ralr_tune.store.ledger import Ledger
 from ralr_tune.studyfile import StudySpec
-from ralr_tune.tasks.load import load_task
 
 MakeSession = Callable[..., Session]
 
@@ -31,8 +31,7 @@ def make_session(tmp_path: Path) -> Iterator[MakeSession]:
                 studies.optuna_study(storage, studies.optuna_name(spec.name, arm, block), direction=spec.direction)
         ledger = Ledger(storage, spec.name, spec.storage.lease_s)
         plan_search(ledger, spec, spec.search.trials)
-        task = load_task(spec.task, seed=spec.study.seed, device="cpu")
-        return Session(spec, storage, ledger, task, tmp_path / "out", owner)
+        return Session(spec, storage, ledger, Tasks(spec, device="cpu"), tmp_path / "out", owner)
 
     yield make
     for storage in opened:

@@ -15,6 +15,7 @@ from optuna.trial import TrialState
 from ralr_tune.analysis.facts import study_facts
 from ralr_tune.analysis.notes import notes
 from ralr_tune.errors import TrialError
+from ralr_tune.kinds.simulated.kind import SimulatedKind
 from ralr_tune.kinds.simulated.trial import SimulatedTrial
 from ralr_tune.records import Row, Stage
 from ralr_tune.search import trial as trials
@@ -259,7 +260,7 @@ def test_a_network_goes_on_where_it_was_pruned_to_what_it_would_have_become(make
     work_off(session, until="search")
     pruned, audit = pruned_rows(session)["ralr", 1, 1], audits(session)["ralr", 1, 1]
     assert audit.curve[: pruned.epoch] == pruned.curve
-    undisturbed = trials.start(session.task, spec.configuration("ralr", pruned.params), seed=pruned.seed)
+    undisturbed = spec.kind.trial(session.tasks.only(), spec.configuration("ralr", pruned.params), seed=pruned.seed)
     assert [replace(record, seconds=0.0) for record in audit.curve] == [
         replace(record, seconds=0.0) for record in undisturbed.epochs()
     ]
@@ -371,7 +372,7 @@ def test_no_memory_for_an_audit_is_an_outcome_too(make_session: MakeSession, mon
     session = make_session(audited())
     searched(session)
     with monkeypatch.context() as patch:
-        patch.setattr(trials, "start", raising(TrialError("oom", "no room")))
+        patch.setattr(SimulatedKind, "trial", raising(TrialError("oom", "no room")))
         work_off(session, until="search")
     assert {(row.outcome, row.failure) for row in audits(session).values()} == {("diverged", "oom")}
     assert files(session) == []
@@ -385,7 +386,7 @@ def test_a_bug_in_an_audit_ends_the_study_and_says_how_to_go_on_without(
     searched(session)
     way_out = "with audit = 0 under"
     with monkeypatch.context() as patch:
-        patch.setattr(trials, "start", raising(ZeroDivisionError("mine")))
+        patch.setattr(SimulatedKind, "trial", raising(ZeroDivisionError("mine")))
         with pytest.raises(TrialError, match=f"audit .* failed {BUGS} times: ZeroDivisionError: mine.*{way_out}"):
             work_off(session)
     with pytest.raises(TrialError, match=way_out):

@@ -8,10 +8,10 @@ from typing import Any
 
 from benchmarks.filled import EPOCHS, fill, study
 from ralr_tune.search.session import Session
+from ralr_tune.search.tasks import Tasks
 from ralr_tune.search.telling import settle
 from ralr_tune.search.trial import work_on
 from ralr_tune.store.database import open_storage
-from ralr_tune.tasks.load import load_task
 from tests.statements import executed
 
 NEVER_PRUNES = {"pruner": "median", "pruner_options": {"n_warmup_steps": EPOCHS}}
@@ -23,8 +23,7 @@ def statements_of(folder: Path, trials: int, epochs: int = EPOCHS, **search: Any
     storage = open_storage(f"sqlite:///{folder}/{trials}-{epochs}.db", create=True)
     spec = study(trials + 2, epochs=epochs, **NEVER_PRUNES | search)
     ledger = fill(storage, spec, free=2)
-    task = load_task(spec.task, seed=0, device="cpu")
-    session = Session(spec, storage, ledger, task, folder / "out", "me")
+    session = Session(spec, storage, ledger, Tasks(spec, device="cpu"), folder / "out", "me")
     try:
         with executed(storage) as start:
             settle(session)

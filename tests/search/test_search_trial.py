@@ -12,6 +12,7 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from ralr_tune.errors import DataError, DiskError, Interrupted, TrialError
+from ralr_tune.kinds.simulated.kind import SimulatedKind
 from ralr_tune.kinds.simulated.trial import SimulatedTrial
 from ralr_tune.records import EpochRecord, Row
 from ralr_tune.search import trial as trials
@@ -21,10 +22,9 @@ from ralr_tune.search.telling import settle
 from ralr_tune.search.trial import work_on
 from ralr_tune.store import incidents, studies
 from ralr_tune.store.ledger import Ledger, PlannedRow
-from ralr_tune.tasks.load import load_task
 from ralr_tune.training.checkpoint import Checkpoints
 from tests.search.conftest import MakeSession
-from tests.studies import simulated
+from tests.studies import loaded_task, simulated
 
 
 class Killed(BaseException):
@@ -264,7 +264,7 @@ def test_a_sleeper_that_takes_up_a_trial_which_another_has_finished_ends_quietly
 def _as_trained(row: Row, told: FrozenTrial) -> dict[str, Any]:
     """The parameters, if the curve is theirs."""
     spec = simulated()
-    task = load_task(spec.task, seed=spec.study.seed, device="cpu")
+    task = loaded_task(spec)
     trial = SimulatedTrial(task, spec.configuration("monotone", told.params), seed=row.seed)  # type: ignore[arg-type]
     again = [record.value for record in trial.epochs()]
     return told.params if [record.value for record in row.curve] == again else {}
@@ -349,7 +349,7 @@ def test_a_bug_is_tried_again_and_equal_ones_end_the_study(
 ) -> None:
     session = make_session(simulated())
     session.ledger.release(claim(session))  # an interruption is no failure
-    monkeypatch.setattr(trials, "start", _raise(ZeroDivisionError("in my model")))
+    monkeypatch.setattr(SimulatedKind, "trial", _raise(ZeroDivisionError("in my model")))
     for _ in range(BUGS - 1):
         work_on(session, claim(session))
         assert session.ledger.rows()[0].state == "free"
@@ -372,7 +372,7 @@ def test_whatever_an_error_says_every_database_takes(
     """Names of files may hold halves of characters, and PostgreSQL's texts no NUL."""
     session = make_session(simulated(), url=storage_url)
     with monkeypatch.context() as patch:
-        patch.setattr(trials, "start", _raise(error))
+        patch.setattr(SimulatedKind, "trial", _raise(error))
         with suppress(TrialError):  # bad data end the study
             work_on(session, claim(session))
     kept = session.ledger.rows()[0].message or ""
@@ -389,7 +389,7 @@ def test_different_bugs_of_one_row_are_counted_apart(
 ) -> None:
     session = make_session(simulated())
     for error in (ZeroDivisionError("a"), KeyError("b"), ZeroDivisionError("c"), KeyError("d")):
-        monkeypatch.setattr(trials, "start", _raise(error))
+        monkeypatch.setattr(SimulatedKind, "trial", _raise(error))
         work_on(session, claim(session))
     monkeypatch.undo()
     work_on(session, claim(session))
@@ -448,7 +448,7 @@ def test_a_full_disk_ends_the_worker_and_not_the_trial(
 
 def test_bad_data_end_the_study_at_once(make_session: MakeSession, monkeypatch: pytest.MonkeyPatch) -> None:
     session = make_session(simulated())
-    monkeypatch.setattr(trials, "start", _raise(DataError("image 3 is torn")))
+    monkeypatch.setattr(SimulatedKind, "trial", _raise(DataError("image 3 is torn")))
     with pytest.raises(TrialError, match="image 3 is torn"):
         work_on(session, claim(session))
     assert session.ledger.rows()[0].failure == "data"
@@ -476,7 +476,7 @@ def test_losing_the_row_while_giving_it_up_is_quiet(make_session: MakeSession, m
         assert other.ledger.claim("other", "search") is not None
         raise ZeroDivisionError
 
-    monkeypatch.setattr(trials, "start", start)
+    monkeypatch.setattr(SimulatedKind, "trial", start)
     work_on(session, row)
     assert (other.ledger.row(row.id).owner, other.ledger.row(row.id).failure) == ("other", None)
 

@@ -20,7 +20,6 @@ from ralr_tune.schedules.curves import CURVES, OPTIONS
 from ralr_tune.studyfile import StudySpec, load_study_file, parse_study
 from ralr_tune.studyfile.changes import changes
 from ralr_tune.studyfile.sections import OPTIMIZERS
-from ralr_tune.studyfile.study import PARAMETERS
 from ralr_tune.studyfile.values import Choice, Domain
 from tests.fuzz import AT_RANDOM, cases, chance, damaged, soon
 
@@ -76,7 +75,20 @@ start = [{ optimizer = "sgd" }, { "schedule.name" = "step", "amplify.width" = 2.
 
 BASES = ((Path(__file__).parent / "design.toml").read_text(encoding="utf-8"), RIVALS)
 KEYS = sorted(
-    {*PARAMETERS, "low", "high", "log", "step", "choices", "kind", "source", "path", "start", "seed", "training"}
+    {
+        *parse_study(BASES[0]).parameters,
+        "low",
+        "high",
+        "log",
+        "step",
+        "choices",
+        "kind",
+        "source",
+        "path",
+        "start",
+        "seed",
+        "training",
+    }
 )
 WORDS = sorted({*OPTIMIZERS, *CURVES, *KEYS, "uniform", "normal", "step", "tpe", "none", "folder", "arrays"})
 NUMBERS = (

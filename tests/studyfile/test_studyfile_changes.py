@@ -166,7 +166,7 @@ def test_another_metric_is_refused() -> None:
     """There is one today; the next one must not slip through."""
     spec = DESIGN.study()
     study = spec.study.model_copy(update={"metric": "top5"})
-    other = StudySpec(spec.file.model_copy(update={"study": study}), spec.text)
+    other = StudySpec(spec.file.model_copy(update={"study": study}), spec.text, spec.kind)
     (change,) = changes(spec, other)
     assert (change.key, change.taken) == ("study.metric", False)
 

@@ -305,7 +305,7 @@ def test_a_data_folder_that_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.chdir(tmp_path)
     for path in (str(tmp_path / "pictures"), "pictures", "~/pictures"):
         file.write_text(folder_study(path))
-        assert load_study_file(file).task.data["path"] == path
+        assert load_study_file(file).task.data.path == path  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("path", ["~nobody-of-this-name/x", "a" * 300, "/" * 5000 + "x", "a\\u0000b", "x.toml/y"])

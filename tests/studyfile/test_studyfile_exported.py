@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ralr_tune.errors import StudyFileError
-from ralr_tune.studyfile import TaskSpec
 from ralr_tune.studyfile.exported import Scores, load_exported, parse_exported
 from tests.exports import configuration, tables
 from tests.fuzz import AT_RANDOM, cases, chance, damaged, soon
@@ -38,10 +37,10 @@ def problems(**changes: dict[str, Any] | None) -> tuple[str, ...]:
 def test_a_configuration_as_training_takes_it() -> None:
     parsed = parse_exported(dated(text(training=SGD, schedule=STEPS, amplify=AMPLIFY)))
     assert parsed == configuration(training=SGD, schedule=STEPS, amplify=AMPLIFY)
-    assert parsed.task_spec() == TaskSpec(
-        kind="classification", data={"source": "digits", "limit": None, "classes": None}, model="small_cnn",
-        model_options={}, pretrained=False, validation=0.2,
-    )  # fmt: skip
+    assert parsed.task.model_dump() == {
+        "kind": "classification", "data": {"source": "digits", "limit": None, "classes": None}, "model": "small_cnn",
+        "model_options": {}, "pretrained": False, "validation": 0.2,
+    }  # fmt: skip
     found = parsed.configuration()
     assert found.amplify is not None
     assert found.amplify.upper == 3.5

@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 
 from ralr_tune.errors import UsageError
+from ralr_tune.kinds.classification.kind import KIND
+from ralr_tune.kinds.classification.section import ClassificationSection, DigitsData
 from ralr_tune.models import registry
-from ralr_tune.studyfile import TaskSpec
 from ralr_tune.studyfile.imports import Import, check_model, imports, refuse_imports
 from tests.studyfile.design_file import DESIGN, complaints
 
 
-def task(model: str) -> TaskSpec:
-    return TaskSpec(kind="classification", data={"source": "digits"}, model=model)
+def task(model: str) -> ClassificationSection:
+    return ClassificationSection(kind="classification", data=DigitsData(source="digits"), model=model)
 
 
 @pytest.fixture
@@ -33,16 +34,16 @@ def network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("model", [*registry.known(), "torchvision:resnet18", ""])
 def test_networks_that_come_with_us_import_nothing(model: str) -> None:
-    assert imports(task(model)) == ()
-    refuse_imports(task(model))
+    assert imports(KIND, task(model)) == ()
+    refuse_imports(KIND, task(model))
 
 
 @pytest.mark.parametrize(("model", "module"), [("somebodys.nets:build", "somebodys.nets"), ("alone:a.b", "alone")])
 def test_an_import_path_is_told_with_its_folder_and_nothing_runs(network: Path, model: str, module: str) -> None:
-    (found,) = imports(task(model))
+    (found,) = imports(KIND, task(model))
     assert str(found) == (f'task.model = "{model}" runs code that is not ralr_tune\'s: module {module}, from {network}')
     with pytest.raises(UsageError, match=f'"{model}" runs code .* from {network}; --no-imports forbids that'):
-        refuse_imports(task(model))
+        refuse_imports(KIND, task(model))
     assert not (network / "ran").exists()
     assert module not in sys.modules
 
@@ -64,7 +65,7 @@ def test_every_name_that_the_registry_would_import_is_known_here(network: Path) 
         loaded = set(sys.modules)
         with pytest.raises(UsageError):
             registry.build(model, classes=2, channels=1, size=8, options={"nonsense": 1})
-        named = {found.module for found in imports(task(model))}
+        named = {found.module for found in imports(KIND, task(model))}
         assert {name for name in set(sys.modules) - loaded if name in {"alone", "somebodys.nets"}} == named
 
 

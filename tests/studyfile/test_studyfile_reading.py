@@ -110,4 +110,4 @@ def test_the_error_is_wrong_usage() -> None:
 
 def test_a_text_looks_at_no_file() -> None:
     text = DESIGN.but('data = { source = "digits" }', 'data = { source = "arrays", path = "nowhere.npz" }')
-    assert parse_study(text).task.data["path"] == "nowhere.npz"
+    assert parse_study(text).task.data.path == "nowhere.npz"  # type: ignore[attr-defined]

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from ralr_tune.commands.check import study_schema
 from ralr_tune.schedules.curves import OPTIONS
 from ralr_tune.studyfile.configuration import Configuration
 from ralr_tune.studyfile.sections import (
@@ -18,7 +19,6 @@ from ralr_tune.studyfile.sections import (
     OPTIMIZER_OPTIONS,
     OPTIMIZERS,
     ScheduleSection,
-    StudyFile,
     TrainingKeys,
 )
 from ralr_tune.studyfile.values import Choice, Range
@@ -33,7 +33,7 @@ def test_the_file_of_the_design_is_a_study() -> None:
     assert (spec.name, spec.study.metric, spec.study.baseline, spec.study.seed) == ("digits", "accuracy", "monotone", 0)
     assert list(spec.arms) == ["monotone", "ralr"]
     assert spec.task.kind == "classification"
-    assert spec.task.data["source"] == "digits"
+    assert spec.task.data.source == "digits"
     assert (spec.task.model, spec.task.validation) == ("small_cnn", 0.2)
     assert (spec.search.trials, spec.search.sampler, spec.search.pruner, spec.search.blocks) == (24, "tpe", "median", 1)
     assert spec.search.start == ({"lr": 0.1},)
@@ -152,7 +152,11 @@ def test_every_form_in_every_table(old: str, key: str, form: str, domain: type |
         ("validation = 0.2", "validation = 1", "task.validation = 1: must be below 1"),
         ("lease_s = 30", "lease_s = 0.5", "storage.lease_s = 0.5: must be 1 or more"),
         # words
-        ('metric = "accuracy"', 'metric = "acc"', "study.metric = \"acc\": must be 'accuracy'"),
+        (
+            'metric = "accuracy"',
+            'metric = "acc"',
+            'study.metric = "acc": no metric of kind classification; allowed: accuracy',
+        ),
         ('sampler = "tpe"', 'sampler = "tep"', "search.sampler = \"tep\": must be 'tpe', 'random', 'qmc' or 'gp'"),
         (
             'optimizer = "sgd"',
@@ -339,7 +343,7 @@ def test_every_curve_can_be_chosen() -> None:
 
 
 def test_the_schema_is_one_and_takes_the_file_of_the_design() -> None:
-    schema = StudyFile.model_json_schema()
+    schema = study_schema()
     jsonschema.Draft202012Validator.check_schema(schema)
     jsonschema.validate(tomllib.loads(DESIGN), schema, cls=jsonschema.Draft202012Validator)
 
@@ -356,4 +360,4 @@ def test_the_schema_is_one_and_takes_the_file_of_the_design() -> None:
 )
 def test_the_schema_refuses_what_the_file_may_not_say(old: str, new: str) -> None:
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(tomllib.loads(DESIGN.but(old, new)), StudyFile.model_json_schema())
+        jsonschema.validate(tomllib.loads(DESIGN.but(old, new)), study_schema())

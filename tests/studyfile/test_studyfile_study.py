@@ -11,7 +11,6 @@ import pytest
 import tomli_w
 
 from ralr_tune.studyfile import StudySpec, parse_study
-from ralr_tune.studyfile.study import PARAMETERS
 from ralr_tune.studyfile.values import Choice, Domain, Range
 from tests.studyfile.design_file import DESIGN, Text
 
@@ -88,7 +87,7 @@ def test_settings_are_all_that_an_arm_has() -> None:
         settings = spec.settings(arm)
         dimensions = spec.dimensions(arm)
         assert {name: settings[name] for name in dimensions} == dimensions
-        assert set(settings) <= set(PARAMETERS)
+        assert set(settings) <= set(spec.parameters)
     plain, short = spec.settings("plain"), spec.settings("short")
     assert (short["epochs"], short["lr"], short["schedule.end_factor"]) == (5, 0.3, 0.01)
     assert "clip_norm" not in plain
@@ -113,7 +112,7 @@ def test_an_arms_own_schedule_replaces_the_shared_one_as_a_whole() -> None:
 
 def test_every_searched_name_is_a_parameter() -> None:
     spec = ARMS.study()
-    assert {name for arm in spec.arms for name in spec.space(arm)} <= set(PARAMETERS)
+    assert {name for arm in spec.arms for name in spec.space(arm)} <= set(spec.parameters)
 
 
 # ---------------------------------------------------------------- configurations

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from ralr_tune.kinds.classification.section import AUGMENTATIONS
 from ralr_tune.schedules.curves import CURVES
-from ralr_tune.studyfile.sections import AUGMENTATIONS, OPTIMIZERS
+from ralr_tune.studyfile.sections import OPTIMIZERS
 
 OPTIMIZER_OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
     "adadelta": {"rho": {"rho": 0.8, "eps": 1e-5}},

@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ralr_tune.kinds.classification.kind import KIND
 from ralr_tune.kinds.classification.samples import Samples, Source, all_samples
 from ralr_tune.kinds.classification.task import ClassificationTask
 from ralr_tune.models.registry import build
 from ralr_tune.records import EpochRecord
-from ralr_tune.studyfile import Configuration
+from ralr_tune.studyfile import Configuration, models
 from ralr_tune.tasks.base import Autocast, Metric, Split
 from ralr_tune.training.base import Trial
 from ralr_tune.training.loop import TorchTrial
@@ -50,7 +51,7 @@ def configuration(
     tables: dict[str, Any] = {"training": {"epochs": 4, "batch_size": 16, "lr": 0.1, "precision": "float32"} | training}
     tables |= {"schedule": schedule} if schedule else {}
     tables |= {"amplify": amplify} if amplify else {}
-    return Configuration.model_validate(tables | ({"noise": noise} if noise else {}))
+    return models.configuration(KIND).model_validate(tables | ({"noise": noise} if noise else {}))
 
 
 def plain_network(num_classes: int, *, pixels: int = 64, dropout: float = 0.0) -> nn.Module:

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from typing import Any
 
 import torch
 
 from ralr_tune.errors import RalrTuneError
 from ralr_tune.studyfile import StudySpec, parse_study
-from ralr_tune.studyfile.imports import imports
+from ralr_tune.studyfile.contradictions import corners
+from ralr_tune.studyfile.sections import TaskSection
 from ralr_tune.training.precision import has_bfloat16
 
 
@@ -61,35 +63,16 @@ def _gpu(index: int) -> dict[str, Any]:
 
 def _data(spec: StudySpec) -> dict[str, Any]:
     """What the study's data are, and how many bytes its network has; fetches nothing, imports no code of others."""
-    if spec.task.kind == "simulated":
-        return {"found": "a simulated task needs none", "weights": 0}
     try:
-        return _source(spec)
+        return asdict(spec.kind.examine(_first(spec)))
     except RalrTuneError as error:
-        return {"error": str(error), "fetched": bool(spec.task.data.get("download"))}
+        return {"error": str(error), "fetched": spec.kind.downloads(spec.task)}
 
 
-def _source(spec: StudySpec) -> dict[str, Any]:
-    import numpy as np
-
-    from ralr_tune.kinds.classification.sources import open_source
-    from ralr_tune.models import registry
-
-    task = spec.task
-    source = open_source({key: False if key == "download" else value for key, value in task.data.items()})
-    shape = source.train.take(np.arange(1)).load().shape[1:]
-    found = f"{len(source.train):,} training images, {len(source.classes)} classes, {'x'.join(map(str, shape))}"
-    weights = 0
-    if not imports(task):
-        model = registry.build(
-            task.model,
-            classes=len(source.classes),
-            channels=shape[0],
-            size=min(shape[1:]),
-            options=task.model_options or {},
-        )
-        weights = sum(tensor.nbytes for tensor in model.state_dict().values())
-    return {"found": found, "weights": weights}
+def _first(spec: StudySpec) -> TaskSection:
+    """[task] with the first or lowest of what is searched in it."""
+    arm = next(iter(spec.arms))
+    return spec.settled_task(spec.configuration(arm, next(corners(spec.space(arm), ()))).task)
 
 
 if __name__ == "__main__":

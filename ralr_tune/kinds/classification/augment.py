@@ -17,7 +17,7 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from ralr_tune.errors import UsageError
-from ralr_tune.studyfile import sections
+from ralr_tune.kinds.classification import section
 
 CROP_PADDING = 1 / 8
 """Share of an image's height that is added on each side: 4 of 32 pixels, as He et al. 2016, section 4.2; 1 of 8."""
@@ -109,6 +109,6 @@ AUGMENTATIONS: Mapping[str, type[Augmentation]] = {"crop": Crop, "flip": Flip, "
 
 def make_augmentations(names: Sequence[str], *, height: int, width: int, fill: Tensor) -> list[Augmentation]:
     """The augmentations of single images among these names, in this order. Raises UsageError on an unknown name."""
-    if unknown := [name for name in names if name not in sections.AUGMENTATIONS]:
-        raise UsageError(f"training.augment: {unknown[0]!r} is unknown; allowed: {', '.join(sections.AUGMENTATIONS)}")
+    if unknown := [name for name in names if name not in section.AUGMENTATIONS]:
+        raise UsageError(f"training.augment: {unknown[0]!r} is unknown; allowed: {', '.join(section.AUGMENTATIONS)}")
     return [AUGMENTATIONS[name](height, width, fill) for name in names if name in AUGMENTATIONS]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -20,10 +21,10 @@ from ralr_tune.kinds.classification.augment import Augmentation, make_augmentati
 from ralr_tune.kinds.classification.decoded import load
 from ralr_tune.kinds.classification.mixing import Mixing
 from ralr_tune.kinds.classification.samples import Samples, Source
+from ralr_tune.kinds.classification.section import MIXINGS
 from ralr_tune.kinds.classification.stratify import Rows, stratified_split
 from ralr_tune.machine.sharing import free_on, is_cuda
 from ralr_tune.seeds import derive_seed
-from ralr_tune.studyfile.sections import MIXINGS
 from ralr_tune.tasks.base import METRICS, Autocast, Batch, Split
 
 EVALUATION_PIXELS = {"cpu": 2**19, "cuda": 2**22}
@@ -94,13 +95,16 @@ class ClassificationTask:
         device: str,
         identity: str,
         decoded: Path | None = None,
+        origin: object = None,
     ) -> None:
-        """`decoded`: folder of decoded images that processes share (see decoded.py).
+        """`decoded`: folder of decoded images that processes share (see decoded.py). `origin`: what the data were read
+        from; two tasks with equal ones can share them.
 
         `build`: makes the network from (classes, channels, size), its weights drawn from torch's global
         generator."""
         self.device = device
         self.identity = identity
+        self.origin = origin
         self.classes = source.classes
         self._read_test, self._decoded = source.test, decoded  # and not the source: it may hold the training images
         self._build = build
@@ -108,6 +112,12 @@ class ClassificationTask:
         self.input_shape: tuple[int, ...] = tuple(self._pool.images.shape[1:])
         self._mean, self._std = _mean_and_std(self._pool.images[self._rows["train"]], device)
         self._fits = False
+
+    def with_network(self, build: Callable[[int, int, int], nn.Module], identity: str) -> ClassificationTask:
+        """A task of the same data, which are shared, and another network."""
+        other = copy.copy(self)
+        other._build, other.identity, other._fits = build, identity, False
+        return other
 
     def build_model(self, seed: int) -> nn.Module:
         channels, height, width = self.input_shape

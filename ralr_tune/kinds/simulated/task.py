@@ -33,16 +33,13 @@ import math
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
-
-from pydantic import ValidationError
+from typing import TYPE_CHECKING
 
 from ralr_tune.errors import DataError, TrialError
+from ralr_tune.kinds.simulated.section import Effect
 from ralr_tune.metric import Metric
 from ralr_tune.records import AMPLIFICATION
 from ralr_tune.seeds import derive_seed
-from ralr_tune.studyfile.problems import lines
-from ralr_tune.studyfile.sections import Effect, SimulatedData
 from ralr_tune.tasks.base import METRICS, Split
 
 if TYPE_CHECKING:
@@ -157,15 +154,6 @@ class Course:
                 "diverged", f"learning rate {lr:g} in epoch {epochs}; the simulated task diverges above {limit:g}"
             )
         return self.factors[epochs - 1]
-
-
-def simulated_task(data: Mapping[str, Any], *, identity: str) -> SimulatedTask:
-    """The task with these constants. Raises DataError, naming all that are unknown or impossible."""
-    try:
-        constants = SimulatedData.model_validate(data)
-    except ValidationError as error:
-        raise DataError("; ".join(f"data.{line}" for line in lines(error, SimulatedData, data))) from None
-    return SimulatedTask(**dict(constants), identity=identity)
 
 
 def _amplifies(configuration: Configuration) -> bool:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from ralr_tune.errors import UsageError
 from ralr_tune.kinds.classification import mixing
 from ralr_tune.kinds.classification.augment import CROP_PADDING, CUTOUT_SIDE
+from ralr_tune.kinds.classification.section import MIXINGS, ClassificationSection
 from ralr_tune.report.script.data import data_part
 from ralr_tune.report.script.network import network_part
 from ralr_tune.report.script.parts import OTHER_FORMS, Part, import_block, keywords, literal, source_of
 from ralr_tune.report.script.rate import RatePart, rate_part
 from ralr_tune.studyfile.configuration import TrainingConfig
 from ralr_tune.studyfile.exported import Exported
-from ralr_tune.studyfile.sections import MIXINGS, ClassificationTask
 from ralr_tune.training.optimizer import optimizers
 from ralr_tune.training.precision import SMALLEST_PIXELS
 
@@ -153,7 +153,7 @@ def script(configuration: Exported) -> str:
     UsageError where there is nothing to train, or something that a script cannot say.
     """
     task, training = configuration.task, configuration.training
-    if not isinstance(task, ClassificationTask):
+    if not isinstance(task, ClassificationSection):
         raise UsageError(f"task.kind = {task.kind!r} trains nothing, so there is no script for it; {OTHER_FORMS}")
     data = data_part(task.data)
     network = network_part(task)

@@ -17,10 +17,10 @@ from ralr_tune.kinds.classification import stratify
 from ralr_tune.kinds.classification.folder import VALIDATION_NAMES
 from ralr_tune.kinds.classification.pictures import GREY_MODES
 from ralr_tune.kinds.classification.samples import TEST_SHARE
+from ralr_tune.kinds.classification.section import ArraysData, DigitsData, FolderData, ImageData, TorchvisionData
 from ralr_tune.kinds.classification.torchvision_sets import SPLIT_NAMES
 from ralr_tune.report.script.parts import OTHER_FORMS, Part, is_name, keywords, literal, source_of
 from ralr_tune.seeds import derive_seed
-from ralr_tune.studyfile.sections import ArraysData, DigitsData, FolderData, ImageData, TorchvisionData
 
 _TORCH = "import torch"
 _NUMPY = "import numpy as np"

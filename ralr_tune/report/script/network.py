@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from types import ModuleType
 
 from ralr_tune.errors import UsageError
+from ralr_tune.kinds.classification.section import ClassificationSection
 from ralr_tune.models import cifar_resnet, pixels, small_cnn
 from ralr_tune.models.registry import CIFAR_DEPTHS
 from ralr_tune.report.script.parts import OTHER_FORMS, Part, is_name, keywords, literal, source_of
-from ralr_tune.studyfile.sections import ClassificationTask
 
 _OWN: Mapping[str, tuple[ModuleType, str]] = {
     "small_cnn": (small_cnn, "SmallCNN(classes=len(names), channels=CHANNELS, size=min(HEIGHT, WIDTH)"),
@@ -36,7 +36,7 @@ _SIZED = {"vit_": ("image_size", "HEIGHT"), "maxvit_": ("input_size", "(HEIGHT, 
 """Families of torchvision that must be told the size of the images, and how."""
 
 
-def network_part(task: ClassificationTask) -> Part:
+def network_part(task: ClassificationSection) -> Part:
     """Raises UsageError for a model that is none of ours, none of torchvision's and no import path."""
     if task.model.startswith("torchvision:"):
         return _torchvision(task, task.model.removeprefix("torchvision:"))
@@ -47,7 +47,7 @@ def network_part(task: ClassificationTask) -> Part:
     return _imported(task)
 
 
-def _torchvision(task: ClassificationTask, name: str) -> Part:
+def _torchvision(task: ClassificationSection, name: str) -> Part:
     options = dict(task.model_options)
     if name in ("googlenet", "inception_v3"):
         options = {"aux_logits": False, "init_weights": True, **options}  # one output, as every other network has
@@ -61,7 +61,7 @@ def _torchvision(task: ClassificationTask, name: str) -> Part:
     return Part(body, frozenset({"import torchvision"}))
 
 
-def _imported(task: ClassificationTask) -> Part:
+def _imported(task: ClassificationSection) -> Part:
     module, _, path = task.model.partition(":")
     first, _, rest = path.partition(".")
     if not all(is_name(name) for name in (*module.split("."), *path.split("."))):

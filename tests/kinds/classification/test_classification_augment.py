@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from ralr_tune.errors import UsageError
+from ralr_tune.kinds.classification import section
 from ralr_tune.kinds.classification.augment import AUGMENTATIONS, Augmentation, make_augmentations
-from ralr_tune.studyfile import sections
 
 HEIGHT, WIDTH = 16, 12
 
@@ -82,7 +82,7 @@ def test_they_are_applied_in_the_order_given() -> None:
 
 
 def test_a_study_file_knows_all_of_them() -> None:
-    assert (*AUGMENTATIONS, *sections.MIXINGS) == sections.AUGMENTATIONS
+    assert (*AUGMENTATIONS, *section.MIXINGS) == section.AUGMENTATIONS
 
 
 def test_unknown_names_are_told() -> None:

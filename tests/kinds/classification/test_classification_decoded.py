@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast, get_args
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -15,12 +15,11 @@ import torch
 from ralr_tune.errors import DataError
 from ralr_tune.kinds.classification import decoded, torchvision_sets
 from ralr_tune.kinds.classification.decoded import load
+from ralr_tune.kinds.classification.kind import KIND
 from ralr_tune.kinds.classification.samples import Images, Samples, all_samples
+from ralr_tune.kinds.classification.section import ClassificationSection
 from ralr_tune.kinds.classification.sources import open_source
-from ralr_tune.kinds.classification.task import ClassificationTask
-from ralr_tune.studyfile import TaskSpec
 from ralr_tune.tasks.base import Split
-from ralr_tune.tasks.load import load_task
 
 Writer = Callable[..., Path]
 
@@ -215,9 +214,10 @@ def test_torchvision_sets_that_hold_their_images_have_a_hash_of_them(held: Any) 
 def test_a_task_trains_on_mapped_images_as_on_its_own(tmp_path: Path, write_npz: Writer) -> None:
     (tmp_path / "out").mkdir()
     data = {"source": "arrays", "path": str(write_npz())}
-    spec = TaskSpec(kind="classification", data=data, model="small_cnn", validation=0.3)
+    table = {"kind": "classification", "data": data, "model": "small_cnn", "validation": 0.3}
+    section = ClassificationSection.model_validate(table)
     own, first, mapped = (
-        cast(ClassificationTask, load_task(spec, seed=0, device="cpu", decoded=folder))
+        KIND.load(section, metric=KIND.default_metric, seed=0, device="cpu", cache=folder)
         for folder in (None, tmp_path / "out" / "data", tmp_path / "out" / "data")
     )
     assert len(files(tmp_path / "out")) == 1

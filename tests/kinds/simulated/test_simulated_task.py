@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
-from ralr_tune.errors import DataError, TrialError
-from ralr_tune.kinds.simulated.task import CEILING, CHANCE, CURVATURE, SimulatedTask, simulated_task
-from ralr_tune.studyfile import Configuration
+from ralr_tune.errors import DataError, StudyFileError, TrialError
+from ralr_tune.kinds.simulated.kind import KIND
+from ralr_tune.kinds.simulated.section import NUMBERS, SimulatedData
+from ralr_tune.kinds.simulated.task import CEILING, CHANCE, CURVATURE, SimulatedTask
+from ralr_tune.studyfile import Configuration, models
 from ralr_tune.studyfile.configuration import ScheduleConfig
-from ralr_tune.studyfile.sections import NUMBERS
+from tests.studies import simulated
 
 EXACT = {"noise": 0.0, "epoch_noise": 0.0, "jitter": 0.0}
 AMPLIFY = {"probability": 0.5, "lower": 1.0, "width": 2.0}
@@ -19,11 +21,11 @@ AMPLIFY = {"probability": 0.5, "lower": 1.0, "width": 2.0}
 
 def configuration(amplify: dict[str, Any] | None = None, **training: Any) -> Configuration:
     tables: dict[str, Any] = {"training": {"epochs": 40, "batch_size": 32, "lr": 0.1} | training}
-    return Configuration.model_validate(tables | ({"amplify": amplify} if amplify else {}))
+    return models.configuration(KIND).model_validate(tables | ({"amplify": amplify} if amplify else {}))
 
 
 def task(**data: Any) -> SimulatedTask:
-    return simulated_task(data, identity="test")
+    return SimulatedTask(**dict(SimulatedData.model_validate(data)), identity="test")
 
 
 def final(task: SimulatedTask, configuration: Configuration, seed: int = 0) -> float:
@@ -173,7 +175,7 @@ def test_every_number_of_a_configuration_can_have_an_effect() -> None:
         "amplify": AMPLIFY,
         "training": {"epochs": 40, "batch_size": 32, "lr": 0.1, "options": {"momentum": 0.5}, "clip_norm": 0.5},
     }
-    found = Configuration.model_validate(tables)
+    found = models.configuration(KIND).model_validate(tables)
     given = [name for name in NUMBERS if name != "lr" and found.number(name) is not None]
     assert {"epochs", "momentum", "clip_norm", "schedule.end_factor", "amplify.width"} < set(given)
     for name in given:
@@ -203,7 +205,7 @@ def test_without_effects_curves_are_what_they_were() -> None:
         ({"noise": -0.1}, r"data\.noise = -0\.1: must be 0 or more"),
         ({"effect": float("inf")}, r"data\.effect = Infinity: must be a finite number"),
         ({"optimum": "best"}, r'data\.optimum = "best": must be a number'),
-        ({"noise": -0.1, "jitter": "x"}, r"data\.noise .*; data\.jitter "),
+        ({"noise": -0.1, "jitter": "x"}, r"(?s)data\.noise .*data\.jitter "),
         (
             {"effects": {"momentun": {"best": 0.9, "loss": 0.1}}},
             r"data\.effects\.momentun = .*: no number of a configuration; did you mean 'momentum'\?",
@@ -223,8 +225,8 @@ def test_without_effects_curves_are_what_they_were() -> None:
     ],
 )
 def test_wrong_constants_are_told(data: dict[str, Any], message: str) -> None:
-    with pytest.raises(DataError, match=message):
-        task(**data)
+    with pytest.raises(StudyFileError, match=message):
+        simulated(task={"data": data})
 
 
 def test_a_value_without_a_place_on_a_log_scale_is_told() -> None:
@@ -235,12 +237,13 @@ def test_a_value_without_a_place_on_a_log_scale_is_told() -> None:
 def test_a_worker_of_the_simulated_task_has_no_torch() -> None:
     script = (
         "import sys\n"
-        "from ralr_tune.studyfile import Configuration, TaskSpec\n"
-        "from ralr_tune.tasks.load import load_task\n"
-        "from ralr_tune.training.start import start\n"
-        "task = load_task(TaskSpec(kind='simulated', data={}), seed=0, device='cpu')\n"
+        "from ralr_tune.studyfile import Configuration\n"
+        "from ralr_tune.tasks import registry\n"
+        "kind = registry.find('simulated')\n"
+        "section = kind.section.model_validate({'kind': 'simulated'})\n"
+        "task = kind.load(section, metric=kind.default_metric, seed=0, device='cpu')\n"
         "training = {'epochs': 2, 'batch_size': 1, 'lr': 0.1}\n"
-        "trial = start(task, Configuration.model_validate({'training': training}), seed=0)\n"
+        "trial = kind.trial(task, Configuration.model_validate({'training': training}), seed=0)\n"
         "assert len(list(trial.epochs())) == 2\n"
         "print(sorted({'torch', 'optuna', 'plotly', 'sqlalchemy'} & set(sys.modules)))\n"
     )

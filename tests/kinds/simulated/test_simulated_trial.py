@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from ralr_tune.errors import DataError, DiskError, TrialError
-from ralr_tune.kinds.simulated.task import SimulatedTask, simulated_task
+from ralr_tune.kinds.simulated.kind import KIND
+from ralr_tune.kinds.simulated.section import SimulatedData
+from ralr_tune.kinds.simulated.task import SimulatedTask
 from ralr_tune.records import EpochRecord
 from ralr_tune.training.base import Trial
-from ralr_tune.training.start import start
 
 Make = Callable[..., Any]
 
@@ -21,7 +22,7 @@ AMPLIFY = {"probability": 0.5, "lower": 2.0, "width": 2.0}
 
 
 def task(**data: float) -> SimulatedTask:
-    return simulated_task(data, identity="simulated")
+    return SimulatedTask(**dict(SimulatedData.model_validate(data)), identity="simulated")
 
 
 def run(trial: Trial) -> list[EpochRecord]:
@@ -30,7 +31,7 @@ def run(trial: Trial) -> list[EpochRecord]:
 
 def test_records_are_those_of_a_trial(configure: Make) -> None:
     configuration = configure(amplify=AMPLIFY, schedule={"name": "cosine"})
-    trial = start(task(), configuration, seed=0)
+    trial = KIND.trial(task(), configuration, seed=0)
     curve = run(trial)
     assert [record.epoch for record in curve] == [1, 2, 3, 4]
     assert [record.value for record in curve] == [
@@ -43,9 +44,9 @@ def test_records_are_those_of_a_trial(configure: Make) -> None:
 
 def test_resumed_equals_uninterrupted(configure: Make, tmp_path: Path) -> None:
     configuration = configure(amplify=AMPLIFY)
-    whole = run(start(task(), configuration, seed=1))
+    whole = run(KIND.trial(task(), configuration, seed=1))
     for _ in range(4):
-        pieces = start(task(), configuration, seed=1, checkpoint=tmp_path / "trial.json")
+        pieces = KIND.trial(task(), configuration, seed=1, checkpoint=tmp_path / "trial.json")
         next(pieces.epochs())
     assert [replace(record, seconds=0.0) for record in pieces.curve] == whole
     assert list(pieces.epochs()) == []
@@ -56,42 +57,42 @@ def test_damaged_checkpoints_start_anew(
     configure: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture, content: str
 ) -> None:
     (tmp_path / "trial.json").write_text(content)
-    assert start(task(), configure(), seed=0, checkpoint=tmp_path / "trial.json").curve == []
+    assert KIND.trial(task(), configure(), seed=0, checkpoint=tmp_path / "trial.json").curve == []
     assert "starting anew" in caplog.text
 
 
 def test_foreign_checkpoints_start_anew(configure: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    run(start(task(), configure(), seed=0, checkpoint=tmp_path / "trial.json"))
-    assert start(task(), configure(), seed=1, checkpoint=tmp_path / "trial.json").curve == []
+    run(KIND.trial(task(), configure(), seed=0, checkpoint=tmp_path / "trial.json"))
+    assert KIND.trial(task(), configure(), seed=1, checkpoint=tmp_path / "trial.json").curve == []
     assert "belongs to another trial" in caplog.text
 
 
 def test_an_earlier_attempt_s_checkpoint_is_taken_up_and_left(configure: Make, tmp_path: Path) -> None:
-    whole = run(start(task(), configure(), seed=1))
+    whole = run(KIND.trial(task(), configure(), seed=1))
     first, second = tmp_path / "1.json", tmp_path / "2.json"
-    next(start(task(), configure(), seed=1, checkpoint=first).epochs())
+    next(KIND.trial(task(), configure(), seed=1, checkpoint=first).epochs())
     before = first.read_bytes()
-    trial = start(task(), configure(), seed=1, checkpoint=second, earlier=[first])
+    trial = KIND.trial(task(), configure(), seed=1, checkpoint=second, earlier=[first])
     assert len(trial.curve) == 1
     run(trial)
     assert [replace(record, seconds=0.0) for record in trial.curve] == whole
     assert first.read_bytes() == before
-    assert len(start(task(), configure(), seed=1, checkpoint=second).curve) == 4
+    assert len(KIND.trial(task(), configure(), seed=1, checkpoint=second).curve) == 4
     assert trial.mended is None
 
 
 def test_one_changed_digit_is_noticed(configure: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    run(start(task(), configure(), seed=0, checkpoint=tmp_path / "trial.json"))
+    run(KIND.trial(task(), configure(), seed=0, checkpoint=tmp_path / "trial.json"))
     good = (tmp_path / "trial.json").read_bytes()
     place = good.rindex(b"0.1") + 2
     (tmp_path / "trial.json").write_bytes(good[:place] + b"2" + good[place + 1 :])
-    assert start(task(), configure(), seed=0, checkpoint=tmp_path / "trial.json").curve == []
+    assert KIND.trial(task(), configure(), seed=0, checkpoint=tmp_path / "trial.json").curve == []
     assert "damaged" in caplog.text
 
 
 def test_a_disk_that_refuses(configure: Make, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    trial = start(task(), configure(), seed=0, checkpoint=tmp_path / "file" / "trial.json")
+    trial = KIND.trial(task(), configure(), seed=0, checkpoint=tmp_path / "file" / "trial.json")
     with pytest.raises(DiskError, match=r"trial\.json: cannot be written"):
         next(trial.epochs())
     assert trial.curve == []
@@ -101,7 +102,7 @@ def test_a_disk_that_refuses(configure: Make, tmp_path: Path) -> None:
 
 def test_divergence_ends_the_trial_in_its_epoch(configure: Make, tmp_path: Path) -> None:
     configuration = configure(lr=2.0, amplify=AMPLIFY, epochs=20)
-    trial = start(task(diverges_above=3.0), configuration, seed=0, checkpoint=tmp_path / "trial.json")
+    trial = KIND.trial(task(diverges_above=3.0), configuration, seed=0, checkpoint=tmp_path / "trial.json")
     with pytest.raises(TrialError, match="diverges above 3") as caught:
         run(trial)
     assert caught.value.kind == "diverged"
@@ -111,16 +112,16 @@ def test_divergence_ends_the_trial_in_its_epoch(configure: Make, tmp_path: Path)
 
 def test_epochs_take_the_time_asked_for(configure: Make) -> None:
     began = time.perf_counter()
-    record = next(start(task(seconds_per_epoch=0.05), configure(), seed=0).epochs())
+    record = next(KIND.trial(task(seconds_per_epoch=0.05), configure(), seed=0).epochs())
     assert 0.05 <= record.seconds <= time.perf_counter() - began
 
 
 def test_what_was_learned_travels(configure: Make, tmp_path: Path) -> None:
-    trained = start(task(), configure(), seed=0)
+    trained = KIND.trial(task(), configure(), seed=0)
     run(trained)
     trained.save_weights(tmp_path / "weights")
     assert json.loads((tmp_path / "weights").read_text())["simulated"] is True
-    fresh = start(task(), configure(), seed=0)
+    fresh = KIND.trial(task(), configure(), seed=0)
     assert fresh.evaluate("test") != trained.evaluate("test")
     fresh.load_weights(tmp_path / "weights")
     assert fresh.evaluate("test") == trained.evaluate("test")
@@ -137,17 +138,17 @@ def test_wrong_weights_are_told(configure: Make, tmp_path: Path, content: str | 
     if content is not None:
         (tmp_path / "weights").write_text(content)
     with pytest.raises(DataError, match="no weights of a simulated trial"):
-        start(task(), configure(), seed=0).load_weights(tmp_path / "weights")
+        KIND.trial(task(), configure(), seed=0).load_weights(tmp_path / "weights")
 
 
 def test_one_changed_number_of_epochs_is_noticed(configure: Make, tmp_path: Path) -> None:
-    trained = start(task(), configure(), seed=0)
+    trained = KIND.trial(task(), configure(), seed=0)
     run(trained)
     trained.save_weights(tmp_path / "weights")
     text = (tmp_path / "weights").read_text()
     (tmp_path / "weights").write_text(text.replace('"epochs": 4', '"epochs": 3'))
     with pytest.raises(DataError, match="damaged, or of a longer one"):
-        start(task(), configure(), seed=0).load_weights(tmp_path / "weights")
+        KIND.trial(task(), configure(), seed=0).load_weights(tmp_path / "weights")
     (tmp_path / "weights").write_text(text)
     with pytest.raises(DataError, match="damaged, or of a longer one"):
-        start(task(), configure(epochs=3), seed=0).load_weights(tmp_path / "weights")
+        KIND.trial(task(), configure(epochs=3), seed=0).load_weights(tmp_path / "weights")

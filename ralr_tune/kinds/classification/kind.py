@@ -1,0 +1,169 @@
+"""The kind of task that classifies images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ralr_tune.kinds.classification.section import (
+    MIXINGS,
+    ArraysData,
+    ClassificationSection,
+    ClassificationTraining,
+    FolderData,
+    TorchvisionData,
+)
+from ralr_tune.logs import warnings_to_log
+from ralr_tune.metric import Metric
+from ralr_tune.studyfile import Configuration, StudySpec
+from ralr_tune.studyfile.contradictions import Contradiction, corners, home, missing_file, training_paths
+from ralr_tune.studyfile.imports import Import, names_code
+from ralr_tune.studyfile.problems import dotted
+from ralr_tune.studyfile.values import Choice
+from ralr_tune.tasks.kind import Examined
+from ralr_tune.training.kind import TorchKind
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ralr_tune.kinds.classification.task import ClassificationTask
+    from ralr_tune.studyfile.exported import Exported
+    from ralr_tune.tasks.base import Task
+
+METRICS = {
+    "accuracy": Metric("accuracy", direction="maximize", unit="share", worst=0.0, tolerance=0.01, default_margin=0.005)
+}
+
+
+class ClassificationKind(TorchKind):
+    """Images of one size, one class each."""
+
+    name = "classification"
+    metrics = METRICS
+    section = ClassificationSection
+    training = ClassificationTraining
+    changes = {
+        ("validation",): (False, "all trials were judged on another validation split"),
+        ("data",): (
+            False,
+            "the trials may have seen other data (to move the same data, leave a link at the old place)",
+        ),
+        ("data", "download"): (True, "whether data that are not there are fetched"),
+        (): (False, "the trials trained another network"),
+    }
+
+    # ------------------------------------------------------------ training
+
+    def load(
+        self,
+        section: ClassificationSection,
+        *,
+        metric: Metric,
+        seed: int,
+        device: str,
+        cache: Path | None = None,
+        like: Task | None = None,
+    ) -> ClassificationTask:
+        from ralr_tune.kinds.classification.sources import open_source
+        from ralr_tune.kinds.classification.task import ClassificationTask
+
+        def build(classes: int, channels: int, size: int) -> nn.Module:
+            return _network(section, classes, channels, size)
+
+        identity, origin = self.identity(section, seed=seed, metric=metric), (section.data, section.validation)
+        if isinstance(like, ClassificationTask) and like.origin == origin:
+            return like.with_network(build, identity)
+        with warnings_to_log():
+            return ClassificationTask(
+                open_source(section.data.model_dump()),
+                build=build,
+                validation=section.validation,
+                seed=seed,
+                device=device,
+                identity=identity,
+                decoded=cache,
+                origin=origin,
+            )
+
+    # ------------------------------------------------------------ the study file
+
+    def imports(self, section: ClassificationSection) -> tuple[Import, ...]:
+        return tuple(Import("task.model", name) for name in _models(section) if names_code(name))
+
+    def contradictions(self, spec: StudySpec) -> Iterator[Contradiction]:
+        for arm in spec.arms:
+            for corner in corners(spec.space(arm), ("batch_size", "augment")):
+                configuration = spec.configuration(arm, corner)
+                if mixing := _mixes_one_sample(configuration):
+                    where = dotted(home(spec, arm, "batch_size"))
+                    line = f"{where} = 1: {mixing} mixes pairs of a batch, which takes 2 or more (arm {arm})"
+                    yield Contradiction(line, training_paths(arm, "batch_size", "augment"))
+                    break
+
+    def missing_files(self, section: ClassificationSection) -> Iterator[Contradiction]:
+        if isinstance(section.data, FolderData | ArraysData):
+            yield from missing_file(("task", "data", "path"), section.data.path)
+
+    def complaints(self, configuration: Configuration) -> Iterator[str]:
+        if mixing := _mixes_one_sample(configuration):
+            yield f"training.batch_size = 1: {mixing} mixes pairs of a batch, which takes 2 or more"
+
+    # ------------------------------------------------------------ people
+
+    def examine(self, section: ClassificationSection) -> Examined:
+        import numpy as np
+
+        from ralr_tune.kinds.classification.sources import open_source
+
+        data = section.data.model_dump()
+        source = open_source({key: False if key == "download" else value for key, value in data.items()})
+        channels, height, width = source.train.take(np.arange(1)).load().shape[1:]
+        classes = len(source.classes)
+        weights = 0
+        if not self.imports(section):
+            model = _network(section.model_copy(update={"pretrained": False}), classes, channels, min(height, width))
+            weights = sum(tensor.nbytes for tensor in model.state_dict().values())
+        return Examined(
+            f"{len(source.train):,} training images, {classes} classes, {channels}x{height}x{width}", weights
+        )
+
+    def downloads(self, section: ClassificationSection) -> bool:
+        return isinstance(section.data, TorchvisionData) and section.data.download
+
+    def caches(self, out: Path) -> Iterator[tuple[Path, str]]:
+        # a process that has such a file open keeps it until it ends, removed or not
+        for path in sorted((out / "data").glob("images-*.npy")):
+            yield path, "decoded images, made again where needed"
+
+    def script(self, exported: Exported) -> str:
+        from ralr_tune.report.script.assemble import script
+
+        return script(exported)
+
+
+def _network(section: ClassificationSection, classes: int, channels: int, size: int) -> nn.Module:
+    from ralr_tune.models import registry
+
+    assert isinstance(section.model, str)  # settled
+    return registry.build(
+        section.model,
+        classes=classes,
+        channels=channels,
+        size=size,
+        options=section.model_options,
+        pretrained=section.pretrained,
+    )
+
+
+def _models(section: ClassificationSection) -> Sequence[str]:
+    return section.model.choices if isinstance(section.model, Choice) else [section.model]
+
+
+def _mixes_one_sample(configuration: Configuration) -> str | None:
+    """The augmentation that would mix pairs if every batch is one sample; None if all is well."""
+    asked = [name for name in configuration.options.augment if name in MIXINGS]
+    return asked[0] if asked and configuration.training.batch_size == 1 else None
+
+
+KIND = ClassificationKind()

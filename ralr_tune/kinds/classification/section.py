@@ -1,0 +1,111 @@
+"""[task] kind = "classification", and the keys that [training] has for it alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import AfterValidator, Field
+
+from ralr_tune.studyfile.imports import check_model
+from ralr_tune.studyfile.sections import TaskSection
+from ralr_tune.studyfile.values import (
+    BelowOne,
+    Choosable,
+    Count,
+    Frozen,
+    Searchable,
+    SearchableOptions,
+    one_of,
+    problem,
+)
+
+
+class _Images(Frozen):
+    limit: Count | None = None
+    """Train on this many images only (stratified, seeded)."""
+    classes: Annotated[tuple[str | int, ...], Field(strict=False, min_length=2)] | None = None
+    """Keep these classes only, by name or index."""
+
+
+class DigitsData(_Images):
+    """scikit-learn's 1,797 digits, embedded: nothing to download."""
+
+    source: Literal["digits"]
+
+
+class TorchvisionData(_Images):
+    """Any classification data set of torchvision, by its class name."""
+
+    source: Literal["torchvision"]
+    dataset: str
+    root: str = "data"
+    download: bool = False
+    size: Searchable[Count] | None = None
+
+
+class FolderData(_Images):
+    """A tree of class folders, or train/ [val/] test/ trees of them."""
+
+    source: Literal["folder"]
+    path: str
+    size: Searchable[Count] = 224
+
+
+class ArraysData(_Images):
+    """One .npz file with train_images, train_labels, test_images, test_labels[, classes]."""
+
+    source: Literal["arrays"]
+    path: str
+
+
+ImageData: TypeAlias = Annotated[DigitsData | TorchvisionData | FolderData | ArraysData, Field(discriminator="source")]
+
+
+def _model(value: str) -> str:
+    try:
+        return check_model(value)
+    except ValueError as error:
+        raise problem(str(error)) from None
+
+
+class ClassificationSection(TaskSection):
+    """[task] kind = "classification"."""
+
+    data: ImageData
+    model: Choosable[Annotated[str, AfterValidator(_model)]]
+    model_options: SearchableOptions = {}
+    pretrained: bool = False
+    validation: Annotated[float, Field(gt=0, lt=1)] = 0.2
+
+
+MIXINGS = ("mixup", "cutmix")
+"""Augmentations that mix the images of a batch with each other: after all others, wherever they stand. Of both, each
+image gets one (see mixing.py)."""
+
+AUGMENTATIONS = ("crop", "flip", "cutout", *MIXINGS)
+"""Written out, so that a study file is checked without importing torch; a test compares them with augment.py."""
+
+
+def _augmentation(value: str) -> str:
+    if value not in AUGMENTATIONS:
+        raise problem(f"not an augmentation; {one_of(AUGMENTATIONS, value)}")
+    return value
+
+
+def _distinct(value: tuple[str, ...]) -> tuple[str, ...]:
+    if repeated := [each for each, count in Counter(value).items() if count > 1]:
+        raise problem(f"every augmentation may stand there once; {repeated[0]} stands twice")
+    return value
+
+
+Augment = Annotated[
+    tuple[Annotated[str, AfterValidator(_augmentation)], ...], Field(strict=False), AfterValidator(_distinct)
+]
+
+
+class ClassificationTraining(Frozen):
+    """Keys of [training] for images."""
+
+    augment: Choosable[Augment] = ()
+    label_smoothing: Searchable[BelowOne] = 0.0

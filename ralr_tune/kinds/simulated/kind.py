@@ -1,0 +1,88 @@
+"""The simulated kind of task: its worker imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from ralr_tune.kinds.simulated.section import SimulatedSection, SimulatedTraining
+from ralr_tune.kinds.simulated.task import SimulatedTask
+from ralr_tune.kinds.simulated.trial import SimulatedTrial
+from ralr_tune.metric import Metric
+from ralr_tune.studyfile import Configuration, StudySpec
+from ralr_tune.studyfile.contradictions import Contradiction, corners, shared_paths
+from ralr_tune.studyfile.problems import dotted, shown
+from ralr_tune.studyfile.values import Range
+from ralr_tune.tasks.base import Task
+from ralr_tune.tasks.kind import Examined, Kind
+from ralr_tune.training.base import TrainingSplit
+
+METRICS = {
+    "accuracy": Metric("accuracy", direction="maximize", unit="share", worst=0.0, tolerance=0.01, default_margin=0.005)
+}
+
+
+class SimulatedKind(Kind):
+    """Curves from a formula whose answers are known (see task.py)."""
+
+    name = "simulated"
+    metrics = METRICS
+    section = SimulatedSection
+    training = SimulatedTraining
+
+    def load(
+        self,
+        section: SimulatedSection,
+        *,
+        metric: Metric,
+        seed: int,
+        device: str,
+        cache: Path | None = None,
+        like: Task | None = None,
+    ) -> SimulatedTask:
+        return SimulatedTask(**dict(section.data), identity=self.identity(section, seed=seed, metric=metric))
+
+    def trial(
+        self,
+        task: SimulatedTask,
+        configuration: Configuration,
+        *,
+        seed: int,
+        checkpoint: Path | None = None,
+        earlier: Sequence[Path] = (),
+        split: TrainingSplit = "train",
+    ) -> SimulatedTrial:
+        return SimulatedTrial(task, configuration, seed=seed, checkpoint=checkpoint, earlier=earlier, split=split)
+
+    def seconds_per_epoch(self, task: SimulatedTask, configuration: Configuration) -> float:
+        return task.seconds_per_epoch
+
+    def identified(self, section: BaseModel) -> dict[str, Any]:
+        """With what earlier releases hashed: their checkpoints stay usable."""
+        earlier = {"model": "", "model_options": None, "pretrained": False, "validation": 0.2}
+        return super().identified(section) | earlier
+
+    def contradictions(self, spec: StudySpec) -> Iterator[Contradiction]:
+        """An effect lies on the scale that its parameter is searched on, and every value has a place there."""
+        assert isinstance(spec.task, SimulatedSection)
+        for name, effect in spec.task.data.effects.items():
+            where = f"{dotted(('task', 'data', 'effects', name))}.log = {shown(effect.log)}"
+            rests = (("task", "data"), ("arms",), *shared_paths(name))
+            for arm in spec.arms:
+                space = spec.space(arm)
+                domain = space.get(name)
+                numbers = [spec.configuration(arm, corner).number(name) for corner in corners(space, (name,))]
+                if isinstance(domain, Range) and domain.log != effect.log:
+                    line = f"{where}: arm {arm} searches it with log = {shown(domain.log)}; say the same"
+                    yield Contradiction(line, rests)
+                elif effect.log and any(number is not None and number <= 0 for number in numbers):
+                    yield Contradiction(f"{where}: {name} is 0 in arm {arm}; must be above 0", rests)
+
+    def examine(self, section: SimulatedSection) -> Examined:
+        return Examined("a simulated task needs none")
+
+
+KIND = SimulatedKind()

@@ -1,0 +1,84 @@
+"""[task] kind = "simulated": the constants of the formula in task.py."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, model_validator
+
+from ralr_tune.studyfile.sections import AmplifySection, NoiseSection, ScheduleSection, TaskSection, TrainingKeys
+from ralr_tune.studyfile.values import (
+    BelowOne,
+    Choosable,
+    Frozen,
+    NonNegative,
+    Positive,
+    Searchable,
+    one_of,
+    problem,
+    takes_range,
+)
+
+
+class SimulatedTraining(Frozen):
+    """Keys of [training] that have no effect unless `data.effects` gives them one: parameters that do not matter."""
+
+    augment: Choosable[Annotated[tuple[str, ...], Field(strict=False)]] = ()
+    label_smoothing: Searchable[BelowOne] = 0.0
+
+
+NUMBERS: tuple[str, ...] = tuple(
+    f"{prefix}{key}"
+    for prefix, tables in {
+        "": (TrainingKeys, SimulatedTraining),
+        "schedule.": (ScheduleSection,),
+        "amplify.": (AmplifySection,),
+        "noise.": (NoiseSection,),
+    }.items()
+    for table in tables
+    for key in takes_range(table)
+)
+"""Names of all parameters that may be searched in a range."""
+
+
+def _effective(name: str) -> str:
+    if name == "lr":
+        raise problem("its effect is data.optimum, which is where it is best")
+    if name not in NUMBERS:
+        raise problem(f"no number of a configuration; {one_of([each for each in NUMBERS if each != 'lr'], name)}")
+    return name
+
+
+class Effect(Frozen):
+    """What one parameter does in the simulated task: `loss` of accuracy at one unit (`log`: one decade) from `best`."""
+
+    best: float
+    loss: NonNegative
+    log: bool = False
+    """As in the range that the parameter is searched in."""
+
+    @model_validator(mode="after")
+    def _has_a_place(self) -> Effect:
+        if self.log and self.best <= 0:
+            raise problem(f"best = {self.best:g} with log = true: best must be above 0")
+        return self
+
+
+class SimulatedData(Frozen):
+    """Constants of the simulated task's formula (see task.py): it trains nothing."""
+
+    optimum: Positive = 0.1
+    effect: Annotated[float, Field(ge=-0.5, le=0.5)] = 0.0
+    noise: NonNegative = 0.005
+    epoch_noise: NonNegative = 0.002
+    jitter: NonNegative = 0.01
+    diverges_above: Positive = 5.0
+    seconds_per_epoch: NonNegative = 0.0
+    effects: dict[Annotated[str, AfterValidator(_effective)], Effect] = {}
+    """By Optuna name; what has no entry has no effect."""
+
+
+class SimulatedSection(TaskSection):
+    """[task] kind = "simulated": curves from a formula, for trying the machinery and the statistics."""
+
+    data: SimulatedData = SimulatedData()

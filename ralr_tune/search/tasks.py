@@ -1,0 +1,46 @@
+"""The tasks that one process trains: one for the whole study, or one for each searched value of [task]."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ralr_tune.studyfile import StudySpec
+from ralr_tune.tasks.base import Task
+
+MOST = 2
+"""Tasks that are kept in memory (our choice): a worker that trains several trials at once goes back and forth."""
+
+
+class Tasks:
+    """Loads each task of a study when it is first asked for. `cache`: see `tasks.kind.Kind.load`."""
+
+    def __init__(self, spec: StudySpec, *, device: str, cache: Path | None = None) -> None:
+        self._spec, self._device, self._cache = spec, device, cache
+        self._loaded: dict[str, Task] = {}
+        """By identity; the one that was asked for last is at the end."""
+
+    def only(self) -> Task | None:
+        """The study's one task; None if values of [task] are searched."""
+        return None if self._spec.task_space else self.of({})
+
+    def of(self, searched: Mapping[str, Any]) -> Task:
+        """The task with these values (`Configuration.task`). Raises DataError and UsageError as `Kind.load` does."""
+        identity = self._spec.task_identity(searched)
+        task = self._loaded.pop(identity, None) or self._load(searched)
+        self._loaded[identity] = task
+        while len(self._loaded) > MOST:
+            del self._loaded[next(iter(self._loaded))]
+        return task
+
+    def _load(self, searched: Mapping[str, Any]) -> Task:
+        spec = self._spec
+        return spec.kind.load(
+            spec.settled_task(searched),
+            metric=spec.metric,
+            seed=spec.study.seed,
+            device=self._device,
+            cache=self._cache,
+            like=next(reversed(self._loaded.values()), None),
+        )

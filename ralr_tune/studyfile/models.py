@@ -1,0 +1,99 @@
+"""The models of a study file, a configuration and an exported file for one kind of task.
+
+All kinds share the tables; a kind adds its [task], its keys of [training], what it requires there, and its metrics.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Annotated, Any, cast, get_args
+
+from pydantic import AfterValidator, Field, create_model
+
+from ralr_tune.studyfile.configuration import (
+    Configuration,
+    FirstTrainingConfig,
+    FurtherTrainingConfig,
+    TrainingConfig,
+)
+from ralr_tune.studyfile.sections import (
+    REQUIRED,
+    ArmSection,
+    FirstTrainingKeys,
+    FurtherTrainingKeys,
+    Name,
+    StudyFile,
+    StudySection,
+    TrainingKeys,
+)
+from ralr_tune.studyfile.values import Frozen, hints, one_of, problem, settled
+from ralr_tune.tasks.kind import Kind
+
+
+@cache
+def study_file(kind: Kind) -> type[StudyFile]:
+    """A whole study file of this kind."""
+    own: dict[str, Any] = {"training": (training_keys(kind) | None, None)}
+    arm = create_model("ArmSection", __base__=ArmSection, **own)
+    fields: dict[str, Any] = {
+        "study": (_study_section(kind), ...),
+        "task": (kind.section, ...),
+        "training": (_training_section(kind), ...),
+        "arms": (Annotated[dict[Name, arm], Field(min_length=1, max_length=100)], ...),
+    }
+    return create_model("StudyFile", __base__=StudyFile, **fields)
+
+
+@cache
+def training_keys(kind: Kind) -> type[TrainingKeys]:
+    """Every key of [training], all optional: what an arm may override."""
+    own: dict[str, Any] = {key: (hint | None, None) for key, hint in hints(kind.training).items()}
+    between = create_model("OwnTrainingKeys", __base__=Frozen, **own)
+    # pydantic collects the keys of the last base first
+    bases = (FurtherTrainingKeys, between, FirstTrainingKeys)
+    return cast(type[TrainingKeys], create_model("TrainingKeys", __base__=bases, __doc__=TrainingKeys.__doc__))
+
+
+@cache
+def training_config(kind: Kind) -> type[TrainingConfig]:
+    """[training] with every search settled."""
+    defaults = kind.training.model_fields
+    own: dict[str, Any] = {key: (settled(hint), defaults[key].default) for key, hint in hints(kind.training).items()}
+    between = create_model("OwnTrainingConfig", __base__=Frozen, **own)
+    bases = (FurtherTrainingConfig, between, FirstTrainingConfig)
+    shared = hints(TrainingConfig)
+    required: dict[str, Any] = {key: (shared[key], ...) for key in sorted(kind.required & shared.keys())}
+    return cast(type[TrainingConfig], create_model("TrainingConfig", __base__=bases, **required))
+
+
+@cache
+def configuration(kind: Kind) -> type[Configuration]:
+    """One point of an arm's space."""
+    made = create_model("Configuration", __base__=Configuration, training=(training_config(kind), ...))
+    made.own = kind.training
+    return made
+
+
+def _study_section(kind: Kind) -> type[StudySection]:
+    def offered(value: str) -> str:
+        if value not in kind.metrics:
+            raise problem(f"no metric of kind {kind.name}; {one_of(kind.metrics, value)}")
+        return value
+
+    fields: dict[str, Any] = {"metric": (Annotated[str, AfterValidator(offered)], kind.default_metric.name)}
+    return create_model("StudySection", __base__=StudySection, **fields)
+
+
+def _training_section(kind: Kind) -> type[TrainingKeys]:
+    """[training] itself, which must give some of its keys."""
+    keys = training_keys(kind)
+    known = hints(keys)
+    required: dict[str, Any] = {key: (_given(known[key]), ...) for key in sorted(REQUIRED | kind.required)}
+    optimizer = (_given(known["optimizer"]), "sgd")
+    return create_model("TrainingSection", __base__=keys, optimizer=optimizer, **required)
+
+
+def _given(hint: Any) -> Any:
+    """The annotation of a key that may be None, without the None."""
+    (given,) = (part for part in get_args(hint) if part is not type(None))
+    return given

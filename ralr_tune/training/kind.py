@@ -1,0 +1,53 @@
+"""Kinds of task that train a network with torch: all but the data and the network is the same for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ralr_tune.tasks.kind import Kind
+from ralr_tune.training.together import OneByOne
+
+if TYPE_CHECKING:
+    from ralr_tune.studyfile import Configuration
+    from ralr_tune.tasks.base import TorchTask
+    from ralr_tune.training.base import TrainingSplit, Trial
+    from ralr_tune.training.together import Slots, Together
+
+
+class TorchKind(Kind):
+    """A kind whose tasks are `tasks.base.TorchTask`s."""
+
+    required = frozenset({"batch_size"})
+    packages: tuple[str, ...] = ("torch", "torchvision")
+    needs_torch = True
+
+    def trial(
+        self,
+        task: TorchTask,
+        configuration: Configuration,
+        *,
+        seed: int,
+        checkpoint: Path | None = None,
+        earlier: Sequence[Path] = (),
+        split: TrainingSplit = "train",
+    ) -> Trial:
+        from ralr_tune.training.start import start
+
+        return start(task, configuration, seed=seed, checkpoint=checkpoint, earlier=earlier, split=split)
+
+    def seconds_per_epoch(self, task: TorchTask, configuration: Configuration) -> float:
+        from ralr_tune.training.estimate import seconds_per_epoch
+
+        return seconds_per_epoch(task, configuration)
+
+    def steps_per_epoch(self, task: TorchTask, configuration: Configuration) -> int:
+        return task.steps("train", configuration.training.batch_size)
+
+    def together(self, task: TorchTask, slots: Slots) -> Together:
+        if slots == 1:
+            return OneByOne()
+        from ralr_tune.training.fusion import Fusion
+
+        return Fusion(task, slots)
