@@ -12,11 +12,10 @@ from pydantic import TypeAdapter, create_model
 
 from ralr_tune.commands.locate import find_file, locate, opened, study_files
 from ralr_tune.errors import StudyFileError
-from ralr_tune.studyfile import StudySpec, load_study_file, models, parse_study
+from ralr_tune.studyfile import StudySpec, load_study_file, models, parse_study, registry
 from ralr_tune.studyfile.imports import imports as imported
 from ralr_tune.studyfile.imports import refuse_imports
 from ralr_tune.studyfile.sections import StudyFile
-from ralr_tune.tasks import registry
 
 
 def load(study: str, *, imports: bool = True, storage: str | None = None, out: Path | None = None) -> StudySpec:

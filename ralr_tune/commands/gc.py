@@ -25,8 +25,7 @@ from ralr_tune.store import studies
 from ralr_tune.store.address import sqlite_url
 from ralr_tune.store.database import Storage, open_storage
 from ralr_tune.store.ledger import Ledger
-from ralr_tune.studyfile import parse_study
-from ralr_tune.tasks import registry
+from ralr_tune.studyfile import parse_study, registry
 
 QUIET_S = 3600.0
 """A file that nobody has written to for so long is not being written."""

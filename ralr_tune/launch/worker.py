@@ -35,7 +35,7 @@ from ralr_tune.store.file import refuse_network
 from ralr_tune.store.ledger import Ledger
 from ralr_tune.studyfile import parse_study
 from ralr_tune.studyfile.imports import refuse_imports
-from ralr_tune.tasks.kind import Kind
+from ralr_tune.studyfile.kind import Kind
 from ralr_tune.training.together import OneByOne, Slots
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ MOST = 2
 
 
 class Tasks:
-    """Loads each task of a study when it is first asked for. `cache`: see `tasks.kind.Kind.load`."""
+    """Loads each task of a study when it is first asked for. `cache`: see `studyfile.kind.Kind.load`."""
 
     def __init__(self, spec: StudySpec, *, device: str, cache: Path | None = None) -> None:
         self._spec, self._device, self._cache = spec, device, cache

@@ -3,7 +3,7 @@
 `values` says what a key may hold (fixed, range, choice), `sections` draws the file's tables, `configuration` is one
 point of an arm's space, `study` gives the file its meaning. `problems` turns everything that is wrong with a key into
 lines, `contradictions` finds the keys that do not go together, `reading` tells both at once, `changes` compares two
-files. What differs from one kind of task to the next comes from the kind (tasks.kind); `models` puts it in its place.
+files. What differs from one kind of task to the next comes from the kind (kind.py); `models` puts it in its place.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from ralr_tune.schedules.amplification import Amplification
 from ralr_tune.schedules.curves import Curve, make_curve
 from ralr_tune.schedules.noise import Noise
 from ralr_tune.schedules.rate import LearningRate
+from ralr_tune.studyfile.kind import NoKeys
 from ralr_tune.studyfile.sections import (
     Amplitude,
     Factor,
@@ -29,7 +30,6 @@ from ralr_tune.studyfile.values import (
     PositiveShare,
     Share,
 )
-from ralr_tune.tasks.kind import NoKeys
 
 TASK = "task."
 """Begins the names of parameters that are searched values of [task]."""

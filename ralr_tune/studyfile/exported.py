@@ -19,12 +19,12 @@ from ralr_tune.schedules.curves import CURVES, OPTIONS
 from ralr_tune.seeds import SEED_BITS
 from ralr_tune.studyfile import models, problems
 from ralr_tune.studyfile.configuration import AmplifyConfig, Configuration, NoiseConfig, ScheduleConfig, TrainingConfig
+from ralr_tune.studyfile.kind import Kind
 from ralr_tune.studyfile.problems import KeyPath, shown
 from ralr_tune.studyfile.reading import kind_of, read_text, read_toml, refusal
 from ralr_tune.studyfile.sections import OPTIMIZERS, Name, ScheduleSection, TaskSection, TrainingKeys
 from ralr_tune.studyfile.study import searched
 from ralr_tune.studyfile.values import Frozen, one_of
-from ralr_tune.tasks.kind import Kind
 
 if TYPE_CHECKING:
     from ralr_tune.tasks.base import Task

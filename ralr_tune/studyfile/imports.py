@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ralr_tune.errors import UsageError
-from ralr_tune.tasks.registry import is_import_path
+from ralr_tune.studyfile.registry import is_import_path
 
 if TYPE_CHECKING:
+    from ralr_tune.studyfile.kind import Kind
     from ralr_tune.studyfile.sections import TaskSection
-    from ralr_tune.tasks.kind import Kind
 
 TORCHVISION = "torchvision:"
 """Of the names with a colon, those that begin so are torchvision's own networks."""

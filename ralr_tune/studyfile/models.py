@@ -16,6 +16,7 @@ from ralr_tune.studyfile.configuration import (
     FurtherTrainingConfig,
     TrainingConfig,
 )
+from ralr_tune.studyfile.kind import Kind
 from ralr_tune.studyfile.sections import (
     REQUIRED,
     ArmSection,
@@ -27,7 +28,6 @@ from ralr_tune.studyfile.sections import (
     TrainingKeys,
 )
 from ralr_tune.studyfile.values import Frozen, hints, one_of, problem, settled
-from ralr_tune.tasks.kind import Kind
 
 
 @cache

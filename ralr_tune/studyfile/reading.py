@@ -12,14 +12,13 @@ from pydantic import ValidationError
 
 from ralr_tune.errors import StudyFileError, UsageError
 from ralr_tune.secrecy import masked_url
-from ralr_tune.studyfile import models, problems
+from ralr_tune.studyfile import models, problems, registry
 from ralr_tune.studyfile.contradictions import Contradiction, contradictions, missing_files
 from ralr_tune.studyfile.imports import Import
+from ralr_tune.studyfile.kind import Kind
 from ralr_tune.studyfile.problems import KeyPath
 from ralr_tune.studyfile.study import StudySpec
 from ralr_tune.studyfile.values import one_of
-from ralr_tune.tasks import registry
-from ralr_tune.tasks.kind import Kind
 
 Check: TypeAlias = Callable[[StudySpec], Iterable[Contradiction]]
 

@@ -65,7 +65,7 @@ class StudySection(Frozen):
 
 
 class TaskSection(Frozen):
-    """[task]; each kind of task has a model of its own, derived from this one (see tasks.kind)."""
+    """[task]; each kind of task has a model of its own, derived from this one (see kind.py)."""
 
     kind: str
 

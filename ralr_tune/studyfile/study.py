@@ -16,6 +16,7 @@ from ralr_tune.metric import Metric
 from ralr_tune.schedules.curves import OPTIONS
 from ralr_tune.studyfile import models
 from ralr_tune.studyfile.configuration import TASK, Configuration
+from ralr_tune.studyfile.kind import Kind
 from ralr_tune.studyfile.sections import (
     CURVE_OPTIONS,
     OPTIMIZER_OPTIONS,
@@ -33,7 +34,6 @@ from ralr_tune.studyfile.sections import (
     TrainingKeys,
 )
 from ralr_tune.studyfile.values import Choice, Domain, Range
-from ralr_tune.tasks.kind import Kind
 
 _PREFIXES = ("schedule", "amplify", "noise")
 """Tables whose parameters carry the table's name; those of [training] stand alone (`lr`)."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ralr_tune.tasks.kind import Kind
+from ralr_tune.studyfile.kind import Kind
 from ralr_tune.training.together import OneByOne
 
 if TYPE_CHECKING:

@@ -45,7 +45,7 @@ LOADS = {"torch": ("weights_only", True), "np": ("allow_pickle", False), "numpy"
 
 IMPORTS_CODE = {
     "models/registry.py": ["importlib.import_module"],
-    "tasks/registry.py": ["importlib.import_module"],
+    "studyfile/registry.py": ["importlib.import_module"],
 }
 """Where that may stand: `model = "package.module:callable"`, and `kind = "package.module:NAME"`."""
 

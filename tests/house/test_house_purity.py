@@ -23,7 +23,9 @@ LIGHT = (
     "ralr_tune.schedules.suggest",
     *(f"ralr_tune.studyfile.{path.stem}" for path in sorted((ROOT / "ralr_tune" / "studyfile").glob("[!_]*.py"))),
     "ralr_tune.tasks.base",
-    "ralr_tune.tasks.load",
+    "ralr_tune.kinds.simulated.kind",
+    "ralr_tune.kinds.simulated.trial",
+    "ralr_tune.kinds.classification.kind",
     "ralr_tune.kinds.simulated.task",
     *(f"ralr_tune.analysis.{path.stem}" for path in sorted((ROOT / "ralr_tune" / "analysis").glob("[!_]*.py"))),
 )

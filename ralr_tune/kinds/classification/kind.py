@@ -19,9 +19,9 @@ from ralr_tune.metric import Metric
 from ralr_tune.studyfile import Configuration, StudySpec
 from ralr_tune.studyfile.contradictions import Contradiction, corners, home, missing_file, training_paths
 from ralr_tune.studyfile.imports import Import, names_code
+from ralr_tune.studyfile.kind import Examined
 from ralr_tune.studyfile.problems import dotted
 from ralr_tune.studyfile.values import Choice
-from ralr_tune.tasks.kind import Examined
 from ralr_tune.training.kind import TorchKind
 
 if TYPE_CHECKING:

@@ -14,10 +14,10 @@ from ralr_tune.kinds.simulated.trial import SimulatedTrial
 from ralr_tune.metric import Metric
 from ralr_tune.studyfile import Configuration, StudySpec
 from ralr_tune.studyfile.contradictions import Contradiction, corners, shared_paths
+from ralr_tune.studyfile.kind import Examined, Kind
 from ralr_tune.studyfile.problems import dotted, shown
 from ralr_tune.studyfile.values import Range
 from ralr_tune.tasks.base import Task
-from ralr_tune.tasks.kind import Examined, Kind
 from ralr_tune.training.base import TrainingSplit
 
 METRICS = {

@@ -238,7 +238,7 @@ def test_a_worker_of_the_simulated_task_has_no_torch() -> None:
     script = (
         "import sys\n"
         "from ralr_tune.studyfile import Configuration\n"
-        "from ralr_tune.tasks import registry\n"
+        "from ralr_tune.studyfile import registry\n"
         "kind = registry.find('simulated')\n"
         "section = kind.section.model_validate({'kind': 'simulated'})\n"
         "task = kind.load(section, metric=kind.default_metric, seed=0, device='cpu')\n"

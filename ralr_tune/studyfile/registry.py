@@ -11,7 +11,7 @@ from functools import cache
 from importlib import metadata
 
 from ralr_tune.errors import UsageError
-from ralr_tune.tasks.kind import Kind
+from ralr_tune.studyfile.kind import Kind
 
 GROUP = "ralr_tune.kinds"
 BUILT_IN = {
