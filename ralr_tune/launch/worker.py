@@ -35,7 +35,7 @@ from ralr_tune.store.ledger import Ledger
 from ralr_tune.studyfile import parse_study
 from ralr_tune.studyfile.imports import refuse_imports
 from ralr_tune.tasks.load import load_task
-from ralr_tune.training.together import Slots, together
+from ralr_tune.training.together import Slots, slot_trainer
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ def work(
 
 def _work_off(session: Session, until: Stage, slots: Slots) -> None:
     stage = advance(session.ledger, session.storage, session.spec, until)
-    lanes = Lanes(session, together(session.task, slots), lambda: session.ledger.remaining(stage) if stage else 0)
+    lanes = Lanes(session, slot_trainer(session.task, slots), lambda: session.ledger.remaining(stage) if stage else 0)
     with lanes.held():
         while stage is not None:
             session.stop.check()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 from ralr_tune.schedules.amplification import Amplification
 from ralr_tune.schedules.curves import Curve, make_curve
@@ -30,6 +31,9 @@ from ralr_tune.studyfile.values import (
     PositiveShare,
     Share,
 )
+
+if TYPE_CHECKING:
+    from ralr_tune.kinds.classification.options import ClassificationOptions
 
 
 class TrainingConfig(Frozen):
@@ -100,6 +104,13 @@ class Configuration(Frozen):
     amplify: AmplifyConfig | None = None
     noise: NoiseConfig | None = None
 
+    @property
+    def options(self) -> ClassificationOptions:
+        """The training keys of the task's kind, for the task's batches and losses."""
+        from ralr_tune.kinds.classification.options import ClassificationOptions
+
+        return ClassificationOptions(self.training.augment, self.training.label_smoothing)
+
     def without_amplification(self) -> Configuration:
         """The twin: the same, with the amplification switched off."""
         return self.model_copy(update={"amplify": None})
@@ -115,16 +126,17 @@ class Configuration(Frozen):
         value = {**values, **values.get("options", {})}.get(key)
         return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
-    def learning_rate(self, steps_per_epoch: int, seed: int) -> LearningRate:
+    def learning_rate(self, steps_per_epoch: int | Sequence[int], seed: int) -> LearningRate:
         """The learning rate of every step of a run whose perturbation draws from `seed`.
 
-        Raises ValueError as `curve` and `perturbation` do; a configuration of a study file never does.
+        `steps_per_epoch`: one number for all epochs, or one for each. Raises ValueError as `curve` and `perturbation`
+        do; a configuration of a study file never does.
         """
         return LearningRate(
             lr=self.training.lr,
             curve=self.curve(),
             epochs=self.training.epochs,
-            steps_per_epoch=steps_per_epoch,
+            steps_per_epoch=tuple(steps_per_epoch) if isinstance(steps_per_epoch, Sequence) else steps_per_epoch,
             perturbation=self.perturbation(),
             seed=seed,
             granularity=self.schedule.granularity,

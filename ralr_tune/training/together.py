@@ -22,8 +22,8 @@ def parse_slots(text: str) -> Slots:
     raise UsageError(f"--slots {text}: allowed: auto, or a number of trials, at least 1")
 
 
-class Together(Protocol):
-    """Trains ahead what fits together; whatever it leaves, each trial trains by itself when asked for its record."""
+class SlotTrainer(Protocol):
+    """Trains ahead what fits together; what it leaves, each trial trains by itself when asked for its record."""
 
     @property
     def slots(self) -> int:
@@ -36,8 +36,8 @@ class Together(Protocol):
         """Trains the next epoch of trials; changes nothing of one where that fails."""
 
 
-class OneByOne:
-    """A Together that leaves everything to the trials."""
+class SerialTrainer:
+    """A SlotTrainer that leaves everything to the trials."""
 
     slots = 1
 
@@ -48,10 +48,10 @@ class OneByOne:
         pass
 
 
-def together(task: Task, slots: Slots) -> Together:
+def slot_trainer(task: Task, slots: Slots) -> SlotTrainer:
     """What trains `slots` trials of this task at once; "auto" finds out how many."""
     if slots == 1 or isinstance(task, SimulatedTask):
-        return OneByOne()
-    from ralr_tune.training.fusion import Fusion
+        return SerialTrainer()
+    from ralr_tune.training.fusion import FusedTrainer
 
-    return Fusion(task, slots)
+    return FusedTrainer(task, slots)
