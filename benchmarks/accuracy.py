@@ -30,8 +30,8 @@ from ralr_tune.kinds.classification.sources import open_source
 from ralr_tune.kinds.classification.task import ClassificationTask
 from ralr_tune.models.registry import build
 from ralr_tune.studyfile import Configuration, models
-from ralr_tune.training.base import Trial
-from ralr_tune.training.fusion import Fusion
+from ralr_tune.tasks.trial import Trial
+from ralr_tune.training.fusion import FusedTrainer
 from ralr_tune.training.start import start
 
 SLOTS = 4
@@ -123,11 +123,11 @@ def accuracies(task: ClassificationTask, configuration: Configuration, seeds: in
     """In points, one a seed."""
     trials = [start(task, configuration, seed=seed) for seed in range(seeds)]
     for first in range(0, seeds, slots):
-        train(Fusion(task, slots), trials[first : first + slots])
+        train(FusedTrainer(task, slots), trials[first : first + slots])
     return [100 * trial.curve[-1].value for trial in trials]
 
 
-def train(engine: Fusion, trials: Sequence[Trial]) -> None:
+def train(engine: FusedTrainer, trials: Sequence[Trial]) -> None:
     """As a worker does: an epoch of all, then each trial's own record of it."""
     running = [trial.epochs() for trial in trials]
     while not trials[0].finished:

@@ -25,9 +25,10 @@ from benchmarks.peers.driver import PROFILES, Profile, Size, made_case
 from benchmarks.peers.ours import study
 from ralr_tune.search.tasks import Tasks
 from ralr_tune.studyfile import parse_study
-from ralr_tune.training.fusion import Fusion, _alone
+from ralr_tune.training.fusion import FusedTrainer, steps_alone
 from ralr_tune.training.loop import TorchTrial
 from ralr_tune.training.memory import keep_freed
+from ralr_tune.training.slot import SlotEpoch
 
 WARM, TIMED, SETTLING, PROFILED = 3, 5, 4, 5
 """Steps, together as many whole ones as an epoch of the digits has. The profiler settles first: what it keeps takes the
@@ -84,13 +85,13 @@ def _steps(case: Case, slots: int) -> Iterator[None]:
     spec = parse_study(study(case, {}))
     task: Any = Tasks(spec, device=case.device).of({})
     configuration = spec.configuration("monotone", {"lr": 0.1, "weight_decay": 1e-4})
-    trial = TorchTrial(task, configuration, seed=0)
+    epoch = SlotEpoch(TorchTrial(task, configuration, seed=0))
     if slots == 1:
-        return _alone(task, trial, trial.new_learner())
-    fusion = Fusion(task, slots)
+        return steps_alone(task, epoch, epoch.fresh_state())
+    fusion = FusedTrainer(task, slots)
     if not fusion._prepare():
         raise SystemExit(f"{case.name}: this network cannot be fused")
-    return fusion._batch([trial] * slots, [trial.new_learner() for _ in range(slots)]).steps()
+    return fusion._fused_slots([epoch] * slots, [epoch.fresh_state() for _ in range(slots)]).steps()
 
 
 def _milliseconds(steps: Iterator[None], device: str) -> float:

@@ -67,7 +67,7 @@ Storage = Annotated[
 
 
 def _slots(said: Any) -> Any:
-    from ralr_tune.training.together import parse_slots
+    from ralr_tune.tasks.slots import parse_slots
 
     return parse_slots(str(said))  # the default comes here, too, as it is
 

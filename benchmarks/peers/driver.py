@@ -50,7 +50,7 @@ from benchmarks.peers.ours import study
 from benchmarks.peers.rows import CORES, EXAMPLE, Row, ours, peers
 from ralr_tune.studyfile import parse_study
 from ralr_tune.training.compiling import choose_compilation
-from ralr_tune.training.fusion import SHARE_OF_WAITING, WIDTHS
+from ralr_tune.training.fusion import SHARE_OF_WAITING, SLOT_COUNTS
 from ralr_tune.training.precision import choose_precision
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -288,7 +288,7 @@ def _half(row: Row) -> str:
 def different(case: Case, row: Row) -> bool:
     """Whether a row is any other than "ours": an accelerator that is off by itself is not switched off again."""
     if not row.settings:  # slots off
-        return case.trials * SHARE_OF_WAITING >= WIDTHS[0]
+        return case.trials * SHARE_OF_WAITING >= SLOT_COUNTS[0]
     return "training" not in row.settings or computed(case, row) != computed(case, replace(row, settings={}))
 
 

@@ -50,8 +50,10 @@ def _trace(spec: StudySpec, arm: str, ordinal: int) -> Trace:
     seed = derive_seed("amplify", derive_seed("trial", spec.study.seed, 1, ordinal))
     rate = configuration.learning_rate(steps, seed)
     plain = configuration.model_copy(update={"amplify": None, "noise": None}).learning_rate(steps, seed)
-    rates, base = rate.trace().ravel(), plain.trace().ravel()
-    epochs = np.arange(len(rates) + 1) / steps
+    numbers = range(configuration.training.epochs)
+    rates, base = (np.concatenate([each.rates(epoch) for epoch in numbers]) for each in (rate, plain))
+    starts = [epoch + np.arange(count) / count for epoch, count in zip(numbers, steps, strict=True)]
+    epochs = np.append(np.concatenate(starts), len(numbers))
     label = f"configuration {ordinal}, base rate {configuration.training.lr:.3g}"
     return Trace(label, epochs.tolist(), _held(rates.tolist()), _held(base.tolist()))
 
@@ -68,9 +70,10 @@ def _params(spec: StudySpec, arm: str, ordinal: int) -> dict[str, object]:
     return spread | start_recipe(spec, arm, ordinal)
 
 
-def _steps(spec: StudySpec, configuration: Configuration) -> int:
-    """Steps of an epoch, for which the data are read; 1 where rates change with epochs alone."""
+def _steps(spec: StudySpec, configuration: Configuration) -> list[int]:
+    """Steps of each epoch, for which the data are read; 1 where rates change with epochs alone."""
+    epochs = range(configuration.training.epochs)
     perturbation = configuration.amplify or configuration.noise
     if configuration.schedule.granularity == "epoch" and (perturbation is None or perturbation.granularity == "epoch"):
-        return 1
+        return [1 for _ in epochs]
     return spec.kind.steps_per_epoch(Tasks(spec, device="cpu").of(configuration.task), configuration)

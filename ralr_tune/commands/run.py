@@ -33,7 +33,7 @@ from ralr_tune.studyfile import StudySpec, parse_study
 from ralr_tune.studyfile.changes import changes
 from ralr_tune.studyfile.imports import imports as imported
 from ralr_tune.studyfile.imports import refuse_imports
-from ralr_tune.training.together import Slots
+from ralr_tune.tasks.slots import Slots
 
 if TYPE_CHECKING:
     from ralr_tune.commands.report import Report

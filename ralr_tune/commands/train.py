@@ -18,7 +18,7 @@ from ralr_tune.launch.worker import environment
 from ralr_tune.seeds import SEED_BITS
 from ralr_tune.studyfile.exported import Exported, load_exported
 from ralr_tune.studyfile.imports import refuse_imports
-from ralr_tune.training.base import Trial
+from ralr_tune.tasks.trial import Trial
 
 WEIGHTS, SCORE, CHECKPOINT = "model.safetensors", "score.json", "checkpoint.pt"
 

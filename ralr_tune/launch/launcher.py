@@ -8,7 +8,7 @@ from typing import Protocol
 
 from ralr_tune.launch.devices import Place
 from ralr_tune.records import Stage
-from ralr_tune.training.together import Slots
+from ralr_tune.tasks.slots import Slots
 
 
 @dataclass(frozen=True)

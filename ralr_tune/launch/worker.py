@@ -36,7 +36,7 @@ from ralr_tune.store.ledger import Ledger
 from ralr_tune.studyfile import parse_study
 from ralr_tune.studyfile.imports import refuse_imports
 from ralr_tune.studyfile.kind import Kind
-from ralr_tune.training.together import OneByOne, Slots
+from ralr_tune.tasks.slots import SerialTrainer, Slots
 
 log = logging.getLogger(__name__)
 
@@ -100,8 +100,8 @@ def _work_off(session: Session, until: Stage, slots: Slots) -> None:
     stage = advance(session.ledger, session.storage, session.spec, until)
     task, kind = session.tasks.only(), session.spec.kind
     # trials of several tasks cannot be one network
-    together = OneByOne() if task is None else kind.together(task, slots)
-    lanes = Lanes(session, together, lambda: session.ledger.remaining(stage) if stage else 0)
+    trainer = SerialTrainer() if task is None else kind.slot_trainer(task, slots)
+    lanes = Lanes(session, trainer, lambda: session.ledger.remaining(stage) if stage else 0)
     with lanes.held():
         while stage is not None:
             session.stop.check()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,12 +18,17 @@ class LearningRate:
 
     `granularity` is the curve's: "epoch" holds the rate over an epoch, "step" moves along the curve at every step. The
     perturbation has its own. `seed` is the perturbation's, as it is: derive it (`seeds.derive_seed("amplify", ...)`).
+
+    `steps_per_epoch` is one number for all epochs or, when they differ (batches by length), one number for each. Step s
+    of an epoch with n steps stands at position epoch + s / n: every epoch covers one unit of the curve, however many
+    steps it has (our choice), so that lengths and milestones in epochs keep their meaning. Draws at step granularity
+    are numbered by the steps before them, over the whole run.
     """
 
     lr: float
     curve: Curve
     epochs: int
-    steps_per_epoch: int
+    steps_per_epoch: int | tuple[int, ...]
     perturbation: Perturbation | None
     seed: int
     granularity: Granularity = "epoch"
@@ -30,51 +36,86 @@ class LearningRate:
     def __post_init__(self) -> None:
         check_number("lr", self.lr, "(0, inf)")
         check_integer("epochs", self.epochs, low=1)
-        check_integer("steps_per_epoch", self.steps_per_epoch, low=1)
+        self._check_steps()
         if self.curve.epochs != self.epochs:
             raise refusal("curve.epochs", self.curve.epochs, f"the run's own, {self.epochs}")
         check_choice("granularity", self.granularity, GRANULARITIES)
 
     def rates(self, epoch: int) -> Floats:
-        """Shape (steps_per_epoch,): the rate of each step of an epoch (0-based), factors included."""
+        """Shape (steps of the epoch,): the rate of each step of an epoch (0-based), factors included."""
         self._check(epoch)
-        return self._rates(epoch, epoch + 1).ravel()
+        return self._rates(epoch, epoch + 1)
 
     def factors(self, epoch: int) -> Floats:
-        """Shape (steps_per_epoch,): the perturbation of each step of an epoch (0-based); 1 where there is none."""
+        """Shape (steps of the epoch,): the perturbation of each step of an epoch (0-based); 1 where there is none."""
         self._check(epoch)
-        return self._factors(epoch, epoch + 1).ravel()
+        return self._factors(epoch, epoch + 1)
+
+    def steps(self, epoch: int) -> int:
+        """Number of steps of an epoch (0-based)."""
+        self._check(epoch)
+        return self._steps(epoch, epoch + 1)[0]
 
     def trace(self) -> Floats:
-        """Shape (epochs, steps_per_epoch): the rates of the whole run."""
-        return self._rates(0, self.epochs)
+        """Shape (epochs, steps_per_epoch): the rates of the whole run.
+
+        Raises ValueError when epochs differ in their number of steps: ask for `rates` epoch by epoch.
+        """
+        return self._rates(0, self.epochs).reshape(self.epochs, self._common_steps())
 
     def factor_trace(self) -> Floats:
-        """Shape (epochs, steps_per_epoch): the factors of the whole run."""
-        return self._factors(0, self.epochs)
+        """Shape (epochs, steps_per_epoch): the factors of the whole run. Raises ValueError as `trace` does."""
+        return self._factors(0, self.epochs).reshape(self.epochs, self._common_steps())
 
     def _check(self, epoch: int) -> None:
         check_integer("epoch", epoch, low=0, below=self.epochs)
 
+    def _check_steps(self) -> None:
+        steps = self.steps_per_epoch
+        if isinstance(steps, tuple) and len(steps) != self.epochs:
+            raise refusal("steps_per_epoch", steps, f"one number, or one for each of {self.epochs} epochs")
+        for each in steps if isinstance(steps, tuple) else (steps,):
+            check_integer("steps_per_epoch", each, low=1)
+
+    def _common_steps(self) -> int:
+        steps = set(self._steps(0, self.epochs))
+        if len(steps) > 1:
+            raise refusal("steps_per_epoch", self.steps_per_epoch, "for a trace: one number for all epochs")
+        return steps.pop()
+
+    def _steps(self, first: int, last: int) -> Sequence[int]:
+        """Of each epoch from `first` to before `last`."""
+        steps = self.steps_per_epoch
+        return steps[first:last] if isinstance(steps, tuple) else [steps] * (last - first)
+
     def _rates(self, first: int, last: int) -> Floats:
         positions = self._positions(first, last, self.granularity)
-        base = np.array([self.curve.factor(t) for t in positions.ravel().tolist()]).reshape(positions.shape)
-        return np.asarray(self.lr * base * self._factors(first, last))
+        base = np.array([self.curve.factor(t) for t in positions.tolist()])
+        return np.asarray(self.lr * self._each_step(base, first, last, self.granularity) * self._factors(first, last))
 
     def _factors(self, first: int, last: int) -> Floats:
-        factors = np.ones((last - first, self.steps_per_epoch))
         if self.perturbation is None:
-            return factors
-        positions = self._positions(first, last, self.perturbation.granularity)
+            return np.ones(sum(self._steps(first, last)))
+        granularity = self.perturbation.granularity
+        positions = self._positions(first, last, granularity)
         begin, end = (share * self.epochs - SLACK for share in self.perturbation.window)
-        drawn = self.perturbation.factors(self.seed, first * positions.shape[1], positions.size)
-        factors[:] = np.where((begin <= positions) & (positions < end), drawn.reshape(positions.shape), 1.0)
-        return factors
+        before = first if granularity == "epoch" else sum(self._steps(0, first))
+        drawn = self.perturbation.factors(self.seed, before, positions.size)
+        factors = np.where((begin <= positions) & (positions < end), drawn, 1.0)
+        return self._each_step(factors, first, last, granularity)
 
     def _positions(self, first: int, last: int, granularity: Granularity) -> Floats:
         """Where a draw or a new rate stands in the epochs from `first` to before `last`, in epochs.
 
-        Shape (epochs, 1) or (epochs, steps_per_epoch).
+        Shape (epochs,), or (steps of these epochs,) at step granularity.
         """
-        count = 1 if granularity == "epoch" else self.steps_per_epoch
-        return np.asarray(np.arange(first, last)[:, None] + np.arange(count) / count)
+        epochs = np.arange(first, last, dtype=np.float64)
+        if granularity == "epoch":
+            return epochs
+        steps = np.array(self._steps(first, last))
+        within = np.arange(steps.sum()) - np.repeat(np.cumsum(steps) - steps, steps)
+        return np.asarray(np.repeat(epochs, steps) + within / np.repeat(steps, steps))
+
+    def _each_step(self, values: Floats, first: int, last: int, granularity: Granularity) -> Floats:
+        """One value for each step of these epochs, of values at this granularity."""
+        return np.repeat(values, self._steps(first, last)) if granularity == "epoch" else values

@@ -10,8 +10,8 @@ from ralr_tune.errors import Interrupted, RalrTuneError
 from ralr_tune.records import Row
 from ralr_tune.search.session import Session
 from ralr_tune.search.trial import Work, epochs_of
-from ralr_tune.training.base import Trial
-from ralr_tune.training.together import Together
+from ralr_tune.tasks.slots import SlotTrainer
+from ralr_tune.tasks.trial import Trial
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ class Lanes:
     Whatever happens to one row is seen to by its own work; what ends the worker frees the rows of all lanes.
     """
 
-    def __init__(self, session: Session, together: Together, waiting: Callable[[], int]) -> None:
+    def __init__(self, session: Session, together: SlotTrainer, waiting: Callable[[], int]) -> None:
         """`waiting` counts the rows that wait, for a number of slots that is found out."""
         self._session, self._together, self._waiting = session, together, waiting
         self._lanes: dict[int, tuple[Work, Trial]] = {}

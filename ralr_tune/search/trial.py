@@ -25,7 +25,7 @@ from ralr_tune.search.telling import optuna_study, tell
 from ralr_tune.store import studies
 from ralr_tune.store.mending import find_orphan
 from ralr_tune.studyfile import Configuration
-from ralr_tune.training.base import Trial
+from ralr_tune.tasks.trial import Trial
 
 log = logging.getLogger(__name__)
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any, ClassVar, Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import BaseModel, SerializerFunctionWrapHandler, model_serializer
+from pydantic import SerializerFunctionWrapHandler, model_serializer
 
 from ralr_tune.schedules.amplification import Amplification
 from ralr_tune.schedules.curves import Curve, make_curve
 from ralr_tune.schedules.noise import Noise
 from ralr_tune.schedules.rate import LearningRate
-from ralr_tune.studyfile.kind import NoKeys
 from ralr_tune.studyfile.sections import (
     Amplitude,
     Factor,
@@ -30,6 +30,9 @@ from ralr_tune.studyfile.values import (
     PositiveShare,
     Share,
 )
+
+if TYPE_CHECKING:
+    from ralr_tune.studyfile.kind import Kind
 
 TASK = "task."
 """Begins the names of parameters that are searched values of [task]."""
@@ -101,8 +104,8 @@ class NoiseConfig(Frozen):
 class Configuration(Frozen):
     """Everything that one trial trains with, its seed and data aside."""
 
-    own: ClassVar[type[BaseModel]] = NoKeys
-    """The model of the kind's own keys of [training]."""
+    kind: ClassVar[Kind | None] = None
+    """The kind of task; None for one without keys of its own."""
 
     training: TrainingConfig
     schedule: ScheduleConfig = ScheduleConfig()
@@ -119,8 +122,10 @@ class Configuration(Frozen):
 
     @property
     def options(self) -> Any:
-        """The kind's own keys of [training], settled: an instance of `Kind.training`. Hashable."""
-        return self.own.model_validate({key: getattr(self.training, key) for key in self.own.model_fields})
+        """The kind's own keys of [training], settled, as its tasks take them (`Kind.options`)."""
+        if self.kind is None:
+            return None
+        return self.kind.options({key: getattr(self.training, key) for key in self.kind.training.model_fields})
 
     def without_amplification(self) -> Configuration:
         """The twin: the same, with the amplification switched off."""
@@ -138,16 +143,17 @@ class Configuration(Frozen):
         values = dict(getattr(self, table or "training") or {})
         return _number({**values, **values.get("options", {})}.get(key))
 
-    def learning_rate(self, steps_per_epoch: int, seed: int) -> LearningRate:
+    def learning_rate(self, steps_per_epoch: int | Sequence[int], seed: int) -> LearningRate:
         """The learning rate of every step of a run whose perturbation draws from `seed`.
 
-        Raises ValueError as `curve` and `perturbation` do; a configuration of a study file never does.
+        `steps_per_epoch`: one number for all epochs, or one for each. Raises ValueError as `curve` and `perturbation`
+        do; a configuration of a study file never does.
         """
         return LearningRate(
             lr=self.training.lr,
             curve=self.curve(),
             epochs=self.training.epochs,
-            steps_per_epoch=steps_per_epoch,
+            steps_per_epoch=tuple(steps_per_epoch) if isinstance(steps_per_epoch, Sequence) else steps_per_epoch,
             perturbation=self.perturbation(),
             seed=seed,
             granularity=self.schedule.granularity,

@@ -21,6 +21,7 @@ from pydantic import BaseModel
 
 from ralr_tune.errors import UsageError
 from ralr_tune.metric import Metric
+from ralr_tune.tasks.slots import SerialTrainer
 
 if TYPE_CHECKING:
     from ralr_tune.studyfile import Configuration, StudySpec
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
     from ralr_tune.studyfile.exported import Exported
     from ralr_tune.studyfile.imports import Import
     from ralr_tune.tasks.base import Task
-    from ralr_tune.training.base import TrainingSplit, Trial
-    from ralr_tune.training.together import Slots, Together
+    from ralr_tune.tasks.slots import Slots, SlotTrainer
+    from ralr_tune.tasks.trial import TrainingSplit, Trial
 
 
 class NoKeys(BaseModel):
@@ -66,6 +67,10 @@ class Kind(ABC):
     """Whether its workers import torch, and take a share of a GPU."""
     changes: Mapping[tuple[str, ...], tuple[bool, str]] = {}
     """What becomes of a changed key of [task], by its path below [task]: whether the study goes on with it, and why."""
+
+    def options(self, values: Mapping[str, Any]) -> Any:
+        """The settled values of its own keys of [training], as its tasks take them. Hashable."""
+        return self.training.model_validate(values)
 
     @property
     def default_metric(self) -> Metric:
@@ -115,15 +120,13 @@ class Kind(ABC):
     def seconds_per_epoch(self, task: Any, configuration: Configuration) -> float:
         """Estimated wall seconds of one epoch, validation included."""
 
-    def steps_per_epoch(self, task: Any, configuration: Configuration) -> int:
-        """Optimizer steps of one epoch."""
-        return 1
+    def steps_per_epoch(self, task: Any, configuration: Configuration) -> list[int]:
+        """Optimizer steps of each epoch."""
+        return [1] * configuration.training.epochs
 
-    def together(self, task: Any, slots: Slots) -> Together:
+    def slot_trainer(self, task: Any, slots: Slots) -> SlotTrainer:
         """What trains `slots` trials of this task at once; by default each trains by itself."""
-        from ralr_tune.training.together import OneByOne
-
-        return OneByOne()
+        return SerialTrainer()
 
     def identity(self, section: BaseModel, *, seed: int, metric: Metric) -> str:
         """A hash of the data, the network, the study's seed and the metric: checkpoints of another task are foreign."""

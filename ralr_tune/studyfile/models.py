@@ -70,7 +70,7 @@ def training_config(kind: Kind) -> type[TrainingConfig]:
 def configuration(kind: Kind) -> type[Configuration]:
     """One point of an arm's space."""
     made = create_model("Configuration", __base__=Configuration, training=(training_config(kind), ...))
-    made.own = kind.training
+    made.kind = kind
     return made
 
 

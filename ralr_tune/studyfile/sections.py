@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from ralr_tune.schedules.curves import CURVES, OPTIONS
+from ralr_tune.studyfile.optimizers import OPTIMIZER_OFFERS
 from ralr_tune.studyfile.values import (
     AtLeastOne,
     BelowOne,
@@ -72,23 +73,8 @@ class TaskSection(Frozen):
 
 # ---------------------------------------------------------------- [training]
 
-OPTIMIZERS: dict[str, frozenset[str]] = {
-    "adadelta": frozenset({"rho", "eps"}),
-    "adagrad": frozenset({"lr_decay", "initial_accumulator_value", "eps"}),
-    "adam": frozenset({"betas", "eps", "amsgrad"}),
-    "adamax": frozenset({"betas", "eps"}),
-    "adamw": frozenset({"betas", "eps", "amsgrad"}),
-    "asgd": frozenset({"lambd", "alpha", "t0"}),
-    "nadam": frozenset({"betas", "eps", "momentum_decay", "decoupled_weight_decay"}),
-    "radam": frozenset({"betas", "eps", "decoupled_weight_decay"}),
-    "rmsprop": frozenset({"alpha", "eps", "momentum", "centered"}),
-    "sgd": frozenset({"momentum", "dampening", "nesterov"}),
-}
-"""Optimizers of torch.optim by lower-case name, and their options beside lr and weight_decay.
-
-Written out, so that a study file is checked without importing torch; a test holds it against torch. Left out on
-purpose: those that need a closure (lbfgs), sparse gradients (sparseadam) or matrices alone (muon), and those without a
-rate to amplify in the usual sense (rprop: steps of its own for each weight; adafactor: relative steps)."""
+OPTIMIZERS: dict[str, frozenset[str]] = {name: offer.options for name, offer in OPTIMIZER_OFFERS.items()}
+"""Optimizers by name, and their options besides lr and weight_decay."""
 
 
 def _optimizer(value: str) -> str:

@@ -11,21 +11,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ralr_tune.studyfile.optimizers import OPTIMIZER_OFFERS
 from ralr_tune.training.fused import Stack
 
 if TYPE_CHECKING:
     from ralr_tune.studyfile.configuration import TrainingConfig
-    from ralr_tune.training.learner import Learner
-
-NUMBERS: Mapping[str, frozenset[str]] = {
-    "sgd": frozenset({"momentum", "dampening"}),
-    "adam": frozenset({"betas", "eps"}),
-    "adamw": frozenset({"betas", "eps"}),
-}
-"""By optimizer that has a fused form: options that may differ between slots."""
-
-SWITCHES = frozenset({"nesterov"})
-"""Options that slots must agree in; one that stands in neither has no fused form."""
+    from ralr_tune.training.train_state import TrainState
 
 CLIP_EPSILON = 1e-6
 """As torch.nn.utils.clip_grad_norm_ has it."""
@@ -33,39 +24,39 @@ CLIP_EPSILON = 1e-6
 
 def kind(training: TrainingConfig) -> tuple[object, ...] | None:
     """What slots of one batch must agree in; None where there is no fused form."""
-    numbers = NUMBERS.get(training.optimizer)
-    if numbers is None or set(training.options) - numbers - SWITCHES:
+    offer = OPTIMIZER_OFFERS[training.optimizer]
+    if offer.slot_options is None or set(training.options) - offer.slot_options - offer.shared_options:
         return None
     nesterov, momentum = training.options.get("nesterov", False), bool(training.options.get("momentum", 0))
     return training.optimizer, nesterov, momentum, training.clip_norm is None
 
 
 class FusedOptimizer:
-    """Takes up where the learners' own optimizers are, and hands back what it has become of them.
+    """Continues from where the states' own optimizers are, and hands back what has become of them.
 
     All that a step reads and writes stays in its place in memory, whatever is taken in.
     """
 
-    def __init__(self, stack: Stack, learners: Sequence[Learner], trainings: Sequence[TrainingConfig]) -> None:
+    def __init__(self, stack: Stack, states: Sequence[TrainState], trainings: Sequence[TrainingConfig]) -> None:
         """All trainings are of one `kind`."""
         self._stack, self._name = stack, trainings[0].optimizer
-        options = learners[0].optimizer_options()
+        options = states[0].optimizer_options()
         self._momentum, self._nesterov = bool(options.get("momentum")), bool(options.get("nesterov"))
         self._numbers: dict[str, Tensor] = {}
         """Columns (K, 1), by their names."""
         self._kept: dict[str, Tensor] = {}
         """What the optimizer keeps of each weight, (K, P), by its own names."""
-        self.take(learners, trainings)
+        self.take(states, trainings)
 
     @torch.no_grad()
-    def take(self, learners: Sequence[Learner], trainings: Sequence[TrainingConfig]) -> None:
+    def take(self, states: Sequence[TrainState], trainings: Sequence[TrainingConfig]) -> None:
         """Goes on where these optimizers are, as many and of the same `kind`."""
-        states = [learner.states() for learner in learners]
+        held = [state.optimizer_states() for state in states]
         keeps = ("momentum_buffer",) if self._name == "sgd" else ("exp_avg", "exp_avg_sq")
-        _put(self._kept, {name: torch.stack([_flat(each, name, self._stack) for each in states]) for name in keeps})
+        _put(self._kept, {name: torch.stack([_flat(each, name, self._stack) for each in held]) for name in keeps})
         rows = [
-            _numbers(learner.optimizer_options(), state, training.clip_norm)
-            for learner, state, training in zip(learners, states, trainings, strict=True)
+            _numbers(state.optimizer_options(), each, training.clip_norm)
+            for state, each, training in zip(states, held, trainings, strict=True)
         ]
         _put(self._numbers, {name: self._column([row[name] for row in rows]) for name in rows[0]})
 
@@ -84,19 +75,17 @@ class FusedOptimizer:
         self._sgd(gradient, rates) if self._name == "sgd" else self._adam(gradient, rates)
         self._stack.weights.grad = None
 
-    def hand_back(self, learners: Sequence[Learner]) -> None:
-        """Every learner's optimizer is then where its own steps would have brought it."""
-        for slot, learner in enumerate(learners):
+    def hand_back(self, states: Sequence[TrainState]) -> None:
+        """Every state's optimizer is then where its own steps would have brought it."""
+        for slot, state in enumerate(states):
             rows = {name: self._stack.per_weight(kept, slot) for name, kept in self._kept.items()}
-            states: list[dict[str, Any]] = [
-                dict(zip(rows, row, strict=True)) for row in zip(*rows.values(), strict=True)
-            ]
-            for state in states:
+            held: list[dict[str, Any]] = [dict(zip(rows, row, strict=True)) for row in zip(*rows.values(), strict=True)]
+            for each in held:
                 if self._name != "sgd":
-                    state["step"] = self._numbers["step"][slot, 0].clone()
+                    each["step"] = self._numbers["step"][slot, 0].clone()
                 elif not self._momentum:
-                    state["momentum_buffer"] = None
-            learner.take_states(states)
+                    each["momentum_buffer"] = None
+            state.take_optimizer_states(held)
 
     def _sgd(self, gradient: Tensor, rates: Tensor) -> None:
         numbers = self._numbers

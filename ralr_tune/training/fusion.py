@@ -24,45 +24,49 @@ from torch import Generator, Tensor
 
 from ralr_tune.machine.sharing import free_on, is_cuda, is_shared
 from ralr_tune.seeds import derive_seed
-from ralr_tune.tasks.base import Batch, FusedBatch, FusedTask, Split, Task
-from ralr_tune.training.base import WATCHED, Trial
+from ralr_tune.tasks.base import Batch, FusedBatch, FusedTask, Split, Task, TorchTask
+from ralr_tune.tasks.slots import Slots
+from ralr_tune.tasks.trial import Trial, watched
 from ralr_tune.training.fused import FusedNetwork, Stack, Unfusable, check
 from ralr_tune.training.fused_optimizer import FusedOptimizer
-from ralr_tune.training.learner import Learner
 from ralr_tune.training.loop import TorchTrial
-from ralr_tune.training.memory import Exhausted, free, within_memory
+from ralr_tune.training.memory import OutOfMemory, free, within_memory
 from ralr_tune.training.recording import WARM_UPS, Recorder
-from ralr_tune.training.together import Slots
+from ralr_tune.training.slot import SlotEpoch
+from ralr_tune.training.train_state import TrainState
 
 logger = logging.getLogger(__name__)
 
 WORTHWHILE = 1.25
-"""How many times as fast as one trial after the other the best width must be; else the worker stays serial (ours)."""
+"""How many times as fast as one trial after the other the best number of slots must be; otherwise the worker stays
+serial (our choice)."""
 
 BETTER = 1.1
-"""How many times as fast as the best narrower one a width must be (ours)."""
+"""How many times as fast as the best smaller one a number of slots must be (our choice)."""
 
-WIDTHS = (2, 4, 8, 16, 32)
+SLOT_COUNTS = (2, 4, 8, 16, 32)
+"""What slots of "auto" chooses from."""
 
 SHARE_OF_WAITING = 1 / 8
-"""Of the rows that wait, slots of "auto" at most (ours): the sampler and the pruner learn from trials that are over."""
+"""Of the rows that wait, slots of "auto" at most (our choice): the sampler and the pruner learn from trials that are
+over."""
 
 TIMED_STEPS = 4
 """The fastest counts: the first warms up, and other programs may disturb. So many are timed once steps are recorded."""
 
 SHARE_OF_MEMORY = 0.5
-"""Of the memory that this process can still take, that twice a width may take if it shall be tried."""
+"""Of the memory that this process can still take, that twice a number of slots may take to be tried."""
 
 
-class Fusion:
-    """A Together (see training.together) of torch tasks: trials that agree in all but numbers fit into one batch."""
+class FusedTrainer:
+    """A SlotTrainer (see training.together) of torch tasks: trials that agree in all but numbers fit into one batch."""
 
     def __init__(self, task: Task, slots: Slots) -> None:
         """`slots`: how many trials at once; "auto" is settled by `settle`."""
-        self._task = cast(FusedTask, task)  # what is none has no trial with a `fusion_key`
+        self._task = cast(FusedTask, task)  # of a task that is none, no trial's epoch has a key
         self.slots = 1 if slots == "auto" else slots
         self._network: FusedNetwork | None = None
-        self._batched: _Batched | None = None
+        self._slots: _FusedSlots | None = None
         self._kind: object = None
         self._settled, self._prepared = slots != "auto", False
 
@@ -70,52 +74,56 @@ class Fusion:
         if self._settled:
             return
         self._settled = True
-        most = min(WIDTHS[-1], int(waiting() * SHARE_OF_WAITING))
-        if most < 2 or not isinstance(trial, TorchTrial) or trial.fusion_key() is None or not self._prepare():
+        most = min(SLOT_COUNTS[-1], int(waiting() * SHARE_OF_WAITING))
+        if most < 2 or not isinstance(trial, TorchTrial):
             return
-        found = within_memory(lambda: self._fastest(trial, most))
-        self.slots = 1 if isinstance(found, Exhausted) else found
+        epoch = SlotEpoch(trial)
+        if epoch.key() is None or not self._prepare():
+            return
+        found = within_memory(lambda: self._fastest(epoch, most))
+        self.slots = 1 if isinstance(found, OutOfMemory) else found
         free()
 
     def train(self, trials: Sequence[Trial]) -> None:
-        groups: dict[object, list[TorchTrial]] = defaultdict(list)
+        groups: dict[object, list[SlotEpoch]] = defaultdict(list)
         for trial in trials:
-            if isinstance(trial, TorchTrial) and (key := trial.fusion_key()) is not None:
-                groups[key].append(trial)
+            if isinstance(trial, TorchTrial) and (key := SlotEpoch(trial).key()) is not None:
+                groups[key].append(SlotEpoch(trial))
         for group in groups.values():
             for first in range(0, len(group), self.slots):
                 self._train(group[first : first + self.slots])
 
-    def _train(self, trials: Sequence[TorchTrial]) -> None:
-        if len(trials) < 2 or not self._prepare():
+    def _train(self, epochs: Sequence[SlotEpoch]) -> None:
+        if len(epochs) < 2 or not self._prepare():
             return
         began = time.perf_counter()
-        found = within_memory(lambda: self._epoch(trials))
-        if isinstance(found, Exhausted):
+        found = within_memory(lambda: self._trained(epochs))
+        if isinstance(found, OutOfMemory):
             # fewer at once, still recorded: four so took 1.14 ms a network's step on an H100, eight not recorded 2.00
-            self._batched, self.slots = None, len(trials) // 2
-            logger.warning("%d trials at once have no room: %d from now on: %s", len(trials), self.slots, found.reason)
+            self._slots, self.slots = None, len(epochs) // 2
+            logger.warning("%d trials at once have no room: %d from now on: %s", len(epochs), self.slots, found.reason)
             free()
             return
-        seconds = (time.perf_counter() - began) / len(trials)
-        for trial, loss, value in zip(trials, *found, strict=True):
-            trial.take_epoch(loss, value, seconds)
+        seconds = (time.perf_counter() - began) / len(epochs)
+        for epoch, loss, value in zip(epochs, *found, strict=True):
+            epoch.finish(loss, value, seconds)
 
-    def _epoch(self, trials: Sequence[TorchTrial]) -> tuple[list[float], list[float]]:
-        """The mean loss and the metric of each; the trials' learners then stand at the epoch's end."""
-        learners = [trial.learner for trial in trials]
-        kind = len(trials), trials[0].fusion_key()
-        if self._batched is None or kind != self._kind:
-            self._batched = None  # what it held is free for the new one
-            self._batched, self._kind = self._batch(trials, learners), kind
+    def _trained(self, epochs: Sequence[SlotEpoch]) -> tuple[list[float], list[float]]:
+        """The mean loss and the metric of each; the trials' states then stand at the epoch's end."""
+        states = [epoch.state for epoch in epochs]
+        kind = len(epochs), epochs[0].key()
+        if self._slots is None or kind != self._kind:
+            self._slots = None  # what it held is free for the new one
+            self._slots, self._kind = self._fused_slots(epochs, states), kind
         else:
-            self._batched.take(trials, learners)
-        losses, values = self._batched.train(), self._batched.evaluate(WATCHED[trials[0].split])
-        self._batched.hand_back(learners)
+            self._slots.take(epochs, states)
+        split = watched(epochs[0].split, self._task.capabilities.gap_split)
+        losses, values = self._slots.train(), self._slots.evaluate(split)
+        self._slots.hand_back(states)
         return losses, values
 
     def _prepare(self) -> bool:
-        """Whether this task's network can be fused; looked at once, and the log says why not."""
+        """Whether this task's network can be fused; checked once, and the log says why not."""
         if self._prepared:
             return self._network is not None
         self._prepared = True
@@ -129,16 +137,16 @@ class Fusion:
             return False
         return True
 
-    def _fastest(self, trial: TorchTrial, most: int) -> int:
-        """The width beyond which a trial's step gets no shorter; 1 where no width is worth it."""
-        serial, best, speeds = self._seconds(trial, 1), 1, {1: 1.0}
+    def _fastest(self, epoch: SlotEpoch, most: int) -> int:
+        """The number of slots beyond which a trial's step gets no shorter; 1 when none is worth it."""
+        serial, best, speeds = self._seconds(epoch, 1), 1, {1: 1.0}
         held = _held(self._task.device)
-        for width in WIDTHS[: most.bit_length() - 1]:
-            speeds[width] = serial / self._seconds(trial, width)
-            logger.info("%d trials at once: %.2f times the speed of one after the other", width, speeds[width])
-            if speeds[width] >= BETTER * speeds[best]:
-                best = width
-            elif width > 2 or speeds[width] < 1:  # two may be too few to gain by, and four not
+        for slots in SLOT_COUNTS[: most.bit_length() - 1]:
+            speeds[slots] = serial / self._seconds(epoch, slots)
+            logger.info("%d trials at once: %.2f times the speed of one after the other", slots, speeds[slots])
+            if speeds[slots] >= BETTER * speeds[best]:
+                best = slots
+            elif slots > 2 or speeds[slots] < 1:  # two may be too few to gain by, and four not
                 break
             if 2 * (_held(self._task.device) - held) > SHARE_OF_MEMORY * free_on(self._task.device):
                 break
@@ -146,63 +154,65 @@ class Fusion:
         logger.info("%s", f"{best} trials at once" if best > 1 else "one trial at a time: more at once are no faster")
         return best
 
-    def _seconds(self, trial: TorchTrial, slots: int) -> float:
+    def _seconds(self, epoch: SlotEpoch, slots: int) -> float:
         """Of one trial's share of a step, on networks that are thrown away."""
-        learners = [trial.new_learner() for _ in range(slots)]
+        states = [epoch.fresh_state() for _ in range(slots)]
         if slots == 1:
-            return _shortest(_alone(self._task, trial, learners[0]), self._task.device)
-        return _shortest(self._batch([trial] * slots, learners).steps(), self._task.device) / slots
+            return _shortest(steps_alone(self._task, epoch, states[0]), self._task.device)
+        return _shortest(self._fused_slots([epoch] * slots, states).steps(), self._task.device) / slots
 
-    def _batch(self, trials: Sequence[TorchTrial], learners: Sequence[Learner]) -> _Batched:
+    def _fused_slots(self, epochs: Sequence[SlotEpoch], states: Sequence[TrainState]) -> _FusedSlots:
         assert self._network is not None
-        return _Batched(self._task, self._network, trials, learners)
+        return _FusedSlots(self._task, self._network, epochs, states)
 
 
-class _Batched:
-    """K trials of one kind, epoch by epoch; others may take their places."""
+class _FusedSlots:
+    """K trials of one key, epoch by epoch; others may take their slots."""
 
     def __init__(
-        self, task: FusedTask, network: FusedNetwork, trials: Sequence[TorchTrial], learners: Sequence[Learner]
+        self, task: FusedTask, network: FusedNetwork, epochs: Sequence[SlotEpoch], states: Sequence[TrainState]
     ) -> None:
-        self._task, self._network, self._training = task, network, trials[0].training
-        self._precision, self._kernels = learners[0].precision, learners[0].kernels
-        self._stack = Stack([learner.model for learner in learners])
-        self._stack.generators = [Generator(task.device) for _ in trials]
-        self._optimizer = FusedOptimizer(self._stack, learners, [trial.training for trial in trials])
-        self._rate = torch.zeros(len(trials), 1, device=task.device)
-        self._recorder = Recorder(task.device, self._stack.generators) if learners[0].recorded else None
-        self._begin(trials)
+        self._task, self._network, self._precision = task, network, states[0].precision
+        compilation, self._kernels = states[0].compilation, states[0].compilation.kernels
+        self._options = epochs[0].options
+        self._stack = Stack([state.model for state in states])
+        self._stack.generators = [Generator(task.device) for _ in epochs]
+        self._optimizer = FusedOptimizer(self._stack, states, [epoch.training for epoch in epochs])
+        self._rate = torch.zeros(len(epochs), 1, device=task.device)
+        self._recorder = Recorder(task.device, self._stack.generators) if compilation.recorded else None
+        self._begin(epochs)
 
-    def take(self, trials: Sequence[TorchTrial], learners: Sequence[Learner]) -> None:
-        """The next epoch is of these, as many and of the same kind."""
-        self._stack.take([learner.model for learner in learners])
-        self._optimizer.take(learners, [trial.training for trial in trials])
-        self._begin(trials)
+    def take(self, epochs: Sequence[SlotEpoch], states: Sequence[TrainState]) -> None:
+        """The next epoch is of these, as many and of the same key."""
+        self._stack.take([state.model for state in states])
+        self._optimizer.take(states, [epoch.training for epoch in epochs])
+        self._begin(epochs)
 
-    def _begin(self, trials: Sequence[TorchTrial]) -> None:
-        lanes = [trial.lane for trial in trials]
-        for generator, (seed, epoch) in zip(self._stack.generators, lanes, strict=True):
+    def _begin(self, epochs: Sequence[SlotEpoch]) -> None:
+        slot_epochs = [epoch.seed_and_epoch for epoch in epochs]
+        for generator, (seed, epoch) in zip(self._stack.generators, slot_epochs, strict=True):
             generator.manual_seed(derive_seed("dropout", seed, epoch))
+        split, batch_size = epochs[0].split, epochs[0].training.batch_size
         self._batches = self._task.fused_batches(
-            trials[0].split, lanes=lanes, batch_size=self._training.batch_size, augment=self._training.augment
+            split, slot_epochs=slot_epochs, batch_size=batch_size, options=self._options
         )
-        rates = torch.stack([torch.from_numpy(trial.rates()) for trial in trials], dim=1)
+        rates = torch.stack([torch.from_numpy(epoch.rates()) for epoch in epochs], dim=1)
         self._rates = rates.to(self._task.device, torch.float32)[:, :, None]  # (steps, K, 1)
-        self._total, self._samples = torch.zeros(len(trials), device=self._task.device), 0
+        self._total, self._weight = torch.zeros(len(epochs), device=self._task.device), 0.0
 
     def train(self) -> list[float]:
-        """Mean loss of each trial over its samples; read once, at the end."""
+        """Mean loss of each trial, each batch by its weight; read once, at the end."""
         for _ in self.steps():
             pass
-        return (self._total / self._samples).tolist()
+        return (self._total / self._weight).tolist()
 
     def steps(self) -> Iterator[None]:
         """A step each."""
         for batch, rates in zip(self._batches, self._rates, strict=True):
             self._rate.copy_(rates)
             losses = self._recorder(self._step, batch) if self._recorder else self._step(batch)
-            self._total += losses * len(batch)
-            self._samples += len(batch)
+            self._total += losses * batch.weight
+            self._weight += batch.weight
             yield
 
     def _step(self, batch: Batch) -> Tensor:
@@ -210,7 +220,7 @@ class _Batched:
         self._stack.weights.grad = None  # of a recording that failed half way
         with self._autocast():
             outputs = self._outputs(cast(FusedBatch, batch).images)
-        losses = self._task.fused_losses(outputs, batch, label_smoothing=self._training.label_smoothing)
+        losses = self._task.fused_losses(outputs, batch, options=self._options)
         losses.sum().backward()  # type: ignore[no-untyped-call]
         self._optimizer.step(self._rate)
         return losses.detach()
@@ -229,19 +239,17 @@ class _Batched:
     def _autocast(self) -> AbstractContextManager[object]:
         return self._precision.autocast(self._task.device)
 
-    def hand_back(self, learners: Sequence[Learner]) -> None:
-        self._stack.hand_out([learner.model for learner in learners])
-        self._optimizer.hand_back(learners)
+    def hand_back(self, states: Sequence[TrainState]) -> None:
+        self._stack.hand_out([state.model for state in states])
+        self._optimizer.hand_back(states)
 
 
-def _alone(task: FusedTask, trial: TorchTrial, learner: Learner) -> Iterator[None]:
-    """The steps of one trial by itself."""
-    (seed, epoch), training = trial.lane, trial.training
-    batches = task.batches(
-        trial.split, seed=seed, epoch=epoch, batch_size=training.batch_size, augment=training.augment
-    )
+def steps_alone(task: TorchTask, epoch: SlotEpoch, state: TrainState) -> Iterator[None]:
+    """The steps of a trial's next epoch by itself, on this state."""
+    (seed, number), training = epoch.seed_and_epoch, epoch.training
+    batches = task.batches(epoch.split, seed=seed, epoch=number, batch_size=training.batch_size, options=epoch.options)
     for batch in batches:
-        learner.step(batch, training.lr, None)
+        state.step(batch, training.lr, None)
         yield
 
 

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ralr_tune.studyfile.kind import Kind
-from ralr_tune.training.together import OneByOne
+from ralr_tune.tasks.slots import SerialTrainer
 
 if TYPE_CHECKING:
     from ralr_tune.studyfile import Configuration
     from ralr_tune.tasks.base import TorchTask
-    from ralr_tune.training.base import TrainingSplit, Trial
-    from ralr_tune.training.together import Slots, Together
+    from ralr_tune.tasks.slots import Slots, SlotTrainer
+    from ralr_tune.tasks.trial import TrainingSplit, Trial
 
 
 class TorchKind(Kind):
@@ -42,12 +42,13 @@ class TorchKind(Kind):
 
         return seconds_per_epoch(task, configuration)
 
-    def steps_per_epoch(self, task: TorchTask, configuration: Configuration) -> int:
-        return task.steps("train", configuration.training.batch_size)
+    def steps_per_epoch(self, task: TorchTask, configuration: Configuration) -> list[int]:
+        training = configuration.training
+        return [task.steps("train", training.batch_size, epoch) for epoch in range(training.epochs)]
 
-    def together(self, task: TorchTask, slots: Slots) -> Together:
+    def slot_trainer(self, task: TorchTask, slots: Slots) -> SlotTrainer:
         if slots == 1:
-            return OneByOne()
-        from ralr_tune.training.fusion import Fusion
+            return SerialTrainer()
+        from ralr_tune.training.fusion import FusedTrainer
 
-        return Fusion(task, slots)
+        return FusedTrainer(task, slots)

@@ -34,20 +34,20 @@ TOO_FEW = "Expected more than 1 value per channel when training"
 
 
 @dataclass(frozen=True)
-class Exhausted:
+class OutOfMemory:
     """Memory ran out, and why, as the library says it."""
 
     reason: str
 
 
-def within_memory(work: Callable[[], T]) -> T | Exhausted:
-    """What `work` gives; Exhausted where memory ran out, and then only `free` is left to do."""
+def within_memory(work: Callable[[], T]) -> T | OutOfMemory:
+    """What `work` gives; OutOfMemory where memory ran out, and then only `free` is left to do."""
     try:
         return work()
     except Exception as error:  # its traceback holds the tensors of every frame, so nothing is tried again in here
         if not is_out_of_memory(error):
             raise
-        return Exhausted(first_line(error))
+        return OutOfMemory(first_line(error))
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -78,21 +78,28 @@ def keep_freed() -> None:
 
 
 @dataclass(frozen=True)
-class Room:
-    """How many samples at once there was room for; None: for as many as asked."""
+class MemoryBudget:
+    """How many samples at once there was memory for; None: for as many as asked. Checkpoints hold it by these names."""
 
     training: int | None = None
     since: int | None = None
     """The first epoch, from 1 on, that was trained in micro-batches of `training` samples."""
     evaluation: int | None = None
     recorded: bool = True
-    """Whether there was room for recorded steps; the same steps take less one by one, and no sum is another."""
+    """Whether there was memory for recorded steps; the same steps take less one by one, and no sum is another."""
 
-    def less_for_training(self, batch_size: int, epoch: int, reason: str) -> Room:
-        """Micro-batches of half the size from this epoch on. Raises TrialError("oom") below one sample."""
-        return replace(self, training=_half(self.training or batch_size, reason), since=epoch)
+    def less_for_training(
+        self, batch_size: int, epoch: int, reason: str, *, largest_batch: int | None = None
+    ) -> MemoryBudget:
+        """Micro-batches of half the size from this epoch on, halved until they split a batch of `largest_batch`
+        samples: `batch_size` may count something else, tokens for example. Raises TrialError("oom") below one sample.
+        """
+        size = _half(self.training or batch_size, reason)
+        while largest_batch and size >= largest_batch:
+            size = _half(size, reason)
+        return replace(self, training=size, since=epoch)
 
-    def less_for_evaluation(self, usual: int, reason: str) -> Room:
+    def less_for_evaluation(self, usual: int, reason: str) -> MemoryBudget:
         """Batches of half the size in every evaluation. Raises TrialError("oom") below one sample."""
         return replace(self, evaluation=_half(min(usual, self.evaluation or usual), reason))
 

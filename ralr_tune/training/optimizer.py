@@ -1,4 +1,4 @@
-"""Any optimizer of torch.optim by its lower-case name."""
+"""The optimizers of torch.optim that a study may ask for (see studyfile.optimizers)."""
 
 from __future__ import annotations
 
@@ -12,21 +12,15 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ralr_tune.errors import UsageError
+from ralr_tune.studyfile.optimizers import OPTIMIZER_OFFERS
 
 if TYPE_CHECKING:
     from ralr_tune.studyfile.configuration import TrainingConfig
 
-NOT_OFFERED = frozenset({"optimizer", "lbfgs", "sparseadam"})
-"""The base class; a closure in every step; sparse gradients alone."""
-
-FUSED = frozenset({"sgd", "adam", "adamw"})
-"""Those that step all weights in one kernel on CPU and CUDA alike; on a CPU a third of the time of torch's choice."""
-
 
 def optimizers() -> Mapping[str, type[Optimizer]]:
-    """Classes by lower-case name."""
-    found = {name.lower(): thing for name, thing in vars(torch.optim).items() if inspect.isclass(thing)}
-    return {name: thing for name, thing in found.items() if issubclass(thing, Optimizer) and name not in NOT_OFFERED}
+    """Classes by the name in a study file."""
+    return {name: getattr(torch.optim, offer.torch_name) for name, offer in OPTIMIZER_OFFERS.items()}
 
 
 def make_optimizer(
@@ -35,7 +29,7 @@ def make_optimizer(
     """The optimizer that `training` describes. Raises UsageError on an unknown name or option, or an impossible
     value.
 
-    `rate`: a learning rate, (), on the device, for an optimizer of FUSED whose steps are recorded as a CUDA graph.
+    `rate`: a learning rate, (), on the device, for an optimizer of one kernel whose steps are recorded as a CUDA graph.
     """
     known = optimizers()
     if training.optimizer not in known:
@@ -47,10 +41,9 @@ def make_optimizer(
     chosen = known[training.optimizer]
     allowed = inspect.signature(chosen).parameters
     options = {"lr": training.lr, **training.options}
-    if training.optimizer in FUSED:
+    if OPTIMIZER_OFFERS[training.optimizer].one_kernel:
         options["fused"] = True
-    if training.weight_decay or "weight_decay" in allowed:  # rprop has none: zero of it is no mistake
-        options["weight_decay"] = training.weight_decay
+    options["weight_decay"] = training.weight_decay
     try:
         return chosen(parameters, **options | _on_device(rate, allowed))
     except (TypeError, ValueError) as error:

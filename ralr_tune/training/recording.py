@@ -7,15 +7,15 @@ trials as one network, 7.0 and 16 ms (LOG.md, 2026-11-26).
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import cached_property
 
 import torch
 from torch import Generator, Tensor, fx, nn
 
-from ralr_tune.tasks.base import Batch
+from ralr_tune.studyfile.optimizers import OPTIMIZER_OFFERS
+from ralr_tune.tasks.base import Batch, Capabilities
 from ralr_tune.training.memory import first_line, is_out_of_memory
-from ralr_tune.training.optimizer import FUSED
 
 logger = logging.getLogger(__name__)
 
@@ -23,25 +23,48 @@ WARM_UPS = 2
 """Steps as ever before one is recorded: libraries load and choose their kernels, and optimizers make what they keep."""
 
 PACKAGES = frozenset({"torch", "torchvision", "ralr_tune"})
+"""Whose modules are known here."""
+
+VARYING = ("torchvision.models.detection",)
+"""Parts of them whose modules draw numbers in Python or loop over what they find."""
 
 Work = Callable[[Batch], Tensor]
 
 
-def obstacle(model: nn.Module, optimizer: str) -> str | None:
-    """Why steps must not be recorded; None where every step is the same sequence of operations."""
-    return unknown(model) if optimizer in FUSED else f"{optimizer} takes no learning rate from the device"
+def recording_obstacle(capabilities: Capabilities, model: nn.Module, optimizer: str) -> str | None:
+    """Why steps must not be recorded; None when every step is the same sequence of operations on the same shapes."""
+    if not OPTIMIZER_OFFERS[optimizer].one_kernel:
+        return f"{optimizer} takes no learning rate from the device"
+    if capabilities.static_steps and not capabilities.static_shapes:
+        return "the task's batches differ in shape"
+    return rewriting_obstacle(capabilities, model)
 
 
-def unknown(model: nn.Module) -> str | None:
-    """Why steps of this network may differ; None where each is the same sequence of operations.
+def rewriting_obstacle(capabilities: Capabilities, model: nn.Module) -> str | None:
+    """Why the network must be called as it is, and not rewritten for this package's kernels; None when it may be.
 
-    That is taken as granted for modules of torch, torchvision and ours, as they are. Somebody's own may draw from
-    Python's generator, count steps or look at a number: a recording would do the same again, and nobody would notice.
+    The task answers for its loss, its evaluation and the way it calls the network (see tasks.base.Capabilities), the
+    network's modules for themselves.
+    """
+    return varying_module(model) if capabilities.static_steps else "the task does not promise equal steps"
+
+
+def varying_module(model: nn.Module) -> str | None:
+    """The first module whose operations may differ from step to step, in a sentence; None when there is none.
+
+    Called in the plain way, modules of torch, torchvision and this package repeat their operations, unless hooks or
+    options change them; torchvision's detectors do not: they draw sizes and loop over what they find. Any other module
+    may draw from Python's generator, count steps or branch on a number: a recording would repeat the first outcome
+    without an error.
     """
     for module in model.modules():
-        if type(module).__module__.partition(".")[0] not in PACKAGES or _is_changed(module):
+        if not _is_known(type(module).__module__) or _is_changed(module):
             return f"what {type(module).__name__} does may differ from step to step"
     return None
+
+
+def _is_known(name: str) -> bool:
+    return name.partition(".")[0] in PACKAGES and not name.startswith(VARYING)
 
 
 def _is_changed(module: nn.Module) -> bool:
@@ -57,7 +80,8 @@ def _is_changed(module: nn.Module) -> bool:
 
 
 class Recorder:
-    """Does work batch by batch, from the third batch on by a recording of it, for batches as large as the first.
+    """Does work batch by batch, from the third batch on by a recording of it, for batches with the first one's
+    signature (see tasks.base.Batch).
 
     The work must be the same in every call and read and write, besides the batch, the same tensors; what it gives is
     overwritten by the next call. Where recording fails, nothing more is recorded in this process; lack of memory is
@@ -70,7 +94,8 @@ class Recorder:
     def __init__(self, device: str, generators: Sequence[Generator] = ()) -> None:
         """`generators`: those that the work draws from, besides torch's own."""
         self._device, self._generators = device, generators
-        self._size, self._seen = 0, 0
+        self._signature: Hashable = None
+        self._seen = 0
         self._batch: Batch | None = None
         self._output = torch.empty(0)
         self._replay: Callable[[], object] | None = None
@@ -81,8 +106,8 @@ class Recorder:
         return torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
 
     def __call__(self, work: Work, batch: Batch) -> Tensor:
-        self._size = self._size or len(batch)
-        if len(batch) != self._size or Recorder.failed:
+        self._signature = self._signature or batch.signature
+        if batch.signature != self._signature or Recorder.failed:
             return work(batch)
         self._seen += 1
         if self._seen <= WARM_UPS:

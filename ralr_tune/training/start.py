@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ralr_tune.logs import warnings_to_log
 from ralr_tune.tasks.base import TorchTask
-from ralr_tune.training.base import TrainingSplit
+from ralr_tune.tasks.trial import TrainingSplit
 from ralr_tune.training.loop import TorchTrial
 
 if TYPE_CHECKING:

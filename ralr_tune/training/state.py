@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ralr_tune.records import EpochRecord
 from ralr_tune.training.checkpoint import Unusable, plain, read_curve
-from ralr_tune.training.memory import Room
+from ralr_tune.training.memory import MemoryBudget
 from ralr_tune.training.optimizer import state_of_one_weight
 from ralr_tune.training.precision import Precision, can_bfloat16
 
@@ -32,14 +32,14 @@ COPIES = 4
 
 
 @dataclass(frozen=True)
-class State:
+class SavedState:
     """All that a trial needs to go on. What is random is drawn anew from (seed, epoch), so no generator is in it."""
 
     model: Mapping[str, Tensor]
     optimizer: OptimizerState
     curve: list[EpochRecord]
     precision: Precision
-    room: Room
+    memory: MemoryBudget
     threads: int
     torch: str
     """Version that trained it."""
@@ -54,7 +54,7 @@ class State:
             "optimizer": self.optimizer,
             "curve": plain(self.curve),
             "precision": [self.precision.bfloat16, self.precision.channels_last],
-            "room": asdict(self.room),
+            "room": asdict(self.memory),
             "threads": self.threads,
             "torch": self.torch,
             "kernels": self.kernels,
@@ -64,7 +64,7 @@ class State:
 
 
 class StateReader:
-    """Reads what `State.encode` wrote (see checkpoint.Reader), for this network under this configuration."""
+    """Reads what `SavedState.encode` wrote (see checkpoint.Reader), for this network under this configuration."""
 
     def __init__(self, model: nn.Module, training: TrainingConfig, device: str) -> None:
         self._training, self._device = training, device
@@ -78,15 +78,15 @@ class StateReader:
         tensors = COPIES * len(self._model)
         return 2 * COPIES * self._size + 4096 * tensors + 1024 * self._training.epochs + 2**20
 
-    def read(self, content: bytes) -> State:
+    def read(self, content: bytes) -> SavedState:
         said = _unpacked(content)
         try:
-            return State(
+            return SavedState(
                 model=self._checked_model(said["model"]),
                 optimizer=self._checked_optimizer(said["optimizer"]),
                 curve=read_curve(said["curve"], self._training.epochs),
                 precision=self._checked_precision(*said["precision"]),
-                room=self._checked_room(Room(**said["room"])),
+                memory=self._checked_memory(MemoryBudget(**said["room"])),
                 threads=_checked("threads", said["threads"], int),
                 torch=_checked("torch", said["torch"], str),
                 kernels=_checked("kernels", said.get("kernels", False), bool),
@@ -124,16 +124,16 @@ class StateReader:
             raise Unusable(f"trained in bfloat16, in which {self._device} cannot go on")
         return chosen
 
-    def _checked_room(self, room: Room) -> Room:
+    def _checked_memory(self, memory: MemoryBudget) -> MemoryBudget:
         most = {"training": self._training.batch_size, "since": self._training.epochs}
-        numbers = asdict(room)
+        numbers = asdict(memory)
         _checked("room", numbers.pop("recorded"), bool)
         for name, value in numbers.items():
             if value is not None and not 1 <= _checked(name, value, int) <= most.get(name, value):
                 raise Unusable(f"odd: room: {name} = {value}")
-        if (room.training is None) != (room.since is None):
-            raise Unusable(f"odd: {room}")
-        return room
+        if (memory.training is None) != (memory.since is None):
+            raise Unusable(f"odd: {memory}")
+        return memory
 
 
 def _unpacked(content: bytes) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import pytest
 
 from ralr_tune.errors import DataError, UsageError
 from ralr_tune.kinds.classification.kind import KIND
+from ralr_tune.kinds.classification.options import ClassificationOptions as Options
 from ralr_tune.kinds.classification.section import ClassificationSection
 from ralr_tune.kinds.classification.task import ClassificationTask
 from ralr_tune.logs import warnings_to_log
@@ -37,7 +38,7 @@ def test_a_folder_trains_without_its_test_pictures(write_tree: Callable[..., Pat
         file.unlink()
     task = loaded(spec(data={"source": "folder", "path": str(root)}))
     model = task.build_model(0)
-    batch = next(iter(task.batches("train", seed=0, epoch=0, batch_size=8, augment=("crop", "flip"))))
+    batch = next(iter(task.batches("train", seed=0, epoch=0, batch_size=8, options=Options(("crop", "flip")))))
     task.loss(model, batch).backward()  # type: ignore[no-untyped-call]
     task.evaluate(model, "validation")
     with pytest.raises(DataError, match="test: holds no images"):

@@ -18,7 +18,7 @@ from ralr_tune.search.session import Session
 from ralr_tune.search.trial import work_on
 from ralr_tune.store.ledger import Ledger
 from ralr_tune.studyfile import StudySpec, parse_study
-from ralr_tune.training.base import Trial
+from ralr_tune.tasks.trial import Trial
 from tests.search.conftest import MakeSession
 from tests.studies import simulated
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ralr_tune.training.base import Trial
+from ralr_tune.tasks.trial import Trial
 from ralr_tune.training.start import start
 from tests.training.recipes import MEMORY_RECIPES, OPTIMIZER_RECIPES, OTHER_RECIPES
 from tests.training.trials import configuration, images, optimizer_state, run, timeless, weights

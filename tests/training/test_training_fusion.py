@@ -12,16 +12,17 @@ from typing import Any
 
 import pytest
 import torch
+from ralr_tune.tasks.slots import parse_slots
 from torch import Tensor, nn
 
 from ralr_tune.errors import TrialError, UsageError
 from ralr_tune.models.registry import build
-from ralr_tune.training.base import Trial
+from ralr_tune.tasks.trial import Trial
 from ralr_tune.training.fused import FusedNetwork, Stack, Unfusable, check
-from ralr_tune.training.fusion import Fusion
+from ralr_tune.training.fusion import FusedTrainer
 from ralr_tune.training.loop import TorchTrial
+from ralr_tune.training.slot import SlotEpoch
 from ralr_tune.training.start import start
-from ralr_tune.training.together import parse_slots
 from tests.cards import GIB, Card
 from tests.training.trials import differences, run
 
@@ -43,7 +44,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 
 
-def train(engine: Fusion, trials: Sequence[Trial], epochs: int | None = None) -> None:
+def train(engine: FusedTrainer, trials: Sequence[Trial], epochs: int | None = None) -> None:
     """As a worker does: an epoch of all, then each trial's own record of it."""
     running = {trial: trial.epochs() for trial in trials}
     while running and epochs != 0:
@@ -61,15 +62,15 @@ def losses(trial: Trial) -> list[float]:
 @pytest.fixture
 def together(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many trials were trained as one, epoch by epoch."""
-    widths: list[int] = []
-    epoch = Fusion._epoch
+    counts: list[int] = []
+    epoch = FusedTrainer._trained
 
-    def counting(self: Fusion, trials: Sequence[TorchTrial]) -> tuple[list[float], list[float]]:
-        widths.append(len(trials))
+    def counting(self: FusedTrainer, trials: Sequence[SlotEpoch]) -> tuple[list[float], list[float]]:
+        counts.append(len(trials))
         return epoch(self, trials)
 
-    monkeypatch.setattr(Fusion, "_epoch", counting)
-    return widths
+    monkeypatch.setattr(FusedTrainer, "_trained", counting)
+    return counts
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
@@ -87,7 +88,7 @@ def test_a_slot_learns_what_its_trial_learns_alone(
     ]
     alone = [run(start(task, each, seed=k)) for k, each in enumerate(configurations)]
     slots = [start(task, each, seed=k) for k, each in enumerate(configurations)]
-    train(Fusion(task, 3), slots)
+    train(FusedTrainer(task, 3), slots)
     assert together == [3, 3, 3, 2]
     for one, other in zip(alone, slots, strict=True):
         assert losses(other) == pytest.approx(losses(one), rel=TOLERANCE)
@@ -110,7 +111,7 @@ def test_slots_are_evaluated_as_each_network_is(make_images: Make) -> None:
 
 
 def test_a_slot_that_ends_makes_room_for_another(make_images: Make, configure: Make, together: list[int]) -> None:
-    task, engine = make_images(), Fusion(make_images(), 2)
+    task, engine = make_images(), FusedTrainer(make_images(), 2)
     alone = [run(start(task, configure(epochs=3), seed=seed)) for seed in range(3)]
     first, second, third = (start(task, configure(epochs=3), seed=seed) for seed in range(3))
     train(engine, [first, second], epochs=2)
@@ -133,10 +134,10 @@ def test_a_trial_goes_on_by_itself_and_back(
     configuration = configure(optimizer=optimizer, lr=0.01, options=options, epochs=4, channels_last=channels_last)
     whole = run(start(task, configuration, seed=0))
     slots = [start(task, configuration, seed=seed, checkpoint=tmp_path / f"{seed}") for seed in (0, 1)]
-    train(Fusion(task, 2 if fused_first else 1), slots, epochs=2)
+    train(FusedTrainer(task, 2 if fused_first else 1), slots, epochs=2)
     again = [start(task, configuration, seed=seed, checkpoint=tmp_path / f"{seed}") for seed in (0, 1)]
     assert [len(trial.curve) for trial in again] == [2, 2]
-    train(Fusion(task, 1 if fused_first else 2), again)
+    train(FusedTrainer(task, 1 if fused_first else 2), again)
     assert losses(again[0]) == pytest.approx(losses(whole), rel=TOLERANCE)
 
 
@@ -146,7 +147,7 @@ def test_a_trial_that_leaves_its_slot_goes_on_in_its_own_order_of_memory(make_im
     task, configuration = make_images(), configure(options={"momentum": 0.9}, epochs=4, lr=0.1, channels_last=True)
     whole = run(start(task, configuration, seed=0))
     slots = [start(task, configuration, seed=seed) for seed in (0, 1)]
-    train(Fusion(task, 2), slots, epochs=1)
+    train(FusedTrainer(task, 2), slots, epochs=1)
     assert losses(run(slots[0])) == pytest.approx(losses(whole), rel=TOLERANCE)
 
 
@@ -154,7 +155,7 @@ def test_a_trial_in_a_batch_of_its_own_is_trained_as_ever(make_images: Make, con
     task = make_images(dropout=0.2)
     alone, other = (start(task, configure(epochs=2), seed=0) for _ in range(2))
     run(alone)
-    train(Fusion(task, 4), [other])
+    train(FusedTrainer(task, 4), [other])
     assert differences(other, alone) == []
 
 
@@ -173,10 +174,10 @@ def test_what_does_not_fit_one_batch_is_trained_apart(make_images: Make, configu
     ]
     alike = [{}, {"lr": 0.01}]
     trials = [start(task, configure(epochs=1, **training), seed=0) for training in [*unlike, *alike]]
-    train(Fusion(task, 8), trials[:-3] + trials[-2:])  # all but the compiled one, which would take its time
+    train(FusedTrainer(task, 8), trials[:-3] + trials[-2:])  # all but the compiled one, which would take its time
     assert together == [2]
     assert isinstance(trials[-3], TorchTrial)
-    assert trials[-3].fusion_key() is None
+    assert SlotEpoch(trials[-3]).key() is None
     assert all(len(trial.curve) == 1 for trial in trials[:-3] + trials[-2:])
 
 
@@ -185,18 +186,18 @@ def test_without_memory_fewer_are_trained_at_once_and_none_is_lost(
 ) -> None:
     task = make_images()
     alone = [run(start(task, configure(epochs=3), seed=seed)) for seed in range(4)]
-    epoch, widths = Fusion._epoch, []
+    epoch, counts = FusedTrainer._trained, []
 
-    def narrow(self: Fusion, trials: Sequence[TorchTrial]) -> tuple[list[float], list[float]]:
-        widths.append(len(trials))
+    def narrow(self: FusedTrainer, trials: Sequence[SlotEpoch]) -> tuple[list[float], list[float]]:
+        counts.append(len(trials))
         if len(trials) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return epoch(self, trials)
 
-    monkeypatch.setattr(Fusion, "_epoch", narrow)
-    engine, slots = Fusion(task, 4), [start(task, configure(epochs=3), seed=seed) for seed in range(4)]
+    monkeypatch.setattr(FusedTrainer, "_trained", narrow)
+    engine, slots = FusedTrainer(task, 4), [start(task, configure(epochs=3), seed=seed) for seed in range(4)]
     train(engine, slots)
-    assert widths == [4, 2, 2, 2, 2]
+    assert counts == [4, 2, 2, 2, 2]
     assert engine.slots == 2
     for one, other in zip(alone, slots, strict=True):
         assert losses(other) == pytest.approx(losses(one), rel=TOLERANCE)
@@ -209,8 +210,8 @@ def test_a_slot_that_diverges_leaves_the_others_alone(make_images: Make, configu
     good, bad = (start(task, configure(epochs=3), seed=seed) for seed in (0, 1))
     assert isinstance(bad, TorchTrial)
     with torch.no_grad():
-        next(bad.learner.model.parameters()).fill_(float("nan"))
-    engine, records = Fusion(task, 2), [good.epochs(), bad.epochs()]
+        next(bad.state.model.parameters()).fill_(float("nan"))
+    engine, records = FusedTrainer(task, 2), [good.epochs(), bad.epochs()]
     engine.train([good, bad])
     next(records[0])
     with pytest.raises(TrialError) as caught:
@@ -298,7 +299,7 @@ def test_a_network_that_cannot_be_fused_is_trained_as_ever(
     task = make_images()
     alone, slots = ([start(task, configure(epochs=2), seed=seed) for seed in range(2)] for _ in range(2))
     with caplog.at_level("INFO"):
-        train(Fusion(task, 2), slots)
+        train(FusedTrainer(task, 2), slots)
     for one, other in zip(alone, slots, strict=True):
         assert differences(other, run(one)) == []
     assert caplog.text.count("this network cannot be fused: Conv2d has weights and no fused form") == 1
@@ -321,7 +322,7 @@ def test_then_several_processes_are_what_helps_on_a_gpu(
     trials = [start(task, configure(epochs=1), seed=seed) for seed in range(2)]
     task.device = device
     with caplog.at_level("INFO"):
-        Fusion(task, 2).train(trials)
+        FusedTrainer(task, 2).train(trials)
     assert caplog.text.count("this network cannot be fused") == 1
     assert caplog.text.count("`run --workers N` puts N processes on cuda:1") == told
 
@@ -341,7 +342,7 @@ def test_then_several_processes_are_what_helps_on_a_gpu(
         ({}, 15, 1),
     ],
 )
-def test_auto_takes_the_width_beyond_which_nothing_is_gained(
+def test_auto_takes_the_number_of_slots_beyond_which_nothing_is_gained(
     make_images: Make,
     configure: Make,
     monkeypatch: pytest.MonkeyPatch,
@@ -349,9 +350,9 @@ def test_auto_takes_the_width_beyond_which_nothing_is_gained(
     waiting: int,
     slots: int,
 ) -> None:
-    monkeypatch.setattr(Fusion, "_seconds", lambda self, trial, width: seconds[width])
+    monkeypatch.setattr(FusedTrainer, "_seconds", lambda self, epoch, slots: seconds[slots])
     task = make_images()
-    engine = Fusion(task, "auto")
+    engine = FusedTrainer(task, "auto")
     engine.settle(start(task, configure(), seed=0), lambda: waiting)
     assert engine.slots == slots
 
@@ -360,7 +361,7 @@ def test_auto_times_steps_that_leave_the_trial_alone(make_images: Make, configur
     task = make_images(dropout=0.2)
     alone, timed = (start(task, configure(epochs=2), seed=0) for _ in range(2))
     run(alone)
-    engine = Fusion(task, "auto")
+    engine = FusedTrainer(task, "auto")
     engine.settle(timed, lambda: 64)
     assert engine.slots in (1, 2, 4, 8)
     run(timed)
@@ -368,12 +369,12 @@ def test_auto_times_steps_that_leave_the_trial_alone(make_images: Make, configur
 
 
 def test_auto_stays_serial_without_memory(make_images: Make, configure: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(self: Fusion, trial: TorchTrial, width: int) -> float:
+    def full(self: FusedTrainer, epoch: SlotEpoch, slots: int) -> float:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(Fusion, "_seconds", full)
+    monkeypatch.setattr(FusedTrainer, "_seconds", full)
     task = make_images()
-    engine = Fusion(task, "auto")
+    engine = FusedTrainer(task, "auto")
     engine.settle(start(task, configure(), seed=0), lambda: 64)
     assert engine.slots == 1
 

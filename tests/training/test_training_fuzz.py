@@ -157,4 +157,4 @@ def test_weights_files(tmp_path: Path) -> None:
 
 def restore(trial: Any, fresh: dict[str, Tensor]) -> None:
     with torch.no_grad():
-        trial._learner.model.load_state_dict(fresh)
+        trial.state.model.load_state_dict(fresh)

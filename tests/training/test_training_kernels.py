@@ -18,10 +18,10 @@ from torch.nn import functional as F
 
 from ralr_tune.errors import RalrTuneError
 from ralr_tune.models.registry import build
-from ralr_tune.tasks.base import Split
+from ralr_tune.tasks.base import Capabilities, Split
 from ralr_tune.training import loop
 from ralr_tune.training.compiling import Compilation, Network
-from ralr_tune.training.fusion import Fusion
+from ralr_tune.training.fusion import FusedTrainer
 from ralr_tune.training.kernels import library
 from ralr_tune.training.kernels.joining import Joined, joined
 from ralr_tune.training.kernels.library import Kernels, Unavailable, kernels
@@ -423,12 +423,14 @@ def test_an_evaluation_of_somebodys_own_is_given_the_network_as_it_is(make_image
     task = make_images(size=16)
 
     class Own(type(task)):  # type: ignore[misc]
+        capabilities = Capabilities()
+
         def evaluate(self, model: nn.Module, split: Split, **_: Any) -> float:
             return float(isinstance(model, fx.GraphModule))
 
     task.__class__ = Own
     assert run(start(task, configure(epochs=1), seed=0)).curve[-1].value == 0
-    assert not start(task, configure(epochs=1), seed=0).learner.kernels
+    assert not start(task, configure(epochs=1), seed=0).state.compilation.kernels
 
 
 def test_a_resumed_trial_equals_an_uninterrupted_one(
@@ -463,7 +465,7 @@ def test_slots_learn_by_kernels_what_each_learns_alone(
     alone = [run(start(task, each, seed=k)) for k, each in enumerate(given)]
     calls.clear()
     slots = [start(task, each, seed=k) for k, each in enumerate(given)]
-    train(Fusion(task, 3), slots)
+    train(FusedTrainer(task, 3), slots)
     assert bool(calls) is (compiled == "auto")
     for one, other in zip(alone, slots, strict=True):
         assert losses(other) == pytest.approx(losses(one), rel=2e-3)

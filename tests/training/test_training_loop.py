@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ralr_tune.errors import DataError, TrialError, UsageError
 from ralr_tune.seeds import derive_seed
-from ralr_tune.training.base import Trial
+from ralr_tune.tasks.trial import Trial
 from ralr_tune.training.start import start
 from tests.training.trials import run, timeless, weights
 
@@ -53,8 +53,8 @@ def test_train_loss_is_the_mean_over_samples(make_images: Make, configure: Make)
     seen: list[tuple[float, int]] = []
     loss = task.loss
 
-    def spy(model: nn.Module, batch: Any, *, label_smoothing: float) -> Tensor:
-        value = loss(model, batch, label_smoothing=label_smoothing)
+    def spy(model: nn.Module, batch: Any, *, options: Any) -> Tensor:
+        value = loss(model, batch, options=options)
         seen.append((value.item(), len(batch)))
         return value  # type: ignore[no-any-return]
 
@@ -124,9 +124,9 @@ class Recorder:
         self.first: list[Tensor] = []
         loss, build = task.loss, task.build_model
 
-        def spy(model: nn.Module, batch: Any, *, label_smoothing: float) -> Tensor:
+        def spy(model: nn.Module, batch: Any, *, options: Any) -> Tensor:
             self.batches.append(batch.images.clone())
-            return loss(model, batch, label_smoothing=label_smoothing)  # type: ignore[no-any-return]
+            return loss(model, batch, options=options)  # type: ignore[no-any-return]
 
         def build_and_look(seed: int) -> nn.Module:
             model: nn.Module = build(seed)

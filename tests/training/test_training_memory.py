@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ralr_tune.errors import DiskError, TrialError
 from ralr_tune.kinds.classification.task import ClassificationTask
-from ralr_tune.training.memory import Exhausted, Room, free, is_out_of_memory, micro_batches, within_memory
+from ralr_tune.training.memory import MemoryBudget, OutOfMemory, free, is_out_of_memory, micro_batches, within_memory
 from ralr_tune.training.start import start
 from tests.training.trials import NORMALISED, PLAIN, Alike, differences, run, timeless, weights
 
@@ -290,7 +290,7 @@ def test_no_room_for_the_network_itself(
     if where == "model":
         monkeypatch.setattr(nn.Module, "to", full)
     else:
-        monkeypatch.setattr("ralr_tune.training.learner.make_optimizer", full)
+        monkeypatch.setattr("ralr_tune.training.train_state.make_optimizer", full)
     with pytest.raises(TrialError, match="CUDA out of memory") as caught:
         start(make_images(), configure(), seed=0)
     assert caught.value.kind == "oom"
@@ -348,7 +348,7 @@ def test_what_the_failed_try_held_is_free_before_the_next() -> None:
 
     gc.disable()
     try:
-        assert within_memory(work) == Exhausted("CUDA out of memory.")
+        assert within_memory(work) == OutOfMemory("CUDA out of memory.")
         free()
     finally:
         gc.enable()
@@ -386,21 +386,19 @@ def test_test_data_that_have_no_room_are_read_once(make_images: Make, configure:
     """Smaller batches are no help there."""
     task, reads = make_images(), []
 
-    def steps(split: str, batch_size: int) -> int:
-        if split == "test":
-            reads.append(1)
-            raise MemoryError
-        return 5
+    def size(split: str) -> int:
+        reads.append(1)
+        raise MemoryError
 
     trial = start(task, configure(), seed=1)
-    task.steps = steps
+    task.size = size
     with pytest.raises(TrialError, match="MemoryError") as caught:
         trial.evaluate("test")
     assert (caught.value.kind, reads) == ("oom", [1])
 
 
 def test_both_are_said() -> None:
-    room = Room().less_for_training(64, 3, "full").less_for_evaluation(512, "full")
+    room = MemoryBudget().less_for_training(64, 3, "full").less_for_evaluation(512, "full")
     assert room.mended(64) == (
         "out of memory: trained in micro-batches of 32 (batch_size 64) from epoch 3 on, evaluated in batches of 256"
     )
@@ -419,7 +417,7 @@ task = images(size=32, width=16)
 trial = start(task, configuration(epochs=2, batch_size=72, precision="float32"), seed=1)
 epochs = trial.epochs()
 if sys.argv[1] == "starved":
-    trial._learner.step(next(task.batches("train", seed=1, epoch=0, batch_size=4)), 0.0, None)  # loads what torch needs
+    trial.state.step(next(task.batches("train", seed=1, epoch=0, batch_size=4)), 0.0, None)  # loads what torch needs
     trial = start(task, configuration(epochs=2, batch_size=72, precision="float32"), seed=1)
     used = psutil.Process().memory_info().vms
     resource.setrlimit(resource.RLIMIT_AS, (used + int(sys.argv[2]) * 2**20, -1))

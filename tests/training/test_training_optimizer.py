@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ralr_tune.errors import UsageError
 from ralr_tune.studyfile.configuration import TrainingConfig
+from ralr_tune.studyfile.optimizers import OPTIMIZER_OFFERS as OFFERS
 from ralr_tune.studyfile.sections import OPTIMIZERS
 from ralr_tune.training.optimizer import make_optimizer, optimizers, state_of_one_weight
 from tests.training.recipes import OPTIMIZER_RECIPES
@@ -57,14 +58,28 @@ def test_options_reach_the_optimizer() -> None:
     assert (group["momentum"], group["nesterov"]) == (0.9, True)
 
 
-def test_an_optimizer_without_weight_decay_works_without() -> None:
-    make_optimizer(unchecked(optimizer="rprop"), nn.Linear(3, 2).parameters())
-    with pytest.raises(UsageError, match=r"'rprop' with .*weight_decay"):
-        make_optimizer(unchecked(optimizer="rprop", weight_decay=0.1), nn.Linear(3, 2).parameters())
+def test_what_the_study_file_refuses_cannot_be_made_either() -> None:
+    assert optimizers().keys() == OPTIMIZERS.keys()
 
 
-def test_those_that_cannot_train_here_are_not_offered() -> None:
-    assert not {"lbfgs", "sparseadam", "optimizer"} & optimizers().keys()
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_one_kernel_is_claimed_of_those_alone_that_have_one_and_take_a_rate_from_the_device(name: str) -> None:
+    """The others have none on a CPU, or refuse a tensor as a rate."""
+    weights = [nn.Parameter(torch.ones(2))]
+    made = make_optimizer(training(optimizer=name), weights, torch.tensor(0.25)) if OFFERS[name].one_kernel else None
+    assert (made is not None) is (name in ("sgd", "adam", "adamw"))
+    if made is not None:
+        assert made.param_groups[0]["fused"]
+        weights[0].grad = torch.ones(2)
+        made.step()
+        assert not torch.equal(weights[0], torch.ones(2))
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_options_of_slots_are_options_of_the_optimizer(name: str) -> None:
+    offer = OFFERS[name]
+    assert offer.options >= (offer.slot_options or frozenset()) | offer.shared_options
+    assert not (offer.slot_options or frozenset()) & offer.shared_options
 
 
 @pytest.mark.parametrize(

@@ -12,28 +12,30 @@ import torch
 from torch import Tensor, fx, nn
 
 from ralr_tune.models.registry import build
+from ralr_tune.tasks.base import Capabilities
 from ralr_tune.training import loop, recording
 from ralr_tune.training.compiling import Compilation
-from ralr_tune.training.fusion import Fusion
-from ralr_tune.training.memory import Room
-from ralr_tune.training.recording import WARM_UPS, Recorder, obstacle
+from ralr_tune.training.fusion import FusedTrainer
+from ralr_tune.training.memory import MemoryBudget
+from ralr_tune.training.recording import WARM_UPS, Recorder, recording_obstacle
 from ralr_tune.training.start import start
 from tests.training import tape
 from tests.training.test_training_fusion import RECIPES, losses, train
 from tests.training.trials import Alike, differences, plain_network, run
 
 Make = Callable[..., Any]
+STATIC = Capabilities(static_steps=True, static_shapes=True)
 BATCH = 20
 """Of 72 images: three whole batches, and one shorter."""
 
 
 def assert_same(recorded: Any, plain: Any) -> None:
     """To the bit; Adam's to six digits, since a rate on the device is of float32, and one that Python holds is not."""
-    if recorded.training.optimizer == "sgd":
+    if recorded.configuration.training.optimizer == "sgd":
         assert differences(recorded, plain) == []
     assert [each.lr for each in recorded.curve] == [each.lr for each in plain.curve]
     assert losses(recorded) == pytest.approx(losses(plain), rel=1e-6)
-    weights = [torch.cat([each.flatten() for each in one.learner.model.parameters()]) for one in (recorded, plain)]
+    weights = [torch.cat([each.flatten() for each in one.state.model.parameters()]) for one in (recorded, plain)]
     torch.testing.assert_close(*weights, rtol=1e-4, atol=1e-6)
 
 
@@ -77,7 +79,7 @@ def test_recorded_slots_learn_the_same(
         task = make_images(dropout=0.2)
         given = {"lr": 0.1, "weight_decay": 1e-3, "batch_size": BATCH, "compile": compiled} | recipe
         trials = [start(task, configure(**given | {"lr": given["lr"] / (1 + k)}, epochs=4), seed=k) for k in range(3)]
-        engine = Fusion(task, 2)
+        engine = FusedTrainer(task, 2)
         train(engine, trials[:2], epochs=2)
         train(engine, trials[1:], epochs=2)
         found.append(trials)
@@ -94,7 +96,7 @@ def test_a_trial_that_leaves_its_slot_is_recorded_anew(make_images: Make, config
         given = {"batch_size": BATCH, "compile": compiled, "options": {"momentum": 0.9}, "epochs": 3}
         trials = [start(task, configure(**given), seed=k) for k in range(2)]
         for slots in (1, 2, 1):
-            train(Fusion(task, slots), trials, epochs=1)
+            train(FusedTrainer(task, slots), trials, epochs=1)
         found.append(trials)
     assert replays
     for plain, recorded in zip(*found, strict=True):
@@ -154,7 +156,7 @@ def test_whoever_had_no_room_for_a_recording_does_not_try_again(
     with caplog.at_level("INFO"):
         again = start(make_images(), configure(**given), seed=0, checkpoint=tmp_path / "it")
     assert "eager, not recorded: there was no room for it" in caplog.text
-    assert (again._room, again.learner.recorded) == (Room(recorded=False), False)
+    assert (again.memory, again.state.compilation.recorded) == (MemoryBudget(recorded=False), False)
     run(again)
     assert tried == [1]
 
@@ -164,11 +166,11 @@ def test_micro_batches_are_not_recorded(
 ) -> None:
     given = {"batch_size": BATCH, "epochs": 2}
     begun = start(make_images(), configure(**given), seed=0, checkpoint=tmp_path / "it")
-    begun._room = Room(training=5, since=1)
+    begun.memory = MemoryBudget(training=5, since=1)
     next(begun.epochs())
     replays.clear()
     again = start(make_images(), configure(**given), seed=0, checkpoint=tmp_path / "it")
-    assert not again.learner.recorded
+    assert not again.state.compilation.recorded
     run(again)
     assert replays == []
 
@@ -253,7 +255,7 @@ def test_lack_of_memory_is_no_reason_to_go_on(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("name", ["small_cnn", "resnet20", "torchvision:resnet18"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
 def test_networks_of_known_packages_may_be_recorded(name: str, optimizer: str) -> None:
-    assert obstacle(build(name, classes=3, channels=3, size=32), optimizer) is None
+    assert recording_obstacle(STATIC, build(name, classes=3, channels=3, size=32), optimizer) is None
 
 
 class Coin(nn.Module):
@@ -294,12 +296,7 @@ def patched() -> nn.Module:
     ],
 )
 def test_others_are_not(layers: list[nn.Module], optimizer: str, said: str) -> None:
-    assert obstacle(nn.Sequential(nn.Conv2d(3, 4, 3), *layers), optimizer) == said
-
-
-def test_a_loss_of_somebodys_own_is_taken_as_it_is(make_line: Make, configure: Make, replays: list[int]) -> None:
-    assert loop._unknown(type(make_line()).loss) == "what LineTask.loss does may differ from step to step"
-    assert not start(make_line(), configure(), seed=0).learner.kernels
+    assert recording_obstacle(STATIC, nn.Sequential(nn.Conv2d(3, 4, 3), *layers), optimizer) == said
 
 
 def test_the_log_says_why_an_odd_network_is_taken_as_it_is(
@@ -311,5 +308,5 @@ def test_the_log_says_why_an_odd_network_is_taken_as_it_is(
     with caplog.at_level("INFO"):
         for seed in (0, 1):
             trial = run(start(task, configure(epochs=1), seed=seed))
-            assert not trial.learner.kernels
+            assert not trial.state.compilation.kernels
     assert caplog.text.count("normalisation as torch has it: what Coin does may differ from step to step") == 1

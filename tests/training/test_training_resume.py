@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from ralr_tune.studyfile.sections import OPTIMIZERS
+from ralr_tune.tasks.trial import Trial
 from ralr_tune.training import precision
-from ralr_tune.training.base import Trial
 from ralr_tune.training.start import start
 from tests.training.recipes import MEMORY_RECIPES, OPTIMIZER_OPTIONS, OPTIMIZER_RECIPES, OTHER_RECIPES
 from tests.training.trials import differences, run, timeless, weights

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from ralr_tune.training.checkpoint import Unusable
-from ralr_tune.training.memory import Room
+from ralr_tune.training.memory import MemoryBudget
 from ralr_tune.training.start import start
-from ralr_tune.training.state import State, StateReader
+from ralr_tune.training.state import SavedState, StateReader
 from tests.training.trials import configuration, images, run, same
 
 Make = Callable[..., Any]
@@ -33,10 +33,10 @@ def test_a_state_comes_back_as_it_was(trained: tuple[bytes, StateReader]) -> Non
     content, reader = trained
     state = reader.read(content)
     again = reader.read(state.encode())
-    assert isinstance(again, State)
+    assert isinstance(again, SavedState)
     assert same(dict(again.model), dict(state.model))
     assert again.curve == state.curve
-    assert (again.room, again.precision, again.threads) == (Room(), state.precision, 1)
+    assert (again.memory, again.precision, again.threads) == (MemoryBudget(), state.precision, 1)
     assert len(content) < reader.limit
 
 
@@ -45,7 +45,7 @@ def test_a_state_comes_back_as_it_was(trained: tuple[bytes, StateReader]) -> Non
 def test_the_limit_leaves_room_for_what_a_network_needs(optimizer: dict[str, Any], model: dict[str, Any]) -> None:
     settings = configuration(epochs=1, lr=0.01, **optimizer)
     trial: Any = run(start(images(**model), settings, seed=0))
-    limit = StateReader(trial._learner.model, settings.training, "cpu").limit
+    limit = StateReader(trial.state.model, settings.training, "cpu").limit
     size = len(trial._checkpoints._last)
     assert 2 * size < limit < 16 * size + 2**23
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from ralr_tune.kinds.classification.kind import KIND
 from ralr_tune.kinds.classification.samples import Samples, Source, all_samples
 from ralr_tune.kinds.classification.task import ClassificationTask
+from ralr_tune.metric import Metric
 from ralr_tune.models.registry import build
 from ralr_tune.records import EpochRecord
 from ralr_tune.studyfile import Configuration, models
-from ralr_tune.tasks.base import Autocast, Metric, Split
-from ralr_tune.training.base import Trial
+from ralr_tune.tasks.base import Autocast, Capabilities, Split
+from ralr_tune.tasks.trial import Trial
 from ralr_tune.training.loop import TorchTrial
 
 
@@ -86,6 +87,14 @@ class Alike:
     def __len__(self) -> int:
         return self._count
 
+    @property
+    def weight(self) -> float:
+        return self._count
+
+    @property
+    def signature(self) -> Hashable:
+        return self._count
+
     def split(self, parts: int) -> list[Alike]:
         return [Alike(self._count // parts + (part < self._count % parts)) for part in range(parts)]
 
@@ -103,6 +112,7 @@ class LineTask:
     """
 
     metric = Metric("weight", direction="maximize", worst=-1e9)
+    capabilities = Capabilities()
     identity = "line"
     device = "cpu"
     input_shape = (1,)
@@ -117,16 +127,17 @@ class LineTask:
     def build_model(self, seed: int) -> nn.Module:
         return Line()
 
-    def steps(self, split: Split, batch_size: int) -> int:
+    def size(self, split: Split) -> int:
+        return self.evaluation_batch
+
+    def steps(self, split: Split, batch_size: int, epoch: int = 0, *, seed: int = 0) -> int:
         return self.epoch_steps
 
-    def batches(
-        self, split: Split, *, seed: int, epoch: int, batch_size: int, augment: Sequence[str] = ()
-    ) -> Iterator[Alike]:
+    def batches(self, split: Split, *, seed: int, epoch: int, batch_size: int, options: Hashable) -> Iterator[Alike]:
         self.trained_on.append(split)
         yield from [Alike(batch_size)] * self.epoch_steps
 
-    def loss(self, model: nn.Module, batch: object, *, label_smoothing: float = 0.0) -> Tensor:
+    def loss(self, model: nn.Module, batch: object, *, options: Hashable) -> Tensor:
         other = self._answer(self.steps_done)
         self.steps_done += 1
         weight = next(iter(model.parameters()))
@@ -153,13 +164,13 @@ def timeless(curve: list[EpochRecord]) -> list[EpochRecord]:
 
 def weights(trial: Trial) -> dict[str, Tensor]:
     assert isinstance(trial, TorchTrial)
-    return {name: tensor.detach().clone() for name, tensor in trial._learner.model.state_dict().items()}
+    return {name: tensor.detach().clone() for name, tensor in trial.state.model.state_dict().items()}
 
 
 def optimizer_state(trial: Trial) -> dict[str, Any]:
     """By "WEIGHT NAME"."""
     assert isinstance(trial, TorchTrial)
-    states = trial._learner.optimizer_state()
+    states = trial.state.optimizer_state()
     values = {f"{place} {name}": value for place, state in states.items() for name, value in state.items()}
     return {name: value.clone() if isinstance(value, Tensor) else value for name, value in values.items()}
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ralr_tune.kinds.classification.options import ClassificationOptions
 from ralr_tune.kinds.classification.section import (
     MIXINGS,
     ArraysData,
@@ -54,6 +55,9 @@ class ClassificationKind(TorchKind):
     }
 
     # ------------------------------------------------------------ training
+
+    def options(self, values: Mapping[str, Any]) -> ClassificationOptions:
+        return ClassificationOptions(**values)
 
     def load(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,12 +20,13 @@ from ralr_tune.errors import DataError, UsageError
 from ralr_tune.kinds.classification.augment import Augmentation, make_augmentations
 from ralr_tune.kinds.classification.decoded import load
 from ralr_tune.kinds.classification.mixing import Mixing
+from ralr_tune.kinds.classification.options import ClassificationOptions
 from ralr_tune.kinds.classification.samples import Samples, Source
 from ralr_tune.kinds.classification.section import MIXINGS
 from ralr_tune.kinds.classification.stratify import Rows, stratified_split
 from ralr_tune.machine.sharing import free_on, is_cuda
 from ralr_tune.seeds import derive_seed
-from ralr_tune.tasks.base import METRICS, Autocast, Batch, Split
+from ralr_tune.tasks.base import METRICS, Autocast, Batch, Capabilities, Split, tensor_signature
 
 EVALUATION_PIXELS = {"cpu": 2**19, "cuda": 2**22}
 """Pixels of one batch of an evaluation, by the kind of device: 512 images of 32x32, or 4,096. On a CPU larger ones were
@@ -40,6 +41,10 @@ AUGMENTED_PIXELS = {"cpu": 2**17, "cuda": 2**23}
 32x32, which take 100 MB as float32."""
 
 
+PLAIN = ClassificationOptions()
+"""No augmentation, no label smoothing."""
+
+
 @dataclass(frozen=True)
 class ImageBatch:
     """Normalised images (N, C, H, W) float32 and their labels, on the task's device."""
@@ -50,6 +55,14 @@ class ImageBatch:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def weight(self) -> float:
+        return len(self)
+
+    @property
+    def signature(self) -> Hashable:
+        return tensor_signature(self.images, self.labels)
 
     def split(self, parts: int) -> list[ImageBatch]:
         """In order, their lengths differing by one at most."""
@@ -84,6 +97,7 @@ class ClassificationTask:
     """
 
     metric = METRICS["accuracy"]
+    capabilities = Capabilities(static_steps=True, static_shapes=True, fusable=True)
 
     def __init__(
         self,
@@ -129,33 +143,33 @@ class ClassificationTask:
             self._fits = True
         return model
 
-    def steps(self, split: Split, batch_size: int) -> int:
-        return len(_cuts(self.size(split), batch_size)) - 1
-
     def size(self, split: Split) -> int:
-        """Number of samples of a split."""
         return len(self._part(split)[1])
 
+    def steps(self, split: Split, batch_size: int, epoch: int = 0, *, seed: int = 0) -> int:
+        """The same in every epoch of every seed."""
+        return len(_cuts(self.size(split), batch_size)) - 1
+
     def batches(
-        self, split: Split, *, seed: int, epoch: int, batch_size: int, augment: Sequence[str] = ()
+        self, split: Split, *, seed: int, epoch: int, batch_size: int, options: Hashable = PLAIN
     ) -> Iterator[ImageBatch]:
-        drawn = self._batches(split, [(seed, epoch)], batch_size, augment)
+        drawn = self._batches(split, [(seed, epoch)], batch_size, _own(options).augment)
         return (ImageBatch(batch.images[:, 0], batch.labels[:, 0]) for batch in drawn)
 
     def fused_batches(
-        self, split: Split, *, lanes: Sequence[tuple[int, int]], batch_size: int, augment: Sequence[str] = ()
+        self, split: Split, *, slot_epochs: Sequence[tuple[int, int]], batch_size: int, options: Hashable = PLAIN
     ) -> Iterator[ImageBatch]:
-        drawn = self._batches(split, lanes, batch_size, augment)
+        drawn = self._batches(split, slot_epochs, batch_size, _own(options).augment)
         return (ImageBatch(batch.images.flatten(1, 2), batch.labels) for batch in drawn)
 
-    def fused_losses(self, outputs: Tensor, batch: Batch, *, label_smoothing: float = 0.0) -> Tensor:
-        labels = cast(ImageBatch, batch).labels.flatten(0, 1)
-        each = F.cross_entropy(outputs.float().flatten(0, 1), labels, reduction="none", label_smoothing=label_smoothing)
+    def fused_losses(self, outputs: Tensor, batch: Batch, *, options: Hashable = PLAIN) -> Tensor:
+        labels, smoothing = cast(ImageBatch, batch).labels.flatten(0, 1), _own(options).label_smoothing
+        each = F.cross_entropy(outputs.float().flatten(0, 1), labels, reduction="none", label_smoothing=smoothing)
         return each.view(outputs.shape[:2]).mean(0)
 
-    def loss(self, model: nn.Module, batch: Batch, *, label_smoothing: float = 0.0) -> Tensor:
-        batch = cast(ImageBatch, batch)
-        return F.cross_entropy(model(batch.images).float(), batch.labels, label_smoothing=label_smoothing)
+    def loss(self, model: nn.Module, batch: Batch, *, options: Hashable = PLAIN) -> Tensor:
+        batch, smoothing = cast(ImageBatch, batch), _own(options).label_smoothing
+        return F.cross_entropy(model(batch.images).float(), batch.labels, label_smoothing=smoothing)
 
     @property
     def evaluation_batch(self) -> int:
@@ -194,11 +208,11 @@ class ClassificationTask:
         return [found / len(rows) if found >= 0 else float("nan") for found in figures]
 
     def _batches(
-        self, split: Split, lanes: Sequence[tuple[int, int]], batch_size: int, augment: Sequence[str]
+        self, split: Split, slot_epochs: Sequence[tuple[int, int]], batch_size: int, augment: Sequence[str]
     ) -> Iterator[ImageBatch]:
-        """Batches of K lanes, each a (seed, epoch): images (N, K, C, H, W), labels (N, K) or (N, K, classes)."""
+        """Batches of K slots, each a (seed, epoch): images (N, K, C, H, W), labels (N, K) or (N, K, classes)."""
         pool, rows = self._part(split)
-        orders, changes, mixes = zip(*(self._drawn(rows, *lane, augment) for lane in lanes), strict=True)
+        orders, changes, mixes = zip(*(self._drawn(rows, *each, augment) for each in slot_epochs), strict=True)
         order = torch.stack(orders, dim=1)
         together = [
             (drawn[0][0], torch.stack([draws for _, draws in drawn], dim=1)) for drawn in zip(*changes, strict=True)
@@ -212,27 +226,27 @@ class ClassificationTask:
 
         Batches of small images are made several at a time: a dozen operations cost more than their few numbers.
         """
-        (_, height, width), lanes = self.input_shape, order.shape[1]
-        for some in _blocks(cuts, AUGMENTED_PIXELS[self._kind] // (height * width * lanes)):
+        (_, height, width), slots = self.input_shape, order.shape[1]
+        for some in _blocks(cuts, AUGMENTED_PIXELS[self._kind] // (height * width * slots)):
             begin, end = some[0], some[-1]
             draws = [(augmentation, drawn[begin:end].flatten(0, 1)) for augmentation, drawn in changes]
             block = self._batch(pool, order[begin:end].flatten(), draws)
-            images, labels = (part.view(-1, lanes, *part.shape[1:]) for part in (block.images, block.labels))
+            images, labels = (part.view(-1, slots, *part.shape[1:]) for part in (block.images, block.labels))
             for first, last in pairwise(some):
                 yield first, ImageBatch(images[first - begin : last - begin], labels[first - begin : last - begin])
 
     @staticmethod
     def _mixed(batches: Iterator[tuple[int, ImageBatch]], mixes: Sequence[_MixDraws]) -> Iterator[ImageBatch]:
-        """With the images of each lane mixed with each other, batch by batch."""
+        """With the images of each slot mixed with each other, batch by batch."""
         for first, batch in batches:
             if not any(mixes):
                 yield batch
                 continue
-            lanes = [(batch.images[:, lane], batch.labels[:, lane]) for lane in range(len(mixes))]
-            for lane, drawn in enumerate(mixes):
+            slots = [(batch.images[:, slot], batch.labels[:, slot]) for slot in range(len(mixes))]
+            for slot, drawn in enumerate(mixes):
                 for mixing, draws in drawn:
-                    lanes[lane] = mixing.apply(*lanes[lane], draws[first : first + len(batch)])
-            images, labels = zip(*lanes, strict=True)
+                    slots[slot] = mixing.apply(*slots[slot], draws[first : first + len(batch)])
+            images, labels = zip(*slots, strict=True)
             yield ImageBatch(torch.stack(images, dim=1), torch.stack(labels, dim=1))
 
     def _batch(self, pool: _Pool, rows: Tensor, changes: _Draws = ()) -> ImageBatch:
@@ -288,6 +302,11 @@ class ClassificationTask:
                 f"test images are {tuple(pool.images.shape[1:])}, those of train {self.input_shape} (C, H, W)"
             )
         return pool
+
+
+def _own(options: Hashable) -> ClassificationOptions:
+    assert isinstance(options, ClassificationOptions), options
+    return options
 
 
 def _side_by_side(images: Tensor, slots: int) -> Tensor:

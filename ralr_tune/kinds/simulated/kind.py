@@ -18,7 +18,7 @@ from ralr_tune.studyfile.kind import Examined, Kind
 from ralr_tune.studyfile.problems import dotted, shown
 from ralr_tune.studyfile.values import Range
 from ralr_tune.tasks.base import Task
-from ralr_tune.training.base import TrainingSplit
+from ralr_tune.tasks.trial import TrainingSplit
 
 METRICS = {
     "accuracy": Metric("accuracy", direction="maximize", unit="share", worst=0.0, tolerance=0.01, default_margin=0.005)

@@ -15,7 +15,7 @@ from ralr_tune.kinds.simulated.task import SimulatedTask
 from ralr_tune.records import EpochRecord
 from ralr_tune.seeds import derive_seed
 from ralr_tune.tasks.base import Split
-from ralr_tune.training.base import WATCHED, TrainingSplit
+from ralr_tune.tasks.trial import TrainingSplit, watched
 from ralr_tune.training.checkpoint import Checkpoints, Unusable, plain, read_curve
 from ralr_tune.training.files import opened, write
 
@@ -26,7 +26,7 @@ WEIGHTS_BYTES = 1000
 
 
 class SimulatedTrial:
-    """A Trial (see training.base); its checkpoint is the curve, as JSON."""
+    """A Trial (see tasks.trial); its checkpoint is the curve, as JSON."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class SimulatedTrial:
 
     def _epoch(self, epoch: int) -> EpochRecord:
         began = time.perf_counter()
-        value = self._course.point(epoch + 1, WATCHED[self._split])
+        value = self._course.point(epoch + 1, watched(self._split))
         if self._task.seconds_per_epoch:  # a sleep of no time still waits for its turn
             time.sleep(self._task.seconds_per_epoch)
         return EpochRecord(

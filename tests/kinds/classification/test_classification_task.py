@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ralr_tune.errors import DataError, UsageError
 from ralr_tune.kinds.classification.mixing import Mixing
+from ralr_tune.kinds.classification.options import ClassificationOptions as Options
 from ralr_tune.kinds.classification.samples import Samples, Source, all_samples
 from ralr_tune.kinds.classification.task import ClassificationTask, ImageBatch
 from ralr_tune.models.registry import build
@@ -138,7 +139,7 @@ def test_order_and_draws_are_those_of_seed_and_epoch() -> None:
     toy = task(source())
 
     def seen(seed: int, epoch: int) -> Tensor:
-        return images_of(toy, "train", seed=seed, epoch=epoch, augment=("crop", "flip", "cutout"))
+        return images_of(toy, "train", seed=seed, epoch=epoch, options=Options(("crop", "flip", "cutout")))
 
     first = seen(1, 0)
     torch.manual_seed(99)
@@ -155,7 +156,7 @@ def test_draws_of_an_epoch_are_its_own() -> None:
     plain = as_set(images_of(toy, "train"))
 
     def flipped(epoch: int) -> list[bool]:
-        images = images_of(toy, "train", epoch=epoch, augment=("flip",))
+        images = images_of(toy, "train", epoch=epoch, options=Options(("flip",)))
         return [image.numpy().tobytes() not in plain for image in images]
 
     assert flipped(0) == flipped(0) != flipped(1)
@@ -164,7 +165,7 @@ def test_draws_of_an_epoch_are_its_own() -> None:
 
 def test_draws_do_not_depend_on_the_batch_size() -> None:
     toy = task(source())
-    small, large = (images_of(toy, "train", batch_size=size, augment=("crop", "flip")) for size in (4, 40))
+    small, large = (images_of(toy, "train", batch_size=size, options=Options(("crop", "flip"))) for size in (4, 40))
     assert torch.equal(small, large)
 
 
@@ -173,7 +174,9 @@ MIXED = ("mixup", "crop", "cutmix")
 
 def mixed_and_plain(**options: Any) -> tuple[list[ImageBatch], list[ImageBatch]]:
     given: dict[str, Any] = {"seed": 3, "epoch": 2, "batch_size": 13} | options
-    mixed, plain = (list(task(source()).batches("train", **given, augment=names)) for names in (MIXED, ("crop",)))
+    mixed, plain = (
+        list(task(source()).batches("train", **given, options=Options(names))) for names in (MIXED, ("crop",))
+    )
     return mixed, plain
 
 
@@ -212,12 +215,14 @@ def test_the_loss_of_mixed_labels_is_the_mixture_of_losses() -> None:
     expected = -torch.where(same, log[plain.labels], own * log[plain.labels] + (1 - own) * log[partner]).mean()
     assert toy.loss(model, mixed).item() == pytest.approx(expected.item(), rel=1e-5)
     smooth = 0.9 * expected - 0.1 * log.mean()
-    assert toy.loss(model, mixed, label_smoothing=0.1).item() == pytest.approx(smooth.item(), rel=1e-5)
+    assert toy.loss(model, mixed, options=Options(label_smoothing=0.1)).item() == pytest.approx(smooth.item(), rel=1e-5)
 
 
 def test_mixing_leaves_other_draws_and_evaluation_alone() -> None:
     toy = task(source())
-    cropped = [batch.labels for batch in toy.batches("train", seed=3, epoch=2, batch_size=13, augment=("crop",))]
+    cropped = [
+        batch.labels for batch in toy.batches("train", seed=3, epoch=2, batch_size=13, options=Options(("crop",)))
+    ]
     assert all(torch.equal(one, other.labels) for one, other in zip(cropped, mixed_and_plain()[1], strict=True))
     assert all(batch.labels.dtype == torch.int64 for batch in toy.batches("probe", seed=0, epoch=0, batch_size=4))
     assert toy.evaluate(Fixed(), "validation") == task(source()).evaluate(Fixed(), "validation")
@@ -226,7 +231,9 @@ def test_mixing_leaves_other_draws_and_evaluation_alone() -> None:
 @pytest.mark.parametrize("parts", [1, 2, 3, 7, 13])
 def test_a_batch_splits_into_the_same_samples(parts: int) -> None:
     """In the same order, as they were augmented: nothing is drawn for it."""
-    whole = next(iter(task(source()).batches("train", seed=0, epoch=0, batch_size=13, augment=("crop", "flip"))))
+    whole = next(
+        iter(task(source()).batches("train", seed=0, epoch=0, batch_size=13, options=Options(("crop", "flip"))))
+    )
     state = torch.get_rng_state()
     split = whole.split(parts)
     assert torch.equal(torch.get_rng_state(), state)
@@ -238,7 +245,7 @@ def test_a_batch_splits_into_the_same_samples(parts: int) -> None:
 
 
 def test_cutout_shows_the_mean_colour() -> None:
-    image = images_of(task(source()), "train", augment=("cutout",))[0]
+    image = images_of(task(source()), "train", options=Options(("cutout",)))[0]
     hole = image[0].flatten().mode().values
     assert abs(hole.item()) < 0.02  # the mean, rounded to a grey value
 
@@ -256,7 +263,7 @@ def test_the_signature_of_a_batch_is_that_of_all_its_tensors() -> None:
 
 def test_unknown_augmentations_are_told_at_once() -> None:
     with pytest.raises(UsageError, match="'mix' is unknown"):
-        task(source()).batches("train", seed=0, epoch=0, batch_size=4, augment=("mix",))
+        task(source()).batches("train", seed=0, epoch=0, batch_size=4, options=Options(("mix",)))
 
 
 def test_models_follow_their_seed_and_leave_the_generator_alone() -> None:
@@ -320,7 +327,7 @@ def test_loss_is_cross_entropy_with_smoothing() -> None:
     plain = -log[batch.labels].mean()
     assert toy.loss(model, batch).item() == pytest.approx(plain.item())
     smooth = 0.9 * plain - 0.1 * log.mean()
-    assert toy.loss(model, batch, label_smoothing=0.1).item() == pytest.approx(smooth.item())
+    assert toy.loss(model, batch, options=Options(label_smoothing=0.1)).item() == pytest.approx(smooth.item())
 
 
 @pytest.mark.parametrize(

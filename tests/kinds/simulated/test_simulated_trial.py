@@ -14,7 +14,7 @@ from ralr_tune.kinds.simulated.kind import KIND
 from ralr_tune.kinds.simulated.section import SimulatedData
 from ralr_tune.kinds.simulated.task import SimulatedTask
 from ralr_tune.records import EpochRecord
-from ralr_tune.training.base import Trial
+from ralr_tune.tasks.trial import Trial
 
 Make = Callable[..., Any]
 

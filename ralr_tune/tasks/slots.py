@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal, Protocol
 
 from ralr_tune.errors import UsageError
-from ralr_tune.training.base import Trial
+from ralr_tune.tasks.trial import Trial
 
 Slots = int | Literal["auto"]
 
@@ -20,8 +20,8 @@ def parse_slots(text: str) -> Slots:
     raise UsageError(f"--slots {text}: allowed: auto, or a number of trials, at least 1")
 
 
-class Together(Protocol):
-    """Trains ahead what fits together; whatever it leaves, each trial trains by itself when asked for its record."""
+class SlotTrainer(Protocol):
+    """Trains ahead what fits together; what it leaves, each trial trains by itself when asked for its record."""
 
     @property
     def slots(self) -> int:
@@ -34,8 +34,8 @@ class Together(Protocol):
         """Trains the next epoch of trials; changes nothing of one where that fails."""
 
 
-class OneByOne:
-    """A Together that leaves everything to the trials."""
+class SerialTrainer:
+    """A SlotTrainer that leaves everything to the trials."""
 
     slots = 1
 

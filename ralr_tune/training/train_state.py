@@ -15,36 +15,43 @@ from ralr_tune.training.memory import micro_batches
 from ralr_tune.training.optimizer import make_optimizer
 from ralr_tune.training.precision import Precision
 from ralr_tune.training.recording import Recorder
-from ralr_tune.training.state import OptimizerState, State
+from ralr_tune.training.state import OptimizerState, SavedState
 
 if TYPE_CHECKING:
-    from ralr_tune.studyfile.configuration import TrainingConfig
+    from ralr_tune.studyfile import Configuration
 
 
-class Learner:
-    """Takes a new network of the task, on the CPU, to the task's device; a `state` replaces its weights."""
+class TrainState:
+    """Network and optimizer of one trial. Moves a new network of the task from the CPU to the task's device; a `saved`
+    state replaces its weights."""
 
     def __init__(
         self,
         task: TorchTask,
-        training: TrainingConfig,
+        configuration: Configuration,
         model: nn.Module,
         *,
         precision: Precision,
         compilation: Compilation,
-        state: State | None,
+        saved: SavedState | None = None,
     ) -> None:
         """Raises UsageError where optimizer or options do not fit."""
-        self._task, self._training = task, training
-        self.precision = precision
+        self._task, self._configuration = task, configuration
+        self._training, self._options = configuration.training, configuration.options
+        self.precision, self.compilation = precision, compilation
         self.model = model.to(memory_format=precision.memory_format).to(task.device)
-        self.recorded, self.kernels = compilation.recorded, compilation.kernels
-        self._rate = torch.zeros((), device=task.device) if self.recorded else None
-        self._optimizer = make_optimizer(training, self.model.parameters(), self._rate)
-        if state is not None:
-            self._restore(state)
-        self._network = Network(self.model, batch_size=training.batch_size, compilation=compilation)
+        self._rate = torch.zeros((), device=task.device) if compilation.recorded else None
+        self._optimizer = make_optimizer(self._training, self.model.parameters(), self._rate)
+        if saved is not None:
+            self._restore(saved)
+        self._network = Network(self.model, batch_size=self._training.batch_size, compilation=compilation)
         self._recorder = Recorder(self._task.device)
+
+    def fresh(self, model: nn.Module) -> TrainState:
+        """Another of the same kind that has learned nothing, with this network."""
+        return TrainState(
+            self._task, self._configuration, model, precision=self.precision, compilation=self.compilation
+        )
 
     def step(self, batch: Batch, rate: float, largest: int | None) -> Tensor:
         """One step on the batch at this learning rate; its mean loss, a scalar on the device.
@@ -54,7 +61,7 @@ class Learner:
         itself, so with it the step is that of the whole batch in expectation only.
         """
         self._set_rate(rate)
-        if self.recorded and largest is None:
+        if self.compilation.recorded and largest is None:
             return self._recorder(self._step, batch)
         return self._step(batch, largest)
 
@@ -70,10 +77,8 @@ class Learner:
         total = torch.zeros((), device=self._task.device)
         for part in micro_batches(batch, largest):
             with self._autocast():
-                loss = self._task.loss(
-                    self._network.taking(len(part)), part, label_smoothing=self._training.label_smoothing
-                )
-            share = loss * (len(part) / len(batch))
+                loss = self._task.loss(self._network.taking(len(part)), part, options=self._options)
+            share = loss * (part.weight / batch.weight)
             share.backward()  # type: ignore[no-untyped-call]
             total += share.detach()
         if self._training.clip_norm is not None:
@@ -94,11 +99,11 @@ class Learner:
         """All that the optimizer was told, defaults included."""
         return self._optimizer.param_groups[0]
 
-    def states(self) -> list[Mapping[str, Any]]:
+    def optimizer_states(self) -> list[Mapping[str, Any]]:
         """What the optimizer keeps of each weight, in the weights' order; empty before the first step."""
         return [self._optimizer.state.get(weight, {}) for weight in self.model.parameters()]
 
-    def take_states(self, states: Sequence[Mapping[str, Any]]) -> None:
+    def take_optimizer_states(self, states: Sequence[Mapping[str, Any]]) -> None:
         """The optimizer goes on from these, one for each weight."""
         for weight, state in zip(self.model.parameters(), states, strict=True):
             self._optimizer.state[weight] = {name: _in_order_of(weight, value) for name, value in state.items()}
@@ -106,10 +111,10 @@ class Learner:
         self._recorder = Recorder(self._task.device)
         self._optimizer.zero_grad()
 
-    def _restore(self, state: State) -> None:
-        self.model.load_state_dict(state.model)
+    def _restore(self, saved: SavedState) -> None:
+        self.model.load_state_dict(saved.model)
         groups = self._optimizer.state_dict()["param_groups"]
-        self._optimizer.load_state_dict({"state": state.optimizer, "param_groups": groups})
+        self._optimizer.load_state_dict({"state": saved.optimizer, "param_groups": groups})
         for weight, kept in self._optimizer.state.items():
             kept.update({name: _in_order_of(weight, value) for name, value in kept.items()})
         if self._rate is not None:  # torch has put a copy there

@@ -12,8 +12,14 @@ from ralr_tune.tasks.base import Split
 TrainingSplit = Literal["train", "train+validation"]
 """What is trained on."""
 
-WATCHED: dict[TrainingSplit, Split] = {"train": "validation", "train+validation": "probe"}
-"""Where the value of an epoch comes from. Nothing is held out of train+validation: there it is a training accuracy."""
+
+def watched(split: TrainingSplit, gap_split: Split | None = "probe") -> Split:
+    """Where the value of an epoch comes from, with the task's own `gap_split` (see tasks.base.Capabilities).
+
+    Nothing is held out of train+validation: there it is a training metric, on the gap's split where there is one, else
+    on the validation data that are trained on.
+    """
+    return "validation" if split == "train" else gap_split or "validation"
 
 
 class Trial(Protocol):
@@ -42,8 +48,9 @@ class Trial(Protocol):
         and DiskError when the checkpoint cannot be written: the former one stays.
         """
 
-    def train_value(self) -> float:
-        """The metric on the probe: a fixed part of train, without augmentation."""
+    def train_value(self) -> float | None:
+        """The metric on training data without augmentation: on the split that the task measures the generalisation gap
+        on, by default the probe; None when it measures none."""
 
     def evaluate(self, split: Split) -> float:
         """The metric on a whole split, in smaller batches where memory runs out.

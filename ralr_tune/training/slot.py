@@ -1,0 +1,69 @@
+"""One trial as a fused trainer sees it: what its next epoch begins with, and where the outcome goes."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ralr_tune.tasks.trial import TrainingSplit
+from ralr_tune.training import fused_optimizer
+from ralr_tune.training.loop import TorchTrial, TrainedEpoch
+
+if TYPE_CHECKING:
+    from ralr_tune.studyfile.configuration import TrainingConfig
+    from ralr_tune.training.train_state import TrainState
+
+
+class SlotEpoch:
+    """The next epoch of a trial. The trial's own `epochs` goes on from what `finish` is given."""
+
+    def __init__(self, trial: TorchTrial) -> None:
+        self._trial = trial
+
+    @property
+    def state(self) -> TrainState:
+        """At the end of the last epoch; the trainer brings it to the end of this one before it calls `finish`."""
+        return self._trial.state
+
+    @property
+    def training(self) -> TrainingConfig:
+        return self._trial.configuration.training
+
+    @property
+    def options(self) -> Hashable:
+        return self._trial.configuration.options
+
+    @property
+    def split(self) -> TrainingSplit:
+        return self._trial.split
+
+    @property
+    def seed_and_epoch(self) -> tuple[int, int]:
+        """What the epoch's order, augmentation and dropout are drawn from; epochs count from 0."""
+        return self._trial.seed, len(self._trial.curve)
+
+    def rates(self) -> NDArray[np.float64]:
+        """Learning rates, one for each step."""
+        return self._trial.learning_rate.rates(len(self._trial.curve))
+
+    def key(self) -> tuple[object, ...] | None:
+        """What epochs must agree in to be trained as one; None when this trial trains by itself."""
+        trial, training = self._trial, self.training
+        optimizer = fused_optimizer.kind(training)
+        alone = trial.memory.training is not None or training.compile is True or trial.finished
+        if optimizer is None or alone or not trial.task.capabilities.fusable:
+            return None
+        state, steps = self.state, trial.learning_rate.steps(len(trial.curve))
+        how = state.precision.bfloat16, state.compilation.recorded, state.compilation.kernels
+        return (*optimizer, training.batch_size, self.options, *how, self.split, steps)
+
+    def fresh_state(self) -> TrainState:
+        """One that has learned nothing, to be timed and thrown away."""
+        return self.state.fresh(self._trial.task.build_model(self._trial.seed))
+
+    def finish(self, loss: float, value: float, seconds: float) -> None:
+        """The state has been trained for this epoch, with this mean loss, and evaluated."""
+        self._trial.trained_ahead = TrainedEpoch(loss, value, seconds)
