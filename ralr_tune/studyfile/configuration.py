@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import SerializerFunctionWrapHandler, model_serializer
@@ -121,7 +121,7 @@ class Configuration(Frozen):
         return {key: value for key, value in dumped.items() if key != "task" or value}
 
     @property
-    def options(self) -> Any:
+    def options(self) -> Hashable:
         """The kind's own keys of [training], settled, as its tasks take them (`Kind.options`)."""
         if self.kind is None:
             return None

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,7 +68,7 @@ class Kind(ABC):
     changes: Mapping[tuple[str, ...], tuple[bool, str]] = {}
     """What becomes of a changed key of [task], by its path below [task]: whether the study goes on with it, and why."""
 
-    def options(self, values: Mapping[str, Any]) -> Any:
+    def options(self, values: Mapping[str, Any]) -> Hashable:
         """The settled values of its own keys of [training], as its tasks take them. Hashable."""
         return self.training.model_validate(values)
 

@@ -59,7 +59,7 @@ SHARE_OF_MEMORY = 0.5
 
 
 class FusedTrainer:
-    """A SlotTrainer (see training.together) of torch tasks: trials that agree in all but numbers fit into one batch."""
+    """A SlotTrainer (see tasks.slots) of torch tasks: trials that agree in all but numbers fit into one batch."""
 
     def __init__(self, task: Task, slots: Slots) -> None:
         """`slots`: how many trials at once; "auto" is settled by `settle`."""
