@@ -1,7 +1,7 @@
 """Base curves of the learning rate, in closed form: multiplier = curve.factor(t).
 
 Symbols: t is the position in the run in epochs, a real number in [0, epochs); whole where the rate changes once an
-epoch, epoch + step / steps_per_epoch where it changes every step. The multiplier is a share of the study's `lr`.
+epoch, epoch + step / (steps of that epoch) where it changes every step. The multiplier is a share of the study's `lr`.
 
 Each curve equals torch's scheduler of that name, run once an epoch (a test holds them together). Closed forms, because
 torch's are recursive: they multiply the rate they find, so they can neither be asked about any t nor be perturbed.

@@ -75,6 +75,62 @@ def test_rates_are_pure(perturbation: Perturbation) -> None:
     assert rate != make(perturbation, seed=4)
 
 
+# ---------------------------------------------------------------- epochs that differ in their number of steps
+
+STEPS = (5, 2, 7)
+
+
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+@pytest.mark.parametrize(
+    "perturbation", [None, Amplification(0.4, 1.5, 3, granularity="step"), Noise(window=(0.2, 0.8))]
+)
+def test_as_many_steps_for_each_epoch_are_one_number_for_all(
+    granularity: Granularity, perturbation: Perturbation | None
+) -> None:
+    one, each = (make(perturbation, steps=steps, granularity=granularity) for steps in (5, (5,) * 12))
+    np.testing.assert_array_equal(each.trace(), one.trace())
+    np.testing.assert_array_equal(each.factor_trace(), one.factor_trace())
+    np.testing.assert_array_equal(each.rates(7), one.rates(7))
+
+
+def test_every_epoch_covers_one_unit_of_the_curve_however_many_steps_it_has() -> None:
+    curve = make_curve("linear", epochs=3)
+    rate = LearningRate(1.0, curve, 3, STEPS, None, 0, "step")
+    for epoch, steps in enumerate(STEPS):
+        expected = [curve.factor(epoch + step / steps) for step in range(steps)]
+        assert rate.rates(epoch).tolist() == expected
+        assert rate.steps(epoch) == steps
+
+
+def test_draws_are_numbered_by_the_steps_before_them() -> None:
+    law = Amplification(0.5, 1.5, 3, granularity="step")
+    rate = LearningRate(1.0, make_curve("constant", epochs=3), 3, STEPS, law, 9)
+    assert [rate.factors(epoch).tolist() for epoch in range(3)] == [
+        law.factors(9, 0, 5).tolist(),
+        law.factors(9, 5, 2).tolist(),
+        law.factors(9, 7, 7).tolist(),
+    ]
+
+
+def test_a_window_at_step_granularity_counts_in_epochs_too() -> None:
+    law = Amplification(1, 1.5, 3, granularity="step", window=(0.5, 1.0))
+    rate = LearningRate(1.0, make_curve("constant", epochs=3), 3, (4, 6, 2), law, 0)
+    assert [int((rate.factors(epoch) > 1).sum()) for epoch in range(3)] == [0, 3, 2]
+
+
+def test_one_draw_an_epoch_holds_over_all_its_steps() -> None:
+    law = Amplification(1, 1.5, 3)
+    rate = LearningRate(1.0, make_curve("constant", epochs=3), 3, STEPS, law, 4)
+    assert [rate.factors(epoch).tolist() for epoch in range(3)] == [[law.factor(4, e)] * n for e, n in enumerate(STEPS)]
+
+
+@pytest.mark.parametrize("name", ["trace", "factor_trace"])
+def test_a_trace_of_unequal_epochs_is_refused(name: str) -> None:
+    rate = LearningRate(1.0, make_curve("constant", epochs=3), 3, STEPS, None, 0)
+    with pytest.raises(ValueError, match=r"steps_per_epoch = \(5, 2, 7\); allowed: for a trace: one number"):
+        getattr(rate, name)()
+
+
 @pytest.mark.parametrize("name", ["multistep", "cosine", "sgdr", "one_cycle"])
 def test_an_epoch_of_400_steps_takes_less_than_5_ms(name: str) -> None:
     rate = LearningRate(0.1, make_curve(name, epochs=90), 90, 400, Noise(granularity="step"), 0, "step")
@@ -94,6 +150,8 @@ def test_an_epoch_of_400_steps_takes_less_than_5_ms(name: str) -> None:
         ({"epochs": 0}, "epochs = 0"),
         ({"epochs": 13}, "curve.epochs = 12; allowed: the run's own, 13"),
         ({"steps_per_epoch": 0}, "steps_per_epoch = 0"),
+        ({"steps_per_epoch": (5,) * 11}, "one number, or one for each of 12 epochs"),
+        ({"steps_per_epoch": (5,) * 11 + (0,)}, "steps_per_epoch = 0"),
         ({"granularity": "batch"}, "granularity = 'batch'"),
     ],
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +208,25 @@ def test_the_third_batch_is_recorded_and_those_of_other_sizes_are_not(monkeypatc
     work, recorder = Counting(monkeypatch), Recorder("cuda:1")
     for size in (8, 8, 5, 8, 8, 5):
         recorder(work, Alike(size))
+    assert work.done == ["aside", "work"] * 2 + ["work", "record", "replay", "replay", "work"]
+
+
+class Shaped(Alike):
+    """As many samples, in a tensor of another shape."""
+
+    def __init__(self, count: int, *shape: int) -> None:
+        super().__init__(count)
+        self.shape = shape
+
+    @property
+    def signature(self) -> Hashable:
+        return self.shape
+
+
+def test_as_many_samples_of_another_shape_do_not_fit_a_recording(monkeypatch: pytest.MonkeyPatch) -> None:
+    work, recorder = Counting(monkeypatch), Recorder("cuda:1")
+    for side in (4, 4, 5, 4, 4, 5):
+        recorder(work, Shaped(8, 8, side, side))
     assert work.done == ["aside", "work"] * 2 + ["work", "record", "replay", "replay", "work"]
 
 

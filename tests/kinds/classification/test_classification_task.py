@@ -250,6 +250,17 @@ def test_cutout_shows_the_mean_colour() -> None:
     assert abs(hole.item()) < 0.02  # the mean, rounded to a grey value
 
 
+def test_the_signature_of_a_batch_is_that_of_all_its_tensors() -> None:
+    """Mixed labels are shares: as many images with plain ones do not fit into their place."""
+    batches = task(source()).batches
+    whole, short = (next(iter(batches("train", seed=0, epoch=0, batch_size=size))) for size in (8, 4))
+    mixed = next(iter(batches("train", seed=0, epoch=0, batch_size=8, options=Options(("mixup",)))))
+    again = next(iter(batches("train", seed=5, epoch=3, batch_size=8)))
+    assert whole.signature == again.signature
+    assert len({whole.signature, short.signature, mixed.signature}) == 3
+    assert (whole.weight, short.weight, mixed.weight) == (8, 4, 8)
+
+
 def test_unknown_augmentations_are_told_at_once() -> None:
     with pytest.raises(UsageError, match="'mix' is unknown"):
         task(source()).batches("train", seed=0, epoch=0, batch_size=4, options=Options(("mix",)))
