@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from ralr_tune.schedules.amplification import Amplification
 from ralr_tune.schedules.curves import Curve, make_curve
@@ -21,30 +21,22 @@ from ralr_tune.studyfile.sections import (
     Width,
     Window,
 )
-from ralr_tune.studyfile.values import (
-    BelowOne,
-    Count,
-    Frozen,
-    NonNegative,
-    Positive,
-    PositiveShare,
-    Share,
-)
+from ralr_tune.studyfile.values import Frozen, within
 
 
 class TrainingConfig(Frozen):
     """[training] with every search settled."""
 
-    epochs: Count
-    batch_size: Count
+    epochs: Annotated[int, within("epochs")]
+    batch_size: Annotated[int, within("batch_size")]
     optimizer: Optimizer = "sgd"
     lr: Rate
-    weight_decay: NonNegative = 0.0
+    weight_decay: Annotated[float, within("weight_decay")] = 0.0
     options: dict[str, Any] = {}
     """Further options of the torch.optim class, by its own names."""
     augment: Augment = ()
-    label_smoothing: BelowOne = 0.0
-    clip_norm: Positive | None = None
+    label_smoothing: Annotated[float, within("label_smoothing")] = 0.0
+    clip_norm: Annotated[float, within("clip_norm")] | None = None
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     channels_last: bool | Literal["auto"] = "auto"
     """"auto", here as for the two beside: where it is known to help; the log says what was chosen, and why."""
@@ -61,8 +53,8 @@ class ScheduleConfig(Frozen):
 
     name: str = "constant"
     granularity: Granularity = "epoch"
-    warmup: NonNegative = 0.0
-    warmup_factor: PositiveShare = 0.1
+    warmup: Annotated[float, within("schedule.warmup")] = 0.0
+    warmup_factor: Annotated[float, within("schedule.warmup_factor")] = 0.1
     options: dict[str, Any] = {}
     """The curve's own options (see schedules.curves.OPTIONS)."""
 
@@ -70,7 +62,7 @@ class ScheduleConfig(Frozen):
 class AmplifyConfig(Frozen):
     """Random amplification with every search settled; `upper = lower + width`, so that no pair is impossible (ours)."""
 
-    probability: Share
+    probability: Annotated[float, within("amplify.probability")]
     lower: Factor = 1.0
     width: Width
     law: Literal["uniform", "loguniform"] = "uniform"
