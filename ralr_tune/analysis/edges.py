@@ -13,13 +13,11 @@ from typing import Any, Literal
 
 from ralr_tune.analysis import rows as study_rows
 from ralr_tune.analysis.rows import Direction
+from ralr_tune.bounds import BOUNDS
 from ralr_tune.records import ArmRecord
 
 NEAR = 0.05  # of the range's width
 WIDER = 0.5  # of the range's width
-
-_SHARES = ("amplify.probability", "schedule.warmup_factor", "schedule.gamma", "schedule.end_factor")
-_BELOW_ONE = ("momentum", "dampening", "label_smoothing", "rho", "alpha")
 
 
 @dataclass(frozen=True)
@@ -82,11 +80,13 @@ def _place(value: float, low: float, high: float, log: bool) -> float:
 def _wider(name: str, domain: Mapping[str, Any], end: Literal["low", "high"]) -> float | None:
     """The new end; None where the parameter goes no further."""
     old, sign = (float(domain["low"]), -1) if end == "low" else (float(domain["high"]), 1)
-    limit = _limits(name, domain)[0 if end == "low" else 1]
+    limit, allowed = _limit(name, domain, end)
     new = _beyond(domain, old, sign)
     if (limit - old) * sign <= 0 or not math.isfinite(new):
         return None
-    return _within(name, new, limit, old, sign)
+    if (limit - new) * sign > 0:
+        return new
+    return limit if allowed else (old + limit) / 2
 
 
 def _beyond(domain: Mapping[str, Any], old: float, sign: int) -> float:
@@ -102,17 +102,15 @@ def _beyond(domain: Mapping[str, Any], old: float, sign: int) -> float:
     return rounded if (rounded - old) * sign > 0 else new
 
 
-def _within(name: str, new: float, limit: float, old: float, sign: int) -> float:
-    """The new end, kept inside the limit; a limit that is itself forbidden is approached half way."""
-    if (limit - new) * sign > 0:
-        return new
-    return (old + limit) / 2 if name in _BELOW_ONE and sign > 0 else limit
+def _limit(name: str, domain: Mapping[str, Any], end: Literal["low", "high"]) -> tuple[float, bool]:
+    """How far a parameter may go at all towards one end, and whether it may have that value itself.
 
-
-def _limits(name: str, domain: Mapping[str, Any]) -> tuple[float, float]:
-    """Smallest and largest value that a parameter may have at all; what is not negative stays so."""
-    if name == "amplify.lower":
-        return 1.0, math.inf
-    highest = 1.0 if name in (*_SHARES, *_BELOW_ONE) else math.inf
-    whole = isinstance(domain["low"], int) and domain["low"] >= 1
-    return (1.0 if whole else 0.0 if domain["low"] >= 0 else -math.inf), highest
+    Of a parameter that has no row in `bounds`, what is not negative stays so, and what counts from 1 still does.
+    """
+    bounds = BOUNDS.get(name)
+    if bounds is not None:
+        return (bounds.low, bounds.has_low) if end == "low" else (bounds.high, bounds.has_high)
+    if end == "high":
+        return math.inf, False
+    counts = isinstance(domain["low"], int) and domain["low"] >= 1
+    return (1.0 if counts else 0.0 if domain["low"] >= 0 else -math.inf), True

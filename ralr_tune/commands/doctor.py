@@ -19,7 +19,7 @@ from ralr_tune.commands.health.packages import package_checks
 from ralr_tune.commands.health.storage import storage_checks
 from ralr_tune.commands.locate import STORAGE_VARIABLE, Whereabouts, locate, opened
 from ralr_tune.errors import RalrTuneError
-from ralr_tune.launch.devices import available_cores
+from ralr_tune.machine.cores import available_cores
 from ralr_tune.store import studies
 from ralr_tune.studyfile import StudySpec, parse_study
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ralr_tune.commands.check import load
-from ralr_tune.launch.devices import Place, available_cores, places
+from ralr_tune.launch.devices import Place, places
+from ralr_tune.machine.cores import available_cores
 from ralr_tune.report.words import duration
 from ralr_tune.search.design import unit_params
 from ralr_tune.search.looks import looks

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from ralr_tune.errors import UsageError
+from ralr_tune.machine.cores import available_cores
 
 _DEVICE = re.compile(r"cpu|cuda(:\d+)?")
 
@@ -41,11 +41,6 @@ def places(devices: str, workers: int | None) -> list[Place]:
     taken = [names[index % len(names)] for index in range(workers)]
     sharing = {**Counter(taken), "cpu": 1}
     return [Place(index, name, threads, sharing[name]) for index, name in enumerate(taken)]
-
-
-def available_cores() -> int:
-    """Cores that this process may use (a container may have fewer than the machine)."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _named(devices: str) -> list[str]:

@@ -1,1 +1,1 @@
-"""What this machine has to give: memory, and a share of a GPU."""
+"""What this machine gives: cores, memory, a share of a GPU, locks on files."""

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 
 from ralr_tune.errors import DataError
+from ralr_tune.machine.cgroup import ROOT, memory_limit
 
 SHARE = 0.5
 """Of the memory that is free: images are copied once on their way."""
-
-_GROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
-"""What a container may use, under version 2 and 1 of Linux's control groups."""
 
 
 def check_memory(size_bytes: int, what: str) -> None:
@@ -24,15 +21,12 @@ def check_memory(size_bytes: int, what: str) -> None:
         )
 
 
-def free_bytes() -> int:
-    """Memory that this process could still take, a container's bound included."""
+def free_bytes(root: Path = ROOT) -> int:
+    """Memory that this process could still take: what is free, and no more than its container may use in all."""
     import psutil
 
-    bounds = [int(psutil.virtual_memory().available)]
-    for path in _GROUP_LIMITS:
-        with suppress(OSError, ValueError):  # not there; "max"
-            bounds.append(int(path.read_text()))
-    return min(bounds)
+    free, limit = int(psutil.virtual_memory().available), memory_limit(root)
+    return free if limit is None else min(free, limit)
 
 
 def gib(size_bytes: int) -> str:

@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 
-from ralr_tune.schedules.checks import check_choice, check_number
+from ralr_tune.schedules.checks import check_choice, check_number, check_parameter
 from ralr_tune.schedules.perturbation import Floats, Perturbation, uniforms
 
 Law = Literal["uniform", "loguniform"]
@@ -33,8 +33,8 @@ class Amplification(Perturbation):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_number("probability", self.probability, "[0, 1]")
-        check_number("lower", self.lower, "[1, inf)")
+        check_parameter("amplify.probability", self.probability)
+        check_parameter("amplify.lower", self.lower)
         check_number("upper", self.upper, f"[{self.lower}, inf)")
         check_choice("law", self.law, LAWS)
 

@@ -8,6 +8,8 @@ from typing import TypeGuard
 
 import numpy as np
 
+from ralr_tune.bounds import BOUNDS
+
 
 def refusal(field: str, value: object, allowed: str) -> ValueError:
     """The one form of message in this room."""
@@ -26,6 +28,15 @@ def check_integer(field: str, value: object, *, low: int, below: int | None = No
     """Refuses all but integers (numpy's too, no booleans) in [low, below)."""
     if not _is_integer(value) or value < low or (below is not None and value >= below):
         raise refusal(field, value, f"an integer >= {low}" + (f" and < {below}" if below is not None else ""))
+
+
+def check_parameter(name: str, value: object) -> None:
+    """Refuses what no study may have (see `bounds`); the message names the field, `name` without its table."""
+    bounds, field = BOUNDS[name], name.rpartition(".")[2]
+    if bounds.integer:
+        check_integer(field, value, low=int(bounds.low), below=int(bounds.high))
+    else:
+        check_number(field, value, bounds.interval)
 
 
 def check_choice(field: str, value: object, choices: Iterable[str]) -> None:

@@ -21,13 +21,10 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any, Literal
 
-from ralr_tune.schedules.checks import check_choice, check_integer, check_number, refusal
+from ralr_tune.schedules.checks import check_choice, check_integer, check_number, check_parameter, refusal
 
 SLACK = 1e-9
 """Epochs by which t may fall short of a border: 0.55 * 100 and 2 + 1/3 + 2/3 are not exact in floating point."""
-
-_LENGTHS = "[1e-06, inf)"
-"""Of a round: far above the slack, far below any use."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,9 +40,9 @@ class Curve(ABC):
     warmup_factor: float = 0.1
 
     def __post_init__(self) -> None:
-        check_integer("epochs", self.epochs, low=1, below=10**9)
+        check_parameter("epochs", self.epochs)
         check_number("warmup", self.warmup, f"[0, {self.epochs})")
-        check_number("warmup_factor", self.warmup_factor, "(0, 1]")
+        check_parameter("schedule.warmup_factor", self.warmup_factor)
         self._check()
 
     def factor(self, t: float) -> float:
@@ -100,7 +97,7 @@ class Linear(Curve):
     end_factor: float = 0.0
 
     def _check(self) -> None:
-        check_number("end_factor", self.end_factor, "[0, 1]")
+        check_parameter("schedule.end_factor", self.end_factor)
 
     def _shape(self, t: float) -> float:
         return 1 + (self.end_factor - 1) * t / self._span
@@ -114,8 +111,8 @@ class Step(Curve):
     gamma: float = 0.1
 
     def _check(self) -> None:
-        check_number("step_size", self.step_size, _LENGTHS)
-        check_number("gamma", self.gamma, "(0, 1]")
+        check_parameter("schedule.step_size", self.step_size)
+        check_parameter("schedule.gamma", self.gamma)
 
     def _shape(self, t: float) -> float:
         return self.gamma ** _rounds(t, self._length(self.step_size))
@@ -132,7 +129,7 @@ class MultiStep(Curve):
     gamma: float = 0.1
 
     def _check(self) -> None:
-        check_number("gamma", self.gamma, "(0, 1]")
+        check_parameter("schedule.gamma", self.gamma)
         if not isinstance(self.milestones, tuple | list):
             raise refusal("milestones", self.milestones, "a list of shares of the run (below 1) or epochs")
         for position in self.milestones:
@@ -152,7 +149,7 @@ class Exponential(Curve):
     gamma: float = 0.95
 
     def _check(self) -> None:
-        check_number("gamma", self.gamma, "(0, 1]")
+        check_parameter("schedule.gamma", self.gamma)
 
     def _shape(self, t: float) -> float:
         return math.pow(self.gamma, t)
@@ -165,7 +162,7 @@ class Polynomial(Curve):
     power: float = 1.0
 
     def _check(self) -> None:
-        check_number("power", self.power, "(0, inf)")
+        check_parameter("schedule.power", self.power)
 
     def _shape(self, t: float) -> float:
         return math.pow(1 - t / self._span, self.power)
@@ -181,7 +178,7 @@ class Cosine(Curve):
     end_factor: float = 0.0
 
     def _check(self) -> None:
-        check_number("end_factor", self.end_factor, "[0, 1]")
+        check_parameter("schedule.end_factor", self.end_factor)
 
     def _shape(self, t: float) -> float:
         return _anneal(1.0, self.end_factor, t / self._span)
@@ -199,9 +196,9 @@ class Sgdr(Curve):
     end_factor: float = 0.0
 
     def _check(self) -> None:
-        check_number("period", self.period, _LENGTHS)
-        check_integer("multiplier", self.multiplier, low=1, below=1000)
-        check_number("end_factor", self.end_factor, "[0, 1]")
+        check_parameter("schedule.period", self.period)
+        check_parameter("schedule.multiplier", self.multiplier)
+        check_parameter("schedule.end_factor", self.end_factor)
 
     def _shape(self, t: float) -> float:
         period, growth = self._length(self.period), self.multiplier
@@ -228,11 +225,11 @@ class Cyclic(Curve):
     gamma: float | None = None
 
     def _check(self) -> None:
-        check_number("period", self.period, _LENGTHS)
-        check_number("low_factor", self.low_factor, "[0, 1]")
+        check_parameter("schedule.period", self.period)
+        check_parameter("schedule.low_factor", self.low_factor)
         check_choice("mode", self.mode, ("triangular", "triangular2", "exp_range"))
         if self.mode == "exp_range":
-            check_number("gamma", self.gamma, "(0, 1]")
+            check_parameter("schedule.gamma", self.gamma)
         elif self.gamma is not None:
             raise refusal("gamma", self.gamma, f"nothing, since mode is {self.mode!r} (it belongs to 'exp_range')")
 
@@ -263,8 +260,8 @@ class OneCycle(Curve):
 
     def _check(self) -> None:
         self._check_position("peak_at", self.peak_at)
-        check_number("div_factor", self.div_factor, "[1, inf)")
-        check_number("final_div_factor", self.final_div_factor, "[1, inf)")
+        check_parameter("schedule.div_factor", self.div_factor)
+        check_parameter("schedule.final_div_factor", self.final_div_factor)
 
     def _shape(self, t: float) -> float:
         first, peak = 1 / self.div_factor, self._length(self.peak_at) - self._start

@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 
-from ralr_tune.schedules.checks import check_choice, check_number, refusal
+from ralr_tune.schedules.checks import check_choice, check_parameter, refusal
 from ralr_tune.schedules.perturbation import Floats, Perturbation, uniforms
 
 NoiseLaw = Literal["normal", "uniform"]
@@ -34,8 +34,8 @@ class Noise(Perturbation):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_number("amplitude", self.amplitude, "[0, 1)")
-        check_number("std", self.std, "(0, 1000]")
+        check_parameter("noise.amplitude", self.amplitude)
+        check_parameter("noise.std", self.std)
         check_choice("law", self.law, NOISE_LAWS)
         if self.law == "uniform" and self.std != 1.0:
             raise refusal("std", self.std, "nothing, since law is 'uniform' (it belongs to 'normal')")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ralr_tune.schedules.checks import check_choice, check_integer, check_number, refusal
+from ralr_tune.schedules.checks import check_choice, check_integer, check_parameter, refusal
 from ralr_tune.schedules.curves import SLACK, Curve
 from ralr_tune.schedules.perturbation import GRANULARITIES, Floats, Granularity, Perturbation
 
@@ -34,8 +34,8 @@ class LearningRate:
     granularity: Granularity = "epoch"
 
     def __post_init__(self) -> None:
-        check_number("lr", self.lr, "(0, inf)")
-        check_integer("epochs", self.epochs, low=1)
+        check_parameter("lr", self.lr)
+        check_parameter("epochs", self.epochs)
         self._check_steps()
         if self.curve.epochs != self.epochs:
             raise refusal("curve.epochs", self.curve.epochs, f"the run's own, {self.epochs}")

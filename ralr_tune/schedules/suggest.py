@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from ralr_tune.bounds import BOUNDS
 from ralr_tune.schedules.checks import check_number, refusal
 
 Dimension = float | tuple[float, float]
 """A range to search, (low, high), or one number to keep."""
-
-_INTERVALS = {"probability": "[0, 1]", "lower": "[1, inf)", "width": "[0, inf)"}
 
 
 class SuggestsFloat(Protocol):
@@ -38,7 +37,7 @@ def suggest_amplification(
 
 
 def _check(name: str, dimension: Dimension) -> None:
-    interval = _INTERVALS[name]
+    interval = BOUNDS[f"amplify.{name}"].interval
     if not isinstance(dimension, tuple | list):
         check_number(name, dimension, interval)
         return

@@ -6,10 +6,8 @@ others meanwhile, so there a file beside it is locked; SQLite in WAL mode lives 
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import logging
-import os
 import random
 import time
 from collections.abc import Iterator
@@ -21,6 +19,7 @@ from sqlalchemy import Connection, Engine, TextClause, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from ralr_tune.errors import StorageError
+from ralr_tune.machine.locks import FileLock
 from ralr_tune.store.address import parse_address
 from ralr_tune.store.failures import persist, told
 
@@ -67,6 +66,8 @@ def _wait(lock: Lock, name: str, timeout_s: float) -> None:
 
 def _lock(engine: Engine, name: str) -> Lock:
     if engine.dialect.name == "sqlite":
+        # Never on the database's own file: closing any handle of that drops SQLite's locks of the whole process
+        # (https://www.sqlite.org/howtocorrupt.html, 2.2).
         return FileLock(Path(f"{engine.url.database}.{name}.lock"))
     digest = hashlib.sha256(f"{engine.url.database}:{name}".encode())
     if engine.dialect.name == "postgresql":
@@ -77,43 +78,6 @@ def _lock(engine: Engine, name: str) -> Lock:
     # Server-wide, so the database is part of the name; of at most 64 characters, so it is hashed.
     key_name = f"ralr_tune:{digest.hexdigest()[:40]}"
     return ServerLock(engine, text("SELECT GET_LOCK(:key, 0)"), text("SELECT RELEASE_LOCK(:key)"), key_name)
-
-
-class FileLock:
-    """`flock` on a file of its own, which the holder removes when done.
-
-    Never on the database's own file: closing any handle of that drops SQLite's locks of the whole process
-    (https://www.sqlite.org/howtocorrupt.html, 2.2).
-    """
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-        self._handle: int | None = None
-
-    def acquire(self) -> bool:
-        handle = os.open(self._file, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if self._is_current(handle):
-                self._handle = handle
-                return True
-        except BlockingIOError:
-            pass
-        os.close(handle)
-        return False
-
-    def release(self) -> None:
-        if self._handle is not None:
-            self._file.unlink(missing_ok=True)
-            os.close(self._handle)
-            self._handle = None
-
-    def _is_current(self, handle: int) -> bool:
-        """False if the file was removed by its last holder between our opening and our locking it."""
-        try:
-            return os.path.samestat(os.fstat(handle), os.stat(self._file))
-        except FileNotFoundError:
-            return False
 
 
 class ServerLock:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Hashable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import SerializerFunctionWrapHandler, model_serializer
 
@@ -22,14 +22,7 @@ from ralr_tune.studyfile.sections import (
     Width,
     Window,
 )
-from ralr_tune.studyfile.values import (
-    Count,
-    Frozen,
-    NonNegative,
-    Positive,
-    PositiveShare,
-    Share,
-)
+from ralr_tune.studyfile.values import Frozen, within
 
 if TYPE_CHECKING:
     from ralr_tune.studyfile.kind import Kind
@@ -41,12 +34,12 @@ TASK = "task."
 class FirstTrainingConfig(Frozen):
     """See sections.FirstTrainingKeys."""
 
-    epochs: Count
-    batch_size: Count = 1
+    epochs: Annotated[int, within("epochs")]
+    batch_size: Annotated[int, within("batch_size")] = 1
     """Kinds of task that have no batches leave it at 1."""
     optimizer: Optimizer = "sgd"
     lr: Rate
-    weight_decay: NonNegative = 0.0
+    weight_decay: Annotated[float, within("weight_decay")] = 0.0
     options: dict[str, Any] = {}
     """Further options of the torch.optim class, by its own names."""
 
@@ -54,7 +47,7 @@ class FirstTrainingConfig(Frozen):
 class FurtherTrainingConfig(Frozen):
     """See sections.FurtherTrainingKeys."""
 
-    clip_norm: Positive | None = None
+    clip_norm: Annotated[float, within("clip_norm")] | None = None
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     channels_last: bool | Literal["auto"] = "auto"
     """"auto", as in precision and compile: where it is known to help; the log says what was chosen, and why."""
@@ -70,8 +63,8 @@ class ScheduleConfig(Frozen):
 
     name: str = "constant"
     granularity: Granularity = "epoch"
-    warmup: NonNegative = 0.0
-    warmup_factor: PositiveShare = 0.1
+    warmup: Annotated[float, within("schedule.warmup")] = 0.0
+    warmup_factor: Annotated[float, within("schedule.warmup_factor")] = 0.1
     options: dict[str, Any] = {}
     """The curve's own options (see schedules.curves.OPTIONS)."""
 
@@ -79,7 +72,7 @@ class ScheduleConfig(Frozen):
 class AmplifyConfig(Frozen):
     """Random amplification with every search settled; `upper = lower + width`, so that no pair is impossible (ours)."""
 
-    probability: Share
+    probability: Annotated[float, within("amplify.probability")]
     lower: Factor = 1.0
     width: Width
     law: Literal["uniform", "loguniform"] = "uniform"

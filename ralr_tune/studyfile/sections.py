@@ -10,19 +10,15 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from ralr_tune.schedules.curves import CURVES, OPTIONS
 from ralr_tune.studyfile.optimizers import OPTIMIZER_OFFERS
 from ralr_tune.studyfile.values import (
-    AtLeastOne,
-    BelowOne,
     Choosable,
-    Count,
     Frozen,
     NonNegative,
     Options,
-    Positive,
-    PositiveShare,
     Searchable,
     Share,
     one_of,
     problem,
+    within,
 )
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
@@ -43,13 +39,13 @@ def _name(value: str) -> str:
 Name = Annotated[str, AfterValidator(_name)]
 Pair = Annotated[tuple[float, float], Field(strict=False)]
 Granularity = Literal["epoch", "step"]
-Rate = Annotated[float, Field(gt=0, le=1e6)]
-Betas = Annotated[tuple[BelowOne, BelowOne], Field(strict=False)]
-# bounded, so that no rate of any trial can overflow
-Factor = Annotated[float, Field(ge=1, le=1e6)]
-Width = Annotated[float, Field(ge=0, le=1e6)]
-Amplitude = Annotated[float, Field(gt=0, lt=1)]
-Std = Annotated[float, Field(gt=0, le=1000)]
+Rate = Annotated[float, within("lr")]
+Beta = Annotated[float, within("betas")]
+Betas = Annotated[tuple[Beta, Beta], Field(strict=False)]
+Factor = Annotated[float, within("amplify.lower")]
+Width = Annotated[float, within("amplify.width")]
+Amplitude = Annotated[float, within("noise.amplitude")]
+Std = Annotated[float, within("noise.std")]
 
 
 class StudySection(Frozen):
@@ -90,34 +86,34 @@ class FirstTrainingKeys(Frozen):
     """Keys of [training] that come before those of the kind: Optuna is asked in this order, and configurations are
     hashed in it."""
 
-    epochs: Searchable[Count] | None = None
-    batch_size: Searchable[Count] | None = None
+    epochs: Searchable[Annotated[int, within("epochs")]] | None = None
+    batch_size: Searchable[Annotated[int, within("batch_size")]] | None = None
     optimizer: Choosable[Optimizer] | None = None
     lr: Searchable[Rate] | None = None
-    weight_decay: Searchable[NonNegative] | None = None
+    weight_decay: Searchable[Annotated[float, within("weight_decay")]] | None = None
 
 
 class FurtherTrainingKeys(Frozen):
     """Keys of [training] that come after those of the kind."""
 
-    clip_norm: Searchable[Positive] | None = None
+    clip_norm: Searchable[Annotated[float, within("clip_norm")]] | None = None
     precision: Literal["auto", "float32", "bfloat16"] | None = None
     channels_last: bool | Literal["auto"] | None = None
     compile: bool | Literal["auto"] | None = None
     # the optimizers' own options, by torch's names
-    momentum: Searchable[BelowOne] | None = None
-    dampening: Searchable[BelowOne] | None = None
+    momentum: Searchable[Annotated[float, within("momentum")]] | None = None
+    dampening: Searchable[Annotated[float, within("dampening")]] | None = None
     nesterov: Choosable[bool] | None = None
     betas: Choosable[Betas] | None = None
-    eps: Searchable[Positive] | None = None
+    eps: Searchable[Annotated[float, within("eps")]] | None = None
     amsgrad: Choosable[bool] | None = None
-    rho: Searchable[BelowOne] | None = None
-    lr_decay: Searchable[NonNegative] | None = None
-    initial_accumulator_value: Searchable[NonNegative] | None = None
-    lambd: Searchable[NonNegative] | None = None
-    alpha: Searchable[BelowOne] | None = None
-    t0: Searchable[Positive] | None = None
-    momentum_decay: Searchable[NonNegative] | None = None
+    rho: Searchable[Annotated[float, within("rho")]] | None = None
+    lr_decay: Searchable[Annotated[float, within("lr_decay")]] | None = None
+    initial_accumulator_value: Searchable[Annotated[float, within("initial_accumulator_value")]] | None = None
+    lambd: Searchable[Annotated[float, within("lambd")]] | None = None
+    alpha: Searchable[Annotated[float, within("alpha")]] | None = None
+    t0: Searchable[Annotated[float, within("t0")]] | None = None
+    momentum_decay: Searchable[Annotated[float, within("momentum_decay")]] | None = None
     decoupled_weight_decay: Choosable[bool] | None = None
     centered: Choosable[bool] | None = None
 
@@ -144,8 +140,7 @@ def _milestone(value: float) -> float:
     return int(value)
 
 
-Milestone = Annotated[Positive, AfterValidator(_milestone)]
-Length = Annotated[float, Field(ge=1e-6)]
+Milestone = Annotated[float, within("schedule.milestones"), AfterValidator(_milestone)]
 
 
 def _curve(value: str) -> str:
@@ -159,20 +154,20 @@ class ScheduleSection(Frozen):
 
     name: Choosable[Annotated[str, AfterValidator(_curve)]] = "constant"
     granularity: Granularity = "epoch"
-    warmup: Searchable[NonNegative] = 0.0
-    warmup_factor: Searchable[PositiveShare] = 0.1
+    warmup: Searchable[Annotated[float, within("schedule.warmup")]] = 0.0
+    warmup_factor: Searchable[Annotated[float, within("schedule.warmup_factor")]] = 0.1
     milestones: Choosable[Annotated[tuple[Milestone, ...], Field(strict=False, min_length=1)]] | None = None
-    step_size: Searchable[Length] | None = None
-    gamma: Searchable[PositiveShare] | None = None
-    power: Searchable[Positive] | None = None
-    end_factor: Searchable[Share] | None = None
-    period: Searchable[Length] | None = None
-    multiplier: Searchable[Annotated[int, Field(ge=1, lt=1000)]] | None = None
-    low_factor: Searchable[Share] | None = None
+    step_size: Searchable[Annotated[float, within("schedule.step_size")]] | None = None
+    gamma: Searchable[Annotated[float, within("schedule.gamma")]] | None = None
+    power: Searchable[Annotated[float, within("schedule.power")]] | None = None
+    end_factor: Searchable[Annotated[float, within("schedule.end_factor")]] | None = None
+    period: Searchable[Annotated[float, within("schedule.period")]] | None = None
+    multiplier: Searchable[Annotated[int, within("schedule.multiplier")]] | None = None
+    low_factor: Searchable[Annotated[float, within("schedule.low_factor")]] | None = None
     mode: Choosable[Literal["triangular", "triangular2", "exp_range"]] | None = None
-    peak_at: Searchable[Positive] | None = None
-    div_factor: Searchable[AtLeastOne] | None = None
-    final_div_factor: Searchable[AtLeastOne] | None = None
+    peak_at: Searchable[Annotated[float, within("schedule.peak_at")]] | None = None
+    div_factor: Searchable[Annotated[float, within("schedule.div_factor")]] | None = None
+    final_div_factor: Searchable[Annotated[float, within("schedule.final_div_factor")]] | None = None
 
 
 CURVE_OPTIONS: frozenset[str] = frozenset().union(*OPTIONS.values())
@@ -190,7 +185,7 @@ Window = Annotated[Pair, AfterValidator(_window)]
 class AmplifySection(Frozen):
     """Random amplification; the factor is drawn from lower to upper = lower + width."""
 
-    probability: Searchable[Share]
+    probability: Searchable[Annotated[float, within("amplify.probability")]]
     lower: Searchable[Factor] = 1.0
     width: Searchable[Width]
     law: Choosable[Literal["uniform", "loguniform"]] = "uniform"

@@ -24,6 +24,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from ralr_tune.bounds import BOUNDS
+
 
 class Frozen(BaseModel):
     """Strict (no silent conversion), frozen, no unknown keys, no NaN or infinity."""
@@ -33,13 +35,24 @@ class Frozen(BaseModel):
 
 T = TypeVar("T")
 
+
+def within(name: str) -> Any:
+    """A parameter's row in `bounds` as what an annotation takes: `Annotated[float, within("lr")]`."""
+    bounds = BOUNDS[name]
+    low, high = (int(bounds.low), int(bounds.high)) if bounds.integer else (bounds.low, bounds.high)
+    below = None if bounds.high == math.inf else high
+    return Field(
+        ge=low if bounds.has_low else None,
+        gt=None if bounds.has_low else low,
+        le=below if bounds.has_high else None,
+        lt=None if bounds.has_high else below,
+    )
+
+
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
-AtLeastOne = Annotated[float, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 """A share or probability, both ends included."""
-PositiveShare = Annotated[float, Field(gt=0, le=1)]
-BelowOne = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1, lt=10**9)]
 """Far above any use, and far below what a database's integer or a float's digits hold."""
 

@@ -37,6 +37,13 @@ def edge(name: str, domain: Mapping[str, Any], value: Any) -> Edge | None:
         ("amplify.probability", {"low": 0.05, "high": 0.6}, 0.06, "low", (0.0, 0.6)),
         ("amplify.probability", {"low": 0.5, "high": 0.9}, 0.9, "high", (0.5, 1.0)),
         ("momentum", {"low": 0.8, "high": 0.99}, 0.985, "high", (0.8, 0.995)),
+        ("schedule.gamma", {"low": 0.1, "high": 0.5}, 0.11, "low", (0.05, 0.5)),  # 0 itself is refused
+        ("schedule.low_factor", {"low": 0.5, "high": 0.9}, 0.9, "high", (0.5, 1.0)),
+        ("schedule.div_factor", {"low": 2.0, "high": 50.0}, 3.0, "low", (1.0, 50.0)),
+        ("noise.amplitude", {"low": 0.5, "high": 0.9}, 0.89, "high", (0.5, 0.95)),
+        ("of_my_own", {"low": 0.5, "high": 0.9}, 0.9, "high", (0.5, 1.1)),
+        ("of_my_own", {"low": 0.1, "high": 0.9}, 0.1, "low", (0.0, 0.9)),
+        ("of_my_own", {"low": 1, "high": 9}, 9, "high", (1, 13)),
         ("batch_size", {"low": 16, "high": 64}, 64, "high", (16, 88)),
         ("batch_size", {"low": 1, "high": 3}, 3, "high", (1, 4)),
         ("batch_size", {"low": 32, "high": 128, "step": 32}, 128, "high", (32, 192)),
@@ -60,6 +67,8 @@ def test_the_range_to_try(
         ("amplify.lower", {"low": 1.0, "high": 2.0}, 1.0),  # goes no lower
         ("amplify.width", {"low": 0.0, "high": 4.0}, 0.01),
         ("amplify.probability", {"low": 0.0, "high": 1.0}, 0.99),
+        ("amplify.width", {"low": 0.0, "high": 1e6}, 0.99e6),
+        ("of_my_own", {"low": 1, "high": 9}, 1),
         ("optimizer", {"choices": ["sgd", "adam"]}, "adam"),
         ("lr", LOG, "not a number"),
         ("lr", LOG, float("nan")),

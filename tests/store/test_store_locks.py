@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from ralr_tune.errors import StorageError
 from ralr_tune.store.database import Storage, open_storage
-from ralr_tune.store.locks import FileLock, named_lock
+from ralr_tune.store.locks import named_lock
 
 Together = Callable[[int, Callable[[int], Any]], list[Any]]
 
@@ -89,35 +89,14 @@ def test_a_lock_that_cannot_be_asked_for_is_a_storage_error(sqlite: Storage, mon
     def refuse(*args: Any) -> int:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("ralr_tune.store.locks.os.open", refuse)
+    monkeypatch.setattr("os.open", refuse)
     with pytest.raises(StorageError, match="Permission denied"):
         named_lock(sqlite.engine, "a").__enter__()
 
 
-def test_file_lock_leaves_no_file(tmp_path: Path) -> None:
-    lock = FileLock(tmp_path / "x.lock")
-    assert lock.acquire()
-    lock.release()
-    lock.release()
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_file_lock_on_a_file_that_its_holder_removed_is_no_lock(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Between our opening and locking, the holder removes the file and a third process makes and locks a new one."""
-    holder, late, third = (FileLock(tmp_path / "x.lock") for _ in range(3))
-    assert holder.acquire()
-    is_current = FileLock._is_current
-
-    def interrupted(self: FileLock, handle: int) -> bool:
-        monkeypatch.undo()
-        (tmp_path / "x.lock").unlink()
-        assert third.acquire()
-        return is_current(self, handle)
-
-    holder.release()
-    monkeypatch.setattr(FileLock, "_is_current", interrupted)
-    assert not late.acquire()
-    third.release()
-    assert late.acquire()
+def test_a_lock_leaves_no_file_beside_the_database(sqlite: Storage) -> None:
+    folder = Path(str(sqlite.engine.url.database)).parent
+    before = set(folder.iterdir())
+    with named_lock(sqlite.engine, "a"):
+        assert set(folder.iterdir()) != before
+    assert set(folder.iterdir()) == before

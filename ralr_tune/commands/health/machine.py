@@ -12,9 +12,9 @@ from typing import TextIO
 
 import psutil
 
-from ralr_tune.commands.health.cgroup import cpu_limit, memory_limit
 from ralr_tune.commands.health.check import Check, judged
-from ralr_tune.launch.devices import available_cores
+from ralr_tune.machine.cgroup import cpu_limit, memory_limit
+from ralr_tune.machine.cores import available_cores
 from ralr_tune.report.words import size
 from ralr_tune.training.kernels.library import Unavailable, compiler
 
@@ -39,18 +39,16 @@ def machine_checks() -> Iterator[Check]:
 
 
 def cores_check(available: int, all_cores: int, limit: float | None, omp: str | None) -> Check:
-    """Cores and threads: `run` starts a worker on each core that it sees, and does not see a container's limit."""
+    """Cores and threads; `available` is what `run` starts workers on, `limit` the container's quota."""
     of_all = f" of {all_cores}" if available < all_cores else ""
     found = f"{available}{of_all} available"
     warning = ""
     if limit is not None:
         found += f", the container may use {limit:g}"
-        if limit < available:
-            warning = f"run with --workers {max(1, int(limit))}"
     if omp is not None:
         found += f"; OMP_NUM_THREADS={omp}"
         if omp.isdigit() and int(omp) > available:
-            warning = warning or "unset OMP_NUM_THREADS: more threads than cores slow each other down"
+            warning = "unset OMP_NUM_THREADS: more threads than cores slow each other down"
     return judged("cores", found, warning=warning)
 
 

@@ -8,19 +8,19 @@ A mapped page that nobody writes to is the system's own copy of the file, whoeve
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import io
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 
 from ralr_tune.errors import DataError
 from ralr_tune.kinds.classification.samples import Images, Samples, why
+from ralr_tune.machine.locks import locked
 
 logger = logging.getLogger(__name__)
 
@@ -121,14 +121,8 @@ def _digest(stamp: str, images: Images) -> bytes:
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Of several workers that start in one out folder, one decodes and the others wait: else each would map its own."""
-    try:
-        lock = os.open(folder, os.O_RDONLY)
-    except OSError:
+    with ExitStack() as held:
+        if folder.is_dir():  # the lock would make it
+            with suppress(OSError):  # a closed folder, or a network file system without locks
+                held.enter_context(locked(folder / ".decoding.lock"))
         yield
-        return
-    try:
-        with suppress(OSError):  # not every network file system can
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(lock)

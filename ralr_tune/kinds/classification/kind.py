@@ -166,7 +166,9 @@ def _models(section: ClassificationSection) -> Sequence[str]:
 
 def _mixes_one_sample(configuration: Configuration) -> str | None:
     """The augmentation that would mix pairs if every batch is one sample; None if all is well."""
-    asked = [name for name in configuration.options.augment if name in MIXINGS]
+    options = configuration.options
+    assert isinstance(options, ClassificationOptions)
+    asked = [name for name in options.augment if name in MIXINGS]
     return asked[0] if asked and configuration.training.batch_size == 1 else None
 
 

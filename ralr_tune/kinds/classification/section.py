@@ -10,7 +10,6 @@ from pydantic import AfterValidator, Field
 from ralr_tune.studyfile.imports import check_model
 from ralr_tune.studyfile.sections import TaskSection
 from ralr_tune.studyfile.values import (
-    BelowOne,
     Choosable,
     Count,
     Frozen,
@@ -18,6 +17,7 @@ from ralr_tune.studyfile.values import (
     SearchableOptions,
     one_of,
     problem,
+    within,
 )
 
 
@@ -108,4 +108,4 @@ class ClassificationTraining(Frozen):
     """Keys of [training] for images."""
 
     augment: Choosable[Augment] = ()
-    label_smoothing: Searchable[BelowOne] = 0.0
+    label_smoothing: Searchable[Annotated[float, within("label_smoothing")]] = 0.0

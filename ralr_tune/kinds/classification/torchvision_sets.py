@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import difflib
-import fcntl
 import hashlib
 import inspect
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,6 +30,7 @@ from ralr_tune.kinds.classification.samples import (
     with_own_test_split,
 )
 from ralr_tune.kinds.classification.stratify import Rows
+from ralr_tune.machine.locks import locked
 
 SPLIT_NAMES = {True: ("train", "trainval", "train-standard"), False: ("test", "val", "valid")}
 """What data sets with a `split` argument call their training data (True) and what to test on (False); the first that a
@@ -116,16 +116,13 @@ class _Opener:
 @contextmanager
 def _alone(root: Path, wanted: bool) -> Iterator[None]:
     """Of several workers that start on one machine, one downloads and the others wait."""
-    if not wanted:
-        yield
-        return
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        lock = (root / ".download.lock").open("w")
-    except OSError as error:
-        raise DataError(f"data.root = {str(root)!r}: cannot be written to: {error}") from error
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with ExitStack() as held:
+        if wanted:
+            try:
+                root.mkdir(parents=True, exist_ok=True)
+                held.enter_context(locked(root / ".download.lock", remove=False))
+            except OSError as error:
+                raise DataError(f"data.root = {str(root)!r}: cannot be written to: {error}") from error
         yield
 
 

@@ -8,7 +8,6 @@ from pydantic import AfterValidator, Field, model_validator
 
 from ralr_tune.studyfile.sections import AmplifySection, NoiseSection, ScheduleSection, TaskSection, TrainingKeys
 from ralr_tune.studyfile.values import (
-    BelowOne,
     Choosable,
     Frozen,
     NonNegative,
@@ -17,6 +16,7 @@ from ralr_tune.studyfile.values import (
     one_of,
     problem,
     takes_range,
+    within,
 )
 
 
@@ -24,7 +24,7 @@ class SimulatedTraining(Frozen):
     """Keys of [training] that have no effect unless `data.effects` gives them one: parameters that do not matter."""
 
     augment: Choosable[Annotated[tuple[str, ...], Field(strict=False)]] = ()
-    label_smoothing: Searchable[BelowOne] = 0.0
+    label_smoothing: Searchable[Annotated[float, within("label_smoothing")]] = 0.0
 
 
 NUMBERS: tuple[str, ...] = tuple(

@@ -196,17 +196,6 @@ def test_images_must_fit_into_memory(
         loaded(source="folder", path=str(root))
 
 
-def test_memory_is_that_of_the_machine_or_of_the_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert memory.free_bytes() > 10**6
-    (tmp_path / "max").write_text("1000000\n")
-    (tmp_path / "none").write_text("max\n")
-    monkeypatch.setattr(memory, "_GROUP_LIMITS", (tmp_path / "none", tmp_path / "max", tmp_path / "missing"))
-    assert memory.free_bytes() == 10**6
-    memory.check_memory(500_000, "x")
-    with pytest.raises(DataError, match=r"x: .* half of what is free here"):
-        memory.check_memory(500_001, "x")
-
-
 def test_fuzzed_arrays(tmp_path: Path, trace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     draw, path, refused = chance(), tmp_path / "x.npz", 0
     spied = npy(declared("|O", 1), pickle.dumps(Spy(trace)))

@@ -1,0 +1,95 @@
+"""What every number of a study may be at all: one table for the study file, the schedules and the advice on ranges.
+
+docs/parameters.md shows it to users.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
+
+_COUNT = "[1, 1000000000)"
+"""Far above any use, and far below what a database's integer or a float's digits hold."""
+
+_LENGTH = "[1e-06, inf)"
+"""Of a round, in epochs: far above what rounding may miss (curves.SLACK), far below any use."""
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The values that one parameter may have."""
+
+    interval: str
+    """As in mathematics: "[0, 1)" holds 0 and not 1."""
+    unit: str
+    meaning: str
+    integer: bool = False
+    most: float | None = None
+    """The largest value in a study file when the interval itself has no end, so that no trial's rate can overflow."""
+
+    @cached_property
+    def low(self) -> float:
+        return float(self.interval[1:-1].split(",")[0])
+
+    @cached_property
+    def high(self) -> float:
+        """The upper end in a study file."""
+        return float(self.interval[1:-1].split(",")[1]) if self.most is None else self.most
+
+    @property
+    def has_low(self) -> bool:
+        """Whether the lower end itself is allowed."""
+        return self.interval[0] == "["
+
+    @property
+    def has_high(self) -> bool:
+        """Whether the upper end itself is allowed."""
+        return self.interval[-1] == "]" or self.most is not None
+
+
+_FACTOR = 1e6
+
+BOUNDS: Mapping[str, Bounds] = MappingProxyType(
+    {
+        "epochs": Bounds(_COUNT, "epochs", "length of a run", integer=True),
+        "batch_size": Bounds(_COUNT, "samples", "samples of one step", integer=True),
+        "lr": Bounds("(0, inf)", "1", "base learning rate, before curve and amplification", most=_FACTOR),
+        "weight_decay": Bounds("[0, inf)", "1", "weight decay of the optimizer"),
+        "label_smoothing": Bounds("[0, 1)", "share", "probability that is spread over all classes"),
+        "clip_norm": Bounds("(0, inf)", "norm", "largest norm of a step's gradients"),
+        "momentum": Bounds("[0, 1)", "share", "velocity that the next step keeps (sgd, rmsprop)"),
+        "dampening": Bounds("[0, 1)", "share", "gradient that the velocity leaves out (sgd)"),
+        "betas": Bounds("[0, 1)", "share", "decay of each moment (adam and its kin)"),
+        "eps": Bounds("(0, inf)", "1", "added to denominators"),
+        "rho": Bounds("[0, 1)", "share", "decay of the averages (adadelta)"),
+        "lr_decay": Bounds("[0, inf)", "per step", "decay of the rate (adagrad)"),
+        "initial_accumulator_value": Bounds("[0, inf)", "1", "sum of squares at the start (adagrad)"),
+        "lambd": Bounds("[0, inf)", "1", "decay term (asgd)"),
+        "alpha": Bounds("[0, 1)", "share", "decay of the averages (rmsprop); power of the rate (asgd)"),
+        "t0": Bounds("(0, inf)", "steps", "where averaging starts (asgd)"),
+        "momentum_decay": Bounds("[0, inf)", "1", "decay of the momentum (nadam)"),
+        "schedule.warmup": Bounds("[0, inf)", "length", "linear warm-up at the start of a run; less than the run"),
+        "schedule.warmup_factor": Bounds("(0, 1]", "factor", "where the warm-up starts, times the curve's own start"),
+        "schedule.milestones": Bounds("(0, inf)", "position", "where multistep multiplies by gamma; within the run"),
+        "schedule.step_size": Bounds(_LENGTH, "length", "epochs between two steps"),
+        "schedule.gamma": Bounds("(0, 1]", "factor", "factor of step, multistep, exponential and cyclic"),
+        "schedule.power": Bounds("(0, inf)", "1", "exponent of polynomial"),
+        "schedule.end_factor": Bounds(
+            "[0, 1]", "factor", "multiplier at the end of linear, cosine and each sgdr round"
+        ),
+        "schedule.period": Bounds(_LENGTH, "length", "first round of sgdr, every round of cyclic"),
+        "schedule.multiplier": Bounds("[1, 1000)", "1", "growth of sgdr's rounds", integer=True),
+        "schedule.low_factor": Bounds("[0, 1]", "factor", "lowest multiplier of cyclic"),
+        "schedule.peak_at": Bounds("(0, inf)", "position", "where one_cycle is highest; within the run"),
+        "schedule.div_factor": Bounds("[1, inf)", "1", "one_cycle starts at 1 / div_factor"),
+        "schedule.final_div_factor": Bounds("[1, inf)", "1", "one_cycle ends at its start / final_div_factor"),
+        "amplify.probability": Bounds("[0, 1]", "probability", "of an amplified draw"),
+        "amplify.lower": Bounds("[1, inf)", "factor", "smallest amplification", most=_FACTOR),
+        "amplify.width": Bounds("[0, inf)", "factor", "largest amplification, less the smallest", most=_FACTOR),
+        "noise.amplitude": Bounds("[0, 1)", "share", "largest deviation from the curve"),
+        "noise.std": Bounds("(0, 1000]", "share", "standard deviation of normal noise before it is cut off"),
+    }
+)
+"""By the name in Optuna. A length or position below 1 is a share of the run, otherwise epochs."""
