@@ -65,20 +65,22 @@ class Supervisor:
 
     def _working(self) -> bool:
         codes = self.launcher.poll()
-        for place in self.places:
-            code = codes[place.index]
-            if code is not None:
-                self._ended(place, code)
-        return any(code is None for code in self.launcher.poll().values())
+        return any(
+            [self._works(place, codes[place.index]) for place in self.places]
+        )  # a list: every place has its turn
 
-    def _ended(self, place: Place, code: int) -> None:
+    def _works(self, place: Place, code: int | None) -> bool:
+        """Whether the worker of a place is at work; one that was ended from outside is started again, and is."""
+        if code is None:
+            return True
         ending = self.launcher.ending(code)
         if ending is Ending.done:
-            return
+            return False
         if ending is Ending.gave_up or self._restarted() > MAX_RESTARTS * len(self.places):
             raise self._reason(place, code)
         log.warning("worker %d %s (code %s); another takes its place", place.index, ending, code)
         self.launcher.start(self.job, place)
+        return True
 
     def _restarted(self) -> int:
         """How many restarts there have been, with this one, since the study was last brought forward."""
