@@ -65,9 +65,8 @@ class Supervisor:
 
     def _working(self) -> bool:
         codes = self.launcher.poll()
-        return any(
-            [self._works(place, codes[place.index]) for place in self.places]
-        )  # a list: every place has its turn
+        at_work = [self._works(place, codes[place.index]) for place in self.places]
+        return any(at_work)
 
     def _works(self, place: Place, code: int | None) -> bool:
         """Whether the worker of a place is at work; one that was ended from outside is started again, and is."""
