@@ -14,7 +14,7 @@ from types import FrameType
 from ralr_tune.errors import Interrupted, TrialError
 from ralr_tune.launch.devices import Place
 from ralr_tune.launch.launcher import Ending, Job, Launcher
-from ralr_tune.launch.signals import handling
+from ralr_tune.launch.signals import Requests, handling
 from ralr_tune.search.stages import advance
 from ralr_tune.store import incidents
 from ralr_tune.store.ledger import Ledger
@@ -135,13 +135,15 @@ def _deadline(hours: float | None) -> float:
 
 @contextmanager
 def signals_as_interrupt() -> Iterator[None]:
-    """SIGTERM and a closed terminal stop a run as Ctrl-C does.
+    """SIGTERM and a closed terminal stop a run as Ctrl-C does; repeats do not disturb it while it stops its workers.
 
     Outside of the main thread Python allows no handlers, and none are set.
     """
+    requests = Requests()
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+        if not requests.is_repeat():
+            raise KeyboardInterrupt
 
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -19,7 +19,7 @@ from ralr_tune.errors import Interrupted
 from ralr_tune.launch.devices import Place
 from ralr_tune.launch.folder import check_shared
 from ralr_tune.launch.launcher import LAUNCHER_VARIABLE, Job
-from ralr_tune.launch.signals import handling
+from ralr_tune.launch.signals import Requests, handling
 from ralr_tune.search.lanes import Lanes
 from ralr_tune.search.session import Session
 from ralr_tune.search.stages import advance
@@ -188,9 +188,12 @@ def _leave_after(launcher: int) -> None:
 
 @contextmanager
 def stop_on_signals(stop: Stop) -> Iterator[None]:
-    """First SIGINT or SIGTERM: stop, keep everything. Second: leave at once."""
+    """First SIGINT or SIGTERM: stop, keep everything. A later one (see `signals.Requests`): leave at once."""
+    requests = Requests()
 
     def handle(number: int, frame: FrameType | None) -> None:
+        if requests.is_repeat():
+            return
         if stop.requested:
             os._exit(Interrupted.exit_code)
         stop.request()
