@@ -15,6 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ralr_tune.commands.run import RunOptions as RunOptions
     from ralr_tune.commands.run import run as run
     from ralr_tune.schedules.scheduler import RandomAmplifyLR as RandomAmplifyLR
     from ralr_tune.schedules.suggest import suggest_amplification as suggest_amplification
@@ -23,13 +24,14 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "RunOptions": "ralr_tune.commands.run",
     "RandomAmplifyLR": "ralr_tune.schedules.scheduler",
     "load_study_file": "ralr_tune.studyfile",
     "run": "ralr_tune.commands.run",
     "suggest_amplification": "ralr_tune.schedules.suggest",
 }
 
-__all__ = ["RandomAmplifyLR", "load_study_file", "run", "suggest_amplification"]
+__all__ = ["RandomAmplifyLR", "RunOptions", "load_study_file", "run", "suggest_amplification"]
 
 
 def __getattr__(name: str) -> Any:

@@ -36,12 +36,6 @@ class Format(StrEnum):
     python = "python"
 
 
-class Launchers(StrEnum):
-    """What starts the workers."""
-
-    local = "local"
-
-
 class Until(StrEnum):
     """The last stage that a worker works on."""
 
@@ -75,6 +69,8 @@ def _slots(said: Any) -> Any:
 SLOTS = "Trials that a worker trains at once as one network: a number, or auto."
 WORKERS = "Worker processes; several on a GPU get equal shares of its memory.  [default: one a GPU, or one a core]"
 SHARING = "Workers on this GPU, this one included: it takes that part of its memory at most."
+LAUNCHER = "What starts the workers: local (processes here), inprocess (threads), or one of an installed package."
+LAUNCHER_OPTION = "An option of the launcher; may be repeated."
 Slots = Annotated[Any, typer.Option(metavar="N|auto", parser=_slots, help=SLOTS)]
 Init = Annotated[bool, typer.Option("--init", help="Create study and plan for workers elsewhere, and leave.")]
 NoWorkers = Annotated[bool, typer.Option("--no-workers", help="Start none: wait for those elsewhere, then report.")]
@@ -106,7 +102,8 @@ def run(
     trials: Annotated[int | None, typer.Option(help="Search trials of every arm.  [default: the study file's]")] = None,
     hours: Annotated[float | None, typer.Option(help="Stop after this long; the same command goes on later.")] = None,
     slots: Slots = 1,
-    launcher: Annotated[Launchers, typer.Option(help="What starts the workers.")] = Launchers.local,
+    launcher: Annotated[str, typer.Option(metavar="NAME", help=LAUNCHER)] = "local",
+    launcher_option: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help=LAUNCHER_OPTION)] = None,
     confirm: Annotated[bool, typer.Option("--confirm/--no-confirm", help="Whether to confirm and test.")] = True,
     as_json: AsJson = False,
     quiet: Annotated[bool, typer.Option(help="Print the answer alone.")] = False,
@@ -120,41 +117,43 @@ def run(
     """Search all arms, confirm the winners, test, report and export. Run it again to go on."""
     from ralr_tune.commands.locate import locate, unknown
     from ralr_tune.commands.progress import Display
+    from ralr_tune.commands.run import RunOptions
     from ralr_tune.commands.run import init as init_study
     from ralr_tune.commands.run import run as run_study
     from ralr_tune.errors import UsageError
+    from ralr_tune.launch.registry import parse_options
 
-    of_workers = {"--workers": workers, "--devices": devices != "auto", "--slots": slots != 1}
-    of_a_run = {"--no-workers": no_workers, "--hours": hours, "--no-confirm": not confirm, "--json": as_json}
-    _refuse_beside("--init", of_workers | of_a_run if init else {})
-    _refuse_beside("--no-workers", of_workers if no_workers else {})
+    worker_options = {"--workers": workers, "--devices": devices != "auto", "--slots": slots != 1}
+    worker_options |= {"--launcher": launcher != "local", "--launcher-option": launcher_option or None}
+    run_options = {"--no-workers": no_workers, "--hours": hours, "--no-confirm": not confirm, "--json": as_json}
+    _refuse_beside("--init", worker_options | run_options if init else {})
+    _refuse_beside("--no-workers", worker_options if no_workers else {})
     where = locate(study, storage=storage, out=out)
     if where.spec is None:
         raise UsageError(unknown(study))
-    imports, url = not no_imports, where.storage_url
+    options = RunOptions(
+        storage=where.storage_url,
+        out=where.out,
+        trials=trials,
+        hours=hours,
+        confirm=confirm,
+        imports=not no_imports,
+        force=force,
+        start_workers=not no_workers,
+        workers=workers,
+        devices=devices,
+        slots=slots,
+        launcher=launcher,
+        launcher_options=parse_options(launcher_option or ()),
+    )
     if init:
-        made = init_study(where.spec, storage=url, out=where.out, trials=trials, imports=imports, force=force)
+        made = init_study(where.spec, options)
         _say("" if quiet else made)
         return
     if not (quiet or as_json):
         logging.getLogger("ralr_tune.commands.run").setLevel(logging.INFO)
     with Display(quiet=quiet or as_json) as display:
-        report = run_study(
-            where.spec,
-            storage=url,
-            out=where.out,
-            workers=workers,
-            devices=devices,
-            trials=trials,
-            hours=hours,
-            confirm=confirm,
-            launcher=launcher.value,
-            start_workers=not no_workers,
-            slots=slots,
-            imports=imports,
-            force=force,
-            progress=display.update,
-        )
+        report = run_study(where.spec, options, progress=display.update)
     _print_report(report, as_json=as_json, quiet=quiet)
 
 
@@ -203,27 +202,28 @@ def worker(
     """Join a study that `run` has started, from any machine that reaches its storage."""
     from ralr_tune.commands.locate import locate
     from ralr_tune.launch.devices import Place, places
+    from ralr_tune.launch.folder import expected_token
+    from ralr_tune.launch.launcher import Job
     from ralr_tune.launch.worker import leave_with_launcher, stop_on_signals, work
     from ralr_tune.search.stopping import Stop
 
     logging.getLogger("ralr_tune").setLevel(logging.INFO)
     where = locate(study, storage=storage, out=out, stored_first=True)
+    job = Job(
+        where.name,
+        where.storage_url,
+        where.out,
+        until=until.value,
+        slots=slots,
+        imports=not no_imports,
+        force=force,
+        folder_token=expected_token(),
+    )
     place = places(device, 1)[0]
     stop = Stop()
     with stop_on_signals(stop):
         leave_with_launcher()
-        chosen = Place(index, place.device, threads or place.threads, sharing)
-        work(
-            where.name,
-            where.storage_url,
-            where.out,
-            chosen,
-            until=until.value,
-            stop=stop,
-            slots=slots,
-            imports=not no_imports,
-            force=force,
-        )
+        work(job, Place(index, place.device, threads or place.threads, sharing), stop=stop)
 
 
 @app.command(epilog=_example("check studies/digits.toml"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -17,10 +16,11 @@ from ralr_tune.commands.health.folder import folder_checks, needed_bytes
 from ralr_tune.commands.health.machine import machine_checks
 from ralr_tune.commands.health.packages import package_checks
 from ralr_tune.commands.health.storage import storage_checks
-from ralr_tune.commands.locate import STORAGE_VARIABLE, Whereabouts, locate, opened
+from ralr_tune.commands.locate import Whereabouts, locate, opened
 from ralr_tune.errors import RalrTuneError
 from ralr_tune.machine.cores import available_cores
 from ralr_tune.store import studies
+from ralr_tune.store.location import given_url
 from ralr_tune.studyfile import StudySpec, parse_study
 
 
@@ -56,7 +56,7 @@ def diagnose(study: str | None = None, *, storage: str | None = None, out: Path 
     where = None if study is None else locate(study, storage=storage, out=out)
     spec = None if where is None else _spec(where)
     probe = Probe(spec.text if isinstance(spec, StudySpec) else None)  # works while the next lines do
-    url = where.storage_url if where else storage or os.environ.get(STORAGE_VARIABLE)
+    url = where.storage_url if where else given_url(storage)
     checks = [*package_checks(), *machine_checks(), browser_check(), *(storage_checks(url) if url else [])]
     found = probe.facts()
     checks += device_checks(found, nvidia_driver())

@@ -7,7 +7,6 @@ report, figures, logs, best configurations, the database.
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import time
@@ -17,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ralr_tune.commands.locate import STORAGE_VARIABLE, locate
+from ralr_tune.commands.locate import locate
 from ralr_tune.errors import RalrTuneError, StudyFileError, UsageError
 from ralr_tune.report.words import size
 from ralr_tune.search.kept import Kept
@@ -25,6 +24,7 @@ from ralr_tune.store import studies
 from ralr_tune.store.address import sqlite_url
 from ralr_tune.store.database import Storage, open_storage
 from ralr_tune.store.ledger import Ledger
+from ralr_tune.store.location import DATABASE, given_url
 from ralr_tune.studyfile import parse_study, registry
 
 QUIET_S = 3600.0
@@ -84,7 +84,7 @@ def collect_garbage(
         where = locate(study, storage=storage, out=out)
         _look_through(where.storage_url, where.out, found)
         return found
-    for url, folder in _kept_here(storage or os.environ.get(STORAGE_VARIABLE), out):
+    for url, folder in _kept_here(given_url(storage), out):
         try:
             _look_through(url, folder, found)
         except RalrTuneError as error:
@@ -105,7 +105,7 @@ def _kept_here(url: str | None, out: Path | None) -> Iterator[tuple[str, Path]]:
         storage.dispose()
         yield from ((url, folder) for folder in ([out] if out else [Path("runs") / name for name in names]))
         return
-    files = [out / "study.db"] if out else sorted(Path("runs").glob("*/study.db"))
+    files = [out / DATABASE] if out else sorted(Path("runs").glob(f"*/{DATABASE}"))
     if not files or not files[0].exists():
         raise UsageError(f"gc: nothing is stored in {out or 'runs/'}; give STUDY, --storage or --out")
     yield from ((sqlite_url(file.absolute()), file.parent) for file in files)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ralr_tune.errors import UsageError
+from ralr_tune.store.location import DATABASE, given_url, storage_url
 from ralr_tune.studyfile import StudySpec, load_study_file
 from ralr_tune.studyfile.sections import NAME_PATTERN
 
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
     from ralr_tune.store.database import Storage
 
 log = logging.getLogger(__name__)
-
-STORAGE_VARIABLE = "RALR_TUNE_STORAGE"
-"""The storage URL, where no --storage is given."""
 
 _SHIPPED = (Path(__file__).parent.parent / "studies", Path(__file__).parent.parent.parent / "studies")
 """In a wheel, and in a checkout."""
@@ -50,23 +48,16 @@ def locate(
     hold a study of another name.
     Raises UsageError for an unknown name, StudyFileError for a file that says something impossible.
     """
-    named = storage or os.environ.get(STORAGE_VARIABLE)
-    path = None if stored_first and named and not _is_path(study) else find_file(study)
+    given = given_url(storage)
+    path = None if stored_first and given and not _is_path(study) else find_file(study)
     spec = None if path is None else load_study_file(path)
     name = study if spec is None else spec.name
     if spec is None and not NAME_PATTERN.fullmatch(study):
         raise UsageError(f"STUDY {study!r}: no such file, and not a study name (letters, digits, '.', '_', '-')")
     folder = out or Path("runs") / name
-    given = named or (spec.storage.url if spec else None)
-    if spec is None and given is None and not (folder / "study.db").exists():
+    if spec is None and given is None and not (folder / DATABASE).exists():
         raise UsageError(unknown(study))
-    return Whereabouts(name, spec, given or _sqlite_url(folder), folder)
-
-
-def _sqlite_url(folder: Path) -> str:
-    from ralr_tune.store.address import sqlite_url
-
-    return sqlite_url((folder / "study.db").absolute())
+    return Whereabouts(name, spec, storage_url(storage, spec, folder), folder)
 
 
 def find_file(study: str) -> Path | None:

@@ -19,6 +19,7 @@ class Place:
 
     index: int
     device: str
+    """"cpu", "cuda:0", ...; of a worker on another machine also "auto": the worker looks there."""
     threads: int
     """CPU threads for computing; N workers share the cores without fighting over them."""
     sharing: int = 1

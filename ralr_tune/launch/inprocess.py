@@ -7,20 +7,24 @@ from dataclasses import replace
 from threading import Thread
 
 from ralr_tune.errors import RalrTuneError
-from ralr_tune.launch.devices import Place
-from ralr_tune.launch.launcher import Job
+from ralr_tune.launch.devices import Place, places
+from ralr_tune.launch.launcher import Job, Launcher, LauncherOptions
 from ralr_tune.launch.worker import work
 from ralr_tune.search.stopping import Stop
 
 
-class InProcess:
+class InProcess(Launcher):
     """One thread a place. Several threads of one process share the interpreter: no speed is to be had here."""
 
-    def __init__(self) -> None:
+    def __init__(self, options: LauncherOptions | None = None) -> None:
+        super().__init__(options)
         self._threads: dict[int, Thread] = {}
         self._codes: dict[int, int] = {}
         self._logs: dict[int, str] = {}
         self._stop = Stop()
+
+    def places(self, devices: str, workers: int | None) -> list[Place]:
+        return places(devices, workers)
 
     def start(self, job: Job, place: Place) -> None:
         self._codes.pop(place.index, None)
@@ -31,17 +35,7 @@ class InProcess:
     def _run(self, job: Job, place: Place) -> None:
         code, text = 0, ""
         try:
-            work(
-                job.study,
-                job.storage_url,
-                job.out,
-                replace(place, sharing=1),  # one process: its threads have one memory
-                until=job.until,
-                stop=self._stop,
-                slots=job.slots,
-                imports=job.imports,
-                force=job.force,
-            )
+            work(job, replace(place, sharing=1), stop=self._stop)  # one process: its threads have one memory
         except RalrTuneError as error:
             code, text = error.exit_code, f"error: {error}"
         except Exception:

@@ -4,29 +4,27 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import time
 from pathlib import Path
 
-from ralr_tune.launch.devices import Place
-from ralr_tune.launch.launcher import Job
+from ralr_tune.launch.devices import Place, places
+from ralr_tune.launch.launcher import LAUNCHER_VARIABLE, Job, Launcher, LauncherOptions
 from ralr_tune.training.files import writing
-
-STORAGE_VARIABLE = "RALR_TUNE_STORAGE"
-"""What `worker` reads its storage URL from; the same as for users."""
-LAUNCHER_VARIABLE = "RALR_TUNE_LAUNCHER"
-"""The launcher's process id: a worker leaves when its launcher is gone."""
 
 _TAIL_BYTES = 64_000
 """Read from the end of a log, however long it has grown."""
 
 
-class LocalProcesses:
+class LocalProcesses(Launcher):
     """`python -m ralr_tune worker` once for each place, its log in OUT/logs/worker-INDEX.log."""
 
-    def __init__(self) -> None:
+    def __init__(self, options: LauncherOptions | None = None) -> None:
+        super().__init__(options)
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._logs: dict[int, Path] = {}
+
+    def places(self, devices: str, workers: int | None) -> list[Place]:
+        return places(devices, workers)
 
     def start(self, job: Job, place: Place) -> None:
         log = job.out / "logs" / f"worker-{place.index}.log"
@@ -36,11 +34,11 @@ class LocalProcesses:
         self._logs[place.index] = log
         with output:
             self._processes[place.index] = subprocess.Popen(
-                _command(job, place),
+                job.command(place),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=_environment(job, place),
+                env=os.environ | job.environment(place) | {LAUNCHER_VARIABLE: str(os.getpid())},
                 # Ctrl-C in the terminal reaches the launcher alone, which then stops its workers in order
                 start_new_session=True,
             )
@@ -73,36 +71,3 @@ def tail(log: Path, lines: int) -> list[str]:
             return file.read().decode(errors="replace").splitlines()[-lines:]
     except OSError:
         return []
-
-
-def _command(job: Job, place: Place) -> list[str]:
-    options = {
-        "--out": job.out,
-        "--device": place.device,
-        "--threads": place.threads,
-        "--index": place.index,
-        "--sharing": place.sharing,
-        "--until": job.until,
-        "--slots": job.slots,
-    }
-    return [
-        sys.executable,
-        "-m",
-        "ralr_tune",
-        "worker",
-        job.study,
-        *(str(part) for pair in options.items() for part in pair),
-        *([] if job.imports else ["--no-imports"]),
-        *(["--force"] if job.force else []),
-    ]
-
-
-def _environment(job: Job, place: Place) -> dict[str, str]:
-    """The storage URL travels here and not in the command, where `ps` would show its password."""
-    threads = str(place.threads)
-    return os.environ | {
-        STORAGE_VARIABLE: job.storage_url,
-        LAUNCHER_VARIABLE: str(os.getpid()),
-        "OMP_NUM_THREADS": threads,
-        "MKL_NUM_THREADS": threads,
-    }

@@ -12,15 +12,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
-from pathlib import Path
 from threading import Thread
 from types import FrameType
 
 from ralr_tune.errors import Interrupted
 from ralr_tune.launch.devices import Place
-from ralr_tune.launch.local import LAUNCHER_VARIABLE
-from ralr_tune.launch.signals import handling
-from ralr_tune.records import Stage
+from ralr_tune.launch.folder import check_shared
+from ralr_tune.launch.launcher import LAUNCHER_VARIABLE, Job
+from ralr_tune.launch.signals import Requests, handling
 from ralr_tune.search.lanes import Lanes
 from ralr_tune.search.session import Session
 from ralr_tune.search.stages import advance
@@ -36,7 +35,7 @@ from ralr_tune.store.ledger import Ledger
 from ralr_tune.studyfile import parse_study
 from ralr_tune.studyfile.imports import refuse_imports
 from ralr_tune.studyfile.kind import Kind
-from ralr_tune.tasks.slots import SerialTrainer, Slots
+from ralr_tune.tasks.slots import SerialTrainer
 
 log = logging.getLogger(__name__)
 
@@ -48,59 +47,55 @@ IDLE_S = 0.5
 _PACKAGES = ("ralr-tune", "optuna", "numpy", "sqlalchemy")
 
 
-def work(
-    study: str,
-    storage_url: str,
-    out: Path,
-    place: Place,
-    *,
-    until: Stage = "test",
-    stop: Stop | None = None,
-    slots: Slots = 1,
-    imports: bool = True,
-    force: bool = False,
-) -> None:
-    """Work on `study` until it is done.
+def work(job: Job, place: Place, *, stop: Stop | None = None) -> None:
+    """Work on the job's study until it is done.
 
     Raises Interrupted when asked to stop (the row in hand is free again and goes on from its checkpoint), TrialError
-    when a failed trial ends the study, DiskError when `out` takes no checkpoint, StorageError when the database lacks
-    the study, cannot be reached for minutes, or, without `force`, lies on a network file system as a SQLite file,
-    UsageError, without `imports`, when the study names code to import, and when a shared GPU has no room.
+    when a failed trial ends the study, DiskError when `job.out` takes no checkpoint, StorageError when the database
+    lacks the study, cannot be reached for minutes, or, without `job.force`, lies on a network file system as a SQLite
+    file, UsageError, without `job.imports`, when the study names code to import, when `job.out` is not the folder of
+    `job.folder_token`, and when a shared GPU has no room.
     """
     studies.quiet_optuna()
-    if not force:
-        refuse_network(parse_address(storage_url))
-    storage = open_storage(storage_url, patience_s=PATIENCE_S)
+    if job.folder_token is not None:
+        check_shared(job.out, job.folder_token)
+    if not job.force:
+        refuse_network(parse_address(job.storage_url))
+    storage = open_storage(job.storage_url, patience_s=PATIENCE_S)
     try:
-        spec = parse_study(studies.stored(storage, study).text, source=f"study {study} in {storage.masked}")
-        if not imports:
+        spec = parse_study(
+            studies.stored(storage, job.study).text,
+            source=f"study {job.study} in {storage.masked}",
+            imports=job.imports,
+        )
+        if not job.imports:
             refuse_imports(spec.kind, spec.task)
         set_threads(place, spec.kind)
         take_share(place, spec.kind)
         session = Session(
             spec=spec,
             storage=storage,
-            ledger=Ledger(storage, study, spec.storage.lease_s),
-            tasks=Tasks(spec, device=place.device, cache=out / "data"),
-            out=out,
+            ledger=Ledger(storage, job.study, spec.storage.lease_s),
+            tasks=Tasks(spec, device=place.device, cache=job.out / "data"),
+            out=job.out,
             owner=f"{socket.gethostname()}:{os.getpid()}:{place.index}",
             stop=stop or Stop(),
         )
         session.tasks.only()  # data that cannot be read are known before a row is claimed
         keep_memory(spec.kind)
-        studies.set_environment(storage, study, environment(place, spec.kind))
-        with passed_over():
-            _mend(session)
-            _work_off(session, until, slots)
+        studies.set_environment(storage, job.study, environment(place, spec.kind))
+        with without_gc_of_imports():
+            _recover(session)
+            _work_until_done(session, job)
     finally:
         storage.dispose()
 
 
-def _work_off(session: Session, until: Stage, slots: Slots) -> None:
-    stage = advance(session.ledger, session.storage, session.spec, until)
+def _work_until_done(session: Session, job: Job) -> None:
+    stage = advance(session.ledger, session.storage, session.spec, job.until)
     task, kind = session.tasks.only(), session.spec.kind
     # trials of several tasks cannot be one network
-    trainer = SerialTrainer() if task is None else kind.slot_trainer(task, slots)
+    trainer = SerialTrainer() if task is None else kind.slot_trainer(task, job.slots)
     lanes = Lanes(session, trainer, lambda: session.ledger.remaining(stage) if stage else 0)
     with lanes.held():
         while stage is not None:
@@ -114,12 +109,12 @@ def _work_off(session: Session, until: Stage, slots: Slots) -> None:
             elif session.ledger.remaining(stage):
                 time.sleep(IDLE_S)  # rows that others hold may come back
             else:
-                _mend(session)
-                stage = advance(session.ledger, session.storage, session.spec, until)
+                _recover(session)
+                stage = advance(session.ledger, session.storage, session.spec, job.until)
 
 
-def _mend(session: Session) -> None:
-    """What crashes left behind, in Optuna and in the folder."""
+def _recover(session: Session) -> None:
+    """Complete or remove what crashes left behind, in Optuna and in the folder."""
     settle(session)
     session.kept.tidy(lambda: session.ledger.rows(curves=False))
 
@@ -155,9 +150,9 @@ def keep_memory(kind: Kind) -> None:
 
 
 @contextmanager
-def passed_over() -> Iterator[None]:
-    """Inside, Python's collector does not look at what is there already: imports leave 400,000 objects, and one look at
-    them takes 0.2 s, as long as several epochs of a small network (measured)."""
+def without_gc_of_imports() -> Iterator[None]:
+    """Inside, Python's garbage collector ignores the objects that exist already: imports leave 400,000 of them, and one
+    pass over them takes 0.2 s, as long as several epochs of a small network (measured)."""
     gc.freeze()
     try:
         yield
@@ -202,9 +197,12 @@ def _leave_after(launcher: int) -> None:
 
 @contextmanager
 def stop_on_signals(stop: Stop) -> Iterator[None]:
-    """First SIGINT or SIGTERM: stop, keep everything. Second: leave at once."""
+    """First SIGINT or SIGTERM: stop, keep everything. A later one (see `signals.Requests`): leave at once."""
+    requests = Requests()
 
     def handle(number: int, frame: FrameType | None) -> None:
+        if requests.is_repeat():
+            return
         if stop.requested:
             os._exit(Interrupted.exit_code)
         stop.request()

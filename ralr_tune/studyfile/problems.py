@@ -20,9 +20,12 @@ KeyPath: TypeAlias = tuple[str, ...]
 _WORDS = {
     "missing": "is missing",
     "float_type": "must be a number",
+    "float_parsing": "must be a number",
     "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
     "string_type": "must be a text in quotes",
     "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
     "tuple_type": "must be a list",
     "model_type": "must be a table",
     "model_attributes_type": "must be a table",

@@ -10,6 +10,7 @@ import pytest
 from ralr_tune.commands.export import best_arm, chosen_rows, export_best, export_study
 from ralr_tune.errors import StorageError, UsageError
 from ralr_tune.launch.devices import Place
+from ralr_tune.launch.launcher import Job
 from ralr_tune.launch.worker import work
 from ralr_tune.search.stages import plan_search
 from ralr_tune.store import studies
@@ -40,7 +41,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Storage]:
     url = f"sqlite:///{folder}/study.db"
     storage = open_storage(url, create=True)
     begin(storage, search={"trials": 3, "pruner": "none"}, confirm={"top": 1, "seeds": 2}, training={"epochs": 2})
-    work("sim", url, folder, Place(0, "cpu", 1))
+    work(Job("sim", url, folder), Place(0, "cpu", 1))
     yield storage
     storage.dispose()
 

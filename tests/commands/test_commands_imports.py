@@ -13,7 +13,6 @@ from ralr_tune.errors import UsageError
 from ralr_tune.launch.devices import Place
 from ralr_tune.launch.inprocess import InProcess
 from ralr_tune.launch.launcher import Job
-from ralr_tune.launch.local import _command
 from ralr_tune.launch.worker import work
 from ralr_tune.report.export import render
 from ralr_tune.store import studies
@@ -90,7 +89,7 @@ def test_a_worker_refuses_what_the_storage_says(spy: Path, tmp_path: Path, sqlit
     studies.register(storage, name=spec.name, text=spec.text, fingerprint=spec.fingerprint)
     storage.dispose()
     with pytest.raises(UsageError, match="--no-imports forbids that"):
-        work("sim", sqlite_url, tmp_path, PLACE, imports=False)
+        work(Job("sim", sqlite_url, tmp_path, imports=False), PLACE)
     launcher = InProcess()
     launcher.start(Job("sim", sqlite_url, tmp_path, "search", imports=False), PLACE)
     launcher.stop(60)
@@ -100,5 +99,5 @@ def test_a_worker_refuses_what_the_storage_says(spy: Path, tmp_path: Path, sqlit
 
 
 def test_workers_inherit_it(tmp_path: Path) -> None:
-    assert "--no-imports" not in _command(Job("sim", "sqlite:///x", tmp_path, "search"), PLACE)
-    assert "--no-imports" in _command(Job("sim", "sqlite:///x", tmp_path, "search", imports=False), PLACE)
+    assert "--no-imports" not in Job("sim", "sqlite:///x", tmp_path, "search").command(PLACE)
+    assert "--no-imports" in Job("sim", "sqlite:///x", tmp_path, "search", imports=False).command(PLACE)

@@ -22,6 +22,7 @@ from ralr_tune.commands.locate import Whereabouts, opened
 from ralr_tune.commands.run import run
 from ralr_tune.errors import StorageError
 from ralr_tune.launch.devices import Place
+from ralr_tune.launch.launcher import Job
 from ralr_tune.launch.worker import work
 from ralr_tune.store.database import open_storage
 from ralr_tune.store.ledger import Ledger
@@ -306,7 +307,7 @@ def test_sqlite_on_a_network_file_system_needs_force(
     assert not (tmp_path / "study.db").exists()
     url = f"sqlite:///{tmp_path}/study.db"
     with pytest.raises(StorageError, match=r"network file system \(nfs4\)"):
-        work("sim", url, tmp_path, Place(0, "cpu", 1))
+        work(Job("sim", url, tmp_path), Place(0, "cpu", 1))
     assert run(spec, out=tmp_path, launcher="inprocess", workers=1, force=True).answer
     with opened(Whereabouts("sim", spec, url, tmp_path)) as storage:  # as `status` and the other commands do
         assert len(Ledger(storage, "sim").rows()) > 0

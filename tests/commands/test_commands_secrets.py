@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import stat
 import subprocess
 import sys
 import time
@@ -21,11 +22,15 @@ import psycopg
 import pytest
 
 from ralr_tune.commands.dashboard import make_app
+from ralr_tune.commands.run import RunOptions, run
 from ralr_tune.secrecy import HidingFormatter
 from ralr_tune.store.database import open_storage
+from ralr_tune.store.ledger import Ledger
+from ralr_tune.studyfile import parse_study
 from tests.commands.conftest import Cli, Ran
 from tests.commands.test_commands_dashboard import ask
 from tests.deploy.guarded import GuardedServer, guarded_server
+from tests.launch import elsewhere
 from tests.studies import simulated_text
 
 PASSWORD = r"""Xq7{0}%40/:@#?&'"\ é<%s>9wKz"""
@@ -181,6 +186,24 @@ def test_a_whole_study_shows_it_nowhere(way: Way, postgresql: GuardedServer, cli
         assert ran.code == (0 if "nothing" not in arguments else 1 if arguments[0] == "status" else 2), ran.err
     assert files_with_it(sim) == []
     assert leaks(dumped(postgresql)) == []
+
+
+def test_workers_elsewhere_get_it_in_a_file_of_their_owner_and_log_nothing_of_it(
+    postgresql: GuardedServer, sim: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The launcher knows the password from a variable that its workers do not have."""
+    monkeypatch.setenv("RALR_TUNE_STORAGE_PASSWORD", PASSWORD)
+    elsewhere.install(monkeypatch, sim / "site", elsewhere="tests.launch.elsewhere:Elsewhere")
+    (sim / "engine").mkdir()
+    spec = parse_study(simulated_text(study={"name": "remote"}, search={"trials": 1}))
+    options = RunOptions(postgresql.bare_url, sim / "out", launcher="elsewhere", confirm=False)
+    run(spec, options, launcher_options={"folder": str(sim / "engine")})
+    assert {row.state for row in Ledger(open_storage(postgresql.url), "remote").rows()} == {"done"}
+    log, script = sim / "engine/worker-0.log", sim / "engine/environment-0.sh"
+    assert "-m ralr_tune worker remote" in log.read_text()
+    assert leaks(log.read_text()) == []
+    assert stat.S_IMODE(script.stat().st_mode) == 0o600
+    assert [path for path in sim.rglob("*") if path.is_file() and ENDS[1].encode() in path.read_bytes()] == [script]
 
 
 def files_with_it(folder: Path) -> list[str]:

@@ -34,7 +34,7 @@ def places(monkeypatch: pytest.MonkeyPatch) -> list[Place]:
     """Of the workers that would have begun."""
     begun: list[Place] = []
 
-    def note(study: str, url: str, out: Path, place: Place, **options: Any) -> None:
+    def note(job: Job, place: Place, **options: Any) -> None:
         begun.append(place)
 
     monkeypatch.setattr("ralr_tune.launch.worker.work", note)
@@ -82,7 +82,7 @@ def test_a_worker_takes_its_share_before_the_data(
 
     monkeypatch.setattr("ralr_tune.launch.worker.load_task", loaded)
     with pytest.raises(UsageError, match="far enough"):
-        work("digits", digits.storage.url, tmp_path / "out", SHARED)
+        work(Job("digits", digits.storage.url, tmp_path / "out"), SHARED)
     assert fractions == [pytest.approx(0.25 - sharing.OUTSIDE / card.total)]
 
 
@@ -92,7 +92,7 @@ def test_a_worker_without_room_leaves_every_row_as_it_was(
     Card(free=GIB // 8).insert(monkeypatch)
     before = digits.ledger.rows()
     with pytest.raises(UsageError, match=r"cuda:1: 0\.125 GiB of 80 GiB free"):
-        work("digits", digits.storage.url, tmp_path / "out", SHARED)
+        work(Job("digits", digits.storage.url, tmp_path / "out"), SHARED)
     assert Ledger(digits.storage, "digits").rows() == before
     assert {(row.state, row.attempt) for row in before} == {("free", 0)}
 
@@ -100,7 +100,7 @@ def test_a_worker_without_room_leaves_every_row_as_it_was(
 def test_a_worker_on_a_cpu_asks_no_card(digits: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     remove(monkeypatch)
     place = Place(0, "cpu", 1, sharing=4)
-    work("digits", digits.storage.url, tmp_path / "out", place, until="search", slots="auto")
+    work(Job("digits", digits.storage.url, tmp_path / "out", "search", slots="auto"), place)
     assert {row.state for row in digits.ledger.rows()} == {"done"}
 
 
@@ -109,5 +109,5 @@ def test_a_simulated_task_asks_no_card(
 ) -> None:
     remove(monkeypatch)
     session = make_session(simulated(search={"trials": 1}))
-    work("sim", session.storage.url, tmp_path / "out", SHARED, until="search")
+    work(Job("sim", session.storage.url, tmp_path / "out", "search"), SHARED)
     assert {row.state for row in session.ledger.rows()} == {"done"}

@@ -9,6 +9,7 @@ import pytest
 
 from ralr_tune.launch import worker
 from ralr_tune.launch.devices import Place
+from ralr_tune.launch.launcher import Job
 from tests.search.conftest import MakeSession, make_session
 from tests.studies import simulated
 
@@ -21,12 +22,12 @@ def test_the_collector_passes_over_what_imports_left_and_comes_back_to_it(
     session = make_session(simulated(search={"trials": 1}))
     seen: list[int] = []
 
-    def mended(session: object) -> None:
+    def recover(session: object) -> None:
         seen.append(gc.get_freeze_count())
         raise RuntimeError("however it ends")
 
-    monkeypatch.setattr(worker, "_mend", mended)
+    monkeypatch.setattr(worker, "_recover", recover)
     with pytest.raises(RuntimeError, match="however it ends"):
-        worker.work("sim", session.storage.url, tmp_path / "out", Place(0, "cpu", 1), until="search")
+        worker.work(Job("sim", session.storage.url, tmp_path / "out", "search"), Place(0, "cpu", 1))
     assert seen[0] > 10_000
     assert gc.get_freeze_count() == 0

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from ralr_tune.errors import UsageError
 from ralr_tune.launch.devices import Place
-from ralr_tune.launch.inprocess import InProcess
-from ralr_tune.launch.launcher import Job, Launcher
-from ralr_tune.launch.local import LocalProcesses
+from ralr_tune.launch.folder import folder_token
+from ralr_tune.launch.launcher import Ending, Job, Launcher
+from ralr_tune.launch.registry import make_launcher, names
 from ralr_tune.search.stages import pending_stage
 from ralr_tune.store.ledger import Ledger
 from ralr_tune.studyfile import StudySpec
+from tests.launch.elsewhere import Elsewhere, ElsewhereOptions
 from tests.search.conftest import MakeSession, make_session
 from tests.studies import simulated
 from tests.waiting import LONG_S, until
@@ -21,11 +23,20 @@ from tests.waiting import LONG_S, until
 __all__ = ["make_session"]
 
 PLACES = [Place(0, "cpu", 1), Place(1, "cpu", 1)]
+MAKERS: dict[str, Callable[[Path], Launcher]] = {
+    "local": lambda folder: make_launcher("local"),
+    "inprocess": lambda folder: make_launcher("inprocess"),
+    "elsewhere": lambda folder: Elsewhere(ElsewhereOptions(folder=folder)),
+}
 
 
-@pytest.fixture(params=[InProcess, LocalProcesses])
-def launcher(request: pytest.FixtureRequest) -> Iterator[Launcher]:
-    made = request.param()
+def test_every_launcher_of_this_package_is_held_to_it() -> None:
+    assert set(names()) <= set(MAKERS)
+
+
+@pytest.fixture(params=MAKERS)
+def launcher(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
+    made = MAKERS[request.param](tmp_path_factory.mktemp("elsewhere"))
     yield made
     made.stop(10)
 
@@ -36,8 +47,26 @@ def ended(launcher: Launcher) -> dict[int, int | None]:
 
 
 def job(spec: StudySpec, make_session: MakeSession, out: Path) -> tuple[Job, Ledger]:
+    """What `run` gives to workers that must see the same folder."""
     session = make_session(spec)
-    return Job(spec.name, session.storage.url, out, until="test"), session.ledger
+    return Job(spec.name, session.storage.url, out, folder_token=folder_token(out)), session.ledger
+
+
+def test_it_supplies_a_place_for_each_worker(launcher: Launcher) -> None:
+    places = launcher.places("auto", 3)
+    assert [place.index for place in places] == [0, 1, 2]
+    assert all(place.threads >= 1 and place.sharing >= 1 for place in places)
+    assert len(launcher.places("auto", None)) >= 1
+    with pytest.raises(UsageError, match="--workers 0: at least 1"):
+        launcher.places("auto", 0)
+
+
+def test_the_meaning_of_the_workers_own_exit_codes(launcher: Launcher) -> None:
+    assert launcher.ending(0) is Ending.done
+    assert {launcher.ending(code) for code in (1, 2)} == {Ending.gave_up}
+    assert launcher.ending(130) is Ending.interrupted
+    assert {launcher.ending(code) for code in (-9, 137, 143)} == {Ending.killed}
+    assert 0 < launcher.poll_s <= 60
 
 
 def test_workers_finish_a_study_and_end_with_0(launcher: Launcher, make_session: MakeSession, tmp_path: Path) -> None:
@@ -51,7 +80,7 @@ def test_workers_finish_a_study_and_end_with_0(launcher: Launcher, make_session:
 
 def test_a_worker_that_fails_says_why(launcher: Launcher, make_session: MakeSession, tmp_path: Path) -> None:
     work, _ = job(simulated(), make_session, tmp_path)
-    launcher.start(Job("unheard-of", work.storage_url, tmp_path, "test"), PLACES[0])
+    launcher.start(Job("unheard-of", work.storage_url, tmp_path), PLACES[0])
     assert ended(launcher) == {0: 1}
     last = launcher.tail(0).splitlines()[-1]
     assert last.startswith("error: ")
@@ -59,9 +88,25 @@ def test_a_worker_that_fails_says_why(launcher: Launcher, make_session: MakeSess
     assert launcher.tail(7) == ""
 
 
+def test_a_worker_that_does_not_see_the_folder_of_the_run_claims_nothing(
+    launcher: Launcher, make_session: MakeSession, tmp_path: Path
+) -> None:
+    work, ledger = job(simulated(), make_session, tmp_path)
+    before = ledger.rows()
+    launcher.start(
+        Job(work.study, work.storage_url, tmp_path / "not-shared", folder_token=work.folder_token), PLACES[0]
+    )
+    assert ended(launcher) == {0: 2}
+    last = launcher.tail(0).splitlines()[-1]
+    assert last.startswith(f"error: --out {tmp_path / 'not-shared'}: on this machine it holds no file folder-token")
+    assert "the folder is not shared" in last
+    assert ledger.rows() == before
+
+
 def test_stopped_workers_give_their_rows_back(launcher: Launcher, make_session: MakeSession, tmp_path: Path) -> None:
     spec = simulated(task={"data": {"seconds_per_epoch": 0.2}}, training={"epochs": 500}, search={"pruner": "none"})
     work, ledger = job(spec, make_session, tmp_path)
+    launcher.stop(1)  # before any start
     launcher.start(work, PLACES[0])
     until(lambda: any(row.epoch for row in ledger.rows(curves=False)), "an epoch is finished")
     launcher.stop(LONG_S)

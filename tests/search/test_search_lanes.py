@@ -11,6 +11,7 @@ import pytest
 from ralr_tune.errors import Interrupted, StorageError, TrialError
 from ralr_tune.kinds.simulated.trial import SimulatedTrial
 from ralr_tune.launch.devices import Place
+from ralr_tune.launch.launcher import Job
 from ralr_tune.launch.worker import work
 from ralr_tune.records import Row
 from ralr_tune.search.lanes import Lanes
@@ -161,7 +162,7 @@ def test_a_worker_trains_real_trials_together(make_session: MakeSession, tmp_pat
     for usual, short in (("epochs = 12", "epochs = 2"), ("trials = 24", "trials = 3")):
         text = text.replace(usual, short)
     session = make_session(parse_study(text, source="digits"))
-    work("digits", session.storage.url, tmp_path / "out", Place(0, "cpu", 1), until="search", slots=slots)
+    work(Job("digits", session.storage.url, tmp_path / "out", "search", slots=slots), Place(0, "cpu", 1))
     rows = session.ledger.rows()
     assert {row.outcome for row in rows} <= {"complete", "pruned"}
     assert max(row.value or 0 for row in rows) > 0.5

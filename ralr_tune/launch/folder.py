@@ -1,0 +1,58 @@
+"""Whether a worker on another machine sees the out folder of the `run` that started it, and not another of that name.
+
+Checkpoints lie in that folder: a worker with a folder of its own would train trials again that others have begun, and
+nobody would find its checkpoints and logs. The token is random and identifies the folder; it gives no rights, so it is
+no secret.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+from ralr_tune.errors import UsageError
+from ralr_tune.training import files
+
+TOKEN_FILE = "folder-token"
+TOKEN_VARIABLE = "RALR_TUNE_FOLDER_TOKEN"
+"""The token that a worker must find in its out folder."""
+
+_BYTES = 16
+
+
+def folder_token(out: Path) -> str:
+    """The token of an out folder, made if there is none. Call it under the lock of the study: two runs must agree.
+
+    Raises DiskError.
+    """
+    if token := _read(out):
+        return token
+    token = secrets.token_hex(_BYTES)
+    files.write(out / TOKEN_FILE, f"{token}\n".encode())
+    return token
+
+
+def expected_token() -> str | None:
+    """The token that a worker was given by its launcher; None for one that was started by hand."""
+    return os.environ.get(TOKEN_VARIABLE) or None
+
+
+def check_shared(out: Path, token: str) -> None:
+    """Raises UsageError unless `out` holds this token."""
+    found = _read(out)
+    if found == token:
+        return
+    seen = "holds the token of another run" if found else f"holds no file {TOKEN_FILE}"
+    raise UsageError(
+        f"--out {out}: on this machine it {seen}: the folder is not shared with the machine of `run`; "
+        "give run an --out that every machine sees under the same path"
+    )
+
+
+def _read(out: Path) -> str:
+    try:
+        with files.opened(out / TOKEN_FILE, limit=100) as file:
+            return file.read().decode(errors="replace").strip()
+    except OSError:
+        return ""

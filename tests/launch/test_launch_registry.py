@@ -1,0 +1,134 @@
+"""Launchers by name, also those of installed packages, and their options."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ralr_tune.errors import UsageError
+from ralr_tune.launch.inprocess import InProcess
+from ralr_tune.launch.local import LocalProcesses
+from ralr_tune.launch.registry import make_launcher, names, parse_options
+from tests.launch import elsewhere
+from tests.launch.elsewhere import Elsewhere, ElsewhereOptions
+
+Install = Callable[..., None]
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
+    return partial(elsewhere.install, monkeypatch, tmp_path / "site")
+
+
+def test_the_launchers_of_this_package() -> None:
+    assert names()[:2] == ["local", "inprocess"]
+    assert isinstance(make_launcher("local"), LocalProcesses)
+    assert isinstance(make_launcher("inprocess"), InProcess)
+
+
+def test_a_launcher_of_an_installed_package(install: Install, tmp_path: Path) -> None:
+    install(elsewhere="tests.launch.elsewhere:Elsewhere")
+    made = make_launcher("elsewhere", {"folder": str(tmp_path)})
+    assert isinstance(made, Elsewhere)
+    assert made.options.folder == tmp_path
+    assert "elsewhere" in names()
+
+
+def test_a_launcher_that_nobody_names_is_not_imported(install: Install, tmp_path: Path) -> None:
+    install(broken="broken_engine:Engine")
+    (tmp_path / "site" / "broken_engine.py").write_text("raise ImportError('no engine here')\n")
+    assert "broken" in names()
+    assert isinstance(make_launcher("local"), LocalProcesses)
+    with pytest.raises(UsageError, match="--launcher broken: cannot be imported: ImportError: no engine here"):
+        make_launcher("broken")
+
+
+def test_a_name_of_this_package_stays_its_own(install: Install) -> None:
+    install(local="tests.launch.elsewhere:Elsewhere")
+    assert isinstance(make_launcher("local"), LocalProcesses)
+
+
+@pytest.mark.parametrize("path", ["ralr_tune.launch.devices:places", "ralr_tune.launch.launcher:Job"])
+def test_what_is_no_launcher_is_refused(install: Install, path: str) -> None:
+    install(odd=path)
+    with pytest.raises(UsageError, match=f"--launcher odd: {path} is no subclass of"):
+        make_launcher("odd")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("lokal", "did you mean 'local'?"), ("slrm", "allowed: local, inprocess"), ("", "allowed: local, inprocess")],
+)
+def test_an_unknown_name_is_answered_with_the_nearest(name: str, said: str) -> None:
+    with pytest.raises(UsageError, match=f"--launcher {name}: no such launcher; ") as error:
+        make_launcher(name)
+    assert said in str(error.value)
+
+
+def test_texts_become_what_the_launcher_declares(install: Install, tmp_path: Path) -> None:
+    install(elsewhere="tests.launch.elsewhere:Elsewhere")
+    said = ["folder=/tmp/a=b", "cpus=4", "use_spot=true", "lines=module load x", "lines=set -e"]
+    options = make_launcher("elsewhere", parse_options(said)).options
+    assert options == ElsewhereOptions(
+        folder=Path("/tmp/a=b"), cpus=4, use_spot=True, lines=("module load x", "set -e")
+    )
+    once = make_launcher("elsewhere", parse_options(["folder=.", "lines=set -e"])).options
+    assert once == ElsewhereOptions(folder=Path(), lines=("set -e",))
+    python = make_launcher("elsewhere", {"folder": tmp_path, "cpus": 4, "lines": ["a", "b"]}).options
+    assert python == ElsewhereOptions(folder=tmp_path, cpus=4, lines=("a", "b"))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({}, ["folder is missing"]),
+        ({"folder": ".", "cpu": "2"}, ["cpu = \"2\": unknown key; did you mean 'cpus'?"]),
+        ({"folder": ".", "cpus": "two"}, ['cpus = "two": must be a whole number']),
+        ({"folder": ".", "use_spot": "maybe"}, ['use_spot = "maybe": must be true or false']),
+        ({"folder": ".", "cpus": ["1", "2"]}, ['cpus = ["1", "2"]: may be given once']),
+        ({"cpus": "x", "partition": "gpu"}, ["folder is missing", 'cpus = "x"', 'partition = "gpu": unknown key']),
+    ],
+)
+def test_wrong_options_are_told_all_at_once(install: Install, given: dict[str, Any], said: list[str]) -> None:
+    install(elsewhere="tests.launch.elsewhere:Elsewhere")
+    with pytest.raises(UsageError) as error:
+        make_launcher("elsewhere", given)
+    found = str(error.value).splitlines()
+    assert len(found) == len(said)
+    for line, words in zip(found, said, strict=True):
+        assert line.startswith("--launcher-option ")
+        assert words in line
+
+
+@pytest.mark.parametrize("key", ["use_spot", "use-spot"])
+def test_keys_may_be_written_with_dashes(install: Install, key: str) -> None:
+    install(elsewhere="tests.launch.elsewhere:Elsewhere")
+    assert make_launcher("elsewhere", {"folder": ".", key: "true"}).options == ElsewhereOptions(
+        folder=Path(), use_spot=True
+    )
+
+
+def test_a_launcher_without_options_says_so() -> None:
+    with pytest.raises(UsageError, match="--launcher-option partition: launcher local has no options"):
+        make_launcher("local", {"partition": "gpu"})
+
+
+@pytest.mark.parametrize("text", ["partition", "=gpu", ""])
+def test_an_option_is_a_key_and_a_value(text: str) -> None:
+    with pytest.raises(UsageError, match=f"--launcher-option {text}: allowed: key=value"):
+        parse_options([text])
+    assert parse_options(["partition="]) == {"partition": ""}
+
+
+def test_the_registry_imports_no_launcher() -> None:
+    script = "import sys, ralr_tune.launch.registry; print([name for name in sys.modules if 'launch.' in name])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "ralr_tune.launch.launcher" in done.stdout
+    assert "ralr_tune.launch.local" not in done.stdout
+    assert "ralr_tune.launch.inprocess" not in done.stdout

@@ -1,0 +1,55 @@
+"""A signal asks to stop; what engines send twice is one request; a later one is a second."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from ralr_tune.launch import signals
+from ralr_tune.launch.supervisor import signals_as_interrupt
+from ralr_tune.launch.worker import stop_on_signals
+from ralr_tune.search.stopping import Stop
+
+
+@pytest.fixture
+def exits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Codes with which the process would have ended."""
+    codes: list[int] = []
+    monkeypatch.setattr(os, "_exit", codes.append)
+    return codes
+
+
+def send(number: signal.Signals) -> None:
+    os.kill(os.getpid(), number)
+
+
+def test_a_worker_takes_repeats_for_one_request(exits: list[int]) -> None:
+    stop = Stop()
+    with stop_on_signals(stop):
+        for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT):
+            send(number)
+    assert stop.requested
+    assert exits == []
+
+
+def test_a_worker_leaves_at_once_on_a_later_one(exits: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signals, "REPEAT_S", 0.0)
+    stop = Stop()
+    with stop_on_signals(stop):
+        send(signal.SIGTERM)
+        assert exits == []
+        send(signal.SIGINT)
+    assert exits == [130]
+
+
+def test_a_run_takes_repeats_for_one_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    with signals_as_interrupt():
+        with pytest.raises(KeyboardInterrupt):
+            send(signal.SIGTERM)
+        send(signal.SIGTERM)  # while it stops its workers
+        send(signal.SIGHUP)
+        monkeypatch.setattr(signals, "REPEAT_S", 0.0)
+        with pytest.raises(KeyboardInterrupt):
+            send(signal.SIGTERM)
