@@ -11,8 +11,10 @@ from typing import Any, Literal, get_args
 from ralr_tune.analysis.rows import scores
 from ralr_tune.errors import UsageError
 from ralr_tune.records import Row, Stage, StudyRecord
+from ralr_tune.script.text import OTHER_FORMS
 from ralr_tune.studyfile import StudySpec
 from ralr_tune.studyfile.exported import Exported, Provenance, Scores
+from ralr_tune.studyfile.sections import ClassificationTask
 from ralr_tune.studyfile.values import one_of
 
 Form = Literal["toml", "json", "yaml", "python"]
@@ -75,10 +77,17 @@ def render(configuration: Exported, form: str) -> str:
     if form == "yaml":
         return _yaml(configuration)
     if form == "python":
-        from ralr_tune.report.script.assemble import script
-
-        return script(configuration)
+        return _script(configuration)
     raise UsageError(f"--format {form}: {one_of(FORMS, form)}")
+
+
+def _script(configuration: Exported) -> str:
+    task = configuration.task
+    if not isinstance(task, ClassificationTask):
+        raise UsageError(f"task.kind = {task.kind!r} trains nothing, so there is no script for it; {OTHER_FORMS}")
+    from ralr_tune.kinds.classification.script import script
+
+    return script(configuration, task)
 
 
 def _toml(configuration: Exported) -> str:

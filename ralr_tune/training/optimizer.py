@@ -46,11 +46,7 @@ def make_optimizer(
         )
     chosen = known[training.optimizer]
     allowed = inspect.signature(chosen).parameters
-    options = {"lr": training.lr, **training.options}
-    if training.optimizer in FUSED:
-        options["fused"] = True
-    if training.weight_decay or "weight_decay" in allowed:  # rprop has none: zero of it is no mistake
-        options["weight_decay"] = training.weight_decay
+    options = {"lr": training.lr, **optimizer_options(training)}
     try:
         return chosen(parameters, **options | _on_device(rate, allowed))
     except (TypeError, ValueError) as error:
@@ -58,6 +54,17 @@ def make_optimizer(
         raise UsageError(
             f"training.optimizer = {training.optimizer!r} with {options}: {error}; its options: {names}"
         ) from error
+
+
+def optimizer_options(training: TrainingConfig) -> dict[str, Any]:
+    """Keyword arguments of the torch.optim class that `training` asks for, the learning rate aside."""
+    options = dict(training.options)
+    if training.optimizer in FUSED:
+        options["fused"] = True
+    allowed = inspect.signature(optimizers()[training.optimizer]).parameters
+    if training.weight_decay or "weight_decay" in allowed:  # rprop has none: zero of it is no mistake
+        options["weight_decay"] = training.weight_decay
+    return options
 
 
 def _on_device(rate: Tensor | None, allowed: Mapping[str, object]) -> dict[str, Any]:
