@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -28,8 +29,12 @@ def parse_options(description: str | None, file: str, arguments: Sequence[str] |
     parser.add_argument("--out", type=Path, default=weights, help=f"file for the trained weights (default: {weights})")
     parser.add_argument("--device", default=chosen, help=f"torch's name of a device (default: {chosen})")
     options = parser.parse_args(arguments)
-    if not options.out.parent.is_dir() or options.out.is_dir():
-        parser.error(f"--out {options.out}: must be a file in a folder that exists")
+    if options.out.is_dir() or not os.access(options.out.parent, os.W_OK):
+        parser.error(f"--out {options.out}: must be a file in a folder that can be written to")
+    try:
+        torch.zeros(1, device=options.device)
+    except (RuntimeError, AssertionError) as error:  # AssertionError: torch was built without CUDA
+        parser.error(f"--device {options.device}: {error}")
     return options
 
 
