@@ -148,7 +148,10 @@ def _is_ours(module: str) -> bool:
 
 @cache
 def _read(module: str) -> _Module:
-    return _module(module, inspect.getsource(import_module(module)))
+    try:
+        return _module(module, inspect.getsource(import_module(module)))
+    except OSError as error:
+        raise _refusal(f"{module}: its source cannot be read ({error})") from error
 
 
 def _module(name: str, source: str) -> _Module:

@@ -26,8 +26,8 @@ ROOMS: Mapping[str, tuple[str, ...]] = {
     "search": ("store", "training", "analysis"),
     "launch": ("search",),
     "analysis": (),
-    # the exported script repeats what tasks, models and training do, and takes constants and sources from there
-    "report": ("analysis", "training"),
+    "script": ("training",),
+    "report": ("analysis", "script"),
     "commands": ("launch", "report"),
     "cli": ("commands",),
 }

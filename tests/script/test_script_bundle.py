@@ -25,7 +25,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
     bundling._read.cache_clear()
 
     def written(files: Mapping[str, str]) -> None:
-        for name, text in {"__init__.py": "", **files}.items():
+        for name, text in {"__init__.py": '"""Ours."""', **files}.items():
             (tmp_path / "ours").mkdir(exist_ok=True)
             (tmp_path / "ours" / name).write_text(text)
 
@@ -61,12 +61,37 @@ def result(tmp_path: Path, text: str) -> Any:
     return runpy.run_path(str(tmp_path / "script.py"))["RESULT"]
 
 
+FIRST = '''"""First part.
+
+More."""
+
+from __future__ import annotations
+
+import math
+
+from ours.b import twice
+
+UNUSED = 1
+LIMIT = 10
+"""Of all."""
+
+
+def f(x: Number) -> float:
+    return min(twice(x), LIMIT, math.inf)
+
+
+Number = int
+
+
+def g():
+    return UNUSED
+'''
+
+
 def test_what_is_used_is_carried_with_all_that_it_uses(write: Write, tmp_path: Path) -> None:
     write(
         {
-            "a.py": '"""First part.\n\nMore."""\nimport math\nfrom ours.b import twice\n\nUNUSED = 1\nLIMIT = 10\n'
-            '"""Of all."""\n\n\ndef f(x: Number) -> float:\n    return min(twice(x), LIMIT, math.inf)\n\n\n'
-            "Number = int\n\n\ndef g():\n    return UNUSED\n",
+            "a.py": FIRST,
             "b.py": "from functools import cache\n\n\n@cache\ndef twice(x):\n    return 2 * x\n",
         }
     )
@@ -126,7 +151,8 @@ def test_a_definition_is_replaced_where_it_cannot_run(write: Write, tmp_path: Pa
     ("files", "message"),
     [
         ({"a.py": "def f(x):\n    return nowhere\n"}, "nowhere in ours.a: not found"),
-        ({"a.py": "def f(x):\n    from ours import b\n    return b\n", "b.py": ""}, "it imports ours when it is called"),
+        ({"a.py": ""}, "ours.a: its source cannot be read"),
+        ({"a.py": "def f(x):\n    from ours import b\n    return b\n", "b.py": ""}, "imports ours when it is called"),
         ({"a.py": "from ours import b\n\n\ndef f(x):\n    return b.x\n", "b.py": ""}, "b in ours: not found"),
         ({"a.py": "import ours.b\n\n\ndef f(x):\n    return ours.b\n", "b.py": ""}, "ours in ours.a: a module of ours"),
         (
@@ -136,7 +162,7 @@ def test_a_definition_is_replaced_where_it_cannot_run(write: Write, tmp_path: Pa
         (
             {"a.py": "from ours.b import g\n\n\ndef f(x):\n    return h(), g()\n\n\ndef h(): ...\n",
              "b.py": "def g():\n    return h\n\n\nh = 1\n"},
-            "h: both ours.b.h and ours.a.h",
+            "h: both ours.a.h and ours.b.h",
         ),
         ({"a.py": "VALUE = 4\n\n\ndef f(x):\n    return VALUE\n"}, "VALUE: both the script and ours.a.VALUE"),
         (
