@@ -52,14 +52,14 @@ def bundle(script: str, *, instead: Mapping[str, str] | None = None) -> str:
     the dotted name of one of the same name that is carried in its place. Raises UsageError, naming what, when something
     cannot be carried.
     """
-    nodes, lines = ast.parse(script).body, script.splitlines()
+    nodes, lines = ast.parse(script).body, script.split("\n")
     imports = [node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)]
     begin, end = imports[-1].end_lineno, nodes[-1].lineno - 1
     body = "\n".join(lines[begin:end]).strip("\n")
     carried = _Bundle(instead or {})
     carried.take_script(_module("", script))
     head = ["\n".join(lines[: nodes[0].end_lineno]), "from __future__ import annotations"]
-    sections = "\n\n\n".join([body, *carried.sections(), "\n".join(lines[end:])])
+    sections = "\n\n\n".join([body, *carried.sections(), "\n".join(lines[end:]).strip("\n")])
     return "\n\n".join([*head, import_block(carried.imports) + "\n" + sections]) + "\n"
 
 
@@ -84,13 +84,14 @@ class _Bundle:
 
     def sections(self) -> Iterator[str]:
         """One for each module, after all that it takes definitions from."""
-        order: dict[str, None] = {}
+        seen, order = set[str](), list[str]()
 
-        def visit(module: str, path: tuple[str, ...] = ()) -> None:
-            for needed in self._needs.get(module, ()):
-                if needed not in path:
-                    visit(needed, (*path, module))
-            order.setdefault(module)
+        def visit(module: str) -> None:
+            if module not in seen:  # modules that import each other do so for types alone: any order will do
+                seen.add(module)
+                for needed in self._needs.get(module, ()):
+                    visit(needed)
+                order.append(module)
 
         visit("")
         return (_section(_read(module), self._taken[module]) for module in order if module in self._taken)
@@ -155,7 +156,7 @@ def _read(module: str) -> _Module:
 
 
 def _module(name: str, source: str) -> _Module:
-    tree, lines = ast.parse(source), source.splitlines()
+    tree, lines = ast.parse(source), source.split("\n")
     definitions, imports = {}, dict[str, list[Import]]()
     for node, following in zip(tree.body, [*tree.body[1:], None], strict=True):
         last = following if following is not None and _is_text(following) else node
@@ -226,7 +227,7 @@ def import_block(imports: Iterable[Import]) -> str:
         if not name
     }
     named = [f"from {module} import {_names(modules[module])}" for module in sorted(modules, key=str.lower)]
-    lines = [line for line in (*sorted(whole), *named) if not line.startswith("from __future__")]
+    lines = [line for line in (*sorted(whole, key=str.lower), *named) if not line.startswith("from __future__")]
     standard = [line for line in lines if line.split()[1].partition(".")[0] in sys.stdlib_module_names]
     others = [line for line in lines if line not in standard]
     return "\n\n".join("\n".join(block) for block in (standard, others) if block) + "\n"

@@ -1,6 +1,6 @@
-"""What a script does whatever its task: its options, its epochs, and its weights.
+"""What every script does, whatever its task: read its options, train, save its weights.
 
-It trains as `training.loop` does, on one device, without checkpoints, and without smaller batches if memory runs out.
+Scripts carry this source. It trains as `training.loop` does, but without checkpoints, and it stops if memory runs out.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ralr_tune.seeds import derive_seed
 
 
 def parse_options(description: str | None, file: str, arguments: Sequence[str] | None) -> argparse.Namespace:
-    """`out` and `device`; an impossible one ends the program before anything is trained."""
+    """Reads `out` and `device`; an impossible value ends the program before anything is trained."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter, prog=Path(file).name
     )
@@ -75,7 +75,7 @@ def train(
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
-    """The model's state dict; load it with torch.load(path, weights_only=True). Written beside and renamed."""
+    """Writes the model's state dict, which torch.load(path, weights_only=True) reads; renamed once it is whole."""
     partial = path.with_name(path.name + ".partial")
     torch.save({name: tensor.cpu() for name, tensor in model.state_dict().items()}, partial)
     partial.replace(path)

@@ -188,10 +188,11 @@ def test_imports_in_their_order() -> None:
         ("torch", "Tensor", "Tensor"),
         ("numpy", "", "np"),
         ("torchvision.models", "", "torchvision"),
+        ("PIL", "", "PIL"),
         ("torch.nn", "functional", "F"),
         ("__future__", "annotations", "annotations"),
     }
     assert import_block(given) == (
-        "import math\n\nimport numpy as np\nimport torch\nimport torchvision.models\n"
+        "import math\n\nimport numpy as np\nimport PIL\nimport torch\nimport torchvision.models\n"
         "from torch import Tensor, nn\nfrom torch.nn import functional as F\n"
     )

@@ -1,6 +1,6 @@
 """What the batches of an epoch are made from: which images are held out, the borders of batches, and all draws.
 
-Exported scripts carry this source.
+The task and its scripts share this source, so that they draw the same.
 """
 
 from __future__ import annotations

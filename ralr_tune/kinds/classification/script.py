@@ -21,7 +21,7 @@ from ralr_tune.studyfile.configuration import TrainingConfig
 from ralr_tune.studyfile.exported import Exported
 from ralr_tune.studyfile.sections import MIXINGS, ClassificationTask, ImageData
 
-_INSTEAD = {"ralr_tune.machine.memory.check_memory": "ralr_tune.kinds.classification.alone.check_memory"}
+_INSTEAD = {"ralr_tune.machine.memory.check_memory": "ralr_tune.kinds.classification.standalone.check_memory"}
 
 _READERS: Mapping[str, Callable[..., Any]] = {
     "digits": sources.read_digits,
@@ -42,7 +42,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ralr_tune.kinds.classification.alone import Batch, accuracy, load_images, mixed, train_batches
+from ralr_tune.kinds.classification.standalone import Batch, accuracy, load_images, mixed, train_batches
 from ralr_tune.kinds.classification.augment import Crop, Cutout, Flip
 from ralr_tune.kinds.classification.batching import batch_borders, draw_epoch
 from ralr_tune.kinds.classification.mixing import Mixing

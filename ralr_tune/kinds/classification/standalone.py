@@ -1,7 +1,7 @@
-"""What a script does with images: all of them in memory, batch by batch as the task makes them.
+"""Images in a script: all of them in memory, the same batches as the task's.
 
-Exported scripts carry this source; the task itself can do more (several trials at once, decoded images that processes
-share), which no script needs.
+Scripts carry this source instead of the task's, which also trains several trials at once and shares decoded images
+between processes.
 """
 
 from __future__ import annotations
@@ -93,4 +93,4 @@ def accuracy(
 
 
 def check_memory(size_bytes: int, what: str) -> None:
-    """Checks nothing in a script, which has the machine to itself; the package's own needs psutil."""
+    """Checks nothing: the package's own check needs psutil, which a script must do without."""
