@@ -55,7 +55,8 @@ def train(
     for epoch in range(rate.epochs):
         model.train()
         torch.manual_seed(derive_seed("dropout", seed, epoch))
-        total, samples = 0.0, 0
+        total: float | Tensor = 0.0
+        samples = 0
         rates = rate.rates(epoch).tolist()
         for (inputs, targets), lr in zip(batches(epoch), rates, strict=True):
             for group in optimizer.param_groups:
