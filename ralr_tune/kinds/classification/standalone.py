@@ -86,7 +86,7 @@ def accuracy(
     """Share of the test images whose largest output is their class; NaN if an output is not finite."""
     model.eval()
     mean, std = data.mean.to(device), data.std.to(device)
-    outputs = [outputs_of((some.to(device) - mean) / std).cpu() for some in data.test_images.split(batch_size)]
+    outputs = [outputs_of((some.to(device) - mean) / std).cpu() for some in torch.split(data.test_images, batch_size)]
     found = torch.cat(outputs)
     correct = (found.argmax(1) == data.test_labels).float().mean().item()
     return correct if found.isfinite().all() else float("nan")
