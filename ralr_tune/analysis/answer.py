@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from ralr_tune.analysis.comparison import Comparison, Interval
 from ralr_tune.analysis.facts import ArmFacts, Facts, Twin
 from ralr_tune.analysis.power import MOST, Counts, Reach, visible
+from ralr_tune.analysis.sentence import Sentence
 from ralr_tune.analysis.sequential import Decision
 from ralr_tune.analysis.twins import Amplified
 
@@ -43,18 +44,14 @@ def reach_sentences(facts: Facts) -> list[str]:
 
 
 def _twin(facts: Facts, twin: Twin) -> str:
-    return (
-        f"{twin.arm}'s configuration against its twin, the same with its amplification off: "
-        f"{_alone(facts, twin)}: {twin.verdict}."
-    )
+    question = f"{twin.arm}'s configuration against its twin, the same with its amplification off"
+    return Sentence(f"{question}: {_alone(facts, twin)}: ", twin.verdict, ".")
 
 
 def _amplified(facts: Facts, added: Amplified) -> str:
     lost = f" {added.lost} further seeds diverged or failed with it." if added.lost else ""
-    return (
-        f"{added.arm}'s configuration with {added.donor}'s amplification added, against itself without: "
-        f"{_alone(facts, added)}: {added.verdict}.{lost}"
-    )
+    question = f"{added.arm}'s configuration with {added.donor}'s amplification added, against itself without"
+    return Sentence(f"{question}: {_alone(facts, added)}: ", added.verdict, f".{lost}")
 
 
 def _alone(facts: Facts, made: Twin | Amplified) -> str:
@@ -139,11 +136,12 @@ def _configuration(facts: Facts, made: Comparison) -> str:
     if arm is None or base is None or arm.mean is None or base.mean is None:  # a comparison has values on both sides
         raise ValueError(f"comparison: {made.arm} against {made.against}, allowed: arms with confirmed scores")
     digits = _digits(facts, made)
-    return (
+    scores = (
         f"{made.arm}'s best configuration scored {unit.value(arm.mean, digits)} against "
         f"{unit.value(base.mean, digits)} for {made.against}'s on the {facts.split} split "
-        f"({_evidence(facts, made)}): {_verdict(facts, made)}{_beyond(facts, made)}."
+        f"({_evidence(facts, made)}): "
     )
+    return Sentence(scores, _verdict(facts, made), f"{_beyond(facts, made)}.")
 
 
 def _beyond(facts: Facts, made: Comparison) -> str:
@@ -200,8 +198,11 @@ def _arms(facts: Facts) -> list[str]:
         reason = "one block of search each" if _single(facts) else "fewer than two blocks of search were judged in each"
         return [f"Arms as such were not compared: {reason}."]
     return [
-        f"Arm against arm, {each.arm} against {each.against}: {_evidence(facts, each)}: "
-        f"{_verdict(facts, each)}{_beyond(facts, each)}."
+        Sentence(
+            f"Arm against arm, {each.arm} against {each.against}: {_evidence(facts, each)}: ",
+            _verdict(facts, each),
+            f"{_beyond(facts, each)}.",
+        )
         for each in made
     ]
 

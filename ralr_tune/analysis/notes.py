@@ -18,6 +18,7 @@ from ralr_tune.analysis.importance import Importance
 from ralr_tune.analysis.lacks import Kind, Lack
 from ralr_tune.analysis.pruning import FEWEST, PruningAudit
 from ralr_tune.analysis.robustness import Forgiveness, RateRange, Robustness
+from ralr_tune.analysis.sentence import Sentence
 from ralr_tune.analysis.units import Unit
 
 
@@ -279,10 +280,11 @@ def _cost(facts: Facts, cost: Cost) -> str:
         whom, pairs = f"with amplification as without, at {cost.arm}'s configuration", "equal seeds"
     else:
         whom, pairs = f"in {cost.arm} as in {cost.against}", "search trials, whose configurations differ"
-    return (
+    times = (
         f"An epoch takes {cost.ratio:.2f} times as long {whom} ({100 * facts.confidence:g}% interval {low:.2f} to "
-        f"{high:.2f}, {cost.n} pairs of {pairs}): {verdict}."
+        f"{high:.2f}, {cost.n} pairs of {pairs}): "
     )
+    return Sentence(times, verdict, ".")
 
 
 def _gap(facts: Facts, found: Overfitting, difference: GapDifference) -> str:
@@ -293,10 +295,11 @@ def _gap(facts: Facts, found: Overfitting, difference: GapDifference) -> str:
     )
     told = {"less": "it overfits less", "more": "it overfits more"}.get(difference.verdict, difference.verdict)
     side = "worse" if found.gap < 0 else "better"
-    return (
+    gaps = (
         f"{found.arm}'s configuration is {unit.size(found.gap, 2)} {side} on its training data than on validation; "
-        f"against {whom} that is {unit.difference(difference.difference, 2)} ({bounds}n = {difference.n}): {told}."
+        f"against {whom} that is {unit.difference(difference.difference, 2)} ({bounds}n = {difference.n}): "
     )
+    return Sentence(gaps, told, ".")
 
 
 def _together(facts: Facts, found: Complementarity) -> str:
@@ -304,13 +307,14 @@ def _together(facts: Facts, found: Complementarity) -> str:
     confidence = f"{100 * facts.confidence:g}% interval"
     bounds = f"{confidence} {_bounds(unit, found.interval)}" if found.interval else "too few for an interval"
     told = f" (within {unit.size(facts.margin)})" if found.verdict == "adds up" else ""
-    return (
+    question = (
         f"Does amplification add to what {other.against} has beyond {plain.against} ({', '.join(found.differs)})? "
         f"It changes {plain.against} by {_changed(unit, plain)} and {other.against} by {_changed(unit, other)}, "
         f"the second less the first is {unit.difference(found.interaction, 2)} ({bounds}, n = {found.n} seeds on the "
-        f"{found.split} split): {found.verdict}{told}. Each of the four is a tuned configuration of its own; "
-        "uncorrected."
+        f"{found.split} split): "
     )
+    caveat = "Each of the four is a tuned configuration of its own; uncorrected."
+    return Sentence(question, found.verdict, f"{told}. {caveat}")
 
 
 def _changed(unit: Unit, gain: Gain) -> str:

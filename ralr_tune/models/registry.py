@@ -32,15 +32,16 @@ def _cifar_resnet(depth: int, *, classes: int, channels: int, size: int) -> nn.M
     return CifarResNet(classes=classes, channels=channels, depth=depth)
 
 
-_OWN: Mapping[str, Builder] = {
+BUILDERS: Mapping[str, Builder] = {
     "small_cnn": SmallCNN,
     **{f"resnet{depth}": partial(_cifar_resnet, depth) for depth in CIFAR_DEPTHS},
 }
+"""This package's networks: each called as callable(classes=..., channels=..., size=..., **options)."""
 
 
 def known() -> list[str]:
     """Names of the networks that come with this package."""
-    return list(_OWN)
+    return list(BUILDERS)
 
 
 def build(
@@ -64,8 +65,8 @@ def build(
         return _construct(name, torchvision_build, shape | {"options": options, "pretrained": pretrained}, {})
     if pretrained:
         raise UsageError(f"task.pretrained = true: task.model = {name!r} has no weights to load; torchvision:NAME has")
-    if name in _OWN:
-        return _construct(name, _OWN[name], {"classes": classes, "channels": channels, "size": size}, options)
+    if name in BUILDERS:
+        return _construct(name, BUILDERS[name], {"classes": classes, "channels": channels, "size": size}, options)
     if ":" in name:
         return _construct(name, _imported(name), {"num_classes": classes}, options)
     raise UsageError(_unknown(name))

@@ -7,10 +7,9 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from ralr_tune.analysis.sentence import Sentence
 from ralr_tune.report.figures import Figure, file_stem
 from ralr_tune.report.style import writable
-
-VERDICT = re.compile(r"(?<=: )(better|worse|inconclusive|equivalent within [\w. ]*\w|equivalent)(?=[;. ])")
 
 POWER = re.compile(r"\d[\d.]*e-\d+")
 
@@ -49,8 +48,14 @@ def few(sentences: Sequence[str], kind: str = "") -> str:
 
 
 def told(sentence: str) -> str:
-    """A sentence with its verdict set off, and no number broken at its exponent."""
-    return POWER.sub(r'<span class="number">\g<0></span>', VERDICT.sub(r"<strong>\1</strong>", escaped(sentence)))
+    """A sentence with its verdict set off, if it has one, and no number broken at its exponent."""
+    if isinstance(sentence, Sentence):
+        return f"{_unbroken(sentence.before)}<strong>{_unbroken(sentence.verdict)}</strong>{_unbroken(sentence.after)}"
+    return _unbroken(sentence)
+
+
+def _unbroken(text: str) -> str:
+    return POWER.sub(r'<span class="number">\g<0></span>', escaped(text))
 
 
 def table(made: Table) -> str:

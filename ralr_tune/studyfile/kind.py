@@ -174,4 +174,4 @@ class Kind(ABC):
     def script(self, exported: Exported) -> str:
         """A Python script that trains an exported configuration without this package. Raises UsageError if there is
         none."""
-        raise UsageError(f"--format python: tasks of kind {self.name} have no script; allowed: toml, json, yaml")
+        raise UsageError(f"task.kind = {self.name!r}: it has no script; export it as toml, json or yaml")

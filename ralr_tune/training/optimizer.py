@@ -40,10 +40,7 @@ def make_optimizer(
         )
     chosen = known[training.optimizer]
     allowed = inspect.signature(chosen).parameters
-    options = {"lr": training.lr, **training.options}
-    if OPTIMIZER_OFFERS[training.optimizer].one_kernel:
-        options["fused"] = True
-    options["weight_decay"] = training.weight_decay
+    options = {"lr": training.lr, **optimizer_options(training)}
     try:
         return chosen(parameters, **options | _on_device(rate, allowed))
     except (TypeError, ValueError) as error:
@@ -51,6 +48,12 @@ def make_optimizer(
         raise UsageError(
             f"training.optimizer = {training.optimizer!r} with {options}: {error}; its options: {names}"
         ) from error
+
+
+def optimizer_options(training: TrainingConfig) -> dict[str, Any]:
+    """Keyword arguments of the torch.optim class that `training` asks for, the learning rate aside."""
+    one_kernel = {"fused": True} if OPTIMIZER_OFFERS[training.optimizer].one_kernel else {}
+    return {**training.options, **one_kernel, "weight_decay": training.weight_decay}
 
 
 def _on_device(rate: Tensor | None, allowed: Mapping[str, object]) -> dict[str, Any]:

@@ -23,13 +23,14 @@ ROOMS: Mapping[str, tuple[str, ...]] = {
     "models": (),
     "training": ("studyfile", "machine"),
     # nobody imports a kind: the registry finds it by name
-    "kinds": ("training", "models"),
+    "kinds": ("training", "models", "script"),
     "store": ("studyfile", "machine"),
     # whether to judge further seeds and what is said of them in the end must be one decision
     "search": ("store", "training", "analysis"),
     "launch": ("search",),
     "analysis": (),
-    # the exported script repeats what models and training do, and takes constants and sources from there
+    # what exported scripts are made of: they carry this package's own source
+    "script": ("training",),
     "report": ("analysis", "training"),
     "commands": ("launch", "report"),
     "cli": ("commands",),

@@ -1,14 +1,17 @@
-"""The Python form: scripts are run here, in this process, on a few tiny images; one in a process of its own."""
+"""The Python form: scripts are run here, in this process, on a few tiny images; some in a process of their own."""
 
 from __future__ import annotations
 
 import ast
 import inspect
+import itertools
 import os
 import runpy
 import struct
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +23,20 @@ from PIL import Image
 from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
 
 from ralr_tune.errors import UsageError
-from ralr_tune.kinds.classification import mixing
+from ralr_tune.kinds.classification import augment, mixing, npz, sources, torchvision_sets
+from ralr_tune.kinds.classification.folder import read as read_folder
 from ralr_tune.kinds.classification.section import AUGMENTATIONS, ClassificationSection
 from ralr_tune.kinds.classification.sources import open_source
 from ralr_tune.kinds.simulated.section import SimulatedSection
-from ralr_tune.models import registry, torchvision_models
+from ralr_tune.models import registry
 from ralr_tune.report.export import render
-from ralr_tune.report.script.network import network_part
-from ralr_tune.report.script.parts import import_block, keywords, literal
+from ralr_tune.schedules import amplification, curves, noise, rate
 from ralr_tune.schedules.curves import CURVES
 from ralr_tune.seeds import derive_seed
 from ralr_tune.studyfile.exported import Exported
+from ralr_tune.studyfile.sections import OPTIMIZERS
+from ralr_tune.training.loop import TorchTrial
+from ralr_tune.training.optimizer import make_optimizer
 from tests.exports import SEED, configuration
 
 ROOT = Path(__file__).parents[2]
@@ -43,11 +49,18 @@ def script(**changes: dict[str, Any] | None) -> str:
     return render(configuration(**changes), "python")
 
 
-def ran(folder: Path, text: str) -> dict[str, Any]:
-    """The script's names after it ran."""
+def loaded(folder: Path, text: str) -> dict[str, Any]:
+    """The script's names; nothing is trained."""
     file = folder / "script.py"
     file.write_text(text, encoding="utf-8")
     return runpy.run_path(str(file))
+
+
+def ran(folder: Path, text: str) -> dict[str, torch.Tensor]:
+    """The weights that the script saves."""
+    loaded(folder, text)["main"](["--device", "cpu"])
+    weights: dict[str, torch.Tensor] = torch.load(folder / "script.pt", weights_only=True)
+    return weights
 
 
 def random_arrays(*, count: int = 10, size: int = 4, channels: int = 1) -> dict[str, NDArray[Any]]:
@@ -61,7 +74,7 @@ def random_arrays(*, count: int = 10, size: int = 4, channels: int = 1) -> dict[
 
 
 @pytest.fixture
-def npz(tmp_path: Path) -> Path:
+def npz_file(tmp_path: Path) -> Path:
     """Ten images of 4x4 in three classes: three steps of four."""
     np.savez(tmp_path / "data.npz", **random_arrays())  # type: ignore[arg-type]
     return tmp_path / "data.npz"
@@ -91,21 +104,26 @@ def test_every_curve_is_among_the_shapes() -> None:
     assert {name for name, _ in SHAPES} == set(CURVES)
 
 
-def rates(folder: Path, text: str) -> list[float]:
-    """The rate of every step that the script's optimizer took."""
-    taken: list[float] = []
+@contextmanager
+def steps_seen() -> Iterator[list[dict[str, Any]]]:
+    """The optimizer's group at every step taken inside."""
+    taken: list[dict[str, Any]] = []
 
-    def look(optimizer: Optimizer, *_: Any) -> None:
-        group = optimizer.param_groups[0]
-        if group["params"][0].grad is not None:
-            taken.append(group["lr"])
+    def note(optimizer: Optimizer, *_: Any) -> None:
+        taken.append(dict(optimizer.param_groups[0]))
 
-    handle = register_optimizer_step_pre_hook(look)
+    handle = register_optimizer_step_pre_hook(note)
     try:
-        ran(folder, text)
+        yield taken
     finally:
         handle.remove()
-    return taken
+
+
+def rates(folder: Path, text: str) -> list[float]:
+    """The rate of every step that the script's optimizer took."""
+    with steps_seen() as taken:
+        ran(folder, text)
+    return [group["lr"] for group in taken]
 
 
 def expected(made: Exported) -> NDArray[np.float64]:
@@ -113,50 +131,35 @@ def expected(made: Exported) -> NDArray[np.float64]:
     return learning_rate.trace().ravel()
 
 
-def with_rate(npz: Path, schedule: dict[str, Any], perturbation: dict[str, Any]) -> Exported:
-    task = {"data": {"source": "arrays", "path": str(npz)}, "model": TINY}
+def with_rate(npz_file: Path, schedule: dict[str, Any], perturbation: dict[str, Any]) -> Exported:
+    task = {"data": {"source": "arrays", "path": str(npz_file)}, "model": TINY}
     return configuration(task=task, schedule=schedule, **perturbation)
 
 
-def exact(granularity: str) -> list[Any]:
-    """The shapes that torch's schedulers can keep: by step, some lengths are rounded to whole steps."""
-    rounded = granularity == "step"
-    return [
-        pytest.param(name, options, granularity, id=f"{n}-{name}-{granularity}")
-        for n, (name, options) in enumerate(SHAPES)
-        if not rounded or min(options.get("period", 1), options.get("step_size", 1)) >= 1
-    ]
-
-
 @pytest.mark.parametrize("warmup", [0.0, 2.0])
-@pytest.mark.parametrize(("name", "options", "granularity"), [*exact("epoch"), *exact("step")])
+@pytest.mark.parametrize("granularity", ["epoch", "step"])
+@pytest.mark.parametrize(("name", "options"), SHAPES, ids=str)
 def test_the_script_follows_the_curve_of_the_study(
-    tmp_path: Path, npz: Path, name: str, options: dict[str, Any], granularity: str, warmup: float
+    tmp_path: Path, npz_file: Path, name: str, options: dict[str, Any], granularity: str, warmup: float
 ) -> None:
     schedule = {"name": name, "options": options, "warmup": warmup, "granularity": granularity}
-    made = with_rate(npz, schedule, {})
-    np.testing.assert_allclose(rates(tmp_path, render(made, "python")), expected(made), rtol=1e-9)
+    made = with_rate(npz_file, schedule, {})
+    np.testing.assert_array_equal(rates(tmp_path, render(made, "python")), expected(made))
 
 
 @pytest.mark.parametrize("amplified", ["epoch", "step"])
 @pytest.mark.parametrize("granularity", ["epoch", "step"])
 @pytest.mark.parametrize("name", sorted(CURVES))
 def test_the_script_amplifies_as_the_study(
-    tmp_path: Path, npz: Path, name: str, granularity: str, amplified: str
+    tmp_path: Path, npz_file: Path, name: str, granularity: str, amplified: str
 ) -> None:
     options = {"step": {"step_size": 2}, "cyclic": {"period": 3}, "sgdr": {"period": 3}}.get(name, {})
     schedule = {"name": name, "options": options, "warmup": 1.0, "granularity": granularity}
-    made = with_rate(npz, schedule, {"amplify": AMPLIFY | {"granularity": amplified, "law": "loguniform"}})
+    made = with_rate(npz_file, schedule, {"amplify": AMPLIFY | {"granularity": amplified, "law": "loguniform"}})
     taken = rates(tmp_path, render(made, "python"))
-    np.testing.assert_allclose(taken, expected(made), rtol=1e-9)
+    np.testing.assert_array_equal(taken, expected(made))
     plain = made.configuration().without_amplification().learning_rate(STEPS, seed=0).trace().ravel()
     assert 0 < sum(taken > 1.4 * plain) < len(taken)
-
-
-def test_lengths_are_rounded_to_whole_steps(tmp_path: Path, npz: Path) -> None:
-    schedule = {"name": "sgdr", "options": {"period": 0.3}, "granularity": "step"}  # 7.2 steps
-    taken = rates(tmp_path, render(with_rate(npz, schedule, {}), "python"))
-    assert [step for step, rate in enumerate(taken) if rate == 0.1] == [0, 7, 14, 21]
 
 
 @pytest.mark.parametrize(
@@ -172,40 +175,29 @@ def test_lengths_are_rounded_to_whole_steps(tmp_path: Path, npz: Path) -> None:
     ],
     ids=str,
 )
-def test_windows_shares_and_noise(tmp_path: Path, npz: Path, changes: dict[str, Any]) -> None:
-    made = with_rate(npz, changes.pop("schedule", {}), changes)
-    np.testing.assert_allclose(rates(tmp_path, render(made, "python")), expected(made), rtol=1e-9)
-
-
-@pytest.mark.parametrize(
-    ("changes", "needed"),
-    [({}, False), ({"amplify": AMPLIFY}, True), ({"noise": {}}, False), ({"schedule": {"name": "one_cycle"}}, False)],
-)
-def test_of_this_package_only_the_scheduler_is_needed(changes: dict[str, Any], needed: bool) -> None:
-    tree = ast.parse(script(**changes))
-    froms = {(node.module, a.name) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for a in node.names}
-    ours = {pair for pair in froms if pair[0] and pair[0].startswith("ralr_tune")}
-    assert ours == ({("ralr_tune", "RandomAmplifyLR")} if needed else set())
+def test_windows_shares_and_noise(tmp_path: Path, npz_file: Path, changes: dict[str, Any]) -> None:
+    made = with_rate(npz_file, changes.pop("schedule", {}), changes)
+    np.testing.assert_array_equal(rates(tmp_path, render(made, "python")), expected(made))
 
 
 # ---------------------------------------------------------------- data
 
 
-def same_data(folder: Path, data: dict[str, Any], **changes: dict[str, Any]) -> dict[str, Any]:
-    """Runs the script and holds its images against the study's; its names."""
+def same_data(folder: Path, data: dict[str, Any], **changes: dict[str, Any]) -> None:
+    """Holds the script's images against the study's."""
     task = {"data": data, "model": TINY}
-    found = ran(folder, script(task=task, training={"epochs": 1, "batch_size": 64}, **changes))
+    names = loaded(folder, script(task=task, training={"epochs": 1, "batch_size": 64}, **changes))
+    found = names["load_images"](names["open_source"](), validation=0.2, study_seed=0)
     source = open_source(data)
     train_images, train_labels = source.train.load(), source.train.labels
     if source.validation is not None:
         train_images = np.concatenate([train_images, source.validation.load()])
         train_labels = np.concatenate([train_labels, source.validation.labels])
-    np.testing.assert_array_equal(found["train_images"].numpy(), train_images)
-    np.testing.assert_array_equal(found["train_labels"].numpy(), train_labels)
-    np.testing.assert_array_equal(found["test_images"].numpy(), source.test().load())
-    np.testing.assert_array_equal(found["test_labels"].numpy(), source.test().labels)
-    assert found["names"] == list(source.classes)
-    return found
+    np.testing.assert_array_equal(found.train_images.numpy(), train_images)
+    np.testing.assert_array_equal(found.train_labels.numpy(), train_labels)
+    np.testing.assert_array_equal(found.test_images.numpy(), source.test().load())
+    np.testing.assert_array_equal(found.test_labels.numpy(), source.test().labels)
+    assert found.classes == source.classes
 
 
 @pytest.mark.parametrize("more", [{}, {"limit": 100}, {"classes": ["7", 1, 3], "limit": 50}])
@@ -278,57 +270,53 @@ def test_a_set_of_torchvision_without_splits(tmp_path: Path) -> None:
     same_data(tmp_path, {"source": "torchvision", "dataset": "EuroSAT", "root": str(tmp_path)})
 
 
-@pytest.mark.parametrize(
-    ("dataset", "train", "test"),
-    [
-        ("CIFAR100", "train=True", "train=False"),
-        ("SVHN", "split='train'", "split='test'"),
-        ("OxfordIIITPet", "split='trainval'", "split='test'"),
-        ("Imagenette", "split='train'", "split='val'"),
-        ("EMNIST:letters", "split='letters', train=True", "split='letters', train=False"),
-    ],
-)
-def test_splits_go_by_the_names_that_the_set_knows(dataset: str, train: str, test: str) -> None:
-    data = {"source": "torchvision", "dataset": dataset, "root": "data", "download": True}
-    text = script(task={"data": data})
-    name = dataset.partition(":")[0]
-    assert f"{name}(root='data', download=True, {train}), {name}(root='data', download=True, {test})" in text
+@pytest.mark.parametrize("dataset", ["CIFAR100", "SVHN", "OxfordIIITPet", "Imagenette", "EMNIST:letters"])
+def test_sets_of_torchvision_are_opened_as_in_the_study(dataset: str) -> None:
+    """By the study's own reader, which finds the names of the splits."""
+    text = script(task={"data": {"source": "torchvision", "dataset": dataset, "root": "data", "download": True}})
+    assert f'return read(dataset="{dataset}", root="data", download=True)' in text
+    assert inspect.getsource(torchvision_sets.read) in text
+    assert inspect.getsource(torchvision_sets._Opener) in text
 
 
 # ---------------------------------------------------------------- networks
 
 
-def test_all_our_networks_are_the_study_s(tmp_path: Path, npz: Path) -> None:
-    for name in registry.known():
-        options = {"width": 4} if name == "small_cnn" else {}
-        task = {"data": {"source": "arrays", "path": str(npz)}, "model": name, "model_options": options}
-        found = ran(tmp_path, script(task=task, training={"epochs": 1, "batch_size": 16}))["model"]
-        ours = registry.build(name, classes=3, channels=1, size=4, options=options)
-        assert {k: v.shape for k, v in found.state_dict().items()} == {k: v.shape for k, v in ours.state_dict().items()}
+def made_model(names: dict[str, Any], classes: int, channels: int, size: int) -> torch.nn.Module:
+    torch.manual_seed(3)
+    model: torch.nn.Module = names["make_model"](classes, channels, size)
+    return model
 
 
-def test_a_network_of_torchvision_sees_grey_images_as_colour(tmp_path: Path) -> None:
-    np.savez(tmp_path / "data.npz", **random_arrays(size=32))  # type: ignore[arg-type]
-    task = {"data": {"source": "arrays", "path": str(tmp_path / "data.npz")}, "model": "torchvision:squeezenet1_1"}
-    found = ran(tmp_path, script(task=task, training={"epochs": 1, "batch_size": 16}))
-    assert found["train_images"].shape == (10, 3, 32, 32)
-    assert type(found["model"]).__name__ == "SqueezeNet"
+def same_model(one: torch.nn.Module, other: torch.nn.Module) -> None:
+    """Equal names, shapes and first weights."""
+    ours, theirs = one.state_dict(), other.state_dict()
+    assert list(ours) == list(theirs)
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
-def test_networks_of_torchvision_are_told_what_the_task_tells_them() -> None:
-    for name in torchvision_models.names():
-        task = ClassificationSection.model_validate(
-            {"kind": "classification", "data": {"source": "digits"}, "model": f"torchvision:{name}"}
-        )
-        call = network_part(task).body.splitlines()[-1]
-        arguments = {word.arg for word in ast.parse(call).body[0].value.keywords}  # type: ignore[attr-defined]
-        assert arguments == {"weights", "num_classes", *torchvision_models._defaults(name, 32)}
+@pytest.mark.parametrize("name", registry.known())
+def test_all_our_networks_are_the_study_s(tmp_path: Path, name: str) -> None:
+    options = {"width": 4, "dropout": 0.5} if name == "small_cnn" else {}
+    names = loaded(tmp_path, script(task={"model": name, "model_options": options}))
+    model = made_model(names, 3, 1, 8)
+    torch.manual_seed(3)
+    same_model(model, registry.build(name, classes=3, channels=1, size=8, options=options))
 
 
-def test_pretrained_weights_are_taken_where_they_fit() -> None:
-    text = script(task={"model": "torchvision:resnet18", "pretrained": True})
-    assert "get_model('resnet18', weights=\"DEFAULT\").state_dict()" in text
-    ast.parse(text)
+@pytest.mark.parametrize(
+    ("name", "channels"), [("squeezenet1_1", 1), ("googlenet", 3), ("vit_b_32", 3), ("mobilenet_v3_small", 3)]
+)
+def test_networks_of_torchvision_are_the_study_s(tmp_path: Path, name: str, channels: int) -> None:
+    """What the task does to them, too: grey images are shown as colour, some networks are told the size of images."""
+    model = made_model(loaded(tmp_path, script(task={"model": f"torchvision:{name}"})), 3, channels, 64)
+    torch.manual_seed(3)
+    same_model(model, registry.build(f"torchvision:{name}", classes=3, channels=channels, size=64))
+
+
+def test_pretrained_weights_are_asked_for() -> None:
+    text = script(task={"model": "torchvision:resnet18", "model_options": {}, "pretrained": True})
+    assert 'build("resnet18", classes=classes, channels=channels, size=size, options={}, pretrained=True)' in text
 
 
 # ---------------------------------------------------------------- training
@@ -345,14 +333,16 @@ TRAININGS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("training", TRAININGS, ids=str)
 def test_every_way_of_training_runs(
-    tmp_path: Path, npz: Path, training: dict[str, Any], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, npz_file: Path, training: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    task = {"data": {"source": "arrays", "path": str(npz)}, "model": "small_cnn"}
-    found = ran(tmp_path, script(task=task, training={"epochs": 2, **training}))
+    task = {"data": {"source": "arrays", "path": str(npz_file)}, "model": "small_cnn"}
+    with steps_seen() as taken:
+        ran(tmp_path, script(task=task, training={"epochs": 2, **training}))
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in lines[:2]] == ["epoch 1/2", "epoch 2/2"]
-    assert lines[2] == f"test accuracy {found['correct'] / 6:.4f}"
-    group = found["optimizer"].param_groups[0]
+    assert lines[2].startswith("test accuracy 0.")
+    assert lines[3] == f"weights: {tmp_path / 'script.pt'}"
+    group = taken[0]
     assert all(
         group[key] == (tuple(value) if key == "betas" else value) for key, value in training.get("options", {}).items()
     )
@@ -364,15 +354,51 @@ def test_every_augmentation_has_its_counterpart(name: str) -> None:
     assert len(augmented) > len(plain)
 
 
-def test_batches_are_mixed_as_in_the_study(tmp_path: Path, npz: Path) -> None:
-    """The study's own source, on whole batches of finished images, whose labels the loss takes as shares."""
-    task = {"data": {"source": "arrays", "path": str(npz)}, "model": TINY}
+@pytest.mark.parametrize(
+    "training",
+    [
+        {"augment": ["crop", "flip", "cutout"], "options": {"momentum": 0.9}, "weight_decay": 1e-3},
+        {"augment": ["flip", "cutmix", "mixup"], "label_smoothing": 0.1, "clip_norm": 0.5},
+        {"optimizer": "adamw", "channels_last": True, "precision": "bfloat16"},
+        {"optimizer": "rmsprop"},
+    ],
+    ids=str,
+)
+def test_the_script_trains_to_the_very_weights_of_train(
+    tmp_path: Path, npz_file: Path, training: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """First weights, order, augmentation, dropout, rates, steps: one bit elsewhere, and the weights would differ."""
+    task = {"data": {"source": "arrays", "path": str(npz_file)}, "model_options": {"width": 4, "dropout": 0.3}}
+    made = configuration(task=task, training={"epochs": 3, "lr": 0.01, "compile": False, **training}, amplify=AMPLIFY)
+    found = ran(tmp_path, render(made, "python"))
+    trial = TorchTrial(
+        made.load("cpu"),  # type: ignore[arg-type]
+        made.configuration(),
+        seed=SEED,
+        split="train+validation",
+    )
+    losses = [record.train_loss for record in trial.epochs()]
+    theirs = trial.learner.model.state_dict()
+    assert list(found) == list(theirs)
+    assert all(torch.equal(found[key], theirs[key]) for key in theirs)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[3] for line in lines[:3]] == [f"{loss:.4f}," for loss in losses]
+    assert lines[3] == f"test accuracy {trial.evaluate('test'):.4f}"
+
+
+def test_every_augmentation_is_the_study_s() -> None:
+    plain = script()
+    for name in AUGMENTATIONS:
+        source = inspect.getsource({**augment.AUGMENTATIONS}.get(name, mixing.Mixing))
+        assert source in script(training={"augment": [name]})
+        assert source not in plain
+
+
+def test_batches_are_mixed_as_in_the_study(tmp_path: Path, npz_file: Path) -> None:
+    """Whole batches of finished images, whose labels the loss takes as shares."""
+    task = {"data": {"source": "arrays", "path": str(npz_file)}, "model": TINY}
     text = script(task=task, training={"epochs": 1, "augment": ["mixup", "crop", "cutmix"]})
-    assert inspect.getsource(mixing.Mixing) in text
-    found = ran(tmp_path, text)
-    assert found["mixing"].names == ["mixup", "cutmix"]
-    assert (found["mixing"].height, found["mixing"].width, found["mixing"].classes) == (4, 4, 3)
-    assert found["images"].shape == (2, 1, 4, 4)  # the last batch of the tests
+    assert 'Mixing(["mixup", "cutmix"], height, width, len(data.classes))' in text
     mixed, loss = [], torch.nn.functional.cross_entropy
 
     def watched(outputs: torch.Tensor, labels: torch.Tensor, **options: Any) -> torch.Tensor:
@@ -386,20 +412,56 @@ def test_batches_are_mixed_as_in_the_study(tmp_path: Path, npz: Path) -> None:
     assert all(torch.allclose(labels.sum(1), torch.ones(len(labels))) for labels in mixed)
 
 
-def test_cutout_is_the_study_s(tmp_path: Path, npz: Path) -> None:
-    task = {"data": {"source": "arrays", "path": str(npz)}, "model": TINY}
-    found = ran(tmp_path, script(task=task, training={"epochs": 1, "augment": ["cutout"]}))
-    fill = int(found["mean"].round())
-    image = torch.full((1, 4, 4), (fill + 100) % 256, dtype=torch.uint8)
-    holes = {tuple((found["cutout"](image) == fill).flatten().tolist()) for _ in range(300)}
-    assert {sum(hole) for hole in holes} == {1, 2, 4}  # in a corner, at an edge, inside
-    assert len(holes) == 16  # the centre lies in any of 16 places
-
-
-def test_a_batch_of_one_image_is_left_out(tmp_path: Path) -> None:
+def test_a_last_batch_of_one_image_joins_the_one_before(tmp_path: Path) -> None:
     np.savez(tmp_path / "data.npz", **random_arrays(count=9))  # type: ignore[arg-type]
     task = {"data": {"source": "arrays", "path": str(tmp_path / "data.npz")}, "model": TINY}
-    assert ran(tmp_path, script(task=task, training={"epochs": 1}))["STEPS"] == 2
+    assert len(rates(tmp_path, script(task=task, training={"epochs": 1}))) == 2
+
+
+def test_a_training_that_diverges_ends_the_script(tmp_path: Path, npz_file: Path) -> None:
+    task = {"data": {"source": "arrays", "path": str(npz_file)}, "model": TINY, "model_options": {"scale": 1e39}}
+    with pytest.raises(SystemExit, match="epoch 1: diverged, the loss is nan"):
+        ran(tmp_path, script(task=task))
+    assert not (tmp_path / "script.pt").exists()
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_every_optimizer_gets_the_study_s_options(tmp_path: Path, optimizer: str) -> None:
+    made = configuration(training={"optimizer": optimizer})
+    model = torch.nn.Linear(1, 1)
+    theirs = loaded(tmp_path, render(made, "python"))["make_optimizer"](model)
+    ours = make_optimizer(made.training, model.parameters())
+    assert type(theirs) is type(ours)
+    assert theirs.defaults == ours.defaults
+
+
+# ---------------------------------------------------------------- options
+
+OPTIONS = [
+    (["--out", "nowhere/x.pt"], "--out nowhere/x.pt: must be a file in a folder that can be written to"),
+    (["--out", "."], "must be a file"),
+    (["--device", "abacus"], "--device abacus: "),
+    (["--epochs", "3"], "unrecognized arguments"),
+]
+
+
+@pytest.mark.parametrize(("given", "message"), OPTIONS)
+def test_impossible_options_end_the_script_before_it_trains(
+    tmp_path: Path, given: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        loaded(tmp_path, script())["main"](given)
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_help_says_where_the_script_comes_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        loaded(tmp_path, script())["main"](["--help"])
+    assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    assert "Found by ralr_tune: study digits, arm ralr, trial 17." in shown
+    assert "--out OUT" in shown
 
 
 # ---------------------------------------------------------------- what a study may not do to a script
@@ -409,12 +471,15 @@ NASTY = ["'", '"""', "\\", "\n", "{x}", "a'; import os; os.abort()  #", "ü\u202
 
 @pytest.mark.parametrize("nasty", NASTY)
 def test_texts_stay_texts(nasty: str) -> None:
-    data = {"source": "folder", "path": nasty, "classes": [nasty, 1]}
-    tree = ast.parse(
-        script(task={"data": data, "model_options": {nasty: nasty}}, provenance={"packages": {nasty: nasty}})
-    )
-    constants = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
-    assert constants.count(nasty) == 4
+    def counted(text: str) -> int:
+        data = {"source": "folder", "path": text, "classes": [text, 1]}
+        tree = ast.parse(
+            script(task={"data": data, "model_options": {text: text}}, provenance={"packages": {text: text}})
+        )
+        return [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)].count(nasty)
+
+    assert counted(nasty) - counted("harmless") == 4
+    tree = ast.parse(script(task={"model_options": {nasty: nasty}}))
     assert not any(isinstance(node, ast.Attribute) and node.attr == "abort" for node in ast.walk(tree))
 
 
@@ -441,62 +506,87 @@ def test_names_are_names(task: dict[str, Any], message: str) -> None:
     assert "toml, json or yaml" in str(caught.value)
 
 
-@pytest.mark.parametrize("value", [0.1, 1e-5, 3, True, "x'y", (0.9, 0.99), ["a", {"b": 1}]])
-def test_literals_are_what_they_say(value: Any) -> None:
-    assert ast.literal_eval(literal(value)) == value
+FOUND_IN: list[tuple[dict[str, Any], list[Any]]] = [
+    ({"schedule": {"name": "sgdr"}}, [curves.Sgdr, rate.LearningRate]),
+    ({"amplify": AMPLIFY}, [amplification.Amplification]),
+    ({"noise": {}}, [noise.Noise]),
+    ({"task": {"data": {"source": "folder", "path": "x"}}}, [read_folder]),
+    ({"task": {"data": {"source": "arrays", "path": "x"}}}, [npz.read]),
+    ({"task": {"data": {"source": "digits"}}}, [sources.read_digits]),
+]
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), object(), {1: print}])
-def test_what_python_cannot_write_is_refused(value: Any) -> None:
-    with pytest.raises(UsageError, match="cannot be written in a Python script"):
-        literal(value)
+@pytest.mark.parametrize(("changes", "carried"), FOUND_IN, ids=str)
+def test_a_script_carries_what_it_needs_and_no_more(changes: dict[str, Any], carried: list[Any]) -> None:
+    text = script(**changes)
+    assert all(inspect.getsource(each) in text for each in carried)
+    others = {each for _, found in FOUND_IN for each in found} - {*carried, rate.LearningRate}
+    if "task" not in changes:
+        others.discard(sources.read_digits)
+    assert not any(inspect.getsource(each) in text for each in others)
 
 
-def test_options_become_arguments() -> None:
-    assert keywords({"momentum": 0.9, "nesterov": True}) == ", momentum=0.9, nesterov=True"
-    assert keywords({}) == ""
-    assert keywords({"class": 1}) == ", **{'class': 1}"
+DATA: list[dict[str, Any]] = [
+    {"source": "digits"},
+    {"source": "folder", "path": "photos", "size": 8, "classes": ["a", "b"], "limit": 9},
+    {"source": "arrays", "path": "x", "classes": [f"a class with a long name {n}" for n in range(9)]},
+    {"source": "torchvision", "dataset": "MNIST", "size": 8},
+]
+MODELS = ["small_cnn", "resnet20", "torchvision:resnet18", TINY]
+PERTURBATIONS: list[dict[str, Any]] = [
+    {},
+    {"amplify": AMPLIFY | {"granularity": "step", "window": [0.3, 0.4]}},
+    {"noise": {}},
+]
+ALLOWED = {"numpy", "torch", "torchvision", "PIL", "filelock"}
+"""Besides the standard library: torch needs filelock, torchvision needs Pillow."""
 
 
-def test_imports_in_their_order() -> None:
-    given = [
-        "from torch import nn",
-        "import math",
-        "import torch",
-        "from torch import Tensor",
-        "from __future__ import x",
-    ]
-    assert import_block(given) == "import math\n\nimport torch\nfrom torch import Tensor, nn\n"
+def every_kind() -> Iterator[str]:
+    """Each data source with each network; curves, perturbations and trainings in turn."""
+    turns = zip(itertools.cycle(SHAPES), itertools.cycle(PERTURBATIONS), itertools.cycle(TRAININGS), strict=False)
+    pairs = itertools.product(DATA, MODELS)
+    for (data, model), ((name, options), perturbation, training) in zip(pairs, turns, strict=False):
+        schedule = {"name": name, "options": options, "warmup": 0.3}
+        yield script(task={"data": data, "model": model}, schedule=schedule, training=training, **perturbation)
+
+
+def test_scripts_need_nothing_of_this_package() -> None:
+    for text in every_kind():
+        imports = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Import | ast.ImportFrom)]
+        needed = {
+            name.partition(".")[0]
+            for node in imports
+            for name in ([node.module] if isinstance(node, ast.ImportFrom) else [each.name for each in node.names])
+            if name
+        }
+        own = {"tests"}  # where the network comes from, when it is somebody's
+        digits = {"sklearn"} if "def read_digits" in text else set()
+        assert needed <= {*ALLOWED, *own, *digits, *sys.stdlib_module_names}
 
 
 def test_scripts_have_nothing_unused_and_nothing_missing(tmp_path: Path) -> None:
-    """By ruff: names, imports and their order, lines of at most 120."""
-    task = {"source": "folder", "path": "photos", "classes": ["a", "b"], "limit": 9}
-    chosen: list[dict[str, Any]] = [
-        {"amplify": AMPLIFY, "training": {"augment": ["crop", "flip", "cutout"]}},
-        {"training": {"augment": ["mixup", "cutmix"]}, "task": {"data": {"source": "arrays", "path": "x"}}},
-        {"noise": {}, "schedule": {"name": "cosine", "warmup": 0.3}},
-        {
-            "task": {"data": task, "model": "resnet20"},
-            "amplify": AMPLIFY | {"granularity": "step", "window": [0.3, 0.4]},
-        },
-        {"task": {"data": {"source": "arrays", "path": "x"}, "model": TINY}, "schedule": {"granularity": "step"}},
-        {"task": {"data": {"source": "torchvision", "dataset": "MNIST", "size": 8}, "model": "torchvision:resnet18"}},
-    ]
-    for number, changes in enumerate(chosen):
-        (tmp_path / f"script_{number}.py").write_text(script(**changes))
-    options = ["--isolated", "--line-length", "120", "--select", "E,F,I"]
-    command = [sys.executable, "-m", "ruff", "check", "--no-cache", *options, str(tmp_path)]
-    checked = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert checked.returncode == 0, checked.stdout + checked.stderr
+    """By ruff: names, imports and their order, lines of at most 120, and the layout of its formatter."""
+    for number, text in enumerate(every_kind()):
+        (tmp_path / f"script_{number}.py").write_text(text)
+    options = ["--isolated", "--no-cache", "--line-length", "120"]
+    for command in (["check", "--select", "E,F,I"], ["format", "--diff"]):
+        started = [sys.executable, "-m", "ruff", *command, *options, str(tmp_path)]
+        checked = subprocess.run(started, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
 @pytest.mark.slow
 def test_a_script_trains_from_end_to_end(tmp_path: Path) -> None:
+    """In a process that cannot import this package."""
     training = {"epochs": 8, "batch_size": 32, "lr": 0.05, "options": {"momentum": 0.9}, "augment": ["crop"]}
     text = script(training=training, schedule={"name": "cosine"}, amplify=AMPLIFY)
     (tmp_path / "train.py").write_text(text)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-W", "error", str(tmp_path / "train.py")]
+    (tmp_path / "ralr_tune.py").write_text("raise ImportError('a script must not need this')")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-W", "error", str(tmp_path / "train.py"), "--out", "my.pt"]
     finished = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
-    assert float(finished.stdout.splitlines()[-1].removeprefix("test accuracy ")) > 0.9
+    *_, tested, saved = finished.stdout.splitlines()
+    assert float(tested.removeprefix("test accuracy ")) > 0.9
+    assert saved == "weights: my.pt"
+    assert torch.load(tmp_path / "my.pt", weights_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from html import unescape
@@ -23,6 +24,7 @@ from ralr_tune.analysis.notes import (
     urgent_sentences,
 )
 from ralr_tune.analysis.pruning import PruningAudit, PruningGap
+from ralr_tune.analysis.sentence import Sentence
 from ralr_tune.records import StudyRecord
 from ralr_tune.report.figures import figures
 from ralr_tune.report.markup import told
@@ -120,12 +122,37 @@ def test_optunas_evaluators_stand_beside_ours_and_are_folded() -> None:
     assert "Beside Optuna's own evaluators" not in parts(record)["importance"]
 
 
-@pytest.mark.parametrize("verdict", ["better", "worse", "inconclusive", "equivalent within 0.5 points"])
-def test_the_verdict_is_set_off(verdict: str) -> None:
-    assert told(f"a's best scored (n = 5): {verdict}.").endswith(f": <strong>{verdict}</strong>.")
-    assert told(f"a scored: {verdict}; 5 seeds could") == f"a scored: <strong>{verdict}</strong>; 5 seeds could"
+@pytest.mark.parametrize("verdict", ["better", "equivalent within 0.5 points", "any other words, 1e-03 of them"])
+def test_the_verdict_is_set_off_whatever_its_words(verdict: str) -> None:
+    shown = told(Sentence("a's best scored (n = 5): ", verdict, "; 5 seeds could have seen more."))
+    inner = verdict.replace("1e-03", '<span class="number">1e-03</span>')
+    assert shown == f"a&#x27;s best scored (n = 5): <strong>{inner}</strong>; 5 seeds could have seen more."
+
+
+def test_words_of_a_verdict_elsewhere_are_not_set_off() -> None:
+    assert told("An arm called a: better. It has no trial.") == "An arm called a: better. It has no trial."
+
+
+def test_every_verdict_on_the_page_is_set_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when it is worded in another way."""
+    record = make_record()
+    facts = study_facts(record)
+    told_apart = [*answers(facts), *twin_sentences(facts), *claim_sentences(facts)]
+    verdicts = [each for each in told_apart if isinstance(each, Sentence)]
+    assert len(verdicts) >= 3
+    text = body(record, facts, figures(record, facts), {})
+    assert text.count("<strong>") == len(verdicts)
+    monkeypatch.setattr("ralr_tune.analysis.answer._verdict", lambda facts, made: "a draw, more or less")
+    assert "<strong>a draw, more or less</strong>" in body(record, facts, [], {})
+
+
+def test_a_sentence_with_a_verdict_is_plain_text_elsewhere() -> None:
+    made = Sentence("a scored 3: ", "better", ".")
+    assert made == "a scored 3: better."
+    assert json.dumps([made]) == '["a scored 3: better."]'
+    assert str(made) == f"{made}" == "a scored 3: better."
 
 
 def test_texts_are_escaped_before_anything_is_set_off() -> None:
-    assert told("<b>: better.") == "&lt;b&gt;: <strong>better</strong>."
+    assert told(Sentence("<b>: ", "<i>", "&")) == "&lt;b&gt;: <strong>&lt;i&gt;</strong>&amp;"
     assert told("try 3.2e-07 to <i>") == 'try <span class="number">3.2e-07</span> to &lt;i&gt;'

@@ -141,7 +141,7 @@ class ClassificationKind(TorchKind):
             yield path, "decoded images, made again where needed"
 
     def script(self, exported: Exported) -> str:
-        from ralr_tune.report.script.assemble import script
+        from ralr_tune.kinds.classification.script import script
 
         return script(exported)
 

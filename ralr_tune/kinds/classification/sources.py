@@ -55,7 +55,7 @@ def _check(name: str, given: Mapping[str, Any]) -> None:
             raise DataError(f"data.{key} = {value!r}: must be an integer, at least 1")
 
 
-def _digits() -> Source:
+def read_digits() -> Source:
     """scikit-learn's 1,797 handwritten digits, 8x8, grey values 0 .. 16 stretched to 0 .. 255."""
     table = _digits_table()
     images = np.rint(table[:, :-1].reshape(-1, 1, 8, 8) * (255 / 16)).astype(np.uint8)
@@ -98,7 +98,7 @@ def _arrays(**options: Any) -> Source:
 
 
 READERS: Mapping[str, Reader] = {
-    "digits": Reader(_digits),
+    "digits": Reader(read_digits),
     "torchvision": Reader(_torchvision, required=("dataset",), optional=("root", "download", "size")),
     "folder": Reader(_folder, required=("path",), optional=("size",)),
     "arrays": Reader(_arrays, required=("path",)),

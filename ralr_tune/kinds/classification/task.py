@@ -13,17 +13,18 @@ from typing import cast
 
 import numpy as np
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ralr_tune.errors import DataError, UsageError
 from ralr_tune.kinds.classification.augment import Augmentation, make_augmentations
+from ralr_tune.kinds.classification.batching import batch_borders, draw_epoch, hold_out, mean_and_std
 from ralr_tune.kinds.classification.decoded import load
 from ralr_tune.kinds.classification.mixing import Mixing
 from ralr_tune.kinds.classification.options import ClassificationOptions
 from ralr_tune.kinds.classification.samples import Samples, Source
 from ralr_tune.kinds.classification.section import MIXINGS
-from ralr_tune.kinds.classification.stratify import Rows, stratified_split
+from ralr_tune.kinds.classification.stratify import Rows
 from ralr_tune.machine.sharing import free_on, is_cuda
 from ralr_tune.seeds import derive_seed
 from ralr_tune.tasks.base import METRICS, Autocast, Batch, Capabilities, Split, tensor_signature
@@ -124,7 +125,7 @@ class ClassificationTask:
         self._build = build
         self._pool, self._rows = _pool_and_rows(source, validation, seed, device, decoded)
         self.input_shape: tuple[int, ...] = tuple(self._pool.images.shape[1:])
-        self._mean, self._std = _mean_and_std(self._pool.images[self._rows["train"]], device)
+        self._mean, self._std = mean_and_std(self._pool.images[self._rows["train"]], device)
         self._fits = False
 
     def with_network(self, build: Callable[[int, int, int], nn.Module], identity: str) -> ClassificationTask:
@@ -148,7 +149,7 @@ class ClassificationTask:
 
     def steps(self, split: Split, batch_size: int, epoch: int = 0, *, seed: int = 0) -> int:
         """The same in every epoch of every seed."""
-        return len(_cuts(self.size(split), batch_size)) - 1
+        return len(batch_borders(self.size(split), batch_size)) - 1
 
     def batches(
         self, split: Split, *, seed: int, epoch: int, batch_size: int, options: Hashable = PLAIN
@@ -217,7 +218,7 @@ class ClassificationTask:
         together = [
             (drawn[0][0], torch.stack([draws for _, draws in drawn], dim=1)) for drawn in zip(*changes, strict=True)
         ]
-        return self._mixed(self._changed(pool, order, _cuts(len(rows), batch_size), together), mixes)
+        return self._mixed(self._changed(pool, order, batch_borders(len(rows), batch_size), together), mixes)
 
     def _changed(
         self, pool: _Pool, order: Tensor, cuts: list[int], changes: _Draws
@@ -258,12 +259,12 @@ class ClassificationTask:
 
     def _drawn(self, rows: Tensor, seed: int, epoch: int, augment: Sequence[str]) -> tuple[Tensor, _Draws, _MixDraws]:
         """All that is random in an epoch: the order, and draws (N, k) in that order."""
-        order = rows[torch.randperm(len(rows), generator=_generator("order", seed, epoch)).to(rows.device)]
         augmentations, mixings = self._augmentations(augment), self._mixings(augment)
-        generator = _generator("augment", seed, epoch)
-        changes = [(each, each.draw(len(rows), generator).to(self.device)) for each in augmentations]
-        mixes = [(each, each.draw(len(rows), generator).to(self.device)) for each in mixings]
-        return order, changes, mixes
+        order, draws = draw_epoch(len(rows), [*augmentations, *mixings], seed=seed, epoch=epoch)
+        moved, first = [each.to(self.device) for each in draws], len(augmentations)
+        changes = list(zip(augmentations, moved[:first], strict=True))
+        mixes = list(zip(mixings, moved[first:], strict=True))
+        return rows[order.to(rows.device)], changes, mixes
 
     def _travelled(self, some: Tensor) -> Tensor:
         """On the task's device; from pinned memory a GPU fetches it while the next batch is gathered."""
@@ -320,7 +321,7 @@ def _pool_and_rows(
     """All images but the test split's in one pool, and where each split lies in it."""
     if source.validation is None:
         pool = _pool([source.train], device, decoded)
-        held_out, train = _held_out(source.train.labels, validation, seed)
+        held_out, train = hold_out(source.train.labels, validation, seed)
     else:
         _check_not_empty(source.validation, "validation")
         pool = _pool([source.train, source.validation], device, decoded)
@@ -328,16 +329,6 @@ def _pool_and_rows(
     rows = {"train": train, "validation": held_out, "train+validation": np.sort(np.concatenate([train, held_out]))}
     rows["probe"] = _probe(train, len(held_out), seed)
     return pool, {split: torch.from_numpy(some).to(pool.images.device) for split, some in rows.items()}
-
-
-def _held_out(labels: Rows, share: float, seed: int) -> tuple[Rows, Rows]:
-    try:
-        held_out, train = stratified_split(labels, round(share * len(labels)), seed=derive_seed("validation", seed))
-    except ValueError as error:
-        raise DataError(f"task.validation = {share}: {error}") from error
-    if len(held_out) == 0:
-        raise DataError(f"task.validation = {share}: none of {len(labels)} images; must give at least one")
-    return held_out, train
 
 
 def _probe(train: Rows, wanted: int, seed: int) -> Rows:
@@ -362,20 +353,6 @@ def _fits(size: int, device: str) -> bool:
     return not is_cuda(device) or size <= free_on(device) / 2
 
 
-def _mean_and_std(images: Tensor, device: str) -> tuple[Tensor, Tensor]:
-    """Per channel (C, 1, 1), in grey values, exact: counted in integers, so equal on every device."""
-    counts = [torch.bincount(channel.flatten(), minlength=256) for channel in images.unbind(1)]
-    values = np.arange(256)
-    shares = [count.cpu().numpy() / count.sum().item() for count in counts]
-    means = [float(share @ values) for share in shares]
-    stds = [float(share @ (values - mean) ** 2) ** 0.5 for share, mean in zip(shares, means, strict=True)]
-
-    def per_channel(numbers: list[float]) -> Tensor:
-        return torch.tensor(numbers, device=device, dtype=torch.float32)[:, None, None]
-
-    return per_channel(means), per_channel([max(std, 1.0) for std in stds])  # a channel of one value has none
-
-
 def _check_fit(model: nn.Module, input_shape: tuple[int, ...], classes: int) -> None:
     """Raises UsageError unless the model maps one image to one number for each class."""
     training = model.training
@@ -390,18 +367,6 @@ def _check_fit(model: nn.Module, input_shape: tuple[int, ...], classes: int) -> 
         raise UsageError(f"task.model: gives {shape} for one image; must be (1, {classes}), one output for each class")
 
 
-def _cuts(count: int, batch_size: int) -> list[int]:
-    """Where batches begin and end. Every sample is used; a last batch of one sample joins the one before it.
-
-    Batch normalisation has no variance to take of one sample (torch raises where its maps are 1x1), and one sample's
-    gradient is noise.
-    """
-    cuts = [*range(0, count, batch_size), count]
-    if len(cuts) > 2 and batch_size > 1 and cuts[-1] - cuts[-2] == 1:
-        del cuts[-2]
-    return cuts
-
-
 def _blocks(cuts: list[int], samples: int) -> Iterator[list[int]]:
     """The cuts in runs that overlap by one, each of at most so many samples or of one batch."""
     first = 0
@@ -409,8 +374,3 @@ def _blocks(cuts: list[int], samples: int) -> Iterator[list[int]]:
         if place == len(cuts) or cuts[place] - cuts[first] > samples:
             yield cuts[first:place]
             first = place - 1
-
-
-def _generator(purpose: str, seed: int, epoch: int) -> Generator:
-    """On the CPU, so that every device gets the same draws."""
-    return Generator().manual_seed(derive_seed(purpose, seed, epoch))

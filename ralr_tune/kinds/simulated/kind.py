@@ -8,12 +8,15 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from ralr_tune.errors import UsageError
 from ralr_tune.kinds.simulated.section import SimulatedSection, SimulatedTraining
 from ralr_tune.kinds.simulated.task import SimulatedTask
 from ralr_tune.kinds.simulated.trial import SimulatedTrial
 from ralr_tune.metric import Metric
+from ralr_tune.script.text import OTHER_FORMS
 from ralr_tune.studyfile import Configuration, StudySpec
 from ralr_tune.studyfile.contradictions import Contradiction, corners, shared_paths
+from ralr_tune.studyfile.exported import Exported
 from ralr_tune.studyfile.kind import Examined, Kind
 from ralr_tune.studyfile.problems import dotted, shown
 from ralr_tune.studyfile.values import Range
@@ -80,6 +83,9 @@ class SimulatedKind(Kind):
                     yield Contradiction(line, rests)
                 elif effect.log and any(number is not None and number <= 0 for number in numbers):
                     yield Contradiction(f"{where}: {name} is 0 in arm {arm}; must be above 0", rests)
+
+    def script(self, exported: Exported) -> str:
+        raise UsageError(f"task.kind = 'simulated' trains nothing, so there is no script for it; {OTHER_FORMS}")
 
     def examine(self, section: SimulatedSection) -> Examined:
         return Examined("a simulated task needs none")

@@ -1,0 +1,239 @@
+"""The script of one configuration of image classification: this package's data, augmentation, network and training."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from functools import partial
+from string import Template
+from typing import Any
+
+import torchvision.datasets
+
+from ralr_tune.errors import UsageError
+from ralr_tune.kinds.classification import folder, npz, sources, torchvision_sets
+from ralr_tune.kinds.classification.augment import AUGMENTATIONS
+from ralr_tune.kinds.classification.options import ClassificationOptions
+from ralr_tune.kinds.classification.section import MIXINGS, ClassificationSection, ImageData
+from ralr_tune.models import registry, torchvision_models
+from ralr_tune.script.bundle import bundle
+from ralr_tune.script.parts import docstring, import_of, optimizer_call, rate_call
+from ralr_tune.script.text import OTHER_FORMS, arguments, is_name, laid_out, literal
+from ralr_tune.studyfile.configuration import TrainingConfig
+from ralr_tune.studyfile.exported import Exported
+
+_INSTEAD = {"ralr_tune.machine.memory.check_memory": "ralr_tune.kinds.classification.standalone.check_memory"}
+
+_READERS: Mapping[str, Callable[..., Any]] = {
+    "digits": sources.read_digits,
+    "torchvision": torchvision_sets.read,
+    "folder": folder.read,
+    "arrays": npz.read,
+}
+
+_SCRIPT = Template('''\
+"""$docstring
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ralr_tune.kinds.classification.standalone import Batch, accuracy, load_images, mixed, train_batches
+from ralr_tune.kinds.classification.augment import Crop, Cutout, Flip
+from ralr_tune.kinds.classification.batching import batch_borders, draw_epoch
+from ralr_tune.kinds.classification.mixing import Mixing
+from ralr_tune.kinds.classification.samples import Source, restrict
+from ralr_tune.script.loop import parse_options, save_weights, train
+from ralr_tune.seeds import derive_seed
+from ralr_tune.training.precision import Precision, choose_precision
+$imports
+
+# ---------------------------------------------------------------- this configuration
+
+SEED = $seed
+STUDY_SEED = $study_seed
+EPOCHS = $epochs
+BATCH_SIZE = $batch_size
+LR = $lr
+
+
+def open_source() -> Source:
+    return $source
+
+
+def make_model(classes: int, channels: int, size: int) -> nn.Module:
+    """Its weights are drawn from torch's global generator."""
+    return $network
+
+
+def make_optimizer(model: nn.Module) -> torch.optim.Optimizer:
+    return $optimizer
+
+
+def learning_rate(steps_per_epoch: int) -> LearningRate:
+    return $rate
+
+
+# ---------------------------------------------------------------- training
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = parse_options(__doc__, __file__, arguments)
+    device = options.device
+    data = load_images(open_source(), validation=$validation, study_seed=STUDY_SEED)
+    count, (channels, height, width) = len(data.train_labels), data.train_images.shape[1:]
+    precision = $precision
+
+    torch.manual_seed(derive_seed("init", SEED))
+    model = make_model(len(data.classes), channels, min(height, width))
+    model.to(memory_format=precision.memory_format).to(device)
+$compile    optimizer = make_optimizer(model)
+    rate = learning_rate(len(batch_borders(count, BATCH_SIZE)) - 1)
+$augment
+    def outputs_of(images: Tensor) -> Tensor:
+        with precision.autocast(device):
+            return model(images).float()
+
+    def loss(images: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(outputs_of(images), labels$smoothing)
+
+    def batches(epoch: int) -> Iterable[Batch]:
+$batches
+
+    train(model, optimizer, rate, batches, loss, seed=SEED$clip)
+    save_weights(model, options.out)
+    print(f"test accuracy {accuracy(model, outputs_of, data, BATCH_SIZE, device):.4f}")
+    print(f"weights: {options.out}")
+
+
+if __name__ == "__main__":
+    main()
+''')
+
+
+def script(configuration: Exported) -> str:
+    """A Python script that trains `configuration` on train + validation data, saves its weights and tests it.
+
+    It runs without this package: it needs torch, torchvision and what the data take. Raises UsageError for what a
+    script cannot say, and for a data set or network that there is not.
+    """
+    training, provenance = configuration.training, configuration.provenance
+    task, options = configuration.task, configuration.configuration().options
+    assert isinstance(task, ClassificationSection)
+    assert isinstance(options, ClassificationOptions)
+    network, network_import = _network(task)
+    source, reader_import = _source(task.data)
+    rate, rate_imports = rate_call(configuration)
+    text = _SCRIPT.substitute(
+        docstring=docstring(configuration),
+        imports="\n".join([network_import, reader_import, *rate_imports]),
+        **{name: literal(getattr(provenance, name)) for name in ("seed", "study_seed")},
+        **{name: literal(getattr(training, name)) for name in ("epochs", "batch_size", "lr")},
+        source=_returned(source),
+        network=_returned(network),
+        optimizer=_returned(optimizer_call(configuration)),
+        rate=_returned(rate),
+        validation=literal(task.validation),
+        smoothing=f", label_smoothing={literal(options.label_smoothing)}" if options.label_smoothing else "",
+        **_training(training),
+        **_augmentation(options.augment),
+    )
+    return bundle(text, instead=_INSTEAD)
+
+
+def _returned(expression: str) -> str:
+    return laid_out(expression, indent=4, used=len("return "))
+
+
+def _source(data: ImageData) -> tuple[str, str]:
+    """The expression that opens the data, and the import that it takes."""
+    if data.source == "torchvision":
+        _check_data_set(data.dataset.partition(":")[0])
+    given = data.model_dump(exclude_none=True, exclude={"source", *sources.RESTRICTIONS})
+    reader = _READERS[data.source]
+    call = f"{reader.__name__}({', '.join(arguments(given))})"
+    if data.classes is not None or data.limit is not None:
+        call = f"restrict({call}, classes={literal(data.classes)}, limit={literal(data.limit)})"
+    return call, import_of(reader)
+
+
+def _check_data_set(name: str) -> None:
+    kind = getattr(torchvision.datasets, name, None) if is_name(name) else None
+    if not inspect.isclass(kind) or not issubclass(kind, torchvision.datasets.VisionDataset):
+        raise UsageError(f"task.data.dataset = {name!r}: no data set of torchvision; {OTHER_FORMS}")
+
+
+_SHAPE = ["classes=classes", "channels=channels", "size=size"]
+
+
+def _network(task: ClassificationSection) -> tuple[str, str]:
+    """The expression that makes the network, and the import that it takes."""
+    assert isinstance(task.model, str)  # settled
+    options = arguments(task.model_options)
+    if task.model.startswith("torchvision:"):
+        builder: Any = torchvision_models.build
+        name = literal(task.model.removeprefix("torchvision:"))
+        given = [name, *_SHAPE, f"options={literal(task.model_options)}", f"pretrained={task.pretrained}"]
+    elif task.model in registry.BUILDERS:
+        builder = registry.BUILDERS[task.model]
+        given = [*_SHAPE, *options]
+        if isinstance(builder, partial):
+            builder, given = builder.func, [*map(literal, builder.args), *given]
+    else:
+        return _imported(task.model, options)
+    return f"{builder.__name__}({', '.join(given)})", import_of(builder)
+
+
+def _imported(model: str, options: list[str]) -> tuple[str, str]:
+    module, _, path = model.partition(":")
+    first, _, rest = path.partition(".")
+    if not all(is_name(name) for name in (*module.split("."), *path.split("."))):
+        raise UsageError(f"task.model = {model!r}: no import path package.module:callable; {OTHER_FORMS}")
+    call = f"network.{rest}" if rest else "network"
+    return f"{call}({', '.join(['num_classes=classes', *options])})", f"from {module} import {first} as network"
+
+
+def _training(training: TrainingConfig) -> dict[str, str]:
+    wanted = training.precision, training.channels_last
+    chosen = f'Precision({wanted[0] == "bfloat16"}, {wanted[1]}, "as asked")'
+    if "auto" in wanted:
+        asked = ", ".join(map(literal, wanted))
+        chosen = f"choose_precision({asked}, device=device, input_shape=(channels, height, width))"
+    clip = training.clip_norm
+    return {
+        "precision": chosen,
+        "compile": "    model.compile()\n" if training.compile is True else "",
+        "clip": f", clip_norm={literal(clip)}" if clip is not None else "",
+    }
+
+
+def _augmentation(augment: tuple[str, ...]) -> dict[str, str]:
+    """What is drawn in every epoch, and how it changes the batches."""
+    kinds = [AUGMENTATIONS[name].__name__ for name in augment if name in AUGMENTATIONS]
+    mixings = [name for name in augment if name in MIXINGS]
+    lines = []
+    if kinds:
+        made = ", ".join(f"{kind}(height, width, fill)" for kind in kinds)
+        lines += ["fill = data.mean.round().to(torch.uint8)", f"augmentations = [{made}]"]
+    if mixings:
+        lines.append(f"mixing = Mixing({literal(mixings)}, height, width, len(data.classes))")
+    draws = "draws" if kinds else ""
+    if mixings:
+        draws = f"(*{draws or '_'}, mix)"
+    drawn = ", ".join([*(["*augmentations"] if kinds else []), *(["mixing"] if mixings else [])])
+    batches = f"train_batches(data, order, {'augmentations, draws' if kinds else '[], []'}, BATCH_SIZE, device)"
+    if mixings:
+        batches = f"mixed({batches}, mixing, mix)"
+    body = [
+        f"order, {draws or '_'} = draw_epoch(count, [{drawn}], seed=SEED, epoch=epoch)",
+        f"return {laid_out(batches, indent=8, used=len('return '))}",
+    ]
+    return {
+        "augment": "".join(f"    {line}\n" for line in lines),
+        "batches": "\n".join(f"        {line}" for line in body),
+    }

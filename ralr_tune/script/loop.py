@@ -1,0 +1,82 @@
+"""What every script does, whatever its task: read its options, train, save its weights.
+
+Scripts carry this source. It trains as `training.loop` does, but without checkpoints, and it stops if memory runs out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from ralr_tune.schedules.rate import LearningRate
+from ralr_tune.seeds import derive_seed
+
+
+def parse_options(description: str | None, file: str, arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Reads `out` and `device`; an impossible value ends the program before anything is trained."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, prog=Path(file).name
+    )
+    weights = Path(file).with_suffix(".pt")
+    chosen = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument("--out", type=Path, default=weights, help=f"file for the trained weights (default: {weights})")
+    parser.add_argument("--device", default=chosen, help=f"torch's name of a device (default: {chosen})")
+    options = parser.parse_args(arguments)
+    if options.out.is_dir() or not os.access(options.out.parent, os.W_OK):
+        parser.error(f"--out {options.out}: must be a file in a folder that can be written to")
+    try:
+        torch.zeros(1, device=options.device)
+    except (RuntimeError, AssertionError) as error:  # AssertionError: torch was built without CUDA
+        parser.error(f"--device {options.device}: {error}")
+    return options
+
+
+def train(
+    model: nn.Module,
+    optimizer: Optimizer,
+    rate: LearningRate,
+    batches: Callable[[int], Iterable[tuple[Tensor, Tensor]]],
+    loss: Callable[[Tensor, Tensor], Tensor],
+    *,
+    seed: int,
+    clip_norm: float | None = None,
+) -> None:
+    """Every epoch of `rate`: `batches(epoch)` gives inputs and targets, `loss` maps them to a mean over the batch.
+
+    `seed` is the training seed. Ends the program when the loss is not finite.
+    """
+    for epoch in range(rate.epochs):
+        model.train()
+        torch.manual_seed(derive_seed("dropout", seed, epoch))
+        total: float | Tensor = 0.0
+        samples = 0
+        rates = rate.rates(epoch).tolist()
+        for (inputs, targets), lr in zip(batches(epoch), rates, strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            optimizer.zero_grad()
+            found = loss(inputs, targets)
+            found.backward()  # type: ignore[no-untyped-call]
+            if clip_norm is not None:
+                nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
+            optimizer.step()
+            total += found.detach() * len(targets)  # stays on the device: reading it would make a GPU wait
+            samples += len(targets)
+        mean = float(total) / samples
+        if not math.isfinite(mean):
+            raise SystemExit(f"epoch {epoch + 1}: diverged, the loss is {mean}")
+        print(f"epoch {epoch + 1}/{rate.epochs}: loss {mean:.4f}, learning rate {rates[0]:.4g}", flush=True)
+
+
+def save_weights(model: nn.Module, path: Path) -> None:
+    """Writes the model's state dict, which torch.load(path, weights_only=True) reads; renamed once it is whole."""
+    partial = path.with_name(path.name + ".partial")
+    torch.save({name: tensor.cpu() for name, tensor in model.state_dict().items()}, partial)
+    partial.replace(path)

@@ -1,0 +1,57 @@
+"""Parts of a script that do not depend on the kind of task: where it comes from, its optimizer, its learning rate."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+from ralr_tune.script.text import arguments, literal
+from ralr_tune.studyfile.exported import Exported
+from ralr_tune.training.optimizer import optimizer_options, optimizers
+
+_ORIGIN = """\
+Written by `python -m ralr_tune export --format python`. This configuration and its training come first. Below them is
+ralr_tune's own source (MIT license), as far as they use it, so that the script draws what ralr_tune draws and runs
+without it."""
+
+
+def docstring(configuration: Exported) -> str:
+    """What the script does, which configuration it is, and where its code comes from."""
+    what = "Trains one configuration on train + validation data, saves its weights and tests it once."
+    return "\n".join([what, "", *configuration.provenance.lines(), "", _ORIGIN])
+
+
+def optimizer_call(configuration: Exported) -> str:
+    """Makes the optimizer of `model`, at the learning rate LR."""
+    training = configuration.training
+    given = ["model.parameters()", "lr=LR", *arguments(optimizer_options(training))]
+    return f"torch.optim.{optimizers()[training.optimizer].__name__}({', '.join(given)})"
+
+
+def rate_call(configuration: Exported) -> tuple[str, list[str]]:
+    """Makes the LearningRate of a run by EPOCHS, LR, SEED and `steps_per_epoch`; and the imports that this takes."""
+    rate = configuration.configuration().learning_rate(1, seed=0)
+    call = construction(
+        rate,
+        lr="LR",
+        curve=construction(rate.curve, epochs="EPOCHS"),
+        epochs="EPOCHS",
+        steps_per_epoch="steps_per_epoch",
+        perturbation="None" if rate.perturbation is None else construction(rate.perturbation),
+        seed='derive_seed("amplify", SEED)',
+    )
+    made = [each for each in (rate, rate.curve, rate.perturbation) if each is not None]
+    return call, [import_of(type(each)) for each in made]
+
+
+def construction(made: Any, **given: str) -> str:
+    """The call that makes this dataclass instance; `given` are expressions for fields, other defaults are left out."""
+    values = {field.name: literal(getattr(made, field.name)) for field in fields(made) if field.name not in given}
+    changed = {field.name for field in fields(made) if getattr(made, field.name) != field.default}
+    chosen = {field.name: (given | values)[field.name] for field in fields(made) if field.name in changed | set(given)}
+    return f"{type(made).__name__}({', '.join(f'{name}={value}' for name, value in chosen.items())})"
+
+
+def import_of(definition: Any) -> str:
+    """The statement that imports a class or function of this package."""
+    return f"from {definition.__module__} import {definition.__name__}"

@@ -1,0 +1,87 @@
+"""Values and calls as Python source, laid out as ruff does."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+from keyword import iskeyword
+from typing import Any
+
+from ralr_tune.errors import UsageError
+
+OTHER_FORMS = "export it as toml, json or yaml"
+
+WIDTH = 120
+
+
+def literal(value: Any) -> str:
+    """`value` as Python source. All that a study says enters a script through here, so that no text of it is code.
+
+    Raises UsageError for what Python cannot write down (a NaN, a date).
+    """
+    text = _written(value)
+    try:
+        same = bool(ast.literal_eval(text) == value)
+    except (ValueError, SyntaxError):
+        same = False
+    if not same:
+        raise UsageError(f"{text}: cannot be written in a Python script; {OTHER_FORMS}")
+    return text
+
+
+def _written(value: Any) -> str:
+    """As `repr` does, but texts in double quotes."""
+    if isinstance(value, str):
+        text = repr(value)
+        return text if '"' in value or text.startswith('"') else f'"{text[1:-1]}"'
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{_written(key)}: {_written(each)}' for key, each in value.items())}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_written, value))}]"
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_written, value))}{',' if len(value) == 1 else ''})"
+    return repr(value)
+
+
+def arguments(options: Mapping[str, Any]) -> list[str]:
+    """`options` as keyword arguments of a call: ["momentum=0.9", "nesterov=True"]."""
+    if all(is_name(key) for key in options):
+        return [f"{key}={literal(value)}" for key, value in options.items()]
+    return [f"**{literal(dict(options))}"]
+
+
+def is_name(text: str) -> bool:
+    """Whether `text` is a name in Python and nothing else."""
+    return text.isidentifier() and text.isascii() and not iskeyword(text)
+
+
+def laid_out(expression: str, *, indent: int = 0, used: int = 0) -> str:
+    """A one-line expression, with one argument or item a line if it is too long otherwise.
+
+    `indent`: columns of the line that it begins on; `used`: columns of that line that are taken by what is around it.
+    """
+    return _laid_out(ast.parse(expression, mode="eval").body, expression.encode(), indent, used)
+
+
+def _laid_out(node: ast.expr, source: bytes, indent: int, used: int) -> str:
+    text = source[node.col_offset : node.end_col_offset].decode()
+    children = _children(node)
+    if indent + used + len(text) <= WIDTH or not children:
+        return text
+    lines = [source[node.col_offset : children[0][0]].decode()]
+    for begin, child in children:
+        label = source[begin : child.col_offset].decode()
+        value = _laid_out(child, source, indent + 4, len(label) + 1)  # and the comma
+        lines.append(f"{' ' * (indent + 4)}{label}{value},")
+    return "\n".join([*lines, " " * indent + text[-1]])
+
+
+def _children(node: ast.expr) -> list[tuple[int, ast.expr]]:
+    """Arguments of a call, items of a list or tuple, values of a dict, each with the column where its label begins."""
+    if isinstance(node, ast.Call):
+        named = [(each.col_offset, each.value) for each in node.keywords]
+        return [*((each.col_offset, each) for each in node.args), *named]
+    if isinstance(node, ast.Dict):
+        pairs = zip(node.keys, node.values, strict=True)
+        return [(key.col_offset, value) for key, value in pairs if key is not None]
+    return [(each.col_offset, each) for each in getattr(node, "elts", [])]
