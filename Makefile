@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 TESTS ?= tests
 PROFILE ?= cpu-short
-CIFAR ?= .bench/cifar100.npz
+DATA ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow faults calibrate bench check format secrets clean
@@ -30,11 +30,8 @@ faults: .venv/.test-installed  ## kill, stop and restart things at random for ab
 calibrate: .venv/.test-installed  ## how often the statistics err: all tables again, about twenty minutes on two cores (RALR_TUNE_CALIBRATE=1000 studies a row)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.calibration
 
-bench: .venv-bench/.installed  ## against plain Optuna and Ray Tune, one table a case (PROFILE=cpu-short 10 minutes, cpu 45, gpu-short 14, gpu 90)
-	@mkdir -p .bench
-	@test ! -e ../shared/data/unpack.py -o -e $(CIFAR) || $(BIN)/python ../shared/data/unpack.py .bench cifar100
-	@.venv-bench/bin/python -m benchmarks.peers --profile $(PROFILE) --out .bench/$(PROFILE) \
-		$$(test ! -e $(CIFAR) || echo --cifar $(CIFAR))
+bench: .venv-bench/.installed  ## against plain Optuna and Ray Tune, one table a case (PROFILE=cpu-short 10 minutes, cpu 45, gpu-short 14, gpu 90; DATA=cifar100.npz, see CONTRIBUTING.md)
+	@.venv-bench/bin/python -m benchmarks.peers --profile $(PROFILE) --out .bench/$(PROFILE) $(if $(DATA),--cifar $(DATA))
 	@echo "Next: .bench/$(PROFILE).md and .bench/$(PROFILE).json hold the same. Large studies: $(BIN)/python -m benchmarks.large"
 
 check: .venv/.test-installed  ## lint and types

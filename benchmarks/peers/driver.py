@@ -11,8 +11,10 @@ script.
 
 images/s      training images over the time from the first trial's start to the last epoch's end, validation included
 trials/h      over the same time
-of bf16       operations of convolutions and products over that time, as a share of what the device does in products
-              of large bfloat16 matrices; for ours without the evaluations that a trial's end adds
+of the device's fastest product (PRECISION)
+              operations of convolutions and products over that time, as a share of what the device does in products
+              of large matrices, in the precision in which it does most; for ours without the evaluations that a
+              trial's end adds
 to accuracy   seconds from the command, imports included, to the first epoch with a validation accuracy that every run
               of the case reached
 start         seconds from the command to the first trial's start (ours: to the claim of its row)
@@ -45,7 +47,7 @@ import numpy as np
 import psutil
 
 from benchmarks.peers.case import VALIDATION, Case, Job
-from benchmarks.peers.limit import bfloat16_limit, operations
+from benchmarks.peers.limit import fastest_product, operations
 from benchmarks.peers.ours import study
 from benchmarks.peers.rows import CORES, EXAMPLE, Row, ours, peers
 from ralr_tune.studyfile import parse_study
@@ -170,11 +172,13 @@ Measured = list[tuple[Row, list[Run]]]
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.peers", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--profile", choices=PROFILES, default="cpu-short")
-    parser.add_argument("--cifar", type=Path, help="cifar100.npz; without it, random images of that shape")
+    parser.add_argument("--cifar", type=Path, help="cifar100.npz (see CONTRIBUTING.md); without it, random images")
     parser.add_argument("--only", default="", help="cases whose name holds this")
     parser.add_argument("--pruning", action="store_true")
     parser.add_argument("--out", type=Path, help="writes OUT.json and OUT.md, too")
     given = parser.parse_args(arguments)
+    if given.cifar and not given.cifar.is_file():
+        parser.error(f"--cifar {given.cifar}: no such file")
     profile = PROFILES[given.profile]
     began, said, kept = time.monotonic(), [_head(given.profile, profile)], {}
     print(said[0], flush=True)
@@ -203,8 +207,9 @@ def _head(name: str, profile: Profile) -> str:
 
     versions = f"torch {torch.__version__}, {CORES} cores"
     card = torch.cuda.get_device_name() if profile.device == "cuda" else "CPU"
-    limit = f"{bfloat16_limit(profile.device) / 1e12:.3g} TFLOP/s in bfloat16"
-    return f"profile {name}: {card}, {limit}, {versions}; load {_load()}"
+    limit = fastest_product(profile.device)
+    speed = f"{limit.speed / 1e12:.3g} TFLOP/s in {limit.precision}"
+    return f"profile {name}: {card}, {speed}, {versions}; load {_load()}"
 
 
 def _load() -> str:
@@ -393,9 +398,10 @@ def table(title: str, case: Case, runs: Measured) -> Iterator[str]:
     plain, ray = runs[0][1], next((found for row, found in runs if row.script == "ray_tune"), None)
     yield f"{title}; {len(plain)} rounds; accuracy {target:.3f}"
     yield ""
+    limit = fastest_product(case.device)
     yield (
         "| | precision | images/s, x plain | trials/h, x plain | trials/h, x Ray | to accuracy, x plain "
-        "| images/s | of bf16 | trials/h | to accuracy | start | best |"
+        f"| images/s | of the device's fastest product ({limit.precision}) | trials/h | to accuracy | start | best |"
     )
     yield "|---" * 12 + "|"
     image = _operations(case)
@@ -410,7 +416,7 @@ def table(title: str, case: Case, runs: Measured) -> Iterator[str]:
         cells = [_spread(columns[0], ""), _spread(columns[1], ""), _spread(columns[2], " s")]
         start = statistics.median(each.start_s for each in found)
         best = statistics.median(each.best for each in found)
-        share = _medians(found, target, 0) * image / bfloat16_limit(case.device)
+        share = _medians(found, target, 0) * image / limit.speed
         cells.insert(1, f"{share:.0%}")
         name = f"{row.name} (cut)" if any(each.cut for each in found) else row.name
         yield f"| {' | '.join([name, precision(case, row), *ratios, *cells, f'{start:.1f} s', f'{best:.3f}'])} |"

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+import torch
 
 from benchmarks.peers import driver, limit, ours
 from benchmarks.peers.case import VALIDATION, Case, Data, Job
@@ -71,10 +72,11 @@ def test_ratios_are_of_medians(case: Case, monkeypatch: pytest.MonkeyPatch) -> N
     fast = [Run(2.0, span, 100, 2, [(3.0, 0.5), (4.0, 0.7)]) for span in (4.0, 5.0, 6.0)]
     ray = [Run(2.0, 2.5, 100, 2, [(3.0, 0.6)])] * 3
     rows = [(Row("plain", "plain"), slow), (Row("Ray Tune", "ray_tune"), ray), (Row("ours", "ours"), fast)]
-    monkeypatch.setattr(driver, "bfloat16_limit", lambda device: 1e9)
+    monkeypatch.setattr(driver, "fastest_product", lambda device: limit.Limit("float32", 1e9))
     monkeypatch.setattr(driver, "operations", lambda model, **images: 1e7)
     lines = list(table("title", case, rows))
     assert lines[0] == "title; 3 rounds; accuracy 0.600"
+    assert "| of the device's fastest product (float32) |" in lines[2]
     cells = [cell.strip() for cell in lines[-1].split("|")[1:-1]]
     assert cells[:6] == ["ours", "float32", "2.00", "2.00", "0.50", "0.40"]  # 100 / 5 s to 100 / 10 s; 4 s to 10 s
     assert cells[6:] == ["20 (17-25)", "20%", "1,440 (1,200-1,800)", "4 s (4-4)", "2.0 s", "0.700"]
@@ -89,7 +91,18 @@ def test_operations_are_those_of_the_network() -> None:
 
 def test_the_limit_is_a_speed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(limit.SIDE, "cpu", 64)
-    assert 1e6 < limit.bfloat16_limit.__wrapped__("cpu") < 1e15
+    found = limit.fastest_product.__wrapped__("cpu")
+    assert 1e6 < found.speed < 1e15
+
+
+@pytest.mark.parametrize(("bfloat16", "expected"), [(0.4e12, ("float32", 0.7e12)), (5e12, ("bfloat16", 5e12))])
+def test_the_limit_is_the_faster_precision(
+    bfloat16: float, expected: tuple[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With bfloat16 units and without."""
+    speeds = {torch.float32: 0.7e12, torch.bfloat16: bfloat16}
+    monkeypatch.setattr(limit, "_speed", lambda device, dtype: speeds[dtype])
+    assert limit.fastest_product.__wrapped__("cpu") == expected
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
@@ -129,6 +142,14 @@ def test_events_are_lines(tmp_path: Path, case: Case) -> None:
     job.note("epoch", trial=0, value=0.5, images=10, time=7.0)
     lines = (tmp_path / "events").read_text().splitlines()
     assert lines[1] == '{"kind": "epoch", "time": 7.0, "trial": 0, "value": 0.5, "images": 10}'
+
+
+def test_data_that_are_not_there_are_missed_before_anything_is_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        driver.main(["--cifar", str(tmp_path / "cifar100.npz")])
+    assert "cifar100.npz: no such file" in capsys.readouterr().err
 
 
 @pytest.mark.slow

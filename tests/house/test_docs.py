@@ -99,5 +99,9 @@ def test_every_make_target_has_help() -> None:
     assert set(phony.split()) == set(re.findall(r"^([a-z-]+):.*## ", makefile, flags=re.MULTILINE))
 
 
+def test_make_reads_nothing_outside_the_checkout() -> None:
+    assert "../" not in (ROOT / "Makefile").read_text()
+
+
 def test_ci_runs_the_readmes_test_command() -> None:
     assert (ROOT / ".ci/run").read_text().splitlines()[-1] == "exec make test"
