@@ -40,7 +40,7 @@ bench: .venv-bench/.installed  ## against plain Optuna and Ray Tune, one table a
 check: .venv/.test-installed  ## lint and types
 	@$(BIN)/ruff format --check -q .
 	@$(BIN)/ruff check -q .
-	@$(BIN)/mypy ralr_tune
+	@MYPY_NUM_WORKERS=2 $(BIN)/mypy ralr_tune
 
 format: .venv/.test-installed  ## put the code in order
 	@$(BIN)/ruff format -q .
