@@ -18,11 +18,11 @@ demo: .venv/.installed  ## install, then run the digits study to its answer (abo
 	@echo "Next: open runs/digits/report.html in a browser, or type: $(BIN)/python -m ralr_tune dashboard digits"
 
 test: .venv/.test-installed check  ## install what tests need, lint, check types, run the tests
-	@$(BIN)/pytest -q -n 2 -m "not slow" $(TESTS)
+	@$(BIN)/pytest -q -n 2 --dist worksteal -m "not slow" $(TESTS)
 	@echo "Next: make demo, then open runs/digits/report.html. The slow tests: make test-slow"
 
 test-slow: .venv/.test-installed  ## run the slow tests too
-	@$(BIN)/pytest -q -n 2 $(TESTS)
+	@$(BIN)/pytest -q -n 2 --dist worksteal $(TESTS)
 
 faults: .venv/.test-installed  ## kill, stop and restart things at random for about an hour (RALR_TUNE_FAULTS=300 a database)
 	@RALR_TUNE_OPENINGS=50 RALR_TUNE_AWAY_S=20 $(BIN)/pytest -q -s tests/faults
@@ -37,7 +37,7 @@ bench: .venv-bench/.installed  ## against plain Optuna and Ray Tune, one table a
 check: .venv/.test-installed  ## lint and types
 	@$(BIN)/ruff format --check -q .
 	@$(BIN)/ruff check -q .
-	@$(BIN)/mypy ralr_tune
+	@MYPY_NUM_WORKERS=2 $(BIN)/mypy ralr_tune
 
 format: .venv/.test-installed  ## put the code in order
 	@$(BIN)/ruff format -q .

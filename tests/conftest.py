@@ -10,16 +10,21 @@ import os
 import secrets
 import shutil
 import signal
+import sqlite3
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
+from sqlalchemy import Engine, inspect
 from sqlalchemy.engine import make_url
 
 from ralr_tune import secrecy
 from tests.waiting import LONG_S
+from tests.warm.interpreter import WarmInterpreter
 
 if TYPE_CHECKING:
     import psycopg
@@ -198,12 +203,17 @@ def new_database(servers: dict[str, Server | str]) -> Callable[..., str]:
     """`new_database(kind)`: URL of a database with both schemas; with `bare=True`, of an empty one."""
 
     def new(kind: str, *, bare: bool = False) -> str:
-        server = servers[kind]
-        if isinstance(server, str):
-            pytest.skip(server)
+        server = _server(servers, kind)
         return server.create() if bare else server.copy()
 
     return new
+
+
+def _server(servers: dict[str, Server | str], kind: str) -> Server:
+    server = servers[kind]
+    if isinstance(server, str):
+        pytest.skip(server)
+    return server
 
 
 @pytest.fixture(params=KINDS)
@@ -228,6 +238,55 @@ def bare_url(request: pytest.FixtureRequest, new_database: Callable[..., str]) -
 def sqlite_url(new_database: Callable[..., str]) -> str:
     """As `storage_url`, on SQLite alone: for tests that need some database."""
     return new_database("sqlite")
+
+
+@pytest.fixture(scope="session")
+def newest_optuna_revision() -> Iterator[None]:
+    """Optuna loads all its migrations whenever it opens a database, to find the newest: nine tenths of the time."""
+    from optuna.storages import RDBStorage
+    from optuna.storages._rdb.storage import _VersionManager
+
+    with pytest.MonkeyPatch.context() as patch:
+        newest = RDBStorage("sqlite://").get_head_version()
+        patch.setattr(_VersionManager, "get_head_version", lambda manager: newest)
+        yield
+
+
+@pytest.fixture(scope="session")
+def copied_tables(servers: dict[str, Server | str], newest_optuna_revision: None) -> Callable[..., None]:
+    """What stands for `schema._make`: an empty SQLite file becomes a copy of one that has the tables."""
+    from ralr_tune.store import schema
+
+    make, template = schema._make, make_url(_server(servers, "sqlite").copy()).database or ""
+
+    def copy(engine: Engine, make_optuna_tables: Callable[[], None]) -> None:
+        if engine.dialect.name != "sqlite" or inspect(engine).get_table_names():
+            make(engine, make_optuna_tables)
+            return
+        with closing(sqlite3.connect(template)) as made, engine.connect() as connection:
+            made.backup(connection.connection.driver_connection)
+
+    return copy
+
+
+@pytest.fixture
+def quick_tables(monkeypatch: pytest.MonkeyPatch, copied_tables: Callable[..., None]) -> None:
+    """For rooms that open many databases: making the tables takes 0.3 s. The tests of `store` make them."""
+    monkeypatch.setattr("ralr_tune.store.schema._make", copied_tables)
+
+
+# ---------------------------------------------------------------- whole commands
+
+
+@pytest.fixture(scope="session")
+def warm_interpreter() -> Iterator[str]:
+    """Stands for `sys.executable` in `-m ralr_tune`, and has imported everything: see tests/warm/interpreter.py."""
+    if not hasattr(os, "pidfd_open"):  # only Linux has it
+        yield sys.executable
+        return
+    warm = WarmInterpreter()
+    yield str(warm.executable)
+    warm.close()
 
 
 # ---------------------------------------------------------------- a browser

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,14 +31,19 @@ class Ran:
 Cli = Callable[..., Ran]
 
 
+@pytest.fixture(autouse=True)
+def quick_databases(quick_tables: None) -> None:
+    """All tests of this room open databases, none is about their tables."""
+
+
 @pytest.fixture
-def cli(tmp_path: Path) -> Cli:
-    """`python -m ralr_tune ARGUMENTS` in a folder of its own, as a user has it."""
+def cli(tmp_path: Path, warm_interpreter: str) -> Cli:
+    """`python -m ralr_tune ARGUMENTS` in a folder of its own, as a user has it, but for the time that imports take."""
     clean = {name: value for name, value in os.environ.items() if name != "RALR_TUNE_STORAGE"}
 
     def run(*arguments: object, env: dict[str, str] | None = None, timeout_s: float = LONG_S) -> Ran:
         done = subprocess.run(
-            [sys.executable, "-m", "ralr_tune", *map(str, arguments)],
+            [warm_interpreter, "-m", "ralr_tune", *map(str, arguments)],
             cwd=tmp_path,
             env=clean | {"OMP_NUM_THREADS": "1"} | (env or {}),
             capture_output=True,

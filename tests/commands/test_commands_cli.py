@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from ralr_tune.store.database import open_storage
 from tests.commands.conftest import Cli
 
 COMMANDS = [
@@ -109,8 +110,9 @@ def test_debug_shows_the_traceback_anywhere_on_the_line(cli_inside: Cli) -> None
 
 
 def test_an_unreachable_database_is_code_1_with_its_password_masked(
-    cli_inside: Cli, study_file: Callable[..., Path]
+    cli_inside: Cli, study_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setitem(open_storage.__kwdefaults__, "patience_s", 0.1)
     study_file()
     ran = cli_inside("status", "sim.toml", "--storage", "postgresql://me:s3cret@127.0.0.1:1/none")
     assert ran.code == 1

@@ -29,7 +29,7 @@ from ralr_tune.commands.gate import Gate
 from ralr_tune.errors import UsageError
 from ralr_tune.store.database import Storage
 from tests.commands.conftest import Cli
-from tests.search.conftest import MakeSession, make_session
+from tests.search.conftest import MakeSession, make_session, sessions
 from tests.studies import simulated
 from tests.waiting import LONG_S
 
@@ -68,17 +68,29 @@ class Seen:
 
 @pytest.fixture
 def seen(make_session: MakeSession, tmp_path: Path) -> Seen:
+    return _seen(make_session, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def unchanged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
+    """One for all tests that assert that nothing has changed."""
+    folder = tmp_path_factory.mktemp("unchanged")
+    with sessions(folder) as make:
+        yield _seen(make, folder)
+
+
+def _seen(make_session: MakeSession, folder: Path) -> Seen:
     session = make_session(simulated())
     study = optuna.load_study(study_name="sim/ralr", storage=session.storage.optuna)
     study.add_trial(optuna.create_trial(params={}, value=0.5))
     study.ask()
-    (tmp_path / "page.html").write_text("<script>document.title = 'ran'</script>")
+    (folder / "page.html").write_text("<script>document.title = 'ran'</script>")
     artifact = upload_artifact(
-        artifact_store=Artifacts(tmp_path / "out/artifacts"),
-        file_path=str(tmp_path / "page.html"),
+        artifact_store=Artifacts(folder / "out/artifacts"),
+        file_path=str(folder / "page.html"),
         study_or_trial=study,
     )
-    return Seen(session.storage, tmp_path / "out", artifact)
+    return Seen(session.storage, folder / "out", artifact)
 
 
 def ask(
@@ -106,25 +118,25 @@ def test_the_dashboard_shows_the_arms(seen: Seen) -> None:
 
 
 @pytest.mark.parametrize(("method", "rule"), CHANGES)
-def test_no_route_changes_anything_for_those_who_may_not(seen: Seen, method: str, rule: str) -> None:
-    before, path = seen.state(), seen.path(rule)
+def test_no_route_changes_anything_for_those_who_may_not(unchanged: Seen, method: str, rule: str) -> None:
+    before, path = unchanged.state(), unchanged.path(rule)
     body = BODIES.get((method, rule), (0, {}))[1]
-    assert ask(seen.app(write=True, token=TOKEN), path, method, body)[0] == 401
-    assert ask(seen.app(write=True, token=TOKEN), f"{path}?token=wrong", method, body)[0] == 401
-    assert ask(seen.app(token=TOKEN), path, method, body, authorization=f"Bearer {TOKEN}")[0] == 403
-    assert ask(seen.app(), path, method, body)[0] == 403
-    assert ask(seen.app(write=True), path, method, body, sec_fetch_site="cross-site")[0] == 403
-    assert ask(seen.app(write=True), path, method, body, host="evil.example")[0] == 403
-    assert seen.state() == before
+    assert ask(unchanged.app(write=True, token=TOKEN), path, method, body)[0] == 401
+    assert ask(unchanged.app(write=True, token=TOKEN), f"{path}?token=wrong", method, body)[0] == 401
+    assert ask(unchanged.app(token=TOKEN), path, method, body, authorization=f"Bearer {TOKEN}")[0] == 403
+    assert ask(unchanged.app(), path, method, body)[0] == 403
+    assert ask(unchanged.app(write=True), path, method, body, sec_fetch_site="cross-site")[0] == 403
+    assert ask(unchanged.app(write=True), path, method, body, host="evil.example")[0] == 403
+    assert unchanged.state() == before
 
 
 @pytest.mark.parametrize("rule", READS)
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_every_read_works_with_the_token_and_changes_nothing(seen: Seen, rule: str, method: str) -> None:
-    before = seen.state()
-    app, path = seen.app(token=TOKEN), seen.path(rule)
+def test_every_read_works_with_the_token_and_changes_nothing(unchanged: Seen, rule: str, method: str) -> None:
+    before = unchanged.state()
+    app, path = unchanged.app(token=TOKEN), unchanged.path(rule)
     if "<trial_id" in rule:
-        path = path.replace(seen.artifact, "0")
+        path = path.replace(unchanged.artifact, "0")
     assert ask(app, path, method)[0] == 401
     status, headers, body = ask(app, path, method, authorization=f"Bearer {TOKEN}")
     expected = {"/": 302, "/incompatible-rdb-schema": 302}.get(rule, 404 if "<trial_id" in rule else 200)
@@ -132,7 +144,7 @@ def test_every_read_works_with_the_token_and_changes_nothing(seen: Seen, rule: s
     assert headers.get("Location", "/dashboard") == "/dashboard"
     assert (body == b"") == (method == "HEAD" or status == 302)
     assert "Access-Control-Allow-Origin" not in headers
-    assert seen.state() == before
+    assert unchanged.state() == before
 
 
 # (status, body) of a change that is allowed; what only preferential studies, language models and old schemas have is
@@ -279,15 +291,15 @@ Serve = Callable[..., Served]
 
 
 @pytest.fixture
-def serve(tmp_path: Path, make_session: MakeSession) -> Iterator[Serve]:
+def serve(tmp_path: Path, make_session: MakeSession, warm_interpreter: str) -> Iterator[Serve]:
     """`python -m ralr_tune dashboard sim` in a process, on a free port."""
     make_session(simulated())
     started: list[subprocess.Popen[str]] = []
 
-    def start(*arguments: str, **environment: str) -> Served:
+    def start(*arguments: str, interpreter: str = warm_interpreter, **environment: str) -> Served:
         import os
 
-        command = [sys.executable, "-m", "ralr_tune", "dashboard", "sim", "--port", "0", *arguments]
+        command = [interpreter, "-m", "ralr_tune", "dashboard", "sim", "--port", "0", *arguments]
         clean = {name: value for name, value in os.environ.items() if not name.startswith("RALR_TUNE_DASHBOARD")}
         process = subprocess.Popen(
             command,
@@ -345,7 +357,7 @@ def test_a_token_is_nowhere_but_with_its_owner(serve: Serve, tmp_path: Path) -> 
 
 
 def test_a_token_in_the_command_is_taken_out_of_the_process_list(serve: Serve) -> None:
-    served = serve("--token", "Xq7-9wKz-Xq7-9wKz")
+    served = serve("--token", "Xq7-9wKz-Xq7-9wKz", interpreter=sys.executable)
     assert "Xq7" not in Path(f"/proc/{served.process.pid}/cmdline").read_text()
     assert "Xq7" not in served.line  # a pipe is not the terminal in which it was typed
     assert served.get("/?token=Xq7-9wKz-Xq7-9wKz").status == 303

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,11 +17,23 @@ from ralr_tune.studyfile import StudySpec
 MakeSession = Callable[..., Session]
 
 
+@pytest.fixture(autouse=True)
+def quick_databases(quick_tables: None) -> None:
+    """All tests of this room open databases, none is about their tables."""
+
+
 @pytest.fixture
 def make_session(tmp_path: Path) -> Iterator[MakeSession]:
     """Sessions on one SQLite file, as `run` leaves it for its workers; each has storage and cache of its own."""
+    with sessions(tmp_path) as make:
+        yield make
+
+
+@contextmanager
+def sessions(folder: Path) -> Iterator[MakeSession]:
+    """What `make_session` gives, in a folder: for fixtures that several tests share."""
     opened = []
-    url = f"sqlite:///{tmp_path}/study.db"
+    url = f"sqlite:///{folder}/study.db"
 
     def make(spec: StudySpec, owner: str = "me", url: str = url) -> Session:
         storage = open_storage(url, create=True)
@@ -31,8 +44,10 @@ def make_session(tmp_path: Path) -> Iterator[MakeSession]:
                 studies.optuna_study(storage, studies.optuna_name(spec.name, arm, block), direction=spec.direction)
         ledger = Ledger(storage, spec.name, spec.storage.lease_s)
         plan_search(ledger, spec, spec.search.trials)
-        return Session(spec, storage, ledger, Tasks(spec, device="cpu"), tmp_path / "out", owner)
+        return Session(spec, storage, ledger, Tasks(spec, device="cpu"), folder / "out", owner)
 
-    yield make
-    for storage in opened:
-        storage.dispose()
+    try:
+        yield make
+    finally:
+        for storage in opened:
+            storage.dispose()

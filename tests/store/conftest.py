@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import pytest
-from optuna.storages import RDBStorage
-from optuna.storages._rdb.storage import _VersionManager
 
 from ralr_tune.store.database import Storage, open_storage
 from ralr_tune.store.ledger import Ledger
@@ -19,13 +17,9 @@ T = TypeVar("T")
 Together = Callable[[int, Callable[[int], Any]], list[Any]]
 
 
-@pytest.fixture(scope="session", autouse=True)
-def head_version_once() -> Iterator[None]:
-    """At each opening Optuna loads all of its migrations to learn the newest: nine tenths of the time that it takes."""
-    with pytest.MonkeyPatch.context() as patch:
-        head = RDBStorage("sqlite://").get_head_version()
-        patch.setattr(_VersionManager, "get_head_version", lambda manager: head)
-        yield
+@pytest.fixture(autouse=True)
+def quick_opening(newest_optuna_revision: None) -> None:
+    """Opening alone: the tests of this room make the tables as the program does."""
 
 
 @pytest.fixture
