@@ -30,7 +30,7 @@ ROOMS: Mapping[str, tuple[str, ...]] = {
     "analysis": (),
     # the exported script repeats what tasks, models and training do, and takes constants and sources from there
     "report": ("analysis", "training"),
-    "commands": ("launch", "report"),
+    "commands": ("launch", "report", "kinds"),
     "cli": ("commands",),
 }
 """What each room may import; whatever those may import comes with them."""
