@@ -56,11 +56,11 @@ def _wait(lock: Lock, name: str, timeout_s: float) -> None:
     began, said = time.monotonic(), False
     while not persist(lock.acquire):
         waited = time.monotonic() - began
-        if waited > timeout_s:
-            raise StorageError(f"lock {name!r} has been held by another process for {timeout_s:g} s")
         if waited > SAID_AFTER_S and not said:
             log.warning("lock %r is held by another process; waiting for up to %g s", name, timeout_s)
             said = True
+        if waited > timeout_s:
+            raise StorageError(f"lock {name!r} has been held by another process for {timeout_s:g} s")
         time.sleep(random.uniform(0.01, 0.05))
 
 

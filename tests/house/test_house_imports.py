@@ -32,7 +32,7 @@ ROOMS: Mapping[str, tuple[str, ...]] = {
     # what exported scripts are made of: they carry this package's own source
     "script": ("training",),
     "report": ("analysis", "training"),
-    "commands": ("launch", "report"),
+    "commands": ("launch", "report", "kinds"),
     "cli": ("commands",),
 }
 """What each room may import; whatever those may import comes with them."""
