@@ -25,14 +25,13 @@ from ralr_tune.report.words import duration, size
 from ralr_tune.search.kept import Kept
 from ralr_tune.search.session import Session
 from ralr_tune.search.stages import plan_search
-from ralr_tune.search.telling import tell
+from ralr_tune.search.telling import tell, value_of_diverged
 from ralr_tune.store import mending, studies
 from ralr_tune.store.address import parse_address
 from ralr_tune.store.database import Storage
 from ralr_tune.store.ledger import Ledger
 from ralr_tune.store.schema import HEAD
 from ralr_tune.studyfile import StudySpec, parse_study
-from ralr_tune.tasks.base import METRICS
 
 
 @dataclass(frozen=True)
@@ -120,7 +119,6 @@ class _Study:
         self.storage, self.out = storage, where.out
         self.spec = parse_study(text, source=f"{where.name} (as stored)")
         self.ledger = Ledger(storage, self.spec.name, self.spec.storage.lease_s)
-        self.metric = METRICS[self.spec.study.metric]
         blocks = range(1, self.spec.search.blocks + 1)
         self.look = mending.look(self.ledger, [(arm, block) for arm in self.spec.arms for block in blocks])
 
@@ -143,7 +141,7 @@ class _Study:
         for place in self.look.trials:
             name = studies.optuna_name(self.spec.name, *place)
             if name not in there:
-                made = partial(studies.optuna_study, self.storage, name, direction=self.spec.direction)
+                made = partial(studies.optuna_study, self.storage, name, metric=self.spec.metric)
                 yield Finding("its Optuna study is gone", name, "made anew, without trials", made)
 
     def _lapsed(self) -> Iterator[Finding]:
@@ -201,7 +199,8 @@ class _Study:
             plan_search(self.ledger, self.spec, budget(self.ledger.rows("search", curves=False)))
 
     def _contradicted(self) -> Iterator[Finding]:
-        for row, trial in self.look.contradicted(self.metric.worst):
+        diverged = partial(value_of_diverged, self.spec.metric, self.look.rows)
+        for row, trial in self.look.contradicted(diverged):
             value = "" if row.value is None else f" with {row.value:.6g}"
             what = f"{row.outcome}{value}, and its Optuna trial {row.trial} {_ended(trial)}"
             mend = "left: the report goes by the ledger, the sampler by Optuna"
@@ -236,7 +235,7 @@ class _Study:
             )
 
     def _session(self) -> Session:
-        return Session(self.spec, self.storage, self.ledger, _Unloaded(self.metric), self.out, owner="repair")
+        return Session(self.spec, self.storage, self.ledger, _Unloaded(self.spec.metric), self.out, owner="repair")
 
 
 def unplanned(spec: StudySpec, rows: Sequence[Row]) -> list[tuple[str, int, int]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ralr_tune.schedules.curves import OPTIONS
+from ralr_tune.studyfile.metrics import metrics_of
 from ralr_tune.studyfile.problems import KeyPath, dotted, shown
 from ralr_tune.studyfile.sections import CURVE_OPTIONS, OPTIMIZER_OPTIONS, OPTIMIZERS, ScheduleSection
 from ralr_tune.studyfile.study import PARAMETERS, StudySpec
@@ -64,6 +65,13 @@ def _check_baseline(spec: StudySpec) -> Iterator[Contradiction]:
     if given not in spec.arms:
         line = f"study.baseline = {shown(given)}: no such arm; {one_of(spec.arms, given)}"
         yield Contradiction(line, (("study", "baseline"), ("arms", given)))
+
+
+def _check_metric(spec: StudySpec) -> Iterator[Contradiction]:
+    given, offered = spec.study.metric, metrics_of(spec.file.task.kind)
+    if given is not None and given not in offered:
+        line = f"study.metric = {shown(given)}: {one_of(offered, given)}"
+        yield Contradiction(line, (("study", "metric"), ("task", "kind")))
 
 
 def _check_arm_names(spec: StudySpec) -> Iterator[Contradiction]:
@@ -238,6 +246,7 @@ def _check_most_seeds(spec: StudySpec) -> Iterator[Contradiction]:
 
 _CHECKS = (
     _check_baseline,
+    _check_metric,
     _check_arm_names,
     _check_optimizer_options,
     _check_nesterov,

@@ -13,10 +13,12 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
+from ralr_tune.metric import Metric, Unit
 from ralr_tune.schedules.curves import CURVES, OPTIONS
 from ralr_tune.seeds import SEED_BITS
 from ralr_tune.studyfile import problems
 from ralr_tune.studyfile.configuration import AmplifyConfig, Configuration, NoiseConfig, ScheduleConfig, TrainingConfig
+from ralr_tune.studyfile.metrics import beside_default, metric_of, metrics_of
 from ralr_tune.studyfile.problems import KeyPath, shown
 from ralr_tune.studyfile.reading import read_text, read_toml, refusal
 from ralr_tune.studyfile.sections import OPTIMIZERS, Name, ScheduleSection, Task, TrainingKeys
@@ -46,9 +48,10 @@ class Scores(Frozen):
     """Sample standard deviation (ddof = 1); None below two seeds."""
     seeds: Annotated[tuple[Seed, ...], Field(strict=False, min_length=1)]
 
-    def __str__(self) -> str:
-        spread = "" if self.std is None else f" +- {self.std:.4f}"
-        return f"{self.mean:.4f}{spread} over {len(self.seeds)} seed{'s' if len(self.seeds) > 1 else ''}"
+    def text(self, unit: Unit) -> str:
+        """ "97.00% +- 0.31 points over 5 seeds"."""
+        spread = "" if self.std is None else f" +- {unit.size(self.std, 2)}"
+        return f"{unit.value(self.mean, 2)}{spread} over {len(self.seeds)} seed{'s' if len(self.seeds) > 1 else ''}"
 
 
 class Provenance(Frozen):
@@ -77,14 +80,14 @@ class Provenance(Frozen):
     packages: dict[str, str] = {}
     """Versions that the trial ran with."""
 
-    def lines(self) -> list[str]:
-        """The same for people, in a few lines."""
+    def lines(self, unit: Unit) -> list[str]:
+        """The same for people, in a few lines; `unit`: the metric's."""
         block = f" of block {self.block}" if self.block > 1 else ""
         found = {"validation": self.confirmed, "test": self.tested}
         return [
             f"Found by ralr_tune: study {self.study}, arm {self.arm}, trial {self.trial}{block}.",
-            f"In the search: validation {self.metric} {self.value:.4f} (one run out of many: it flatters).",
-            *(f"On fresh seeds: {split} {self.metric} {scores}." for split, scores in found.items() if scores),
+            f"In the search: validation {self.metric} {unit.value(self.value, 2)} (one run out of many: it flatters).",
+            *(f"On fresh seeds: {split} {self.metric} {each.text(unit)}." for split, each in found.items() if each),
         ]
 
 
@@ -105,9 +108,19 @@ class Exported(Frozen):
         options = {key: tuple(value) if isinstance(value, list) else value for key, value in table.options.items()}
         return table.model_copy(update={"options": options})
 
+    @property
+    def metric(self) -> Metric:
+        """What the configuration was judged by, and will be."""
+        return metric_of(self.task.kind, self.provenance.metric)
+
+    def lines(self) -> list[str]:
+        """Where the configuration comes from, for people."""
+        return self.provenance.lines(self.metric.format)
+
     def task_spec(self) -> TaskSpec:
         """The task, as its loader takes it."""
-        return TaskSpec(**self.task.model_dump())
+        metric = beside_default(self.task.kind, self.provenance.metric)
+        return TaskSpec(**self.task.model_dump(), metric=metric)
 
     def configuration(self) -> Configuration:
         """Everything that the trial trained with, its seed and data aside."""
@@ -129,10 +142,16 @@ def parse_exported(text: str, source: str = "configuration") -> Exported:
         found = Exported.model_validate(raw)
     except ValidationError as error:
         raise refusal(source, [*problems.lines(error, Exported, raw), *_contradictions_of_the_rest(raw)]) from None
-    lines = _contradictions(found.configuration())
+    lines = [*_metric_problems(found), *_contradictions(found.configuration())]
     if lines:
         raise refusal(source, lines)
     return found
+
+
+def _metric_problems(exported: Exported) -> Iterator[str]:
+    given, offered = exported.provenance.metric, metrics_of(exported.task.kind)
+    if given not in offered:
+        yield f"provenance.metric = {shown(given)}: {one_of(offered, given)}"
 
 
 def _contradictions_of_the_rest(raw: Mapping[str, Any]) -> list[str]:

@@ -58,7 +58,8 @@ class StudySection(Frozen):
     """[study]: what is asked."""
 
     name: Name
-    metric: Literal["accuracy"] = "accuracy"
+    metric: str | None = None
+    """None: the first one that the kind of task offers."""
     baseline: Name
     seed: Annotated[int, Field(ge=0, lt=2**48)] = 0
 
@@ -428,7 +429,8 @@ class ConfirmSection(Frozen):
     seeds: Seeds = 5
     """How many, or "auto": more until the verdict stands, up to `most_seeds` (see search.looks)."""
     most_seeds: Annotated[int, Field(ge=3, le=1_000)] = 20
-    margin: NonNegative = 0.005
+    margin: NonNegative | None = None
+    """Differences below it count as equivalent, in the metric's own unit; None: the metric's default margin."""
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
 
     @property

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
+from ralr_tune.metric import Metric
 from ralr_tune.schedules.curves import OPTIONS
 from ralr_tune.studyfile.configuration import Configuration
+from ralr_tune.studyfile.metrics import beside_default, metric_of
 from ralr_tune.studyfile.sections import (
     CURVE_OPTIONS,
     OPTIMIZER_OPTIONS,
@@ -51,6 +53,8 @@ class TaskSpec:
     model_options: Mapping[str, Any] | None = None
     pretrained: bool = False
     validation: float = 0.2
+    metric: str | None = None
+    """Name of the metric that trials are judged by; None: the kind's default."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +73,15 @@ class StudySpec:
     def name(self) -> str:
         return self.file.study.name
 
+    @cached_property
+    def metric(self) -> Metric:
+        """What trials are judged by."""
+        return metric_of(self.file.task.kind, self.study.metric)
+
     @property
-    def direction(self) -> Literal["maximize"]:
-        return "maximize"
+    def margin(self) -> float:
+        """Differences below it count as equivalent, in the metric's own unit."""
+        return self.metric.default_margin if self.confirm.margin is None else self.confirm.margin
 
     @property
     def search(self) -> SearchSection:
@@ -92,12 +102,19 @@ class StudySpec:
 
     @cached_property
     def task(self) -> TaskSpec:
-        return TaskSpec(**self.file.task.model_dump())
+        return TaskSpec(**self.file.task.model_dump(), metric=beside_default(self.file.task.kind, self.metric.name))
+
+    @cached_property
+    def meaning(self) -> StudyFile:
+        """The file with the defaults written out that depend on other keys: files that mean the same are equal."""
+        study = self.study.model_copy(update={"metric": self.metric.name})
+        confirm = self.confirm.model_copy(update={"margin": self.margin})
+        return self.file.model_copy(update={"study": study, "confirm": confirm})
 
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of what the file means (comments, order of tables and [storage] aside)."""
-        meaning = self.file.model_dump(mode="json", exclude={"storage"})
+        meaning = self.meaning.model_dump(mode="json", exclude={"storage"})
         return hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()
 
     def space(self, arm: str) -> dict[str, Domain]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ralr_tune.errors import UsageError
 from ralr_tune.kinds.simulated.task import simulated_task
 from ralr_tune.logs import warnings_to_log
+from ralr_tune.studyfile.metrics import metric_of
 from ralr_tune.tasks.base import Task, TorchTask
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def load_task(task: TaskSpec, *, seed: int, device: str, decoded: Path | None = 
     DataError or UsageError, naming field, value and what is allowed.
     """
     if task.kind == "simulated":
-        return simulated_task(task.data, identity=task_identity(task, seed))
+        return simulated_task(task.data, identity=task_identity(task, seed), metric=metric_of(task.kind, task.metric))
     if task.kind == "classification":
         with warnings_to_log():
             return _classification(task, seed, device, decoded)
@@ -57,10 +58,14 @@ def _classification(task: TaskSpec, seed: int, device: str, decoded: Path | None
         device=device,
         identity=task_identity(task, seed),
         decoded=decoded,
+        metric=metric_of(task.kind, task.metric),
     )
 
 
 def task_identity(task: TaskSpec, seed: int) -> str:
-    """A hash of the data, the network and the study's seed."""
-    text = json.dumps([asdict(task), seed], sort_keys=True, default=str)
+    """A hash of the data, the network, the study's seed, and the metric if it is not the kind's default."""
+    given = asdict(task)
+    if task.metric is None:  # checkpoints from before there was a choice stay usable
+        del given["metric"]
+    text = json.dumps([given, seed], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()

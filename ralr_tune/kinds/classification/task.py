@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -18,13 +19,16 @@ from torch.nn import functional as F
 from ralr_tune.errors import DataError, UsageError
 from ralr_tune.kinds.classification.augment import Augmentation, make_augmentations
 from ralr_tune.kinds.classification.decoded import load
+from ralr_tune.kinds.classification.metrics import METRICS
 from ralr_tune.kinds.classification.mixing import Mixing
 from ralr_tune.kinds.classification.samples import Samples, Source
+from ralr_tune.kinds.classification.scores import check_classes, make_score
 from ralr_tune.kinds.classification.stratify import Rows, stratified_split
 from ralr_tune.machine.sharing import free_on, is_cuda
+from ralr_tune.metric import Metric
 from ralr_tune.seeds import derive_seed
 from ralr_tune.studyfile.sections import MIXINGS
-from ralr_tune.tasks.base import METRICS, Autocast, Batch, Split
+from ralr_tune.tasks.base import Autocast, Batch, Split
 
 EVALUATION_PIXELS = {"cpu": 2**19, "cuda": 2**22}
 """Pixels of one batch of an evaluation, by the kind of device: 512 images of 32x32, or 4,096. On a CPU larger ones were
@@ -82,8 +86,6 @@ class ClassificationTask:
     validation data of its own gives those instead. Raises DataError when a split would be empty.
     """
 
-    metric = METRICS["accuracy"]
-
     def __init__(
         self,
         source: Source,
@@ -94,12 +96,15 @@ class ClassificationTask:
         device: str,
         identity: str,
         decoded: Path | None = None,
+        metric: Metric = METRICS["accuracy"],
     ) -> None:
         """`decoded`: folder of decoded images that processes share (see decoded.py).
 
         `build`: makes the network from (classes, channels, size), its weights drawn from torch's global
         generator."""
+        check_classes(metric.name, len(source.classes))
         self.device = device
+        self.metric = metric
         self.identity = identity
         self.classes = source.classes
         self._read_test, self._decoded = source.test, decoded  # and not the source: it may hold the training images
@@ -156,7 +161,7 @@ class ClassificationTask:
     def evaluate(
         self, model: nn.Module, split: Split, *, batch_size: int | None = None, autocast: Autocast | None = None
     ) -> float:
-        """Share of images whose largest output is their class. Leaves the model in evaluation mode."""
+        """The metric (see metrics.py) of one network. Leaves the model in evaluation mode."""
         model.eval()
         return self._evaluated(model, split, batch_size or self.evaluation_batch, 1, autocast or nullcontext)[0]
 
@@ -170,18 +175,17 @@ class ClassificationTask:
     def _evaluated(
         self, network: Callable[[Tensor], Tensor], split: Split, batch_size: int, slots: int, autocast: Autocast
     ) -> list[float]:
-        """Accuracy of each slot, NaN where its outputs are not finite; read from the device once, at the end."""
+        """The metric of each slot, NaN where its outputs are not finite; read from the device once, at the end."""
         pool, rows = self._part(split)
-        correct = torch.zeros(slots, dtype=torch.int64, device=self.device)
+        score = make_score(self.metric.name, len(self.classes), slots, self.device)
         finite = torch.ones(slots, dtype=torch.bool, device=self.device)
         for some in torch.split(rows, batch_size):
             batch = self._batch(pool, some)
             with autocast():
                 outputs = network(_side_by_side(batch.images, slots)).view(len(some), slots, -1)
-            correct += (outputs.argmax(2) == batch.labels[:, None]).sum(0)
+            score.add(outputs, batch.labels)
             finite &= outputs.isfinite().all(2).all(0)
-        figures = torch.where(finite, correct, -1).tolist()
-        return [found / len(rows) if found >= 0 else float("nan") for found in figures]
+        return torch.where(finite, score.values(), math.nan).tolist()
 
     def _batches(
         self, split: Split, lanes: Sequence[tuple[int, int]], batch_size: int, augment: Sequence[str]

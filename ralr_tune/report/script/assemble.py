@@ -178,7 +178,7 @@ def _docstring(configuration: Exported) -> str:
     lines = [
         "Trains one configuration on train + validation data and tests it once.",
         "",
-        *configuration.provenance.lines(),
+        *configuration.lines(),
         "",
     ]
     return "\n".join(lines)
