@@ -68,8 +68,7 @@ def standing(rows: Iterable[Row], metric: Metric) -> Callable[[Chosen], Standing
 
 
 def _gain(row: Row, metric: Metric) -> float:
-    known = row.outcome == "complete" and row.value is not None and math.isfinite(row.value)
-    return metric.as_gain(row.value) if known and row.value is not None else -math.inf
+    return next((metric.as_gain(value) for _, value in scored([row])), -math.inf)
 
 
 def winners(candidates: Iterable[Chosen], stands: Callable[[Chosen], Standing]) -> dict[int, Chosen]:

@@ -38,6 +38,7 @@ LookVerdict = Literal["better", "worse", "equivalent", "inconclusive", "go on"]
 
 CELLS = 400  # of theta; twice as many move a boundary by at most 0.3%
 _LEAST = 1e-11  # a look that may spend less than this cannot stop
+_LARGER_IS_BETTER = Metric("value", direction="maximize")
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Plan:
     confidence: float = 0.95
     comparisons: int = 1
     """Comparisons that are made together (arms beside the baseline); each gets its share of alpha (Bonferroni)."""
-    metric: Metric = Metric("value", direction="maximize")
+    metric: Metric = _LARGER_IS_BETTER
 
     def __post_init__(self) -> None:
         rising = all(a < b for a, b in zip(self.looks, self.looks[1:], strict=False))

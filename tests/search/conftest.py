@@ -28,7 +28,7 @@ def make_session(tmp_path: Path) -> Iterator[MakeSession]:
         studies.register(storage, name=spec.name, text=spec.text, fingerprint=spec.fingerprint)
         for arm in spec.arms:
             for block in range(1, spec.search.blocks + 1):
-                studies.optuna_study(storage, studies.optuna_name(spec.name, arm, block), direction=spec.direction)
+                studies.optuna_study(storage, studies.optuna_name(spec.name, arm, block), metric=spec.metric)
         ledger = Ledger(storage, spec.name, spec.storage.lease_s)
         plan_search(ledger, spec, spec.search.trials)
         task = load_task(spec.task, seed=spec.study.seed, device="cpu")

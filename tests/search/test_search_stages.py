@@ -23,6 +23,7 @@ from ralr_tune.search.telling import settle
 from ralr_tune.search.trial import work_on
 from ralr_tune.seeds import derive_seed
 from ralr_tune.store.reading import read_study
+from tests.metrics import ACCURACY
 from tests.search.conftest import MakeSession
 from tests.studies import simulated
 
@@ -148,7 +149,7 @@ def test_a_winner_of_before_the_budget_grew_still_competes() -> None:
     assert [row.trial for row in finalists(spec, search, "monotone")] == [3, 2]
     assert [row.trial for row in winners(spec, [*search, *choose], "monotone")] == [0]
     judge = [a_row("monotone", "judge", 0.5, source=n, role="best", seed=n) for n in (0, 3)]
-    assert chosen(ArmRecord("monotone", {}, (*search, *choose, *judge)), "maximize") == (1, 0)
+    assert chosen(ArmRecord("monotone", {}, (*search, *choose, *judge)), ACCURACY) == (1, 0)
 
 
 def test_every_block_has_a_winner_and_the_best_chosen_comes_first(make_session: MakeSession) -> None:
@@ -202,7 +203,7 @@ def test_a_larger_budget_after_the_end_is_searched_and_confirmed_again(make_sess
     (winner,) = winners(session.spec, session.ledger.rows(), "ralr")
     assert winner.trial in sources
     arm = read_study(session.storage, "sim").arms["ralr"]
-    assert chosen(arm, "maximize") == (1, winner.trial)  # the report speaks of what is exported
+    assert chosen(arm, ACCURACY) == (1, winner.trial)  # the report speaks of what is exported
 
 
 def test_all_diverged_is_an_end_too(make_session: MakeSession) -> None:
