@@ -107,7 +107,7 @@ class StudySpec:
     @cached_property
     def meaning(self) -> StudyFile:
         """The file with the defaults written out that depend on other keys: files that mean the same are equal."""
-        study = self.study.model_copy(update={"metric": self.metric.name})
+        study = self.study.model_copy(update={"metric": self.study.metric or self.metric.name})
         confirm = self.confirm.model_copy(update={"margin": self.margin})
         return self.file.model_copy(update={"study": study, "confirm": confirm})
 

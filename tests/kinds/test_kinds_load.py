@@ -11,7 +11,7 @@ from ralr_tune.errors import DataError, UsageError
 from ralr_tune.kinds.classification.task import ClassificationTask
 from ralr_tune.logs import warnings_to_log
 from ralr_tune.studyfile import TaskSpec
-from ralr_tune.tasks.load import load_task
+from ralr_tune.tasks.load import load_task, task_identity
 
 
 def spec(**changes: Any) -> TaskSpec:
@@ -53,6 +53,19 @@ def test_identity_tells_tasks_apart() -> None:
     ]
     assert len({task.identity for task in tasks}) == 4
     assert tasks[0].identity == loaded(spec(data={"source": "digits", "limit": 100})).identity
+
+
+def test_another_metric_than_the_default_is_another_task() -> None:
+    def named(metric: str | None) -> TaskSpec:
+        return spec(data={"source": "digits", "limit": 100}, metric=metric)
+
+    tasks = {metric: loaded(named(metric)) for metric in (None, "loss", "balanced_accuracy")}
+    assert [task.metric.name for task in tasks.values()] == ["accuracy", "loss", "balanced_accuracy"]
+    assert len({task.identity for task in tasks.values()}) == 3
+    assert (
+        task_identity(spec(data={"source": "digits"}), 0)
+        == "147e7e2adedc0a516850aff60bd78e3ba9c2d1e9f3196f86342ad7c2db3bbd02"
+    )
 
 
 def test_wrong_models_are_told_when_one_is_built() -> None:
