@@ -91,7 +91,7 @@ def fill(storage: Storage, spec: StudySpec, *, free: int = 0) -> Ledger:
 
 
 def _fill_arm(storage: Storage, spec: StudySpec, arm: str, rows: Sequence[Row]) -> None:
-    study = studies.optuna_study(storage, studies.optuna_name(spec.name, arm), direction=spec.direction)
+    study = studies.optuna_study(storage, studies.optuna_name(spec.name, arm), metric=spec.metric)
     space = {name: distribution(domain) for name, domain in spec.space(arm).items()}
     trials = _finished(spec, rows, space)
     while part := list(islice(trials, PART)):

@@ -121,7 +121,7 @@ def searched(spec: StudySpec, arm: str) -> Found:
             study.tell(trial, curve[-1])
             finals.append(curve[-1])
             kept.append(task.asymptote(configuration))
-    (audit,) = pruning_audit(audited, {arm: finals}, direction="maximize")
+    (audit,) = pruning_audit(audited, {arm: finals}, metric=task.metric)
     truly = fmean(value > median(kept) for value in stopped_ones)
     return Found(audit, truly, max(finals))
 

@@ -1,16 +1,23 @@
 """What trials are judged by: one object that knows which values are better and how values are written.
 
-Nothing outside of this module asks for the direction in order to compare: `better(a, b)`, `gain(a, b)`, `best(values)`.
+Nothing outside of this module asks for the direction in order to compare: `better(a, b)`, `gain(a, b)`, `best(values)`,
+and `as_gain(value)` as the key to sort by.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 Direction = Literal["maximize", "minimize"]
 UnitName = Literal["share", "plain"]
+Number = TypeVar("Number", float, "NDArray[np.float64]")
 
 
 class Unit(NamedTuple):
@@ -76,9 +83,17 @@ class Metric:
         return UNITS[self.unit]
 
     @property
-    def sign(self) -> int:
-        """1 if larger values are better, otherwise -1: `sign * value` is larger for better values."""
-        return 1 if self.direction == "maximize" else -1
+    def reading(self) -> str:
+        """How to read its values, in words: "a share, larger is better"."""
+        what = {"share": "a share", "plain": "a plain number"}[self.unit]
+        return f"{what}, {'larger' if self.better(1.0, 0.0) else 'smaller'} is better"
+
+    def as_gain(self, value: Number) -> Number:
+        """A value, or a difference of two, turned so that larger is better: exactly itself or its negative.
+
+        Applied twice, it gives the value back.
+        """
+        return value if self.direction == "maximize" else -value
 
     def better(self, one: float, other: float) -> bool:
         """Whether the first of two values is the better one."""
@@ -86,8 +101,26 @@ class Metric:
 
     def gain(self, one: float, other: float) -> float:
         """How much better the first of two values is; negative if it is worse."""
-        return self.sign * (one - other)
+        return self.as_gain(one - other)
 
     def best(self, values: Iterable[float]) -> float:
         """The best of some values. Raises ValueError when there are none."""
-        return max(values, key=lambda value: self.sign * value)
+        return max(values, key=self.as_gain)
+
+    def worst_of(self, values: Iterable[float]) -> float:
+        """The worst of some values; NaN when there are none."""
+        return min(values, key=self.as_gain, default=math.nan)
+
+    def close(self, best: float) -> float:
+        """How far from the best value a value still counts as close to it (see `tolerance`)."""
+        return self.tolerance if self.unit == "share" else self.tolerance * abs(best)
+
+    def of_diverged(self, seen: Iterable[float]) -> float:
+        """What a diverged trial is reported as: `worst`; for an unbounded metric the worst finite value of `seen`.
+
+        Where nothing finite was seen yet, it is infinitely bad (our choice): any finite number might be a good value.
+        """
+        if self.worst is not None:
+            return self.worst
+        found = self.worst_of(value for value in seen if math.isfinite(value))
+        return self.as_gain(-math.inf) if math.isnan(found) else found

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ralr_tune.errors import FailureKind
+from ralr_tune.metric import Metric
 
 Stage = Literal["search", "audit", "choose", "judge", "test"]
 """`audit` trains some pruned trials of the search to their end; `status` shows it as "search". `choose` and `judge` are
@@ -148,8 +149,7 @@ class StudyRecord:
     """Versions and device, as the first worker found them."""
     baseline: str
     """The arm that others are compared with."""
-    metric: str
-    direction: Literal["maximize", "minimize"]
+    metric: Metric
     margin: float
     """Differences below it count as equivalent, in the metric's own unit."""
     confidence: float

@@ -104,9 +104,8 @@ class Records:
             created=1.6e9,
             environment={"torch": "2.15.0", "python": "3.11.7", "device": "cpu", "machine": "Linux", "threads": "1"},
             baseline=self.spec.study.baseline,
-            metric=self.spec.study.metric,
-            direction=self.spec.direction,
-            margin=self.spec.confirm.margin,
+            metric=self.spec.metric,
+            margin=self.spec.margin,
             confidence=self.spec.confirm.confidence,
             arms=arms,
         )

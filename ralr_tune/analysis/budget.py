@@ -25,7 +25,7 @@ from scipy import special
 
 from ralr_tune.analysis import rows as study_rows
 from ralr_tune.analysis.comparison import Interval, deviation, paired_test
-from ralr_tune.analysis.rows import Direction
+from ralr_tune.metric import Metric
 from ralr_tune.records import ArmRecord, Row, StudyRecord
 
 Array = npt.NDArray[np.float64]
@@ -118,15 +118,16 @@ class Lead:
 class Way(NamedTuple):
     """How searches are read."""
 
-    direction: Direction
+    metric: Metric
     independent: bool
     """Every trial was drawn at random, so that the formula holds."""
     worst: float
     """What a trial without a score counts as."""
 
-    @property
-    def sign(self) -> int:
-        return 1 if self.direction == "maximize" else -1
+    def ends(self, low: Array, high: Array) -> tuple[tuple[float | None, ...], tuple[float | None, ...]]:
+        """A band of gains in the metric's own unit: its lower and its upper end."""
+        lower, upper = np.sort([self.metric.as_gain(low), self.metric.as_gain(high)], axis=0)
+        return _known(lower), _known(upper)
 
 
 class _Gains(NamedTuple):
@@ -143,7 +144,7 @@ def budgets(record: StudyRecord) -> tuple[tuple[BudgetCurve, ...], tuple[Lead, .
     """Each arm's curve, and each arm's lead over the baseline."""
     sampler = sampler_of(record)
     searches = {name: found for name, arm in record.arms.items() if has_complete(found := _searches(arm))}
-    way = Way(record.direction, sampler == "random", worst_value(searches.values(), record.direction))
+    way = Way(record.metric, sampler == "random", worst_value(searches.values(), record.metric))
     curves = tuple(curve(name, own, way) for name, own in searches.items())
     leads = [
         lead((name, own), (record.baseline, searches[record.baseline]), way, paired=True)
@@ -171,10 +172,10 @@ def has_complete(searches: Sequence[Search]) -> bool:
     return any(trial.complete for search in searches for trial in search)
 
 
-def worst_value(arms: Iterable[Sequence[Search]], direction: Direction) -> float:
+def worst_value(arms: Iterable[Sequence[Search]], metric: Metric) -> float:
     """What a trial without a score counts as, in all arms alike: the worst value that any trial ended with."""
-    values = [trial.value for searches in arms for search in searches for trial in search if math.isfinite(trial.value)]
-    return min(values, default=math.nan) if direction == "maximize" else max(values, default=math.nan)
+    trials = [trial for searches in arms for search in searches for trial in search]
+    return metric.worst_of(trial.value for trial in trials if math.isfinite(trial.value))
 
 
 # ---------------------------------------------------------------- one arm
@@ -182,10 +183,10 @@ def worst_value(arms: Iterable[Sequence[Search]], direction: Direction) -> float
 
 def curve(arm: str, searches: Sequence[Search], way: Way) -> BudgetCurve:
     """The curve of one arm's searches (blocks), of which at least one has a complete trial."""
-    begun, sign = [search for search in searches if search], way.sign
+    begun = [search for search in searches if search]
     trials = _trials(begun, way)
-    course = _expected(begun, way, trials) if way.independent else _realised(begun, sign, trials)
-    low, high = (course.low, course.high) if sign > 0 else (course.high, course.low)
+    course = _expected(begun, way, trials) if way.independent else _realised(begun, way.metric, trials)
+    low, high = way.ends(course.low, course.high) if course.band else (None, None)
     return BudgetCurve(
         arm=arm,
         kind=course.kind,
@@ -193,9 +194,9 @@ def curve(arm: str, searches: Sequence[Search], way: Way) -> BudgetCurve:
         trials=tuple(range(1, trials + 1)),
         epochs=_spent([[trial.epochs for trial in search] for search in begun], trials, way),
         seconds=_spent([[trial.seconds for trial in search] for search in begun], trials, way),
-        best=_known(sign * course.best),
-        low=_known(sign * low) if course.band else None,
-        high=_known(sign * high) if course.band else None,
+        best=_known(way.metric.as_gain(course.best)),
+        low=low,
+        high=high,
         band=course.band,
     )
 
@@ -207,9 +208,9 @@ def expected_best(gains: Array, trials: int) -> Array:
     return np.asarray(np.sort(gains, axis=-1) @ np.diff(reached, axis=0))
 
 
-def incumbents(search: Search, sign: int) -> Array:
+def incumbents(search: Search, metric: Metric) -> Array:
     """The best complete gain so far, trial by trial; NaN before the first."""
-    gains = [sign * trial.value if trial.complete else math.nan for trial in search]
+    gains = [metric.as_gain(trial.value) if trial.complete else math.nan for trial in search]
     return np.fmax.accumulate(np.array(gains))
 
 
@@ -219,8 +220,8 @@ def _expected(searches: Sequence[Search], way: Way, trials: int) -> _Gains:
     return _Gains("expected", "95%, bootstrap over trials", expected_best(gains, trials), low, high)
 
 
-def _realised(searches: Sequence[Search], sign: int, trials: int) -> _Gains:
-    courses = np.array([incumbents(search, sign)[:trials] for search in searches])
+def _realised(searches: Sequence[Search], metric: Metric, trials: int) -> _Gains:
+    courses = np.array([incumbents(search, metric)[:trials] for search in searches])
     figures = courses.mean(axis=0), courses.min(axis=0), courses.max(axis=0)
     return (
         _Gains("blocks", "lowest and highest block", *figures) if len(courses) > 1 else _Gains("realised", "", *figures)
@@ -229,7 +230,7 @@ def _realised(searches: Sequence[Search], sign: int, trials: int) -> _Gains:
 
 def _all_gains(searches: Sequence[Search], way: Way) -> Array:
     values = [trial.value if math.isfinite(trial.value) else way.worst for search in searches for trial in search]
-    return way.sign * np.array(values)
+    return way.metric.as_gain(np.array(values))
 
 
 def _bootstrapped(gains: Array, trials: int) -> Array:
@@ -268,8 +269,8 @@ def lead(own: tuple[str, Sequence[Search]], other: tuple[str, Sequence[Search]],
     if way.independent:
         course = _expected_lead(mine, theirs, way, trials)
     else:
-        course = _realised_lead(mine, theirs, way.sign, trials, paired)
-    return _lead(name, against, course, way.sign, "block" if paired and course.kind == "blocks" else "")
+        course = _realised_lead(mine, theirs, way.metric, trials, paired)
+    return _lead(name, against, course, way, "block" if paired and course.kind == "blocks" else "")
 
 
 def _expected_lead(mine: Sequence[Search], theirs: Sequence[Search], way: Way, trials: int) -> _Gains:
@@ -287,8 +288,10 @@ def _expected_lead(mine: Sequence[Search], theirs: Sequence[Search], way: Way, t
     return _Gains("expected", "95%, trials permuted", best, best - high, best - low)
 
 
-def _realised_lead(mine: Sequence[Search], theirs: Sequence[Search], sign: int, trials: int, paired: bool) -> _Gains:
-    own, other = (np.array([incumbents(each, sign)[:trials] for each in searches]) for searches in (mine, theirs))
+def _realised_lead(
+    mine: Sequence[Search], theirs: Sequence[Search], metric: Metric, trials: int, paired: bool
+) -> _Gains:
+    own, other = (np.array([incumbents(each, metric)[:trials] for each in searches]) for searches in (mine, theirs))
     best = own.mean(axis=0) - other.mean(axis=0)
     if min(len(own), len(other)) < 2:
         return _Gains("realised", "", best, best, best)
@@ -316,21 +319,21 @@ def _deviations(of: Array) -> Array:
     return np.asarray(np.apply_along_axis(deviation, 0, of), dtype=float)
 
 
-def _lead(name: str, against: str, course: _Gains, sign: int, paired_by: PairedBy) -> Lead:
+def _lead(name: str, against: str, course: _Gains, way: Way, paired_by: PairedBy) -> Lead:
     ahead = float(course.best[-1]) if len(course.best) else math.nan
     forward = 1 if ahead > 0 else -1
     leader = (name if ahead > 0 else against) if math.isfinite(ahead) and ahead != 0 else None
     worst = course.low if forward > 0 else course.high
-    low, high = (course.low, course.high) if sign > 0 else (course.high, course.low)
+    low, high = way.ends(course.low, course.high) if course.band else (None, None)
     return Lead(
         arm=name,
         against=against,
         kind=course.kind,
         paired_by=paired_by,
         trials=tuple(range(1, len(course.best) + 1)),
-        difference=_known(sign * course.best),
-        low=_known(sign * low) if course.band else None,
-        high=_known(sign * high) if course.band else None,
+        difference=_known(way.metric.as_gain(course.best)),
+        low=low,
+        high=high,
         band=course.band,
         leader=leader,
         ahead_from=_from(forward * course.best) if leader else None,

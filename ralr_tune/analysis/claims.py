@@ -118,10 +118,9 @@ def _cost(
 
 def _gaps(record: StudyRecord, arm: ArmRecord, role: str) -> dict[int, float]:
     """Gap by judging seed of the arm's confirmed configuration."""
-    sign = 1 if record.direction == "maximize" else -1
-    candidate = study_rows.chosen(arm, record.direction)
+    candidate = study_rows.chosen(arm, record.metric)
     return {
-        row.seed: sign * (row.train_value - value)
+        row.seed: record.metric.gain(row.train_value, value)
         for row, value in study_rows.scored(arm.stage("judge", role))
         if (row.block, row.source) == candidate and row.train_value is not None and math.isfinite(row.train_value)
     }

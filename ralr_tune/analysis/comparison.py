@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import optimize, special
 
+from ralr_tune.metric import Metric
+
 What = Literal["configuration", "arm"]
 Verdict = Literal["better", "worse", "equivalent", "inconclusive"]
 Interval = tuple[float, float]
@@ -186,9 +188,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def compare(
-    family: Iterable[Pairs], *, margin: float, confidence: float, direction: Literal["maximize", "minimize"]
-) -> tuple[Comparison, ...]:
+def compare(family: Iterable[Pairs], *, margin: float, confidence: float, metric: Metric) -> tuple[Comparison, ...]:
     """All comparisons that are made together, corrected together, in the order given.
 
     p-values (of difference and of equivalence) are corrected by Holm, intervals by Bonferroni. An interval may
@@ -202,7 +202,6 @@ def compare(
     ]
     different = _adjusted([test.p_value for test in tests])
     equivalent = _adjusted([test.p_equivalent for test in tests])
-    sign = 1 if direction == "maximize" else -1
     return tuple(
         Comparison(
             what=pairs.what,
@@ -213,7 +212,7 @@ def compare(
             confidence=confidence,
             p_value=p,
             n=len(pairs.differences),
-            verdict=_verdict(sign * test.difference, p, q, 1 - confidence),
+            verdict=_verdict(metric.as_gain(test.difference), p, q, 1 - confidence),
         )
         for pairs, test, p, q in zip(members, tests, different, equivalent, strict=True)
     )
@@ -225,11 +224,10 @@ def compare_unpaired(
     *,
     margin: float,
     confidence: float,
-    direction: Literal["maximize", "minimize"],
+    metric: Metric,
 ) -> Comparison:
     """One arm against another over independent searches of each: a comparison by itself, uncorrected."""
     test = welch_test(*samples, margin=margin, confidence=confidence)
-    gain = test.difference if direction == "maximize" else -test.difference
     return Comparison(
         what="arm",
         arm=arms[0],
@@ -239,7 +237,7 @@ def compare_unpaired(
         confidence=confidence,
         p_value=test.p_value,
         n=min(map(len, samples)),
-        verdict=_verdict(gain, test.p_value, test.p_equivalent, 1 - confidence),
+        verdict=_verdict(metric.as_gain(test.difference), test.p_value, test.p_equivalent, 1 - confidence),
     )
 
 

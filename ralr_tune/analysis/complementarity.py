@@ -112,7 +112,7 @@ def _judged(
     gains = [[amplified[seed] - without[seed] for seed in seeds] for without, amplified in table]
     interactions = [theirs - mine for mine, theirs in zip(*gains, strict=True)]
     pairs = Pairs("configuration", other.amplified.name, plain.amplified.name, interactions)
-    (made,) = compare([pairs], margin=record.margin, confidence=record.confidence, direction=record.direction)
+    (made,) = compare([pairs], margin=record.margin, confidence=record.confidence, metric=record.metric)
     return Complementarity(
         plain=_gain(record, plain, gains[0]),
         other=_gain(record, other, gains[1]),
@@ -128,7 +128,7 @@ def _judged(
 
 def _scores(record: StudyRecord, split: Split, arm: ArmRecord) -> dict[int, float]:
     """Of the arm's confirmed configuration, by seed."""
-    candidate = study_rows.chosen(arm, record.direction)
+    candidate = study_rows.chosen(arm, record.metric)
     return study_rows.scores(arm, study_rows.stage_of(split), "best", candidate) if candidate else {}
 
 

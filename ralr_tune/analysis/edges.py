@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ralr_tune.analysis import rows as study_rows
-from ralr_tune.analysis.rows import Direction
 from ralr_tune.bounds import BOUNDS
+from ralr_tune.metric import Metric
 from ralr_tune.records import ArmRecord
 
 NEAR = 0.05  # of the range's width
@@ -37,20 +37,20 @@ class Edge:
     """The range to try: the searched one, widened at that end as far as the parameter allows."""
 
 
-def edges(arm: ArmRecord, direction: Direction) -> tuple[Edge, ...]:
+def edges(arm: ArmRecord, metric: Metric) -> tuple[Edge, ...]:
     """Of the configuration that confirm judged, or of the best search trial before that."""
-    params = _best_params(arm, direction)
+    params = _best_params(arm, metric)
     return tuple(
         edge for name, domain in arm.dimensions.items() for edge in _edge(arm.name, name, domain, params.get(name))
     )
 
 
-def _best_params(arm: ArmRecord, direction: Direction) -> Mapping[str, Any]:
-    candidate = study_rows.chosen(arm, direction)
+def _best_params(arm: ArmRecord, metric: Metric) -> Mapping[str, Any]:
+    candidate = study_rows.chosen(arm, metric)
     for row in arm.search():
         if candidate is not None and (row.block, row.trial) == candidate:
             return row.params
-    ranked = study_rows.ranked(arm.search(), direction)
+    ranked = study_rows.ranked(arm.search(), metric)
     return ranked[0][0].params if ranked else {}
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from ralr_tune.analysis.importance import thinned
 from ralr_tune.analysis.rows import scored
 from ralr_tune.errors import UsageError
+from ralr_tune.metric import Metric
 from ralr_tune.records import ArmRecord, StudyRecord
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial, TrialState
 
-Direction = Literal["maximize", "minimize"]
 Name = Literal["PED-ANOVA", "fANOVA", "MDI"]
 
 NAMES: tuple[Name, ...] = ("PED-ANOVA", "fANOVA", "MDI")
@@ -64,7 +64,7 @@ def optuna_importances(study: optuna.Study, *, draws: int = 100, seed: int = 0) 
     return found
 
 
-def arm_importances(arm: ArmRecord, direction: Direction, *, draws: int = 100) -> dict[Name, dict[str, Evaluated]]:
+def arm_importances(arm: ArmRecord, metric: Metric, *, draws: int = 100) -> dict[Name, dict[str, Evaluated]]:
     """The same for the complete search trials of an arm, over all its blocks."""
     from optuna import create_study
     from optuna.trial import create_trial
@@ -73,7 +73,7 @@ def arm_importances(arm: ArmRecord, direction: Direction, *, draws: int = 100) -
     complete = [row for row in arm.search() if row.outcome == "complete" and row.value is not None]
     rows = [row for row in complete if set(row.params) == set(domains)]
     with _quiet():
-        study = create_study(direction=direction)
+        study = create_study(direction=metric.direction)
         study.add_trials(
             create_trial(params=dict(row.params), distributions=domains, value=row.value)
             for row in thinned(rows, MOST_TRIALS)
@@ -91,7 +91,7 @@ def study_importances(record: StudyRecord, *, draws: int = 50) -> dict[str, dict
     for name, arm in record.arms.items():
         if len(scored(arm.search())) >= FEWEST:
             try:
-                found[name] = arm_importances(arm, record.direction, draws=draws)
+                found[name] = arm_importances(arm, record.metric, draws=draws)
             except (TypeError, ValueError):
                 continue
     return found

@@ -22,11 +22,11 @@ from ralr_tune.analysis.lacks import Lack, lacks
 from ralr_tune.analysis.power import Reach
 from ralr_tune.analysis.pruning import PruningAudit, PruningGap, pruning_gaps, study_audits
 from ralr_tune.analysis.robustness import Forgiveness, Robustness, robustness
-from ralr_tune.analysis.rows import Chosen, Direction, Split
+from ralr_tune.analysis.rows import Chosen, Split
 from ralr_tune.analysis.sequential import Decision, Plan
 from ralr_tune.analysis.twins import Amplified, Twin, amplified, twins
-from ralr_tune.analysis.units import Unit, unit_of
 from ralr_tune.analysis.verdicts import arm_verdicts, configuration_verdicts
+from ralr_tune.metric import Metric, Unit
 from ralr_tune.records import ArmRecord, StudyRecord
 
 __all__ = ["ArmFacts", "Best", "Confirmed", "Facts", "Twin", "as_json", "study_facts"]
@@ -85,8 +85,7 @@ class Facts:
 
     study: str
     baseline: str
-    metric: str
-    direction: Direction
+    metric: Metric
     margin: float
     confidence: float
     split: Split
@@ -115,7 +114,7 @@ class Facts:
     @property
     def unit(self) -> Unit:
         """How values of the metric are written."""
-        return unit_of(self.metric)
+        return self.metric.format
 
 
 def study_facts(record: StudyRecord, *, plan: Plan | None = None) -> Facts:
@@ -132,14 +131,13 @@ def study_facts(record: StudyRecord, *, plan: Plan | None = None) -> Facts:
         study=record.name,
         baseline=record.baseline,
         metric=record.metric,
-        direction=record.direction,
         margin=record.margin,
         confidence=record.confidence,
         split=split,
-        arms={name: _arm_facts(arm, record.direction, split) for name, arm in record.arms.items()},
+        arms={name: _arm_facts(arm, record.metric, split) for name, arm in record.arms.items()},
         twins=twins(record, split),
         comparisons=configurations.made + arms.made,
-        importance={name: arm_importance(arm) for name, arm in record.arms.items()},
+        importance={name: arm_importance(arm, record.metric) for name, arm in record.arms.items()},
         reach=configurations.reach + arms.reach,
         looks=configurations.looks,
         amplified=amplified(record, split),
@@ -152,7 +150,7 @@ def study_facts(record: StudyRecord, *, plan: Plan | None = None) -> Facts:
         costs=costs(record),
         overfitting=overfitting(record),
         complementarity=complementarity(record, split),
-        edges=tuple(edge for arm in record.arms.values() for edge in edges(arm, record.direction)),
+        edges=tuple(edge for arm in record.arms.values() for edge in edges(arm, record.metric)),
         lacks=lacks(record),
     )
 
@@ -169,7 +167,7 @@ def as_json(facts: Facts) -> dict[str, Any]:
     found = {
         "study": facts.study,
         "baseline": facts.baseline,
-        "metric": facts.metric,
+        "metric": facts.metric.name,
         "split": facts.split,
         "arms": {name: _arm_json(arm) for name, arm in facts.arms.items()},
         "twins": [
@@ -224,15 +222,15 @@ def _pair(interval: Interval | None) -> list[float] | None:
     return list(interval) if interval else None
 
 
-def _arm_facts(arm: ArmRecord, direction: Direction, split: Split) -> ArmFacts:
-    candidate = study_rows.chosen(arm, direction)
+def _arm_facts(arm: ArmRecord, metric: Metric, split: Split) -> ArmFacts:
+    candidate = study_rows.chosen(arm, metric)
     judged = study_rows.generalization_gap(arm.stage("judge"))
     searched = study_rows.generalization_gap(arm.search())
     return ArmFacts(
         name=arm.name,
         counts=study_rows.search_counts(arm),
         blocks=len({row.block for row in arm.search()}),
-        best=_best(arm, direction),
+        best=_best(arm, metric),
         confirm=_confirmed(arm, "best", candidate, split),
         twin=_confirmed(arm, "twin", candidate, split),
         seconds_per_epoch=study_rows.seconds_per_epoch(arm),
@@ -242,8 +240,8 @@ def _arm_facts(arm: ArmRecord, direction: Direction, split: Split) -> ArmFacts:
     )
 
 
-def _best(arm: ArmRecord, direction: Direction) -> Best | None:
-    for row, value in study_rows.ranked(arm.search(), direction):
+def _best(arm: ArmRecord, metric: Metric) -> Best | None:
+    for row, value in study_rows.ranked(arm.search(), metric):
         return Best(row.block, row.trial, value, dict(row.params))
     return None
 

@@ -24,7 +24,7 @@ from ralr_tune.analysis.budget import (
     worst_value,
 )
 from ralr_tune.analysis.comparison import Comparison, Pairs
-from ralr_tune.analysis.rows import Direction
+from ralr_tune.metric import Metric
 
 if TYPE_CHECKING:
     import optuna
@@ -75,10 +75,10 @@ def compare(
     complete trial.
     """
     own, other = _side("study", study), _side("baseline", baseline)
-    direction = _direction([*own.studies, *other.studies])
+    metric = _metric([*own.studies, *other.studies])
     _check(own, other, paired)
     independent = all(type(each.sampler).__name__ == "RandomSampler" for each in [*own.studies, *other.studies])
-    way = Way(direction, independent, worst_value([own.searches, other.searches], direction))
+    way = Way(metric, independent, worst_value([own.searches, other.searches], metric))
     trials = min(len(search) for search in [*own.searches, *other.searches])
     return SearchComparison(
         study=curve(own.name, own.searches, way),
@@ -104,9 +104,9 @@ class _Side(NamedTuple):
     studies: Sequence[optuna.Study]
     searches: Sequence[Search]
 
-    def best_after(self, trials: int, sign: int) -> list[float]:
+    def best_after(self, trials: int, metric: Metric) -> list[float]:
         """The best value of each replicate."""
-        return [sign * float(incumbents(search, sign)[trials - 1]) for search in self.searches]
+        return [metric.as_gain(float(incumbents(search, metric)[trials - 1])) for search in self.searches]
 
 
 def _side(role: str, given: optuna.Study | Sequence[optuna.Study]) -> _Side:
@@ -134,14 +134,15 @@ def _trial(trial: optuna.trial.FrozenTrial) -> Spent:
     )
 
 
-def _direction(studies: Sequence[optuna.Study]) -> Direction:
+def _metric(studies: Sequence[optuna.Study]) -> Metric:
+    """What the studies optimise: of that Optuna knows the direction."""
     for study in studies:
         if len(study.directions) != 1:
             raise ValueError(f"{study.study_name}: {len(study.directions)} objectives, allowed: 1")
     names = {study.direction.name for study in studies}
     if len(names) > 1:
         raise ValueError("directions: maximize and minimize, allowed: the same in all studies")
-    return "maximize" if names == {"MAXIMIZE"} else "minimize"
+    return Metric("value", direction="maximize" if names == {"MAXIMIZE"} else "minimize")
 
 
 def _check(own: _Side, other: _Side, paired: bool) -> None:
@@ -154,11 +155,11 @@ def _check(own: _Side, other: _Side, paired: bool) -> None:
 
 
 def _verdict(own: _Side, other: _Side, trials: int, way: Way, rule: Rule) -> Comparison | None:
-    samples = own.best_after(trials, way.sign), other.best_after(trials, way.sign)
+    samples = own.best_after(trials, way.metric), other.best_after(trials, way.metric)
     if min(map(len, samples)) < 2 or not all(math.isfinite(value) for sample in samples for value in sample):
         return None
     judged = {"margin": rule.margin, "confidence": rule.confidence}
     if rule.paired:
         pairs = Pairs("arm", own.name, other.name, [a - b for a, b in zip(*samples, strict=True)])
-        return comparison.compare([pairs], direction=way.direction, **judged)[0]
-    return comparison.compare_unpaired((own.name, other.name), samples, direction=way.direction, **judged)
+        return comparison.compare([pairs], metric=way.metric, **judged)[0]
+    return comparison.compare_unpaired((own.name, other.name), samples, metric=way.metric, **judged)

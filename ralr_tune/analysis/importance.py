@@ -19,6 +19,7 @@ import numpy as np
 
 from ralr_tune.analysis.additive import Array, Column, Scale, shares
 from ralr_tune.errors import UsageError
+from ralr_tune.metric import Metric
 from ralr_tune.records import ArmRecord
 
 if TYPE_CHECKING:
@@ -83,13 +84,16 @@ def importance(study: optuna.Study) -> dict[str, Importance]:
     return _importance(scales, _comparable([seen for trial in trials if (seen := _observed(trial)) is not None]))
 
 
-def arm_importance(arm: ArmRecord) -> dict[str, Importance]:
-    """Importance of each searched parameter of an arm, over all its blocks; diverged and failed trials are left out."""
+def arm_importance(arm: ArmRecord, metric: Metric) -> dict[str, Importance]:
+    """Importance of each searched parameter of an arm, over all its blocks; diverged and failed trials are left out.
+
+    Judged by gains, so that a metric and its negative give the same numbers to the last bit.
+    """
     trials = [
         Observed(
             row.params,
-            {epoch.epoch: epoch.value for epoch in row.curve},
-            row.curve[-1].value if row.outcome == "complete" else None,
+            {epoch.epoch: metric.as_gain(epoch.value) for epoch in row.curve},
+            metric.as_gain(row.curve[-1].value) if row.outcome == "complete" else None,
         )
         for row in arm.search()
         if row.outcome in ("complete", "pruned") and row.curve

@@ -19,7 +19,7 @@ from ralr_tune.analysis.lacks import Kind, Lack
 from ralr_tune.analysis.pruning import FEWEST, PruningAudit
 from ralr_tune.analysis.robustness import Forgiveness, RateRange, Robustness
 from ralr_tune.analysis.sentence import Sentence
-from ralr_tune.analysis.units import Unit
+from ralr_tune.metric import Unit
 
 
 def notes(facts: Facts) -> list[str]:

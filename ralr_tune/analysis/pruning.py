@@ -18,7 +18,7 @@ from scipy import stats
 
 from ralr_tune.analysis import rows as study_rows
 from ralr_tune.analysis.comparison import Interval, holm
-from ralr_tune.analysis.rows import Direction
+from ralr_tune.metric import Metric
 from ralr_tune.records import ArmRecord, Row, StudyRecord
 
 FEWEST = 10
@@ -79,7 +79,7 @@ def study_audits(record: StudyRecord) -> tuple[PruningAudit, ...]:
     audited = [each for arm in record.arms.values() for each in _audited(arm)]
     found = (
         replace(audit, pruned=len(_pruned(record.arms[audit.arm])), waiting=_waiting(record.arms[audit.arm]))
-        for audit in pruning_audit(audited, finals, direction=record.direction)
+        for audit in pruning_audit(audited, finals, metric=record.metric)
     )
     return tuple(audit for audit in found if audit.pruned)
 
@@ -103,12 +103,11 @@ def _audited(arm: ArmRecord) -> Iterator[Audited]:
 
 
 def pruning_audit(
-    audited: Sequence[Audited], finals: Mapping[str, Sequence[float]], *, direction: Direction
+    audited: Sequence[Audited], finals: Mapping[str, Sequence[float]], *, metric: Metric
 ) -> tuple[PruningAudit, ...]:
     """One for each arm of `finals`, which holds the final values of each arm's complete trials."""
-    sign = 1 if direction == "maximize" else -1
     return tuple(
-        _audit(arm, [each for each in audited if each.arm == arm], _finite(sign, values), sign)
+        _audit(arm, [each for each in audited if each.arm == arm], _gains(metric, values), metric)
         for arm, values in finals.items()
     )
 
@@ -126,16 +125,16 @@ def pruning_gaps(audits: Sequence[PruningAudit], baseline: str) -> tuple[Pruning
     return tuple(PruningGap(arm, baseline, p, p <= 0.05) for arm, p in zip(by_arm, adjusted, strict=True))
 
 
-def _finite(sign: int, values: Sequence[float]) -> list[float]:
-    """Values as gains: larger is better."""
-    return [sign * value for value in values if math.isfinite(value)]
+def _gains(metric: Metric, values: Sequence[float]) -> list[float]:
+    """The finite values as gains."""
+    return [metric.as_gain(value) for value in values if math.isfinite(value)]
 
 
-def _audit(arm: str, audited: Sequence[Audited], finals: Sequence[float], sign: int) -> PruningAudit:
+def _audit(arm: str, audited: Sequence[Audited], finals: Sequence[float], metric: Metric) -> PruningAudit:
     ended = [each for each in audited if each.tail]
     if not ended or not finals:
         return PruningAudit(arm, 0, 0, None, None, 0, None, None, None)
-    gains = [sign * each.tail[-1] if math.isfinite(each.tail[-1]) else -math.inf for each in ended]
+    gains = [metric.as_gain(each.tail[-1]) if math.isfinite(each.tail[-1]) else -math.inf for each in ended]
     n, wrong = len(gains), sum(gain > median(finals) for gain in gains)
     known = n >= FEWEST
     return PruningAudit(

@@ -26,15 +26,13 @@ from scipy import stats
 from ralr_tune.analysis import rows as study_rows
 from ralr_tune.analysis.comparison import Interval
 from ralr_tune.analysis.pruning import share_interval
-from ralr_tune.analysis.rows import Direction
-from ralr_tune.analysis.units import unit_of
+from ralr_tune.metric import Metric
 from ralr_tune.records import ArmRecord, Row, StudyRecord
 
 Array = npt.NDArray[np.float64]
 
 RATE = "lr"
 FEWEST = 10  # trials with a rate, for a range
-TOLERANCE = 0.01  # a point of accuracy; of any other metric, this share of its best value
 BAD = 5  # tolerances below the best
 BANDWIDTH = 0.1  # of the searched decades
 GRID = 201
@@ -146,11 +144,6 @@ def _forgiveness(own: Robustness, other: Robustness, fit: _Fit, base: _Fit) -> F
     )
 
 
-def tolerance(metric: str, best: float) -> float:
-    """What counts as close: a point of accuracy, or 1% of the best value."""
-    return TOLERANCE if unit_of(metric).value_suffix else TOLERANCE * abs(best)
-
-
 # ---------------------------------------------------------------- scores by rate
 
 
@@ -158,28 +151,26 @@ def _fit(record: StudyRecord, arm: ArmRecord) -> _Fit | None:
     """None where the rate is not a searched number, or fewer than ten trials say anything."""
     if "choices" in arm.dimensions.get(RATE, {"choices": ()}):
         return None
-    ranked = study_rows.ranked(arm.search(), record.direction)
-    close = tolerance(record.metric, ranked[0][1]) if ranked else 0.0
-    scored = _scored(arm, record.direction, close) if close > 0 else []
+    ranked = study_rows.ranked(arm.search(), record.metric)
+    close = record.metric.close(ranked[0][1]) if ranked else 0.0
+    scored = _scored(arm, record.metric, close) if close > 0 else []
     x, y = np.array([rate for rate, _ in scored]), np.array([gain for _, gain in scored])
     if len(x) < FEWEST or np.ptp(x) < 1e-6:
         return None
-    sign = 1 if record.direction == "maximize" else -1
-    return _smoothed(x, y, close, sign)
+    return _smoothed(x, y, close, record.metric)
 
 
-def _scored(arm: ArmRecord, direction: Direction, close: float) -> list[tuple[float, float]]:
+def _scored(arm: ArmRecord, metric: Metric, close: float) -> list[tuple[float, float]]:
     """(log10 rate, gain) of each finished trial, gains cut at BAD tolerances below the best complete one."""
-    sign = 1 if direction == "maximize" else -1
     rows = study_rows.finished(arm)
     complete = study_rows.scored(rows)
-    floor = max(sign * value for _, value in complete) - BAD * close
+    floor = max(metric.as_gain(value) for _, value in complete) - BAD * close
     rising = _still_to_gain([row for row, _ in complete])
     found = []
     for row in rows:
         rate = row.params.get(RATE)
         if isinstance(rate, int | float) and 0 < rate < math.inf and row.failure != "oom":
-            gain = sign * _ended(row, rising)
+            gain = metric.as_gain(_ended(row, rising))
             found.append((math.log10(rate), gain if gain > floor else floor))  # NaN, too, is the floor
     return found
 
@@ -206,7 +197,7 @@ def _still_to_gain(complete: Sequence[Row]) -> dict[int, float]:
 # ---------------------------------------------------------------- smoothing
 
 
-def _smoothed(x: Array, y: Array, close: float, sign: int) -> _Fit:
+def _smoothed(x: Array, y: Array, close: float, metric: Metric) -> _Fit:
     grid = np.linspace(x.min(), x.max(), GRID)
     rng = np.random.default_rng(0)
     counts = rng.multinomial(len(x), np.full(len(x), 1 / len(x)), size=DRAWS)
@@ -226,7 +217,7 @@ def _smoothed(x: Array, y: Array, close: float, sign: int) -> _Fit:
         tolerance=close,
         trials=len(x),
         rates=tuple(map(float, 10**grid)),
-        expected=tuple(map(float, sign * curves[0])),
+        expected=tuple(map(float, metric.as_gain(curves[0]))),
     )
     return _Fit(found, decades[1:])
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from itertools import groupby
 from statistics import fmean, median
 from typing import Literal
 
+from ralr_tune.metric import Metric
 from ralr_tune.records import ArmRecord, Row, Stage, StudyRecord
 
-Direction = Literal["maximize", "minimize"]
 Split = Literal["validation", "test"]
 Chosen = tuple[int, int]
 """(block, Optuna trial): a configuration that confirm judged."""
+Standing = tuple[float, float, int, int]
+"""Gain on the choosing seeds, gain in the search, and the earlier one: what winners are chosen by."""
 
 
 def scored(rows: Iterable[Row]) -> list[tuple[Row, float]]:
@@ -26,10 +28,9 @@ def scored(rows: Iterable[Row]) -> list[tuple[Row, float]]:
     ]
 
 
-def ranked(rows: Iterable[Row], direction: Direction) -> list[tuple[Row, float]]:
+def ranked(rows: Iterable[Row], metric: Metric) -> list[tuple[Row, float]]:
     """The complete rows, best first; ties go to the earlier one."""
-    sign = -1 if direction == "maximize" else 1
-    return sorted(scored(rows), key=lambda pair: (sign * pair[1], pair[0].block, pair[0].ordinal))
+    return sorted(scored(rows), key=lambda pair: (-metric.as_gain(pair[1]), pair[0].block, pair[0].ordinal))
 
 
 def split_of(record: StudyRecord) -> Split:
@@ -43,42 +44,51 @@ def stage_of(split: Split) -> Stage:
     return "test" if split == "test" else "judge"
 
 
-def chosen(arm: ArmRecord, direction: Direction) -> Chosen | None:
-    """The configuration that confirm judged; where each block has one, the one that did best when it was chosen.
+def standing(rows: Iterable[Row], metric: Metric) -> Callable[[Chosen], Standing]:
+    """How well configurations of one arm stand, the best one highest, by all rows of the arm.
 
-    The judge's own scores must not decide it: choosing and judging never share a seed.
+    The mean over the choosing seeds decides; one seed without a score, and the configuration stands last. The search
+    value counts only where nothing was chosen: it is the maximum of many and biased upwards. Ties go to the earlier
+    one. The judge's own scores must not decide: choosing and judging never share a seed.
     """
-    return max(_judged(arm), key=_standing(arm, direction), default=None)
+    fresh: dict[Chosen, list[float]] = defaultdict(list)
+    searched: dict[Chosen, float] = {}
+    for row in rows:
+        if row.stage == "choose" and row.source is not None:
+            fresh[row.block, row.source].append(_gain(row, metric))
+        elif row.stage == "search" and row.trial is not None:
+            searched[row.block, row.trial] = _gain(row, metric)
+
+    def stands(candidate: Chosen) -> Standing:
+        block, trial = candidate
+        found = fresh.get(candidate)
+        return fmean(found) if found else -math.inf, searched.get(candidate, -math.inf), -block, -trial
+
+    return stands
 
 
-def chosen_by_block(arm: ArmRecord, direction: Direction) -> dict[int, Chosen]:
+def _gain(row: Row, metric: Metric) -> float:
+    return next((metric.as_gain(value) for _, value in scored([row])), -math.inf)
+
+
+def winners(candidates: Iterable[Chosen], stands: Callable[[Chosen], Standing]) -> dict[int, Chosen]:
+    """The candidate of each block that stands best, by block."""
+    blocks = groupby(sorted(candidates), key=lambda candidate: candidate[0])
+    return {block: max(rivals, key=stands) for block, rivals in blocks}
+
+
+def chosen(arm: ArmRecord, metric: Metric) -> Chosen | None:
+    """The configuration that confirm judged; where each block has one, the one that did best when it was chosen."""
+    return max(_judged(arm), key=standing(arm.rows, metric), default=None)
+
+
+def chosen_by_block(arm: ArmRecord, metric: Metric) -> dict[int, Chosen]:
     """The judged winner of each block; where the budget grew after a judging, the one that did best when chosen."""
-    standing = _standing(arm, direction)
-    blocks = groupby(sorted(_judged(arm)), key=lambda candidate: candidate[0])
-    return {block: max(candidates, key=standing) for block, candidates in blocks}
+    return winners(_judged(arm), standing(arm.rows, metric))
 
 
 def _judged(arm: ArmRecord) -> set[Chosen]:
     return {(row.block, row.source) for row in arm.stage("judge") if row.source is not None}
-
-
-def _standing(arm: ArmRecord, direction: Direction) -> Callable[[Chosen], tuple[float, float, int, int]]:
-    """How a configuration did on the choosing seeds; its search value counts where nothing was chosen.
-
-    As `search.stages.winners` has it, so that the report speaks of what is exported.
-    """
-    sign = 1 if direction == "maximize" else -1
-
-    def mean(values: list[float]) -> float:
-        return sign * fmean(values) if values else -math.inf
-
-    def standing(candidate: Chosen) -> tuple[float, float, int, int]:
-        block, trial = candidate
-        fresh = [value for row, value in scored(arm.stage("choose")) if (row.block, row.source) == candidate]
-        found = [value for row, value in scored(arm.search()) if (row.block, row.trial) == candidate]
-        return mean(fresh), mean(found), -block, -trial
-
-    return standing
 
 
 def scores(arm: ArmRecord, stage: Stage, role: str, candidate: Chosen) -> dict[int, float]:
@@ -98,9 +108,9 @@ def lost(arm: ArmRecord, stage: Stage, role: str, candidate: Chosen) -> int:
     return len(rows) - len(scored(rows))
 
 
-def block_scores(arm: ArmRecord, stage: Stage, direction: Direction) -> dict[int, dict[int, float]]:
+def block_scores(arm: ArmRecord, stage: Stage, metric: Metric) -> dict[int, dict[int, float]]:
     """{block: {seed: score}} of each block's judged winner."""
-    found = {block: scores(arm, stage, "best", winner) for block, winner in chosen_by_block(arm, direction).items()}
+    found = {block: scores(arm, stage, "best", winner) for block, winner in chosen_by_block(arm, metric).items()}
     return {block: by_seed for block, by_seed in found.items() if by_seed}
 
 

@@ -31,12 +31,14 @@ import numpy.typing as npt
 from scipy import optimize, special
 
 from ralr_tune.analysis.comparison import Interval, deviation, does_not_vary
+from ralr_tune.metric import Metric
 
 Array = npt.NDArray[np.float64]
 LookVerdict = Literal["better", "worse", "equivalent", "inconclusive", "go on"]
 
 CELLS = 400  # of theta; twice as many move a boundary by at most 0.3%
 _LEAST = 1e-11  # a look that may spend less than this cannot stop
+_LARGER_IS_BETTER = Metric("value", direction="maximize")
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Plan:
     confidence: float = 0.95
     comparisons: int = 1
     """Comparisons that are made together (arms beside the baseline); each gets its share of alpha (Bonferroni)."""
-    direction: Literal["maximize", "minimize"] = "maximize"
+    metric: Metric = _LARGER_IS_BETTER
 
     def __post_init__(self) -> None:
         rising = all(a < b for a, b in zip(self.looks, self.looks[1:], strict=False))
@@ -147,7 +149,7 @@ def _look(differences: Sequence[float], plan: Plan, index: int) -> Decision:
         equals = abs(mean) + equal * error < plan.margin
         interval = (mean - differ * error, mean + differ * error) if math.isfinite(differ) else None
     last = index == len(plan.looks) - 1
-    verdict = _verdict(mean if plan.direction == "maximize" else -mean, equals, differs, last)
+    verdict = _verdict(plan.metric.as_gain(mean), equals, differs, last)
     p_value = _p_value(d, plan, index) if verdict in ("better", "worse", "inconclusive") else None
     following = plan.looks[index + 1] if verdict == "go on" else None
     return Decision(verdict, n, index + 1, len(plan.looks), mean, interval, p_value, following)

@@ -56,7 +56,7 @@ def twins(record: StudyRecord, split: Split) -> tuple[Twin, ...]:
     """One for each arm whose twin has a score on a seed that the arm has, too."""
     found = []
     for arm in record.arms.values():
-        candidate = study_rows.chosen(arm, record.direction)
+        candidate = study_rows.chosen(arm, record.metric)
         if candidate is None:
             continue
         stage = study_rows.stage_of(split)
@@ -72,7 +72,7 @@ def amplified(record: StudyRecord, split: Split) -> tuple[Amplified, ...]:
     return tuple(
         made
         for arm in record.arms.values()
-        if (candidate := study_rows.chosen(arm, record.direction)) is not None
+        if (candidate := study_rows.chosen(arm, record.metric)) is not None
         for made in _amplified(record, arm, candidate, split)
     )
 
@@ -101,7 +101,7 @@ def _amplified(record: StudyRecord, arm: ArmRecord, candidate: Chosen, split: Sp
 def _donors(record: StudyRecord, receiver: ArmRecord) -> Iterator[tuple[str, str]]:
     """Every other arm and the role that its confirmed configuration gave; rows of an earlier one count nowhere."""
     for arm in record.arms.values():
-        if arm is not receiver and (candidate := study_rows.chosen(arm, record.direction)) is not None:
+        if arm is not receiver and (candidate := study_rows.chosen(arm, record.metric)) is not None:
             yield arm.name, amplified_role(arm.name, *candidate)
 
 
@@ -116,4 +116,4 @@ def _compare(
     """One comparison, or none where no seed is shared."""
     pairs = study_rows.differences(own, other)
     family = [Pairs("configuration", arm, arm, pairs)] if pairs else []
-    return compare(family, margin=record.margin, confidence=record.confidence, direction=record.direction)
+    return compare(family, margin=record.margin, confidence=record.confidence, metric=record.metric)

@@ -33,7 +33,7 @@ def configuration_verdicts(record: StudyRecord, split: Split, plan: Plan | None)
     found = {
         name: study_rows.scores(arm, stage, "best", candidate)
         for name, arm in record.arms.items()
-        if (candidate := study_rows.chosen(arm, record.direction)) is not None
+        if (candidate := study_rows.chosen(arm, record.metric)) is not None
     }
     family = _against_baseline(record, "configuration", found)
     return _fixed(record, family) if plan is None else _looked_at(record, family, split, plan)
@@ -42,7 +42,7 @@ def configuration_verdicts(record: StudyRecord, split: Split, plan: Plan | None)
 def arm_verdicts(record: StudyRecord, split: Split) -> Verdicts:
     """Each arm against the baseline over the winners of independent blocks; nothing where a block stands alone."""
     stage = study_rows.stage_of(split)
-    found = {name: study_rows.block_scores(arm, stage, record.direction) for name, arm in record.arms.items()}
+    found = {name: study_rows.block_scores(arm, stage, record.metric) for name, arm in record.arms.items()}
     base = found.get(record.baseline, {})
     family = [
         Pairs("arm", name, record.baseline, [fmean(block.values()) for block in blocks], _by_seed(blocks))
@@ -74,7 +74,7 @@ def _against_baseline(record: StudyRecord, what: What, found: Mapping[str, Mappi
 
 
 def _fixed(record: StudyRecord, family: Sequence[Pairs]) -> Verdicts:
-    made = compare(family, margin=record.margin, confidence=record.confidence, direction=record.direction)
+    made = compare(family, margin=record.margin, confidence=record.confidence, metric=record.metric)
     tested = sum(len(pairs.differences) > 1 for pairs in family)
     return Verdicts(made, _reach(record, family, made, (1 - record.confidence) / max(1, tested)))
 

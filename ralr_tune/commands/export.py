@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
-from ralr_tune.analysis.rows import ranked, scored
+from ralr_tune.analysis.rows import scored
 from ralr_tune.errors import UsageError
 from ralr_tune.records import ArmRecord, Row, StudyRecord
 from ralr_tune.report.export import exported, render
@@ -63,10 +63,7 @@ def chosen_rows(record: StudyRecord, spec: StudySpec) -> dict[str, Row]:
 
 def _chosen(spec: StudySpec, arm: ArmRecord) -> Row | None:
     """Of the winners of all blocks the best one: by the seeds that choose, and before there are any by the search."""
-    found = winners(spec, arm.rows, arm.name)
-    if found and not arm.stage("choose"):
-        return ranked(found, spec.direction)[0][0]
-    return next(iter(found), None)
+    return next(iter(winners(spec, arm.rows, arm.name)), None)
 
 
 def best_arm(record: StudyRecord, chosen: dict[str, Row]) -> str:
@@ -77,8 +74,7 @@ def best_arm(record: StudyRecord, chosen: dict[str, Row]) -> str:
     means = {arm: mean for arm, row in chosen.items() if (mean := _judged(record, row)) is not None}
     searched = {arm: value for arm, row in chosen.items() if (value := row.value) is not None}
     values = means if len(means) == len(chosen) else searched
-    sign = 1 if record.direction == "maximize" else -1
-    return max(values, key=lambda arm: sign * values[arm])
+    return max(values, key=lambda arm: record.metric.as_gain(values[arm]))
 
 
 def _judged(record: StudyRecord, row: Row) -> float | None:

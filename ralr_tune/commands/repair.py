@@ -25,7 +25,7 @@ from ralr_tune.search.kept import Kept
 from ralr_tune.search.session import Session
 from ralr_tune.search.stages import plan_search
 from ralr_tune.search.tasks import Tasks
-from ralr_tune.search.telling import tell
+from ralr_tune.search.telling import tell, value_of_diverged
 from ralr_tune.store import mending, studies
 from ralr_tune.store.address import parse_address
 from ralr_tune.store.database import Storage
@@ -133,7 +133,7 @@ class _Study:
         for place in self.look.trials:
             name = studies.optuna_name(self.spec.name, *place)
             if name not in there:
-                made = partial(studies.optuna_study, self.storage, name, direction=self.spec.direction)
+                made = partial(studies.optuna_study, self.storage, name, metric=self.spec.metric)
                 yield Finding("its Optuna study is gone", name, "made anew, without trials", made)
 
     def _lapsed(self) -> Iterator[Finding]:
@@ -191,7 +191,8 @@ class _Study:
             plan_search(self.ledger, self.spec, budget(self.ledger.rows("search", curves=False)))
 
     def _contradicted(self) -> Iterator[Finding]:
-        for row, trial in self.look.contradicted(self.spec.metric.worst):
+        diverged = partial(value_of_diverged, self.spec.metric, self.look.rows)
+        for row, trial in self.look.contradicted(diverged):
             value = "" if row.value is None else f" with {row.value:.6g}"
             what = f"{row.outcome}{value}, and its Optuna trial {row.trial} {_ended(trial)}"
             mend = "left: the report goes by the ledger, the sampler by Optuna"

@@ -201,7 +201,7 @@ def _prepare(storage: Storage, spec: StudySpec, trials: int) -> Ledger:
         for arm in spec.arms:
             for block in range(1, spec.search.blocks + 1):
                 name = studies.optuna_name(spec.name, arm, block)
-                studies.optuna_study(storage, name, direction=spec.direction)
+                studies.optuna_study(storage, name, metric=spec.metric)
         ledger = Ledger(storage, spec.name, spec.storage.lease_s)
         plan_search(ledger, spec, trials)
         ledger.reopen_failed()

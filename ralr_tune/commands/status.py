@@ -8,8 +8,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from ralr_tune.analysis.rows import ranked
 from ralr_tune.errors import FailureKind
 from ralr_tune.launch.local import tail
+from ralr_tune.metric import Metric
 from ralr_tune.records import Incident, Row, Stage
 from ralr_tune.search.samplers import longest_run
 from ralr_tune.search.stages import STAGES, pending_stage
@@ -115,11 +117,12 @@ def study_status(storage: Storage, name: str) -> Status:
     ledger = Ledger(storage, name)
     abandoned = ledger.abandoned()
     rows = [replace(row, state="free") if row.id in abandoned else row for row in ledger.rows(curves=False)]
+    search = [row for row in rows if row.stage == "search"]
     return Status(
         study=name,
         storage=storage.masked,
         stage=_shown(pending_stage(spec, rows)),
-        arms={arm: _arm([row for row in rows if row.arm == arm and row.stage == "search"]) for arm in spec.arms},
+        arms={arm: _arm([row for row in search if row.arm == arm], spec.metric) for arm in spec.arms},
         rows=rows,
         epochs=_epochs(rows),
         epochs_a_trial=longest_run(spec),
@@ -143,9 +146,8 @@ def _shown(stage: Stage | None) -> ShownStage:
     return _SHOWN[stage] if stage else "done"
 
 
-def _arm(rows: Sequence[Row]) -> ArmStatus:
-    complete = [row for row in rows if row.outcome == "complete" and row.value is not None]
-    best = max(complete, key=lambda row: row.value or 0.0, default=None)
+def _arm(rows: Sequence[Row], metric: Metric) -> ArmStatus:
+    best = next((row for row, _ in ranked(rows, metric)), None)
     outcomes = [row.outcome for row in rows]
     return ArmStatus(
         budget=len(rows),

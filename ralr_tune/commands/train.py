@@ -61,7 +61,8 @@ def train_configuration(
         raise TrialError("diverged", "the network's outputs on the test split are not finite")
     write_text(folder / SCORE, _score(exported, config, trial, seed, value, place))
     (folder / CHECKPOINT).unlink(missing_ok=True)
-    yield Line(f"test {task.metric.name} {value:.4f} (seed {seed}): {folder / SCORE}, {folder / WEIGHTS}", final=True)
+    score = f"test {task.metric.name} {task.metric.format.value(value, 2)}"
+    yield Line(f"{score} (seed {seed}): {folder / SCORE}, {folder / WEIGHTS}", final=True)
 
 
 def _checked_seed(seed: int) -> int:

@@ -128,7 +128,7 @@ def _span(lines: Sequence[Line]) -> tuple[float, float]:
 
 def draw_budget(drawn: BudgetFacts, facts: Facts, looks: Mapping[str, Look]) -> go.Figure:
     """The best so far, or expected, against the number of trials; `views` has the other axes."""
-    y = score_axis(facts.metric, facts.unit, where="best validation") | _range(drawn.span, facts.unit.factor)
+    y = score_axis(facts.metric, where="best validation") | _range(drawn.span, facts.unit.factor)
     plot = figure("Best found so far", x=_x("Trials of the arm"), y=y)
     for line in drawn.lines:
         _draw_line(plot, line, line.trials, looks[line.arm], facts.unit.factor, facts.unit.value_suffix)
@@ -138,7 +138,7 @@ def draw_budget(drawn: BudgetFacts, facts: Facts, looks: Mapping[str, Look]) -> 
 def draw_lead(drawn: BudgetFacts, facts: Facts, looks: Mapping[str, Look]) -> go.Figure:
     """Best so far minus the baseline's, at equal numbers of trials."""
     unit = facts.unit
-    title = f"Ahead of {facts.baseline}, {unit.difference_suffix.strip() or facts.metric}"
+    title = f"Ahead of {facts.baseline}, {unit.difference_suffix.strip() or facts.metric.name}"
     y = {"title": {"text": safe(title)}} | _range(drawn.span, unit.factor)
     plot = figure(f"Lead over {facts.baseline}", x=_x("Trials of each arm"), y=y)
     plot.add_hline(y=0, line={"color": GREY, "width": 1}, layer="below")
@@ -266,7 +266,7 @@ def _band(of: BudgetCurve | Lead, place: int) -> tuple[float | None, float | Non
 def budget_alt(drawn: BudgetFacts, facts: Facts) -> str:
     """The ends of the lines."""
     ends = [f"{line.arm} {facts.unit.value(line.middle[-1], 2)} after {line.trials[-1]} trials" for line in drawn.lines]
-    return f"Best validation {facts.metric}: {', '.join(ends)}."
+    return f"Best validation {facts.metric.name}: {', '.join(ends)}."
 
 
 def lead_alt(drawn: BudgetFacts, facts: Facts) -> str:

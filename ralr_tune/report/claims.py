@@ -82,7 +82,7 @@ def _even_ticks(low: float, high: float) -> list[float]:
 def draw_gaps(found: Sequence[Gap], facts: Facts, looks: Mapping[str, Look]) -> go.Figure:
     """Left of the line: overfits less."""
     unit = facts.unit
-    title = f"Difference of the gaps, {unit.difference_suffix.strip() or facts.metric}"
+    title = f"Difference of the gaps, {unit.difference_suffix.strip() or facts.metric.name}"
     x = {"title": {"text": safe(title)}}
     rows = [_gap_row(gap, facts) for gap in found]
     return draw_intervals(rows, looks, "Training minus validation, against the other", x, zero=0.0)
@@ -142,4 +142,4 @@ def gaps_alt(found: Sequence[Gap], facts: Facts) -> str:
         f"{gap.arm} against {_whose(gap)} {facts.unit.difference(gap.found.difference, 2)}, {gap.found.verdict}"
         for gap in found
     ]
-    return f"Training minus validation {facts.metric}: {'; '.join(told)}."
+    return f"Training minus validation {facts.metric.name}: {'; '.join(told)}."

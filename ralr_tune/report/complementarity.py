@@ -53,7 +53,7 @@ def _gain(gain: Gain, n: int) -> ChangeRow:
 def draw_complementarity(rows: tuple[ChangeRow, ...], facts: Facts, looks: Mapping[str, Look]) -> go.Figure:
     """Rows of three, above a band where a difference counts as none."""
     unit, margin = facts.unit, facts.margin * facts.unit.factor
-    x = {"title": {"text": safe(f"Change by amplification, {unit.difference_suffix.strip() or facts.metric}")}}
+    x = {"title": {"text": safe(f"Change by amplification, {unit.difference_suffix.strip() or facts.metric.name}")}}
     title = "Does amplification add to what else was tried?"
     shown = [_interval_row(row, facts) for row in rows]
     return draw_intervals(shown, looks, title, x, zero=0.0, band=(-margin, margin))

@@ -48,7 +48,7 @@ class RatesFacts(NamedTuple):
 
 def curves_facts(arm: ArmRecord, facts: Facts) -> CurvesFacts | None:
     """None before a trial of the arm has an epoch."""
-    found = study_rows.ranked(arm.search(), facts.direction)
+    found = study_rows.ranked(arm.search(), facts.metric)
     best = found[0][0] if found else None
     curves = {row.id: _curve(row) for row in arm.search() if row.curve}
     if not curves:
@@ -59,7 +59,7 @@ def curves_facts(arm: ArmRecord, facts: Facts) -> CurvesFacts | None:
 
 def draw_curves(drawn: CurvesFacts, facts: Facts, look: Look) -> go.Figure:
     """Faint lines, fainter where pruned; a mark where a trial was pruned or diverged; the best one heavy."""
-    y = score_axis(facts.metric, facts.unit, where="validation")
+    y = score_axis(facts.metric, where="validation")
     plot = figure(f"Learning curves of {drawn.arm}", x={"title": {"text": "Epoch"}}, y=y)
     others: list[Curve] = thinned(drawn.others, CROWDED)
     for name, opacity in (("pruned", 0.25), ("diverged", 0.35), ("running", 0.5), ("complete", 0.4)):
@@ -88,9 +88,9 @@ def rates_facts(arm: ArmRecord, facts: Facts) -> RatesFacts | None:
 
     As trained, from the stored epochs: a trace drawn anew would need the number of steps of an epoch.
     """
-    candidate = study_rows.chosen(arm, facts.direction)
+    candidate = study_rows.chosen(arm, facts.metric)
     judged = [row for row, _ in study_rows.scored(arm.stage("judge")) if (row.block, row.source) == candidate]
-    searched = [row for row, _ in study_rows.ranked(arm.search(), facts.direction)]
+    searched = [row for row, _ in study_rows.ranked(arm.search(), facts.metric)]
     for row in [*judged, *searched]:
         curve = [epoch for epoch in row.curve if epoch.lr > 0 and epoch.factor > 0]
         if curve:

@@ -48,7 +48,7 @@ def bounds(interval: Interval | None) -> tuple[float | None, float | None]:
 
 def metric_column(facts: Facts, *before: str) -> str:
     """The name of a column that holds values of the metric (or differences of them): shares are called that."""
-    words = [*before, *facts.metric.split(), *(["share"] if facts.unit.value_suffix else [])]
+    words = [*before, *facts.metric.name.split(), *(["share"] if facts.unit.value_suffix else [])]
     return "_".join(words)
 
 

@@ -72,7 +72,7 @@ def _amplified_row(added: Amplified) -> DifferenceRow:
 def draw_differences(rows: Sequence[DifferenceRow], facts: Facts, looks: Mapping[str, Look], title: str) -> go.Figure:
     """A dot and an interval a comparison, above a band where differences count as equivalent."""
     unit, margin = facts.unit, facts.margin * facts.unit.factor
-    axis = {"title": {"text": safe(f"Difference, {unit.difference_suffix.strip() or facts.metric}")}}
+    axis = {"title": {"text": safe(f"Difference, {unit.difference_suffix.strip() or facts.metric.name}")}}
     shown = [_interval_row(row, facts) for row in rows]
     return draw_intervals(shown, looks, title, axis, zero=0.0, band=(-margin, margin))
 

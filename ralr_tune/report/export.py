@@ -46,7 +46,7 @@ def _provenance(record: StudyRecord, spec: StudySpec, arm: str, row: Row) -> Pro
         arm=arm,
         block=row.block,
         trial=row.trial,
-        metric=record.metric,
+        metric=record.metric.name,
         value=row.value,
         confirmed=_scores(record, arm, row, "judge"),
         tested=_scores(record, arm, row, "test"),
@@ -100,7 +100,7 @@ def _yaml(configuration: Exported) -> str:
 
 
 def _comment(configuration: Exported, *more: str) -> str:
-    return "".join(f"# {line}\n" for line in (*configuration.provenance.lines(), *more)) + "\n"
+    return "".join(f"# {line}\n" for line in (*configuration.lines(), *more)) + "\n"
 
 
 def _tables(configuration: Exported) -> dict[str, Any]:

@@ -120,7 +120,7 @@ def _better(facts: Facts) -> Iterator[Figure]:
         plot = scores.draw_scores(drawn, facts, looks(facts.arms))
         alt, data = scores.scores_alt(drawn, facts), scores.scores_data(drawn, facts)
         yield Figure("better", "scores", plot, alt, data, wide=len(drawn.columns) > scores.FEW)
-    title = f"Differences in {facts.metric} with {100 * facts.confidence:g}% intervals"
+    title = f"Differences in {facts.metric.name} with {100 * facts.confidence:g}% intervals"
     yield from _differences("better", "differences", differences.comparison_rows(facts), facts, title)
 
 

@@ -44,8 +44,9 @@ def note(facts: Facts, arm: str) -> str:
             safe(answer(facts)),
             *(f"- {safe(warning)}" for warning in urgent_sentences(facts)[:HANDFUL]),
             f"This Optuna study is the search of one arm, {role}. "
-            f"Its values are the validation {safe(facts.metric)} at a trial's last epoch. Trials that diverged are "
-            "recorded as complete with the worst value, so that samplers learn from them; the report leaves them out.",
+            f"Its values are the validation {safe(facts.metric.name)} ({facts.metric.reading}) at a trial's last "
+            "epoch. Trials that diverged are recorded as complete with the worst value, so that samplers learn from "
+            "them; the report leaves them out.",
             MARK,
         ]
     )

@@ -46,7 +46,7 @@ def draw_robustness(lines: Sequence[RateLine], facts: Facts, looks: Mapping[str,
     """Thin lines, thick where the score is within the tolerance of the arm's best."""
     rates = [rate for line in lines for rate in line.found.rates]
     x = number_axis("Base learning rate", (min(rates), max(rates)), log=True)
-    y = score_axis(facts.metric, facts.unit, where="expected validation") | {"range": _range(lines, facts)}
+    y = score_axis(facts.metric, where="expected validation") | {"range": _range(lines, facts)}
     plot = figure("Score to be expected at each base learning rate", x=x, y=y)
     for line in lines:
         look = looks[line.arm]
@@ -58,10 +58,10 @@ def draw_robustness(lines: Sequence[RateLine], facts: Facts, looks: Mapping[str,
 
 
 def _range(lines: Sequence[RateLine], facts: Facts) -> list[float]:
-    sign = 1 if facts.direction == "maximize" else -1
-    best = max(sign * value for line in lines for value in line.found.expected)
+    turned = facts.metric.as_gain
+    best = max(turned(value) for line in lines for value in line.found.expected)
     close = max(line.found.tolerance for line in lines)
-    ends = (sign * (best - SHOWN * close), sign * (best + close))
+    ends = (turned(best - SHOWN * close), turned(best + close))
     return [facts.unit.factor * end for end in sorted(ends)]
 
 

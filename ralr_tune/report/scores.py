@@ -84,7 +84,7 @@ def draw_scores(drawn: ScoresFacts, facts: Facts, looks: Mapping[str, Look]) -> 
         labels = [f"{column.label}<br>{unit.value(column.mean, 2)}" for column in drawn.columns]
         x |= {"ticktext": labels, "tickangle": 0}
     offsets = _offsets(drawn.columns)
-    plot = figure("Confirmed scores, seed by seed", x=x, y=score_axis(facts.metric, unit, where=facts.split))
+    plot = figure("Confirmed scores, seed by seed", x=x, y=score_axis(facts.metric, where=facts.split))
     for line in drawn.joined:
         ys = [value * unit.factor for _, value in line]
         plot.add_scatter(
@@ -120,4 +120,4 @@ def scores_alt(drawn: ScoresFacts, facts: Facts) -> str:
         f"({len(column.by_seed)} seeds)"
         for column in drawn.columns
     ]
-    return f"Mean {facts.split} {facts.metric}: {', '.join(means)}."
+    return f"Mean {facts.split} {facts.metric.name}: {', '.join(means)}."

@@ -73,7 +73,7 @@ def _head(record: StudyRecord, facts: Facts) -> str:
 def _context(record: StudyRecord, facts: Facts) -> Iterable[str]:
     """The study in a few words."""
     arms = list(facts.arms.values())
-    yield f"{facts.split} {facts.metric}"
+    yield f"{facts.split} {facts.metric.name}"
     yield f"{len(arms)} arm{'s' if len(arms) != 1 else ''}"
     budgets = sorted({arm.counts["budget"] for arm in arms})
     if budgets:
@@ -225,7 +225,7 @@ def _no_audit(facts: Facts) -> str:
 
 
 def _details(record: StudyRecord, facts: Facts, drawn: Sequence[Figure]) -> str:
-    metric, nothing = sentence(facts.metric), "Nothing to show yet."
+    metric, nothing = sentence(facts.metric.name), "Nothing to show yet."
     top = tables.top_trials(record, facts)
     curves = [found for arm in record.arms.values() if (found := curves_facts(arm, facts))]
     parts = [

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import plotly.graph_objects as go
 
-from ralr_tune.analysis.units import Unit
+from ralr_tune.metric import Metric, Unit
 
 INK, RULE, GREY, FAINT = "#1d2733", "#d9dee4", "#7a838c", "rgba(128, 128, 128, 0.35)"
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
@@ -104,9 +104,10 @@ def sentence(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def score_axis(metric: str, unit: Unit, *, where: str = "") -> dict[str, Any]:
-    """The axis of the metric; its numbers are stored values times unit.factor."""
-    return {"title": {"text": safe(sentence(f"{where} {metric}".strip()))}, "ticksuffix": unit.value_suffix}
+def score_axis(metric: Metric, *, where: str = "") -> dict[str, Any]:
+    """The axis of the metric; its numbers are stored values times the unit's factor."""
+    title = safe(sentence(f"{where} {metric.name}".strip()))
+    return {"title": {"text": title}, "ticksuffix": metric.format.value_suffix}
 
 
 def hover_score(unit: Unit, place: str = "y") -> str:

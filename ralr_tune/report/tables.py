@@ -25,7 +25,14 @@ _COSTLY: tuple[Name, ...] = ("fANOVA", "MDI")
 
 def arms_table(facts: Facts) -> Table:
     """What each arm reached, in figures."""
-    head = ["arm", f"{facts.split} {facts.metric}", "seeds", "best in search", "training − validation", "s per epoch"]
+    head = [
+        "arm",
+        f"{facts.split} {facts.metric.name}",
+        "seeds",
+        "best in search",
+        "training − validation",
+        "s per epoch",
+    ]
     caption = "Mean ± standard deviation over fresh seeds of the confirmed configuration."
     return Table(caption, head, [_arm_cells(facts, arm) for arm in facts.arms.values()])
 
@@ -116,15 +123,15 @@ def top_trials(record: StudyRecord, facts: Facts) -> Table:
     found = [
         (row, value)
         for arm in record.arms.values()
-        for row, value in study_rows.ranked(arm.search(), facts.direction)[:TOP_TRIALS]
+        for row, value in study_rows.ranked(arm.search(), facts.metric)[:TOP_TRIALS]
     ]
-    found.sort(key=lambda pair: pair[1], reverse=facts.direction == "maximize")
+    found.sort(key=lambda pair: facts.metric.as_gain(pair[1]), reverse=True)
     rows = [
         [row.arm, _trial(row), facts.unit.value(value, 2), *(_number(row.params.get(name)) for name in names)]
         for row, value in found
     ]
-    caption = f"Validation {facts.metric} at the last epoch, one seed each; at most {TOP_TRIALS} an arm."
-    return Table(caption, ["arm", "trial", facts.metric, *names], rows)
+    caption = f"Validation {facts.metric.name} at the last epoch, one seed each; at most {TOP_TRIALS} an arm."
+    return Table(caption, ["arm", "trial", facts.metric.name, *names], rows)
 
 
 def counts_table(facts: Facts) -> Table:

@@ -91,8 +91,8 @@ def draw_parameter(drawn: ParameterFacts, facts: Facts, looks: Mapping[str, Look
         x |= {"categoryorder": "array", "categoryarray": list(drawn.choices)}
     else:
         x = number_axis(drawn.parameter, drawn.span, log=drawn.log)
-    y = score_axis(facts.metric, facts.unit, where="validation")
-    plot = figure(f"{sentence(facts.metric)} against {drawn.parameter}", x=x, y=y, height=340)
+    y = score_axis(facts.metric, where="validation")
+    plot = figure(f"{sentence(facts.metric.name)} against {drawn.parameter}", x=x, y=y, height=340)
     for arm, points in drawn.points.items():
         _draw_points(plot, arm, points, facts, looks[arm])
     return _explain_marks(plot, drawn.points.values(), facts)
@@ -111,11 +111,10 @@ def history_facts(record: StudyRecord) -> tuple[HistoryLine, ...]:
 
 def _history_line(record: StudyRecord, arm: ArmRecord, block: int, floor: float) -> HistoryLine:
     points = tuple(_point(row, _number(row), floor, record) for row in _finished(arm) if row.block == block)
-    better = max if record.direction == "maximize" else min
     best: list[tuple[int, float]] = []
     for point in points:
         if point.outcome == "complete" and point.value is not None:
-            best.append((point.trial, better(point.height, best[-1][1]) if best else point.height))
+            best.append((point.trial, record.metric.best([point.height, best[-1][1]]) if best else point.height))
     if best:
         best.append((points[-1].trial, best[-1][1]))
     return HistoryLine(arm.name, block, points, tuple(best))
@@ -123,7 +122,7 @@ def _history_line(record: StudyRecord, arm: ArmRecord, block: int, floor: float)
 
 def draw_history(lines: Sequence[HistoryLine], facts: Facts, looks: Mapping[str, Look]) -> go.Figure:
     """Trials as marks, the best so far as a stepped line, thinner for further blocks."""
-    y = score_axis(facts.metric, facts.unit, where="validation")
+    y = score_axis(facts.metric, where="validation")
     plot = figure("Best so far, trial by trial", x={"title": {"text": "Trial of the arm"}}, y=y)
     for line in lines:
         look, first = looks[line.arm], line.block == min(other.block for other in lines if other.arm == line.arm)
@@ -146,10 +145,9 @@ def axis_floor(record: StudyRecord) -> float:
     values = [value for arm in record.arms.values() for _, value in study_rows.scored(arm.search())]
     if not values:
         return 0.0
-    sign = 1 if record.direction == "maximize" else -1
-    gains = sign * np.array(values)
+    gains = record.metric.as_gain(np.array(values))
     low, best = float(np.percentile(gains, ON_FLOOR)), float(gains.max())
-    return sign * max(float(gains.min()), low - 0.3 * (best - low))
+    return record.metric.as_gain(max(float(gains.min()), low - 0.3 * (best - low)))
 
 
 def _finished(arm: ArmRecord) -> list[Row]:
@@ -168,8 +166,8 @@ def _number(row: Row) -> int:
 
 def _point(row: Row, x: Any, floor: float, record: StudyRecord) -> Point:
     value = None if row.outcome == "diverged" else row.value
-    better = max if record.direction == "maximize" else min
-    return Point(_number(row), x, str(row.outcome), value, floor if value is None else better(value, floor))
+    height = floor if value is None else record.metric.best([value, floor])
+    return Point(_number(row), x, str(row.outcome), value, height)
 
 
 def _draw_points(
@@ -214,7 +212,7 @@ def _kind(point: Point) -> str:
 
 def _symbols(facts: Facts, look: Look) -> dict[str, str]:
     """Kinds of marks, those on top last."""
-    beyond = "triangle-down-open" if facts.direction == "maximize" else "triangle-up-open"
+    beyond = "triangle-down-open" if facts.metric.better(1.0, 0.0) else "triangle-up-open"  # to where worse values are
     hollow = look.symbol + "-open"
     return {"diverged": "x-thin-open", "off the scale": beyond, "pruned": hollow, "complete": look.symbol}
 
@@ -269,13 +267,14 @@ def trials_data(record: StudyRecord, facts: Facts) -> Data:
 def parameter_alt(drawn: ParameterFacts, facts: Facts) -> str:
     """How many marks, and where the best one stands."""
     told = [f"{len(points)} trials of {arm}{_best_at(points, facts)}" for arm, points in drawn.points.items()]
-    return f"{sentence(facts.metric)} against {drawn.parameter}: {'; '.join(told)}."
+    return f"{sentence(facts.metric.name)} against {drawn.parameter}: {'; '.join(told)}."
 
 
 def _best_at(points: Sequence[Point], facts: Facts) -> str:
-    sign = 1 if facts.direction == "maximize" else -1
     complete = [
-        (sign * point.value, point.x) for point in points if point.outcome == "complete" and point.value is not None
+        (facts.metric.as_gain(point.value), point.x)
+        for point in points
+        if point.outcome == "complete" and point.value is not None
     ]
     if not complete:
         return ""
@@ -285,10 +284,9 @@ def _best_at(points: Sequence[Point], facts: Facts) -> str:
 
 def history_alt(lines: Sequence[HistoryLine], facts: Facts) -> str:
     """What each search found."""
-    better = max if facts.direction == "maximize" else min
     told = []
     for line in lines:
         values = [point.value for point in line.points if point.outcome == "complete" and point.value is not None]
-        best = f", best {facts.unit.value(better(values), 2)}" if values else ""
+        best = f", best {facts.unit.value(facts.metric.best(values), 2)}" if values else ""
         told.append(f"{line.arm}, block {line.block}: {len(line.points)} trials{best}")
     return f"{'; '.join(told)}."

@@ -18,7 +18,7 @@ without it."""
 def docstring(configuration: Exported) -> str:
     """What the script does, which configuration it is, and where its code comes from."""
     what = "Trains one configuration on train + validation data, saves its weights and tests it once."
-    return "\n".join([what, "", *configuration.provenance.lines(), "", _ORIGIN])
+    return "\n".join([what, "", *configuration.lines(), "", _ORIGIN])
 
 
 def optimizer_call(configuration: Exported) -> str:

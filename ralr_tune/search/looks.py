@@ -38,7 +38,7 @@ def plan_of(spec: StudySpec) -> Plan | None:
         return None
     from ralr_tune.analysis.sequential import Plan  # scipy.special: 0.2 s of every worker's start
 
-    return Plan(looks(spec), spec.confirm.margin, spec.confirm.confidence, len(spec.arms) - 1, spec.direction)
+    return Plan(looks(spec), spec.margin, spec.confirm.confidence, len(spec.arms) - 1, spec.metric)
 
 
 def wanted(spec: StudySpec, rows: Sequence[Row], winners: Mapping[str, Sequence[Row]]) -> int:

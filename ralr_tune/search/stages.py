@@ -7,12 +7,11 @@ functions of the study's seed and of what they are for, so that a stage planned 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, groupby, islice, zip_longest
-from statistics import fmean
 
+from ralr_tune.analysis import rows as study_rows
 from ralr_tune.records import Row, Stage
 from ralr_tune.search.amplifying import addable, additions
 from ralr_tune.search.audits import sampled
@@ -26,9 +25,6 @@ from ralr_tune.store.reading import read_study
 from ralr_tune.studyfile import StudySpec
 
 STAGES: tuple[Stage, ...] = ("search", "audit", "choose", "judge", "test")
-
-Candidate = tuple[str, int, int]
-"""(arm, block, Optuna trial number) of a configuration."""
 
 
 def plan_search(ledger: Ledger, spec: StudySpec, trials: int) -> None:
@@ -123,9 +119,9 @@ def judging_seeds(spec: StudySpec, count: int) -> list[int]:
 
 def finalists(spec: StudySpec, rows: Sequence[Row], arm: str) -> list[Row]:
     """The best `confirm.top` completed search rows of each block of an arm, best first; ties go to the earlier one."""
-    complete = [row for row in rows if row.arm == arm and row.stage == "search" and row.outcome == "complete"]
-    ranked = sorted(complete, key=lambda row: (row.block, -_known(row.value), row.ordinal))
-    blocks = groupby(ranked, key=lambda row: row.block)
+    searched = [row for row in rows if row.arm == arm and row.stage == "search"]
+    ranked = [row for row, _ in study_rows.ranked(searched, spec.metric)]
+    blocks = groupby(sorted(ranked, key=lambda row: row.block), key=lambda row: row.block)
     return [row for _, block in blocks for row in islice(block, spec.confirm.top)]
 
 
@@ -143,24 +139,16 @@ def _plan_choose(spec: StudySpec, rows: Sequence[Row]) -> Iterator[PlannedRow]:
 def winners(spec: StudySpec, rows: Sequence[Row], arm: str) -> list[Row]:
     """The search rows whose configurations an arm is judged by, one for each block, the best one first.
 
-    Best mean over the choosing seeds, among the finalists of now and of before the budget grew. The search value
-    itself counts only where nothing had to be chosen: it is the maximum of many and flatters. Every block's winner is
-    judged, since arms as such are compared over blocks.
+    Chosen among the finalists of now and of before the budget grew (see `analysis.rows.standing`). Every block's winner
+    is judged, since the schedules themselves are compared over blocks.
     """
-    scores: dict[Candidate, list[float]] = defaultdict(list)
-    for row in rows:
-        if row.stage == "choose" and row.arm == arm:
-            scores[_candidate(row)].append(_known(row.value))
-    finals = {(row.arm, row.block, row.trial) for row in finalists(spec, rows, arm)} | set(scores)
-    found = [row for row in rows if row.stage == "search" and (row.arm, row.block, row.trial) in finals]
-
-    def standing(row: Row) -> tuple[float, float, int, int]:
-        number = _number(row)
-        fresh = scores.get((row.arm, row.block, number))
-        return fmean(fresh) if fresh else -math.inf, _known(row.value), -row.block, -number
-
-    blocks = groupby(sorted(found, key=lambda row: row.block), key=lambda row: row.block)
-    return sorted((max(block, key=standing) for _, block in blocks), key=standing, reverse=True)
+    own = [row for row in rows if row.arm == arm]
+    finals = {(row.block, _number(row)) for row in finalists(spec, own, arm)}
+    finals |= {_candidate(row) for row in own if row.stage == "choose"}
+    searched = {(row.block, row.trial): row for row in own if row.stage == "search"}
+    stands = study_rows.standing(own, spec.metric)
+    best = study_rows.winners((each for each in finals if each in searched), stands)
+    return [searched[each] for each in sorted(best.values(), key=stands, reverse=True)]
 
 
 def _plan_judge(spec: StudySpec, rows: Sequence[Row]) -> Iterator[PlannedRow]:
@@ -189,7 +177,7 @@ def _plan_test(spec: StudySpec, rows: Sequence[Row]) -> Iterator[PlannedRow]:
     roles = {"best", "twin", *(each.role for each in additions(spec, winning))}
     for row in rows:
         judged = row.stage == "judge" and row.outcome == "complete" and row.role in roles
-        if judged and _candidate(row) in chosen:
+        if judged and (row.arm, *_candidate(row)) in chosen:
             yield PlannedRow(
                 row.arm, "test", row.block, row.ordinal, row.seed, role=row.role, source=row.source, params=row.params
             )
@@ -207,15 +195,11 @@ def _again(row: Row, stage: Stage, ordinal: int, seed: int, role: str) -> Planne
     return PlannedRow(row.arm, stage, row.block, ordinal, seed, role=role, source=_number(row), params=row.params)
 
 
-def _candidate(row: Row) -> Candidate:
+def _candidate(row: Row) -> study_rows.Chosen:
     assert row.source is not None
-    return row.arm, row.block, row.source
+    return row.block, row.source
 
 
 def _number(row: Row) -> int:
     assert row.trial is not None
     return row.trial
-
-
-def _known(value: float | None) -> float:
-    return -math.inf if value is None else value

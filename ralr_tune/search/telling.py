@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 from optuna.study import Study
 from optuna.trial import TrialState
 
+from ralr_tune.metric import Metric
 from ralr_tune.records import Row
 from ralr_tune.search.samplers import make_pruner, make_sampler
 from ralr_tune.search.session import Session
@@ -22,8 +26,8 @@ def optuna_study(session: Session, row: Row) -> Study:
 def tell(session: Session, row: Row, study: Study | None = None) -> None:
     """Tell Optuna what a done search row says; safe to repeat, and by whomever.
 
-    A diverged configuration is told as COMPLETE at the metric's worst value, since samplers ignore FAIL and rank PRUNED
-    by the length of its curve.
+    A diverged configuration is reported as COMPLETE at the metric's worst value, since samplers ignore FAIL and rank
+    PRUNED by the length of its curve.
     """
     study = study or optuna_study(session, row)
     assert row.trial is not None
@@ -33,8 +37,27 @@ def tell(session: Session, row: Row, study: Study | None = None) -> None:
     value = row.value
     if row.outcome == "diverged":
         studies.mark_trial(study, session.storage, row.trial, "ralr_tune:diverged", row.failure)
-        value = session.spec.metric.worst
+        metric = session.spec.metric
+        rows = session.ledger.rows("search", curves=False) if metric.worst is None else ()
+        value = value_of_diverged(metric, rows, row)
     study.tell(row.trial, value, skip_if_finished=True)
+
+
+def value_of_diverged(metric: Metric, rows: Sequence[Row], row: Row) -> float:
+    """What Optuna is told of a diverged search row; `rows`: at least those of its arm and block.
+
+    For an unbounded metric the worst value with which a row of the arm and block ended before this one did (our
+    choice): what ends later changes nothing, so that it is the same whoever reports it, and however late.
+    """
+    place = (row.arm, row.block, "search")
+    before = [each for each in rows if (each.arm, each.block, each.stage) == place and _when(each) < _when(row)]
+    ended = [each for each in before if each.outcome in ("complete", "pruned")]
+    return metric.of_diverged(each.value for each in ended if each.value is not None)
+
+
+def _when(row: Row) -> tuple[float, int]:
+    """The order in which rows ended; one that did not yet comes last."""
+    return (math.inf if row.finished is None else row.finished), row.id
 
 
 def settle(session: Session) -> None:

@@ -10,7 +10,7 @@ Every mend is one statement that looks again whether its row is as it was seen, 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isclose
 
@@ -129,14 +129,14 @@ class Look:
         found = [(row, self.trial(row)) for row in open_rows]
         return [(row, trial) for row, trial in found if trial is None or trial.state.is_finished()]
 
-    def contradicted(self, worst: float) -> list[tuple[Row, FrozenTrial | None]]:
+    def contradicted(self, diverged: Callable[[Row], float]) -> list[tuple[Row, FrozenTrial | None]]:
         """(done row, the trial that it names) where Optuna lacks it (None) or has it otherwise.
 
-        `worst`: the value that diverged trials are told with.
+        `diverged`: the value that a diverged row is reported with.
         """
         done = [row for row in self._named() if row.state == "done" and row.outcome != "failed"]
         found = [(row, self.trial(row)) for row in done]
-        return [(row, trial) for row, trial in found if trial is None or not _agree(row, trial, worst)]
+        return [(row, trial) for row, trial in found if trial is None or not _agree(row, trial, diverged)]
 
     def foreign(self) -> list[tuple[Place, FrozenTrial]]:
         """Trials that run or wait without our mark: somebody's own."""
@@ -229,13 +229,13 @@ def _seen(row: Row) -> tuple[object, ...]:
     return row.id, row.state, row.attempt, row.trial, row.outcome
 
 
-def _agree(row: Row, trial: FrozenTrial, worst: float) -> bool:
+def _agree(row: Row, trial: FrozenTrial, diverged: Callable[[Row], float]) -> bool:
     """A trial that still runs contradicts nothing: it was not told yet (`unsettled`)."""
     if trial.state == TrialState.RUNNING:
         return True
     if row.outcome == "pruned":
         return trial.state == TrialState.PRUNED
-    value = worst if row.outcome == "diverged" else row.value
+    value = diverged(row) if row.outcome == "diverged" else row.value
     if trial.state != TrialState.COMPLETE or trial.value is None or value is None:
         return False
     return isclose(trial.value, value, rel_tol=1e-12)

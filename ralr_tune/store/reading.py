@@ -35,9 +35,8 @@ def read_study(storage: Storage, name: str, *, curves: bool = True) -> StudyReco
         created=kept.created,
         environment=kept.environment,
         baseline=spec.study.baseline,
-        metric=spec.study.metric,
-        direction=spec.direction,
-        margin=spec.confirm.margin,
+        metric=spec.metric,
+        margin=spec.margin,
         confidence=spec.confirm.confidence,
         arms=_arms(storage, name, spec, curves),
     )

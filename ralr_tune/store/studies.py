@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import optuna
+from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.storages._rdb import models
@@ -17,6 +19,7 @@ from sqlalchemy import Insert, exists, insert, literal, select, update
 from sqlalchemy.exc import IntegrityError
 
 from ralr_tune.errors import StorageError
+from ralr_tune.metric import Metric
 from ralr_tune.records import EpochRecord
 from ralr_tune.store.database import Storage
 from ralr_tune.store.failures import persist, transient
@@ -104,15 +107,16 @@ def optuna_study(
     *,
     sampler: BaseSampler | None = None,
     pruner: BasePruner | None = None,
-    direction: Literal["maximize", "minimize"] | None = None,
+    metric: Metric | None = None,
 ) -> optuna.Study:
-    """The Optuna study of this name (see `optuna_name`), made if it is not there and a direction is given.
+    """The Optuna study of this name (see `optuna_name`), made if it is not there and a metric is given.
 
-    Optuna stores neither sampler nor pruner, and takes TPE and median where none is given. StorageError if there is
-    no such study, if it has another direction, or if the database takes its name for that of another.
+    Optuna stores neither sampler nor pruner, and takes TPE and median where none is given. It stores the metric's
+    direction, and its name for people. StorageError if there is no such study, if it has another direction, or if the
+    database takes its name for that of another.
     """
     try:
-        if direction is None:
+        if metric is None:
             study = optuna.load_study(study_name=name, storage=storage.optuna, sampler=sampler, pruner=pruner)
         else:
             study = optuna.create_study(
@@ -120,15 +124,29 @@ def optuna_study(
                 storage=storage.optuna,
                 sampler=sampler,
                 pruner=pruner,
-                direction=direction,
+                direction=metric.direction,
                 load_if_exists=True,
             )
     except KeyError:
         raise StorageError(f"{storage.masked}: no Optuna study {name!r} is stored there") from None
     _check_identity(storage, study, name)
-    if direction is not None and study.direction.name.lower() != direction:
-        raise StorageError(f"Optuna study {name!r} is stored to {study.direction.name.lower()}, not to {direction}")
+    if metric is not None:
+        _check_direction(study, metric)
+        _name_metric(study, metric)
     return study
+
+
+def _check_direction(study: optuna.Study, metric: Metric) -> None:
+    stored = study.direction.name.lower()
+    if stored != metric.direction:
+        raise StorageError(f"Optuna study {study.study_name!r} is stored to {stored}, not to {metric.direction}")
+
+
+def _name_metric(study: optuna.Study, metric: Metric) -> None:
+    if study.metric_names is None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            study.set_metric_names([metric.name])
 
 
 def _check_identity(storage: Storage, study: optuna.Study, name: str) -> None:

@@ -49,7 +49,7 @@ def changes(before: StudySpec, after: StudySpec, *, looked: bool = True) -> list
     one that is refused refuses the file.
     """
     here = after.storage.model_copy(update={"lease_s": before.storage.lease_s})  # where it lies is no part of it
-    found = _differences((), before.file.model_copy(update={"storage": here}), after.file)
+    found = _differences((), before.meaning.model_copy(update={"storage": here}), after.meaning)
     fixed = _LOOKS if looked and "auto" in (before.confirm.seeds, after.confirm.seeds) else {}
     return [
         Change(dotted(path), old, new, fixed.get(path) or _verdict(path, old, new, before, after))

@@ -70,6 +70,13 @@ def _check_baseline(spec: StudySpec) -> Iterator[Contradiction]:
         yield Contradiction(line, (("study", "baseline"), ("arms", given)))
 
 
+def _check_metric(spec: StudySpec) -> Iterator[Contradiction]:
+    given, offered = spec.study.metric, spec.kind.metrics
+    if given is not None and given not in offered:
+        line = f"study.metric = {shown(given)}: {one_of(offered, given)}"
+        yield Contradiction(line, (("study", "metric"), ("task", "kind")))
+
+
 def _check_arm_names(spec: StudySpec) -> Iterator[Contradiction]:
     folded: dict[str, str] = {}
     for arm in spec.arms:
@@ -219,6 +226,7 @@ def _check_most_seeds(spec: StudySpec) -> Iterator[Contradiction]:
 
 _CHECKS = (
     _check_baseline,
+    _check_metric,
     _check_arm_names,
     _check_optimizer_options,
     _check_nesterov,

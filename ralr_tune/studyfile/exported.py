@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError, create_model, field_validator
 
-from ralr_tune.metric import Metric
+from ralr_tune.metric import Metric, Unit
 from ralr_tune.schedules.curves import CURVES, OPTIONS
 from ralr_tune.seeds import SEED_BITS
 from ralr_tune.studyfile import models, problems
@@ -52,9 +52,10 @@ class Scores(Frozen):
     """Sample standard deviation (ddof = 1); None below two seeds."""
     seeds: Annotated[tuple[Seed, ...], Field(strict=False, min_length=1)]
 
-    def __str__(self) -> str:
-        spread = "" if self.std is None else f" +- {self.std:.4f}"
-        return f"{self.mean:.4f}{spread} over {len(self.seeds)} seed{'s' if len(self.seeds) > 1 else ''}"
+    def text(self, unit: Unit) -> str:
+        """ "97.00% +- 0.31 points over 5 seeds"."""
+        spread = "" if self.std is None else f" +- {unit.size(self.std, 2)}"
+        return f"{unit.value(self.mean, 2)}{spread} over {len(self.seeds)} seed{'s' if len(self.seeds) > 1 else ''}"
 
 
 class Provenance(Frozen):
@@ -83,14 +84,14 @@ class Provenance(Frozen):
     packages: dict[str, str] = {}
     """Versions that the trial ran with."""
 
-    def lines(self) -> list[str]:
-        """The same for people, in a few lines."""
+    def lines(self, unit: Unit) -> list[str]:
+        """The same for people, in a few lines; `unit`: the metric's."""
         block = f" of block {self.block}" if self.block > 1 else ""
         found = {"validation": self.confirmed, "test": self.tested}
         return [
             f"Found by ralr_tune: study {self.study}, arm {self.arm}, trial {self.trial}{block}.",
-            f"In the search: validation {self.metric} {self.value:.4f} (one run out of many: it flatters).",
-            *(f"On fresh seeds: {split} {self.metric} {scores}." for split, scores in found.items() if scores),
+            f"In the search: validation {self.metric} {unit.value(self.value, 2)} (one run out of many: it flatters).",
+            *(f"On fresh seeds: {split} {self.metric} {each.text(unit)}." for split, each in found.items() if each),
         ]
 
 
@@ -120,8 +121,12 @@ class Exported(Frozen):
 
     @property
     def metric(self) -> Metric:
-        """What the trial was judged by."""
+        """What the configuration was judged by, and will be."""
         return self.kind.metrics[self.provenance.metric]
+
+    def lines(self) -> list[str]:
+        """Where the configuration comes from, for people."""
+        return self.provenance.lines(self.metric.format)
 
     def load(self, device: str) -> Task:
         """The task, its data read. Raises DataError and UsageError as `Kind.load` does."""

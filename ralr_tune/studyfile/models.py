@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Annotated, Any, cast, get_args
 
-from pydantic import AfterValidator, Field, create_model
+from pydantic import Field, create_model
 
 from ralr_tune.studyfile.configuration import (
     Configuration,
@@ -27,7 +27,7 @@ from ralr_tune.studyfile.sections import (
     StudySection,
     TrainingKeys,
 )
-from ralr_tune.studyfile.values import Frozen, hints, one_of, problem, settled
+from ralr_tune.studyfile.values import Frozen, hints, settled
 
 
 @cache
@@ -75,12 +75,7 @@ def configuration(kind: Kind) -> type[Configuration]:
 
 
 def _study_section(kind: Kind) -> type[StudySection]:
-    def offered(value: str) -> str:
-        if value not in kind.metrics:
-            raise problem(f"no metric of kind {kind.name}; {one_of(kind.metrics, value)}")
-        return value
-
-    fields: dict[str, Any] = {"metric": (Annotated[str, AfterValidator(offered)], kind.default_metric.name)}
+    fields: dict[str, Any] = {"metric": (str, kind.default_metric.name)}
     return create_model("StudySection", __base__=StudySection, **fields)
 
 

@@ -52,7 +52,7 @@ class StudySection(Frozen):
     """[study]: what is asked."""
 
     name: Name
-    metric: Name
+    metric: str
     """One of the kind's; `models.study_file` fills in its first one."""
     baseline: Name
     seed: Annotated[int, Field(ge=0, lt=2**48)] = 0
@@ -265,7 +265,8 @@ class ConfirmSection(Frozen):
     seeds: Seeds = 5
     """How many, or "auto": more until the verdict stands, up to `most_seeds` (see search.looks)."""
     most_seeds: Annotated[int, Field(ge=3, le=1_000)] = 20
-    margin: NonNegative = 0.005
+    margin: NonNegative | None = None
+    """Differences below it count as equivalent, in the metric's own unit; None: the metric's default margin."""
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
 
     @property

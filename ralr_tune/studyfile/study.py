@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, reduce
 from operator import getitem
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -56,14 +56,15 @@ class StudySpec:
     def name(self) -> str:
         return self.file.study.name
 
-    @property
-    def direction(self) -> Literal["maximize", "minimize"]:
-        return self.metric.direction
-
-    @property
+    @cached_property
     def metric(self) -> Metric:
         """What trials are judged by."""
         return self.kind.metrics[self.study.metric]
+
+    @property
+    def margin(self) -> float:
+        """Differences below it count as equivalent, in the metric's own unit."""
+        return self.metric.default_margin if self.confirm.margin is None else self.confirm.margin
 
     @property
     def search(self) -> SearchSection:
@@ -86,6 +87,11 @@ class StudySpec:
     def task(self) -> TaskSection:
         """[task] as the file has it; its values may be searched (see `settled_task`)."""
         return self.file.task
+
+    @cached_property
+    def meaning(self) -> StudyFile:
+        """The file with the default written out that depends on another key: files that mean the same are equal."""
+        return self.file.model_copy(update={"confirm": self.confirm.model_copy(update={"margin": self.margin})})
 
     @cached_property
     def task_space(self) -> dict[str, Domain]:
@@ -120,7 +126,7 @@ class StudySpec:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of what the file means (comments, order of tables and [storage] aside)."""
-        meaning = self.file.model_dump(mode="json", exclude={"storage"})
+        meaning = self.meaning.model_dump(mode="json", exclude={"storage"})
         return hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()
 
     def space(self, arm: str) -> dict[str, Domain]:

@@ -282,7 +282,7 @@ def problem(message: str) -> PydanticCustomError:
 
 
 def one_of(allowed: Iterable[str], given: str) -> str:
-    """The end of a message: the nearest allowed word where there is one near, else all of them."""
+    """The end of a message: the nearest allowed word if there is one, or the only one that begins so, otherwise all."""
     words = list(allowed)
-    close = difflib.get_close_matches(given, words, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"allowed: {', '.join(words)}"
+    close = difflib.get_close_matches(given, words, n=1) or [word for word in words if given and word.startswith(given)]
+    return f"did you mean {close[0]!r}?" if len(close) == 1 else f"allowed: {', '.join(words)}"

@@ -20,12 +20,6 @@ Autocast = Callable[[], "AbstractContextManager[object]"]
 """Makes the context in which the model is called: mixed precision, or nothing."""
 
 
-METRICS = {
-    "accuracy": Metric("accuracy", direction="maximize", unit="share", worst=0.0, tolerance=0.01, default_margin=0.005)
-}
-"""By the name that a study file gives them (`study.metric`)."""
-
-
 @dataclass(frozen=True)
 class Capabilities:
     """What a torch task promises about its steps, so that the trainer guesses nothing.

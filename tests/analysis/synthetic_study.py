@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ralr_tune.records import ArmRecord, EpochRecord, Outcome, Row, Stage, StudyRecord
+from tests.metrics import ACCURACY
 
 Until = Literal["planned", "searching", "searched", "confirmed", "tested"]
 
@@ -167,8 +168,7 @@ def make_record(
         created=1.7e9,
         environment={"ralr_tune": "0.1.0", "torch": "2.15.0", "optuna": "5.0.0", "device": "cpu (2 cores)"},
         baseline="monotone",
-        metric="accuracy",
-        direction="maximize",
+        metric=ACCURACY,
         margin=0.005,
         confidence=0.95,
         arms={name: _arm(make, name, until, trials, blocks, range(70, 70 + seeds), change) for name in arms},

@@ -25,8 +25,9 @@ from ralr_tune.analysis.budget import (
 from ralr_tune.analysis.facts import study_facts
 from ralr_tune.analysis.notes import budget_sentences
 from ralr_tune.records import Row, StudyRecord
+from tests.metrics import ACCURACY, LOSS
 
-RANDOM, REALISED = Way("maximize", True, 0.0), Way("maximize", False, 0.0)
+RANDOM, REALISED = Way(ACCURACY, True, 0.0), Way(ACCURACY, False, 0.0)
 
 
 def search(*values: float, complete: bool = True) -> Search:
@@ -59,7 +60,7 @@ def test_the_expected_curve_of_random_search() -> None:
 
 
 def test_small_losses_are_good() -> None:
-    found = curve("ralr", [search(0.3, 0.9, 0.5)], Way("minimize", True, 0.9))
+    found = curve("ralr", [search(0.3, 0.9, 0.5)], Way(LOSS, True, 0.9))
     assert found.best[0] == pytest.approx(fmean([0.3, 0.9, 0.5]))
     assert found.best[2] < found.best[0]  # type: ignore[operator]
     assert found.low[2] <= found.best[2] <= found.high[2]  # type: ignore[operator, index]
@@ -84,13 +85,13 @@ def test_pruned_trials_are_spent_and_never_the_best() -> None:
     found = curve("ralr", [[*search(0.5), pruned, *search(0.6)]], REALISED)
     assert found.best == (0.5, 0.5, 0.6)
     assert found.epochs == (10, 13, 23)
-    assert list(incumbents([pruned, *search(0.6)], 1))[1] == 0.6
+    assert list(incumbents([pruned, *search(0.6)], ACCURACY))[1] == 0.6
 
 
 def test_the_worst_value_is_the_studys() -> None:
     searches = [[search(0.5, math.nan)], [search(0.2)]]
-    assert (worst_value(searches, "maximize"), worst_value(searches, "minimize")) == (0.2, 0.5)
-    assert math.isnan(worst_value([[search(math.nan)]], "maximize"))
+    assert (worst_value(searches, ACCURACY), worst_value(searches, LOSS)) == (0.2, 0.5)
+    assert math.isnan(worst_value([[search(math.nan)]], ACCURACY))
 
 
 def test_a_lead_of_blocks_has_a_band_and_a_place_where_it_is_sure() -> None:

@@ -9,6 +9,7 @@ from ralr_tune.analysis.claims import costs, overfitting
 from ralr_tune.analysis.facts import study_facts
 from ralr_tune.analysis.notes import claim_sentences
 from ralr_tune.records import Row, StudyRecord
+from tests.metrics import LOSS
 
 
 def slower(row: Row, times: float) -> Row:
@@ -73,7 +74,7 @@ def test_differences_that_vary_are_tested() -> None:
 
 def test_a_loss_overfits_the_other_way() -> None:
     record = with_gaps({"monotone": -0.03, "ralr": -0.01})
-    found = overfitting(replace(record, metric="loss", direction="minimize"))
+    found = overfitting(replace(record, metric=LOSS))
     assert {each.arm: round(each.gap, 2) for each in found} == {"monotone": 0.03, "ralr": 0.01}
 
 

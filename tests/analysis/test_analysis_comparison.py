@@ -5,11 +5,13 @@ import pytest
 from scipy import stats
 
 from ralr_tune.analysis.comparison import Comparison, Pairs, compare, holm, paired_test
+from ralr_tune.metric import Metric
+from tests.metrics import ACCURACY, LOSS
 
 
-def one(differences: list[float], *, margin: float = 0.0, direction: str = "maximize") -> Comparison:
+def one(differences: list[float], *, margin: float = 0.0, metric: Metric = ACCURACY) -> Comparison:
     family = [Pairs("configuration", "ralr", "monotone", differences)]
-    (made,) = compare(family, margin=margin, confidence=0.95, direction=direction)  # type: ignore[arg-type]
+    (made,) = compare(family, margin=margin, confidence=0.95, metric=metric)
     return made
 
 
@@ -25,19 +27,19 @@ def test_agrees_with_scipys_paired_t_test() -> None:
 
 
 @pytest.mark.parametrize(
-    ("differences", "direction", "verdict"),
+    ("differences", "metric", "verdict"),
     [
-        ([0.02, 0.021, 0.019, 0.022, 0.02], "maximize", "better"),
-        ([0.02, 0.021, 0.019, 0.022, 0.02], "minimize", "worse"),
-        ([-0.02, -0.021, -0.019, -0.022, -0.02], "maximize", "worse"),
-        ([-0.02, -0.021, -0.019, -0.022, -0.02], "minimize", "better"),
-        ([0.02, -0.021, 0.019, -0.022, 0.02], "maximize", "inconclusive"),
-        ([0.001, -0.001, 0.0005, 0.0, -0.0004], "maximize", "equivalent"),
-        ([0.002, 0.0021, 0.0019, 0.0022, 0.002], "maximize", "equivalent"),  # real, but below the margin
+        ([0.02, 0.021, 0.019, 0.022, 0.02], ACCURACY, "better"),
+        ([0.02, 0.021, 0.019, 0.022, 0.02], LOSS, "worse"),
+        ([-0.02, -0.021, -0.019, -0.022, -0.02], ACCURACY, "worse"),
+        ([-0.02, -0.021, -0.019, -0.022, -0.02], LOSS, "better"),
+        ([0.02, -0.021, 0.019, -0.022, 0.02], ACCURACY, "inconclusive"),
+        ([0.001, -0.001, 0.0005, 0.0, -0.0004], ACCURACY, "equivalent"),
+        ([0.002, 0.0021, 0.0019, 0.0022, 0.002], ACCURACY, "equivalent"),  # real, but below the margin
     ],
 )
-def test_verdicts(differences: list[float], direction: str, verdict: str) -> None:
-    assert one(differences, margin=0.005, direction=direction).verdict == verdict
+def test_verdicts(differences: list[float], metric: Metric, verdict: str) -> None:
+    assert one(differences, margin=0.005, metric=metric).verdict == verdict
 
 
 def test_equivalence_is_two_one_sided_tests() -> None:
@@ -95,7 +97,7 @@ def test_several_arms_are_corrected_together() -> None:
     differences = [0.02, 0.012, 0.019, 0.007, 0.02]
     alone = one(differences)
     family = [Pairs("configuration", name, "monotone", differences) for name in ("a", "b", "c")]
-    first, *_ = compare(family, margin=0.0, confidence=0.95, direction="maximize")
+    first, *_ = compare(family, margin=0.0, confidence=0.95, metric=ACCURACY)
     assert alone.p_value is not None
     assert alone.interval is not None
     assert first.interval is not None
@@ -108,7 +110,7 @@ def test_several_arms_are_corrected_together() -> None:
 def test_a_comparison_without_a_test_costs_the_others_nothing() -> None:
     differences = [0.02, 0.012, 0.019, 0.007, 0.02]
     family = [Pairs("configuration", "short", "monotone", [0.1]), Pairs("configuration", "a", "monotone", differences)]
-    short, long = compare(family, margin=0.0, confidence=0.95, direction="maximize")
+    short, long = compare(family, margin=0.0, confidence=0.95, metric=ACCURACY)
     assert short.p_value is None
     assert long.p_value == one(differences).p_value
 
@@ -123,7 +125,7 @@ def test_equal_configurations_rarely_differ() -> None:
 def test_seeds_that_all_blocks_share_count_as_a_sample_of_their_own() -> None:
     blocks, seeds = [0.021, 0.019, 0.02, 0.02], [0.05, -0.01, 0.03, 0.0, 0.03]
     (alone,), (both,) = (
-        compare([Pairs("arm", "a", "b", blocks, given)], margin=0.0, confidence=0.95, direction="maximize")
+        compare([Pairs("arm", "a", "b", blocks, given)], margin=0.0, confidence=0.95, metric=ACCURACY)
         for given in ([], seeds)
     )
     assert (alone.verdict, both.verdict) == ("better", "inconclusive")

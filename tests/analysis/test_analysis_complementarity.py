@@ -18,7 +18,9 @@ from ralr_tune.analysis.comparison import paired_test
 from ralr_tune.analysis.complementarity import Complementarity, complementarity
 from ralr_tune.analysis.facts import as_json, study_facts
 from ralr_tune.analysis.notes import claim_sentences
+from ralr_tune.metric import Metric
 from ralr_tune.records import ArmRecord, Row, StudyRecord
+from tests.metrics import ACCURACY, LOSS
 
 ARMS = ("monotone", "ralr", "regularised", "both")
 """A0, A1, B0, B1."""
@@ -129,23 +131,23 @@ WOBBLE = (0.0, 0.001, -0.001, 0.002, -0.002)
 
 
 @pytest.mark.parametrize(
-    ("gains", "direction", "verdict"),
+    ("gains", "metric", "verdict"),
     [
-        ((0.02, 0.02), "maximize", "adds up"),
-        ((0.02, 0.0), "maximize", "less together"),
-        ((0.0, 0.02), "maximize", "more together"),
-        ((-0.02, 0.0), "maximize", "more together"),
-        ((-0.02, 0.0), "minimize", "less together"),  # what lowered a loss lowers it no more
-        ((0.02, 0.0), "minimize", "more together"),
-        ((0.02, 0.015), "maximize", "less together"),
+        ((0.02, 0.02), ACCURACY, "adds up"),
+        ((0.02, 0.0), ACCURACY, "less together"),
+        ((0.0, 0.02), ACCURACY, "more together"),
+        ((-0.02, 0.0), ACCURACY, "more together"),
+        ((-0.02, 0.0), LOSS, "less together"),  # what lowered a loss lowers it no more
+        ((0.02, 0.0), LOSS, "more together"),
+        ((0.02, 0.015), ACCURACY, "less together"),
     ],
 )
-def test_verdicts(gains: tuple[float, float], direction: str, verdict: str) -> None:
+def test_verdicts(gains: tuple[float, float], metric: Metric, verdict: str) -> None:
     scores = [[0.9 + step for step in WOBBLE] for _ in range(4)]
     for place, gain in zip((1, 3), gains, strict=True):
         scores[place] = [value + gain + 0.3 * WOBBLE[-seed] for seed, value in enumerate(scores[place])]
     scores[3][0] += 0.0005
-    assert square(*scores, direction=direction).verdict == verdict
+    assert square(*scores, metric=metric).verdict == verdict
 
 
 def test_few_or_wild_seeds_say_nothing() -> None:

@@ -11,6 +11,7 @@ from ralr_tune.analysis.edges import Edge, edges
 from ralr_tune.analysis.facts import study_facts
 from ralr_tune.analysis.notes import edge_sentences
 from ralr_tune.records import ArmRecord
+from tests.metrics import ACCURACY
 
 LOG = {"low": 1e-3, "high": 1.0, "log": True, "step": None}
 
@@ -23,7 +24,7 @@ def arm(name: str, domain: Mapping[str, Any], value: Any) -> ArmRecord:
 
 
 def edge(name: str, domain: Mapping[str, Any], value: Any) -> Edge | None:
-    found = edges(arm(name, domain, value), "maximize")
+    found = edges(arm(name, domain, value), ACCURACY)
     return found[0] if found else None
 
 
@@ -93,7 +94,7 @@ def test_the_confirmed_configuration_counts() -> None:
         else row
         for row in record.arms["monotone"].rows
     )
-    (found,) = edges(replace(record.arms["monotone"], rows=rows, dimensions={"lr": LOG}), "maximize")
+    (found,) = edges(replace(record.arms["monotone"], rows=rows, dimensions={"lr": LOG}), ACCURACY)
     assert found.value == 0.98
 
 

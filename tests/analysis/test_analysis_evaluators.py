@@ -10,6 +10,7 @@ from synthetic_study import make_record
 
 from ralr_tune.analysis.evaluators import Evaluated, arm_importances, optuna_importances, study_importances
 from ralr_tune.errors import UsageError
+from tests.metrics import ACCURACY
 
 
 def made(*, trials: int = 30, effect: float = 1.0, directions: int = 1) -> optuna.Study:
@@ -79,12 +80,10 @@ def test_several_objectives_are_refused() -> None:
 def test_an_arm_has_them_too() -> None:
     record = make_record(until="searched")
     for arm in record.arms.values():
-        found = arm_importances(arm, record.direction)
+        found = arm_importances(arm, record.metric)
         assert list(found) == ["PED-ANOVA", "fANOVA", "MDI"]
         assert all(set(values) == set(arm.dimensions) for values in found.values())
-    assert all(
-        values == {} for values in arm_importances(make_record(until="planned").arms["ralr"], "maximize").values()
-    )
+    assert all(values == {} for values in arm_importances(make_record(until="planned").arms["ralr"], ACCURACY).values())
 
 
 def test_a_study_has_them_by_arm_where_they_can_be_had() -> None:

@@ -16,8 +16,8 @@ from ralr_tune.analysis.answer import answer, answers, reach_sentences
 from ralr_tune.analysis.facts import FURTHER, Facts, as_json, study_facts
 from ralr_tune.analysis.notes import notes
 from ralr_tune.analysis.sequential import Plan
-from ralr_tune.analysis.units import unit_of
 from ralr_tune.records import Row, StudyRecord
+from tests.metrics import ACCURACY, BLEU, LOSS
 
 
 def facts_of(**known: Any) -> Facts:
@@ -102,7 +102,7 @@ def test_best_is_never_diverged_pruned_or_failed() -> None:
 
 
 def test_best_follows_the_direction() -> None:
-    record = replace(make_record(until="searched"), direction="minimize", metric="loss")
+    record = replace(make_record(until="searched"), metric=LOSS)
     complete = [row.value for row in record.arms["ralr"].search() if row.outcome == "complete"]
     best = study_facts(record).arms["ralr"].best
     assert best is not None
@@ -243,7 +243,7 @@ def test_an_equivalent_configuration_is_said_with_its_margin() -> None:
 
 
 def test_other_metrics_are_plain_numbers() -> None:
-    record = replace(make_record(until="searched"), metric="BLEU")
+    record = replace(make_record(until="searched"), metric=BLEU)
     assert "%" not in answer(study_facts(record))
 
 
@@ -251,11 +251,11 @@ def test_other_metrics_are_plain_numbers() -> None:
     ("value", "text"), [(0.0021, "+0.2 points"), (-0.0312, "-3.1 points"), (-0.0000001, "+0.0 points")]
 )
 def test_points(value: float, text: str) -> None:
-    assert unit_of("accuracy").difference(value) == text
+    assert ACCURACY.format.difference(value) == text
 
 
 def test_small_differences_keep_a_second_decimal() -> None:
-    unit = unit_of("accuracy")
+    unit = ACCURACY.format
     assert (unit.digits(0.002, -0.01), unit.digits(0.0003, 0.01), unit.digits(0.0, 0.0)) == (1, 2, 1)
 
 

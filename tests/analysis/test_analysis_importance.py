@@ -25,6 +25,7 @@ from ralr_tune.analysis.importance import (
 )
 from ralr_tune.errors import UsageError
 from ralr_tune.records import Row
+from tests.metrics import ACCURACY
 
 
 @pytest.fixture(autouse=True)
@@ -128,7 +129,7 @@ def test_trials_are_compared_where_four_fifths_arrived() -> None:
 def test_arm_leaves_out_diverged_and_failed_trials() -> None:
     arm = make_record(until="searched").arms["ralr"]
     assert any(row.outcome == "diverged" for row in arm.rows)
-    found = arm_importance(arm)
+    found = arm_importance(arm, ACCURACY)
     assert set(found) == set(arm.dimensions)
     assert found["lr"].trials == sum(row.outcome in ("complete", "pruned") for row in arm.search())
     assert found["lr"].verdict == "matters"
@@ -138,14 +139,16 @@ def test_arm_leaves_out_diverged_and_failed_trials() -> None:
 def test_arm_without_finished_trials() -> None:
     for until in ("planned", "searching"):
         record = make_record(until=until, trials=6)
-        assert {one.verdict for one in arm_importance(record.arms["ralr"]).values()} == {"too little evidence"}
+        assert {one.verdict for one in arm_importance(record.arms["ralr"], ACCURACY).values()} == {
+            "too little evidence"
+        }
 
 
 def test_one_valued_dimension_of_an_arm() -> None:
     def fix(row: Row) -> Row:
         return replace(row, params={**row.params, "weight_decay": 1e-4})
 
-    found = arm_importance(make_record(until="searched", change=fix).arms["monotone"])
+    found = arm_importance(make_record(until="searched", change=fix).arms["monotone"], ACCURACY)
     assert (found["weight_decay"].value, found["weight_decay"].verdict) == (0.0, "too little evidence")
 
 

@@ -18,13 +18,14 @@ from ralr_tune.analysis.power import (
     spread_interval,
     visible,
 )
+from tests.metrics import ACCURACY
 
 SPREAD = 0.01
 
 
 def reached(differences: list[float], *, margin: float = 0.005) -> Reach:
     (made,) = compare(
-        [Pairs("configuration", "ralr", "monotone", differences)], margin=margin, confidence=0.95, direction="maximize"
+        [Pairs("configuration", "ralr", "monotone", differences)], margin=margin, confidence=0.95, metric=ACCURACY
     )
     found = reach(made, float(np.std(differences, ddof=1)), margin=margin, alpha=0.05)
     assert found is not None
@@ -106,7 +107,7 @@ def test_nothing_in_reach() -> None:
 
 def test_no_reach_without_spread_or_pairs() -> None:
     for differences in ([0.01, 0.01, 0.01], [0.01]):
-        (made,) = compare([Pairs("arm", "a", "b", differences)], margin=0.0, confidence=0.95, direction="maximize")
+        (made,) = compare([Pairs("arm", "a", "b", differences)], margin=0.0, confidence=0.95, metric=ACCURACY)
         assert reach(made, 0.0, margin=0.0, alpha=0.05) is None
 
 
@@ -128,7 +129,7 @@ def test_power_over_blocks_and_seeds_is_about_what_a_simulation_finds() -> None:
     of_block, of_seed = random.normal(0, 0.01, (4000, blocks, 1)), random.normal(0, 0.008, (4000, 1, seeds))
     studies = difference + of_block + of_seed
     pairs = [Pairs("arm", "a", "b", list(d.mean(axis=1)), list(d.mean(axis=0))) for d in studies]
-    made = [compare([each], margin=0.0, confidence=0.95, direction="maximize")[0] for each in pairs]
+    made = [compare([each], margin=0.0, confidence=0.95, metric=ACCURACY)[0] for each in pairs]
     found = np.mean([each.verdict == "better" for each in made])
     floor = Floor(0.008 / seeds**0.5, seeds - 1)
     assert power_to_differ(difference, 0.01, blocks, 0.05, floor) == pytest.approx(found, abs=0.06)

@@ -15,6 +15,7 @@ from ralr_tune.analysis.answer import answer, reach_sentences, twin_sentences
 from ralr_tune.analysis.facts import as_json, study_facts
 from ralr_tune.analysis.notes import notes
 from ralr_tune.analysis.sequential import Plan
+from ralr_tune.metric import Metric
 from ralr_tune.records import ArmRecord, EpochRecord, Row, StudyRecord, amplified_role
 from tests.fuzz import AT_RANDOM, cases
 
@@ -81,8 +82,11 @@ def records(draw: st.DrawFn) -> StudyRecord:
     return replace(
         make_record(until="planned", arms=()),
         arms=arms,
-        metric=draw(st.sampled_from(["accuracy", "loss"])),
-        direction=draw(st.sampled_from(["maximize", "minimize"])),
+        metric=Metric(
+            draw(st.sampled_from(["accuracy", "loss"])),
+            draw(st.sampled_from(["maximize", "minimize"])),
+            draw(st.sampled_from(["share", "plain"])),
+        ),
         margin=draw(st.sampled_from([0.0, 0.005])),
         spec_text=draw(
             st.sampled_from(["", '[search]\nsampler = "random"', '[search]\nsampler = "qmc"', "not toml ["])

@@ -5,7 +5,8 @@ import math
 import pytest
 
 from ralr_tune.analysis.pruning import Audited, PruningAudit, pruning_audit, pruning_gaps
-from ralr_tune.analysis.rows import Direction
+from ralr_tune.metric import Metric
+from tests.metrics import ACCURACY, LOSS
 
 FINALS = {"ralr": [0.90, 0.92, 0.94, 0.96, 0.98], "monotone": [0.90, 0.92, 0.94, 0.96, 0.98]}
 
@@ -15,7 +16,7 @@ def audited(*finals: float, arm: str = "ralr") -> list[Audited]:
 
 
 def audit(*finals: float) -> PruningAudit:
-    return pruning_audit(audited(*finals), FINALS, direction="maximize")[0]
+    return pruning_audit(audited(*finals), FINALS, metric=ACCURACY)[0]
 
 
 def test_wrong_is_above_the_survivors_median() -> None:
@@ -35,33 +36,33 @@ def test_no_rate_below_ten() -> None:
 
 
 def test_smaller_is_better_for_a_loss() -> None:
-    (found,) = pruning_audit(audited(0.1, 0.4), {"ralr": [0.2, 0.3, 0.5]}, direction="minimize")
+    (found,) = pruning_audit(audited(0.1, 0.4), {"ralr": [0.2, 0.3, 0.5]}, metric=LOSS)
     assert (found.wrong, found.lost_best) == (1, 1)
     assert found.cost == pytest.approx(0.1)
 
 
 def test_what_cannot_be_judged_is_left_out() -> None:
     nothing = [Audited("ralr", 3, [])]
-    assert pruning_audit(nothing, FINALS, direction="maximize")[0].audited == 0
-    assert pruning_audit(audited(0.9), {"ralr": []}, direction="maximize")[0].cost is None
+    assert pruning_audit(nothing, FINALS, metric=ACCURACY)[0].audited == 0
+    assert pruning_audit(audited(0.9), {"ralr": []}, metric=ACCURACY)[0].cost is None
 
 
-@pytest.mark.parametrize("direction", ["maximize", "minimize"])
-def test_what_diverges_was_stopped_rightly(direction: Direction) -> None:
-    found = pruning_audit(audited(*[math.nan] * 10), FINALS, direction=direction)[0]
+@pytest.mark.parametrize("metric", [ACCURACY, LOSS], ids=["maximize", "minimize"])
+def test_what_diverges_was_stopped_rightly(metric: Metric) -> None:
+    found = pruning_audit(audited(*[math.nan] * 10), FINALS, metric=metric)[0]
     assert (found.audited, found.wrong, found.lost_best, found.cost) == (10, 0, 0, 0.0)
 
 
 def test_arms_that_differ_are_named() -> None:
     mixed = audited(*[0.97] * 14) + audited(*[0.91] * 14, arm="monotone")
-    (gap,) = pruning_gaps(pruning_audit(mixed, FINALS, direction="maximize"), "monotone")
+    (gap,) = pruning_gaps(pruning_audit(mixed, FINALS, metric=ACCURACY), "monotone")
     assert gap.differ
     assert gap.p_value < 1e-4
     even = audited(*[0.97, 0.91] * 7) + audited(*[0.91, 0.97] * 7, arm="monotone")
-    (gap,) = pruning_gaps(pruning_audit(even, FINALS, direction="maximize"), "monotone")
+    (gap,) = pruning_gaps(pruning_audit(even, FINALS, metric=ACCURACY), "monotone")
     assert not gap.differ
 
 
 def test_too_few_in_one_arm_compare_nothing() -> None:
     mixed = audited(*[0.97] * 14) + audited(*[0.91] * 9, arm="monotone")
-    assert pruning_gaps(pruning_audit(mixed, FINALS, direction="maximize"), "monotone") == ()
+    assert pruning_gaps(pruning_audit(mixed, FINALS, metric=ACCURACY), "monotone") == ()

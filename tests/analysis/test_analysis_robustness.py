@@ -10,8 +10,9 @@ from synthetic_study import SHARED, Builder, make_record
 
 from ralr_tune.analysis.facts import study_facts
 from ralr_tune.analysis.notes import robustness_sentences
-from ralr_tune.analysis.robustness import Robustness, local_linear, robustness, tolerance
+from ralr_tune.analysis.robustness import Robustness, local_linear, robustness
 from ralr_tune.records import ArmRecord, EpochRecord, Row, StudyRecord
+from tests.metrics import ACCURACY, BLEU, LOSS
 
 LR = {"lr": SHARED["lr"]}
 
@@ -99,7 +100,7 @@ def test_equal_peaks_show_no_difference() -> None:
 
 def test_losses_are_smoothed_the_other_way() -> None:
     scores = [(rate, None if score is None else 2.0 - score) for rate, score in peak(0.08)]
-    record = replace(study(monotone=scores), metric="loss", direction="minimize")
+    record = replace(study(monotone=scores), metric=LOSS)
     rates = only(record).rates
     assert rates is not None
     assert rates.best == pytest.approx(0.1, rel=0.2)
@@ -158,5 +159,5 @@ def test_a_rate_that_is_no_searched_number() -> None:
 
 
 def test_what_is_close() -> None:
-    assert tolerance("accuracy", 0.9) == 0.01
-    assert tolerance("BLEU", -30.0) == pytest.approx(0.3)
+    assert ACCURACY.close(0.9) == 0.01
+    assert BLEU.close(-30.0) == pytest.approx(0.3)

@@ -8,6 +8,8 @@ import pytest
 from scipy import stats
 
 from ralr_tune.analysis.sequential import Plan, boundaries, latest_look, next_look, nominal_level
+from ralr_tune.metric import Metric
+from tests.metrics import ACCURACY, LOSS
 
 LOOKS = tuple(range(3, 13))
 PLAN = Plan(LOOKS, margin=0.005)
@@ -45,11 +47,11 @@ def test_later_looks_do_not_change_earlier_boundaries() -> None:
 
 
 @pytest.mark.parametrize(
-    ("mean", "direction", "verdict"),
-    [(0.05, "maximize", "better"), (0.05, "minimize", "worse"), (-0.05, "maximize", "worse")],
+    ("mean", "metric", "verdict"),
+    [(0.05, ACCURACY, "better"), (0.05, LOSS, "worse"), (-0.05, ACCURACY, "worse")],
 )
-def test_a_large_difference_stops_early(mean: float, direction: str, verdict: str) -> None:
-    decision = next_look(draws(mean), replace(PLAN, direction=direction))  # type: ignore[arg-type]
+def test_a_large_difference_stops_early(mean: float, metric: Metric, verdict: str) -> None:
+    decision = next_look(draws(mean), replace(PLAN, metric=metric))
     assert decision.verdict == verdict
     assert decision.n < 12
     assert decision.next_look is None

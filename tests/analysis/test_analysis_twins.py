@@ -13,12 +13,13 @@ from ralr_tune.analysis.facts import Facts, as_json, study_facts
 from ralr_tune.analysis.rows import chosen
 from ralr_tune.analysis.twins import amplification
 from ralr_tune.records import AMPLIFIED, ArmRecord, Row, StudyRecord, amplified_role
+from tests.metrics import ACCURACY
 
 
 def with_amplification_of(record: StudyRecord, donor: str, gain: float) -> StudyRecord:
     """The baseline's judged rows again, each with the amplification that the donor was judged with."""
     base = record.arms["monotone"]
-    candidate = chosen(record.arms[donor], "maximize")
+    candidate = chosen(record.arms[donor], ACCURACY)
     assert candidate is not None
     given = amplification(next(row.params for row in record.arms[donor].stage("judge")))
     rows = [row for row in base.rows if row.stage in ("judge", "test") and row.role == "best"]

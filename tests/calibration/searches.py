@@ -30,6 +30,7 @@ from ralr_tune.seeds import derive_seed
 from ralr_tune.studyfile import Configuration, StudySpec
 from tests.calibration.tables import Counted, Table, rows_of, show
 from tests.calibration.verdicts import COLUMNS, RARELY_WRONG
+from tests.metrics import ACCURACY
 from tests.studies import simulated
 
 TASK = SimulatedTask()
@@ -77,7 +78,7 @@ def record_of(spec: StudySpec) -> StudyRecord:
     arms = {name: ArmRecord(name, {}, tuple(row for row in rows if row.arm == name)) for name in spec.arms}
     return StudyRecord(
         name=spec.name, spec_text="", fingerprint="", storage="", created=0.0, environment={},
-        baseline="monotone", metric="accuracy", direction="maximize",
+        baseline="monotone", metric=ACCURACY,
         margin=spec.confirm.margin, confidence=spec.confirm.confidence, arms=arms,
     )  # fmt: skip
 

@@ -22,6 +22,7 @@ from ralr_tune.analysis.comparison import Comparison, Pairs, compare
 from ralr_tune.analysis.sequential import Decision, Plan, latest_look, next_look
 from ralr_tune.kinds.simulated.task import CEILING, CHANCE, CURVATURE, RATE, SimulatedTask
 from tests.calibration.tables import Counted, Promise, Row, Table, rows_of, show
+from tests.metrics import ACCURACY
 
 Array = npt.NDArray[np.float64]
 
@@ -332,12 +333,12 @@ def _arm_verdict(scores: Array) -> str:
     """Of scores (2, blocks, seeds), as `analysis.verdicts` compares arms whose blocks were judged on the same seeds."""
     differences = scores[1] - scores[0]
     pairs = Pairs("arm", "ralr", "monotone", list(differences.mean(axis=1)), list(differences.mean(axis=0)))
-    return compare([pairs], margin=0.0, confidence=0.95, direction="maximize")[0].verdict
+    return compare([pairs], margin=0.0, confidence=0.95, metric=ACCURACY)[0].verdict
 
 
 def _compared(family: Sequence[Array], what: str, margin: float) -> tuple[Comparison, ...]:
     pairs = [Pairs(what, f"arm {index}", "base", list(d)) for index, d in enumerate(family)]  # type: ignore[arg-type]
-    return compare(pairs, margin=margin, confidence=0.95, direction="maximize")
+    return compare(pairs, margin=margin, confidence=0.95, metric=ACCURACY)
 
 
 def _worst_of(made: Sequence[Comparison]) -> str:

@@ -28,7 +28,7 @@ def begin(storage: Storage, **changes: dict[str, Any]) -> Ledger:
     spec = simulated(**changes)
     studies.register(storage, name=spec.name, text=spec.text, fingerprint=spec.fingerprint)
     for arm in spec.arms:
-        studies.optuna_study(storage, studies.optuna_name(spec.name, arm), direction=spec.direction)
+        studies.optuna_study(storage, studies.optuna_name(spec.name, arm), metric=spec.metric)
     ledger = Ledger(storage, spec.name, spec.storage.lease_s)
     plan_search(ledger, spec, spec.search.trials)
     return ledger

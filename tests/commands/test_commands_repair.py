@@ -27,6 +27,7 @@ from ralr_tune.store.ledger import Ledger
 from ralr_tune.studyfile import StudySpec
 from tests.commands.conftest import Cli
 from tests.databases import dump
+from tests.metrics import ACCURACY
 from tests.store import first_release
 from tests.studies import simulated
 
@@ -41,7 +42,7 @@ class Broken:
         self.dying = Ledger(self.storage, spec.name, lease_s=-1)
         studies.register(self.storage, name=spec.name, text=spec.text, fingerprint=spec.fingerprint)
         for arm in spec.arms:
-            studies.optuna_study(self.storage, f"{spec.name}/{arm}", direction="maximize")
+            studies.optuna_study(self.storage, f"{spec.name}/{arm}", metric=ACCURACY)
         plan_search(self.ledger, spec, spec.search.trials)
 
     def claimed(self, *, alive: bool = False) -> Row:

@@ -10,11 +10,12 @@ from ralr_tune.analysis.facts import ArmFacts, Facts
 from ralr_tune.analysis.lacks import Lack
 from ralr_tune.analysis.twins import Twin
 from ralr_tune.commands.report import HANDFUL, Report
+from tests.metrics import ACCURACY
 
 NO_ARM = ArmFacts("", {"budget": 0}, 0, None, None, None, None, None, None, {})
 TWIN = Twin("ralr", 3, "test", 0.002, (0.001, 0.003), 0.01, 5, "better")
 FACTS = Facts(
-    "digits", "monotone", "accuracy", "maximize", 0.005, 0.95, "test", {"ralr": NO_ARM}, (TWIN,), (), {},
+    "digits", "monotone", ACCURACY, 0.005, 0.95, "test", {"ralr": NO_ARM}, (TWIN,), (), {},
 )  # fmt: skip
 
 

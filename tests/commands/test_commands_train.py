@@ -60,7 +60,7 @@ def test_weights_and_score_beside_the_configuration(tmp_path: Path) -> None:
     assert score["versions"]["torch"] == torch.__version__.split("+")[0]
     assert score["seconds"] > 0
     assert [line.final for line in lines] == [False] * 4 + [True]
-    assert f"test accuracy {score['value']:.4f} (seed {SEED})" in lines[-1].text
+    assert f"test accuracy {100 * score['value']:.2f}% (seed {SEED})" in lines[-1].text
     assert str(out / "score.json") in lines[-1].text
 
 

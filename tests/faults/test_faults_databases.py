@@ -22,6 +22,7 @@ from ralr_tune.studyfile import parse_study
 from tests.faults.servers import PrivateServer, private_server
 from tests.faults.storm import wrongs
 from tests.faults.test_faults_storm import NOTHING
+from tests.metrics import ACCURACY
 from tests.studies import simulated_text
 from tests.waiting import LONG_S, until
 
@@ -64,7 +65,7 @@ def test_many_processes_open_an_empty_database(kind: str, new_database: Callable
         def use(index: int, url: str = url) -> None:
             storage = open_storage(url, create=True)
             studies.register(storage, name="s", text="", fingerprint="")
-            studies.optuna_study(storage, "s/a", direction="maximize")
+            studies.optuna_study(storage, "s/a", metric=ACCURACY)
             storage.dispose()
 
         assert at_once(use) == []
@@ -75,7 +76,7 @@ def test_many_processes_open_an_empty_database(kind: str, new_database: Callable
 
 def test_many_processes_write_one_sqlite_file(sqlite_url: str) -> None:
     storage = open_storage(sqlite_url)
-    study = studies.optuna_study(storage, "s/a", direction="maximize")
+    study = studies.optuna_study(storage, "s/a", metric=ACCURACY)
     Ledger(storage, "s").plan(PlannedRow("a", "search", 1, ordinal, seed=0) for ordinal in range(AT_ONCE * 4))
     storage.dispose()
 

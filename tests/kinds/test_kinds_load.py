@@ -13,6 +13,8 @@ from ralr_tune.kinds.classification.options import ClassificationOptions as Opti
 from ralr_tune.kinds.classification.section import ClassificationSection
 from ralr_tune.kinds.classification.task import ClassificationTask
 from ralr_tune.logs import warnings_to_log
+from ralr_tune.studyfile import registry
+from ralr_tune.studyfile.sections import TaskSection
 
 
 def spec(**changes: Any) -> ClassificationSection:
@@ -54,6 +56,29 @@ def test_identity_tells_tasks_apart() -> None:
     ]
     assert len({task.identity for task in tasks}) == 4
     assert tasks[0].identity == loaded(spec(data={"source": "digits", "limit": 100})).identity
+
+
+def test_another_metric_than_the_default_is_another_task() -> None:
+    small = spec(data={"source": "digits", "limit": 100})
+    tasks = [KIND.load(small, metric=metric, seed=0, device="cpu") for metric in KIND.metrics.values()]
+    assert [task.metric.name for task in tasks] == list(KIND.metrics)
+    assert len({task.identity for task in tasks}) == len(tasks)
+
+
+@pytest.mark.parametrize(
+    ("section", "identity"),
+    [
+        (spec(), "147e7e2adedc0a516850aff60bd78e3ba9c2d1e9f3196f86342ad7c2db3bbd02"),
+        (
+            registry.find("simulated").section.model_validate({"kind": "simulated"}),
+            "b5b041822e6c061022aba800e1740b17e5287313f30237d65aa1cb931e8b3aaa",
+        ),
+    ],
+)
+def test_identities_are_those_of_the_previous_release(section: TaskSection, identity: str) -> None:
+    """Otherwise the checkpoints that it wrote would be foreign."""
+    kind = registry.find(section.kind)
+    assert kind.identity(section, seed=0, metric=kind.default_metric) == identity
 
 
 def test_wrong_models_are_told_when_one_is_built() -> None:

@@ -12,6 +12,7 @@ from ralr_tune.records import ArmRecord, Row, StudyRecord
 from ralr_tune.report import curves, importance, scores, trials
 from ralr_tune.report.figures import Figure, figures, panel_figures
 from ralr_tune.report.style import PALETTE, log_ticks, looks, number_axis
+from tests.metrics import LOSS
 
 
 def drawn(record: StudyRecord) -> list[Figure]:
@@ -178,7 +179,7 @@ def test_the_floor_is_a_ceiling_for_losses() -> None:
     def loss(row: Row) -> Row:
         return replace(row, value=None if row.value is None else (9.0 if row.ordinal == 0 else 1 - row.value))
 
-    record = replace(make_record(until="searched", change=loss), direction="minimize", metric="loss")
+    record = replace(make_record(until="searched", change=loss), metric=LOSS)
     assert trials.axis_floor(record) < 9.0
     line = trials.history_facts(record)[0]
     bests = [value for _, value in line.best]

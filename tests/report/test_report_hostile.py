@@ -76,8 +76,8 @@ def hostile(text: str) -> StudyRecord:
         for name, arm in zip((text, other), record.arms.values(), strict=True)
     }
     return replace(
-        record, name=text, arms=arms, baseline=text, metric=text, spec_text=text, fingerprint=text, storage=text,
-        environment={text: text},
+        record, name=text, arms=arms, baseline=text, metric=replace(record.metric, name=text), spec_text=text,
+        fingerprint=text, storage=text, environment={text: text},
     )  # fmt: skip
 
 

@@ -41,7 +41,7 @@ def sessions(folder: Path) -> Iterator[MakeSession]:
         studies.register(storage, name=spec.name, text=spec.text, fingerprint=spec.fingerprint)
         for arm in spec.arms:
             for block in range(1, spec.search.blocks + 1):
-                studies.optuna_study(storage, studies.optuna_name(spec.name, arm, block), direction=spec.direction)
+                studies.optuna_study(storage, studies.optuna_name(spec.name, arm, block), metric=spec.metric)
         ledger = Ledger(storage, spec.name, spec.storage.lease_s)
         plan_search(ledger, spec, spec.search.trials)
         return Session(spec, storage, ledger, Tasks(spec, device="cpu"), folder / "out", owner)

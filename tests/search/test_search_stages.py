@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ralr_tune.analysis.rows import chosen
+from ralr_tune.analysis.rows import chosen, chosen_by_block
 from ralr_tune.errors import TrialError
 from ralr_tune.records import ArmRecord, Row, Stage
 from ralr_tune.search.session import Session
@@ -23,6 +23,7 @@ from ralr_tune.search.telling import settle
 from ralr_tune.search.trial import work_on
 from ralr_tune.seeds import derive_seed
 from ralr_tune.store.reading import read_study
+from tests.metrics import ACCURACY
 from tests.search.conftest import MakeSession
 from tests.studies import simulated
 
@@ -148,7 +149,32 @@ def test_a_winner_of_before_the_budget_grew_still_competes() -> None:
     assert [row.trial for row in finalists(spec, search, "monotone")] == [3, 2]
     assert [row.trial for row in winners(spec, [*search, *choose], "monotone")] == [0]
     judge = [a_row("monotone", "judge", 0.5, source=n, role="best", seed=n) for n in (0, 3)]
-    assert chosen(ArmRecord("monotone", {}, (*search, *choose, *judge)), "maximize") == (1, 0)
+    assert chosen(ArmRecord("monotone", {}, (*search, *choose, *judge)), ACCURACY) == (1, 0)
+
+
+@pytest.mark.parametrize(("metric", "sign"), [("value", 1), ("error", -1)])
+def test_the_report_and_the_stages_choose_by_one_rule(metric: str, sign: int) -> None:
+    spec = simulated(study={"metric": metric}, arms={"monotone": {}})
+    values = {(1, 0): 0.9, (1, 1): 0.8, (2, 0): 0.7, (2, 1): 0.6}
+    search = [
+        a_row("monotone", "search", sign * value, trial=n, ordinal=n, block=block)
+        for (block, n), value in values.items()
+    ]
+    fresh = {(1, 0): (0.5, 0.9), (1, 1): (0.6, 0.7), (2, 0): (0.99, None), (2, 1): (0.1, 0.2)}
+    choose = [
+        a_row(
+            "monotone", "choose", None if value is None else sign * value, source=n, role="best", block=block,
+            outcome="diverged" if value is None else "complete",
+        )
+        for (block, n), found in fresh.items()
+        for value in found
+    ]  # fmt: skip
+    found = winners(spec, [*search, *choose], "monotone")
+    assert [(row.block, row.trial) for row in found] == [(1, 0), (2, 1)]  # one seed without a score: last
+    judge = [a_row("monotone", "judge", 0.5, source=row.trial, block=row.block, role="best") for row in found]
+    arm = ArmRecord("monotone", {}, (*search, *choose, *judge))
+    assert chosen(arm, spec.metric) == (1, 0)
+    assert chosen_by_block(arm, spec.metric) == {1: (1, 0), 2: (2, 1)}
 
 
 def test_every_block_has_a_winner_and_the_best_chosen_comes_first(make_session: MakeSession) -> None:
@@ -202,7 +228,7 @@ def test_a_larger_budget_after_the_end_is_searched_and_confirmed_again(make_sess
     (winner,) = winners(session.spec, session.ledger.rows(), "ralr")
     assert winner.trial in sources
     arm = read_study(session.storage, "sim").arms["ralr"]
-    assert chosen(arm, "maximize") == (1, winner.trial)  # the report speaks of what is exported
+    assert chosen(arm, ACCURACY) == (1, winner.trial)  # the report speaks of what is exported
 
 
 def test_all_diverged_is_an_end_too(make_session: MakeSession) -> None:

@@ -13,6 +13,7 @@ from ralr_tune.store import studies
 from ralr_tune.store.address import parse_address
 from ralr_tune.store.database import open_storage
 from ralr_tune.store.file import network_file_system, refuse_network
+from tests.metrics import ACCURACY
 
 
 def database_file(url: str) -> Path:
@@ -26,7 +27,7 @@ def test_a_database_that_is_deleted_in_use_is_missed_at_once(sqlite_url: str) ->
     with pytest.raises(StorageError, match="was deleted while it was in use"):
         studies.names(storage)
     with pytest.raises(StorageError, match="was deleted while it was in use"):
-        studies.optuna_study(storage, "s/a", direction="maximize")
+        studies.optuna_study(storage, "s/a", metric=ACCURACY)
     assert not database_file(sqlite_url).exists()  # nothing made an empty one in its place
     storage.dispose()
 

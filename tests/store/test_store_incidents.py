@@ -6,6 +6,7 @@ from ralr_tune.errors import LeaseLost
 from ralr_tune.records import EpochRecord, Row
 from ralr_tune.store import incidents, studies
 from ralr_tune.store.ledger import Ledger, PlannedRow
+from tests.metrics import ACCURACY
 
 RECORD = EpochRecord(1, 0.5, train_loss=1.0, lr=0.1, factor=1.0, seconds=0.25)
 
@@ -93,7 +94,7 @@ def test_equal_errors_have_one_signature() -> None:
 
 def test_an_epoch_is_reported_with_the_beat_and_once(ledger: Ledger) -> None:
     storage = ledger.storage
-    study = studies.optuna_study(storage, f"{ledger.study}/ralr", direction="maximize")
+    study = studies.optuna_study(storage, f"{ledger.study}/ralr", metric=ACCURACY)
     plan(ledger, 1)
     row = claimed(ledger)
     trial = studies.ask(study, storage, row.id)
@@ -106,7 +107,7 @@ def test_an_epoch_is_reported_with_the_beat_and_once(ledger: Ledger) -> None:
 
 def test_nobody_who_lost_the_row_reports(ledger: Ledger, dying: Ledger) -> None:
     storage = ledger.storage
-    study = studies.optuna_study(storage, f"{ledger.study}/ralr", direction="maximize")
+    study = studies.optuna_study(storage, f"{ledger.study}/ralr", metric=ACCURACY)
     plan(ledger, 1)
     old = claimed(dying, "sleeper")
     trial = studies.ask(study, storage, old.id)
@@ -117,7 +118,7 @@ def test_nobody_who_lost_the_row_reports(ledger: Ledger, dying: Ledger) -> None:
 
 
 def test_what_is_known_to_be_reported_is_what_the_pruner_sees(ledger: Ledger) -> None:
-    study = studies.optuna_study(ledger.storage, f"{ledger.study}/ralr", direction="maximize")
+    study = studies.optuna_study(ledger.storage, f"{ledger.study}/ralr", metric=ACCURACY)
     trial = studies.ask(study, ledger.storage, 1)
     studies.know_reported(trial, RECORD)
     assert trial._get_latest_trial().intermediate_values == {1: 0.5}

@@ -11,11 +11,12 @@ from ralr_tune.store.incidents import of_row
 from ralr_tune.store.ledger import Ledger, PlannedRow
 from ralr_tune.store.mending import attach, detach, find_orphan, free, look, strays, unsettled
 from ralr_tune.store.studies import ask, optuna_name, optuna_study, resume_trial
+from tests.metrics import ACCURACY
 
 
 def study_of(ledger: Ledger, block: int = 1) -> optuna.Study:
     name = optuna_name(ledger.study, "ralr", block)
-    return optuna_study(ledger.storage, name, sampler=RandomSampler(), direction="maximize")
+    return optuna_study(ledger.storage, name, sampler=RandomSampler(), metric=ACCURACY)
 
 
 def claimed(ledger: Ledger) -> Row:

@@ -12,6 +12,7 @@ from ralr_tune.store.database import Storage, open_storage
 from ralr_tune.store.ledger import Ledger, PlannedRow
 from ralr_tune.store.reading import read_study
 from ralr_tune.store.studies import ask, optuna_name, optuna_study, register, set_environment
+from tests.metrics import ACCURACY
 
 FILE = """
 [study]
@@ -67,7 +68,7 @@ def start(ledger: Ledger) -> tuple[Any, Any, Any]:
     """Claims the next row and asks a trial for it, whose learning rate is its row's id / 100."""
     row = ledger.claim("me", "search")
     assert row is not None
-    study = optuna_study(ledger.storage, optuna_name(ledger.study, row.arm, row.block), direction="maximize")
+    study = optuna_study(ledger.storage, optuna_name(ledger.study, row.arm, row.block), metric=ACCURACY)
     trial = ask(study, ledger.storage, row.id, {"lr": row.id / 100})
     ledger.attach(row, trial.number)
     trial.suggest_float("lr", 1e-3, 1.0, log=True)
@@ -79,7 +80,7 @@ def test_a_study_comes_back_as_it_was_stored(ledger: Ledger) -> None:
     record = read_study(ledger.storage, ledger.study)
     assert (record.name, record.spec_text, record.fingerprint) == (ledger.study, FILE, "f")
     assert (record.storage, record.environment) == (ledger.storage.masked, {"torch": "2.15"})
-    assert (record.baseline, record.metric, record.direction) == ("monotone", "accuracy", "maximize")
+    assert (record.baseline, record.metric, record.margin) == ("monotone", ACCURACY, 0.005)
     assert (record.margin, record.confidence) == (0.01, 0.9)
     assert list(record.arms) == ["ralr", "monotone"]
     assert list(record.arms["monotone"].dimensions) == ["lr"]

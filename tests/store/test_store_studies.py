@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import optuna
@@ -13,6 +14,7 @@ from optuna.samplers import GPSampler, RandomSampler, TPESampler
 from optuna.trial import Trial, TrialState
 
 from ralr_tune.errors import StorageError
+from ralr_tune.metric import Metric
 from ralr_tune.store.database import Storage, open_storage
 from ralr_tune.store.studies import (
     ROW_MARK,
@@ -30,6 +32,7 @@ from ralr_tune.store.studies import (
     study_lock,
     update_text,
 )
+from tests.metrics import ACCURACY, LOSS
 
 SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
     "tpe": lambda seed: TPESampler(seed=seed, n_startup_trials=3),
@@ -100,7 +103,7 @@ def test_all_join_one_study_at_once(
         storage = open_storage(shared.url)
         kept = register(storage, name=name, text=f"text {index}", fingerprint="f")
         set_environment(storage, name, {"worker": str(index)})
-        ask(optuna_study(storage, f"{name}/ralr", direction="maximize"), storage, index)
+        ask(optuna_study(storage, f"{name}/ralr", metric=ACCURACY), storage, index)
         return kept.text, stored(storage, name).environment["worker"]
 
     assert len(set(together(4, join))) == 1
@@ -116,33 +119,40 @@ def test_names_of_optuna_studies() -> None:
     assert [optuna_name("s", "ralr"), optuna_name("s", "ralr", 2)] == ["s/ralr", "s/ralr#2"]
 
 
-def test_an_optuna_study_is_made_only_when_its_direction_is_given(shared: Storage, name: str) -> None:
+def test_an_optuna_study_is_made_only_when_its_metric_is_given(shared: Storage, name: str) -> None:
     with pytest.raises(StorageError, match=f"no Optuna study '{name}/ralr' is stored there"):
         optuna_study(shared, f"{name}/ralr")
     assert optuna_trials(shared, f"{name}/ralr") == {}
     assert running_trials(shared, f"{name}/ralr") == {}
-    optuna_study(shared, f"{name}/ralr", direction="maximize")
-    study = optuna_study(shared, f"{name}/ralr", sampler=RandomSampler(), pruner=NopPruner(), direction="maximize")
+    optuna_study(shared, f"{name}/ralr", metric=ACCURACY)
+    study = optuna_study(shared, f"{name}/ralr", sampler=RandomSampler(), pruner=NopPruner(), metric=ACCURACY)
     assert study.direction.name == "MAXIMIZE"
     assert isinstance(study.sampler, RandomSampler)
     assert isinstance(study.pruner, NopPruner)
     assert optuna_study(shared, f"{name}/ralr").direction.name == "MAXIMIZE"
     with pytest.raises(StorageError, match="is stored to maximize, not to minimize"):
-        optuna_study(shared, f"{name}/ralr", direction="minimize")
+        optuna_study(shared, f"{name}/ralr", metric=LOSS)
 
 
-@pytest.mark.parametrize("direction", [None, "maximize"])
-def test_two_arms_never_share_a_study(shared: Storage, name: str, direction: Any) -> None:
-    optuna_study(shared, f"{name}/RALR", direction="maximize")
+@pytest.mark.parametrize("metric", [None, ACCURACY])
+def test_an_optuna_study_names_the_metric_and_keeps_its_name(shared: Storage, name: str) -> None:
+    study = optuna_study(shared, f"{name}/ralr", metric=LOSS)
+    assert (study.direction.name, study.metric_names) == ("MINIMIZE", ["loss"])
+    again = optuna_study(shared, f"{name}/ralr", metric=replace(LOSS, name="error"))
+    assert again.metric_names == ["loss"]
+
+
+def test_two_arms_never_share_a_study(shared: Storage, name: str, metric: Metric | None) -> None:
+    optuna_study(shared, f"{name}/RALR", metric=ACCURACY)
     if shared.engine.dialect.name == "mysql":
         with pytest.raises(StorageError, match=f"'{name}/ralr' and '{name}/RALR' are one name to this database"):
-            optuna_study(shared, f"{name}/ralr", direction=direction)
-    elif direction is not None:
-        assert optuna_study(shared, f"{name}/ralr", direction=direction).study_name == f"{name}/ralr"
+            optuna_study(shared, f"{name}/ralr", metric=metric)
+    elif metric is not None:
+        assert optuna_study(shared, f"{name}/ralr", metric=metric).study_name == f"{name}/ralr"
 
 
 def test_a_trial_is_marked_from_its_first_moment(shared: Storage, name: str) -> None:
-    study = optuna_study(shared, f"{name}/ralr", direction="maximize")
+    study = optuna_study(shared, f"{name}/ralr", metric=ACCURACY)
     trial = ask(study, shared, 42)
     other = open_storage(shared.url)
     seen = running_trials(other, f"{name}/ralr")[trial.number]
@@ -156,7 +166,7 @@ def test_a_trial_is_marked_from_its_first_moment(shared: Storage, name: str) -> 
 
 
 def test_fixed_values_are_suggested(sqlite: Storage) -> None:
-    study = optuna_study(sqlite, "s/ralr", sampler=RandomSampler(seed=1), direction="maximize")
+    study = optuna_study(sqlite, "s/ralr", sampler=RandomSampler(seed=1), metric=ACCURACY)
     assert suggest(ask(study, sqlite, 1, {"lr": 0.1}))["lr"] == 0.1
     assert suggest(ask(study, sqlite, 2))["lr"] != 0.1
 
@@ -181,7 +191,7 @@ def test_asked_and_resumed_trials_go_like_any_other(
     """Ten trials, each asked in one process and taken up by another: before, while and after it got parameters."""
     storages = [sqlite, open_storage(sqlite_url)]
     studies = [
-        optuna_study(storage, "s/ralr", sampler=SAMPLERS[sampler](5), pruner=PRUNERS[pruner](), direction="maximize")
+        optuna_study(storage, "s/ralr", sampler=SAMPLERS[sampler](5), pruner=PRUNERS[pruner](), metric=ACCURACY)
         for storage in storages
     ]
     for number in range(10):
@@ -220,9 +230,9 @@ def test_an_asked_trial_sees_what_others_did_meanwhile(sqlite: Storage, sqlite_u
             seen.append(len(study._get_trials(deepcopy=False, use_cache=True)))
             return super().sample_independent(study, *rest)
 
-    study = optuna_study(sqlite, "s/ralr", sampler=Counting(), direction="maximize")
+    study = optuna_study(sqlite, "s/ralr", sampler=Counting(), metric=ACCURACY)
     other_storage = open_storage(sqlite_url)
-    other = optuna_study(other_storage, "s/ralr", sampler=RandomSampler(), direction="maximize")
+    other = optuna_study(other_storage, "s/ralr", sampler=RandomSampler(), metric=ACCURACY)
     ask(study, sqlite, 1).suggest_float("lr", 0, 1)
     for row in (2, 3):
         other.tell(ask(other, other_storage, row), 0.5)
@@ -234,8 +244,8 @@ def test_an_asked_trial_sees_what_others_did_meanwhile(sqlite: Storage, sqlite_u
 
 
 def test_the_study_draws_as_with_optuna_s_own_ask(sqlite: Storage) -> None:
-    own = optuna_study(sqlite, "s/own", sampler=TPESampler(seed=3, n_startup_trials=2), direction="maximize")
-    ours = optuna_study(sqlite, "s/ours", sampler=TPESampler(seed=3, n_startup_trials=2), direction="maximize")
+    own = optuna_study(sqlite, "s/own", sampler=TPESampler(seed=3, n_startup_trials=2), metric=ACCURACY)
+    ours = optuna_study(sqlite, "s/ours", sampler=TPESampler(seed=3, n_startup_trials=2), metric=ACCURACY)
     for number in range(6):
         pair = (own.ask(), ask(ours, sqlite, number))
         drawn = [suggest(trial) for trial in pair]
@@ -245,7 +255,7 @@ def test_the_study_draws_as_with_optuna_s_own_ask(sqlite: Storage) -> None:
 
 
 def test_marks_of_any_process_are_seen(sqlite: Storage, sqlite_url: str) -> None:
-    study = optuna_study(sqlite, "s/ralr", direction="maximize")
+    study = optuna_study(sqlite, "s/ralr", metric=ACCURACY)
     trial = ask(study, sqlite, 1)
     other_storage = open_storage(sqlite_url)
     other = optuna_study(other_storage, "s/ralr")
@@ -258,7 +268,7 @@ def test_marks_of_any_process_are_seen(sqlite: Storage, sqlite_url: str) -> None
 
 
 def test_only_running_trials_are_taken_up(sqlite: Storage) -> None:
-    study = optuna_study(sqlite, "s/ralr", direction="maximize")
+    study = optuna_study(sqlite, "s/ralr", metric=ACCURACY)
     with pytest.raises(StorageError, match="has no trial 0"):
         resume_trial(study, 0)
     study.add_trial(

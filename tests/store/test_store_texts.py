@@ -17,6 +17,7 @@ from ralr_tune.store.ledger import Ledger, PlannedRow
 from ralr_tune.store.tables import ledger as ledger_table
 from ralr_tune.store.tables import studies as studies_table
 from ralr_tune.store.texts import read_curve, read_table
+from tests.metrics import ACCURACY
 
 CURVE = (EpochRecord(1, 0.5, float("nan"), 0.1, 1.0, 2.0), EpochRecord(2, 1, 0.1, 0.1, 1.0, 2.0))
 EPOCH = asdict(CURVE[1])
@@ -72,7 +73,7 @@ def test_a_study_whose_environment_is_odd_is_named(planned: Ledger) -> None:
 
 @pytest.mark.parametrize("table", ["trial_params", "trial_user_attributes"])
 def test_optunas_own_texts_are_told_with_their_database(sqlite: Storage, table: str) -> None:
-    study = studies.optuna_study(sqlite, "s/a", direction="maximize")
+    study = studies.optuna_study(sqlite, "s/a", metric=ACCURACY)
     trial = studies.ask(study, sqlite, 1)
     trial.suggest_float("lr", 0, 1)
     column: Any = {"trial_params": "distribution_json", "trial_user_attributes": "value_json"}[table]

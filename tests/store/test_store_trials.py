@@ -16,6 +16,7 @@ from sqlalchemy.exc import ResourceClosedError
 from ralr_tune.store import trials
 from ralr_tune.store.database import Storage, open_storage
 from ralr_tune.store.studies import optuna_study, running_trials
+from tests.metrics import ACCURACY
 from tests.statements import executed
 
 DOMAINS: dict[str, Any] = {
@@ -40,8 +41,8 @@ KINDS = [
 @pytest.fixture
 def study_id(shared: Storage, name: str) -> int:
     """A study that holds a trial of each kind, twice, between those of another study."""
-    study = optuna_study(shared, f"{name}/ralr", direction="maximize")
-    other = optuna_study(shared, f"{name}/monotone", direction="maximize")
+    study = optuna_study(shared, f"{name}/ralr", metric=ACCURACY)
+    other = optuna_study(shared, f"{name}/monotone", metric=ACCURACY)
     for kind in KINDS * 2:
         study.add_trial(kind)
         other.add_trial(kind)

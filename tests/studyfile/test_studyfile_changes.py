@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from ralr_tune.studyfile import StudySpec
 from ralr_tune.studyfile.changes import UNJUDGED, Change, _verdict, changes
 from tests.studyfile.design_file import DESIGN, Text
 
@@ -163,12 +162,13 @@ def test_fewer_blocks_are_refused() -> None:
 
 
 def test_another_metric_is_refused() -> None:
-    """There is one today; the next one must not slip through."""
-    spec = DESIGN.study()
-    study = spec.study.model_copy(update={"metric": "top5"})
-    other = StudySpec(spec.file.model_copy(update={"study": study}), spec.text, spec.kind)
-    (change,) = changes(spec, other)
+    change = only(DESIGN, DESIGN.but('metric = "accuracy"', 'metric = "balanced_accuracy"'))
     assert (change.key, change.taken) == ("study.metric", False)
+
+
+@pytest.mark.parametrize(("line", "without"), [('metric = "accuracy"', ""), ("margin = 0.005", "")])
+def test_a_default_that_is_written_out_is_no_change(line: str, without: str) -> None:
+    assert changes(DESIGN.study(), DESIGN.but(line, without).study()) == []
 
 
 def test_every_key_of_the_file_has_been_judged() -> None:

@@ -36,6 +36,13 @@ def curve(table: str, arm: str = "") -> Text:
             'baseline = "monoton"',
             ["study.baseline = \"monoton\": no such arm; did you mean 'monotone'?"],
         ),
+        ('metric = "accuracy"', 'metric = "acc"', ["study.metric = \"acc\": did you mean 'accuracy'?"]),
+        ('metric = "accuracy"', 'metric = "los"', ["study.metric = \"los\": did you mean 'loss'?"]),
+        (
+            'metric = "accuracy"',
+            'metric = "error"',
+            ['study.metric = "error": allowed: accuracy, balanced_accuracy, top5_accuracy, loss'],
+        ),
         (
             "seeds = 5",
             "seeds = 5\nmost_seeds = 20",
@@ -270,6 +277,16 @@ def test_contradictions_are_told_beside_wrong_keys() -> None:
 )
 def test_no_mistake_is_told_that_may_be_none(text: str, lines: int) -> None:
     assert len(complaints(text)) == lines, complaints(text)
+
+
+def test_a_metric_is_told_with_the_rest_once_the_kind_is_known() -> None:
+    wrong = DESIGN.but('metric = "accuracy"', 'metric = "acc"').but("trials = 24", "trials = 0")
+    assert complaints(wrong) == [
+        "search.trials = 0: must be 1 or more",
+        "study.metric = \"acc\": did you mean 'accuracy'?",
+    ]
+    unknown = DESIGN.but('metric = "accuracy"', 'metric = "acc"').but('kind = "classification"', 'kind = "classes"')
+    assert not any("study.metric" in line for line in complaints(unknown))
 
 
 def test_a_contradiction_rests_on_faults_at_in_and_around_it() -> None:

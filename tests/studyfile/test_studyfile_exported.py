@@ -13,6 +13,7 @@ from ralr_tune.errors import StudyFileError
 from ralr_tune.studyfile.exported import Scores, load_exported, parse_exported
 from tests.exports import configuration, tables
 from tests.fuzz import AT_RANDOM, cases, chance, damaged, soon
+from tests.metrics import ACCURACY, LOSS
 
 AMPLIFY = {"probability": 0.3, "lower": 1.5, "width": 2.0}
 SGD = {"optimizer": "sgd", "options": {"momentum": 0.9}}
@@ -179,13 +180,22 @@ def problems_of(path: Path) -> tuple[str, ...]:
 
 
 def test_scores_for_people() -> None:
-    assert str(Scores(mean=0.97, std=0.0031, seeds=(1, 2))) == "0.9700 +- 0.0031 over 2 seeds"
-    assert str(Scores(mean=0.97, seeds=(1,))) == "0.9700 over 1 seed"
+    several, one = Scores(mean=0.97, std=0.0031, seeds=(1, 2)), Scores(mean=0.97, seeds=(1,))
+    assert several.text(ACCURACY.format) == "97.00% +- 0.31 points over 2 seeds"
+    assert several.text(LOSS.format) == "0.97 +- 0.0031 over 2 seeds"
+    assert one.text(ACCURACY.format) == "97.00% over 1 seed"
 
 
 def test_provenance_for_people() -> None:
     confirmed = {"mean": 0.97, "std": 0.0031, "seeds": [1, 2]}
-    lines = configuration(provenance={"block": 2, "confirmed": confirmed}).provenance.lines()
+    lines = configuration(provenance={"block": 2, "confirmed": confirmed}).lines()
     assert lines[0] == "Found by ralr_tune: study digits, arm ralr, trial 17 of block 2."
-    assert lines[2] == "On fresh seeds: validation accuracy 0.9700 +- 0.0031 over 2 seeds."
+    assert lines[2] == "On fresh seeds: validation accuracy 97.00% +- 0.31 points over 2 seeds."
     assert len(lines) == 3
+
+
+def test_the_metric_is_one_of_the_kinds() -> None:
+    assert configuration(provenance={"metric": "loss"}).metric.direction == "minimize"
+    assert configuration(provenance={"metric": "loss"}).task_spec().metric == "loss"
+    (line,) = problems(provenance={"metric": "los"})
+    assert line == "best/ralr.toml: provenance.metric = \"los\": did you mean 'loss'?"

@@ -152,11 +152,7 @@ def test_every_form_in_every_table(old: str, key: str, form: str, domain: type |
         ("validation = 0.2", "validation = 1", "task.validation = 1: must be below 1"),
         ("lease_s = 30", "lease_s = 0.5", "storage.lease_s = 0.5: must be 1 or more"),
         # words
-        (
-            'metric = "accuracy"',
-            'metric = "acc"',
-            'study.metric = "acc": no metric of kind classification; allowed: accuracy',
-        ),
+        ('metric = "accuracy"', "metric = 3", "study.metric = 3: must be a text in quotes"),
         ('sampler = "tpe"', 'sampler = "tep"', "search.sampler = \"tep\": must be 'tpe', 'random', 'qmc' or 'gp'"),
         (
             'optimizer = "sgd"',

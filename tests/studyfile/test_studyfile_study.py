@@ -244,8 +244,9 @@ def reordered(table: Any) -> Any:
         DESIGN.but("1e-3, high = 1.0", "0.001, high = 1"),
         DESIGN.but('optimizer = "sgd"', ""),
         DESIGN.but("blocks = 1", ""),
+        DESIGN.but('metric = "accuracy"', "").but("margin = 0.005", ""),
     ],
-    ids=["comment", "order", "lease", "no storage", "spelling", "a default left out", "another"],
+    ids=["comment", "order", "lease", "no storage", "spelling", "a default left out", "another", "those of the metric"],
 )
 def test_what_means_the_same_has_the_same_fingerprint(text: str) -> None:
     assert parse_study(text).fingerprint == DESIGN.study().fingerprint
@@ -270,6 +271,11 @@ def test_what_means_the_same_has_the_same_fingerprint(text: str) -> None:
 )
 def test_a_changed_value_changes_the_fingerprint(old: str, new: str) -> None:
     assert DESIGN.but(old, new).study().fingerprint != DESIGN.study().fingerprint
+
+
+def test_fingerprints_never_change() -> None:
+    """Stored studies are recognised by them, those of earlier releases too."""
+    assert DESIGN.study().fingerprint == "972ba4b6ff83bfa2674510381f907b153d55e7db75abaa3bbca51e11a59fdc37"
 
 
 def test_another_process_finds_the_same_fingerprint() -> None:

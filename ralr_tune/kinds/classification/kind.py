@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ralr_tune.kinds.classification.metrics import METRICS
 from ralr_tune.kinds.classification.options import ClassificationOptions
 from ralr_tune.kinds.classification.section import (
     MIXINGS,
@@ -31,10 +32,6 @@ if TYPE_CHECKING:
     from ralr_tune.kinds.classification.task import ClassificationTask
     from ralr_tune.studyfile.exported import Exported
     from ralr_tune.tasks.base import Task
-
-METRICS = {
-    "accuracy": Metric("accuracy", direction="maximize", unit="share", worst=0.0, tolerance=0.01, default_margin=0.005)
-}
 
 
 class ClassificationKind(TorchKind):
@@ -88,6 +85,7 @@ class ClassificationKind(TorchKind):
                 identity=identity,
                 decoded=cache,
                 origin=origin,
+                metric=metric,
             )
 
     # ------------------------------------------------------------ the study file

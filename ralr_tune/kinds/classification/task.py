@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -20,14 +21,17 @@ from ralr_tune.errors import DataError, UsageError
 from ralr_tune.kinds.classification.augment import Augmentation, make_augmentations
 from ralr_tune.kinds.classification.batching import batch_borders, draw_epoch, hold_out, mean_and_std
 from ralr_tune.kinds.classification.decoded import load
+from ralr_tune.kinds.classification.metrics import METRICS
 from ralr_tune.kinds.classification.mixing import Mixing
 from ralr_tune.kinds.classification.options import ClassificationOptions
 from ralr_tune.kinds.classification.samples import Samples, Source
+from ralr_tune.kinds.classification.scores import check_classes, make_score
 from ralr_tune.kinds.classification.section import MIXINGS
 from ralr_tune.kinds.classification.stratify import Rows
 from ralr_tune.machine.sharing import free_on, is_cuda
+from ralr_tune.metric import Metric
 from ralr_tune.seeds import derive_seed
-from ralr_tune.tasks.base import METRICS, Autocast, Batch, Capabilities, Split, tensor_signature
+from ralr_tune.tasks.base import Autocast, Batch, Capabilities, Split, tensor_signature
 
 EVALUATION_PIXELS = {"cpu": 2**19, "cuda": 2**22}
 """Pixels of one batch of an evaluation, by the kind of device: 512 images of 32x32, or 4,096. On a CPU larger ones were
@@ -97,7 +101,6 @@ class ClassificationTask:
     validation data of its own gives those instead. Raises DataError when a split would be empty.
     """
 
-    metric = METRICS["accuracy"]
     capabilities = Capabilities(static_steps=True, static_shapes=True, fusable=True)
 
     def __init__(
@@ -111,13 +114,16 @@ class ClassificationTask:
         identity: str,
         decoded: Path | None = None,
         origin: object = None,
+        metric: Metric = METRICS["accuracy"],
     ) -> None:
         """`decoded`: folder of decoded images that processes share (see decoded.py). `origin`: what the data were read
         from; two tasks with equal ones can share them.
 
         `build`: makes the network from (classes, channels, size), its weights drawn from torch's global
         generator."""
+        check_classes(metric.name, len(source.classes))
         self.device = device
+        self.metric = metric
         self.identity = identity
         self.origin = origin
         self.classes = source.classes
@@ -181,7 +187,7 @@ class ClassificationTask:
     def evaluate(
         self, model: nn.Module, split: Split, *, batch_size: int | None = None, autocast: Autocast | None = None
     ) -> float:
-        """Share of images whose largest output is their class. Leaves the model in evaluation mode."""
+        """The metric (see metrics.py) of one network. Leaves the model in evaluation mode."""
         model.eval()
         return self._evaluated(model, split, batch_size or self.evaluation_batch, 1, autocast or nullcontext)[0]
 
@@ -195,18 +201,17 @@ class ClassificationTask:
     def _evaluated(
         self, network: Callable[[Tensor], Tensor], split: Split, batch_size: int, slots: int, autocast: Autocast
     ) -> list[float]:
-        """Accuracy of each slot, NaN where its outputs are not finite; read from the device once, at the end."""
+        """The metric of each slot, NaN where its outputs are not finite; read from the device once, at the end."""
         pool, rows = self._part(split)
-        correct = torch.zeros(slots, dtype=torch.int64, device=self.device)
+        score = make_score(self.metric.name, len(self.classes), slots, self.device)
         finite = torch.ones(slots, dtype=torch.bool, device=self.device)
         for some in torch.split(rows, batch_size):
             batch = self._batch(pool, some)
             with autocast():
                 outputs = network(_side_by_side(batch.images, slots)).view(len(some), slots, -1)
-            correct += (outputs.argmax(2) == batch.labels[:, None]).sum(0)
+            score.add(outputs, batch.labels)
             finite &= outputs.isfinite().all(2).all(0)
-        figures = torch.where(finite, correct, -1).tolist()
-        return [found / len(rows) if found >= 0 else float("nan") for found in figures]
+        return torch.where(finite, score.values(), math.nan).tolist()
 
     def _batches(
         self, split: Split, slot_epochs: Sequence[tuple[int, int]], batch_size: int, augment: Sequence[str]

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from ralr_tune.errors import UsageError
+from ralr_tune.kinds.simulated.metrics import METRICS
 from ralr_tune.kinds.simulated.section import SimulatedSection, SimulatedTraining
 from ralr_tune.kinds.simulated.task import SimulatedTask
 from ralr_tune.kinds.simulated.trial import SimulatedTrial
@@ -22,10 +23,6 @@ from ralr_tune.studyfile.problems import dotted, shown
 from ralr_tune.studyfile.values import Range
 from ralr_tune.tasks.base import Task
 from ralr_tune.tasks.trial import TrainingSplit
-
-METRICS = {
-    "accuracy": Metric("accuracy", direction="maximize", unit="share", worst=0.0, tolerance=0.01, default_margin=0.005)
-}
 
 
 class SimulatedKind(Kind):
@@ -46,7 +43,9 @@ class SimulatedKind(Kind):
         cache: Path | None = None,
         like: Task | None = None,
     ) -> SimulatedTask:
-        return SimulatedTask(**dict(section.data), identity=self.identity(section, seed=seed, metric=metric))
+        return SimulatedTask(
+            **dict(section.data), identity=self.identity(section, seed=seed, metric=metric), metric=metric
+        )
 
     def trial(
         self,

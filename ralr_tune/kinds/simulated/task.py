@@ -14,7 +14,8 @@ the search run on. With t epochs done, learning rate lr and study option names i
     s(t)         = hypot(`epoch_noise`, `jitter` * ln(factor of epoch t))  stronger after an amplified epoch
 
 cut to [0, 1]. The jitter has mean zero, so that `effect` is exactly what amplification changes on average. A trial
-diverges in the first epoch whose learning rate, amplification included, is above `diverges_above`.
+diverges in the first epoch whose learning rate, amplification included, is above `diverges_above`. Judged by `error`,
+a trial gives the negative of all that, in every split.
 
 `effects` gives further numbers of a configuration an effect, by the names that Optuna has for them:
 
@@ -36,11 +37,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ralr_tune.errors import DataError, TrialError
+from ralr_tune.kinds.simulated.metrics import METRICS
 from ralr_tune.kinds.simulated.section import Effect
 from ralr_tune.metric import Metric
 from ralr_tune.records import AMPLIFICATION
 from ralr_tune.seeds import derive_seed
-from ralr_tune.tasks.base import METRICS, Split
+from ralr_tune.tasks.base import Split
 
 if TYPE_CHECKING:
     from ralr_tune.studyfile import Configuration
@@ -68,17 +70,14 @@ class SimulatedTask:
     """How long an epoch pretends to take; the trial sleeps."""
     effects: Mapping[str, Effect] = field(default_factory=dict)
     identity: str = ""
-
-    @property
-    def metric(self) -> Metric:
-        return METRICS["accuracy"]
+    metric: Metric = METRICS["accuracy"]
 
     def course(self, configuration: Configuration, *, seed: int) -> Course:
         """The training of one configuration from one seed."""
         return Course(self, configuration, seed)
 
     def point(self, configuration: Configuration, *, seed: int, epochs: int, split: Split = "validation") -> float:
-        """Accuracy after `epochs` done. A pure function of its arguments.
+        """The metric after `epochs` done. A pure function of its arguments.
 
         Raises TrialError("diverged") where the learning rate of the last of these epochs was too large.
         """
@@ -142,7 +141,7 @@ class Course:
             + wobble * _normal("wobble", self._seed, epochs, "test" if split == "test" else "validation")
             + (0.0 if split in ("validation", "test") else TRAINING_GAP)
         )
-        return float(min(1.0, max(0.0, accuracy)))
+        return task.metric.as_gain(float(min(1.0, max(0.0, accuracy))))
 
     def _factor(self, epochs: int) -> float:
         """Of the last of these epochs."""

@@ -88,7 +88,7 @@ class SimulatedTrial:
         return EpochRecord(
             epoch=epoch + 1,
             value=value,
-            train_loss=-math.log(max(value, 1e-6)),
+            train_loss=-math.log(max(self._task.metric.as_gain(value), 1e-6)),
             lr=self._course.rates[epoch],
             factor=self._course.factors[epoch],
             seconds=time.perf_counter() - began,

@@ -11,6 +11,7 @@ import pytest
 
 from ralr_tune.errors import DataError, DiskError, TrialError
 from ralr_tune.kinds.simulated.kind import KIND
+from ralr_tune.kinds.simulated.metrics import METRICS
 from ralr_tune.kinds.simulated.section import SimulatedData
 from ralr_tune.kinds.simulated.task import SimulatedTask
 from ralr_tune.records import EpochRecord
@@ -40,6 +41,18 @@ def test_records_are_those_of_a_trial(configure: Make) -> None:
     assert {record.factor == 1.0 for record in curve} == {True, False}
     assert trial.evaluate("validation") == curve[-1].value
     assert trial.train_value() > trial.evaluate("validation")
+
+
+def test_the_error_is_exactly_the_negative_of_the_value(configure: Make) -> None:
+    configuration = configure(amplify=AMPLIFY, schedule={"name": "cosine"})
+    value, error = (
+        KIND.trial(SimulatedTask(identity="simulated", metric=METRICS[name]), configuration, seed=0)
+        for name in ("value", "error")
+    )
+    assert run(error) == [replace(record, value=-record.value) for record in run(value)]
+    assert error.train_value() == -value.train_value()
+    assert error.evaluate("test") == -value.evaluate("test")
+    assert METRICS["error"].worst == METRICS["value"].worst == 0.0
 
 
 def test_resumed_equals_uninterrupted(configure: Make, tmp_path: Path) -> None:

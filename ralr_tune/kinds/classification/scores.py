@@ -1,0 +1,109 @@
+"""The metrics of a classification (see metrics.py), gathered batch by batch on the device for several slots at once.
+
+Shapes: outputs (N, slots, classes), labels (N,) int64, values (slots,) float64. Counts are integers until the end, so
+that they do not depend on the order of the batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ralr_tune.errors import UsageError
+
+TOP = 5
+
+
+class Score(Protocol):
+    """One metric, of all slots."""
+
+    def add(self, outputs: Tensor, labels: Tensor) -> None:
+        """One batch more."""
+
+    def values(self) -> Tensor:
+        """The metric over all batches so far, of which there is at least one; on the device."""
+
+
+def check_classes(metric: str, classes: int) -> None:
+    """Raises UsageError if the metric would be the same for every network: among five classes each is in the top 5."""
+    if metric == "top5_accuracy" and classes <= TOP:
+        raise UsageError(f"study.metric = {metric!r}: {classes} classes; needs {TOP + 1} or more, or take 'accuracy'")
+
+
+def make_score(metric: str, classes: int, slots: int, device: str) -> Score:
+    """The score of a metric, empty. Raises KeyError for a name that metrics.py does not have."""
+    return _SCORES[metric](classes, slots, device)
+
+
+class _Accuracy:
+    """Share of images whose class is among the largest `top` outputs."""
+
+    top = 1
+
+    def __init__(self, classes: int, slots: int, device: str) -> None:
+        self._correct = torch.zeros(slots, dtype=torch.int64, device=device)
+        self._images = 0
+
+    def add(self, outputs: Tensor, labels: Tensor) -> None:
+        self._correct += _hits(outputs, labels, self.top).sum(0)
+        self._images += len(labels)
+
+    def values(self) -> Tensor:
+        return self._correct.double() / self._images
+
+
+class _TopFive(_Accuracy):
+    top = TOP
+
+
+class _BalancedAccuracy:
+    """Mean of each class's accuracy over the classes of which there is an image: one without counts neither way."""
+
+    def __init__(self, classes: int, slots: int, device: str) -> None:
+        self._correct = torch.zeros(classes, slots, dtype=torch.int64, device=device)
+        self._images = torch.zeros(classes, dtype=torch.int64, device=device)
+
+    def add(self, outputs: Tensor, labels: Tensor) -> None:
+        self._correct.index_add_(0, labels, _hits(outputs, labels, 1).long())
+        self._images.index_add_(0, labels, torch.ones_like(labels))
+
+    def values(self) -> Tensor:
+        recalls = self._correct / self._images.clamp(min=1).double()[:, None]
+        return recalls.sum(0) / (self._images > 0).sum()
+
+
+class _Loss:
+    """Mean cross-entropy in nats, NaN if it is infinite. Each image's in float32, their sum in float64."""
+
+    def __init__(self, classes: int, slots: int, device: str) -> None:
+        self._sum = torch.zeros(slots, dtype=torch.float64, device=device)
+        self._images = 0
+
+    def add(self, outputs: Tensor, labels: Tensor) -> None:
+        wanted = labels[:, None].expand(outputs.shape[:2])
+        each = F.cross_entropy(outputs.float().flatten(0, 1), wanted.flatten(), reduction="none")
+        self._sum += each.view(wanted.shape).sum(0, dtype=torch.float64)
+        self._images += len(labels)
+
+    def values(self) -> Tensor:
+        mean = self._sum / self._images
+        return torch.where(mean.isfinite(), mean, torch.nan)
+
+
+_SCORES: Mapping[str, Callable[[int, int, str], Score]] = {
+    "accuracy": _Accuracy,
+    "balanced_accuracy": _BalancedAccuracy,
+    "top5_accuracy": _TopFive,
+    "loss": _Loss,
+}
+
+
+def _hits(outputs: Tensor, labels: Tensor, top: int) -> Tensor:
+    """Whether each image's class is among the `top` largest outputs; (N, slots)."""
+    if top == 1:
+        return outputs.argmax(2) == labels[:, None]
+    return (outputs.topk(top, dim=2).indices == labels[:, None, None]).any(2)

@@ -1,0 +1,208 @@
+"""A whole simulated study, through the real machinery in one process, and what its mirror image must look like.
+
+A study judged by `error` must decide as the same study judged by `value`, and report the negative of each value:
+`error` is exactly `-value`, so that nothing rounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ralr_tune.analysis.evaluators import study_importances
+from ralr_tune.analysis.facts import Facts, as_json, study_facts
+from ralr_tune.commands.export import chosen_rows
+from ralr_tune.commands.status import study_status
+from ralr_tune.records import EpochRecord, Row, StudyRecord
+from ralr_tune.report.export import exported
+from ralr_tune.report.panels import note
+from ralr_tune.report.trials import history_facts, parameter_facts
+from ralr_tune.search.looks import plan_of
+from ralr_tune.search.session import Session
+from ralr_tune.search.stages import advance, plan_search
+from ralr_tune.search.tasks import Tasks
+from ralr_tune.search.telling import settle
+from ralr_tune.search.trial import work_on
+from ralr_tune.store import studies
+from ralr_tune.store.database import Storage, open_storage
+from ralr_tune.store.ledger import Ledger
+from ralr_tune.store.reading import read_study
+from ralr_tune.studyfile import StudySpec
+from tests.studies import AMPLIFY, simulated
+
+SAMPLERS: Mapping[str, Mapping[str, Any]] = {
+    "tpe": {"n_startup_trials": 3},
+    "random": {},
+    "qmc": {},
+    "gp": {"n_startup_trials": 3},
+}
+"""With options that let the sampler model something in a small study."""
+PRUNERS: Mapping[str, Mapping[str, Any]] = {
+    "median": {"n_startup_trials": 2},
+    "asha": {"reduction_factor": 2},
+    "hyperband": {"reduction_factor": 2},
+    "patient": {"patience": 1},
+}
+"""With options that let the pruner stop something in a small study."""
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A study that was searched, confirmed, tested and reported."""
+
+    spec: StudySpec
+    record: StudyRecord
+    facts: Facts
+    status: Mapping[str, Any]
+    asked: Mapping[str, Any]
+    """By Optuna study: (state, parameters, value, reports) of each trial."""
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """`report --json`."""
+        return as_json(self.facts)
+
+    @property
+    def exports(self) -> dict[str, dict[str, Any]]:
+        """The exported configuration of each arm."""
+        rows = chosen_rows(self.record, self.spec)
+        return {arm: exported(self.record, self.spec, arm, row).model_dump() for arm, row in rows.items()}
+
+    @property
+    def notes(self) -> dict[str, str]:
+        """The dashboard's note of each arm."""
+        return {arm: note(self.facts, arm) for arm in self.facts.arms}
+
+    @property
+    def heights(self) -> list[tuple[Any, ...]]:
+        """Every mark of the figures of trials: (trial, outcome, height)."""
+        lines = history_facts(self.record)
+        marks = [point for line in lines for point in line.points]
+        marks += [
+            point for drawn in parameter_facts(self.record) for points in drawn.points.values() for point in points
+        ]
+        best = [(number, "best", height) for line in lines for number, height in line.best]
+        return [*((mark.trial, mark.outcome, mark.height) for mark in marks), *best]
+
+    @property
+    def evaluators(self) -> Any:
+        """Optuna's own importances."""
+        return study_importances(self.record, draws=5)
+
+
+def file_of(metric: str, sampler: str, pruner: str, *, trials: int) -> StudySpec:
+    """Two arms; trials that diverge, are pruned and audited; winners on more seeds until the verdict stands."""
+    return simulated(
+        study={"metric": metric, "seed": 3},
+        task={"data": {"jitter": 0.03, "epoch_noise": 0.02, "diverges_above": 0.9}},
+        training={"epochs": 4},
+        arms={"monotone": {}, "ralr": {"amplify": AMPLIFY}},
+        search={
+            "trials": trials, "blocks": 2, "audit": 0.5,
+            "sampler": sampler, "sampler_options": SAMPLERS[sampler],
+            "pruner": pruner, "pruner_options": PRUNERS[pruner],
+        },
+        confirm={"top": 2, "seeds": "auto", "most_seeds": 6},
+    )  # fmt: skip
+
+
+def whole(spec: StudySpec, folder: Path) -> Whole:
+    """Search, confirm and test the study, as one worker does, and report it."""
+    with prepared(spec, folder) as session:
+        while (stage := advance(session.ledger, session.storage, session.spec)) is not None:
+            while (row := session.ledger.claim(session.owner, stage)) is not None:
+                work_on(session, row)
+            settle(session)
+        record = read_study(session.storage, spec.name)
+        status = study_status(session.storage, spec.name).as_json()
+        return Whole(spec, record, study_facts(record, plan=plan_of(spec)), status, _asked(session.storage, spec))
+
+
+@contextmanager
+def prepared(spec: StudySpec, folder: Path) -> Iterator[Session]:
+    """A session on a database of its own, as `run` leaves it for its workers."""
+    folder.mkdir()
+    storage = open_storage(f"sqlite:///{folder}/study.db", create=True)
+    try:
+        studies.register(storage, name=spec.name, text=spec.text, fingerprint=spec.fingerprint)
+        for name in _optuna_names(spec):
+            studies.optuna_study(storage, name, metric=spec.metric)
+        ledger = Ledger(storage, spec.name, spec.storage.lease_s)
+        plan_search(ledger, spec, spec.search.trials)
+        yield Session(spec, storage, ledger, Tasks(spec, device="cpu"), folder / "out", "me")
+    finally:
+        storage.dispose()
+
+
+def _optuna_names(spec: StudySpec) -> list[str]:
+    blocks = range(1, spec.search.blocks + 1)
+    return [studies.optuna_name(spec.name, arm, block) for arm in spec.arms for block in blocks]
+
+
+def _asked(storage: Storage, spec: StudySpec) -> dict[str, Any]:
+    found = {name: studies.optuna_trials(storage, name) for name in _optuna_names(spec)}
+    return {
+        name: [(each.state.name, each.params, each.value, each.intermediate_values) for each in trials.values()]
+        for name, trials in found.items()
+    }
+
+
+# ---------------------------------------------------------------- the mirror image
+
+VALUES: Mapping[str, frozenset[str]] = {
+    "arms": frozenset({"value", "values", "mean", "generalization_gap"}),
+    "twins": frozenset({"difference", "interval"}),
+    "comparisons": frozenset({"difference", "interval"}),
+    "looks": frozenset({"difference", "interval"}),
+    "amplified": frozenset({"difference", "interval"}),
+    "budgets": frozenset({"best", "low", "high"}),
+    "leads": frozenset({"difference", "interval", "low", "high"}),
+    "robustness": frozenset({"expected"}),
+}
+"""Keys of `report --json`, by section, that hold values of the metric or differences of them. Everything else must be
+equal: verdicts, p-values, spreads, gains, shares, seeds, parameters."""
+
+
+def mirrored_json(report: Mapping[str, Any], metric: str) -> dict[str, Any]:
+    """`report --json` as the mirrored study must give it."""
+    found = {name: _turned(part, VALUES.get(name, frozenset())) for name, part in report.items()}
+    return found | {"metric": metric}
+
+
+def _turned(part: Any, values: frozenset[str]) -> Any:
+    if isinstance(part, list):
+        return [_turned(each, values) for each in part]
+    if not isinstance(part, Mapping):
+        return part
+    turned = {key: negative(value) if key in values else _turned(value, values) for key, value in part.items()}
+    if {"low", "high"} <= values & part.keys():
+        turned["low"], turned["high"] = turned["high"], turned["low"]
+    if "interval" in values & part.keys() and turned["interval"] is not None:
+        turned["interval"].reverse()
+    return turned
+
+
+def negative(value: Any) -> Any:
+    """The negative of a number, or of each in a list; what is not known stays so."""
+    if isinstance(value, list | tuple):
+        return [negative(each) for each in value]
+    return None if value is None else -value
+
+
+def mirrored_row(row: Row) -> Row:
+    """The row as the mirrored study must have it, but for its times."""
+    curve = tuple(mirrored_epoch(epoch) for epoch in row.curve)
+    return replace(row, value=negative(row.value), train_value=negative(row.train_value), curve=curve)
+
+
+def mirrored_epoch(epoch: EpochRecord) -> EpochRecord:
+    """The epoch with the negative of its value."""
+    return replace(epoch, value=-epoch.value)
+
+
+def timeless(row: Row) -> Row:
+    """The row without what the clock says."""
+    return replace(row, started=None, finished=None)

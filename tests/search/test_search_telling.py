@@ -1,0 +1,66 @@
+"""What Optuna hears of a diverged trial when the metric has no worst value."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from ralr_tune.kinds.simulated.task import SimulatedTask
+from ralr_tune.records import Row
+from ralr_tune.search.telling import optuna_study, tell, value_of_diverged
+from ralr_tune.search.trial import work_on
+from tests.metrics import ACCURACY, LOSS
+from tests.search.conftest import MakeSession
+from tests.studies import simulated
+
+
+def a_row(number: int, finished: float | None, value: float | None, **changes: Any) -> Row:
+    fields: dict[str, Any] = dict.fromkeys(Row.__dataclass_fields__)
+    fields |= {"id": number, "arm": "monotone", "stage": "search", "block": 1, "state": "done", "value": value}
+    return Row(**fields | {"outcome": "diverged" if value is None else "complete", "finished": finished} | changes)
+
+
+@pytest.mark.parametrize("metric", ["value", "error"])
+def test_the_worst_value_before_it_stands_for_a_diverged_trial(make_session: MakeSession, metric: str) -> None:
+    spec = simulated(
+        study={"metric": metric},
+        task={"data": {"diverges_above": 0.1}},
+        arms={"monotone": {}},
+        search={"pruner": "none", "trials": 8, "sampler": "random"},
+    )
+    session = make_session(spec)
+    assert isinstance(session.task, SimulatedTask)
+    session.task = replace(session.task, metric=replace(spec.metric, worst=None))
+    while (row := session.ledger.claim("me", "search")) is not None:
+        work_on(session, row)
+    rows = session.ledger.rows()
+    told = [trial.value for trial in optuna_study(session, rows[0]).trials]
+    seen: list[float] = []
+    for row, value in zip(rows, told, strict=True):
+        infinite = spec.metric.as_gain(-math.inf)
+        assert value == ((spec.metric.worst_of(seen) if seen else infinite) if row.value is None else row.value)
+        seen += [] if row.value is None else [row.value]
+    assert {row.outcome for row in rows} == {"complete", "diverged"}
+    for row in rows:
+        tell(session, row)  # once more, by whoever settles what a crash left
+    assert [trial.value for trial in optuna_study(session, rows[0]).trials] == told
+
+
+def test_what_ends_later_or_elsewhere_changes_nothing() -> None:
+    lost = a_row(3, 30.0, None)
+    others = [
+        a_row(9, 10.0, 2.5),
+        a_row(1, 15.0, 2.6, outcome="pruned"),
+        a_row(2, 15.0, None),
+        a_row(4, 40.0, 99.0),
+        a_row(5, 20.0, 50.0, block=2),
+        a_row(6, 20.0, 70.0, arm="ralr"),
+        a_row(7, 20.0, 80.0, stage="choose"),
+        a_row(8, None, 90.0, state="held", outcome=None),
+    ]
+    assert value_of_diverged(LOSS, [*others, lost], lost) == 2.6
+    assert value_of_diverged(LOSS, [*others[2:], lost], lost) == math.inf
+    assert value_of_diverged(ACCURACY, [], lost) == 0.0
