@@ -128,7 +128,7 @@ def run(
     run_options = {"--no-workers": no_workers, "--hours": hours, "--no-confirm": not confirm, "--json": as_json}
     _refuse_beside("--init", worker_options | run_options if init else {})
     _refuse_beside("--no-workers", worker_options if no_workers else {})
-    where = locate(study, storage=storage, out=out)
+    where = locate(study, storage=storage, out=out, imports=not no_imports)
     if where.spec is None:
         raise UsageError(unknown(study))
     options = RunOptions(
@@ -208,7 +208,7 @@ def worker(
     from ralr_tune.search.stopping import Stop
 
     logging.getLogger("ralr_tune").setLevel(logging.INFO)
-    where = locate(study, storage=storage, out=out, stored_first=True)
+    where = locate(study, storage=storage, out=out, imports=not no_imports, stored_first=True)
     job = Job(
         where.name,
         where.storage_url,

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, create_model
 
 from ralr_tune.commands.locate import find_file, locate, opened, study_files
-from ralr_tune.errors import StudyFileError
+from ralr_tune.errors import StudyFileError, UsageError
 from ralr_tune.studyfile import StudySpec, load_study_file, models, parse_study, registry
 from ralr_tune.studyfile.imports import imports as imported
 from ralr_tune.studyfile.imports import refuse_imports
@@ -24,20 +24,20 @@ def load(study: str, *, imports: bool = True, storage: str | None = None, out: P
     Raises UsageError for an unknown name and, without `imports`, for a file that names code to import; StudyFileError
     for a file's mistakes, StorageError without a storage.
     """
-    spec = _found(study, storage, out)
+    spec = _found(study, storage, out, imports)
     if not imports:
         refuse_imports(spec.kind, spec.task)
     return spec
 
 
-def _found(study: str, storage: str | None, out: Path | None) -> StudySpec:
-    where = locate(study, storage=storage, out=out)
+def _found(study: str, storage: str | None, out: Path | None, imports: bool) -> StudySpec:
+    where = locate(study, storage=storage, out=out, imports=imports)
     if where.spec is not None:
         return where.spec
     from ralr_tune.store.studies import stored
 
     with opened(where) as database:
-        return parse_study(stored(database, where.name).text, source=f"{study} (as stored)")
+        return parse_study(stored(database, where.name).text, source=f"{study} (as stored)", imports=imports)
 
 
 def check_study(study: str, *, imports: bool = True, storage: str | None = None, out: Path | None = None) -> str:
@@ -70,8 +70,10 @@ def list_studies() -> Iterator[str]:
     """A line for each study file found: name, file, and its first comment or what is wrong with it."""
     for path in study_files():
         try:
-            text = load_study_file(path).text
+            text = load_study_file(path, imports=False).text
             says = text.lstrip().splitlines()[0].lstrip("# ") if text.lstrip().startswith("#") else ""
         except StudyFileError as error:
             says = f"({len(error.problems)} problems, see `check {path.stem}`)"
+        except UsageError:
+            says = f"(its kind of task is code to import, see `check {path.stem}`)"
         yield f"{path.stem:<24} {says}"

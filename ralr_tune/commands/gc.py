@@ -12,6 +12,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -168,7 +169,8 @@ def _half_written(out: Path) -> Iterator[tuple[Path, str]]:
 def _caches(out: Path) -> Iterator[tuple[Path, str]]:
     """What any kind of task prepared there and prepares again."""
     for name in registry.names():
-        yield from ((path, why) for path, why in registry.find(name).caches(out) if _is_quiet(path))
+        with suppress(UsageError):  # a kind that cannot be imported has prepared nothing lately
+            yield from ((path, why) for path, why in registry.find(name).caches(out) if _is_quiet(path))
 
 
 def _is_quiet(path: Path) -> bool:

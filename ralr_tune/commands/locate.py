@@ -39,18 +39,23 @@ class Whereabouts:
 
 
 def locate(
-    study: str, *, storage: str | None = None, out: Path | None = None, stored_first: bool = False
+    study: str,
+    *,
+    storage: str | None = None,
+    out: Path | None = None,
+    stored_first: bool = False,
+    imports: bool = True,
 ) -> Whereabouts:
     """Resolve STUDY (a name in studies/, a path, or the name of a stored study) and where it lives.
 
     `storage` wins over RALR_TUNE_STORAGE, which wins over the study file; the default is OUT/study.db. With
     `stored_first`, a name is that of a stored study wherever a storage is given: a file of that name in studies/ may
-    hold a study of another name.
+    hold a study of another name. Without `imports`, a file whose kind of task is code to import is refused.
     Raises UsageError for an unknown name, StudyFileError for a file that says something impossible.
     """
     given = given_url(storage)
     path = None if stored_first and given and not _is_path(study) else find_file(study)
-    spec = None if path is None else load_study_file(path)
+    spec = None if path is None else load_study_file(path, imports=imports)
     name = study if spec is None else spec.name
     if spec is None and not NAME_PATTERN.fullmatch(study):
         raise UsageError(f"STUDY {study!r}: no such file, and not a study name (letters, digits, '.', '_', '-')")

@@ -43,7 +43,7 @@ def train_configuration(
     Raises StudyFileError or UsageError before anything starts (without `imports` also for a network that is code of
     somebody's), DataError, TrialError when it diverges or has no room, Interrupted on Ctrl-C.
     """
-    exported = load_exported(config)
+    exported = load_exported(config, imports=imports)
     if not imports:
         refuse_imports(exported.kind, exported.task)
     seed = _checked_seed(exported.provenance.seed if seed is None else seed)

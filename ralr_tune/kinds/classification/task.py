@@ -31,7 +31,8 @@ from ralr_tune.kinds.classification.stratify import Rows
 from ralr_tune.machine.sharing import free_on, is_cuda
 from ralr_tune.metric import Metric
 from ralr_tune.seeds import derive_seed
-from ralr_tune.tasks.base import Autocast, Batch, Capabilities, Split, tensor_signature
+from ralr_tune.tasks.base import Autocast, Batch, Capabilities, Split
+from ralr_tune.tasks.tensors import TensorBatch
 
 EVALUATION_PIXELS = {"cpu": 2**19, "cuda": 2**22}
 """Pixels of one batch of an evaluation, by the kind of device: 512 images of 32x32, or 4,096. On a CPU larger ones were
@@ -51,35 +52,12 @@ PLAIN = ClassificationOptions()
 
 
 @dataclass(frozen=True)
-class ImageBatch:
+class ImageBatch(TensorBatch):
     """Normalised images (N, C, H, W) float32 and their labels, on the task's device."""
 
     images: Tensor
     labels: Tensor
     """(N,) int64; of mixed images their shares, float32 (N, classes), each row with the sum 1."""
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    @property
-    def weight(self) -> float:
-        return len(self)
-
-    @property
-    def signature(self) -> Hashable:
-        return tensor_signature(self.images, self.labels)
-
-    def split(self, parts: int) -> list[ImageBatch]:
-        """In order, their lengths differing by one at most."""
-        pairs = zip(self.images.tensor_split(parts), self.labels.tensor_split(parts), strict=True)
-        return [ImageBatch(images, labels) for images, labels in pairs]
-
-    def clone(self) -> ImageBatch:
-        return ImageBatch(self.images.clone(), self.labels.clone())
-
-    def take(self, other: ImageBatch) -> None:
-        self.images.copy_(other.images)
-        self.labels.copy_(other.labels)
 
 
 @dataclass(frozen=True)
