@@ -14,7 +14,7 @@ def metrics_of(kind: str) -> Mapping[str, Metric]:
     return found
 
 
-def beside_default(kind: str, name: str) -> str | None:
+def beside_default(kind: str, name: str | None) -> str | None:
     """The name of a metric, None for the kind's default: what a task is identified by says nothing of that."""
     return None if name == next(iter(metrics_of(kind))) else name
 

@@ -102,7 +102,7 @@ class StudySpec:
 
     @cached_property
     def task(self) -> TaskSpec:
-        return TaskSpec(**self.file.task.model_dump(), metric=beside_default(self.file.task.kind, self.metric.name))
+        return TaskSpec(**self.file.task.model_dump(), metric=beside_default(self.file.task.kind, self.study.metric))
 
     @cached_property
     def meaning(self) -> StudyFile:
