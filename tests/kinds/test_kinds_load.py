@@ -62,10 +62,8 @@ def test_another_metric_than_the_default_is_another_task() -> None:
     tasks = {metric: loaded(named(metric)) for metric in (None, "loss", "balanced_accuracy")}
     assert [task.metric.name for task in tasks.values()] == ["accuracy", "loss", "balanced_accuracy"]
     assert len({task.identity for task in tasks.values()}) == 3
-    assert (
-        task_identity(spec(data={"source": "digits"}), 0)
-        == "147e7e2adedc0a516850aff60bd78e3ba9c2d1e9f3196f86342ad7c2db3bbd02"
-    )
+    before = "147e7e2adedc0a516850aff60bd78e3ba9c2d1e9f3196f86342ad7c2db3bbd02"
+    assert task_identity(spec(), 0) == before, "checkpoints of earlier releases are foreign now"
 
 
 def test_wrong_models_are_told_when_one_is_built() -> None:
