@@ -44,7 +44,7 @@ PRUNERS: Mapping[str, Mapping[str, Any]] = {
     "median": {"n_startup_trials": 2},
     "asha": {"reduction_factor": 2},
     "hyperband": {"reduction_factor": 2},
-    "patient": {"patience": 1},
+    "patient": {"patience": 0, "min_delta": 0.5},
 }
 """With options that let the pruner stop something in a small study."""
 

@@ -134,7 +134,6 @@ def test_an_optuna_study_is_made_only_when_its_metric_is_given(shared: Storage, 
         optuna_study(shared, f"{name}/ralr", metric=LOSS)
 
 
-@pytest.mark.parametrize("metric", [None, ACCURACY])
 def test_an_optuna_study_names_the_metric_and_keeps_its_name(shared: Storage, name: str) -> None:
     study = optuna_study(shared, f"{name}/ralr", metric=LOSS)
     assert (study.direction.name, study.metric_names) == ("MINIMIZE", ["loss"])
@@ -142,6 +141,7 @@ def test_an_optuna_study_names_the_metric_and_keeps_its_name(shared: Storage, na
     assert again.metric_names == ["loss"]
 
 
+@pytest.mark.parametrize("metric", [None, ACCURACY])
 def test_two_arms_never_share_a_study(shared: Storage, name: str, metric: Metric | None) -> None:
     optuna_study(shared, f"{name}/RALR", metric=ACCURACY)
     if shared.engine.dialect.name == "mysql":
