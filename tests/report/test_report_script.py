@@ -516,7 +516,7 @@ FOUND_IN: list[tuple[dict[str, Any], list[Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("changes", "carried"), FOUND_IN, ids=str)
+@pytest.mark.parametrize(("changes", "carried"), FOUND_IN, ids=[str(changes) for changes, _ in FOUND_IN])
 def test_a_script_carries_what_it_needs_and_no_more(changes: dict[str, Any], carried: list[Any]) -> None:
     text = script(**changes)
     assert all(inspect.getsource(each) in text for each in carried)

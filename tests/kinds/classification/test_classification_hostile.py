@@ -19,11 +19,12 @@ import torchvision.datasets
 from PIL import Image
 
 from ralr_tune.errors import DataError
+from ralr_tune.kinds.classification import pictures
 from ralr_tune.kinds.classification.npz import REQUIRED
 from ralr_tune.kinds.classification.samples import MOST_CLASSES
 from ralr_tune.kinds.classification.sources import open_source
 from ralr_tune.kinds.classification.torchvision_sets import UNSAFE
-from ralr_tune.machine import memory, pictures
+from ralr_tune.machine import memory
 from tests.fuzz import cases, chance, damaged, soon
 from tests.house.test_house_execution import found_in
 from tests.kinds.conftest import arrays, picture
