@@ -1,1 +1,1 @@
-"""Facts drawn and written: plotly figures, one HTML page, images, panels in optuna-dashboard, exports."""
+"""Draws and writes the facts: plotly figures, one HTML page, images, panels in optuna-dashboard, exports."""

@@ -14,8 +14,8 @@ from ralr_tune.analysis.facts import Facts
 from ralr_tune.report.data import Data, metric_column
 from ralr_tune.report.style import GREY, Look, figure, safe, score_axis, templated
 
-MOST_POINTS = 150  # of a line; more would be the same line
-BEGUN = 0.2  # of the budget; the steep rise before it may leave the axis, which would else show nothing but it
+MOST_POINTS = 150  # of a line; more points would not change it
+BEGUN = 0.2  # of the budget; the steep rise before it may leave the axis, otherwise it would fill the plot
 
 
 class View(NamedTuple):
@@ -25,11 +25,11 @@ class View(NamedTuple):
     title: str
     """Of the axis."""
     x: tuple[tuple[float, ...], ...]
-    """For each trace of the figure."""
+    """Of each trace of the figure."""
 
 
 class Line(NamedTuple):
-    """One arm's course: each tuple has an entry for each number of trials that is drawn, numbers as stored."""
+    """One arm's trajectory: each tuple has an entry for each drawn number of trials, in stored units."""
 
     arm: str
     trials: tuple[int, ...]
@@ -39,11 +39,11 @@ class Line(NamedTuple):
     low: tuple[float, ...] | None
     high: tuple[float, ...] | None
     stepped: bool
-    """As it came about; else an expectation."""
+    """True for an observed trajectory, False for an expectation."""
 
     @property
     def values(self) -> tuple[float, ...]:
-        """Of the course and of its band."""
+        """The trajectory and its band."""
         return (*self.middle, *(self.low or ()), *(self.high or ()))
 
 
@@ -55,7 +55,7 @@ class BudgetFacts(NamedTuple):
 
     @property
     def cut(self) -> bool:
-        """Whether something lies beyond the span."""
+        """Whether any value lies outside the span."""
         low, high = self.span
         return any(not low <= value <= high for line in self.lines for value in line.values)
 
@@ -81,7 +81,7 @@ def _line(curve: BudgetCurve) -> Line:
 
 
 def lead_facts(facts: Facts) -> BudgetFacts | None:
-    """None where no arm is held against the baseline."""
+    """None when no arm is compared with the baseline."""
     lines = [_lead_line(made) for made in facts.leads if any(each is not None for each in made.difference)]
     if not lines:
         return None
@@ -114,7 +114,7 @@ def _picked(values: Sequence[Any], places: Iterable[int]) -> tuple[Any, ...]:
 
 
 def _span(lines: Sequence[Line]) -> tuple[float, float]:
-    """What all lines and bands take up once a fifth of the budget is spent."""
+    """The range of all lines and bands after a fifth of the budget."""
     seen = [
         value
         for line in lines
@@ -182,7 +182,7 @@ def _traces(line: Line) -> int:
 
 
 def _draw_line(plot: go.Figure, line: Line, x: Sequence[float], look: Look, factor: float, suffix: str) -> None:
-    """The band as an area between two lines that are not seen, and the course above it."""
+    """The band as an area between two invisible lines, and the trajectory on top."""
     shape = {"shape": "hv" if line.stepped else "linear"}
     if line.low is not None and line.high is not None:
         for values, fill in ((line.low, "none"), (line.high, "tonexty")):
@@ -210,7 +210,7 @@ def _draw_line(plot: go.Figure, line: Line, x: Sequence[float], look: Look, fact
 
 
 def budget_note(facts: Facts) -> str:
-    """What the lines and the bands are, in both figures."""
+    """What the lines and bands mean, in both figures."""
     kinds = {curve.kind for curve in facts.budgets}
     lines = {
         "expected": "Best of so many random trials, to be expected (Dodge et al. 2019).",
@@ -234,7 +234,7 @@ def _bands(what: str, of: Sequence[BudgetCurve | Lead]) -> str:
 
 
 def budget_data(facts: Facts) -> Data:
-    """Every budget of every arm, also those that are not drawn."""
+    """Every budget of every arm, including those that are not drawn."""
     columns = (
         "arm", "kind", "blocks", "trials", "epochs", "device_time_s", metric_column(facts, "best_validation"),
         "band_low", "band_high", "band",

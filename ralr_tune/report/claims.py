@@ -1,4 +1,4 @@
-"""Figures of the paper's other claims: what an epoch costs, and who overfits, as ratios and differences."""
+"""Figures of the paper's other claims: what an epoch costs, and which arms overfit, as ratios and differences."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Gap(NamedTuple):
 
 
 def gaps(facts: Facts) -> tuple[Gap, ...]:
-    """Those with an interval: the others are said, not drawn."""
+    """Those with an interval; the others appear in the text only."""
     return tuple(
         Gap(each.arm, found) for each in facts.overfitting for found in each.differences if found.interval is not None
     )
@@ -36,7 +36,7 @@ def timed(facts: Facts) -> tuple[Cost, ...]:
 
 
 def draw_costs(costs: Sequence[Cost], looks: Mapping[str, Look]) -> go.Figure:
-    """Ratios on a logarithmic axis; the line is no extra cost."""
+    """Ratios on a logarithmic axis; the line marks no extra cost."""
     rows = [_cost_row(cost) for cost in costs]
     return draw_intervals(rows, looks, "How long an epoch takes, as a ratio", _ratio_axis(costs), zero=1.0)
 
@@ -101,7 +101,7 @@ def _whose(gap: Gap) -> str:
 
 
 def costs_data(facts: Facts) -> Data:
-    """Every pairing, also those without an interval."""
+    """Every pairing, including those without an interval."""
     columns = (
         "arm", "against", "paired_by", "ratio", "interval_low", "interval_high", "pairs", "median_epoch_s",
         "against_median_epoch_s",

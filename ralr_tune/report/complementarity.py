@@ -1,4 +1,4 @@
-"""The figure of complementarity: what amplification changes in each row of a 2 x 2 of arms, and how these differ."""
+"""The figure of complementarity: what amplification changes in each row of a 2 x 2 of arms, and how the rows differ."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class ChangeRow(NamedTuple):
     """One difference of a 2 x 2, in the metric's own unit."""
 
     what: str
-    """"gain", or "interaction": the other row's gain less the plain one's."""
+    """"gain", or "interaction": the other row's gain minus the plain row's."""
     arm: str
     against: str
     label: str
@@ -68,7 +68,7 @@ def _interval_row(row: ChangeRow, facts: Facts) -> IntervalRow:
 
 
 def complementarity_data(rows: tuple[ChangeRow, ...], facts: Facts) -> Data:
-    """A row a difference."""
+    """One row for each difference."""
     columns = (
         "what", "arm", "against", metric_column(facts, facts.split, "difference"), "interval_low", "interval_high",
         "pairs", "verdict",

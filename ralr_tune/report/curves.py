@@ -14,7 +14,7 @@ from ralr_tune.records import ArmRecord, Row
 from ralr_tune.report.data import Data, metric_column
 from ralr_tune.report.style import GREY, Look, figure, hover_score, number_axis, score_axis
 
-CROWDED = 150  # curves beside the best one in one figure; more cannot be told apart
+CROWDED = 150  # curves besides the best one in one figure; more cannot be distinguished
 
 
 class Curve(NamedTuple):
@@ -84,9 +84,9 @@ def draw_curves(drawn: CurvesFacts, facts: Facts, look: Look) -> go.Figure:
 
 
 def rates_facts(arm: ArmRecord, facts: Facts) -> RatesFacts | None:
-    """The arm's confirmed configuration on its first seed, else its best search trial; None where neither has run.
+    """The arm's confirmed configuration on its first seed, otherwise its best search trial; None if neither has run.
 
-    As trained, from the stored epochs: a trace drawn anew would need the number of steps of an epoch.
+    As trained, from the stored epochs: recomputing the trace would need the number of steps per epoch.
     """
     candidate = study_rows.chosen(arm, facts.metric)
     judged = [row for row, _ in study_rows.scored(arm.stage("judge")) if (row.block, row.source) == candidate]
@@ -152,14 +152,14 @@ def _draw_curves(
 
 
 def crowding(arms: Sequence[CurvesFacts]) -> str:
-    """What is left out of the figures, if anything is."""
+    """What the figures leave out, if anything."""
     crowded = [drawn for drawn in arms if len(drawn.others) > CROWDED]
     told = " and ".join(f"{len(drawn.others)} of {drawn.arm}" for drawn in crowded)
     return f" Of {told}, {CROWDED} each are drawn, evenly spaced; the data hold all." if told else ""
 
 
 def curves_data(drawn: CurvesFacts, facts: Facts) -> Data:
-    """Every epoch of every trial, also of those that are not drawn."""
+    """Every epoch of every trial, including trials that are not drawn."""
     columns = ("arm", "block", "trial", "outcome", "epoch", metric_column(facts, "validation"))
     rows = [
         (drawn.arm, curve.block, curve.trial, curve.outcome, epoch, value)
@@ -176,7 +176,7 @@ def curves_alt(drawn: CurvesFacts, facts: Facts) -> str:
 
 
 def rates_data(drawn: RatesFacts) -> Data:
-    """A row an epoch."""
+    """One row for each epoch."""
     rows = [
         (drawn.arm, drawn.trial, drawn.seed, epoch, rate, base)
         for epoch, (rate, base) in enumerate(zip(drawn.rates, drawn.base, strict=True), start=1)

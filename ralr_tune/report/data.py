@@ -1,4 +1,4 @@
-"""What a figure shows as a table of its own, in full precision: the CSV behind its "data" link."""
+"""What a figure shows, as a table in full precision: the CSV behind its "data" link."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from ralr_tune.analysis.facts import Facts
 from ralr_tune.report.style import writable
 
 FORMULA = "=+-@＝＋－＠"
-"""What a spreadsheet takes for the beginning of a formula, the wide forms of some locales included."""
+"""Characters that start a formula in a spreadsheet, including the full-width forms of some locales."""
 
 
 class Data(NamedTuple):
-    """A table with units in its columns' names; several figures may share one."""
+    """A table with units in its column names; several figures may share one."""
 
     name: str
     """Stem of its file: letters, digits, dots, dashes and underscores."""
     columns: Sequence[str]
     rows: Sequence[Sequence[Any]]
-    """Numbers, texts, truth values, and None for what is not known."""
+    """Numbers, strings, booleans, and None for unknown values."""
 
 
 def csv_text(data: Data) -> str:
-    """The table as RFC 4180 has it; numbers so that reading them gives the same number again."""
+    """The table as CSV (RFC 4180); numbers round-trip exactly."""
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow([_cell(name) for name in data.columns])
@@ -37,12 +37,12 @@ def csv_text(data: Data) -> str:
 
 
 def packed(data: Data) -> str:
-    """The same for a place inside a page: deflated, in base64. Thousands of curves then weigh a third."""
+    """The CSV for embedding in a page: deflated, in base64. That cuts thousands of curves to a third of the size."""
     return base64.b64encode(zlib.compress(csv_text(data).encode(), 9)).decode()
 
 
 def bounds(interval: Interval | None) -> tuple[float | None, float | None]:
-    """Two cells for an interval."""
+    """The two cells of an interval."""
     return interval if interval else (None, None)
 
 
@@ -60,7 +60,7 @@ def _cell(value: Any) -> str:
     if isinstance(value, int):
         return str(int(value))
     if isinstance(value, float):
-        return repr(float(value))  # numpy's own floats would write their type
+        return repr(float(value))  # the repr of a numpy float includes its type
     text = writable(value)
-    # A leading apostrophe keeps a spreadsheet from running what a study named itself (OWASP, "CSV injection").
+    # A leading apostrophe keeps a spreadsheet from running names from a study as formulas (OWASP, "CSV injection").
     return f"'{text}" if text.strip()[:1] and text.strip()[0] in FORMULA else text

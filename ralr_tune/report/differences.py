@@ -21,7 +21,7 @@ class DifferenceRow(NamedTuple):
     what: str
     """"configuration" or "arm"; of the same configuration: "amplification off" or "amplification added"."""
     arm: str
-    """Whose value is counted from."""
+    """The reference of the difference."""
     against: str
     label: str
     """As markup that is safe to show."""
@@ -31,7 +31,7 @@ class DifferenceRow(NamedTuple):
     verdict: str
     p_value: float | None
     visible: float | None = None
-    """Smallest true difference that these pairs call in four of five studies; None where it is not known."""
+    """Smallest true difference that these pairs detect in four of five studies (80% power); None if unknown."""
 
 
 def comparison_rows(facts: Facts) -> tuple[DifferenceRow, ...]:
@@ -51,7 +51,7 @@ def _comparison_row(made: Comparison, visible: float | None) -> DifferenceRow:
 
 
 def twin_rows(facts: Facts) -> tuple[DifferenceRow, ...]:
-    """Amplification taken away from those that have it, then given to those that have not."""
+    """Amplification removed from configurations that have it, then added to those that do not."""
     return (*map(_twin_row, facts.twins), *map(_amplified_row, facts.amplified))
 
 
@@ -70,7 +70,7 @@ def _amplified_row(added: Amplified) -> DifferenceRow:
 
 
 def draw_differences(rows: Sequence[DifferenceRow], facts: Facts, looks: Mapping[str, Look], title: str) -> go.Figure:
-    """A dot and an interval a comparison, above a band where differences count as equivalent."""
+    """A dot and an interval for each comparison, on top of the equivalence band."""
     unit, margin = facts.unit, facts.margin * facts.unit.factor
     axis = {"title": {"text": safe(f"Difference, {unit.difference_suffix.strip() or facts.metric.name}")}}
     shown = [_interval_row(row, facts) for row in rows]
@@ -86,7 +86,7 @@ def _interval_row(row: DifferenceRow, facts: Facts) -> IntervalRow:
 
 
 def differences_data(name: str, rows: Sequence[DifferenceRow], facts: Facts) -> Data:
-    """A row a comparison; the interval has the study's confidence."""
+    """One row for each comparison; the interval has the study's confidence level."""
     columns = (
         "what", "arm", "against", metric_column(facts, facts.split, "difference"), "interval_low", "interval_high",
         "confidence", "pairs", "p_value", "verdict", "visible_difference",

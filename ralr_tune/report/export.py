@@ -1,4 +1,4 @@
-"""One trial of a study as a file that trains again: TOML (which `train` reads), JSON, YAML, or a Python script."""
+"""One trial of a study as a file to train it again: TOML (which `train` reads), JSON, YAML, or a Python script."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ Form = Literal["toml", "json", "yaml", "python"]
 FORMS: tuple[Form, ...] = get_args(Form)
 
 _NO_PACKAGES = frozenset({"device", "machine", "threads"})
-"""What a study's environment names besides versions."""
+"""What a study's environment records besides versions."""
 
 
 def exported(record: StudyRecord, spec: StudySpec, arm: str, row: Row) -> Exported:
-    """The configuration of `row`, a complete search row of `arm`, with all that is known of where it comes from.
+    """The configuration of `row`, a complete search row of `arm`, with its full provenance.
 
-    A pure function of what is stored: exported twice, the file is the same.
+    A pure function of the stored study: exporting twice gives the same file.
     """
     configuration = spec.configuration(arm, row.params)
     return exported_model(spec.kind)(
@@ -67,7 +67,8 @@ def _scores(record: StudyRecord, arm: str, row: Row, stage: Stage) -> Scores | N
 
 
 def render(configuration: Exported, form: str) -> str:
-    """The text of the file, in one of FORMS. Raises UsageError for another form, and where a script cannot say it."""
+    """The text of the file, in one of FORMS. Raises UsageError for another form, and if a script cannot
+    express the configuration."""
     if form == "toml":
         return _toml(configuration)
     if form == "json":
@@ -83,8 +84,8 @@ def _toml(configuration: Exported) -> str:
     import tomli_w
 
     text = tomli_w.dumps(_tables(configuration))
-    # tomli_w gives every item of a list a line of its own. No text holds a line break (they are escaped), so these are
-    # lists and nothing else.
+    # tomli_w puts every list item on its own line. No string holds a line break (they are escaped), so these are only
+    # lists.
     for pattern, joined in ((r"\[\n +", "["), (r",\n *\]", "]"), (r",\n +", ", ")):
         text = re.sub(pattern, joined, text)
     how = "Train it on train + validation and test it once:  python -m ralr_tune train THIS_FILE"
@@ -94,8 +95,8 @@ def _toml(configuration: Exported) -> str:
 def _yaml(configuration: Exported) -> str:
     import yaml
 
-    # PyYAML writes 1.0e-05 with its point, without which it would read a text. ASCII alone, since what it writes of a
-    # next-line character (U+0085) it reads as a space.
+    # PyYAML writes 1.0e-05 with a point; without it, it would read a string. ASCII only, since PyYAML reads its own
+    # output for a next-line character (U+0085) as a space.
     return _comment(configuration) + yaml.safe_dump(_tables(configuration), sort_keys=False)
 
 
@@ -104,6 +105,6 @@ def _comment(configuration: Exported, *more: str) -> str:
 
 
 def _tables(configuration: Exported) -> dict[str, Any]:
-    """The file's tables without what is not given (None) and without options where there are none."""
+    """The file's tables without unset values (None) and without empty options."""
     tables = configuration.model_dump(exclude_none=True)
     return {name: {key: value for key, value in table.items() if value != {}} for name, table in tables.items()}

@@ -1,5 +1,5 @@
-"""The figures of a report, in its order. Each is facts (a NamedTuple), a drawing, a sentence and its data; tests look
-at the facts."""
+"""The figures of a report, in its order. Each has facts (a NamedTuple), a drawing, a sentence and its data; tests
+check the facts."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ Section = Literal[
     "better", "amplification", "budget", "importance", "robustness", "pruning", "claims",
     "parameters", "history", "curves", "rates",
 ]  # fmt: skip
-"""Where a figure stands on the page."""
+"""The section of the page that shows the figure."""
 
-DIGITS = 6  # of a number in a drawing; the data have all
+DIGITS = 6  # of a number in a drawing; the data table has all
 
 
 class Figure(NamedTuple):
@@ -46,12 +46,12 @@ class Figure(NamedTuple):
     """Stem of its image file, and its place on the page: letters, digits, dots, dashes and underscores."""
     plot: go.Figure
     alt: str = ""
-    """What it shows, for those who do not see it."""
+    """Alternative text: what the figure shows."""
     data: Data | None = None
     views: tuple[View, ...] = ()
     """Axes to choose from; the first is drawn."""
     wide: bool = False
-    """Whether it wants the whole width of a page."""
+    """Whether it needs the full page width."""
 
     @property
     def title(self) -> str:
@@ -78,7 +78,7 @@ def figures(record: StudyRecord, facts: Facts) -> list[Figure]:
 
 
 def _named(drawn: Iterable[Figure]) -> Iterator[Figure]:
-    """Figures whose names can be files and places on a page, whatever a study calls its arms; no two are alike."""
+    """Figures with unique names that are valid as file names and HTML ids, whatever a study calls its arms."""
     seen: Counter[str] = Counter()
     for figure in drawn:
         name = file_stem(figure.name)
@@ -91,18 +91,18 @@ def _named(drawn: Iterable[Figure]) -> Iterator[Figure]:
 
 
 def file_stem(name: str) -> str:
-    """A name that may be a file's, whatever it was."""
+    """Turns any name into a valid file name."""
     return re.sub(r"[^A-Za-z0-9._-]", "_", name)[:100]
 
 
 def panel_figures(facts: Facts) -> list[Figure]:
-    """Those that also stand on the study's page in optuna-dashboard: small, whatever the study's size."""
+    """Figures that also appear on the study's page in optuna-dashboard: small, whatever the study's size."""
     drawn = [*_importance(facts), *_better(facts), *_amplification(facts), *_budget(facts), *_robustness(facts)]
     return [figure._replace(plot=go.Figure(shortened(figure.plot))) for figure in drawn if figure.name != "lead"]
 
 
 def shortened(plot: go.Figure) -> dict[str, Any]:
-    """A figure as JSON has it, its numbers no longer than an eye can follow: a page of a thousand trials halves."""
+    """A figure as JSON with rounded numbers: halves the page of a thousand trials."""
     found: dict[str, Any] = _short(json.loads(plot.to_json()))
     return found
 

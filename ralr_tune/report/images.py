@@ -1,4 +1,4 @@
-"""Figures as PNG and SVG files, for a paper. Kaleido draws them in a Chromium that is on the machine already."""
+"""Figures as PNG and SVG files, for a paper. Kaleido draws them in an installed Chromium."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ Format = Literal["png", "svg"]
 
 WIDTH = 760
 SCALE = 2  # pixels of a PNG per point
-TIMEOUT_S = 90.0  # an image
+TIMEOUT_S = 90.0  # for each image
 
 
 def write_images(drawn: Sequence[Figure], folder: Path, formats: Sequence[Format] = ("png", "svg")) -> list[Path]:
     """Writes FOLDER/NAME.FORMAT for each figure, in one browser; returns the paths.
 
-    The browser is `$BROWSER_PATH`, else the Chrome or Chromium that is found. Kaleido starts it without a sandbox
-    (inside containers there is none to be had); it is shown these figures and nothing else, and no network.
-    Errors: RalrTuneError where there is no browser, or where it fails.
+    The browser is `$BROWSER_PATH`, otherwise the first Chrome or Chromium found. Kaleido starts it without a sandbox
+    (containers offer none); it loads only these figures and has no network.
+    Errors: RalrTuneError if there is no browser, or if it fails.
     """
     import kaleido
     from choreographer.errors import ChromeNotFoundError
@@ -39,7 +39,7 @@ def write_images(drawn: Sequence[Figure], folder: Path, formats: Sequence[Format
             )
         except ChromeNotFoundError as error:
             raise RalrTuneError(_no_browser()) from error
-        except Exception as error:  # of kaleido, choreographer, asyncio or the system: they share no base
+        except Exception as error:  # from kaleido, choreographer, asyncio or the system: no common base class
             reason = f"{type(error).__name__}: {error.args[0] if error.args else 'no reason given'}"
             raise RalrTuneError(f"images: the browser failed ({reason}); set BROWSER_PATH to another one") from error
         return [path.replace(folder / path.name) for _, _, path in wanted]

@@ -1,4 +1,4 @@
-"""The figure of importance: how much each parameter explains, against what chance would."""
+"""The figure of importance: how much each parameter explains, compared with chance."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ralr_tune.analysis.importance import Importance
 from ralr_tune.report.data import Data
 from ralr_tune.report.style import FAINT, Look, figure, safe
 
-SHARES = (0.0, 0.01, 0.05, 0.25, 0.5, 1.0)  # that the axis names
+SHARES = (0.0, 0.01, 0.05, 0.25, 0.5, 1.0)  # labelled on the axis
 UNKNOWN = "too little evidence"
 
 
@@ -37,7 +37,7 @@ def _known(mark: ImportanceMark) -> bool:
 
 
 def importance_facts(facts: Facts) -> ImportanceFacts | None:
-    """None where nothing was searched, or nothing can be said of anything."""
+    """None when nothing was searched, or no importance can be estimated."""
     marks = tuple(
         ImportanceMark(parameter, arm, found)
         for arm, parameters in facts.importance.items()
@@ -53,9 +53,9 @@ def importance_facts(facts: Facts) -> ImportanceFacts | None:
 
 
 def draw_importance(drawn: ImportanceFacts, looks: Mapping[str, Look]) -> go.Figure:
-    """Parameters in rows, arms beside each other; grey is what chance gives, a filled mark lies beyond it.
+    """Parameters in rows, arms side by side; grey is what chance gives, a filled mark lies beyond it.
 
-    The axis is that of square roots: beside a dominant parameter the others would be a smear at zero.
+    A square-root axis: next to a dominant parameter, the others would collapse at zero.
     """
     ends = [end for mark in drawn.marks if _known(mark) for end in (mark.found.interval[1], mark.found.null[1])]
     x = {
@@ -100,7 +100,7 @@ def _draw_arm(plot: go.Figure, drawn: ImportanceFacts, arm: str, look: Look) -> 
 
 def _draw_marks(plot: go.Figure, arm: str, known: list[tuple[float, ImportanceMark]], look: Look) -> None:
     marker = {"color": look.colour, "size": 10}
-    # The legend's own entry: plotly would show whatever mark comes first.
+    # A separate legend entry: plotly would show the first mark.
     plot.add_scatter(x=[None], y=[None], name=safe(arm), mode="markers", marker=marker | {"symbol": look.symbol})
     found = [mark.found for _, mark in known]
     symbols = [look.symbol if one.verdict == "matters" else look.symbol + "-open" for one in found]
@@ -133,7 +133,7 @@ def _importance_text(mark: ImportanceMark) -> str:
 
 
 def importance_data(drawn: ImportanceFacts) -> Data:
-    """A row a mark; what cannot be judged has no numbers."""
+    """One row for each mark; a parameter without an estimate has no numbers."""
     columns = (
         "arm", "parameter", "share_explained", "interval_low", "interval_high", "chance_low", "chance_high", "verdict",
         "trials", "compared_at_epoch",

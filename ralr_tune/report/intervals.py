@@ -1,4 +1,4 @@
-"""Dots with intervals in rows: how differences, rates and ratios are drawn."""
+"""Rows of dots with intervals, for differences, rates and ratios."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ralr_tune.report.style import FAINT, GREY, Look, figure
 
 
 class IntervalRow(NamedTuple):
-    """One dot; numbers as they are shown."""
+    """One dot; numbers in display units."""
 
     label: str
     """As markup that is safe to show, as `text`."""
@@ -21,7 +21,7 @@ class IntervalRow(NamedTuple):
     interval: Interval | None
     text: str
     span: Interval | None = None
-    """A dotted line beside the dot."""
+    """A dotted line next to the dot."""
 
 
 def draw_intervals(
@@ -33,7 +33,7 @@ def draw_intervals(
     zero: float | None = None,
     band: Interval | None = None,
 ) -> go.Figure:
-    """The rows from top to bottom, above a grey band; `zero` is a line to hold them against."""
+    """The rows from top to bottom, above a grey band; `zero` is the reference line."""
     places = list(range(len(rows)))
     y = {
         "tickmode": "array",

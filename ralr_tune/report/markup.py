@@ -1,4 +1,4 @@
-"""Pieces of HTML: every text is escaped here, and nowhere else."""
+"""Pieces of HTML: all text is escaped here, and nowhere else."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ LOW = 300  # pixels: a figure of a few rows
 
 
 class Table(NamedTuple):
-    """A table of plain texts."""
+    """A table of plain text."""
 
     caption: str
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
     left: int = 1
-    """Columns that stand to the left, as texts do; the others to the right, as numbers do."""
+    """Columns aligned left, for text; the others are aligned right, for numbers."""
 
 
 def escaped(text: object) -> str:
@@ -32,13 +32,13 @@ def escaped(text: object) -> str:
 
 
 def paragraphs(sentences: Iterable[str], kind: str = "") -> str:
-    """One for each sentence."""
+    """One paragraph for each sentence."""
     mark = f' class="{kind}"' if kind else ""
     return "\n".join(f"<p{mark}>{escaped(sentence)}</p>" for sentence in sentences if sentence)
 
 
 def few(sentences: Sequence[str], kind: str = "") -> str:
-    """Paragraphs of which no more are open than one likes to read; the others are folded."""
+    """The first paragraphs open, the others folded."""
     mark, most = f' class="{kind}"' if kind else "", MOST_SENTENCES
     lines = [f"<p{mark}>{told(each)}</p>" for each in sentences if each]
     if len(lines) <= most + 1:
@@ -48,7 +48,7 @@ def few(sentences: Sequence[str], kind: str = "") -> str:
 
 
 def told(sentence: str) -> str:
-    """A sentence with its verdict set off, if it has one, and no number broken at its exponent."""
+    """A sentence with its verdict highlighted, if it has one, and no line break at a number's exponent."""
     if isinstance(sentence, Sentence):
         return f"{_unbroken(sentence.before)}<strong>{_unbroken(sentence.verdict)}</strong>{_unbroken(sentence.after)}"
     return _unbroken(sentence)
@@ -59,7 +59,7 @@ def _unbroken(text: str) -> str:
 
 
 def table(made: Table) -> str:
-    """A table that scrolls by itself where the page is narrow."""
+    """A table that scrolls on its own when the page is narrow."""
     head = "".join(
         f'<th scope="col"{_side(made, place)}>{_breaking(cell)}</th>' for place, cell in enumerate(made.head)
     )
@@ -69,7 +69,7 @@ def table(made: Table) -> str:
     )
     heading = f"<thead><tr>{head}</tr></thead>" if any(made.head) else ""
     name = f' aria-label="{escaped(made.caption)}"' if made.caption else ""
-    # The caption stands outside, where it is no wider than the page; what scrolls must be reachable by keyboard.
+    # The caption stays outside, so that it is no wider than the page; the scrolling part must be reachable by keyboard.
     caption = paragraphs([made.caption], "note")
     return (
         f'{caption}<div class="scroll" role="region" tabindex="0"{name}>'
@@ -82,17 +82,17 @@ def _side(made: Table, place: int) -> str:
 
 
 def _breaking(name: str) -> str:
-    """A column's name that may be broken at its dots."""
+    """A column name that may wrap at its dots."""
     return re.sub(r"(?<=[._])", "<wbr>", escaped(name))
 
 
 def fold(heading: str, body: str, level: int = 3) -> str:
-    """Details that open."""
+    """A folded details element."""
     return f"<details><summary><h{level}>{escaped(heading)}</h{level}></summary>\n{body}\n</details>"
 
 
 def grid(study: str, drawn: Sequence[Figure], level: int = 3) -> str:
-    """Figures beside each other where there is room; a low one does not take all of it."""
+    """Figures side by side when there is room; a low one does not take the full height."""
     if not drawn:
         return ""
     boxes = "\n".join(figure_box(study, figure, level) for figure in drawn)
@@ -101,7 +101,7 @@ def grid(study: str, drawn: Sequence[Figure], level: int = 3) -> str:
 
 
 def figure_box(study: str, figure: Figure, level: int) -> str:
-    """A title, what there is to press, and the place where page.js draws it."""
+    """A title, its buttons, and the place where page.js draws the figure."""
     name, alt = escaped(figure.name), escaped(figure.alt)
     title = f'<h{level} id="{name}-title">{figure.title}</h{level}>'
     wide = ' class="wide"' if figure.wide else ""
@@ -125,7 +125,7 @@ def _views(figure: Figure) -> str:
 
 
 def _link(study: str, figure: Figure) -> str:
-    """page.js gives it the address of the unpacked CSV."""
+    """page.js sets the link to the unpacked CSV."""
     if figure.data is None:
         return ""
     name, file = escaped(figure.data.name), escaped(file_stem(f"{study}-{figure.data.name}"))

@@ -1,6 +1,6 @@
 """The report: one HTML file that holds everything it needs and opens without a network.
 
-Every text that comes from storage is escaped; the page forbids itself any request (its Content-Security-Policy).
+Every text that comes from storage is escaped; its Content-Security-Policy forbids any request.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ralr_tune.report.sections import body
 from ralr_tune.report.tables import Evaluators
 
 POLICY = "default-src 'none'; script-src {scripts}; style-src 'unsafe-inline'; img-src data: blob:"
-"""`scripts` are the hashes of ours: no other would run, wherever it came from."""
+"""`scripts` are the hashes of this package's scripts: no other script runs."""
 
 
 def write_report(
@@ -35,9 +35,10 @@ def write_report(
     drawn: Sequence[Figure] | None = None,
     evaluators: Evaluators | None = None,
 ) -> Path:
-    """Writes the page beside `path` and renames it, so that a reader never sees half of one; returns `path`.
+    """Writes the page next to `path` and renames it, so that a reader never sees a partial page; returns `path`.
 
-    `drawn` are the study's figures, if the caller has them already; `evaluators` what Optuna's own say of importance.
+    `drawn` are the study's figures, if the caller has them already; `evaluators` is what Optuna's own evaluators say of
+    importance.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
@@ -80,7 +81,7 @@ def _hash(script: str) -> str:
 
 
 def _plots(drawn: Sequence[Figure]) -> dict[str, Any]:
-    """The figures by name, without titles: headings say them."""
+    """The figures by name, without titles: the headings show them."""
     plots: dict[str, Any] = {}
     for figure in drawn:
         plot = shortened(figure.plot)
@@ -94,11 +95,11 @@ def _plots(drawn: Sequence[Figure]) -> dict[str, Any]:
 
 
 def _tables(drawn: Sequence[Figure]) -> dict[str, str]:
-    """The packed data by name; figures that share a table share its place."""
+    """The packed data by name; figures that share a table share one entry."""
     found = {figure.data.name: figure.data for figure in drawn if figure.data is not None}
     return {name: packed(data) for name, data in found.items()}
 
 
 def _json(value: Mapping[str, Any]) -> str:
-    """`<` is escaped, so that no text ends the script."""
+    """`<` is escaped, so that no text closes the script element."""
     return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")

@@ -14,15 +14,15 @@ from ralr_tune.report.style import safe, writable
 if TYPE_CHECKING:
     import optuna
 
-HANDFUL = 3  # of warnings in a note; the report has all
+HANDFUL = 3  # warnings in a note; the report has all
 PREFIX = "ralr-tune-"  # of the graphs' ids; the same id replaces the figure that was there
 MARK = "*Written by ralr_tune; it is written anew after each report.*"
 
 
 def write_panels(facts: Facts, studies: Mapping[str, optuna.Study]) -> None:
-    """Puts the figures that answer, and a note, on the page of each arm's study, by arm.
+    """Adds the figures that answer the question, and a note, to the page of each arm's study.
 
-    All arms get the same figures: what they show is the comparison. A note that somebody else wrote stays.
+    All arms get the same figures: what they show is the comparison. A note that this package did not write stays.
     """
     from optuna_dashboard import save_plotly_graph_object
 
@@ -53,7 +53,7 @@ def note(facts: Facts, arm: str) -> str:
 
 
 def _code(name: str) -> str:
-    """A name as Markdown shows it as it is, whatever it holds."""
+    """A name that Markdown shows verbatim, whatever it contains."""
     return f"`{' '.join(writable(name).replace('`', ' ').split())}`"
 
 

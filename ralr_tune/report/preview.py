@@ -1,4 +1,4 @@
-"""Learning-rate traces of a study that has not run: one panel an arm, one stepped line a configuration."""
+"""Learning-rate traces of a study that has not run: one panel per arm, one stepped line per configuration."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def draw_preview(study: str, traces: Mapping[str, Sequence[Trace]]) -> go.Figure
 
 
 def _rate_axis(rates: Sequence[float]) -> dict[str, object]:
-    """Zero, where a curve ends, has no place on a logarithmic axis: the line leaves it below."""
+    """A logarithmic axis has no zero, the end of some curves: the line leaves the axis at the bottom."""
     seen = [rate for rate in rates if rate > 0]
     ticks = log_ticks(min(seen), max(seen))
     axis: dict[str, object] = {"type": "log", "title": {"text": "Learning rate"}}

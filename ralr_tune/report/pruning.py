@@ -1,4 +1,4 @@
-"""The figure of audited prunings: the share that was wrong, in each arm."""
+"""The figure of audited prunings: the share of wrong ones in each arm."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ralr_tune.report.style import Look, safe
 
 
 def rated(facts: Facts) -> tuple[PruningAudit, ...]:
-    """The audits that are large enough to name a rate."""
+    """The audits that are large enough to estimate a rate."""
     return tuple(audit for audit in facts.pruning if audit.rate is not None)
 
 
 def draw_pruning(audits: Sequence[PruningAudit], looks: Mapping[str, Look]) -> go.Figure:
-    """A dot and an interval an arm."""
+    """A dot and an interval for each arm."""
     x = {"title": {"text": "Wrong, of the audited prunings"}, "range": [-2, 102], "ticksuffix": "%"}
     return draw_intervals([_row(audit) for audit in audits], looks, "Prunings that were wrong", x)
 
@@ -32,7 +32,7 @@ def _row(audit: PruningAudit) -> IntervalRow:
 
 
 def pruning_data(facts: Facts) -> Data:
-    """Every audit, also those without a rate."""
+    """Every audit, including those without a rate."""
     columns = (
         "arm", "audited", "wrong", "wrong_share", "interval_low", "interval_high", "better_than_best_kept",
         metric_column(facts, "best_lost"), "median_epoch_of_pruning", "epochs_spared_each",

@@ -1,4 +1,4 @@
-"""The figure of robustness: the score to be expected at each base learning rate, and the range of good ones."""
+"""The figure of robustness: the expected score at each base learning rate, and the range of good ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ralr_tune.analysis.robustness import RateRange
 from ralr_tune.report.data import Data, metric_column
 from ralr_tune.report.style import Look, figure, number_axis, safe, score_axis, templated
 
-SHOWN = 6  # tolerances below the best; what is worse than five counts as bad, however bad
+SHOWN = 6  # tolerances below the best; anything worse than five counts as bad
 _ROUNDING = 1e-9  # of a rate
 
 
@@ -38,7 +38,7 @@ class RateLine(NamedTuple):
 
 
 def robustness_facts(facts: Facts) -> tuple[RateLine, ...]:
-    """One line for each arm whose rate was searched and tried often enough."""
+    """One line for each arm that searched the rate with enough trials."""
     return tuple(RateLine(each.arm, each.rates) for each in facts.robustness if each.rates is not None)
 
 
@@ -87,7 +87,7 @@ def _draw(
 
 
 def _draw_ends(plot: go.Figure, line: RateLine, facts: Facts, look: Look) -> None:
-    """A stroke where the range ends; an arrow where it may go on beyond the rates that were tried."""
+    """A stroke where the range ends; an arrow where it may continue beyond the tried rates."""
     if not line.good:
         return
     found = line.found
@@ -108,7 +108,7 @@ def _draw_ends(plot: go.Figure, line: RateLine, facts: Facts, look: Look) -> Non
 
 
 def robustness_note(lines: Sequence[RateLine], facts: Facts) -> str:
-    """How to read it."""
+    """How to read the figure."""
     close = facts.unit.size(max(line.found.tolerance for line in lines), 0)
     return (
         f"Local linear regression over the search trials, whatever else they had. Thick: within {close} of the arm's "
@@ -117,7 +117,7 @@ def robustness_note(lines: Sequence[RateLine], facts: Facts) -> str:
 
 
 def robustness_data(lines: Sequence[RateLine], facts: Facts) -> Data:
-    """A row a rate."""
+    """One row for each rate."""
     columns = ("arm", "base_lr", metric_column(facts, "expected_validation"), "within_tolerance")
     rows = [(line.arm, rate, value, line.holds(rate)) for line in lines for rate, value in line.pairs]
     return Data("robustness", columns, rows)

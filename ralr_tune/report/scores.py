@@ -13,7 +13,7 @@ from ralr_tune.report.style import FAINT, Look, figure, safe, score_axis
 
 SPREAD = 0.3  # of a column's width, over which its seeds stand side by side
 FEW = 4  # columns that have room for their means beneath them, in half the width of a page
-MOST_LINES = 12  # seeds that are joined across arms; more would be a thicket
+MOST_LINES = 12  # seeds joined by lines across arms; more would be unreadable
 MOST_DOTS = 200  # a configuration's dots
 
 
@@ -29,7 +29,7 @@ class ScoreColumn(NamedTuple):
 
 
 class ScoresFacts(NamedTuple):
-    """Every confirmed configuration, arms in order, each arm's twin beside it."""
+    """Every confirmed configuration, arms in order, each arm's twin next to it."""
 
     columns: tuple[ScoreColumn, ...]
     joined: tuple[tuple[tuple[float, float], ...], ...]
@@ -58,7 +58,7 @@ def scores_facts(facts: Facts) -> ScoresFacts | None:
 
 
 def _offsets(columns: Sequence[ScoreColumn]) -> dict[int, float]:
-    """Each seed's own place beside the middle of every column, so that equal scores do not hide one another."""
+    """Each seed's offset from the middle of every column, so that equal scores do not hide each other."""
     seeds = list(dict.fromkeys(seed for column in columns for seed in column.by_seed))
     return {seed: SPREAD * ((index + 0.5) / len(seeds) - 0.5) for index, seed in enumerate(seeds)}
 
@@ -71,7 +71,7 @@ def _column(arm: str, confirmed: Confirmed | None, *, twin: bool) -> ScoreColumn
 
 
 def draw_scores(drawn: ScoresFacts, facts: Facts, looks: Mapping[str, Look]) -> go.Figure:
-    """Dots by configuration, hollow for a twin, with the mean as bar and figure; thin lines join equal seeds."""
+    """Dots by configuration, hollow for a twin, with the mean as bar and number; thin lines join equal seeds."""
     unit, places = facts.unit, list(range(len(drawn.columns)))
     x: dict[str, Any] = {
         "tickmode": "array",
@@ -80,7 +80,7 @@ def draw_scores(drawn: ScoresFacts, facts: Facts, looks: Mapping[str, Look]) -> 
         "range": [-0.5, len(places) - 0.5],
         "showgrid": False,
     }
-    if len(places) <= FEW:  # else plotly turns the labels where they would overlap
+    if len(places) <= FEW:  # otherwise plotly rotates labels that would overlap
         labels = [f"{column.label}<br>{unit.value(column.mean, 2)}" for column in drawn.columns]
         x |= {"ticktext": labels, "tickangle": 0}
     offsets = _offsets(drawn.columns)
@@ -104,7 +104,7 @@ def draw_scores(drawn: ScoresFacts, facts: Facts, looks: Mapping[str, Look]) -> 
 
 
 def scores_data(drawn: ScoresFacts, facts: Facts) -> Data:
-    """A row a dot."""
+    """One row for each dot."""
     rows = [
         (column.arm, "off" if column.twin else "as found", seed, value)
         for column in drawn.columns

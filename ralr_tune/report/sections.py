@@ -1,4 +1,4 @@
-"""What stands on the page, in its order: the answer, what it rests on, the figures by question, details folded."""
+"""The content of the page, in order: the answer, its evidence, the figures by question, folded details."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ class Part(NamedTuple):
     note: str
     """How to read the figures."""
     without: str
-    """What stands there instead of figures and sentences."""
+    """Text shown instead of figures and sentences."""
     more: str = ""
     """Tables, as HTML."""
 
 
 def body(record: StudyRecord, facts: Facts, drawn: Sequence[Figure], found: tables.Evaluators) -> str:
-    """All of the page that is seen."""
+    """The visible part of the page."""
     questions = _questions(record, facts, found)
     return "\n".join(
         [
@@ -84,7 +84,7 @@ def _context(record: StudyRecord, facts: Facts) -> Iterable[str]:
 
 
 def _rests(facts: Facts) -> str:
-    """What a reader must know of the answer beside it."""
+    """What a reader must know to judge the answer."""
     margin = facts.unit.size(facts.margin)
     rows = [
         ("Amplification alone", twin_sentences(facts), ""),

@@ -14,7 +14,7 @@ from ralr_tune.metric import Metric, Unit
 INK, RULE, GREY, FAINT = "#1d2733", "#d9dee4", "#7a838c", "rgba(128, 128, 128, 0.35)"
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
-# Okabe and Ito, "Color Universal Design" (2008): told apart with any kind of colour vision. Symbols help in print.
+# Okabe and Ito, "Color Universal Design" (2008): distinguishable with any kind of colour vision. Symbols help in print.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 SYMBOLS = ("circle", "diamond", "square", "triangle-up", "star", "hexagon")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
@@ -29,7 +29,7 @@ _AXIS: dict[str, Any] = {
     "title": {"standoff": 8, "font": {"size": 13}},
 }
 
-# Plotly's own template weighs 6.6 kB a figure, which optuna-dashboard would store with every panel.
+# Plotly's own template adds 6.6 kB to each figure, which optuna-dashboard would store with every panel.
 TEMPLATE = go.layout.Template(
     layout={
         "font": {"family": FONT, "size": 13, "color": INK},
@@ -69,7 +69,7 @@ class Look(NamedTuple):
 
 
 def looks(arms: Iterable[str]) -> dict[str, Look]:
-    """A look for each arm in the order of the study file; beyond six, colours return with other symbols and dashes."""
+    """A look for each arm in the order of the study file; beyond six, colours repeat with other symbols and dashes."""
     return {arm: _look(index, index + index // len(PALETTE)) for index, arm in enumerate(arms)}
 
 
@@ -95,12 +95,12 @@ def templated(text: object) -> str:
 
 
 def writable(text: object) -> str:
-    """Text without halves of surrogate pairs: JSON can say them, and no file can hold them."""
+    """Text without unpaired surrogates: JSON can express them, but no UTF-8 file can hold them."""
     return str(text).encode(errors="replace").decode()
 
 
 def sentence(text: str) -> str:
-    """With a capital first letter; the others stay (BLEU)."""
+    """With a capital first letter; the others stay as they are (BLEU)."""
     return text[:1].upper() + text[1:]
 
 
@@ -111,7 +111,7 @@ def score_axis(metric: Metric, *, where: str = "") -> dict[str, Any]:
 
 
 def hover_score(unit: Unit, place: str = "y") -> str:
-    """A placeholder of hover templates for a score: two decimals of percents, else four digits."""
+    """A placeholder of hover templates for a score: two decimals for percentages, otherwise four digits."""
     return f"%{{{place}:.2f}}{unit.value_suffix}" if unit.value_suffix else f"%{{{place}:.4g}}"
 
 
@@ -127,7 +127,7 @@ def number_axis(title: str, span: tuple[float, float], *, log: bool) -> dict[str
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Round numbers within [low, high] > 0: decades alone where the range is wide, else also 2 and 5."""
+    """Round numbers within [low, high] > 0: only decades when the range is wide, otherwise also 2 and 5."""
     decades = range(math.floor(math.log10(low) + 1e-9), math.ceil(math.log10(high) - 1e-9) + 1)
     steps = (1,) if math.log10(high / low) > 2.5 else (1, 2, 5)
     ticks = [float(f"{step}e{decade}") for decade in decades for step in steps]

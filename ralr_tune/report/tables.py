@@ -1,4 +1,4 @@
-"""The tables of a report, as plain texts."""
+"""The tables of a report, as plain text."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from ralr_tune.analysis.robustness import RateRange, Robustness
 from ralr_tune.records import Row, StudyRecord
 from ralr_tune.report.markup import Table
 
-TOP_TRIALS = 10  # an arm
+TOP_TRIALS = 10  # of each arm
 
 Evaluators = Mapping[str, Mapping[Name, Mapping[str, Evaluated]]]
 """By arm: what Optuna's own evaluators say of its parameters."""
 
 _COSTLY: tuple[Name, ...] = ("fANOVA", "MDI")
-"""Too slow to be resampled."""
+"""Too slow to resample."""
 
 
 def arms_table(facts: Facts) -> Table:
-    """What each arm reached, in figures."""
+    """What each arm reached, in numbers."""
     head = [
         "arm",
         f"{facts.split} {facts.metric.name}",
@@ -52,7 +52,7 @@ def _arm_cells(facts: Facts, arm: ArmFacts) -> list[str]:
 
 
 def evaluators_table(facts: Facts, found: Evaluators) -> Table:
-    """Ours beside Optuna's three."""
+    """This package's importance next to Optuna's three evaluators."""
     caption = (
         "Beside ours: Optuna's evaluators, over complete trials alone (200 of more), each adding up to 100% an arm. "
         "PED-ANOVA, which is cheap, with its 95% interval and what it gives by chance. They decide nothing here."
@@ -135,7 +135,7 @@ def top_trials(record: StudyRecord, facts: Facts) -> Table:
 
 
 def counts_table(facts: Facts) -> Table:
-    """What became of the search trials."""
+    """The outcomes of the search trials."""
     names = list(next(iter(facts.arms.values())).counts) if facts.arms else []
     rows = [[arm.name, *(str(arm.counts[name]) for name in names)] for arm in facts.arms.values()]
     return Table("Search trials.", ["arm", *names], rows)

@@ -35,9 +35,9 @@ class Point(NamedTuple):
     x: Any
     outcome: str
     value: float | None
-    """Score at its last epoch; None where it diverged."""
+    """Score at its last epoch; None if it diverged."""
     height: float
-    """Where it is drawn: its score, or the floor of the axis if the score lies below that or is none."""
+    """Where it is drawn: its score, or the floor of the axis if the score is below the floor or missing."""
 
 
 class ParameterFacts(NamedTuple):
@@ -85,7 +85,7 @@ def _parameter(record: StudyRecord, name: str, floor: float) -> ParameterFacts:
 
 
 def draw_parameter(drawn: ParameterFacts, facts: Facts, looks: Mapping[str, Look]) -> go.Figure:
-    """One mark a trial."""
+    """One mark for each trial."""
     if drawn.choices:
         x: dict[str, Any] = {"title": {"text": safe(drawn.parameter)}, "type": "category"}
         x |= {"categoryorder": "array", "categoryarray": list(drawn.choices)}
@@ -182,12 +182,12 @@ def _draw_points(
 ) -> None:
     """Complete trials filled, pruned ones hollow, those on the floor as triangles, diverged ones as crosses."""
     marker = {"color": look.colour, "size": 8}
-    if legend:  # an entry of its own: plotly would show whatever mark comes first
+    if legend:  # a separate entry: plotly would show the first mark
         own = marker | {"symbol": look.symbol}
         plot.add_scatter(
             x=[None], y=[None], mode="markers", name=safe(arm), legendgroup=f"arm {arm}", marker=own, hoverinfo="skip"
         )
-    # A trace for each kind of mark: a text and a symbol for each of thousands of marks would double the page.
+    # A trace for each kind of mark: a text and a symbol for each of thousands of marks would double the page size.
     for kind, symbol in _symbols(facts, look).items():
         own_points = [point for point in points if _kind(point) == kind]
         if own_points:
@@ -212,13 +212,13 @@ def _kind(point: Point) -> str:
 
 def _symbols(facts: Facts, look: Look) -> dict[str, str]:
     """Kinds of marks, those on top last."""
-    beyond = "triangle-down-open" if facts.metric.better(1.0, 0.0) else "triangle-up-open"  # to where worse values are
+    beyond = "triangle-down-open" if facts.metric.better(1.0, 0.0) else "triangle-up-open"  # towards worse values
     hollow = look.symbol + "-open"
     return {"diverged": "x-thin-open", "off the scale": beyond, "pruned": hollow, "complete": look.symbol}
 
 
 def _custom(point: Point, facts: Facts) -> Any:
-    """What a hover text says beyond the place of the mark."""
+    """What the hover text shows besides the position of the mark."""
     if _kind(point) == "off the scale" and point.value is not None:
         return [point.trial, facts.unit.value(point.value, 2), point.outcome]
     return point.trial
@@ -235,7 +235,7 @@ def _hover(arm: str, kind: str, facts: Facts) -> str:
 
 
 def _explain_marks(plot: go.Figure, groups: Iterable[Sequence[Point]], facts: Facts) -> go.Figure:
-    """Legend entries for those kinds of marks that are there."""
+    """Legend entries for the kinds of marks that occur."""
     there = {_kind(point) for group in groups for point in group}
     symbols = _symbols(facts, Look(GREY, "circle", "solid"))
     for kind in ("pruned", "off the scale", "diverged"):
@@ -265,7 +265,7 @@ def trials_data(record: StudyRecord, facts: Facts) -> Data:
 
 
 def parameter_alt(drawn: ParameterFacts, facts: Facts) -> str:
-    """How many marks, and where the best one stands."""
+    """How many marks, and the position of the best one."""
     told = [f"{len(points)} trials of {arm}{_best_at(points, facts)}" for arm, points in drawn.points.items()]
     return f"{sentence(facts.metric.name)} against {drawn.parameter}: {'; '.join(told)}."
 

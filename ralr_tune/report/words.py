@@ -1,4 +1,4 @@
-"""Figures in words."""
+"""Numbers in words."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def duration(seconds: float) -> str:
 
 
 def size(count: float) -> str:
-    """Bytes in words, in powers of 1024 as file managers have them: `840 B`, `3.2 MiB`."""
+    """Bytes in words, in powers of 1024, as in file managers: `840 B`, `3.2 MiB`."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if count < 1024:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
