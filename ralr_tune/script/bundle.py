@@ -1,8 +1,8 @@
-"""A module that imports from this package, made to run without it: each import is replaced by the source it names.
+"""Makes a module that imports from this package run without it: replaces each import by the source it names.
 
-What is carried is the package's own source, definition by definition, and only what is used, directly or by what is
-carried. So a script cannot drift apart from the package. It becomes one module: names must not collide, and what a
-function imports inside of itself must not be of this package.
+A bundle carries the package's own source, definition by definition, and only what is used, directly or by carried
+code. So a script cannot diverge from the package. The result is one module: names must not collide, and a function
+must not import from this package inside its body.
 """
 
 from __future__ import annotations
@@ -40,17 +40,16 @@ class _Module:
     definitions: Mapping[str, str]
     """Source by name, in the module's order; the docstring below a constant belongs to it."""
     imports: Mapping[str, list[Import]]
-    """By the name that they bind; several submodules of one package bind the same."""
+    """By the name that they bind; several submodules of one package bind the same name."""
 
 
 def bundle(script: str, *, instead: Mapping[str, str] | None = None) -> str:
     """The script with the source of everything that it takes from this package.
 
-    `script` is a whole module: docstring, imports, definitions, and a last statement that runs them. What is carried
-    stands between the last two, so that a reader meets the script's own part first; at import, the definitions must
-    therefore use nothing of this package. `instead`: by the dotted name of a definition that cannot run in a script,
-    the dotted name of one of the same name that is carried in its place. Raises UsageError, naming what, when something
-    cannot be carried.
+    `script` is a whole module: docstring, imports, definitions, and a last statement that runs them. The
+    carried source goes between the last two, so that a reader sees the script's own part first; the definitions must
+    therefore not use this package at import. `instead` maps the dotted name of a definition that cannot run in a script
+    to the dotted name of its replacement, which has the same name. Raises UsageError, naming what cannot be carried.
     """
     nodes, lines = ast.parse(script).body, script.split("\n")
     imports = [node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)]
@@ -70,7 +69,7 @@ class _Bundle:
         self._instead = instead
         self._taken: dict[str, set[str]] = {}
         self._needs: dict[str, list[str]] = {}
-        """By module: those that it takes definitions from."""
+        """By module: the modules that it takes definitions from."""
         self._owners: dict[str, str] = {}
         self.imports: set[Import] = set()
 
@@ -83,11 +82,11 @@ class _Bundle:
                     self._follow(script, name)
 
     def sections(self) -> Iterator[str]:
-        """One for each module, after all that it takes definitions from."""
+        """One for each module, after all modules that it takes definitions from."""
         seen, order = set[str](), list[str]()
 
         def visit(module: str) -> None:
-            if module not in seen:  # modules that import each other do so for types alone: any order will do
+            if module not in seen:  # modules import each other only for types: any order works
                 seen.add(module)
                 for needed in self._needs.get(module, ()):
                     visit(needed)
@@ -193,7 +192,7 @@ def _imports_of(node: ast.AST) -> Iterator[Import]:
 
 
 def _global_names(source: str) -> list[str]:
-    """Names of the module's top level that the source uses, annotations included, about in the order of their use."""
+    """Names of the module's top level that the source uses, including annotations, roughly in order of use."""
 
     def names(table: symtable.SymbolTable) -> Iterator[str]:
         yield from (each.get_name() for each in table.get_symbols() if each.is_global() and each.is_referenced())
@@ -204,7 +203,7 @@ def _global_names(source: str) -> list[str]:
 
 
 def _section(module: _Module, taken: set[str]) -> str:
-    """Definitions under a heading that says which file they are from."""
+    """Definitions under a heading that names their file."""
     heading = [f"{_RULE} {module.name.replace('.', '/')}.py"]
     heading += textwrap.wrap(module.summary, WIDTH, initial_indent="# ", subsequent_indent="# ")
     text, before = "\n".join(heading), "constant"
@@ -216,7 +215,7 @@ def _section(module: _Module, taken: set[str]) -> str:
 
 
 def import_block(imports: Iterable[Import]) -> str:
-    """The import statements as isort orders them: the standard library before all others."""
+    """The import statements in isort's order: the standard library first."""
     modules: dict[str, set[str]] = {}
     for module, name, here in imports:
         if name:

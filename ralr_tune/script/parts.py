@@ -16,7 +16,7 @@ without it."""
 
 
 def docstring(configuration: Exported) -> str:
-    """What the script does, which configuration it is, and where its code comes from."""
+    """What the script does, its configuration, and where its code comes from."""
     what = "Trains one configuration on train + validation data, saves its weights and tests it once."
     return "\n".join([what, "", *configuration.lines(), "", _ORIGIN])
 
@@ -29,7 +29,7 @@ def optimizer_call(configuration: Exported) -> str:
 
 
 def rate_call(configuration: Exported) -> tuple[str, list[str]]:
-    """Makes the LearningRate of a run by EPOCHS, LR, SEED and `steps_per_epoch`; and the imports that this takes."""
+    """Makes the LearningRate of a run by EPOCHS, LR, SEED and `steps_per_epoch`; and the imports that this needs."""
     rate = configuration.configuration().learning_rate(1, seed=0)
     call = construction(
         rate,

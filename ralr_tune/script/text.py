@@ -15,9 +15,9 @@ WIDTH = 120
 
 
 def literal(value: Any) -> str:
-    """`value` as Python source. All that a study says enters a script through here, so that no text of it is code.
+    """`value` as Python source. All values from a study enter a script through this function: no text becomes code.
 
-    Raises UsageError for what Python cannot write down (a NaN, a date).
+    Raises UsageError for a value without a Python literal (a NaN, a date).
     """
     text = _written(value)
     try:
@@ -30,7 +30,7 @@ def literal(value: Any) -> str:
 
 
 def _written(value: Any) -> str:
-    """As `repr` does, but texts in double quotes."""
+    """Like `repr`, but with strings in double quotes."""
     if isinstance(value, str):
         text = repr(value)
         return text if '"' in value or text.startswith('"') else f'"{text[1:-1]}"'
@@ -51,14 +51,14 @@ def arguments(options: Mapping[str, Any]) -> list[str]:
 
 
 def is_name(text: str) -> bool:
-    """Whether `text` is a name in Python and nothing else."""
+    """Whether `text` is exactly one Python name."""
     return text.isidentifier() and text.isascii() and not iskeyword(text)
 
 
 def laid_out(expression: str, *, indent: int = 0, used: int = 0) -> str:
-    """A one-line expression, with one argument or item a line if it is too long otherwise.
+    """A one-line expression, split into one argument or item per line if it is too long.
 
-    `indent`: columns of the line that it begins on; `used`: columns of that line that are taken by what is around it.
+    `indent`: indentation of its first line, in columns; `used`: columns of that line that the surrounding code takes.
     """
     return _laid_out(ast.parse(expression, mode="eval").body, expression.encode(), indent, used)
 
