@@ -1,14 +1,14 @@
 """Whether the faster ways to train are as accurate: `python -m benchmarks.accuracy`, one table a case.
 
-Every way trains the same seeds; from each seed's accuracy that of its float32 run by itself is subtracted. Accuracy is
-that of the validation split after the last epoch; the interval is the report's own paired test (analysis.comparison) at
-95%, in points. A loss that the interval holds is not excluded.
+Every way trains the same seeds; the difference is each seed's accuracy minus that of its own float32 run by itself.
+Accuracy is on the validation split after the last epoch; the interval is the report's paired test
+(analysis.comparison) at 95%, in points. The test does not exclude a loss inside the interval.
 
 by itself    float32, nothing compiled, one trial after the other
 bfloat16     the same in bfloat16
 compiled     the same through torch.compile
-recorded     the same as a CUDA graph, on a GPU alone
-kernels      the same by our own kernels, on a CPU alone
+recorded     the same as a CUDA graph, only on a GPU
+kernels      the same by this package's kernels, only on a CPU
 fused        the same, SLOTS trials as one network; on a GPU recorded, on a CPU by kernels
 """
 
@@ -36,7 +36,7 @@ from ralr_tune.training.start import start
 
 SLOTS = 4
 VALIDATION = 0.5
-"""So large because it measures: 900 and 2,500 images."""
+"""Large because accuracy is measured on it: 900 and 2,500 images."""
 FLOAT32 = {"precision": "float32", "compile": "auto"}
 BFLOAT16 = {"precision": "bfloat16", "compile": "auto"}
 WAYS: dict[str, tuple[dict[str, Any], int]] = {
@@ -120,7 +120,7 @@ def configuration(training: dict[str, Any]) -> Configuration:
 
 
 def accuracies(task: ClassificationTask, configuration: Configuration, seeds: int, slots: int) -> list[float]:
-    """In points, one a seed."""
+    """In points, one per seed."""
     trials = [start(task, configuration, seed=seed) for seed in range(seeds)]
     for first in range(0, seeds, slots):
         train(FusedTrainer(task, slots), trials[first : first + slots])
@@ -128,7 +128,7 @@ def accuracies(task: ClassificationTask, configuration: Configuration, seeds: in
 
 
 def train(engine: FusedTrainer, trials: Sequence[Trial]) -> None:
-    """As a worker does: an epoch of all, then each trial's own record of it."""
+    """Like a worker: one epoch of all trials, then each trial's own record of it."""
     running = [trial.epochs() for trial in trials]
     while not trials[0].finished:
         engine.train(trials)

@@ -1,10 +1,10 @@
 """What checkpoints cost: `python benchmarks/checkpoints.py` prints a table (two to five minutes, one thread).
 
 epoch    estimated as `plan` does, from a few timed steps of the whole data set; 32x32: 45,000 images of noise, as many
-         as CIFAR's 50,000 less a tenth for validation
+         as CIFAR's 50,000 minus a tenth for validation
 save     one checkpoint, everything included (copy out of the optimizer, digest, write, rename); median of REPEATS
-fsync    what it would take besides to wait until the file is on the disk; median of REPEATS
-resume   a trial from a checkpoint less a trial from nothing; median of REPEATS
+fsync    the additional time to wait until the file is on disk; median of REPEATS
+resume   a trial from a checkpoint minus a trial from scratch; median of REPEATS
 share    save over epoch + save: of a trial's time
 """
 
@@ -33,7 +33,7 @@ from ralr_tune.training.start import start
 
 REPEATS = 9
 STEPS = 4
-"""Timed of an epoch, after as many that warm up."""
+"""Timed steps of an epoch, after as many warm-up steps."""
 NETWORKS = {"small_cnn": "digits", "resnet20": "32x32", "resnet110": "32x32"}
 OPTIMIZERS: dict[str, dict[str, Any]] = {"sgd": {"momentum": 0.9}, "adamw": {"amsgrad": True}}
 ROW = "{:<10} {:<8} {:<6} {:>10} {:>8} {:>9} {:>8} {:>9} {:>9} {:>7}"
@@ -73,7 +73,7 @@ def measured(network: str, images: str, optimizer: str, options: dict[str, Any])
 
 
 def task(network: str, images: str, *, whole: bool) -> ClassificationTask:
-    """The data set, or as little of it as makes every weight take a step."""
+    """The data set, or the smallest part that updates every weight."""
     if images == "digits":
         source = open_source({"source": "digits", "limit": None if whole else 300})
     else:
@@ -105,7 +105,7 @@ def median_s(timed: Callable[[], object], *, before: Callable[[], object] = int)
 
 
 def wait_for_disk(file: Path) -> None:
-    """The file's bytes and its name in the folder."""
+    """Syncs the file's bytes and its name in the folder."""
     for path in (file, file.parent):
         descriptor = os.open(path, os.O_RDONLY)
         os.fsync(descriptor)

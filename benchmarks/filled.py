@@ -1,7 +1,7 @@
-"""A study with thousands of finished trials, written straight into the tables: minutes of searching in seconds.
+"""A study with thousands of finished trials, written directly into the tables: minutes of searching in seconds.
 
-The simulated task and its own curves, as workers would have left them: every row done, every Optuna trial told, a fifth
-of them pruned at an epoch drawn at random. Parameters are drawn at random, too: nothing here searches.
+The simulated task and its own curves, as workers would have left them: every row done, every Optuna trial finished,
+a fifth of them pruned at a random epoch. Parameters are random, too: there is no search.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ EPOCHS = 30
 PRUNED = 0.2
 """Share of the trials."""
 PART = 500
-"""Trials written together."""
+"""Trials per write."""
 
 _AMPLIFY = {
     "probability": {"low": 0.05, "high": 0.6},
@@ -57,7 +57,7 @@ _TABLES: dict[str, Any] = {
 
 
 def study(trials: int, *, epochs: int = EPOCHS, seconds_per_epoch: float = 0.0, **search: Any) -> StudySpec:
-    """Two arms, five parameters in the larger one, `trials` an arm; `search`: keys of that table."""
+    """Two arms, five parameters in the larger one, `trials` per arm; `search`: keys of that table."""
     data = {"optimum": 0.1, "diverges_above": 100.0, "seconds_per_epoch": seconds_per_epoch}
     training = _TABLES["training"] | {"epochs": epochs}
     tables = _TABLES | {
@@ -120,7 +120,7 @@ def _drawn(drawn: random.Random, domain: Any) -> float:
 
 
 def _write(connection: Connection, study_id: int, part: Sequence[_Trial], space: dict[str, BaseDistribution]) -> None:
-    """Optuna's trials with all that hangs on them, and their ledger rows."""
+    """Optuna's trials with their dependent rows, and their ledger rows."""
     trials: Table = models.TrialModel.__table__
     now = datetime.now(UTC).replace(tzinfo=None)  # as Optuna stores it
     heads = [

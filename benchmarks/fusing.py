@@ -1,12 +1,12 @@
 """Ways to train K networks at once, by the step: `python -m benchmarks.fusing [--device cuda]`, one table a network.
 
-Milliseconds of one network's share of a step (forward, backward, SGD with momentum), median of turns that the ways
-take one after another; in brackets how many times as fast as one network after the other.
+Milliseconds of one network's share of a step (forward, backward, SGD with momentum), median of turns that the
+ways take one after another; in brackets the speedup over one network after the other.
 
-serial       one network after the other, in the order of memory that the project takes for it
+serial       one network after the other, in the memory format that the project uses for it
 vmap         stacked weights under torch.func.vmap, sgd over the stack
 grouped      training.fused: grouped convolutions in channels_last, what --slots trains with
-recorded     one network after the other, each step a CUDA graph: what trains by itself on a GPU
+recorded     one network after the other, each step a CUDA graph: the default on a GPU
 grouped, recorded  what --slots trains with on a GPU
 streams      the graphs of "recorded", replayed on K streams at once
 """
@@ -38,7 +38,7 @@ Step = Callable[[], object]
 class Network(NamedTuple):
     model: str
     size: int
-    """Of an image; 8: digits of one channel, else three."""
+    """Of an image; 8: digits with one channel, otherwise three channels."""
     batch_size: int
 
     @property
@@ -50,7 +50,7 @@ NETWORKS = (Network("small_cnn", 8, 64), Network("small_cnn", 32, 128), Network(
 
 
 class Setting(NamedTuple):
-    """What every way is given: K networks, a batch for each, and what they compute in."""
+    """The input of every way: K networks, a batch for each, and the precision."""
 
     models: list[nn.Module]
     images: list[Tensor]
@@ -87,7 +87,7 @@ def chosen(network: Network, device: str) -> Precision:
 
 
 def measured(network: Network, slots: int, device: str, turns: int) -> dict[str, float]:
-    """Milliseconds of one network's share of a step, by way; those that there are on this device."""
+    """Milliseconds of one network's share of a step, by way, for the ways available on this device."""
     steps = {way: step for way in WAYS if (step := working(way, setting(network, slots, device)))}
     found: dict[str, list[float]] = {way: [] for way in steps}
     for _ in range(turns):
@@ -97,17 +97,17 @@ def measured(network: Network, slots: int, device: str, turns: int) -> dict[str,
             if torch.device(device).type == "cuda":
                 torch.cuda.synchronize(device)
             found[way].append(1000 * (time.perf_counter() - began) / slots)
-    return {way: statistics.median(times[turns // 3 :]) for way, times in found.items()}  # the first ones warm up
+    return {way: statistics.median(times[turns // 3 :]) for way, times in found.items()}  # the first turns warm up
 
 
 def working(way: str, given: Setting) -> Step | None:
-    """The step, taken once; None where this device or torch has no such way."""
+    """The step, run once; None if this device or torch does not support the way."""
     if way in ON_A_GPU and torch.device(given.device).type != "cuda":
         return None
     step = WAYS[way](given)
     try:
         step()
-    except RuntimeError as error:  # vmap mixes no bfloat16 images with float32 weights of batch normalisation
+    except RuntimeError as error:  # vmap cannot mix bfloat16 images with float32 weights of batch normalisation
         print(f"({way}: {str(error).splitlines()[0]})")
         return None
     return step

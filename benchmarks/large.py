@@ -1,18 +1,18 @@
 """What large studies cost: `python -m benchmarks.large` prints a table for each database (about five minutes).
 
-Studies of the simulated task with 100, 1,000 and 10,000 finished trials of 30 epochs in two arms, written straight into
-the tables (filled.py), on SQLite and, where a server listens (RALR_TUNE_TEST_POSTGRESQL), on PostgreSQL, in a database
-that is made and dropped. Seconds on the clock, in brackets of them this process's CPU seconds: what a busy machine or
-the server added is the difference. `growth` is the CPU's, as a power of the trials, from the smallest to the largest
+Studies of the simulated task with 100, 1,000 and 10,000 finished trials of 30 epochs in two arms, written directly
+into the tables (filled.py), on SQLite and, if a server listens (RALR_TUNE_TEST_POSTGRESQL), on PostgreSQL, in a
+temporary database. Wall-clock seconds, in brackets this process's CPU seconds: the difference is what a busy machine or
+the server added. `growth` is that of the CPU time, as a power of the number of trials, from the smallest to the largest
 study: 1 is linear, 0 constant.
 
 plan            the rows of a new study
-worker starts   what crashes left behind is looked for, the stage, the first claim and ask: all trials are read once
-ask             of a worker at work: a new trial, TPE, all its parameters; median of REPEATS, as are the next four
+worker starts   recovery of crashed trials, the stage, the first claim and ask: all trials are read once
+ask             of a running worker: a new trial, TPE, all its parameters; median of REPEATS, as are the next four
 report          one epoch: lease, progress and Optuna's report, in one transaction
 verdict         whether to prune: the pruner, Optuna's reads included
 tell            the outcome, to the ledger and to Optuna
-claim           the next row, where every row of the study waits
+claim           the next row, when every row of the study waits
 status          `status`
 export          `export`
 report.html     `report`: facts, importance, page, panels
@@ -62,7 +62,7 @@ T = TypeVar("T")
 SIZES = (100, 1000, 10_000)
 REPEATS = 6
 FREE = REPEATS // 2 + 1
-"""Rows of each arm that wait: one each is for the start."""
+"""Waiting rows of each arm: one of each arm is for the start."""
 SERVER = "postgresql://postgres@127.0.0.1:5432/postgres"
 
 
@@ -101,7 +101,7 @@ def main(arguments: list[str] | None = None) -> None:
     studies.quiet_optuna()
     for name in given.databases:
         try:
-            columns = [measured(name, size) for size in [given.sizes[0], *given.sizes]][1:]  # the first one imports
+            columns = [measured(name, size) for size in [given.sizes[0], *given.sizes]][1:]  # the first run imports
         except OperationalError as error:
             print(f"\n{name}: not measured: {error.orig}")
             continue
@@ -110,7 +110,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def measured(database: str, size: int) -> dict[str, Cost | float]:
-    """Everything that a study of so many trials costs there."""
+    """All costs of a study of this size on this database."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         url = stack.enter_context(DATABASES[database](folder))
@@ -176,7 +176,7 @@ def _trial(clock: Clock, session: Session) -> None:
 
 
 def _reader(clock: Clock, url: str, folder: Path, name: str) -> None:
-    """What people look at; each command opens the database anew."""
+    """What users read; each command opens the database again."""
     with opened(url) as storage:
         clock.time("status", lambda: study_status(storage, name).as_json())
     with opened(url) as storage:
@@ -212,7 +212,7 @@ def _get(storage: Storage, folder: Path, path: str) -> bytes:
 
 @contextmanager
 def opened(url: str, *, create: bool = False) -> Iterator[Storage]:
-    """Without anything in its caches."""
+    """A storage with empty caches."""
     storage = open_storage(url, create=create)
     try:
         yield storage
@@ -227,7 +227,7 @@ def sqlite(folder: Path) -> Iterator[str]:
 
 @contextmanager
 def postgresql(folder: Path) -> Iterator[str]:
-    """A database of its own on the server."""
+    """A separate database on the server."""
     server: URL = make_url(os.environ.get("RALR_TUNE_TEST_POSTGRESQL", SERVER)).set(drivername="postgresql+psycopg")
     engine = create_engine(server, isolation_level="AUTOCOMMIT")
     name = f"ralr_tune_large_{os.getpid()}"
@@ -247,7 +247,7 @@ DATABASES = {"sqlite": sqlite, "postgresql": postgresql}
 
 
 def table(sizes: list[int], columns: list[dict[str, Any]]) -> Iterator[str]:
-    """As Markdown: what was timed by the size of the study."""
+    """As Markdown: the timings by size of the study."""
     yield f"| | {' | '.join(f'{size:,} trials' for size in sizes)} | growth |"
     yield "|---" * (len(sizes) + 2) + "|"
     for name in columns[0]:

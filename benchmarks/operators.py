@@ -1,8 +1,8 @@
 """Where the time of a step goes: `python -m benchmarks.operators` prints the operators of each network that take most.
 
-One table a case of benchmarks.peers, by torch.profiler, in the precision that `auto` chooses; with `--slots 8` for so
-many trials as one network. Milliseconds of a core, or of the GPU's kernels with `--device cuda`, where steps are
-recorded. The profiler costs time itself: the title says what a step takes without it, and what all rows add up to.
+One table a case of benchmarks.peers, by torch.profiler, in the precision that `auto` chooses; with `--slots 8` for
+eight trials as one network. Milliseconds of a core, or of the GPU's kernels with `--device cuda`, which records the
+steps. The profiler itself takes time: the title gives the time of a step without it, and the sum of all rows.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from ralr_tune.training.memory import keep_freed
 from ralr_tune.training.slot import SlotEpoch
 
 WARM, TIMED, SETTLING, PROFILED = 3, 5, 4, 5
-"""Steps, together as many whole ones as an epoch of the digits has. The profiler settles first: what it keeps takes the
-memory that steps had given back, and for a few steps the system has to give them other."""
+"""Steps, in total the full steps of an epoch of the digits. The profiler settles first: its records take memory that
+the steps had freed, so for a few steps the system must allocate new memory."""
 SHOWN, NAME = 14, 110
-"""Rows, and letters of a name: those of kernels fill pages."""
+"""Rows, and characters of a name: kernel names fill pages."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -68,7 +68,7 @@ def _table(size: Size, found: Profile, slots: int) -> Iterator[str]:
             for _ in range(SETTLING + PROFILED):
                 _milliseconds(steps, case.device)
                 seen.step()
-    kernels = case.device == "cuda"  # operators start them, and would be counted twice
+    kernels = case.device == "cuda"  # operators launch them, so they would count twice
     events = [event for event in seen.key_averages() if (event.device_type == DeviceType.CUDA) is kernels]
     events = [event for event in events if not event.key.startswith("ProfilerStep")]
     times = sorted(((_own(event, case.device), event) for event in events), key=lambda each: -each[0])
@@ -95,7 +95,7 @@ def _steps(case: Case, slots: int) -> Iterator[None]:
 
 
 def _milliseconds(steps: Iterator[None], device: str) -> float:
-    """Of a core on a CPU, which others share; of the clock on a GPU."""
+    """CPU time on a CPU, which other processes share; wall-clock time on a GPU."""
     clock = time.process_time if device == "cpu" else time.perf_counter
     began = clock()
     next(steps)
@@ -109,7 +109,7 @@ def _activities(device: str) -> list[ProfilerActivity]:
 
 
 def _own(event: Any, device: str) -> float:
-    """Milliseconds a step of the operator itself, without those that it calls."""
+    """Milliseconds per step in the operator itself, without the operators that it calls."""
     microseconds = event.self_cpu_time_total if device == "cpu" else event.self_device_time_total
     return float(microseconds) / 1e3 / PROFILED
 

@@ -1,18 +1,18 @@
 """What a trial costs beside its training: `python -m benchmarks.orchestration` prints two tables (about two minutes).
 
-Trials: a worker takes TRIALS trials an arm of the simulated task, whose epochs sleep and need no processor, in a study
-in which DONE trials an arm are finished (filled.py); TPE, and the median pruner, set so that it reads everything and
-prunes nothing. Per trial, the median:
+Trials: a worker runs TRIALS trials per arm of the simulated task, whose epochs sleep and use no CPU, in a study with
+DONE finished trials per arm (filled.py); TPE, and the median pruner, set so that it reads everything and prunes
+nothing. Per trial, the median:
 
-wall    from claim to tell, less what the epochs slept
-cpu     this process's CPU seconds: on a busy machine the better figure
-at 1 s  the share of both, in a trial whose epochs take a second
+wall    from claim to tell, minus the sleep of the epochs
+cpu     this process's CPU seconds: on a busy machine the better measure
+at 1 s  both as a share of a trial whose epochs take a second
 epoch   CPU milliseconds of one epoch: the report, the pruner, the checkpoint
 
 Start: `run digits` in a new folder, REPEATS times.
 
 rows    until the study is planned
-claim   until a worker has claimed its first row: all imports are behind it, the data are read
+claim   until a worker has claimed its first row: imports are done, the data are loaded
 epoch   until the first epoch is done and reported (an upper bound of the first training step)
 next    between two trials of one worker: from the end of one to the start of the next
 """
@@ -52,7 +52,7 @@ READS_ALL = {"pruner": "median", "pruner_options": {"n_warmup_steps": 1000}}
 
 
 class Cost(NamedTuple):
-    """Seconds of a trial, sleep left out."""
+    """Seconds of a trial, without sleep."""
 
     wall: float
     cpu: float
@@ -81,7 +81,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def trial_cost(database: str, epochs: int, trials: int) -> Cost:
-    """The median trial's cost beside its sleep."""
+    """The median trial's cost, without its sleep."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         storage = stack.enter_context(opened(stack.enter_context(DATABASES[database](folder)), create=True))
@@ -90,7 +90,7 @@ def trial_cost(database: str, epochs: int, trials: int) -> Cost:
         tasks = Tasks(spec, device="cpu")
         session = Session(spec, storage, ledger, tasks, folder, "orchestration")
         costs = [_one(session) for _ in range(2 * trials)]
-    # the first of each arm reads all trials and compiles every statement: large.py has it as a worker's start
+    # the first of each arm reads all trials and compiles every statement: large.py reports it as a worker's start
     walls, cpus = zip(*costs[2:], strict=True)
     return Cost(statistics.median(walls), statistics.median(cpus))
 
@@ -114,7 +114,7 @@ class Start(NamedTuple):
 
 
 def start_of_digits() -> Start:
-    """`run digits`, two trials an arm, one worker; nothing is on disk but the packages."""
+    """`run digits`, two trials per arm, one worker; only the packages are on disk."""
     with tempfile.TemporaryDirectory() as folder:
         options = ("--out", folder, "--trials", "2", "--workers", "1", "--no-confirm", "--quiet")
         began = time.time()
@@ -130,7 +130,7 @@ def start_of_digits() -> Start:
 
 
 def _watched(process: subprocess.Popen[bytes], folder: Path) -> Iterator[tuple[str, float]]:
-    """The moments at which something was first seen in the study's database."""
+    """The times at which each event first appeared in the study's database."""
     wanted = ["rows", "claim", "epoch"]
     while wanted and process.poll() is None:
         time.sleep(0.02)
@@ -149,12 +149,12 @@ def _rows(folder: Path) -> list[Row]:
     try:
         with opened(sqlite_url(folder / "study.db")) as storage:
             return Ledger(storage, "digits").rows(curves=False)
-    except Exception:  # half made, or locked: looked at again in a moment
+    except Exception:  # half created, or locked: the next poll reads it again
         return []
 
 
 def _alone() -> dict[str, str]:
-    """Without somebody's storage."""
+    """The environment without the user's storage."""
     return {name: value for name, value in os.environ.items() if not name.startswith("RALR_TUNE_STORAGE")}
 
 

@@ -1,15 +1,15 @@
-"""How often pruners err, by what they judge: `python benchmarks/pruning.py` prints a table (about ten minutes).
+"""How often pruners are wrong, by what they judge: `python benchmarks/pruning.py` prints a table (about ten minutes).
 
-The simulated task with strong jitter after an amplified epoch, searches of TRIALS trials an arm, in Optuna's memory
-and without the ledger, but with the study's own samplers (random search, unless TPE is named), pruners and views of the
-curves. EVERY pruned trial is trained to its end all the same, as under `audit = 1`; what counts as wrong is what
-`analysis.pruning` says.
+The simulated task with strong jitter after an amplified epoch, searches of TRIALS trials per arm, in Optuna's
+in-memory storage and without the ledger, but with the study's own samplers (random search, unless TPE is named),
+pruners and views of the curves. EVERY pruned trial still trains to its end, as under `audit = 1`; `analysis.pruning`
+defines what counts as wrong.
 
 pruned   share of the trials
 wrong    of these, those that end in the better half of the trials that were kept; in brackets the standard deviation
-         between STUDIES studies, which differ in their seed alone
+         between STUDIES studies, which differ only in their seed
 truly    the same by the accuracy that the formula tends to, without any noise: a trial's final value may jitter, too
-lost     pruned trials that end better than all that were kept, per study; they cost so many points at most, on average
+lost     pruned trials that end better than all that were kept, per study; on average they cost at most this many points
 best     of the trials that were kept, on average
 """
 
@@ -116,7 +116,7 @@ def searched(spec: StudySpec, arm: str) -> Found:
             audited.append(Audited(arm, stopped, curve[stopped:]))
             stopped_ones.append(task.asymptote(configuration))
         elif math.isnan(curve[-1]):
-            study.tell(trial, 0.0)  # as search.telling tells of what diverged
+            study.tell(trial, 0.0)  # as search.telling reports a diverged trial
         else:
             study.tell(trial, curve[-1])
             finals.append(curve[-1])
@@ -127,7 +127,7 @@ def searched(spec: StudySpec, arm: str) -> Found:
 
 
 def _curve(task: Any, configuration: Configuration, seed: int) -> list[float]:
-    """All epochs; the last one is NaN where the trial diverges there."""
+    """All epochs; the last one is NaN if the trial diverges there."""
     curve = []
     try:
         for epoch in range(1, EPOCHS + 1):
@@ -138,7 +138,7 @@ def _curve(task: Any, configuration: Configuration, seed: int) -> list[float]:
 
 
 def _stopped(judge: Judge, trial: Trial, curve: list[float]) -> int | None:
-    """After which epoch the trial is pruned."""
+    """The epoch after which the trial is pruned."""
     for epoch, value in enumerate(curve, 1):
         if math.isnan(value):
             return None

@@ -1,4 +1,4 @@
-"""What is trained, equal for all: data, network, batch, epochs, search space, budget. Each script takes it as JSON."""
+"""What every row trains: data, network, batch, epochs, search space, budget. Each script takes it as JSON."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Case:
     seed: int = 0
 
     def first(self) -> list[dict[str, float]]:
-        """Configurations that every row tries first, at most FIRST: what luck a sampler begins with is no speed."""
+        """Configurations that every row tries first, at most FIRST: a sampler's lucky start is not speed."""
         drawn = random.Random(self.seed)
 
         def number(low: float, high: float) -> float:
@@ -52,14 +52,15 @@ class Case:
 
 @dataclass(frozen=True)
 class Job:
-    """A case, how it is run, and the file into which the script writes what it does."""
+    """A case, its settings, and the file into which the script logs what it does."""
 
     case: Case
     settings: dict[str, Any] = field(default_factory=dict)
     events: str = ""
 
     def note(self, kind: str, **facts: Any) -> None:
-        """A line of JSON: "start" when a trial begins to train, "epoch" after each. Whole, whoever else writes."""
+        """A line of JSON: "start" when a trial begins to train, "epoch" after each. Atomic, even if
+        other processes write."""
         line = json.dumps({"kind": kind, "time": time.time(), **facts}) + "\n"
         with Path(self.events).open("a") as file:
             file.write(line)
@@ -69,7 +70,7 @@ class Job:
 
 
 def job_of_command() -> Job:
-    """The job that stands in the command line."""
+    """The job given on the command line."""
     given = json.loads(sys.argv[1])
     given["case"]["augment"] = tuple(given["case"]["augment"])
     return Job(Case(**given["case"]), given["settings"], given["events"])

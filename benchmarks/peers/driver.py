@@ -2,25 +2,23 @@
 
 (a) the script that a user writes from Optuna's PyTorch example, tuned and as it stands there, (b) Ray Tune with
 OptunaSearch, (c) this project, with each accelerator off in turn. Same images, split, network, batch, epochs, search
-space, number of trials; the same configurations first (case.py), then each one's own TPE; no pruning unless --pruning
-says so (median, ASHA, median). Each peer first tries the settings that its documentation names (rows.py) on a short
-piece of the case, and runs with its fastest (cpu-short takes the likeliest); it trains in float32, and on a GPU in
-bfloat16 where that is faster for it. Rows take turns and are repeated while the profile's time lasts; figures are
-medians, with the smallest and the largest in brackets; ratios are of medians, "x plain" to those of the tuned plain
-script.
+space, number of trials; the same configurations first (case.py), then each tool's own TPE; no pruning without
+--pruning (median, ASHA, median). Each peer first tries the settings that its documentation names (rows.py) on a short
+part of the case, and runs with the fastest (cpu-short takes the likeliest); it trains in float32, and on a GPU in
+bfloat16 if that is faster for it. Rows take turns and repeat while the profile's time lasts; numbers are medians, with
+the smallest and the largest in brackets; ratios are of medians, "x plain" relative to the tuned plain script.
 
 images/s      training images over the time from the first trial's start to the last epoch's end, validation included
 trials/h      over the same time
 of the device's fastest product (PRECISION)
-              operations of convolutions and products over that time, as a share of what the device does in products
-              of large matrices, in the precision in which it does most; for ours without the evaluations that a
-              trial's end adds
+              operations of convolutions and products over that time, as a share of the device's rate in products of
+              large matrices, in its fastest precision; for this package without the evaluations at a trial's end
 to accuracy   seconds from the command, imports included, to the first epoch with a validation accuracy that every run
               of the case reached
-start         seconds from the command to the first trial's start (ours: to the claim of its row)
-best          the best validation accuracy, median; random images have none that means anything
+start         seconds from the command to the first trial's start (this package: to the claim of its row)
+best          the best validation accuracy, median; meaningless for random images
 
-A run that is not over after the profile's `cut_s` is ended, and its figures are of what it had done by then.
+A run that exceeds the profile's `cut_s` is stopped, and its numbers cover what it had done by then.
 """
 
 from __future__ import annotations
@@ -57,7 +55,7 @@ from ralr_tune.training.precision import choose_precision
 
 ROOT = Path(__file__).resolve().parents[2]
 LEAVE_S = 5.0
-"""So long a run that is cut has to leave."""
+"""How long a run that is cut has to exit."""
 
 
 @dataclass(frozen=True)
@@ -80,17 +78,17 @@ class Size:
 class Profile:
     device: str
     minutes: float
-    """No round is begun that would end later."""
+    """No round starts that would end later."""
     cut_s: float
-    """A run that is not over by then is ended."""
+    """A run that takes longer is stopped."""
     repeats: int
     sizes: tuple[Size, ...]
     tries: int | None = None
-    """Settings of a peer that are tried, the likely ones first; None: all. With one there is nothing to try."""
+    """How many settings of a peer to try, the likely ones first; None: all. 1 skips the trial runs."""
 
 
 _CIFAR_20 = Size("CIFAR, ResNet-20", "cifar", "resnet20", 128, 50_000, 100, epochs=2, trials=64)
-"""So many trials that "auto" may take eight slots; those who need longer for them are cut."""
+"""Enough trials for "auto" to take eight slots; rows that need longer are cut."""
 _CIFAR_110 = replace(_CIFAR_20, name="CIFAR, ResNet-110", model="resnet110", epochs=1)
 _DIGITS = Size("digits, small_cnn", "digits", "small_cnn", 64, 1438, 10, epochs=12, trials=8)
 PROFILES: dict[str, Profile] = {
@@ -113,13 +111,13 @@ PROFILES: dict[str, Profile] = {
         90,
         5,
         (
-            replace(_DIGITS, trials=96),  # so many that "auto" may take eight slots
+            replace(_DIGITS, trials=96),  # enough for "auto" to take eight slots
             Size("CIFAR, small_cnn", "cifar", "small_cnn", 128, 5000, 10, epochs=3, trials=8),
             Size("CIFAR, ResNet-20", "cifar", "resnet20", 128, 2500, 10, epochs=2, trials=6),
         ),
         tries=3,
     ),
-    # a row begins to train 14 (the example) to 40 s (Ray Tune) after its command, on the machine around an H100
+    # a row starts training 14 s (the example) to 40 s (Ray Tune) after its command, on the H100 machine
     "gpu-short": Profile("cuda", 14, 75, 1, (_CIFAR_20,), tries=1),
     "gpu": Profile(
         "cuda",
@@ -145,7 +143,7 @@ class Run(NamedTuple):
     """From the first trial's start to the last epoch's end."""
     images: int
     trials: float
-    """Of one that is cut, a trial that had not ended counts by its epochs."""
+    """In a cut run, an unfinished trial counts by its epochs."""
     accuracies: list[tuple[float, float]]
     """(seconds since the command, validation accuracy) of each epoch."""
     cut: bool = False
@@ -241,7 +239,7 @@ def made_case(size: Size, profile: Profile, folder: Path, cifar: Path | None, pr
 
 
 def _images(size: Size, cifar: Path | None) -> tuple[Any, Any, str]:
-    """As many of each class, in an order that does not go by class."""
+    """Equally many of each class, in an order independent of the class."""
     drawn = np.random.default_rng(0)
     if size.data == "digits":
         from ralr_tune.kinds.classification.sources import open_source
@@ -264,7 +262,7 @@ def _images(size: Size, cifar: Path | None) -> tuple[Any, Any, str]:
 
 
 def chosen_rows(case: Case, profile: Profile) -> list[Row]:
-    """Each peer with its fastest settings, then ours."""
+    """Each peer with its fastest settings, then this package's rows."""
     short = replace(case, trials=min(2 * CORES, case.trials), epochs=1)
     found = []
     for peer, settings in peers(case.device).items():
@@ -291,15 +289,15 @@ def _half(row: Row) -> str:
 
 
 def different(case: Case, row: Row) -> bool:
-    """Whether a row is any other than "ours": an accelerator that is off by itself is not switched off again."""
+    """Whether a row differs from "ours": an accelerator that is off by default is not switched off again."""
     if not row.settings:  # slots off
         return case.trials * SHARE_OF_WAITING >= SLOT_COUNTS[0]
     return "training" not in row.settings or computed(case, row) != computed(case, replace(row, settings={}))
 
 
 def computed(case: Case, row: Row) -> tuple[str, bool, bool, bool, bool]:
-    """What a row of ours comes to on this device: its precision, whether channels come last, and whether steps are
-    compiled, recorded, or by kernels."""
+    """What one of this package's rows resolves to on this device: its precision, whether channels come last, and
+    whether steps are compiled, recorded, or by kernels."""
     spec = parse_study(study(case, row.settings.get("training", {})))
     training = spec.configuration("monotone", {"lr": 0.1, "weight_decay": 1e-4}).training
     with np.load(case.data) as held:
@@ -321,7 +319,7 @@ def precision(case: Case, row: Row) -> str:
 
 
 def measured(case: Case, rows: Sequence[Row], profile: Profile, until: float) -> Measured:
-    """Rows take turns, each round from another one on; no round but the first that would end later than `until`."""
+    """Rows take turns, each round with another first row; no further round starts that would end after `until`."""
     found: dict[int, list[Run]] = defaultdict(list)
     longest = 0.0
     for number in range(profile.repeats):
@@ -341,7 +339,7 @@ def measured(case: Case, rows: Sequence[Row], profile: Profile, until: float) ->
 
 
 def run(case: Case, row: Row, cut_s: float) -> Run | None:
-    """One run in processes of its own; None where it is cut before the first epoch is noted."""
+    """One run in its own processes; None if it is cut before the first epoch is noted."""
     with tempfile.TemporaryDirectory() as folder:
         events = Path(folder) / "events.jsonl"
         job = Job(case, row.settings, str(events))
@@ -378,7 +376,7 @@ def _run_of(noted: Sequence[dict[str, Any]], began: float, case: Case, *, cut: b
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """With all that it started; nothing happens where it is over."""
+    """Ends the process and all its children; does nothing if it has ended."""
     if process.poll() is not None:
         return
     family = psutil.Process(process.pid).children(recursive=True)

@@ -1,4 +1,4 @@
-"""What the device can do at most: the multiplications of a row are held against it."""
+"""The peak matrix throughput of the device, the reference for the operations of a row."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from benchmarks.peers.case import VALIDATION
 from ralr_tune.models import registry
 
 SIDE = {"cpu": 2048, "cuda": 8192}
-"""Of the square matrices, by the kind of device. On a CPU larger ones were no faster; on a GPU none was tried."""
+"""Sizes of the square matrices, by kind of device. On a CPU larger ones were no faster; on a GPU none was tried."""
 TURNS = 10
 
 
@@ -27,22 +27,22 @@ class Limit(NamedTuple):
     precision: str
     """"float32" or "bfloat16"."""
     speed: float
-    """Operations a second, all cores together; a multiplication and an addition are two."""
+    """Operations per second, all cores together; a multiply-add counts as two."""
 
 
 @cache
 def fastest_product(device: str) -> Limit:
     """The precision in which the device multiplies large matrices fastest, measured, and how fast that is.
 
-    Measured and not looked up: a CPU without bfloat16 units computes in bfloat16, too, but slower than in float32, and
-    rows held against that speed came to 177% of it. Float32 is as torch has it: without TF32.
+    Measured, not taken from a data sheet: a CPU without bfloat16 units also computes in bfloat16, but slower than in
+    float32, and rows reached 177% of that speed. Float32 is torch's default: without TF32.
     """
     speeds = [Limit(str(dtype).removeprefix("torch."), _speed(device, dtype)) for dtype in PRECISIONS]
     return max(speeds, key=lambda limit: limit.speed)
 
 
 def _speed(device: str, dtype: torch.dtype) -> float:
-    """Operations a second in the fastest of a few products of square matrices."""
+    """Operations per second in the fastest of a few products of square matrices."""
     kind = torch.device(device).type
     side = SIDE[kind]
     left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))

@@ -1,4 +1,4 @@
-"""(c) This project: a study file, `run`, and what the ledger says of every epoch.
+"""(c) This project: a study file, `run`, and the ledger's record of every epoch.
 
 Settings: `training` (keys of that table) and `options` (of the command line).
 """
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def note_all(job: Job, database: Path) -> None:
-    """Trials that are over; those that were cut are none, since nobody knows how far they were."""
+    """Notes the finished trials; leaves out those that were cut, since their progress is unknown."""
     storage = open_storage(sqlite_url(database))
     images = round(_training_images(job.case))
     for row in Ledger(storage, NAME).rows("search"):
@@ -81,7 +81,7 @@ def study(case: Case, training: dict[str, Any]) -> str:
 
 
 def note(job: Job, row: Row, images: int) -> None:
-    """The epochs of a row at the times at which they must have ended: between them lies only a report."""
+    """The epochs of a row at the computed times of their ends: only a report lies between epochs."""
     if row.started is None or row.finished is None:
         return
     job.note("start", trial=row.ordinal, time=row.started)

@@ -1,7 +1,7 @@
 """(a) The script that a user writes from Optuna's own PyTorch example: an objective, `study.optimize`.
 
-`jobs` = 1 keeps the study in memory, as the example does. More are so many processes on one JournalStorage, as Optuna's
-page on parallelization recommends for one machine ("Multi-process optimization with JournalStorage").
+`jobs` = 1 keeps the study in memory, as the example does. More jobs are as many processes on one JournalStorage, as
+Optuna's page on parallelization recommends for one machine ("Multi-process optimization with JournalStorage").
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""(b) Ray Tune with OptunaSearch, and with ASHA where trials are pruned; `cpus` (and `gpus`) are what a trial gets."""
+"""(b) Ray Tune with OptunaSearch, and with ASHA when trials are pruned; `cpus` (and `gpus`) are what a trial gets."""
 
 from __future__ import annotations
 

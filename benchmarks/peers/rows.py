@@ -1,4 +1,4 @@
-"""The rows of the table: who runs, with which settings. A new accelerator is one more line in OURS."""
+"""The rows of the table: which script runs, with which settings. A new accelerator is one more line in OURS."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Row:
 
 
 SLOTS = {"options": ["--slots", "auto"]}
-"""Off by default: which trials stand side by side is in the last bits of their curves, and no run repeats it."""
+"""Off by default: the last bits of a curve depend on which trials share a network, and no run reproduces that."""
 
 OURS: dict[str, Settings] = {
     "ours": SLOTS,
@@ -31,7 +31,7 @@ OURS: dict[str, Settings] = {
     "ours, channels_last off": {**SLOTS, "training": {"channels_last": False}},
     "ours, steps as Python has them": {**SLOTS, "training": {"compile": False}},
 }
-"""Each accelerator off in turn. One that is off by itself is no row (see driver.different)."""
+"""Each accelerator off in turn. One that is off by default gets no row (see driver.different)."""
 
 MORE: dict[str, dict[str, Settings]] = {
     "cpu": {"ours, one worker": {"options": [*SLOTS["options"], "--workers", "1"]}},
@@ -41,19 +41,19 @@ MORE: dict[str, dict[str, Settings]] = {
         "ours, 4 workers on the card": {"options": ["--workers", "4"]},
     },
 }
-"""On one kind of device: a core more or less; what "auto" leaves out where runs are as short as here, and what there is
-for networks that cannot be fused."""
+"""On one kind of device: a core more or less; what "auto" skips in runs as short as these, and the options for networks
+that cannot be fused."""
 
 EXAMPLE = Row(
     "plain Optuna, as its example",
     "plain",
     {"jobs": 1, "threads": CORES, "loader_workers": CORES},
 )
-"""`study.optimize` in one process, DataLoader with a worker a core: what most would write and leave so."""
+"""`study.optimize` in one process, DataLoader with one worker per core: what most users would write and keep."""
 
 
 def peers(device: str) -> dict[str, list[Row]]:
-    """The settings that each peer may choose from, by its name; the fastest on a short piece of the case is its row.
+    """The settings that each peer may choose from, by its name; the fastest on a short part of the case is its row.
 
     Optuna's pages name one process, threads and several processes (threads share one interpreter, and are left out);
     Ray's a number of CPUs and GPUs for each trial. PyTorch's name DataLoader workers. The likely ones come first.

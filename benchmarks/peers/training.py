@@ -1,4 +1,4 @@
-"""The training loop that somebody writes from Optuna's and Ray's PyTorch examples: torchvision's transforms on PIL
+"""The training loop that a user writes from Optuna's and Ray's PyTorch examples: torchvision's transforms on PIL
 images, DataLoader, zero_grad, backward, step. Both peers use it.
 
 Settings: `loader_workers` (DataLoader), `threads` (torch), `bfloat16` (autocast).
@@ -23,7 +23,7 @@ from ralr_tune.models import registry
 
 
 class Pictures(Dataset[Any]):
-    """As torchvision's CIFAR10: an array of images, each made a PIL image and transformed when it is asked for."""
+    """Like torchvision's CIFAR10: an array of images; each access converts one to a PIL image and transforms it."""
 
     def __init__(self, images: NDArray[np.uint8], labels: NDArray[np.int64], transform: Callable[[Any], Any]) -> None:
         self._images, self._labels, self._transform = images, labels, transform
@@ -38,7 +38,8 @@ class Pictures(Dataset[Any]):
 def train(
     job: Job, data: Data, *, lr: float, weight_decay: float, trial: int, report: Callable[[float, int], None]
 ) -> float:
-    """One trial; `report` gets (validation accuracy, epoch) and ends the trial by raising. The last accuracy."""
+    """One trial; `report` gets (validation accuracy, epoch) and ends the trial by raising. Returns the last
+    accuracy."""
     case, settings = job.case, job.settings
     torch.set_num_threads(settings["threads"])
     torch.manual_seed(case.seed + trial)
