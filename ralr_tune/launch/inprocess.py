@@ -21,21 +21,22 @@ class InProcess(Launcher):
         self._threads: dict[int, Thread] = {}
         self._codes: dict[int, int] = {}
         self._logs: dict[int, str] = {}
-        self._stop = Stop()
+        self._stops: dict[int, Stop] = {}
 
     def places(self, devices: str, workers: int | None) -> list[Place]:
         return places(devices, workers)
 
     def start(self, job: Job, place: Place) -> None:
         self._codes.pop(place.index, None)
-        thread = Thread(target=self._run, args=(job, place), name=f"worker-{place.index}", daemon=True)
+        self._stops[place.index] = stop = Stop()  # its own: a worker that starts after a stop must work
+        thread = Thread(target=self._run, args=(job, place, stop), name=f"worker-{place.index}", daemon=True)
         self._threads[place.index] = thread
         thread.start()
 
-    def _run(self, job: Job, place: Place) -> None:
+    def _run(self, job: Job, place: Place, stop: Stop) -> None:
         code, text = 0, ""
         try:
-            work(job, replace(place, sharing=1), stop=self._stop)  # one process: its threads have one memory
+            work(job, replace(place, sharing=1), stop=stop)  # one process: its threads have one memory
         except RalrTuneError as error:
             code, text = error.exit_code, f"error: {error}"
         except Exception:
@@ -47,7 +48,8 @@ class InProcess(Launcher):
         return {index: self._codes.get(index) for index in self._threads}
 
     def stop(self, timeout_s: float) -> None:
-        self._stop.requested = True  # not request(): that raises in the calling thread
+        for stop in self._stops.values():
+            stop.requested = True  # not request(): that raises in the calling thread
         for thread in self._threads.values():
             thread.join(timeout_s)
 

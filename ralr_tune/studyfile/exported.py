@@ -17,11 +17,11 @@ from pydantic import BaseModel, Field, ValidationError, create_model, field_vali
 from ralr_tune.metric import Metric, Unit
 from ralr_tune.schedules.curves import CURVES, OPTIONS
 from ralr_tune.seeds import SEED_BITS
-from ralr_tune.studyfile import models, problems
+from ralr_tune.studyfile import models, problems, registry
 from ralr_tune.studyfile.configuration import AmplifyConfig, Configuration, NoiseConfig, ScheduleConfig, TrainingConfig
 from ralr_tune.studyfile.kind import Kind
 from ralr_tune.studyfile.problems import KeyPath, shown
-from ralr_tune.studyfile.reading import kind_of, read_text, read_toml, refusal
+from ralr_tune.studyfile.reading import STAND_IN_TASK, kind_of, read_text, read_toml, refusal
 from ralr_tune.studyfile.sections import OPTIMIZERS, Name, ScheduleSection, TaskSection, TrainingKeys
 from ralr_tune.studyfile.study import searched
 from ralr_tune.studyfile.values import Frozen, one_of
@@ -161,7 +161,7 @@ def parse_exported(text: str, source: str = "configuration", *, imports: bool = 
     raw = read_toml(text, source)
     kind = kind_of(raw, source, imports)
     if isinstance(kind, str):
-        raise refusal(source, [kind])
+        raise refusal(source, [kind, *_problems_without_kind(raw)])
     model = exported_model(kind)
     try:
         found = model.model_validate(raw)
@@ -173,12 +173,22 @@ def parse_exported(text: str, source: str = "configuration", *, imports: bool = 
     return found
 
 
+def _problems_without_kind(raw: Mapping[str, Any]) -> list[str]:
+    """What else is wrong with a file whose kind of task is not known: the rest is read as of the stand-in's kind."""
+    model, rest = exported_model(registry.find(STAND_IN_TASK["kind"])), {**raw, "task": STAND_IN_TASK}
+    try:
+        model.model_validate(rest)
+    except ValidationError as error:
+        return problems.lines(error, model, rest)
+    return []
+
+
 def _task_problems(found: Exported) -> Iterator[str]:
     for path, domain in searched(found.task):
         yield f"task.{path} = {shown(domain.describe())}: must be one value, not a range or choice"
     kind, metric = found.kind, found.provenance.metric
     if metric not in kind.metrics:
-        yield f"provenance.metric = {shown(metric)}: no metric of kind {kind.name}; {one_of(kind.metrics, metric)}"
+        yield f"provenance.metric = {shown(metric)}: {one_of(kind.metrics, metric)}"
 
 
 def _contradictions_of_the_rest(raw: Mapping[str, Any], kind: Kind) -> list[str]:

@@ -27,10 +27,11 @@ MAX_BYTES = 1_000_000
 
 _STUDY = {"name": "unnamed", "baseline": "unnamed"}
 _TRAINING = {"epochs": 1, "batch_size": 1, "lr": 1.0}
+STAND_IN_TASK = {"kind": "simulated"}
 _STAND_INS: dict[KeyPath, Any] = {
     ("study",): _STUDY,
     **{("study", key): value for key, value in _STUDY.items()},
-    ("task",): {"kind": "simulated"},
+    ("task",): STAND_IN_TASK,
     ("training",): _TRAINING,
     **{("training", key): value for key, value in _TRAINING.items()},
     ("arms",): {"unnamed": {}},

@@ -169,7 +169,7 @@ def test_an_audit_that_fails_can_be_done_without(
         raise DataError("image 3 is torn")
 
     with monkeypatch.context() as patch:
-        patch.setattr("ralr_tune.search.trial.start", broken)
+        patch.setattr("ralr_tune.kinds.simulated.kind.SimulatedKind.trial", broken)
         with pytest.raises(TrialError, match=r"image 3 is torn; an audit: with audit = 0 under \[search\]"):
             again(small(search=AUDITED | {"audit": 1}), tmp_path)
     assert "failed" in {row.outcome for row in audits(storage)}

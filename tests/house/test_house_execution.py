@@ -46,8 +46,10 @@ LOADS = {"torch": ("weights_only", True), "np": ("allow_pickle", False), "numpy"
 IMPORTS_CODE = {
     "models/registry.py": ["importlib.import_module"],
     "studyfile/registry.py": ["importlib.import_module"],
+    "script/bundle.py": ["import_module"],
 }
-"""Where that may stand: `model = "package.module:callable"`, and `kind = "package.module:NAME"`."""
+"""Where that may stand: `model = "package.module:callable"`, `kind = "package.module:NAME"`, and modules of this
+package whose source an exported script carries."""
 
 OWN_PARTS = "import_module(_HOMES[name])"
 """It may also bring the package's own parts when they are first asked for: names of a table, nothing else."""

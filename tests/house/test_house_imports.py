@@ -21,9 +21,9 @@ ROOMS: Mapping[str, tuple[str, ...]] = {
     "tasks": (),
     "studyfile": ("schedules", "tasks"),
     "models": (),
-    "training": ("studyfile", "machine"),
+    "training": ("studyfile", "machine", "models"),
     # nobody imports a kind: the registry finds it by name
-    "kinds": ("training", "models", "script"),
+    "kinds": ("training", "script"),
     "store": ("studyfile", "machine"),
     # whether to judge further seeds and what is said of them in the end must be one decision
     "search": ("store", "training", "analysis"),
@@ -159,7 +159,7 @@ def test_the_closure_of_the_table() -> None:
     assert allowed("records") == {"errors", "secrecy", "seeds", "bounds", "metric", "records"}
     assert allowed("errors") == {"errors"}
     assert allowed("analysis") == {"analysis", *GROUND}
-    assert allowed("training") == {"training", "schedules", "tasks", "studyfile", "machine", *GROUND}
+    assert allowed("training") == {"training", "schedules", "tasks", "studyfile", "models", "machine", *GROUND}
     assert allowed("cli") == {*ROOMS, *GROUND}
     assert "store" not in allowed("report") | allowed("kinds") | allowed("training")
 

@@ -68,7 +68,7 @@ def test_another_metric_than_the_default_is_another_task() -> None:
 @pytest.mark.parametrize(
     ("section", "identity"),
     [
-        (spec(), "147e7e2adedc0a516850aff60bd78e3ba9c2d1e9f3196f86342ad7c2db3bbd02"),
+        (spec(model_options={"width": 4}), "38729a62374f0153e1e29bfeedb2852fac1499ffe83d2d5ff0c2b08f4bb0c1ea"),
         (
             registry.find("simulated").section.model_validate({"kind": "simulated"}),
             "b5b041822e6c061022aba800e1740b17e5287313f30237d65aa1cb931e8b3aaa",

@@ -80,7 +80,7 @@ def test_a_worker_takes_its_share_before_the_data(
         fractions.append(card.fraction)
         raise UsageError("far enough")
 
-    monkeypatch.setattr("ralr_tune.launch.worker.load_task", loaded)
+    monkeypatch.setattr("ralr_tune.search.tasks.Tasks.only", loaded)
     with pytest.raises(UsageError, match="far enough"):
         work(Job("digits", digits.storage.url, tmp_path / "out"), SHARED)
     assert fractions == [pytest.approx(0.25 - sharing.OUTSIDE / card.total)]

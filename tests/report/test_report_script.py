@@ -33,7 +33,8 @@ from ralr_tune.report.export import render
 from ralr_tune.schedules import amplification, curves, noise, rate
 from ralr_tune.schedules.curves import CURVES
 from ralr_tune.seeds import derive_seed
-from ralr_tune.studyfile.exported import Exported
+from ralr_tune.studyfile import registry as registry_of_kinds
+from ralr_tune.studyfile.exported import Exported, exported_model
 from ralr_tune.studyfile.sections import OPTIMIZERS
 from ralr_tune.training.loop import TorchTrial
 from ralr_tune.training.optimizer import make_optimizer
@@ -378,7 +379,7 @@ def test_the_script_trains_to_the_very_weights_of_train(
         split="train+validation",
     )
     losses = [record.train_loss for record in trial.epochs()]
-    theirs = trial.learner.model.state_dict()
+    theirs = trial.state.model.state_dict()
     assert list(found) == list(theirs)
     assert all(torch.equal(found[key], theirs[key]) for key in theirs)
     lines = capsys.readouterr().out.splitlines()
@@ -501,6 +502,7 @@ def test_names_are_names(task: dict[str, Any], message: str) -> None:
     tables = task if kind is SimulatedSection else made.task.model_dump() | task
     copied = made.task.model_copy(update=task)  # a file's own check would refuse these models, too
     made = made.model_copy(update={"task": copied if "model" in task else kind.model_validate(tables)})
+    made = exported_model(registry_of_kinds.find(made.task.kind)).model_construct(**dict(made))
     with pytest.raises(UsageError, match=message) as caught:
         render(made, "python")
     assert "toml, json or yaml" in str(caught.value)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ralr_tune.kinds.simulated.task import SimulatedTask
+from ralr_tune.kinds.simulated.kind import SimulatedKind
 from ralr_tune.records import Row
 from ralr_tune.search.telling import optuna_study, tell, value_of_diverged
 from ralr_tune.search.trial import work_on
@@ -24,7 +24,11 @@ def a_row(number: int, finished: float | None, value: float | None, **changes: A
 
 
 @pytest.mark.parametrize("metric", ["value", "error"])
-def test_the_worst_value_before_it_stands_for_a_diverged_trial(make_session: MakeSession, metric: str) -> None:
+def test_the_worst_value_before_it_stands_for_a_diverged_trial(
+    make_session: MakeSession, monkeypatch: pytest.MonkeyPatch, metric: str
+) -> None:
+    unbounded = {name: replace(found, worst=None) for name, found in SimulatedKind.metrics.items()}
+    monkeypatch.setattr(SimulatedKind, "metrics", unbounded)
     spec = simulated(
         study={"metric": metric},
         task={"data": {"diverges_above": 0.1}},
@@ -32,8 +36,6 @@ def test_the_worst_value_before_it_stands_for_a_diverged_trial(make_session: Mak
         search={"pruner": "none", "trials": 8, "sampler": "random"},
     )
     session = make_session(spec)
-    assert isinstance(session.task, SimulatedTask)
-    session.task = replace(session.task, metric=replace(spec.metric, worst=None))
     while (row := session.ledger.claim("me", "search")) is not None:
         work_on(session, row)
     rows = session.ledger.rows()

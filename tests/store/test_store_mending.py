@@ -231,10 +231,10 @@ def test_done_rows_are_compared_with_what_optuna_says(dying: Ledger) -> None:
         dying.finish(row, outcome=outcome, value=value, curve=(), seconds=1.0)
         if words is not None:
             study_of(dying, row.block).tell(number, **words)
-    found = {names[row.id] for row, _ in look(dying, PLACES).contradicted(0.0)}
+    found = {names[row.id] for row, _ in look(dying, PLACES).contradicted(lambda row: 0.0)}
     assert found == {"other value", "other state"}
     optuna.delete_study(study_name=study_of(dying).study_name, storage=dying.storage.optuna)
-    assert {trial for _, trial in look(dying, [("ralr", 1)]).contradicted(0.0)} == {None}
+    assert {trial for _, trial in look(dying, [("ralr", 1)]).contradicted(lambda row: 0.0)} == {None}
 
 
 def test_trials_without_our_mark_are_somebodys_own(dying: Ledger) -> None:

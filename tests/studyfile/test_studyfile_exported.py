@@ -196,6 +196,5 @@ def test_provenance_for_people() -> None:
 
 def test_the_metric_is_one_of_the_kinds() -> None:
     assert configuration(provenance={"metric": "loss"}).metric.direction == "minimize"
-    assert configuration(provenance={"metric": "loss"}).task_spec().metric == "loss"
     (line,) = problems(provenance={"metric": "los"})
     assert line == "best/ralr.toml: provenance.metric = \"los\": did you mean 'loss'?"

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ralr_tune.errors import DataError, TrialError
+from ralr_tune.kinds.simulated.kind import KIND
 from ralr_tune.kinds.simulated.task import SimulatedTask
 from ralr_tune.training.start import start
 from tests.training.fuzzing import checkpoint_case, curve_case, no_hang, weights_case
@@ -103,14 +104,16 @@ def test_checkpoints_of_simulated_trials(tmp_path: Path) -> None:
     def curve_of(trial: Any) -> tuple[Any, ...]:
         return (timeless(trial.curve),)
 
-    states = saved_states(start(task, settings, seed=1, checkpoint=tmp_path / "a"), tmp_path / "a", curve_of)
-    (foreign, *_) = saved_states(start(task, settings, seed=2, checkpoint=tmp_path / "b"), tmp_path / "b", curve_of)
+    states = saved_states(KIND.trial(task, settings, seed=1, checkpoint=tmp_path / "a"), tmp_path / "a", curve_of)
+    (foreign, *_) = saved_states(
+        KIND.trial(task, settings, seed=2, checkpoint=tmp_path / "b"), tmp_path / "b", curve_of
+    )
     trace, mutated = tmp_path / "trace", tmp_path / "mutated"
     for _case in range(CASES):
         kind, data = curve_case(chance, states[2].file, [states[1].file, foreign.file], trace)
         mutated.write_bytes(data)
         with no_hang():
-            trial = start(task, settings, seed=1, checkpoint=mutated)
+            trial = KIND.trial(task, settings, seed=1, checkpoint=mutated)
         assert not trace.exists(), kind
         if trial.curve == []:
             outcome = PASSED_OVER

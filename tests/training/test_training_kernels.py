@@ -26,6 +26,7 @@ from ralr_tune.training.kernels import library
 from ralr_tune.training.kernels.joining import Joined, joined
 from ralr_tune.training.kernels.library import Kernels, Unavailable, kernels
 from ralr_tune.training.kernels.normalise import Norm, fits, normalised
+from ralr_tune.training.slot import SlotEpoch
 from ralr_tune.training.start import start
 from tests.training.test_training_fusion import losses, train
 from tests.training.trials import differences, run
@@ -473,7 +474,7 @@ def test_slots_learn_by_kernels_what_each_learns_alone(
 
 def test_trials_with_kernels_and_without_are_not_fused(make_images: Make, configure: Make) -> None:
     one, other = (start(make_images(), configure(compile=compiled), seed=0) for compiled in (False, "auto"))
-    assert one.fusion_key() != other.fusion_key()
+    assert SlotEpoch(one).key() != SlotEpoch(other).key()
 
 
 def test_lack_of_memory_for_the_sums_is_lack_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
