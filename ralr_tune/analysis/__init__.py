@@ -5,14 +5,14 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-# Bound here and now: the module of the same name would take its place as soon as it is imported.
+# Bound eagerly: importing the submodule of the same name would otherwise replace the function.
 from ralr_tune.analysis.importance import importance as importance
 
 if TYPE_CHECKING:
     from ralr_tune.analysis.foreign import compare as compare
 
 _HOMES = {"compare": "ralr_tune.analysis.foreign"}
-"""For people with an Optuna study of their own; imported when first used."""
+"""For users who bring their own Optuna studies; imported on first use."""
 
 
 def __getattr__(name: str) -> Any:

@@ -1,11 +1,11 @@
 """Additive spline regression: the share of the variance of y that one column explains beyond all others.
 
 Symbols: y (n,); B_j (n, k_j) the basis of column j (natural cubic splines of its value or its logarithm, dummies of a
-choice), orthonormal, straight line first, then ever finer bends; Q (n, m) an orthonormal basis of the intercept and of
-as many bends of the other columns as pay (AICc, chosen without column j). The gain of j is what B_j explains of y
-beyond Q, less twice what columns of noise would (AIC), at the resolution where that is largest; its share is that over
-the variance of y. Its null band comes from permuting the rows of B_j alone, the choice of a resolution repeated each
-time: permuting y instead would drown a weak column in the effect of a dominant one.
+choice), orthonormal, straight line first, then finer and finer terms; Q (n, m) an orthonormal basis of the intercept
+and of those spline terms of the other columns that AICc keeps (selected without column j). The gain of j is what B_j
+explains of y beyond Q, minus twice what noise columns would explain (AIC), at the resolution that maximises it; its
+share is the gain divided by the variance of y. The null band permutes the rows of B_j alone and selects the resolution
+again for each permutation: permuting y instead would hide a weak column behind the effect of a dominant one.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ Scale = Literal["linear", "log", "choice"]
 
 DRAWS = 500  # permutations of the null, and resamples of the interval
 BAND = (2.5, 97.5)  # percent, of null and of interval
-RESOLUTIONS = (1, 2, 4, 8)  # degrees of freedom of a spline; each one's knots are among the next one's
+RESOLUTIONS = (1, 2, 4, 8)  # degrees of freedom of a spline; the knots are nested
 ROWS_PER_DEGREE = 5  # of the judged column
 MOST_NUISANCE = 0.5  # columns of Q per row of y
-LEAST_OWN = 0.05  # of a column's coarsest resolution that the others must leave for it to be judged
-NOTHING = 1e-9  # the length below which what is left of a column is rounding
+LEAST_OWN = 0.05  # share of a column's coarsest resolution that must lie beyond the others, otherwise it is not judged
+NOTHING = 1e-9  # residual length below which a column counts as rounding error
 CHUNK = 2_000_000  # numbers that the permuted bases may hold at a time
 
 
@@ -37,7 +37,7 @@ class Column(NamedTuple):
     scale: Scale
     values: Sequence[Any]
     rows: Rows | None = None
-    """Which of the n rows have it, one for each value; None: all."""
+    """Indices of the rows that have the parameter, one per value; None: all n rows."""
 
 
 class Share(NamedTuple):
@@ -54,12 +54,12 @@ class _Basis(NamedTuple):
     columns: Array
     """(n, k), orthonormal; 0 in the rows that lack the parameter."""
     steps: tuple[int, ...]
-    """How many of the columns each resolution takes."""
+    """Number of leading columns that each resolution uses."""
     rows: Rows
 
 
 class _Judged(NamedTuple):
-    """One column before the others' q (n, m): its basis, cut to the resolutions that the rows can bear."""
+    """One column against the others' q (n, m): its basis, limited to the resolutions that the number of rows allows."""
 
     q: Array
     basis: _Basis
@@ -68,7 +68,7 @@ class _Judged(NamedTuple):
 def shares(columns: Mapping[str, Column], y: Array, *, seed: int = 0) -> dict[str, Share]:
     """Share of each column that can be judged; deterministic for a given seed.
 
-    Left out: columns of one value or too few rows, columns that the others determine, and all where y is constant.
+    Left out: columns with one value or too few rows, columns that the others determine, and all columns if y is constant.
     """
     bases = {
         name: _basis(column, len(y)) for name, column in columns.items() if len({str(one) for one in column.values}) > 1
@@ -82,7 +82,7 @@ def shares(columns: Mapping[str, Column], y: Array, *, seed: int = 0) -> dict[st
 
 
 def _judged(basis: _Basis, others: Sequence[_Basis], y: Array) -> _Judged | None:
-    """None where nothing can be judged."""
+    """None if the column cannot be judged."""
     steps = tuple(step for step in basis.steps if step * ROWS_PER_DEGREE <= len(basis.rows))
     if not steps or np.ptp(y) == 0:
         return None
@@ -93,14 +93,14 @@ def _judged(basis: _Basis, others: Sequence[_Basis], y: Array) -> _Judged | None
 
 
 def _constants(rows: Rows, n: int) -> Array:
-    """The intercept, and which rows have the parameter where some lack it; orthonormal."""
+    """The intercept and, if some rows lack the parameter, an indicator of the rows that have it; orthonormal."""
     has = np.zeros(n)
     has[rows] = 1
     return _orthonormal(np.stack([np.ones(n), has], axis=1))
 
 
 def _nuisance(bases: Sequence[_Basis], y: Array, start: Array) -> Array:
-    """Q: start, and what of the bases pays for its degrees of freedom, taken up one resolution at a time."""
+    """Q: start, plus the resolutions of the bases that lower AICc, added greedily one at a time."""
     q, taken = start, [0] * len(bases)
     best = _aicc(float(np.square(y - q @ (q.T @ y)).sum()), *q.shape)
     while True:
@@ -121,7 +121,7 @@ def _nuisance(bases: Sequence[_Basis], y: Array, start: Array) -> Array:
 
 
 def _aicc(left: float, n: int, m: int) -> float:
-    """Akaike's criterion for small samples (Hurvich and Tsai 1989) of a fit with m columns that leaves this."""
+    """Akaike's criterion for small samples (Hurvich and Tsai 1989) of a fit with m columns and this residual sum of squares."""
     return n * math.log(max(left, 1e-300)) + 2 * m * n / (n - m - 1)
 
 
@@ -131,7 +131,7 @@ def _share(judged: _Judged, y: Array, rng: np.random.Generator) -> Share:
     value = float(_explained(judged, own, y[None])[0])
     null = np.percentile(_explained_by_chance(judged, y, rng), BAND)
     resampled = _explained(judged, own, _resamples(np.hstack([judged.q, own]), y, rng))
-    # Refitting the fit adds a little to every resample; the interval is moved back by that.
+    # Refitting a fitted curve biases every resample slightly upwards; shift the interval back by that bias.
     low, high = np.percentile(resampled + value - resampled.mean(), BAND)
     return Share(_clip(value), (_clip(min(low, value)), _clip(max(high, value))), (_clip(null[0]), _clip(null[1])))
 
@@ -153,7 +153,7 @@ def _explained_by_chance(judged: _Judged, y: Array, rng: np.random.Generator) ->
         rows = np.tile(np.arange(n), (draws, 1))
         rows[:, judged.basis.rows] = rng.permuted(rows[:, judged.basis.rows], axis=1)
         along = beside @ judged.basis.columns[rows]
-        # A permuted basis is as orthonormal as it was: the Gram matrix of what lies beyond q is all that QR would need.
+        # A permuted basis stays orthonormal, so the Gram matrix of its part beyond q replaces a QR decomposition.
         beyond = (1 + NOTHING) * np.eye(k) - along[:, :-1].transpose(0, 2, 1) @ along[:, :-1]
         gains.append(np.square(np.linalg.solve(np.linalg.cholesky(beyond), along[:, -1:].transpose(0, 2, 1))[..., 0]))
     return _ratios(judged, np.concatenate(gains), np.square(rest).sum(), np.square(y - y.mean()).sum())
@@ -167,8 +167,8 @@ def _chunks(size: int) -> list[int]:
 def _ratios(judged: _Judged, gains: Array, rest: Array, totals: Array) -> Array:
     """Shares of totals that k columns explain, from the sum of squares of each column, (r, k); at least 0, below 1.
 
-    The m columns of the others soak up m / n of any effect by chance, which is given back (to the noise as well); where
-    they happened to soak up less, the total is what effect and noise then add up to. It grows with the gain, always.
+    The m columns of the others absorb m / n of any effect by chance; effect and noise are scaled back up by that. If they
+    absorbed less, the total is the sum of the scaled effect and noise. The share always grows with the gain.
     """
     n, m = judged.q.shape
     summed = np.cumsum(gains, axis=1)
@@ -181,7 +181,7 @@ def _ratios(judged: _Judged, gains: Array, rest: Array, totals: Array) -> Array:
 def _resamples(q: Array, y: Array, rng: np.random.Generator) -> Array:
     """Wild bootstrap (Wu 1986), shape (DRAWS, n): the fit plus residuals with random signs.
 
-    It keeps noise that is larger in some places; resampling whole rows would repeat some and fit them twice.
+    It preserves heteroscedastic noise; resampling whole rows would duplicate some and fit them twice.
     """
     fit = q @ (q.T @ y)
     leverage = np.clip(np.square(q).sum(axis=1), 0.0, 0.99)
@@ -203,7 +203,7 @@ def _basis(column: Column, n: int) -> _Basis:
 
 
 def _dummies(values: Sequence[Any]) -> Array:
-    """One column a choice but the first."""
+    """One column per choice except the first."""
     levels = sorted({str(value) for value in values})
     return np.array([[str(value) == level for level in levels[1:]] for value in values], dtype=float)
 
@@ -229,19 +229,19 @@ def _natural_spline(x: Array, knots: Array) -> Array:
 
 
 def _beyond(q: Array, bases: Array) -> Array:
-    """What is left of bases (..., n, k) beyond q (n, m)."""
+    """Residual of bases (..., n, k) after projection onto q (n, m)."""
     return np.asarray(bases - q @ (q.T @ bases))
 
 
 def _in_order(columns: Array) -> Array:
-    """Orthonormal columns (..., n, k), each the next one's rest beyond those before it; 0 where nothing is left."""
+    """Orthonormal columns (..., n, k), each the residual beyond those before it; 0 if nothing is left."""
     q, r = np.linalg.qr(columns)
     sizes = np.abs(np.diagonal(r, axis1=-2, axis2=-1))
     return np.asarray(q * (sizes > NOTHING)[..., None, :])
 
 
 def _orthonormal(columns: Array) -> Array:
-    """Orthonormal basis of the span of columns, without directions that are mere rounding errors."""
+    """Orthonormal basis of the span of columns, without directions that are rounding errors."""
     u, sizes, _ = np.linalg.svd(columns, full_matrices=False)
     return np.asarray(u[:, sizes > NOTHING])
 

@@ -1,4 +1,4 @@
-"""The answer of a study in plain words: figures, their uncertainty, n, and which kind of comparison it is."""
+"""The answer of a study in plain words: the figures, their uncertainty, n, and the kind of comparison."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ralr_tune.analysis.twins import Amplified
 
 
 def answer(facts: Facts) -> str:
-    """All that can honestly be said so far, in one or two sentences where one arm is compared with the baseline."""
+    """What the data support so far; one or two sentences if one arm is compared with the baseline."""
     return " ".join(answers(facts))
 
 
 def answers(facts: Facts) -> list[str]:
-    """The same, a sentence for each arm, and what was not compared."""
+    """The same as a list: a sentence for each arm, and what was not compared."""
     made = [comparison for comparison in facts.comparisons if comparison.what == "configuration"]
     if made:
         return [*(_configuration(facts, comparison) for comparison in made), *_lost(facts), *_arms(facts)]
@@ -28,7 +28,7 @@ def answers(facts: Facts) -> list[str]:
 
 
 def twin_sentences(facts: Facts) -> list[str]:
-    """What amplification did, apart from how lucky the tuning was: a configuration with and without it, both ways."""
+    """What amplification did, independent of luck in tuning: a configuration with and without it, in both directions."""
     return [
         *(_twin(facts, twin) for twin in facts.twins),
         *(_amplified(facts, added) for added in facts.amplified),
@@ -37,7 +37,7 @@ def twin_sentences(facts: Facts) -> list[str]:
 
 
 def reach_sentences(facts: Facts) -> list[str]:
-    """For each comparison without a verdict: what it could have seen, and what a verdict would take."""
+    """For each comparison without a verdict: the detectable difference, and the pairs that a verdict needs."""
     verdicts = {(made.what, made.arm): made.verdict for made in facts.comparisons}
     open_ones = [each for each in facts.reach if verdicts.get((each.what, each.arm)) == "inconclusive"]
     return [*(_reach(facts, each) for each in open_ones), *block_sentences(facts)]
@@ -55,7 +55,7 @@ def _amplified(facts: Facts, added: Amplified) -> str:
 
 
 def _alone(facts: Facts, made: Twin | Amplified) -> str:
-    """Difference, interval and n of a question of its own."""
+    """Difference, interval and n of a separate comparison."""
     unit, bounds = facts.unit, ""
     if made.interval:
         low, high = (unit.signed(bound, 2) for bound in made.interval)
@@ -64,7 +64,7 @@ def _alone(facts: Facts, made: Twin | Amplified) -> str:
 
 
 def _both_ways(facts: Facts) -> Iterable[str]:
-    """What the two say together, where an arm's amplification was both taken away and given."""
+    """The combined result, if an arm's amplification was both removed and added."""
     for twin in facts.twins:
         for added in facts.amplified:
             if added.donor == twin.arm:
@@ -118,7 +118,7 @@ def _pairs(what: str) -> Callable[[int], str]:
 
 
 def block_sentences(facts: Facts) -> Iterable[str]:
-    """What arms as such would take, where there is one block each: nothing is known of the spread between blocks."""
+    """What a comparison of the schedules themselves needs, if each has one block: the spread between blocks is unknown."""
     if len(facts.arms) > 1 and any(arm.best for arm in facts.arms.values()) and _single(facts):
         two, four = (visible(1.0, n, 1 - facts.confidence) for n in (2, 4))
         yield (
@@ -145,7 +145,7 @@ def _configuration(facts: Facts, made: Comparison) -> str:
 
 
 def _beyond(facts: Facts, made: Comparison) -> str:
-    """Behind a missing verdict: what could have been seen, and what would settle it."""
+    """What follows a missing verdict: the detectable difference, and how many more pairs would settle it."""
     decision = facts.looks.get(made.arm) if made.what == "configuration" else None
     if decision is not None and decision.next_look is not None and facts.split == "validation":
         return f" so far; the next look is at {decision.next_look} seeds"
@@ -208,7 +208,7 @@ def _arms(facts: Facts) -> list[str]:
 
 
 def _lost(facts: Facts) -> Iterable[str]:
-    """Seeds that ended without a score flatter a configuration, so they are named."""
+    """Seeds without a score bias a configuration's mean upwards, so their number is reported."""
     for name, arm in facts.arms.items():
         if arm.confirm and arm.confirm.lost:
             total = arm.confirm.lost + len(arm.confirm.values)

@@ -1,14 +1,13 @@
-"""What a search has found after how much of its budget: trials, epochs, device seconds.
+"""The best value that a search has found at each point of its budget: trials, epochs, device seconds.
 
 Symbols: v_(1) <= ... <= v_(N) are the N final values as gains. The best of n draws from them, with replacement, is on
 average (Dodge et al. 2019, "Show Your Work", eq. 4)
 
     E[best of n] = sum_i v_(i) * ((i / N)**n - ((i - 1) / N)**n)
 
-exact for the trials at hand, and an estimate of random search's best of n that lies a little low as n comes near N
-(Tang et al. 2020). It holds for independent draws alone. Where the sampler learns, or fills the space evenly, the
-curve is the best so far as it came about: the mean over blocks where there are several, else one realised course,
-and called that."""
+exact for the given trials, and an estimate of random search's best of n that is biased slightly low as n approaches N
+(Tang et al. 2020). It holds for independent draws only. If the sampler is adaptive or quasi-random, the curve is the
+observed best so far: the mean over several blocks, or the trajectory of a single search, labelled as such."""
 
 from __future__ import annotations
 
@@ -43,7 +42,7 @@ class Spent(NamedTuple):
     """One finished trial of a search."""
 
     value: float
-    """Final value; of a pruned trial its last one (it would not be the best anyway); NaN where there is none."""
+    """Final value; of a pruned trial its last one (it would not be the best anyway); NaN if there is none."""
     complete: bool
     """Whether it can be the best so far."""
     epochs: int
@@ -60,25 +59,25 @@ class BudgetCurve:
 
     arm: str
     kind: Kind
-    """expected: of random search, by the formula; blocks: mean over blocks; realised: one search, as it went."""
+    """expected: of random search, by the formula; blocks: mean over blocks; realised: the trajectory of one search."""
     blocks: int
     trials: tuple[int, ...]
     """1, 2, ..."""
     epochs: tuple[float, ...]
     seconds: tuple[float, ...]
-    """Spent until then, on average; training alone, all devices together."""
+    """Mean spent so far; training only, summed over devices."""
     best: tuple[float | None, ...]
     """None until each block has a complete trial."""
     low: tuple[float | None, ...] | None
     high: tuple[float | None, ...] | None
     band: Band
-    """What `low` and `high` are, each budget for itself; "" where there is no band. The bootstrap's is too narrow where
-    n comes near N."""
+    """What `low` and `high` are, pointwise for each budget; "" if there is no band. The bootstrap band is too narrow as n
+    approaches N."""
 
 
 @dataclass(frozen=True)
 class OrdinalPairs:
-    """Trials of two arms that share their shared values, compared at the last epoch that both reached."""
+    """Trials of two arms with equal values of the shared parameters, compared at the last epoch that both reached."""
 
     difference: float
     """Mean of own minus other, in the metric's own unit."""
@@ -86,7 +85,7 @@ class OrdinalPairs:
     n: int
     """Pairs in which neither diverged."""
     diverged: tuple[int, int]
-    """Pairs in which own, and in which the other, diverged."""
+    """Pairs in which this arm's trial diverged, and pairs in which the other's did."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,7 @@ class Lead:
     against: str
     kind: Kind
     paired_by: PairedBy
-    """ordinal: both had the same shared values, trial by trial (a quasi-random design); block: blocks share seeds."""
+    """ordinal: equal values of the shared parameters, trial by trial (a quasi-random design); block: blocks share seeds."""
     trials: tuple[int, ...]
     difference: tuple[float | None, ...]
     """In the metric's own unit."""
@@ -105,12 +104,12 @@ class Lead:
     high: tuple[float | None, ...] | None
     band: Band
     leader: str | None
-    """Who is ahead at the end; None where nobody is."""
+    """The arm that is ahead at the end; None if neither is."""
     ahead_from: int | None
-    """Trials from which on the leader stays ahead."""
+    """Number of trials from which the leader stays ahead."""
     sure_from: int | None
-    """Trials from which on, to the end, the band stays on the leader's side; None without a band, or where it never
-    does. It holds at the end, so that equal arms are called apart in 5%, however many budgets the curve has."""
+    """Number of trials from which the band stays on the leader's side to the end; None without a band, or if it never
+    does. Only the end decides, so equal arms are called different in 5%, no matter how many budgets the curve has."""
     ordinal: OrdinalPairs | None
     """None unless paired by ordinal."""
 
@@ -120,18 +119,18 @@ class Way(NamedTuple):
 
     metric: Metric
     independent: bool
-    """Every trial was drawn at random, so that the formula holds."""
+    """Whether every trial was drawn at random, so that the formula holds."""
     worst: float
     """What a trial without a score counts as."""
 
     def ends(self, low: Array, high: Array) -> tuple[tuple[float | None, ...], tuple[float | None, ...]]:
-        """A band of gains in the metric's own unit: its lower and its upper end."""
+        """The lower and upper end of a band of gains, in the metric's own unit."""
         lower, upper = np.sort([self.metric.as_gain(low), self.metric.as_gain(high)], axis=0)
         return _known(lower), _known(upper)
 
 
 class _Gains(NamedTuple):
-    """A course over the budget, larger is better; each array has shape (trials,), NaN where nothing is known."""
+    """A trajectory over the budget, larger is better; each array has shape (trials,), NaN for unknown values."""
 
     kind: Kind
     band: Band
@@ -157,7 +156,7 @@ def budgets(record: StudyRecord) -> tuple[tuple[BudgetCurve, ...], tuple[Lead, .
 
 
 def sampler_of(record: StudyRecord) -> Literal["random", "qmc", "adaptive"]:
-    """How the search drew its trials, as its file says; one's own recipes among random trials are no random draws."""
+    """How the search drew its trials, by its study file; with the user's own recipes added, trials are not all random."""
     try:
         search = tomllib.loads(record.spec_text).get("search", {})
     except tomllib.TOMLDecodeError:
@@ -173,7 +172,7 @@ def has_complete(searches: Sequence[Search]) -> bool:
 
 
 def worst_value(arms: Iterable[Sequence[Search]], metric: Metric) -> float:
-    """What a trial without a score counts as, in all arms alike: the worst value that any trial ended with."""
+    """What a trial without a score counts as, the same in all arms: the worst final value of any trial."""
     trials = [trial for searches in arms for search in searches for trial in search]
     return metric.worst_of(trial.value for trial in trials if math.isfinite(trial.value))
 
@@ -182,7 +181,7 @@ def worst_value(arms: Iterable[Sequence[Search]], metric: Metric) -> float:
 
 
 def curve(arm: str, searches: Sequence[Search], way: Way) -> BudgetCurve:
-    """The curve of one arm's searches (blocks), of which at least one has a complete trial."""
+    """The curve of one arm's searches (blocks), at least one of which has a complete trial."""
     begun = [search for search in searches if search]
     trials = _trials(begun, way)
     course = _expected(begun, way, trials) if way.independent else _realised(begun, way.metric, trials)
@@ -240,13 +239,13 @@ def _bootstrapped(gains: Array, trials: int) -> Array:
 
 
 def _trials(searches: Sequence[Search], way: Way) -> int:
-    """How far a curve goes: as one block does; where blocks are averaged, as the shortest does."""
+    """Length of a curve: that of the longest block; of the shortest if blocks are averaged."""
     lengths = [len(search) for search in searches]
     return max(lengths) if way.independent else min(lengths)
 
 
 def _spent(costs: Sequence[Sequence[float]], trials: int, way: Way) -> tuple[float, ...]:
-    """Mean cost of the first 1, 2, ... trials; of independent trials, so many times the mean cost."""
+    """Mean cost of the first 1, 2, ... trials; for independent trials n times the mean cost."""
     if way.independent:
         mean = fmean(cost for block in costs for cost in block)
         return tuple(mean * n for n in range(1, trials + 1))
@@ -257,7 +256,7 @@ def _spent(costs: Sequence[Sequence[float]], trials: int, way: Way) -> tuple[flo
 
 
 def lead(own: tuple[str, Sequence[Search]], other: tuple[str, Sequence[Search]], way: Way, *, paired: bool) -> Lead:
-    """What the first (name, searches) had found beyond the second, at every number of trials that both reached.
+    """Best so far of the first (name, searches) minus that of the second, for each number of trials that both reached.
 
     `paired`: the k-th searches of both belong together (blocks of one study).
     """
@@ -274,9 +273,9 @@ def lead(own: tuple[str, Sequence[Search]], other: tuple[str, Sequence[Search]],
 
 
 def _expected_lead(mine: Sequence[Search], theirs: Sequence[Search], way: Way, trials: int) -> _Gains:
-    """The band is the difference less what dealing all trials out anew to the two arms gives (Pitman 1937).
+    """The band is the difference minus its null distribution: all trials permuted between the two arms (Pitman 1937).
 
-    A permutation test, since the bootstrap misjudges a best of n where n comes near N: of equal arms it called one
+    A permutation test, because the bootstrap errs for a best of n as n approaches N: of two equal arms it called one
     ahead in 12 to 14% of 300 pairs of searches.
     """
     gains = [_all_gains(searches, way) for searches in (mine, theirs)]
@@ -343,7 +342,7 @@ def _lead(name: str, against: str, course: _Gains, way: Way, paired_by: PairedBy
 
 
 def _from(gains: Array) -> int | None:
-    """The first number of trials from which on all gains are above 0; None where the last one is not."""
+    """The first number of trials from which all gains are above 0; None if the last one is not."""
     behind = np.flatnonzero(~(gains > 0))
     first = int(behind[-1]) + 2 if len(behind) else 1
     return first if first <= len(gains) else None
@@ -353,14 +352,14 @@ def _from(gains: Array) -> int | None:
 
 
 def _searches(arm: ArmRecord) -> list[Search]:
-    """One for each block from 1 on, empty where nothing is finished."""
+    """One for each block from 1 on, empty if nothing is finished."""
     rows = study_rows.finished(arm)
     last = max((row.block for row in rows), default=0)
     return [[_trial(row) for row in rows if row.block == block] for block in range(1, last + 1)]
 
 
 def _trial(row: Row) -> Spent:
-    """A diverged trial has no value, whatever it reported before."""
+    """A diverged trial has no value, even if it reported some before."""
     reported = [epoch.value for epoch in row.curve]
     value = row.value if row.outcome == "complete" else reported[-1] if row.outcome == "pruned" and reported else None
     seconds = [epoch.seconds for epoch in row.curve if math.isfinite(epoch.seconds)]
@@ -387,7 +386,7 @@ def _by_ordinal(record: StudyRecord, name: str) -> OrdinalPairs | None:
 
 
 def _at_equal_epochs(own: Row, other: Row) -> float | None:
-    """Own minus other at the last epoch that both reached; None where one diverged or reported nothing there."""
+    """Own minus other at the last epoch that both reached; None if one diverged or they share no epoch."""
     if "diverged" in (own.outcome, other.outcome):
         return None
     curves = [{epoch.epoch: epoch.value for epoch in row.curve if math.isfinite(epoch.value)} for row in (own, other)]

@@ -1,6 +1,6 @@
-"""Two further claims of the paper, held against the study: "without extra consumption" and "prevents overfitting".
+"""Two further claims of the paper, checked in the study: "without extra consumption" and "prevents overfitting".
 
-Neither decides anything in a study; both are figures with a 95% (the study's confidence) t interval, uncorrected.
+Neither decides anything in a study; both are figures with an uncorrected t interval at the study's confidence (95%).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ralr_tune.analysis.comparison import Interval, paired_test
 from ralr_tune.records import ArmRecord, Row, StudyRecord
 
 PairedBy = Literal["twin", "trial"]
-"""twin: equal configurations and seeds; trial: search trials of equal block and number, thus of equal seed alone."""
+"""twin: same configuration and seed; trial: search trials of the same block and number, so only the seed is the same."""
 
 
 @dataclass(frozen=True)
@@ -25,15 +25,15 @@ class Cost:
 
     arm: str
     against: str
-    """The arm itself where it is paired with its twin."""
+    """The arm itself if it is paired with its twin."""
     paired_by: PairedBy
     ratio: float
-    """Geometric mean of own seconds per epoch over the other's; above 1: slower."""
+    """Geometric mean of this arm's seconds per epoch divided by the other's; above 1: slower."""
     interval: Interval | None
     """From a t interval of the mean log ratio; None below two pairs."""
     n: int
     seconds: float
-    """Median over own paired runs of their median seconds per epoch."""
+    """Median over this arm's paired runs of their median seconds per epoch."""
     against_seconds: float
 
 
@@ -52,18 +52,18 @@ class GapDifference:
 
 @dataclass(frozen=True)
 class Overfitting:
-    """How much better an arm's confirmed configuration is on what it was trained on than on validation, at the end."""
+    """How much better an arm's confirmed configuration scores on training than on validation data, at the end."""
 
     arm: str
     gap: float
-    """Mean over seeds, in the metric's own unit; positive: better on the training data, whatever the direction."""
+    """Mean over seeds, in the metric's own unit; positive: better on the training data, in either direction of the metric."""
     interval: Interval | None
     n: int
     differences: tuple[GapDifference, ...]
 
 
 def costs(record: StudyRecord) -> tuple[Cost, ...]:
-    """Each arm's epochs against its twin's, where it has one, and against the baseline's in search."""
+    """Each arm's epochs against its twin's, if it has one, and against the baseline's in search."""
     base = record.arms.get(record.baseline)
     found = []
     for arm in record.arms.values():
@@ -82,7 +82,7 @@ def overfitting(record: StudyRecord) -> tuple[Overfitting, ...]:
 
 
 def _timed(rows: tuple[Row, ...], *, seeds: bool) -> dict[Hashable, float]:
-    """Seconds per epoch (median of a run's timed epochs) by what pairs a run with another."""
+    """Seconds per epoch (median of a run's timed epochs), by the key that pairs runs."""
     timed: dict[Hashable, float] = {}
     for row in rows:
         seconds = [epoch.seconds for epoch in row.curve if 0 < epoch.seconds < math.inf]
@@ -117,7 +117,7 @@ def _cost(
 
 
 def _gaps(record: StudyRecord, arm: ArmRecord, role: str) -> dict[int, float]:
-    """Gap by judging seed of the arm's confirmed configuration."""
+    """Gap of the arm's confirmed configuration by judging seed."""
     candidate = study_rows.chosen(arm, record.metric)
     return {
         row.seed: record.metric.gain(row.train_value, value)

@@ -22,11 +22,11 @@ Verdict = Literal["better", "worse", "equivalent", "inconclusive"]
 Interval = tuple[float, float]
 
 FEWEST_SEEDS = 3
-"""On which all blocks were judged, for a verdict on arms."""
+"""Fewest seeds, the same for all blocks, for a verdict on arms."""
 
-# Differences whose spread is a rounding error of their size count as not varying at all.
+# Differences whose relative spread is a rounding error count as constant.
 _ROUNDING = 1e-9
-_LEAST = 1e-60  # a smaller chance is none
+_LEAST = 1e-60  # a smaller probability counts as 0
 
 
 class Pairs(NamedTuple):
@@ -37,12 +37,12 @@ class Pairs(NamedTuple):
     against: str
     differences: Sequence[float]
     by_seed: Sequence[float] = ()
-    """For arms whose blocks were judged on the same seeds: the differences by seed, each the mean over the blocks."""
+    """For arms whose blocks were judged on the same seeds: the differences by seed, each averaged over the blocks."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What the data say of `arm` against `against`; the fields are the contract of `report --json`."""
+    """What the data say about `arm` against `against`; the fields are the contract of `report --json`."""
 
     what: What
     """"configuration": seeds of two fixed configurations; "arm": winners of independent blocks of search."""
@@ -51,10 +51,10 @@ class Comparison:
     difference: float
     """Mean of arm minus against, in the metric's own unit."""
     interval: Interval | None
-    """Bonferroni-adjusted, so that all intervals made together hold at `confidence`; None where n is too small."""
+    """Bonferroni-adjusted, so that all intervals made together hold at `confidence`; None if n is too small."""
     confidence: float
     p_value: float | None
-    """Two-sided, Holm-adjusted over the comparisons made together; None where n < 2."""
+    """Two-sided, Holm-adjusted over the comparisons made together; None if n < 2."""
     n: int
     """Pairs: seeds for "configuration", blocks for "arm"."""
     verdict: Verdict
@@ -76,13 +76,13 @@ def paired_test(
     """Paired t-test, its interval and the test of equivalence.
 
     n < 2 gives the difference alone. Differences that do not vary leave t without a scale (it would claim certainty
-    from two equal numbers), so there the sign test speaks, which needs none.
+    from two equal numbers), so the sign test, which needs none, replaces it.
 
-    `by_seed`: where every block was judged on the same seeds, their luck is in every difference alike, and the spread
-    between blocks does not show it. Then blocks and seeds both count as samples (min F', Clark 1973): the squared
+    `by_seed`: if every block was judged on the same seeds, the effect of a seed is the same in every block, and the
+    spread between blocks does not show it. Then blocks and seeds both count as samples (min F', Clark 1973): the squared
     standard errors of both means add up, and the critical value is the mean of both t's, weighted by them (Cochran and
-    Cox 1950, sec. 4.14; Satterthwaite's degrees of freedom err where there are few seeds). Fewer than three such seeds
-    give the difference alone: two often show nothing of an amplification that comes in one run of five.
+    Cox 1950, sec. 4.14; Satterthwaite's degrees of freedom err with few seeds). Fewer than three such seeds give the
+    difference alone: two often show nothing of an amplification that occurs in one run of five.
     """
     if not differences:
         raise ValueError("differences: empty, allowed: at least one pair")
@@ -98,7 +98,7 @@ def paired_test(
 def welch_test(own: Sequence[float], other: Sequence[float], *, margin: float, confidence: float) -> PairedTest:
     """The same for two independent samples of unequal variance (Welch 1947), own minus other.
 
-    Below two values on either side, and where neither varies, it gives the difference alone: no sign test serves there.
+    With fewer than two values on a side, or if neither side varies, it gives the difference alone: no sign test applies.
     """
     samples = [np.asarray(sample, dtype=float) for sample in (own, other)]
     if not all(len(sample) for sample in samples):
@@ -113,7 +113,7 @@ def welch_test(own: Sequence[float], other: Sequence[float], *, margin: float, c
 
 
 class _Weighted(NamedTuple):
-    """A standard error, and the t distributions whose weighted quantiles its critical values are."""
+    """A standard error, and the t distributions whose weighted quantiles give its critical values."""
 
     error: float
     weights: tuple[float, ...]
@@ -121,17 +121,17 @@ class _Weighted(NamedTuple):
 
     @classmethod
     def of(cls, samples: Sequence[npt.NDArray[np.float64]]) -> _Weighted:
-        """Of a sum of independent means (Cochran and Cox 1950)."""
+        """For a sum of independent means (Cochran and Cox 1950)."""
         errors = [_error(sample) for sample in samples]
         error = math.hypot(*errors)
         return cls(error, tuple((each / error) ** 2 for each in errors), tuple(len(each) - 1 for each in samples))
 
     def quantile(self, tail: float) -> float:
-        """What is exceeded with this chance."""
+        """The value that is exceeded with this probability."""
         return -sum(w * float(special.stdtrit(f, tail)) for w, f in zip(self.weights, self.freedoms, strict=True))
 
     def tail(self, t: float) -> float:
-        """The chance to exceed t."""
+        """The probability to exceed t."""
         if len(self.weights) == 1:
             return float(special.stdtr(self.freedoms[0], -t))
         if t < 0:
@@ -163,7 +163,7 @@ def does_not_vary(d: npt.NDArray[np.float64]) -> bool:
 
 
 def deviation(d: npt.NDArray[np.float64]) -> float:
-    """Sample standard deviation, measured in units of the largest value, whose square may overflow."""
+    """Sample standard deviation, computed in units of the largest value, because its square may overflow."""
     largest = float(np.abs(d).max())
     return largest * float((d / largest).std(ddof=1)) if largest else 0.0
 
@@ -192,7 +192,7 @@ def compare(family: Iterable[Pairs], *, margin: float, confidence: float, metric
     """All comparisons that are made together, corrected together, in the order given.
 
     p-values (of difference and of equivalence) are corrected by Holm, intervals by Bonferroni. An interval may
-    therefore just touch 0 where Holm, the sharper of the two, already finds a difference.
+    therefore just touch 0 although Holm, the sharper of the two, already finds a difference.
     """
     members = list(family)
     tested = sum(len(pairs.differences) > 1 for pairs in members)
@@ -226,7 +226,7 @@ def compare_unpaired(
     confidence: float,
     metric: Metric,
 ) -> Comparison:
-    """One arm against another over independent searches of each: a comparison by itself, uncorrected."""
+    """One arm against another over independent searches of each: a single comparison, uncorrected."""
     test = welch_test(*samples, margin=margin, confidence=confidence)
     return Comparison(
         what="arm",
@@ -242,13 +242,13 @@ def compare_unpaired(
 
 
 def _adjusted(p_values: Sequence[float | None]) -> list[float | None]:
-    """Holm over those that could be tested; the others stay None."""
+    """Holm over the p-values that exist; the others stay None."""
     known = iter(holm([p for p in p_values if p is not None]))
     return [None if p is None else next(known) for p in p_values]
 
 
 def _verdict(gain: float, p_value: float | None, p_equivalent: float | None, alpha: float) -> Verdict:
-    """Equivalence first: a difference that is real, yet surely below the margin, is no reason to change."""
+    """Equivalence first: a real difference that is reliably below the margin is no reason to change."""
     if p_value is None or p_equivalent is None:
         return "inconclusive"
     if p_equivalent <= alpha:

@@ -4,13 +4,13 @@
     as they are                  A0                          A1
     trained otherwise            B0                          B1
 
-Within a row the arms differ in their amplification alone, within a column in keys of [training] alone. Every figure is
+Within a row the arms differ only in their amplification, within a column only in keys of [training]. Every figure is
 over the judging seeds that all four arms have, so that for each seed
 
     interaction = (B1 - B0) - (A1 - A0)
 
-The four are tuned configurations, each its arm's own: what is compared is what one gets who tunes, not one
-configuration with and without. Intervals are t intervals, and each 2 x 2 is a question of its own: uncorrected.
+Each of the four is its arm's own tuned configuration: the comparison is between results of tuning, not between one
+configuration with and without. Intervals are t intervals; each 2 x 2 is a separate question, so uncorrected.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Complementarity:
     """One 2 x 2."""
 
     plain: Gain
-    """A1 - A0; the baseline's row where it is one of the two, else the one that stands first."""
+    """A1 - A0; the baseline's row if it is one of the two, otherwise the first one."""
     other: Gain
     """B1 - B0."""
     differs: tuple[str, ...]
@@ -67,11 +67,11 @@ class Complementarity:
     n: int
     """Seeds that all four have."""
     verdict: Verdict
-    """adds up: surely within the margin (two one-sided tests); more, less: the gain with both, against their sum."""
+    """adds up: equivalent within the margin (two one-sided tests); more, less: the gain of both against the sum of gains."""
 
 
 class _Row(NamedTuple):
-    """Two arms that differ in amplification alone."""
+    """Two arms that differ only in amplification."""
 
     without: ArmRecord
     amplified: ArmRecord
@@ -96,7 +96,7 @@ def _rest(arm: ArmRecord) -> dict[str, Any]:
 
 
 def _differs(one: _Row, other: _Row) -> tuple[str, ...]:
-    """The keys of [training] in which two rows differ; none where they differ in anything else."""
+    """The keys of [training] in which two rows differ; empty if they differ in anything else."""
     mine, theirs = one.amplified.settings, other.amplified.settings
     names = [name for name in {**mine, **theirs} if mine.get(name) != theirs.get(name)]
     return () if any("." in name for name in names) else tuple(names)
@@ -127,7 +127,7 @@ def _judged(
 
 
 def _scores(record: StudyRecord, split: Split, arm: ArmRecord) -> dict[int, float]:
-    """Of the arm's confirmed configuration, by seed."""
+    """Scores of the arm's confirmed configuration, by seed."""
     candidate = study_rows.chosen(arm, record.metric)
     return study_rows.scores(arm, study_rows.stage_of(split), "best", candidate) if candidate else {}
 

@@ -1,7 +1,7 @@
-"""Best values that lie at the end of their range, where the search may have been too narrow (all ours).
+"""Best values that lie at the end of their range, so that the search may have been too narrow (thresholds: our choice).
 
-A study takes up a wider range (`DESIGN`: a changed file), so the range to try keeps all trials and adds half the old
-width beyond the end, on the range's own scale.
+A study resumes with a widened range (`DESIGN`: a changed file), so the range to try keeps all trials and adds half the
+old width beyond the end, on the range's own scale.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Edge:
 
 
 def edges(arm: ArmRecord, metric: Metric) -> tuple[Edge, ...]:
-    """Of the configuration that confirm judged, or of the best search trial before that."""
+    """Edges of the configuration that confirm judged; before that, of the best search trial."""
     params = _best_params(arm, metric)
     return tuple(
         edge for name, domain in arm.dimensions.items() for edge in _edge(arm.name, name, domain, params.get(name))
@@ -71,14 +71,14 @@ def _edge(arm: str, name: str, domain: Mapping[str, Any], value: Any) -> Iterato
 
 
 def _place(value: float, low: float, high: float, log: bool) -> float:
-    """Where in its range a value lies, from 0 to 1, on the range's own scale."""
+    """Position of a value in its range, from 0 to 1, on the range's own scale."""
     if log:
         value, low, high = math.log(value), math.log(low), math.log(high)
     return (value - low) / (high - low)
 
 
 def _wider(name: str, domain: Mapping[str, Any], end: Literal["low", "high"]) -> float | None:
-    """The new end; None where the parameter goes no further."""
+    """The new end; None if the parameter allows no more."""
     old, sign = (float(domain["low"]), -1) if end == "low" else (float(domain["high"]), 1)
     limit, allowed = _limit(name, domain, end)
     new = _beyond(domain, old, sign)
@@ -90,7 +90,7 @@ def _wider(name: str, domain: Mapping[str, Any], end: Literal["low", "high"]) ->
 
 
 def _beyond(domain: Mapping[str, Any], old: float, sign: int) -> float:
-    """Half the range's width beyond one end: whole where the range is, in whole steps, else to two digits."""
+    """Half the range's width beyond one end: an integer for integer ranges, a multiple of the step, otherwise two digits."""
     low, high, step = float(domain["low"]), float(domain["high"]), domain.get("step")
     if step:
         return old + float(sign * step * max(1, round(WIDER * (high - low) / step)))
@@ -103,9 +103,9 @@ def _beyond(domain: Mapping[str, Any], old: float, sign: int) -> float:
 
 
 def _limit(name: str, domain: Mapping[str, Any], end: Literal["low", "high"]) -> tuple[float, bool]:
-    """How far a parameter may go at all towards one end, and whether it may have that value itself.
+    """The limit of a parameter at one end, and whether the limit itself is allowed.
 
-    Of a parameter that has no row in `bounds`, what is not negative stays so, and what counts from 1 still does.
+    For a parameter without a row in `bounds`: a range without negative values stays so, and integers from 1 stay >= 1.
     """
     bounds = BOUNDS.get(name)
     if bounds is not None:

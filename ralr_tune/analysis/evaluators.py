@@ -1,8 +1,8 @@
-"""Optuna's own importances, to stand beside ours: PED-ANOVA, fANOVA and MDI.
+"""Optuna's own importances, shown alongside this package's: PED-ANOVA, fANOVA and MDI.
 
-They see complete trials alone, have no notion of chance, and here decide nothing. PED-ANOVA (Watanabe et al. 2023; the
-dashboard's plot) is cheap enough to be resampled; fANOVA (Hutter et al. 2014) and MDI (Louppe et al. 2013), both of
-random forests, are shown without. Values are Optuna's: each evaluator's add up to 1.
+They use complete trials only, have no null distribution, and decide nothing here. PED-ANOVA (Watanabe et al. 2023; the
+dashboard's plot) is cheap enough to resample; fANOVA (Hutter et al. 2014) and MDI (Louppe et al. 2013), both based on
+random forests, are shown without an interval. Values are Optuna's: those of one evaluator add up to 1.
 """
 
 from __future__ import annotations
@@ -30,27 +30,27 @@ Name = Literal["PED-ANOVA", "fANOVA", "MDI"]
 
 NAMES: tuple[Name, ...] = ("PED-ANOVA", "fANOVA", "MDI")
 MOST_TRIALS = (
-    200  # of more complete trials, these many are taken, evenly spaced: fANOVA takes 2 s for them, 37 s for 1,000
+    200  # if there are more complete trials, 200 evenly spaced ones: fANOVA takes 2 s for 200, 37 s for 1,000
 )
 FEWEST = 5  # complete trials
 BAND = (2.5, 97.5)  # percent
 
 
 class Evaluated(NamedTuple):
-    """What one evaluator gives one parameter."""
+    """What one evaluator says about one parameter."""
 
     value: float
     interval: tuple[float, float] | None = None
-    """95%, the trials resampled; PED-ANOVA alone."""
+    """95%, trials resampled; PED-ANOVA only."""
     null: tuple[float, float] | None = None
-    """Where 95% of the values fall once the parameter's column is permuted, the others kept; PED-ANOVA alone."""
+    """Range of 95% of the values when the parameter's column alone is permuted; PED-ANOVA only."""
 
 
 def optuna_importances(study: optuna.Study, *, draws: int = 100, seed: int = 0) -> dict[Name, dict[str, Evaluated]]:
     """{evaluator: {parameter: ...}} of any single-objective study; an evaluator that fails on it has an empty one.
 
     `draws` resamples and permutations of PED-ANOVA, 0 for none: 2 to 6 ms for each draw and parameter. Above 200
-    complete trials, 200 of them are taken, so that all takes seconds at any size. Raises UsageError on several
+    complete trials, 200 of them are used, so that it takes seconds at any size. Raises UsageError on several
     objectives.
     """
     if len(study.directions) != 1:
@@ -82,10 +82,10 @@ def arm_importances(arm: ArmRecord, metric: Metric, *, draws: int = 100) -> dict
 
 
 def study_importances(record: StudyRecord, *, draws: int = 50) -> dict[str, dict[Name, dict[str, Evaluated]]]:
-    """The same by arm, for each one with at least five complete search trials: fewer make a forest of nothing.
+    """The same by arm, for each one with at least five complete search trials: a forest needs that many.
 
-    An arm that Optuna's evaluators cannot take (choices that are lists, values outside their range) has none: what
-    decides nothing must not stand in the way of what does.
+    An arm that Optuna's evaluators reject (choices that are lists, values outside their range) is left out: figures that
+    decide nothing must not block those that do.
     """
     found = {}
     for name, arm in record.arms.items():
@@ -98,7 +98,7 @@ def study_importances(record: StudyRecord, *, draws: int = 50) -> dict[str, dict
 
 
 def _values(name: Name, like: optuna.Study, trials: Sequence[FrozenTrial]) -> dict[str, float]:
-    """One evaluator's values; none where it fails (no trials; fANOVA where all values are equal)."""
+    """One evaluator's values; empty if it fails (no trials; fANOVA if all values are equal)."""
     from optuna import create_study, importance
 
     kinds: Mapping[Name, Any] = {
@@ -117,7 +117,7 @@ def _values(name: Name, like: optuna.Study, trials: Sequence[FrozenTrial]) -> di
 
 
 class _Held:
-    """What an evaluator asks of a storage. Optuna's own copies every trial: three times an evaluation's cost."""
+    """The part of a storage that an evaluator uses. Optuna's own copies every trial, at three times the evaluation's cost."""
 
     def __init__(self, trials: Sequence[FrozenTrial]) -> None:
         self._trials = [copy.copy(trial) for trial in trials]
@@ -149,7 +149,7 @@ def _resampled(
 
 
 def _permuted(trials: Sequence[FrozenTrial], name: str, rng: np.random.Generator) -> list[FrozenTrial]:
-    """The trials with that parameter's values dealt out anew among those that have it."""
+    """The trials with that parameter's values permuted among the trials that have it."""
     having = [index for index, trial in enumerate(trials) if name in trial.params]
     dealt = list(trials)
     for index, other in zip(having, rng.permutation(having), strict=True):
@@ -176,7 +176,7 @@ def _distribution(domain: Mapping[str, Any]) -> optuna.distributions.BaseDistrib
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without Optuna's words about a study that only stands in for another."""
+    """Silences Optuna's messages about the temporary study."""
     import optuna
 
     before = optuna.logging.get_verbosity()

@@ -1,6 +1,6 @@
-"""What a study found, as plain facts: everything that the report says or draws of it, and its JSON form.
+"""What a study found, as plain facts: everything that the report says or draws, and its JSON form.
 
-A study that has just begun, an arm without a score, a confirm that is under way: all have facts, with gaps in them.
+A study that has just begun, an arm without a score, a confirm still in progress: all have facts, with gaps.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Confirmed:
     values: tuple[float, ...]
     """Same order as seeds."""
     lost: int
-    """Seeds that diverged or failed; they are in none of the figures."""
+    """Seeds that diverged or failed; no figure includes them."""
     mean: float | None
     std: float | None
     """Sample standard deviation (ddof = 1); None below two seeds."""
@@ -94,11 +94,11 @@ class Facts:
     comparisons: tuple[Comparison, ...]
     importance: Mapping[str, Mapping[str, Importance]]
     reach: tuple[Reach, ...] = ()
-    """What each comparison could have seen, and what a verdict would take."""
+    """For each comparison the detectable difference, and the pairs that a verdict needs."""
     looks: Mapping[str, Decision] = field(default_factory=dict)
-    """Under `confirm.seeds = "auto"`: what the looks say of each arm against the baseline."""
+    """Under `confirm.seeds = "auto"`: what the looks say about each arm against the baseline."""
     amplified: tuple[Amplified, ...] = ()
-    """Twins the other way round: the baseline's configuration with another arm's amplification added."""
+    """Twins in the other direction: the baseline's configuration with another arm's amplification added."""
     budgets: tuple[BudgetCurve, ...] = ()
     leads: tuple[Lead, ...] = ()
     robustness: tuple[Robustness, ...] = ()
@@ -113,14 +113,14 @@ class Facts:
 
     @property
     def unit(self) -> Unit:
-        """How values of the metric are written."""
+        """How to format values of the metric."""
         return self.metric.format
 
 
 def study_facts(record: StudyRecord, *, plan: Plan | None = None) -> Facts:
-    """All facts of a study, at whatever stage it is.
+    """All facts of a study, at any stage.
 
-    `plan`: the looks under `confirm.seeds = "auto"`; None where the number of seeds was fixed.
+    `plan`: the looks under `confirm.seeds = "auto"`; None if the number of seeds was fixed.
     """
     split = study_rows.split_of(record)
     configurations, arms = configuration_verdicts(record, split, plan), arm_verdicts(record, split)
@@ -159,11 +159,11 @@ FURTHER = (
     "reach", "looks", "amplified", "budgets", "leads", "robustness", "forgiveness", "pruning", "pruning_gaps", "costs",
     "overfitting", "complementarity", "edges", "lacks",
 )  # fmt: skip
-"""Facts that `report --json` holds as they are, each under its own name; their classes describe the fields."""
+"""Facts that `report --json` contains unchanged, each under its own name; their classes describe the fields."""
 
 
 def as_json(facts: Facts) -> dict[str, Any]:
-    """`report --json`, as the design has it, and the further facts; what is not known is null."""
+    """`report --json` as the design specifies it, plus the further facts; unknown values are null."""
     found = {
         "study": facts.study,
         "baseline": facts.baseline,
@@ -186,7 +186,7 @@ def as_json(facts: Facts) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """As JSON has it: lists, and null for what is no number."""
+    """As JSON types: tuples as lists, non-finite numbers as null."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
@@ -247,7 +247,7 @@ def _best(arm: ArmRecord, metric: Metric) -> Best | None:
 
 
 def _confirmed(arm: ArmRecord, role: str, candidate: Chosen | None, split: Split) -> Confirmed | None:
-    """None where confirm has not planned it; without values where it has no score yet."""
+    """None if confirm has not planned it; without values if it has no score yet."""
     if candidate is None or not arm.stage("judge", role):
         return None
     stage = study_rows.stage_of(split)

@@ -1,6 +1,6 @@
-"""Two searches of one's own, as Optuna studies: what each found after how much budget, and a verdict over replicates.
+"""Compares two of the user's own Optuna studies: the best value by budget, and a verdict over replicates.
 
-The parts for people who keep their own training loop; nothing here knows of study files or of storage.
+For users who keep their own training loop; this module does not depend on study files or storage.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ class SearchComparison:
     lead: Lead
     """The study's best so far minus the baseline's, at equal numbers of trials."""
     trials: int
-    """Trials that every replicate of both reached: what the verdict rests on."""
+    """Trials that every replicate of both reached; the verdict uses these."""
     verdict: Comparison | None
-    """Of the best values after `trials` trials; None where either side is one search alone, which is n = 1."""
+    """Of the best values after `trials` trials; None if either side is a single search, which is n = 1."""
 
     def __str__(self) -> str:
         if self.verdict is None:
@@ -63,13 +63,13 @@ def compare(
     confidence: float = 0.95,
     paired: bool = False,
 ) -> SearchComparison:
-    """Budget curves of two single-objective searches; a verdict only where both come as lists of replicates.
+    """Budget curves of two single-objective searches; a verdict only if both are lists of replicates.
 
-    A replicate is the same search again, independent of the others: sampler and training seeds of its own. `paired`:
-    the k-th replicates of both share their seeds, and are compared pair by pair; else the verdict is Welch's t-test
-    (Welch 1947). Differences below `margin` count as equivalent. What is compared is the best value that a search saw,
-    in the objective's own unit: the maximum of noisy values, which flatters the noisier side. Judge the winners on
-    fresh seeds, too.
+    A replicate is an independent repetition of the same search, with its own sampler and training seeds. `paired`: the
+    k-th replicates of both share their seeds and are compared pair by pair; otherwise the verdict is Welch's t-test
+    (Welch 1947). Differences below `margin` count as equivalent. The comparison uses the best value of each search, in
+    the objective's own unit: the maximum of noisy values, biased upwards, more so on the noisier side. Judge the winners
+    on fresh seeds, too.
 
     Raises ValueError for several objectives, unequal directions, paired lists of unequal length, or a side without a
     complete trial.
@@ -90,7 +90,7 @@ def compare(
 
 
 class Rule(NamedTuple):
-    """By what a verdict is given."""
+    """The settings of a verdict."""
 
     margin: float
     confidence: float
@@ -110,7 +110,7 @@ class _Side(NamedTuple):
 
 
 def _side(role: str, given: optuna.Study | Sequence[optuna.Study]) -> _Side:
-    """Named by its study; studies of no name have one of Optuna's making, so there the role serves."""
+    """Named after its first study; if Optuna generated that name, by its role."""
     studies = list(given) if isinstance(given, Sequence) else [given]
     if not studies:
         raise ValueError(f"{role}: an empty list, allowed: a study, or a list of replicates of it")
@@ -119,7 +119,7 @@ def _side(role: str, given: optuna.Study | Sequence[optuna.Study]) -> _Side:
 
 
 def _search(study: optuna.Study) -> Search:
-    """Finished trials by number; a failed one, or one whose value is not finite, was spent for nothing."""
+    """Finished trials by number; a failed trial or one without a finite value still counts towards the budget."""
     trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
     return [_trial(trial) for trial in trials]
 
@@ -135,7 +135,7 @@ def _trial(trial: optuna.trial.FrozenTrial) -> Spent:
 
 
 def _metric(studies: Sequence[optuna.Study]) -> Metric:
-    """What the studies optimise: of that Optuna knows the direction."""
+    """What the studies optimise; Optuna knows only the direction."""
     for study in studies:
         if len(study.directions) != 1:
             raise ValueError(f"{study.study_name}: {len(study.directions)} objectives, allowed: 1")

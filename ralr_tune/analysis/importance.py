@@ -1,8 +1,8 @@
-"""Which searched parameters matter: each one's share of the variance of the trials' places, against chance.
+"""Which searched parameters matter: each one's share of the variance of the trials' places (ranks), against chance.
 
-Trials are placed, not scored: a rate beyond the cliff ruins a run, and a few ruined scores would hold nearly all the
-variance. Pruned trials are placed too (`places`). What the other parameters explain is taken out by an additive
-regression (`additive.py`): a parameter that acts through an interaction alone is not seen.
+Ranks replace scores: a learning rate beyond the cliff ruins a run, and a few ruined scores would hold nearly all the
+variance. Pruned trials are ranked too (`places`). An additive regression (`additive.py`) removes what the other
+parameters explain: it does not detect a parameter that acts only through an interaction.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ EVALUATOR = (
     "permuting the parameter's column"
 )
 MIN_TRIALS = 10
-MOST_TRIALS = 2000  # of more, these many are judged, evenly spaced through the study: time would grow without an answer
-CHANCE = 0.25  # where a parameter without effect may explain more than this, nothing found says nothing
-REACHED = 0.8  # the share of the trials that reached the epoch that is said
+MOST_TRIALS = 2000  # if there are more, 2,000 evenly spaced ones are judged: more take longer and change no answer
+CHANCE = 0.25  # if the null band reaches above this, a value inside it is no evidence of no effect
+REACHED = 0.8  # share of the trials that reached the reported epoch
 
 
 @dataclass(frozen=True)
@@ -44,20 +44,20 @@ class Importance:
     value: float
     """Share in [0, 1]; the shares of all parameters need not add up to 1."""
     interval: tuple[float, float]
-    """95%, over the noise of the same trials; (0, 1) where nothing can be said."""
+    """95%, over the noise of the same trials; (0, 1) if it cannot be estimated."""
     null: tuple[float, float]
-    """Where 95% of the values fall when the parameter has no effect; (0, 1) where nothing can be said."""
+    """Range of 95% of the values if the parameter has no effect; (0, 1) if it cannot be estimated."""
     verdict: Verdict
     epoch: int | None
-    """Last epoch (in a foreign study: step) that at least 80% of the trials reached; None where final values are
-    compared and nothing else."""
+    """Last epoch (in a foreign study: step) that at least 80% of the trials reached; None if only final
+    values are compared."""
     trials: int
     """Trials that are compared."""
     evaluator: str = EVALUATOR
 
 
 class Observed(NamedTuple):
-    """One trial: its parameters and its scores by epoch (or step), finite ones alone."""
+    """One trial: its parameters and its finite scores by epoch (or step)."""
 
     params: Mapping[str, Any]
     scores: Mapping[int, float]
@@ -87,7 +87,7 @@ def importance(study: optuna.Study) -> dict[str, Importance]:
 def arm_importance(arm: ArmRecord, metric: Metric) -> dict[str, Importance]:
     """Importance of each searched parameter of an arm, over all its blocks; diverged and failed trials are left out.
 
-    Judged by gains, so that a metric and its negative give the same numbers to the last bit.
+    Uses gains, so that a metric and its negative give bit-identical numbers.
     """
     trials = [
         Observed(
@@ -131,12 +131,12 @@ def comparison_epoch(lengths: Iterable[int]) -> int | None:
 
 
 def places(trials: Sequence[Observed]) -> Array:
-    """Each trial's place among all, from 0 (lowest score) up; equal trials share the mean of theirs. Ours.
+    """Each trial's rank, from 0 (lowest score) up; tied trials share their mean rank. The method is our choice.
 
-    All are placed by their scores where the first of them stopped; wherever more stopped, those that went so far are
-    placed anew, among the places that they hold; in the end those that were not pruned, by their final scores. So each
-    trial is compared at the last epoch that it shares with those that went as far, and nobody's place rests on an epoch
-    that it did not reach.
+    First, all trials are ranked by their scores at the epoch at which the first one stopped. At each later stop, the
+    trials that reached it are ranked again among the places that they hold; finally the unpruned trials, by their final
+    scores. So each trial is compared at the last epoch that it shares with those that went as far, and no rank depends
+    on an epoch that the trial did not reach.
     """
     reports = [sorted(trial.scores.items()) for trial in trials]
     stops = np.array([math.inf if trial.final is not None else max(trial.scores) for trial in trials])
@@ -155,14 +155,14 @@ def places(trials: Sequence[Observed]) -> Array:
 
 
 def _score(final: float | None, reports: Sequence[tuple[int, float]], stop: float) -> float:
-    """The last of the reports until there (the first one, if that is later); at infinity, the final score."""
+    """The last score reported up to `stop` (the first one, if all are later); at infinity, the final score."""
     if math.isinf(stop) and final is not None:
         return final
     return reports[max(0, bisect_right(reports, stop, key=itemgetter(0)) - 1)][1]
 
 
 def _importance(scales: Mapping[str, Scale], trials: Sequence[Observed]) -> dict[str, Importance]:
-    """Thins the trials, places them, and judges the parameters."""
+    """Thins the trials, ranks them, and judges the parameters."""
     judged = thinned(trials, MOST_TRIALS)
     columns = {name: _column(name, scale, judged) for name, scale in scales.items()}
     epoch = comparison_epoch(max(trial.scores) for trial in judged if trial.scores)
@@ -174,7 +174,7 @@ def _importance(scales: Mapping[str, Scale], trials: Sequence[Observed]) -> dict
 
 
 def thinned(trials: Sequence[Any], most: int) -> list[Any]:
-    """At most so many of them, evenly spaced: early and late ones, as a sampler's proposals change."""
+    """At most `most` of them, evenly spaced: early and late ones, because a sampler's proposals change."""
     if len(trials) <= most:
         return list(trials)
     return [trials[index] for index in np.linspace(0, len(trials) - 1, most).round().astype(int)]
@@ -187,7 +187,7 @@ def _column(name: str, scale: Scale, trials: Sequence[Observed]) -> Column:
 
 
 def _observed(trial: optuna.trial.FrozenTrial) -> Observed | None:
-    """None where the trial ended in no finite score, or diverged by this package's own mark."""
+    """None if the trial ended without a finite score, or this package marked it as diverged."""
     if "ralr_tune:diverged" in trial.user_attrs:
         return None
     reports = trial.intermediate_values
@@ -199,7 +199,7 @@ def _observed(trial: optuna.trial.FrozenTrial) -> Observed | None:
 
 
 def _comparable(trials: Sequence[Observed]) -> list[Observed]:
-    """Final scores alone where nothing was pruned, or where unpruned trials have no reports to compare at."""
+    """Only final scores if nothing was pruned, or if unpruned trials have no reports to compare."""
     complete = [trial for trial in trials if trial.final is not None]
     if complete and (len(complete) == len(trials) or not all(trial.scores for trial in complete)):
         return [trial._replace(scores={}) for trial in complete]
@@ -213,5 +213,5 @@ def _scale(domain: Mapping[str, Any]) -> Scale:
 
 
 def _scale_of(domain: optuna.distributions.BaseDistribution) -> Scale:
-    """Read by name, so that every kind of distribution will do."""
+    """Reads attributes by name, so that every kind of distribution works."""
     return _scale({name: getattr(domain, name) for name in ("choices", "log") if hasattr(domain, name)})

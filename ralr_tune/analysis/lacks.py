@@ -1,4 +1,4 @@
-"""What a study lacks for an answer: each lack has a kind, and a sentence in `answer`."""
+"""What a study lacks for an answer: each lack has a kind, and a sentence in `notes`."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ FEWEST = 10  # finished trials; below, importance and the range of good rates ca
 
 @dataclass(frozen=True)
 class Lack:
-    """One reason why something is not said."""
+    """One reason why the report leaves something out."""
 
     kind: Kind
     arm: str
-    """"" where it is the study's."""
+    """"" for a lack of the study itself."""
     count: int
-    """Finished search trials of the arm; of the study, its arms."""
+    """Finished search trials of the arm; for the study, its number of arms."""
 
 
 def lacks(record: StudyRecord) -> tuple[Lack, ...]:

@@ -1,6 +1,6 @@
 """What else a study says, in plain words: what it lacks, its budget, its rates, its pruning, the paper's other claims.
 
-Each function gives finished sentences about one kind of fact, none where there is no such fact.
+Each function returns complete sentences about one kind of fact, none if there is no such fact.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def notes(facts: Facts) -> list[str]:
 
 
 def urgent_sentences(facts: Facts) -> list[str]:
-    """What should be mended before the answer is relied on."""
+    """Problems to fix before relying on the answer."""
     return [*lack_sentences(facts), *_unfair(facts), *edge_sentences(facts)]
 
 
@@ -64,7 +64,7 @@ def _fields(lack: Lack) -> dict[str, object]:
 
 
 def edge_sentences(facts: Facts) -> list[str]:
-    """Where the search may have been too narrow."""
+    """Ranges that may have been too narrow."""
     return [_edge(edge) for edge in facts.edges]
 
 
@@ -79,7 +79,7 @@ def _edge(edge: Edge) -> str:
 
 
 def pruning_sentences(facts: Facts) -> list[str]:
-    """How often pruning stopped what should have gone on, and what that cost; where nobody looked, what would tell."""
+    """How often pruning stopped good trials, and what that cost; if no trial was audited, how to find out."""
     if not any(audit.audited or audit.waiting for audit in facts.pruning):
         searched = not any(arm.counts["running"] + arm.counts["waiting"] for arm in facts.arms.values())
         return [_unaudited(facts.pruning)] if facts.pruning and searched else []
@@ -87,7 +87,7 @@ def pruning_sentences(facts: Facts) -> list[str]:
 
 
 def _unfair(facts: Facts) -> list[str]:
-    """Where pruning treated arms differently."""
+    """Pairs of arms that pruning treated differently."""
     return [
         f"Pruning erred at different rates in {gap.arm} and {gap.against} (p = {gap.p_value:.2g}): "
         "the search was not equally fair to both."
@@ -97,7 +97,7 @@ def _unfair(facts: Facts) -> list[str]:
 
 
 def _unaudited(audits: Sequence[PruningAudit]) -> str:
-    """Names the share that would give about as many audits in each arm as a rate takes."""
+    """Suggests the audit share that gives each arm about as many audits as a rate needs."""
     fewest = min(audit.pruned for audit in audits)
     share = min(10, math.ceil(10 * FEWEST / fewest)) / 10
     counts = " and ".join(f"{audit.pruned} of {audit.arm}" for audit in audits)
@@ -138,7 +138,7 @@ def _lost_best(unit: Unit, audit: PruningAudit) -> str:
 
 
 def budget_sentences(facts: Facts) -> list[str]:
-    """Who was ahead in search, and from which budget on."""
+    """Which arm was ahead in search, and from which budget on."""
     return [sentence for lead in facts.leads for sentence in _lead(facts.unit, lead)]
 
 
@@ -205,7 +205,7 @@ def _importance(arm: str, parameters: Mapping[str, Importance]) -> str:
 
 
 def _part(value: float) -> str:
-    """A share that is there, however small."""
+    """A share that is above zero, even if it rounds to 0%."""
     return "below 1%" if value < 0.01 else _share(value)
 
 
@@ -217,7 +217,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def robustness_sentences(facts: Facts) -> list[str]:
-    """Whether an arm forgives a badly chosen rate."""
+    """Whether an arm tolerates a badly chosen rate."""
     found = {each.arm: each for each in facts.robustness}
     compared = {each.arm for each in facts.forgiveness}
     pairs = [(each, found[each.arm], found[each.against]) for each in facts.forgiveness]
@@ -247,7 +247,7 @@ def _range(unit: Unit, rates: RateRange) -> str:
 
 
 def _factor(value: float) -> str:
-    """Two digits, but never as a power of ten."""
+    """Two digits, never in scientific notation."""
     return f"{value:.2g}" if value < 100 else f"{value:,.0f}"
 
 
@@ -265,7 +265,7 @@ def _diverged(found: Robustness) -> str:
 
 
 def claim_sentences(facts: Facts) -> list[str]:
-    """What an epoch costs, who overfits less, and whether amplification adds to what else was tried."""
+    """What an epoch costs, which arm overfits less, and whether amplification adds to other changes of the training."""
     return [
         *(_cost(facts, cost) for cost in facts.costs if cost.interval is not None),
         *(_gap(facts, found, difference) for found in facts.overfitting for difference in found.differences),

@@ -1,11 +1,11 @@
-"""What a comparison could have seen, and how many more pairs a verdict would take.
+"""The smallest difference that a comparison can detect, and how many more pairs a verdict needs.
 
 Symbols: n pairs of differences with mean delta and standard deviation sigma, estimated as s; alpha is the two-sided
 level after correction; t_c the two-sided critical value at n - 1 degrees of freedom. The t statistic then has a
 noncentral t distribution with noncentrality delta * sqrt(n) / sigma (Cohen 1988, ch. 2; Johnson and Welch 1940).
-Where all blocks of an arm are judged on the same seeds, the standard error has a floor, the seeds', that further blocks
-do not lessen; the critical value is then weighted as in `comparison.paired_test`, and the spread of the standard error
-taken for that of n pairs alone (ours)."""
+If all blocks of an arm are judged on the same seeds, the error of the seeds is a floor of the standard error that more
+blocks do not reduce; the critical value is then weighted as in `comparison.paired_test`, and the spread of the
+standard error is taken to be that of n pairs alone (our choice)."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from scipy import optimize, special
 from ralr_tune.analysis.comparison import Comparison, Interval, What
 
 POWER = 0.8  # the convention of Cohen 1988, ch. 2
-MOST = 1000  # pairs; a verdict that takes more is out of reach
+MOST = 1000  # pairs; a verdict that needs more is out of reach
 SURE = 0.95  # of the interval for the standard deviation
 
 _NODES = (np.arange(400) + 0.5) / 400
-"""Probabilities at which the distribution of s is summed up; more change no power by 0.001."""
+"""Quadrature nodes (probabilities) for the distribution of s; more of them change no power by 0.001."""
 
 Counts = tuple[int, int | None]
 """From, to; None: more than MOST."""
@@ -33,7 +33,7 @@ Counts = tuple[int, int | None]
 
 @dataclass(frozen=True)
 class Floor:
-    """A standard error that further pairs do not lessen, and its degrees of freedom."""
+    """A standard error that more pairs do not reduce, and its degrees of freedom."""
 
     error: float
     freedom: int
@@ -41,7 +41,7 @@ class Floor:
 
 @dataclass(frozen=True)
 class Reach:
-    """What one comparison could see with the pairs that it has, and what a verdict would take."""
+    """What one comparison can detect with its pairs, and how many more a verdict needs."""
 
     what: What
     arm: str
@@ -62,23 +62,23 @@ class Reach:
     """Further pairs for better or worse, in 80% of studies, if the observed difference is the true one. None: above
     MOST, or the difference is zero."""
     more_to_differ_range: Counts | None
-    """The same at both ends of `spread_interval`; None where even the smallest spread takes more than MOST."""
+    """The same at both ends of `spread_interval`; None if even the smallest spread needs more than MOST."""
     more_to_equal: int | None
     """Further pairs for equivalent within the margin. None: above MOST, or the difference is not within the margin."""
     more_to_equal_range: Counts | None
     floor: Floor | None = None
-    """Of the seeds on which all blocks were judged."""
+    """From the seeds on which all blocks were judged."""
 
     @property
     def more(self) -> tuple[int, Counts] | None:
-        """Further pairs for the nearer of the two verdicts, and their range; None where neither can be reached."""
+        """Further pairs for the nearer of the two verdicts, and their range; None if neither can be reached."""
         ways = ((self.more_to_differ, self.more_to_differ_range), (self.more_to_equal, self.more_to_equal_range))
         known = [(count, span) for count, span in ways if count is not None and span is not None]
         return min(known, default=None, key=lambda way: way[0])
 
 
 def reach(made: Comparison, spread: float, *, margin: float, alpha: float, floor: Floor | None = None) -> Reach | None:
-    """What `made`, whose differences have this spread, could see; None below two pairs or without spread."""
+    """What `made`, whose differences have this spread, can detect; None below two pairs or without spread."""
     if made.n < 2 or not spread > 0:
         return None
     lowest, highest = spread_interval(spread, made.n)
@@ -109,7 +109,7 @@ def _range(pairs: Callable[[float], int | None], spreads: Interval, n: int) -> C
 
 
 def _more(pairs: int | None, n: int) -> int | None:
-    """Further pairs; at least one, since the ones that are there gave no verdict."""
+    """Further pairs; at least one, because the existing ones gave no verdict."""
     return None if pairs is None else max(1, pairs - n)
 
 
@@ -121,9 +121,9 @@ def spread_interval(spread: float, n: int, confidence: float = SURE) -> Interval
 
 
 def power_to_differ(difference: float, spread: float, n: int, alpha: float, floor: Floor | None = None) -> float:
-    """Chance that n pairs call a true difference: P(|T| > t_c), T noncentral t.
+    """Probability that n pairs detect a true difference: P(|T| > t_c), T noncentral t.
 
-    As its mixture over s, by quadrature: scipy's `nct` gives NaN at one degree of freedom and a large noncentrality.
+    Computed as a mixture over s, by quadrature: scipy's `nct` gives NaN at one degree of freedom and a large noncentrality.
     """
     error, critical = _scale(spread, n, alpha / 2, floor)
     shift, half = abs(difference) / error, critical * _relative_spreads(n)
@@ -133,7 +133,7 @@ def power_to_differ(difference: float, spread: float, n: int, alpha: float, floo
 def power_to_equal(
     difference: float, spread: float, n: int, margin: float, alpha: float, floor: Floor | None = None
 ) -> float:
-    """Chance that n pairs pass both one-sided tests (TOST) at alpha each (Phillips 1990, by quadrature over s).
+    """Probability that n pairs pass both one-sided tests (TOST) at alpha each (Phillips 1990, by quadrature over s).
 
     P(-margin + t s' < mean < margin - t s') with s' = s / sqrt(n), averaged over the chi distribution of s.
     """
@@ -145,7 +145,7 @@ def power_to_equal(
 
 
 def _scale(spread: float, n: int, tail: float, floor: Floor | None) -> tuple[float, float]:
-    """Standard error of the mean of n pairs, and the value that its t exceeds with this chance."""
+    """Standard error of the mean of n pairs, and the value that its t exceeds with this probability."""
     error = spread / math.sqrt(n)
     if floor is None:
         return error, _critical(tail, n)
@@ -161,7 +161,7 @@ def _relative_spreads(n: int) -> npt.NDArray[np.float64]:
 
 
 def _critical(tail: float, n: int) -> float:
-    """The value that t of n differences exceeds with this chance."""
+    """The value that t of n differences exceeds with this probability."""
     return -float(special.stdtrit(n - 1, tail))
 
 

@@ -1,9 +1,9 @@
-"""What pruning cost: pruned trials that were trained to their end all the same, held against those that survived.
+"""What pruning cost: audited trials (pruned, then trained to their end) compared with the complete ones.
 
-All ours. A pruning was *wrong* when the trial, trained on, ends better than the median final value of its arm's
-complete trials: it belonged to the better half of the survivors. It *lost the best* when it ends better than all of
-them. A trial that diverges when it is trained on was stopped rightly. Arms are compared by Fisher's exact test (Fisher
-1922), Holm-adjusted: where a pruner errs more in one arm, the search was not fair."""
+The definitions are our choice. A pruning was *wrong* if the trial, trained on, ends better than the median final value
+of its arm's complete trials: it belonged to the better half. It *lost the best* if it ends better than all of them. If
+a trial diverges when trained on, pruning it was right. Arms are compared by Fisher's exact test (Fisher 1922),
+Holm-adjusted: if a pruner errs more in one arm, the search was not fair."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ralr_tune.metric import Metric
 from ralr_tune.records import ArmRecord, Row, StudyRecord
 
 FEWEST = 10
-"""Audited trials; below, a rate is not named: 0 of 9 still allows for 34% wrong."""
+"""Audited trials; with fewer, no rate is reported: 0 of 9 is still compatible with 34% wrong."""
 
 
 class Audited(NamedTuple):
@@ -30,7 +30,7 @@ class Audited(NamedTuple):
 
     arm: str
     epoch: int
-    """Epochs done when the pruner stopped it."""
+    """Completed epochs when the pruner stopped it."""
     tail: Sequence[float]
     """Its validation values of all epochs after that, in order; the last one is its final value, NaN if it diverged."""
 
@@ -41,7 +41,7 @@ class PruningAudit:
 
     arm: str
     audited: int
-    """Those trained to their end, or until they diverged, in an arm with complete trials."""
+    """Trials trained to their end, or until they diverged, in an arm with complete trials."""
     wrong: int
     rate: float | None
     """wrong / audited; None below 10 audited."""
@@ -53,13 +53,13 @@ class PruningAudit:
     """How much better the best audited trial is than the best complete one, in the metric's own unit, at least 0; None
     without audited trials."""
     epoch: float | None
-    """Median epoch at which they had been stopped."""
+    """Median epoch at which the pruner stopped them."""
     spared: float | None
-    """Epochs that such a pruning saves, on average."""
+    """Mean number of epochs that such a pruning saves."""
     pruned: int = 0
     """Search trials that the pruner stopped, audited or not."""
     waiting: int = 0
-    """Audits that are planned and not done."""
+    """Audits that are planned but not done."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class PruningGap:
 
 
 def study_audits(record: StudyRecord) -> tuple[PruningAudit, ...]:
-    """One for each arm of which trials were pruned."""
+    """One for each arm with pruned trials."""
     finals = {name: [value for _, value in study_rows.scored(arm.search())] for name, arm in record.arms.items()}
     audited = [each for arm in record.arms.values() for each in _audited(arm)]
     found = (
@@ -93,7 +93,7 @@ def _waiting(arm: ArmRecord) -> int:
 
 
 def _audited(arm: ArmRecord) -> Iterator[Audited]:
-    """The audits that are done; one that failed says nothing."""
+    """The finished audits; failed ones are left out."""
     stopped = {(row.block, row.ordinal): row.epoch for row in _pruned(arm)}
     for row in arm.rows:
         if row.stage == "audit" and row.outcome in ("complete", "diverged") and (row.block, row.ordinal) in stopped:
@@ -113,7 +113,7 @@ def pruning_audit(
 
 
 def pruning_gaps(audits: Sequence[PruningAudit], baseline: str) -> tuple[PruningGap, ...]:
-    """Each arm against the baseline, where both have a rate."""
+    """Each arm against the baseline, if both have a rate."""
     by_arm = {audit.arm: audit for audit in audits if audit.rate is not None}
     base = by_arm.pop(baseline, None)
     if base is None:

@@ -1,15 +1,14 @@
-"""Does an arm forgive a badly chosen base rate? The range of rates that end close to the best, and how many runs
+"""Does an arm tolerate a badly chosen base rate? The range of rates that end close to the best, and how many runs
 diverge.
 
 Symbols: x (n,) log10 of a trial's base rate, y (n,) its score as a gain (larger is better), h the bandwidth. The
-score to be expected at a rate, whatever else a trial had, is a local linear regression (Fan and Gijbels 1996, ch. 2)
-with a Gaussian kernel, h a tenth of the searched decades; the range is where it stays within the tolerance of its
-maximum, around it. Its interval is a percentile bootstrap over trials (Efron and Tibshirani 1993, ch. 13). What
-counts as what is ours:
+expected score at a rate, averaged over the other parameters, is a local linear regression (Fan and Gijbels 1996, ch. 2)
+with a Gaussian kernel, h a tenth of the searched decades; the range is the part around its maximum that stays within
+the tolerance of it. Its interval is a percentile bootstrap over trials (Efron and Tibshirani 1993, ch. 13). Our choice:
 
-- a pruned trial gets its last score plus what complete trials gained, on median, from that epoch to their end;
-- a diverged trial, and whatever is worse, counts as five tolerances below the best complete trial: bad, and how bad
-  says nothing about how near the good rates are."""
+- a pruned trial gets its last score plus the median gain of complete trials from that epoch to their end;
+- a diverged trial, and every worse one, counts as five tolerances below the best complete trial: how bad it is says
+  nothing about how near the good rates are."""
 
 from __future__ import annotations
 
@@ -54,7 +53,7 @@ class RateRange:
     """95%, bootstrap over trials."""
     low_open: bool
     high_open: bool
-    """Whether the range reaches the last rate that was tried on this side: it may go on."""
+    """Whether the range reaches the last rate tried on this side, so that it may extend further."""
     tolerance: float
     """In the metric's own unit."""
     trials: int
@@ -65,16 +64,16 @@ class RateRange:
 
 @dataclass(frozen=True)
 class Robustness:
-    """One arm's."""
+    """The robustness of one arm."""
 
     arm: str
     rates: RateRange | None
-    """None where the base rate was not searched, or too few trials ended."""
+    """None if the base rate was not searched, or too few trials finished."""
     diverged: int
     finished: int
     """Search trials that are complete, pruned or diverged; out of memory counts as finished, not as diverged."""
     share: float | None
-    """diverged / finished: of the configurations that the search proposed, and an adaptive one learns to avoid them."""
+    """diverged / finished, among the configurations that the search proposed; an adaptive search learns to avoid them."""
     share_interval: Interval | None
     """95%, Clopper and Pearson 1934."""
 
@@ -86,7 +85,7 @@ class Forgiveness:
     arm: str
     against: str
     times: float
-    """Own factor over the other's: above 1, this arm forgives more."""
+    """This arm's factor divided by the other's; above 1: this arm tolerates more."""
     interval: Interval
     """95%, both bootstrapped over their trials."""
     verdict: Literal["more", "less", "no difference shown"]
@@ -102,7 +101,7 @@ class _Fit(NamedTuple):
 
 
 def robustness(record: StudyRecord) -> tuple[tuple[Robustness, ...], tuple[Forgiveness, ...]]:
-    """Each arm's, and each arm against the baseline where both have a range."""
+    """One for each arm, and each arm against the baseline if both have a range."""
     fits = {name: _fit(record, arm) for name, arm in record.arms.items()}
     found = {name: _robustness(arm, fits[name]) for name, arm in record.arms.items()}
     base = fits.get(record.baseline)
@@ -148,7 +147,7 @@ def _forgiveness(own: Robustness, other: Robustness, fit: _Fit, base: _Fit) -> F
 
 
 def _fit(record: StudyRecord, arm: ArmRecord) -> _Fit | None:
-    """None where the rate is not a searched number, or fewer than ten trials say anything."""
+    """None if the rate is not a searched number, or fewer than ten trials are usable."""
     if "choices" in arm.dimensions.get(RATE, {"choices": ()}):
         return None
     ranked = study_rows.ranked(arm.search(), record.metric)
@@ -171,12 +170,12 @@ def _scored(arm: ArmRecord, metric: Metric, close: float) -> list[tuple[float, f
         rate = row.params.get(RATE)
         if isinstance(rate, int | float) and 0 < rate < math.inf and row.failure != "oom":
             gain = metric.as_gain(_ended(row, rising))
-            found.append((math.log10(rate), gain if gain > floor else floor))  # NaN, too, is the floor
+            found.append((math.log10(rate), gain if gain > floor else floor))  # NaN becomes the floor, too
     return found
 
 
 def _ended(row: Row, rising: Mapping[int, float]) -> float:
-    """A trial's final value, as known or as to be expected; NaN where there is none."""
+    """A trial's final value, known or extrapolated; NaN if there is none."""
     if row.outcome == "complete" and row.value is not None:
         return row.value
     if row.outcome == "pruned" and row.curve:
@@ -226,10 +225,10 @@ def local_linear(x: Array, y: Array, grid: Array, counts: Array, h: float) -> Ar
     """Local linear regression of y on x (n,) at grid (g,), once for each row of counts (b, n); shape (b, g).
 
     fit = (S2 T0 - S1 T1) / (S2 S0 - S1**2) with S_j = sum w u**j, T_j = sum w u**j y, u = x - grid. A small ridge on S2
-    lets it fall back to a local mean where a draw has one rate alone.
+    makes it fall back to a local mean if a draw has a single rate.
     """
     u = (x[None, :] - grid[:, None]) / h
-    kernel = np.exp(-0.5 * u**2) + 1e-12  # a draw without any trial near is the mean of all
+    kernel = np.exp(-0.5 * u**2) + 1e-12  # without a trial nearby, a draw gives the mean of all
     s0, s1, s2 = (counts @ (kernel * u**power).T for power in (0, 1, 2))
     t0, t1 = (counts @ (kernel * u**power * y).T for power in (0, 1))
     s2 = s2 + 0.05 * s0

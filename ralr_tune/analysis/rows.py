@@ -1,4 +1,4 @@
-"""What a study's rows say: the best, the judged, the scores by seed, the counts. One small question a function."""
+"""Queries of a study's rows: the best, the judged, the scores by seed, the counts; one small question per function."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ Split = Literal["validation", "test"]
 Chosen = tuple[int, int]
 """(block, Optuna trial): a configuration that confirm judged."""
 Standing = tuple[float, float, int, int]
-"""Gain on the choosing seeds, gain in the search, and the earlier one: what winners are chosen by."""
+"""Sort key for winners: gain on the choosing seeds, gain in the search, then the earlier one first."""
 
 
 def scored(rows: Iterable[Row]) -> list[tuple[Row, float]]:
-    """The complete rows with their values; diverged, pruned, failed and unfinished rows have no say."""
+    """The complete rows with their values; diverged, pruned, failed and unfinished rows are left out."""
     return [
         (row, row.value)
         for row in rows
@@ -45,10 +45,10 @@ def stage_of(split: Split) -> Stage:
 
 
 def standing(rows: Iterable[Row], metric: Metric) -> Callable[[Chosen], Standing]:
-    """How well configurations of one arm stand, the best one highest, by all rows of the arm.
+    """Sort key of the configurations of one arm, the best one highest, from all rows of the arm.
 
-    The mean over the choosing seeds decides; one seed without a score, and the configuration stands last. The search
-    value counts only where nothing was chosen: it is the maximum of many and biased upwards. Ties go to the earlier
+    The mean over the choosing seeds decides; a configuration with a seed without a score ranks last. The search value
+    counts only if nothing was chosen: it is the maximum of many and biased upwards. Ties go to the earlier
     one. The judge's own scores must not decide: choosing and judging never share a seed.
     """
     fresh: dict[Chosen, list[float]] = defaultdict(list)
@@ -72,18 +72,18 @@ def _gain(row: Row, metric: Metric) -> float:
 
 
 def winners(candidates: Iterable[Chosen], stands: Callable[[Chosen], Standing]) -> dict[int, Chosen]:
-    """The candidate of each block that stands best, by block."""
+    """The best candidate of each block, by block."""
     blocks = groupby(sorted(candidates), key=lambda candidate: candidate[0])
     return {block: max(rivals, key=stands) for block, rivals in blocks}
 
 
 def chosen(arm: ArmRecord, metric: Metric) -> Chosen | None:
-    """The configuration that confirm judged; where each block has one, the one that did best when it was chosen."""
+    """The configuration that confirm judged; if each block has one, the one that did best when it was chosen."""
     return max(_judged(arm), key=standing(arm.rows, metric), default=None)
 
 
 def chosen_by_block(arm: ArmRecord, metric: Metric) -> dict[int, Chosen]:
-    """The judged winner of each block; where the budget grew after a judging, the one that did best when chosen."""
+    """The judged winner of each block; if the budget grew after a judging, the one that did best when chosen."""
     return winners(_judged(arm), standing(arm.rows, metric))
 
 

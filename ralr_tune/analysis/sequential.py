@@ -1,8 +1,8 @@
-"""`confirm.seeds = "auto"`: after each look at the paired differences, a verdict or "go on"; the error holds over
-all looks.
+"""`confirm.seeds = "auto"`: after each look (interim analysis) at the paired differences, a verdict or "go on"; the
+error rate holds over all looks together.
 
 Symbols: x_1, x_2, ... are paired differences, independent, normal, mean delta; t_n is the t statistic of the first
-n; looks are n_1 < ... < n_K; alpha is one-sided. A look k spends f(n_k / n_K) - f(n_{k-1} / n_K) of alpha, f(s) =
+n; looks are n_1 < ... < n_K; alpha is one-sided. Look k spends f(n_k / n_K) - f(n_{k-1} / n_K) of alpha, f(s) =
 alpha * s**2 (Lan and DeMets 1983; this f is the power family of Kim and DeMets 1987). Against the
 O'Brien-Fleming-like f this costs 2 points of power at a difference of 0.75 sd and 20 pairs, and stops at 7 pairs
 instead of 8.5 at 2 sd (measured).
@@ -14,8 +14,8 @@ that sqrt(n) * tan(phi) is a draw of t with n degrees of freedom,
     R_{n+1} = R_n * cos(phi) + sin(phi) = sqrt(R_n**2 + 1) * cos(phi - psi),    psi = atan2(1, R_n)
     t_n     = sqrt(n - 1) * cot(theta_n)
 
-and the chance to go on is carried from n to n + 1 over cells of theta (the recursion of Armitage, McPherson and Rowe
-1969, for t instead of z; the chain is ours, calibrated in tests/calibration).
+and the probability of going on is propagated from n to n + 1 over cells of theta (the recursion of Armitage, McPherson
+and Rowe 1969, for t instead of z; the chain is this package's own, calibrated in tests/calibration).
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ _LARGER_IS_BETTER = Metric("value", direction="maximize")
 
 @dataclass(frozen=True)
 class Plan:
-    """When to look, and by what to judge. Raises ValueError, one line, for an impossible plan."""
+    """When to look, and how to judge. Raises ValueError, one line, for an impossible plan."""
 
     looks: tuple[int, ...]
-    """Numbers of pairs at which one looks, rising, from 2 on; the last is the most that there will be."""
+    """Numbers of pairs at the looks, rising, from 2 on; the last is the maximum."""
     margin: float
     """Differences below it count as equivalent, in the metric's own unit; 0: nothing is equivalent."""
     confidence: float = 0.95
     comparisons: int = 1
-    """Comparisons that are made together (arms beside the baseline); each gets its share of alpha (Bonferroni)."""
+    """Comparisons that are made together (arms other than the baseline); each gets its share of alpha (Bonferroni)."""
     metric: Metric = _LARGER_IS_BETTER
 
     def __post_init__(self) -> None:
@@ -73,33 +73,33 @@ class Plan:
 
 @dataclass(frozen=True)
 class Decision:
-    """What the looks so far say of one comparison."""
+    """What the looks so far say about one comparison."""
 
     verdict: LookVerdict
-    """"go on" until a look settles it; "inconclusive" where the last look did not."""
+    """"go on" until a look settles it; "inconclusive" if the last look did not."""
     n: int
-    """Pairs at the look that this rests on: the settling one, else the latest; 0 before the first."""
+    """Pairs at the deciding look: the one that settled it, otherwise the latest; 0 before the first."""
     looks: int
-    """Looks until then."""
+    """Looks up to and including that one."""
     planned: int
-    """Looks that there may be; the correction is for all of them, whether or not they come."""
+    """Maximum number of looks; the correction covers all of them, whether or not they take place."""
     difference: float | None
-    """Mean of these n. Where an early look settled it, it flatters: looks stop on highs."""
+    """Mean of these n. If an early look settled it, it is biased upwards: looks stop on extremes."""
     interval: Interval | None
     """Repeated confidence interval (Jennison and Turnbull 1989): it covers the true difference with the plan's
-    confidence at whatever look one stops. None before the first look, and where this look could not have stopped."""
+    confidence, at whichever look the test stops. None before the first look, and if this look could not have stopped."""
     p_value: float | None
-    """Two-sided, by the order of stopping (Tsiatis, Rosner and Mehta 1984), times the comparisons; None while going on
-    and for "equivalent"."""
+    """Two-sided, by stagewise ordering (Tsiatis, Rosner and Mehta 1984), times the comparisons; None for "go on" and
+    "equivalent"."""
     next_look: int | None
-    """Pairs at which to look next; None when it is settled."""
+    """Pairs at the next look; None when it is settled."""
 
 
 def next_look(differences: Sequence[float], plan: Plan) -> Decision:
     """The decision after the pairs so far, in the order in which they were planned.
 
-    Looks at every planned number of pairs that is reached; the first one that settles the question stays. Pairs beyond
-    it, or between two looks, have no say. Pure: the same differences give the same decision, however often one asks.
+    Looks at every planned number of pairs that is reached; the first look that settles the question is final. Pairs
+    beyond it, or between two looks, do not count. Pure: the same differences always give the same decision.
     """
     decision = Decision("go on", 0, 0, len(plan.looks), None, None, None, plan.looks[0])
     for index, n in enumerate(plan.looks):
@@ -110,17 +110,17 @@ def next_look(differences: Sequence[float], plan: Plan) -> Decision:
 
 
 def latest_look(differences: Sequence[float], plan: Plan) -> Decision:
-    """The decision by the latest look alone, whatever earlier ones said.
+    """The decision by the latest look alone, regardless of earlier ones.
 
-    For values by which the looks did not decide (the test split, where looking was done on validation): the repeated
-    interval covers at any look, however it was chosen.
+    For values that did not decide when to stop (the test split, if the looks were on validation): the repeated interval
+    covers at any look, however it was chosen.
     """
     reached = [index for index, n in enumerate(plan.looks) if n <= len(differences)]
     return _look(differences, plan, reached[-1]) if reached else next_look(differences, plan)
 
 
 def boundaries(looks: tuple[int, ...], alpha: float) -> tuple[float, ...]:
-    """One-sided critical values of t at each look; infinite where a look cannot stop."""
+    """One-sided critical values of t at each look; infinite if a look cannot stop."""
     return tuple(_stage(looks, alpha, index).boundary for index in range(len(looks)))
 
 
@@ -133,14 +133,14 @@ def nominal_level(plan: Plan) -> float:
 
 
 def _look(differences: Sequence[float], plan: Plan, index: int) -> Decision:
-    """The look at plan.looks[index], for itself."""
+    """The decision of the look at plan.looks[index] by itself."""
     n = plan.looks[index]
     d = np.asarray(differences[:n], dtype=float)
     mean, error = float(d.mean()), deviation(d) / math.sqrt(n)
     differ = _stage(plan.looks, plan.alpha / 2, index).boundary
     equal = _stage(plan.looks, plan.alpha, index).boundary if plan.margin else math.inf
     if does_not_vary(d):
-        # Equal differences leave t without a scale; the sign test speaks, at the level of this look.
+        # Equal differences leave t without a scale; the sign test replaces it, at the level of this look.
         differs = bool(mean) and 2.0 ** (1 - n) <= 2 * _tail(differ, n)
         equals = abs(mean) < plan.margin and 2.0**-n <= _tail(equal, n)
         interval = (mean, mean) if 2.0 ** (1 - n) <= 2 * _tail(differ, n) else None
@@ -165,7 +165,7 @@ def _verdict(gain: float, equals: bool, differs: bool, last: bool) -> LookVerdic
 
 
 def _p_value(d: Array, plan: Plan, index: int) -> float:
-    """Chance under no difference to be settled at an earlier look, or at this one by as large a t; two-sided."""
+    """Null probability of stopping at an earlier look, or at this one with |t| at least as large; two-sided."""
     if does_not_vary(d):
         return min(1.0, plan.comparisons * (2.0 ** (1 - len(d)) if d.any() else 1.0))
     t = abs(float(d.mean())) / (deviation(d) / math.sqrt(len(d)))
@@ -182,17 +182,17 @@ def _tail(t: float, n: int) -> float:
 
 
 class _Unwatched(NamedTuple):
-    """m pairs at which nobody looked: the next t has its own distribution."""
+    """m pairs without a look so far: the next t has its plain distribution."""
 
     m: int
 
     def beyond(self, theta: float) -> float:
-        """Chance of theta_{m+1} below theta, which is a t above a bound."""
+        """Probability of theta_{m+1} below theta, that is, of t above a bound."""
         return _tail(_t(theta, self.m + 1), self.m + 1)
 
 
 class _Watched(NamedTuple):
-    """The chance to have gone on until m pairs, in cells of theta."""
+    """The probability of having gone on until m pairs, in cells of theta."""
 
     m: int
     masses: Array
@@ -200,7 +200,7 @@ class _Watched(NamedTuple):
     """R_m at the middle of each cell."""
 
     def beyond(self, theta: float) -> float:
-        """Chance to go on until m, and then to have theta_{m+1} below theta."""
+        """Probability of going on until m and then having theta_{m+1} below theta."""
         psi = np.arctan2(1.0, self.ratios)
         far = np.sqrt((self.ratios**2 + 1) / (self.m + 1))
         reach = np.arccos(np.clip(math.cos(theta) / far, -1, 1))
@@ -211,14 +211,14 @@ class _Watched(NamedTuple):
 
 
 def _step(before: _Unwatched | _Watched, settled: float = 0.0) -> _Watched:
-    """One pair more; those with theta below `settled` leave."""
+    """Adds one pair; paths with theta below `settled` stop."""
     edges, m = np.linspace(settled, math.pi, CELLS + 1), before.m + 1
     masses = np.diff([before.beyond(edge) for edge in edges])
     return _Watched(m, masses, math.sqrt(m) * np.cos((edges[1:] + edges[:-1]) / 2))
 
 
 class _Stage(NamedTuple):
-    """One look: its boundary, what was spent before it, and the chance to come to it."""
+    """One look: its boundary, the alpha spent before it, and the distribution on reaching it."""
 
     boundary: float
     spent: float
@@ -234,7 +234,7 @@ def _stage(looks: tuple[int, ...], alpha: float, index: int) -> _Stage:
 
 
 def _gone_on(looks: tuple[int, ...], alpha: float, index: int) -> tuple[float, _Watched]:
-    """What was spent before look `index`, and the chance to have gone on until one pair before it."""
+    """The alpha spent before look `index`, and the probability of having gone on until one pair before it."""
     earlier = _stage(looks, alpha, index - 1)
     theta = _theta(earlier.boundary, looks[index - 1])
     going = _step(earlier.before, theta)
@@ -244,7 +244,7 @@ def _gone_on(looks: tuple[int, ...], alpha: float, index: int) -> tuple[float, _
 
 
 def _settling(going: _Unwatched | _Watched, share: float) -> float:
-    """theta of the boundary at which the next look spends this share of alpha; 0 where that is too little."""
+    """theta of the boundary at which the next look spends this share of alpha; 0 if that is too little."""
     if share < _LEAST:
         return 0.0
     return float(optimize.brentq(lambda theta: going.beyond(theta) - share, 0.0, math.pi, xtol=1e-12))

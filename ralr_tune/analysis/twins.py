@@ -1,7 +1,7 @@
-"""What amplification itself did, apart from how lucky the tuning was: the same configuration with and without it.
+"""What amplification itself did, independent of luck in tuning: the same configuration with and without it.
 
-Two ways round, over paired seeds: an arm's confirmed configuration with its amplification off (its twin), and the
-baseline's confirmed configuration with another arm's amplification added. Each is a question of its own: uncorrected.
+Two directions, over paired seeds: an arm's confirmed configuration with its amplification off (its twin), and the
+baseline's confirmed configuration with another arm's amplification added. Each is a separate question: uncorrected.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Twin:
     split: Split
     difference: float
     interval: Interval | None
-    """Uncorrected: a question of its own, beside the comparisons of arms."""
+    """Uncorrected: a separate question from the comparisons of arms."""
     p_value: float | None
     n: int
     verdict: Verdict
@@ -49,11 +49,11 @@ class Amplified:
     n: int
     verdict: Verdict
     lost: int
-    """Amplified seeds that diverged or failed; they are in none of the figures."""
+    """Amplified seeds that diverged or failed; no figure includes them."""
 
 
 def twins(record: StudyRecord, split: Split) -> tuple[Twin, ...]:
-    """One for each arm whose twin has a score on a seed that the arm has, too."""
+    """One for each arm that shares at least one scored seed with its twin."""
     found = []
     for arm in record.arms.values():
         candidate = study_rows.chosen(arm, record.metric)
@@ -99,21 +99,21 @@ def _amplified(record: StudyRecord, arm: ArmRecord, candidate: Chosen, split: Sp
 
 
 def _donors(record: StudyRecord, receiver: ArmRecord) -> Iterator[tuple[str, str]]:
-    """Every other arm and the role that its confirmed configuration gave; rows of an earlier one count nowhere."""
+    """Every other arm and the role named by its confirmed configuration; rows of an earlier one do not count."""
     for arm in record.arms.values():
         if arm is not receiver and (candidate := study_rows.chosen(arm, record.metric)) is not None:
             yield arm.name, amplified_role(arm.name, *candidate)
 
 
 def amplification(params: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters of amplification among all."""
+    """The amplification parameters among `params`."""
     return {name: value for name, value in params.items() if name.startswith(AMPLIFICATION)}
 
 
 def _compare(
     record: StudyRecord, arm: str, own: Mapping[int, float], other: Mapping[int, float]
 ) -> tuple[Comparison, ...]:
-    """One comparison, or none where no seed is shared."""
+    """One comparison, or none if no seed is shared."""
     pairs = study_rows.differences(own, other)
     family = [Pairs("configuration", arm, arm, pairs)] if pairs else []
     return compare(family, margin=record.margin, confidence=record.confidence, metric=record.metric)

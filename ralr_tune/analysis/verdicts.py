@@ -1,4 +1,4 @@
-"""The verdicts of a study: each arm against the baseline, by configuration and, where there are blocks, by arm."""
+"""The verdicts of a study: each arm against the baseline, by configuration and, if there are blocks, by arm."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Verdicts:
     made: tuple[Comparison, ...] = ()
     reach: tuple[Reach, ...] = ()
     looks: Mapping[str, Decision] = field(default_factory=dict)
-    """By arm; empty where the number of seeds was fixed."""
+    """By arm; empty if the number of seeds was fixed."""
 
 
 def configuration_verdicts(record: StudyRecord, split: Split, plan: Plan | None) -> Verdicts:
@@ -40,7 +40,7 @@ def configuration_verdicts(record: StudyRecord, split: Split, plan: Plan | None)
 
 
 def arm_verdicts(record: StudyRecord, split: Split) -> Verdicts:
-    """Each arm against the baseline over the winners of independent blocks; nothing where a block stands alone."""
+    """Each arm against the baseline over the winners of independent blocks; empty with a single block."""
     stage = study_rows.stage_of(split)
     found = {name: study_rows.block_scores(arm, stage, record.metric) for name, arm in record.arms.items()}
     base = found.get(record.baseline, {})
@@ -60,7 +60,7 @@ def _paired_blocks(own: Mapping[int, Mapping[int, float]], base: Mapping[int, Ma
 
 
 def _by_seed(blocks: Sequence[BySeed]) -> list[float]:
-    """Each seed's mean over the blocks; nothing where every block has seeds of its own."""
+    """Each seed's mean over the blocks; empty if every block has its own seeds."""
     seeds = dict.fromkeys(seed for block in blocks for seed in block)
     if len(seeds) == sum(map(len, blocks)):
         return []
@@ -80,7 +80,7 @@ def _fixed(record: StudyRecord, family: Sequence[Pairs]) -> Verdicts:
 
 
 def _looked_at(record: StudyRecord, family: Sequence[Pairs], split: Split, plan: Plan) -> Verdicts:
-    """The looks were at validation values; the test split is judged by the latest look alone."""
+    """The looks use validation values; the test split is judged by the latest look alone."""
     decide = next_look if split == "validation" else latest_look
     looks = {pairs.arm: decide(pairs.differences, plan) for pairs in family}
     made = tuple(_comparison(pairs, looks[pairs.arm], record.confidence) for pairs in family)

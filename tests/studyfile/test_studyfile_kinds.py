@@ -36,11 +36,11 @@ class Kind(SimulatedKind):
     name = "mine"
 nothing = 3
 """
-    (tmp_path / "somebodys.py").write_text(code)
-    (tmp_path / "broken.py").write_text("1 / 0")
+    (tmp_path / "mykinds.py").write_text(code)
+    (tmp_path / "broken_kinds.py").write_text("1 / 0")
     monkeypatch.syspath_prepend(tmp_path)
     yield tmp_path
-    for name in ("somebodys", "broken"):
+    for name in ("mykinds", "broken_kinds"):
         sys.modules.pop(name, None)
     registry.find.cache_clear()
 
@@ -67,7 +67,7 @@ def test_an_unknown_kind_is_told_with_all_other_mistakes(table: str, line: str) 
 
 
 def test_a_kind_by_its_import_path(somebodys: Path) -> None:
-    spec = simulated(task={"kind": "somebodys:Kind"})
+    spec = simulated(task={"kind": "mykinds:Kind"})
     assert spec.kind.name == "mine"
     assert [found.key for found in imports(spec.kind, spec.task)] == ["task.kind"]
     assert Tasks(spec, device="cpu").only() is not None
@@ -77,10 +77,10 @@ def test_a_kind_by_its_import_path(somebodys: Path) -> None:
     ("kind", "reason"),
     [
         ("no_such_module_at_all:Kind", "ModuleNotFoundError: No module named 'no_such_module_at_all'"),
-        ("somebodys:Nothing", "AttributeError: module 'somebodys' has no attribute 'Nothing'"),
-        ("somebodys:nothing", "somebodys:nothing is a int; must be a ralr_tune Kind"),
-        ("broken:Kind", "ZeroDivisionError: division by zero"),
-        ("somebodys:", "AttributeError"),
+        ("mykinds:Nothing", "AttributeError: module 'mykinds' has no attribute 'Nothing'"),
+        ("mykinds:nothing", "mykinds:nothing is a int; must be a ralr_tune Kind"),
+        ("broken_kinds:Kind", "ZeroDivisionError: division by zero"),
+        ("mykinds:", "AttributeError"),
         (":Kind", "ValueError: Empty module name"),
     ],
 )
@@ -91,15 +91,15 @@ def test_a_path_that_leads_to_no_kind(somebodys: Path, kind: str, reason: str) -
 
 
 def test_without_imports_nothing_is_imported(somebodys: Path) -> None:
-    text = simulated_text(task={"kind": "somebodys:Kind"})
-    with pytest.raises(UsageError, match=r'task\.kind = "somebodys:Kind" runs code .*; --no-imports forbids that'):
+    text = simulated_text(task={"kind": "mykinds:Kind"})
+    with pytest.raises(UsageError, match=r'task\.kind = "mykinds:Kind" runs code .*; --no-imports forbids that'):
         parse_study(text, imports=False)
     assert not (somebodys / "ran").exists()
 
 
 def test_a_list_of_studies_imports_nothing(somebodys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (somebodys / "studies").mkdir()
-    (somebodys / "studies" / "mine.toml").write_text(simulated_text(task={"kind": "somebodys:Kind"}))
+    (somebodys / "studies" / "mine.toml").write_text(simulated_text(task={"kind": "mykinds:Kind"}))
     monkeypatch.chdir(somebodys)
     (line,) = (line for line in list_studies() if line.startswith("mine "))
     assert "code to import" in line
@@ -123,8 +123,8 @@ def test_keys_of_another_kind_are_unknown(somebodys: Path, monkeypatch: pytest.M
     class Plain(SimulatedKind):
         training = NoKeys
 
-    monkeypatch.setattr(sys.modules.setdefault("somebodys", __import__("somebodys")), "Kind", Plain)
-    (line,) = problems(simulated_text(task={"kind": "somebodys:Kind"}, training={"augment": ["crop"]}))
+    monkeypatch.setattr(sys.modules.setdefault("mykinds", __import__("mykinds")), "Kind", Plain)
+    (line,) = problems(simulated_text(task={"kind": "mykinds:Kind"}, training={"augment": ["crop"]}))
     assert "training.augment" in line
     assert "unknown key" in line
     (line,) = problems(simulated_text(task={"model": "small_cnn"}))
