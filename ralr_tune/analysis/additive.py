@@ -68,7 +68,7 @@ class _Judged(NamedTuple):
 def shares(columns: Mapping[str, Column], y: Array, *, seed: int = 0) -> dict[str, Share]:
     """Share of each column that can be judged; deterministic for a given seed.
 
-    Left out: columns with one value or too few rows, columns that the others determine, and all columns if y is constant.
+    Left out: columns with one value or too few rows, columns that the others determine, and all if y is constant.
     """
     bases = {
         name: _basis(column, len(y)) for name, column in columns.items() if len({str(one) for one in column.values}) > 1
@@ -121,7 +121,7 @@ def _nuisance(bases: Sequence[_Basis], y: Array, start: Array) -> Array:
 
 
 def _aicc(left: float, n: int, m: int) -> float:
-    """Akaike's criterion for small samples (Hurvich and Tsai 1989) of a fit with m columns and this residual sum of squares."""
+    """Akaike's criterion for small samples (Hurvich and Tsai 1989): m columns, residual sum of squares `left`."""
     return n * math.log(max(left, 1e-300)) + 2 * m * n / (n - m - 1)
 
 
@@ -167,8 +167,8 @@ def _chunks(size: int) -> list[int]:
 def _ratios(judged: _Judged, gains: Array, rest: Array, totals: Array) -> Array:
     """Shares of totals that k columns explain, from the sum of squares of each column, (r, k); at least 0, below 1.
 
-    The m columns of the others absorb m / n of any effect by chance; effect and noise are scaled back up by that. If they
-    absorbed less, the total is the sum of the scaled effect and noise. The share always grows with the gain.
+    The m columns of the others absorb m / n of any effect by chance; effect and noise are scaled up to correct it. If
+    they absorbed less, the total is the sum of the scaled effect and noise. The share always grows with the gain.
     """
     n, m = judged.q.shape
     summed = np.cumsum(gains, axis=1)

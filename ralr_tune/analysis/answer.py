@@ -28,7 +28,7 @@ def answers(facts: Facts) -> list[str]:
 
 
 def twin_sentences(facts: Facts) -> list[str]:
-    """What amplification did, independent of luck in tuning: a configuration with and without it, in both directions."""
+    """What amplification did, apart from luck in tuning: a configuration with and without it, in both directions."""
     return [
         *(_twin(facts, twin) for twin in facts.twins),
         *(_amplified(facts, added) for added in facts.amplified),
@@ -118,7 +118,7 @@ def _pairs(what: str) -> Callable[[int], str]:
 
 
 def block_sentences(facts: Facts) -> Iterable[str]:
-    """What a comparison of the schedules themselves needs, if each has one block: the spread between blocks is unknown."""
+    """What comparing the schedules themselves needs, if each has one block: the spread between blocks is unknown."""
     if len(facts.arms) > 1 and any(arm.best for arm in facts.arms.values()) and _single(facts):
         two, four = (visible(1.0, n, 1 - facts.confidence) for n in (2, 4))
         yield (

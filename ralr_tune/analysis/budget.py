@@ -71,8 +71,8 @@ class BudgetCurve:
     low: tuple[float | None, ...] | None
     high: tuple[float | None, ...] | None
     band: Band
-    """What `low` and `high` are, pointwise for each budget; "" if there is no band. The bootstrap band is too narrow as n
-    approaches N."""
+    """What `low` and `high` are, pointwise for each budget; "" if there is no band. The bootstrap band is too narrow as
+    n approaches N."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Lead:
     against: str
     kind: Kind
     paired_by: PairedBy
-    """ordinal: equal values of the shared parameters, trial by trial (a quasi-random design); block: blocks share seeds."""
+    """ordinal: equal shared parameters, trial by trial (a quasi-random design); block: blocks share seeds."""
     trials: tuple[int, ...]
     difference: tuple[float | None, ...]
     """In the metric's own unit."""
@@ -156,7 +156,7 @@ def budgets(record: StudyRecord) -> tuple[tuple[BudgetCurve, ...], tuple[Lead, .
 
 
 def sampler_of(record: StudyRecord) -> Literal["random", "qmc", "adaptive"]:
-    """How the search drew its trials, by its study file; with the user's own recipes added, trials are not all random."""
+    """How the search drew its trials, by its study file; if the user's own recipes are added, not all are random."""
     try:
         search = tomllib.loads(record.spec_text).get("search", {})
     except tomllib.TOMLDecodeError:

@@ -16,7 +16,7 @@ from ralr_tune.analysis.comparison import Interval, paired_test
 from ralr_tune.records import ArmRecord, Row, StudyRecord
 
 PairedBy = Literal["twin", "trial"]
-"""twin: same configuration and seed; trial: search trials of the same block and number, so only the seed is the same."""
+"""twin: same configuration and seed; trial: search trials of the same block and number, so the same seed only."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Overfitting:
 
     arm: str
     gap: float
-    """Mean over seeds, in the metric's own unit; positive: better on the training data, in either direction of the metric."""
+    """Mean over seeds, in the metric's own unit; positive: better on the training data, in either direction."""
     interval: Interval | None
     n: int
     differences: tuple[GapDifference, ...]

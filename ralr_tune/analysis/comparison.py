@@ -79,10 +79,10 @@ def paired_test(
     from two equal numbers), so the sign test, which needs none, replaces it.
 
     `by_seed`: if every block was judged on the same seeds, the effect of a seed is the same in every block, and the
-    spread between blocks does not show it. Then blocks and seeds both count as samples (min F', Clark 1973): the squared
-    standard errors of both means add up, and the critical value is the mean of both t's, weighted by them (Cochran and
-    Cox 1950, sec. 4.14; Satterthwaite's degrees of freedom err with few seeds). Fewer than three such seeds give the
-    difference alone: two often show nothing of an amplification that occurs in one run of five.
+    spread between blocks does not show it. Then blocks and seeds both count as samples (min F', Clark 1973): the
+    squared standard errors of both means add up, and the critical value is the mean of both t's, weighted by them
+    (Cochran and Cox 1950, sec. 4.14; Satterthwaite's degrees of freedom err with few seeds). Fewer than three such
+    seeds give the difference alone: two often show nothing of an amplification that occurs in one run of five.
     """
     if not differences:
         raise ValueError("differences: empty, allowed: at least one pair")
@@ -98,7 +98,7 @@ def paired_test(
 def welch_test(own: Sequence[float], other: Sequence[float], *, margin: float, confidence: float) -> PairedTest:
     """The same for two independent samples of unequal variance (Welch 1947), own minus other.
 
-    With fewer than two values on a side, or if neither side varies, it gives the difference alone: no sign test applies.
+    With fewer than two values on a side, or if neither side varies, it gives the difference alone, without a sign test.
     """
     samples = [np.asarray(sample, dtype=float) for sample in (own, other)]
     if not all(len(sample) for sample in samples):

@@ -67,7 +67,7 @@ class Complementarity:
     n: int
     """Seeds that all four have."""
     verdict: Verdict
-    """adds up: equivalent within the margin (two one-sided tests); more, less: the gain of both against the sum of gains."""
+    """adds up: within the margin (two one-sided tests); more, less: the gain with both, against their sum."""
 
 
 class _Row(NamedTuple):

@@ -90,7 +90,7 @@ def _wider(name: str, domain: Mapping[str, Any], end: Literal["low", "high"]) ->
 
 
 def _beyond(domain: Mapping[str, Any], old: float, sign: int) -> float:
-    """Half the range's width beyond one end: an integer for integer ranges, a multiple of the step, otherwise two digits."""
+    """Half the range's width beyond one end: an integer for integer ranges, whole steps, otherwise two digits."""
     low, high, step = float(domain["low"]), float(domain["high"]), domain.get("step")
     if step:
         return old + float(sign * step * max(1, round(WIDER * (high - low) / step)))

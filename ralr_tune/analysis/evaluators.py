@@ -29,9 +29,7 @@ if TYPE_CHECKING:
 Name = Literal["PED-ANOVA", "fANOVA", "MDI"]
 
 NAMES: tuple[Name, ...] = ("PED-ANOVA", "fANOVA", "MDI")
-MOST_TRIALS = (
-    200  # if there are more complete trials, 200 evenly spaced ones: fANOVA takes 2 s for 200, 37 s for 1,000
-)
+MOST_TRIALS = 200  # of more complete trials, 200 evenly spaced ones are used: fANOVA takes 2 s for 200, 37 s for 1,000
 FEWEST = 5  # complete trials
 BAND = (2.5, 97.5)  # percent
 
@@ -84,8 +82,8 @@ def arm_importances(arm: ArmRecord, metric: Metric, *, draws: int = 100) -> dict
 def study_importances(record: StudyRecord, *, draws: int = 50) -> dict[str, dict[Name, dict[str, Evaluated]]]:
     """The same by arm, for each one with at least five complete search trials: a forest needs that many.
 
-    An arm that Optuna's evaluators reject (choices that are lists, values outside their range) is left out: figures that
-    decide nothing must not block those that do.
+    An arm that Optuna's evaluators reject (choices that are lists, values outside their range) is left out: figures
+    that decide nothing must not block those that do.
     """
     found = {}
     for name, arm in record.arms.items():
@@ -117,7 +115,7 @@ def _values(name: Name, like: optuna.Study, trials: Sequence[FrozenTrial]) -> di
 
 
 class _Held:
-    """The part of a storage that an evaluator uses. Optuna's own copies every trial, at three times the evaluation's cost."""
+    """What an evaluator uses of a storage. Optuna's own copies every trial: three times an evaluation's cost."""
 
     def __init__(self, trials: Sequence[FrozenTrial]) -> None:
         self._trials = [copy.copy(trial) for trial in trials]

@@ -68,8 +68,8 @@ def compare(
     A replicate is an independent repetition of the same search, with its own sampler and training seeds. `paired`: the
     k-th replicates of both share their seeds and are compared pair by pair; otherwise the verdict is Welch's t-test
     (Welch 1947). Differences below `margin` count as equivalent. The comparison uses the best value of each search, in
-    the objective's own unit: the maximum of noisy values, biased upwards, more so on the noisier side. Judge the winners
-    on fresh seeds, too.
+    the objective's own unit: the maximum of noisy values, biased upwards, more so on the noisier side. Judge the
+    winners on fresh seeds, too.
 
     Raises ValueError for several objectives, unequal directions, paired lists of unequal length, or a side without a
     complete trial.

@@ -32,7 +32,7 @@ EVALUATOR = (
     "permuting the parameter's column"
 )
 MIN_TRIALS = 10
-MOST_TRIALS = 2000  # if there are more, 2,000 evenly spaced ones are judged: more take longer and change no answer
+MOST_TRIALS = 2000  # if there are more, 2,000 evenly spaced ones are judged: more would only take longer
 CHANCE = 0.25  # if the null band reaches above this, a value inside it is no evidence of no effect
 REACHED = 0.8  # share of the trials that reached the reported epoch
 

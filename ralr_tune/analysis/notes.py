@@ -217,7 +217,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def robustness_sentences(facts: Facts) -> list[str]:
-    """Whether an arm tolerates a badly chosen rate."""
+    """Whether an arm forgives a badly chosen rate."""
     found = {each.arm: each for each in facts.robustness}
     compared = {each.arm for each in facts.forgiveness}
     pairs = [(each, found[each.arm], found[each.against]) for each in facts.forgiveness]

@@ -123,7 +123,7 @@ def spread_interval(spread: float, n: int, confidence: float = SURE) -> Interval
 def power_to_differ(difference: float, spread: float, n: int, alpha: float, floor: Floor | None = None) -> float:
     """Probability that n pairs detect a true difference: P(|T| > t_c), T noncentral t.
 
-    Computed as a mixture over s, by quadrature: scipy's `nct` gives NaN at one degree of freedom and a large noncentrality.
+    A mixture over s, by quadrature: scipy's `nct` gives NaN at one degree of freedom and a large noncentrality.
     """
     error, critical = _scale(spread, n, alpha / 2, floor)
     shift, half = abs(difference) / error, critical * _relative_spreads(n)

@@ -1,4 +1,4 @@
-"""Does an arm tolerate a badly chosen base rate? The range of rates that end close to the best, and how many runs
+"""Does an arm forgive a badly chosen base rate? The range of rates that end close to the best, and how many runs
 diverge.
 
 Symbols: x (n,) log10 of a trial's base rate, y (n,) its score as a gain (larger is better), h the bandwidth. The
@@ -73,7 +73,7 @@ class Robustness:
     finished: int
     """Search trials that are complete, pruned or diverged; out of memory counts as finished, not as diverged."""
     share: float | None
-    """diverged / finished, among the configurations that the search proposed; an adaptive search learns to avoid them."""
+    """diverged / finished, among the configurations that the search proposed; an adaptive one learns to avoid them."""
     share_interval: Interval | None
     """95%, Clopper and Pearson 1934."""
 
@@ -85,7 +85,7 @@ class Forgiveness:
     arm: str
     against: str
     times: float
-    """This arm's factor divided by the other's; above 1: this arm tolerates more."""
+    """This arm's factor divided by the other's; above 1: this arm forgives more."""
     interval: Interval
     """95%, both bootstrapped over their trials."""
     verdict: Literal["more", "less", "no difference shown"]

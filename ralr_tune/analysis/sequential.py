@@ -84,10 +84,10 @@ class Decision:
     planned: int
     """Maximum number of looks; the correction covers all of them, whether or not they take place."""
     difference: float | None
-    """Mean of these n. If an early look settled it, it is biased upwards: looks stop on extremes."""
+    """Mean of these n. If an early look settled it, it is biased away from 0: looks stop on extremes."""
     interval: Interval | None
     """Repeated confidence interval (Jennison and Turnbull 1989): it covers the true difference with the plan's
-    confidence, at whichever look the test stops. None before the first look, and if this look could not have stopped."""
+    confidence, at whichever look the test stops. None before the first look, and if this look could not stop."""
     p_value: float | None
     """Two-sided, by stagewise ordering (Tsiatis, Rosner and Mehta 1984), times the comparisons; None for "go on" and
     "equivalent"."""
