@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 import torch
-from ralr_tune.tasks.slots import parse_slots
 from torch import Tensor, nn
 
 from ralr_tune.errors import TrialError, UsageError
 from ralr_tune.models.registry import build
+from ralr_tune.tasks.slots import parse_slots
 from ralr_tune.tasks.trial import Trial
 from ralr_tune.training.fused import FusedNetwork, Stack, Unfusable, check
 from ralr_tune.training.fusion import FusedTrainer
