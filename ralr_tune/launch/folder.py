@@ -1,8 +1,8 @@
 """Whether a worker on another machine sees the out folder of the `run` that started it, and not another of that name.
 
 Checkpoints lie in that folder: a worker with a folder of its own would train trials again that others have begun, and
-nobody would find its checkpoints and logs. The token is random and identifies the folder; it gives no rights, so it is
-no secret.
+no other worker would find its checkpoints and logs. The token is random and identifies the folder; it gives no rights,
+so it is no secret.
 """
 
 from __future__ import annotations

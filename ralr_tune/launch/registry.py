@@ -1,6 +1,6 @@
 """Launchers by name: those that come with this package, and entry points of the group `ralr_tune.launchers`.
 
-A launcher's module is imported when somebody names it: an engine that nobody uses costs nothing and may be missing.
+A launcher's module is imported when it is named: an engine that is not used costs nothing and may be missing.
 """
 
 from __future__ import annotations

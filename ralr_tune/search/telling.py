@@ -44,10 +44,10 @@ def tell(session: Session, row: Row, study: Study | None = None) -> None:
 
 
 def value_of_diverged(metric: Metric, rows: Sequence[Row], row: Row) -> float:
-    """What Optuna is told of a diverged search row; `rows`: at least those of its arm and block.
+    """The value that a diverged search row is reported to Optuna with; `rows`: at least those of its arm and block.
 
     For an unbounded metric the worst value with which a row of the arm and block ended before this one did (our
-    choice): what ends later changes nothing, so that it is the same whoever reports it, and however late.
+    choice): what ends later changes nothing, so the value is the same whichever worker reports it, and however late.
     """
     place = (row.arm, row.block, "search")
     before = [each for each in rows if (each.arm, each.block, each.stage) == place and _when(each) < _when(row)]

@@ -80,7 +80,7 @@ class Provenance(Frozen):
     created: date
     """The day on which the trial was finished (UTC)."""
     fingerprint: str
-    """Of the study file (spec.StudySpec.fingerprint)."""
+    """Of the study file (StudySpec.fingerprint)."""
     packages: dict[str, str] = {}
     """Versions that the trial ran with."""
 
@@ -98,7 +98,7 @@ class Provenance(Frozen):
 class Exported(Frozen):
     """A whole exported file; `exported_model` narrows it to one kind of task."""
 
-    of: ClassVar[Kind]
+    kind: ClassVar[Kind]
     """The kind of task."""
 
     task: TaskSection
@@ -114,10 +114,6 @@ class Exported(Frozen):
         """TOML has no tuples; with them, what was written and what is read are equal."""
         options = {key: tuple(value) if isinstance(value, list) else value for key, value in table.options.items()}
         return table.model_copy(update={"options": options})
-
-    @property
-    def kind(self) -> Kind:
-        return self.of
 
     @property
     def metric(self) -> Metric:
@@ -143,7 +139,7 @@ def exported_model(kind: Kind) -> type[Exported]:
     """An exported file of this kind of task."""
     fields: dict[str, Any] = {"task": (kind.section, ...), "training": (models.training_config(kind), ...)}
     made = create_model("Exported", __base__=Exported, **fields)
-    made.of = kind
+    made.kind = kind
     return made
 
 
@@ -195,17 +191,17 @@ def _contradictions_of_the_rest(raw: Mapping[str, Any], kind: Kind) -> list[str]
     """What else is wrong once the wrong keys are left out, so that one reading tells everything."""
     model = models.configuration(kind)
     rest: dict[str, Any] = {key: raw[key] for key in model.model_fields if key in raw and key != "task"}
-    thought_away: set[KeyPath] = set()
+    left_out: set[KeyPath] = set()
     for _ in range(_LOOKS):
         try:
             found = model.model_validate(rest)
         except ValidationError as error:
             wrong = problems.faults(error, rest, _STAND_INS)
-            thought_away |= wrong
+            left_out |= wrong
             rest = problems.without_faults(wrong, rest, _STAND_INS)
         else:
             # whether a curve fits is anybody's guess once a key of it, or the number of epochs, stands in
-            guessed = any(path[:1] == ("schedule",) or path == ("training", "epochs") for path in thought_away)
+            guessed = any(path[:1] == ("schedule",) or path == ("training", "epochs") for path in left_out)
             return _option_problems(found, kind) if guessed else _contradictions(found, kind)
     return []  # too much is wrong to see further
 

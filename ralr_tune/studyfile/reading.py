@@ -28,6 +28,8 @@ MAX_BYTES = 1_000_000
 _STUDY = {"name": "unnamed", "baseline": "unnamed"}
 _TRAINING = {"epochs": 1, "batch_size": 1, "lr": 1.0}
 STAND_IN_TASK = {"kind": "simulated"}
+"""[task] of a file whose own kind is not known: the simulated kind requires nothing."""
+
 _STAND_INS: dict[KeyPath, Any] = {
     ("study",): _STUDY,
     **{("study", key): value for key, value in _STUDY.items()},
@@ -56,13 +58,16 @@ def load_study_file(path: str | Path, *, imports: bool = True) -> StudySpec:
     Raises StudyFileError with every problem at once, one line each: file, key path, value, what is allowed; UsageError,
     without `imports`, for a kind named by an import path.
     """
-    check = lambda spec: chain(contradictions(spec), missing_files(spec))  # noqa: E731
-    return _parse(read_text(Path(path)), str(path), check, imports)
+    return _parse(read_text(Path(path)), str(path), _with_files, imports)
 
 
 def parse_study(text: str, source: str = "study file", *, imports: bool = True) -> StudySpec:
     """A study from its TOML text. Raises what `load_study_file` raises; looks at no other file."""
     return _parse(text, source, contradictions, imports)
+
+
+def _with_files(spec: StudySpec) -> Iterable[Contradiction]:
+    return chain(contradictions(spec), missing_files(spec))
 
 
 def _parse(text: str, source: str, check: Check, imports: bool) -> StudySpec:

@@ -22,7 +22,7 @@ ROOMS: Mapping[str, tuple[str, ...]] = {
     "studyfile": ("schedules", "tasks"),
     "models": (),
     "training": ("studyfile", "machine", "models"),
-    # nobody imports a kind: the registry finds it by name
+    # no room imports a kind: the registry finds it by name
     "kinds": ("training", "script"),
     "store": ("studyfile", "machine"),
     # whether to judge further seeds and what is said of them in the end must be one decision

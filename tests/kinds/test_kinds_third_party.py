@@ -1,4 +1,4 @@
-"""A kind of task from somebody else: the complete example of docs/kinds.md, by its import path and installed."""
+"""A kind of task from another project: the complete example of docs/kinds.md, by its import path and installed."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_an_installed_distribution_brings_its_kind(tmp_path: Path) -> None:
         )
 
     checked = ralr_tune("check", "study.toml", "--no-imports")
-    assert checked.returncode == 0, checked.stderr  # whoever installs a kind trusts it
+    assert checked.returncode == 0, checked.stderr  # an installed kind is trusted
     done = ralr_tune("run", "study.toml", "--workers", "1", "--devices", "cpu", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["metric"] == "mse"
