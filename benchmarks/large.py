@@ -137,7 +137,7 @@ def _worker(clock: Clock, url: str, folder: Path, spec: StudySpec) -> None:
 
         def start() -> list[Any]:
             settle(session)
-            session.kept.tidy(lambda: ledger.rows(curves=False))
+            session.artifacts.tidy(lambda: ledger.rows(curves=False))
             advance(ledger, storage, spec)
             return [_asked(session) for _ in spec.arms]
 

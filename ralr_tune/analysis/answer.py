@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 from ralr_tune.analysis.comparison import Comparison, Interval
 from ralr_tune.analysis.facts import ArmFacts, Facts, Twin
-from ralr_tune.analysis.power import MOST, Counts, Reach, visible
+from ralr_tune.analysis.power import MOST, Counts, DetectableEffect, visible
 from ralr_tune.analysis.sentence import Sentence
 from ralr_tune.analysis.sequential import Decision
 from ralr_tune.analysis.twins import Amplified
@@ -84,7 +84,7 @@ def _together(*verdicts: str) -> str:
     return "has no effect that is told apart from chance both times"
 
 
-def _reach(facts: Facts, found: Reach) -> str:
+def _reach(facts: Facts, found: DetectableEffect) -> str:
     unit, pairs = facts.unit, _pairs(found.what)(found.n)
     low, high = found.visible_interval
     return (
@@ -94,7 +94,7 @@ def _reach(facts: Facts, found: Reach) -> str:
     )
 
 
-def _takes(found: Reach) -> str:
+def _takes(found: DetectableEffect) -> str:
     if found.more is None:
         more = ": it takes more seeds for each (`confirm.seeds`)" if found.floor else ""
         return f"No number of {_pairs(found.what)(2)} up to {MOST:,} would settle a difference like the one seen{more}."

@@ -114,7 +114,7 @@ class Lead:
     """None unless paired by ordinal."""
 
 
-class Way(NamedTuple):
+class CurveRule(NamedTuple):
     """How searches are read."""
 
     metric: Metric
@@ -143,10 +143,10 @@ def budgets(record: StudyRecord) -> tuple[tuple[BudgetCurve, ...], tuple[Lead, .
     """Each arm's curve, and each arm's lead over the baseline."""
     sampler = sampler_of(record)
     searches = {name: found for name, arm in record.arms.items() if has_complete(found := _searches(arm))}
-    way = Way(record.metric, sampler == "random", worst_value(searches.values(), record.metric))
-    curves = tuple(curve(name, own, way) for name, own in searches.items())
+    rule = CurveRule(record.metric, sampler == "random", worst_value(searches.values(), record.metric))
+    curves = tuple(curve(name, own, rule) for name, own in searches.items())
     leads = [
-        lead((name, own), (record.baseline, searches[record.baseline]), way, paired=True)
+        lead((name, own), (record.baseline, searches[record.baseline]), rule, paired=True)
         for name, own in searches.items()
         if name != record.baseline and record.baseline in searches
     ]
@@ -180,20 +180,20 @@ def worst_value(arms: Iterable[Sequence[Search]], metric: Metric) -> float:
 # ---------------------------------------------------------------- one arm
 
 
-def curve(arm: str, searches: Sequence[Search], way: Way) -> BudgetCurve:
+def curve(arm: str, searches: Sequence[Search], rule: CurveRule) -> BudgetCurve:
     """The curve of one arm's searches (blocks), at least one of which has a complete trial."""
     begun = [search for search in searches if search]
-    trials = _trials(begun, way)
-    course = _expected(begun, way, trials) if way.independent else _realised(begun, way.metric, trials)
-    low, high = way.ends(course.low, course.high) if course.band else (None, None)
+    trials = _trials(begun, rule)
+    course = _expected(begun, rule, trials) if rule.independent else _realised(begun, rule.metric, trials)
+    low, high = rule.ends(course.low, course.high) if course.band else (None, None)
     return BudgetCurve(
         arm=arm,
         kind=course.kind,
         blocks=len(begun),
         trials=tuple(range(1, trials + 1)),
-        epochs=_spent([[trial.epochs for trial in search] for search in begun], trials, way),
-        seconds=_spent([[trial.seconds for trial in search] for search in begun], trials, way),
-        best=_known(way.metric.as_gain(course.best)),
+        epochs=_spent([[trial.epochs for trial in search] for search in begun], trials, rule),
+        seconds=_spent([[trial.seconds for trial in search] for search in begun], trials, rule),
+        best=_known(rule.metric.as_gain(course.best)),
         low=low,
         high=high,
         band=course.band,
@@ -213,8 +213,8 @@ def incumbents(search: Search, metric: Metric) -> Array:
     return np.fmax.accumulate(np.array(gains))
 
 
-def _expected(searches: Sequence[Search], way: Way, trials: int) -> _Gains:
-    gains = _all_gains(searches, way)
+def _expected(searches: Sequence[Search], rule: CurveRule, trials: int) -> _Gains:
+    gains = _all_gains(searches, rule)
     low, high = np.percentile(_bootstrapped(gains, trials), BAND, axis=0)
     return _Gains("expected", "95%, bootstrap over trials", expected_best(gains, trials), low, high)
 
@@ -227,9 +227,9 @@ def _realised(searches: Sequence[Search], metric: Metric, trials: int) -> _Gains
     )
 
 
-def _all_gains(searches: Sequence[Search], way: Way) -> Array:
-    values = [trial.value if math.isfinite(trial.value) else way.worst for search in searches for trial in search]
-    return way.metric.as_gain(np.array(values))
+def _all_gains(searches: Sequence[Search], rule: CurveRule) -> Array:
+    values = [trial.value if math.isfinite(trial.value) else rule.worst for search in searches for trial in search]
+    return rule.metric.as_gain(np.array(values))
 
 
 def _bootstrapped(gains: Array, trials: int) -> Array:
@@ -238,15 +238,15 @@ def _bootstrapped(gains: Array, trials: int) -> Array:
     return expected_best(gains[rng.integers(len(gains), size=(DRAWS, len(gains)))], trials)
 
 
-def _trials(searches: Sequence[Search], way: Way) -> int:
+def _trials(searches: Sequence[Search], rule: CurveRule) -> int:
     """Length of a curve: that of the longest block; of the shortest if blocks are averaged."""
     lengths = [len(search) for search in searches]
-    return max(lengths) if way.independent else min(lengths)
+    return max(lengths) if rule.independent else min(lengths)
 
 
-def _spent(costs: Sequence[Sequence[float]], trials: int, way: Way) -> tuple[float, ...]:
+def _spent(costs: Sequence[Sequence[float]], trials: int, rule: CurveRule) -> tuple[float, ...]:
     """Mean cost of the first 1, 2, ... trials; for independent trials n times the mean cost."""
-    if way.independent:
+    if rule.independent:
         mean = fmean(cost for block in costs for cost in block)
         return tuple(mean * n for n in range(1, trials + 1))
     return tuple(map(float, np.cumsum([block[:trials] for block in costs], axis=1).mean(axis=0)))
@@ -255,30 +255,32 @@ def _spent(costs: Sequence[Sequence[float]], trials: int, way: Way) -> tuple[flo
 # ---------------------------------------------------------------- two arms
 
 
-def lead(own: tuple[str, Sequence[Search]], other: tuple[str, Sequence[Search]], way: Way, *, paired: bool) -> Lead:
+def lead(
+    own: tuple[str, Sequence[Search]], other: tuple[str, Sequence[Search]], rule: CurveRule, *, paired: bool
+) -> Lead:
     """Best so far of the first (name, searches) minus that of the second, for each number of trials that both reached.
 
     `paired`: the k-th searches of both belong together (blocks of one study).
     """
     (name, mine), (against, theirs) = own, other
-    if paired and not way.independent and (both := [pair for pair in zip(mine, theirs, strict=False) if all(pair)]):
+    if paired and not rule.independent and (both := [pair for pair in zip(mine, theirs, strict=False) if all(pair)]):
         mine, theirs = [pair[0] for pair in both], [pair[1] for pair in both]
     mine, theirs = ([search for search in searches if search] for searches in (mine, theirs))
-    trials = min(_trials(mine, way), _trials(theirs, way))
-    if way.independent:
-        course = _expected_lead(mine, theirs, way, trials)
+    trials = min(_trials(mine, rule), _trials(theirs, rule))
+    if rule.independent:
+        course = _expected_lead(mine, theirs, rule, trials)
     else:
-        course = _realised_lead(mine, theirs, way.metric, trials, paired)
-    return _lead(name, against, course, way, "block" if paired and course.kind == "blocks" else "")
+        course = _realised_lead(mine, theirs, rule.metric, trials, paired)
+    return _lead(name, against, course, rule, "block" if paired and course.kind == "blocks" else "")
 
 
-def _expected_lead(mine: Sequence[Search], theirs: Sequence[Search], way: Way, trials: int) -> _Gains:
+def _expected_lead(mine: Sequence[Search], theirs: Sequence[Search], rule: CurveRule, trials: int) -> _Gains:
     """The band is the difference minus its null distribution: all trials permuted between the two arms (Pitman 1937).
 
     A permutation test, because the bootstrap errs for a best of n as n approaches N: of two equal arms it called one
     ahead in 12 to 14% of 300 pairs of searches.
     """
-    gains = [_all_gains(searches, way) for searches in (mine, theirs)]
+    gains = [_all_gains(searches, rule) for searches in (mine, theirs)]
     best = expected_best(gains[0], trials) - expected_best(gains[1], trials)
     dealt = np.random.default_rng(0).permuted(np.tile(np.concatenate(gains), (DRAWS, 1)), axis=1)
     size = len(gains[0])
@@ -318,19 +320,19 @@ def _deviations(of: Array) -> Array:
     return np.asarray(np.apply_along_axis(deviation, 0, of), dtype=float)
 
 
-def _lead(name: str, against: str, course: _Gains, way: Way, paired_by: PairedBy) -> Lead:
+def _lead(name: str, against: str, course: _Gains, rule: CurveRule, paired_by: PairedBy) -> Lead:
     ahead = float(course.best[-1]) if len(course.best) else math.nan
     forward = 1 if ahead > 0 else -1
     leader = (name if ahead > 0 else against) if math.isfinite(ahead) and ahead != 0 else None
     worst = course.low if forward > 0 else course.high
-    low, high = way.ends(course.low, course.high) if course.band else (None, None)
+    low, high = rule.ends(course.low, course.high) if course.band else (None, None)
     return Lead(
         arm=name,
         against=against,
         kind=course.kind,
         paired_by=paired_by,
         trials=tuple(range(1, len(course.best) + 1)),
-        difference=_known(way.metric.as_gain(course.best)),
+        difference=_known(rule.metric.as_gain(course.best)),
         low=low,
         high=high,
         band=course.band,

@@ -18,8 +18,8 @@ from ralr_tune.analysis.comparison import Comparison, Interval
 from ralr_tune.analysis.complementarity import Complementarity, complementarity
 from ralr_tune.analysis.edges import Edge, edges
 from ralr_tune.analysis.importance import Importance, arm_importance
-from ralr_tune.analysis.lacks import Lack, lacks
-from ralr_tune.analysis.power import Reach
+from ralr_tune.analysis.missing_evidence import MissingEvidence, missing_evidence
+from ralr_tune.analysis.power import DetectableEffect
 from ralr_tune.analysis.pruning import PruningAudit, PruningGap, pruning_gaps, study_audits
 from ralr_tune.analysis.robustness import Forgiveness, Robustness, robustness
 from ralr_tune.analysis.rows import Chosen, Split
@@ -93,7 +93,7 @@ class Facts:
     twins: tuple[Twin, ...]
     comparisons: tuple[Comparison, ...]
     importance: Mapping[str, Mapping[str, Importance]]
-    reach: tuple[Reach, ...] = ()
+    reach: tuple[DetectableEffect, ...] = ()
     """For each comparison the detectable difference, and the pairs that a verdict needs."""
     looks: Mapping[str, Decision] = field(default_factory=dict)
     """Under `confirm.seeds = "auto"`: what the looks say about each arm against the baseline."""
@@ -109,7 +109,7 @@ class Facts:
     overfitting: tuple[Overfitting, ...] = ()
     complementarity: tuple[Complementarity, ...] = ()
     edges: tuple[Edge, ...] = ()
-    lacks: tuple[Lack, ...] = ()
+    lacks: tuple[MissingEvidence, ...] = ()
 
     @property
     def unit(self) -> Unit:
@@ -151,7 +151,7 @@ def study_facts(record: StudyRecord, *, plan: Plan | None = None) -> Facts:
         overfitting=overfitting(record),
         complementarity=complementarity(record, split),
         edges=tuple(edge for arm in record.arms.values() for edge in edges(arm, record.metric)),
-        lacks=lacks(record),
+        lacks=missing_evidence(record),
     )
 
 

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from ralr_tune.analysis import comparison
 from ralr_tune.analysis.budget import (
     BudgetCurve,
+    CurveRule,
     Lead,
     Search,
     Spent,
-    Way,
     curve,
     has_complete,
     incumbents,
@@ -78,7 +78,7 @@ def compare(
     metric = _metric([*own.studies, *other.studies])
     _check(own, other, paired)
     independent = all(type(each.sampler).__name__ == "RandomSampler" for each in [*own.studies, *other.studies])
-    way = Way(metric, independent, worst_value([own.searches, other.searches], metric))
+    way = CurveRule(metric, independent, worst_value([own.searches, other.searches], metric))
     trials = min(len(search) for search in [*own.searches, *other.searches])
     return SearchComparison(
         study=curve(own.name, own.searches, way),
@@ -154,7 +154,7 @@ def _check(own: _Side, other: _Side, paired: bool) -> None:
         raise ValueError(f"paired: {counts} replicates, allowed: equally many on both sides")
 
 
-def _verdict(own: _Side, other: _Side, trials: int, way: Way, rule: Rule) -> Comparison | None:
+def _verdict(own: _Side, other: _Side, trials: int, way: CurveRule, rule: Rule) -> Comparison | None:
     samples = own.best_after(trials, way.metric), other.best_after(trials, way.metric)
     if min(map(len, samples)) < 2 or not all(math.isfinite(value) for sample in samples for value in sample):
         return None

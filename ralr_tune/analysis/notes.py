@@ -15,7 +15,7 @@ from ralr_tune.analysis.complementarity import Complementarity, Gain
 from ralr_tune.analysis.edges import Edge
 from ralr_tune.analysis.facts import Facts
 from ralr_tune.analysis.importance import Importance
-from ralr_tune.analysis.lacks import Kind, Lack
+from ralr_tune.analysis.missing_evidence import Kind, MissingEvidence
 from ralr_tune.analysis.pruning import FEWEST, PruningAudit
 from ralr_tune.analysis.robustness import Forgiveness, RateRange, Robustness
 from ralr_tune.analysis.sentence import Sentence
@@ -59,7 +59,7 @@ _LACKS: Mapping[Kind, str] = {
 }
 
 
-def _fields(lack: Lack) -> dict[str, object]:
+def _fields(lack: MissingEvidence) -> dict[str, object]:
     return {"arm": lack.arm, "count": lack.count, "s": "" if lack.count == 1 else "s"}
 
 

@@ -32,7 +32,7 @@ Counts = tuple[int, int | None]
 
 
 @dataclass(frozen=True)
-class Floor:
+class ErrorFloor:
     """A standard error that more pairs do not reduce, and its degrees of freedom."""
 
     error: float
@@ -40,8 +40,8 @@ class Floor:
 
 
 @dataclass(frozen=True)
-class Reach:
-    """What one comparison can detect with its pairs, and how many more a verdict needs."""
+class DetectableEffect:
+    """The minimum detectable effect of one comparison with its pairs, and how many more pairs a verdict needs."""
 
     what: What
     arm: str
@@ -66,7 +66,7 @@ class Reach:
     more_to_equal: int | None
     """Further pairs for equivalent within the margin. None: above MOST, or the difference is not within the margin."""
     more_to_equal_range: Counts | None
-    floor: Floor | None = None
+    floor: ErrorFloor | None = None
     """From the seeds on which all blocks were judged."""
 
     @property
@@ -77,7 +77,9 @@ class Reach:
         return min(known, default=None, key=lambda way: way[0])
 
 
-def reach(made: Comparison, spread: float, *, margin: float, alpha: float, floor: Floor | None = None) -> Reach | None:
+def detectable_effect(
+    made: Comparison, spread: float, *, margin: float, alpha: float, floor: ErrorFloor | None = None
+) -> DetectableEffect | None:
     """What `made`, whose differences have this spread, can detect; None below two pairs or without spread."""
     if made.n < 2 or not spread > 0:
         return None
@@ -85,7 +87,7 @@ def reach(made: Comparison, spread: float, *, margin: float, alpha: float, floor
     sees = partial(visible, n=made.n, alpha=alpha, floor=floor)
     differs = partial(pairs_to_differ, difference=made.difference, alpha=alpha, floor=floor)
     equals = partial(pairs_to_equal, difference=made.difference, margin=margin, alpha=alpha, floor=floor)
-    return Reach(
+    return DetectableEffect(
         what=made.what,
         arm=made.arm,
         against=made.against,
@@ -120,7 +122,7 @@ def spread_interval(spread: float, n: int, confidence: float = SURE) -> Interval
     return spread * math.sqrt(nu / low), spread * math.sqrt(nu / high)
 
 
-def power_to_differ(difference: float, spread: float, n: int, alpha: float, floor: Floor | None = None) -> float:
+def power_to_differ(difference: float, spread: float, n: int, alpha: float, floor: ErrorFloor | None = None) -> float:
     """Probability that n pairs detect a true difference: P(|T| > t_c), T noncentral t.
 
     A mixture over s, by quadrature: scipy's `nct` gives NaN at one degree of freedom and a large noncentrality.
@@ -131,7 +133,7 @@ def power_to_differ(difference: float, spread: float, n: int, alpha: float, floo
 
 
 def power_to_equal(
-    difference: float, spread: float, n: int, margin: float, alpha: float, floor: Floor | None = None
+    difference: float, spread: float, n: int, margin: float, alpha: float, floor: ErrorFloor | None = None
 ) -> float:
     """Probability that n pairs pass both one-sided tests (TOST) at alpha each (Phillips 1990, by quadrature over s).
 
@@ -144,7 +146,7 @@ def power_to_equal(
     return float(np.where(half < margin, inside, 0.0).mean())
 
 
-def _scale(spread: float, n: int, tail: float, floor: Floor | None) -> tuple[float, float]:
+def _scale(spread: float, n: int, tail: float, floor: ErrorFloor | None) -> tuple[float, float]:
     """Standard error of the mean of n pairs, and the value that its t exceeds with this probability."""
     error = spread / math.sqrt(n)
     if floor is None:
@@ -165,7 +167,7 @@ def _critical(tail: float, n: int) -> float:
     return -float(special.stdtrit(n - 1, tail))
 
 
-def visible(spread: float, n: int, alpha: float, power: float = POWER, floor: Floor | None = None) -> float:
+def visible(spread: float, n: int, alpha: float, power: float = POWER, floor: ErrorFloor | None = None) -> float:
     """Smallest true difference that n pairs call better or worse with this power."""
     if floor is None:
         return spread * _visible_spreads(n, alpha, power)
@@ -184,7 +186,7 @@ def _solved(lacking: Callable[[float], float], most: float) -> float:
     return float(optimize.brentq(lacking, 0.0, most))
 
 
-def pairs_to_differ(spread: float, *, difference: float, alpha: float, floor: Floor | None = None) -> int | None:
+def pairs_to_differ(spread: float, *, difference: float, alpha: float, floor: ErrorFloor | None = None) -> int | None:
     """Fewest pairs that call this true difference with 80% power; None above MOST."""
     if difference == 0:
         return None
@@ -192,7 +194,7 @@ def pairs_to_differ(spread: float, *, difference: float, alpha: float, floor: Fl
 
 
 def pairs_to_equal(
-    spread: float, *, difference: float, margin: float, alpha: float, floor: Floor | None = None
+    spread: float, *, difference: float, margin: float, alpha: float, floor: ErrorFloor | None = None
 ) -> int | None:
     """Fewest pairs that call this true difference equivalent with 80% power; None above MOST or outside the margin."""
     if abs(difference) >= margin:

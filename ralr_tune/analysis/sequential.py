@@ -34,7 +34,7 @@ from ralr_tune.analysis.comparison import Interval, deviation, does_not_vary
 from ralr_tune.metric import Metric
 
 Array = npt.NDArray[np.float64]
-LookVerdict = Literal["better", "worse", "equivalent", "inconclusive", "go on"]
+InterimVerdict = Literal["better", "worse", "equivalent", "inconclusive", "go on"]
 
 CELLS = 400  # of theta; twice as many move a boundary by at most 0.3%
 _LEAST = 1e-11  # a look that may spend less than this cannot stop
@@ -75,7 +75,7 @@ class Plan:
 class Decision:
     """What the looks so far say about one comparison."""
 
-    verdict: LookVerdict
+    verdict: InterimVerdict
     """"go on" until a look settles it; "inconclusive" if the last look did not."""
     n: int
     """Pairs at the deciding look: the one that settled it, otherwise the latest; 0 before the first."""
@@ -95,7 +95,7 @@ class Decision:
     """Pairs at the next look; None when it is settled."""
 
 
-def next_look(differences: Sequence[float], plan: Plan) -> Decision:
+def next_analysis(differences: Sequence[float], plan: Plan) -> Decision:
     """The decision after the pairs so far, in the order in which they were planned.
 
     Looks at every planned number of pairs that is reached; the first look that settles the question is final. Pairs
@@ -109,14 +109,14 @@ def next_look(differences: Sequence[float], plan: Plan) -> Decision:
     return decision
 
 
-def latest_look(differences: Sequence[float], plan: Plan) -> Decision:
+def latest_analysis(differences: Sequence[float], plan: Plan) -> Decision:
     """The decision by the latest look alone, regardless of earlier ones.
 
     For values that did not decide when to stop (the test split, if the looks were on validation): the repeated interval
     covers at any look, however it was chosen.
     """
     reached = [index for index, n in enumerate(plan.looks) if n <= len(differences)]
-    return _look(differences, plan, reached[-1]) if reached else next_look(differences, plan)
+    return _look(differences, plan, reached[-1]) if reached else next_analysis(differences, plan)
 
 
 def boundaries(looks: tuple[int, ...], alpha: float) -> tuple[float, ...]:
@@ -155,7 +155,7 @@ def _look(differences: Sequence[float], plan: Plan, index: int) -> Decision:
     return Decision(verdict, n, index + 1, len(plan.looks), mean, interval, p_value, following)
 
 
-def _verdict(gain: float, equals: bool, differs: bool, last: bool) -> LookVerdict:
+def _verdict(gain: float, equals: bool, differs: bool, last: bool) -> InterimVerdict:
     """Equivalence first, as without looks."""
     if equals:
         return "equivalent"

@@ -9,9 +9,9 @@ from statistics import fmean, stdev
 
 from ralr_tune.analysis import rows as study_rows
 from ralr_tune.analysis.comparison import Comparison, Pairs, What, compare
-from ralr_tune.analysis.power import Floor, Reach, reach
+from ralr_tune.analysis.power import DetectableEffect, ErrorFloor, detectable_effect
 from ralr_tune.analysis.rows import Split
-from ralr_tune.analysis.sequential import Decision, Plan, latest_look, next_look, nominal_level
+from ralr_tune.analysis.sequential import Decision, Plan, latest_analysis, next_analysis, nominal_level
 from ralr_tune.records import StudyRecord
 
 BySeed = Mapping[int, float]
@@ -22,7 +22,7 @@ class Verdicts:
     """One kind of comparison: all that were made together, in the order of the arms."""
 
     made: tuple[Comparison, ...] = ()
-    reach: tuple[Reach, ...] = ()
+    reach: tuple[DetectableEffect, ...] = ()
     looks: Mapping[str, Decision] = field(default_factory=dict)
     """By arm; empty if the number of seeds was fixed."""
 
@@ -76,15 +76,15 @@ def _against_baseline(record: StudyRecord, what: What, found: Mapping[str, Mappi
 def _fixed(record: StudyRecord, family: Sequence[Pairs]) -> Verdicts:
     made = compare(family, margin=record.margin, confidence=record.confidence, metric=record.metric)
     tested = sum(len(pairs.differences) > 1 for pairs in family)
-    return Verdicts(made, _reach(record, family, made, (1 - record.confidence) / max(1, tested)))
+    return Verdicts(made, _detectable(record, family, made, (1 - record.confidence) / max(1, tested)))
 
 
 def _looked_at(record: StudyRecord, family: Sequence[Pairs], split: Split, plan: Plan) -> Verdicts:
     """The looks use validation values; the test split is judged by the latest look alone."""
-    decide = next_look if split == "validation" else latest_look
+    decide = next_analysis if split == "validation" else latest_analysis
     looks = {pairs.arm: decide(pairs.differences, plan) for pairs in family}
     made = tuple(_comparison(pairs, looks[pairs.arm], record.confidence) for pairs in family)
-    return Verdicts(made, _reach(record, family, made, nominal_level(plan)) if family else (), looks)
+    return Verdicts(made, _detectable(record, family, made, nominal_level(plan)) if family else (), looks)
 
 
 def _comparison(pairs: Pairs, decision: Decision, confidence: float) -> Comparison:
@@ -102,9 +102,11 @@ def _comparison(pairs: Pairs, decision: Decision, confidence: float) -> Comparis
     )
 
 
-def _reach(record: StudyRecord, family: Sequence[Pairs], made: Sequence[Comparison], alpha: float) -> tuple[Reach, ...]:
+def _detectable(
+    record: StudyRecord, family: Sequence[Pairs], made: Sequence[Comparison], alpha: float
+) -> tuple[DetectableEffect, ...]:
     found = [
-        reach(
+        detectable_effect(
             comparison,
             _spread(pairs.differences[: comparison.n]),
             margin=record.margin,
@@ -116,8 +118,8 @@ def _reach(record: StudyRecord, family: Sequence[Pairs], made: Sequence[Comparis
     return tuple(each for each in found if each is not None)
 
 
-def _floor(by_seed: Sequence[float]) -> Floor | None:
-    return Floor(stdev(by_seed) / sqrt(len(by_seed)), len(by_seed) - 1) if len(by_seed) > 1 else None
+def _floor(by_seed: Sequence[float]) -> ErrorFloor | None:
+    return ErrorFloor(stdev(by_seed) / sqrt(len(by_seed)), len(by_seed) - 1) if len(by_seed) > 1 else None
 
 
 def _spread(differences: Sequence[float]) -> float:

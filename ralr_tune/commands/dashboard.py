@@ -17,7 +17,7 @@ from optuna.artifacts.exceptions import ArtifactNotFound
 
 from ralr_tune.commands.gate import LOGIN_BYTES, Environ, Gate, is_loopback
 from ralr_tune.commands.headers import StartResponse
-from ralr_tune.commands.locate import Whereabouts, opened
+from ralr_tune.commands.locate import StudyLocation, opened
 from ralr_tune.errors import UsageError
 from ralr_tune.launch.signals import handling
 from ralr_tune.secrecy import given, remember
@@ -55,7 +55,7 @@ class Token:
     """Whether it stood in the command, so that the terminal has shown it already."""
 
 
-def serve(where: Whereabouts, *, host: str, port: int, write: bool, token: str | None) -> None:
+def serve(where: StudyLocation, *, host: str, port: int, write: bool, token: str | None) -> None:
     """Serve until Ctrl-C or SIGTERM. Raises UsageError when a host that others reach is given without a token."""
     import waitress
 

@@ -16,7 +16,7 @@ from ralr_tune.commands.health.folder import folder_checks, needed_bytes
 from ralr_tune.commands.health.machine import machine_checks
 from ralr_tune.commands.health.packages import package_checks
 from ralr_tune.commands.health.storage import storage_checks
-from ralr_tune.commands.locate import Whereabouts, locate, opened
+from ralr_tune.commands.locate import StudyLocation, locate, opened
 from ralr_tune.errors import RalrTuneError
 from ralr_tune.machine.cores import available_cores
 from ralr_tune.store import studies
@@ -64,7 +64,7 @@ def diagnose(study: str | None = None, *, storage: str | None = None, out: Path 
     return Diagnosis(checks)
 
 
-def _spec(where: Whereabouts) -> StudySpec | str:
+def _spec(where: StudyLocation) -> StudySpec | str:
     """The study's file, or the one that its storage holds, or why there is none."""
     if where.spec is not None:
         return where.spec

@@ -20,7 +20,7 @@ from typing import Any
 from ralr_tune.commands.locate import locate
 from ralr_tune.errors import RalrTuneError, StudyFileError, UsageError
 from ralr_tune.report.words import size
-from ralr_tune.search.kept import Kept
+from ralr_tune.search.artifacts import ArtifactStore
 from ralr_tune.store import studies
 from ralr_tune.store.address import sqlite_url
 from ralr_tune.store.database import Storage, open_storage
@@ -34,7 +34,7 @@ QUIET_S = 3600.0
 _HALF_WRITTEN = re.compile(r"\..+\.\d+|\.images-\w+")
 """What `training.files.replacing` and `report.images` leave when they are killed."""
 _KEPT = re.compile(r"\.?(.+)-(?:row\d+\.\d+|final-[0-9a-f-]+)\.(?:ckpt|safetensors)(?:\.\d+)?")
-"""A file of a study's, by its name (see `search.kept`)."""
+"""A file of a study's, by its name (see `search.artifacts`)."""
 _WITH_HALVES = (".", "best", "figures", "data")
 
 
@@ -131,7 +131,7 @@ def _of_studies(storage: Storage, out: Path, found: Garbage) -> Iterator[tuple[P
         except StudyFileError as error:
             found.left.append(f"files of study {name}, whose file this program cannot read: {error.problems[0]}")
             continue
-        yield from leftovers(storage, Kept(out / "checkpoints", spec))
+        yield from leftovers(storage, ArtifactStore(out / "checkpoints", spec))
 
 
 def _of_others(folder: Path, names: list[str]) -> list[str]:
@@ -146,15 +146,15 @@ def _of_others(folder: Path, names: list[str]) -> list[str]:
     ]
 
 
-def leftovers(storage: Storage, kept: Kept) -> Iterator[tuple[Path, str]]:
+def leftovers(storage: Storage, artifacts: ArtifactStore) -> Iterator[tuple[Path, str]]:
     """Files of one study that nobody will read, and why."""
-    name = kept.spec.name
-    for path in kept.leftovers(lambda: Ledger(storage, name).rows(curves=False)):
+    name = artifacts.spec.name
+    for path in artifacts.leftovers(lambda: Ledger(storage, name).rows(curves=False)):
         yield path, "weights of a judged trial" if path.name.endswith(".safetensors") else "of a finished trial"
     first_release = re.compile(rf"\.?{re.escape(name)}-(search|choose|judge|test)-\d+\.ckpt(\.\d+)?")
     yield from (
         (path, "checkpoint of release 0.1")
-        for path in sorted(kept.folder.glob("*"))
+        for path in sorted(artifacts.folder.glob("*"))
         if first_release.fullmatch(path.name)
     )
 

@@ -29,7 +29,7 @@ _SHIPPED = (Path(__file__).parent.parent / "studies", Path(__file__).parent.pare
 
 
 @dataclass(frozen=True)
-class Whereabouts:
+class StudyLocation:
     """A study's name, its file if one was found, and where it is kept."""
 
     name: str
@@ -45,7 +45,7 @@ def locate(
     out: Path | None = None,
     stored_first: bool = False,
     imports: bool = True,
-) -> Whereabouts:
+) -> StudyLocation:
     """Resolve STUDY (a name in studies/, a path, or the name of a stored study) and where it lives.
 
     `storage` wins over RALR_TUNE_STORAGE, which wins over the study file; the default is OUT/study.db. With
@@ -62,7 +62,7 @@ def locate(
     folder = out or Path("runs") / name
     if spec is None and given is None and not (folder / DATABASE).exists():
         raise UsageError(unknown(study))
-    return Whereabouts(name, spec, storage_url(storage, spec, folder), folder)
+    return StudyLocation(name, spec, storage_url(storage, spec, folder), folder)
 
 
 def find_file(study: str) -> Path | None:
@@ -94,7 +94,7 @@ def unknown(study: str) -> str:
 
 
 @contextmanager
-def opened(where: Whereabouts) -> Iterator[Storage]:
+def opened(where: StudyLocation) -> Iterator[Storage]:
     """The storage of a study that was started; raises StorageError where there is none.
 
     A SQLite file on a network file system is opened: whoever started the study said --force.

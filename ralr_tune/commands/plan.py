@@ -12,7 +12,7 @@ from ralr_tune.launch.devices import Place, places
 from ralr_tune.machine.cores import available_cores
 from ralr_tune.report.words import duration
 from ralr_tune.search.design import unit_params
-from ralr_tune.search.looks import looks
+from ralr_tune.search.interim import analysis_seeds
 from ralr_tune.search.samplers import longest_run
 from ralr_tune.search.stages import choosing_seeds, judged_runs
 from ralr_tune.search.tasks import Tasks
@@ -104,7 +104,7 @@ def plan_study(
         study=spec.name,
         arms=arms,
         confirm_epochs=confirm_runs(spec) * epochs,
-        looks=looks(spec),
+        looks=analysis_seeds(spec),
         seconds_per_epoch=_timed(spec, where[0]),
         workers=len(where),
         at_once=_at_once(where),

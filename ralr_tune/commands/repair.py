@@ -17,16 +17,16 @@ from optuna import get_all_study_names
 from optuna.trial import FrozenTrial, TrialState
 
 from ralr_tune.commands.gc import counted, leftovers
-from ralr_tune.commands.locate import Whereabouts, opened
+from ralr_tune.commands.locate import StudyLocation, opened
 from ralr_tune.commands.status import where as named
 from ralr_tune.records import Row
 from ralr_tune.report.words import duration, size
-from ralr_tune.search.kept import Kept
+from ralr_tune.search.artifacts import ArtifactStore
 from ralr_tune.search.session import Session
 from ralr_tune.search.stages import plan_search
 from ralr_tune.search.tasks import Tasks
 from ralr_tune.search.telling import tell, value_of_diverged
-from ralr_tune.store import mending, studies
+from ralr_tune.store import recovery, studies
 from ralr_tune.store.address import parse_address
 from ralr_tune.store.database import Storage
 from ralr_tune.store.ledger import Ledger
@@ -71,7 +71,7 @@ class Repair:
         return f"{found.where}: {found.what} -> {would}{found.mend}"
 
 
-def repair_study(where: Whereabouts, *, dry_run: bool = False) -> Repair:
+def repair_study(where: StudyLocation, *, dry_run: bool = False) -> Repair:
     """Finds what is stuck in a study and, unless `dry_run`, mends it. Loads neither data nor network.
 
     Raises StorageError where the database cannot be reached, lacks the study, or is to be migrated under workers.
@@ -94,25 +94,25 @@ def _mend(findings: list[Finding], dry_run: bool) -> None:
 
 
 def _tables(url: str, dry_run: bool) -> list[Finding]:
-    version = mending.outdated(url)
+    version = recovery.outdated(url)
     if version is None:
         return []
     what = f"its tables are of version {version}, this program's of version {HEAD}"
     advice = " (copy the database first); what else there is shows only then" if dry_run else ""
-    migrate = partial(mending.bring_up_to_date, url)
+    migrate = partial(recovery.bring_up_to_date, url)
     return [Finding(what, str(parse_address(url)), f"brought up to date{advice}", migrate)]
 
 
 class _Study:
     """One stored study, its ledger and Optuna's studies looked at together."""
 
-    def __init__(self, storage: Storage, where: Whereabouts) -> None:
+    def __init__(self, storage: Storage, where: StudyLocation) -> None:
         text = studies.stored(storage, where.name).text
         self.storage, self.out = storage, where.out
         self.spec = parse_study(text, source=f"{where.name} (as stored)")
         self.ledger = Ledger(storage, self.spec.name, self.spec.storage.lease_s)
         blocks = range(1, self.spec.search.blocks + 1)
-        self.look = mending.look(self.ledger, [(arm, block) for arm in self.spec.arms for block in blocks])
+        self.inspection = recovery.inspect(self.ledger, [(arm, block) for arm in self.spec.arms for block in blocks])
 
     def findings(self) -> Iterator[Finding]:
         """In the order in which they are mended."""
@@ -130,23 +130,23 @@ class _Study:
 
     def _lost_studies(self) -> Iterator[Finding]:
         there = get_all_study_names(self.storage.optuna)
-        for place in self.look.trials:
+        for place in self.inspection.trials:
             name = studies.optuna_name(self.spec.name, *place)
             if name not in there:
                 made = partial(studies.optuna_study, self.storage, name, metric=self.spec.metric)
                 yield Finding("its Optuna study is gone", name, "made anew, without trials", made)
 
     def _lapsed(self) -> Iterator[Finding]:
-        for row in self.look.rows:
-            if row.id in self.look.lapsed:
-                ago = duration(self.look.lapsed[row.id])
+        for row in self.inspection.rows:
+            if row.id in self.inspection.lapsed:
+                ago = duration(self.inspection.lapsed[row.id])
                 held = f"held by {row.owner} (attempt {row.attempt}, epoch {row.epoch}), whose lease ran out {ago} ago"
                 mend = "freed: the next worker goes on from its checkpoint"
-                yield Finding(held, _row(row), mend, partial(mending.free, self.ledger, row))
+                yield Finding(held, _row(row), mend, partial(recovery.free, self.ledger, row))
 
     def _orphans(self) -> Iterator[Finding]:
-        for row, (first, *others) in self.look.orphans():
-            noted = partial(mending.attach, self.ledger, row, first)
+        for row, (first, *others) in self.inspection.orphans():
+            noted = partial(recovery.attach, self.ledger, row, first)
             mend = "noted: the next worker goes on with it"
             yield Finding(f"trial {first} was asked for it, and it does not name it", _row(row), mend, noted)
             for number in others:
@@ -154,14 +154,14 @@ class _Study:
                 yield self._stray(name, number)
 
     def _untold(self) -> Iterator[Finding]:
-        for row in mending.unsettled(self.ledger):
+        for row in recovery.unsettled(self.ledger):
             told = partial(tell, self._session(), row)
             yield Finding(
                 f"{row.outcome}, and Optuna's trial {row.trial} still runs", _row(row), "told to Optuna", told
             )
 
     def _strays(self) -> Iterator[Finding]:
-        for name, number in mending.strays(self.ledger):
+        for name, number in recovery.strays(self.ledger):
             yield self._stray(name, number)
 
     def _stray(self, name: str, number: int) -> Finding:
@@ -173,16 +173,16 @@ class _Study:
         return Finding(what, f"{name} trial {number}", "ended as FAIL", end)
 
     def _stuck(self) -> Iterator[Finding]:
-        for row, trial in self.look.stuck():
+        for row, trial in self.inspection.stuck():
             what = f"not done, and its Optuna trial {row.trial} {_ended(trial)}"
-            if self.look.alive(row):
+            if self.inspection.alive(row):
                 yield Finding(what, _row(row), f"left to its worker, {row.owner}; repair again once that is gone")
             else:
-                anew = partial(mending.detach, self.ledger, row)
+                anew = partial(recovery.detach, self.ledger, row)
                 yield Finding(what, _row(row), "made to ask for another", anew)
 
     def _unplanned(self) -> Iterator[Finding]:
-        for arm, block, ordinal in unplanned(self.spec, self.look.rows):
+        for arm, block, ordinal in unplanned(self.spec, self.inspection.rows):
             of_block = f" of block {block}" if self.spec.search.blocks > 1 else ""
             yield Finding("no row plans it", f"search {arm} {ordinal}{of_block}", "planned", self._plan)
 
@@ -191,8 +191,8 @@ class _Study:
             plan_search(self.ledger, self.spec, budget(self.ledger.rows("search", curves=False)))
 
     def _contradicted(self) -> Iterator[Finding]:
-        diverged = partial(value_of_diverged, self.spec.metric, self.look.rows)
-        for row, trial in self.look.contradicted(diverged):
+        diverged = partial(value_of_diverged, self.spec.metric, self.inspection.rows)
+        for row, trial in self.inspection.contradicted(diverged):
             value = "" if row.value is None else f" with {row.value:.6g}"
             what = f"{row.outcome}{value}, and its Optuna trial {row.trial} {_ended(trial)}"
             mend = "left: the report goes by the ledger, the sampler by Optuna"
@@ -201,7 +201,7 @@ class _Study:
             yield Finding(what, _row(row), mend)
 
     def _foreign(self) -> Iterator[Finding]:
-        for place, trial in self.look.foreign():
+        for place, trial in self.inspection.foreign():
             where = f"{studies.optuna_name(self.spec.name, *place)} trial {trial.number}"
             if trial.state == TrialState.WAITING:
                 yield Finding("waits, enqueued by somebody", where, "left: no worker takes up what others enqueue")
@@ -209,7 +209,7 @@ class _Study:
                 yield Finding("runs, asked for by somebody else", where, "left: who asked for it can end it")
 
     def _failed(self) -> Iterator[Finding]:
-        for row in self.look.rows:
+        for row in self.inspection.rows:
             if row.outcome == "failed":
                 said = (row.message or "").partition("\n")[0]
                 what = f"failed at attempt {row.attempt} ({row.failure}): {said}"
@@ -217,7 +217,7 @@ class _Study:
 
     def _leftovers(self) -> Iterator[Finding]:
         folder = self.out / "checkpoints"
-        files = [path for path, _ in leftovers(self.storage, Kept(folder, self.spec))]
+        files = [path for path, _ in leftovers(self.storage, ArtifactStore(folder, self.spec))]
         if files:
             what = f"{counted(len(files), 'file')} that nobody will read ({size(sum(map(size_of, files)))})"
             yield Finding(

@@ -16,7 +16,7 @@ from ralr_tune.report.figures import figures
 from ralr_tune.report.images import Format, write_images
 from ralr_tune.report.page import write_report
 from ralr_tune.report.panels import write_panels
-from ralr_tune.search.looks import plan_of
+from ralr_tune.search.interim import plan_of
 from ralr_tune.store import studies
 from ralr_tune.store.database import Storage
 from ralr_tune.store.reading import read_study

@@ -15,7 +15,7 @@ from ralr_tune.launch.folder import folder_token
 from ralr_tune.launch.launcher import Job, Launcher
 from ralr_tune.launch.registry import make_launcher
 from ralr_tune.launch.supervisor import Observer, Supervisor
-from ralr_tune.search.kept import Kept
+from ralr_tune.search.artifacts import ArtifactStore
 from ralr_tune.search.samplers import make_pruner, make_sampler
 from ralr_tune.search.stages import advance, plan_search, withdraw_audits
 from ralr_tune.store import studies
@@ -100,7 +100,7 @@ def run(
         if advance(ledger, opened, spec, job.until) is not None:
             workers = Supervisor(launcher, job, places, ledger) if launcher else Observer(job, spec, ledger)
             workers.wait(options.hours, lambda: progress(opened, spec.name) if progress else None)
-            Kept(job.out / "checkpoints", spec).tidy(lambda: ledger.rows(curves=False))
+            ArtifactStore(job.out / "checkpoints", spec).tidy(lambda: ledger.rows(curves=False))
         from ralr_tune.commands.report import make_report  # only now: the workers need not wait for it
 
         return make_report(opened, spec.name, out)

@@ -20,8 +20,8 @@ from ralr_tune.launch.devices import Place
 from ralr_tune.launch.folder import check_shared
 from ralr_tune.launch.launcher import LAUNCHER_VARIABLE, Job
 from ralr_tune.launch.signals import Requests, handling
-from ralr_tune.search.lanes import Lanes
 from ralr_tune.search.session import Session
+from ralr_tune.search.slot_pool import SlotPool
 from ralr_tune.search.stages import advance
 from ralr_tune.search.stopping import Stop
 from ralr_tune.search.tasks import Tasks
@@ -96,16 +96,16 @@ def _work_until_done(session: Session, job: Job) -> None:
     task, kind = session.tasks.only(), session.spec.kind
     # trials of several tasks cannot be one network
     trainer = SerialTrainer() if task is None else kind.slot_trainer(task, job.slots)
-    lanes = Lanes(session, trainer, lambda: session.ledger.remaining(stage) if stage else 0)
-    with lanes.held():
+    slots = SlotPool(session, trainer, lambda: session.ledger.remaining(stage) if stage else 0)
+    with slots.held():
         while stage is not None:
             session.stop.check()
-            row = None if lanes.full else session.ledger.claim(session.owner, stage)
+            row = None if slots.full else session.ledger.claim(session.owner, stage)
             if row is not None:
                 log.info("row %d: arm %s, %s %d, attempt %d", row.id, row.arm, row.stage, row.ordinal, row.attempt)
-                lanes.take(row)
-            elif lanes:
-                lanes.train()
+                slots.take(row)
+            elif slots:
+                slots.train()
             elif session.ledger.remaining(stage):
                 time.sleep(IDLE_S)  # rows that others hold may come back
             else:
@@ -116,7 +116,7 @@ def _work_until_done(session: Session, job: Job) -> None:
 def _recover(session: Session) -> None:
     """Complete or remove what crashes left behind, in Optuna and in the folder."""
     settle(session)
-    session.kept.tidy(lambda: session.ledger.rows(curves=False))
+    session.artifacts.tidy(lambda: session.ledger.rows(curves=False))
 
 
 def set_threads(place: Place, kind: Kind) -> None:

@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from ralr_tune.analysis.budget import BudgetCurve, Lead
 from ralr_tune.analysis.facts import Facts
 from ralr_tune.report.data import Data, metric_column
-from ralr_tune.report.style import GREY, Look, figure, safe, score_axis, templated
+from ralr_tune.report.style import GREY, ArmStyle, figure, safe, score_axis, templated
 
 MOST_POINTS = 150  # of a line; more points would not change it
 BEGUN = 0.2  # of the budget; the steep rise before it may leave the axis, otherwise it would fill the plot
@@ -126,16 +126,16 @@ def _span(lines: Sequence[Line]) -> tuple[float, float]:
     return min(seen), max(seen)
 
 
-def draw_budget(drawn: BudgetFacts, facts: Facts, looks: Mapping[str, Look]) -> go.Figure:
+def draw_budget(drawn: BudgetFacts, facts: Facts, arm_styles: Mapping[str, ArmStyle]) -> go.Figure:
     """The best so far, or expected, against the number of trials; `views` has the other axes."""
     y = score_axis(facts.metric, where="best validation") | _range(drawn.span, facts.unit.factor)
     plot = figure("Best found so far", x=_x("Trials of the arm"), y=y)
     for line in drawn.lines:
-        _draw_line(plot, line, line.trials, looks[line.arm], facts.unit.factor, facts.unit.value_suffix)
+        _draw_line(plot, line, line.trials, arm_styles[line.arm], facts.unit.factor, facts.unit.value_suffix)
     return plot
 
 
-def draw_lead(drawn: BudgetFacts, facts: Facts, looks: Mapping[str, Look]) -> go.Figure:
+def draw_lead(drawn: BudgetFacts, facts: Facts, arm_styles: Mapping[str, ArmStyle]) -> go.Figure:
     """Best so far minus the baseline's, at equal numbers of trials."""
     unit = facts.unit
     title = f"Ahead of {facts.baseline}, {unit.difference_suffix.strip() or facts.metric.name}"
@@ -143,7 +143,7 @@ def draw_lead(drawn: BudgetFacts, facts: Facts, looks: Mapping[str, Look]) -> go
     plot = figure(f"Lead over {facts.baseline}", x=_x("Trials of each arm"), y=y)
     plot.add_hline(y=0, line={"color": GREY, "width": 1}, layer="below")
     for line in drawn.lines:
-        _draw_line(plot, line, line.trials, looks[line.arm], unit.factor, unit.difference_suffix)
+        _draw_line(plot, line, line.trials, arm_styles[line.arm], unit.factor, unit.difference_suffix)
     return plot
 
 
@@ -181,7 +181,7 @@ def _traces(line: Line) -> int:
     return 1 if line.low is None else 3
 
 
-def _draw_line(plot: go.Figure, line: Line, x: Sequence[float], look: Look, factor: float, suffix: str) -> None:
+def _draw_line(plot: go.Figure, line: Line, x: Sequence[float], style: ArmStyle, factor: float, suffix: str) -> None:
     """The band as an area between two invisible lines, and the trajectory on top."""
     shape = {"shape": "hv" if line.stepped else "linear"}
     if line.low is not None and line.high is not None:
@@ -192,7 +192,7 @@ def _draw_line(plot: go.Figure, line: Line, x: Sequence[float], look: Look, fact
                 mode="lines",
                 line=shape | {"width": 0},
                 fill=fill,
-                fillcolor=look.tint,
+                fillcolor=style.tint,
                 hoverinfo="skip",
                 showlegend=False,
                 legendgroup=f"arm {line.arm}",
@@ -203,7 +203,7 @@ def _draw_line(plot: go.Figure, line: Line, x: Sequence[float], look: Look, fact
         mode="lines",
         name=safe(line.arm),
         legendgroup=f"arm {line.arm}",
-        line=shape | {"color": look.colour, "width": 2.5, "dash": look.dash},
+        line=shape | {"color": style.colour, "width": 2.5, "dash": style.dash},
         hovertemplate=f"{templated(line.arm)}<br>%{{x:.4g}}: %{{y:.4g}}{suffix}<extra></extra>",
         showlegend=True,
     )

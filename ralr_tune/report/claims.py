@@ -13,7 +13,7 @@ from ralr_tune.analysis.comparison import Interval
 from ralr_tune.analysis.facts import Facts
 from ralr_tune.report.data import Data, bounds, metric_column
 from ralr_tune.report.intervals import IntervalRow, draw_intervals
-from ralr_tune.report.style import Look, log_ticks, safe
+from ralr_tune.report.style import ArmStyle, log_ticks, safe
 
 
 class Gap(NamedTuple):
@@ -35,10 +35,10 @@ def timed(facts: Facts) -> tuple[Cost, ...]:
     return tuple(cost for cost in facts.costs if cost.interval is not None)
 
 
-def draw_costs(costs: Sequence[Cost], looks: Mapping[str, Look]) -> go.Figure:
+def draw_costs(costs: Sequence[Cost], arm_styles: Mapping[str, ArmStyle]) -> go.Figure:
     """Ratios on a logarithmic axis; the line marks no extra cost."""
     rows = [_cost_row(cost) for cost in costs]
-    return draw_intervals(rows, looks, "How long an epoch takes, as a ratio", _ratio_axis(costs), zero=1.0)
+    return draw_intervals(rows, arm_styles, "How long an epoch takes, as a ratio", _ratio_axis(costs), zero=1.0)
 
 
 def _cost_row(cost: Cost) -> IntervalRow:
@@ -79,13 +79,13 @@ def _even_ticks(low: float, high: float) -> list[float]:
     return ticks
 
 
-def draw_gaps(found: Sequence[Gap], facts: Facts, looks: Mapping[str, Look]) -> go.Figure:
+def draw_gaps(found: Sequence[Gap], facts: Facts, arm_styles: Mapping[str, ArmStyle]) -> go.Figure:
     """Left of the line: overfits less."""
     unit = facts.unit
     title = f"Difference of the gaps, {unit.difference_suffix.strip() or facts.metric.name}"
     x = {"title": {"text": safe(title)}}
     rows = [_gap_row(gap, facts) for gap in found]
-    return draw_intervals(rows, looks, "Training minus validation, against the other", x, zero=0.0)
+    return draw_intervals(rows, arm_styles, "Training minus validation, against the other", x, zero=0.0)
 
 
 def _gap_row(gap: Gap, facts: Facts) -> IntervalRow:

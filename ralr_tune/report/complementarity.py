@@ -12,7 +12,7 @@ from ralr_tune.analysis.complementarity import Complementarity, Gain
 from ralr_tune.analysis.facts import Facts
 from ralr_tune.report.data import Data, bounds, metric_column
 from ralr_tune.report.intervals import IntervalRow, draw_intervals
-from ralr_tune.report.style import Look, safe
+from ralr_tune.report.style import ArmStyle, safe
 
 
 class ChangeRow(NamedTuple):
@@ -50,13 +50,13 @@ def _gain(gain: Gain, n: int) -> ChangeRow:
     return ChangeRow("gain", gain.arm, gain.against, label, gain.difference, gain.interval, n, "")
 
 
-def draw_complementarity(rows: tuple[ChangeRow, ...], facts: Facts, looks: Mapping[str, Look]) -> go.Figure:
+def draw_complementarity(rows: tuple[ChangeRow, ...], facts: Facts, arm_styles: Mapping[str, ArmStyle]) -> go.Figure:
     """Rows of three, above a band where a difference counts as none."""
     unit, margin = facts.unit, facts.margin * facts.unit.factor
     x = {"title": {"text": safe(f"Change by amplification, {unit.difference_suffix.strip() or facts.metric.name}")}}
     title = "Does amplification add to what else was tried?"
     shown = [_interval_row(row, facts) for row in rows]
-    return draw_intervals(shown, looks, title, x, zero=0.0, band=(-margin, margin))
+    return draw_intervals(shown, arm_styles, title, x, zero=0.0, band=(-margin, margin))
 
 
 def _interval_row(row: ChangeRow, facts: Facts) -> IntervalRow:

@@ -12,7 +12,7 @@ from ralr_tune.analysis.facts import Facts
 from ralr_tune.analysis.importance import thinned
 from ralr_tune.records import ArmRecord, Row
 from ralr_tune.report.data import Data, metric_column
-from ralr_tune.report.style import GREY, Look, figure, hover_score, number_axis, score_axis
+from ralr_tune.report.style import GREY, ArmStyle, figure, hover_score, number_axis, score_axis
 
 CROWDED = 150  # curves besides the best one in one figure; more cannot be distinguished
 
@@ -57,7 +57,7 @@ def curves_facts(arm: ArmRecord, facts: Facts) -> CurvesFacts | None:
     return CurvesFacts(arm.name, highlighted, tuple(curves.values()))
 
 
-def draw_curves(drawn: CurvesFacts, facts: Facts, look: Look) -> go.Figure:
+def draw_curves(drawn: CurvesFacts, facts: Facts, style: ArmStyle) -> go.Figure:
     """Faint lines, fainter where pruned; a mark where a trial was pruned or diverged; the best one heavy."""
     y = score_axis(facts.metric, where="validation")
     plot = figure(f"Learning curves of {drawn.arm}", x={"title": {"text": "Epoch"}}, y=y)
@@ -65,7 +65,7 @@ def draw_curves(drawn: CurvesFacts, facts: Facts, look: Look) -> go.Figure:
     for name, opacity in (("pruned", 0.25), ("diverged", 0.35), ("running", 0.5), ("complete", 0.4)):
         own = [curve for curve in others if curve.outcome == name]
         if own:
-            _draw_curves(plot, own, facts, {"color": look.colour, "width": 1}, opacity, name)
+            _draw_curves(plot, own, facts, {"color": style.colour, "width": 1}, opacity, name)
     for name, symbol in (("pruned", "line-ns-open"), ("diverged", "x-thin-open")):
         own = [curve for curve in others if curve.outcome == name]
         plot.add_scatter(
@@ -78,8 +78,8 @@ def draw_curves(drawn: CurvesFacts, facts: Facts, look: Look) -> go.Figure:
             hoverinfo="skip",
         )
     if drawn.best:
-        style = {"color": look.colour, "width": 4}
-        _draw_curves(plot, [drawn.best], facts, style, 1.0, f"best, trial {drawn.best.trial}", legend=True)
+        stroke = {"color": style.colour, "width": 4}
+        _draw_curves(plot, [drawn.best], facts, stroke, 1.0, f"best, trial {drawn.best.trial}", legend=True)
     return plot
 
 
@@ -100,15 +100,15 @@ def rates_facts(arm: ArmRecord, facts: Facts) -> RatesFacts | None:
     return None
 
 
-def draw_rates(drawn: RatesFacts, look: Look) -> go.Figure:
+def draw_rates(drawn: RatesFacts, style: ArmStyle) -> go.Figure:
     """Stepped lines on a logarithmic axis: the scheduled rate in grey beneath the one that was used."""
     title = f"Learning rate of {drawn.arm}'s winner" + ("" if drawn.trial is None else f", trial {drawn.trial}")
     seen = (*drawn.rates, *drawn.base)
     y = number_axis("Learning rate", (min(seen), max(seen)), log=True)
     plot = figure(title, x={"title": {"text": "Epoch"}, "rangemode": "tozero"}, y=y, height=320)
     epochs = list(range(len(drawn.rates) + 1))
-    for name, rates, style in (
-        ("as trained", drawn.rates, {"color": look.colour, "width": 2.5}),
+    for name, rates, stroke in (
+        ("as trained", drawn.rates, {"color": style.colour, "width": 2.5}),
         ("base schedule", drawn.base, {"color": GREY, "width": 1.5, "dash": "dot"}),
     ):
         plot.add_scatter(
@@ -116,7 +116,7 @@ def draw_rates(drawn: RatesFacts, look: Look) -> go.Figure:
             y=[*rates, rates[-1]],
             mode="lines",
             name=name,
-            line=style | {"shape": "hv"},
+            line=stroke | {"shape": "hv"},
             hovertemplate="after epoch %{x}: %{y:.4g}<extra></extra>",
         )
     return plot

@@ -12,7 +12,7 @@ from ralr_tune.analysis.facts import Facts, Twin
 from ralr_tune.analysis.twins import Amplified
 from ralr_tune.report.data import Data, bounds, metric_column
 from ralr_tune.report.intervals import IntervalRow, draw_intervals
-from ralr_tune.report.style import Look, safe
+from ralr_tune.report.style import ArmStyle, safe
 
 
 class DifferenceRow(NamedTuple):
@@ -69,12 +69,14 @@ def _amplified_row(added: Amplified) -> DifferenceRow:
     return DifferenceRow("amplification added", added.arm, added.arm, label, *figures)
 
 
-def draw_differences(rows: Sequence[DifferenceRow], facts: Facts, looks: Mapping[str, Look], title: str) -> go.Figure:
+def draw_differences(
+    rows: Sequence[DifferenceRow], facts: Facts, arm_styles: Mapping[str, ArmStyle], title: str
+) -> go.Figure:
     """A dot and an interval for each comparison, on top of the equivalence band."""
     unit, margin = facts.unit, facts.margin * facts.unit.factor
     axis = {"title": {"text": safe(f"Difference, {unit.difference_suffix.strip() or facts.metric.name}")}}
     shown = [_interval_row(row, facts) for row in rows]
-    return draw_intervals(shown, looks, title, axis, zero=0.0, band=(-margin, margin))
+    return draw_intervals(shown, arm_styles, title, axis, zero=0.0, band=(-margin, margin))
 
 
 def _interval_row(row: DifferenceRow, facts: Facts) -> IntervalRow:

@@ -27,7 +27,7 @@ from ralr_tune.report import (
 )
 from ralr_tune.report.budget import View
 from ralr_tune.report.data import Data
-from ralr_tune.report.style import looks
+from ralr_tune.report.style import arm_styles
 
 Section = Literal[
     "better", "amplification", "budget", "importance", "robustness", "pruning", "claims",
@@ -117,7 +117,7 @@ def _short(value: Any) -> Any:
 
 def _better(facts: Facts) -> Iterator[Figure]:
     if drawn := scores.scores_facts(facts):
-        plot = scores.draw_scores(drawn, facts, looks(facts.arms))
+        plot = scores.draw_scores(drawn, facts, arm_styles(facts.arms))
         alt, data = scores.scores_alt(drawn, facts), scores.scores_data(drawn, facts)
         yield Figure("better", "scores", plot, alt, data, wide=len(drawn.columns) > scores.FEW)
     title = f"Differences in {facts.metric.name} with {100 * facts.confidence:g}% intervals"
@@ -133,49 +133,49 @@ def _differences(
     section: Section, name: str, rows: tuple[differences.DifferenceRow, ...], facts: Facts, title: str
 ) -> Iterator[Figure]:
     if rows:
-        plot = differences.draw_differences(rows, facts, looks(facts.arms), title)
+        plot = differences.draw_differences(rows, facts, arm_styles(facts.arms), title)
         alt, data = differences.differences_alt(rows, facts), differences.differences_data(name, rows, facts)
         yield Figure(section, name, plot, alt, data, wide=len(rows) > scores.FEW)
 
 
 def _budget(facts: Facts) -> Iterator[Figure]:
     if drawn := budget.budget_facts(facts):
-        plot, alt = budget.draw_budget(drawn, facts, looks(facts.arms)), budget.budget_alt(drawn, facts)
+        plot, alt = budget.draw_budget(drawn, facts, arm_styles(facts.arms)), budget.budget_alt(drawn, facts)
         yield Figure("budget", "budget", plot, alt, budget.budget_data(facts), budget.views(drawn))
     if lead := budget.lead_facts(facts):
-        plot = budget.draw_lead(lead, facts, looks(facts.arms))
+        plot = budget.draw_lead(lead, facts, arm_styles(facts.arms))
         yield Figure("budget", "lead", plot, budget.lead_alt(lead, facts), budget.lead_data(facts))
 
 
 def _importance(facts: Facts) -> Iterator[Figure]:
     if drawn := importance.importance_facts(facts):
-        plot = importance.draw_importance(drawn, looks(facts.arms))
+        plot = importance.draw_importance(drawn, arm_styles(facts.arms))
         alt, data = importance.importance_alt(drawn), importance.importance_data(drawn)
         yield Figure("importance", "importance", plot, alt, data)
 
 
 def _robustness(facts: Facts) -> Iterator[Figure]:
     if lines := robustness.robustness_facts(facts):
-        plot = robustness.draw_robustness(lines, facts, looks(facts.arms))
+        plot = robustness.draw_robustness(lines, facts, arm_styles(facts.arms))
         alt, data = robustness.robustness_alt(lines, facts), robustness.robustness_data(lines, facts)
         yield Figure("robustness", "robustness", plot, alt, data)
 
 
 def _pruning(facts: Facts) -> Iterator[Figure]:
     if audits := pruning.rated(facts):
-        plot = pruning.draw_pruning(audits, looks(facts.arms))
+        plot = pruning.draw_pruning(audits, arm_styles(facts.arms))
         yield Figure("pruning", "pruning", plot, pruning.pruning_alt(audits), pruning.pruning_data(facts))
 
 
 def _claims(facts: Facts) -> Iterator[Figure]:
     if costs := claims.timed(facts):
-        plot = claims.draw_costs(costs, looks(facts.arms))
+        plot = claims.draw_costs(costs, arm_styles(facts.arms))
         yield Figure("claims", "costs", plot, claims.costs_alt(costs), claims.costs_data(facts))
     if gaps := claims.gaps(facts):
-        plot = claims.draw_gaps(gaps, facts, looks(facts.arms))
+        plot = claims.draw_gaps(gaps, facts, arm_styles(facts.arms))
         yield Figure("claims", "gaps", plot, claims.gaps_alt(gaps, facts), claims.gaps_data(facts))
     if rows := complementarity.change_rows(facts):
-        plot = complementarity.draw_complementarity(rows, facts, looks(facts.arms))
+        plot = complementarity.draw_complementarity(rows, facts, arm_styles(facts.arms))
         alt, data = complementarity.complementarity_alt(rows, facts), complementarity.complementarity_data(rows, facts)
         yield Figure("claims", "complementarity", plot, alt, data)
 
@@ -184,20 +184,20 @@ def _parameters(record: StudyRecord, facts: Facts) -> Iterator[Figure]:
     data = trials.trials_data(record, facts)
     for drawn in trials.parameter_facts(record):
         if any(drawn.points.values()):
-            plot = trials.draw_parameter(drawn, facts, looks(facts.arms))
+            plot = trials.draw_parameter(drawn, facts, arm_styles(facts.arms))
             yield Figure("parameters", f"parameter-{drawn.parameter}", plot, trials.parameter_alt(drawn, facts), data)
 
 
 def _history(record: StudyRecord, facts: Facts) -> Iterator[Figure]:
     if lines := trials.history_facts(record):
-        plot = trials.draw_history(lines, facts, looks(facts.arms))
+        plot = trials.draw_history(lines, facts, arm_styles(facts.arms))
         yield Figure("history", "history", plot, trials.history_alt(lines, facts), trials.trials_data(record, facts))
 
 
 def _curves(record: StudyRecord, facts: Facts) -> Iterator[Figure]:
     for name, arm in record.arms.items():
         if drawn := curves.curves_facts(arm, facts):
-            plot = curves.draw_curves(drawn, facts, looks(facts.arms)[name])
+            plot = curves.draw_curves(drawn, facts, arm_styles(facts.arms)[name])
             data = curves.curves_data(drawn, facts)
             yield Figure("curves", f"curves-{name}", plot, curves.curves_alt(drawn, facts), data)
 
@@ -205,5 +205,5 @@ def _curves(record: StudyRecord, facts: Facts) -> Iterator[Figure]:
 def _rates(record: StudyRecord, facts: Facts) -> Iterator[Figure]:
     for name, arm in record.arms.items():
         if drawn := curves.rates_facts(arm, facts):
-            plot = curves.draw_rates(drawn, looks(facts.arms)[name])
+            plot = curves.draw_rates(drawn, arm_styles(facts.arms)[name])
             yield Figure("rates", f"rates-{name}", plot, curves.rates_alt(drawn), curves.rates_data(drawn))

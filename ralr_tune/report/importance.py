@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from ralr_tune.analysis.facts import Facts
 from ralr_tune.analysis.importance import Importance
 from ralr_tune.report.data import Data
-from ralr_tune.report.style import FAINT, Look, figure, safe
+from ralr_tune.report.style import FAINT, ArmStyle, figure, safe
 
 SHARES = (0.0, 0.01, 0.05, 0.25, 0.5, 1.0)  # labelled on the axis
 UNKNOWN = "too little evidence"
@@ -52,7 +52,7 @@ def importance_facts(facts: Facts) -> ImportanceFacts | None:
     return ImportanceFacts(parameters, tuple(dict.fromkeys(mark.arm for mark in marks)), marks)
 
 
-def draw_importance(drawn: ImportanceFacts, looks: Mapping[str, Look]) -> go.Figure:
+def draw_importance(drawn: ImportanceFacts, arm_styles: Mapping[str, ArmStyle]) -> go.Figure:
     """Parameters in rows, arms side by side; grey is what chance gives, a filled mark lies beyond it.
 
     A square-root axis: next to a dominant parameter, the others would collapse at zero.
@@ -77,33 +77,33 @@ def draw_importance(drawn: ImportanceFacts, looks: Mapping[str, Look]) -> go.Fig
     height = 150 + len(rows) * (24 + 20 * len(drawn.arms))
     plot = figure("Importance of each parameter", x=x, y=y, height=height)
     for arm in drawn.arms:
-        _draw_arm(plot, drawn, arm, looks[arm])
+        _draw_arm(plot, drawn, arm, arm_styles[arm])
     return plot
 
 
-def _draw_arm(plot: go.Figure, drawn: ImportanceFacts, arm: str, look: Look) -> None:
+def _draw_arm(plot: go.Figure, drawn: ImportanceFacts, arm: str, style: ArmStyle) -> None:
     offset = (drawn.arms.index(arm) - (len(drawn.arms) - 1) / 2) * 0.7 / len(drawn.arms)
     known = []
     for mark in drawn.marks:
         place = drawn.parameters.index(mark.parameter) + offset
         if mark.arm == arm and not _known(mark):
             text = f"{safe(arm)}: too little evidence"
-            plot.add_annotation(x=0, y=place, text=text, showarrow=False, xanchor="left", font={"color": look.colour})
+            plot.add_annotation(x=0, y=place, text=text, showarrow=False, xanchor="left", font={"color": style.colour})
         elif mark.arm == arm:
             known.append((place, mark))
     for place, mark in known:
         ends = [bound**0.5 for bound in mark.found.null]
         band = {"color": FAINT, "width": 12}
         plot.add_scatter(x=ends, y=[place] * 2, mode="lines", line=band, hoverinfo="skip", showlegend=False)
-    _draw_marks(plot, arm, known, look)
+    _draw_marks(plot, arm, known, style)
 
 
-def _draw_marks(plot: go.Figure, arm: str, known: list[tuple[float, ImportanceMark]], look: Look) -> None:
-    marker = {"color": look.colour, "size": 10}
+def _draw_marks(plot: go.Figure, arm: str, known: list[tuple[float, ImportanceMark]], style: ArmStyle) -> None:
+    marker = {"color": style.colour, "size": 10}
     # A separate legend entry: plotly would show the first mark.
-    plot.add_scatter(x=[None], y=[None], name=safe(arm), mode="markers", marker=marker | {"symbol": look.symbol})
+    plot.add_scatter(x=[None], y=[None], name=safe(arm), mode="markers", marker=marker | {"symbol": style.symbol})
     found = [mark.found for _, mark in known]
-    symbols = [look.symbol if one.verdict == "matters" else look.symbol + "-open" for one in found]
+    symbols = [style.symbol if one.verdict == "matters" else style.symbol + "-open" for one in found]
     plot.add_scatter(
         x=[one.value**0.5 for one in found],
         y=[place for place, _ in known],
@@ -116,7 +116,7 @@ def _draw_marks(plot: go.Figure, arm: str, known: list[tuple[float, ImportanceMa
             "arrayminus": [one.value**0.5 - one.interval[0] ** 0.5 for one in found],
             "width": 4,
             "thickness": 2,
-            "color": look.colour,
+            "color": style.colour,
         },
         hovertext=[_importance_text(mark) for _, mark in known],
         hoverinfo="text",

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import plotly.graph_objects as go
 
 from ralr_tune.analysis.comparison import Interval
-from ralr_tune.report.style import FAINT, GREY, Look, figure
+from ralr_tune.report.style import FAINT, GREY, ArmStyle, figure
 
 
 class IntervalRow(NamedTuple):
@@ -26,7 +26,7 @@ class IntervalRow(NamedTuple):
 
 def draw_intervals(
     rows: Sequence[IntervalRow],
-    looks: Mapping[str, Look],
+    arm_styles: Mapping[str, ArmStyle],
     title: str,
     x: dict[str, Any],
     *,
@@ -48,18 +48,18 @@ def draw_intervals(
     if zero is not None:
         plot.add_vline(x=zero, line={"color": GREY, "width": 1}, layer="below")
     for place, row in zip(places, rows, strict=True):
-        _draw_row(plot, place, row, looks[row.arm])
+        _draw_row(plot, place, row, arm_styles[row.arm])
     return plot.update_layout(showlegend=False, margin_t=40)
 
 
-def _draw_row(plot: go.Figure, place: int, row: IntervalRow, look: Look) -> None:
+def _draw_row(plot: go.Figure, place: int, row: IntervalRow, style: ArmStyle) -> None:
     low, high = row.interval or (row.middle, row.middle)
     bar = {"type": "data", "array": [high - row.middle], "arrayminus": [row.middle - low], "width": 6, "thickness": 2}
     plot.add_scatter(
         x=[row.middle],
         y=[place],
         mode="markers",
-        marker={"color": look.colour, "symbol": look.symbol, "size": 11},
+        marker={"color": style.colour, "symbol": style.symbol, "size": 11},
         error_x=bar,
         hovertext=[row.text],
         hoverinfo="text",

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from ralr_tune.report.style import FONT, TEMPLATE, log_ticks, looks, safe, templated
+from ralr_tune.report.style import FONT, TEMPLATE, arm_styles, log_ticks, safe, templated
 
 PANEL_HEIGHT = 260
 _FADES = (1.0, 0.6, 0.35)
@@ -29,9 +29,9 @@ def draw_preview(study: str, traces: Mapping[str, Sequence[Trace]]) -> go.Figure
     titles = [safe(arm) for arm in traces]
     spacing = 0.3 / len(traces) ** 1.5
     plot = make_subplots(rows=len(traces), shared_xaxes=True, subplot_titles=titles, vertical_spacing=spacing)
-    for row, (arm, look) in enumerate(looks(traces).items(), start=1):
+    for row, (arm, style) in enumerate(arm_styles(traces).items(), start=1):
         for place, trace in enumerate(traces[arm]):
-            _draw(plot, row, trace, look.colour, _FADES[min(place, len(_FADES) - 1)])
+            _draw(plot, row, trace, style.colour, _FADES[min(place, len(_FADES) - 1)])
         seen = [rate for trace in traces[arm] for rate in (*trace.rates, *trace.base)]
         plot.update_yaxes(_rate_axis(seen), row=row, col=1)
     plot.update_xaxes(title_text="Epoch", row=len(traces), col=1)

@@ -10,7 +10,7 @@ from ralr_tune.analysis.facts import Facts
 from ralr_tune.analysis.pruning import PruningAudit
 from ralr_tune.report.data import Data, bounds, metric_column
 from ralr_tune.report.intervals import IntervalRow, draw_intervals
-from ralr_tune.report.style import Look, safe
+from ralr_tune.report.style import ArmStyle, safe
 
 
 def rated(facts: Facts) -> tuple[PruningAudit, ...]:
@@ -18,10 +18,10 @@ def rated(facts: Facts) -> tuple[PruningAudit, ...]:
     return tuple(audit for audit in facts.pruning if audit.rate is not None)
 
 
-def draw_pruning(audits: Sequence[PruningAudit], looks: Mapping[str, Look]) -> go.Figure:
+def draw_pruning(audits: Sequence[PruningAudit], arm_styles: Mapping[str, ArmStyle]) -> go.Figure:
     """A dot and an interval for each arm."""
     x = {"title": {"text": "Wrong, of the audited prunings"}, "range": [-2, 102], "ticksuffix": "%"}
-    return draw_intervals([_row(audit) for audit in audits], looks, "Prunings that were wrong", x)
+    return draw_intervals([_row(audit) for audit in audits], arm_styles, "Prunings that were wrong", x)
 
 
 def _row(audit: PruningAudit) -> IntervalRow:

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from ralr_tune.analysis.facts import Facts
 from ralr_tune.analysis.robustness import RateRange
 from ralr_tune.report.data import Data, metric_column
-from ralr_tune.report.style import Look, figure, number_axis, safe, score_axis, templated
+from ralr_tune.report.style import ArmStyle, figure, number_axis, safe, score_axis, templated
 
 SHOWN = 6  # tolerances below the best; anything worse than five counts as bad
 _ROUNDING = 1e-9  # of a rate
@@ -42,18 +42,18 @@ def robustness_facts(facts: Facts) -> tuple[RateLine, ...]:
     return tuple(RateLine(each.arm, each.rates) for each in facts.robustness if each.rates is not None)
 
 
-def draw_robustness(lines: Sequence[RateLine], facts: Facts, looks: Mapping[str, Look]) -> go.Figure:
+def draw_robustness(lines: Sequence[RateLine], facts: Facts, arm_styles: Mapping[str, ArmStyle]) -> go.Figure:
     """Thin lines, thick where the score is within the tolerance of the arm's best."""
     rates = [rate for line in lines for rate in line.found.rates]
     x = number_axis("Base learning rate", (min(rates), max(rates)), log=True)
     y = score_axis(facts.metric, where="expected validation") | {"range": _range(lines, facts)}
     plot = figure("Score to be expected at each base learning rate", x=x, y=y)
     for line in lines:
-        look = looks[line.arm]
-        style = {"color": look.colour, "dash": look.dash}
-        _draw(plot, line, line.pairs, facts, style | {"width": 1.5}, legend=False)
-        _draw(plot, line, line.good, facts, {"color": look.colour, "width": 5}, legend=True)
-        _draw_ends(plot, line, facts, look)
+        style = arm_styles[line.arm]
+        stroke = {"color": style.colour, "dash": style.dash}
+        _draw(plot, line, line.pairs, facts, stroke | {"width": 1.5}, legend=False)
+        _draw(plot, line, line.good, facts, {"color": style.colour, "width": 5}, legend=True)
+        _draw_ends(plot, line, facts, style)
     return plot
 
 
@@ -86,7 +86,7 @@ def _draw(
     )
 
 
-def _draw_ends(plot: go.Figure, line: RateLine, facts: Facts, look: Look) -> None:
+def _draw_ends(plot: go.Figure, line: RateLine, facts: Facts, style: ArmStyle) -> None:
     """A stroke where the range ends; an arrow where it may continue beyond the tried rates."""
     if not line.good:
         return
@@ -102,7 +102,7 @@ def _draw_ends(plot: go.Figure, line: RateLine, facts: Facts, look: Look) -> Non
         mode="markers",
         legendgroup=f"arm {line.arm}",
         showlegend=False,
-        marker={"symbol": symbols, "size": 13, "color": look.colour, "line": {"color": look.colour, "width": 2}},
+        marker={"symbol": symbols, "size": 13, "color": style.colour, "line": {"color": style.colour, "width": 2}},
         hoverinfo="skip",
     )
 

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from ralr_tune.analysis.facts import Confirmed, Facts
 from ralr_tune.report.data import Data, metric_column
-from ralr_tune.report.style import FAINT, Look, figure, safe, score_axis
+from ralr_tune.report.style import FAINT, ArmStyle, figure, safe, score_axis
 
 SPREAD = 0.3  # of a column's width, over which its seeds stand side by side
 FEW = 4  # columns that have room for their means beneath them, in half the width of a page
@@ -70,7 +70,7 @@ def _column(arm: str, confirmed: Confirmed | None, *, twin: bool) -> ScoreColumn
     return ScoreColumn(f"{safe(arm)}<br>twin" if twin else safe(arm), arm, twin, by_seed, confirmed.mean)
 
 
-def draw_scores(drawn: ScoresFacts, facts: Facts, looks: Mapping[str, Look]) -> go.Figure:
+def draw_scores(drawn: ScoresFacts, facts: Facts, arm_styles: Mapping[str, ArmStyle]) -> go.Figure:
     """Dots by configuration, hollow for a twin, with the mean as bar and number; thin lines join equal seeds."""
     unit, places = facts.unit, list(range(len(drawn.columns)))
     x: dict[str, Any] = {
@@ -91,14 +91,14 @@ def draw_scores(drawn: ScoresFacts, facts: Facts, looks: Mapping[str, Look]) -> 
             x=[place for place, _ in line], y=ys, mode="lines", line={"color": FAINT, "width": 1}, hoverinfo="skip"
         )
     for place, column in enumerate(drawn.columns):
-        look = looks[column.arm]
+        style = arm_styles[column.arm]
         texts = [f"{column.label}<br>seed {seed}: {unit.value(value, 2)}" for seed, value in column.by_seed.items()]
-        marker = {"color": look.colour, "size": 10, "symbol": look.symbol + ("-open" if column.twin else "")}
+        marker = {"color": style.colour, "size": 10, "symbol": style.symbol + ("-open" if column.twin else "")}
         xs = [place + offsets[seed] for seed in column.by_seed]
         ys = [value * unit.factor for value in column.by_seed.values()]
         plot.add_scatter(x=xs, y=ys, mode="markers", marker=marker, hovertext=texts, hoverinfo="text")
         mean = column.mean * unit.factor
-        bar = {"color": look.colour, "width": 3}
+        bar = {"color": style.colour, "width": 3}
         plot.add_scatter(x=[place - 0.2, place + 0.2], y=[mean, mean], mode="lines", line=bar, hoverinfo="skip")
     return plot.update_layout(showlegend=False, margin_t=40)
 

@@ -54,7 +54,7 @@ TEMPLATE = go.layout.Template(
 )
 
 
-class Look(NamedTuple):
+class ArmStyle(NamedTuple):
     """The colour, symbol and dash of one arm, the same in every figure of a report."""
 
     colour: str
@@ -68,13 +68,13 @@ class Look(NamedTuple):
         return f"rgba({red}, {green}, {blue}, 0.16)"
 
 
-def looks(arms: Iterable[str]) -> dict[str, Look]:
+def arm_styles(arms: Iterable[str]) -> dict[str, ArmStyle]:
     """A look for each arm in the order of the study file; beyond six, colours repeat with other symbols and dashes."""
-    return {arm: _look(index, index + index // len(PALETTE)) for index, arm in enumerate(arms)}
+    return {arm: _style(index, index + index // len(PALETTE)) for index, arm in enumerate(arms)}
 
 
-def _look(index: int, turned: int) -> Look:
-    return Look(PALETTE[index % len(PALETTE)], SYMBOLS[turned % len(SYMBOLS)], DASHES[turned % len(DASHES)])
+def _style(index: int, turned: int) -> ArmStyle:
+    return ArmStyle(PALETTE[index % len(PALETTE)], SYMBOLS[turned % len(SYMBOLS)], DASHES[turned % len(DASHES)])
 
 
 def figure(title: str, *, x: dict[str, Any], y: dict[str, Any], height: int = 380) -> go.Figure:

@@ -15,7 +15,7 @@ from ralr_tune.records import ArmRecord, Row, StudyRecord
 from ralr_tune.report.data import Data, metric_column
 from ralr_tune.report.style import (
     GREY,
-    Look,
+    ArmStyle,
     figure,
     hover_score,
     number_axis,
@@ -84,7 +84,7 @@ def _parameter(record: StudyRecord, name: str, floor: float) -> ParameterFacts:
     return ParameterFacts(name, bool(domain.get("log")), span, choices, points)
 
 
-def draw_parameter(drawn: ParameterFacts, facts: Facts, looks: Mapping[str, Look]) -> go.Figure:
+def draw_parameter(drawn: ParameterFacts, facts: Facts, arm_styles: Mapping[str, ArmStyle]) -> go.Figure:
     """One mark for each trial."""
     if drawn.choices:
         x: dict[str, Any] = {"title": {"text": safe(drawn.parameter)}, "type": "category"}
@@ -94,7 +94,7 @@ def draw_parameter(drawn: ParameterFacts, facts: Facts, looks: Mapping[str, Look
     y = score_axis(facts.metric, where="validation")
     plot = figure(f"{sentence(facts.metric.name)} against {drawn.parameter}", x=x, y=y, height=340)
     for arm, points in drawn.points.items():
-        _draw_points(plot, arm, points, facts, looks[arm])
+        _draw_points(plot, arm, points, facts, arm_styles[arm])
     return _explain_marks(plot, drawn.points.values(), facts)
 
 
@@ -120,13 +120,13 @@ def _history_line(record: StudyRecord, arm: ArmRecord, block: int, floor: float)
     return HistoryLine(arm.name, block, points, tuple(best))
 
 
-def draw_history(lines: Sequence[HistoryLine], facts: Facts, looks: Mapping[str, Look]) -> go.Figure:
+def draw_history(lines: Sequence[HistoryLine], facts: Facts, arm_styles: Mapping[str, ArmStyle]) -> go.Figure:
     """Trials as marks, the best so far as a stepped line, thinner for further blocks."""
     y = score_axis(facts.metric, where="validation")
     plot = figure("Best so far, trial by trial", x={"title": {"text": "Trial of the arm"}}, y=y)
     for line in lines:
-        look, first = looks[line.arm], line.block == min(other.block for other in lines if other.arm == line.arm)
-        _draw_points(plot, line.arm, line.points, facts, look, opacity=0.45, legend=False)
+        style, first = arm_styles[line.arm], line.block == min(other.block for other in lines if other.arm == line.arm)
+        _draw_points(plot, line.arm, line.points, facts, style, opacity=0.45, legend=False)
         plot.add_scatter(
             x=[trial for trial, _ in line.best],
             y=[value * facts.unit.factor for _, value in line.best],
@@ -134,7 +134,7 @@ def draw_history(lines: Sequence[HistoryLine], facts: Facts, looks: Mapping[str,
             name=safe(line.arm),
             legendgroup=f"arm {line.arm}",
             showlegend=first,
-            line={"color": look.colour, "width": 3 if first else 1.5, "shape": "hv", "dash": look.dash},
+            line={"color": style.colour, "width": 3 if first else 1.5, "shape": "hv", "dash": style.dash},
             hoverinfo="skip",
         )
     return _explain_marks(plot, [line.points for line in lines], facts)
@@ -175,20 +175,20 @@ def _draw_points(
     arm: str,
     points: Sequence[Point],
     facts: Facts,
-    look: Look,
+    style: ArmStyle,
     *,
     opacity: float = 0.85,
     legend: bool = True,
 ) -> None:
     """Complete trials filled, pruned ones hollow, those on the floor as triangles, diverged ones as crosses."""
-    marker = {"color": look.colour, "size": 8}
+    marker = {"color": style.colour, "size": 8}
     if legend:  # a separate entry: plotly would show the first mark
-        own = marker | {"symbol": look.symbol}
+        own = marker | {"symbol": style.symbol}
         plot.add_scatter(
             x=[None], y=[None], mode="markers", name=safe(arm), legendgroup=f"arm {arm}", marker=own, hoverinfo="skip"
         )
     # A trace for each kind of mark: a text and a symbol for each of thousands of marks would double the page size.
-    for kind, symbol in _symbols(facts, look).items():
+    for kind, symbol in _symbols(facts, style).items():
         own_points = [point for point in points if _kind(point) == kind]
         if own_points:
             plot.add_scatter(
@@ -210,11 +210,11 @@ def _kind(point: Point) -> str:
     return "off the scale" if point.height != point.value else point.outcome
 
 
-def _symbols(facts: Facts, look: Look) -> dict[str, str]:
+def _symbols(facts: Facts, style: ArmStyle) -> dict[str, str]:
     """Kinds of marks, those on top last."""
     beyond = "triangle-down-open" if facts.metric.better(1.0, 0.0) else "triangle-up-open"  # towards worse values
-    hollow = look.symbol + "-open"
-    return {"diverged": "x-thin-open", "off the scale": beyond, "pruned": hollow, "complete": look.symbol}
+    hollow = style.symbol + "-open"
+    return {"diverged": "x-thin-open", "off the scale": beyond, "pruned": hollow, "complete": style.symbol}
 
 
 def _custom(point: Point, facts: Facts) -> Any:
@@ -237,7 +237,7 @@ def _hover(arm: str, kind: str, facts: Facts) -> str:
 def _explain_marks(plot: go.Figure, groups: Iterable[Sequence[Point]], facts: Facts) -> go.Figure:
     """Legend entries for the kinds of marks that occur."""
     there = {_kind(point) for group in groups for point in group}
-    symbols = _symbols(facts, Look(GREY, "circle", "solid"))
+    symbols = _symbols(facts, ArmStyle(GREY, "circle", "solid"))
     for kind in ("pruned", "off the scale", "diverged"):
         if kind in there:
             marker = {"symbol": symbols[kind], "color": GREY, "size": 8}

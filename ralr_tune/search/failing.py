@@ -42,7 +42,7 @@ def lose(session: Session, row: Row, kind: FailureKind, message: str) -> None:
     """The configuration is at fault: it counts as a trial, with no value."""
     said = words(message)
     session.ledger.finish(row, outcome="diverged", value=None, curve=(), seconds=0.0, failure=kind, message=said)
-    session.kept.forget(row)
+    session.artifacts.forget(row)
     if row.stage == "search":
         tell(session, session.ledger.row(row.id))
 

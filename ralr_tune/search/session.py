@@ -10,7 +10,7 @@ from threading import Event, Thread
 
 from ralr_tune.errors import LeaseLost, StorageError
 from ralr_tune.records import Row
-from ralr_tune.search.kept import Kept
+from ralr_tune.search.artifacts import ArtifactStore
 from ralr_tune.search.stopping import Stop
 from ralr_tune.search.tasks import Tasks
 from ralr_tune.store.database import Storage
@@ -31,9 +31,9 @@ class Session:
     stop: Stop = field(default_factory=Stop)
 
     @property
-    def kept(self) -> Kept:
+    def artifacts(self) -> ArtifactStore:
         """Checkpoints and weights of this study, in this out folder."""
-        return Kept(self.out / "checkpoints", self.spec)
+        return ArtifactStore(self.out / "checkpoints", self.spec)
 
 
 class Lease:
@@ -52,12 +52,12 @@ class Lease:
     def _renew(self) -> None:
         while not self._over.wait(self._ledger.lease_s / 3):
             try:
-                self._ledger.beat(self._row)
+                self._ledger.renew_lease(self._row)
             except LeaseLost:
                 self._lost = True
                 return
             except StorageError:
-                continue  # the database is away: the lease may run out, and then the next beat says so
+                continue  # the database is away: the lease may run out, and then the next renewal says so
 
     @contextmanager
     def held(self) -> Iterator[None]:

@@ -16,7 +16,7 @@ from ralr_tune.records import Row, Stage
 from ralr_tune.search.amplifying import addable, additions
 from ralr_tune.search.audits import sampled
 from ralr_tune.search.failing import study_ended
-from ralr_tune.search.looks import looks, wanted
+from ralr_tune.search.interim import analysis_seeds, wanted
 from ralr_tune.seeds import derive_seed
 from ralr_tune.store import studies
 from ralr_tune.store.database import Storage
@@ -108,7 +108,7 @@ def withdraw_audits(ledger: Ledger, spec: StudySpec) -> None:
 
 def choosing_seeds(spec: StudySpec) -> list[int]:
     """Half as many seeds as judging begins with, rounded up, at least 2 (ours): choosing needs less than judging."""
-    count = max(2, math.ceil(looks(spec)[0] / 2))
+    count = max(2, math.ceil(analysis_seeds(spec)[0] / 2))
     return [derive_seed("choose", spec.study.seed, index) for index in range(count)]
 
 

@@ -13,7 +13,7 @@ from ralr_tune.records import Row
 from ralr_tune.search.samplers import make_pruner, make_sampler
 from ralr_tune.search.session import Session
 from ralr_tune.store import studies
-from ralr_tune.store.mending import strays, unsettled
+from ralr_tune.store.recovery import strays, unsettled
 
 
 def optuna_study(session: Session, row: Row) -> Study:

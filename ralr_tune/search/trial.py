@@ -15,15 +15,15 @@ from optuna.trial import Trial as OptunaTrial
 from ralr_tune.errors import DataError, DiskError, FailureKind, Interrupted, LeaseLost, StorageError, TrialError
 from ralr_tune.records import EpochRecord, Outcome, Row
 from ralr_tune.search import audits
+from ralr_tune.search.artifacts import confirm_configuration, remove
 from ralr_tune.search.failing import HOPELESS, end_if_lost_again, give_up, kind_of, lose, words
-from ralr_tune.search.kept import confirm_configuration, remove
 from ralr_tune.search.pruning import Judge
 from ralr_tune.search.samplers import start_recipe
 from ralr_tune.search.session import Lease, Session
 from ralr_tune.search.space import suggest
 from ralr_tune.search.telling import optuna_study, tell
 from ralr_tune.store import studies
-from ralr_tune.store.mending import find_orphan
+from ralr_tune.store.recovery import find_orphan
 from ralr_tune.studyfile import Configuration
 from ralr_tune.tasks.trial import Trial
 
@@ -76,7 +76,7 @@ def _leave_nothing(session: Session, row: Row) -> None:
     rows = session.ledger.rows(curves=False)
     over = {each.id for each in rows if each.state == "done"} - {each.id for each in audits.waiting(session.spec, rows)}
     if row.id in over:
-        session.kept.forget(row)
+        session.artifacts.forget(row)
 
 
 def _guarded(session: Session, row: Row, lease: Lease, work: Callable[[Session, Row, Lease], Work]) -> Work:
@@ -89,7 +89,7 @@ def _guarded(session: Session, row: Row, lease: Lease, work: Callable[[Session, 
     except LeaseLost:
         raise
     except StorageError:
-        session.ledger.beat(row)  # whoever lost the row finds its trial finished by another: LeaseLost says so
+        session.ledger.renew_lease(row)  # whoever lost the row finds its trial finished by another: LeaseLost says so
         raise
     except Exception as error:
         kind = kind_of(error)
@@ -132,10 +132,10 @@ def _audit(session: Session, row: Row, lease: Lease) -> Work:
     """Train a pruned trial on to its end, from where it was pruned if that file is here; Optuna hears nothing of it."""
     pruned = session.ledger.searched(row)
     configuration = session.spec.configuration(row.arm, row.params)
-    trial = _start(session, row, configuration, also=session.kept.checkpoints(pruned))
+    trial = _start(session, row, configuration, also=session.artifacts.checkpoints(pruned))
     ending = yield from _trained(session, row, trial, lease)
     _finish(session, row, trial, ending, taken_over=pruned.curve)
-    session.kept.forget(pruned)
+    session.artifacts.forget(pruned)
 
 
 def _confirm(session: Session, row: Row, lease: Lease) -> Work:
@@ -143,12 +143,12 @@ def _confirm(session: Session, row: Row, lease: Lease) -> Work:
     ending = yield from _trained(session, row, trial, lease)
     keep = row.stage == "judge" and ending.outcome == "complete"
     if keep:
-        trial.save_weights(session.kept.draft(row))
+        trial.save_weights(session.artifacts.draft(row))
     _finish(session, row, trial, ending, forget=not keep)
     if keep:  # only now is it sure whose weights are those of the row
         with suppress(OSError):  # without them the test trains again
-            session.kept.draft(row).replace(session.kept.weights(row))
-        session.kept.forget(row)
+            session.artifacts.draft(row).replace(session.artifacts.weights(row))
+        session.artifacts.forget(row)
 
 
 def _test(session: Session, row: Row, lease: Lease) -> Work:
@@ -156,12 +156,12 @@ def _test(session: Session, row: Row, lease: Lease) -> Work:
     trial = _start(session, row, confirm_configuration(session.spec, row))
     ending = Ending("complete")
     try:
-        trial.load_weights(session.kept.weights(row))
+        trial.load_weights(session.artifacts.weights(row))
     except DataError:  # judged on another machine, or the folder is gone
         ending = yield from _trained(session, row, trial, lease)
     value = trial.evaluate("test") if ending.outcome == "complete" else None
     _finish(session, row, trial, ending, value=value)
-    remove(session.kept.weights(row))
+    remove(session.artifacts.weights(row))
 
 
 # ---------------------------------------------------------------- what they share
@@ -169,7 +169,7 @@ def _test(session: Session, row: Row, lease: Lease) -> Work:
 
 def _start(session: Session, row: Row, configuration: Configuration, also: Sequence[Path] = ()) -> Trial:
     """`also`: checkpoints of another row that trained the same."""
-    own, earlier = session.kept.checkpoint(row), [*session.kept.earlier(row), *also]
+    own, earlier = session.artifacts.checkpoint(row), [*session.artifacts.earlier(row), *also]
     task = session.tasks.of(configuration.task)
     return session.spec.kind.trial(task, configuration, seed=row.seed, checkpoint=own, earlier=earlier)
 
@@ -232,10 +232,10 @@ def _finish(
         seconds=sum(record.seconds for record in trial.curve if record not in taken_over),
         failure=ending.failure,
         message=ending.message,
-        mended=trial.mended if complete or ending.outcome == "pruned" else None,
+        recovered=trial.recovered if complete or ending.outcome == "pruned" else None,
     )
     if forget:
-        session.kept.forget(row)
+        session.artifacts.forget(row)
 
 
 # ---------------------------------------------------------------- Optuna's side

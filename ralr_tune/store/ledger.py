@@ -159,7 +159,7 @@ class Ledger:
         """Notes the Optuna trial that was asked for this row. StorageError if it has another one already."""
         self._write(row, "held", where=ledger.c.trial.is_(None) | (ledger.c.trial == trial), trial=trial)
 
-    def beat(self, row: Row) -> None:
+    def renew_lease(self, row: Row) -> None:
         """Renews the lease."""
         self._write(row, "held", lease_end=self._lease_end)
 
@@ -189,14 +189,14 @@ class Ledger:
         train_value: float | None = None,
         failure: FailureKind | None = None,
         message: str | None = None,
-        mended: str | None = None,
+        recovered: str | None = None,
     ) -> None:
         """Done, with its outcome. `seconds`: of all attempts together. Figures that are not finite become None.
 
-        A failure becomes an incident, and so does `mended`: how a trial went on after it had run out of memory.
+        A failure becomes an incident, and so does `recovered`: how a trial went on after it had run out of memory.
         """
         happened = [self._incident(row, failure, message or "")] if failure else []
-        happened += [self._incident(row, "oom", mended)] if mended else []
+        happened += [self._incident(row, "oom", recovered)] if recovered else []
         self._write(
             row,
             "done",

@@ -21,7 +21,7 @@ from ralr_tune.studyfile import models, problems, registry
 from ralr_tune.studyfile.configuration import AmplifyConfig, Configuration, NoiseConfig, ScheduleConfig, TrainingConfig
 from ralr_tune.studyfile.kind import Kind
 from ralr_tune.studyfile.problems import KeyPath, shown
-from ralr_tune.studyfile.reading import STAND_IN_TASK, kind_of, read_text, read_toml, refusal
+from ralr_tune.studyfile.reading import SUBSTITUTE_TASK, kind_of, read_text, read_toml, refusal
 from ralr_tune.studyfile.sections import OPTIMIZERS, Name, ScheduleSection, TaskSection, TrainingKeys
 from ralr_tune.studyfile.study import searched
 from ralr_tune.studyfile.values import Frozen, one_of
@@ -33,7 +33,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**SEED_BITS)]
 Number = Annotated[int, Field(ge=0, lt=10**9)]
 Table = TypeVar("Table", TrainingConfig, ScheduleConfig)
 
-_STAND_INS: dict[KeyPath, Any] = {
+_SUBSTITUTES: dict[KeyPath, Any] = {
     ("training", "epochs"): 1,
     ("training", "batch_size"): 2,  # with 1 there would be no pairs to mix
     ("training", "lr"): 1.0,
@@ -171,7 +171,7 @@ def parse_exported(text: str, source: str = "configuration", *, imports: bool = 
 
 def _problems_without_kind(raw: Mapping[str, Any]) -> list[str]:
     """What else is wrong with a file whose kind of task is not known: the rest is read as of the stand-in's kind."""
-    model, rest = exported_model(registry.find(STAND_IN_TASK["kind"])), {**raw, "task": STAND_IN_TASK}
+    model, rest = exported_model(registry.find(SUBSTITUTE_TASK["kind"])), {**raw, "task": SUBSTITUTE_TASK}
     try:
         model.model_validate(rest)
     except ValidationError as error:
@@ -196,9 +196,9 @@ def _contradictions_of_the_rest(raw: Mapping[str, Any], kind: Kind) -> list[str]
         try:
             found = model.model_validate(rest)
         except ValidationError as error:
-            wrong = problems.faults(error, rest, _STAND_INS)
+            wrong = problems.faults(error, rest, _SUBSTITUTES)
             left_out |= wrong
-            rest = problems.without_faults(wrong, rest, _STAND_INS)
+            rest = problems.without_faults(wrong, rest, _SUBSTITUTES)
         else:
             # whether a curve fits is anybody's guess once a key of it, or the number of epochs, stands in
             guessed = any(path[:1] == ("schedule",) or path == ("training", "epochs") for path in left_out)

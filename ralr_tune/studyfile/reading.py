@@ -27,13 +27,13 @@ MAX_BYTES = 1_000_000
 
 _STUDY = {"name": "unnamed", "baseline": "unnamed"}
 _TRAINING = {"epochs": 1, "batch_size": 1, "lr": 1.0}
-STAND_IN_TASK = {"kind": "simulated"}
+SUBSTITUTE_TASK = {"kind": "simulated"}
 """[task] of a file whose own kind is not known: the simulated kind requires nothing."""
 
-_STAND_INS: dict[KeyPath, Any] = {
+_SUBSTITUTES: dict[KeyPath, Any] = {
     ("study",): _STUDY,
     **{("study", key): value for key, value in _STUDY.items()},
-    ("task",): STAND_IN_TASK,
+    ("task",): SUBSTITUTE_TASK,
     ("training",): _TRAINING,
     **{("training", key): value for key, value in _TRAINING.items()},
     ("arms",): {"unnamed": {}},
@@ -81,7 +81,7 @@ def _parse(text: str, source: str, check: Check, imports: bool) -> StudySpec:
         spec = StudySpec(file, _kept(text, file.storage.url, source), kind)
         found = [contradiction.line for contradiction in check(spec)]
     except ValidationError as error:
-        wrong = problems.faults(error, raw, _STAND_INS)
+        wrong = problems.faults(error, raw, _SUBSTITUTES)
         found = [*problems.lines(error, model, raw), *_contradictions_of_the_rest(wrong, raw, kind, check)]
     if found:
         raise refusal(source, found)
@@ -166,7 +166,7 @@ def _problems_without_kind(line: str, raw: dict[str, Any], check: Check) -> list
     What is not about the task is read as a file of the stand-in's kind.
     """
     wrong: set[KeyPath] = {("task",)}
-    rest = problems.without_faults(wrong, raw, _STAND_INS)
+    rest = problems.without_faults(wrong, raw, _SUBSTITUTES)
     kind = registry.find(rest["task"]["kind"])
     model = models.study_file(kind)
     lines: list[str] = []
@@ -174,7 +174,7 @@ def _problems_without_kind(line: str, raw: dict[str, Any], check: Check) -> list
         model.model_validate(rest)
     except ValidationError as error:
         lines = problems.lines(error, model, rest)
-        wrong |= problems.faults(error, rest, _STAND_INS)
+        wrong |= problems.faults(error, rest, _SUBSTITUTES)
     before = [each for each in lines if each.startswith("study")]
     return [*before, line, *lines[len(before) :], *_contradictions_of_the_rest(wrong, raw, kind, check)]
 
@@ -184,12 +184,12 @@ def _contradictions_of_the_rest(wrong: set[KeyPath], raw: dict[str, Any], kind: 
     left_out: set[KeyPath] = set()
     for _ in range(_LOOKS):
         left_out |= wrong
-        raw = problems.without_faults(wrong, raw, _STAND_INS)
+        raw = problems.without_faults(wrong, raw, _SUBSTITUTES)
         kind = kind if ("task",) not in wrong else registry.find(raw["task"]["kind"])
         try:
             spec = StudySpec(models.study_file(kind).model_validate(raw), "", kind)
         except ValidationError as deeper:
-            wrong = problems.faults(deeper, raw, _STAND_INS)
+            wrong = problems.faults(deeper, raw, _SUBSTITUTES)
         else:
             return [each.line for each in check(spec) if not each.rests_on(left_out)]
     return []  # too much is wrong to see further

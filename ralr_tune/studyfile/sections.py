@@ -263,7 +263,7 @@ class ConfirmSection(Frozen):
 
     top: Annotated[int, Field(ge=1, le=10_000)] = 2
     seeds: Seeds = 5
-    """How many, or "auto": more until the verdict stands, up to `most_seeds` (see search.looks)."""
+    """How many, or "auto": more until the verdict stands, up to `most_seeds` (see search.interim)."""
     most_seeds: Annotated[int, Field(ge=3, le=1_000)] = 20
     margin: NonNegative | None = None
     """Differences below it count as equivalent, in the metric's own unit; None: the metric's default margin."""

@@ -33,8 +33,8 @@ class Trial(Protocol):
         """Whether no epoch is left to train."""
 
     @property
-    def mended(self) -> str | None:
-        """What went wrong and was mended so far, before a resume too, in a sentence; None where nothing was."""
+    def recovered(self) -> str | None:
+        """What went wrong so far and was recovered from, before a resume too, in a sentence; None where nothing was."""
 
     def epochs(self) -> Generator[EpochRecord, None, None]:
         """Trains the epochs that are left, one for each record.

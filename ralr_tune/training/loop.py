@@ -94,8 +94,8 @@ class TorchTrial:
         return len(self.curve) >= self._training.epochs
 
     @property
-    def mended(self) -> str | None:
-        return self.memory.mended(self._training.batch_size)
+    def recovered(self) -> str | None:
+        return self.memory.recovered(self._training.batch_size)
 
     def epochs(self) -> Generator[EpochRecord, None, None]:
         while not self.finished:

@@ -103,7 +103,7 @@ class MemoryBudget:
         """Batches of half the size in every evaluation. Raises TrialError("oom") below one sample."""
         return replace(self, evaluation=_half(min(usual, self.evaluation or usual), reason))
 
-    def mended(self, batch_size: int) -> str | None:
+    def recovered(self, batch_size: int) -> str | None:
         """What was mended, in a sentence."""
         ways = []
         if self.training:

@@ -11,9 +11,9 @@ import pytest
 from synthetic_study import make_record
 
 from ralr_tune.analysis.budget import (
+    CurveRule,
     Search,
     Spent,
-    Way,
     budgets,
     curve,
     expected_best,
@@ -27,7 +27,7 @@ from ralr_tune.analysis.notes import budget_sentences
 from ralr_tune.records import Row, StudyRecord
 from tests.metrics import ACCURACY, LOSS
 
-RANDOM, REALISED = Way(ACCURACY, True, 0.0), Way(ACCURACY, False, 0.0)
+RANDOM, REALISED = CurveRule(ACCURACY, True, 0.0), CurveRule(ACCURACY, False, 0.0)
 
 
 def search(*values: float, complete: bool = True) -> Search:
@@ -60,7 +60,7 @@ def test_the_expected_curve_of_random_search() -> None:
 
 
 def test_small_losses_are_good() -> None:
-    found = curve("ralr", [search(0.3, 0.9, 0.5)], Way(LOSS, True, 0.9))
+    found = curve("ralr", [search(0.3, 0.9, 0.5)], CurveRule(LOSS, True, 0.9))
     assert found.best[0] == pytest.approx(fmean([0.3, 0.9, 0.5]))
     assert found.best[2] < found.best[0]  # type: ignore[operator]
     assert found.low[2] <= found.best[2] <= found.high[2]  # type: ignore[operator, index]

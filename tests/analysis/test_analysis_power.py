@@ -8,13 +8,13 @@ from ralr_tune.analysis.comparison import Pairs, compare
 from ralr_tune.analysis.power import (
     MOST,
     POWER,
-    Floor,
-    Reach,
+    DetectableEffect,
+    ErrorFloor,
+    detectable_effect,
     pairs_to_differ,
     pairs_to_equal,
     power_to_differ,
     power_to_equal,
-    reach,
     spread_interval,
     visible,
 )
@@ -23,11 +23,11 @@ from tests.metrics import ACCURACY
 SPREAD = 0.01
 
 
-def reached(differences: list[float], *, margin: float = 0.005) -> Reach:
+def reached(differences: list[float], *, margin: float = 0.005) -> DetectableEffect:
     (made,) = compare(
         [Pairs("configuration", "ralr", "monotone", differences)], margin=margin, confidence=0.95, metric=ACCURACY
     )
-    found = reach(made, float(np.std(differences, ddof=1)), margin=margin, alpha=0.05)
+    found = detectable_effect(made, float(np.std(differences, ddof=1)), margin=margin, alpha=0.05)
     assert found is not None
     return found
 
@@ -108,18 +108,18 @@ def test_nothing_in_reach() -> None:
 def test_no_reach_without_spread_or_pairs() -> None:
     for differences in ([0.01, 0.01, 0.01], [0.01]):
         (made,) = compare([Pairs("arm", "a", "b", differences)], margin=0.0, confidence=0.95, metric=ACCURACY)
-        assert reach(made, 0.0, margin=0.0, alpha=0.05) is None
+        assert detectable_effect(made, 0.0, margin=0.0, alpha=0.05) is None
 
 
 def test_what_further_pairs_cannot_lessen_is_not_promised_to_them() -> None:
-    floor = Floor(0.002, 4)
+    floor = ErrorFloor(0.002, 4)
     seen = visible(SPREAD, 4, 0.05, floor=floor)
     assert seen > visible(SPREAD, 4, 0.05)
     assert power_to_differ(seen, SPREAD, 4, 0.05, floor) == pytest.approx(POWER)
     without = pairs_to_differ(SPREAD, difference=0.008, alpha=0.05)
     assert without is not None
     assert pairs_to_differ(SPREAD, difference=0.008, alpha=0.05, floor=floor) > without  # type: ignore[operator]
-    short = Floor(0.003, 4)
+    short = ErrorFloor(0.003, 4)
     assert pairs_to_differ(SPREAD, difference=0.008, alpha=0.05, floor=short) is None  # blocks without end are too few
     assert pairs_to_equal(SPREAD, difference=0.0, margin=0.005, alpha=0.05, floor=short) is None
 
@@ -131,5 +131,5 @@ def test_power_over_blocks_and_seeds_is_about_what_a_simulation_finds() -> None:
     pairs = [Pairs("arm", "a", "b", list(d.mean(axis=1)), list(d.mean(axis=0))) for d in studies]
     made = [compare([each], margin=0.0, confidence=0.95, metric=ACCURACY)[0] for each in pairs]
     found = np.mean([each.verdict == "better" for each in made])
-    floor = Floor(0.008 / seeds**0.5, seeds - 1)
+    floor = ErrorFloor(0.008 / seeds**0.5, seeds - 1)
     assert power_to_differ(difference, 0.01, blocks, 0.05, floor) == pytest.approx(found, abs=0.06)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ralr_tune.analysis.sequential import Plan, boundaries, latest_look, next_look, nominal_level
+from ralr_tune.analysis.sequential import Plan, boundaries, latest_analysis, next_analysis, nominal_level
 from ralr_tune.metric import Metric
 from tests.metrics import ACCURACY, LOSS
 
@@ -35,7 +35,7 @@ def test_one_look_is_the_t_test() -> None:
     d = draws(0.004, 5)
     plan = Plan((5,), margin=0.0)
     expected = stats.ttest_1samp(d, 0.0)
-    decision = next_look(d, plan)
+    decision = next_analysis(d, plan)
     assert decision.p_value == pytest.approx(expected.pvalue)
     assert decision.interval == pytest.approx(tuple(expected.confidence_interval(0.95)))
     assert decision.verdict == "inconclusive"
@@ -51,7 +51,7 @@ def test_later_looks_do_not_change_earlier_boundaries() -> None:
     [(0.05, ACCURACY, "better"), (0.05, LOSS, "worse"), (-0.05, ACCURACY, "worse")],
 )
 def test_a_large_difference_stops_early(mean: float, metric: Metric, verdict: str) -> None:
-    decision = next_look(draws(mean), replace(PLAN, metric=metric))
+    decision = next_analysis(draws(mean), replace(PLAN, metric=metric))
     assert decision.verdict == verdict
     assert decision.n < 12
     assert decision.next_look is None
@@ -64,7 +64,7 @@ def test_a_large_difference_stops_early(mean: float, metric: Metric, verdict: st
 def test_it_goes_on_until_the_last_look() -> None:
     d = draws(0.0)
     for n in range(13):
-        decision = next_look(d[:n], replace(PLAN, margin=0.0))
+        decision = next_analysis(d[:n], replace(PLAN, margin=0.0))
         if n < 3:
             assert (decision.verdict, decision.n, decision.next_look) == ("go on", 0, 3)
         elif n < 12:
@@ -77,27 +77,27 @@ def test_it_goes_on_until_the_last_look() -> None:
 
 def test_no_difference_is_equivalent_in_time() -> None:
     tight = list(np.random.default_rng(1).normal(0.0, 0.002, 12))
-    decision = next_look(tight, PLAN)
+    decision = next_analysis(tight, PLAN)
     assert decision.verdict == "equivalent"
     assert decision.n < 12
 
 
 def test_what_was_settled_stays_settled() -> None:
-    first = next_look(draws(0.05), PLAN)
+    first = next_analysis(draws(0.05), PLAN)
     contrary = draws(0.05)[: first.n] + [-0.5] * (12 - first.n)
-    assert next_look(contrary, PLAN) == first
-    assert latest_look(contrary, PLAN) != first
+    assert next_analysis(contrary, PLAN) == first
+    assert latest_analysis(contrary, PLAN) != first
 
 
 def test_pairs_between_two_looks_have_no_say() -> None:
     plan = Plan((4, 8), margin=0.0)
     d = draws(0.0)
-    assert next_look(d[:4], plan) == next_look([*d[:4], 9.0, 9.0], plan)
+    assert next_analysis(d[:4], plan) == next_analysis([*d[:4], 9.0, 9.0], plan)
 
 
 def test_the_verdict_and_the_interval_agree() -> None:
     for seed in range(200):
-        decision = next_look(draws(0.008, seed=seed), replace(PLAN, margin=0.0))
+        decision = next_analysis(draws(0.008, seed=seed), replace(PLAN, margin=0.0))
         assert decision.interval is not None
         excludes = decision.interval[0] > 0 or decision.interval[1] < 0
         assert excludes == (decision.verdict in ("better", "worse"))
@@ -106,12 +106,12 @@ def test_the_verdict_and_the_interval_agree() -> None:
 
 
 def test_equal_differences_get_the_sign_test() -> None:
-    settled = next_look([0.01] * 12, replace(PLAN, margin=0.0))
+    settled = next_analysis([0.01] * 12, replace(PLAN, margin=0.0))
     assert settled.verdict == "better"
     assert settled.n > 6
-    assert next_look([0.01] * 5, replace(PLAN, margin=0.0)).verdict == "go on"
-    assert next_look([0.0] * 12, PLAN).verdict == "equivalent"
-    assert next_look([0.0] * 12, replace(PLAN, margin=0.0)).verdict == "inconclusive"
+    assert next_analysis([0.01] * 5, replace(PLAN, margin=0.0)).verdict == "go on"
+    assert next_analysis([0.0] * 12, PLAN).verdict == "equivalent"
+    assert next_analysis([0.0] * 12, replace(PLAN, margin=0.0)).verdict == "inconclusive"
 
 
 def test_several_comparisons_are_stricter() -> None:
@@ -121,8 +121,8 @@ def test_several_comparisons_are_stricter() -> None:
 
 
 def test_the_latest_look_alone() -> None:
-    assert latest_look(draws(0.05, 2), PLAN).verdict == "go on"
-    assert latest_look(draws(0.05, 12), PLAN).n == 12
+    assert latest_analysis(draws(0.05, 2), PLAN).verdict == "go on"
+    assert latest_analysis(draws(0.05, 12), PLAN).n == 12
 
 
 @pytest.mark.parametrize(

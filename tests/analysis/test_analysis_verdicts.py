@@ -11,12 +11,12 @@ from scipy import stats
 from synthetic_study import make_record
 
 from ralr_tune.analysis.comparison import Comparison
-from ralr_tune.analysis.power import Floor, Reach
+from ralr_tune.analysis.power import DetectableEffect, ErrorFloor
 from ralr_tune.analysis.verdicts import arm_verdicts
 from ralr_tune.records import Row
 
 
-def arms_of(change: Callable[[Row], Row] = lambda row: row, blocks: int = 4) -> tuple[Comparison, Reach]:
+def arms_of(change: Callable[[Row], Row] = lambda row: row, blocks: int = 4) -> tuple[Comparison, DetectableEffect]:
     found = arm_verdicts(make_record(until="confirmed", blocks=blocks, change=change), "validation")
     return found.made[0], found.reach[0]
 
@@ -35,7 +35,7 @@ def test_blocks_judged_on_the_same_seeds_share_their_luck() -> None:
     half = (parts[0] * t[0] + parts[1] * t[1]) / sum(parts) ** 0.5
     mean = luck.mean() + steps.mean()
     assert made.interval == pytest.approx((mean - half, mean + half))
-    assert reach.floor == Floor(pytest.approx(parts[0] ** 0.5), 4)
+    assert reach.floor == ErrorFloor(pytest.approx(parts[0] ** 0.5), 4)
     assert reach.spread == pytest.approx(steps.std(ddof=1))
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ralr_tune.analysis.comparison import Comparison, Pairs, compare
-from ralr_tune.analysis.sequential import Decision, Plan, latest_look, next_look
+from ralr_tune.analysis.sequential import Decision, Plan, latest_analysis, next_analysis
 from ralr_tune.kinds.simulated.task import CEILING, CHANCE, CURVATURE, RATE, SimulatedTask
 from tests.calibration.tables import Counted, Promise, Row, Table, rows_of, show
 from tests.metrics import ACCURACY
@@ -230,7 +230,7 @@ def looks(studies: int, plan: Plan, difference: float) -> Counted:
     """A true difference in standard deviations of the paired difference; the plan's margin is in the same unit."""
     started = time.process_time()
     draws = np.random.default_rng(6).standard_normal((studies, plan.looks[-1])) + difference
-    made = [next_look(list(d), plan) for d in draws]
+    made = [next_analysis(list(d), plan) for d in draws]
     what = f"looks at {_spans(plan.looks)}, margin {plan.margin:g}, {difference:g} sd apart"
     promises = (RARELY_MISSED,)
     promises += () if difference else (RARELY_WRONG,)
@@ -244,7 +244,7 @@ def looks_at_several(studies: int, plan: Plan) -> Counted:
     scores = rng.standard_normal((studies, plan.comparisons + 1, plan.looks[-1]))
     verdicts: Counter[str] = Counter()
     for study in scores:
-        said = {next_look(list(own - study[0]), plan).verdict for own in study[1:]}
+        said = {next_analysis(list(own - study[0]), plan).verdict for own in study[1:]}
         verdicts[next((name for name in ("better", "worse") if name in said), "none")] += 1
     what = f"looks at {_spans(plan.looks)}, {plan.comparisons} comparisons, 0 sd apart"
     more = {"pairs": "", "flattered, sd": ""}
@@ -257,8 +257,8 @@ def looks_then_test(studies: int, plan: Plan, validation: float, test: float, co
     shape = (studies, plan.looks[-1])
     first, second = rng.standard_normal(shape), rng.standard_normal(shape)
     tests = test + correlation * first + np.sqrt(1 - correlation**2) * second
-    stops = [next_look(list(d), plan).n for d in first + validation]
-    made = [latest_look(list(d[:n]), plan) for d, n in zip(tests, stops, strict=True)]
+    stops = [next_analysis(list(d), plan).n for d in first + validation]
+    made = [latest_analysis(list(d[:n]), plan) for d, n in zip(tests, stops, strict=True)]
     what = f"looks at validation ({validation:g} sd), test {test:g} sd, correlation {correlation:g}"
     promises = (RARELY_MISSED,) if test else (RARELY_MISSED, RARELY_WRONG)
     return _looked(what, made, test, time.process_time() - started, promises)

@@ -16,7 +16,7 @@ import pytest
 from ralr_tune.commands.gc import collect_garbage
 from ralr_tune.errors import UsageError
 from ralr_tune.records import Outcome, Row, Stage
-from ralr_tune.search.kept import Kept
+from ralr_tune.search.artifacts import ArtifactStore
 from ralr_tune.store import studies
 from ralr_tune.store.address import sqlite_url
 from ralr_tune.store.database import open_storage
@@ -34,12 +34,12 @@ class Folder:
         self.out.mkdir(parents=True)
         self.url = sqlite_url((self.out / "study.db").absolute())
         self.storage = open_storage(self.url, create=True)
-        self.kept = self.study(name)
+        self.artifacts = self.study(name)
 
-    def study(self, name: str) -> Kept:
+    def study(self, name: str) -> ArtifactStore:
         spec = simulated(study={"name": name})
         studies.register(self.storage, name=name, text=spec.text, fingerprint=spec.fingerprint)
-        return Kept(self.out / "checkpoints", spec)
+        return ArtifactStore(self.out / "checkpoints", spec)
 
     def row(self, ordinal: int, stage: Stage = "search", *, name: str = "sim", lease_s: float = 60) -> Row:
         """A row that a worker has claimed."""
@@ -95,44 +95,48 @@ def removed(folder: Folder) -> dict[str, str]:
 
 
 def test_checkpoints_of_finished_trials_go_and_others_stay(folder: Folder) -> None:
-    kept = folder.kept
+    artifacts = folder.artifacts
     complete, pruned = folder.done(0), folder.done(1, outcome="pruned")
     failed, free, lapsed, alive = folder.row(2), folder.row(3), folder.row(4, lease_s=60), folder.row(5)
     ledger = Ledger(folder.storage, "sim")
     ledger.fail(failed, kind="bug", message="", retry=False)
     ledger.release(free)
-    Ledger(folder.storage, "sim", lease_s=-1).beat(lapsed)
+    Ledger(folder.storage, "sim", lease_s=-1).renew_lease(lapsed)
     for row in (complete, pruned, failed, free, lapsed, alive):
-        write(kept.checkpoint(row))
-    write(kept.checkpoint(replace(complete, attempt=7)))
-    write(beside(kept.checkpoint(complete)))
-    write(beside(kept.checkpoint(alive)))
+        write(artifacts.checkpoint(row))
+    write(artifacts.checkpoint(replace(complete, attempt=7)))
+    write(beside(artifacts.checkpoint(complete)))
+    write(beside(artifacts.checkpoint(alive)))
     old = write(folder.out / "checkpoints" / "sim-search-3.ckpt")
-    finished = [kept.checkpoint(complete), kept.checkpoint(pruned), kept.checkpoint(replace(complete, attempt=7))]
+    finished = [
+        artifacts.checkpoint(complete),
+        artifacts.checkpoint(pruned),
+        artifacts.checkpoint(replace(complete, attempt=7)),
+    ]
     assert removed(folder) == {
-        **{path.name: "of a finished trial" for path in [*finished, beside(kept.checkpoint(complete))]},
+        **{path.name: "of a finished trial" for path in [*finished, beside(artifacts.checkpoint(complete))]},
         old.name: "checkpoint of release 0.1",
     }
-    assert all(kept.checkpoint(row).exists() for row in (failed, free, lapsed, alive))
+    assert all(artifacts.checkpoint(row).exists() for row in (failed, free, lapsed, alive))
 
 
 def test_weights_stay_until_they_are_tested(folder: Folder) -> None:
-    kept = folder.kept
+    artifacts = folder.artifacts
     tested, untested = folder.done(0, "judge"), folder.done(1, "judge")
     diverged = folder.done(2, "judge", outcome="diverged")
     running = folder.row(3, "judge")
     for row in (tested, untested, diverged):
-        write(kept.weights(row))
+        write(artifacts.weights(row))
     for row in (untested, diverged, running):
-        write(kept.draft(row))
-    assert removed(folder).keys() == {kept.draft(diverged).name, kept.weights(diverged).name}
+        write(artifacts.draft(row))
+    assert removed(folder).keys() == {artifacts.draft(diverged).name, artifacts.weights(diverged).name}
     folder.done(0, "test")
     waiting = folder.row(1, "test")
-    assert removed(folder) == {kept.weights(tested).name: "weights of a judged trial"}
+    assert removed(folder) == {artifacts.weights(tested).name: "weights of a judged trial"}
     Ledger(folder.storage, "sim").finish(waiting, outcome="complete", value=0.5, curve=(), seconds=1.0)
     gone = removed(folder)
-    assert kept.weights(untested).name in gone
-    assert kept.draft(running).exists()
+    assert artifacts.weights(untested).name in gone
+    assert artifacts.draft(running).exists()
 
 
 def test_what_people_read_stays(folder: Folder) -> None:
@@ -211,7 +215,7 @@ def test_nothing_kept_anywhere_is_said(tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_file_that_cannot_be_removed_is_said_and_the_others_go(
     folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stubborn, other = (write(folder.kept.checkpoint(folder.done(ordinal))) for ordinal in range(2))
+    stubborn, other = (write(folder.artifacts.checkpoint(folder.done(ordinal))) for ordinal in range(2))
     unlink = Path.unlink
 
     def refuse(path: Path, missing_ok: bool = False) -> None:
@@ -226,7 +230,7 @@ def test_a_file_that_cannot_be_removed_is_said_and_the_others_go(
 
 
 def test_the_command_shows_sizes_and_a_total_without_torch(folder: Folder) -> None:
-    names = [write(folder.kept.checkpoint(folder.done(ordinal))).name for ordinal in range(2)]
+    names = [write(folder.artifacts.checkpoint(folder.done(ordinal))).name for ordinal in range(2)]
     script = (
         "import sys\n"
         "from ralr_tune.__main__ import main\n"

@@ -14,12 +14,12 @@ import pytest
 from optuna.trial import TrialState
 from sqlalchemy import delete
 
-from ralr_tune.commands.locate import Whereabouts
+from ralr_tune.commands.locate import StudyLocation
 from ralr_tune.commands.repair import Repair, budget, repair_study, unplanned
 from ralr_tune.commands.run import run
 from ralr_tune.errors import StorageError
 from ralr_tune.records import Row
-from ralr_tune.search.kept import Kept
+from ralr_tune.search.artifacts import ArtifactStore
 from ralr_tune.search.stages import plan_search
 from ralr_tune.store import studies, tables
 from ralr_tune.store.database import Storage, open_storage
@@ -60,7 +60,7 @@ class Broken:
         return studies.optuna_study(self.storage, f"{self.spec.name}/{arm}")
 
     def repair(self, *, dry_run: bool = False) -> Repair:
-        return repair_study(Whereabouts(self.spec.name, self.spec, self.url, self.out), dry_run=dry_run)
+        return repair_study(StudyLocation(self.spec.name, self.spec, self.url, self.out), dry_run=dry_run)
 
 
 @pytest.fixture
@@ -191,8 +191,8 @@ def test_what_only_people_can_mend_is_said(broken: Broken) -> None:
     broken.dying.fail(failed, kind="bug", message="ZeroDivisionError: mine\nand more", retry=False)
     broken.study("ralr").ask()
     broken.study("ralr").enqueue_trial({"lr": 0.1})
-    Kept(broken.out / "checkpoints", broken.spec).checkpoint(done).parent.mkdir(parents=True)
-    Kept(broken.out / "checkpoints", broken.spec).checkpoint(done).write_bytes(b"x" * 2048)
+    ArtifactStore(broken.out / "checkpoints", broken.spec).checkpoint(done).parent.mkdir(parents=True)
+    ArtifactStore(broken.out / "checkpoints", broken.spec).checkpoint(done).write_bytes(b"x" * 2048)
     before = dump(broken.url)
     lines = broken.repair().as_text().splitlines()
     assert lines == [
@@ -269,7 +269,7 @@ def test_repairing_beside_workers_disturbs_none(broken: Broken) -> None:
 def test_a_study_of_the_first_release_is_brought_up_to_date_and_goes_on(bare_url: str, tmp_path: Path) -> None:
     first_release.make(bare_url)
     spec = simulated()
-    where = Whereabouts(spec.name, spec, bare_url, tmp_path / "out")
+    where = StudyLocation(spec.name, spec, bare_url, tmp_path / "out")
     before = dump(bare_url)
     with pytest.raises(StorageError, match='"ralr-tune repair STUDY" brings them up to date'):
         run(spec, storage=bare_url, out=where.out)

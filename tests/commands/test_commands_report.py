@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ralr_tune.analysis.edges import Edge
 from ralr_tune.analysis.facts import ArmFacts, Facts
-from ralr_tune.analysis.lacks import Lack
+from ralr_tune.analysis.missing_evidence import MissingEvidence
 from ralr_tune.analysis.twins import Twin
 from ralr_tune.commands.report import HANDFUL, Report
 from tests.metrics import ACCURACY
@@ -28,7 +28,7 @@ def edge(parameter: str) -> Edge:
 
 
 def test_twins_come_first_then_what_to_mend() -> None:
-    facts = replace(FACTS, lacks=(Lack("few trials", "ralr", 6),), edges=(edge("lr"),))
+    facts = replace(FACTS, lacks=(MissingEvidence("few trials", "ralr", 6),), edges=(edge("lr"),))
     first, second, third = report(facts).notes
     assert first.startswith("ralr's configuration against its twin")
     assert second == "ralr has 6 finished trials: too few to judge parameters or rates."

@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from ralr_tune.analysis.facts import FURTHER
-from ralr_tune.commands.locate import Whereabouts, opened
+from ralr_tune.commands.locate import StudyLocation, opened
 from ralr_tune.commands.run import run
 from ralr_tune.errors import StorageError
 from ralr_tune.launch.devices import Place
@@ -309,7 +309,7 @@ def test_sqlite_on_a_network_file_system_needs_force(
     with pytest.raises(StorageError, match=r"network file system \(nfs4\)"):
         work(Job("sim", url, tmp_path), Place(0, "cpu", 1))
     assert run(spec, out=tmp_path, launcher="inprocess", workers=1, force=True).answer
-    with opened(Whereabouts("sim", spec, url, tmp_path)) as storage:  # as `status` and the other commands do
+    with opened(StudyLocation("sim", spec, url, tmp_path)) as storage:  # as `status` and the other commands do
         assert len(Ledger(storage, "sim").rows()) > 0
     (said,) = [line for line in caplog.messages if "network file system (nfs4)" in line]
     assert said.endswith("open it on the machine whose workers use it, and on no other")

@@ -22,8 +22,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from ralr_tune.kinds.simulated.task import SimulatedTask
 from ralr_tune.records import Row
+from ralr_tune.search.artifacts import confirm_configuration
 from ralr_tune.search.audits import sampled
-from ralr_tune.search.kept import confirm_configuration
 from ralr_tune.store import studies
 from ralr_tune.store.database import Storage, open_storage
 from ralr_tune.store.ledger import Ledger

@@ -88,7 +88,7 @@ def test_many_processes_write_one_sqlite_file(sqlite_url: str) -> None:
             trial.suggest_float("lr", 0, 1)
             ledger.attach(row, trial.number)
             for step in range(1, 6):
-                ledger.beat(row)
+                ledger.renew_lease(row)
                 trial.report(0.5, step)
             ledger.finish(row, outcome="complete", value=0.5, curve=(), seconds=0.0)
             told.tell(trial, 0.5)

@@ -9,7 +9,7 @@ from synthetic_study import SPEC_TEXT, make_record
 from ralr_tune.analysis.facts import Facts, study_facts
 from ralr_tune.records import Row
 from ralr_tune.report import budget
-from ralr_tune.report.style import looks
+from ralr_tune.report.style import arm_styles
 
 RANDOM = SPEC_TEXT + '[search]\nsampler = "random"\n'
 
@@ -28,7 +28,7 @@ def test_a_line_for_each_arm_with_its_band() -> None:
     ]  # fmt: skip
     for line, curve in zip(found.lines, facts.budgets, strict=True):
         assert (line.middle, line.low, line.high) == (curve.best, curve.low, curve.high)
-    plot = budget.draw_budget(found, facts, looks(facts.arms))
+    plot = budget.draw_budget(found, facts, arm_styles(facts.arms))
     assert len(plot.data) == 6
     assert [trace.name for trace in plot.data if trace.showlegend] == ["monotone", "ralr"]
     assert [trace.line.dash for trace in plot.data if trace.showlegend] == ["solid", "dash"]
@@ -41,7 +41,7 @@ def test_the_axes_count_trials_epochs_and_device_time() -> None:
     trials, epochs, seconds = budget.views(found)
     assert [view.name for view in (trials, epochs, seconds)] == ["trials", "epochs", "device time"]
     assert seconds.title == "Device time of the arm, seconds"
-    plot = budget.draw_budget(found, facts, looks(facts.arms))
+    plot = budget.draw_budget(found, facts, arm_styles(facts.arms))
     for trace, *others in zip(plot.data, trials.x, epochs.x, seconds.x, strict=True):
         assert trace.x == others[0]
         assert {len(x) for x in others} == {len(trace.y)}

@@ -8,7 +8,7 @@ from synthetic_study import make_record
 from ralr_tune.analysis.facts import study_facts
 from ralr_tune.records import Row
 from ralr_tune.report import claims
-from ralr_tune.report.style import looks
+from ralr_tune.report.style import arm_styles
 
 
 def uneven(row: Row) -> Row:
@@ -20,7 +20,7 @@ def test_ratios_stand_on_a_log_axis_around_one() -> None:
     facts = study_facts(make_record())
     costs = claims.timed(facts)
     assert [(cost.arm, cost.paired_by) for cost in costs] == [("ralr", "twin"), ("ralr", "trial")]
-    plot = claims.draw_costs(costs, looks(facts.arms))
+    plot = claims.draw_costs(costs, arm_styles(facts.arms))
     assert plot.layout.xaxis.type == "log"
     assert plot.layout.shapes[0].x0 == 1.0
     assert [trace.x for trace in plot.data] == [(cost.ratio,) for cost in costs]
@@ -38,7 +38,7 @@ def test_ratios_stand_on_a_log_axis_around_one() -> None:
 def test_the_axis_of_ratios_has_few_round_ticks(interval: tuple[float, float], ticks: list[float]) -> None:
     facts = study_facts(make_record())
     cost = replace(claims.timed(facts)[0], interval=interval)
-    assert list(claims.draw_costs([cost], looks(facts.arms)).layout.xaxis.tickvals) == ticks
+    assert list(claims.draw_costs([cost], arm_styles(facts.arms)).layout.xaxis.tickvals) == ticks
 
 
 def test_gaps_are_held_against_the_twin_and_the_baseline() -> None:
@@ -48,7 +48,7 @@ def test_gaps_are_held_against_the_twin_and_the_baseline() -> None:
         ("ralr", "ralr", True),
         ("ralr", "monotone", False),
     ]
-    plot = claims.draw_gaps(found, facts, looks(facts.arms))
+    plot = claims.draw_gaps(found, facts, arm_styles(facts.arms))
     assert [trace.x[0] for trace in plot.data] == pytest.approx([100 * gap.found.difference for gap in found])
 
 

@@ -8,7 +8,7 @@ from ralr_tune.analysis.complementarity import Complementarity, Gain
 from ralr_tune.analysis.facts import Facts, study_facts
 from ralr_tune.report import complementarity
 from ralr_tune.report.figures import figures
-from ralr_tune.report.style import looks
+from ralr_tune.report.style import arm_styles
 
 ARMS = ("monotone", "ralr", "mixed", "both")
 FOUND = Complementarity(
@@ -40,7 +40,7 @@ def test_both_gains_and_their_difference() -> None:
 
 def test_it_is_drawn_in_points_above_the_margin() -> None:
     facts = squared()
-    plot = complementarity.draw_complementarity(complementarity.change_rows(facts), facts, looks(facts.arms))
+    plot = complementarity.draw_complementarity(complementarity.change_rows(facts), facts, arm_styles(facts.arms))
     assert [trace.x[0] for trace in plot.data] == [0.4, 0.1, -0.3]
     assert (plot.layout.shapes[0].x0, plot.layout.shapes[0].x1) == (-0.5, 0.5)
 

@@ -15,7 +15,7 @@ from ralr_tune.report.differences import (
     draw_differences,
     twin_rows,
 )
-from ralr_tune.report.style import looks
+from ralr_tune.report.style import arm_styles
 
 ADDED = Amplified(
     arm="monotone", donor="ralr", trial=3, amplification={"amplify.lower": 1.5}, split="test", difference=0.004,
@@ -24,7 +24,7 @@ ADDED = Amplified(
 
 
 def drawn(facts: Facts) -> Any:
-    return draw_differences(comparison_rows(facts), facts, looks(facts.arms), "Differences")
+    return draw_differences(comparison_rows(facts), facts, arm_styles(facts.arms), "Differences")
 
 
 def test_comparisons_by_configuration_then_by_arm() -> None:

@@ -11,7 +11,7 @@ from ralr_tune.analysis.facts import study_facts
 from ralr_tune.records import ArmRecord, Row, StudyRecord
 from ralr_tune.report import curves, importance, scores, trials
 from ralr_tune.report.figures import Figure, figures, panel_figures
-from ralr_tune.report.style import PALETTE, log_ticks, looks, number_axis
+from ralr_tune.report.style import PALETTE, arm_styles, log_ticks, number_axis
 from tests.metrics import LOSS
 
 
@@ -109,8 +109,8 @@ def test_panel_figures_stay_small() -> None:
 
 def test_colours_stay_with_their_arm() -> None:
     arms = [f"arm{index}" for index in range(8)]
-    found = looks(arms)
-    assert found == {**looks(arms[:5]), **{arm: found[arm] for arm in arms[5:]}}
+    found = arm_styles(arms)
+    assert found == {**arm_styles(arms[:5]), **{arm: found[arm] for arm in arms[5:]}}
     assert len(set(found.values())) == 8
     assert found["arm0"].colour == PALETTE[0]
 
@@ -226,7 +226,7 @@ def test_crowded_curves_are_thinned_evenly_and_said() -> None:
     facts = study_facts(record)
     found = curves.curves_facts(record.arms["ralr"], facts)
     assert found is not None
-    plot = curves.draw_curves(found, facts, looks(facts.arms)["ralr"])
+    plot = curves.draw_curves(found, facts, arm_styles(facts.arms)["ralr"])
     lines = [trace for trace in plot.data if trace.mode == "lines"]
     shown = {number for trace in lines for number in trace.customdata}
     assert len(shown) == curves.CROWDED + 1

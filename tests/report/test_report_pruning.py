@@ -8,7 +8,7 @@ from synthetic_study import make_record
 from ralr_tune.analysis.facts import Facts, study_facts
 from ralr_tune.analysis.pruning import PruningAudit
 from ralr_tune.report import pruning
-from ralr_tune.report.style import looks
+from ralr_tune.report.style import arm_styles
 
 AUDITS = (
     PruningAudit("monotone", 12, 3, 0.25, (0.055, 0.572), 0, 0.0, 4.0, 8.0),
@@ -23,7 +23,7 @@ def audited() -> Facts:
 def test_a_row_for_each_arm_with_a_rate() -> None:
     facts = audited()
     assert pruning.rated(facts) == AUDITS[:1]
-    plot = pruning.draw_pruning(pruning.rated(facts), looks(facts.arms))
+    plot = pruning.draw_pruning(pruning.rated(facts), arm_styles(facts.arms))
     (row,) = plot.data
     assert row.x == (25.0,)
     assert [*row.error_x.array, *row.error_x.arrayminus] == pytest.approx([57.2 - 25, 25 - 5.5])

@@ -7,7 +7,7 @@ from synthetic_study import make_record
 
 from ralr_tune.analysis.facts import study_facts
 from ralr_tune.report import robustness
-from ralr_tune.report.style import looks
+from ralr_tune.report.style import arm_styles
 from ralr_tune.report.tables import robustness_table
 
 
@@ -26,14 +26,14 @@ def test_an_arrow_where_the_range_may_go_on() -> None:
     facts = study_facts(make_record(until="searched", trials=60))
     (line, _) = robustness.robustness_facts(facts)
     opened = line._replace(found=replace(line.found, low_open=True, high_open=False))
-    plot = robustness.draw_robustness([opened], facts, looks(facts.arms))
+    plot = robustness.draw_robustness([opened], facts, arm_styles(facts.arms))
     assert plot.data[-1].marker.symbol == ("triangle-left", "line-ns-open")
 
 
 def test_scores_far_below_the_best_do_not_squeeze_the_others() -> None:
     facts = study_facts(make_record(until="searched", trials=60))
     lines = robustness.robustness_facts(facts)
-    low, high = robustness.draw_robustness(lines, facts, looks(facts.arms)).layout.yaxis.range
+    low, high = robustness.draw_robustness(lines, facts, arm_styles(facts.arms)).layout.yaxis.range
     assert high - low == pytest.approx(100 * (robustness.SHOWN + 1) * 0.01)
 
 

@@ -20,7 +20,7 @@ from ralr_tune.records import EpochRecord, Row, StudyRecord
 from ralr_tune.report.export import exported
 from ralr_tune.report.panels import note
 from ralr_tune.report.trials import history_facts, parameter_facts
-from ralr_tune.search.looks import plan_of
+from ralr_tune.search.interim import plan_of
 from ralr_tune.search.session import Session
 from ralr_tune.search.stages import advance, plan_search
 from ralr_tune.search.tasks import Tasks

@@ -9,7 +9,7 @@ import pytest
 
 from ralr_tune.analysis.facts import as_json, study_facts
 from ralr_tune.records import AMPLIFIED, Row
-from ralr_tune.search.kept import confirm_configuration
+from ralr_tune.search.artifacts import confirm_configuration
 from ralr_tune.search.session import Session
 from ralr_tune.search.stages import advance, judged_runs, plan_search, winners
 from ralr_tune.search.telling import settle

@@ -59,7 +59,7 @@ def work_off(session: Session, until: Stage = "test") -> None:
         while (row := session.ledger.claim(session.owner, stage)) is not None:
             work_on(session, row)
         settle(session)
-        session.kept.tidy(lambda: session.ledger.rows(curves=False))
+        session.artifacts.tidy(lambda: session.ledger.rows(curves=False))
 
 
 def searched(session: Session) -> None:
@@ -73,7 +73,7 @@ def expire(session: Session) -> None:
     short = Ledger(session.storage, session.spec.name, lease_s=-1)
     for row in session.ledger.rows():
         if row.state == "held":
-            short.beat(row)
+            short.renew_lease(row)
 
 
 def place(row: Row) -> tuple[str, int, int]:
@@ -324,12 +324,12 @@ def test_checkpoints_of_prunings_wait_for_their_audits_and_no_others(make_sessio
     wanted = {row.id for row in sampled(session.spec, session.ledger.rows())}
     kept = {int(name.removeprefix("sim-row").split(".")[0]) for name in files(session)}
     assert kept == wanted
-    assert session.kept.leftovers(session.ledger.rows) == []
+    assert session.artifacts.leftovers(session.ledger.rows) == []
     row = next(row for row in session.ledger.rows() if row.id in wanted)
     trials._leave_nothing(session, row)  # an earlier attempt that wakes up
     assert len(files(session)) == len(wanted)
     work_off(session)
-    session.kept.checkpoint(row).touch()
+    session.artifacts.checkpoint(row).touch()
     trials._leave_nothing(session, row)
     assert files(session) == []
 

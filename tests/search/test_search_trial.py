@@ -47,7 +47,7 @@ def expire(session: Session) -> None:
     short = Ledger(session.storage, session.spec.name, lease_s=-1)
     for row in session.ledger.rows():
         if row.state == "held":
-            short.beat(row)
+            short.renew_lease(row)
 
 
 def test_a_trial_is_asked_trained_reported_and_told(make_session: MakeSession) -> None:

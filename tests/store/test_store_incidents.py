@@ -27,7 +27,7 @@ def test_every_kind_of_ending_is_counted_and_the_latest_kept(ledger: Ledger) -> 
     ledger.finish(
         claimed(ledger), outcome="diverged", value=None, curve=(), seconds=1.0, failure="diverged", message="nan"
     )
-    ledger.finish(claimed(ledger), outcome="complete", value=0.5, curve=(), seconds=1.0, mended="in halves")
+    ledger.finish(claimed(ledger), outcome="complete", value=0.5, curve=(), seconds=1.0, recovered="in halves")
     bug = claimed(ledger)
     ledger.progress(bug, RECORD)
     ledger.fail(ledger.row(bug.id), kind="bug", message="boom", retry=True, detail="Traceback ...", signature="s")
@@ -61,7 +61,7 @@ def test_nobody_who_lost_the_row_writes_an_incident(ledger: Ledger, dying: Ledge
     with pytest.raises(LeaseLost):
         dying.fail(old, kind="bug", message="late", retry=True)
     with pytest.raises(LeaseLost):
-        dying.finish(old, outcome="complete", value=1.0, curve=(), seconds=0.0, mended="late")
+        dying.finish(old, outcome="complete", value=1.0, curve=(), seconds=0.0, recovered="late")
     assert incidents.counts(ledger.storage, ledger.study) == {"lost": 1}
 
 

@@ -137,7 +137,7 @@ def test_withdraw_takes_only_what_nobody_started(ledger: Ledger) -> None:
     assert [row.ordinal for row in ledger.rows() if row.arm == "ralr" and row.block == 1] == [0, 1]
     assert len(ledger.rows()) == 9
     assert ledger.withdraw("monotone", 1, keep=3) == 1
-    ledger.beat(held)
+    ledger.renew_lease(held)
 
 
 # Claiming
@@ -173,11 +173,11 @@ def test_a_lease_lasts_as_long_as_it_says(ledger: Ledger) -> None:
     left = select((table.c.lease_end - Now()).label("left")).where(table.c.id == row.id)
     assert 20 < ledger.storage.rows(left)[0]["left"] <= 30
     ledger.lease_s = 1000
-    ledger.beat(row)
+    ledger.renew_lease(row)
     assert 900 < ledger.storage.rows(left)[0]["left"] <= 1000
     assert ledger.claim("second", "search") is None
     ledger.lease_s = 0.01
-    ledger.beat(row)
+    ledger.renew_lease(row)
     time.sleep(0.05)
     assert claimed(ledger, "second").attempt == 2
 
@@ -227,7 +227,7 @@ def test_a_finished_row_holds_everything(ledger: Ledger) -> None:
     ledger.attach(row, 5)
     ledger.progress(row, epoch(1, 0.5))
     assert (ledger.row(row.id).epoch, ledger.row(row.id).value) == (1, 0.5)
-    ledger.beat(row)
+    ledger.renew_lease(row)
     assert (ledger.row(row.id).epoch, ledger.row(row.id).value) == (1, 0.5)
     ledger.finish(row, outcome="complete", value=0.625, curve=CURVE, train_value=0.75, seconds=0.5)
     done = ledger.row(row.id)
@@ -286,7 +286,7 @@ def test_failed_rows_are_opened_again_as_they_were_left(ledger: Ledger) -> None:
     assert (again.id, again.attempt, again.trial, again.epoch) == (row.id, 2, 4, 2)
     assert (again.outcome, again.failure, again.message, again.finished) == (None, None, None, None)
     with pytest.raises(LeaseLost):
-        ledger.beat(row)
+        ledger.renew_lease(row)
 
 
 def test_success_after_a_failure_forgets_it(ledger: Ledger) -> None:
@@ -319,7 +319,7 @@ def test_a_row_has_one_trial_for_good(ledger: Ledger) -> None:
 
 
 WRITES: dict[str, Callable[[Ledger, Row], None]] = {
-    "beat": lambda ledger, row: ledger.beat(row),
+    "beat": lambda ledger, row: ledger.renew_lease(row),
     "progress": lambda ledger, row: ledger.progress(row, epoch(9, 0.9)),
     "attach": lambda ledger, row: ledger.attach(row, 99),
     "finish": lambda ledger, row: ledger.finish(row, outcome="complete", value=0.9, curve=CURVE, seconds=1.0),

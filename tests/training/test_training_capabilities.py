@@ -149,7 +149,7 @@ def test_micro_batches_add_up_to_the_whole_batch_by_boxes(configure: Make, monke
     whole = run(start(BoxTask(), configuration, seed=1))
     for limit in (6, 5, 1):
         trial = run(start(Limited(limit), configuration, seed=1))
-        assert trial.mended is not None
+        assert trial.recovered is not None
         assert trial.curve[0].train_loss == pytest.approx(whole.curve[0].train_loss, rel=1e-5)
         for name, weight in weights(whole).items():
             assert torch.allclose(weights(trial)[name], weight, rtol=1e-5, atol=1e-6), name

@@ -201,7 +201,7 @@ def test_without_memory_fewer_are_trained_at_once_and_none_is_lost(
     assert engine.slots == 2
     for one, other in zip(alone, slots, strict=True):
         assert losses(other) == pytest.approx(losses(one), rel=TOLERANCE)
-        assert other.mended is None
+        assert other.recovered is None
 
 
 def test_a_slot_that_diverges_leaves_the_others_alone(make_images: Make, configure: Make) -> None:

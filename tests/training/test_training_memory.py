@@ -105,8 +105,8 @@ def test_micro_batches_add_up_to_the_whole_batch(make_images: Make, configure: M
     assert [record.train_loss for record in trial.curve] == pytest.approx(
         [record.train_loss for record in whole.curve], rel=1e-5
     )
-    assert trial.mended == "out of memory: trained in micro-batches of 4 (batch_size 16) from epoch 1 on"
-    assert whole.mended is None
+    assert trial.recovered == "out of memory: trained in micro-batches of 4 (batch_size 16) from epoch 1 on"
+    assert whole.recovered is None
 
 
 def test_one_gradient_of_the_whole_batch_within_float_tolerance(make_images: Make, configure: Make) -> None:
@@ -132,7 +132,7 @@ def test_the_error_in_the_middle_of_an_epoch_leaves_no_trace(make_images: Make, 
         Limited(task, 8, first=first)
         trials.append(run(start(task, configuration, seed=1)))
     assert differences(*trials) == []
-    assert trials[0].mended == "out of memory: trained in micro-batches of 8 (batch_size 16) from epoch 1 on"
+    assert trials[0].recovered == "out of memory: trained in micro-batches of 8 (batch_size 16) from epoch 1 on"
 
 
 def test_earlier_epochs_stay_as_they_were(make_images: Make, configure: Make) -> None:
@@ -143,7 +143,7 @@ def test_earlier_epochs_stay_as_they_were(make_images: Make, configure: Make) ->
     assert limited.refused == 1
     assert timeless(trial.curve[:2]) == timeless(whole.curve[:2])
     assert trial.curve[3].train_loss != whole.curve[3].train_loss  # batch normalisation sees the micro-batch
-    assert trial.mended == "out of memory: trained in micro-batches of 8 (batch_size 16) from epoch 3 on"
+    assert trial.recovered == "out of memory: trained in micro-batches of 8 (batch_size 16) from epoch 3 on"
     assert [record.epoch for record in trial.curve] == [1, 2, 3, 4]
 
 
@@ -151,7 +151,7 @@ def test_less_and_less_room(make_images: Make, configure: Make, caplog: pytest.L
     task = make_images(model=PLAIN)
     Limited(task, 1)
     trial = run(start(task, configure(batch_size=9), seed=1))
-    assert trial.mended == "out of memory: trained in micro-batches of 1 (batch_size 9) from epoch 1 on"
+    assert trial.recovered == "out of memory: trained in micro-batches of 1 (batch_size 9) from epoch 1 on"
     tries = [record.getMessage() for record in caplog.records if "micro-batches" in record.msg]
     assert [said.split(":")[0].split()[-1] for said in tries] == ["4", "2", "1"]
     assert "CUDA out of memory. Tried to allocate 20.00 GiB." in caplog.text
@@ -188,8 +188,8 @@ def test_resumed_equals_uninterrupted(
         return task, Limited(task, 5, first=max(0, 7 - 5 * done))  # five steps an epoch: within the second
 
     whole = run(start(limited()[0], configuration, seed=1, checkpoint=tmp_path / "whole.ckpt" if kept else None))
-    assert whole.mended is not None
-    assert "from epoch 2" in whole.mended
+    assert whole.recovered is not None
+    assert "from epoch 2" in whole.recovered
     epochs = start(limited()[0], configuration, seed=1, checkpoint=tmp_path / "trial.ckpt").epochs()
     for _ in range(killed):
         next(epochs)
@@ -197,7 +197,7 @@ def test_resumed_equals_uninterrupted(
     resumed = run(start(task, configuration, seed=1, checkpoint=tmp_path / "trial.ckpt"))
     assert again.refused == (0 if killed > 1 else 2)
     assert differences(resumed, whole) == []
-    assert resumed.mended == whole.mended
+    assert resumed.recovered == whole.recovered
 
 
 def test_killed_after_the_error_within_the_first_epoch(make_images: Make, configure: Make, tmp_path: Path) -> None:
@@ -216,7 +216,7 @@ def test_killed_after_the_error_within_the_first_epoch(make_images: Make, config
         run(start(task, configure(), seed=1, checkpoint=tmp_path / "trial.ckpt"))
     resumed = start(make_images(), configure(), seed=1, checkpoint=tmp_path / "trial.ckpt")
     assert resumed.curve == []
-    assert resumed.mended == "out of memory: trained in micro-batches of 8 (batch_size 16) from epoch 1 on"
+    assert resumed.recovered == "out of memory: trained in micro-batches of 8 (batch_size 16) from epoch 1 on"
     whole_task = make_images()
     Limited(whole_task, 8)
     assert differences(run(resumed), run(start(whole_task, configure(), seed=1))) == []
@@ -228,7 +228,7 @@ def test_an_earlier_attempt_s_checkpoint_is_gone_back_to(make_images: Make, conf
     Limited(task, 8)
     trial = start(task, configure(), seed=1, checkpoint=tmp_path / "2.ckpt", earlier=[tmp_path / "1.ckpt"])
     next(trial.epochs())
-    assert trial.mended == "out of memory: trained in micro-batches of 8 (batch_size 16) from epoch 2 on"
+    assert trial.recovered == "out of memory: trained in micro-batches of 8 (batch_size 16) from epoch 2 on"
 
 
 def test_a_checkpoint_that_vanished_is_told(make_images: Make, configure: Make, tmp_path: Path) -> None:
@@ -366,7 +366,7 @@ def test_evaluation_takes_smaller_batches(make_images: Make, configure: Make, tm
     trial = run(start(task, configure(epochs=2), seed=1, checkpoint=tmp_path / "trial.ckpt"))
     tries = limited.refused
     assert timeless(trial.curve) == timeless(whole.curve)
-    assert trial.mended == "out of memory: evaluated in batches of 2"
+    assert trial.recovered == "out of memory: evaluated in batches of 2"
     assert tries == 3  # 18 validation images, 9, 4; no epoch was trained again
     assert (trial.train_value(), trial.evaluate("test")) == (whole.train_value(), whole.evaluate("test"))
     resumed = start(task, configure(epochs=2), seed=1, checkpoint=tmp_path / "trial.ckpt")
@@ -399,7 +399,7 @@ def test_test_data_that_have_no_room_are_read_once(make_images: Make, configure:
 
 def test_both_are_said() -> None:
     room = MemoryBudget().less_for_training(64, 3, "full").less_for_evaluation(512, "full")
-    assert room.mended(64) == (
+    assert room.recovered(64) == (
         "out of memory: trained in micro-batches of 32 (batch_size 64) from epoch 3 on, evaluated in batches of 256"
     )
 
@@ -423,7 +423,7 @@ if sys.argv[1] == "starved":
     resource.setrlimit(resource.RLIMIT_AS, (used + int(sys.argv[2]) * 2**20, -1))
 for record in trial.epochs():
     pass
-print(trial.mended)
+print(trial.recovered)
 """
 
 

@@ -130,7 +130,7 @@ def test_without_memory_for_a_recording_the_same_steps_are_taken_one_by_one(
     plain = run(start(make_images(), configure(**given, compile=False), seed=0))
     monkeypatch.setattr(recording, "record", full)
     trial = run(start(make_images(), configure(**given), seed=0))
-    assert trial.mended is None
+    assert trial.recovered is None
     assert_same(trial, plain)
 
 

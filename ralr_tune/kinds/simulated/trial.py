@@ -45,7 +45,7 @@ class SimulatedTrial:
         self.curve: list[EpochRecord] = self._checkpoints.first(_CurveReader(self._epochs)) or []
         self._saved = [json.dumps(entry) for entry in plain(self.curve)]
         self._learned = len(self.curve)
-        self.mended = None
+        self.recovered = None
 
     @property
     def finished(self) -> bool:

@@ -91,7 +91,7 @@ def test_an_earlier_attempt_s_checkpoint_is_taken_up_and_left(configure: Make, t
     assert [replace(record, seconds=0.0) for record in trial.curve] == whole
     assert first.read_bytes() == before
     assert len(KIND.trial(task(), configure(), seed=1, checkpoint=second).curve) == 4
-    assert trial.mended is None
+    assert trial.recovered is None
 
 
 def test_one_changed_digit_is_noticed(configure: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

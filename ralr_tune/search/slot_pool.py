@@ -16,19 +16,19 @@ from ralr_tune.tasks.trial import Trial
 log = logging.getLogger(__name__)
 
 
-class Lanes:
-    """A lane is a row with its work, which waits for the trial's next epoch; all are driven by one thread.
+class SlotPool:
+    """A slot holds a row with its work, which waits for the trial's next epoch; all are driven by one thread.
 
-    Whatever happens to one row is seen to by its own work; what ends the worker frees the rows of all lanes.
+    Whatever happens to one row is seen to by its own work; what ends the worker frees the rows of all slots.
     """
 
     def __init__(self, session: Session, together: SlotTrainer, waiting: Callable[[], int]) -> None:
         """`waiting` counts the rows that wait, for a number of slots that is found out."""
         self._session, self._together, self._waiting = session, together, waiting
-        self._lanes: dict[int, tuple[Work, Trial]] = {}
+        self._held: dict[int, tuple[Work, Trial]] = {}
 
     def __len__(self) -> int:
-        return len(self._lanes)
+        return len(self._held)
 
     @property
     def full(self) -> bool:
@@ -38,14 +38,14 @@ class Lanes:
         """Begin with a claimed row, up to where its trial wants to train."""
         work = epochs_of(self._session, row)
         self._go_on(row.id, work)
-        if row.id in self._lanes:
-            self._together.settle(self._lanes[row.id][1], self._waiting)
+        if row.id in self._held:
+            self._together.settle(self._held[row.id][1], self._waiting)
 
     def train(self) -> None:
-        """One epoch of every lane, together where they fit together; each is reported and judged by itself."""
+        """One epoch of every slot, together where they fit together; each is reported and judged by itself."""
         with self._session.stop.interruptible():
-            self._together.train([trial for _, trial in self._lanes.values()])
-        for row_id, (work, _) in list(self._lanes.items()):
+            self._together.train([trial for _, trial in self._held.values()])
+        for row_id, (work, _) in list(self._held.items()):
             self._go_on(row_id, work)
 
     @contextmanager
@@ -54,17 +54,17 @@ class Lanes:
         try:
             yield
         finally:
-            for row_id, (work, _) in self._lanes.items():
+            for row_id, (work, _) in self._held.items():
                 try:
                     with suppress(Interrupted, StopIteration):
                         work.throw(Interrupted("the worker leaves"))
                 except RalrTuneError as error:  # the database is away, too: the row's lease runs out
                     log.warning("row %d is not freed: %s", row_id, error)
-            self._lanes.clear()
+            self._held.clear()
 
     def _go_on(self, row_id: int, work: Work) -> None:
-        """To where the trial wants to train; a row that is over leaves its lane, and so does one that raises."""
-        self._lanes.pop(row_id, None)
+        """To where the trial wants to train; a row that is over leaves its slot, and so does one that raises."""
+        self._held.pop(row_id, None)
         trial = next(work, None)
         if trial is not None:
-            self._lanes[row_id] = work, trial
+            self._held[row_id] = work, trial

@@ -9,7 +9,7 @@ import pytest
 
 from ralr_tune.analysis.facts import study_facts
 from ralr_tune.records import Row
-from ralr_tune.search.looks import looks, plan_of, wanted
+from ralr_tune.search.interim import analysis_seeds, plan_of, wanted
 from ralr_tune.search.session import Session
 from ralr_tune.search.stages import advance, judged_runs, judging_seeds, pending_stage, plan_search, winners
 from ralr_tune.search.telling import settle
@@ -63,14 +63,14 @@ def work_off(session: Session, until: Any = "test") -> None:
 )
 def test_looks_rise_to_the_most_seeds(most: int, expected: tuple[int, ...]) -> None:
     spec = auto(most)
-    assert looks(spec) == expected
+    assert analysis_seeds(spec) == expected
     plan = plan_of(spec)
     assert plan is not None
     assert (plan.looks, plan.margin, plan.confidence, plan.comparisons) == (expected, 0.005, 0.95, 1)
 
 
 def test_a_fixed_number_is_one_look_without_a_plan() -> None:
-    assert looks(simulated()) == (3,)
+    assert analysis_seeds(simulated()) == (3,)
     assert plan_of(simulated()) is None
     assert asked(simulated(), judged([])) == 3
 
@@ -195,5 +195,5 @@ def test_a_larger_budget_judges_the_new_winners_from_the_first_look_on(make_sess
     after = session.ledger.rows("judge")
     new = [row for row in after if (row.arm, row.source) not in before and row.role == "best"]
     assert len({row.arm for row in new}) > 0, "twenty further random trials found nothing better"
-    assert {sum(row.arm == arm for row in new) for arm in {row.arm for row in new}} <= set(looks(spec))
+    assert {sum(row.arm == arm for row in new) for arm in {row.arm for row in new}} <= set(analysis_seeds(spec))
     assert pending_stage(spec, session.ledger.rows()) is None

@@ -24,7 +24,7 @@ FIRST = 5
 STEP = 3
 
 
-def looks(spec: StudySpec) -> tuple[int, ...]:
+def analysis_seeds(spec: StudySpec) -> tuple[int, ...]:
     """Numbers of seeds at which one looks; the fixed number alone where it is one."""
     most = spec.confirm.seeds_at_most
     if spec.confirm.seeds != "auto":
@@ -38,12 +38,12 @@ def plan_of(spec: StudySpec) -> Plan | None:
         return None
     from ralr_tune.analysis.sequential import Plan  # scipy.special: 0.2 s of every worker's start
 
-    return Plan(looks(spec), spec.margin, spec.confirm.confidence, len(spec.arms) - 1, spec.metric)
+    return Plan(analysis_seeds(spec), spec.margin, spec.confirm.confidence, len(spec.arms) - 1, spec.metric)
 
 
 def wanted(spec: StudySpec, rows: Sequence[Row], winners: Mapping[str, Sequence[Row]]) -> int:
     """How many seeds are to be judged by now. `rows`: all of the study; `winners`: by arm, best first."""
-    planned, plan = looks(spec), plan_of(spec)
+    planned, plan = analysis_seeds(spec), plan_of(spec)
     if plan is None:
         return planned[0]
     judged = {arm: _judged(rows, found[0]) for arm, found in winners.items() if found}
@@ -66,8 +66,8 @@ def _judged(rows: Sequence[Row], winner: Row) -> list[Row]:
 def _all_settled(judged: Mapping[str, Sequence[Row]], baseline: str, plan: Plan) -> bool:
     """Whether no arm's comparison goes on."""
     from ralr_tune.analysis.rows import differences, scored
-    from ralr_tune.analysis.sequential import next_look
+    from ralr_tune.analysis.sequential import next_analysis
 
     found = {arm: {row.seed: value for row, value in scored(runs)} for arm, runs in judged.items()}
     base = found.pop(baseline, {})
-    return all(next_look(differences(own, base), plan).next_look is None for own in found.values())
+    return all(next_analysis(differences(own, base), plan).next_look is None for own in found.values())

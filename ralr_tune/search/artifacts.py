@@ -20,7 +20,7 @@ from ralr_tune.studyfile import Configuration, StudySpec
 
 
 @dataclass(frozen=True)
-class Kept:
+class ArtifactStore:
     """The files of one study in its folder, which other studies may share."""
 
     folder: Path

@@ -14,8 +14,8 @@ from ralr_tune.launch.devices import Place
 from ralr_tune.launch.launcher import Job
 from ralr_tune.launch.worker import work
 from ralr_tune.records import Row
-from ralr_tune.search.lanes import Lanes
 from ralr_tune.search.session import Session
+from ralr_tune.search.slot_pool import SlotPool
 from ralr_tune.search.trial import work_on
 from ralr_tune.store.ledger import Ledger
 from ralr_tune.studyfile import StudySpec, parse_study
@@ -43,14 +43,14 @@ class Three:
 
 
 def work_off(session: Session, together: Three, most: int = 1000) -> None:
-    lanes = Lanes(session, together, lambda: session.ledger.remaining("search"))
-    with lanes.held():
+    slots = SlotPool(session, together, lambda: session.ledger.remaining("search"))
+    with slots.held():
         for _ in range(most):
-            row = None if lanes.full else session.ledger.claim(session.owner, "search")
+            row = None if slots.full else session.ledger.claim(session.owner, "search")
             if row is not None:
-                lanes.take(row)
-            elif lanes:
-                lanes.train()
+                slots.take(row)
+            elif slots:
+                slots.train()
             else:
                 return
 
@@ -128,7 +128,7 @@ def test_a_row_that_another_took_leaves_its_lane_alone(make_session: MakeSession
     def steal(trials: Sequence[Trial]) -> None:
         if trials[0].curve and not stolen:
             held = next(row for row in session.ledger.rows() if row.state == "held")
-            Ledger(session.storage, session.spec.name, lease_s=-1).beat(held)
+            Ledger(session.storage, session.spec.name, lease_s=-1).renew_lease(held)
             claimed = thief.ledger.claim("thief", "search")
             assert claimed is not None
             stolen.append(claimed)

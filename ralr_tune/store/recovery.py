@@ -87,7 +87,7 @@ def strays(ledger: Ledger) -> list[tuple[str, int]]:
 
 
 @dataclass(frozen=True)
-class Look:
+class Inspection:
     """Ledger and Optuna, read one after the other while others may write."""
 
     rows: Sequence[Row]
@@ -155,7 +155,7 @@ class Look:
         return [row for row in self._search() if row.trial is not None and (row.arm, row.block) in self.trials]
 
 
-def look(ledger: Ledger, places: Iterable[Place]) -> Look:
+def inspect(ledger: Ledger, places: Iterable[Place]) -> Inspection:
     """The study as it is now; `places`: its arms and blocks."""
     before = set(map(_seen, ledger.rows(curves=False)))
     trials = {place: optuna_trials(ledger.storage, optuna_name(ledger.study, *place)) for place in places}
@@ -163,7 +163,7 @@ def look(ledger: Ledger, places: Iterable[Place]) -> Look:
     since = (Now() - _ledger.c.lease_end).label("since")
     query = select(_ledger.c.id, since).where(_ledger.c.study == ledger.study, _lapsed)
     lapsed = {found["id"]: float(found["since"]) for found in ledger.storage.rows(query)}
-    return Look(rows, frozenset(row.id for row in rows if _seen(row) in before), lapsed, trials)
+    return Inspection(rows, frozenset(row.id for row in rows if _seen(row) in before), lapsed, trials)
 
 
 def free(ledger: Ledger, row: Row) -> bool:

@@ -9,7 +9,7 @@ from ralr_tune.errors import LeaseLost
 from ralr_tune.records import Row
 from ralr_tune.store.incidents import of_row
 from ralr_tune.store.ledger import Ledger, PlannedRow
-from ralr_tune.store.mending import attach, detach, find_orphan, free, look, strays, unsettled
+from ralr_tune.store.recovery import attach, detach, find_orphan, free, inspect, strays, unsettled
 from ralr_tune.store.studies import ask, optuna_name, optuna_study, resume_trial
 from tests.metrics import ACCURACY
 
@@ -139,7 +139,7 @@ def test_a_look_tells_the_living_from_the_lapsed(ledger: Ledger, dying: Ledger) 
     assert alive.id == gone.id  # taken over at once
     lapsed = dying.claim("me", "search")
     assert lapsed is not None
-    found = look(dying, PLACES)
+    found = inspect(dying, PLACES)
     assert [found.alive(row) for row in found.rows] == [True, False]
     assert found.lapsed.keys() == {lapsed.id}
     assert 0 < found.lapsed[lapsed.id] < 60
@@ -147,7 +147,7 @@ def test_a_look_tells_the_living_from_the_lapsed(ledger: Ledger, dying: Ledger) 
 
 def test_a_lapsed_row_is_freed_once_and_its_owner_loses_it(dying: Ledger) -> None:
     row = claimed(dying)
-    (seen,) = (each for each in look(dying, PLACES).rows if each.id == row.id)
+    (seen,) = (each for each in inspect(dying, PLACES).rows if each.id == row.id)
     assert free(dying, seen)
     assert not free(dying, seen)
     assert dying.row(row.id).state == "free"
@@ -168,7 +168,7 @@ def test_nothing_is_changed_in_a_row_that_a_worker_holds(ledger: Ledger, dying: 
 
 def test_nothing_is_changed_in_a_row_that_was_claimed_since_it_was_seen(ledger: Ledger, dying: Ledger) -> None:
     claimed(dying)
-    seen = next(row for row in look(dying, PLACES).rows if row.state == "held")
+    seen = next(row for row in inspect(dying, PLACES).rows if row.state == "held")
     again = claimed(ledger)
     assert again.id == seen.id
     ledger.release(again)
@@ -180,11 +180,11 @@ def test_nothing_is_changed_in_a_row_that_was_claimed_since_it_was_seen(ledger: 
 def test_orphans_are_attached_and_the_others_become_strays(dying: Ledger) -> None:
     row = claimed(dying)
     numbers = [ask(study_of(dying), dying.storage, row.id).number for _ in range(2)]
-    ((found, orphans),) = look(dying, PLACES).orphans()
+    ((found, orphans),) = inspect(dying, PLACES).orphans()
     assert (found.id, orphans) == (row.id, numbers)
     assert orphans[0] == find_orphan(dying, row)
     assert attach(dying, found, orphans[0])
-    assert look(dying, PLACES).orphans() == []
+    assert inspect(dying, PLACES).orphans() == []
     assert strays(dying) == [(study_of(dying).study_name, numbers[1])]
 
 
@@ -192,7 +192,7 @@ def test_a_trial_is_no_orphan_while_its_worker_lives(ledger: Ledger) -> None:
     """It may be about to attach it."""
     row = claimed(ledger)
     ask(study_of(ledger), ledger.storage, row.id)
-    assert look(ledger, PLACES).orphans() == []
+    assert inspect(ledger, PLACES).orphans() == []
 
 
 @pytest.mark.parametrize("how", ["ended", "gone", "failed row"])
@@ -205,12 +205,12 @@ def test_a_row_whose_trial_takes_nothing_more_is_made_to_ask_again(dying: Ledger
         optuna.delete_study(study_name=study_of(dying).study_name, storage=dying.storage.optuna)
     else:
         study_of(dying).tell(number, state=TrialState.FAIL)
-    ((stuck, trial),) = look(dying, PLACES).stuck()
+    ((stuck, trial),) = inspect(dying, PLACES).stuck()
     assert stuck.id == row.id
     assert (trial is None) == (how == "gone")
     assert detach(dying, stuck)
     assert dying.row(row.id).trial is None
-    assert look(dying, PLACES).stuck() == []
+    assert inspect(dying, PLACES).stuck() == []
 
 
 def test_done_rows_are_compared_with_what_optuna_says(dying: Ledger) -> None:
@@ -231,10 +231,10 @@ def test_done_rows_are_compared_with_what_optuna_says(dying: Ledger) -> None:
         dying.finish(row, outcome=outcome, value=value, curve=(), seconds=1.0)
         if words is not None:
             study_of(dying, row.block).tell(number, **words)
-    found = {names[row.id] for row, _ in look(dying, PLACES).contradicted(lambda row: 0.0)}
+    found = {names[row.id] for row, _ in inspect(dying, PLACES).contradicted(lambda row: 0.0)}
     assert found == {"other value", "other state"}
     optuna.delete_study(study_name=study_of(dying).study_name, storage=dying.storage.optuna)
-    assert {trial for _, trial in look(dying, [("ralr", 1)]).contradicted(lambda row: 0.0)} == {None}
+    assert {trial for _, trial in inspect(dying, [("ralr", 1)]).contradicted(lambda row: 0.0)} == {None}
 
 
 def test_trials_without_our_mark_are_somebodys_own(dying: Ledger) -> None:
@@ -243,5 +243,5 @@ def test_trials_without_our_mark_are_somebodys_own(dying: Ledger) -> None:
     study.tell(study.ask(), 0.5)
     study.enqueue_trial({"lr": 0.1})
     asked(dying, claimed(dying))
-    found = look(dying, PLACES).foreign()
+    found = inspect(dying, PLACES).foreign()
     assert [(place, trial.state.name) for place, trial in found] == [(("ralr", 1), "RUNNING"), (("ralr", 1), "WAITING")]

@@ -15,7 +15,7 @@ FEWEST = 10  # finished trials; below, importance and the range of good rates ca
 
 
 @dataclass(frozen=True)
-class Lack:
+class MissingEvidence:
     """One reason why the report leaves something out."""
 
     kind: Kind
@@ -25,7 +25,7 @@ class Lack:
     """Finished search trials of the arm; for the study, its number of arms."""
 
 
-def lacks(record: StudyRecord) -> tuple[Lack, ...]:
+def missing_evidence(record: StudyRecord) -> tuple[MissingEvidence, ...]:
     """The study's lacks, then each arm's."""
     found = list(_of_study(record))
     for arm in record.arms.values():
@@ -33,23 +33,23 @@ def lacks(record: StudyRecord) -> tuple[Lack, ...]:
     return tuple(found)
 
 
-def _of_study(record: StudyRecord) -> Iterator[Lack]:
+def _of_study(record: StudyRecord) -> Iterator[MissingEvidence]:
     if not record.arms:
-        yield Lack("no arms", "", 0)
+        yield MissingEvidence("no arms", "", 0)
     elif record.baseline not in record.arms:
-        yield Lack("no baseline", record.baseline, len(record.arms))
+        yield MissingEvidence("no baseline", record.baseline, len(record.arms))
     elif len(record.arms) == 1:
-        yield Lack("one arm", next(iter(record.arms)), 1)
+        yield MissingEvidence("one arm", next(iter(record.arms)), 1)
 
 
-def _of_arm(arm: ArmRecord) -> Iterator[Lack]:
+def _of_arm(arm: ArmRecord) -> Iterator[MissingEvidence]:
     rows = study_rows.finished(arm)
     values = [value for _, value in study_rows.scored(rows)]
     if not arm.rows:
-        yield Lack("empty arm", arm.name, 0)
+        yield MissingEvidence("empty arm", arm.name, 0)
     elif rows and all(row.outcome == "diverged" for row in rows):
-        yield Lack("all diverged", arm.name, len(rows))
+        yield MissingEvidence("all diverged", arm.name, len(rows))
     elif len(values) > 1 and len(set(values)) == 1:
-        yield Lack("no spread", arm.name, len(rows))
+        yield MissingEvidence("no spread", arm.name, len(rows))
     elif 0 < len(rows) < FEWEST:
-        yield Lack("few trials", arm.name, len(rows))
+        yield MissingEvidence("few trials", arm.name, len(rows))

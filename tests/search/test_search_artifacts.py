@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ralr_tune.records import Row
+from ralr_tune.search.artifacts import ArtifactStore
+from ralr_tune.studyfile import StudySpec
+from ralr_tune.training.files import replacing
+from tests.studies import simulated
+
+PARAMS = {"lr": 0.1, "weight_decay": 1e-4}
+
+
+def row(
+    row_id: int, *, attempt: int = 1, stage: str = "search", state: str = "held", outcome: str | None = None
+) -> Row:
+    fields = dict.fromkeys(Row.__dataclass_fields__)
+    fields |= {"id": row_id, "arm": "monotone", "stage": stage, "block": 1, "ordinal": 0, "seed": 7, "params": PARAMS}
+    fields |= {"role": "" if stage == "search" else "best", "source": None if stage == "search" else 3}
+    fields |= {"attempt": attempt, "state": state, "outcome": outcome, "epoch": 0, "curve": ()}
+    return Row(**fields)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def spec() -> StudySpec:
+    return simulated()
+
+
+@pytest.fixture
+def artifacts(tmp_path: Path, spec: StudySpec) -> ArtifactStore:
+    return ArtifactStore(tmp_path, spec)
+
+
+def names(artifacts: ArtifactStore) -> set[str]:
+    return {path.name for path in artifacts.folder.iterdir()}
+
+
+def test_every_attempt_has_files_of_its_own(artifacts: ArtifactStore) -> None:
+    first, second = row(5), row(5, attempt=2)
+    assert (
+        len(
+            {artifacts.checkpoint(first), artifacts.checkpoint(second), artifacts.draft(first), artifacts.draft(second)}
+        )
+        == 4
+    )
+    assert artifacts.weights(row(5, stage="judge")) == artifacts.weights(row(9, attempt=4, stage="test"))
+
+
+def test_earlier_attempts_come_latest_first(artifacts: ArtifactStore) -> None:
+    for attempt in (1, 2, 10, 11):
+        artifacts.checkpoint(row(5, attempt=attempt)).touch()
+    artifacts.draft(row(5)).touch()
+    artifacts.checkpoint(row(55)).touch()
+    artifacts.checkpoint(row(5, attempt=3)).with_name(".sim-row5.3.ckpt.4711").touch()
+    found = [path.name for path in artifacts.earlier(row(5, attempt=11))]
+    assert found == ["sim-row5.10.ckpt", "sim-row5.2.ckpt", "sim-row5.1.ckpt"]
+    assert artifacts.earlier(row(6)) == []
+
+
+def test_without_a_folder_there_is_nothing(tmp_path: Path, spec: StudySpec) -> None:
+    artifacts = ArtifactStore(tmp_path / "none", spec)
+    assert (artifacts.earlier(row(1)), artifacts.leftovers(lambda: pytest.fail("nothing to hold rows against"))) == (
+        [],
+        [],
+    )
+    artifacts.forget(row(1))
+
+
+def test_a_row_that_is_done_leaves_nothing_of_any_attempt(artifacts: ArtifactStore) -> None:
+    for attempt in (1, 2):
+        artifacts.checkpoint(row(5, attempt=attempt)).touch()
+    artifacts.draft(row(5)).touch()
+    artifacts.checkpoint(row(6)).touch()
+    artifacts.forget(row(5, attempt=2))
+    assert names(artifacts) == {"sim-row6.1.ckpt"}
+
+
+def test_half_written_files_are_known_by_the_name_they_are_written_under(artifacts: ArtifactStore) -> None:
+    with replacing(artifacts.checkpoint(row(5))) as beside:
+        beside.touch()
+    beside.touch()  # as if the process had been killed before it could rename it
+    assert set(artifacts.leftovers(list)) == {artifacts.checkpoint(row(5)), beside}
+    artifacts.forget(row(5))
+    assert names(artifacts) == set()
+
+
+def test_leftovers_are_what_nobody_will_read(artifacts: ArtifactStore, spec: StudySpec) -> None:
+    for other in (row(1), row(2), row(3), row(99)):
+        artifacts.checkpoint(other).touch()
+    ArtifactStore(artifacts.folder, simulated(study={"name": "sim-row1.1"})).checkpoint(row(1)).touch()
+    (artifacts.folder / "model.safetensors").touch()
+    failed = row(3, state="done", outcome="failed")  # the next `run` opens it again
+    rows = [row(1), row(2, state="done", outcome="complete"), failed]
+    assert [path.name for path in artifacts.leftovers(lambda: rows)] == ["sim-row2.1.ckpt", "sim-row99.1.ckpt"]
+    artifacts.tidy(lambda: rows)
+    assert names(artifacts) == {"sim-row1.1.ckpt", "sim-row3.1.ckpt", "sim-row1.1-row1.1.ckpt", "model.safetensors"}
+
+
+@pytest.mark.parametrize(
+    ("tests", "left"),
+    [
+        ([], False),  # not planned yet
+        ([row(8, stage="test", state="free")], False),
+        ([row(8, stage="test", state="done", outcome="complete")], True),
+        ([replace(row(8, stage="test", state="free"), source=4)], True),  # another winner is tested
+    ],
+)
+def test_weights_wait_for_their_test(artifacts: ArtifactStore, tests: list[Row], left: bool) -> None:
+    judged = row(7, stage="judge", state="done", outcome="complete")
+    artifacts.weights(judged).touch()
+    artifacts.draft(judged).touch()
+    assert bool(artifacts.leftovers(lambda: [judged, *tests])) == left
+
+
+def test_what_cannot_be_removed_stops_nobody(artifacts: ArtifactStore) -> None:
+    artifacts.checkpoint(row(5)).mkdir()
+    artifacts.tidy(list)
+    assert names(artifacts) == {"sim-row5.1.ckpt"}
