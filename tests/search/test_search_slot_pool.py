@@ -148,7 +148,7 @@ def test_without_a_database_the_rows_wait_for_their_leases(
         raise StorageError("the database is away")
 
     def pull_the_plug(trials: Sequence[Trial]) -> None:
-        for name in ("progress", "release", "beat"):
+        for name in ("progress", "release", "renew_lease"):
             monkeypatch.setattr(Ledger, name, away)
 
     with pytest.raises(StorageError, match="is away"):

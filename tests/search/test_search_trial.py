@@ -297,7 +297,7 @@ def test_a_sleeper_in_confirm_changes_neither_row_nor_weights(
     work_on(sleeper, row)
     assert state() == kept[0]
     assert (kept[0][0].owner, kept[0][0].outcome) == ("other", "complete")
-    assert list(kept[0][1]) == [other.kept.weights(row).name]
+    assert list(kept[0][1]) == [other.artifacts.weights(row).name]
 
 
 def plan_judged(ledger: Ledger) -> None:

@@ -319,7 +319,7 @@ def test_a_row_has_one_trial_for_good(ledger: Ledger) -> None:
 
 
 WRITES: dict[str, Callable[[Ledger, Row], None]] = {
-    "beat": lambda ledger, row: ledger.renew_lease(row),
+    "renew_lease": lambda ledger, row: ledger.renew_lease(row),
     "progress": lambda ledger, row: ledger.progress(row, epoch(9, 0.9)),
     "attach": lambda ledger, row: ledger.attach(row, 99),
     "finish": lambda ledger, row: ledger.finish(row, outcome="complete", value=0.9, curve=CURVE, seconds=1.0),
@@ -354,7 +354,7 @@ def test_who_lost_the_lease_changes_nothing(dying: Ledger, owner: str) -> None:
             ledger.plan([PlannedRow("ralr", "search", 1, new.ordinal + 1, seed=0)])
 
 
-@pytest.mark.parametrize("write", ["beat", "attach", "finish", "release", "fail, retry"])
+@pytest.mark.parametrize("write", ["renew_lease", "attach", "finish", "release", "fail, retry"])
 def test_who_gave_the_row_back_writes_nothing_more(sqlite: Storage, write: str) -> None:
     ledger = Ledger(sqlite, "s")
     ledger.plan(search(ordinals=1))
