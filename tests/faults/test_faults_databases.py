@@ -26,7 +26,7 @@ from tests.metrics import ACCURACY
 from tests.studies import simulated_text
 from tests.waiting import LONG_S, until
 
-ROUNDS = int(os.environ.get("RALR_TUNE_OPENINGS", "2"))
+ROUNDS = int(os.environ.get("RALR_TUNE_OPENINGS", "1"))
 AWAY_S = float(os.environ.get("RALR_TUNE_AWAY_S", "3"))
 """How long a server stays away."""
 AT_ONCE = 16

@@ -87,6 +87,7 @@ def test_a_few_faults(sqlite_url: str, tmp_path: Path) -> None:
     assert storm.weather.faults == 6
 
 
+@pytest.mark.slow
 def test_a_few_faults_while_prunings_are_audited(sqlite_url: str, tmp_path: Path) -> None:
     storm = Storm(sqlite_url, tmp_path, workers=2, seed=3, pause_s=(0.1, 0.3))
     text = simulated_text(

@@ -172,7 +172,7 @@ def test_password_with_braces_opens_and_is_never_shown(password_url: str) -> Non
 )
 def test_unreachable_is_one_line_without_password(url: str, said: str) -> None:
     with pytest.raises(StorageError) as raised:
-        open_storage(url, create=True)
+        open_storage(url, create=True, patience_s=1)
     message = str(raised.value)
     assert "\n" not in message
     assert "hush" not in message
