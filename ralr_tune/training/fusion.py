@@ -26,7 +26,7 @@ from ralr_tune.machine.sharing import free_on, is_cuda, is_shared
 from ralr_tune.seeds import derive_seed
 from ralr_tune.tasks.base import Batch, FusedBatch, FusedTask, Split, Task, TorchTask
 from ralr_tune.tasks.slots import Slots
-from ralr_tune.tasks.trial import Trial, watched
+from ralr_tune.tasks.trial import Trial, evaluated_split
 from ralr_tune.training.fused import FusedNetwork, Stack, Unfusable, check
 from ralr_tune.training.fused_optimizer import FusedOptimizer
 from ralr_tune.training.loop import TorchTrial
@@ -117,7 +117,7 @@ class FusedTrainer:
             self._slots, self._kind = self._fused_slots(epochs, states), kind
         else:
             self._slots.take(epochs, states)
-        split = watched(epochs[0].split, self._task.capabilities.gap_split)
+        split = evaluated_split(epochs[0].split, self._task.capabilities.gap_split)
         losses, values = self._slots.train(), self._slots.evaluate(split)
         self._slots.hand_back(states)
         return losses, values

@@ -24,7 +24,7 @@ from ralr_tune.machine.sharing import is_cuda
 from ralr_tune.records import EpochRecord
 from ralr_tune.seeds import derive_seed
 from ralr_tune.tasks.base import Split, TorchTask
-from ralr_tune.tasks.trial import TrainingSplit, watched
+from ralr_tune.tasks.trial import TrainingSplit, evaluated_split
 from ralr_tune.training.checkpoint import Checkpoints
 from ralr_tune.training.compiling import Compilation, choose_compilation
 from ralr_tune.training.failures import trial_errors
@@ -191,7 +191,7 @@ class TorchTrial:
         """An epoch that this trial trains by itself."""
         began = time.perf_counter()
         loss = self._train(epoch, rates)
-        split = watched(self.split, self.task.capabilities.gap_split)
+        split = evaluated_split(self.split, self.task.capabilities.gap_split)
         value = self.evaluate(split) if math.isfinite(loss) else math.nan
         return TrainedEpoch(loss, value, time.perf_counter() - began)
 

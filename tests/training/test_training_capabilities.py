@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ralr_tune.errors import UsageError
 from ralr_tune.tasks.base import Batch, Capabilities, TorchTask, tensor_signature
-from ralr_tune.tasks.trial import watched
+from ralr_tune.tasks.trial import evaluated_split
 from ralr_tune.training import loop
 from ralr_tune.training.compiling import Compilation
 from ralr_tune.training.estimate import seconds_per_epoch
@@ -180,8 +180,8 @@ def test_the_gap_is_measured_where_the_task_says(make_line: Make, configure: Mak
 
 
 def test_what_is_watched_exists_without_a_probe() -> None:
-    assert [watched("train", split) for split in (None, "probe")] == ["validation", "validation"]
-    assert [watched("train+validation", split) for split in (None, "probe")] == ["validation", "probe"]
+    assert [evaluated_split("train", split) for split in (None, "probe")] == ["validation", "validation"]
+    assert [evaluated_split("train+validation", split) for split in (None, "probe")] == ["validation", "probe"]
 
 
 # ---------------------------------------------------------------- who is asked

@@ -15,7 +15,7 @@ from ralr_tune.kinds.simulated.task import SimulatedTask
 from ralr_tune.records import EpochRecord
 from ralr_tune.seeds import derive_seed
 from ralr_tune.tasks.base import Split
-from ralr_tune.tasks.trial import TrainingSplit, watched
+from ralr_tune.tasks.trial import TrainingSplit, evaluated_split
 from ralr_tune.training.checkpoint import Checkpoints, Unusable, plain, read_curve
 from ralr_tune.training.files import opened, write
 
@@ -82,7 +82,7 @@ class SimulatedTrial:
 
     def _epoch(self, epoch: int) -> EpochRecord:
         began = time.perf_counter()
-        value = self._course.point(epoch + 1, watched(self._split))
+        value = self._course.point(epoch + 1, evaluated_split(self._split))
         if self._task.seconds_per_epoch:  # a sleep of no time still waits for its turn
             time.sleep(self._task.seconds_per_epoch)
         return EpochRecord(
