@@ -19,7 +19,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from ralr_tune.errors import RalrTuneError
-from ralr_tune.models.pixels import every, global_average
+from ralr_tune.models.pixels import global_average, subsample
 from ralr_tune.training.kernels.normalise import Norm, normalised
 
 logger = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ class _Tracer(fx.Tracer):
     """Looks into containers alone, and not into functions that decide by how a tensor lies in memory."""
 
     def __init__(self) -> None:
-        super().__init__(autowrap_functions=(every, global_average))
+        super().__init__(autowrap_functions=(global_average, subsample))
         self._thread = threading.get_ident()
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
