@@ -95,7 +95,7 @@ def test_its_steps_are_neither_recorded_nor_compiled_nor_rewritten(
     start(BoxTask(), boxes, seed=3)
     (found,) = chosen
     assert (found.wanted, found.recorded, found.kernels) == (False, False, False)
-    assert "the task does not promise equal steps" in found.reason
+    assert "the task does not guarantee equal steps" in found.reason
 
 
 def test_to_compile_it_all_the_same_is_refused(configure: Make) -> None:
@@ -200,8 +200,8 @@ def test_a_known_network_is_trusted_only_when_the_task_calls_it_plainly() -> Non
     plain = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
     assert recording_obstacle(STATIC, plain, "sgd") is None
     assert rewriting_obstacle(STATIC, plain) is None
-    assert recording_obstacle(Capabilities(), plain, "sgd") == "the task does not promise equal steps"
-    assert rewriting_obstacle(Capabilities(static_shapes=True), plain) == "the task does not promise equal steps"
+    assert recording_obstacle(Capabilities(), plain, "sgd") == "the task does not guarantee equal steps"
+    assert rewriting_obstacle(Capabilities(static_shapes=True), plain) == "the task does not guarantee equal steps"
 
 
 def test_without_fixed_shapes_kernels_may_be_used_and_nothing_is_recorded() -> None:
@@ -213,7 +213,7 @@ def test_without_fixed_shapes_kernels_may_be_used_and_nothing_is_recorded() -> N
 def test_a_detector_of_torchvision_is_not_recorded_whatever_the_task_says() -> None:
     detector = nn.Sequential(Detector().transform, nn.Linear(4, 1))
     assert type(detector[0]).__module__.startswith("torchvision.")
-    said = "what GeneralizedRCNNTransform does may differ from step to step"
+    said = "the operations of GeneralizedRCNNTransform may differ between steps"
     assert recording_obstacle(STATIC, detector, "sgd") == rewriting_obstacle(STATIC, detector) == said
 
 
@@ -225,7 +225,7 @@ def test_signatures_tell_shapes_and_types_apart() -> None:
 
 
 def test_the_log_says_why(boxes: Any, caplog: pytest.LogCaptureFixture) -> None:
-    loop._say.cache_clear()
+    loop._log_once.cache_clear()
     with caplog.at_level(logging.INFO):
         start(BoxTask(), boxes, seed=0)
-    assert "normalisation as torch has it: the task does not promise equal steps" in caplog.text
+    assert "normalisation by torch: the task does not guarantee equal steps" in caplog.text

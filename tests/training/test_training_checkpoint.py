@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from ralr_tune.records import EpochRecord
-from ralr_tune.training.checkpoint import MAGIC, Checkpoints, Unusable, plain, read_curve
+from ralr_tune.training.checkpoint import MAGIC, Checkpoints, Unusable, curve_to_dicts, read_curve
 from ralr_tune.training.start import start
 from tests.training.trials import run, timeless
 
@@ -73,9 +73,9 @@ def test_the_first_usable_one_is_taken(tmp_path: Path, caplog: pytest.LogCapture
     assert checkpoints.last(Text()) == "good"
     warnings = [record.getMessage() for record in caplog.records]
     assert [warning.split(f"{tmp_path}/")[1] for warning in warnings] == [
-        "foreign is passed over: belongs to another trial",
-        "damaged is passed over: damaged: the content is not the one that was written",
-        "odd is passed over: odd",
+        "foreign ignored: belongs to another trial",
+        "damaged ignored: damaged: the content does not match its digest",
+        "odd ignored: invalid",
     ]
     checkpoints.save(b"mine")
     assert Checkpoints("me", own, files[1:]).first(Text()) == "mine"
@@ -96,7 +96,7 @@ def test_a_header_before_another_trial_s_content_is_damaged(tmp_path: Path, capl
 def test_none_usable_starts_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     Checkpoints("you", tmp_path / "foreign").save(b"x")
     assert Checkpoints("me", None, [tmp_path / "foreign"]).first(Text()) is None
-    assert caplog.records[-1].getMessage() == "no checkpoint is usable: starting anew"
+    assert caplog.records[-1].getMessage() == "no usable checkpoint: starting with the first epoch"
 
 
 # ---------------------------------------------------------------- damaged
@@ -172,8 +172,8 @@ def test_damaged_checkpoints_are_passed_over(
     damage(file, kind)
     trial = start(make_images(), configure(), seed=0, checkpoint=file)
     assert trial.curve == []
-    assert f"checkpoint {file} is passed over" in caplog.text
-    assert "starting anew" in caplog.text
+    assert f"checkpoint {file} ignored" in caplog.text
+    assert "starting with the first epoch" in caplog.text
     assert not (tmp_path / "trace").exists()
     assert not recwarn.list
     taken_up = start(make_images(), configure(), seed=0, checkpoint=file, earlier=[tmp_path / "good"])
@@ -189,7 +189,7 @@ def test_a_huge_file_is_not_read_and_the_bound_is_said(
     with (tmp_path / "trial.ckpt").open("wb") as huge:
         huge.truncate(2**40)
     start(make_images(), configure(), seed=0, checkpoint=tmp_path / "trial.ckpt")
-    assert "1,099,511,627,776 bytes, where at most 1," in caplog.text
+    assert "1,099,511,627,776 bytes; allowed: at most 1," in caplog.text
 
 
 def test_an_unreadable_file_is_passed_over(
@@ -240,7 +240,7 @@ def curve(*changes: dict[str, Any]) -> list[dict[str, Any]]:
 
 def test_a_curve_is_read_as_it_was(make_images: Make, configure: Make) -> None:
     trained = run(start(make_images(), configure(), seed=0)).curve
-    assert read_curve(plain(trained), 4) == trained
+    assert read_curve(curve_to_dicts(trained), 4) == trained
     assert read_curve([], 4) == []
     assert timeless(trained) != trained
 
@@ -248,16 +248,16 @@ def test_a_curve_is_read_as_it_was(make_images: Make, configure: Make) -> None:
 @pytest.mark.parametrize(
     ("said", "message"),
     [
-        (None, "its curve is no list of at most 3 epochs"),
+        (None, "its curve is not a list of at most 3 epochs"),
         ({"epoch": 1}, "its curve is no list"),
-        (curve({}, {}, {}, {}), "its curve is no list of at most 3 epochs"),
+        (curve({}, {}, {}, {}), "its curve is not a list of at most 3 epochs"),
         ([3], "its curve: "),
         ([{"epoch": 1}], "missing 5 required positional arguments"),
         (curve({"more": 1.0}), "unexpected keyword argument 'more'"),
-        (curve({}, {"epoch": 3}), "epoch 3 in the place of epoch 2"),
-        (curve({"epoch": 0}), "epoch 0 in the place of epoch 1"),
-        (curve({"epoch": True}), "epoch True in the place of epoch 1"),
-        (curve({"epoch": 1.0}), r"epoch 1\.0 in the place of epoch 1"),
+        (curve({}, {"epoch": 3}), "epoch 3 instead of epoch 2"),
+        (curve({"epoch": 0}), "epoch 0 instead of epoch 1"),
+        (curve({"epoch": True}), "epoch True instead of epoch 1"),
+        (curve({"epoch": 1.0}), r"epoch 1\.0 instead of epoch 1"),
         (curve({}, {"value": float("nan")}), "not all numbers of epoch 2 are finite"),
         (curve({"lr": float("inf")}), "not all numbers of epoch 1 are finite"),
         (curve({"lr": "0.1"}), "not all numbers of epoch 1 are finite"),

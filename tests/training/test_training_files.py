@@ -84,12 +84,12 @@ def refusing(code: int) -> Callable[[Path, pytest.MonkeyPatch], Any]:
 
 
 DISKS: dict[str, tuple[Any, str]] = {
-    "full": (full_disk, "No space left on device; make room there"),
+    "full": (full_disk, "No space left on device; free disk space there"),
     "small files": (small_files, "File too large; raise the limit on the size of a file"),
     "no folder": (file_for_a_folder, "give another folder with --out"),
     "read-only": (refusing(errno.EROFS), "Read-only file system; make the folder writable, or give another with --out"),
     "forbidden": (refusing(errno.EACCES), "Permission denied; make the folder writable, or give another with --out"),
-    "quota": (refusing(errno.EDQUOT), "Disk quota exceeded; make room there"),
+    "quota": (refusing(errno.EDQUOT), "Disk quota exceeded; free disk space there"),
     "broken": (refusing(errno.EIO), "Input/output error; give another folder with --out"),
 }
 
@@ -150,7 +150,7 @@ def test_only_plain_files_within_the_limit_are_opened(tmp_path: Path) -> None:
     with opened(tmp_path / "file", 5) as file:
         assert file.read() == b"12345"
     for name, limit, message in [
-        ("file", 4, "5 bytes, where at most 4 make sense"),
+        ("file", 4, "5 bytes; allowed: at most 4"),
         ("pipe", 9, "not a file"),
         (".", 9, "not a file"),
         ("missing", 9, "No such file"),

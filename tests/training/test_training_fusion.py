@@ -277,13 +277,13 @@ def test_grouped_convolutions_and_flattened_maps_can_be_fused() -> None:
 @pytest.mark.parametrize(
     ("model", "reason"),
     [
-        (network(Sideways()), "gives other outputs"),
+        (network(Sideways()), "has different outputs"),
         (network(nn.GroupNorm(2, 8)), "GroupNorm has weights and no fused form"),
         (network(nn.Conv2d(8, 8, 3, padding=1, padding_mode="circular")), "circular padding"),
         (network(nn.BatchNorm2d(8, momentum=None)), "without a moving average"),
         (network(nn.BatchNorm2d(8, track_running_stats=False)), "without a moving average"),
         (frozen, "weights that are not trained"),
-        (twice, "stands in it twice"),
+        (twice, "is shared by two layers"),
         (Unused, "weights without a gradient"),
     ],
 )

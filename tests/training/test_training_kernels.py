@@ -327,11 +327,11 @@ def test_what_trains_and_what_evaluates_are_traced_apart() -> None:
     plain, x = Dropping(), pixels(2, 16, 4, 4).detach()
     network = Network(plain, batch_size=2, compilation=Compilation(False, False, "", kernels=True))
     with torch.no_grad():
-        assert (network.taking(2)(x) == 0).any()
-        torch.testing.assert_close(network.evaluating()(x), plain(x), rtol=1e-5, atol=1e-5)
-        assert (network.evaluating()(x) != 0).all()
+        assert (network.for_batch(2)(x) == 0).any()
+        torch.testing.assert_close(network.for_evaluation()(x), plain(x), rtol=1e-5, atol=1e-5)
+        assert (network.for_evaluation()(x) != 0).all()
         plain.train()
-        assert (network.taking(2)(x) == 0).any()
+        assert (network.for_batch(2)(x) == 0).any()
 
 
 @pytest.mark.parametrize(
@@ -455,7 +455,7 @@ def test_a_checkpoint_without_kernels_says_that_sums_may_differ(
     monkeypatch.setattr(loop, "choose_compilation", lambda wanted, **_: Compilation(False, False, "eager"))
     with caplog.at_level("INFO"):
         start(make_images(), configure(), seed=0, checkpoint=tmp_path / "it")
-    assert "normalisation by our own kernel, going on with" in caplog.text
+    assert "normalisation by the kernel of ralr_tune, continuing with" in caplog.text
 
 
 @pytest.mark.parametrize("compiled", [False, "auto"])
@@ -491,16 +491,16 @@ def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Nothing has been built."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
-    library._found.cache_clear()
+    library._load.cache_clear()
     yield tmp_path / "ralr_tune"
-    library._found.cache_clear()
+    library._load.cache_clear()
 
 
 def test_kernels_are_built_once(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kernels()
     assert [file.suffix for file in fresh.iterdir()] == [".so"]
     assert fresh.stat().st_mode & 0o077 == 0
-    library._found.cache_clear()
+    library._load.cache_clear()
     monkeypatch.setattr(subprocess, "run", None)
     y = normalised(pixels(2, 16, 4, 4), norm_of(16), relu=True)
     assert y.isfinite().all()
@@ -511,7 +511,7 @@ def test_another_processor_has_its_own(fresh: Path, monkeypatch: pytest.MonkeyPa
     kernels()
     monkeypatch.setattr(library, "CPUINFO", tmp_path / "cpuinfo")
     (tmp_path / "cpuinfo").write_text("model name : another\nflags : fewer\n")
-    library._found.cache_clear()
+    library._load.cache_clear()
     kernels()
     assert len(list(fresh.iterdir())) == 2
 
@@ -541,7 +541,7 @@ def test_without_a_place_it_says_so(fresh: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_a_damaged_file_is_built_anew(fresh: Path) -> None:
     fresh.mkdir(mode=0o700)
-    file = fresh / f"{library._key(library.compiler())}.so"
+    file = fresh / f"{library._cache_key(library.compiler())}.so"
     file.write_bytes(b"half a lib")
     kernels()
     assert file.stat().st_size > 1000

@@ -252,7 +252,7 @@ def test_a_compiler_that_fails_is_told(make_images: Make, configure: Make, monke
     original = torch.compile
     monkeypatch.setattr(torch, "compile", lambda model, **options: original(model, backend=broken))
     trial = start(make_images(), configure(compile=True), seed=0)
-    with pytest.raises(TrialError, match=r"training\.compile: it failed: .*; train with compile = false") as caught:
+    with pytest.raises(TrialError, match=r"training\.compile: compilation failed: .*; set compile = false") as caught:
         run(trial)
     assert caught.value.kind == "bug"
 

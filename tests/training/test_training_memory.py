@@ -238,7 +238,7 @@ def test_a_checkpoint_that_vanished_is_told(make_images: Make, configure: Make, 
     epochs = trial.epochs()
     next(epochs)
     (tmp_path / "trial.ckpt").unlink()
-    with pytest.raises(DiskError, match=r"trial\.ckpt: is needed again .*: no longer there; run again"):
+    with pytest.raises(DiskError, match=r"trial\.ckpt: cannot be read again: it no longer exists; run again"):
         next(epochs)
 
 
@@ -249,7 +249,7 @@ def test_not_even_one_sample(make_images: Make, configure: Make, tmp_path: Path)
     task = make_images(model=PLAIN)
     limited = Limited(task, 0, first=5)
     trial = start(task, configure(), seed=0, checkpoint=tmp_path / "trial.ckpt")
-    with pytest.raises(TrialError, match=r"CUDA out of memory\..*no room for one sample at a time either") as caught:
+    with pytest.raises(TrialError, match=r"CUDA out of memory\..*not enough memory even for one sample at a time") as caught:
         run(trial)
     assert caught.value.kind == "oom"
     assert limited.refused == 5  # 16, 8, 4, 2, 1
@@ -377,7 +377,7 @@ def test_evaluation_takes_smaller_batches(make_images: Make, configure: Make, tm
 def test_evaluation_has_an_end_too(make_images: Make, configure: Make) -> None:
     task = make_images()
     Limited(task, evaluated=0)
-    with pytest.raises(TrialError, match="no room for one sample") as caught:
+    with pytest.raises(TrialError, match="not enough memory even for one sample") as caught:
         run(start(task, configure(), seed=1))
     assert caught.value.kind == "oom"
 
@@ -439,7 +439,7 @@ def test_the_operating_system_refuses_memory() -> None:
     assert said("plenty") == "None"
     outcomes = [said("starved", str(mebibytes)) for mebibytes in (12, 28, 40)]
     mended = [outcome for outcome in outcomes if "out of memory: trained in micro-batches" in outcome]
-    hopeless = [outcome for outcome in outcomes if "no room for one sample" in outcome]
+    hopeless = [outcome for outcome in outcomes if "not enough memory even for one sample" in outcome]
     assert mended
     assert set(outcomes) <= {*mended, *hopeless, "None"}
 

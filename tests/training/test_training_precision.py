@@ -80,13 +80,13 @@ def test_a_cpu_is_known_by_its_flags(
     monkeypatch.setattr(precision, "CPUINFO", tmp_path / "cpuinfo")
     if cpuinfo is not None:
         (tmp_path / "cpuinfo").write_text(cpuinfo)
-    for cached in (has_bfloat16, precision._words):
+    for cached in (has_bfloat16, precision._cpu_flags):
         cached.cache_clear()
     try:
         assert has_bfloat16("cpu") is fast
         assert has_matrix_units() is ("amx_bf16" in (cpuinfo or ""))
     finally:
-        for cached in (has_bfloat16, precision._words):
+        for cached in (has_bfloat16, precision._cpu_flags):
             cached.cache_clear()
 
 

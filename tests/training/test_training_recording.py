@@ -48,7 +48,7 @@ def replays(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         output, play = tape.record(work, *where)
         return output, lambda: (played.append(1), play())
 
-    monkeypatch.setattr(recording, "aside", lambda work, stream: work())
+    monkeypatch.setattr(recording, "on_side_stream", lambda work, stream: work())
     monkeypatch.setattr(torch.cuda, "Stream", lambda device: device)
     monkeypatch.setattr(recording, "record", record)
     monkeypatch.setattr(loop, "choose_compilation", lambda wanted, **_: Compilation(False, wanted is not False, ""))
@@ -155,7 +155,7 @@ def test_whoever_had_no_room_for_a_recording_does_not_try_again(
     next(begun.epochs())
     with caplog.at_level("INFO"):
         again = start(make_images(), configure(**given), seed=0, checkpoint=tmp_path / "it")
-    assert "eager, not recorded: there was no room for it" in caplog.text
+    assert "eager, not recorded: there was not enough memory" in caplog.text
     assert (again.memory, again.state.compilation.recorded) == (MemoryBudget(recorded=False), False)
     run(again)
     assert tried == [1]
@@ -186,15 +186,15 @@ class Counting:
         self._failure = failure
         monkeypatch.setattr(torch.cuda, "Stream", lambda device: device)
         monkeypatch.setattr(Recorder, "failed", False)
-        monkeypatch.setattr(recording, "aside", self._aside)
+        monkeypatch.setattr(recording, "on_side_stream", self._on_side_stream)
         monkeypatch.setattr(recording, "record", self._record)
 
     def __call__(self, batch: Any) -> Tensor:
         self.done.append("work")
         return torch.zeros(())
 
-    def _aside(self, work: Callable[[], Tensor], stream: str) -> Tensor:
-        self.done.append("aside")
+    def _on_side_stream(self, work: Callable[[], Tensor], stream: str) -> Tensor:
+        self.done.append("on_side_stream")
         return work()
 
     def _record(self, work: Callable[[], Tensor], *_: Any) -> tuple[Tensor, Callable[[], object]]:
@@ -208,7 +208,7 @@ def test_the_third_batch_is_recorded_and_those_of_other_sizes_are_not(monkeypatc
     work, recorder = Counting(monkeypatch), Recorder("cuda:1")
     for size in (8, 8, 5, 8, 8, 5):
         recorder(work, Alike(size))
-    assert work.done == ["aside", "work"] * 2 + ["work", "record", "replay", "replay", "work"]
+    assert work.done == ["on_side_stream", "work"] * 2 + ["work", "record", "replay", "replay", "work"]
 
 
 class Shaped(Alike):
@@ -227,7 +227,7 @@ def test_as_many_samples_of_another_shape_do_not_fit_a_recording(monkeypatch: py
     work, recorder = Counting(monkeypatch), Recorder("cuda:1")
     for side in (4, 4, 5, 4, 4, 5):
         recorder(work, Shaped(8, 8, side, side))
-    assert work.done == ["aside", "work"] * 2 + ["work", "record", "replay", "replay", "work"]
+    assert work.done == ["on_side_stream", "work"] * 2 + ["work", "record", "replay", "replay", "work"]
 
 
 def test_what_cannot_be_recorded_goes_on_as_ever(
@@ -236,11 +236,11 @@ def test_what_cannot_be_recorded_goes_on_as_ever(
     work, recorder = Counting(monkeypatch, RuntimeError("operation not permitted\nwhen capturing")), Recorder("cuda:1")
     for _ in range(5):
         recorder(work, Alike(8))
-    assert work.done == ["aside", "work"] * 2 + ["record", "work", "work", "work"]
-    assert caplog.text.count("records no more steps as CUDA graphs: operation not permitted") == 1
+    assert work.done == ["on_side_stream", "work"] * 2 + ["record", "work", "work", "work"]
+    assert caplog.text.count("no longer records steps as CUDA graphs: operation not permitted") == 1
     Recorder("cuda:1")(work, Alike(8))
     assert work.done[-1:] == ["work"]
-    assert work.done.count("aside") == 2
+    assert work.done.count("on_side_stream") == 2
 
 
 def test_lack_of_memory_is_no_reason_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -302,11 +302,11 @@ def test_others_are_not(layers: list[nn.Module], optimizer: str, said: str) -> N
 def test_the_log_says_why_an_odd_network_is_taken_as_it_is(
     make_images: Make, configure: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
-    loop._say.cache_clear()
+    loop._log_once.cache_clear()
     task, network = make_images(), plain_network(4)
     task.build_model = lambda seed: copy.deepcopy(nn.Sequential(network, Coin()))
     with caplog.at_level("INFO"):
         for seed in (0, 1):
             trial = run(start(task, configure(epochs=1), seed=seed))
             assert not trial.state.compilation.kernels
-    assert caplog.text.count("normalisation as torch has it: what Coin does may differ from step to step") == 1
+    assert caplog.text.count("normalisation by torch: the operations of Coin may differ between steps") == 1

@@ -244,4 +244,4 @@ def test_other_sums_are_said(
         trial = start(make_line(), configure(), seed=0, checkpoint=tmp_path / "trial.ckpt")
     assert len(trial.curve) == 1
     assert f"with {threads} threads of torch 2" in caplog.text
-    assert (f"going on with {threads + 6}" if other == "threads" else "of torch 9.9: sums") in caplog.text
+    assert (f"continuing with {threads + 6}" if other == "threads" else "of torch 9.9: sums") in caplog.text

@@ -92,7 +92,7 @@ ODD: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "threads": (lambda said: said.update(threads="two"), "threads is a str, not a int"),
     "true threads": (lambda said: said.update(threads=True), "threads is a bool"),
     "torch": (lambda said: said.update(torch=2), "torch is a int, not a str"),
-    "curve": (lambda said: said.update(curve=3), "its curve is no list"),
+    "curve": (lambda said: said.update(curve=3), "its curve is not a list"),
     "precision": (lambda said: said.update(precision=["bfloat16", False]), "precision is a str"),
     "one precision": (lambda said: said.update(precision=[True]), "TypeError"),
     "room": (lambda said: said["room"].update(training=0, since=1), "room: training = 0"),
@@ -117,7 +117,7 @@ def test_odd_states_are_refused(trained: tuple[bytes, StateReader], name: str) -
 def test_another_precision_than_asked_is_refused(trained: tuple[bytes, StateReader], asked: dict[str, Any]) -> None:
     settings = configuration(epochs=2, optimizer="adam", lr=0.01, **asked)
     reader = StateReader(images(width=4).build_model(0), settings.training, "cpu")
-    with pytest.raises(Unusable, match="odd: trained in bfloat16, channels_last = True; asked"):
+    with pytest.raises(Unusable, match="invalid: trained in bfloat16, channels_last = True; configured"):
         reader.read(with_changes(trained[0], lambda said: said.update(precision=[True, True])))
 
 

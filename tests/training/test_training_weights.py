@@ -97,7 +97,7 @@ def test_damaged_weights_are_told_and_change_nothing(
     damaged(file, kind)
     trial = start(make_images(), configure(), seed=0)
     before = weights(trial)
-    with pytest.raises(DataError, match=r"model\.safetensors: no weights of this network"):
+    with pytest.raises(DataError, match=r"model\.safetensors: not the weights of this network"):
         trial.load_weights(file)
     assert same(weights(trial), before)
 
@@ -125,7 +125,7 @@ def test_foreign_weights_are_told_and_change_nothing(
     foreign(make_images, configure, tmp_path / "weights")
     trial = start(make_images(), configure(), seed=0)
     before: dict[str, Tensor] = weights(trial)
-    with pytest.raises(DataError, match="weights: no weights of this network"):
+    with pytest.raises(DataError, match="weights: not the weights of this network"):
         trial.load_weights(tmp_path / "weights")
     assert same(weights(trial), before)
 
