@@ -1,4 +1,4 @@
-"""Steps that are recorded and replayed: the same numbers as without, on a CPU that does as CUDA graphs do (tape.py)."""
+"""Recorded and replayed steps: the same results as without, on a CPU that imitates CUDA graphs (tape.py)."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from tests.training.trials import Alike, differences, plain_network, run
 Make = Callable[..., Any]
 STATIC = Capabilities(static_steps=True, static_shapes=True)
 BATCH = 20
-"""Of 72 images: three whole batches, and one shorter."""
+"""Of 72 images: three full batches and a shorter one."""
 
 
 def assert_same(recorded: Any, plain: Any) -> None:
-    """To the bit; Adam's to six digits, since a rate on the device is of float32, and one that Python holds is not."""
+    """Bit for bit; Adam's to six digits, since a rate on the device is float32 and Python's is not."""
     if recorded.configuration.training.optimizer == "sgd":
         assert differences(recorded, plain) == []
     assert [each.lr for each in recorded.curve] == [each.lr for each in plain.curve]
@@ -59,7 +59,7 @@ def replays(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_a_recorded_trial_learns_the_same(
     make_images: Make, configure: Make, recipe: dict[str, Any], replays: list[int]
 ) -> None:
-    """With dropout, a schedule that changes the rate, a shorter last batch, and epochs after the first."""
+    """With dropout, a changing rate, a shorter last batch, and more than one epoch."""
     task = make_images(dropout=0.2)
     given = {"lr": 0.1, "batch_size": BATCH, "epochs": 3} | recipe
     plain = run(start(task, configure(**given, compile=False), seed=0))
@@ -73,7 +73,7 @@ def test_a_recorded_trial_learns_the_same(
 def test_recorded_slots_learn_the_same(
     make_images: Make, configure: Make, recipe: dict[str, Any], replays: list[int]
 ) -> None:
-    """Slots with numbers of their own, of which one ends and makes room for another: what is recorded goes on."""
+    """Slots have different hyperparameters; one ends and is reused: the recording stays valid."""
     found = []
     for compiled in (False, "auto"):
         task = make_images(dropout=0.2)
@@ -88,8 +88,8 @@ def test_recorded_slots_learn_the_same(
         assert differences(recorded, plain) == []
 
 
-def test_a_trial_that_leaves_its_slot_is_recorded_anew(make_images: Make, configure: Make, replays: list[int]) -> None:
-    """What was recorded before writes into tensors that the trial has no more."""
+def test_a_trial_that_leaves_its_slot_is_recorded_again(make_images: Make, configure: Make, replays: list[int]) -> None:
+    """The old recording writes into tensors that the trial no longer uses."""
     found = []
     for compiled in (False, "auto"):
         task = make_images()
@@ -104,7 +104,7 @@ def test_a_trial_that_leaves_its_slot_is_recorded_anew(make_images: Make, config
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-def test_a_recorded_trial_goes_on_from_its_checkpoint(
+def test_a_recorded_trial_resumes_from_its_checkpoint(
     make_images: Make, configure: Make, tmp_path: Path, optimizer: str, replays: list[int]
 ) -> None:
     task = make_images()
@@ -118,10 +118,10 @@ def test_a_recorded_trial_goes_on_from_its_checkpoint(
     assert replays
 
 
-def test_without_memory_for_a_recording_the_same_steps_are_taken_one_by_one(
+def test_without_memory_for_a_recording_the_same_steps_are_not_recorded(
     make_images: Make, configure: Make, monkeypatch: pytest.MonkeyPatch, replays: list[int]
 ) -> None:
-    """Micro-batches would be other sums, and there may be room for what is not recorded."""
+    """Micro-batches would change the sums, and steps that are not recorded may fit."""
 
     def full(*_: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory")
@@ -134,7 +134,7 @@ def test_without_memory_for_a_recording_the_same_steps_are_taken_one_by_one(
     assert_same(trial, plain)
 
 
-def test_whoever_had_no_room_for_a_recording_does_not_try_again(
+def test_a_trial_without_memory_for_a_recording_does_not_try_again(
     make_images: Make,
     configure: Make,
     tmp_path: Path,
@@ -142,7 +142,7 @@ def test_whoever_had_no_room_for_a_recording_does_not_try_again(
     caplog: pytest.LogCaptureFixture,
     replays: list[int],
 ) -> None:
-    """Nor does it in micro-batches, which are never recorded; and the rate is then none on the device."""
+    """Nor with micro-batches, which are never recorded; then the rate is not on the device."""
     tried: list[int] = []
 
     def full(*_: Any) -> Any:
@@ -179,7 +179,7 @@ def test_micro_batches_are_not_recorded(
 
 
 class Counting:
-    """Work that says how it was done."""
+    """Work that records how it was called."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, failure: Exception | None = None) -> None:
         self.done: list[str] = []
@@ -212,7 +212,7 @@ def test_the_third_batch_is_recorded_and_those_of_other_sizes_are_not(monkeypatc
 
 
 class Shaped(Alike):
-    """As many samples, in a tensor of another shape."""
+    """The same number of samples, in a tensor of another shape."""
 
     def __init__(self, count: int, *shape: int) -> None:
         super().__init__(count)
@@ -223,14 +223,14 @@ class Shaped(Alike):
         return self.shape
 
 
-def test_as_many_samples_of_another_shape_do_not_fit_a_recording(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_of_another_shape_are_not_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
     work, recorder = Counting(monkeypatch), Recorder("cuda:1")
     for side in (4, 4, 5, 4, 4, 5):
         recorder(work, Shaped(8, 8, side, side))
     assert work.done == ["on_side_stream", "work"] * 2 + ["work", "record", "replay", "replay", "work"]
 
 
-def test_what_cannot_be_recorded_goes_on_as_ever(
+def test_work_that_cannot_be_recorded_runs_normally(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     work, recorder = Counting(monkeypatch, RuntimeError("operation not permitted\nwhen capturing")), Recorder("cuda:1")
@@ -243,8 +243,8 @@ def test_what_cannot_be_recorded_goes_on_as_ever(
     assert work.done.count("on_side_stream") == 2
 
 
-def test_lack_of_memory_is_no_reason_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    """There would be less for the same step without a recording: whoever called makes the step smaller."""
+def test_out_of_memory_while_recording_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There would be even less memory for the same step; the caller reduces the step."""
     work, recorder = Counting(monkeypatch, torch.OutOfMemoryError("CUDA out of memory")), Recorder("cuda:1")
     for _ in range(WARM_UPS):
         recorder(work, Alike(8))
@@ -259,7 +259,7 @@ def test_networks_of_known_packages_may_be_recorded(name: str, optimizer: str) -
 
 
 class Coin(nn.Module):
-    """Somebody's own."""
+    """A user's module."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x
@@ -286,20 +286,24 @@ def patched() -> nn.Module:
 @pytest.mark.parametrize(
     ("layers", "optimizer", "said"),
     [
-        ([Coin()], "sgd", "what Coin does may differ from step to step"),
-        ([hooked()], "sgd", "what Identity does may differ from step to step"),
-        ([patched()], "sgd", "what Identity does may differ from step to step"),
-        ([hooked_weight("register_hook")], "sgd", "what PReLU does may differ from step to step"),
-        ([hooked_weight("register_post_accumulate_grad_hook")], "sgd", "what PReLU does may differ from step to step"),
-        ([fx.symbolic_trace(Coin())], "sgd", "what Coin does may differ from step to step"),
-        ([], "rmsprop", "rmsprop takes no learning rate from the device"),
+        ([Coin()], "sgd", "the operations of Coin may differ between steps"),
+        ([hooked()], "sgd", "the operations of Identity may differ between steps"),
+        ([patched()], "sgd", "the operations of Identity may differ between steps"),
+        ([hooked_weight("register_hook")], "sgd", "the operations of PReLU may differ between steps"),
+        (
+            [hooked_weight("register_post_accumulate_grad_hook")],
+            "sgd",
+            "the operations of PReLU may differ between steps",
+        ),
+        ([fx.symbolic_trace(Coin())], "sgd", "the operations of Coin may differ between steps"),
+        ([], "rmsprop", "rmsprop cannot read the learning rate from the device"),
     ],
 )
-def test_others_are_not(layers: list[nn.Module], optimizer: str, said: str) -> None:
+def test_other_networks_are_not_recorded(layers: list[nn.Module], optimizer: str, said: str) -> None:
     assert recording_obstacle(STATIC, nn.Sequential(nn.Conv2d(3, 4, 3), *layers), optimizer) == said
 
 
-def test_the_log_says_why_an_odd_network_is_taken_as_it_is(
+def test_the_log_says_why_a_network_is_not_rewritten(
     make_images: Make, configure: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     loop._log_once.cache_clear()

@@ -1,4 +1,4 @@
-"""What a checkpoint says is checked before it is used, even where its digest is right."""
+"""The content of a checkpoint is validated before it is used, even if its digest is correct."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ Make = Callable[..., Any]
 
 @pytest.fixture
 def trained() -> tuple[bytes, StateReader]:
-    """The content after two epochs, and who reads it."""
+    """The content after two epochs, and its reader."""
     settings = configuration(epochs=2, optimizer="adam", lr=0.01, precision="auto")
     trial: Any = run(start(images(width=4), settings, seed=0))
     content = trial._checkpoints._last
     return content, StateReader(images(width=4).build_model(0), settings.training, "cpu")
 
 
-def test_a_state_comes_back_as_it_was(trained: tuple[bytes, StateReader]) -> None:
+def test_a_state_is_read_unchanged(trained: tuple[bytes, StateReader]) -> None:
     content, reader = trained
     state = reader.read(content)
     again = reader.read(state.encode())
@@ -42,7 +42,7 @@ def test_a_state_comes_back_as_it_was(trained: tuple[bytes, StateReader]) -> Non
 
 @pytest.mark.parametrize("optimizer", [{"options": {"amsgrad": True}, "optimizer": "adam"}, {"optimizer": "asgd"}])
 @pytest.mark.parametrize("model", [{"width": 1}, {"model": "resnet20", "size": 16}])
-def test_the_limit_leaves_room_for_what_a_network_needs(optimizer: dict[str, Any], model: dict[str, Any]) -> None:
+def test_the_limit_is_large_enough_for_a_networks_state(optimizer: dict[str, Any], model: dict[str, Any]) -> None:
     settings = configuration(epochs=1, lr=0.01, **optimizer)
     trial: Any = run(start(images(**model), settings, seed=0))
     limit = StateReader(trial.state.model, settings.training, "cpu").limit
@@ -106,7 +106,7 @@ ODD: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
 
 @pytest.mark.filterwarnings("ignore:Validating sparse")
 @pytest.mark.parametrize("name", ODD)
-def test_odd_states_are_refused(trained: tuple[bytes, StateReader], name: str) -> None:
+def test_invalid_states_are_refused(trained: tuple[bytes, StateReader], name: str) -> None:
     content, reader = trained
     change, message = ODD[name]
     with pytest.raises(Unusable, match=message):
@@ -114,7 +114,9 @@ def test_odd_states_are_refused(trained: tuple[bytes, StateReader], name: str) -
 
 
 @pytest.mark.parametrize("asked", [{"precision": "float32"}, {"channels_last": False}])
-def test_another_precision_than_asked_is_refused(trained: tuple[bytes, StateReader], asked: dict[str, Any]) -> None:
+def test_another_precision_than_configured_is_refused(
+    trained: tuple[bytes, StateReader], asked: dict[str, Any]
+) -> None:
     settings = configuration(epochs=2, optimizer="adam", lr=0.01, **asked)
     reader = StateReader(images(width=4).build_model(0), settings.training, "cpu")
     with pytest.raises(Unusable, match="invalid: trained in bfloat16, channels_last = True; configured"):
@@ -129,7 +131,7 @@ class Bomb:
         return (os.system, (f"touch '{self.trace}'",))
 
 
-def test_nothing_in_it_is_executed(trained: tuple[bytes, StateReader], tmp_path: Any) -> None:
+def test_no_code_in_it_is_executed(trained: tuple[bytes, StateReader], tmp_path: Any) -> None:
     content, reader = trained
     for place in ("model", "optimizer", "curve", "room"):
         said = {**torch.load(io.BytesIO(content), weights_only=True), place: Bomb(str(tmp_path / "trace"))}
@@ -159,11 +161,11 @@ def test_compressed_members_are_refused_before_they_are_opened(trained: tuple[by
     _, reader = trained
     bomb = rezipped(packed({"model": torch.zeros(10**7)}), compression=zipfile.ZIP_DEFLATED)
     assert len(bomb) < 10**5
-    with pytest.raises(Unusable, match="holds compressed parts"):
+    with pytest.raises(Unusable, match="contains compressed parts"):
         reader.read(bomb)
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80\x02}q\x00.", b"PK\x05\x06" + bytes(18), b"[]"])
-def test_what_torch_did_not_write_is_refused(trained: tuple[bytes, StateReader], content: bytes) -> None:
+def test_content_that_torch_did_not_write_is_refused(trained: tuple[bytes, StateReader], content: bytes) -> None:
     with pytest.raises(Unusable, match="cannot be read"):
         trained[1].read(content)

@@ -23,7 +23,7 @@ from ralr_tune.training.loop import TorchTrial
 
 
 def _samples(count: int, size: int, seed: int) -> Samples:
-    """Noise with a bright stripe whose place is the class."""
+    """Noise with a bright stripe whose position is the class."""
     images = np.random.default_rng(seed).integers(0, 160, (count, 1, size, size), dtype=np.uint8)
     labels = np.arange(count) % 4
     for image, label in zip(images, labels, strict=True):
@@ -63,7 +63,7 @@ def plain_network(num_classes: int, *, pixels: int = 64, dropout: float = 0.0) -
 
 
 def normalised_network(num_classes: int, *, pixels: int = 64) -> nn.Module:
-    """Batch normalisation without maps: it cannot learn from one sample."""
+    """Batch normalisation of vectors: it cannot train on one sample."""
     return nn.Sequential(nn.Flatten(), nn.Linear(pixels, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, num_classes))
 
 
@@ -71,7 +71,7 @@ PLAIN, NORMALISED = "tests.training.trials:plain_network", "tests.training.trial
 
 
 class Line(nn.Module):
-    """One weight, at first zero."""
+    """One weight, initially zero."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class Line(nn.Module):
 
 
 class Alike:
-    """A batch of LineTask: so many samples, all alike."""
+    """A batch of LineTask: `count` equal samples."""
 
     def __init__(self, count: int) -> None:
         self._count = count
@@ -149,7 +149,7 @@ class LineTask:
         return next(iter(model.parameters())).item()
 
 
-# ---------------------------------------------------------------- what a trial has come to
+# ---------------------------------------------------------------- the result of a trial
 
 
 def run(trial: Trial) -> Trial:
@@ -176,7 +176,7 @@ def optimizer_state(trial: Trial) -> dict[str, Any]:
 
 
 def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Bit for bit, types and places in memory included."""
+    """Bit for bit, including types and strides."""
     return one.keys() == other.keys() and all(_same(one[name], other[name]) for name in one)
 
 
@@ -187,7 +187,7 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def differences(one: Trial, other: Trial) -> list[str]:
-    """What two trials do not have in common, bit for bit; their times aside."""
+    """The differences of two trials, bit for bit, except for their times."""
     found = []
     if timeless(one.curve) != timeless(other.curve):
         found.append("curve")
