@@ -172,10 +172,10 @@ def sealed(owner: bytes, content: bytes) -> bytes:
 def bombs(chance: random.Random, good: bytes, trace: Path) -> tuple[str, bytes]:
     """A file that runs code when it is unpickled: a bare pickle, as torch writes it, and with a correct digest."""
     bomb = Bomb(trace, chance.choice(WAYS))
-    said: Any = chance.choice([bomb, {"model": bomb}, [bomb], {"format": 1, "curve": bomb}, {bomb.way: 1, "x": bomb}])
+    stored: Any = chance.choice([bomb, {"model": bomb}, [bomb], {"format": 1, "curve": bomb}, {bomb.way: 1, "x": bomb}])
     buffer = io.BytesIO()
-    torch.save(said, buffer, _use_new_zipfile_serialization=chance.random() < 0.8)
-    contents = [pickle.dumps(said, chance.randrange(6)), buffer.getvalue()]
+    torch.save(stored, buffer, _use_new_zipfile_serialization=chance.random() < 0.8)
+    contents = [pickle.dumps(stored, chance.randrange(6)), buffer.getvalue()]
     content = chance.choice(contents)
     if chance.random() < 0.5:
         return "bomb with the right digest", sealed(good, content)
@@ -207,11 +207,11 @@ def curve_case(chance: random.Random, good: bytes, others: list[bytes], trace: P
         mutate = chance.choice(BYTES)
         return mutate.__name__, mutate(chance, good, chance.choice(others))
     if chance.random() < 0.7:
-        said = json.loads(good[HEADER:])
-        record = chance.choice(said)
+        stored = json.loads(good[HEADER:])
+        record = chance.choice(stored)
         key = chance.choice(sorted(record))
         record[key] = chance.choice([None, True, "1", 1, 0, -1, 1e308, float("nan"), [], {}, 10**400, "x" * 9])
-        return "number, right digest", sealed(good, json.dumps(said).encode())
+        return "number, right digest", sealed(good, json.dumps(stored).encode())
     if chance.random() < 0.5:
         return "nested, right digest", sealed(good, b"[" * 3000 + b"]" * 3000)
     return bombs(chance, good, trace)

@@ -1,6 +1,6 @@
 """Imitates a CUDA graph on a CPU: replays operations with the same tensors as during recording.
 
-Tensors that Python would find in other places by then, and numbers that have changed since, are not looked at again.
+It does not read Python variables again, which may by then refer to other tensors or have other values.
 """
 
 from __future__ import annotations

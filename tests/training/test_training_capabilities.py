@@ -213,8 +213,8 @@ def test_with_varying_shapes_kernels_are_used_and_nothing_is_recorded() -> None:
 def test_a_detector_of_torchvision_is_never_recorded() -> None:
     detector = nn.Sequential(Detector().transform, nn.Linear(4, 1))
     assert type(detector[0]).__module__.startswith("torchvision.")
-    said = "the operations of GeneralizedRCNNTransform may differ between steps"
-    assert recording_obstacle(STATIC, detector, "sgd") == rewriting_obstacle(STATIC, detector) == said
+    reason = "the operations of GeneralizedRCNNTransform may differ between steps"
+    assert recording_obstacle(STATIC, detector, "sgd") == rewriting_obstacle(STATIC, detector) == reason
 
 
 def test_signatures_distinguish_shapes_and_types() -> None:

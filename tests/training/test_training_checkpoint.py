@@ -248,7 +248,7 @@ def test_a_curve_is_read_unchanged(make_images: Make, configure: Make) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "message"),
+    ("stored", "message"),
     [
         (None, "its curve is not a list of at most 3 epochs"),
         ({"epoch": 1}, "its curve is not a list"),
@@ -267,9 +267,9 @@ def test_a_curve_is_read_unchanged(make_images: Make, configure: Make) -> None:
         (curve({"train_loss": None}), "not all numbers of epoch 1 are finite"),
     ],
 )
-def test_invalid_curves_are_refused(said: Any, message: str) -> None:
+def test_invalid_curves_are_refused(stored: Any, message: str) -> None:
     with pytest.raises(Unusable, match=message):
-        read_curve(said, 3)
+        read_curve(stored, 3)
 
 
 def test_records_are_records() -> None:

@@ -93,8 +93,8 @@ def test_the_log_gives_the_choice_and_its_reason_once(
     with caplog.at_level("INFO"):
         for seed in (0, 1):
             start(make_images(), configure(precision="auto"), seed=seed)
-    said = "below 16 pixels bfloat16 may be slower; channels last: True; eager; with channels last"
-    assert caplog.text.count(said) == 1
+    message = "below 16 pixels bfloat16 may be slower; channels last: True; eager; with channels last"
+    assert caplog.text.count(message) == 1
 
 
 @pytest.mark.slow

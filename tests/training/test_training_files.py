@@ -22,8 +22,8 @@ Make = Callable[..., Any]
 def test_a_partial_file_never_replaces_a_complete_one(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("whole")
-    with pytest.raises(ZeroDivisionError), replacing(file) as beside:
-        1 / (beside.write_text("ha") - 2)
+    with pytest.raises(ZeroDivisionError), replacing(file) as temporary:
+        1 / (temporary.write_text("ha") - 2)
     assert file.read_text() == "whole"
     assert list(tmp_path.iterdir()) == [file]
 

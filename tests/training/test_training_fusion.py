@@ -163,7 +163,7 @@ def test_trials_with_different_keys_are_trained_separately(
     make_images: Make, configure: Make, together: list[int]
 ) -> None:
     task = make_images()
-    unlike: list[dict[str, Any]] = [
+    different: list[dict[str, Any]] = [
         {"batch_size": 20},
         {"augment": ("flip",)},
         {"label_smoothing": 0.1},
@@ -174,8 +174,8 @@ def test_trials_with_different_keys_are_trained_separately(
         {"optimizer": "adam", "options": {"amsgrad": True}},
         {"compile": True},
     ]
-    alike = [{}, {"lr": 0.01}]
-    trials = [start(task, configure(epochs=1, **training), seed=0) for training in [*unlike, *alike]]
+    equal = [{}, {"lr": 0.01}]
+    trials = [start(task, configure(epochs=1, **training), seed=0) for training in [*different, *equal]]
     train(FusedTrainer(task, 8), trials[:-3] + trials[-2:])  # all except the compiled one, which would be slow
     assert together == [2]
     assert isinstance(trials[-3], TorchTrial)
@@ -307,7 +307,7 @@ def test_a_network_that_cannot_be_fused_is_trained_separately(
     assert caplog.text.count("this network cannot be fused: Conv2d has weights and no fused form") == 1
 
 
-@pytest.mark.parametrize(("device", "fraction", "told"), [("cuda:1", 1.0, 1), ("cuda:1", 0.25, 0), ("cpu", 1.0, 0)])
+@pytest.mark.parametrize(("device", "fraction", "count"), [("cuda:1", 1.0, 1), ("cuda:1", 0.25, 0), ("cpu", 1.0, 0)])
 def test_then_the_log_suggests_several_processes_on_a_gpu(
     make_images: Make,
     configure: Make,
@@ -315,7 +315,7 @@ def test_then_the_log_suggests_several_processes_on_a_gpu(
     caplog: pytest.LogCaptureFixture,
     device: str,
     fraction: float,
-    told: int,
+    count: int,
 ) -> None:
     """Not if there are several already, and not on a CPU, which has several by default."""
     monkeypatch.setattr("ralr_tune.training.fused._FUSED_FORMS", {})
@@ -326,7 +326,7 @@ def test_then_the_log_suggests_several_processes_on_a_gpu(
     with caplog.at_level("INFO"):
         FusedTrainer(task, 2).train(trials)
     assert caplog.text.count("this network cannot be fused") == 1
-    assert caplog.text.count("`run --workers N` puts N processes on cuda:1") == told
+    assert caplog.text.count("`run --workers N` puts N processes on cuda:1") == count
 
 
 # ---------------------------------------------------------------- how many

@@ -80,14 +80,14 @@ def test_checkpoints_of_networks(tmp_path: Path) -> None:
             outcome = EXACT
         else:
             assert "right digest" in kind, kind
-            outcome = "something else, which trains on"
-            trains_on(trial)
+            outcome = "another state, training continues"
+            train_to_the_end(trial)
         found[kind, outcome] += 1
     report("checkpoints of networks", found)
     assert {outcome for _, outcome in found} >= {IGNORED, EXACT}
 
 
-def trains_on(trial: Any) -> None:
+def train_to_the_end(trial: Any) -> None:
     """With a correct digest the weights may have any values; the program must not crash."""
     with no_hang():
         try:
@@ -121,7 +121,7 @@ def test_checkpoints_of_simulated_trials(tmp_path: Path) -> None:
             outcome = EXACT
         else:
             assert "right digest" in kind, kind
-            outcome = "something else, which goes on"
+            outcome = "another curve, training continues"
             assert len(list(trial.epochs())) <= 3
         found[kind, outcome] += 1
     report("checkpoints of simulated trials", found)

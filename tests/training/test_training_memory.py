@@ -22,7 +22,7 @@ from ralr_tune.errors import DiskError, TrialError
 from ralr_tune.kinds.classification.task import ClassificationTask
 from ralr_tune.training.memory import MemoryBudget, OutOfMemory, free, is_out_of_memory, micro_batches, within_memory
 from ralr_tune.training.start import start
-from tests.training.trials import NORMALISED, PLAIN, Alike, differences, run, timeless, weights
+from tests.training.trials import NORMALISED, PLAIN, EqualSamples, differences, run, timeless, weights
 
 Make = Callable[..., Any]
 
@@ -153,14 +153,14 @@ def test_less_and_less_room(make_images: Make, configure: Make, caplog: pytest.L
     trial = run(start(task, configure(batch_size=9), seed=1))
     assert trial.recovered == "out of memory: trained in micro-batches of 1 (batch_size 9) from epoch 1 on"
     tries = [record.getMessage() for record in caplog.records if "micro-batches" in record.msg]
-    assert [said.split(":")[0].split()[-1] for said in tries] == ["4", "2", "1"]
+    assert [line.split(":")[0].split()[-1] for line in tries] == ["4", "2", "1"]
     assert "CUDA out of memory. Tried to allocate 20.00 GiB." in caplog.text
 
 
 @pytest.mark.parametrize("count", range(1, 40))
 @pytest.mark.parametrize("largest", [None, 1, 2, 3, 5, 8])
 def test_parts_of_a_batch(count: int, largest: int | None) -> None:
-    sizes = [len(part) for part in micro_batches(Alike(count), largest)]
+    sizes = [len(part) for part in micro_batches(EqualSamples(count), largest)]
     assert sum(sizes) == count
     assert max(sizes) - min(sizes) <= 1
     if largest is None or count <= largest:
@@ -434,18 +434,18 @@ print(trial.recovered)
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the address space as Linux does")
 def test_the_operating_system_refuses_memory() -> None:
-    def said(*arguments: str) -> str:
+    def outcome_of(*arguments: str) -> str:
         command = [sys.executable, "-c", STARVED, *arguments]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         done = subprocess.run(command, cwd=ROOT, env=environment, check=False, capture_output=True, text=True)
         return (done.stdout if done.returncode == 0 else done.stderr).splitlines()[-1]
 
-    assert said("plenty") == "None"
-    outcomes = [said("starved", str(mebibytes)) for mebibytes in (12, 28, 40)]
-    mended = [outcome for outcome in outcomes if "out of memory: trained in micro-batches" in outcome]
+    assert outcome_of("plenty") == "None"
+    outcomes = [outcome_of("starved", str(mebibytes)) for mebibytes in (12, 28, 40)]
+    recovered = [outcome for outcome in outcomes if "out of memory: trained in micro-batches" in outcome]
     hopeless = [outcome for outcome in outcomes if "not enough memory even for one sample" in outcome]
-    assert mended
-    assert set(outcomes) <= {*mended, *hopeless, "None"}
+    assert recovered
+    assert set(outcomes) <= {*recovered, *hopeless, "None"}
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's own options")
@@ -462,5 +462,5 @@ for _ in range(50):
     torch.ones(2**23, dtype=torch.uint8)
 print(faults() - before)
 """
-    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
-    assert int(said) < 50 * 2**23 / resource.getpagesize() / 2
+    faults = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert int(faults) < 50 * 2**23 / resource.getpagesize() / 2

@@ -21,7 +21,7 @@ from ralr_tune.training.recording import WARM_UPS, Recorder, recording_obstacle
 from ralr_tune.training.start import start
 from tests.training import tape
 from tests.training.test_training_fusion import RECIPES, losses, train
-from tests.training.trials import Alike, differences, plain_network, run
+from tests.training.trials import EqualSamples, differences, plain_network, run
 
 Make = Callable[..., Any]
 STATIC = Capabilities(static_steps=True, static_shapes=True)
@@ -207,11 +207,11 @@ class Counting:
 def test_the_third_batch_is_recorded_and_those_of_other_sizes_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
     work, recorder = Counting(monkeypatch), Recorder("cuda:1")
     for size in (8, 8, 5, 8, 8, 5):
-        recorder(work, Alike(size))
+        recorder(work, EqualSamples(size))
     assert work.done == ["on_side_stream", "work"] * 2 + ["work", "record", "replay", "replay", "work"]
 
 
-class Shaped(Alike):
+class Shaped(EqualSamples):
     """The same number of samples, in a tensor of another shape."""
 
     def __init__(self, count: int, *shape: int) -> None:
@@ -235,10 +235,10 @@ def test_work_that_cannot_be_recorded_runs_normally(
 ) -> None:
     work, recorder = Counting(monkeypatch, RuntimeError("operation not permitted\nwhen capturing")), Recorder("cuda:1")
     for _ in range(5):
-        recorder(work, Alike(8))
+        recorder(work, EqualSamples(8))
     assert work.done == ["on_side_stream", "work"] * 2 + ["record", "work", "work", "work"]
     assert caplog.text.count("no longer records steps as CUDA graphs: operation not permitted") == 1
-    Recorder("cuda:1")(work, Alike(8))
+    Recorder("cuda:1")(work, EqualSamples(8))
     assert work.done[-1:] == ["work"]
     assert work.done.count("on_side_stream") == 2
 
@@ -247,9 +247,9 @@ def test_out_of_memory_while_recording_is_raised(monkeypatch: pytest.MonkeyPatch
     """There would be even less memory for the same step; the caller reduces the step."""
     work, recorder = Counting(monkeypatch, torch.OutOfMemoryError("CUDA out of memory")), Recorder("cuda:1")
     for _ in range(WARM_UPS):
-        recorder(work, Alike(8))
+        recorder(work, EqualSamples(8))
     with pytest.raises(torch.OutOfMemoryError):
-        recorder(work, Alike(8))
+        recorder(work, EqualSamples(8))
 
 
 @pytest.mark.parametrize("name", ["small_cnn", "resnet20", "torchvision:resnet18"])
@@ -284,7 +284,7 @@ def patched() -> nn.Module:
 
 
 @pytest.mark.parametrize(
-    ("layers", "optimizer", "said"),
+    ("layers", "optimizer", "reason"),
     [
         ([Coin()], "sgd", "the operations of Coin may differ between steps"),
         ([hooked()], "sgd", "the operations of Identity may differ between steps"),
@@ -299,8 +299,8 @@ def patched() -> nn.Module:
         ([], "rmsprop", "rmsprop cannot read the learning rate from the device"),
     ],
 )
-def test_other_networks_are_not_recorded(layers: list[nn.Module], optimizer: str, said: str) -> None:
-    assert recording_obstacle(STATIC, nn.Sequential(nn.Conv2d(3, 4, 3), *layers), optimizer) == said
+def test_other_networks_are_not_recorded(layers: list[nn.Module], optimizer: str, reason: str) -> None:
+    assert recording_obstacle(STATIC, nn.Sequential(nn.Conv2d(3, 4, 3), *layers), optimizer) == reason
 
 
 def test_the_log_says_why_a_network_is_not_rewritten(

@@ -169,8 +169,8 @@ def test_killed_by_the_system_and_resumed_by_another_process(
     first.send_signal(signal.SIGKILL)
     assert first.wait() == -signal.SIGKILL
     second = child("finish")
-    said, _ = second.communicate()
-    results: dict[str, dict[str, Any]] = json.loads(said)
+    output, _ = second.communicate()
+    results: dict[str, dict[str, Any]] = json.loads(output)
     assert len(results) == len(OPTIMIZER_RECIPES) + len(MEMORY_RECIPES) + len(OTHER_RECIPES)
     wrong = {name for name, result in results.items() if result["begun"] != 2 or result["resumed"] != result["whole"]}
     assert wrong == set()

@@ -51,56 +51,59 @@ def test_the_limit_is_large_enough_for_a_networks_state(optimizer: dict[str, Any
 
 
 def with_changes(content: bytes, change: Callable[[dict[str, Any]], Any]) -> bytes:
-    said = torch.load(io.BytesIO(content), weights_only=True)
-    change(said)
-    return packed(said)
+    stored = torch.load(io.BytesIO(content), weights_only=True)
+    change(stored)
+    return packed(stored)
 
 
-def packed(said: Any) -> bytes:
+def packed(stored: Any) -> bytes:
     buffer = io.BytesIO()
-    torch.save(said, buffer)
+    torch.save(stored, buffer)
     return buffer.getvalue()
 
 
 WEIGHT = "head.1.weight"
 
 
-def shortened(said: dict[str, Any]) -> None:
-    said["model"][WEIGHT] = said["model"][WEIGHT][:1]
+def shortened(stored: dict[str, Any]) -> None:
+    stored["model"][WEIGHT] = stored["model"][WEIGHT][:1]
 
 
-def moved(said: dict[str, Any]) -> None:
-    said["optimizer"][99] = said["optimizer"].pop(0)
+def moved(stored: dict[str, Any]) -> None:
+    stored["optimizer"][99] = stored["optimizer"].pop(0)
 
 
 ODD: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
-    "no model": (lambda said: said.pop("model"), "KeyError: 'model'"),
-    "a weight too few": (lambda said: said["model"].pop(WEIGHT), "weights are not those of this network"),
-    "a weight too many": (lambda said: said["model"].update(more=torch.ones(1)), "weights are not those"),
+    "no model": (lambda stored: stored.pop("model"), "KeyError: 'model'"),
+    "a weight too few": (lambda stored: stored["model"].pop(WEIGHT), "weights are not those of this network"),
+    "a weight too many": (lambda stored: stored["model"].update(more=torch.ones(1)), "weights are not those"),
     "a shorter weight": (shortened, "weights are not those"),
-    "double weights": (lambda said: said["model"].update({WEIGHT: torch.ones(4, 8).double()}), "weights are not those"),
-    "a number for a weight": (lambda said: said["model"].update({WEIGHT: 3}), "weights are not those"),
-    "sparse": (lambda said: said["model"].update({WEIGHT: torch.ones(4, 8).to_sparse()}), "weights are not those"),
-    "a list for the model": (lambda said: said.update(model=[1]), "model is a list"),
+    "double weights": (
+        lambda stored: stored["model"].update({WEIGHT: torch.ones(4, 8).double()}),
+        "weights are not those",
+    ),
+    "a number for a weight": (lambda stored: stored["model"].update({WEIGHT: 3}), "weights are not those"),
+    "sparse": (lambda stored: stored["model"].update({WEIGHT: torch.ones(4, 8).to_sparse()}), "weights are not those"),
+    "a list for the model": (lambda stored: stored.update(model=[1]), "model is a list"),
     "state of another weight": (moved, "state of weight 99"),
-    "a name too few": (lambda said: said["optimizer"][0].pop("exp_avg"), "state of weight 0 is not one of adam"),
-    "a name too many": (lambda said: said["optimizer"][0].update(more=1), "state of weight 0 is not one of adam"),
-    "a shorter state": (lambda said: said["optimizer"][0].update(exp_avg=torch.ones(1)), "not one of adam"),
-    "a number for a state": (lambda said: said["optimizer"][0].update(exp_avg=0.0), "not one of adam"),
-    "a vector for a number": (lambda said: said["optimizer"][0].update(step=torch.ones(3)), "not one of adam"),
-    "a list for a state": (lambda said: said["optimizer"].update({0: [1]}), "optimizer is a list"),
-    "threads": (lambda said: said.update(threads="two"), "threads is a str, not a int"),
-    "true threads": (lambda said: said.update(threads=True), "threads is a bool"),
-    "torch": (lambda said: said.update(torch=2), "torch is a int, not a str"),
-    "curve": (lambda said: said.update(curve=3), "its curve is not a list"),
-    "precision": (lambda said: said.update(precision=["bfloat16", False]), "precision is a str"),
-    "one precision": (lambda said: said.update(precision=[True]), "TypeError"),
-    "room": (lambda said: said["room"].update(training=0, since=1), "room: training = 0"),
-    "more room": (lambda said: said["room"].update(training=17, since=1), "room: training = 17"),
-    "room since ever": (lambda said: said["room"].update(training=8), "since=None"),
-    "room since later": (lambda said: said["room"].update(training=8, since=3), "room: since = 3"),
-    "room of another kind": (lambda said: said.update(room={"more": 1}), "unexpected keyword argument 'more'"),
-    "half a room": (lambda said: said["room"].update(evaluation=1.5), "evaluation is a float"),
+    "a name too few": (lambda stored: stored["optimizer"][0].pop("exp_avg"), "state of weight 0 is not one of adam"),
+    "a name too many": (lambda stored: stored["optimizer"][0].update(more=1), "state of weight 0 is not one of adam"),
+    "a shorter state": (lambda stored: stored["optimizer"][0].update(exp_avg=torch.ones(1)), "not one of adam"),
+    "a number for a state": (lambda stored: stored["optimizer"][0].update(exp_avg=0.0), "not one of adam"),
+    "a vector for a number": (lambda stored: stored["optimizer"][0].update(step=torch.ones(3)), "not one of adam"),
+    "a list for a state": (lambda stored: stored["optimizer"].update({0: [1]}), "optimizer is a list"),
+    "threads": (lambda stored: stored.update(threads="two"), "threads is a str, not a int"),
+    "true threads": (lambda stored: stored.update(threads=True), "threads is a bool"),
+    "torch": (lambda stored: stored.update(torch=2), "torch is a int, not a str"),
+    "curve": (lambda stored: stored.update(curve=3), "its curve is not a list"),
+    "precision": (lambda stored: stored.update(precision=["bfloat16", False]), "precision is a str"),
+    "one precision": (lambda stored: stored.update(precision=[True]), "TypeError"),
+    "room": (lambda stored: stored["room"].update(training=0, since=1), "room: training = 0"),
+    "more room": (lambda stored: stored["room"].update(training=17, since=1), "room: training = 17"),
+    "room since ever": (lambda stored: stored["room"].update(training=8), "since=None"),
+    "room since later": (lambda stored: stored["room"].update(training=8, since=3), "room: since = 3"),
+    "room of another kind": (lambda stored: stored.update(room={"more": 1}), "unexpected keyword argument 'more'"),
+    "half a room": (lambda stored: stored["room"].update(evaluation=1.5), "evaluation is a float"),
 }
 
 
@@ -120,7 +123,7 @@ def test_another_precision_than_configured_is_refused(
     settings = configuration(epochs=2, optimizer="adam", lr=0.01, **asked)
     reader = StateReader(images(width=4).build_model(0), settings.training, "cpu")
     with pytest.raises(Unusable, match="invalid: trained in bfloat16, channels_last = True; configured"):
-        reader.read(with_changes(trained[0], lambda said: said.update(precision=[True, True])))
+        reader.read(with_changes(trained[0], lambda stored: stored.update(precision=[True, True])))
 
 
 class Bomb:
@@ -134,9 +137,9 @@ class Bomb:
 def test_no_code_in_it_is_executed(trained: tuple[bytes, StateReader], tmp_path: Any) -> None:
     content, reader = trained
     for place in ("model", "optimizer", "curve", "room"):
-        said = {**torch.load(io.BytesIO(content), weights_only=True), place: Bomb(str(tmp_path / "trace"))}
+        stored = {**torch.load(io.BytesIO(content), weights_only=True), place: Bomb(str(tmp_path / "trace"))}
         with pytest.raises(Unusable, match="cannot be read: UnpicklingError"):
-            reader.read(packed(said))
+            reader.read(packed(stored))
     assert not (tmp_path / "trace").exists()
 
 

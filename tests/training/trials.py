@@ -78,7 +78,7 @@ class Line(nn.Module):
         self.weight = nn.Parameter(torch.zeros(1))
 
 
-class Alike:
+class EqualSamples:
     """A batch of LineTask: `count` equal samples."""
 
     def __init__(self, count: int) -> None:
@@ -95,13 +95,13 @@ class Alike:
     def signature(self) -> Hashable:
         return self._count
 
-    def split(self, parts: int) -> list[Alike]:
-        return [Alike(self._count // parts + (part < self._count % parts)) for part in range(parts)]
+    def split(self, parts: int) -> list[EqualSamples]:
+        return [EqualSamples(self._count // parts + (part < self._count % parts)) for part in range(parts)]
 
-    def clone(self) -> Alike:
-        return Alike(self._count)
+    def clone(self) -> EqualSamples:
+        return EqualSamples(self._count)
 
-    def take(self, other: Alike) -> None:
+    def take(self, other: EqualSamples) -> None:
         pass
 
 
@@ -133,9 +133,11 @@ class LineTask:
     def steps(self, split: Split, batch_size: int, epoch: int = 0, *, seed: int = 0) -> int:
         return self.epoch_steps
 
-    def batches(self, split: Split, *, seed: int, epoch: int, batch_size: int, options: Hashable) -> Iterator[Alike]:
+    def batches(
+        self, split: Split, *, seed: int, epoch: int, batch_size: int, options: Hashable
+    ) -> Iterator[EqualSamples]:
         self.trained_on.append(split)
-        yield from [Alike(batch_size)] * self.epoch_steps
+        yield from [EqualSamples(batch_size)] * self.epoch_steps
 
     def loss(self, model: nn.Module, batch: object, *, options: Hashable) -> Tensor:
         other = self._answer(self.steps_done)
