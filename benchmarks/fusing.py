@@ -28,7 +28,7 @@ from torch.nn import functional as F
 from ralr_tune.models.registry import build
 from ralr_tune.training.fused import FusedNetwork, Stack
 from ralr_tune.training.precision import Precision, choose_precision
-from ralr_tune.training.recording import WARM_UPS, aside, record
+from ralr_tune.training.recording import WARM_UPS, on_side_stream, record
 
 RATE, MOMENTUM = 0.01, 0.9
 CLASSES = 10
@@ -230,7 +230,7 @@ def graph(step: Step, device: str) -> Step:
 
     stream = torch.cuda.Stream(device)
     for _ in range(WARM_UPS):
-        aside(work, stream)
+        on_side_stream(work, stream)
     torch.cuda.synchronize(device)
     return record(work, stream, ())[1]
 

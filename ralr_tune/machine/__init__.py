@@ -1,1 +1,1 @@
-"""What this machine gives: cores, memory, a share of a GPU, locks on files."""
+"""Resources of this machine: cores, memory, a share of a GPU, file locks."""

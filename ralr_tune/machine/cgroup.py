@@ -1,4 +1,4 @@
-"""What a container may use of its machine: Linux's control groups, of version 1 and 2.
+"""Resource limits of a container: Linux control groups, versions 1 and 2.
 
 https://docs.kernel.org/admin-guide/cgroup-v2.html, https://docs.kernel.org/admin-guide/cgroup-v1/
 """
@@ -11,38 +11,38 @@ from pathlib import Path
 
 ROOT = Path("/")
 
-_UNBOUND = 2**60
-"""Version 1 says "no limit" as a number of about 2**63."""
+_NO_LIMIT = 2**60
+"""From this value on there is no limit: version 1 encodes "no limit" as a number of about 2**63."""
 
 
 def memory_limit(root: Path = ROOT) -> int | None:
-    """Bytes; None where there is no limit."""
+    """Bytes; None if there is no limit."""
     files = ("memory.max", "memory.limit_in_bytes")
     limits = [int(text) for folder in _folders(root, "memory") for name in files if (text := _read(folder / name))]
-    return min((limit for limit in limits if limit < _UNBOUND), default=None)
+    return min((limit for limit in limits if limit < _NO_LIMIT), default=None)
 
 
 def cpu_limit(root: Path = ROOT) -> float | None:
-    """Cores, such as 1.5; None where there is no limit."""
+    """Cores, for example 1.5; None if there is no limit."""
     limits = []
     for folder in _folders(root, "cpu"):
         quota = (
             _read(folder / "cpu.max") or f"{_read(folder / 'cpu.cfs_quota_us')} {_read(folder / 'cpu.cfs_period_us')}"
         )
-        with suppress(ValueError):  # "max 100000"; nothing
+        with suppress(ValueError):  # "max 100000", or no such file
             allowed, period = map(int, quota.split())
             limits.append(allowed / period)
-    return min((limit for limit in limits if limit > 0), default=None)  # version 1 says "no limit" as -1
+    return min((limit for limit in limits if limit > 0), default=None)  # version 1 encodes "no limit" as -1
 
 
 def _folders(root: Path, controller: str) -> Iterator[Path]:
-    """The groups that this process is in, from its own to the outermost one: each may have a limit."""
+    """The groups that contain this process, from the innermost to the outermost: each may have a limit."""
     mount = root / "sys/fs/cgroup"
     for line in _read(root / "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers and controller not in controllers.split(","):
             continue
-        # mounted as version 1 has it, by controllers, or as version 2 has it, at the top
+        # version 1 mounts a folder per controller, version 2 a single hierarchy
         top = mount / controllers if controllers else mount
         if controllers and not top.is_dir():
             top = mount / controller
@@ -51,7 +51,7 @@ def _folders(root: Path, controller: str) -> Iterator[Path]:
 
 
 def _read(file: Path) -> str:
-    """Its text; "" where it is not there, or says that there is no limit."""
+    """The file's text; "" if it does not exist or contains "max", which means no limit."""
     with suppress(OSError):
         text = file.read_text().strip()
         return "" if text == "max" else text

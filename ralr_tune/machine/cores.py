@@ -1,4 +1,4 @@
-"""How many CPU cores this process may compute on."""
+"""How many CPU cores this process may use."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from ralr_tune.machine.cgroup import ROOT, cpu_limit
 
 
 def available_cores(root: Path = ROOT) -> int:
-    """Cores that this process may use: those that it may run on, and no more than its container's quota.
+    """The number of cores in this process's affinity mask, limited by its container's quota.
 
-    A quota is rounded down, to at least 1 (our choice): with 2 threads under a quota of 1.5 cores, the kernel stops
-    both of them for a quarter of every period, also in the middle of a step.
+    The quota is rounded down, to at least 1 (our choice): with 2 threads under a quota of 1.5 cores, the kernel stops
+    both threads for a quarter of every period, even in the middle of a step.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = cpu_limit(root)

@@ -1,4 +1,4 @@
-"""One holder at a time, over the processes and threads of a machine: a file lock that ends with its holder."""
+"""File locks between the processes and threads of one machine. A lock ends when the process that holds it ends."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ import filelock
 
 
 class FileLock:
-    """A `filelock` on a file of its own, which the holder removes when done. Not reentrant.
+    """A `filelock` on its own file, which the holder removes on release. Not reentrant.
 
-    A process that waits may have opened the file before it was removed. `filelock` notices that the file has no name
-    any more, and opens the next one. With `remove=False` the file stays: for folders that several machines share, since
-    a network file system may answer such a process with an error.
+    A waiting process may have opened the file before it was removed. `filelock` detects that the file no longer has a
+    name and opens the new one. With `remove=False` the file stays: use this in folders that several machines share,
+    because a network file system may answer the waiting process with an error.
 
-    OSError if the file system has no locks (some network ones): `filelock` would use marker files instead
-    (`fallback_to_soft`), and the marker of a killed process on another machine stays forever.
+    Raises OSError if the file system has no locks (some network ones). `filelock` could use marker files instead
+    (`fallback_to_soft`), but the marker of a killed process on another machine would stay forever.
     """
 
     def __init__(self, file: Path, *, remove: bool = True) -> None:
         self._file, self._remove = file, remove
-        # not thread-local: the thread that releases need not be the one that acquired
+        # not thread-local: one thread may acquire and another release
         self._lock = filelock.FileLock(file, thread_local=False, fallback_to_soft=False)
 
     def acquire(self, *, wait: bool = False) -> bool:
-        """Takes the lock and says True; says False if another has it and `wait` is False."""
+        """Acquires the lock and returns True. If another holder has it and `wait` is False, returns False."""
         try:
             self._lock.acquire(blocking=wait)
         except filelock.Timeout:
@@ -34,18 +34,18 @@ class FileLock:
         return True
 
     def release(self) -> None:
-        """Gives back what was taken; nothing if nothing was."""
+        """Releases the lock; does nothing if it is not held."""
         if not self._lock.is_locked:
             return
         if self._remove:
-            with suppress(OSError):  # a file that stays does no harm
+            with suppress(OSError):  # a leftover file is harmless
                 self._file.unlink()
         self._lock.release()
 
 
 @contextmanager
 def locked(file: Path, *, remove: bool = True) -> Iterator[None]:
-    """Holds a `FileLock` on this file, after waiting for it as long as it takes."""
+    """Holds a `FileLock` on this file; waits for it without a time limit."""
     lock = FileLock(file, remove=remove)
     lock.acquire(wait=True)
     try:

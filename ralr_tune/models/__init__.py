@@ -1,1 +1,1 @@
-"""Networks by name: our own, torchvision's, and anybody's by import path (see `registry`)."""
+"""Networks by name: this package's, torchvision's, and the user's own by import path (see `registry`)."""

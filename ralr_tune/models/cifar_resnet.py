@@ -2,7 +2,7 @@
 
 Depth 6n + 2: a 3x3 convolution with 16 filters, three stages of n blocks with 16, 32 and 64 filters, global average
 pooling and one linear layer. Shortcuts are option A (identity, zeros for the new channels), so they have no weights.
-Convolutions start as in He et al., "Delving Deep into Rectifiers", ICCV 2015.
+Convolutions are initialised as in He et al., "Delving Deep into Rectifiers", ICCV 2015.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ralr_tune.models.pixels import every, global_average
+from ralr_tune.models.pixels import global_average, subsample
 
 STAGE_WIDTHS = (16, 32, 64)
 
 
 class CifarResNet(nn.Module):
-    """Maps images (N, channels, H, W) to logits (N, classes); any H and W from 4 on, meant for 32.
+    """Maps images (N, channels, H, W) to logits (N, classes); H and W are at least 4, intended for 32.
 
-    Raises ValueError on a depth that is not 6n + 2.
+    Raises ValueError if the depth is not 6n + 2.
     """
 
     def __init__(self, *, classes: int, channels: int, depth: int) -> None:
@@ -54,10 +54,10 @@ class Block(nn.Module):
 
 
 class Shortcut(nn.Module):
-    """Every `stride`-th pixel, and zeros for the new channels."""
+    """Every `stride`-th pixel, with zeros for the new channels."""
 
     slots: int
-    """Networks whose channels lie side by side in what comes (see training.fused)."""
+    """Number of networks whose channels are concatenated in the input (see training.fused)."""
 
     def __init__(self, stride: int, new_channels: int) -> None:
         super().__init__()
@@ -66,10 +66,10 @@ class Shortcut(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.new_channels == 0:
             return x
-        fewer = every(x, self.stride)
+        strided = subsample(x, self.stride)
         if self.slots == 1:
-            return F.pad(fewer, (0, 0, 0, 0, 0, self.new_channels))
-        parts = fewer.unflatten(1, (self.slots, -1))  # type: ignore[no-untyped-call]
+            return F.pad(strided, (0, 0, 0, 0, 0, self.new_channels))
+        parts = strided.unflatten(1, (self.slots, -1))  # type: ignore[no-untyped-call]
         padded: Tensor = F.pad(parts, (0, 0, 0, 0, 0, self.new_channels)).flatten(1, 2)
         return padded
 

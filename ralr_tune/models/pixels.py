@@ -1,8 +1,8 @@
-"""Pooling whose gradients lie in memory in the order of what was pooled.
+"""Pooling whose gradients have the memory format of the pooled tensor.
 
-torch makes the gradients of a mean and of a slice contiguous, whatever the order of their input. Behind a network in
-channels_last they then meet activations in the other order, and ReLU's backward step took 7.3 ms instead of 0.4: a step
-of ResNet-20 on a CPU in bfloat16 took 156 ms instead of 128 (LOG.md, 2026-11-26).
+torch makes the gradients of a mean and of a slice contiguous, whatever the memory format of the input. In a network in
+channels_last, activations then have the other format than their gradients, and ReLU's backward pass took 7.3 ms instead
+of 0.4: a step of ResNet-20 on a CPU in bfloat16 took 156 ms instead of 128 (LOG.md, 2026-11-26).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def global_average(x: Tensor) -> Tensor:
     return x.mean(dim=(2, 3))
 
 
-def every(x: Tensor, stride: int) -> Tensor:
+def subsample(x: Tensor, stride: int) -> Tensor:
     """Every `stride`-th pixel in both directions, (N, C, H, W) to (N, C, ceil(H / stride), ceil(W / stride))."""
     if _is_channels_last(x):
         return x.permute(0, 2, 3, 1)[:, ::stride, ::stride].permute(0, 3, 1, 2)

@@ -1,8 +1,8 @@
 """Networks by name.
 
-small_cnn, resnet20, resnet32, ...     our own (see `known`)
+small_cnn, resnet20, resnet32, ...     this package's own (see `known`)
 torchvision:NAME                       any classification network of torchvision
-package.module:callable                anybody's: called as callable(num_classes=..., **options)
+package.module:callable                the user's own: called as callable(num_classes=..., **options)
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Builder = Callable[..., Any]
 
 
 def _cifar_resnet(depth: int, *, classes: int, channels: int, size: int) -> nn.Module:
-    del size  # any: the network ends in global average pooling
+    del size  # unused: the network ends in global average pooling
     return CifarResNet(classes=classes, channels=channels, depth=depth)
 
 
@@ -36,11 +36,11 @@ BUILDERS: Mapping[str, Builder] = {
     "small_cnn": SmallCNN,
     **{f"resnet{depth}": partial(_cifar_resnet, depth) for depth in CIFAR_DEPTHS},
 }
-"""This package's networks: each called as callable(classes=..., channels=..., size=..., **options)."""
+"""This package's networks, called as callable(classes=..., channels=..., size=..., **options)."""
 
 
 def known() -> list[str]:
-    """Names of the networks that come with this package."""
+    """Names of this package's networks."""
     return list(BUILDERS)
 
 
@@ -53,10 +53,10 @@ def build(
     options: Mapping[str, Any] | None = None,
     pretrained: bool = False,
 ) -> nn.Module:
-    """A new network for images (N, channels, size, size) that answers with logits (N, classes).
+    """A new network that maps images (N, channels, size, size) to logits (N, classes).
 
-    Its weights are drawn from torch's global generator, which the caller seeds. Raises UsageError, naming what is
-    allowed, when the name, an option or `pretrained` is impossible, or when an import path does not lead to a network.
+    Its weights are drawn from torch's global generator, which the caller seeds. Raises UsageError, which names what is
+    allowed, if the name, an option or `pretrained` is impossible, or if an import path does not lead to a network.
     """
     options = options or {}
     if name.startswith("torchvision:"):
@@ -64,7 +64,9 @@ def build(
         shape = {"classes": classes, "channels": channels, "size": size}
         return _construct(name, torchvision_build, shape | {"options": options, "pretrained": pretrained}, {})
     if pretrained:
-        raise UsageError(f"task.pretrained = true: task.model = {name!r} has no weights to load; torchvision:NAME has")
+        raise UsageError(
+            f"task.pretrained = true: task.model = {name!r} has no weights to download; use torchvision:NAME"
+        )
     if name in BUILDERS:
         return _construct(name, BUILDERS[name], {"classes": classes, "channels": channels, "size": size}, options)
     if ":" in name:
@@ -76,7 +78,7 @@ def _construct(name: str, builder: Builder, shape: Mapping[str, Any], options: M
     try:
         model = builder(**shape, **options)
     except SystemExit as error:
-        raise UsageError(f"task.model = {name!r}: ends the program ({error})") from error
+        raise UsageError(f"task.model = {name!r}: it tried to exit the program ({error})") from error
     except (TypeError, ValueError) as error:
         allowed = f"; its model_options: {_option_names(builder, shape)}" if options else ""
         raise UsageError(f"task.model = {name!r}: {error}{allowed}") from error
@@ -97,7 +99,7 @@ def _imported(name: str) -> Builder:
     module_name, _, path = name.partition(":")
     try:
         module = importlib.import_module(module_name)
-    except (Exception, SystemExit) as error:  # importing somebody's module runs their code: anything may come out
+    except (Exception, SystemExit) as error:  # an import runs the user's code, which may raise anything
         raise UsageError(
             f"task.model = {name!r}: importing {module_name!r} failed: {type(error).__name__}: {error}"
         ) from error

@@ -1,4 +1,4 @@
-"""A small convolutional network that trains in seconds on one CPU core (ours)."""
+"""A small convolutional network, designed for this package, that trains in seconds on one CPU core."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from torch import Tensor, nn
 
 from ralr_tune.models.pixels import global_average
 
-SMALLEST_SIZE = 4
-WIDEST = 8
-"""Stages widen up to this many times the first one."""
+MIN_SIZE = 4
+MAX_WIDENING = 8
+"""The largest width of a stage, as a multiple of the first stage's."""
 
 
 class SmallCNN(nn.Module):
@@ -16,15 +16,15 @@ class SmallCNN(nn.Module):
 
     Stages of 3x3 convolution, batch normalisation, ReLU and 2x2 average pooling halve the image until it is 4 to 7
     pixels wide (8: one stage, 28: two, 32: three, 224: five); one more convolution, global average pooling and a linear
-    layer follow. Average pooling: with maximum pooling, one point less on the digits (mean of four seeds at two rates).
+    layer follow. Average pooling, since maximum pooling lost one point on the digits (mean of four seeds at two rates).
 
-    Raises ValueError on sizes below 4 pixels, a width below 1 or a dropout outside of [0, 1).
+    Raises ValueError for sizes below 4 pixels, a width below 1 or a dropout outside [0, 1).
     """
 
     def __init__(self, *, classes: int, channels: int, size: int, width: int = 16, dropout: float = 0.0) -> None:
         super().__init__()
         _check(size, width, dropout)
-        widths = [width * min(2**stage, WIDEST) for stage in range(_halvings(size) + 1)]
+        widths = [width * min(2**stage, MAX_WIDENING) for stage in range(_halvings(size) + 1)]
         stages = [_stage(w_in, w, pool=True) for w_in, w in zip([channels, *widths], widths[:-1], strict=False)]
         self.features = nn.Sequential(*stages, _stage(widths[-2], widths[-1], pool=False))
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(widths[-1], classes))
@@ -35,7 +35,7 @@ class SmallCNN(nn.Module):
 
 
 def _halvings(size: int) -> int:
-    return max(1, (size // SMALLEST_SIZE).bit_length() - 1)
+    return max(1, (size // MIN_SIZE).bit_length() - 1)
 
 
 def _stage(width_in: int, width: int, *, pool: bool) -> nn.Sequential:
@@ -48,8 +48,8 @@ def _stage(width_in: int, width: int, *, pool: bool) -> nn.Sequential:
 
 
 def _check(size: int, width: int, dropout: float) -> None:
-    if size < SMALLEST_SIZE:
-        raise ValueError(f"images of {size} pixels: small_cnn needs at least {SMALLEST_SIZE}")
+    if size < MIN_SIZE:
+        raise ValueError(f"images of {size} pixels: small_cnn needs at least {MIN_SIZE}")
     if width < 1:
         raise ValueError(f"width = {width}: must be at least 1")
     if not 0 <= dropout < 1:

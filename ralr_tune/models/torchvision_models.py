@@ -1,4 +1,4 @@
-"""torchvision's classification networks by name, with its weights if asked."""
+"""torchvision's classification networks by name, optionally with its pretrained weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ralr_tune.errors import UsageError
 
 
 class Grey(nn.Module):
-    """Shows one-channel images to a network for colour images: (N, 1, H, W) as (N, 3, H, W), without a copy."""
+    """Expands one-channel images for a network of colour images: (N, 1, H, W) to (N, 3, H, W), without a copy."""
 
     def forward(self, images: Tensor) -> Tensor:
         return images.expand(-1, 3, -1, -1)
@@ -27,19 +27,19 @@ def build(
     """The network `name` of torchvision.models with `classes` outputs, for images of 1 or 3 channels.
 
     `pretrained`: torchvision's default weights, downloaded once by torch.hub; layers whose shape differs (the head,
-    unless there are 1,000 classes) start anew. Raises UsageError on an unknown name, on other numbers of channels and
-    on weights that cannot be had; TypeError and ValueError as the network's own constructor does.
+    unless there are 1,000 classes) are initialised randomly. Raises UsageError for an unknown name, another number of
+    channels, or weights that cannot be loaded; TypeError and ValueError as the network's own constructor does.
     """
     _check(name, channels)
-    settled = {**_defaults(name, size), **options}
-    model: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=classes, **settled)
+    arguments = {**_defaults(name, size), **options}
+    model: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=classes, **arguments)
     if pretrained:
         _copy_matching(_pretrained(name), model)
     return model if channels == 3 else nn.Sequential(Grey(), model)
 
 
 def names() -> list[str]:
-    """Every name that `build` takes."""
+    """Every name that `build` accepts."""
     return list(torchvision.models.list_models(module=torchvision.models))
 
 
@@ -48,7 +48,7 @@ def _check(name: str, channels: int) -> None:
         near = difflib.get_close_matches(name, names(), n=3, cutoff=0.4)
         raise UsageError(
             f"task.model = 'torchvision:{name}': torchvision has no such classification network"
-            f"; the nearest: {', '.join(f'torchvision:{other}' for other in near) or 'none'}"
+            f"; similar names: {', '.join(f'torchvision:{other}' for other in near) or 'none'}"
         )
     if channels not in (1, 3):
         raise UsageError(f"task.model = 'torchvision:{name}': takes images of 1 or 3 channels, these have {channels}")
@@ -56,7 +56,7 @@ def _check(name: str, channels: int) -> None:
 
 def _defaults(name: str, size: int) -> dict[str, Any]:
     if name in {"googlenet", "inception_v3"}:
-        return {"aux_logits": False, "init_weights": True}  # one output, as every other network has
+        return {"aux_logits": False, "init_weights": True}  # one output, like the other networks
     if name.startswith("vit_"):
         return {"image_size": size}
     return {"input_size": (size, size)} if name.startswith("maxvit_") else {}
@@ -64,22 +64,23 @@ def _defaults(name: str, size: int) -> dict[str, Any]:
 
 def _pretrained(name: str) -> nn.Module:
     try:
-        with _nothing_unpickled():
+        with _weights_only_load():
             model: nn.Module = torchvision.models.get_model(name, weights="DEFAULT", progress=False)
-    except Exception as error:  # of urllib, torch.hub and torch.load: they share no base
+    except Exception as error:  # from urllib, torch.hub and torch.load, which share no base class
         reason = str(error).partition("\n")[0]
         raise UsageError(
-            f"task.pretrained = true: the weights of torchvision:{name} cannot be had ({reason})"
+            f"task.pretrained = true: the weights of torchvision:{name} cannot be loaded ({reason})"
         ) from error
     return model
 
 
 @contextmanager
-def _nothing_unpickled() -> Iterator[None]:
-    """Inside, torch.load reads weights and nothing else.
+def _weights_only_load() -> Iterator[None]:
+    """Inside the block, torch.load loads only weights and executes nothing.
 
-    torchvision asks for no such thing, and checks a file's hash only when it downloads it: whatever lies in torch.hub's
-    folder under the right name would run. This variable is torch's own switch; there is no argument to pass it by.
+    torchvision does not request this, and it checks a file's hash only when it downloads the file: any pickle in
+    torch.hub's folder under the right name would run. get_model has no argument for it, so torch's environment variable
+    is set.
     """
     switch = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
     before = os.environ.get(switch)
@@ -94,8 +95,8 @@ def _nothing_unpickled() -> Iterator[None]:
 
 
 def _copy_matching(source: nn.Module, target: nn.Module) -> None:
-    wanted = target.state_dict()
-    fitting = {
-        key: value for key, value in source.state_dict().items() if key in wanted and wanted[key].shape == value.shape
+    own = target.state_dict()
+    matching = {
+        key: value for key, value in source.state_dict().items() if key in own and own[key].shape == value.shape
     }
-    target.load_state_dict(fitting, strict=False)
+    target.load_state_dict(matching, strict=False)

@@ -1,11 +1,11 @@
 """Random amplification of the learning rate: the method of RALR.
 
 RALR (Deng et al., Applied Sciences 12(1), 268, 2022, doi 10.3390/app12010268) amplifies the rate between two boundary
-values with a given probability. The law in detail is ours, since no more of the paper could be read:
+values with a given probability. The details of the law are our choice, since no more of the paper was accessible:
 
-    lr(t) = base(t) * factor(t);   factor(t) = 1 with probability 1 - p, else drawn from [lower, upper]
+    lr(t) = base(t) * factor(t);   factor(t) = 1 with probability 1 - p, otherwise drawn from [lower, upper]
 
-It does not persist: the next draw starts from the base curve again.
+An amplification does not persist: the next draw starts from the base curve again.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ LAWS: tuple[Law, ...] = ("uniform", "loguniform")
 
 @dataclass(frozen=True)
 class Amplification(Perturbation):
-    """With `probability` a factor in [lower, upper], 1 <= lower <= upper; else 1. Raises ValueError otherwise."""
+    """With `probability` a factor in [lower, upper], otherwise 1. Raises ValueError unless 1 <= lower <= upper and
+    `probability` is in [0, 1]."""
 
     probability: float
     lower: float
@@ -47,5 +48,5 @@ class Amplification(Perturbation):
             values = self.lower + (self.upper - self.lower) * share
         else:
             values = self.lower * (self.upper / self.lower) ** share
-        # Rounding can pass a bound by the last bit.
+        # rounding can exceed a bound in the last bit
         return np.clip(values, self.lower, self.upper)

@@ -1,14 +1,14 @@
 """Base curves of the learning rate, in closed form: multiplier = curve.factor(t).
 
-Symbols: t is the position in the run in epochs, a real number in [0, epochs); whole where the rate changes once an
-epoch, epoch + step / (steps of that epoch) where it changes every step. The multiplier is a share of the study's `lr`.
+Symbols: t is the position in the run in epochs, a real number in [0, epochs); an integer if the rate changes once per
+epoch, epoch + step / (steps of that epoch) if it changes every step. The multiplier is relative to the study's `lr`.
 
-Each curve equals torch's scheduler of that name, run once an epoch (a test holds them together). Closed forms, because
-torch's are recursive: they multiply the rate they find, so they can neither be asked about any t nor be perturbed.
+Each curve equals torch's scheduler of that name, stepped once per epoch (a test compares them). Closed forms, because
+torch's are recursive: they multiply the current rate, so they can neither be evaluated at any t nor be perturbed.
 
-Lengths and positions (`warmup`, `step_size`, `period`, `milestones`, `peak_at`): below 1 a share of the whole run, else
-epochs. Milestones and the peak are positions counted from the run's start; everything else begins after the warm-up,
-and the curves that span the run span what the warm-up left of it (as SequentialLR([LinearLR, X], [warmup]) does).
+Lengths and positions (`warmup`, `step_size`, `period`, `milestones`, `peak_at`): below 1 a share of the whole run,
+otherwise epochs. Milestones and the peak are positions counted from the run's start; everything else begins after the
+warm-up, and curves that span the run span its part after the warm-up (as SequentialLR([LinearLR, X], [warmup]) does).
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from typing import Any, Literal
 from ralr_tune.schedules.checks import check_choice, check_integer, check_number, check_parameter, refusal
 
 SLACK = 1e-9
-"""Epochs by which t may fall short of a border: 0.55 * 100 and 2 + 1/3 + 2/3 are not exact in floating point."""
+"""Epochs by which t may fall short of a boundary: 0.55 * 100 and 2 + 1/3 + 2/3 are not exact in floating point."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Curve(ABC):
-    """A multiplier of the learning rate over a run of `epochs`; options as the user gave them.
+    """A multiplier of the learning rate over a run of `epochs`. The fields are the options as the user gave them.
 
-    Warm-up is linear from `warmup_factor` times the curve's own start to that start. For all curves that start at 1
-    this is LinearLR(start_factor=warmup_factor) up to 1; one_cycle and cyclic start lower, and go on without a jump.
+    Warm-up is linear from `warmup_factor` times the curve's initial value to that value. For all curves that start at 1
+    this is LinearLR(start_factor=warmup_factor); one_cycle and cyclic start lower and continue without a jump.
     """
 
     epochs: int
@@ -46,7 +46,7 @@ class Curve(ABC):
         self._check()
 
     def factor(self, t: float) -> float:
-        """The multiplier at t epochs into the run; from the run's end on, what it is at the end."""
+        """The multiplier at t epochs into the run; after the end of the run it keeps its last value."""
         start = self._start
         if t >= start - SLACK:
             return self._shape(min(max(t - start, 0.0), self._span))
@@ -67,11 +67,11 @@ class Curve(ABC):
 
     @cached_property
     def _span(self) -> float:
-        """Epochs that the warm-up leaves."""
+        """Epochs after the warm-up."""
         return self.epochs - self._start
 
     def _length(self, value: float) -> float:
-        """In epochs what the user gave as a share of the run (below 1) or in epochs."""
+        """Converts a share of the run (below 1) or a number of epochs to epochs."""
         return value if value >= 1 else value * self.epochs
 
     def _check_position(self, field: str, value: float) -> None:
@@ -144,7 +144,7 @@ class MultiStep(Curve):
 
 @dataclass(frozen=True, kw_only=True)
 class Exponential(Curve):
-    """Times `gamma` an epoch; torch's ExponentialLR."""
+    """Times `gamma` every epoch; torch's ExponentialLR."""
 
     gamma: float = 0.95
 
@@ -205,7 +205,7 @@ class Sgdr(Curve):
         if growth == 1:
             begun, length = _rounds(t, period) * period, period
         else:
-            # Rounds 0..n-1 last period * (growth**n - 1) / (growth - 1) together.
+            # rounds 0..n-1 together last period * (growth**n - 1) / (growth - 1)
             rounds = math.floor(math.log(t / period * (growth - 1) + 1, growth) + SLACK)
             begun, length = period * (growth**rounds - 1) / (growth - 1), period * growth**rounds
         return _anneal(1.0, self.end_factor, max(t - begun, 0.0) / length)
@@ -213,10 +213,10 @@ class Sgdr(Curve):
 
 @dataclass(frozen=True, kw_only=True)
 class Cyclic(Curve):
-    """Up from `low_factor` to 1 and down again, once a `period`; torch's CyclicLR with equal halves.
+    """Up from `low_factor` to 1 and down again, once per `period`; torch's CyclicLR with equal halves.
 
-    arXiv 1506.01186. Mode "triangular2" halves the height after every period; in "exp_range" the height is `gamma` to
-    the power of the epochs since the start (torch counts steps), and only there `gamma` means something.
+    arXiv 1506.01186. Mode "triangular2" halves the height after every period. In mode "exp_range" the height is `gamma`
+    to the power of the epochs since the start (torch counts steps); no other mode uses `gamma`.
     """
 
     period: float
@@ -231,7 +231,7 @@ class Cyclic(Curve):
         if self.mode == "exp_range":
             check_parameter("schedule.gamma", self.gamma)
         elif self.gamma is not None:
-            raise refusal("gamma", self.gamma, f"nothing, since mode is {self.mode!r} (it belongs to 'exp_range')")
+            raise refusal("gamma", self.gamma, f"no gamma, since mode is {self.mode!r}; only 'exp_range' uses it")
 
     def _shape(self, t: float) -> float:
         period = self._length(self.period)
@@ -250,8 +250,8 @@ class Cyclic(Curve):
 class OneCycle(Curve):
     """From 1 / div_factor up to 1 at `peak_at`, then down to 1 / (div_factor * final_div_factor), both along a cosine.
 
-    arXiv 1708.07120; torch's OneCycleLR, except that torch counts from the first index to the last one and this curve
-    from the run's start to its end, as all others do: it equals OneCycleLR(total_steps=epochs + 1).
+    arXiv 1708.07120; torch's OneCycleLR, except that torch counts from the first index to the last, and this curve from
+    the run's start to its end, like all others: it equals OneCycleLR(total_steps=epochs + 1).
     """
 
     peak_at: float = 0.3
@@ -271,7 +271,7 @@ class OneCycle(Curve):
 
 
 def _rounds(t: float, length: float) -> int:
-    """Whole rounds of `length` that have passed at t."""
+    """The number of complete rounds of `length` at t."""
     return math.floor((t + SLACK) / length)
 
 
@@ -294,20 +294,20 @@ CURVES: Mapping[str, type[Curve]] = MappingProxyType(
         "one_cycle": OneCycle,
     }
 )
-"""By the name in a study file; the last three are not monotone."""
+"""By their names in a study file; the last three are not monotone."""
 
 _COMMON = frozenset(field.name for field in fields(Curve))
 
 OPTIONS: Mapping[str, frozenset[str]] = MappingProxyType(
     {name: frozenset(field.name for field in fields(kind)) - _COMMON for name, kind in CURVES.items()}
 )
-"""Names of each curve's own options; every curve takes `warmup` and `warmup_factor` besides."""
+"""Names of each curve's own options; every curve also takes `warmup` and `warmup_factor`."""
 
 
 def make_curve(name: str, *, epochs: int, warmup: float = 0.0, warmup_factor: float = 0.1, **options: Any) -> Curve:
     """The curve called `name` over a run of `epochs`.
 
-    Raises ValueError for a name, an option or a value that is impossible, and for an option that is missing.
+    Raises ValueError for an impossible name, option or value, and for a missing option.
     """
     check_choice("name", name, CURVES)
     allowed = ", ".join(sorted(OPTIONS[name])) or f"no options of its own for {name!r}"
@@ -317,6 +317,6 @@ def make_curve(name: str, *, epochs: int, warmup: float = 0.0, warmup_factor: fl
     for field in fields(kind):
         if field.default is MISSING and field.name not in options.keys() | {"epochs"}:
             raise ValueError(f"{field.name} is missing: {name!r} needs it; allowed: a share of the run or epochs")
-    # Lists (TOML has no tuples) become tuples, so that equal curves compare equal and can be hashed.
+    # lists (TOML has no tuples) become tuples, so that equal curves compare equal and can be hashed
     given = {option: tuple(value) if isinstance(value, list) else value for option, value in options.items()}
     return kind(epochs=epochs, warmup=warmup, warmup_factor=warmup_factor, **given)

@@ -1,9 +1,9 @@
-"""timm's learning-rate noise (timm/scheduler/scheduler.py), a rival of random amplification.
+"""timm's learning-rate noise (timm/scheduler/scheduler.py), an alternative to random amplification.
 
     lr(t) = base(t) * (1 + noise(t));   |noise| < amplitude
 
-Two things differ from timm, both on purpose. timm seeds with `noise_seed + t`, so the traces of neighbouring seeds are
-one sequence shifted; here they are unrelated. And timm accepts a standard deviation but ignores it; here it holds.
+It deliberately differs from timm in two points. timm seeds with `noise_seed + t`, so the traces of neighbouring seeds
+are one shifted sequence; here they are unrelated. timm accepts a standard deviation but ignores it; here it is used.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ NOISE_LAWS: tuple[NoiseLaw, ...] = ("normal", "uniform")
 
 @dataclass(frozen=True)
 class Noise(Perturbation):
-    """A factor inside (1 - amplitude, 1 + amplitude), for every index.
+    """A factor in (1 - amplitude, 1 + amplitude), for every index.
 
-    "normal": normal with standard deviation `std`, redrawn until inside; "uniform": every value alike, without `std`.
+    "normal": a normal with standard deviation `std`, truncated to the interval; "uniform": uniform, without `std`.
     """
 
     amplitude: float = 0.67
@@ -38,7 +38,7 @@ class Noise(Perturbation):
         check_parameter("noise.std", self.std)
         check_choice("law", self.law, NOISE_LAWS)
         if self.law == "uniform" and self.std != 1.0:
-            raise refusal("std", self.std, "nothing, since law is 'uniform' (it belongs to 'normal')")
+            raise refusal("std", self.std, "no std, since law is 'uniform'; only 'normal' uses it")
 
     def factors(self, seed: int, start: int, count: int) -> Floats:
         share = uniforms(seed, start, count)[:, 0]
@@ -46,9 +46,9 @@ class Noise(Perturbation):
         return 1.0 + np.clip(noise, -self.amplitude, self.amplitude)
 
     def _normal(self, share: Floats) -> Floats:
-        """The normal cut off at +-amplitude, by its inverse distribution.
+        """The normal truncated at +-amplitude, by its inverse distribution function.
 
-        The same law as redrawing until inside, but from one uniform: nothing to count, nothing to shift.
+        The same law as redrawing until the value is inside, but it uses exactly one uniform for each index.
         """
         normal = NormalDist(sigma=self.std)
         low, high = normal.cdf(-self.amplitude), normal.cdf(self.amplitude)

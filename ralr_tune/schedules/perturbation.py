@@ -1,8 +1,8 @@
-"""A random factor on the learning rate, drawn anew for every index (epoch or step).
+"""A random factor on the learning rate, drawn independently for every index (epoch or step).
 
 A draw is a pure function of (seed, index): Philox-4x64 (Salmon et al. 2011, "Parallel random numbers: as easy as
-1, 2, 3") with the seed as its key and the index as its counter. So any resume, any worker and any order gives the same
-trace, and neighbouring seeds give unrelated ones.
+1, 2, 3") with the seed as its key and the index as its counter. So the trace does not depend on resumes, on the worker
+or on the order of evaluation, and neighbouring seeds give unrelated traces.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ _LIMIT = 2**64  # one word of Philox's key, and of its counter
 def uniforms(seed: int, start: int, count: int) -> Floats:
     """Shape (count, 4): four independent uniforms, strictly inside (0, 1), for each index from `start` on.
 
-    Made from the raw words, since numpy promises that a bit generator's words stay the same in every version and
-    promises no such thing of its distributions (NEP 19). 52 bits and a half, so that neither 0 nor 1 can come out.
+    Computed from raw words, since numpy guarantees that a bit generator's words are the same in every version, but not
+    its distributions (NEP 19). 52 bits plus one half, so that neither 0 nor 1 can occur.
     """
     check_integer("seed", seed, low=0, below=_LIMIT)
     check_integer("count", count, low=0, below=_LIMIT)
@@ -40,10 +40,10 @@ def uniforms(seed: int, start: int, count: int) -> Floats:
 
 @dataclass(frozen=True)
 class Perturbation(ABC):
-    """What multiplies the scheduled rate at random; one draw an epoch or one a step.
+    """A random multiplier of the scheduled rate; one draw per epoch or per step.
 
-    `window`: shares of the run, [first, last), outside of which the factor is 1. The window belongs to the run, so
-    `LearningRate` applies it; `factor` and `factors` answer as if every index lay inside. It shifts no draw.
+    `window`: shares of the run, [first, last), outside of which the factor is 1. It refers to the whole run, so
+    `LearningRate` applies it; `factor` and `factors` ignore it. It does not shift draws.
     """
 
     _: KW_ONLY

@@ -16,13 +16,14 @@ from ralr_tune.schedules.perturbation import GRANULARITIES, Floats, Granularity,
 class LearningRate:
     """rate(epoch, step) = lr * curve * factor; a pure function of its fields.
 
-    `granularity` is the curve's: "epoch" holds the rate over an epoch, "step" moves along the curve at every step. The
-    perturbation has its own. `seed` is the perturbation's, as it is: derive it (`seeds.derive_seed("amplify", ...)`).
+    `granularity` is the curve's: "epoch" keeps the rate constant within an epoch, "step" follows the curve at every
+    step. The perturbation has its own. `seed` is passed to the perturbation unchanged: derive it
+    (`seeds.derive_seed("amplify", ...)`).
 
-    `steps_per_epoch` is one number for all epochs or, when they differ (batches by length), one number for each. Step s
-    of an epoch with n steps stands at position epoch + s / n: every epoch covers one unit of the curve, however many
-    steps it has (our choice), so that lengths and milestones in epochs keep their meaning. Draws at step granularity
-    are numbered by the steps before them, over the whole run.
+    `steps_per_epoch` is one number for all epochs or, if they differ (batches by length), one number for each. Step s
+    of an epoch with n steps has the position epoch + s / n: every epoch covers one unit of the curve, however many
+    steps it has (our choice), so that lengths and milestones in epochs keep their meaning. At step granularity the
+    index of a draw is the number of steps before it in the whole run.
     """
 
     lr: float
@@ -42,12 +43,12 @@ class LearningRate:
         check_choice("granularity", self.granularity, GRANULARITIES)
 
     def rates(self, epoch: int) -> Floats:
-        """Shape (steps of the epoch,): the rate of each step of an epoch (0-based), factors included."""
+        """Shape (steps of the epoch,): the rate of each step of an epoch (0-based), including the factors."""
         self._check(epoch)
         return self._rates(epoch, epoch + 1)
 
     def factors(self, epoch: int) -> Floats:
-        """Shape (steps of the epoch,): the perturbation of each step of an epoch (0-based); 1 where there is none."""
+        """Shape (steps of the epoch,): the perturbation of each step of an epoch (0-based); 1 without one."""
         self._check(epoch)
         return self._factors(epoch, epoch + 1)
 
@@ -59,7 +60,7 @@ class LearningRate:
     def trace(self) -> Floats:
         """Shape (epochs, steps_per_epoch): the rates of the whole run.
 
-        Raises ValueError when epochs differ in their number of steps: ask for `rates` epoch by epoch.
+        Raises ValueError if epochs differ in their number of steps: call `rates` for each epoch instead.
         """
         return self._rates(0, self.epochs).reshape(self.epochs, self._common_steps())
 
@@ -84,7 +85,7 @@ class LearningRate:
         return steps.pop()
 
     def _steps(self, first: int, last: int) -> Sequence[int]:
-        """Of each epoch from `first` to before `last`."""
+        """Number of steps of each epoch in [first, last)."""
         steps = self.steps_per_epoch
         return steps[first:last] if isinstance(steps, tuple) else [steps] * (last - first)
 
@@ -105,7 +106,7 @@ class LearningRate:
         return self._each_step(factors, first, last, granularity)
 
     def _positions(self, first: int, last: int, granularity: Granularity) -> Floats:
-        """Where a draw or a new rate stands in the epochs from `first` to before `last`, in epochs.
+        """Positions, in epochs, of the draws or new rates of the epochs in [first, last).
 
         Shape (epochs,), or (steps of these epochs,) at step granularity.
         """
@@ -117,5 +118,5 @@ class LearningRate:
         return np.asarray(np.repeat(epochs, steps) + within / np.repeat(steps, steps))
 
     def _each_step(self, values: Floats, first: int, last: int, granularity: Granularity) -> Floats:
-        """One value for each step of these epochs, of values at this granularity."""
+        """Expands values at this granularity to one value for each step of these epochs."""
         return np.repeat(values, self._steps(first, last)) if granularity == "epoch" else values

@@ -1,4 +1,4 @@
-"""The dimensions of random amplification for anyone's own Optuna objective."""
+"""The search dimensions of random amplification for the user's own Optuna objective."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from ralr_tune.bounds import BOUNDS
 from ralr_tune.schedules.checks import check_number, refusal
 
 Dimension = float | tuple[float, float]
-"""A range to search, (low, high), or one number to keep."""
+"""A range to search, (low, high), or a fixed number."""
 
 
 class SuggestsFloat(Protocol):
-    """What is used of an Optuna trial; any object with this method will do."""
+    """The part of an Optuna trial that is used here; any object with this method works."""
 
     def suggest_float(self, name: str, low: float, high: float, /) -> float: ...
 
@@ -26,8 +26,9 @@ def suggest_amplification(
 ) -> dict[str, float]:
     """`probability`, `lower` and `upper` as arguments for `RandomAmplifyLR` or `Amplification`.
 
-    Searched under the names amplify.probability, amplify.lower and amplify.width. Ours: upper = lower + width, so that
-    no configuration is impossible. Raises ValueError for a range outside [0, 1], [1, inf) and [0, inf), in that order.
+    Optuna's parameter names are amplify.probability, amplify.lower and amplify.width. upper = lower + width (our
+    choice), so that every configuration is possible. Raises ValueError for a range outside [0, 1], [1, inf) or
+    [0, inf), in that order.
     """
     dimensions = {"probability": probability, "lower": lower, "width": width}
     for name, dimension in dimensions.items():

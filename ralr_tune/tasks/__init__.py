@@ -1,1 +1,1 @@
-"""What is learned: the contract of a task (`base`), one module per kind, and where their data come from."""
+"""The contracts of a task (`base`), of a trial (`trial`) and of a trainer of several trials (`slots`)."""

@@ -1,4 +1,4 @@
-"""Training several trials at once, as a worker sees it: how many, and one epoch of all of them."""
+"""How a worker trains several trials at once: the number of slots, and one epoch of all of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Slots = int | Literal["auto"]
 
 
 def parse_slots(text: str) -> Slots:
-    """What `--slots` says. Raises UsageError."""
+    """The value of `--slots`. Raises UsageError."""
     if text == "auto":
         return "auto"
     if text.isascii() and text.isdigit() and int(text) >= 1:
@@ -21,21 +21,23 @@ def parse_slots(text: str) -> Slots:
 
 
 class SlotTrainer(Protocol):
-    """Trains ahead what fits together; what it leaves, each trial trains by itself when asked for its record."""
+    """Trains the next epoch of trials that can be fused, ahead of time. Each other trial trains its epoch by itself
+    when its next record is requested."""
 
     @property
     def slots(self) -> int:
-        """How many trials to have in hand."""
+        """How many trials the worker should hold at once."""
 
     def settle(self, trial: Trial, waiting: Callable[[], int]) -> None:
-        """With slots "auto", once: how many are fastest for trials like this one, where so many rows wait."""
+        """With slots "auto", once: chooses the fastest number for trials like this one, given the number of waiting
+        rows."""
 
     def train(self, trials: Sequence[Trial]) -> None:
-        """Trains the next epoch of trials; changes nothing of one where that fails."""
+        """Trains the next epoch of the trials; a trial for which that fails stays unchanged."""
 
 
 class SerialTrainer:
-    """A SlotTrainer that leaves everything to the trials."""
+    """A SlotTrainer with one slot: each trial trains by itself."""
 
     slots = 1
 

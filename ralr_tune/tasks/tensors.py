@@ -1,4 +1,4 @@
-"""Batches that are tensors with one row a sample: all that the trainer asks of a batch follows from that."""
+"""Batches of tensors with one row per sample; this determines everything that `Batch` requires."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class TensorBatch:
         return tensor_signature(*self._tensors())
 
     def split(self, parts: int) -> list[Self]:
-        """In order, their lengths differing by one at most."""
+        """In order; their lengths differ by at most one."""
         pieces = zip(*(tensor.tensor_split(parts) for tensor in self._tensors()), strict=True)
         return [type(self)(*piece) for piece in pieces]
 

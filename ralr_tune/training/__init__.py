@@ -1,1 +1,1 @@
-"""Training one configuration, epoch by epoch. Knows neither Optuna nor SQL."""
+"""Trains one configuration, epoch by epoch. Uses neither Optuna nor SQL."""

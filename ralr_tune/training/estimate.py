@@ -1,4 +1,4 @@
-"""How long an epoch will take, from a few timed steps."""
+"""Estimates the duration of an epoch from a few timed steps."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from ralr_tune.studyfile import Configuration
 
 FORWARD_SHARE = 1 / 3
-"""Of a training step's work (ours): backward costs about twice the forward pass."""
+"""Share of a training step's work (our choice): the backward pass costs about twice the forward pass."""
 
 
 def seconds_per_epoch(task: TorchTask, configuration: Configuration, *, steps: int = 6) -> float:
-    """Estimated wall seconds of one epoch, validation included; the first `steps` steps warm up, as many are timed."""
+    """Estimated wall time of one epoch in seconds, including validation: `steps` steps warm up, `steps` are timed."""
     batch_size = configuration.training.batch_size
     few = cast(TorchTask, _FewBatches(task, steps))
     with closing(start(few, configuration, seed=0).epochs()) as epochs:
@@ -30,7 +30,7 @@ def seconds_per_epoch(task: TorchTask, configuration: Configuration, *, steps: i
 
 
 class _FewBatches:
-    """The task, cut to a few batches an epoch and not evaluated; all else is the task's own."""
+    """The task with only a few batches per epoch and without evaluation; everything else is the task's own."""
 
     def __init__(self, task: TorchTask, count: int) -> None:
         self._task, self._count = task, count

@@ -1,4 +1,4 @@
-"""What training may run into, as TrialError of the fitting kind."""
+"""Converts errors of training to TrialError with the matching kind."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from ralr_tune.training.memory import first_line, is_out_of_memory
 
 @contextmanager
 def trial_errors() -> Iterator[None]:
-    """Inside, lack of memory, bad data and a compiler that fails become TrialError; all else passes as it is."""
+    """Inside the block, out-of-memory, data and compiler errors become TrialError; other errors are not changed."""
     try:
         yield
     except DataError as error:
         raise TrialError("data", str(error)) from error
     except TorchDynamoException as error:
         raise TrialError(
-            "bug", f"training.compile: it failed: {first_line(error)}; train with compile = false"
+            "bug", f"training.compile: compilation failed: {first_line(error)}; set compile = false"
         ) from error
     except Exception as error:
         if not is_out_of_memory(error):

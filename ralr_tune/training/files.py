@@ -1,4 +1,4 @@
-"""Files that are written beside and renamed, so that a reader never sees half of one; and read with care."""
+"""Atomic writes (temporary file, then rename), so that a reader never sees a partial file; and bounded reads."""
 
 from __future__ import annotations
 
@@ -12,39 +12,39 @@ from typing import BinaryIO
 
 from ralr_tune.errors import DiskError
 
-_FULL = "make room there"
-_CLOSED = "make the folder writable, or give another with --out"
+_FULL = "free disk space there"
+_READ_ONLY = "make the folder writable, or give another with --out"
 ADVICE = {
     errno.ENOSPC: _FULL,
     errno.EDQUOT: _FULL,
     errno.EFBIG: "raise the limit on the size of a file (ulimit -f), or give another folder with --out",
-    errno.EROFS: _CLOSED,
-    errno.EACCES: _CLOSED,
-    errno.EPERM: _CLOSED,
+    errno.EROFS: _READ_ONLY,
+    errno.EACCES: _READ_ONLY,
+    errno.EPERM: _READ_ONLY,
 }
-"""What to do, by the reason."""
+"""What the user can do, by error number."""
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Gives a name to write to, in the same folder; it becomes `path` if the block ends well, and else vanishes.
+    """Yields a temporary path in the same folder. It is renamed to `path` if the block succeeds, otherwise deleted.
 
-    Nothing waits for the disk (fsync): a process may be killed at any moment, and what a power failure leaves behind
-    is recognised as damaged by whoever reads it.
+    There is no fsync: the rename protects against a process killed at any moment, and readers detect files that a
+    power failure damaged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")  # two workers may for a moment hold the same trial
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")  # two workers may briefly hold the same trial
     try:
-        yield beside
-        beside.replace(path)
+        yield temporary
+        temporary.replace(path)
     finally:
-        with suppress(OSError):  # the reason why it could not be written is the one to tell
-            beside.unlink(missing_ok=True)
+        with suppress(OSError):  # report the original error instead
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Whatever the system refuses inside becomes a DiskError that names file, reason and what to do."""
+    """Inside the block, an OSError becomes a DiskError that names the file, the reason and what to do."""
     try:
         yield
     except OSError as error:
@@ -55,18 +55,18 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def write(path: Path, *parts: bytes) -> None:
-    """`path` with these bytes, or what was there before; makes missing folders. Raises DiskError as `writing` does."""
-    with writing(path), replacing(path) as beside, beside.open("wb") as file:
+    """Replaces the content of `path` atomically and creates missing folders. Raises DiskError as `writing` does."""
+    with writing(path), replacing(path) as temporary, temporary.open("wb") as file:
         file.writelines(parts)
 
 
 @contextmanager
 def opened(path: Path, limit: int) -> Iterator[BinaryIO]:
-    """A file to read from. Raises OSError, also where `path` is no plain file or has more than `limit` bytes."""
+    """Opens a file for reading. Raises OSError, also if `path` is not a regular file or has more than `limit` bytes."""
     found = path.stat()
-    if not stat.S_ISREG(found.st_mode):  # opening a pipe would wait for its other end
+    if not stat.S_ISREG(found.st_mode):  # opening a pipe would block until its other end opens
         raise OSError("not a file")
     if found.st_size > limit:
-        raise OSError(f"{found.st_size:,} bytes, where at most {limit:,} make sense")
+        raise OSError(f"{found.st_size:,} bytes; allowed: at most {limit:,}")
     with path.open("rb") as file:
         yield file

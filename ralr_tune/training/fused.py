@@ -1,11 +1,11 @@
-"""K networks of one shape as one network, each in channels of its own.
+"""K networks of one architecture as one network, each in its own channels.
 
 Images (N, K * C, H, W), slot after slot, go through grouped convolutions and through batch normalisation over K * C
-channels; what has no weights (ReLU, pooling, sums) passes as it is, and linear layers become K products of matrices.
-That is the fusion of HFTA (Wang et al., MLSys 2021, section 3). `torch.func.vmap` over stacked weights serves more
-kinds of layers and was slower than this in every case, than separate networks even in some (LOG.md, 2026-11-26).
+channels; operations without weights (ReLU, pooling, sums) are unchanged; linear layers become K matrix products. This
+is the fusion of HFTA (Wang et al., MLSys 2021, section 3). `torch.func.vmap` over stacked weights supports more kinds
+of layers, but was slower in every case, in some even slower than separate networks (LOG.md, 2026-11-26).
 
-Whether a network means the same in this form is not guessed from its code: it is tried, on noise (see `check`).
+Whether the fused network computes the same is not inferred from its code but tested on noise (see `check`).
 """
 
 from __future__ import annotations
@@ -23,26 +23,27 @@ from ralr_tune.training.kernels.joining import joined
 from ralr_tune.training.kernels.normalise import Norm
 
 TOLERANCE = 1e-3
-"""Relative and absolute, between outputs of a fused network and of its slots by themselves, in float32 on noise."""
+"""Relative and absolute difference allowed between outputs of the fused and of the separate networks, in float32 on
+noise."""
 
 PROBE_SAMPLES = 4
 
 
 class Unfusable(Exception):
-    """This network cannot be fused; the message says why, and never leaves the log."""
+    """This network cannot be fused. The message gives the reason; it appears only in the log."""
 
 
 class Stack:
-    """Weights (K, P) and buffers (K, ...) of K networks, one row a slot. The gradient is one tensor (K, P), too.
+    """Weights (K, P) and buffers (K, ...) of K networks, one row per slot. The gradient is one tensor (K, P), too.
 
-    They stay in their places in memory, whatever is taken in and handed out.
+    The tensors keep their addresses: networks are copied in and out.
     """
 
     def __init__(self, models: Sequence[nn.Module]) -> None:
         self.weights = _weights(models).requires_grad_()
         self.buffers = _buffers(models)
         self.generators: Sequence[Generator] = ()
-        """One a slot, for dropout."""
+        """One per slot, for dropout."""
         self._shapes = {name: weight.shape for name, weight in models[0].named_parameters()}
         self._parts: dict[str, Tensor] = {}
 
@@ -51,19 +52,19 @@ class Stack:
         return len(self.weights)
 
     @torch.no_grad()
-    def take(self, models: Sequence[nn.Module]) -> None:
-        """Weights and buffers of other networks, as many and of the same shape."""
+    def copy_from(self, models: Sequence[nn.Module]) -> None:
+        """Copies in the weights and buffers of other networks, of the same number and architecture."""
         self.weights.copy_(_weights(models))
         for name, buffer in _buffers(models).items():
             self.buffers[name].copy_(buffer)
 
     def part(self, name: str) -> Tensor:
-        """A weight of all slots, (K, ...)."""
+        """The weight with this name of all slots, (K, ...)."""
         return self._parts[name]
 
     @contextmanager
-    def spread(self) -> Iterator[None]:
-        """Inside, the weights can be had by name."""
+    def named_weights(self) -> Iterator[None]:
+        """Inside the block, `part` returns the weights by name."""
         parts = torch.split(self.weights, [shape.numel() for shape in self._shapes.values()], dim=1)
         named = zip(self._shapes.items(), parts, strict=True)
         self._parts = {name: part.view(len(part), *shape) for (name, shape), part in named}
@@ -73,13 +74,13 @@ class Stack:
             self._parts = {}
 
     def per_weight(self, rows: Tensor, slot: int) -> list[Tensor]:
-        """The row of one slot in a tensor (K, P), as copies in the shapes of the weights."""
+        """The row of one slot in a tensor (K, P), copied into tensors with the shapes of the weights."""
         parts = torch.split(rows[slot].detach(), [shape.numel() for shape in self._shapes.values()])
         return [part.view(shape).clone() for part, shape in zip(parts, self._shapes.values(), strict=True)]
 
     @torch.no_grad()
-    def hand_out(self, models: Sequence[nn.Module]) -> None:
-        """Every network gets its weights and buffers."""
+    def copy_to(self, models: Sequence[nn.Module]) -> None:
+        """Copies its weights and buffers into every network."""
         for slot, model in enumerate(models):
             for weight, found in zip(model.parameters(), self.per_weight(self.weights, slot), strict=True):
                 weight.copy_(found)
@@ -97,44 +98,44 @@ def _buffers(models: Sequence[nn.Module]) -> dict[str, Tensor]:
 
 
 class FusedNetwork:
-    """Networks like `model`, as many as the stack has slots; the stack is given to every call.
+    """As many networks like `model` as the stack has slots; every call gets the stack.
 
-    A module without weights that must know where one network's channels end has an attribute `slots`, and is told.
+    A module without weights that depends on the number of networks has an attribute `slots`, which is set here.
 
-    Raises Unfusable on a layer that has weights and is none of those that are known here.
+    Raises Unfusable for a layer with weights that has no fused form.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self._stack: Stack | None = None
         self._network = copy.deepcopy(model)
         for path, module in list(self._network.named_modules()):
-            if (form := _form(module)) is not None:
+            if (form := _fused_form(module)) is not None:
                 parent, _, name = path.rpartition(".")
                 self._network.get_submodule(parent).register_module(name, form(module, path, self._current))
-        self._by_kernels: dict[bool, nn.Module] = {}
-        self._told: list[Any] = [module for module in self._network.modules() if hasattr(module, "slots")]
+        self._joined_networks: dict[bool, nn.Module] = {}
+        self._slot_modules: list[Any] = [module for module in self._network.modules() if hasattr(module, "slots")]
         if any(True for _ in self._network.parameters()) or any(True for _ in self._network.buffers()):
-            raise Unfusable("a weight stands in it twice, or outside of a layer")
+            raise Unfusable("a weight is shared by two layers or does not belong to a layer")
 
     def __call__(self, stack: Stack, images: Tensor, *, training: bool = True, kernels: bool = False) -> Tensor:
-        """Images (N, K * C, H, W) to outputs (N, K, classes); `kernels`: by our own, where they fit."""
+        """Images (N, K * C, H, W) to outputs (N, K, classes); `kernels`: use this package's where they fit."""
         self._stack = stack
-        if self._network.training != training:  # walks through all layers
+        if self._network.training != training:  # train() visits every layer
             self._network.train(training)
-        for module in self._told:
+        for module in self._slot_modules:
             module.slots = stack.slots
         try:
-            with stack.spread():
+            with stack.named_weights():
                 outputs: Tensor = (self._joined(training) if kernels else self._network)(images)
         finally:
-            self._stack = None  # it may be large, and of no more use
+            self._stack = None  # it may be large and is no longer needed
         return outputs.view(len(outputs), stack.slots, -1)
 
     def _joined(self, training: bool) -> nn.Module:
-        if training not in self._by_kernels:
-            made = joined(self._network, lambda layer: layer.norm() if isinstance(layer, _Normalisation) else None)
-            self._by_kernels[training] = made
-        return self._by_kernels[training]
+        if training not in self._joined_networks:
+            network = joined(self._network, lambda layer: layer.norm() if isinstance(layer, _Normalisation) else None)
+            self._joined_networks[training] = network
+        return self._joined_networks[training]
 
     def _current(self) -> Stack:
         assert self._stack is not None
@@ -142,19 +143,19 @@ class FusedNetwork:
 
 
 class _Layer(nn.Module):
-    """A layer whose weights lie in the stack, under the layer's path."""
+    """A layer whose weights are in the stack, under the layer's path."""
 
     def __init__(self, layer: nn.Module, path: str, stack: Callable[[], Stack]) -> None:
         super().__init__()
-        self._layer = {"layer": layer}  # in a dict, so that its own weights are none of the network's
+        self._layer = {"layer": layer}  # in a dict, so that its weights are not registered in the network
         self._path, self._stack = path, stack
 
     def _weight(self, name: str) -> Tensor | None:
-        """(K, ...); None where the layer has none of this name."""
+        """(K, ...); None if the layer has no weight of this name."""
         return None if getattr(self._layer["layer"], name) is None else self._stack().part(f"{self._path}.{name}")
 
-    def _joined(self, name: str) -> Tensor | None:
-        """(K * first, ...)."""
+    def _concatenated(self, name: str) -> Tensor | None:
+        """The weight of all slots, concatenated along its first dimension: (K * first, ...)."""
         weight = self._weight(name)
         return None if weight is None else weight.flatten(0, 1)
 
@@ -163,10 +164,10 @@ class _Convolution(_Layer):
     def forward(self, x: Tensor) -> Tensor:
         layer = self._layer["layer"]
         assert isinstance(layer, nn.Conv2d)
-        weight = self._joined("weight")
+        weight = self._concatenated("weight")
         assert weight is not None
         padding, groups = layer.padding, layer.groups * self._stack().slots
-        return F.conv2d(x, weight, self._joined("bias"), layer.stride, padding, layer.dilation, groups)
+        return F.conv2d(x, weight, self._concatenated("bias"), layer.stride, padding, layer.dilation, groups)
 
 
 class _Normalisation(_Layer):
@@ -178,12 +179,13 @@ class _Normalisation(_Layer):
         return F.batch_norm(x, mean, variance, weight, bias, self.training, norm.momentum, norm.epsilon)
 
     def norm(self) -> Norm:
-        """Of the channels of all slots, side by side."""
+        """The parameters of the normalisation of all slots' channels, concatenated."""
         layer, buffers = self._layer["layer"], self._stack().buffers
         assert isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d)
         assert layer.momentum is not None
         mean, variance = (buffers[f"{self._path}.running_{name}"].view(-1) for name in ("mean", "var"))
-        return Norm(self._joined("weight"), self._joined("bias"), mean, variance, layer.momentum, layer.eps)
+        weight, bias = self._concatenated("weight"), self._concatenated("bias")
+        return Norm(weight, bias, mean, variance, layer.momentum, layer.eps)
 
     @property
     def num_batches_tracked(self) -> Tensor:
@@ -203,7 +205,7 @@ class _Linear(_Layer):
 
 class _Dropout(_Layer):
     def forward(self, x: Tensor) -> Tensor:
-        """Each slot draws from its own generator, on a CPU what the slot would draw by itself before a linear layer."""
+        """Each slot draws from its own generator; on a CPU, before a linear layer, the same as without fusion."""
         layer, stack = self._layer["layer"], self._stack()
         assert isinstance(layer, nn.Dropout)
         if not self.training or not stack.generators or layer.p == 0:
@@ -214,7 +216,7 @@ class _Dropout(_Layer):
         return x * torch.cat(kept, dim=1) / (1 - layer.p)
 
 
-_FORMS: dict[type[nn.Module], type[_Layer]] = {
+_FUSED_FORMS: dict[type[nn.Module], type[_Layer]] = {
     nn.Conv2d: _Convolution,
     nn.BatchNorm1d: _Normalisation,
     nn.BatchNorm2d: _Normalisation,
@@ -223,9 +225,9 @@ _FORMS: dict[type[nn.Module], type[_Layer]] = {
 }
 
 
-def _form(layer: nn.Module) -> type[_Layer] | None:
-    """The fused form of a layer; None where it stays. Of a subclass nobody knows what it does."""
-    form = _FORMS.get(type(layer))
+def _fused_form(layer: nn.Module) -> type[_Layer] | None:
+    """The fused form of a layer; None if it stays as it is. Subclasses have no fused form: they may differ."""
+    form = _FUSED_FORMS.get(type(layer))
     own = [*layer.parameters(recurse=False), *layer.buffers(recurse=False)]
     if form is None and own:
         raise Unfusable(f"{type(layer).__name__} has weights and no fused form")
@@ -239,13 +241,13 @@ def _form(layer: nn.Module) -> type[_Layer] | None:
 
 
 def check(models: Sequence[nn.Module], input_shape: tuple[int, ...]) -> None:
-    """Raises Unfusable unless networks of one shape, on the CPU, give fused what each gives by itself.
+    """Raises Unfusable unless networks of one architecture, on the CPU, compute the same fused as separately.
 
-    On noise, in evaluation and in training without dropout; and every weight must have a gradient, since an optimizer
-    leaves alone one that has none. Changes the networks' buffers.
+    Tested on noise, in evaluation and in training without dropout. Every weight must also have a gradient, since an
+    optimizer does not change one without. Changes the networks' buffers.
     """
     if len(input_shape) != 3:
-        raise Unfusable(f"samples of shape {input_shape}, not images")
+        raise Unfusable(f"samples of shape {input_shape} are not images")
     fused, stack = FusedNetwork(models[0]), Stack(models)
     noise = [torch.randn(PROBE_SAMPLES, *input_shape, generator=Generator().manual_seed(k)) for k in range(len(models))]
     for training in (False, True):
@@ -256,12 +258,12 @@ def check(models: Sequence[nn.Module], input_shape: tuple[int, ...]) -> None:
                     each.eval()
         alone = torch.stack([model(images) for model, images in zip(models, noise, strict=True)], dim=1)
         try:
-            together = fused(stack, torch.cat(noise, dim=1), training=training)
-            same = torch.allclose(together, alone, rtol=TOLERANCE, atol=TOLERANCE)
+            fused_outputs = fused(stack, torch.cat(noise, dim=1), training=training)
+            same = torch.allclose(fused_outputs, alone, rtol=TOLERANCE, atol=TOLERANCE)
         except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
             raise Unfusable(f"its fused form fails: {str(error).partition(chr(10))[0]}") from error
         if not same:
-            raise Unfusable("its fused form gives other outputs")
+            raise Unfusable("its fused form has different outputs")
     alone.sum().backward()  # type: ignore[no-untyped-call]
     if any(weight.grad is None for model in models for weight in model.parameters()):
         raise Unfusable("it has weights without a gradient")

@@ -1,6 +1,6 @@
-"""sgd, adam and adamw over the weights (K, P) of K slots, each with its own rate and numbers.
+"""sgd, adam and adamw over the weights (K, P) of K slots, each with its own learning rate and hyperparameters.
 
-The formulas are those of torch.optim (2.14), where every number is a column (K, 1): a slot's step depends on no other.
+The formulas are those of torch.optim (2.14) with columns (K, 1) instead of numbers: slots do not affect each other.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from ralr_tune.training.train_state import TrainState
 
 CLIP_EPSILON = 1e-6
-"""As torch.nn.utils.clip_grad_norm_ has it."""
+"""The value in torch.nn.utils.clip_grad_norm_."""
 
 
-def kind(training: TrainingConfig) -> tuple[object, ...] | None:
-    """What slots of one batch must agree in; None where there is no fused form."""
+def fusion_key(training: TrainingConfig) -> tuple[object, ...] | None:
+    """What all slots must have in common; None if the optimizer has no fused form."""
     offer = OPTIMIZER_OFFERS[training.optimizer]
     if offer.slot_options is None or set(training.options) - offer.slot_options - offer.shared_options:
         return None
@@ -32,33 +32,35 @@ def kind(training: TrainingConfig) -> tuple[object, ...] | None:
 
 
 class FusedOptimizer:
-    """Continues from where the states' own optimizers are, and hands back what has become of them.
+    """Copies in the states of the slots' own optimizers, continues from there, and copies them back.
 
-    All that a step reads and writes stays in its place in memory, whatever is taken in.
+    All tensors that a step reads and writes keep their addresses.
     """
 
     def __init__(self, stack: Stack, states: Sequence[TrainState], trainings: Sequence[TrainingConfig]) -> None:
-        """All trainings are of one `kind`."""
+        """All trainings have the same `fusion_key`."""
         self._stack, self._name = stack, trainings[0].optimizer
         options = states[0].optimizer_options()
         self._momentum, self._nesterov = bool(options.get("momentum")), bool(options.get("nesterov"))
         self._numbers: dict[str, Tensor] = {}
-        """Columns (K, 1), by their names."""
-        self._kept: dict[str, Tensor] = {}
-        """What the optimizer keeps of each weight, (K, P), by its own names."""
-        self.take(states, trainings)
+        """Hyperparameters as columns (K, 1), by name."""
+        self._states: dict[str, Tensor] = {}
+        """The optimizer's states of all weights, (K, P), by torch's names."""
+        self.copy_from(states, trainings)
 
     @torch.no_grad()
-    def take(self, states: Sequence[TrainState], trainings: Sequence[TrainingConfig]) -> None:
-        """Goes on where these optimizers are, as many and of the same `kind`."""
+    def copy_from(self, states: Sequence[TrainState], trainings: Sequence[TrainingConfig]) -> None:
+        """Continues from these optimizers, of the same number and `fusion_key`."""
         held = [state.optimizer_states() for state in states]
-        keeps = ("momentum_buffer",) if self._name == "sgd" else ("exp_avg", "exp_avg_sq")
-        _put(self._kept, {name: torch.stack([_flat(each, name, self._stack) for each in held]) for name in keeps})
+        names = ("momentum_buffer",) if self._name == "sgd" else ("exp_avg", "exp_avg_sq")
+        _update(
+            self._states, {name: torch.stack([_flat_state(each, name, self._stack) for each in held]) for name in names}
+        )
         rows = [
             _numbers(state.optimizer_options(), each, training.clip_norm)
             for state, each, training in zip(states, held, trainings, strict=True)
         ]
-        _put(self._numbers, {name: self._column([row[name] for row in rows]) for name in rows[0]})
+        _update(self._numbers, {name: self._column([row[name] for row in rows]) for name in rows[0]})
 
     @torch.no_grad()
     def step(self, rates: Tensor) -> None:
@@ -75,34 +77,34 @@ class FusedOptimizer:
         self._sgd(gradient, rates) if self._name == "sgd" else self._adam(gradient, rates)
         self._stack.weights.grad = None
 
-    def hand_back(self, states: Sequence[TrainState]) -> None:
-        """Every state's optimizer is then where its own steps would have brought it."""
+    def copy_to(self, states: Sequence[TrainState]) -> None:
+        """Copies the states back: each optimizer is then as if it had made the steps itself."""
         for slot, state in enumerate(states):
-            rows = {name: self._stack.per_weight(kept, slot) for name, kept in self._kept.items()}
+            rows = {name: self._stack.per_weight(kept, slot) for name, kept in self._states.items()}
             held: list[dict[str, Any]] = [dict(zip(rows, row, strict=True)) for row in zip(*rows.values(), strict=True)]
             for each in held:
                 if self._name != "sgd":
                     each["step"] = self._numbers["step"][slot, 0].clone()
                 elif not self._momentum:
                     each["momentum_buffer"] = None
-            state.take_optimizer_states(held)
+            state.load_optimizer_states(held)
 
     def _sgd(self, gradient: Tensor, rates: Tensor) -> None:
         numbers = self._numbers
         if self._momentum:
-            buffer = self._kept["momentum_buffer"].mul_(numbers["momentum"]).addcmul_(gradient, numbers["share"])
+            buffer = self._states["momentum_buffer"].mul_(numbers["momentum"]).addcmul_(gradient, numbers["share"])
             torch.sub(1, numbers["dampening"], out=numbers["share"])
             gradient = torch.addcmul(gradient, buffer, numbers["momentum"]) if self._nesterov else buffer
         self._stack.weights.addcmul_(gradient, rates, value=-1)
 
     def _adam(self, gradient: Tensor, rates: Tensor) -> None:
         first, second, step = (self._numbers[name] for name in ("beta1", "beta2", "step"))
-        mean, square = self._kept.values()
+        mean, square = self._states.values()
         step += 1
         mean.lerp_(gradient, (1 - first).expand_as(mean))
         square.mul_(second).addcmul_(gradient * gradient, 1 - second)
-        spread = (square / (1 - second**step)).sqrt_().add_(self._numbers["eps"])
-        self._stack.weights.sub_(mean / spread * (rates / (1 - first**step)))
+        denominator = (square / (1 - second**step)).sqrt_().add_(self._numbers["eps"])
+        self._stack.weights.sub_(mean / denominator * (rates / (1 - first**step)))
 
     def _column(self, numbers: Sequence[float]) -> Tensor:
         return torch.tensor(numbers, device=self._stack.weights.device)[:, None]
@@ -111,17 +113,17 @@ class FusedOptimizer:
 def _numbers(
     options: Mapping[str, Any], states: Sequence[Mapping[str, Any]], clip_norm: float | None
 ) -> dict[str, float]:
-    """Of one slot: what its optimizer was told, and how far it is."""
+    """The hyperparameters and the step count of one slot's optimizer."""
     found = {name: float(options[name]) for name in ("weight_decay", "momentum", "dampening", "eps") if name in options}
     if "betas" in options:
         found |= {"beta1": float(options["betas"][0]), "beta2": float(options["betas"][1])}
         found["step"] = float(states[0].get("step", 0.0))
-    else:  # torch's first step has no dampening
+    else:  # torch's first step is without dampening
         found["share"] = 1.0 - found["dampening"] * any(states)
     return found if clip_norm is None else found | {"clip": clip_norm}
 
 
-def _put(held: dict[str, Tensor], found: Mapping[str, Tensor]) -> None:
+def _update(held: dict[str, Tensor], found: Mapping[str, Tensor]) -> None:
     for name, tensor in found.items():
         if name in held:
             held[name].copy_(tensor)
@@ -129,8 +131,8 @@ def _put(held: dict[str, Tensor], found: Mapping[str, Tensor]) -> None:
             held[name] = tensor
 
 
-def _flat(state: Sequence[Mapping[str, Any]], name: str, stack: Stack) -> Tensor:
-    """(P,): what an optimizer keeps of all weights under one name; zeros before the first step."""
+def _flat_state(state: Sequence[Mapping[str, Any]], name: str, stack: Stack) -> Tensor:
+    """An optimizer's states of all weights under one name, (P,); zeros before the first step."""
     found = [each.get(name) for each in state]
     if any(one is None for one in found):
         return torch.zeros_like(stack.weights[0], requires_grad=False)

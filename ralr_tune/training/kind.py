@@ -1,4 +1,4 @@
-"""Kinds of task that train a network with torch: all but the data and the network is the same for all of them."""
+"""The base of the kinds that train a network with torch: everything except the data and the network."""
 
 from __future__ import annotations
 

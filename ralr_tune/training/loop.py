@@ -24,11 +24,11 @@ from ralr_tune.machine.sharing import is_cuda
 from ralr_tune.records import EpochRecord
 from ralr_tune.seeds import derive_seed
 from ralr_tune.tasks.base import Split, TorchTask
-from ralr_tune.tasks.trial import TrainingSplit, watched
+from ralr_tune.tasks.trial import TrainingSplit, evaluated_split
 from ralr_tune.training.checkpoint import Checkpoints
 from ralr_tune.training.compiling import Compilation, choose_compilation
 from ralr_tune.training.failures import trial_errors
-from ralr_tune.training.memory import MemoryBudget, OutOfMemory, free, single_samples, within_memory
+from ralr_tune.training.memory import MemoryBudget, OutOfMemory, free, too_few_samples_is_oom, within_memory
 from ralr_tune.training.precision import Precision, choose_precision
 from ralr_tune.training.recording import recording_obstacle, rewriting_obstacle
 from ralr_tune.training.state import SavedState, StateReader
@@ -44,20 +44,20 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainedEpoch:
-    """What one epoch came to."""
+    """The result of one epoch."""
 
     loss: float
-    """Mean over the training split, each batch by its weight."""
+    """Mean over the training split, batches weighted."""
     value: float
-    """The metric after the epoch; NaN when the network's outputs are not finite."""
+    """The metric after the epoch; NaN if the network's outputs are not finite."""
     seconds: float
 
 
 class TorchTrial:
     """A Trial (see tasks.trial) of a TorchTask.
 
-    Resumed equals uninterrupted, bit for bit on a CPU of one kind with the same number of threads: order, augmentation,
-    dropout and learning rate of an epoch are drawn again from (seed, epoch), the rest is in the checkpoint.
+    A resumed trial equals an uninterrupted one, bit for bit on the same kind of CPU with the same number of threads:
+    order, augmentation, dropout and learning rate of an epoch derive from (seed, epoch); the rest is in the checkpoint.
     """
 
     def __init__(
@@ -70,14 +70,14 @@ class TorchTrial:
         earlier: Sequence[Path] = (),
         split: TrainingSplit = "train",
     ) -> None:
-        """Raises UsageError where network, optimizer or options do not fit, TrialError("oom") for lack of memory."""
+        """Raises UsageError if network, optimizer or options do not fit, TrialError("oom") if memory runs out."""
         self.task, self.configuration, self.seed, self.split = task, configuration, seed, split
         self.state: TrainState
         self.memory: MemoryBudget
         self.trained_ahead: TrainedEpoch | None = None
-        """The next epoch, when a fused trainer has brought `state` to its end (see training.slot)."""
+        """The next epoch's result, if a fused trainer has already trained it in `state` (see training.slot)."""
         self._largest_batch = 0
-        """Samples of the largest batch of the epoch so far."""
+        """Number of samples of the epoch's largest batch so far."""
         identity = f"{task.identity}|{configuration.identity(seed)}|{split}"
         self._checkpoints = Checkpoints(identity, checkpoint, earlier)
         with trial_errors():
@@ -87,7 +87,7 @@ class TorchTrial:
             saved = self._resume(self._checkpoints.first)
         self.curve: list[EpochRecord] = saved.curve if saved else []
         if saved:
-            _note_other_sums(saved, self.state.compilation.kernels)
+            _log_numeric_differences(saved, self.state.compilation.kernels)
 
     @property
     def finished(self) -> bool:
@@ -110,12 +110,12 @@ class TorchTrial:
         return None if split is None else self.evaluate(split)
 
     def evaluate(self, split: Split) -> float:
-        """As the contract says; NaN where the network's outputs are not finite."""
+        """See `tasks.trial.Trial.evaluate`; NaN if the network's outputs are not finite."""
         with warnings_to_log(), trial_errors():
-            samples = self.task.size(split)  # reads the data now: what they need does not shrink with the batches
-            usual = min(samples, self.task.evaluation_batch)
-            while isinstance(value := within_memory(lambda: self._evaluated(split, usual)), OutOfMemory):
-                self.memory = self.memory.less_for_evaluation(usual, value.reason)
+            samples = self.task.size(split)  # reads the data now: smaller batches would not reduce their memory
+            default_batch = min(samples, self.task.evaluation_batch)
+            while isinstance(value := within_memory(lambda: self._evaluated(split, default_batch)), OutOfMemory):
+                self.memory = self.memory.less_for_evaluation(default_batch, value.reason)
                 logger.warning("evaluating again in batches of %d: %s", self.memory.evaluation, value.reason)
                 free()
             return value
@@ -133,13 +133,14 @@ class TorchTrial:
     def _resume(
         self, find: Callable[[StateReader], SavedState | None], memory: MemoryBudget | None = None
     ) -> SavedState | None:
-        """The network of the seed or, when a state was saved, that one; and its budget unless `memory` is given."""
+        """Builds the network from the seed or, if there is a saved state, from that; restores the state's memory budget
+        unless `memory` is given."""
         model = self.task.build_model(self.seed)
         saved = find(StateReader(model, self._training, self.task.device))
         self.memory = memory or (saved.memory if saved else MemoryBudget())
         precision = saved.precision if saved else self._chosen_precision()
         compilation = self._chosen_compilation(model)
-        _say(f"precision: {precision.reason}; channels last: {precision.channels_last}; {compilation.reason}")
+        _log_once(f"precision: {precision.reason}; channels last: {precision.channels_last}; {compilation.reason}")
         self.state = TrainState(
             self.task, self.configuration, model, precision=precision, compilation=compilation, saved=saved
         )
@@ -153,7 +154,7 @@ class TorchTrial:
         training, capabilities = self._training, self.task.capabilities
         if training.compile is True and not capabilities.may_record:
             raise UsageError(
-                "training.compile = true: steps of this task differ in operations or shapes and cannot be compiled; "
+                "training.compile = true: the steps of this task vary in operations or shapes and cannot be compiled; "
                 'allowed: false, "auto"'
             )
         if is_cuda(self.task.device):
@@ -165,18 +166,18 @@ class TorchTrial:
         if not chosen.recorded or (self.memory.recorded and self.memory.training is None):
             return chosen
         how = "compiled" if chosen.wanted else "eager"
-        return replace(chosen, recorded=False, reason=f"{how}, not recorded: there was no room for it")
+        return replace(chosen, recorded=False, reason=f"{how}, not recorded: there was not enough memory")
 
     def _epoch(self, epoch: int) -> EpochRecord:
         rates, factors = self.learning_rate.rates(epoch), self.learning_rate.factors(epoch)
-        trained, self.trained_ahead = self.trained_ahead or self._alone(epoch, rates), None
+        trained, self.trained_ahead = self.trained_ahead or self._train_alone(epoch, rates), None
         if not math.isfinite(trained.loss):
             raise TrialError(
                 "diverged", f"training loss {trained.loss} in epoch {epoch + 1}, learning rate {rates.max():g}"
             )
         if not math.isfinite(trained.value):
             raise TrialError(
-                "diverged", f"outputs that are not finite after epoch {epoch + 1}, learning rate {rates.max():g}"
+                "diverged", f"outputs are not finite after epoch {epoch + 1}, learning rate {rates.max():g}"
             )
         return EpochRecord(
             epoch=epoch + 1,
@@ -187,21 +188,21 @@ class TorchTrial:
             seconds=trained.seconds,
         )
 
-    def _alone(self, epoch: int, rates: NDArray[np.float64]) -> TrainedEpoch:
-        """An epoch that this trial trains by itself."""
+    def _train_alone(self, epoch: int, rates: NDArray[np.float64]) -> TrainedEpoch:
+        """One epoch without fusion."""
         began = time.perf_counter()
         loss = self._train(epoch, rates)
-        split = watched(self.split, self.task.capabilities.gap_split)
+        split = evaluated_split(self.split, self.task.capabilities.gap_split)
         value = self.evaluate(split) if math.isfinite(loss) else math.nan
         return TrainedEpoch(loss, value, time.perf_counter() - began)
 
     def _train(self, epoch: int, rates: NDArray[np.float64]) -> float:
-        """One epoch; when memory runs out, again from its start: without the memory of a recorded step, which changes
-        no sum, otherwise in micro-batches of half the size."""
+        """Trains one epoch. If memory runs out, restarts it: without recorded steps if they were recorded, which does
+        not change the sums; otherwise in micro-batches of half the size."""
         while isinstance(loss := within_memory(lambda: self._pass(epoch, rates)), OutOfMemory):
             if self.state.compilation.recorded:
                 self.memory = replace(self.memory, recorded=False)
-                logger.warning("epoch %d again, its steps not recorded: %s", epoch + 1, loss.reason)
+                logger.warning("epoch %d again, without recorded steps: %s", epoch + 1, loss.reason)
             else:
                 self.memory = self.memory.less_for_training(
                     self._training.batch_size, epoch + 1, loss.reason, largest_batch=self._largest_batch or None
@@ -209,19 +210,19 @@ class TorchTrial:
                 logger.warning(
                     "epoch %d again in micro-batches of %d: %s", epoch + 1, self.memory.training, loss.reason
                 )
-            self._go_back()
+            self._reload_last_epoch()
         return loss
 
     def _pass(self, epoch: int, rates: NDArray[np.float64]) -> float:
-        """One pass over the training split; the mean loss, each batch by its weight.
+        """One pass over the training split; returns the mean loss, batches weighted.
 
-        The loss is summed on the device and read once, at the end: reading it in every step would make a GPU wait.
+        The loss is summed on the device and read once, at the end: reading it in every step would stall a GPU.
         """
         micro_batch, self._largest_batch = self.memory.training, 0
         self.state.model.train()
         total = torch.zeros((), device=self.task.device)
         weight = 0.0
-        with _seeded(derive_seed("dropout", self.seed, epoch), self.task.device), single_samples(micro_batch):
+        with _seeded(derive_seed("dropout", self.seed, epoch), self.task.device), too_few_samples_is_oom(micro_batch):
             batches = self.task.batches(
                 self.split,
                 seed=self.seed,
@@ -235,11 +236,12 @@ class TorchTrial:
                 weight += batch.weight
         return total.item() / weight
 
-    def _evaluated(self, split: Split, usual: int) -> float:
-        return self.state.evaluate(split, min(usual, self.memory.evaluation or usual))
+    def _evaluated(self, split: Split, default_batch: int) -> float:
+        return self.state.evaluate(split, min(default_batch, self.memory.evaluation or default_batch))
 
-    def _go_back(self) -> None:
-        """To the last epoch's end; saved immediately, so that a resumed trial begins in the smaller micro-batches."""
+    def _reload_last_epoch(self) -> None:
+        """Restores the state after the last epoch and saves it with the new budget, so that a resumed trial starts with
+        the smaller micro-batches."""
         del self.state
         free()
         self._resume(self._checkpoints.last, self.memory)
@@ -260,19 +262,19 @@ class TorchTrial:
 
 
 @cache
-def _say(chosen: str) -> None:
-    """Once in a process: its trials choose alike."""
-    logger.info(chosen)
+def _log_once(choice: str) -> None:
+    """Logs each text once per process: its trials usually make the same choices."""
+    logger.info(choice)
 
 
 @contextmanager
 def _seeded(seed: int, device: str) -> Iterator[None]:
-    """The global generators of torch, numpy and Python seeded inside, and as they were outside.
+    """Seeds the global generators of torch, numpy and Python inside the block and restores them afterwards.
 
-    torch's own layers draw from the first; somebody's network may draw from any.
+    torch's own layers draw from the first; a user's network may draw from any of them.
     """
     devices = [device] if torch.device(device).type == "cuda" else []
-    outside = random.getstate(), np.random.get_state()
+    before = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         np.random.seed(seed % 2**32)
@@ -280,20 +282,21 @@ def _seeded(seed: int, device: str) -> Iterator[None]:
         try:
             yield
         finally:
-            random.setstate(outside[0])
-            np.random.set_state(outside[1])
+            random.setstate(before[0])
+            np.random.set_state(before[1])
 
 
-def _note_other_sums(saved: SavedState, kernels: bool) -> None:
-    """Bits are promised for the same number of threads, the same torch and the same kernels alone."""
-    then = _sums(saved.threads, saved.torch, saved.kernels)
-    now = _sums(torch.get_num_threads(), str(torch.__version__), kernels)
+def _log_numeric_differences(saved: SavedState, kernels: bool) -> None:
+    """Logs it if a resumed trial may differ in the last bits, which are reproducible only with the same number of
+    threads, the same torch and the same kernels."""
+    then = _numerics(saved.threads, saved.torch, saved.kernels)
+    now = _numerics(torch.get_num_threads(), str(torch.__version__), kernels)
     if then != now:
         logger.info(
-            "the checkpoint was trained with %s, going on with %s: sums may differ in their last bits", then, now
+            "the checkpoint was trained with %s, continuing with %s: sums may differ in their last bits", then, now
         )
 
 
-def _sums(threads: int, version: str, kernels: bool) -> str:
-    """What the last bits of sums depend on, on one kind of processor."""
-    return f"{threads} threads of torch {version}{', normalisation by our own kernel' if kernels else ''}"
+def _numerics(threads: int, version: str, kernels: bool) -> str:
+    """What the last bits of sums depend on, for one kind of processor."""
+    return f"{threads} threads of torch {version}{', normalisation by the kernel of ralr_tune' if kernels else ''}"

@@ -19,17 +19,16 @@ if TYPE_CHECKING:
 
 
 def optimizers() -> Mapping[str, type[Optimizer]]:
-    """Classes by the name in a study file."""
+    """Optimizer classes by their names in a study file."""
     return {name: getattr(torch.optim, offer.torch_name) for name, offer in OPTIMIZER_OFFERS.items()}
 
 
 def make_optimizer(
     training: TrainingConfig, parameters: Iterable[nn.Parameter], rate: Tensor | None = None
 ) -> Optimizer:
-    """The optimizer that `training` describes. Raises UsageError on an unknown name or option, or an impossible
-    value.
+    """The optimizer that `training` describes. Raises UsageError for an unknown name or option, or an impossible value.
 
-    `rate`: a learning rate, (), on the device, for an optimizer of one kernel whose steps are recorded as a CUDA graph.
+    `rate`: a scalar learning rate on the device, for a fused optimizer whose steps are recorded as a CUDA graph.
     """
     known = optimizers()
     if training.optimizer not in known:
@@ -42,7 +41,7 @@ def make_optimizer(
     allowed = inspect.signature(chosen).parameters
     options = {"lr": training.lr, **optimizer_options(training)}
     try:
-        return chosen(parameters, **options | _on_device(rate, allowed))
+        return chosen(parameters, **options | _recording_options(rate, allowed))
     except (TypeError, ValueError) as error:
         names = ", ".join(name for name in allowed if name not in ("params", "lr"))
         raise UsageError(
@@ -51,20 +50,20 @@ def make_optimizer(
 
 
 def optimizer_options(training: TrainingConfig) -> dict[str, Any]:
-    """Keyword arguments of the torch.optim class that `training` asks for, the learning rate aside."""
+    """Keyword arguments of the torch.optim class that `training` names, without the learning rate."""
     one_kernel = {"fused": True} if OPTIMIZER_OFFERS[training.optimizer].one_kernel else {}
     return {**training.options, **one_kernel, "weight_decay": training.weight_decay}
 
 
-def _on_device(rate: Tensor | None, allowed: Mapping[str, object]) -> dict[str, Any]:
-    """Options of an optimizer whose steps are recorded."""
+def _recording_options(rate: Tensor | None, allowed: Mapping[str, object]) -> dict[str, Any]:
+    """Additional options of an optimizer whose steps are recorded."""
     if rate is None:
         return {}
     return {"lr": rate, **({"capturable": True} if "capturable" in allowed else {})}
 
 
 def state_of_one_weight(training: TrainingConfig) -> Mapping[str, Any]:
-    """What this optimizer keeps of a weight of shape (2,), by its own names, after a step."""
+    """This optimizer's state of a weight of shape (2,) after one step, by torch's names."""
     weight = nn.Parameter(torch.zeros(2))
     optimizer = make_optimizer(training, [weight])
     weight.grad = torch.zeros(2)

@@ -1,4 +1,4 @@
-"""Which numbers a network computes with, and in which order they lie in memory."""
+"""Chooses a network's floating-point format and memory format."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Literal
 
 import torch
 
-SMALLEST_PIXELS = 16
-"""Below this height or width it is known of CPUs alone what is faster (measured with 8): channels last wherever there
-are images, and bfloat16 where there are matrix units for it."""
+MIN_PIXELS = 16
+"""Below this height or width only CPUs were measured (with 8 pixels): there channels last is faster for all images, and
+bfloat16 if the CPU has matrix units for it."""
 
 CPUINFO = Path("/proc/cpuinfo")
 
@@ -48,43 +48,43 @@ def choose_precision(
     device: str,
     input_shape: tuple[int, ...],
 ) -> Precision:
-    """`wanted` and `channels_last` as asked; "auto" by device and size of the images, (C, H, W)."""
+    """As configured in `wanted` and `channels_last`; "auto" depends on the device and the images' shape, (C, H, W)."""
     images, kind = len(input_shape) == 3, torch.device(device).type
-    large = images and min(input_shape[1:]) >= SMALLEST_PIXELS
+    large = images and min(input_shape[1:]) >= MIN_PIXELS
     if channels_last == "auto":
         channels_last = (images and kind == "cpu") or (large and kind == "cuda")
     if wanted != "auto":
-        return Precision(wanted == "bfloat16", channels_last, "as asked")
+        return Precision(wanted == "bfloat16", channels_last, "as configured")
     if not large and not (images and kind == "cpu" and has_matrix_units()):
-        return Precision(False, channels_last, f"float32: below {SMALLEST_PIXELS} pixels bfloat16 may be slower")
+        return Precision(False, channels_last, f"float32: below {MIN_PIXELS} pixels bfloat16 may be slower")
     if not has_bfloat16(kind):
-        return Precision(False, channels_last, f"float32: this {kind} is no faster in bfloat16")
-    return Precision(True, channels_last, f"bfloat16: this {kind} is faster in it")
+        return Precision(False, channels_last, f"float32: bfloat16 is not faster on this {kind}")
+    return Precision(True, channels_last, f"bfloat16: faster on this {kind}")
 
 
 @cache
 def has_bfloat16(kind: str) -> bool:
     """Whether this kind of device computes faster in bfloat16 than in float32.
 
-    AVX512-BF16 alone does not say so: on an Intel Xeon that has it without AMX, convolutions took 1.6 to 2.6 times as
+    AVX512-BF16 alone is not sufficient: on an Intel Xeon that has it without AMX, convolutions took 1.6 to 2.6 times as
     long as in float32, and a whole step of ResNet-20 1.2 times (measured; torch 2.15).
     """
     if kind == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return kind == "cpu" and (has_matrix_units() or _words() >= {"AuthenticAMD", "avx512_bf16"})
+    return kind == "cpu" and (has_matrix_units() or _cpu_flags() >= {"AuthenticAMD", "avx512_bf16"})
 
 
 def has_matrix_units() -> bool:
-    """Whether the CPU has some for bfloat16."""
-    return "amx_bf16" in _words()
+    """Whether the CPU has matrix units (AMX) for bfloat16."""
+    return "amx_bf16" in _cpu_flags()
 
 
 @cache
 def can_bfloat16(kind: str) -> bool:
-    """Whether this kind of device computes in bfloat16 at all, however slowly."""
+    """Whether this kind of device supports bfloat16 at all, even slowly."""
     ones = torch.ones(2, 2, device=kind)
     try:
-        # a device that cannot raises, or warns and computes in float32
+        # a device without support raises, or warns and computes in float32
         with warnings.catch_warnings(action="ignore"), torch.autocast(kind, dtype=torch.bfloat16):
             return (ones @ ones).dtype == torch.bfloat16
     except RuntimeError:
@@ -92,8 +92,8 @@ def can_bfloat16(kind: str) -> bool:
 
 
 @cache
-def _words() -> frozenset[str]:
-    """What the system says of the CPU."""
+def _cpu_flags() -> frozenset[str]:
+    """All words of /proc/cpuinfo, which include the CPU's flags."""
     try:
         return frozenset(CPUINFO.read_text().split())
     except OSError:

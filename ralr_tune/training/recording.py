@@ -1,7 +1,7 @@
-"""Steps of training as CUDA graphs: recorded once, then started as a whole.
+"""Training steps as CUDA graphs: recorded once, then launched as a whole.
 
-A step of ResNet-20 is several hundred kernels, which an H100 computes in 2.3 ms and Python starts in 8.2; of eight
-trials as one network, 7.0 and 16 ms (LOG.md, 2026-11-26).
+A step of ResNet-20 consists of several hundred kernels, which an H100 executes in 2.3 ms and Python launches in 8.2 ms;
+for eight trials as one network, 7.0 and 16 ms (LOG.md, 2026-11-26).
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from ralr_tune.training.memory import first_line, is_out_of_memory
 logger = logging.getLogger(__name__)
 
 WARM_UPS = 2
-"""Steps as ever before one is recorded: libraries load and choose their kernels, and optimizers make what they keep."""
+"""Ordinary steps before one is recorded: libraries load and choose their kernels, optimizers create their states."""
 
-PACKAGES = frozenset({"torch", "torchvision", "ralr_tune"})
-"""Whose modules are known here."""
+KNOWN_PACKAGES = frozenset({"torch", "torchvision", "ralr_tune"})
+"""Packages whose modules are known to repeat their operations."""
 
-VARYING = ("torchvision.models.detection",)
-"""Parts of them whose modules draw numbers in Python or loop over what they find."""
+VARYING_MODULES = ("torchvision.models.detection",)
+"""Exceptions: their modules draw numbers in Python or loop over what they detect."""
 
 Work = Callable[[Batch], Tensor]
 
@@ -34,43 +34,43 @@ Work = Callable[[Batch], Tensor]
 def recording_obstacle(capabilities: Capabilities, model: nn.Module, optimizer: str) -> str | None:
     """Why steps must not be recorded; None when every step is the same sequence of operations on the same shapes."""
     if not OPTIMIZER_OFFERS[optimizer].one_kernel:
-        return f"{optimizer} takes no learning rate from the device"
+        return f"{optimizer} cannot read the learning rate from the device"
     if capabilities.static_steps and not capabilities.static_shapes:
         return "the task's batches differ in shape"
     return rewriting_obstacle(capabilities, model)
 
 
 def rewriting_obstacle(capabilities: Capabilities, model: nn.Module) -> str | None:
-    """Why the network must be called as it is, and not rewritten for this package's kernels; None when it may be.
+    """Why the network must not be rewritten for this package's kernels; None if it may be.
 
-    The task answers for its loss, its evaluation and the way it calls the network (see tasks.base.Capabilities), the
-    network's modules for themselves.
+    The task guarantees equal steps for its loss, its evaluation and its calls of the network (see
+    tasks.base.Capabilities); the network's modules are checked here.
     """
-    return varying_module(model) if capabilities.static_steps else "the task does not promise equal steps"
+    return varying_module(model) if capabilities.static_steps else "the task does not guarantee equal steps"
 
 
 def varying_module(model: nn.Module) -> str | None:
-    """The first module whose operations may differ from step to step, in a sentence; None when there is none.
+    """A sentence on the first module whose operations may differ between steps; None if there is none.
 
-    Called in the plain way, modules of torch, torchvision and this package repeat their operations, unless hooks or
-    options change them; torchvision's detectors do not: they draw sizes and loop over what they find. Any other module
-    may draw from Python's generator, count steps or branch on a number: a recording would repeat the first outcome
-    without an error.
+    Called as `model(inputs)`, modules of torch, torchvision and this package repeat their operations, unless hooks or
+    options change that. torchvision's detectors do not: they draw sizes and loop over what they detect. Any other
+    module may draw from Python's generator, count steps or branch on a number; a recording would repeat the first
+    outcome without an error.
     """
     for module in model.modules():
         if not _is_known(type(module).__module__) or _is_changed(module):
-            return f"what {type(module).__name__} does may differ from step to step"
+            return f"the operations of {type(module).__name__} may differ between steps"
     return None
 
 
 def _is_known(name: str) -> bool:
-    return name.partition(".")[0] in PACKAGES and not name.startswith(VARYING)
+    return name.partition(".")[0] in KNOWN_PACKAGES and not name.startswith(VARYING_MODULES)
 
 
 def _is_changed(module: nn.Module) -> bool:
-    """Whether it does other things than its class does by default, by somebody's code or by an option."""
+    """Whether user code or an option changes the default operations of the module's class."""
     if isinstance(module, fx.GraphModule | torch.jit.ScriptModule):
-        return True  # somebody's code in a class of torch
+        return True  # a class of torch that runs the user's code
     if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.momentum is None:
         return True  # it reads a number from the device in every step
     hooks = [module._forward_pre_hooks, module._forward_hooks, module._backward_pre_hooks, module._backward_hooks]
@@ -80,19 +80,19 @@ def _is_changed(module: nn.Module) -> bool:
 
 
 class Recorder:
-    """Does work batch by batch, from the third batch on by a recording of it, for batches with the first one's
-    signature (see tasks.base.Batch).
+    """Calls `work` batch by batch and, from the third batch on, replays a recording of it, for batches with the
+    signature of the first (see tasks.base.Batch).
 
-    The work must be the same in every call and read and write, besides the batch, the same tensors; what it gives is
-    overwritten by the next call. Where recording fails, nothing more is recorded in this process; lack of memory is
-    raised.
+    The work must be the same in every call and, apart from the batch, read and write the same tensors; the next call
+    overwrites the result. If recording fails, this process records nothing more; out-of-memory errors are raised.
     """
 
     failed = False
-    """In this process: after one that failed, torch 2.11 refuses to draw from its own generator, recorded or not."""
+    """Whether a recording failed in this process: torch 2.11 then refuses to draw from its own generator in any
+    further recording."""
 
     def __init__(self, device: str, generators: Sequence[Generator] = ()) -> None:
-        """`generators`: those that the work draws from, besides torch's own."""
+        """`generators`: those from which the work draws, besides torch's own."""
         self._device, self._generators = device, generators
         self._signature: Hashable = None
         self._seen = 0
@@ -102,7 +102,7 @@ class Recorder:
 
     @cached_property
     def _stream(self) -> torch.cuda.Stream:
-        """One for warm-ups and recording: torch keeps memory that is free again apart, by stream."""
+        """The same one for warm-ups and recording: torch reuses freed memory only within a stream."""
         return torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
 
     def __call__(self, work: Work, batch: Batch) -> Tensor:
@@ -111,7 +111,7 @@ class Recorder:
             return work(batch)
         self._seen += 1
         if self._seen <= WARM_UPS:
-            return aside(lambda: work(batch), self._stream)
+            return on_side_stream(lambda: work(batch), self._stream)
         if self._seen == WARM_UPS + 1:
             self._record(work, batch)
         if self._batch is None or self._replay is None:
@@ -121,21 +121,23 @@ class Recorder:
         return self._output
 
     def _record(self, work: Work, batch: Batch) -> None:
-        """Computes nothing, so that the batch is still to be done."""
-        still = batch.clone()
+        """Records without computing: the batch is processed afterwards."""
+        static_batch = batch.clone()
         try:
-            self._output, self._replay = record(lambda: work(still), self._stream, self._generators)
+            self._output, self._replay = record(lambda: work(static_batch), self._stream, self._generators)
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise
             Recorder.failed = True
-            logger.warning("this process records no more steps as CUDA graphs: %s", first_line(error))
+            logger.warning(
+                "recording failed, this process no longer records steps as CUDA graphs: %s", first_line(error)
+            )
         else:
-            self._batch = still
+            self._batch = static_batch
 
 
-def aside(work: Callable[[], Tensor], stream: torch.cuda.Stream) -> Tensor:
-    """Done on a stream of its own, as what comes before a recording must be."""
+def on_side_stream(work: Callable[[], Tensor], stream: torch.cuda.Stream) -> Tensor:
+    """Calls `work` on a separate stream, as CUDA graphs require for warm-ups."""
     current = torch.cuda.current_stream(stream.device)
     stream.wait_stream(current)
     with torch.cuda.stream(stream):
@@ -148,19 +150,19 @@ def aside(work: Callable[[], Tensor], stream: torch.cuda.Stream) -> Tensor:
 def record(
     work: Callable[[], Tensor], stream: torch.cuda.Stream, generators: Sequence[Generator]
 ) -> tuple[Tensor, Callable[[], object]]:
-    """The tensor into which every replay writes the result, and the replay."""
+    """The tensor into which every replay writes the result, and the replay function."""
     graph, device = torch.cuda.CUDAGraph(), stream.device
     for generator in generators:
         graph.register_generator_state(generator)
     current = torch.cuda.current_stream(device)
-    # cuBLAS keeps a workspace for each stream, and streams come round again: none may lie in another graph's memory
+    # cuBLAS keeps a workspace for each stream, and streams are reused: none may be in the memory of another graph
     torch._C._cuda_clearCublasWorkspaces()
     try:
-        # torch records what happens on this stream: left to itself, on one of the first GPU, wherever the work is done;
-        # and what other threads of the process ask of CUDA meanwhile must not spoil it
+        # torch would by default record a stream of the first GPU, wherever the work runs; thread_local: CUDA calls of
+        # other threads must not invalidate the recording
         with torch.cuda.device(device), torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
             output = work()
     finally:
-        torch.cuda.set_stream(current)  # which torch forgets where a recording fails
+        torch.cuda.set_stream(current)  # torch does not restore it if a recording fails
         torch._C._cuda_clearCublasWorkspaces()
     return output, graph.replay

@@ -1,4 +1,4 @@
-"""One trial as a fused trainer sees it: what its next epoch begins with, and where the outcome goes."""
+"""A trial's next epoch for a fused trainer: the inputs, and where the result goes."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 class SlotEpoch:
-    """The next epoch of a trial. The trial's own `epochs` goes on from what `finish` is given."""
+    """The next epoch of a trial. The trial's own `epochs` continues from the result given to `finish`."""
 
     def __init__(self, trial: TorchTrial) -> None:
         self._trial = trial
 
     @property
     def state(self) -> TrainState:
-        """At the end of the last epoch; the trainer brings it to the end of this one before it calls `finish`."""
+        """The state after the last epoch; the trainer trains it for this epoch before it calls `finish`."""
         return self._trial.state
 
     @property
@@ -42,17 +42,17 @@ class SlotEpoch:
 
     @property
     def seed_and_epoch(self) -> tuple[int, int]:
-        """What the epoch's order, augmentation and dropout are drawn from; epochs count from 0."""
+        """Determines the epoch's order, augmentation and dropout; epochs count from 0."""
         return self._trial.seed, len(self._trial.curve)
 
     def rates(self) -> NDArray[np.float64]:
-        """Learning rates, one for each step."""
+        """Learning rates, one per step."""
         return self._trial.learning_rate.rates(len(self._trial.curve))
 
     def key(self) -> tuple[object, ...] | None:
-        """What epochs must agree in to be trained as one; None when this trial trains by itself."""
+        """What epochs must have in common to be fused; None if this one cannot be."""
         trial, training = self._trial, self.training
-        optimizer = fused_optimizer.kind(training)
+        optimizer = fused_optimizer.fusion_key(training)
         alone = trial.memory.training is not None or training.compile is True or trial.finished
         if optimizer is None or alone or not trial.task.capabilities.fusable:
             return None
@@ -61,9 +61,9 @@ class SlotEpoch:
         return (*optimizer, training.batch_size, self.options, *how, self.split, steps)
 
     def fresh_state(self) -> TrainState:
-        """One that has learned nothing, to be timed and thrown away."""
+        """An untrained state for timing, to be discarded."""
         return self.state.fresh(self._trial.task.build_model(self._trial.seed))
 
     def finish(self, loss: float, value: float, seconds: float) -> None:
-        """The state has been trained for this epoch, with this mean loss, and evaluated."""
+        """Reports that the state was trained for this epoch, with this mean loss, and evaluated."""
         self._trial.trained_ahead = TrainedEpoch(loss, value, seconds)

@@ -24,6 +24,6 @@ def start(
     earlier: Sequence[Path] = (),
     split: TrainingSplit = "train",
 ) -> TorchTrial:
-    """As `studyfile.kind.Kind.trial`."""
+    """See `studyfile.kind.Kind.trial`."""
     with warnings_to_log():
         return TorchTrial(task, configuration, seed=seed, checkpoint=checkpoint, earlier=earlier, split=split)

@@ -1,4 +1,4 @@
-"""A network and its optimizer on their device: what the steps of training change."""
+"""A network and its optimizer on their device: the state that training steps change."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 
 class TrainState:
-    """Network and optimizer of one trial. Moves a new network of the task from the CPU to the task's device; a `saved`
-    state replaces its weights."""
+    """Network and optimizer of one trial. Moves a new network from the CPU to the task's device; a `saved` state
+    replaces its weights."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class TrainState:
         compilation: Compilation,
         saved: SavedState | None = None,
     ) -> None:
-        """Raises UsageError where optimizer or options do not fit."""
+        """Raises UsageError if the optimizer or its options do not fit."""
         self._task, self._configuration = task, configuration
         self._training, self._options = configuration.training, configuration.options
         self.precision, self.compilation = precision, compilation
@@ -48,17 +48,17 @@ class TrainState:
         self._recorder = Recorder(self._task.device)
 
     def fresh(self, model: nn.Module) -> TrainState:
-        """Another of the same kind that has learned nothing, with this network."""
+        """An untrained state with this network and the same settings."""
         return TrainState(
             self._task, self._configuration, model, precision=self.precision, compilation=self.compilation
         )
 
     def step(self, batch: Batch, rate: float, largest: int | None) -> Tensor:
-        """One step on the batch at this learning rate; its mean loss, a scalar on the device.
+        """One step on the batch at this learning rate; returns its mean loss, a scalar on the device.
 
-        Where the batch is larger than `largest` samples, it is taken in parts whose gradients add up to the gradient
-        of the whole; clipping and the step come once, after the last. Batch normalisation normalises each part by
-        itself, so with it the step is that of the whole batch in expectation only.
+        A batch of more than `largest` samples is processed in parts whose gradients add up to the gradient of the
+        whole; clipping and the optimizer's step follow once, after the last part. Batch normalisation normalises each
+        part separately, so with it the step equals that of the whole batch only in expectation.
         """
         self._set_rate(rate)
         if self.compilation.recorded and largest is None:
@@ -77,7 +77,7 @@ class TrainState:
         total = torch.zeros((), device=self._task.device)
         for part in micro_batches(batch, largest):
             with self._autocast():
-                loss = self._task.loss(self._network.taking(len(part)), part, options=self._options)
+                loss = self._task.loss(self._network.for_batch(len(part)), part, options=self._options)
             share = loss * (part.weight / batch.weight)
             share.backward()  # type: ignore[no-untyped-call]
             total += share.detach()
@@ -87,27 +87,29 @@ class TrainState:
         return total
 
     def evaluate(self, split: Split, batch_size: int) -> float:
-        """The metric over the whole split; NaN where the network's outputs are not finite."""
-        return self._task.evaluate(self._network.evaluating(), split, batch_size=batch_size, autocast=self._autocast)
+        """The metric over the whole split; NaN if the network's outputs are not finite."""
+        return self._task.evaluate(
+            self._network.for_evaluation(), split, batch_size=batch_size, autocast=self._autocast
+        )
 
     def optimizer_state(self) -> OptimizerState:
-        """Without the groups' options: the configuration has them."""
+        """The optimizer's state without the param groups' options, which the configuration contains."""
         state: OptimizerState = self._optimizer.state_dict()["state"]
         return state
 
     def optimizer_options(self) -> Mapping[str, Any]:
-        """All that the optimizer was told, defaults included."""
+        """All options of the optimizer, including defaults."""
         return self._optimizer.param_groups[0]
 
     def optimizer_states(self) -> list[Mapping[str, Any]]:
-        """What the optimizer keeps of each weight, in the weights' order; empty before the first step."""
+        """The optimizer's state of each weight, in the order of the weights; empty before the first step."""
         return [self._optimizer.state.get(weight, {}) for weight in self.model.parameters()]
 
-    def take_optimizer_states(self, states: Sequence[Mapping[str, Any]]) -> None:
-        """The optimizer goes on from these, one for each weight."""
+    def load_optimizer_states(self, states: Sequence[Mapping[str, Any]]) -> None:
+        """Makes the optimizer continue from these states, one for each weight."""
         for weight, state in zip(self.model.parameters(), states, strict=True):
-            self._optimizer.state[weight] = {name: _in_order_of(weight, value) for name, value in state.items()}
-        # what was recorded goes on from the old ones, and its gradients hold its memory
+            self._optimizer.state[weight] = {name: _with_strides_of(weight, value) for name, value in state.items()}
+        # a recording would continue from the old states, and its gradients keep its memory
         self._recorder = Recorder(self._task.device)
         self._optimizer.zero_grad()
 
@@ -116,19 +118,19 @@ class TrainState:
         groups = self._optimizer.state_dict()["param_groups"]
         self._optimizer.load_state_dict({"state": saved.optimizer, "param_groups": groups})
         for weight, kept in self._optimizer.state.items():
-            kept.update({name: _in_order_of(weight, value) for name, value in kept.items()})
-        if self._rate is not None:  # torch has put a copy there
+            kept.update({name: _with_strides_of(weight, value) for name, value in kept.items()})
+        if self._rate is not None:  # load_state_dict replaced it by a copy
             self._optimizer.param_groups[0]["lr"] = self._rate
 
     def _autocast(self) -> AbstractContextManager[object]:
         return self.precision.autocast(self._task.device)
 
 
-def _in_order_of(weight: Tensor, value: Any) -> Any:
-    """What an optimizer keeps of a weight, lying in memory as the weight does.
+def _with_strides_of(weight: Tensor, value: Any) -> Any:
+    """An optimizer's state of a weight, with the strides of the weight.
 
-    torch's fused optimizers take numbers as they lie and never look at strides: with a momentum in another order they
-    compute something else, without a word.
+    torch's fused optimizers process the memory in order and ignore strides: with a momentum in another memory format
+    they silently compute wrong results.
     """
     if not isinstance(value, Tensor) or value.shape != weight.shape or value.stride() == weight.stride():
         return value

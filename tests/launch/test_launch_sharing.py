@@ -83,7 +83,7 @@ def test_a_worker_takes_its_share_before_the_data(
     monkeypatch.setattr("ralr_tune.search.tasks.Tasks.only", loaded)
     with pytest.raises(UsageError, match="far enough"):
         work(Job("digits", digits.storage.url, tmp_path / "out"), SHARED)
-    assert fractions == [pytest.approx(0.25 - sharing.OUTSIDE / card.total)]
+    assert fractions == [pytest.approx(0.25 - sharing.OVERHEAD / card.total)]
 
 
 def test_a_worker_without_room_leaves_every_row_as_it_was(

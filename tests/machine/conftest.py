@@ -10,7 +10,7 @@ Container = Callable[..., Path]
 
 @pytest.fixture
 def container(tmp_path: Path) -> Container:
-    """Makes the root of a machine whose control group (version 2) has these limits."""
+    """Creates the root folder of a machine whose control group (version 2) has these limits."""
 
     def make(**limits: str) -> Path:
         groups = tmp_path / "sys/fs/cgroup"

@@ -1,4 +1,4 @@
-"""Control groups of version 1 and 2, nested ones too, under a root of the test's own."""
+"""Control groups of versions 1 and 2, also nested, under a temporary root."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ CGROUP = "sys/fs/cgroup"
             GIB,
             None,
         ),
-        (  # the container's own group is what it sees at the top, whatever its path on the host
+        (  # inside the container its own group is mounted at the top, whatever its path on the host
             {"proc/self/cgroup": "0::/system.slice/box\n", f"{CGROUP}/memory.max": "1073741824",
              f"{CGROUP}/cpu.max": "50000 100000"},
             GIB,

@@ -24,9 +24,9 @@ def eight_cores(monkeypatch: pytest.MonkeyPatch) -> None:
         ("10000 100000", 1),
     ],
 )
-def test_a_containers_quota_bounds_the_cores(container: Callable[..., Path], quota: str, cores: int) -> None:
+def test_a_containers_quota_limits_the_cores(container: Callable[..., Path], quota: str, cores: int) -> None:
     assert available_cores(container(cpu=quota)) == cores
 
 
-def test_without_a_quota_the_cores_are_those_that_the_process_may_run_on(tmp_path: Path) -> None:
+def test_without_a_quota_the_cores_are_the_affinity_mask(tmp_path: Path) -> None:
     assert available_cores(tmp_path) == 8

@@ -33,7 +33,7 @@ sys.stdin.read()
 """
 
 
-def test_one_at_a_time_over_processes_though_each_removes_the_file(tmp_path: Path) -> None:
+def test_one_process_at_a_time_although_each_removes_the_file(tmp_path: Path) -> None:
     (tmp_path / "counter").write_text("0")
     started = [subprocess.Popen([sys.executable, "-c", COUNT, str(tmp_path)]) for _ in range(3)]
     assert [process.wait(LONG_S) for process in started] == [0, 0, 0]
@@ -41,7 +41,7 @@ def test_one_at_a_time_over_processes_though_each_removes_the_file(tmp_path: Pat
     assert not (tmp_path / "x.lock").exists()
 
 
-def test_one_at_a_time_over_threads(tmp_path: Path) -> None:
+def test_one_thread_at_a_time(tmp_path: Path) -> None:
     counted = [0]
 
     def count() -> None:
@@ -57,7 +57,7 @@ def test_one_at_a_time_over_threads(tmp_path: Path) -> None:
     assert counted == [200]
 
 
-def test_a_held_lock_is_not_given_again(tmp_path: Path) -> None:
+def test_a_held_lock_cannot_be_acquired(tmp_path: Path) -> None:
     holder, late = (FileLock(tmp_path / "x.lock") for _ in range(2))
     assert holder.acquire()
     assert not late.acquire()
@@ -67,7 +67,7 @@ def test_a_held_lock_is_not_given_again(tmp_path: Path) -> None:
     assert late.acquire()
 
 
-def test_a_lock_dies_with_its_holder(tmp_path: Path) -> None:
+def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
     lock = FileLock(tmp_path / "x.lock")
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(tmp_path / "x.lock")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -81,7 +81,7 @@ def test_a_lock_dies_with_its_holder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("remove", "left"), [(True, []), (False, ["x.lock"])])
-def test_whether_the_file_stays(tmp_path: Path, remove: bool, left: list[str]) -> None:
+def test_remove_decides_whether_the_file_stays(tmp_path: Path, remove: bool, left: list[str]) -> None:
     lock = FileLock(tmp_path / "x.lock", remove=remove)
     assert lock.acquire()
     lock.release()
@@ -97,7 +97,7 @@ def test_another_thread_may_release(tmp_path: Path) -> None:
     assert FileLock(tmp_path / "x.lock").acquire()
 
 
-def test_where_the_file_system_has_no_locks_no_marker_takes_their_place(
+def test_a_file_system_without_locks_is_an_error_and_marker_files_are_not_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*args: int) -> None:

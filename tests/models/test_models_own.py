@@ -23,7 +23,7 @@ def test_cifar_resnets_have_the_papers_size(depth: int, millions: float) -> None
     assert round(parameters(model) / 1e6, digits) == millions
 
 
-def test_cifar_resnet_counts_its_layers() -> None:
+def test_cifar_resnet_has_depth_weighted_layers() -> None:
     model = CifarResNet(classes=10, channels=3, depth=20)
     weighted = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
     assert len(weighted) == 20
@@ -36,14 +36,14 @@ def test_cifar_resnet_halves_its_maps_twice() -> None:
 
 def test_shortcut_of_a_wider_block_is_option_a() -> None:
     block = Block(2, 4, stride=2)
-    nn.init.zeros_(block.norm2.weight)  # the residual is then zero, and the shortcut alone is seen
+    nn.init.zeros_(block.norm2.weight)  # the residual is then zero: the output is the shortcut
     images = torch.rand(3, 2, 8, 8)
     seen = block(images)
     assert torch.equal(seen[:, :2], images[:, :, ::2, ::2])
     assert not seen[:, 2:].any()
 
 
-def test_convolutions_start_as_in_he_2015() -> None:
+def test_convolutions_are_initialised_as_in_he_2015() -> None:
     torch.manual_seed(0)
     model = CifarResNet(classes=10, channels=3, depth=20)
     weight = model.state_dict()["blocks.8.conv2.weight"]
@@ -57,13 +57,13 @@ def test_impossible_depths_are_refused(depth: int) -> None:
 
 
 @pytest.mark.parametrize(("channels", "size", "stages"), [(1, 8, 2), (1, 28, 3), (3, 32, 4), (3, 224, 6), (1, 4, 2)])
-def test_small_cnn_takes_small_and_large_images(channels: int, size: int, stages: int) -> None:
+def test_small_cnn_accepts_small_and_large_images(channels: int, size: int, stages: int) -> None:
     model = SmallCNN(classes=7, channels=channels, size=size, width=4)
     assert len(model.features) == stages
     assert model(torch.rand(2, channels, size, size)).shape == (2, 7)
 
 
-def test_small_cnn_takes_its_options() -> None:
+def test_small_cnn_uses_its_options() -> None:
     narrow, wide = (SmallCNN(classes=10, channels=1, size=8, width=width) for width in (4, 8))
     assert parameters(wide) > 3 * parameters(narrow)
     dropping = SmallCNN(classes=10, channels=1, size=8, dropout=0.5).train()
@@ -76,6 +76,6 @@ def test_small_cnn_takes_its_options() -> None:
     ("options", "message"),
     [({"size": 3}, "at least 4"), ({"width": 0}, "width = 0"), ({"dropout": 1.0}, r"in \[0, 1\)")],
 )
-def test_small_cnn_refuses_the_impossible(options: dict[str, float], message: str) -> None:
+def test_small_cnn_refuses_impossible_options(options: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SmallCNN(**{"classes": 2, "channels": 1, "size": 8, **options})  # type: ignore[arg-type]

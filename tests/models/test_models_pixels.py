@@ -1,4 +1,4 @@
-"""Pooling: what it gives is torch's own, and its gradient lies in memory as what was pooled."""
+"""Pooling: the result equals torch's, and the gradient has the memory format of the pooled tensor."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from ralr_tune.models.pixels import every, global_average
+from ralr_tune.models.pixels import global_average, subsample
 
 POOLINGS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
     "global average": (global_average, lambda x: x.mean(dim=(2, 3))),
-    "every second": (lambda x: every(x, 2), lambda x: x[:, :, ::2, ::2]),
+    "every second": (lambda x: subsample(x, 2), lambda x: x[:, :, ::2, ::2]),
 }
 ORDERS = (torch.contiguous_format, torch.channels_last)
 
@@ -26,7 +26,7 @@ def test_pooling(
     weights = torch.randn_like(plain(x))
     pooled, expected = pooling(x), plain(x)
     (gradient,) = torch.autograd.grad((pooled * weights).sum(), x)
-    (right,) = torch.autograd.grad((expected * weights).sum(), x)
+    (expected_gradient,) = torch.autograd.grad((expected * weights).sum(), x)
     torch.testing.assert_close(pooled, expected)
-    torch.testing.assert_close(gradient, right)
+    torch.testing.assert_close(gradient, expected_gradient)
     assert gradient.is_contiguous(memory_format=order)

@@ -1,4 +1,4 @@
-"""The law of random amplification: bounds, purity, distribution, and that seeds have nothing to do with each other."""
+"""The law of random amplification: bounds, purity, distribution, independence of seeds."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def test_vectorised_equals_scalar_to_the_last_bit(law: Amplification, seed: int,
 
 
 @given(amplifications(), seeds, st.lists(st.integers(0, 200), max_size=20))
-def test_a_draw_is_pure_whatever_was_drawn_before(law: Amplification, seed: int, order: list[int]) -> None:
+def test_a_draw_does_not_depend_on_earlier_draws(law: Amplification, seed: int, order: list[int]) -> None:
     whole = law.factors(seed, 0, 201)
     assert [law.factor(seed, index) for index in order] == [whole[index] for index in order]
 
 
-def test_rounding_does_not_pass_a_bound() -> None:
+def test_rounding_does_not_exceed_a_bound() -> None:
     lower = 1.7
     upper = float(np.nextafter(lower, 2))
     assert set(Amplification(1, lower, upper, "loguniform").factors(0, 0, 200)) <= {lower, upper}
@@ -60,7 +60,7 @@ def test_probability_0_is_never_and_1_is_always(seed: int) -> None:
 
 
 def test_the_trace_is_the_same_in_every_version() -> None:
-    """Written down once: whoever resumes a run under a newer numpy must get these."""
+    """Recorded values: a run resumed under a newer numpy must get the same ones."""
     uniform = [1.0, 1.8688925079191836, 1.0, 2.1166682659214224, 1.0, 1.0]
     assert Amplification(0.5, 1, 3).factors(42, 0, 6).tolist() == uniform
     log_uniform = [1.949972460481313, 2.7393906363726632, 4.344043297697825]
@@ -78,42 +78,42 @@ def test_the_share_of_amplified_epochs_is_the_probability(probability: float, se
 def test_the_factors_follow_their_law(law: Law, expected: Any) -> None:
     drawn = Amplification(0.3, 1.5, 6, law).factors(7, 0, 30_000)
     amplified = drawn[drawn > 1]
-    follows = expected or stats.loguniform(1.5, 6)
+    law_of_factors = expected or stats.loguniform(1.5, 6)
     other = stats.loguniform(1.5, 6) if expected else stats.uniform(1.5, 4.5)
-    assert stats.kstest(amplified, follows.cdf).pvalue > 1e-3
+    assert stats.kstest(amplified, law_of_factors.cdf).pvalue > 1e-3
     assert stats.kstest(amplified, other.cdf).pvalue < 1e-6
 
 
 @pytest.mark.parametrize("word", range(4))
-def test_the_first_draws_of_neighbouring_seeds_are_spread_evenly(word: int) -> None:
+def test_the_first_draws_of_neighbouring_seeds_are_uniform_and_uncorrelated(word: int) -> None:
     first = np.array([uniforms(seed, 0, 1)[0, word] for seed in range(2000)])
     assert stats.kstest(first, stats.uniform.cdf).pvalue > 1e-3
     assert abs(np.corrcoef(first[1:], first[:-1])[0, 1]) < 5 / np.sqrt(2000)
 
 
 def shifted_correlations(traces: Floats) -> Floats:
-    """Shape (11,): between each row and the next one, shifted by -5..5; mean over the rows."""
+    """Shape (11,): the correlation of each row with the next one, shifted by -5..5; mean over the rows."""
     ahead, behind = traces[:-1], traces[1:]
     pairs = [(ahead[:, 5 + k : len(ahead[0]) - 5 + k], behind[:, 5:-5]) for k in range(-5, 6)]
     return np.array([np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in pairs])
 
 
-def test_neighbouring_seeds_are_no_shifts_of_each_other() -> None:
+def test_neighbouring_seeds_are_not_shifts_of_each_other() -> None:
     law = Amplification(0.4, 1.5, 3)
     traces = np.stack([law.factors(seed, 0, 200) for seed in range(60)])
     assert np.abs(shifted_correlations(traces)).max() < 5 / np.sqrt(59 * 190)
     for one, two in pairwise(traces):
         both = (one[:, None] > 1) & (one[:, None] == two[None, :])
-        assert not both.any(), "no amplified factor of one seed comes up again in the next"
+        assert not both.any(), "an amplified factor of one seed occurs again in the next"
 
 
-def test_the_check_above_would_see_timms_seeding() -> None:
+def test_the_check_above_would_detect_timms_seeding() -> None:
     """timm seeds with seed + t: seed 43 at t is seed 42 at t + 1."""
     traces = np.array([[np.random.default_rng(seed + t).random() for t in range(60)] for seed in range(20)])
     assert shifted_correlations(traces).max() > 0.99
 
 
-def test_draws_of_one_seed_do_not_depend_on_each_other() -> None:
+def test_draws_of_one_seed_are_uncorrelated() -> None:
     drawn = uniforms(11, 0, 20_000)
     columns = np.concatenate([drawn[1:], drawn[:-1]], axis=1).T  # all words at t + 1, all words at t
     off_diagonal = np.corrcoef(columns) - np.eye(8)
@@ -146,6 +146,6 @@ def test_impossible_arguments_are_refused(arguments: dict[str, Any], message: st
 
 
 @pytest.mark.parametrize(("seed", "index"), [(-1, 0), (2**64, 0), (0, -1), (0.5, 0), (0, 2**64)])
-def test_seed_and_index_must_be_words(seed: Any, index: Any) -> None:
+def test_seed_and_index_must_be_64_bit_integers(seed: Any, index: Any) -> None:
     with pytest.raises(ValueError, match="allowed: an integer"):
         Amplification(0.3, 1.5, 3).factor(seed, index)

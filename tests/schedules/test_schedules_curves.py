@@ -1,4 +1,4 @@
-"""Every curve against torch's own scheduler, and what torch does not say: shares, borders, impossible options."""
+"""Every curve against torch's scheduler, and what torch does not have: shares, boundaries, impossible options."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def torch_rates(make: Factory, warmup: int, n: int) -> np.ndarray[Any, Any]:
     return np.array(rates)
 
 
-def ours(name: str, options: dict[str, Any], warmup: float, n: int) -> np.ndarray[Any, Any]:
+def our_rates(name: str, options: dict[str, Any], warmup: float, n: int) -> np.ndarray[Any, Any]:
     curve = make_curve(name, epochs=EPOCHS, warmup=warmup, **options)
     return LearningRate(LR, curve, EPOCHS, n, None, 0, "epoch" if n == 1 else "step").trace().ravel()
 
@@ -103,7 +103,7 @@ def test_equals_torch_over_a_whole_run(
     name: str, options: dict[str, Any], make: Factory, warmup: int, steps_per_epoch: int
 ) -> None:
     expected = torch_rates(make, warmup, steps_per_epoch)
-    np.testing.assert_allclose(ours(name, options, warmup, steps_per_epoch), expected, rtol=1e-9, atol=0)
+    np.testing.assert_allclose(our_rates(name, options, warmup, steps_per_epoch), expected, rtol=1e-9, atol=0)
 
 
 def test_every_curve_is_compared_with_torch() -> None:
@@ -125,7 +125,7 @@ def test_every_curve_is_compared_with_torch() -> None:
 def test_a_length_below_1_is_a_share_of_the_whole_run(
     name: str, share: dict[str, Any], epochs: dict[str, Any], warmup: tuple[float, float]
 ) -> None:
-    np.testing.assert_array_equal(ours(name, share, warmup[0], 5), ours(name, epochs, warmup[1], 5))
+    np.testing.assert_array_equal(our_rates(name, share, warmup[0], 5), our_rates(name, epochs, warmup[1], 5))
 
 
 @given(epochs=st.integers(1, 400), percent=st.integers(1, 99))
@@ -136,8 +136,8 @@ def test_a_share_takes_effect_at_the_first_epoch_that_reaches_it(epochs: int, pe
 
 
 @given(period=st.integers(2, 60), steps=st.integers(1, 60))
-def test_restarts_fall_on_their_very_step(period: int, steps: int) -> None:
-    """Periods of `period` steps, with t = epoch + step / steps, which is seldom exact."""
+def test_restarts_occur_at_the_exact_step(period: int, steps: int) -> None:
+    """Periods of `period` steps, with t = epoch + step / steps, which is rarely exact."""
     curve = make_curve("sgdr", epochs=50, period=period / steps if period >= steps else period / steps / 50)
     begins = [index for index in range(50 * steps) if curve.factor(index // steps + index % steps / steps) > 1 - 1e-6]
     assert begins == list(range(0, 50 * steps, period))
@@ -152,19 +152,19 @@ def test_a_factor_is_a_share_of_the_rate(name: str, warmup: float, t: float) -> 
 @pytest.mark.parametrize("name", sorted(CURVES.keys() - {"sgdr", "cyclic", "one_cycle"}))
 def test_monotone_curves_never_rise_after_the_warm_up(name: str) -> None:
     needed = {"step_size": 3} if name == "step" else {}
-    rates = ours(name, needed, 4, 6)
+    rates = our_rates(name, needed, 4, 6)
     assert (np.diff(rates[: 4 * 6]) > 0).all()
     assert (np.diff(rates[4 * 6 :]) <= 1e-15).all()
 
 
 @pytest.mark.parametrize("name", ["cyclic", "one_cycle"])
-def test_warm_up_goes_over_into_a_low_start_without_a_jump(name: str) -> None:
+def test_warm_up_continues_into_a_low_start_without_a_jump(name: str) -> None:
     curve = make_curve(name, epochs=20, warmup=2, **({"period": 6} if name == "cyclic" else {}))
     assert curve.factor(1.999999) == pytest.approx(curve.factor(2.0), rel=1e-5)
     assert curve.factor(0) == pytest.approx(0.1 * curve.factor(2.0))
 
 
-def test_after_the_run_a_curve_stays_where_it_ended() -> None:
+def test_after_the_run_a_curve_keeps_its_last_value() -> None:
     assert make_curve("cosine", epochs=10, end_factor=0.2).factor(17) == pytest.approx(0.2)
     assert make_curve("one_cycle", epochs=10).factor(11) == pytest.approx(1 / 25 / 1e4)
 
@@ -207,7 +207,7 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("cyclic", {"period": 4, "low_factor": 1.5}, "low_factor = 1.5"),
     ("cyclic", {"period": 4, "mode": "square"}, "mode = 'square'; allowed: triangular, triangular2, exp_range"),
     ("cyclic", {"period": 4, "mode": "exp_range"}, "gamma = None"),
-    ("cyclic", {"period": 4, "gamma": 0.9}, "gamma = 0.9; allowed: nothing, since mode is 'triangular'"),
+    ("cyclic", {"period": 4, "gamma": 0.9}, "gamma = 0.9; allowed: no gamma, since mode is 'triangular'"),
     ("one_cycle", {"peak_at": 10}, "peak_at = 10"),
     ("one_cycle", {"peak_at": 0.3, "warmup": 5}, "peak_at = 0.3; allowed: a position after the warm-up"),
     ("one_cycle", {"div_factor": 0.5}, "div_factor = 0.5"),
@@ -216,7 +216,7 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("name", "options", "message"), BAD)
-def test_impossible_options_are_refused_by_name_value_and_what_is_allowed(
+def test_impossible_options_are_refused_with_name_value_and_allowed_values(
     name: str, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):

@@ -1,4 +1,4 @@
-"""timm's noise: its law and its bounds, with seeds that do not shift into each other."""
+"""timm's noise: its law and bounds, with independent seeds."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def test_the_rate_stays_positive_and_within_the_amplitude(noise: Noise, seed: in
     assert ((factors >= 1 - noise.amplitude) & (factors <= 1 + noise.amplitude)).all()
 
 
-def test_rounding_does_not_pass_the_amplitude() -> None:
-    """At 1e-16 of the standard deviation the distribution has but a few steps of floating point inside."""
+def test_rounding_does_not_exceed_the_amplitude() -> None:
+    """The interval is 1e-16 of the standard deviation: it contains only a few floating-point values of the cdf."""
     factors = Noise(1e-13, 1000).factors(0, 0, 200)
     assert ((factors >= 1 - 1e-13) & (factors <= 1 + 1e-13)).all()
 
@@ -49,8 +49,8 @@ def test_normal_noise_is_what_timms_redrawing_gives(amplitude: float, std: float
 
 
 @pytest.mark.parametrize("extreme", [2.0**-53, 1 - 2.0**-53])
-def test_the_most_extreme_draws_give_a_factor_too(extreme: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once in 2**52 draws, and then with a bound of some 8 standard deviations: the inverse must not be asked at 1."""
+def test_the_most_extreme_draws_give_a_valid_factor(extreme: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One in 2**52 draws, with a bound of about 8 standard deviations: the inverse must not be evaluated at 1."""
     monkeypatch.setattr("ralr_tune.schedules.noise.uniforms", lambda *_: np.full((1, 4), extreme))
     for deviations in np.linspace(7.5, 8.5, 2000).tolist():
         assert 0.5 <= Noise(0.5, 0.5 / deviations).factor(0, 0) <= 1.5
@@ -77,7 +77,7 @@ def test_neighbouring_seeds_share_no_draw() -> None:
         ({"amplitude": 1.0}, r"amplitude = 1.0; allowed: a number in \[0, 1\)"),
         ({"std": 0}, r"std = 0; allowed: a number in \(0, 1000\]"),
         ({"law": "cauchy"}, "law = 'cauchy'; allowed: normal, uniform"),
-        ({"law": "uniform", "std": 0.5}, "std = 0.5; allowed: nothing, since law is 'uniform'"),
+        ({"law": "uniform", "std": 0.5}, "std = 0.5; allowed: no std, since law is 'uniform'"),
         ({"window": (0.9, 0.1)}, "window = 0.9"),
     ],
 )

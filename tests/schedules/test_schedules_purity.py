@@ -1,4 +1,4 @@
-"""The room stays light: only `scheduler` may bring torch along, and nothing brings Optuna, plotly or SQLAlchemy."""
+"""Imports stay light: only `scheduler` may import torch, and no module imports Optuna, plotly or SQLAlchemy."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ PURE = ("checks", "curves", "perturbation", "amplification", "noise", "rate", "s
 HEAVY = ("torch", "optuna", "plotly", "sqlalchemy")
 
 
-def brought_along(*modules: str) -> set[str]:
-    """The heavy packages in sys.modules of a fresh interpreter that has imported these modules of the room."""
+def heavy_imports(*modules: str) -> set[str]:
+    """The heavy packages in sys.modules of a fresh interpreter that has imported these modules."""
     imports = "; ".join(f"import ralr_tune.schedules.{module}" for module in modules)
     code = f"import sys; {imports}; print(*({HEAVY!r} & sys.modules.keys()))".replace(repr(HEAVY), repr(set(HEAVY)))
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -25,20 +25,20 @@ def brought_along(*modules: str) -> set[str]:
     return set(run.stdout.split())
 
 
-def test_pure_modules_bring_nothing_heavy() -> None:
-    assert brought_along(*PURE) == set()
+def test_pure_modules_import_nothing_heavy() -> None:
+    assert heavy_imports(*PURE) == set()
 
 
 def test_the_check_above_can_fail() -> None:
-    assert "torch" in brought_along("scheduler")
+    assert "torch" in heavy_imports("scheduler")
 
 
-def test_all_modules_but_the_one_for_torch_are_named_above() -> None:
+def test_all_modules_except_the_one_for_torch_are_listed_above() -> None:
     there = {path.stem for path in (ROOT / "ralr_tune" / "schedules").glob("*.py")}
     assert there == {*PURE, "scheduler", "__init__"}
 
 
 @pytest.mark.parametrize("module", PURE)
 def test_each_module_imports_alone(module: str) -> None:
-    """In whatever order: a cycle would show in one of them."""
-    assert brought_along(module) == set()
+    """An import cycle would fail in one of them."""
+    assert heavy_imports(module) == set()

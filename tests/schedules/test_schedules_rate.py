@@ -29,13 +29,13 @@ def test_without_perturbation_the_rate_is_the_curve() -> None:
     assert (plain.factors(7) == 1).all()
 
 
-def test_at_step_granularity_the_rate_moves_along_the_curve() -> None:
+def test_at_step_granularity_the_rate_follows_the_curve() -> None:
     moving = make(granularity="step")
     expected = [0.4 * moving.curve.factor(7 + step / 5) for step in range(5)]
     assert moving.rates(7) == pytest.approx(expected, rel=1e-15)
 
 
-def test_one_draw_an_epoch_or_one_a_step() -> None:
+def test_one_draw_per_epoch_or_per_step() -> None:
     by_epoch = Amplification(0.5, 1.5, 3)
     by_step = Amplification(0.5, 1.5, 3, granularity="step")
     assert make(by_epoch).factors(4).tolist() == [by_epoch.factor(3, 4)] * 5
@@ -46,7 +46,7 @@ def test_one_draw_an_epoch_or_one_a_step() -> None:
 @settings(max_examples=30)
 @example(first=55, width=15)  # 0.55 * 100 is 55.00000000000001
 @given(first=st.integers(0, 98), width=st.integers(1, 99))
-def test_outside_of_the_window_nothing_is_amplified_and_inside_no_draw_is_shifted(
+def test_nothing_is_amplified_outside_of_the_window_and_no_draw_is_shifted_inside(
     granularity: Granularity, first: int, width: int
 ) -> None:
     last = min(first + width, 100)
@@ -84,7 +84,7 @@ STEPS = (5, 2, 7)
 @pytest.mark.parametrize(
     "perturbation", [None, Amplification(0.4, 1.5, 3, granularity="step"), Noise(window=(0.2, 0.8))]
 )
-def test_as_many_steps_for_each_epoch_are_one_number_for_all(
+def test_equal_numbers_for_each_epoch_equal_one_number_for_all(
     granularity: Granularity, perturbation: Perturbation | None
 ) -> None:
     one, each = (make(perturbation, steps=steps, granularity=granularity) for steps in (5, (5,) * 12))
@@ -102,7 +102,7 @@ def test_every_epoch_covers_one_unit_of_the_curve_however_many_steps_it_has() ->
         assert rate.steps(epoch) == steps
 
 
-def test_draws_are_numbered_by_the_steps_before_them() -> None:
+def test_the_index_of_a_draw_is_the_number_of_steps_before_it() -> None:
     law = Amplification(0.5, 1.5, 3, granularity="step")
     rate = LearningRate(1.0, make_curve("constant", epochs=3), 3, STEPS, law, 9)
     assert [rate.factors(epoch).tolist() for epoch in range(3)] == [
@@ -112,13 +112,13 @@ def test_draws_are_numbered_by_the_steps_before_them() -> None:
     ]
 
 
-def test_a_window_at_step_granularity_counts_in_epochs_too() -> None:
+def test_a_window_at_step_granularity_is_measured_in_epochs() -> None:
     law = Amplification(1, 1.5, 3, granularity="step", window=(0.5, 1.0))
     rate = LearningRate(1.0, make_curve("constant", epochs=3), 3, (4, 6, 2), law, 0)
     assert [int((rate.factors(epoch) > 1).sum()) for epoch in range(3)] == [0, 3, 2]
 
 
-def test_one_draw_an_epoch_holds_over_all_its_steps() -> None:
+def test_one_draw_per_epoch_applies_to_all_its_steps() -> None:
     law = Amplification(1, 1.5, 3)
     rate = LearningRate(1.0, make_curve("constant", epochs=3), 3, STEPS, law, 4)
     assert [rate.factors(epoch).tolist() for epoch in range(3)] == [[law.factor(4, e)] * n for e, n in enumerate(STEPS)]

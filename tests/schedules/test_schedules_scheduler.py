@@ -1,4 +1,4 @@
-"""RandomAmplifyLR around every scheduler of torch: its own trace to the last bit times one factor, and resumable."""
+"""RandomAmplifyLR around every torch scheduler: the rates are the scheduler's own times a factor, to the last bit."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ BASES: dict[str, Factory] = {
 
 
 def two_groups(lr: Any = 0.1, other: Any = 0.02) -> SGD:
-    """An optimizer with two param groups, each with a rate of its own."""
+    """An optimizer with two param groups of different rates."""
     groups = [{"params": [Parameter(torch.zeros(2))]}, {"params": [Parameter(torch.zeros(3))], "lr": other}]
     return SGD(groups, lr=lr, momentum=0.9)
 
@@ -99,7 +99,7 @@ def advance(optimizer: Optimizer, scheduler: LRScheduler, index: int) -> None:
 
 
 def trace(optimizer: Optimizer, scheduler: LRScheduler, first: int = 0, last: int = STEPS) -> list[list[float]]:
-    """The rates of the steps first..last-1, one row a step, one column a param group."""
+    """The rates of the steps first..last-1, one row per step, one column per param group."""
     rows = []
     for index in range(first, last):
         rows.append(rates(optimizer))
@@ -120,7 +120,7 @@ def expected_factors(count: int = STEPS, seed: int = 4) -> list[float]:
 
 @pytest.mark.parametrize("name", BASES)
 def test_the_rate_is_the_base_schedulers_own_times_the_factor(name: str) -> None:
-    """To the last bit: the base scheduler, recursive or not, is never touched by an amplified rate."""
+    """To the last bit: the base scheduler, recursive or not, never sees an amplified rate."""
     bare = two_groups()
     own = trace(bare, BASES[name](bare))
     factors = expected_factors()
@@ -134,7 +134,7 @@ def test_the_first_rate_is_amplified_before_any_step() -> None:
     assert rates(optimizer) == [0.1 * scheduler.factor, 0.02 * scheduler.factor] == scheduler.get_last_lr()
 
 
-def test_factor_and_last_lr_tell_what_is_in_force() -> None:
+def test_factor_and_last_lr_are_the_current_ones() -> None:
     optimizer, scheduler = amplified(BASES["exponential"])
     for index, factor in enumerate(expected_factors()):
         assert scheduler.factor == factor
@@ -143,7 +143,7 @@ def test_factor_and_last_lr_tell_what_is_in_force() -> None:
         advance(optimizer, scheduler, index)
 
 
-def test_one_step_an_epoch_gives_the_rates_of_learning_rate() -> None:
+def test_one_step_per_epoch_gives_the_rates_of_learning_rate() -> None:
     optimizer, scheduler = amplified(lambda o: torchs.CosineAnnealingLR(o, STEPS))
     curve = make_curve("cosine", epochs=STEPS)
     rate = LearningRate(0.1, curve, STEPS, 1, Amplification(0.5, 1.5, 3.0), 4)
@@ -151,7 +151,7 @@ def test_one_step_an_epoch_gives_the_rates_of_learning_rate() -> None:
     np.testing.assert_allclose(found, rate.trace()[:, 0], rtol=1e-9)
 
 
-def test_outside_of_the_window_the_factor_is_1_and_inside_no_draw_is_shifted() -> None:
+def test_the_factor_is_1_outside_of_the_window_and_no_draw_is_shifted_inside() -> None:
     optimizer, scheduler = amplified(BASES["constant"], window=(3, 15), probability=1.0)
     always = Amplification(1.0, 1.5, 3.0)
     for index in range(STEPS):
@@ -159,7 +159,7 @@ def test_outside_of_the_window_the_factor_is_1_and_inside_no_draw_is_shifted() -
         advance(optimizer, scheduler, index)
 
 
-def test_what_the_base_scheduler_takes_is_handed_on() -> None:
+def test_arguments_of_step_are_passed_to_the_base_scheduler() -> None:
     optimizer, scheduler = amplified(BASES["sgdr"], probability=0.0)
     optimizer.step()
     scheduler.step(2.5)  # torch's fractional epochs
@@ -167,7 +167,7 @@ def test_what_the_base_scheduler_takes_is_handed_on() -> None:
     assert scheduler.last_epoch == 1
 
 
-def test_a_step_that_fails_harms_nothing() -> None:
+def test_a_step_that_fails_leaves_a_consistent_state() -> None:
     optimizer, scheduler = amplified(BASES["plateau"])
     before = trace(*amplified(BASES["plateau"]))
     advance(optimizer, scheduler, 0)
@@ -197,7 +197,7 @@ def test_a_resumed_run_has_the_same_rates(name: str, scheduler_first: bool) -> N
         optimizer, scheduler = amplified(BASES[name])
         trace(optimizer, scheduler, last=stop)
         states = [through_a_file(scheduler.state_dict()), through_a_file(optimizer.state_dict())]
-        # Made anew with other arguments: all of them come from the state.
+        # created with other arguments: all of them come from the state
         optimizer, scheduler = amplified(BASES[name], probability=0.1, upper=9.0, seed=77, window=(2, 3))
         if scheduler_first:
             scheduler.load_state_dict(states[0])
@@ -210,7 +210,7 @@ def test_a_resumed_run_has_the_same_rates(name: str, scheduler_first: bool) -> N
 
 @pytest.mark.parametrize("name", ["step", "cosine", "plateau", "sequential"])
 def test_a_scheduler_made_after_the_optimizer_was_loaded_resumes_too(name: str) -> None:
-    """Then it finds amplified rates in the optimizer when it is made."""
+    """Its constructor then finds amplified rates in the optimizer."""
     whole = trace(*amplified(BASES[name]))
     optimizer, scheduler = amplified(BASES[name])
     trace(optimizer, scheduler, last=9)
@@ -242,7 +242,7 @@ def test_a_state_of_more_param_groups_is_refused() -> None:
 # Param groups, optimizers, tensors, other writers
 
 
-def test_a_param_group_added_later_takes_part_from_the_next_step_on() -> None:
+def test_a_param_group_added_later_is_amplified_from_the_next_step_on() -> None:
     optimizer, scheduler = amplified(BASES["exponential"], probability=1.0)
     trace(optimizer, scheduler, last=3)
     optimizer.add_param_group({"params": [Parameter(torch.zeros(1))], "lr": 0.5})
@@ -284,7 +284,7 @@ def test_the_amplified_rate_is_what_the_optimizer_applies() -> None:
 
 @pytest.mark.parametrize("name", sorted(BASES.keys() - {"swa"}))
 def test_a_tensor_rate_is_written_in_place(name: str) -> None:
-    """As a captured or compiled optimizer needs it; torch.float64 so that the traces can be compared."""
+    """A captured or compiled optimizer needs that; torch.float64 so that the traces can be compared."""
     tensors = [torch.tensor(0.1, dtype=torch.float64), torch.tensor(0.02, dtype=torch.float64)]
     optimizer, scheduler = amplified(BASES[name], two_groups(*tensors))
     found = trace(optimizer, scheduler)
@@ -294,7 +294,7 @@ def test_a_tensor_rate_is_written_in_place(name: str) -> None:
 
 
 def test_param_groups_that_share_one_tensor_are_amplified_once() -> None:
-    """torch gives its default rate, the very tensor, to every group that names none."""
+    """torch gives the same tensor, the default rate, to every group without a rate."""
     shared = torch.tensor(0.1, dtype=torch.float64)
     groups = [{"params": [Parameter(torch.zeros(1))]}, {"params": [Parameter(torch.zeros(1))]}]
     optimizer, scheduler = amplified(BASES["multistep"], SGD(groups, lr=shared))
@@ -318,7 +318,7 @@ def test_a_float32_tensor_rate_resumes_to_the_last_bit() -> None:
 
 
 def test_another_scheduler_on_the_same_optimizer_changes_the_base_rate() -> None:
-    """torch's schedulers are chainable: whoever multiplies the rate in between multiplies the base, for good."""
+    """torch's schedulers are chainable: one that multiplies the rate in between multiplies the base rate."""
     optimizer, scheduler = amplified(BASES["step"])
     other = torchs.ExponentialLR(optimizer, 0.9)
     found = []
@@ -331,10 +331,10 @@ def test_another_scheduler_on_the_same_optimizer_changes_the_base_rate() -> None
     assert found == pytest.approx([lr * factor for lr, factor in zip(own, expected_factors(), strict=True)])
 
 
-def test_inside_a_sequential_scheduler_it_is_refused_at_once() -> None:
+def test_it_is_refused_as_a_member_of_a_sequential_scheduler() -> None:
     optimizer, scheduler = amplified(BASES["cosine"])
     members: list[LRScheduler] = [torchs.LinearLR(optimizer), scheduler]
-    with pytest.raises(ValueError, match="goes around a SequentialLR, not into one"):
+    with pytest.raises(ValueError, match="cannot be a member of a SequentialLR: wrap it around"):
         torchs.SequentialLR(optimizer, members, [5])
 
 
@@ -373,5 +373,5 @@ def test_impossible_arguments_are_refused_and_leave_the_rates_alone(arguments: d
 
 @pytest.mark.parametrize("base", [None, torchs.StepLR(two_groups(), 5)], ids=["none", "of another optimizer"])
 def test_a_base_scheduler_of_another_optimizer_is_refused(base: Any) -> None:
-    with pytest.raises(ValueError, match=r"base_scheduler = .*allowed: a torch scheduler of this very optimizer"):
+    with pytest.raises(ValueError, match=r"base_scheduler = .*allowed: a torch scheduler of the same optimizer"):
         RandomAmplifyLR(two_groups(), base, probability=0.5, lower=1.5, upper=3.0)

@@ -1,4 +1,4 @@
-"""The search dimensions in anyone's own Optuna objective."""
+"""The search dimensions in the user's own Optuna objective."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_upper_is_lower_plus_width() -> None:
     assert suggest_amplification(trial) == {"probability": 0.3, "lower": 1.5, "upper": 3.5}
 
 
-def test_a_number_fixes_a_dimension_and_asks_for_nothing() -> None:
+def test_a_number_fixes_a_dimension_and_suggests_nothing() -> None:
     trial = optuna.trial.FixedTrial({"amplify.width": 2.0})
     assert suggest_amplification(trial, probability=0.2, lower=1) == {"probability": 0.2, "lower": 1.0, "upper": 3.0}
 

@@ -123,7 +123,7 @@ def curve(table: str, arm: str = "") -> Text:
         (
             "[arms.ralr]",
             '[arms.noise]\nnoise = { law = "uniform", std = 0.5 }\n[arms.ralr]',
-            ["arms.noise.noise.std = 0.5; allowed: nothing, since law is 'uniform' (it belongs to 'normal')"],
+            ["arms.noise.noise.std = 0.5; allowed: no std, since law is 'uniform'; only 'normal' uses it"],
         ),
     ],
 )
@@ -140,7 +140,7 @@ def test_one_contradiction(old: str, new: str, lines: list[str]) -> None:
         ('name = "one_cycle"\npeak_at = 12', "schedule.peak_at = 12.0; allowed: a number in (0, 12)"),
         ('name = "step"', "schedule.step_size is missing: 'step' needs it"),
         ('name = { choices = ["cosine", "cyclic"] }', "schedule.period is missing: 'cyclic' needs it"),
-        ('name = "cyclic"\nperiod = 4\ngamma = 0.9', "schedule.gamma = 0.9; allowed: nothing, since mode is"),
+        ('name = "cyclic"\nperiod = 4\ngamma = 0.9', "schedule.gamma = 0.9; allowed: no gamma, since mode is"),
         ('name = "cosine"\ngamma = 0.9', "schedule.gamma = 0.9: no option of cosine; its options: end_factor"),
         ("gamma = 0.9", "schedule.gamma = 0.9: no option of constant; its options: none"),
         (

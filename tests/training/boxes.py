@@ -1,4 +1,4 @@
-"""A toy task like detection: steps that differ in shape and number, a mean over boxes, a network that draws."""
+"""A toy detection task: steps vary in shape and number, the loss is a mean over boxes, the network draws numbers."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _batch(samples: Sequence[Tensor]) -> BoxBatch:
 
 
 class Detector(nn.Module):
-    """All of it from torch and torchvision, and called with targets; in training it draws from Python's generator."""
+    """Consists of torch and torchvision modules; called with targets; in training it draws from Python's generator."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class Detector(nn.Module):
 
 
 class BoxTask:
-    """A TorchTask that declares nothing but that the gap is not measured."""
+    """A TorchTask that declares only that the gap is not measured."""
 
     metric = Metric("error", direction="minimize", worst=1e9)
     capabilities = Capabilities(gap_split=None)
@@ -83,7 +83,7 @@ class BoxTask:
         generator = Generator().manual_seed(0)
         self.samples = [torch.rand(count, 4, generator=generator) for count in COUNTS]
         self.losses: list[tuple[float, float]] = []
-        """Mean loss and weight of every batch that was learned from."""
+        """Mean loss and weight of every training batch."""
         self.signatures: set[Hashable] = set()
 
     def build_model(self, seed: int) -> nn.Module:

@@ -1,4 +1,4 @@
-"""The other processes of test_training_resume: `begin` is killed, `finish` takes up what it left."""
+"""The other processes of test_training_resume: `begin` is killed, `finish` resumes its trials."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RECIPES = {**OPTIMIZER_RECIPES, **MEMORY_RECIPES, **OTHER_RECIPES}
 
 
 def begin(folder: Path) -> None:
-    """Two epochs of every recipe; then it stays within the third epoch of the last one."""
+    """Trains two epochs of every recipe; then it blocks within the third epoch of the last one."""
     for name, recipe in RECIPES.items():
         task = images(**options(name))
         trial = start(task, configuration(epochs=3, **recipe), seed=1, checkpoint=folder / f"{name}.ckpt")
@@ -29,18 +29,18 @@ def begin(folder: Path) -> None:
         next(epochs), next(epochs)
     steps, loss = iter(range(100)), task.loss
 
-    def stay(*arguments: Any, **options: Any) -> Tensor:
+    def block(*arguments: Any, **options: Any) -> Tensor:
         if next(steps) == 2:
             (folder / "within").touch()
             time.sleep(600)
         return loss(*arguments, **options)
 
-    task.loss = stay  # type: ignore[method-assign]
+    task.loss = block  # type: ignore[method-assign]
     next(epochs)
 
 
 def finish(folder: Path) -> None:
-    """Prints, for every recipe, the epochs that it found and what two trials came to: the resumed and a whole one."""
+    """Prints, for every recipe, the epochs found and the results of two trials, a resumed and a whole one."""
     found = {}
     for name, recipe in RECIPES.items():
         task, settings = images(**options(name)), configuration(epochs=3, **recipe)

@@ -12,7 +12,7 @@ from tests.training import trials
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """Images this small are no work for two: on a busy machine they wait for each other most of the time."""
+    """Such small images are not worth two threads: on a busy machine they mostly wait for each other."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -1,4 +1,4 @@
-"""Files of training, mutated at random: what a disk, a bug or an enemy may make of them.
+"""Randomly mutated files of training: what a disk error, a bug or an attacker may do to them.
 
 A case is (what it was made of, the bytes); everything is drawn from one `random.Random`.
 """
@@ -26,11 +26,11 @@ from ralr_tune.training.weights import DIGEST, digest
 
 HEADER = len(MAGIC) + 2 * DIGEST_BYTES
 CASE_S = 60.0
-"""After which a case counts as one that hangs."""
+"""A case that takes longer counts as hanging."""
 
 
 class Bomb:
-    """Leaves a file behind when it is unpickled, by one of the ways that pickles have to call what they like."""
+    """Creates a file when it is unpickled, by one of the ways in which pickles can call arbitrary functions."""
 
     def __init__(self, trace: Path, way: str) -> None:
         self.trace, self.way = str(trace), way
@@ -94,14 +94,14 @@ def doubled(chance: random.Random, data: bytes, _: bytes) -> bytes:
 
 
 def spliced(chance: random.Random, data: bytes, other: bytes) -> bytes:
-    """The beginning of one file and the end of another, as a torn write leaves it."""
+    """The beginning of one file and the end of another, as after a torn write."""
     place = chance.randrange(max(len(data), len(other)))
     pair = (data, other) if chance.random() < 0.5 else (other, data)
     return pair[0][:place] + pair[1][place:]
 
 
 def patched(chance: random.Random, data: bytes, other: bytes) -> bytes:
-    """A part of one file in the place of the same part of another."""
+    """Replaces a part of one file by the same part of another."""
     first, last = _range(chance, data)
     return data[:first] + other[first:last].ljust(last - first, b"\0") + data[last:]
 
@@ -164,18 +164,18 @@ ZIPS = [members_swapped, member_lost, member_mutated, member_mutated, member_mut
 
 
 def sealed(owner: bytes, content: bytes) -> bytes:
-    """A file whose digest is right, whatever the content is. `owner`: any file of the trial."""
+    """A file with a correct digest for any content. `owner`: any file of the trial."""
     identity = owner[len(MAGIC) : len(MAGIC) + DIGEST_BYTES]
     return MAGIC + identity + checkpoint.digest(identity, content) + content
 
 
 def bombs(chance: random.Random, good: bytes, trace: Path) -> tuple[str, bytes]:
-    """A file that calls something when it is unpickled: bare, as torch writes it, and with the right digest."""
+    """A file that runs code when it is unpickled: a bare pickle, as torch writes it, and with a correct digest."""
     bomb = Bomb(trace, chance.choice(WAYS))
-    said: Any = chance.choice([bomb, {"model": bomb}, [bomb], {"format": 1, "curve": bomb}, {bomb.way: 1, "x": bomb}])
+    stored: Any = chance.choice([bomb, {"model": bomb}, [bomb], {"format": 1, "curve": bomb}, {bomb.way: 1, "x": bomb}])
     buffer = io.BytesIO()
-    torch.save(said, buffer, _use_new_zipfile_serialization=chance.random() < 0.8)
-    contents = [pickle.dumps(said, chance.randrange(6)), buffer.getvalue()]
+    torch.save(stored, buffer, _use_new_zipfile_serialization=chance.random() < 0.8)
+    contents = [pickle.dumps(stored, chance.randrange(6)), buffer.getvalue()]
     content = chance.choice(contents)
     if chance.random() < 0.5:
         return "bomb with the right digest", sealed(good, content)
@@ -183,7 +183,7 @@ def bombs(chance: random.Random, good: bytes, trace: Path) -> tuple[str, bytes]:
 
 
 def checkpoint_case(chance: random.Random, good: bytes, others: list[bytes], trace: Path) -> tuple[str, bytes]:
-    """Of the file `good`; `others`: files to splice it with. Kinds with "right digest" may say anything."""
+    """Mutates the file `good`; `others`: files to splice it with. Kinds with "right digest" may have any content."""
     kind = chance.random()
     other = chance.choice(others)
     if kind < 0.55:
@@ -202,23 +202,23 @@ def checkpoint_case(chance: random.Random, good: bytes, others: list[bytes], tra
 
 
 def curve_case(chance: random.Random, good: bytes, others: list[bytes], trace: Path) -> tuple[str, bytes]:
-    """As `checkpoint_case`, of a simulated trial's JSON."""
+    """Like `checkpoint_case`, for a simulated trial's JSON."""
     if chance.random() < 0.6:
         mutate = chance.choice(BYTES)
         return mutate.__name__, mutate(chance, good, chance.choice(others))
     if chance.random() < 0.7:
-        said = json.loads(good[HEADER:])
-        record = chance.choice(said)
+        stored = json.loads(good[HEADER:])
+        record = chance.choice(stored)
         key = chance.choice(sorted(record))
         record[key] = chance.choice([None, True, "1", 1, 0, -1, 1e308, float("nan"), [], {}, 10**400, "x" * 9])
-        return "number, right digest", sealed(good, json.dumps(said).encode())
+        return "number, right digest", sealed(good, json.dumps(stored).encode())
     if chance.random() < 0.5:
         return "nested, right digest", sealed(good, b"[" * 3000 + b"]" * 3000)
     return bombs(chance, good, trace)
 
 
 def weights_case(chance: random.Random, good: bytes, others: list[bytes], trace: Path) -> tuple[str, bytes]:
-    """Of a safetensors file."""
+    """Mutates a safetensors file."""
     kind = chance.random()
     if kind < 0.75:
         mutate = chance.choice(BYTES)
@@ -235,7 +235,7 @@ def weights_case(chance: random.Random, good: bytes, others: list[bytes], trace:
 
 @contextmanager
 def no_hang() -> Iterator[None]:
-    """Raises TimeoutError inside when it takes too long."""
+    """Raises TimeoutError inside the block if it takes too long."""
 
     def late(number: int, frame: object) -> None:
         raise TimeoutError(f"hangs: more than {CASE_S} s")

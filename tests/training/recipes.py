@@ -1,4 +1,4 @@
-"""Every kind of configuration that a study file can ask for, for tests of what must hold for all of them."""
+"""Configurations of every kind that a study file can express, for tests of properties that all must have."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ OPTIMIZER_OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
         "nesterov": {"momentum": 0.9, "nesterov": True},
     },
 }
-"""Besides the plain ones; a test holds it against the options that the study file knows."""
+"""In addition to the plain ones; a test compares it with the options of the study file."""
 
 CURVE_OPTIONS: dict[str, dict[str, Any]] = {
     "step": {"step_size": 1},
@@ -89,7 +89,7 @@ MEMORY_RECIPES: dict[str, dict[str, Any]] = {
     for precision in ("float32", "bfloat16")
     for channels_last in (False, True)
 }
-"""Of images of 16 pixels: those of 8 are too small for either to be chosen."""
+"""For images of 16 pixels: with 8 pixels, neither would be chosen."""
 
 OTHER_RECIPES: dict[str, dict[str, Any]] = {
     **_curves(),

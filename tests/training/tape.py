@@ -1,6 +1,6 @@
-"""What a CUDA graph does, on a CPU: operations with the very tensors that they had when they were recorded.
+"""Imitates a CUDA graph on a CPU: replays operations with the same tensors as during recording.
 
-Tensors that Python would find in other places by then, and numbers that have changed since, are not looked at again.
+It does not read Python variables again, which may by then refer to other tensors or have other values.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from torch.utils._pytree import tree_leaves
 
 
 class Tape(TorchDispatchMode):
-    """Operations in their order, each with what it was given and what it gave."""
+    """Operations in order, each with its arguments and results."""
 
     def __init__(self) -> None:
         super().__init__()
         self._operations: list[tuple[Any, Any, Any, list[Tensor]]] = []
         self._before: dict[int, tuple[Tensor, Tensor]] = {}
-        """By tensor that was there before: the tensor and its numbers then."""
+        """The tensors that existed before, with their original values."""
         self._made: set[int] = set()
 
     def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -36,7 +36,7 @@ class Tape(TorchDispatchMode):
         return result
 
     def rewind(self) -> None:
-        """All tensors that were there before are as they were."""
+        """Restores all tensors that existed before."""
         for tensor, numbers in self._before.values():
             tensor.copy_(numbers)
 
@@ -52,7 +52,7 @@ class Tape(TorchDispatchMode):
 def record(
     work: Callable[[], Tensor], stream: object, generators: Sequence[Generator]
 ) -> tuple[Tensor, Callable[[], object]]:
-    """As recording.record, and as there nothing is computed."""
+    """Like recording.record; it does not compute either."""
     states, own = [each.get_state() for each in generators], torch.get_rng_state()
     with Tape() as tape:
         output = work()

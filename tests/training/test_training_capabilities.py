@@ -1,4 +1,4 @@
-"""What a task declares is what happens to its steps: unknown tasks are trained as they are, weighted as they say."""
+"""A task's declared capabilities decide how its steps run: by default eagerly, weighted by the batches' weights."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ralr_tune.errors import UsageError
 from ralr_tune.tasks.base import Batch, Capabilities, TorchTask, tensor_signature
-from ralr_tune.tasks.trial import watched
+from ralr_tune.tasks.trial import evaluated_split
 from ralr_tune.training import loop
 from ralr_tune.training.compiling import Compilation
 from ralr_tune.training.estimate import seconds_per_epoch
@@ -37,10 +37,10 @@ def boxes(configure: Make) -> Any:
     return configure(batch_size=8, lr=0.05, schedule=STEP_CURVE, amplify=AMPLIFY, options={"momentum": 0.9})
 
 
-# ---------------------------------------------------------------- a task that differs from step to step
+# ---------------------------------------------------------------- a task whose steps vary
 
 
-def test_steps_that_differ_in_shape_and_number_are_trained(boxes: Any) -> None:
+def test_steps_that_vary_in_shape_and_number_are_trained(boxes: Any) -> None:
     task = BoxTask()
     steps = [task.steps("train", 8, epoch, seed=3) for epoch in range(4)]
     trial = run(start(task, boxes, seed=3))
@@ -71,7 +71,7 @@ def test_a_resumed_trial_equals_an_uninterrupted_one(boxes: Any, tmp_path: Path,
     assert differences(run(resumed), whole) == []
 
 
-def test_the_rate_moves_along_the_curve_with_the_steps_that_there_are(boxes: Any) -> None:
+def test_the_rate_follows_the_curve_with_varying_numbers_of_steps(boxes: Any) -> None:
     task = BoxTask()
     trial: Any = start(task, boxes, seed=3)
     steps = [task.steps("train", 8, epoch, seed=3) for epoch in range(4)]
@@ -95,10 +95,10 @@ def test_its_steps_are_neither_recorded_nor_compiled_nor_rewritten(
     start(BoxTask(), boxes, seed=3)
     (found,) = chosen
     assert (found.wanted, found.recorded, found.kernels) == (False, False, False)
-    assert "the task does not promise equal steps" in found.reason
+    assert "the task does not guarantee equal steps" in found.reason
 
 
-def test_to_compile_it_all_the_same_is_refused(configure: Make) -> None:
+def test_compile_true_is_refused_for_it(configure: Make) -> None:
     with pytest.raises(UsageError, match=r'training\.compile = true: .*cannot be compiled; allowed: false, "auto"'):
         start(BoxTask(), configure(batch_size=8, compile=True), seed=0)
 
@@ -110,7 +110,7 @@ def test_it_is_not_fused(boxes: Any) -> None:
     assert all(trial.trained_ahead is None for trial in trials)
 
 
-def test_its_epoch_is_estimated_by_its_own_batches(boxes: Any) -> None:
+def test_its_epoch_is_estimated_with_its_own_batches(boxes: Any) -> None:
     task = BoxTask()
     assert seconds_per_epoch(task, boxes, steps=1) > 0
     assert len(task.losses) == 2  # one to warm up, one timed
@@ -135,7 +135,7 @@ class Limited(BoxTask):
 
 
 class Quiet(Detector):
-    """Without draws: micro-batches would draw in another order."""
+    """Draws nothing: micro-batches would draw in another order."""
 
     def forward(self, boxes: Tensor, targets: Tensor | None = None) -> Tensor:
         outputs: Tensor = self.head(boxes)[:, 0]
@@ -143,7 +143,7 @@ class Quiet(Detector):
 
 
 def test_micro_batches_add_up_to_the_whole_batch_by_boxes(configure: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One step on all samples, in parts of unequal numbers of boxes, and with a part that has none."""
+    """One step on all samples, in parts with different numbers of boxes, one without any."""
     monkeypatch.setattr(BoxTask, "build_model", lambda self, seed: torch.manual_seed(seed) and Quiet())
     configuration = configure(epochs=1, batch_size=sum(COUNTS), lr=0.1)
     whole = run(start(BoxTask(), configuration, seed=1))
@@ -155,10 +155,10 @@ def test_micro_batches_add_up_to_the_whole_batch_by_boxes(configure: Make, monke
             assert torch.allclose(weights(trial)[name], weight, rtol=1e-5, atol=1e-6), name
 
 
-def test_a_batch_size_that_counts_boxes_is_halved_until_it_splits_samples(
+def test_a_batch_size_in_boxes_is_halved_until_it_splits_samples(
     configure: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Of 1,000 boxes asked for there are 29, of 12 samples: the first try that splits them is of 7."""
+    """batch_size is 1,000 boxes; there are 29, in 12 samples: the first half that splits them is 7."""
     task = Limited(6)
     run(start(task, configure(epochs=1, batch_size=1000), seed=1))
     assert task.refused == [12]
@@ -169,7 +169,7 @@ def test_a_batch_size_that_counts_boxes_is_halved_until_it_splits_samples(
 
 
 @pytest.mark.parametrize("gap_split", [None, "probe", "train"])
-def test_the_gap_is_measured_where_the_task_says(make_line: Make, configure: Make, gap_split: Any) -> None:
+def test_the_gap_is_measured_on_the_tasks_split(make_line: Make, configure: Make, gap_split: Any) -> None:
     task, evaluated = make_line(), []
     task.capabilities = Capabilities(gap_split=gap_split)
     trial = run(start(task, configure(epochs=1), seed=0))
@@ -179,53 +179,53 @@ def test_the_gap_is_measured_where_the_task_says(make_line: Make, configure: Mak
     assert evaluated == ([] if gap_split is None else [gap_split])
 
 
-def test_what_is_watched_exists_without_a_probe() -> None:
-    assert [watched("train", split) for split in (None, "probe")] == ["validation", "validation"]
-    assert [watched("train+validation", split) for split in (None, "probe")] == ["validation", "probe"]
+def test_the_evaluated_split_exists_without_a_probe() -> None:
+    assert [evaluated_split("train", split) for split in (None, "probe")] == ["validation", "validation"]
+    assert [evaluated_split("train+validation", split) for split in (None, "probe")] == ["validation", "probe"]
 
 
-# ---------------------------------------------------------------- who is asked
+# ---------------------------------------------------------------- task and network
 
 
-def test_the_defaults_promise_nothing(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_defaults_guarantee_nothing(caplog: pytest.LogCaptureFixture) -> None:
     class Silent(TorchTask):
-        """Somebody's own, which inherits and says nothing."""
+        """A user's task that declares nothing."""
 
     nothing = Silent().capabilities  # type: ignore[abstract]
     assert nothing == Capabilities()
     assert (nothing.may_record, nothing.fusable, nothing.gap_split) == (False, False, "probe")
 
 
-def test_a_known_network_is_trusted_only_when_the_task_calls_it_plainly() -> None:
+def test_a_known_network_is_trusted_only_if_the_task_has_static_steps() -> None:
     plain = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
     assert recording_obstacle(STATIC, plain, "sgd") is None
     assert rewriting_obstacle(STATIC, plain) is None
-    assert recording_obstacle(Capabilities(), plain, "sgd") == "the task does not promise equal steps"
-    assert rewriting_obstacle(Capabilities(static_shapes=True), plain) == "the task does not promise equal steps"
+    assert recording_obstacle(Capabilities(), plain, "sgd") == "the task does not guarantee equal steps"
+    assert rewriting_obstacle(Capabilities(static_shapes=True), plain) == "the task does not guarantee equal steps"
 
 
-def test_without_fixed_shapes_kernels_may_be_used_and_nothing_is_recorded() -> None:
+def test_with_varying_shapes_kernels_are_used_and_nothing_is_recorded() -> None:
     varying, plain = Capabilities(static_steps=True), nn.ReLU()
     assert rewriting_obstacle(varying, plain) is None
     assert recording_obstacle(varying, plain, "sgd") == "the task's batches differ in shape"
 
 
-def test_a_detector_of_torchvision_is_not_recorded_whatever_the_task_says() -> None:
+def test_a_detector_of_torchvision_is_never_recorded() -> None:
     detector = nn.Sequential(Detector().transform, nn.Linear(4, 1))
     assert type(detector[0]).__module__.startswith("torchvision.")
-    said = "what GeneralizedRCNNTransform does may differ from step to step"
-    assert recording_obstacle(STATIC, detector, "sgd") == rewriting_obstacle(STATIC, detector) == said
+    reason = "the operations of GeneralizedRCNNTransform may differ between steps"
+    assert recording_obstacle(STATIC, detector, "sgd") == rewriting_obstacle(STATIC, detector) == reason
 
 
-def test_signatures_tell_shapes_and_types_apart() -> None:
+def test_signatures_distinguish_shapes_and_types() -> None:
     one = tensor_signature(torch.zeros(2, 3), torch.zeros(2, dtype=torch.int64))
     assert one == tensor_signature(torch.ones(2, 3), torch.ones(2, dtype=torch.int64))
     assert one != tensor_signature(torch.zeros(2, 4), torch.zeros(2, dtype=torch.int64))
     assert one != tensor_signature(torch.zeros(2, 3), torch.zeros(2))
 
 
-def test_the_log_says_why(boxes: Any, caplog: pytest.LogCaptureFixture) -> None:
-    loop._say.cache_clear()
+def test_the_log_gives_the_reason(boxes: Any, caplog: pytest.LogCaptureFixture) -> None:
+    loop._log_once.cache_clear()
     with caplog.at_level(logging.INFO):
         start(BoxTask(), boxes, seed=0)
-    assert "normalisation as torch has it: the task does not promise equal steps" in caplog.text
+    assert "normalisation by torch: the task does not guarantee equal steps" in caplog.text

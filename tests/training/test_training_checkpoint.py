@@ -1,4 +1,4 @@
-"""Checkpoint files that are damaged, foreign, odd or no files at all: passed over, with a warning."""
+"""Checkpoint files that are damaged, foreign, invalid or no regular files: ignored, with a warning."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from ralr_tune.records import EpochRecord
-from ralr_tune.training.checkpoint import MAGIC, Checkpoints, Unusable, plain, read_curve
+from ralr_tune.training.checkpoint import MAGIC, Checkpoints, Unusable, curve_to_dicts, read_curve
 from ralr_tune.training.start import start
 from tests.training.trials import run, timeless
 
@@ -22,7 +22,7 @@ Make = Callable[..., Any]
 
 
 class Text:
-    """Reads any text of at most 1,000 bytes that does not begin with "odd"."""
+    """Accepts any text of at most 1,000 bytes that does not begin with "odd"."""
 
     limit = 1000
 
@@ -45,19 +45,19 @@ def test_what_is_saved_is_found(tmp_path: Path) -> None:
     assert Checkpoints("me", tmp_path / "a" / "b.ckpt").first(Text()) == "two"
 
 
-def test_without_a_file_it_is_kept_in_memory(tmp_path: Path) -> None:
+def test_without_a_file_the_state_is_kept_in_memory(tmp_path: Path) -> None:
     saved = Checkpoints("me", None)
     assert saved.first(Text()) is None
     saved.save(b"one")
     assert saved.last(Text()) == "one"
 
 
-def test_nothing_is_no_mistake(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_missing_file_is_not_an_error(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert Checkpoints("me", tmp_path / "none", [tmp_path / "nor this"]).first(Text()) is None
     assert not caplog.text
 
 
-def test_the_first_usable_one_is_taken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_first_usable_file_is_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     files = [tmp_path / name for name in ("own", "missing", "foreign", "damaged", "odd", "good", "older")]
     own, _, foreign, damaged, odd, good, older = files
     for path, owner, content in [
@@ -73,17 +73,17 @@ def test_the_first_usable_one_is_taken(tmp_path: Path, caplog: pytest.LogCapture
     assert checkpoints.last(Text()) == "good"
     warnings = [record.getMessage() for record in caplog.records]
     assert [warning.split(f"{tmp_path}/")[1] for warning in warnings] == [
-        "foreign is passed over: belongs to another trial",
-        "damaged is passed over: damaged: the content is not the one that was written",
-        "odd is passed over: odd",
+        "foreign ignored: belongs to another trial",
+        "damaged ignored: damaged: the content does not match its digest",
+        "odd ignored: odd",
     ]
     checkpoints.save(b"mine")
     assert Checkpoints("me", own, files[1:]).first(Text()) == "mine"
-    assert Checkpoints("me", good).first(Text()) == "good"  # of earlier attempts nothing is touched
+    assert Checkpoints("me", good).first(Text()) == "good"  # files of earlier attempts are not changed
 
 
-def test_a_header_before_another_trial_s_content_is_damaged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A torn write may end anywhere, between the two digests too."""
+def test_a_header_with_another_trials_content_is_damaged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A torn write may end anywhere, also between the two digests."""
     Checkpoints("me", tmp_path / "mine").save(b"mine")
     Checkpoints("you", tmp_path / "yours").save(b"yours")
     place = len(MAGIC) + 32
@@ -93,17 +93,19 @@ def test_a_header_before_another_trial_s_content_is_damaged(tmp_path: Path, capl
     assert "damaged" in caplog.text
 
 
-def test_none_usable_starts_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_without_a_usable_file_training_starts_with_the_first_epoch(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     Checkpoints("you", tmp_path / "foreign").save(b"x")
     assert Checkpoints("me", None, [tmp_path / "foreign"]).first(Text()) is None
-    assert caplog.records[-1].getMessage() == "no checkpoint is usable: starting anew"
+    assert caplog.records[-1].getMessage() == "no usable checkpoint: starting with the first epoch"
 
 
 # ---------------------------------------------------------------- damaged
 
 
 class Bomb:
-    """Leaves a file behind when it is unpickled."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, trace: Path) -> None:
         self.trace = trace
@@ -112,7 +114,7 @@ class Bomb:
         return (os.system, (f"touch '{self.trace}'",))
 
 
-def test_the_bomb_would_go_off(tmp_path: Path) -> None:
+def test_the_bomb_works(tmp_path: Path) -> None:
     pickle.loads(pickle.dumps(Bomb(tmp_path / "trace")))
     assert (tmp_path / "trace").exists()
 
@@ -140,7 +142,7 @@ def damage(file: Path, kind: str) -> None:
         torch.save({"format": 1, "bomb": Bomb(trace)}, file)
     elif kind == "huge":
         with file.open("wb") as huge:
-            huge.truncate(2**40)  # a hole: it takes no room
+            huge.truncate(2**40)  # sparse: it uses no disk space
     elif kind == "folder":
         file.mkdir()
     elif kind == "pipe":
@@ -158,7 +160,7 @@ DAMAGES = [
 
 
 @pytest.mark.parametrize("kind", DAMAGES)
-def test_damaged_checkpoints_are_passed_over(
+def test_damaged_checkpoints_are_ignored(
     make_images: Make,
     configure: Make,
     tmp_path: Path,
@@ -172,34 +174,34 @@ def test_damaged_checkpoints_are_passed_over(
     damage(file, kind)
     trial = start(make_images(), configure(), seed=0, checkpoint=file)
     assert trial.curve == []
-    assert f"checkpoint {file} is passed over" in caplog.text
-    assert "starting anew" in caplog.text
+    assert f"checkpoint {file} ignored" in caplog.text
+    assert "starting with the first epoch" in caplog.text
     assert not (tmp_path / "trace").exists()
     assert not recwarn.list
     taken_up = start(make_images(), configure(), seed=0, checkpoint=file, earlier=[tmp_path / "good"])
     assert len(taken_up.curve) == 1
-    if kind != "folder":  # which cannot be replaced: a DiskError says so
+    if kind != "folder":  # a folder cannot be replaced: DiskError
         next(trial.epochs())
         assert len(start(make_images(), configure(), seed=0, checkpoint=file).curve) == 1
 
 
-def test_a_huge_file_is_not_read_and_the_bound_is_said(
+def test_a_huge_file_is_not_read_and_the_limit_is_logged(
     make_images: Make, configure: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with (tmp_path / "trial.ckpt").open("wb") as huge:
         huge.truncate(2**40)
     start(make_images(), configure(), seed=0, checkpoint=tmp_path / "trial.ckpt")
-    assert "1,099,511,627,776 bytes, where at most 1," in caplog.text
+    assert "1,099,511,627,776 bytes; allowed: at most 1," in caplog.text
 
 
-def test_an_unreadable_file_is_passed_over(
+def test_an_unreadable_file_is_ignored(
     make_images: Make,
     configure: Make,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Tests may run as root, whom no permission keeps out: the system's answer is played."""
+    """Tests may run as root, for whom permissions do not apply: the system's error is simulated."""
     next(start(make_images(), configure(), seed=0, checkpoint=tmp_path / "trial.ckpt").epochs())
 
     def refused(self: Path, *arguments: Any, **options: Any) -> Any:
@@ -207,11 +209,11 @@ def test_an_unreadable_file_is_passed_over(
 
     monkeypatch.setattr(Path, "open", refused)
     assert start(make_images(), configure(), seed=0, checkpoint=tmp_path / "trial.ckpt").curve == []
-    assert "is passed over: cannot be read: Permission denied" in caplog.text
+    assert "ignored: cannot be read: Permission denied" in caplog.text
 
 
 @pytest.mark.parametrize("change", ["seed", "configuration", "split", "task"])
-def test_foreign_checkpoints_are_passed_over(
+def test_foreign_checkpoints_are_ignored(
     make_images: Make, configure: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture, change: str
 ) -> None:
     file = tmp_path / "trial.ckpt"
@@ -238,26 +240,26 @@ def curve(*changes: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"epoch": number, **good, **change} for number, change in enumerate(changes, 1)]
 
 
-def test_a_curve_is_read_as_it_was(make_images: Make, configure: Make) -> None:
+def test_a_curve_is_read_unchanged(make_images: Make, configure: Make) -> None:
     trained = run(start(make_images(), configure(), seed=0)).curve
-    assert read_curve(plain(trained), 4) == trained
+    assert read_curve(curve_to_dicts(trained), 4) == trained
     assert read_curve([], 4) == []
     assert timeless(trained) != trained
 
 
 @pytest.mark.parametrize(
-    ("said", "message"),
+    ("stored", "message"),
     [
-        (None, "its curve is no list of at most 3 epochs"),
-        ({"epoch": 1}, "its curve is no list"),
-        (curve({}, {}, {}, {}), "its curve is no list of at most 3 epochs"),
+        (None, "its curve is not a list of at most 3 epochs"),
+        ({"epoch": 1}, "its curve is not a list"),
+        (curve({}, {}, {}, {}), "its curve is not a list of at most 3 epochs"),
         ([3], "its curve: "),
         ([{"epoch": 1}], "missing 5 required positional arguments"),
         (curve({"more": 1.0}), "unexpected keyword argument 'more'"),
-        (curve({}, {"epoch": 3}), "epoch 3 in the place of epoch 2"),
-        (curve({"epoch": 0}), "epoch 0 in the place of epoch 1"),
-        (curve({"epoch": True}), "epoch True in the place of epoch 1"),
-        (curve({"epoch": 1.0}), r"epoch 1\.0 in the place of epoch 1"),
+        (curve({}, {"epoch": 3}), "epoch 3 instead of epoch 2"),
+        (curve({"epoch": 0}), "epoch 0 instead of epoch 1"),
+        (curve({"epoch": True}), "epoch True instead of epoch 1"),
+        (curve({"epoch": 1.0}), r"epoch 1\.0 instead of epoch 1"),
         (curve({}, {"value": float("nan")}), "not all numbers of epoch 2 are finite"),
         (curve({"lr": float("inf")}), "not all numbers of epoch 1 are finite"),
         (curve({"lr": "0.1"}), "not all numbers of epoch 1 are finite"),
@@ -265,9 +267,9 @@ def test_a_curve_is_read_as_it_was(make_images: Make, configure: Make) -> None:
         (curve({"train_loss": None}), "not all numbers of epoch 1 are finite"),
     ],
 )
-def test_odd_curves_are_refused(said: Any, message: str) -> None:
+def test_invalid_curves_are_refused(stored: Any, message: str) -> None:
     with pytest.raises(Unusable, match=message):
-        read_curve(said, 3)
+        read_curve(stored, 3)
 
 
 def test_records_are_records() -> None:

@@ -1,4 +1,4 @@
-"""Files on disks that refuse: what was there stays, nothing is left over, and the error says what to do."""
+"""Failing writes: the old file stays, no temporary file is left, and the error says what to do."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from ralr_tune.training.start import start
 Make = Callable[..., Any]
 
 
-def test_half_a_file_never_takes_the_place_of_a_whole_one(tmp_path: Path) -> None:
+def test_a_partial_file_never_replaces_a_complete_one(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("whole")
-    with pytest.raises(ZeroDivisionError), replacing(file) as beside:
-        1 / (beside.write_text("ha") - 2)
+    with pytest.raises(ZeroDivisionError), replacing(file) as temporary:
+        1 / (temporary.write_text("ha") - 2)
     assert file.read_text() == "whole"
     assert list(tmp_path.iterdir()) == [file]
 
 
-def test_parts_are_written_in_order_and_folders_made(tmp_path: Path) -> None:
+def test_parts_are_written_in_order_and_folders_created(tmp_path: Path) -> None:
     write(tmp_path / "a" / "b" / "file", b"one ", b"two")
     assert (tmp_path / "a" / "b" / "file").read_bytes() == b"one two"
 
 
-# ---------------------------------------------------------------- disks that refuse
+# ---------------------------------------------------------------- failing writes
 
 
 @contextmanager
 def full_disk(file: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A real ENOSPC: whatever is written beside `file` goes to /dev/full."""
+    """A real ENOSPC: the temporary file of `file` is /dev/full."""
     file.parent.mkdir(exist_ok=True)
     file.with_name(f".{file.name}.{os.getpid()}").symlink_to("/dev/full")
     yield
@@ -57,7 +57,7 @@ def small_files(file: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @contextmanager
 def file_for_a_folder(file: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A real ENOTDIR or EEXIST: where the folder was, there is a file."""
+    """A real ENOTDIR or EEXIST: the folder is replaced by a file."""
     moved = file.parent.with_name("moved")
     if file.parent.exists():
         file.parent.rename(moved)
@@ -71,7 +71,7 @@ def file_for_a_folder(file: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
 def refusing(code: int) -> Callable[[Path, pytest.MonkeyPatch], Any]:
     @contextmanager
     def refuse(file: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-        """Tests may run as root, whom no permission keeps out: the system's answer is played."""
+        """Tests may run as root, for whom permissions do not apply: the system's error is simulated."""
 
         def refused(self: Path, *arguments: Any, **options: Any) -> Any:
             raise OSError(code, os.strerror(code), str(self))
@@ -84,12 +84,12 @@ def refusing(code: int) -> Callable[[Path, pytest.MonkeyPatch], Any]:
 
 
 DISKS: dict[str, tuple[Any, str]] = {
-    "full": (full_disk, "No space left on device; make room there"),
+    "full": (full_disk, "No space left on device; free disk space there"),
     "small files": (small_files, "File too large; raise the limit on the size of a file"),
     "no folder": (file_for_a_folder, "give another folder with --out"),
     "read-only": (refusing(errno.EROFS), "Read-only file system; make the folder writable, or give another with --out"),
     "forbidden": (refusing(errno.EACCES), "Permission denied; make the folder writable, or give another with --out"),
-    "quota": (refusing(errno.EDQUOT), "Disk quota exceeded; make room there"),
+    "quota": (refusing(errno.EDQUOT), "Disk quota exceeded; free disk space there"),
     "broken": (refusing(errno.EIO), "Input/output error; give another folder with --out"),
 }
 
@@ -98,7 +98,7 @@ DISKS: dict[str, tuple[Any, str]] = {
 def test_a_checkpoint_that_cannot_be_written(
     make_images: Make, configure: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, disk: str
 ) -> None:
-    """The former one stays, whole; once there is room, the trial goes on from it."""
+    """The previous one stays complete; once writing works again, the trial continues from it."""
     refusal, message = DISKS[disk]
     file = tmp_path / "checkpoints" / "trial.ckpt"
     trial = start(make_images(), configure(), seed=0, checkpoint=file)
@@ -110,7 +110,7 @@ def test_a_checkpoint_that_cannot_be_written(
     assert str(caught.value).startswith(f"{file}: cannot be written: ")
     assert message in str(caught.value)
     assert "run again: nothing is lost" in str(caught.value)
-    assert len(trial.curve) == 1  # what is not on disk is not done
+    assert len(trial.curve) == 1  # an epoch that is not on disk is not in the curve
     assert file.read_bytes() == before
     assert [path.name for path in file.parent.iterdir()] == ["trial.ckpt"]
     assert len(start(make_images(), configure(), seed=0, checkpoint=file).curve) == 1
@@ -129,7 +129,7 @@ def test_weights_that_cannot_be_written(
     assert not file.exists()
 
 
-def test_a_folder_that_was_deleted_is_made_again(make_images: Make, configure: Make, tmp_path: Path) -> None:
+def test_a_deleted_folder_is_created_again(make_images: Make, configure: Make, tmp_path: Path) -> None:
     file = tmp_path / "checkpoints" / "trial.ckpt"
     trial = start(make_images(), configure(), seed=0, checkpoint=file)
     epochs = trial.epochs()
@@ -144,13 +144,13 @@ def test_a_folder_that_was_deleted_is_made_again(make_images: Make, configure: M
 # ---------------------------------------------------------------- reading
 
 
-def test_only_plain_files_within_the_limit_are_opened(tmp_path: Path) -> None:
+def test_only_regular_files_within_the_limit_are_opened(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"12345")
     os.mkfifo(tmp_path / "pipe")
     with opened(tmp_path / "file", 5) as file:
         assert file.read() == b"12345"
     for name, limit, message in [
-        ("file", 4, "5 bytes, where at most 4 make sense"),
+        ("file", 4, "5 bytes; allowed: at most 4"),
         ("pipe", 9, "not a file"),
         (".", 9, "not a file"),
         ("missing", 9, "No such file"),

@@ -1,4 +1,4 @@
-"""Trials that train as one: each learns what it would learn by itself, and any of them may go on by itself."""
+"""Fused trials: each learns the same as without fusion, and each may continue without it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.training.trials import differences, run
 Make = Callable[..., Any]
 
 TOLERANCE = 2e-3
-"""Relative, of the training losses of a short run; grouped convolutions add in another order."""
+"""Relative difference of the training losses of a short run; grouped convolutions add in another order."""
 
 RECIPES: dict[str, dict[str, Any]] = {
     "sgd": {},
@@ -45,7 +45,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 
 def train(engine: FusedTrainer, trials: Sequence[Trial], epochs: int | None = None) -> None:
-    """As a worker does: an epoch of all, then each trial's own record of it."""
+    """Like a worker: an epoch of all, then each trial's own record of it."""
     running = {trial: trial.epochs() for trial in trials}
     while running and epochs != 0:
         engine.train(list(running))
@@ -61,7 +61,7 @@ def losses(trial: Trial) -> list[float]:
 
 @pytest.fixture
 def together(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many trials were trained as one, epoch by epoch."""
+    """How many trials were fused, epoch by epoch."""
     counts: list[int] = []
     epoch = FusedTrainer._trained
 
@@ -74,10 +74,10 @@ def together(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
-def test_a_slot_learns_what_its_trial_learns_alone(
+def test_a_slot_learns_the_same_as_its_trial_without_fusion(
     make_images: Make, configure: Make, recipe: dict[str, Any], together: list[int]
 ) -> None:
-    """Every slot with a rate, weight decay, number of epochs and seed of its own, and with dropout."""
+    """Every slot has its own rate, weight decay, number of epochs and seed, and dropout."""
     task = make_images(dropout=0.2)
     recipe = {"lr": 0.1, "weight_decay": 0.0} | recipe
     configurations = [
@@ -97,8 +97,8 @@ def test_a_slot_learns_what_its_trial_learns_alone(
         assert other.evaluate("test") == pytest.approx(one.evaluate("test"), abs=0.1)
 
 
-def test_slots_are_evaluated_as_each_network_is(make_images: Make) -> None:
-    """Where two outputs are equal but for rounding an image may change sides; these networks' are not."""
+def test_slots_are_evaluated_like_each_network(make_images: Make) -> None:
+    """Two outputs that are equal except for rounding could change the class; these networks have none."""
     task = make_images()
     models = [task.build_model(seed) for seed in range(3)]
     fused, stack = FusedNetwork(models[0]), Stack(models)
@@ -110,7 +110,7 @@ def test_slots_are_evaluated_as_each_network_is(make_images: Make) -> None:
     assert math.isnan(found[2])
 
 
-def test_a_slot_that_ends_makes_room_for_another(make_images: Make, configure: Make, together: list[int]) -> None:
+def test_a_slot_that_ends_is_reused_by_another_trial(make_images: Make, configure: Make, together: list[int]) -> None:
     task, engine = make_images(), FusedTrainer(make_images(), 2)
     alone = [run(start(task, configure(epochs=3), seed=seed)) for seed in range(3)]
     first, second, third = (start(task, configure(epochs=3), seed=seed) for seed in range(3))
@@ -125,10 +125,10 @@ def test_a_slot_that_ends_makes_room_for_another(make_images: Make, configure: M
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 @pytest.mark.parametrize("fused_first", [True, False])
 @pytest.mark.parametrize("channels_last", [True, False])
-def test_a_trial_goes_on_by_itself_and_back(
+def test_a_trial_changes_between_fused_and_separate_training(
     make_images: Make, configure: Make, tmp_path: Path, optimizer: str, fused_first: bool, channels_last: bool
 ) -> None:
-    """What one engine wrote, the other takes up: checkpoint, optimizer, number of steps and curve."""
+    """Each engine resumes from what the other wrote: checkpoint, optimizer, number of steps and curve."""
     options = {"momentum": 0.9} if optimizer == "sgd" else {}
     task = make_images()
     configuration = configure(optimizer=optimizer, lr=0.01, options=options, epochs=4, channels_last=channels_last)
@@ -141,9 +141,9 @@ def test_a_trial_goes_on_by_itself_and_back(
     assert losses(again[0]) == pytest.approx(losses(whole), rel=TOLERANCE)
 
 
-def test_a_trial_that_leaves_its_slot_goes_on_in_its_own_order_of_memory(make_images: Make, configure: Make) -> None:
-    """torch's fused optimizers take weight, gradient and momentum number by number as they lie, whatever the strides
-    say: with a momentum in another order three epochs end in other losses without a word."""
+def test_a_trial_that_leaves_its_slot_keeps_its_memory_format(make_images: Make, configure: Make) -> None:
+    """torch's fused optimizers process weight, gradient and momentum in memory order and ignore strides:
+    with a momentum in another format, three epochs silently end with other losses."""
     task, configuration = make_images(), configure(options={"momentum": 0.9}, epochs=4, lr=0.1, channels_last=True)
     whole = run(start(task, configuration, seed=0))
     slots = [start(task, configuration, seed=seed) for seed in (0, 1)]
@@ -151,7 +151,7 @@ def test_a_trial_that_leaves_its_slot_goes_on_in_its_own_order_of_memory(make_im
     assert losses(run(slots[0])) == pytest.approx(losses(whole), rel=TOLERANCE)
 
 
-def test_a_trial_in_a_batch_of_its_own_is_trained_as_ever(make_images: Make, configure: Make) -> None:
+def test_a_single_trial_is_trained_without_fusion(make_images: Make, configure: Make) -> None:
     task = make_images(dropout=0.2)
     alone, other = (start(task, configure(epochs=2), seed=0) for _ in range(2))
     run(alone)
@@ -159,9 +159,11 @@ def test_a_trial_in_a_batch_of_its_own_is_trained_as_ever(make_images: Make, con
     assert differences(other, alone) == []
 
 
-def test_what_does_not_fit_one_batch_is_trained_apart(make_images: Make, configure: Make, together: list[int]) -> None:
+def test_trials_with_different_keys_are_trained_separately(
+    make_images: Make, configure: Make, together: list[int]
+) -> None:
     task = make_images()
-    unlike: list[dict[str, Any]] = [
+    different: list[dict[str, Any]] = [
         {"batch_size": 20},
         {"augment": ("flip",)},
         {"label_smoothing": 0.1},
@@ -172,16 +174,16 @@ def test_what_does_not_fit_one_batch_is_trained_apart(make_images: Make, configu
         {"optimizer": "adam", "options": {"amsgrad": True}},
         {"compile": True},
     ]
-    alike = [{}, {"lr": 0.01}]
-    trials = [start(task, configure(epochs=1, **training), seed=0) for training in [*unlike, *alike]]
-    train(FusedTrainer(task, 8), trials[:-3] + trials[-2:])  # all but the compiled one, which would take its time
+    equal = [{}, {"lr": 0.01}]
+    trials = [start(task, configure(epochs=1, **training), seed=0) for training in [*different, *equal]]
+    train(FusedTrainer(task, 8), trials[:-3] + trials[-2:])  # all except the compiled one, which would be slow
     assert together == [2]
     assert isinstance(trials[-3], TorchTrial)
     assert SlotEpoch(trials[-3]).key() is None
     assert all(len(trial.curve) == 1 for trial in trials[:-3] + trials[-2:])
 
 
-def test_without_memory_fewer_are_trained_at_once_and_none_is_lost(
+def test_if_memory_runs_out_fewer_are_trained_at_once_and_none_is_lost(
     make_images: Make, configure: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = make_images()
@@ -204,7 +206,7 @@ def test_without_memory_fewer_are_trained_at_once_and_none_is_lost(
         assert other.recovered is None
 
 
-def test_a_slot_that_diverges_leaves_the_others_alone(make_images: Make, configure: Make) -> None:
+def test_a_slot_that_diverges_does_not_affect_the_others(make_images: Make, configure: Make) -> None:
     task = make_images()
     alone = run(start(task, configure(epochs=3), seed=0))
     good, bad = (start(task, configure(epochs=3), seed=seed) for seed in (0, 1))
@@ -225,14 +227,14 @@ def test_a_slot_that_diverges_leaves_the_others_alone(make_images: Make, configu
 
 
 class Sideways(nn.Module):
-    """Works, and means something else where others' channels lie beside its own."""
+    """Works, but computes something else when its input has other networks' channels, too."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x - x.mean(dim=1, keepdim=True)
 
 
 def network(*layers: nn.Module) -> Callable[[], nn.Module]:
-    """Makes networks with these layers, each with copies of its own."""
+    """Creates networks with these layers, each with its own copies."""
     whole = nn.Sequential(nn.Conv2d(2, 8, 3), *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3))
     return lambda: copy.deepcopy(whole)
 
@@ -249,7 +251,7 @@ def twice() -> nn.Module:
 
 
 class Unused(nn.Sequential):
-    """Has a layer that nothing goes through."""
+    """Has an unused layer."""
 
     def __init__(self) -> None:
         super().__init__(network()())
@@ -260,7 +262,7 @@ class Unused(nn.Sequential):
 
 
 @pytest.mark.parametrize(("name", "channels"), [("small_cnn", 1), ("resnet20", 3)])
-def test_our_networks_can_be_fused(name: str, channels: int) -> None:
+def test_this_packages_networks_can_be_fused(name: str, channels: int) -> None:
     check([build(name, classes=5, channels=channels, size=8) for _ in range(3)], (channels, 8, 8))
 
 
@@ -277,25 +279,25 @@ def test_grouped_convolutions_and_flattened_maps_can_be_fused() -> None:
 @pytest.mark.parametrize(
     ("model", "reason"),
     [
-        (network(Sideways()), "gives other outputs"),
+        (network(Sideways()), "has different outputs"),
         (network(nn.GroupNorm(2, 8)), "GroupNorm has weights and no fused form"),
         (network(nn.Conv2d(8, 8, 3, padding=1, padding_mode="circular")), "circular padding"),
         (network(nn.BatchNorm2d(8, momentum=None)), "without a moving average"),
         (network(nn.BatchNorm2d(8, track_running_stats=False)), "without a moving average"),
         (frozen, "weights that are not trained"),
-        (twice, "stands in it twice"),
+        (twice, "is shared by two layers"),
         (Unused, "weights without a gradient"),
     ],
 )
-def test_other_networks_are_told(model: Callable[[], nn.Module], reason: str) -> None:
+def test_other_networks_cannot_be_fused(model: Callable[[], nn.Module], reason: str) -> None:
     with pytest.raises(Unfusable, match=reason):
         check([model(), model(), model()], (2, 8, 8))
 
 
-def test_a_network_that_cannot_be_fused_is_trained_as_ever(
+def test_a_network_that_cannot_be_fused_is_trained_separately(
     make_images: Make, configure: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("ralr_tune.training.fused._FORMS", {})
+    monkeypatch.setattr("ralr_tune.training.fused._FUSED_FORMS", {})
     task = make_images()
     alone, slots = ([start(task, configure(epochs=2), seed=seed) for seed in range(2)] for _ in range(2))
     with caplog.at_level("INFO"):
@@ -305,18 +307,18 @@ def test_a_network_that_cannot_be_fused_is_trained_as_ever(
     assert caplog.text.count("this network cannot be fused: Conv2d has weights and no fused form") == 1
 
 
-@pytest.mark.parametrize(("device", "fraction", "told"), [("cuda:1", 1.0, 1), ("cuda:1", 0.25, 0), ("cpu", 1.0, 0)])
-def test_then_several_processes_are_what_helps_on_a_gpu(
+@pytest.mark.parametrize(("device", "fraction", "count"), [("cuda:1", 1.0, 1), ("cuda:1", 0.25, 0), ("cpu", 1.0, 0)])
+def test_then_the_log_suggests_several_processes_on_a_gpu(
     make_images: Make,
     configure: Make,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     device: str,
     fraction: float,
-    told: int,
+    count: int,
 ) -> None:
-    """But not where they are there already, nor on a CPU, which has them by default."""
-    monkeypatch.setattr("ralr_tune.training.fused._FORMS", {})
+    """Not if there are several already, and not on a CPU, which has several by default."""
+    monkeypatch.setattr("ralr_tune.training.fused._FUSED_FORMS", {})
     Card(free=GIB, fraction=fraction).insert(monkeypatch)
     task = make_images()
     trials = [start(task, configure(epochs=1), seed=seed) for seed in range(2)]
@@ -324,7 +326,7 @@ def test_then_several_processes_are_what_helps_on_a_gpu(
     with caplog.at_level("INFO"):
         FusedTrainer(task, 2).train(trials)
     assert caplog.text.count("this network cannot be fused") == 1
-    assert caplog.text.count("`run --workers N` puts N processes on cuda:1") == told
+    assert caplog.text.count("`run --workers N` puts N processes on cuda:1") == count
 
 
 # ---------------------------------------------------------------- how many
@@ -342,7 +344,7 @@ def test_then_several_processes_are_what_helps_on_a_gpu(
         ({}, 15, 1),
     ],
 )
-def test_auto_takes_the_number_of_slots_beyond_which_nothing_is_gained(
+def test_auto_chooses_the_number_of_slots_beyond_which_there_is_no_gain(
     make_images: Make,
     configure: Make,
     monkeypatch: pytest.MonkeyPatch,
@@ -357,7 +359,7 @@ def test_auto_takes_the_number_of_slots_beyond_which_nothing_is_gained(
     assert engine.slots == slots
 
 
-def test_auto_times_steps_that_leave_the_trial_alone(make_images: Make, configure: Make) -> None:
+def test_auto_times_steps_without_changing_the_trial(make_images: Make, configure: Make) -> None:
     task = make_images(dropout=0.2)
     alone, timed = (start(task, configure(epochs=2), seed=0) for _ in range(2))
     run(alone)
@@ -368,7 +370,9 @@ def test_auto_times_steps_that_leave_the_trial_alone(make_images: Make, configur
     assert differences(timed, alone) == []
 
 
-def test_auto_stays_serial_without_memory(make_images: Make, configure: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_stays_serial_if_memory_runs_out(
+    make_images: Make, configure: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(self: FusedTrainer, epoch: SlotEpoch, slots: int) -> float:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
@@ -385,5 +389,5 @@ def test_impossible_slots_are_refused(text: str) -> None:
         parse_slots(text)
 
 
-def test_slots_are_numbers_or_found_out() -> None:
+def test_slots_are_numbers_or_auto() -> None:
     assert (parse_slots("auto"), parse_slots("3")) == ("auto", 3)

@@ -1,7 +1,7 @@
-"""Mutated files of training: each is passed over or is what was saved; nothing else comes out, and nothing runs.
+"""Mutated files of training: each is ignored or equals what was saved; there are no other errors, and no code runs.
 
-RALR_TUNE_FUZZ: number of cases of each of the three kinds of file (a few hundred unless said; `-s` prints what became
-of them).
+RALR_TUNE_FUZZ: number of cases of each of the three kinds of file (a few hundred by default; `-s` prints the
+outcomes).
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from tests.training.trials import configuration, images, optimizer_state, same, 
 CASES = int(os.environ.get("RALR_TUNE_FUZZ", "200"))
 SEED = 20260101
 
-PASSED_OVER, EXACT = "passed over", "exactly what was saved"
+IGNORED, EXACT = "ignored", "exactly what was saved"
 
 
 @dataclass(frozen=True)
 class Saved:
-    """A file after so many epochs, and what it holds."""
+    """A file after a number of epochs, and its content."""
 
     file: bytes
     state: tuple[Any, ...]
@@ -59,7 +59,7 @@ def report(name: str, found: Counter[tuple[str, str]]) -> None:
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_checkpoints_of_networks(tmp_path: Path) -> None:
-    """The second file stands behind a mutated one: where that is passed over, it must be taken, and exactly."""
+    """The second file comes after a mutated one: if that is ignored, the second one must be read exactly."""
     chance, found = random.Random(SEED), Counter[tuple[str, str]]()
     task = images(width=2)
     settings = configuration(epochs=3, optimizer="adam", lr=0.01)
@@ -75,20 +75,20 @@ def test_checkpoints_of_networks(tmp_path: Path) -> None:
         assert not trace.exists(), kind
         state = state_of(trial)
         if equal(state, first.state):
-            outcome = PASSED_OVER
+            outcome = IGNORED
         elif equal(state, second.state):
             outcome = EXACT
         else:
             assert "right digest" in kind, kind
-            outcome = "something else, which trains on"
-            trains_on(trial)
+            outcome = "another state, training continues"
+            train_to_the_end(trial)
         found[kind, outcome] += 1
     report("checkpoints of networks", found)
-    assert {outcome for _, outcome in found} >= {PASSED_OVER, EXACT}
+    assert {outcome for _, outcome in found} >= {IGNORED, EXACT}
 
 
-def trains_on(trial: Any) -> None:
-    """Whoever can make a right digest may say what he likes of the weights; the program must stay whole."""
+def train_to_the_end(trial: Any) -> None:
+    """With a correct digest the weights may have any values; the program must not crash."""
     with no_hang():
         try:
             for _ in trial.epochs():
@@ -116,16 +116,16 @@ def test_checkpoints_of_simulated_trials(tmp_path: Path) -> None:
             trial = KIND.trial(task, settings, seed=1, checkpoint=mutated)
         assert not trace.exists(), kind
         if trial.curve == []:
-            outcome = PASSED_OVER
+            outcome = IGNORED
         elif curve_of(trial) in [state.state for state in states]:
             outcome = EXACT
         else:
             assert "right digest" in kind, kind
-            outcome = "something else, which goes on"
+            outcome = "another curve, training continues"
             assert len(list(trial.epochs())) <= 3
         found[kind, outcome] += 1
     report("checkpoints of simulated trials", found)
-    assert {outcome for _, outcome in found} >= {PASSED_OVER, EXACT}
+    assert {outcome for _, outcome in found} >= {IGNORED, EXACT}
 
 
 def test_weights_files(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The kernels for a CPU: the same numbers as torch's operators, within what rounding leaves."""
+"""The kernels for a CPU: the same results as torch's operators, up to rounding."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ FLOAT32, BFLOAT16 = 5e-6, 2**-8
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What the kernels were asked for."""
+    """The names of the called kernels."""
     asked: list[str] = []
     call = Kernels.call
 
@@ -68,7 +68,7 @@ def norm_of(channels: int) -> Norm:
 
 
 def in_float64(x: Tensor, norm: Norm, other: Tensor | None, relu: bool, dy: Tensor, pool: bool = False) -> list[Tensor]:
-    """What must come out, by torch, of the very same numbers."""
+    """The expected results, computed by torch from the same numbers."""
     given = [each.detach().double().requires_grad_() for each in (x, norm.weight, norm.bias)]
     added = None if other is None else other.detach().double().requires_grad_()
     mean, variance = norm.running_mean.double(), norm.running_variance.double()
@@ -103,15 +103,15 @@ def assert_near(found: list[Tensor], wanted: list[Tensor], error: float) -> None
 @pytest.mark.parametrize("summed", [True, False], ids=["sum", "no sum"])
 @pytest.mark.parametrize("shape", [(9, 16, 32, 32), (3, 32, 5, 7), (5, 48, 3, 3), (2, 128, 8, 8), (2, 16, 1, 1)])
 @pytest.mark.parametrize(("kind", "error"), [(torch.float32, FLOAT32), (torch.bfloat16, BFLOAT16)], ids=str)
-def test_values_gradients_and_moving_averages_are_right(
+def test_values_gradients_and_moving_averages_are_correct(
     shape: tuple[int, ...], summed: bool, relu: bool, kind: torch.dtype, error: float
 ) -> None:
-    """Chunks that are not full, rows of one to eight vectors, and pixels that cannot be taken four at a time."""
+    """Chunks that are not full, rows of one to eight vectors, and pixels that are not a multiple of four."""
     x, norm, dy = pixels(*shape, like=kind, mean=1.5), norm_of(shape[1]), pixels(*shape, like=kind, seed=1).detach()
     other = pixels(*shape, like=kind, mean=0.5, seed=2) if summed else None
     wanted = in_float64(x, norm, other, relu, dy)
     found = by_the_kernel(x, norm, other, relu, dy)
-    if shape[2:] != (1, 1):  # of two pixels the gradient is what rounding leaves of a difference
+    if shape[2:] != (1, 1):  # with two pixels the gradient is a difference that is mostly rounding
         assert_near(found, wanted, error)
     else:
         assert_near(found[:1] + found[2:], wanted[:1] + wanted[2:], error)
@@ -119,8 +119,8 @@ def test_values_gradients_and_moving_averages_are_right(
 
 @pytest.mark.parametrize("shape", [(9, 16, 32, 32), (3, 32, 6, 4), (5, 48, 2, 2), (2, 128, 8, 8), (1, 64, 2, 600)])
 @pytest.mark.parametrize(("kind", "error"), [(torch.float32, FLOAT32), (torch.bfloat16, BFLOAT16)], ids=str)
-def test_means_of_pixels_are_right(shape: tuple[int, ...], kind: torch.dtype, error: float) -> None:
-    """An image's row that is longer than a chunk, too."""
+def test_means_of_pixels_are_correct(shape: tuple[int, ...], kind: torch.dtype, error: float) -> None:
+    """Includes an image whose row is longer than a chunk."""
     x, norm = pixels(*shape, like=kind, mean=1.5), norm_of(shape[1])
     dy = pixels(*shape[:2], shape[2] // 2, shape[3] // 2, like=kind, seed=1).detach()
     wanted = in_float64(x, norm, None, True, dy, pool=True)
@@ -130,7 +130,7 @@ def test_means_of_pixels_are_right(shape: tuple[int, ...], kind: torch.dtype, er
 @pytest.mark.parametrize(("relu", "pool", "summed"), [(1, 0, 0), (0, 0, 0), (1, 0, 1), (0, 0, 1), (1, 1, 0)])
 @pytest.mark.parametrize("shape", [(9, 16, 32, 32), (3, 32, 6, 4), (5, 48, 2, 2), (1, 128, 8, 8), (1, 64, 2, 600)])
 @pytest.mark.parametrize(("kind", "error"), [(torch.float32, FLOAT32), (torch.bfloat16, BFLOAT16)], ids=str)
-def test_evaluations_are_right(
+def test_evaluations_are_correct(
     shape: tuple[int, ...], relu: int, pool: int, summed: int, kind: torch.dtype, error: float, calls: list[str]
 ) -> None:
     x, norm = pixels(*shape, like=kind, mean=1.5), norm_of(shape[1])
@@ -161,14 +161,14 @@ def test_images_of_odd_size_are_pooled_by_torch() -> None:
 
 
 def test_numbers_far_from_zero_keep_their_variance() -> None:
-    """The mean square of float32 less the squared mean would leave nothing."""
+    """The mean square in float32 minus the squared mean would cancel completely."""
     x, norm, dy = pixels(8, 16, 8, 8, mean=3000), norm_of(16), pixels(8, 16, 8, 8, seed=1).detach()
     wanted = in_float64(x, norm, None, False, dy)
     assert_near(by_the_kernel(x, norm, None, False, dy), wanted, 1e-3)
 
 
-def test_one_pixel_far_from_all_others_spoils_no_variance() -> None:
-    """The first, too: a fully bright image may come first."""
+def test_one_pixel_far_from_all_others_does_not_spoil_the_variance() -> None:
+    """Even the first one: the first image may be fully bright."""
     x, norm, dy = pixels(64, 16, 16, 16), norm_of(16), pixels(64, 16, 16, 16, seed=1).detach()
     with torch.no_grad():
         x[0, :, 0, 0] = 600
@@ -177,7 +177,7 @@ def test_one_pixel_far_from_all_others_spoils_no_variance() -> None:
 
 
 @pytest.mark.parametrize("summed", [True, False])
-def test_numbers_do_not_depend_on_the_threads(summed: bool) -> None:
+def test_results_do_not_depend_on_the_number_of_threads(summed: bool) -> None:
     found, before = [], torch.get_num_threads()
     try:
         for threads in (1, 2, 3):
@@ -189,8 +189,8 @@ def test_numbers_do_not_depend_on_the_threads(summed: bool) -> None:
     assert all(torch.equal(*pair) for other in found[1:] for pair in zip(found[0], other, strict=True))
 
 
-def test_what_is_not_a_number_goes_through() -> None:
-    """A network that diverges must be seen to."""
+def test_nan_is_propagated() -> None:
+    """Otherwise divergence would not be detected."""
     x, norm = pixels(2, 16, 4, 4), norm_of(16)
     with torch.no_grad():
         x[0, 3, 1, 1] = torch.nan
@@ -212,7 +212,7 @@ def test_what_is_not_a_number_goes_through() -> None:
     ],
     ids=["channels", "order", "float64", "broadcast", "order of the sum", "kinds", "no images"],
 )
-def test_what_does_not_fit_is_as_torch_has_it(x: Tensor, other: Tensor | None) -> None:
+def test_unsupported_tensors_use_torchs_operators(x: Tensor, other: Tensor | None) -> None:
     norm, again = norm_of(x.shape[1]), norm_of(x.shape[1])
     if x.dtype == torch.float64:
         norm, again = (Norm(*(each.double() for each in one[:4]), *one[4:]) for one in (norm, again))  # type: ignore[misc]
@@ -278,11 +278,11 @@ AFTER: dict[str, tuple[Callable[[Tensor, Tensor, Tensor], Tensor], int]] = {
     "a number": (lambda a, b, x: F.relu(a + 1) + b, 0),
     "no relu": (lambda a, b, x: a + b, 0),
 }
-"""What is done with the outputs of two layers and their input, and how many ReLUs are joined."""
+"""What to do with the outputs of two layers and their input, and how many ReLUs are joined."""
 
 
 class Two(nn.Module):
-    """Two layers, and what is given to do with what they give."""
+    """Two layers, and a function of their outputs."""
 
     def __init__(self, then: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
         super().__init__()
@@ -293,14 +293,14 @@ class Two(nn.Module):
 
 
 @pytest.mark.parametrize(("then", "with_relu"), AFTER.values(), ids=AFTER)
-def test_only_what_nothing_else_uses_is_joined(then: Callable[..., Tensor], with_relu: int) -> None:
+def test_only_results_without_other_uses_are_joined(then: Callable[..., Tensor], with_relu: int) -> None:
     plain = Two(then)
     network, x = joined(copy.deepcopy(plain)), pixels(2, 16, 4, 4).detach()
     assert sum(each._relu for each in network.modules() if isinstance(each, Joined)) == with_relu
     torch.testing.assert_close(network(x), plain(x), rtol=1e-5, atol=1e-5)
 
 
-def test_a_layer_that_trains_no_more_stays_as_it_is() -> None:
+def test_a_layer_in_evaluation_mode_is_not_updated() -> None:
     plain = nn.Sequential(nn.BatchNorm2d(16), nn.ReLU(), nn.AvgPool2d(2))
     network, x = joined(plain), pixels(2, 16, 4, 4).detach()
     assert isinstance(network, fx.GraphModule)
@@ -313,7 +313,7 @@ def test_a_layer_that_trains_no_more_stays_as_it_is() -> None:
 
 
 class Dropping(nn.Module):
-    """Tells a function whether it trains: what is traced has that as a constant."""
+    """Passes its mode to a function: the traced network has it as a constant."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -323,15 +323,15 @@ class Dropping(nn.Module):
         return F.dropout(self.norm(x), 0.5, self.training)
 
 
-def test_what_trains_and_what_evaluates_are_traced_apart() -> None:
+def test_training_and_evaluation_are_traced_separately() -> None:
     plain, x = Dropping(), pixels(2, 16, 4, 4).detach()
     network = Network(plain, batch_size=2, compilation=Compilation(False, False, "", kernels=True))
     with torch.no_grad():
-        assert (network.taking(2)(x) == 0).any()
-        torch.testing.assert_close(network.evaluating()(x), plain(x), rtol=1e-5, atol=1e-5)
-        assert (network.evaluating()(x) != 0).all()
+        assert (network.for_batch(2)(x) == 0).any()
+        torch.testing.assert_close(network.for_evaluation()(x), plain(x), rtol=1e-5, atol=1e-5)
+        assert (network.for_evaluation()(x) != 0).all()
         plain.train()
-        assert (network.taking(2)(x) == 0).any()
+        assert (network.for_batch(2)(x) == 0).any()
 
 
 @pytest.mark.parametrize(
@@ -346,7 +346,7 @@ def test_what_trains_and_what_evaluates_are_traced_apart() -> None:
     ],
     ids=str,
 )
-def test_other_pooling_stays(pool: nn.Module) -> None:
+def test_other_pooling_is_not_joined(pool: nn.Module) -> None:
     plain, x = nn.Sequential(nn.BatchNorm2d(16), nn.ReLU(), pool), pixels(2, 16, 7, 8).detach()
     network = joined(copy.deepcopy(plain))
     assert [each._pool for each in network.modules() if isinstance(each, Joined)] == [False]
@@ -362,15 +362,15 @@ class Deciding(nn.Module):
         return self.norm(x) if x.sum() > 0 else x
 
 
-def test_a_network_that_cannot_be_traced_stays(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_network_that_cannot_be_traced_is_returned_unchanged(caplog: pytest.LogCaptureFixture) -> None:
     network = Deciding()
     with caplog.at_level("INFO"):
         assert joined(network) is network
     assert "this network cannot be traced: symbolically traced variables cannot be used" in caplog.text
 
 
-def test_other_threads_train_on_while_one_traces() -> None:
-    """torch.fx changes what calling any module does for the time of a trace."""
+def test_other_threads_train_while_one_traces() -> None:
+    """torch.fx patches the call of every module during a trace."""
     other, x = build("small_cnn", classes=3, channels=3, size=16), torch.randn(4, 3, 16, 16)
     done, failed = threading.Event(), []
 
@@ -391,7 +391,7 @@ def test_other_threads_train_on_while_one_traces() -> None:
     assert all(sum(isinstance(each, Joined) for each in network.modules()) == 19 for network in networks)
 
 
-def test_an_interrupt_while_tracing_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_during_tracing_is_not_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: Any) -> Any:
         raise RalrTuneError("stopped")
 
@@ -400,7 +400,7 @@ def test_an_interrupt_while_tracing_is_one(monkeypatch: pytest.MonkeyPatch) -> N
         joined(nn.Sequential(nn.BatchNorm2d(16)))
 
 
-def test_a_network_without_normalisation_stays() -> None:
+def test_a_network_without_normalisation_is_returned_unchanged() -> None:
     network = nn.Sequential(nn.Linear(2, 2))
     assert joined(network) is network
 
@@ -408,8 +408,8 @@ def test_a_network_without_normalisation_stays() -> None:
 # ---------------------------------------------------------------- trials
 
 
-def test_a_trial_learns_by_kernels_what_it_learns_without(make_images: Make, configure: Make, calls: list[str]) -> None:
-    """Three layers, forward and backward, in every step, the shorter last one, too; and forward to evaluate."""
+def test_a_trial_learns_the_same_with_kernels(make_images: Make, configure: Make, calls: list[str]) -> None:
+    """Three layers, forward and backward in every step, including the shorter last one, and forward in evaluation."""
     task = make_images(size=16)
     plain = run(start(task, configure(epochs=3, compile=False), seed=0))
     assert calls == []
@@ -420,7 +420,7 @@ def test_a_trial_learns_by_kernels_what_it_learns_without(make_images: Make, con
     assert losses(trial) == pytest.approx(losses(plain), rel=1e-3)
 
 
-def test_an_evaluation_of_somebodys_own_is_given_the_network_as_it_is(make_images: Make, configure: Make) -> None:
+def test_a_users_evaluation_gets_the_original_network(make_images: Make, configure: Make) -> None:
     task = make_images(size=16)
 
     class Own(type(task)):  # type: ignore[misc]
@@ -444,7 +444,7 @@ def test_a_resumed_trial_equals_an_uninterrupted_one(
     assert calls
 
 
-def test_a_checkpoint_without_kernels_says_that_sums_may_differ(
+def test_resuming_a_checkpoint_without_kernels_logs_that_sums_may_differ(
     make_images: Make,
     configure: Make,
     tmp_path: Path,
@@ -455,13 +455,11 @@ def test_a_checkpoint_without_kernels_says_that_sums_may_differ(
     monkeypatch.setattr(loop, "choose_compilation", lambda wanted, **_: Compilation(False, False, "eager"))
     with caplog.at_level("INFO"):
         start(make_images(), configure(), seed=0, checkpoint=tmp_path / "it")
-    assert "normalisation by our own kernel, going on with" in caplog.text
+    assert "normalisation by the kernel of ralr_tune, continuing with" in caplog.text
 
 
 @pytest.mark.parametrize("compiled", [False, "auto"])
-def test_slots_learn_by_kernels_what_each_learns_alone(
-    make_images: Make, configure: Make, calls: list[str], compiled: Any
-) -> None:
+def test_slots_learn_the_same_with_kernels(make_images: Make, configure: Make, calls: list[str], compiled: Any) -> None:
     task, given = make_images(size=16), [configure(epochs=2, compile=compiled, lr=0.1 / (1 + k)) for k in range(3)]
     alone = [run(start(task, each, seed=k)) for k, each in enumerate(given)]
     calls.clear()
@@ -477,7 +475,7 @@ def test_trials_with_kernels_and_without_are_not_fused(make_images: Make, config
     assert SlotEpoch(one).key() != SlotEpoch(other).key()
 
 
-def test_lack_of_memory_for_the_sums_is_lack_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_memory_for_the_sums_is_an_out_of_memory_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels(), "_functions", {"forward_float32": lambda *_: 1})
     with pytest.raises(MemoryError, match="no memory for the sums of forward_float32"):
         normalised(pixels(2, 16, 4, 4), norm_of(16), relu=True)
@@ -491,34 +489,34 @@ def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Nothing has been built."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
-    library._found.cache_clear()
+    library._load.cache_clear()
     yield tmp_path / "ralr_tune"
-    library._found.cache_clear()
+    library._load.cache_clear()
 
 
 def test_kernels_are_built_once(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kernels()
     assert [file.suffix for file in fresh.iterdir()] == [".so"]
     assert fresh.stat().st_mode & 0o077 == 0
-    library._found.cache_clear()
+    library._load.cache_clear()
     monkeypatch.setattr(subprocess, "run", None)
     y = normalised(pixels(2, 16, 4, 4), norm_of(16), relu=True)
     assert y.isfinite().all()
 
 
 def test_another_processor_has_its_own(fresh: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A home may lie on many machines, and code for one may stop another."""
+    """Several machines may share a home folder, and code for one may crash on another."""
     kernels()
     monkeypatch.setattr(library, "CPUINFO", tmp_path / "cpuinfo")
     (tmp_path / "cpuinfo").write_text("model name : another\nflags : fewer\n")
-    library._found.cache_clear()
+    library._load.cache_clear()
     kernels()
     assert len(list(fresh.iterdir())) == 2
 
 
-def test_without_a_compiler_it_says_so(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_compiler_is_the_reason(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    with pytest.raises(Unavailable, match=r"no C\+\+ compiler here: c\+\+, g\+\+, clang\+\+"):
+    with pytest.raises(Unavailable, match=r"no C\+\+ compiler found: c\+\+, g\+\+, clang\+\+"):
         kernels()
 
 
@@ -532,29 +530,29 @@ def test_a_compiler_that_fails_is_quoted(fresh: Path, monkeypatch: pytest.Monkey
     assert list(fresh.iterdir()) == []
 
 
-def test_without_a_place_it_says_so(fresh: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_missing_folder_is_the_reason(fresh: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     with pytest.raises(Unavailable, match="Not a directory"):
         kernels()
 
 
-def test_a_damaged_file_is_built_anew(fresh: Path) -> None:
+def test_a_damaged_file_is_built_again(fresh: Path) -> None:
     fresh.mkdir(mode=0o700)
-    file = fresh / f"{library._key(library.compiler())}.so"
+    file = fresh / f"{library._cache_key(library.compiler())}.so"
     file.write_bytes(b"half a lib")
     kernels()
     assert file.stat().st_size > 1000
 
 
-def test_code_from_a_folder_of_others_is_not_loaded(fresh: Path) -> None:
+def test_code_from_a_folder_that_others_can_write_is_not_loaded(fresh: Path) -> None:
     fresh.mkdir()
     fresh.chmod(0o777)
-    with pytest.raises(Unavailable, match="others may write there; `chmod 700` it"):
+    with pytest.raises(Unavailable, match="other users may write there; `chmod 700` it"):
         kernels()
 
 
-def test_a_user_without_a_home_has_none(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_user_without_a_home_has_no_kernels(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def homeless() -> Path:
         raise RuntimeError("Could not determine home directory.")
 
@@ -564,8 +562,8 @@ def test_a_user_without_a_home_has_none(fresh: Path, monkeypatch: pytest.MonkeyP
         kernels()
 
 
-def test_a_failure_is_not_tried_again(fresh: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Every trial asks, and a compiler takes seconds to fail."""
+def test_a_failed_build_is_not_repeated(fresh: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Every trial requests the kernels, and a compiler needs seconds to fail."""
     compiler = tmp_path / "compiler"
     compiler.write_text(f"#!/bin/sh\necho >> {tmp_path / 'asked'}; exit 1\n")
     compiler.chmod(0o755)

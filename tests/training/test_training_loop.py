@@ -23,7 +23,7 @@ Make = Callable[..., Any]
 AMPLIFY = {"probability": 0.5, "lower": 1.0, "width": 2.0}
 
 
-# ---------------------------------------------------------------- what is trained
+# ---------------------------------------------------------------- training
 
 
 def test_it_learns(make_images: Make, configure: Make) -> None:
@@ -36,7 +36,7 @@ def test_it_learns(make_images: Make, configure: Make) -> None:
 
 
 @pytest.mark.parametrize("granularity", ["epoch", "step"])
-def test_every_step_takes_its_learning_rate(make_line: Make, configure: Make, granularity: str) -> None:
+def test_every_step_uses_its_learning_rate(make_line: Make, configure: Make, granularity: str) -> None:
     configuration = configure(
         schedule={"name": "cosine", "granularity": granularity}, amplify=AMPLIFY | {"granularity": granularity}
     )
@@ -77,7 +77,7 @@ def test_label_smoothing_reaches_the_loss(make_images: Make, configure: Make) ->
     assert plain != smooth
 
 
-def test_what_is_trained_on_and_watched(make_line: Make, make_images: Make, configure: Make) -> None:
+def test_training_and_evaluated_splits(make_line: Make, make_images: Make, configure: Make) -> None:
     task = make_line()
     run(start(task, configure(epochs=1), seed=0))
     run(start(task, configure(epochs=1), seed=0, split="train+validation"))
@@ -90,7 +90,7 @@ def drawn() -> tuple[float, float, float]:
     return torch.rand(1).item(), np.random.rand(), random.random()
 
 
-def test_the_callers_generators_are_left_alone(make_images: Make, configure: Make) -> None:
+def test_the_callers_generators_are_not_changed(make_images: Make, configure: Make) -> None:
     draws = []
     for train in (False, True):
         torch.manual_seed(5)
@@ -104,7 +104,7 @@ def test_the_callers_generators_are_left_alone(make_images: Make, configure: Mak
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("channels_last", ["auto", False, True])
-def test_precisions_and_memory_orders_train(
+def test_precisions_and_memory_formats_train(
     make_images: Make, configure: Make, precision: str, channels_last: bool | str
 ) -> None:
     configuration = configure(epochs=1, precision=precision, channels_last=channels_last)
@@ -117,7 +117,7 @@ def test_precisions_and_memory_orders_train(
 
 
 class Recorder:
-    """Sees the batches and the network's first weights of a trial."""
+    """Records the batches and the initial weights of a trial."""
 
     def __init__(self, task: Any) -> None:
         self.batches: list[Tensor] = []
@@ -146,7 +146,7 @@ def equal(one: list[Tensor], other: list[Tensor]) -> bool:
     return len(one) == len(other) and all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-def test_a_twin_differs_in_its_amplification_alone(make_images: Make, configure: Make) -> None:
+def test_a_twin_differs_only_in_its_amplification(make_images: Make, configure: Make) -> None:
     configuration = configure(epochs=3, augment=("crop", "flip"), amplify=AMPLIFY | {"probability": 1.0})
     ralr, amplified = recorded(make_images, configuration, seed=3)
     twin, plain = recorded(make_images, configuration.without_amplification(), seed=3)
@@ -168,7 +168,7 @@ def test_seeds_differ_in_everything(make_images: Make, configure: Make) -> None:
 
 
 @pytest.mark.parametrize("generator", [0, 1, 2], ids=["torch", "numpy", "python"])
-def test_dropout_is_drawn_anew_in_every_epoch_of_every_seed(make_line: Make, configure: Make, generator: int) -> None:
+def test_dropout_differs_in_every_epoch_of_every_seed(make_line: Make, configure: Make, generator: int) -> None:
     def draws(seed: int) -> list[float]:
         trial = run(start(make_line(lambda step: drawn()[generator]), configure(), seed=seed))
         return [record.train_loss for record in trial.curve]
@@ -181,7 +181,7 @@ def test_dropout_is_drawn_anew_in_every_epoch_of_every_seed(make_line: Make, con
 
 
 def failing(kind: str, step: int = 4) -> Callable[[int], float | None]:
-    """An answer for LineTask that fails in the second of its epochs of three steps."""
+    """A function for LineTask that fails in the second epoch of three steps."""
 
     def throw(error: Exception) -> float:
         raise error
@@ -216,12 +216,12 @@ def test_failures_have_their_kind(
     assert len(start(make_line(), configure(), seed=0, checkpoint=tmp_path / "trial.pt").curve) == 1
 
 
-def test_bugs_pass_as_they_are(make_line: Make, configure: Make) -> None:
+def test_bugs_are_not_converted(make_line: Make, configure: Make) -> None:
     with pytest.raises(RuntimeError, match="something else"):
         run(start(make_line(failing("other")), configure(), seed=0))
 
 
-def test_a_rate_that_is_far_too_large_ends_the_trial_at_once(make_images: Make, configure: Make) -> None:
+def test_a_rate_that_is_far_too_large_ends_the_trial_immediately(make_images: Make, configure: Make) -> None:
     trial = start(make_images(), configure(lr=1e6, weight_decay=0.1, epochs=50), seed=0)
     with pytest.raises(TrialError) as caught:
         run(trial)
@@ -229,30 +229,32 @@ def test_a_rate_that_is_far_too_large_ends_the_trial_at_once(make_images: Make, 
     assert len(trial.curve) <= 1
 
 
-def test_weights_that_blew_up_in_the_last_step_are_found(make_line: Make, configure: Make) -> None:
+def test_weights_that_diverge_in_the_last_step_are_detected(make_line: Make, configure: Make) -> None:
     task = make_line()
     task.evaluate = lambda model, split, **options: math.nan
-    with pytest.raises(TrialError, match=r"outputs that are not finite after epoch 1, learning rate 0\.1") as caught:
+    with pytest.raises(TrialError, match=r"outputs are not finite after epoch 1, learning rate 0\.1") as caught:
         run(start(task, configure(), seed=0))
     assert caught.value.kind == "diverged"
 
 
 def test_unknown_augmentation_is_a_usage_error(make_images: Make, configure: Make) -> None:
-    """A configuration refuses it before, unless somebody changes one unchecked."""
+    """A configuration refuses it earlier unless it was modified without validation."""
     whole = configure()
     training = whole.training.model_copy(update={"augment": ("mix",)})
     with pytest.raises(UsageError, match="'mix' is unknown; allowed: crop, flip, cutout, mixup, cutmix"):
         run(start(make_images(), whole.model_copy(update={"training": training}), seed=0))
 
 
-def test_a_compiler_that_fails_is_told(make_images: Make, configure: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_compiler_that_fails_is_a_trial_error(
+    make_images: Make, configure: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(graph: object, inputs: object) -> Callable[..., Any]:
         raise RuntimeError("no C++ compiler")
 
     original = torch.compile
     monkeypatch.setattr(torch, "compile", lambda model, **options: original(model, backend=broken))
     trial = start(make_images(), configure(compile=True), seed=0)
-    with pytest.raises(TrialError, match=r"training\.compile: it failed: .*; train with compile = false") as caught:
+    with pytest.raises(TrialError, match=r"training\.compile: compilation failed: .*; set compile = false") as caught:
         run(trial)
     assert caught.value.kind == "bug"
 

@@ -1,4 +1,4 @@
-"""Running out of memory: what is trained instead equals the whole batch, is resumed exactly, and ends somewhere."""
+"""Running out of memory: micro-batches equal the whole batch, are resumed exactly, and are not halved forever."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ralr_tune.errors import DiskError, TrialError
 from ralr_tune.kinds.classification.task import ClassificationTask
 from ralr_tune.training.memory import MemoryBudget, OutOfMemory, free, is_out_of_memory, micro_batches, within_memory
 from ralr_tune.training.start import start
-from tests.training.trials import NORMALISED, PLAIN, Alike, differences, run, timeless, weights
+from tests.training.trials import NORMALISED, PLAIN, EqualSamples, differences, run, timeless, weights
 
 Make = Callable[..., Any]
 
@@ -41,15 +41,15 @@ ERRORS: dict[str, Callable[[], Exception]] = {
 
 @pytest.fixture(autouse=True)
 def quick_collections() -> Iterator[None]:
-    """What torch and pytest hold is not looked through again each time that memory runs out."""
+    """Keeps the garbage collector from scanning objects of torch and pytest each time that memory runs out."""
     gc.freeze()
     yield
     gc.unfreeze()
 
 
 class Limited:
-    """A task that has room for `limit` samples at once in training, from its `first` loss on, and for `evaluated` in
-    evaluation; it counts how often it had not, and remembers what it was trained on."""
+    """A task with memory for `limit` samples at once in training, from its `first` loss on, and for `evaluated` in
+    evaluation; it counts the failures and records the sizes of the training batches."""
 
     def __init__(
         self,
@@ -124,7 +124,7 @@ def test_one_gradient_of_the_whole_batch_within_float_tolerance(make_images: Mak
 
 
 def test_the_error_in_the_middle_of_an_epoch_leaves_no_trace(make_images: Make, configure: Make) -> None:
-    """The epoch begins again where it began: with the first network, optimizer, order and dropout."""
+    """The epoch restarts with its initial network, optimizer, order and dropout."""
     configuration = configure(options={"momentum": 0.9}, augment=("crop",))
     trials = []
     for first in (0, 3):
@@ -153,14 +153,14 @@ def test_less_and_less_room(make_images: Make, configure: Make, caplog: pytest.L
     trial = run(start(task, configure(batch_size=9), seed=1))
     assert trial.recovered == "out of memory: trained in micro-batches of 1 (batch_size 9) from epoch 1 on"
     tries = [record.getMessage() for record in caplog.records if "micro-batches" in record.msg]
-    assert [said.split(":")[0].split()[-1] for said in tries] == ["4", "2", "1"]
+    assert [line.split(":")[0].split()[-1] for line in tries] == ["4", "2", "1"]
     assert "CUDA out of memory. Tried to allocate 20.00 GiB." in caplog.text
 
 
 @pytest.mark.parametrize("count", range(1, 40))
 @pytest.mark.parametrize("largest", [None, 1, 2, 3, 5, 8])
 def test_parts_of_a_batch(count: int, largest: int | None) -> None:
-    sizes = [len(part) for part in micro_batches(Alike(count), largest)]
+    sizes = [len(part) for part in micro_batches(EqualSamples(count), largest)]
     assert sum(sizes) == count
     assert max(sizes) - min(sizes) <= 1
     if largest is None or count <= largest:
@@ -180,7 +180,7 @@ def test_parts_of_a_batch(count: int, largest: int | None) -> None:
 def test_resumed_equals_uninterrupted(
     make_images: Make, configure: Make, tmp_path: Path, killed: int, kept: bool
 ) -> None:
-    """Whether the last state is reloaded from a file or from memory; the resumed one meets no lack of memory again."""
+    """The last state is reloaded from a file or from memory; the resumed trial does not run out of memory again."""
     configuration = configure(optimizer="adamw", lr=0.01, augment=("flip",))
 
     def limited(done: int = 0) -> tuple[Any, Limited]:
@@ -201,7 +201,7 @@ def test_resumed_equals_uninterrupted(
 
 
 def test_killed_after_the_error_within_the_first_epoch(make_images: Make, configure: Make, tmp_path: Path) -> None:
-    """What was learned about memory is saved before anything else is tried."""
+    """The reduced budget is saved before the next attempt."""
     task = make_images()
     Limited(task, 8)
     loss, calls = task.loss, iter(range(100))
@@ -222,7 +222,9 @@ def test_killed_after_the_error_within_the_first_epoch(make_images: Make, config
     assert differences(run(resumed), run(start(whole_task, configure(), seed=1))) == []
 
 
-def test_an_earlier_attempt_s_checkpoint_is_gone_back_to(make_images: Make, configure: Make, tmp_path: Path) -> None:
+def test_training_restarts_from_an_earlier_attempts_checkpoint(
+    make_images: Make, configure: Make, tmp_path: Path
+) -> None:
     next(start(make_images(), configure(), seed=1, checkpoint=tmp_path / "1.ckpt").epochs())
     task = make_images()
     Limited(task, 8)
@@ -231,25 +233,27 @@ def test_an_earlier_attempt_s_checkpoint_is_gone_back_to(make_images: Make, conf
     assert trial.recovered == "out of memory: trained in micro-batches of 8 (batch_size 16) from epoch 2 on"
 
 
-def test_a_checkpoint_that_vanished_is_told(make_images: Make, configure: Make, tmp_path: Path) -> None:
+def test_a_checkpoint_that_disappeared_is_an_error(make_images: Make, configure: Make, tmp_path: Path) -> None:
     task = make_images()
     Limited(task, 8, first=7)
     trial = start(task, configure(), seed=1, checkpoint=tmp_path / "trial.ckpt")
     epochs = trial.epochs()
     next(epochs)
     (tmp_path / "trial.ckpt").unlink()
-    with pytest.raises(DiskError, match=r"trial\.ckpt: is needed again .*: no longer there; run again"):
+    with pytest.raises(DiskError, match=r"trial\.ckpt: cannot be read again: it no longer exists; run again"):
         next(epochs)
 
 
-# ---------------------------------------------------------------- the end of it
+# ---------------------------------------------------------------- not enough memory for one sample
 
 
 def test_not_even_one_sample(make_images: Make, configure: Make, tmp_path: Path) -> None:
     task = make_images(model=PLAIN)
     limited = Limited(task, 0, first=5)
     trial = start(task, configure(), seed=0, checkpoint=tmp_path / "trial.ckpt")
-    with pytest.raises(TrialError, match=r"CUDA out of memory\..*no room for one sample at a time either") as caught:
+    with pytest.raises(
+        TrialError, match=r"CUDA out of memory\..*not enough memory even for one sample at a time"
+    ) as caught:
         run(trial)
     assert caught.value.kind == "oom"
     assert limited.refused == 5  # 16, 8, 4, 2, 1
@@ -257,7 +261,7 @@ def test_not_even_one_sample(make_images: Make, configure: Make, tmp_path: Path)
     assert len(start(make_images(model=PLAIN), configure(), seed=0, checkpoint=tmp_path / "trial.ckpt").curve) == 1
 
 
-def test_batch_normalisation_that_cannot_take_one_sample(make_images: Make, configure: Make) -> None:
+def test_batch_normalisation_that_cannot_train_on_one_sample(make_images: Make, configure: Make) -> None:
     task = make_images(model=NORMALISED)
     limited = Limited(task, 1)
     with pytest.raises(TrialError, match="batch normalisation needs two samples at a time") as caught:
@@ -269,19 +273,19 @@ def test_batch_normalisation_that_cannot_take_one_sample(make_images: Make, conf
     assert len(run(start(task, configure(batch_size=17), seed=0)).curve) == 4  # 17 = 3 * 4 + 5: no part of one
 
 
-def test_batch_normalisation_of_maps_takes_one_sample(make_images: Make, configure: Make) -> None:
+def test_batch_normalisation_of_maps_trains_on_one_sample(make_images: Make, configure: Make) -> None:
     task = make_images()
     Limited(task, 1)
     assert len(run(start(task, configure(epochs=1), seed=0)).curve) == 1
 
 
-def test_a_batch_of_one_is_not_for_lack_of_memory(make_images: Make, configure: Make) -> None:
+def test_a_configured_batch_of_one_is_not_an_out_of_memory_error(make_images: Make, configure: Make) -> None:
     with pytest.raises(ValueError, match="more than 1 value per channel"):
         run(start(make_images(model=NORMALISED), configure(batch_size=1), seed=0))
 
 
 @pytest.mark.parametrize("where", ["model", "optimizer"])
-def test_no_room_for_the_network_itself(
+def test_the_network_itself_does_not_fit(
     make_images: Make, configure: Make, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     def full(*arguments: Any, **options: Any) -> Any:
@@ -305,7 +309,7 @@ def test_no_room_for_the_network_itself(
         KeyboardInterrupt(),
     ],
 )
-def test_other_errors_are_not_lack_of_memory(error: BaseException) -> None:
+def test_other_errors_are_not_out_of_memory(error: BaseException) -> None:
     assert not is_out_of_memory(error)
 
     def fail() -> None:
@@ -316,15 +320,15 @@ def test_other_errors_are_not_lack_of_memory(error: BaseException) -> None:
 
 
 @pytest.mark.parametrize("first", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory")])
-def test_what_lack_of_memory_ends_in_is_lack_of_memory(first: Exception) -> None:
-    """A writer or a recording that is closed while it fails says something else."""
+def test_an_error_caused_by_missing_memory_is_out_of_memory(first: Exception) -> None:
+    """Closing a writer or a recording after the failure raises another error."""
     error = RuntimeError("operation failed due to a previous error during capture")
     error.__context__ = first
     assert is_out_of_memory(error)
 
 
 def test_no_memory_for_a_checkpoint(make_images: Make, configure: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`torch.save` says something else then."""
+    """`torch.save` then raises another error."""
 
     class Full(io.BytesIO):
         def write(self, data: Any) -> int:
@@ -336,13 +340,13 @@ def test_no_memory_for_a_checkpoint(make_images: Make, configure: Make, monkeypa
     assert caught.value.kind == "oom"
 
 
-def test_what_the_failed_try_held_is_free_before_the_next() -> None:
+def test_memory_of_the_failed_attempt_is_freed_before_the_next() -> None:
     held: list[weakref.ref[Tensor]] = []
 
     def work() -> None:
         activations = torch.zeros(3)
         ring: list[Any] = [activations]
-        ring.append(ring)  # only the garbage collector finds it
+        ring.append(ring)  # a cycle: only the garbage collector frees it
         held.append(weakref.ref(activations))
         raise torch.OutOfMemoryError("CUDA out of memory.\nTried")
 
@@ -359,7 +363,7 @@ def test_what_the_failed_try_held_is_free_before_the_next() -> None:
 
 
 @pytest.mark.parametrize("error", ERRORS)
-def test_evaluation_takes_smaller_batches(make_images: Make, configure: Make, tmp_path: Path, error: str) -> None:
+def test_evaluation_uses_smaller_batches(make_images: Make, configure: Make, tmp_path: Path, error: str) -> None:
     whole = run(start(make_images(), configure(epochs=2), seed=1))
     task = make_images()
     limited = Limited(task, evaluated=3, error=ERRORS[error])
@@ -374,16 +378,16 @@ def test_evaluation_takes_smaller_batches(make_images: Make, configure: Make, tm
     assert limited.refused == tries
 
 
-def test_evaluation_has_an_end_too(make_images: Make, configure: Make) -> None:
+def test_evaluation_fails_below_one_sample(make_images: Make, configure: Make) -> None:
     task = make_images()
     Limited(task, evaluated=0)
-    with pytest.raises(TrialError, match="no room for one sample") as caught:
+    with pytest.raises(TrialError, match="not enough memory even for one sample") as caught:
         run(start(task, configure(), seed=1))
     assert caught.value.kind == "oom"
 
 
-def test_test_data_that_have_no_room_are_read_once(make_images: Make, configure: Make) -> None:
-    """Smaller batches are no help there."""
+def test_test_data_that_do_not_fit_are_read_once(make_images: Make, configure: Make) -> None:
+    """Smaller batches would not help."""
     task, reads = make_images(), []
 
     def size(split: str) -> int:
@@ -397,14 +401,14 @@ def test_test_data_that_have_no_room_are_read_once(make_images: Make, configure:
     assert (caught.value.kind, reads) == ("oom", [1])
 
 
-def test_both_are_said() -> None:
+def test_both_recoveries_are_reported() -> None:
     room = MemoryBudget().less_for_training(64, 3, "full").less_for_evaluation(512, "full")
     assert room.recovered(64) == (
         "out of memory: trained in micro-batches of 32 (batch_size 64) from epoch 3 on, evaluated in batches of 256"
     )
 
 
-# ---------------------------------------------------------------- a real lack of memory
+# ---------------------------------------------------------------- memory really runs out
 
 STARVED = """
 import resource, sys
@@ -430,23 +434,23 @@ print(trial.recovered)
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the address space as Linux does")
 def test_the_operating_system_refuses_memory() -> None:
-    def said(*arguments: str) -> str:
+    def outcome_of(*arguments: str) -> str:
         command = [sys.executable, "-c", STARVED, *arguments]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         done = subprocess.run(command, cwd=ROOT, env=environment, check=False, capture_output=True, text=True)
         return (done.stdout if done.returncode == 0 else done.stderr).splitlines()[-1]
 
-    assert said("plenty") == "None"
-    outcomes = [said("starved", str(mebibytes)) for mebibytes in (12, 28, 40)]
-    mended = [outcome for outcome in outcomes if "out of memory: trained in micro-batches" in outcome]
-    hopeless = [outcome for outcome in outcomes if "no room for one sample" in outcome]
-    assert mended
-    assert set(outcomes) <= {*mended, *hopeless, "None"}
+    assert outcome_of("plenty") == "None"
+    outcomes = [outcome_of("starved", str(mebibytes)) for mebibytes in (12, 28, 40)]
+    recovered = [outcome for outcome in outcomes if "out of memory: trained in micro-batches" in outcome]
+    hopeless = [outcome for outcome in outcomes if "not enough memory even for one sample" in outcome]
+    assert recovered
+    assert set(outcomes) <= {*recovered, *hopeless, "None"}
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's own options")
 def test_freed_memory_stays_with_the_process() -> None:
-    """Of 50 tensors of 8 MB, one after the other, the pages of most are there already."""
+    """For 50 tensors of 8 MB, one after the other, most pages are already mapped."""
     script = """
 import resource, torch
 from ralr_tune.training.memory import keep_freed
@@ -458,5 +462,5 @@ for _ in range(50):
     torch.ones(2**23, dtype=torch.uint8)
 print(faults() - before)
 """
-    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
-    assert int(said) < 50 * 2**23 / resource.getpagesize() / 2
+    faults = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert int(faults) < 50 * 2**23 / resource.getpagesize() / 2

@@ -20,7 +20,7 @@ def training(**changes: Any) -> TrainingConfig:
 
 
 def unchecked(**changes: Any) -> TrainingConfig:
-    """What the study file's own checks would refuse."""
+    """A configuration that the study file's checks would refuse."""
     return training().model_copy(update=changes)
 
 
@@ -37,7 +37,7 @@ def test_every_optimizer_of_the_study_file_takes_steps(name: str) -> None:
 
 
 @pytest.mark.parametrize("recipe", OPTIMIZER_RECIPES)
-def test_the_state_of_one_weight_stands_for_that_of_all(recipe: str) -> None:
+def test_the_state_of_one_weight_represents_that_of_all(recipe: str) -> None:
     settings = configuration(**OPTIMIZER_RECIPES[recipe]).training
     model = nn.Linear(3, 2)
     optimizer = make_optimizer(settings, model.parameters())
@@ -58,13 +58,13 @@ def test_options_reach_the_optimizer() -> None:
     assert (group["momentum"], group["nesterov"]) == (0.9, True)
 
 
-def test_what_the_study_file_refuses_cannot_be_made_either() -> None:
+def test_options_that_the_study_file_refuses_are_refused_here() -> None:
     assert optimizers().keys() == OPTIMIZERS.keys()
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_one_kernel_is_claimed_of_those_alone_that_have_one_and_take_a_rate_from_the_device(name: str) -> None:
-    """The others have none on a CPU, or refuse a tensor as a rate."""
+def test_one_kernel_is_declared_only_for_optimizers_that_are_fused_and_accept_a_tensor_rate(name: str) -> None:
+    """The others have no fused form on a CPU, or refuse a tensor as the rate."""
     weights = [nn.Parameter(torch.ones(2))]
     made = make_optimizer(training(optimizer=name), weights, torch.tensor(0.25)) if OFFERS[name].one_kernel else None
     assert (made is not None) is (name in ("sgd", "adam", "adamw"))
@@ -91,6 +91,6 @@ def test_options_of_slots_are_options_of_the_optimizer(name: str) -> None:
         ({"options": {"nesterov": True}}, "Nesterov momentum requires a momentum"),
     ],
 )
-def test_the_impossible_is_told(changes: dict[str, Any], message: str) -> None:
+def test_impossible_values_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         make_optimizer(unchecked(**changes), nn.Linear(3, 2).parameters())

@@ -19,25 +19,23 @@ def chip(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> boo
     return bool(request.param)
 
 
-def test_auto_takes_bfloat16_where_the_chip_has_it(chip: bool) -> None:
+def test_auto_uses_bfloat16_if_the_chip_has_it(chip: bool) -> None:
     chosen = choose_precision("auto", "auto", device="cpu", input_shape=LARGE)
     assert chosen.bfloat16 is chip
     assert chosen.channels_last
-    assert ("is faster in it" if chip else "is no faster in bfloat16") in chosen.reason
+    assert ("bfloat16: faster on this" if chip else "bfloat16 is not faster on this") in chosen.reason
 
 
 @pytest.mark.parametrize("units", [True, False], ids=["matrix units", "none"])
-def test_small_images_are_in_bfloat16_where_there_are_matrix_units(
-    units: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_small_images_use_bfloat16_if_there_are_matrix_units(units: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision, "has_bfloat16", lambda kind: True)
     monkeypatch.setattr(precision, "has_matrix_units", lambda: units)
     chosen = choose_precision("auto", "auto", device="cpu", input_shape=SMALL)
     assert (chosen.bfloat16, chosen.channels_last) == (units, True)
-    assert ("is faster in it" if units else "below 16 pixels") in chosen.reason
+    assert ("bfloat16: faster on this" if units else "below 16 pixels") in chosen.reason
 
 
-def test_on_a_gpu_small_images_stay_as_they_are(chip: bool) -> None:
+def test_small_images_on_a_gpu_use_the_defaults(chip: bool) -> None:
     chosen = choose_precision("auto", "auto", device="cuda", input_shape=SMALL)
     assert (chosen.bfloat16, chosen.channels_last) == (False, False)
     assert "below 16 pixels" in chosen.reason
@@ -46,7 +44,7 @@ def test_on_a_gpu_small_images_stay_as_they_are(chip: bool) -> None:
 @pytest.mark.parametrize("shape", [LARGE, SMALL])
 @pytest.mark.parametrize("wanted", ["float32", "bfloat16"])
 @pytest.mark.parametrize("channels_last", [False, True])
-def test_what_is_asked_for_is_done(
+def test_configured_values_are_used(
     chip: bool, wanted: Literal["float32", "bfloat16"], channels_last: bool, shape: tuple[int, int, int]
 ) -> None:
     chosen = choose_precision(wanted, channels_last, device="cpu", input_shape=shape)
@@ -60,7 +58,7 @@ def test_autocast_computes_in_the_precision(wanted: Literal["float32", "bfloat16
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
 
 
-def test_what_is_no_image_has_no_channels() -> None:
+def test_samples_that_are_not_images_have_no_channels() -> None:
     assert not choose_precision("auto", "auto", device="cpu", input_shape=(20,)).channels_last
 
 
@@ -74,19 +72,19 @@ def test_what_is_no_image_has_no_channels() -> None:
         (None, False),
     ],
 )
-def test_a_cpu_is_known_by_its_flags(
+def test_a_cpu_is_identified_by_its_flags(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cpuinfo: str | None, fast: bool
 ) -> None:
     monkeypatch.setattr(precision, "CPUINFO", tmp_path / "cpuinfo")
     if cpuinfo is not None:
         (tmp_path / "cpuinfo").write_text(cpuinfo)
-    for cached in (has_bfloat16, precision._words):
+    for cached in (has_bfloat16, precision._cpu_flags):
         cached.cache_clear()
     try:
         assert has_bfloat16("cpu") is fast
         assert has_matrix_units() is ("amx_bf16" in (cpuinfo or ""))
     finally:
-        for cached in (has_bfloat16, precision._words):
+        for cached in (has_bfloat16, precision._cpu_flags):
             cached.cache_clear()
 
 
@@ -94,12 +92,12 @@ def test_unknown_chips_have_none() -> None:
     assert not has_bfloat16("meta")
 
 
-def test_every_cpu_computes_in_bfloat16_however_slowly() -> None:
+def test_every_cpu_supports_bfloat16() -> None:
     assert can_bfloat16("cpu")
 
 
 @pytest.mark.parametrize("refusal", ["raises", "warns"])
-def test_a_device_without_bfloat16_is_found(monkeypatch: pytest.MonkeyPatch, refusal: str) -> None:
+def test_a_device_without_bfloat16_is_detected(monkeypatch: pytest.MonkeyPatch, refusal: str) -> None:
     class Autocast(torch.autocast):
         def __init__(self, kind: str, dtype: torch.dtype) -> None:
             if refusal == "raises":

@@ -1,4 +1,4 @@
-"""Steps that are recorded and replayed: the same numbers as without, on a CPU that does as CUDA graphs do (tape.py)."""
+"""Recorded and replayed steps: the same results as without, on a CPU that imitates CUDA graphs (tape.py)."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from ralr_tune.training.recording import WARM_UPS, Recorder, recording_obstacle
 from ralr_tune.training.start import start
 from tests.training import tape
 from tests.training.test_training_fusion import RECIPES, losses, train
-from tests.training.trials import Alike, differences, plain_network, run
+from tests.training.trials import EqualSamples, differences, plain_network, run
 
 Make = Callable[..., Any]
 STATIC = Capabilities(static_steps=True, static_shapes=True)
 BATCH = 20
-"""Of 72 images: three whole batches, and one shorter."""
+"""Of 72 images: three full batches and a shorter one."""
 
 
 def assert_same(recorded: Any, plain: Any) -> None:
-    """To the bit; Adam's to six digits, since a rate on the device is of float32, and one that Python holds is not."""
+    """Bit for bit; Adam's to six digits, since a rate on the device is float32 and Python's is not."""
     if recorded.configuration.training.optimizer == "sgd":
         assert differences(recorded, plain) == []
     assert [each.lr for each in recorded.curve] == [each.lr for each in plain.curve]
@@ -48,7 +48,7 @@ def replays(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         output, play = tape.record(work, *where)
         return output, lambda: (played.append(1), play())
 
-    monkeypatch.setattr(recording, "aside", lambda work, stream: work())
+    monkeypatch.setattr(recording, "on_side_stream", lambda work, stream: work())
     monkeypatch.setattr(torch.cuda, "Stream", lambda device: device)
     monkeypatch.setattr(recording, "record", record)
     monkeypatch.setattr(loop, "choose_compilation", lambda wanted, **_: Compilation(False, wanted is not False, ""))
@@ -59,7 +59,7 @@ def replays(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_a_recorded_trial_learns_the_same(
     make_images: Make, configure: Make, recipe: dict[str, Any], replays: list[int]
 ) -> None:
-    """With dropout, a schedule that changes the rate, a shorter last batch, and epochs after the first."""
+    """With dropout, a changing rate, a shorter last batch, and more than one epoch."""
     task = make_images(dropout=0.2)
     given = {"lr": 0.1, "batch_size": BATCH, "epochs": 3} | recipe
     plain = run(start(task, configure(**given, compile=False), seed=0))
@@ -73,7 +73,7 @@ def test_a_recorded_trial_learns_the_same(
 def test_recorded_slots_learn_the_same(
     make_images: Make, configure: Make, recipe: dict[str, Any], replays: list[int]
 ) -> None:
-    """Slots with numbers of their own, of which one ends and makes room for another: what is recorded goes on."""
+    """Slots have different hyperparameters; one ends and is reused: the recording stays valid."""
     found = []
     for compiled in (False, "auto"):
         task = make_images(dropout=0.2)
@@ -88,8 +88,8 @@ def test_recorded_slots_learn_the_same(
         assert differences(recorded, plain) == []
 
 
-def test_a_trial_that_leaves_its_slot_is_recorded_anew(make_images: Make, configure: Make, replays: list[int]) -> None:
-    """What was recorded before writes into tensors that the trial has no more."""
+def test_a_trial_that_leaves_its_slot_is_recorded_again(make_images: Make, configure: Make, replays: list[int]) -> None:
+    """The old recording writes into tensors that the trial no longer uses."""
     found = []
     for compiled in (False, "auto"):
         task = make_images()
@@ -104,7 +104,7 @@ def test_a_trial_that_leaves_its_slot_is_recorded_anew(make_images: Make, config
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-def test_a_recorded_trial_goes_on_from_its_checkpoint(
+def test_a_recorded_trial_resumes_from_its_checkpoint(
     make_images: Make, configure: Make, tmp_path: Path, optimizer: str, replays: list[int]
 ) -> None:
     task = make_images()
@@ -118,10 +118,10 @@ def test_a_recorded_trial_goes_on_from_its_checkpoint(
     assert replays
 
 
-def test_without_memory_for_a_recording_the_same_steps_are_taken_one_by_one(
+def test_without_memory_for_a_recording_the_same_steps_are_not_recorded(
     make_images: Make, configure: Make, monkeypatch: pytest.MonkeyPatch, replays: list[int]
 ) -> None:
-    """Micro-batches would be other sums, and there may be room for what is not recorded."""
+    """Micro-batches would change the sums, and steps that are not recorded may fit."""
 
     def full(*_: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory")
@@ -134,7 +134,7 @@ def test_without_memory_for_a_recording_the_same_steps_are_taken_one_by_one(
     assert_same(trial, plain)
 
 
-def test_whoever_had_no_room_for_a_recording_does_not_try_again(
+def test_a_trial_without_memory_for_a_recording_does_not_try_again(
     make_images: Make,
     configure: Make,
     tmp_path: Path,
@@ -142,7 +142,7 @@ def test_whoever_had_no_room_for_a_recording_does_not_try_again(
     caplog: pytest.LogCaptureFixture,
     replays: list[int],
 ) -> None:
-    """Nor does it in micro-batches, which are never recorded; and the rate is then none on the device."""
+    """Nor with micro-batches, which are never recorded; then the rate is not on the device."""
     tried: list[int] = []
 
     def full(*_: Any) -> Any:
@@ -155,7 +155,7 @@ def test_whoever_had_no_room_for_a_recording_does_not_try_again(
     next(begun.epochs())
     with caplog.at_level("INFO"):
         again = start(make_images(), configure(**given), seed=0, checkpoint=tmp_path / "it")
-    assert "eager, not recorded: there was no room for it" in caplog.text
+    assert "eager, not recorded: there was not enough memory" in caplog.text
     assert (again.memory, again.state.compilation.recorded) == (MemoryBudget(recorded=False), False)
     run(again)
     assert tried == [1]
@@ -179,22 +179,22 @@ def test_micro_batches_are_not_recorded(
 
 
 class Counting:
-    """Work that says how it was done."""
+    """Work that records how it was called."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, failure: Exception | None = None) -> None:
         self.done: list[str] = []
         self._failure = failure
         monkeypatch.setattr(torch.cuda, "Stream", lambda device: device)
         monkeypatch.setattr(Recorder, "failed", False)
-        monkeypatch.setattr(recording, "aside", self._aside)
+        monkeypatch.setattr(recording, "on_side_stream", self._on_side_stream)
         monkeypatch.setattr(recording, "record", self._record)
 
     def __call__(self, batch: Any) -> Tensor:
         self.done.append("work")
         return torch.zeros(())
 
-    def _aside(self, work: Callable[[], Tensor], stream: str) -> Tensor:
-        self.done.append("aside")
+    def _on_side_stream(self, work: Callable[[], Tensor], stream: str) -> Tensor:
+        self.done.append("on_side_stream")
         return work()
 
     def _record(self, work: Callable[[], Tensor], *_: Any) -> tuple[Tensor, Callable[[], object]]:
@@ -207,12 +207,12 @@ class Counting:
 def test_the_third_batch_is_recorded_and_those_of_other_sizes_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
     work, recorder = Counting(monkeypatch), Recorder("cuda:1")
     for size in (8, 8, 5, 8, 8, 5):
-        recorder(work, Alike(size))
-    assert work.done == ["aside", "work"] * 2 + ["work", "record", "replay", "replay", "work"]
+        recorder(work, EqualSamples(size))
+    assert work.done == ["on_side_stream", "work"] * 2 + ["work", "record", "replay", "replay", "work"]
 
 
-class Shaped(Alike):
-    """As many samples, in a tensor of another shape."""
+class Shaped(EqualSamples):
+    """The same number of samples, in a tensor of another shape."""
 
     def __init__(self, count: int, *shape: int) -> None:
         super().__init__(count)
@@ -223,33 +223,33 @@ class Shaped(Alike):
         return self.shape
 
 
-def test_as_many_samples_of_another_shape_do_not_fit_a_recording(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_of_another_shape_are_not_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
     work, recorder = Counting(monkeypatch), Recorder("cuda:1")
     for side in (4, 4, 5, 4, 4, 5):
         recorder(work, Shaped(8, 8, side, side))
-    assert work.done == ["aside", "work"] * 2 + ["work", "record", "replay", "replay", "work"]
+    assert work.done == ["on_side_stream", "work"] * 2 + ["work", "record", "replay", "replay", "work"]
 
 
-def test_what_cannot_be_recorded_goes_on_as_ever(
+def test_work_that_cannot_be_recorded_runs_normally(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     work, recorder = Counting(monkeypatch, RuntimeError("operation not permitted\nwhen capturing")), Recorder("cuda:1")
     for _ in range(5):
-        recorder(work, Alike(8))
-    assert work.done == ["aside", "work"] * 2 + ["record", "work", "work", "work"]
-    assert caplog.text.count("records no more steps as CUDA graphs: operation not permitted") == 1
-    Recorder("cuda:1")(work, Alike(8))
+        recorder(work, EqualSamples(8))
+    assert work.done == ["on_side_stream", "work"] * 2 + ["record", "work", "work", "work"]
+    assert caplog.text.count("no longer records steps as CUDA graphs: operation not permitted") == 1
+    Recorder("cuda:1")(work, EqualSamples(8))
     assert work.done[-1:] == ["work"]
-    assert work.done.count("aside") == 2
+    assert work.done.count("on_side_stream") == 2
 
 
-def test_lack_of_memory_is_no_reason_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    """There would be less for the same step without a recording: whoever called makes the step smaller."""
+def test_out_of_memory_while_recording_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There would be even less memory for the same step; the caller reduces the step."""
     work, recorder = Counting(monkeypatch, torch.OutOfMemoryError("CUDA out of memory")), Recorder("cuda:1")
     for _ in range(WARM_UPS):
-        recorder(work, Alike(8))
+        recorder(work, EqualSamples(8))
     with pytest.raises(torch.OutOfMemoryError):
-        recorder(work, Alike(8))
+        recorder(work, EqualSamples(8))
 
 
 @pytest.mark.parametrize("name", ["small_cnn", "resnet20", "torchvision:resnet18"])
@@ -259,7 +259,7 @@ def test_networks_of_known_packages_may_be_recorded(name: str, optimizer: str) -
 
 
 class Coin(nn.Module):
-    """Somebody's own."""
+    """A user's module."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x
@@ -284,29 +284,33 @@ def patched() -> nn.Module:
 
 
 @pytest.mark.parametrize(
-    ("layers", "optimizer", "said"),
+    ("layers", "optimizer", "reason"),
     [
-        ([Coin()], "sgd", "what Coin does may differ from step to step"),
-        ([hooked()], "sgd", "what Identity does may differ from step to step"),
-        ([patched()], "sgd", "what Identity does may differ from step to step"),
-        ([hooked_weight("register_hook")], "sgd", "what PReLU does may differ from step to step"),
-        ([hooked_weight("register_post_accumulate_grad_hook")], "sgd", "what PReLU does may differ from step to step"),
-        ([fx.symbolic_trace(Coin())], "sgd", "what Coin does may differ from step to step"),
-        ([], "rmsprop", "rmsprop takes no learning rate from the device"),
+        ([Coin()], "sgd", "the operations of Coin may differ between steps"),
+        ([hooked()], "sgd", "the operations of Identity may differ between steps"),
+        ([patched()], "sgd", "the operations of Identity may differ between steps"),
+        ([hooked_weight("register_hook")], "sgd", "the operations of PReLU may differ between steps"),
+        (
+            [hooked_weight("register_post_accumulate_grad_hook")],
+            "sgd",
+            "the operations of PReLU may differ between steps",
+        ),
+        ([fx.symbolic_trace(Coin())], "sgd", "the operations of Coin may differ between steps"),
+        ([], "rmsprop", "rmsprop cannot read the learning rate from the device"),
     ],
 )
-def test_others_are_not(layers: list[nn.Module], optimizer: str, said: str) -> None:
-    assert recording_obstacle(STATIC, nn.Sequential(nn.Conv2d(3, 4, 3), *layers), optimizer) == said
+def test_other_networks_are_not_recorded(layers: list[nn.Module], optimizer: str, reason: str) -> None:
+    assert recording_obstacle(STATIC, nn.Sequential(nn.Conv2d(3, 4, 3), *layers), optimizer) == reason
 
 
-def test_the_log_says_why_an_odd_network_is_taken_as_it_is(
+def test_the_log_says_why_a_network_is_not_rewritten(
     make_images: Make, configure: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
-    loop._say.cache_clear()
+    loop._log_once.cache_clear()
     task, network = make_images(), plain_network(4)
     task.build_model = lambda seed: copy.deepcopy(nn.Sequential(network, Coin()))
     with caplog.at_level("INFO"):
         for seed in (0, 1):
             trial = run(start(task, configure(epochs=1), seed=seed))
             assert not trial.state.compilation.kernels
-    assert caplog.text.count("normalisation as torch has it: what Coin does may differ from step to step") == 1
+    assert caplog.text.count("normalisation by torch: the operations of Coin may differ between steps") == 1

@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def trained_with_copies(file: Path, start_trial: Callable[..., Trial]) -> tuple[Trial, list[Path]]:
-    """A trial that nobody interrupted, and its checkpoint as it was after every epoch."""
+    """An uninterrupted trial, and its checkpoint after every epoch."""
     trial, copies = start_trial(checkpoint=file), []
     for record in trial.epochs():
         copies.append(file.with_name(f"epoch{record.epoch}"))
@@ -39,7 +39,7 @@ def trained_with_copies(file: Path, start_trial: Callable[..., Trial]) -> tuple[
 
 
 def resumed_wrongly(folder: Path, start_trial: Callable[..., Trial]) -> dict[int, list[str]]:
-    """Differences by the epoch at which a trial was taken up by another object; empty where resuming is exact."""
+    """Differences by the epoch after which another object resumed the trial; empty if resuming is exact."""
     whole, copies = trained_with_copies(folder / "trial.ckpt", start_trial)
     found = {}
     for epoch, copy in enumerate(copies, 1):
@@ -57,7 +57,7 @@ def test_every_optimizer_at_every_epoch(make_images: Make, configure: Make, tmp_
 
 
 @pytest.mark.parametrize("recipe", MEMORY_RECIPES)
-def test_every_precision_and_memory_order(make_images: Make, configure: Make, tmp_path: Path, recipe: str) -> None:
+def test_every_precision_and_memory_format(make_images: Make, configure: Make, tmp_path: Path, recipe: str) -> None:
     task, configuration = make_images(size=16, dropout=0.3, width=4), configure(epochs=3, **MEMORY_RECIPES[recipe])
     assert resumed_wrongly(tmp_path, lambda **files: start(task, configuration, seed=1, **files)) == {}
 
@@ -70,13 +70,13 @@ def test_every_curve_perturbation_and_augmentation(
     assert resumed_wrongly(tmp_path, lambda **files: start(task, configuration, seed=1, **files)) == {}
 
 
-def test_every_option_of_every_optimizer_is_among_them() -> None:
+def test_every_option_of_every_optimizer_is_covered() -> None:
     for name, options in OPTIMIZERS.items():
         given = {option for way in OPTIMIZER_OPTIONS[name].values() for option in way}
         assert given == options, name
 
 
-def test_a_difference_would_be_seen(make_images: Make, configure: Make) -> None:
+def test_a_difference_would_be_detected(make_images: Make, configure: Make) -> None:
     one, other = (run(start(make_images(), configure(epochs=1, lr=lr), seed=1)) for lr in (0.1, 0.1000001))
     assert differences(one, other) == ["curve", "weights"]
 
@@ -87,9 +87,7 @@ def test_a_residual_network(make_images: Make, configure: Make, tmp_path: Path) 
     assert resumed_wrongly(tmp_path, lambda **files: start(task, configuration, seed=1, **files)) == {}
 
 
-def test_one_attempt_after_the_other_each_in_a_file_of_its_own(
-    make_images: Make, configure: Make, tmp_path: Path
-) -> None:
+def test_several_attempts_each_with_its_own_file(make_images: Make, configure: Make, tmp_path: Path) -> None:
     task, configuration = make_images(dropout=0.3), configure(**OTHER_RECIPES["everything"])
     whole = run(start(task, configuration, seed=1))
     attempts = [tmp_path / f"row.{attempt}.ckpt" for attempt in (4, 3, 2, 1)]
@@ -120,7 +118,7 @@ def test_killed_within_an_epoch(make_images: Make, configure: Make, tmp_path: Pa
     assert differences(run(resumed), whole) == []
 
 
-def test_a_finished_trial_trains_nothing_more(make_line: Make, configure: Make, tmp_path: Path) -> None:
+def test_a_finished_trial_is_not_trained_further(make_line: Make, configure: Make, tmp_path: Path) -> None:
     first = run(start(make_line(), configure(), seed=0, checkpoint=tmp_path / "trial.ckpt"))
     task = make_line()
     again = run(start(task, configure(), seed=0, checkpoint=tmp_path / "trial.ckpt"))
@@ -146,7 +144,7 @@ CHILD = "tests.training.child"
 
 @pytest.fixture
 def child(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Starts `python -m tests.training.child`, and ends what is left of it."""
+    """Starts `python -m tests.training.child` and ends remaining processes."""
     started: list[subprocess.Popen[str]] = []
 
     def begin(*arguments: str) -> subprocess.Popen[str]:
@@ -160,10 +158,10 @@ def child(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
         process.wait()
 
 
-def test_killed_by_the_system_and_taken_up_by_another_process(
+def test_killed_by_the_system_and_resumed_by_another_process(
     child: Callable[..., subprocess.Popen[str]], make_images: Make, configure: Make, tmp_path: Path
 ) -> None:
-    """Every recipe in a first process, which is killed within an epoch of the last; a second one takes all up."""
+    """A first process trains every recipe and is killed within an epoch of the last; a second one resumes all."""
     first = child("begin")
     while not (tmp_path / "within").exists():
         assert first.poll() is None
@@ -171,8 +169,8 @@ def test_killed_by_the_system_and_taken_up_by_another_process(
     first.send_signal(signal.SIGKILL)
     assert first.wait() == -signal.SIGKILL
     second = child("finish")
-    said, _ = second.communicate()
-    results: dict[str, dict[str, Any]] = json.loads(said)
+    output, _ = second.communicate()
+    results: dict[str, dict[str, Any]] = json.loads(output)
     assert len(results) == len(OPTIMIZER_RECIPES) + len(MEMORY_RECIPES) + len(OTHER_RECIPES)
     wrong = {name for name, result in results.items() if result["begun"] != 2 or result["resumed"] != result["whole"]}
     assert wrong == set()
@@ -184,14 +182,14 @@ def test_compiled_networks_train_and_resume_exactly(make_images: Make, configure
     whole, copies = trained_with_copies(
         tmp_path / "trial.ckpt", lambda **files: start(task, configuration, seed=1, **files)
     )
-    torch._dynamo.reset()  # forgets the code that it made, as a new process would
+    torch._dynamo.reset()  # discards the compiled code, like a new process
     resumed = run(start(task, configuration, seed=1, earlier=copies[:1]))
     assert differences(resumed, whole) == []
 
 
 @pytest.mark.slow
-def test_compiled_networks_learn_what_others_do(make_images: Make, configure: Make) -> None:
-    """Without dropout, which compiled code draws in its own way."""
+def test_compiled_networks_learn_the_same(make_images: Make, configure: Make) -> None:
+    """Without dropout, which compiled code draws differently."""
     task = make_images()
     eager, compiled = (run(start(task, configure(epochs=3, compile=how), seed=1)) for how in (False, True))
     losses = [[record.train_loss for record in trial.curve] for trial in (eager, compiled)]
@@ -199,7 +197,7 @@ def test_compiled_networks_learn_what_others_do(make_images: Make, configure: Ma
     assert weights(compiled).keys() == weights(eager).keys()
 
 
-def test_the_precision_that_a_trial_began_with_is_kept(
+def test_the_initial_precision_of_a_trial_is_kept(
     make_images: Make, configure: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task, configuration = make_images(size=16), configure(precision="auto")
@@ -211,7 +209,7 @@ def test_the_precision_that_a_trial_began_with_is_kept(
     assert differences(run(start(task, configuration, seed=1, checkpoint=tmp_path / "trial.ckpt")), whole) == []
 
 
-def test_a_device_without_bfloat16_starts_anew(
+def test_a_device_without_bfloat16_starts_with_the_first_epoch(
     make_images: Make, configure: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
     task, configuration = make_images(size=16), configure(precision="auto", epochs=1)
@@ -221,12 +219,12 @@ def test_a_device_without_bfloat16_starts_anew(
     monkeypatch.setattr("ralr_tune.training.state.can_bfloat16", lambda kind: False)
     trial = start(task, configuration, seed=1, checkpoint=tmp_path / "trial.ckpt")
     assert trial.curve == []
-    assert "trained in bfloat16, in which cpu cannot go on" in caplog.text
+    assert "trained in bfloat16, which cpu does not support" in caplog.text
     assert differences(run(trial), run(start(task, configuration, seed=1))) == []
 
 
 @pytest.mark.parametrize("other", ["threads", "torch"])
-def test_other_sums_are_said(
+def test_numeric_differences_are_logged(
     make_line: Make,
     configure: Make,
     tmp_path: Path,
@@ -244,4 +242,4 @@ def test_other_sums_are_said(
         trial = start(make_line(), configure(), seed=0, checkpoint=tmp_path / "trial.ckpt")
     assert len(trial.curve) == 1
     assert f"with {threads} threads of torch 2" in caplog.text
-    assert (f"going on with {threads + 6}" if other == "threads" else "of torch 9.9: sums") in caplog.text
+    assert (f"continuing with {threads + 6}" if other == "threads" else "of torch 9.9: sums") in caplog.text

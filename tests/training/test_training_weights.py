@@ -1,4 +1,4 @@
-"""Weights files: anybody can read them, and nobody takes damaged ones for good."""
+"""Weights files: other programs can read them, and damaged ones are detected."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.training.trials import run, same, weights
 Make = Callable[..., Any]
 
 
-def test_weights_travel(make_images: Make, configure: Make, tmp_path: Path) -> None:
+def test_weights_are_saved_and_loaded(make_images: Make, configure: Make, tmp_path: Path) -> None:
     trained = run(start(make_images(), configure(epochs=2, channels_last=True), seed=0))
     trained.save_weights(tmp_path / "out" / "model.safetensors")
     fresh = start(make_images(), configure(epochs=2), seed=9)
@@ -35,7 +35,7 @@ def test_safetensors_itself_reads_them(make_images: Make, configure: Make, tmp_p
     trained = run(start(make_images(), configure(epochs=1, channels_last=True), seed=0))
     trained.save_weights(tmp_path / "model.safetensors")
     other = make_images().build_model(5)
-    assert not any(load_model(other, tmp_path / "model.safetensors"))  # names that are missing, names too many
+    assert not any(load_model(other, tmp_path / "model.safetensors"))  # missing and unexpected names
     assert all(torch.equal(other.state_dict()[name], tensor) for name, tensor in weights(trained).items())
 
 
@@ -59,7 +59,7 @@ def test_tied_weights_are_stored_once(tmp_path: Path) -> None:
 
 
 def damaged(file: Path, kind: str) -> None:
-    """Writes what is no weights file of the small network."""
+    """Writes a file that is not a weights file of the small network."""
     good = file.read_bytes()
     header = int.from_bytes(good[:8], "little")
     file.unlink()
@@ -89,7 +89,7 @@ KINDS = ["empty", "garbage", "zeroed", "truncated", "half zeroed", "one bit", "e
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "folder", "pipe", "huge", "missing"])
-def test_damaged_weights_are_told_and_change_nothing(
+def test_damaged_weights_are_refused_and_change_nothing(
     make_images: Make, configure: Make, tmp_path: Path, kind: str
 ) -> None:
     file = tmp_path / "model.safetensors"
@@ -97,7 +97,7 @@ def test_damaged_weights_are_told_and_change_nothing(
     damaged(file, kind)
     trial = start(make_images(), configure(), seed=0)
     before = weights(trial)
-    with pytest.raises(DataError, match=r"model\.safetensors: no weights of this network"):
+    with pytest.raises(DataError, match=r"model\.safetensors: not the weights of this network"):
         trial.load_weights(file)
     assert same(weights(trial), before)
 
@@ -119,13 +119,13 @@ def half(make_images: Make, configure: Make, file: Path) -> None:
 
 
 @pytest.mark.parametrize("foreign", [other_network, other_kind, without_digest, half])
-def test_foreign_weights_are_told_and_change_nothing(
+def test_foreign_weights_are_refused_and_change_nothing(
     make_images: Make, configure: Make, tmp_path: Path, foreign: Callable[..., None]
 ) -> None:
     foreign(make_images, configure, tmp_path / "weights")
     trial = start(make_images(), configure(), seed=0)
     before: dict[str, Tensor] = weights(trial)
-    with pytest.raises(DataError, match="weights: no weights of this network"):
+    with pytest.raises(DataError, match="weights: not the weights of this network"):
         trial.load_weights(tmp_path / "weights")
     assert same(weights(trial), before)
 

@@ -23,7 +23,7 @@ from ralr_tune.training.loop import TorchTrial
 
 
 def _samples(count: int, size: int, seed: int) -> Samples:
-    """Noise with a bright stripe whose place is the class."""
+    """Noise with a bright stripe whose position is the class."""
     images = np.random.default_rng(seed).integers(0, 160, (count, 1, size, size), dtype=np.uint8)
     labels = np.arange(count) % 4
     for image, label in zip(images, labels, strict=True):
@@ -63,7 +63,7 @@ def plain_network(num_classes: int, *, pixels: int = 64, dropout: float = 0.0) -
 
 
 def normalised_network(num_classes: int, *, pixels: int = 64) -> nn.Module:
-    """Batch normalisation without maps: it cannot learn from one sample."""
+    """Batch normalisation of vectors: it cannot train on one sample."""
     return nn.Sequential(nn.Flatten(), nn.Linear(pixels, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, num_classes))
 
 
@@ -71,15 +71,15 @@ PLAIN, NORMALISED = "tests.training.trials:plain_network", "tests.training.trial
 
 
 class Line(nn.Module):
-    """One weight, at first zero."""
+    """One weight, initially zero."""
 
     def __init__(self) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(1))
 
 
-class Alike:
-    """A batch of LineTask: so many samples, all alike."""
+class EqualSamples:
+    """A batch of LineTask: `count` equal samples."""
 
     def __init__(self, count: int) -> None:
         self._count = count
@@ -95,13 +95,13 @@ class Alike:
     def signature(self) -> Hashable:
         return self._count
 
-    def split(self, parts: int) -> list[Alike]:
-        return [Alike(self._count // parts + (part < self._count % parts)) for part in range(parts)]
+    def split(self, parts: int) -> list[EqualSamples]:
+        return [EqualSamples(self._count // parts + (part < self._count % parts)) for part in range(parts)]
 
-    def clone(self) -> Alike:
-        return Alike(self._count)
+    def clone(self) -> EqualSamples:
+        return EqualSamples(self._count)
 
-    def take(self, other: Alike) -> None:
+    def take(self, other: EqualSamples) -> None:
         pass
 
 
@@ -133,9 +133,11 @@ class LineTask:
     def steps(self, split: Split, batch_size: int, epoch: int = 0, *, seed: int = 0) -> int:
         return self.epoch_steps
 
-    def batches(self, split: Split, *, seed: int, epoch: int, batch_size: int, options: Hashable) -> Iterator[Alike]:
+    def batches(
+        self, split: Split, *, seed: int, epoch: int, batch_size: int, options: Hashable
+    ) -> Iterator[EqualSamples]:
         self.trained_on.append(split)
-        yield from [Alike(batch_size)] * self.epoch_steps
+        yield from [EqualSamples(batch_size)] * self.epoch_steps
 
     def loss(self, model: nn.Module, batch: object, *, options: Hashable) -> Tensor:
         other = self._answer(self.steps_done)
@@ -149,7 +151,7 @@ class LineTask:
         return next(iter(model.parameters())).item()
 
 
-# ---------------------------------------------------------------- what a trial has come to
+# ---------------------------------------------------------------- the result of a trial
 
 
 def run(trial: Trial) -> Trial:
@@ -176,7 +178,7 @@ def optimizer_state(trial: Trial) -> dict[str, Any]:
 
 
 def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Bit for bit, types and places in memory included."""
+    """Bit for bit, including types and strides."""
     return one.keys() == other.keys() and all(_same(one[name], other[name]) for name in one)
 
 
@@ -187,7 +189,7 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def differences(one: Trial, other: Trial) -> list[str]:
-    """What two trials do not have in common, bit for bit; their times aside."""
+    """The differences of two trials, bit for bit, except for their times."""
     found = []
     if timeless(one.curve) != timeless(other.curve):
         found.append("curve")

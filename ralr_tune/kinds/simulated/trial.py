@@ -15,8 +15,8 @@ from ralr_tune.kinds.simulated.task import SimulatedTask
 from ralr_tune.records import EpochRecord
 from ralr_tune.seeds import derive_seed
 from ralr_tune.tasks.base import Split
-from ralr_tune.tasks.trial import TrainingSplit, watched
-from ralr_tune.training.checkpoint import Checkpoints, Unusable, plain, read_curve
+from ralr_tune.tasks.trial import TrainingSplit, evaluated_split
+from ralr_tune.training.checkpoint import Checkpoints, Unusable, curve_to_dicts, read_curve
 from ralr_tune.training.files import opened, write
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class SimulatedTrial:
         identity = f"{task.identity}|{configuration.identity(seed)}|{split}"
         self._checkpoints = Checkpoints(identity, checkpoint, earlier)
         self.curve: list[EpochRecord] = self._checkpoints.first(_CurveReader(self._epochs)) or []
-        self._saved = [json.dumps(entry) for entry in plain(self.curve)]
+        self._saved = [json.dumps(entry) for entry in curve_to_dicts(self.curve)]
         self._learned = len(self.curve)
         self.recovered = None
 
@@ -82,7 +82,7 @@ class SimulatedTrial:
 
     def _epoch(self, epoch: int) -> EpochRecord:
         began = time.perf_counter()
-        value = self._course.point(epoch + 1, watched(self._split))
+        value = self._course.point(epoch + 1, evaluated_split(self._split))
         if self._task.seconds_per_epoch:  # a sleep of no time still waits for its turn
             time.sleep(self._task.seconds_per_epoch)
         return EpochRecord(
@@ -96,7 +96,7 @@ class SimulatedTrial:
 
     def _save(self, record: EpochRecord) -> None:
         """The curve with `record` as its last; only what is new is written as JSON, or long runs would crawl."""
-        saved = [*self._saved, *map(json.dumps, plain([record]))]
+        saved = [*self._saved, *map(json.dumps, curve_to_dicts([record]))]
         self._checkpoints.save(f"[{', '.join(saved)}]".encode())
         self._saved = saved
 

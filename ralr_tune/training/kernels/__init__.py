@@ -1,1 +1,1 @@
-"""What torch's operators do one by one and a kernel of ours does in one, on a CPU: batch normalisation, sum, ReLU."""
+"""Kernels that fuse operators of torch on a CPU: batch normalisation, sum and ReLU in one pass."""

@@ -1,9 +1,9 @@
-"""A network as our kernels compute it: each batch normalisation one with sum, ReLU and pooling behind it.
+"""Rewrites a network for this package's kernels: joins batch normalisations with the sum, ReLU and pooling after them.
 
-Found by tracing (torch.fx); the new network has the very layers of the old one, so both train the same weights. It is
-for training or for evaluation, as the old one is while it is traced: functions are told so once. What tracing would get
-wrong, code that decides by numbers or draws from Python's generator, is for the caller to keep away (see
-recording.unknown).
+The network is traced with torch.fx. The new network shares the layers of the old one, so both train the same weights.
+It is fixed to the mode, training or evaluation, of the old one during tracing, since functions get the mode as a
+constant. The caller must exclude code that tracing would get wrong: code that branches on numbers or draws from
+Python's generator (see recording.varying_module).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from ralr_tune.errors import RalrTuneError
-from ralr_tune.models.pixels import every, global_average
+from ralr_tune.models.pixels import global_average, subsample
 from ralr_tune.training.kernels.normalise import Norm, normalised
 
 logger = logging.getLogger(__name__)
@@ -27,14 +27,14 @@ logger = logging.getLogger(__name__)
 RELUS = (F.relu, torch.relu, torch.relu_)
 SUMS = (operator.add, operator.iadd, torch.add)
 
-_ONE_AT_A_TIME = threading.Lock()
+_TRACING_LOCK = threading.Lock()
 
 NormOf = Callable[[nn.Module], Norm | None]
-"""What a layer normalises by; None where it does something else."""
+"""Returns the parameters of a layer's normalisation; None if the layer is something else."""
 
 
-def of_layer(layer: nn.Module) -> Norm | None:
-    """torch's own layer, with a moving average."""
+def norm_of_layer(layer: nn.Module) -> Norm | None:
+    """The parameters of torch's own layer with a moving average."""
     if type(layer) is not nn.BatchNorm2d or layer.momentum is None:
         return None
     if layer.running_mean is None or layer.running_var is None:
@@ -43,7 +43,7 @@ def of_layer(layer: nn.Module) -> Norm | None:
 
 
 class Joined(nn.Module):
-    """pool(relu(norm(x) + other)), each where it is there."""
+    """pool(relu(norm(x) + other)); sum, ReLU and pooling are optional."""
 
     def __init__(self, layer: nn.Module, norm_of: NormOf, *, relu: bool, pool: bool) -> None:
         super().__init__()
@@ -58,27 +58,28 @@ class Joined(nn.Module):
 
 
 class _Tracer(fx.Tracer):
-    """Looks into containers alone, and not into functions that decide by how a tensor lies in memory."""
+    """Traces into containers only, and not into functions that branch on a tensor's memory format."""
 
     def __init__(self) -> None:
-        super().__init__(autowrap_functions=(every, global_average))
+        super().__init__(autowrap_functions=(global_average, subsample))
         self._thread = threading.get_ident()
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        told = hasattr(m, "slots")  # by training.fused, and each time anew
-        return told or super().is_leaf_module(m, module_qualified_name) or not any(True for _ in m.children())
+        slotted = hasattr(m, "slots")  # training.fused sets it at every call, so it must not become a constant
+        return slotted or super().is_leaf_module(m, module_qualified_name) or not any(True for _ in m.children())
 
     def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        """torch.fx changes what calling a module does in all threads, and other workers' networks are in them."""
+        """torch.fx patches the call of modules in all threads, so calls from other threads are passed on unchanged."""
         if threading.get_ident() != self._thread:
             return forward(*args, **kwargs)
         return super().call_module(m, forward, args, kwargs)
 
 
-def joined(model: nn.Module, norm_of: NormOf = of_layer) -> nn.Module:
-    """The network in the mode that it is in; itself where it cannot be traced or has nothing to join."""
+def joined(model: nn.Module, norm_of: NormOf = norm_of_layer) -> nn.Module:
+    """The rewritten network, in the network's current mode; the network itself if it cannot be traced or has nothing to
+    join."""
     try:
-        with _ONE_AT_A_TIME:
+        with _TRACING_LOCK:
             graph = _Tracer().trace(model)
         network = fx.GraphModule(model, graph)
         layers = [
@@ -90,14 +91,14 @@ def joined(model: nn.Module, norm_of: NormOf = of_layer) -> nn.Module:
         network.recompile()
     except (RalrTuneError, MemoryError):
         raise
-    except Exception as error:  # torch.fx has no list of what it raises on code that it does not follow
-        logger.info("normalisation as torch has it: this network cannot be traced: %s", error)
+    except Exception as error:  # torch.fx does not document what it raises for code that it cannot trace
+        logger.info("normalisation by torch: this network cannot be traced: %s", error)
         return model
     return network if layers else model
 
 
 def _join(network: fx.GraphModule, node: fx.Node, norm_of: NormOf) -> None:
-    """One layer, with what follows it and nothing else uses."""
+    """Joins a layer with the operations after it, as far as nothing else uses the intermediate results."""
     chain, other, after = [node], None, _only_user(node)
     if after and _is_sum(after, node) and (relu := _only_user(after)) and _is_relu(network, relu):
         chain, other = [node, after, relu], next(each for each in after.args if each is not node)
@@ -121,7 +122,7 @@ def _only_user(node: fx.Node) -> fx.Node | None:
 
 
 def _is_sum(node: fx.Node, term: fx.Node) -> bool:
-    """Of two tensors, not of one and itself; in place, what is changed is nobody else's."""
+    """Whether a node adds two different tensors; if in place, then to `term`, which nothing else uses."""
     terms = node.args
     plain = len(terms) == 2 and all(isinstance(each, fx.Node) for each in terms) and not node.kwargs
     if node.op != "call_function" or node.target not in SUMS or not plain or terms[0] is terms[1]:
@@ -130,7 +131,7 @@ def _is_sum(node: fx.Node, term: fx.Node) -> bool:
 
 
 def _is_pool(network: fx.GraphModule, node: fx.Node) -> bool:
-    """The mean of each 2x2 pixels, as a layer."""
+    """Whether a node is a layer that averages each 2x2 pixels."""
     layer = network.get_submodule(str(node.target)) if node.op == "call_module" else None
     if type(layer) is not nn.AvgPool2d or layer.ceil_mode or layer.divisor_override:
         return False

@@ -1,8 +1,8 @@
-// Batch normalisation with the sum and the ReLU behind it, or the ReLU and a mean over 2x2 pixels, for
-// samples in channels_last: rows (pixels of all samples) of channels. Twice over the memory forward and twice backward,
-// where torch's operators go five and seven times. Computes in float32; a result is rounded once, when it is stored.
+// Batch normalisation followed by a sum and a ReLU, or by a ReLU and a mean over 2x2 pixels, for samples in
+// channels_last: rows (pixels of all samples) of channels. Two passes over the memory forward and two backward, instead
+// of five and seven with torch's operators. Computes in float32; a result is rounded once, when it is stored.
 //
-// Sums are made in the same chunks whatever the number of threads, so that numbers do not depend on it.
+// Sums use the same chunks for any number of threads, so that results do not depend on it.
 
 #include <cmath>
 #include <cstdint>
@@ -12,8 +12,8 @@
 namespace {
 
 constexpr long LANES = 16;
-constexpr long WIDEST = 4;        // vectors of a row in registers at once
-constexpr long CHUNK = 1 << 15;   // elements whose sums are made in float32; those of chunks are added in float64
+constexpr long MAX_VECTORS = 4;   // vectors of a row in registers at once
+constexpr long CHUNK = 1 << 15;   // elements that are summed in float32; the sums of chunks are added in float64
 
 typedef float Lanes __attribute__((vector_size(64), aligned(4)));
 typedef uint32_t Bits __attribute__((vector_size(64), aligned(4)));
@@ -27,23 +27,23 @@ inline Lanes load(const Bfloat16* at) {
 }
 
 inline void store(float* at, Lanes x) { *reinterpret_cast<Lanes*>(at) = x; }
-inline void store(Bfloat16* at, Lanes x) {  // to the nearest, ties to even, as torch does
+inline void store(Bfloat16* at, Lanes x) {  // rounds to nearest, ties to even, like torch
     Bits bits = (Bits)x, odd = (Bits)(x != x);
     Bits rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
     *reinterpret_cast<Halves*>(at) = __builtin_convertvector((rounded & ~odd) | (odd & 0x7fc0), Halves);
 }
 
 inline Lanes zero_where(Bits mask, Lanes x) { return (Lanes)((Bits)x & ~mask); }
-inline Bits not_above_zero(Lanes x) { return (Bits)(x <= 0.0f); }  // not a number is above, as in torch
+inline Bits not_above_zero(Lanes x) { return (Bits)(x <= 0.0f); }  // false for NaN, as in torch
 
-// Rows of `width` numbers, and what a thread takes at once: one of them, or two rows of an image where means are taken.
+// Rows of `width` numbers. A thread processes one row at once, or two rows of an image if means over pixels are taken.
 struct Shape {
     long channels, across, width, rows_at_once, number;
 
-    // `across`: means in a row of the result; 0 where none are taken.
+    // `across`: means in a row of the result; 0 if none are taken.
     Shape(long pixels, long channels, long across) : channels(channels), across(across) {
-        long fold = across ? 1 : WIDEST;  // several pixels as one row where channels are few: it fills the registers
-        while (fold > 1 && (fold * channels > WIDEST * LANES || pixels % fold)) fold /= 2;
+        long fold = across ? 1 : MAX_VECTORS;  // with few channels several pixels form a row, to fill the registers
+        while (fold > 1 && (fold * channels > MAX_VECTORS * LANES || pixels % fold)) fold /= 2;
         width = fold * channels;
         rows_at_once = across ? 4 * across : 1;
         number = pixels / (fold * rows_at_once);
@@ -64,7 +64,7 @@ template <typename Work> void by_chunks(const Shape& s, int threads, Work work) 
     }
 }
 
-// y = x * scale + add, one of each for each place of a row.
+// y = x * scale + add, with a scale and an addend for each position in a row.
 struct Line {
     std::unique_ptr<float[]> scale, add;
 
@@ -78,7 +78,7 @@ struct Line {
     }
 };
 
-// Two sums for each channel: chunk by chunk, then all.
+// Two sums for each channel: first of each chunk, then of all.
 struct Sums {
     const Shape& s;
     std::unique_ptr<float[]> parts;
@@ -135,8 +135,8 @@ void normalise(const T* x, const T* other, T* y, const Shape& s, long first, lon
     }
 }
 
-// The sums of the gradient before the ReLU, which goes to `g` where there is one, and of its product with x - mean.
-// Where nothing was added, whether the ReLU let something through is computed again: reading y would take longer.
+// The sums of the gradient before the ReLU, which is stored in `g` if that is not null, and of its product with
+// x - mean. If nothing was added, the ReLU's mask is computed again: reading y would take longer.
 template <typename T, int V>
 void gradient_sums(const T* dy, const T* x, const T* y, T* g, const Shape& s, long first, long last, const Line& line,
                    const float* mean, bool relu, float* out) {
@@ -186,7 +186,7 @@ void gradient(const T* dy, const T* x, T* dx, const Shape& s, long first, long l
     }
 }
 
-// Calls work(place in x, place among the means) for the first number of each 2x2 pixels.
+// Calls work(index in x, index in the means) for the first number of each 2x2 pixels.
 template <typename Work> void by_squares(const Shape& s, long first, long last, long at, Work work) {
     for (long pair = first; pair < last; pair++)
         for (long mean = 0; mean < s.across; mean++)
@@ -271,7 +271,7 @@ void gradient_squares(const T* dy, const T* x, T* dx, const Shape& s, long first
     }
 }
 
-// What comes of it, once it is known what to scale with and what to add.
+// Writes the result, given the scales and addends.
 template <typename T, int V>
 void write(const T* x, const T* other, T* y, const Shape& s, const Line& line, bool relu, int threads) {
     by_chunks(s, threads, [&](long, long first, long last) {
@@ -280,13 +280,13 @@ void write(const T* x, const T* other, T* y, const Shape& s, const Line& line, b
     });
 }
 
-// `kept` receives mean and 1 / standard deviation; running ones move towards mean and unbiased variance.
+// `kept` receives mean and 1 / standard deviation; the running ones are updated with mean and unbiased variance.
 template <typename T, int V>
 void forward(const T* x, const T* other, T* y, const float* weight, const float* bias, float* running_mean,
              float* running_variance, double momentum, double epsilon, const Shape& s, bool relu, float* kept,
              int threads) {
-    // squares of what lies near zero: numbers far from it would lose their variance in float32. A mean of some pixels
-    // all over the batch: one alone may be far from all others.
+    // numbers are shifted close to zero before they are squared; otherwise their variance could be lost in float32. The
+    // shift is a mean of some pixels spread over the batch: a single one may be far from all others.
     std::unique_ptr<float[]> shift(new float[s.width]);
     long pixels = (long)s.pixels(), some = pixels < 16 ? pixels : 16;
     for (long w = 0; w < s.width; w += LANES) {
@@ -301,7 +301,7 @@ void forward(const T* x, const T* other, T* y, const float* weight, const float*
     float *mean = kept, *inverse = kept + s.channels;
     for (long c = 0; c < s.channels; c++) {
         double off = sums.first[c] / s.pixels(), variance = sums.second[c] / s.pixels() - off * off;
-        variance = variance < 0 ? 0 : variance;  // not std::max, which takes 0 where it is not a number
+        variance = variance < 0 ? 0 : variance;  // not std::max, which would replace NaN by 0
         mean[c] = (float)(shift[c] + off);
         inverse[c] = (float)(1 / std::sqrt(variance + epsilon));
         double unbiased = variance * s.pixels() / (s.pixels() - 1);
@@ -311,7 +311,7 @@ void forward(const T* x, const T* other, T* y, const float* weight, const float*
     write<T, V>(x, other, y, s, Line(s, weight, bias, mean, inverse), relu, threads);
 }
 
-// By the running mean and variance, which stay as they are.
+// Normalises with the running mean and variance, which do not change.
 template <typename T, int V>
 void evaluate(const T* x, const T* other, T* y, const float* weight, const float* bias, const float* mean,
               const float* variance, double epsilon, const Shape& s, bool relu, int threads) {
@@ -342,14 +342,14 @@ void backward(const T* dy, const T* x, const T* y, T* g, T* dx, const float* wei
         slope[w] = (float)(-line.scale[w] * sums.second[c] * inverse[c] * inverse[c] / s.pixels());
         level[w] = (float)(-line.scale[w] * sums.first[c] / s.pixels());
     }
-    const T* d = g ? g : dy;  // what is in `g` has been through the ReLU
+    const T* d = g ? g : dy;  // in `g` the ReLU's mask is already applied
     by_chunks(s, threads, [&](long, long first, long last) {
         if (s.across) gradient_squares<T, V>(d, x, dx, s, first, last, line, middle.get(), slope.get(), level.get());
         else gradient<T, V>(d, x, dx, s, first, last, line, middle.get(), relu && !g, slope.get(), level.get());
     });
 }
 
-// 0, or 1 where there is no memory for the sums: nothing is thrown into a caller that is not C++.
+// Returns 0, or 1 if there is no memory for the sums: no exception may reach a caller that is not C++.
 template <typename Work> int within_memory(Work work) {
     try {
         work();
@@ -361,13 +361,14 @@ template <typename Work> int within_memory(Work work) {
 
 }  // namespace
 
-#define BY_WIDTH(WAY, T, ...)                                                 \
-    if (s.width % (4 * LANES) == 0) WAY<T, 4>(__VA_ARGS__);                   \
-    else if (s.width % (2 * LANES) == 0) WAY<T, 2>(__VA_ARGS__);              \
-    else WAY<T, 1>(__VA_ARGS__);
+#define BY_WIDTH(FUNCTION, T, ...)                                            \
+    if (s.width % (4 * LANES) == 0) FUNCTION<T, 4>(__VA_ARGS__);              \
+    else if (s.width % (2 * LANES) == 0) FUNCTION<T, 2>(__VA_ARGS__);         \
+    else FUNCTION<T, 1>(__VA_ARGS__);
 
-// Channels must be a multiple of LANES, and there must be two pixels at least to train with. `other`: null, or what is added. `across`:
-// half of an image's width where the result is the mean of each 2x2 pixels, with a ReLU and without a sum; else 0.
+// The number of channels must be a multiple of LANES; training needs at least two pixels. `other`: the summand or null.
+// `across`: half of an image's width if the result is the mean of each 2x2 pixels, with a ReLU and without a sum;
+// otherwise 0.
 #define FORWARD(NAME, T)                                                                                              \
     extern "C" int NAME(const T* x, const T* other, T* y, const float* weight, const float* bias,                     \
                         float* running_mean, float* running_variance, double momentum, double epsilon, long pixels,   \
@@ -389,7 +390,7 @@ template <typename Work> int within_memory(Work work) {
         });                                                                                                           \
     }
 
-// `y` and `g`, which receives the gradient of `other`: null, unless something was added before a ReLU.
+// `y` and `g` (which receives the gradient of `other`) are null unless something was added before a ReLU.
 #define BACKWARD(NAME, T)                                                                                             \
     extern "C" int NAME(const T* dy, const T* x, const T* y, T* g, T* dx, const float* weight, const float* bias,     \
                         const float* kept, long pixels, long channels, long across, int relu, float* dweight,         \

@@ -1,4 +1,4 @@
-"""Batch normalisation, with the sum, ReLU and pooling that may follow, by one kernel (normalise.cpp)."""
+"""Batch normalisation with an optional sum, ReLU and pooling after it, in one kernel (normalise.cpp)."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from torch.nn import functional as F
 from ralr_tune.training.kernels.library import kernels
 
 LANES = 16
-"""Channels are taken by so many (normalise.cpp)."""
+"""Channels per vector (normalise.cpp)."""
 
-KINDS = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
+DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
 
 class Norm(NamedTuple):
-    """What batch normalisation of C channels works with: tensors (C,), and two numbers."""
+    """The parameters of a batch normalisation of C channels: tensors (C,) and two numbers."""
 
     weight: Tensor | None
     bias: Tensor | None
@@ -31,11 +31,11 @@ class Norm(NamedTuple):
 def normalised(
     x: Tensor, norm: Norm, other: Tensor | None = None, *, relu: bool, pool: bool = False, training: bool = True
 ) -> Tensor:
-    """relu(batch_norm(x) + other) of samples (N, C, H, W), as torch computes it but for roundings in between.
+    """relu(batch_norm(x) + other) of samples (N, C, H, W); equals torch's except for intermediate rounding.
 
-    `pool`: then the mean of each 2x2 pixels; only with a ReLU and without `other`. In training running mean and
-    variance move; else they are what it normalises by. By torch's own operators where the kernel does not fit (see
-    `fits`), and where there shall be gradients without training.
+    `pool`: followed by the mean of each 2x2 pixels; only with a ReLU and without `other`. Training updates the running
+    mean and variance; otherwise the normalisation uses them. Falls back to torch's operators if the kernel does not
+    support the tensors (see `fits`), and for gradients without training.
     """
     if fits(x, norm, other) and not (pool and (x.shape[2] % 2 or x.shape[3] % 2)):
         if training:
@@ -51,26 +51,26 @@ def normalised(
 
 
 def fits(x: Tensor, norm: Norm, other: Tensor | None) -> bool:
-    """Whether the kernel takes it: on a CPU, pixel by pixel in memory, in float32 or bfloat16, at least two pixels."""
-    if x.device.type != "cpu" or x.dtype not in KINDS or x.ndim != 4 or x.shape[1] % LANES or not _by_pixel(x):
+    """Whether the kernel supports the tensors: on a CPU, channels last, float32 or bfloat16, at least two pixels."""
+    if x.device.type != "cpu" or x.dtype not in DTYPES or x.ndim != 4 or x.shape[1] % LANES or not _is_channels_last(x):
         return False
     if x.numel() < 2 * x.shape[1] or not all(map(_is_plain, norm[:4])):
         return False
-    return other is None or (other.shape == x.shape and other.dtype == x.dtype and _by_pixel(other))
+    return other is None or (other.shape == x.shape and other.dtype == x.dtype and _is_channels_last(other))
 
 
 def _is_plain(each: Tensor | None) -> bool:
     return each is not None and each.dtype == torch.float32 and each.is_contiguous()
 
 
-def _by_pixel(x: Tensor) -> bool:
+def _is_channels_last(x: Tensor) -> bool:
     return x.is_contiguous(memory_format=torch.channels_last)
 
 
 def _evaluated(x: Tensor, norm: Norm, other: Tensor | None, relu: bool, pool: bool) -> Tensor:
     y = _like(x[:, :, ::2, ::2] if pool else x)
     kernels().call(
-        f"evaluate_{KINDS[x.dtype]}", *map(_address, (x, other, y, *norm[:4])), norm.epsilon,
+        f"evaluate_{DTYPES[x.dtype]}", *map(_address, (x, other, y, *norm[:4])), norm.epsilon,
         *_size(x, pool), relu, torch.get_num_threads(),
     )  # fmt: skip
     return y
@@ -81,11 +81,11 @@ class _Normalised(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, other: Tensor | None, norm: Norm, weight: Tensor, bias: Tensor, relu: bool, pool: bool
     ) -> Tensor:
-        """Weight and bias by themselves, too: autograd looks into no tuple."""
+        """Weight and bias are also separate arguments: autograd does not look into tuples."""
         y = _like(x[:, :, ::2, ::2] if pool else x)
         kept = torch.empty(2, x.shape[1], dtype=torch.float32, device=x.device)
         kernels().call(
-            f"forward_{KINDS[x.dtype]}", *map(_address, (x, other, y, *norm[:4])), norm.momentum, norm.epsilon,
+            f"forward_{DTYPES[x.dtype]}", *map(_address, (x, other, y, *norm[:4])), norm.momentum, norm.epsilon,
             *_size(x, pool), relu, kept.data_ptr(), torch.get_num_threads(),
         )  # fmt: skip
         ctx.save_for_backward(x, y if relu and other is not None else None, weight, bias, kept)
@@ -100,7 +100,7 @@ class _Normalised(torch.autograd.Function):
         dx, dweight, dbias = _like(x), torch.empty_like(weight), torch.empty_like(bias)
         passed = None if y is None else _like(x)
         kernels().call(
-            f"backward_{KINDS[x.dtype]}", *map(_address, (dy, x, y, passed, dx, weight, bias, kept)),
+            f"backward_{DTYPES[x.dtype]}", *map(_address, (dy, x, y, passed, dx, weight, bias, kept)),
             *_size(x, ctx.pool), ctx.relu, dweight.data_ptr(), dbias.data_ptr(), torch.get_num_threads(),
         )  # fmt: skip
         summed = (dy if passed is None else passed) if ctx.summed else None
@@ -112,7 +112,7 @@ def _like(x: Tensor) -> Tensor:
 
 
 def _size(x: Tensor, pool: bool) -> tuple[int, int, int]:
-    """Pixels of all samples, channels, and means in a row of the result."""
+    """Number of pixels of all samples, of channels, and of means in a row of the result."""
     return x.numel() // x.shape[1], x.shape[1], x.shape[3] // 2 if pool else 0
 
 

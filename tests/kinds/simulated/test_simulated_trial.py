@@ -71,7 +71,7 @@ def test_damaged_checkpoints_start_anew(
 ) -> None:
     (tmp_path / "trial.json").write_text(content)
     assert KIND.trial(task(), configure(), seed=0, checkpoint=tmp_path / "trial.json").curve == []
-    assert "starting anew" in caplog.text
+    assert "starting with the first epoch" in caplog.text
 
 
 def test_foreign_checkpoints_start_anew(configure: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
