@@ -12,7 +12,16 @@ from urllib.parse import quote, quote_plus
 import pytest
 
 from ralr_tune.errors import UsageError
-from ralr_tune.secrecy import MASK, MAX_BYTES, HidingFormatter, given, hidden, masked_url, remember, without
+from ralr_tune.secrecy import (
+    MASK,
+    MAX_BYTES,
+    HidingFormatter,
+    hidden,
+    masked_url,
+    remember,
+    secret_from_environment,
+    without,
+)
 
 NASTY = r"""p{0}%40/:@#?&'"\ é<x"""
 NAME = "RALR_TUNE_TEST_SECRET"
@@ -113,11 +122,11 @@ def _unset(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_secret_comes_from_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert given(NAME) is None
+    assert secret_from_environment(NAME) is None
     monkeypatch.setenv(NAME, "")
-    assert given(NAME) is None
+    assert secret_from_environment(NAME) is None
     monkeypatch.setenv(NAME, NASTY)
-    assert given(NAME) == NASTY
+    assert secret_from_environment(NAME) == NASTY
     assert hidden(NASTY) == MASK
 
 
@@ -128,7 +137,7 @@ def test_a_secret_comes_from_a_file_less_its_last_newline(
     path = tmp_path / "secret"
     path.write_bytes(f"{NASTY} {end}".encode())
     monkeypatch.setenv(f"{NAME}_FILE", str(path))
-    assert given(NAME) == f"{NASTY} "
+    assert secret_from_environment(NAME) == f"{NASTY} "
 
 
 @pytest.mark.parametrize(
@@ -150,7 +159,7 @@ def test_a_file_without_a_secret_is_told_by_variable_and_path(
         path.write_bytes(content)
     monkeypatch.setenv(f"{NAME}_FILE", str(path))
     with pytest.raises(UsageError) as raised:
-        given(NAME)
+        secret_from_environment(NAME)
     assert str(raised.value).startswith(f"{NAME}_FILE={path}: ")
     assert reason in str(raised.value)
 
@@ -158,11 +167,11 @@ def test_a_file_without_a_secret_is_told_by_variable_and_path(
 def test_a_folder_in_the_place_of_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv(f"{NAME}_FILE", str(tmp_path))
     with pytest.raises(UsageError, match="directory"):
-        given(NAME)
+        secret_from_environment(NAME)
 
 
 def test_variable_and_file_exclude_each_other(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv(NAME, "x")
     monkeypatch.setenv(f"{NAME}_FILE", str(tmp_path / "secret"))
-    with pytest.raises(UsageError, match=f"{NAME} and {NAME}_FILE: give one"):
-        given(NAME)
+    with pytest.raises(UsageError, match=f"{NAME} and {NAME}_FILE are both set; set only one"):
+        secret_from_environment(NAME)

@@ -266,7 +266,7 @@ def test_before_any_trial_is_begun_every_file_is_taken(
     with caplog.at_level(logging.INFO, "ralr_tune.commands.run"):
         again(small(arms=arms, search={"trials": 2}), tmp_path)
     assert sorted(row.arm for row in rows(storage)) == ["monotone"] * 2 + ["other"] * 2
-    assert "study file changed: training.epochs (no trial was begun)" in caplog.messages
+    assert "study file changed: training.epochs (no trial has started)" in caplog.messages
 
 
 def test_looks_may_be_changed_until_winners_are_judged(tmp_path: Path, storage: Storage) -> None:

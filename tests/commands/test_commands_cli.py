@@ -70,8 +70,8 @@ def test_the_list_of_commands_is_the_contract(cli_inside: Cli) -> None:
         (["run", "digits", "--init", "--no-workers"], "--no-workers and --init"),
         (["run", "digits", "--no-workers", "--devices", "cpu"], "--devices and --no-workers"),
         (["status", "digits", "--storage", ""], "invalid value for '--storage': is empty"),
-        (["check"], "check takes a study, or --schema: one of the two"),
-        (["check", "digits", "--schema"], "check takes a study, or --schema: one of the two"),
+        (["check"], "check needs either a study or --schema; give one of the two"),
+        (["check", "digits", "--schema"], "check needs either a study or --schema; give one of the two"),
         (["status", "../evil"], "no such file"),
         (["status", "no such"], "not a study name"),
         (["preview", "digits", "-o", "rates.pdf"], "must end in .html, .png or .svg"),
@@ -130,7 +130,7 @@ def test_a_file_here_hides_a_shipped_one(cli_inside: Cli, study_file: Callable[.
     (tmp_path / "studies").mkdir()
     study_file(study={"name": "digits"}).rename(tmp_path / "studies" / "digits.toml")
     assert "8 trials" not in cli_inside("check", "digits").out
-    assert "4 trials an arm" in cli_inside("check", "digits").out
+    assert "4 trials per arm" in cli_inside("check", "digits").out
 
 
 def test_the_schema_is_json(cli_inside: Cli) -> None:

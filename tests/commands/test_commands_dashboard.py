@@ -343,7 +343,7 @@ def test_a_token_is_nowhere_but_with_its_owner(serve: Serve, tmp_path: Path) -> 
     token = "Xq7-{0}%40/:@#?&'\"é-9wKz"
     (tmp_path / "token").write_text(f"{token}\n")
     served = serve("--host", "0.0.0.0", RALR_TUNE_DASHBOARD_TOKEN_FILE=str(tmp_path / "token"))
-    assert "and give the token of RALR_TUNE_DASHBOARD_TOKEN or its file" in served.line
+    assert "and enter the token from RALR_TUNE_DASHBOARD_TOKEN or its file" in served.line
     assert served.get("/api/studies").status == 401
     assert served.get("/api/studies?token=Xq7-9wKz").status == 401
     assert (
@@ -362,7 +362,7 @@ def test_a_token_in_the_command_is_taken_out_of_the_process_list(serve: Serve) -
     assert "Xq7" not in served.line  # a pipe is not the terminal in which it was typed
     assert served.get("/?token=Xq7-9wKz-Xq7-9wKz").status == 303
     _, errors = served.end()
-    assert re.fullmatch(r"warning: --token with a secret: .* RALR_TUNE_DASHBOARD_TOKEN_FILE\n", errors)
+    assert re.fullmatch(r"warning: --token shows the secret .* RALR_TUNE_DASHBOARD_TOKEN_FILE instead\n", errors)
 
 
 def test_requests_that_are_too_large_are_refused(serve: Serve) -> None:
@@ -387,7 +387,7 @@ def test_what_keeps_it_from_starting_is_a_line(cli: Cli, make_session: MakeSessi
     make_session(simulated())
     storage = {"RALR_TUNE_STORAGE": f"sqlite:///{tmp_path}/study.db"}
     for arguments, reason in (
-        (["--host", "0.0.0.0"], "others may reach it"),
+        (["--host", "0.0.0.0"], "other machines can reach it"),
         (["--host", "no such host", "--token", TOKEN], "cannot listen there"),
         (["--token", " "], "blank"),
     ):

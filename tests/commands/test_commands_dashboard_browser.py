@@ -146,7 +146,7 @@ def test_the_form_opens_the_dashboard(context: BrowserContext, storage: tuple[St
         page.goto(f"{address}/dashboard/studies/1")
         page.get_by_label("Token").fill("wrong")
         page.get_by_role("button").click()
-        page.get_by_text("This is not the token.").wait_for()
+        page.get_by_text("Wrong token.").wait_for()
         page.get_by_label("Token").fill(TOKEN)
         page.get_by_role("button").click()
         page.wait_for_url("**/dashboard")

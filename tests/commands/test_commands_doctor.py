@@ -65,7 +65,7 @@ def test_with_a_study_its_storage_its_data_and_its_space(
     assert quick == [path.read_text()]
     assert {"database file", "data"} <= verdicts(found).keys()
     (space,) = (check for check in found.checks if check.name == "space")
-    assert "checkpoints and weights of this study take up to" in space.found
+    assert "checkpoints and weights of this study need up to" in space.found
     assert [each.name for each in tmp_path.iterdir()] == ["sim.toml"]  # neither folder nor database was made
 
 
@@ -106,7 +106,7 @@ def test_the_last_line_counts() -> None:
     assert not Diagnosis(checks).healthy
     assert Diagnosis(checks[:2]).as_text().splitlines()[-1] == "1 warning"
     assert Diagnosis(checks[:2]).healthy
-    assert Diagnosis(checks[:1]).as_text().splitlines()[-1] == "all is well"
+    assert Diagnosis(checks[:1]).as_text().splitlines()[-1] == "no problems"
 
 
 def test_the_command_on_this_machine_leaves_nothing_behind(cli: Cli, study_file: StudyFile, tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_problems_are_code_1_with_every_password_masked(
     lines = {line.split()[1]: line for line in ran.out.splitlines() if line.startswith(("problem", "warning"))}
     assert "me:***@127.0.0.1:1" in lines["database"]
     assert "hush" not in ran.out
-    assert lines["out"].startswith("problem  out folder      file/sub (to be made in ")
+    assert lines["out"].startswith("problem  out folder      file/sub (will be created in ")
     assert lines["browser"].startswith(
         "warning  browser         BROWSER_PATH is 'none', which is no file -> install one"
     )

@@ -132,7 +132,7 @@ def test_weights_stay_until_they_are_tested(folder: Folder) -> None:
     assert removed(folder).keys() == {artifacts.draft(diverged).name, artifacts.weights(diverged).name}
     folder.done(0, "test")
     waiting = folder.row(1, "test")
-    assert removed(folder) == {artifacts.weights(tested).name: "weights of a judged trial"}
+    assert removed(folder) == {artifacts.weights(tested).name: "weights that no pending test needs"}
     Ledger(folder.storage, "sim").finish(waiting, outcome="complete", value=0.5, curve=(), seconds=1.0)
     gone = removed(folder)
     assert artifacts.weights(untested).name in gone
@@ -148,7 +148,7 @@ def test_what_people_read_stays(folder: Folder) -> None:
     for path in half:
         write(path, age_s=1e6)
     write(beside(folder.out / "best/monotone.toml"), age_s=60)  # being written now
-    expected = {path.name: "half written" for path in half if path.parent.name in ("sim", "best", "figures")}
+    expected = {path.name: "partly written" for path in half if path.parent.name in ("sim", "best", "figures")}
     assert removed(folder) == expected
     assert all((folder.out / name).exists() for name in stays)
 
@@ -162,7 +162,7 @@ def test_decoded_images_go_when_no_worker_opened_them_lately(folder: Folder) -> 
         write(path, age_s=1e6)
     assert removed(folder) == {
         long_ago.name: "decoded images, made again where needed",
-        half.name: "half written",
+        half.name: "partly written",
     }
     assert all(path.exists() for path in (lately, being_written, mine))
 
@@ -172,7 +172,7 @@ def test_a_folder_of_half_drawn_figures_goes_whole(folder: Folder) -> None:
     write(images / "confirmed.png")
     os.utime(images, (1e9, 1e9))
     (found,) = collect_garbage("sim").files
-    assert (found.path, found.bytes, found.why) == ("runs/sim/figures/.images-ab12", 1024, "half written")
+    assert (found.path, found.bytes, found.why) == ("runs/sim/figures/.images-ab12", 1024, "partly written")
     assert not images.exists()
 
 
@@ -207,7 +207,7 @@ def test_without_a_study_all_that_is_kept_here(folder: Folder) -> None:
 def test_nothing_kept_anywhere_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RALR_TUNE_STORAGE", raising=False)
-    with pytest.raises(UsageError, match=r"nothing is stored in runs/; give STUDY, --storage or --out"):
+    with pytest.raises(UsageError, match=r"no study is stored in runs/; give STUDY, --storage or --out"):
         collect_garbage()
     assert list(tmp_path.iterdir()) == []
 

@@ -76,7 +76,7 @@ def test_a_configuration_whose_name_is_no_folder(tmp_path: Path, name: str) -> N
     folder = tmp_path / "inside"
     folder.mkdir()
     (folder / name).write_text(render(configuration(), "toml"))
-    with pytest.raises(UsageError, match="say with --out where the weights shall go"):
+    with pytest.raises(UsageError, match="give a folder for the weights with --out"):
         list(train_configuration(folder / name, device="cpu", seed=None, out=None))
     assert [path.name for path in tmp_path.iterdir()] == ["inside"]
     assert [path.name for path in folder.iterdir()] == [name]

@@ -39,6 +39,6 @@ def test_workers_that_share_count_once(
     found = plan_study(study, devices=devices, workers=workers)
     assert (found.workers, found.at_once) == (workers, at_once)
     assert found.seconds == found.epochs * 2.0 / at_once
-    shared = f"on {workers} workers, counted as {at_once} since they share ("
+    shared = f"on {workers} workers, counted as {at_once} because they share devices ("
     assert (shared in found.as_text()) == (at_once < workers)
     assert found.as_json()["at_once"] == at_once

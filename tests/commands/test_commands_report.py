@@ -9,7 +9,7 @@ from ralr_tune.analysis.edges import Edge
 from ralr_tune.analysis.facts import ArmFacts, Facts
 from ralr_tune.analysis.missing_evidence import MissingEvidence
 from ralr_tune.analysis.twins import Twin
-from ralr_tune.commands.report import HANDFUL, Report
+from ralr_tune.commands.report import MAX_WARNINGS, Report
 from tests.metrics import ACCURACY
 
 NO_ARM = ArmFacts("", {"budget": 0}, 0, None, None, None, None, None, None, {})
@@ -36,9 +36,9 @@ def test_twins_come_first_then_what_to_mend() -> None:
 
 
 def test_many_warnings_are_a_handful_and_a_count() -> None:
-    facts = replace(FACTS, edges=tuple(edge(f"parameter{index}") for index in range(HANDFUL + 2)))
+    facts = replace(FACTS, edges=tuple(edge(f"parameter{index}") for index in range(MAX_WARNINGS + 2)))
     notes = report(facts).notes
-    assert len(notes) == 1 + HANDFUL + 1
+    assert len(notes) == 1 + MAX_WARNINGS + 1
     assert notes[-1] == "2 more like these in the report."
 
 

@@ -154,7 +154,7 @@ def test_a_killed_worker_loses_nothing_and_is_counted(cli: Cli, study_file: Stud
         if row.outcome == "complete" and row.stage != "test":
             assert [record.epoch for record in row.curve] == [1, 2, 3, 4]
     shown = cli("status", "sim.toml").out
-    assert "failures met on the way: 1 lost" in shown
+    assert "failures so far: 1 lost" in shown
     assert f"{owner} is gone" in shown
     assert "INFO ralr_tune.launch.worker: row 1" in shown  # the end of its log
 
@@ -229,7 +229,7 @@ def test_a_bug_in_the_users_code_ends_the_study_and_is_shown_once(
     assert sum(arm["failed"] for arm in status["arms"].values()) == 1
     assert status["failures"]["counts"] == {"bug": 3}
     shown = cli("status", "sim.toml").out
-    assert "failures met on the way: 3 bug" in shown
+    assert "failures so far: 3 bug" in shown
     assert "ZeroDivisionError: my own bug" in shown
     assert "broken.py" in shown  # the end of the traceback
 
@@ -273,7 +273,7 @@ def test_an_out_folder_that_is_read_only_is_told_before_anything_starts(
         monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)
     ran = cli_inside("run", "sim.toml", "--out", folder)
     assert ran.code == 2
-    assert ran.err.startswith(f"error: --out {folder}: nothing can be written there")
+    assert ran.err.startswith(f"error: --out {folder}: the folder is not writable")
     assert list(folder.iterdir()) == []
 
 
@@ -312,13 +312,16 @@ def test_sqlite_on_a_network_file_system_needs_force(
     with opened(StudyLocation("sim", spec, url, tmp_path)) as storage:  # as `status` and the other commands do
         assert len(Ledger(storage, "sim").rows()) > 0
     (said,) = [line for line in caplog.messages if "network file system (nfs4)" in line]
-    assert said.endswith("open it on the machine whose workers use it, and on no other")
+    assert said.endswith("open it only on the machine that runs its workers")
 
 
 def test_an_out_folder_that_is_a_file(cli: Cli, study_file: StudyFile) -> None:
     study_file()
     ran = cli("run", "sim.toml", "--out", "sim.toml")
-    assert (ran.code, ran.err) == (2, "error: --out sim.toml: cannot be made: File exists\n")
+    assert (ran.code, ran.err) == (
+        2,
+        "error: --out sim.toml: the folder cannot be created: File exists; give another with --out\n",
+    )
 
 
 @pytest.mark.slow

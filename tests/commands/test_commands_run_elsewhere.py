@@ -36,7 +36,7 @@ def test_init_makes_the_plan_once_and_leaves(cli: Cli, study_file: StudyFile, tm
     first = cli("run", "sim.toml", "--init")
     assert (first.code, first.err) == (0, "")
     assert "study sim is ready in sqlite" in first.out
-    assert "4 trials planned; join: ralr-tune worker sim" in first.out
+    assert "4 trials planned; join with: ralr-tune worker sim" in first.out
     planned = rows(tmp_path)
     assert [row.state for row in planned] == ["free"] * 4
     assert cli("run", "sim.toml", "--init").out == first.out

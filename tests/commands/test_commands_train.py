@@ -121,7 +121,7 @@ def test_broken_off_it_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     broken_off.close()  # type: ignore[attr-defined]
     assert [path.name for path in (tmp_path / "parts").iterdir()] == ["checkpoint.pt"]
     lines = train(config, out=tmp_path / "parts")
-    assert "2 of them done" in lines[0].text
+    assert "(2 already done)" in lines[0].text
     assert [line.text.split(":")[0] for line in lines[1:-1]] == ["epoch 3/3"]
     whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
     assert all(torch.equal(whole[key], parts[key]) for key in whole)
@@ -136,7 +136,7 @@ def test_ctrl_c_is_an_interruption_that_can_be_taken_up(tmp_path: Path, monkeypa
     next(running)
     next(running)
     monkeypatch.setattr(ClassificationTask, "batches", interrupted)
-    with pytest.raises(Interrupted, match="interrupted after epoch 1; the same command goes on from there"):
+    with pytest.raises(Interrupted, match="interrupted after epoch 1; run the same command again to resume"):
         next(running)
 
 
@@ -186,10 +186,10 @@ def test_impossible_options_end_before_anything_starts(tmp_path: Path, options: 
 def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
     config = write(tmp_path)
     (tmp_path / "data").write_text("a file")
-    with pytest.raises(UsageError, match="data: no folder can be made there"):
+    with pytest.raises(UsageError, match="data: cannot be created"):
         train(config, out=tmp_path / "data")
     bare = config.rename(tmp_path / "bare")
-    with pytest.raises(UsageError, match="has no ending to leave out"):
+    with pytest.raises(UsageError, match="the file name has no suffix to remove"):
         train(bare)
 
 
