@@ -52,15 +52,15 @@ def test_a_secret_is_found_in_any_form(secret: str, form: Callable[[str], str]) 
     assert re.fullmatch(rf"before [\\'\"]*{re.escape(MASK)}[\\'\"]* after", found)  # quotes around it may stay
 
 
-def test_a_secret_that_is_a_word_is_not_found_inside_of_words() -> None:
+def test_a_secret_that_is_a_word_is_not_found_inside_words() -> None:
     assert without("postgresql://postgres:postgres@h", {"postgres"}) == "postgresql://***:***@h"
 
 
-def test_of_two_secrets_the_longer_one_goes_first() -> None:
+def test_the_longer_of_two_secrets_is_masked_first() -> None:
     assert without("hush-hush hush", {"hush", "hush-hush"}) == "*** ***"
 
 
-def test_what_was_remembered_is_hidden() -> None:
+def test_a_remembered_secret_is_masked() -> None:
     assert hidden("my Gr8-secret.") == "my Gr8-secret."
     remember("Gr8-secret")
     remember("")
@@ -82,7 +82,7 @@ def test_what_was_remembered_is_hidden() -> None:
         ("http://127.0.0.1:8080/x@y", "http://127.0.0.1:8080/x@y"),
     ],
 )
-def test_passwords_of_urls_are_hidden_whether_known_or_not(text: str, expected: str) -> None:
+def test_passwords_in_urls_are_masked_whether_known_or_not(text: str, expected: str) -> None:
     assert hidden(text) == expected
 
 
@@ -96,7 +96,7 @@ def test_passwords_of_urls_are_hidden_whether_known_or_not(text: str, expected: 
         ("digits", "digits"),
     ],
 )
-def test_a_url_is_masked_even_where_it_cannot_be_read(url: str, expected: str) -> None:
+def test_a_url_is_masked_even_if_it_is_malformed(url: str, expected: str) -> None:
     assert masked_url(url) == masked_url(expected) == expected
 
 
@@ -131,7 +131,7 @@ def test_a_secret_comes_from_a_variable(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.parametrize("end", ["", "\n", "\r\n"])
-def test_a_secret_comes_from_a_file_less_its_last_newline(
+def test_a_secret_comes_from_a_file_without_its_last_newline(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, end: str
 ) -> None:
     path = tmp_path / "secret"
@@ -151,7 +151,7 @@ def test_a_secret_comes_from_a_file_less_its_last_newline(
         (None, "No such file"),
     ],
 )
-def test_a_file_without_a_secret_is_told_by_variable_and_path(
+def test_the_error_for_a_file_without_a_secret_names_variable_and_path(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes | None, reason: str
 ) -> None:
     path = tmp_path / "secret"
@@ -164,7 +164,7 @@ def test_a_file_without_a_secret_is_told_by_variable_and_path(
     assert reason in str(raised.value)
 
 
-def test_a_folder_in_the_place_of_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_folder_instead_of_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv(f"{NAME}_FILE", str(tmp_path))
     with pytest.raises(UsageError, match="directory"):
         secret_from_environment(NAME)

@@ -150,10 +150,7 @@ def leftovers(storage: Storage, artifacts: ArtifactStore) -> Iterator[tuple[Path
     """Files of one study that are no longer needed, and why."""
     name = artifacts.spec.name
     for path in artifacts.leftovers(lambda: Ledger(storage, name).rows(curves=False)):
-        yield (
-            path,
-            "weights that no pending test needs" if path.name.endswith(".safetensors") else "of a finished trial",
-        )
+        yield path, "weights of no pending test" if path.name.endswith(".safetensors") else "of a finished trial"
     first_release = re.compile(rf"\.?{re.escape(name)}-(search|choose|judge|test)-\d+\.ckpt(\.\d+)?")
     yield from (
         (path, "checkpoint of release 0.1")

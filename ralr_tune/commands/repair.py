@@ -142,15 +142,13 @@ class _Study:
                 ago = duration(self.inspection.lapsed[row.id])
                 held = f"held by {row.owner} (attempt {row.attempt}, epoch {row.epoch}), whose lease expired {ago} ago"
                 fix = "freed: the next worker resumes from its checkpoint"
-                yield Finding(held, _place(row), fix, partial(recovery.free, self.ledger, row))
+                yield Finding(held, _label(row), fix, partial(recovery.free, self.ledger, row))
 
     def _orphans(self) -> Iterator[Finding]:
         for row, (first, *others) in self.inspection.orphans():
             attach = partial(recovery.attach, self.ledger, row, first)
             fix = "attached: the next worker resumes it"
-            yield Finding(
-                f"Optuna's trial {first} belongs to this row, which does not name it", _place(row), fix, attach
-            )
+            yield Finding(f"it does not name its Optuna trial {first}", _label(row), fix, attach)
             for number in others:
                 name = studies.optuna_name(self.spec.name, row.arm, row.block)
                 yield self._stray(name, number)
@@ -159,7 +157,7 @@ class _Study:
         for row in recovery.unsettled(self.ledger):
             report = partial(tell, self._session(), row)
             what = f"{row.outcome}, but Optuna's trial {row.trial} is still running"
-            yield Finding(what, _place(row), "reported to Optuna", report)
+            yield Finding(what, _label(row), "reported to Optuna", report)
 
     def _strays(self) -> Iterator[Finding]:
         for name, number in recovery.strays(self.ledger):
@@ -177,12 +175,10 @@ class _Study:
         for row, trial in self.inspection.stuck():
             what = f"not done, but its Optuna trial {row.trial} {_state(trial)}"
             if self.inspection.alive(row):
-                yield Finding(
-                    what, _place(row), f"left to its worker, {row.owner}; run repair again once that worker has ended"
-                )
+                yield Finding(what, _label(row), f"left to its worker, {row.owner}; run repair again once it has ended")
             else:
                 detach = partial(recovery.detach, self.ledger, row)
-                yield Finding(what, _place(row), "detached: the next worker asks for another trial", detach)
+                yield Finding(what, _label(row), "detached: the next worker asks for another trial", detach)
 
     def _unplanned(self) -> Iterator[Finding]:
         for arm, block, ordinal in unplanned(self.spec, self.inspection.rows):
@@ -201,15 +197,13 @@ class _Study:
             fix = "left: the report uses the ledger, the sampler uses Optuna"
             if trial is None:
                 fix = "left: its parameters are lost with it; restore the database, or give the study another name"
-            yield Finding(what, _place(row), fix)
+            yield Finding(what, _label(row), fix)
 
     def _foreign(self) -> Iterator[Finding]:
         for place, trial in self.inspection.foreign():
             where = f"{studies.optuna_name(self.spec.name, *place)} trial {trial.number}"
             if trial.state == TrialState.WAITING:
-                yield Finding(
-                    "waiting, enqueued by another program", where, "left: workers ignore trials that others enqueue"
-                )
+                yield Finding("waiting, enqueued by another program", where, "left: workers ignore enqueued trials")
             else:
                 yield Finding("running, asked for by another program", where, "left: that program can end it")
 
@@ -218,7 +212,7 @@ class _Study:
             if row.outcome == "failed":
                 message = (row.message or "").partition("\n")[0]
                 what = f"failed at attempt {row.attempt} ({row.failure}): {message}"
-                yield Finding(what, _place(row), "left: `run` tries it again")
+                yield Finding(what, _label(row), "left: `run` tries it again")
 
     def _leftovers(self) -> Iterator[Finding]:
         folder = self.out / "checkpoints"
@@ -261,7 +255,7 @@ def size_of(path: Path) -> int:
     return 0
 
 
-def _place(row: Row) -> str:
+def _label(row: Row) -> str:
     return f"{describe(row)} (row {row.id})"
 
 

@@ -112,7 +112,7 @@ def test_torchvision_needs_its_own_torch(torch: str, asks: list[str], verdict: s
             "run with --workers 1",
         ),
         (memory_check(4 * GIB, GIB, None, GIB), "4.0 GiB, 1.0 GiB free", "run with --workers 1"),
-        (files_check(256), "at most 256", "ulimit -n 1024"),
+        (files_check(256), "at most 256", "run `ulimit -n 1024`"),
         (files_check(-1), "unlimited", ""),
         (shared_memory_check(64 * 2**20), "64.0 MiB in /dev/shm", "code of your own"),
         (

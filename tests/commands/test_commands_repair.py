@@ -124,7 +124,7 @@ FIXES: dict[Callable[[Broken], None], list[tuple[str, str, str]]] = {
         ),
         (
             "search monotone 0 (row 1)",
-            "Optuna's trial 0 belongs to this row, which does not name it",
+            "it does not name its Optuna trial 0",
             "attached: the next worker resumes it",
         ),
     ],
@@ -209,7 +209,7 @@ def test_findings_that_only_the_user_can_fix_are_listed(broken: Broken) -> None:
         "search monotone 0 (row 1): complete with 0.5, but its Optuna trial 0 is COMPLETE with 0.9 -> left: the report "
         "uses the ledger, the sampler uses Optuna",
         "sim/ralr trial 1: running, asked for by another program -> left: that program can end it",
-        "sim/ralr trial 2: waiting, enqueued by another program -> left: workers ignore trials that others enqueue",
+        "sim/ralr trial 2: waiting, enqueued by another program -> left: workers ignore enqueued trials",
         "search ralr 0 (row 2): failed at attempt 1 (bug): ZeroDivisionError: mine -> left: `run` tries it again",
         f"{broken.out / 'checkpoints'}: 1 unneeded file (2.0 KiB) -> left: `ralr-tune gc sim` removes it",
     ]
@@ -238,7 +238,7 @@ def test_a_row_of_a_living_worker_is_left_alone(broken: Broken) -> None:
     before = dump(broken.url)
     (found,) = broken.repair().findings
     assert (found.what, found.act) == ("not done, but its Optuna trial 0 is FAIL", None)
-    assert found.fix == "left to its worker, box:1:0; run repair again once that worker has ended"
+    assert found.fix == "left to its worker, box:1:0; run repair again once it has ended"
     assert dump(broken.url) == before
 
 

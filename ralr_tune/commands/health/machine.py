@@ -80,9 +80,7 @@ def kernels_check() -> Check:
     try:
         command = compiler()
     except Unavailable as reason:
-        return Check(
-            "kernels", "warning", str(reason), "training on a CPU is slower without it: install g++, or set CXX"
-        )
+        return Check("kernels", "warning", str(reason), "for faster training on a CPU, install g++, or set CXX")
     return Check("kernels", "ok", f"compiled at the first run with {command[0]}")
 
 

@@ -23,9 +23,7 @@ def package_checks() -> Iterator[Check]:
         python = SpecifierSet(metadata(DISTRIBUTION)["Requires-Python"] or "")
         required = [Requirement(line) for line in requires(DISTRIBUTION) or []]
     except PackageNotFoundError:
-        yield Check(
-            DISTRIBUTION, "warning", "not installed, so its requirements are unknown", "install it: pip install -e ."
-        )
+        yield Check(DISTRIBUTION, "warning", "not installed: requirements unknown", "install it: pip install -e .")
         return
     yield python_check(python, platform.python_version())
     yield required_check([each for each in required if _applies(each)])

@@ -87,9 +87,7 @@ def connections_check(used: int, allowed: int) -> Check:
 def clock_check(ahead_s: float) -> Check:
     """Check the clock skew: leases use only the database's clock, but reports and logs show both clocks."""
     word = "ahead of" if ahead_s > 0 else "behind"
-    warning = (
-        "synchronize the clocks (NTP): times in logs and reports will not match" if abs(ahead_s) > MAX_SKEW_S else ""
-    )
+    warning = "synchronize the clocks (NTP): times in logs and reports differ" if abs(ahead_s) > MAX_SKEW_S else ""
     return make_check("clock", f"the database's is {_ms(abs(ahead_s))} {word} this machine's", warning=warning)
 
 
@@ -100,9 +98,7 @@ def tables_check(url: str, answer: Answer) -> Check:
     try:
         usable(url)
     except StorageError as error:
-        return Check(
-            "tables", "problem", str(error).removeprefix(f"{parse_address(url)}: "), "follow the advice in the message"
-        )
+        return Check("tables", "problem", str(error).removeprefix(f"{parse_address(url)}: "), "follow that advice")
     return Check("tables", "ok", "match this program's version and the installed Optuna")
 
 
