@@ -10,9 +10,9 @@ URL, MASKED = "postgresql://me:s3cr3t@h/d", "postgresql://me:***@h/d"
 @pytest.fixture
 def titles(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The titles set for the process list."""
-    told: list[str] = []
-    monkeypatch.setattr("setproctitle.setproctitle", told.append)
-    return told
+    titles: list[str] = []
+    monkeypatch.setattr("setproctitle.setproctitle", titles.append)
+    return titles
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ def test_a_running_trial_keeps_its_parameters(storage: Storage, tmp_path: Path) 
     spec = small(training={"lr": NARROW}, search={"trials": 2})
     ledger = Ledger(storage, "sim")
     plan_search(ledger, spec, 2)
-    row = ledger.claim("somebody", "search")
+    row = ledger.claim("another worker", "search")
     assert row is not None
     study = studies.optuna_study(storage, f"sim/{row.arm}")
     trial = studies.ask(study, storage, row.id)

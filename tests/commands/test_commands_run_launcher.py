@@ -97,7 +97,7 @@ def test_options_can_be_fields_or_one_object(tmp_path: Path) -> None:
         run(simulated(), trials=0)
     with pytest.raises(UsageError, match="--trials 0: allowed: at least 1"):
         run(simulated(), RunOptions(trials=0))
-    with pytest.raises(UsageError, match="--hours -1: more than 0"):
+    with pytest.raises(UsageError, match="--hours -1: allowed: more than 0"):
         run(simulated(), RunOptions(trials=1), hours=-1)
     with pytest.raises(TypeError, match="wrokers"):
         run(simulated(), wrokers=1)
