@@ -70,7 +70,7 @@ def serve(where: StudyLocation, *, host: str, port: int, write: bool, token: str
             server = waitress.create_server(gate, host=host, port=port, max_request_body_size=limit, **_SERVER)
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
-            raise UsageError(f"--host {host} --port {port}: cannot listen: {reason}; try another --port") from None
+            raise UsageError(f"--host {host} --port {port}: cannot listen: {reason}; change --host or --port") from None
         mode = "with writing allowed" if write else "read-only"
         print(f"Open {_address(server, required)}  (study {stored.name}, {mode}; Ctrl-C ends it)", flush=True)
         try:

@@ -390,7 +390,7 @@ def test_an_error_at_start_is_one_line(cli: Cli, make_session: MakeSession, tmp_
     storage = {"RALR_TUNE_STORAGE": f"sqlite:///{tmp_path}/study.db"}
     for arguments, reason in (
         (["--host", "0.0.0.0"], "other machines can reach it"),
-        (["--host", "no such host", "--token", TOKEN], "cannot listen there"),
+        (["--host", "no such host", "--token", TOKEN], "cannot listen: "),
         (["--token", " "], "blank"),
     ):
         ran = cli("dashboard", "sim", *arguments, env=storage)
@@ -401,4 +401,4 @@ def test_an_error_at_start_is_one_line(cli: Cli, make_session: MakeSession, tmp_
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         ran = cli("dashboard", "sim", "--port", taken.getsockname()[1], env=storage)
-    assert (ran.code, "cannot listen there" in ran.err) == (2, True)
+    assert (ran.code, "cannot listen: " in ran.err) == (2, True)
