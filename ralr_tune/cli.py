@@ -1,6 +1,6 @@
-"""The commands: options, help, and printing. The work is done in `commands/`, imported when a command runs.
+"""The commands: options, help, and printing. `commands/` does the work; each module is imported when its command runs.
 
-Nothing heavy (torch, optuna, plotly, sqlalchemy) is imported here, so that `--help` answers at once; a test holds it.
+No heavy package (torch, optuna, plotly, sqlalchemy) is imported here, so that `--help` is fast; a test checks this.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ralr_tune.commands.report import Report
 
 app = typer.Typer(
-    help="Does amplifying the learning rate at random (RALR) help on your task? A fair search that answers.",
+    help="Does RALR (amplifying the learning rate at random) help on your task? Find out with a fair search.",
     epilog="Start with: python -m ralr_tune run digits    (--debug after any command shows tracebacks)",
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -28,7 +28,7 @@ app = typer.Typer(
 
 
 class Format(StrEnum):
-    """Forms of an exported configuration."""
+    """File formats of an exported configuration."""
 
     toml = "toml"
     json = "json"
@@ -44,9 +44,9 @@ class Until(StrEnum):
 
 
 def _not_empty(url: str | None) -> str | None:
-    """A variable of the shell that is not set would else mean another database than the one meant."""
+    """Refuse an empty URL: an unset shell variable would otherwise select the default database."""
     if url is not None and not url.strip():
-        raise typer.BadParameter("is empty; give a database URL, or leave it out")
+        raise typer.BadParameter("is empty; give a database URL, or leave the option out")
     return url
 
 
@@ -54,31 +54,31 @@ Study = Annotated[str, typer.Argument(metavar="STUDY", help="A name in studies/,
 Storage = Annotated[
     str | None,
     typer.Option(
-        help="Database URL (sqlite, postgresql, mysql). Wins over RALR_TUNE_STORAGE and the study file.",
+        help="Database URL (sqlite, postgresql, mysql). Overrides RALR_TUNE_STORAGE and the study file.",
         callback=_not_empty,
     ),
 ]
 
 
-def _slots(said: Any) -> Any:
+def _parse_slots(value: Any) -> Any:
     from ralr_tune.tasks.slots import parse_slots
 
-    return parse_slots(str(said))  # the default comes here, too, as it is
+    return parse_slots(str(value))  # typer also passes the default, which is not a string
 
 
-SLOTS = "Trials that a worker trains at once as one network: a number, or auto."
-WORKERS = "Worker processes; several on a GPU get equal shares of its memory.  [default: one a GPU, or one a core]"
-SHARING = "Workers on this GPU, this one included: it takes that part of its memory at most."
-LAUNCHER = "What starts the workers: local (processes here), inprocess (threads), or one of an installed package."
+SLOTS = "Trials that a worker trains at the same time as one network: a number, or auto."
+WORKERS = "Worker processes; workers on one GPU share its memory equally.  [default: one per GPU, or one per core]"
+SHARING = "Number of workers on this GPU, including this one; limits it to an equal share of the memory."
+LAUNCHER = "How to start workers: local (processes), inprocess (threads), or a launcher of an installed package."
 LAUNCHER_OPTION = "An option of the launcher; may be repeated."
-Slots = Annotated[Any, typer.Option(metavar="N|auto", parser=_slots, help=SLOTS)]
-Init = Annotated[bool, typer.Option("--init", help="Create study and plan for workers elsewhere, and leave.")]
-NoWorkers = Annotated[bool, typer.Option("--no-workers", help="Start none: wait for those elsewhere, then report.")]
-Force = Annotated[bool, typer.Option("--force", help="Take a SQLite file on a network file system.")]
+Slots = Annotated[Any, typer.Option(metavar="N|auto", parser=_parse_slots, help=SLOTS)]
+Init = Annotated[bool, typer.Option("--init", help="Create study and plan for workers started elsewhere, then exit.")]
+NoWorkers = Annotated[bool, typer.Option("--no-workers", help="Wait for workers started elsewhere, then report.")]
+Force = Annotated[bool, typer.Option("--force", help="Use a SQLite file on a network file system anyway.")]
 Out = Annotated[Path | None, typer.Option(help="Folder for report, logs and checkpoints.  [default: runs/STUDY]")]
-NoImports = Annotated[bool, typer.Option("--no-imports", help="Refuse a file that names code of somebody's to import.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print facts as JSON instead of text.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and change nothing.")]
+NoImports = Annotated[bool, typer.Option("--no-imports", help="Refuse a file that imports custom code.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the results as JSON instead of text.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and change nothing.")]
 
 
 @app.callback()
@@ -99,14 +99,14 @@ def run(
     study: Study,
     workers: Annotated[int | None, typer.Option(help=WORKERS)] = None,
     devices: Annotated[str, typer.Option(help="auto, cpu, or a list such as cuda:0,cuda:1.")] = "auto",
-    trials: Annotated[int | None, typer.Option(help="Search trials of every arm.  [default: the study file's]")] = None,
-    hours: Annotated[float | None, typer.Option(help="Stop after this long; the same command goes on later.")] = None,
+    trials: Annotated[int | None, typer.Option(help="Search trials per arm.  [default: from the study file]")] = None,
+    hours: Annotated[float | None, typer.Option(help="Stop after this many hours; the same command resumes.")] = None,
     slots: Slots = 1,
     launcher: Annotated[str, typer.Option(metavar="NAME", help=LAUNCHER)] = "local",
     launcher_option: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help=LAUNCHER_OPTION)] = None,
-    confirm: Annotated[bool, typer.Option("--confirm/--no-confirm", help="Whether to confirm and test.")] = True,
+    confirm: Annotated[bool, typer.Option("--confirm/--no-confirm", help="Confirm and test the winners.")] = True,
     as_json: AsJson = False,
-    quiet: Annotated[bool, typer.Option(help="Print the answer alone.")] = False,
+    quiet: Annotated[bool, typer.Option(help="Print only the answer.")] = False,
     init: Init = False,
     no_workers: NoWorkers = False,
     no_imports: NoImports = False,
@@ -114,8 +114,8 @@ def run(
     storage: Storage = None,
     out: Out = None,
 ) -> None:
-    """Search all arms, confirm the winners, test, report and export. Run it again to go on."""
-    from ralr_tune.commands.locate import locate, unknown
+    """Search all arms, confirm the winners, test, report and export. Run the same command again to resume."""
+    from ralr_tune.commands.locate import locate, unknown_study
     from ralr_tune.commands.progress import Display
     from ralr_tune.commands.run import RunOptions
     from ralr_tune.commands.run import init as init_study
@@ -126,11 +126,11 @@ def run(
     worker_options = {"--workers": workers, "--devices": devices != "auto", "--slots": slots != 1}
     worker_options |= {"--launcher": launcher != "local", "--launcher-option": launcher_option or None}
     run_options = {"--no-workers": no_workers, "--hours": hours, "--no-confirm": not confirm, "--json": as_json}
-    _refuse_beside("--init", worker_options | run_options if init else {})
-    _refuse_beside("--no-workers", worker_options if no_workers else {})
+    _refuse_together("--init", worker_options | run_options if init else {})
+    _refuse_together("--no-workers", worker_options if no_workers else {})
     where = locate(study, storage=storage, out=out, imports=not no_imports)
     if where.spec is None:
-        raise UsageError(unknown(study))
+        raise UsageError(unknown_study(study))
     options = RunOptions(
         storage=where.storage_url,
         out=where.out,
@@ -157,8 +157,8 @@ def run(
     _print_report(report, as_json=as_json, quiet=quiet)
 
 
-def _refuse_beside(option: str, others: Mapping[str, object]) -> None:
-    """UsageError for the first of the others that is given: beside `option` it would mean nothing."""
+def _refuse_together(option: str, others: Mapping[str, object]) -> None:
+    """Raise UsageError for the first of `others` that is given: it has no effect together with `option`."""
     from ralr_tune.errors import UsageError
 
     for name, given in others.items():
@@ -167,7 +167,7 @@ def _refuse_beside(option: str, others: Mapping[str, object]) -> None:
 
 
 def _say(text: str) -> None:
-    """Print lines for a person; "" is none."""
+    """Print text, escaped for a terminal; "" prints nothing."""
     from ralr_tune.commands.terminal import readable
 
     if text:
@@ -189,8 +189,8 @@ def _print_json(value: Any) -> None:
 def worker(
     study: Study,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda:0, ...")] = "auto",
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads for computing.  [default: all cores]")] = None,
-    index: Annotated[int, typer.Option(help="A number for its name, where several share a machine.")] = 0,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads for training.  [default: all cores]")] = None,
+    index: Annotated[int, typer.Option(help="A number in its name, if several workers share a machine.")] = 0,
     sharing: Annotated[int, typer.Option(min=1, help=SHARING)] = 1,
     slots: Slots = 1,
     until: Annotated[Until, typer.Option(help="The last stage to work on.")] = Until.test,
@@ -199,7 +199,7 @@ def worker(
     storage: Storage = None,
     out: Out = None,
 ) -> None:
-    """Join a study that `run` has started, from any machine that reaches its storage."""
+    """Join a study that `run` has created, from any machine that can reach its storage."""
     from ralr_tune.commands.locate import locate
     from ralr_tune.launch.devices import Place, places
     from ralr_tune.launch.folder import expected_token
@@ -234,12 +234,12 @@ def check(
     storage: Storage = None,
     out: Out = None,
 ) -> None:
-    """Validate a study file: every mistake at once, with what is allowed."""
+    """Validate a study file: report every mistake at once, with what is allowed."""
     from ralr_tune.commands.check import check_study, study_schema
     from ralr_tune.errors import UsageError
 
     if schema == (study is not None):
-        raise UsageError("check takes a STUDY, or --schema: one of the two")
+        raise UsageError("check needs either a STUDY or --schema; give one of the two")
     if study is None:
         _print_json(study_schema())
     else:
@@ -256,7 +256,7 @@ def plan(
     storage: Storage = None,
     out: Out = None,
 ) -> None:
-    """Show arms, dimensions, trials, epochs and the estimated time, from a few timed steps, before anything runs."""
+    """Show arms, dimensions, trials, epochs and a time estimate (from a few timed steps) before you run a study."""
     from ralr_tune.commands.plan import plan_study
 
     found = plan_study(study, devices=devices, workers=workers, imports=not no_imports, storage=storage, out=out)
@@ -267,11 +267,11 @@ def plan(
 def preview(
     study: Study,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="An .html, .png or .svg file.")] = None,
-    count: Annotated[int, typer.Option(min=1, max=50, help="Traces drawn for each arm.")] = 3,
+    count: Annotated[int, typer.Option(min=1, max=50, help="Traces to draw per arm.")] = 3,
     storage: Storage = None,
     out: Out = None,
 ) -> None:
-    """Draw learning-rate traces that the study would train with."""
+    """Draw the learning rates that the study would train with."""
     from ralr_tune.commands.preview import preview_study
 
     _say(f"Open {preview_study(study, count=count, output=output, storage=storage, out=out)}")
@@ -280,12 +280,12 @@ def preview(
 @app.command(epilog=_example("status digits --watch"))
 def status(
     study: Study,
-    watch: Annotated[bool, typer.Option("--watch", help="Keep showing it until the study is done.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Refresh until the study is done.")] = False,
     as_json: AsJson = False,
     storage: Storage = None,
     out: Out = None,
 ) -> None:
-    """Show what is done, running, waiting and failed, and why."""
+    """Show which trials are done, running, waiting and failed, and why."""
     from ralr_tune.commands.locate import locate, opened
     from ralr_tune.commands.progress import watch_study
     from ralr_tune.commands.status import study_status
@@ -305,13 +305,13 @@ def status(
 @app.command(epilog=_example("report digits --png"))
 def report(
     study: Study,
-    png: Annotated[bool, typer.Option("--png", help="Write every figure as PNG, too.")] = False,
-    svg: Annotated[bool, typer.Option("--svg", help="Write every figure as SVG, too.")] = False,
+    png: Annotated[bool, typer.Option("--png", help="Also write every figure as PNG.")] = False,
+    svg: Annotated[bool, typer.Option("--svg", help="Also write every figure as SVG.")] = False,
     as_json: AsJson = False,
     storage: Storage = None,
     out: Out = None,
 ) -> None:
-    """Write report.html from what is stored so far."""
+    """Write report.html from the results stored so far."""
     from ralr_tune.commands.locate import locate, opened
     from ralr_tune.commands.report import make_report
 
@@ -326,14 +326,14 @@ def report(
 @app.command(epilog=_example("export digits --arm ralr --format python -o train_digits.py"))
 def export(
     study: Study,
-    arm: Annotated[str | None, typer.Option(help="Which arm.  [default: the one with the best score]")] = None,
-    trial: Annotated[int | None, typer.Option(help="Which trial of it.  [default: the chosen one]")] = None,
-    format: Annotated[Format, typer.Option(help="Form of the file.")] = Format.toml,
+    arm: Annotated[str | None, typer.Option(help="Which arm.  [default: the arm with the best score]")] = None,
+    trial: Annotated[int | None, typer.Option(help="Which trial of the arm.  [default: the chosen one]")] = None,
+    format: Annotated[Format, typer.Option(help="Format of the file.")] = Format.toml,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="File to write.  [default: print it]")] = None,
     storage: Storage = None,
     out: Out = None,
 ) -> None:
-    """Export a configuration with everything needed to train it again."""
+    """Export a configuration with everything that is needed to train it again."""
     from ralr_tune.commands.export import export_study
     from ralr_tune.commands.locate import locate, opened
 
@@ -353,12 +353,12 @@ def export(
 def train(
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="An exported configuration (.toml).")],
     device: Annotated[str, typer.Option(help="auto, cpu, cuda:0, ...")] = "auto",
-    seed: Annotated[int | None, typer.Option(help="Training seed.  [default: the configuration's]")] = None,
-    quiet: Annotated[bool, typer.Option(help="Print the score alone.")] = False,
+    seed: Annotated[int | None, typer.Option(help="Training seed.  [default: from CONFIG]")] = None,
+    quiet: Annotated[bool, typer.Option(help="Print only the score.")] = False,
     no_imports: NoImports = False,
-    out: Annotated[Path | None, typer.Option(help="Folder for weights and score.  [default: beside CONFIG]")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for weights and score.  [default: next to CONFIG]")] = None,
 ) -> None:
-    """Train an exported configuration on train + validation, test it once, write model.safetensors."""
+    """Train an exported configuration on train + validation, test it once, and write model.safetensors."""
     from ralr_tune.commands.train import train_configuration
 
     for line in train_configuration(config, device=device, seed=seed, imports=not no_imports, out=out):
@@ -369,14 +369,14 @@ def train(
 @app.command(epilog=_example("dashboard digits"))
 def dashboard(
     study: Study,
-    host: Annotated[str, typer.Option(help="Address to listen on; others than loopback need --token.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Address to listen on; any but loopback needs --token.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 8080,
-    write: Annotated[bool, typer.Option("--write", help="Let the browser change and delete studies.")] = False,
-    token: Annotated[str | None, typer.Option(help="Ask for this token.  [default: RALR_TUNE_DASHBOARD_TOKEN]")] = None,
+    write: Annotated[bool, typer.Option("--write", help="Allow changing and deleting studies in the browser.")] = False,
+    token: Annotated[str | None, typer.Option(help="Require this token.  [default: RALR_TUNE_DASHBOARD_TOKEN]")] = None,
     storage: Storage = None,
     out: Out = None,
 ) -> None:
-    """Browse the study in optuna-dashboard, read-only unless --write."""
+    """Browse the study in optuna-dashboard, read-only unless --write is given."""
     from ralr_tune.commands.dashboard import serve
     from ralr_tune.commands.locate import locate
 
@@ -385,12 +385,12 @@ def dashboard(
 
 @app.command(epilog=_example("doctor digits"))
 def doctor(
-    study: Annotated[str | None, typer.Argument(metavar="STUDY", help="Look at its storage and data, too.")] = None,
+    study: Annotated[str | None, typer.Argument(metavar="STUDY", help="Also check its storage and data.")] = None,
     as_json: AsJson = False,
     storage: Storage = None,
     out: Out = None,
 ) -> None:
-    """Look at what a run needs: packages, machine, database, folder, browser; exit code 1 where there is a problem."""
+    """Check what a run needs: packages, machine, database, folder, browser; exit code 1 if there is a problem."""
     from ralr_tune.commands.doctor import diagnose
 
     found = diagnose(study, storage=storage, out=out)
@@ -403,7 +403,7 @@ def doctor(
 def repair(
     study: Study, dry_run: DryRun = False, as_json: AsJson = False, storage: Storage = None, out: Out = None
 ) -> None:
-    """Find what is stuck in a study, and mend it; also beside running workers."""
+    """Find and fix what is stuck in a study; safe while workers run."""
     from ralr_tune.commands.locate import locate
     from ralr_tune.commands.repair import repair_study
 
@@ -419,7 +419,7 @@ def gc(
     storage: Storage = None,
     out: Out = None,
 ) -> None:
-    """Remove checkpoints and weights of finished trials, and what was half written."""
+    """Remove checkpoints and weights of finished trials, and partly written files."""
     from ralr_tune.commands.gc import collect_garbage
 
     found = collect_garbage(study, storage=storage, out=out, dry_run=dry_run)
@@ -428,7 +428,7 @@ def gc(
 
 @app.command(epilog=_example("studies"))
 def studies() -> None:
-    """List the study files found: those in studies/ here and those that ship."""
+    """List the study files: those in ./studies and those that ship with ralr_tune."""
     from ralr_tune.commands.check import list_studies
 
     _say("\n".join(list_studies()))

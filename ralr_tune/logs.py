@@ -1,4 +1,4 @@
-"""Warnings of libraries go to the log, not to the user's terminal."""
+"""Send the warnings of libraries to the log instead of the user's terminal."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def warnings_to_log() -> Iterator[None]:
-    """Inside, Python warnings are collected; on leaving, each is logged at level INFO."""
+    """Collect Python warnings inside the `with` block and log each at level INFO when it ends."""
     with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("default")  # once a place: a warning in every step would be a long list
+        warnings.simplefilter("default")  # once per code location: a warning in every step would flood the log
         try:
             yield
         finally:

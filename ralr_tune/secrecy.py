@@ -1,4 +1,4 @@
-"""Secrets: where they come from, and texts without them (passwords in storage URLs, the dashboard's token)."""
+"""Secrets (passwords in storage URLs, the dashboard's token): reading them, and removing them from texts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ralr_tune.errors import UsageError
 
 MASK = "***"
 MAX_BYTES = 10_000
-"""A file larger than this holds no secret: it is something else."""
+"""Maximum size of a secret file; a larger file is not a secret."""
 
 _known: set[str] = set()
 
@@ -22,24 +22,24 @@ _URL = re.compile(
     r"\b((?:sqlite|postgres(?:ql)?|mysql|mariadb)(?:\+\w+)?://[^\s:/@?#\"']*):(?!\*\*\*@|\d+[/?])[^\n]*(@|…)",
     re.IGNORECASE,
 )
-"""A storage URL with a password, which may hold spaces, also one that a message cut off: to the line's last @."""
+"""A storage URL with a password, up to the last @ of the line: it may hold spaces, or be cut off by a message."""
 _PASSWORD = re.compile(r"(://[^:/@]*):(.*)@", re.DOTALL)
 _OPTION = re.compile(r"([?&](?:password|passwd|sslpassword)=)[^&\s\"']+", re.IGNORECASE)
 
 
 def remember(secret: str) -> None:
-    """From now on `hidden` knows this secret."""
+    """Register a secret: from now on `hidden` masks it."""
     if secret:
         _known.add(secret)
 
 
 def hidden(text: str) -> str:
-    """The text without any secret that this process knows, and without the password of any storage URL."""
+    """Mask every registered secret in a text, and the password of every storage URL."""
     return without(_OPTION.sub(rf"\1{MASK}", _URL.sub(rf"\1:{MASK}\2", text)), _known)
 
 
 def masked_url(url: str) -> str:
-    """A storage URL, whether it can be read or not, without what may be its password, which is remembered."""
+    """Mask what may be the password in a storage URL, even if the URL is malformed, and register that password."""
     found = _PASSWORD.search(url)
     if found and found[2] != MASK:
         remember(unquote(found[2]))
@@ -47,12 +47,12 @@ def masked_url(url: str) -> str:
 
 
 def without(text: str, secrets: set[str]) -> str:
-    """The text without these secrets: raw, percent-encoded, quoted as Python, JSON, SQL or HTML do, in any mixture.
+    """Mask these secrets in a text: raw, percent-encoded, quoted as in Python, JSON, SQL or HTML, or any mixture.
 
-    Where a secret ends in a letter or digit, it must end there in the text, too: the password `postgres` is not meant
-    by `postgresql`.
+    A secret that starts or ends with a letter or digit must also start or end a word of the text: the password
+    `postgres` does not match `postgresql`.
     """
-    for secret in sorted(secrets, key=len, reverse=True):  # one may be a part of another
+    for secret in sorted(secrets, key=len, reverse=True):  # longest first: one secret may contain another
         before = r"(?<![0-9A-Za-z])" if secret[0].isalnum() else ""
         after = r"(?![0-9A-Za-z])" if secret[-1].isalnum() else ""
         text = re.sub(before + "".join(map(_any_form, secret)) + after, MASK, text)
@@ -60,10 +60,10 @@ def without(text: str, secrets: set[str]) -> str:
 
 
 def _any_form(char: str) -> str:
-    """A pattern for all ways in which a character may be written."""
+    """A pattern for all the ways to write a character."""
     codes = "".join(f"%{byte:02x}" for byte in char.encode(errors="surrogateescape"))
     forms = {char, html.escape(char), json.dumps(char)[1:-1], repr(char)[1:-1], ascii(char)[1:-1]}
-    # quoted twice or more, a backslash stands as many
+    # repeated quoting multiplies the backslashes
     patterns = [r"\\*" + re.escape(form).replace(r"\\", r"\\+") for form in sorted(forms, key=len, reverse=True)]
     patterns += [f"(?i:{codes})", f"(?i:{quote(codes, safe='')})", rf"(?i:&\#0*{ord(char)};|&\#x0*{ord(char):x};)"]
     if char in "{}%'\"":
@@ -72,42 +72,42 @@ def _any_form(char: str) -> str:
 
 
 class HidingFormatter(logging.Formatter):
-    """Log lines and their tracebacks, without secrets."""
+    """Formats log records and their tracebacks with secrets masked."""
 
     def format(self, record: logging.LogRecord) -> str:
         return hidden(super().format(record))
 
 
-def given(variable: str) -> str | None:
-    """The secret that VARIABLE holds, or the file that VARIABLE_FILE names (less one newline at its end).
+def secret_from_environment(variable: str) -> str | None:
+    """The secret in VARIABLE, or in the file that VARIABLE_FILE names (without one newline at its end).
 
-    Raises UsageError, naming the variable, where both are set or the file holds no secret.
+    Raises UsageError, naming the variable, if both are set or the file holds no secret.
     """
-    named = f"{variable}_FILE"
-    value, path = os.environ.get(variable), os.environ.get(named)
+    file_variable = f"{variable}_FILE"
+    value, path = os.environ.get(variable), os.environ.get(file_variable)
     if value and path:
-        raise UsageError(f"{variable} and {named}: give one of the two")
-    secret = read(Path(path), f"{named}={path}") if path else value
+        raise UsageError(f"{variable} and {file_variable} are both set; set only one of them")
+    secret = read_secret_file(Path(path), f"{file_variable}={path}") if path else value
     if secret:
         remember(secret)
     return secret or None
 
 
-def read(path: Path, what: str) -> str:
-    """The secret in a file. UsageError, beginning with `what`, where there is none."""
+def read_secret_file(path: Path, what: str) -> str:
+    """The secret in a file. Raises UsageError, beginning with `what`, if it holds none."""
     try:
         with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)  # never the whole of something endless
+            content = file.read(MAX_BYTES + 1)  # bounded: the file may be endless, such as /dev/zero
         secret = content.decode()
     except OSError as error:
         raise UsageError(f"{what}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise UsageError(f"{what}: is not UTF-8 text") from None
+        raise UsageError(f"{what}: not UTF-8 text") from None
     if len(content) > MAX_BYTES:
-        raise UsageError(f"{what}: larger than {MAX_BYTES} bytes; it must hold the secret alone")
+        raise UsageError(f"{what}: larger than {MAX_BYTES} bytes; the file must hold only the secret")
     secret = secret.removesuffix("\n").removesuffix("\r")
     if not secret.strip():
-        raise UsageError(f"{what}: is empty")
+        raise UsageError(f"{what}: is empty; write the secret into this file")
     if "\0" in secret:
-        raise UsageError(f"{what}: holds a NUL character")
+        raise UsageError(f"{what}: contains a NUL character; a secret must be text")
     return secret

@@ -12,7 +12,16 @@ from urllib.parse import quote, quote_plus
 import pytest
 
 from ralr_tune.errors import UsageError
-from ralr_tune.secrecy import MASK, MAX_BYTES, HidingFormatter, given, hidden, masked_url, remember, without
+from ralr_tune.secrecy import (
+    MASK,
+    MAX_BYTES,
+    HidingFormatter,
+    hidden,
+    masked_url,
+    remember,
+    secret_from_environment,
+    without,
+)
 
 NASTY = r"""p{0}%40/:@#?&'"\ é<x"""
 NAME = "RALR_TUNE_TEST_SECRET"
@@ -43,15 +52,15 @@ def test_a_secret_is_found_in_any_form(secret: str, form: Callable[[str], str]) 
     assert re.fullmatch(rf"before [\\'\"]*{re.escape(MASK)}[\\'\"]* after", found)  # quotes around it may stay
 
 
-def test_a_secret_that_is_a_word_is_not_found_inside_of_words() -> None:
+def test_a_secret_that_is_a_word_is_not_found_inside_words() -> None:
     assert without("postgresql://postgres:postgres@h", {"postgres"}) == "postgresql://***:***@h"
 
 
-def test_of_two_secrets_the_longer_one_goes_first() -> None:
+def test_the_longer_of_two_secrets_is_masked_first() -> None:
     assert without("hush-hush hush", {"hush", "hush-hush"}) == "*** ***"
 
 
-def test_what_was_remembered_is_hidden() -> None:
+def test_a_remembered_secret_is_masked() -> None:
     assert hidden("my Gr8-secret.") == "my Gr8-secret."
     remember("Gr8-secret")
     remember("")
@@ -73,7 +82,7 @@ def test_what_was_remembered_is_hidden() -> None:
         ("http://127.0.0.1:8080/x@y", "http://127.0.0.1:8080/x@y"),
     ],
 )
-def test_passwords_of_urls_are_hidden_whether_known_or_not(text: str, expected: str) -> None:
+def test_passwords_in_urls_are_masked_whether_known_or_not(text: str, expected: str) -> None:
     assert hidden(text) == expected
 
 
@@ -87,7 +96,7 @@ def test_passwords_of_urls_are_hidden_whether_known_or_not(text: str, expected: 
         ("digits", "digits"),
     ],
 )
-def test_a_url_is_masked_even_where_it_cannot_be_read(url: str, expected: str) -> None:
+def test_a_url_is_masked_even_if_it_is_malformed(url: str, expected: str) -> None:
     assert masked_url(url) == masked_url(expected) == expected
 
 
@@ -113,22 +122,22 @@ def _unset(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_secret_comes_from_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert given(NAME) is None
+    assert secret_from_environment(NAME) is None
     monkeypatch.setenv(NAME, "")
-    assert given(NAME) is None
+    assert secret_from_environment(NAME) is None
     monkeypatch.setenv(NAME, NASTY)
-    assert given(NAME) == NASTY
+    assert secret_from_environment(NAME) == NASTY
     assert hidden(NASTY) == MASK
 
 
 @pytest.mark.parametrize("end", ["", "\n", "\r\n"])
-def test_a_secret_comes_from_a_file_less_its_last_newline(
+def test_a_secret_comes_from_a_file_without_its_last_newline(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, end: str
 ) -> None:
     path = tmp_path / "secret"
     path.write_bytes(f"{NASTY} {end}".encode())
     monkeypatch.setenv(f"{NAME}_FILE", str(path))
-    assert given(NAME) == f"{NASTY} "
+    assert secret_from_environment(NAME) == f"{NASTY} "
 
 
 @pytest.mark.parametrize(
@@ -142,7 +151,7 @@ def test_a_secret_comes_from_a_file_less_its_last_newline(
         (None, "No such file"),
     ],
 )
-def test_a_file_without_a_secret_is_told_by_variable_and_path(
+def test_the_error_for_a_file_without_a_secret_names_variable_and_path(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes | None, reason: str
 ) -> None:
     path = tmp_path / "secret"
@@ -150,19 +159,19 @@ def test_a_file_without_a_secret_is_told_by_variable_and_path(
         path.write_bytes(content)
     monkeypatch.setenv(f"{NAME}_FILE", str(path))
     with pytest.raises(UsageError) as raised:
-        given(NAME)
+        secret_from_environment(NAME)
     assert str(raised.value).startswith(f"{NAME}_FILE={path}: ")
     assert reason in str(raised.value)
 
 
-def test_a_folder_in_the_place_of_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_folder_instead_of_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv(f"{NAME}_FILE", str(tmp_path))
     with pytest.raises(UsageError, match="directory"):
-        given(NAME)
+        secret_from_environment(NAME)
 
 
 def test_variable_and_file_exclude_each_other(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv(NAME, "x")
     monkeypatch.setenv(f"{NAME}_FILE", str(tmp_path / "secret"))
-    with pytest.raises(UsageError, match=f"{NAME} and {NAME}_FILE: give one"):
-        given(NAME)
+    with pytest.raises(UsageError, match=f"{NAME} and {NAME}_FILE are both set; set only one"):
+        secret_from_environment(NAME)

@@ -1,1 +1,1 @@
-"""What each command does, without the terminal: `cli.py` parses and prints, these do the work and return facts."""
+"""The work of each command, without the terminal: `cli.py` parses and prints; these modules return the results."""

@@ -1,4 +1,4 @@
-"""Secrets among the arguments of a command: out of the process list, and a word on how to give them instead."""
+"""Secrets in command-line arguments: mask them in the process list, and warn with a safer way to pass them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _SAFER = {
 
 
 def conceal(arguments: Sequence[str]) -> Iterator[str]:
-    """Mask secrets in the line that the process list shows of this process; a warning for each option with one.
+    """Mask secrets in this process's entry in the process list, and yield a warning for each option with a secret.
 
-    `arguments`: the whole command line, as `sys.orig_argv`.
+    `arguments`: the whole command line, as in `sys.orig_argv`.
     """
-    shown = [_shown(option, argument) for option, argument in pairwise(["", *arguments])]
+    shown = [_masked(option, argument) for option, argument in pairwise(["", *arguments])]
     if shown == list(arguments):
         return
     import setproctitle
@@ -26,14 +26,14 @@ def conceal(arguments: Sequence[str]) -> Iterator[str]:
     setproctitle.setproctitle(" ".join(shown))
     for option, safer in _SAFER.items():
         if any(MASK in mask and option in (before, mask.partition("=")[0]) for before, mask in pairwise(["", *shown])):
-            yield f"warning: {option} with a secret: others may have read it, and the shell keeps it; safer: {safer}"
+            yield f"warning: {option} shows the secret to other users and in the shell history; use {safer} instead"
 
 
-def _shown(option: str, argument: str) -> str:
-    """An argument, given after `option`, as anybody may see it."""
+def _masked(option: str, argument: str) -> str:
+    """An argument that follows `option`, with its secret masked."""
     if option == "--token":
         remember(argument)
         return MASK
     if argument.startswith("--token="):
-        return f"--token={_shown('--token', argument.removeprefix('--token='))}"
+        return f"--token={_masked('--token', argument.removeprefix('--token='))}"
     return masked_url(argument)

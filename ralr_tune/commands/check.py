@@ -1,4 +1,4 @@
-"""`check` and `studies`: study files, looked at and listed."""
+"""`check` and `studies`: validate and list study files."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from ralr_tune.studyfile.sections import StudyFile
 
 
 def load(study: str, *, imports: bool = True, storage: str | None = None, out: Path | None = None) -> StudySpec:
-    """The study file behind a name or path; where there is none, the file that the storage keeps under that name.
+    """The study file with a name or path; if there is none, the file that the storage keeps under that name.
 
-    Raises UsageError for an unknown name and, without `imports`, for a file that names code to import; StudyFileError
-    for a file's mistakes, StorageError without a storage.
+    Raises UsageError for an unknown name and, if `imports` is False, for a file that names code to import;
+    StudyFileError for mistakes in a file; StorageError if the storage cannot be reached.
     """
-    spec = _found(study, storage, out, imports)
+    spec = _find_spec(study, storage, out, imports)
     if not imports:
         refuse_imports(spec.kind, spec.task)
     return spec
 
 
-def _found(study: str, storage: str | None, out: Path | None, imports: bool) -> StudySpec:
+def _find_spec(study: str, storage: str | None, out: Path | None, imports: bool) -> StudySpec:
     where = locate(study, storage=storage, out=out, imports=imports)
     if where.spec is not None:
         return where.spec
@@ -41,39 +41,39 @@ def _found(study: str, storage: str | None, out: Path | None, imports: bool) -> 
 
 
 def check_study(study: str, *, imports: bool = True, storage: str | None = None, out: Path | None = None) -> str:
-    """What the study is, in one line, and one more for code that it names; Optuna's options are tried, too."""
+    """Summarize the study in one line, plus one per imported object; also checks the options passed to Optuna."""
     from ralr_tune.search.samplers import make_pruner, make_sampler
 
     spec = load(study, imports=imports, storage=storage, out=out)
     make_pruner(spec)
     make_sampler(spec, next(iter(spec.arms)), 1, 0)
     arms = ", ".join(f"{arm} ({len(spec.space(arm))} dimensions)" for arm in spec.arms)
-    says = f"{find_file(study) or study}: valid. Study {spec.name}: {arms}; {spec.search.trials} trials an arm"
-    return "\n".join([says, *map(str, imported(spec.kind, spec.task))])
+    summary = f"{find_file(study) or study}: valid. Study {spec.name}: {arms}; {spec.search.trials} trials per arm"
+    return "\n".join([summary, *map(str, imported(spec.kind, spec.task))])
 
 
 def study_schema() -> dict[str, Any]:
-    """The JSON schema of study files, for editors that complete and check TOML."""
-    either: Any = reduce(or_, map(_file_of, registry.names()))
+    """The JSON schema of study files, for editors that complete and validate TOML."""
+    either: Any = reduce(or_, map(_model_of, registry.names()))
     return TypeAdapter(either).json_schema()
 
 
-def _file_of(kind: str) -> type[StudyFile]:
-    """The model of a study file whose [task] says that it is of this kind."""
+def _model_of(kind: str) -> type[StudyFile]:
+    """The model of a study file whose [task] has this kind."""
     found = registry.find(kind)
-    said: Any = (Literal[kind], ...)
-    section: Any = (create_model(found.section.__name__, __base__=found.section, kind=said), ...)
+    kind_field: Any = (Literal[kind], ...)
+    section: Any = (create_model(found.section.__name__, __base__=found.section, kind=kind_field), ...)
     return create_model("StudyFile", __base__=models.study_file(found), task=section)
 
 
 def list_studies() -> Iterator[str]:
-    """A line for each study file found: name, file, and its first comment or what is wrong with it."""
+    """One line per study file: its name, and its first comment or what is wrong with it."""
     for path in study_files():
         try:
             text = load_study_file(path, imports=False).text
-            says = text.lstrip().splitlines()[0].lstrip("# ") if text.lstrip().startswith("#") else ""
+            summary = text.lstrip().splitlines()[0].lstrip("# ") if text.lstrip().startswith("#") else ""
         except StudyFileError as error:
-            says = f"({len(error.problems)} problems, see `check {path.stem}`)"
+            summary = f"({len(error.problems)} problems, see `check {path.stem}`)"
         except UsageError:
-            says = f"(its kind of task is code to import, see `check {path.stem}`)"
-        yield f"{path.stem:<24} {says}"
+            summary = f"(its task kind is imported code, see `check {path.stem}`)"
+        yield f"{path.stem:<24} {summary}"

@@ -1,10 +1,10 @@
-"""`doctor`: what is installed and usable here, with figures, and what to do about what is not."""
+"""`doctor`: check what is installed and usable here, with numbers, and say how to fix what is not."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,21 +26,21 @@ from ralr_tune.studyfile import StudySpec, parse_study
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """All checks, in the order of a person's questions: installed? machine? database? folder? study?"""
+    """All checks, in this order: packages, machine, browser, database, devices, data, folder."""
 
     checks: list[Check]
 
     @property
     def healthy(self) -> bool:
-        """Whether there is no problem; warnings are none."""
+        """Whether there is no problem; warnings do not count."""
         return not self._counts["problem"]
 
     def as_text(self) -> str:
-        said = [counted(self._counts[kind], kind) for kind in ("problem", "warning") if self._counts[kind]]
-        return "\n".join([*map(str, self.checks), ", ".join(said) or "all is well"])
+        totals = [counted(self._counts[kind], kind) for kind in ("problem", "warning") if self._counts[kind]]
+        return "\n".join([*map(str, self.checks), ", ".join(totals) or "no problems"])
 
     def as_json(self) -> dict[str, Any]:
-        return {"healthy": self.healthy, "checks": [asdict(check) for check in self.checks]}
+        return {"healthy": self.healthy, "checks": [check.as_json() for check in self.checks]}
 
     @property
     def _counts(self) -> Counter[str]:
@@ -48,24 +48,24 @@ class Diagnosis:
 
 
 def diagnose(study: str | None = None, *, storage: str | None = None, out: Path | None = None) -> Diagnosis:
-    """Looks at everything that a run needs: packages, machine, database, folder, browser, the study's data.
+    """Check everything that a run needs: packages, machine, database, folder, browser, the study's data.
 
-    Leaves nothing behind, not even where it is killed. Raises UsageError and StudyFileError for STUDY itself.
+    Leaves no file behind, even if it is killed. Raises UsageError and StudyFileError for STUDY itself.
     """
     studies.quiet_optuna()
     where = None if study is None else locate(study, storage=storage, out=out)
     spec = None if where is None else _spec(where)
-    probe = Probe(spec.text if isinstance(spec, StudySpec) else None)  # works while the next lines do
+    probe = Probe(spec.text if isinstance(spec, StudySpec) else None)  # runs in parallel with the next lines
     url = where.storage_url if where else given_url(storage)
     checks = [*package_checks(), *machine_checks(), browser_check(), *(storage_checks(url) if url else [])]
     found = probe.facts()
     checks += device_checks(found, nvidia_driver())
-    checks += _of_study(where.out if where else out or Path("runs"), spec, found)
+    checks += _study_checks(where.out if where else out or Path("runs"), spec, found)
     return Diagnosis(checks)
 
 
 def _spec(where: StudyLocation) -> StudySpec | str:
-    """The study's file, or the one that its storage holds, or why there is none."""
+    """The study file, or the one in its storage, or the reason why there is none."""
     if where.spec is not None:
         return where.spec
     try:
@@ -75,12 +75,12 @@ def _spec(where: StudyLocation) -> StudySpec | str:
         return str(error)
 
 
-def _of_study(out: Path, spec: StudySpec | str | None, found: dict[str, Any] | str) -> Iterator[Check]:
-    """The folder and, where a study is given, its file and its data."""
+def _study_checks(out: Path, spec: StudySpec | str | None, found: dict[str, Any] | str) -> Iterator[Check]:
+    """Checks of the folder and, if a study is given, of its file and its data."""
     data = found["data"] if isinstance(found, dict) else None
     needed = None
     if isinstance(spec, str):
-        yield Check("study", "problem", spec, "`ralr-tune check` says more of a file")
+        yield Check("study", "problem", spec, "run `ralr-tune check STUDY` for all mistakes in a file")
     if isinstance(spec, StudySpec) and data is not None:
         yield data_check(data)
         needed = needed_bytes(spec, data["weights"], available_cores()) if data.get("weights") else None

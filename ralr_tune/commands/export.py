@@ -1,4 +1,4 @@
-"""`export`: one configuration of a study as a file; and best/ARM.toml of every arm, which `report` asks for."""
+"""`export`: write one configuration of a study as a file; also best/ARM.toml of every arm, for `report`."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from ralr_tune.studyfile import StudySpec, parse_study
 from ralr_tune.studyfile.values import one_of
 from ralr_tune.training.files import write
 
-_LISTED = 20
-"""Most trials that a message names."""
+_MAX_LISTED = 20
+"""Maximum number of trials that a message lists."""
 
 
 def export_study(storage: Storage, name: str, *, arm: str | None, trial: int | None, form: str) -> str:
     """The text of the file, in one of report.export.FORMS.
 
-    `arm`: the default is the one with the best score. `trial`: Optuna's number; the default is the arm's chosen one.
-    Where the study has several blocks, the number is looked for in the chosen trial's block first.
+    `arm`: the default is the arm with the best score. `trial`: Optuna's number; the default is the chosen trial of the
+    arm. If the study has several blocks, the chosen trial's block is searched for the number first.
 
-    Raises UsageError, naming what there is, for an unknown arm, a trial that is not complete, and where no trial is
-    complete yet; StorageError when no such study is stored.
+    Raises UsageError, naming what exists, for an unknown arm, a trial that is not complete, or if no trial is complete
+    yet; StorageError if the storage holds no such study.
     """
     record = read_study(storage, name, curves=False)
     spec = parse_study(record.spec_text, source=f"{name} (as stored)")
@@ -44,7 +44,7 @@ def export_study(storage: Storage, name: str, *, arm: str | None, trial: int | N
 
 
 def export_best(record: StudyRecord, spec: StudySpec, out: Path) -> list[Path]:
-    """Writes OUT/best/ARM.toml for every arm that has a complete trial; the paths, in the order of the arms.
+    """Write OUT/best/ARM.toml for every arm that has a complete trial; returns the paths, in the order of the arms.
 
     Raises DiskError.
     """
@@ -56,29 +56,29 @@ def export_best(record: StudyRecord, spec: StudySpec, out: Path) -> list[Path]:
 
 
 def chosen_rows(record: StudyRecord, spec: StudySpec) -> dict[str, Row]:
-    """The chosen search row of every arm that has a complete one."""
+    """The chosen search row of every arm with a complete trial."""
     found = {name: _chosen(spec, arm) for name, arm in record.arms.items()}
     return {name: row for name, row in found.items() if row is not None}
 
 
 def _chosen(spec: StudySpec, arm: ArmRecord) -> Row | None:
-    """Of the winners of all blocks the best one: by the seeds that choose, and before there are any by the search."""
+    """The best of all blocks' winners: by the choosing seeds or, before those are done, by the search values."""
     return next(iter(winners(spec, arm.rows, arm.name)), None)
 
 
 def best_arm(record: StudyRecord, chosen: dict[str, Row]) -> str:
-    """The arm with the best mean on fresh seeds (validation); until all are confirmed, with the best search value.
+    """The arm with the best mean over fresh seeds (validation) or, until all are confirmed, the best search value.
 
-    Never one against the other: the best of many trials flatters.
+    The two are never compared with each other: the best value of many trials is biased upwards.
     """
-    means = {arm: mean for arm, row in chosen.items() if (mean := _judged(record, row)) is not None}
+    means = {arm: mean for arm, row in chosen.items() if (mean := _confirmed_mean(record, row)) is not None}
     searched = {arm: value for arm, row in chosen.items() if (value := row.value) is not None}
     values = means if len(means) == len(chosen) else searched
     return max(values, key=lambda arm: record.metric.as_gain(values[arm]))
 
 
-def _judged(record: StudyRecord, row: Row) -> float | None:
-    """The mean over all fresh seeds, once all are through."""
+def _confirmed_mean(record: StudyRecord, row: Row) -> float | None:
+    """The mean over all fresh seeds, or None until all are done."""
     rows = [each for each in record.arms[row.arm].stage("judge") if (each.block, each.source) == (row.block, row.trial)]
     values = [value for _, value in scored(rows)]
     return fmean(values) if values and all(each.state == "done" for each in rows) else None
@@ -92,8 +92,8 @@ def _trial(record: StudyRecord, chosen: Row, number: int) -> Row:
     complete = [row for row in rows if row.outcome == "complete"]
     if complete:
         return complete[0]
-    what = "no such trial" if not rows else f"it is {_condition(rows[0])}, not complete"
-    raise UsageError(f"--trial {number}: arm {chosen.arm}: {what}; complete trials: {_listed(search)}")
+    reason = "no such trial" if not rows else f"it is {_condition(rows[0])}, not complete"
+    raise UsageError(f"--trial {number}: arm {chosen.arm}: {reason}; complete trials: {_listed(search)}")
 
 
 def _condition(row: Row) -> str:
@@ -102,4 +102,4 @@ def _condition(row: Row) -> str:
 
 def _listed(rows: Sequence[Row]) -> str:
     numbers = sorted({row.trial for row in rows if row.outcome == "complete" and row.trial is not None})
-    return ", ".join(map(str, numbers[:_LISTED])) + (", ..." if len(numbers) > _LISTED else "")
+    return ", ".join(map(str, numbers[:_MAX_LISTED])) + (", ..." if len(numbers) > _MAX_LISTED else "")

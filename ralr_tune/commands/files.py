@@ -1,4 +1,4 @@
-"""Writing files that people open: beside and renamed, and a clear word when that is not possible."""
+"""Write files for users: atomically (temporary file, then rename), with a clear error if that fails."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from ralr_tune.training.files import replacing
 
 
 def write_text(path: Path, text: str) -> None:
-    """`path` with this text in UTF-8; as `write_bytes`."""
+    """Write a text as UTF-8; see `write_bytes`."""
     write_bytes(path, text.encode())
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """`path` with these bytes: all of them or, if that fails, what was there before. Makes missing folders.
+    """Write all bytes to `path` or, if that fails, keep the previous file. Creates missing folders.
 
-    Raises UsageError, naming path and reason, when the file cannot be written.
+    Raises UsageError, naming path and reason, if the file cannot be written.
     """
     try:
-        target = path.resolve()  # through a link, to what it points to
+        target = path.resolve()  # follow a link: replace its target, not the link
         if target.exists() and not target.is_file():
             target.write_bytes(data)  # a device or a pipe (-o /dev/stdout): renaming onto it would replace it
             return
-        with replacing(target) as beside:
-            beside.write_bytes(data)
+        with replacing(target) as temporary:
+            temporary.write_bytes(data)
     except OSError as error:
         raise UsageError(f"{path}: cannot be written: {error.strerror or error}") from error

@@ -1,8 +1,8 @@
-"""`gc`: files that nobody will read any more, listed or removed.
+"""`gc`: list or remove files that are no longer needed.
 
-These are checkpoints and weights of trials that are done, what was half written when a process was killed, and decoded
-images that no worker opened lately: they are made again where they are needed. What a person may want to read stays:
-report, figures, logs, best configurations, the database.
+These are checkpoints and weights of finished trials, files that a killed process left partly written, and decoded
+images that no worker has opened recently (workers decode them again if needed). Files for users stay: report, figures,
+logs, best configurations, the database.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from ralr_tune.store.ledger import Ledger
 from ralr_tune.store.location import DATABASE, given_url
 from ralr_tune.studyfile import parse_study, registry
 
-QUIET_S = 3600.0
-"""A file that nobody has written to for so long is not being written."""
+IDLE_S = 3600.0
+"""No process is writing to a file that has not changed for this long."""
 
-_HALF_WRITTEN = re.compile(r"\..+\.\d+|\.images-\w+")
-"""What `training.files.replacing` and `report.images` leave when they are killed."""
-_KEPT = re.compile(r"\.?(.+)-(?:row\d+\.\d+|final-[0-9a-f-]+)\.(?:ckpt|safetensors)(?:\.\d+)?")
-"""A file of a study's, by its name (see `search.artifacts`)."""
-_WITH_HALVES = (".", "best", "figures", "data")
+_TEMPORARY = re.compile(r"\..+\.\d+|\.images-\w+")
+"""Temporary files that `training.files.replacing` and `report.images` leave if they are killed."""
+_ARTIFACT = re.compile(r"\.?(.+)-(?:row\d+\.\d+|final-[0-9a-f-]+)\.(?:ckpt|safetensors)(?:\.\d+)?")
+"""The file name of a checkpoint or weights, with the study's name (see `search.artifacts`)."""
+_FOLDERS_WITH_TEMPORARY = (".", "best", "figures", "data")
 
 
 @dataclass(frozen=True)
 class Leftover:
-    """A file that nobody will read."""
+    """A file that is no longer needed."""
 
     path: str
     bytes: int
@@ -49,21 +49,21 @@ class Leftover:
 
 @dataclass
 class Garbage:
-    """What was found in one or more folders, and removed unless it was a rehearsal."""
+    """The files found in one or more folders, removed unless `dry_run`."""
 
     dry_run: bool
     files: list[Leftover] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
-    """What could not be looked at or removed, and why."""
+    """What could not be inspected or removed, and why."""
 
     @property
     def bytes(self) -> int:
         return sum(file.bytes for file in self.files)
 
     def as_text(self) -> str:
-        did = "would be removed" if self.dry_run else "removed"
+        action = "would be removed" if self.dry_run else "removed"
         lines = [f"{file.path}  {size(file.bytes)}  {file.why}" for file in self.files]
-        total = f"{counted(len(self.files), 'file')}, {size(self.bytes)}, {did}" if lines else "nothing to remove"
+        total = f"{counted(len(self.files), 'file')}, {size(self.bytes)}, {action}" if lines else "nothing to remove"
         return "\n".join([*lines, *(f"left: {line}" for line in self.left), total])
 
     def as_json(self) -> dict[str, Any]:
@@ -75,19 +75,19 @@ class Garbage:
 def collect_garbage(
     study: str | None = None, *, storage: str | None = None, out: Path | None = None, dry_run: bool = False
 ) -> Garbage:
-    """Looks through the out folder of a study; without one, of every study that is kept here.
+    """Search the out folder of a study or, without STUDY, of every study stored here.
 
-    Raises UsageError and StorageError as the other commands do, for the study that is asked for; what is wrong with one
-    of many is said in `left`.
+    Raises UsageError and StorageError for STUDY, as the other commands do; without STUDY, errors of one study go to
+    `left`.
     """
     found = Garbage(dry_run)
     if study is not None:
         where = locate(study, storage=storage, out=out)
-        _look_through(where.storage_url, where.out, found)
+        _collect_from(where.storage_url, where.out, found)
         return found
-    for url, folder in _kept_here(given_url(storage), out):
+    for url, folder in _stored_here(given_url(storage), out):
         try:
-            _look_through(url, folder, found)
+            _collect_from(url, folder, found)
         except RalrTuneError as error:
             found.left.append(str(error))
     return found
@@ -98,8 +98,8 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def _kept_here(url: str | None, out: Path | None) -> Iterator[tuple[str, Path]]:
-    """(storage URL, out folder) of everything that is stored where no study is named."""
+def _stored_here(url: str | None, out: Path | None) -> Iterator[tuple[str, Path]]:
+    """(storage URL, out folder) of every stored study."""
     if url is not None:
         storage = open_storage(url)
         names = studies.names(storage)
@@ -108,49 +108,49 @@ def _kept_here(url: str | None, out: Path | None) -> Iterator[tuple[str, Path]]:
         return
     files = [out / DATABASE] if out else sorted(Path("runs").glob(f"*/{DATABASE}"))
     if not files or not files[0].exists():
-        raise UsageError(f"gc: nothing is stored in {out or 'runs/'}; give STUDY, --storage or --out")
+        raise UsageError(f"gc: no study is stored in {out or 'runs/'}; give STUDY, --storage or --out")
     yield from ((sqlite_url(file.absolute()), file.parent) for file in files)
 
 
-def _look_through(url: str, out: Path, found: Garbage) -> None:
+def _collect_from(url: str, out: Path, found: Garbage) -> None:
     storage = open_storage(url)
     try:
-        for path, why in [*_of_studies(storage, out, found), *_half_written(out), *_caches(out)]:
-            _take(path, why, found)
+        for path, why in [*_finished_files(storage, out, found), *_temporary_files(out), *_unused_caches(out)]:
+            _remove(path, why, found)
     finally:
         storage.dispose()
 
 
-def _of_studies(storage: Storage, out: Path, found: Garbage) -> Iterator[tuple[Path, str]]:
-    """Of every study that the storage holds: several may share a folder."""
+def _finished_files(storage: Storage, out: Path, found: Garbage) -> Iterator[tuple[Path, str]]:
+    """Files of every study in the storage: several studies may share a folder."""
     names = studies.names(storage)
-    found.left += _of_others(out / "checkpoints", names)
+    found.left += _unknown_studies(out / "checkpoints", names)
     for name in names:
         try:
             spec = parse_study(studies.stored(storage, name).text, source=f"{name} (as stored)")
         except StudyFileError as error:
-            found.left.append(f"files of study {name}, whose file this program cannot read: {error.problems[0]}")
+            found.left.append(f"files of study {name}, whose study file this version cannot read: {error.problems[0]}")
             continue
         yield from leftovers(storage, ArtifactStore(out / "checkpoints", spec))
 
 
-def _of_others(folder: Path, names: list[str]) -> list[str]:
-    """What is said of files of studies that the storage does not hold: theirs may be at work."""
+def _unknown_studies(folder: Path, names: list[str]) -> list[str]:
+    """A line per study that has files here but is not in the storage: its workers may be running."""
     others: Counter[str] = Counter()
     for path in folder.glob("*"):
-        if (of := _KEPT.fullmatch(path.name)) and of[1] not in names:
-            others[of[1]] += 1
+        if (match := _ARTIFACT.fullmatch(path.name)) and match[1] not in names:
+            others[match[1]] += 1
     return [
-        f"{counted(number, 'file')} of study {name} in {folder}: it is not in this storage"
+        f"{counted(number, 'file')} of study {name} in {folder}: the study is not in this storage"
         for name, number in sorted(others.items())
     ]
 
 
 def leftovers(storage: Storage, artifacts: ArtifactStore) -> Iterator[tuple[Path, str]]:
-    """Files of one study that nobody will read, and why."""
+    """Files of one study that are no longer needed, and why."""
     name = artifacts.spec.name
     for path in artifacts.leftovers(lambda: Ledger(storage, name).rows(curves=False)):
-        yield path, "weights of a judged trial" if path.name.endswith(".safetensors") else "of a finished trial"
+        yield path, "weights of no pending test" if path.name.endswith(".safetensors") else "of a finished trial"
     first_release = re.compile(rf"\.?{re.escape(name)}-(search|choose|judge|test)-\d+\.ckpt(\.\d+)?")
     yield from (
         (path, "checkpoint of release 0.1")
@@ -159,31 +159,31 @@ def leftovers(storage: Storage, artifacts: ArtifactStore) -> Iterator[tuple[Path
     )
 
 
-def _half_written(out: Path) -> Iterator[tuple[Path, str]]:
-    for folder in _WITH_HALVES:
+def _temporary_files(out: Path) -> Iterator[tuple[Path, str]]:
+    for folder in _FOLDERS_WITH_TEMPORARY:
         for path in sorted((out / folder).glob(".*")):
-            if _HALF_WRITTEN.fullmatch(path.name) and _is_quiet(path):
-                yield path, "half written"
+            if _TEMPORARY.fullmatch(path.name) and _is_idle(path):
+                yield path, "partly written"
 
 
-def _caches(out: Path) -> Iterator[tuple[Path, str]]:
-    """What any kind of task prepared there and prepares again."""
+def _unused_caches(out: Path) -> Iterator[tuple[Path, str]]:
+    """Caches of all task kinds that no worker has used recently; they are rebuilt if needed."""
     for name in registry.names():
-        with suppress(UsageError):  # a kind that cannot be imported has prepared nothing lately
-            yield from ((path, why) for path, why in registry.find(name).caches(out) if _is_quiet(path))
+        with suppress(UsageError):  # a kind that cannot be imported has no recent cache
+            yield from ((path, why) for path, why in registry.find(name).caches(out) if _is_idle(path))
 
 
-def _is_quiet(path: Path) -> bool:
-    return time.time() - path.lstat().st_mtime > QUIET_S
+def _is_idle(path: Path) -> bool:
+    return time.time() - path.lstat().st_mtime > IDLE_S
 
 
-def _take(path: Path, why: str, found: Garbage) -> None:
+def _remove(path: Path, why: str, found: Garbage) -> None:
     try:
         count = _bytes(path)
         if not found.dry_run:
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     except FileNotFoundError:
-        return  # its worker was quicker
+        return  # a worker has removed it first
     except OSError as error:
         found.left.append(f"{path}: cannot be removed: {error.strerror or error}")
         return

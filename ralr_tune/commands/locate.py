@@ -1,6 +1,6 @@
-"""Finding things: the study file behind a name, the storage and the out folder behind a study.
+"""Resolve a name to its study file, and a study to its storage and out folder.
 
-Database code is imported where it is used: a mistyped name or a wrong study file is answered at once.
+Functions import database code when they need it, so that a mistyped name or an invalid study file fails fast.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _SHIPPED = (Path(__file__).parent.parent / "studies", Path(__file__).parent.parent.parent / "studies")
-"""In a wheel, and in a checkout."""
+"""Shipped study files: in a wheel, and in a checkout."""
 
 
 @dataclass(frozen=True)
 class StudyLocation:
-    """A study's name, its file if one was found, and where it is kept."""
+    """A study's name, its study file if there is one, its storage URL and out folder."""
 
     name: str
     spec: StudySpec | None
@@ -46,12 +46,12 @@ def locate(
     stored_first: bool = False,
     imports: bool = True,
 ) -> StudyLocation:
-    """Resolve STUDY (a name in studies/, a path, or the name of a stored study) and where it lives.
+    """Resolve STUDY (a name in studies/, a path, or the name of a stored study) to its location.
 
-    `storage` wins over RALR_TUNE_STORAGE, which wins over the study file; the default is OUT/study.db. With
-    `stored_first`, a name is that of a stored study wherever a storage is given: a file of that name in studies/ may
-    hold a study of another name. Without `imports`, a file whose kind of task is code to import is refused.
-    Raises UsageError for an unknown name, StudyFileError for a file that says something impossible.
+    `storage` overrides RALR_TUNE_STORAGE, which overrides the study file; the default is OUT/study.db. With
+    `stored_first`, if a storage is given, a name means a stored study: a file of that name in studies/ may hold a
+    study of another name. If `imports` is False, a file whose task kind is imported code is refused.
+    Raises UsageError for an unknown name, StudyFileError for an invalid file.
     """
     given = given_url(storage)
     path = None if stored_first and given and not _is_path(study) else find_file(study)
@@ -61,12 +61,12 @@ def locate(
         raise UsageError(f"STUDY {study!r}: no such file, and not a study name (letters, digits, '.', '_', '-')")
     folder = out or Path("runs") / name
     if spec is None and given is None and not (folder / DATABASE).exists():
-        raise UsageError(unknown(study))
+        raise UsageError(unknown_study(study))
     return StudyLocation(name, spec, storage_url(storage, spec, folder), folder)
 
 
 def find_file(study: str) -> Path | None:
-    """The study file of a path or name: ./NAME.toml in studies/ of this folder first, then those that ship."""
+    """The study file of a path or name: ./studies/NAME.toml first, then the shipped study files."""
     if _is_path(study):
         return Path(study)
     return next((path for path in study_files() if path.stem == study), None)
@@ -77,7 +77,7 @@ def _is_path(study: str) -> bool:
 
 
 def study_files() -> list[Path]:
-    """All study files found, by name; a file of this folder's studies/ hides a shipped one of its name."""
+    """All study files, sorted by name; a file in ./studies hides the shipped file of the same name."""
     found: dict[str, Path] = {}
     for folder in (Path("studies"), *_SHIPPED):
         for path in sorted(path for path in folder.glob("*.toml") if path.is_file()):
@@ -85,26 +85,26 @@ def study_files() -> list[Path]:
     return sorted(found.values(), key=lambda path: path.stem)
 
 
-def unknown(study: str) -> str:
+def unknown_study(study: str) -> str:
     """The message for a STUDY that is neither a file nor stored here."""
     names = [path.stem for path in study_files()]
     close = difflib.get_close_matches(study, names, n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"known studies: {', '.join(names) or 'none'}"
-    return f"STUDY {study!r}: no such study file, and nothing stored in runs/{study}; {hint}"
+    return f"STUDY {study!r}: no such study file, and no study stored in runs/{study}; {hint}"
 
 
 @contextmanager
 def opened(where: StudyLocation) -> Iterator[Storage]:
-    """The storage of a study that was started; raises StorageError where there is none.
+    """Open the storage of a study that was started; raises StorageError if there is none.
 
-    A SQLite file on a network file system is opened: whoever started the study said --force.
+    A SQLite file on a network file system only gives a warning: the user started the study with --force.
     """
     from ralr_tune.store.address import parse_address
     from ralr_tune.store.database import open_storage
     from ralr_tune.store.file import network_trouble
 
-    if said := network_trouble(parse_address(where.storage_url)):
-        log.warning("%s; open it on the machine whose workers use it, and on no other", said)
+    if problem := network_trouble(parse_address(where.storage_url)):
+        log.warning("%s; open it only on the machine that runs its workers", problem)
     storage = open_storage(where.storage_url)
     try:
         yield storage

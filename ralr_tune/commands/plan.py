@@ -1,4 +1,4 @@
-"""`plan`: what a study will do and how long it will take, before anything runs."""
+"""`plan`: what a study will do and how long it will take, before it runs."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ from ralr_tune.studyfile import StudySpec
 
 @dataclass(frozen=True)
 class ArmPlan:
-    """One arm's share."""
+    """The plan of one arm."""
 
     dimensions: dict[str, str]
     trials: int
     epochs: int
-    """Search epochs at most; pruning trains fewer, and an audit no more than its pruning spared."""
+    """Maximum search epochs; pruning trains fewer, and an audit trains at most the epochs that pruning saved."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A study before it runs."""
+    """The plan of a study."""
 
     study: str
     arms: dict[str, ArmPlan]
     confirm_epochs: int
-    """At most: all seeds of `looks`."""
+    """Maximum confirm epochs: all seeds of `looks`."""
     looks: tuple[int, ...]
-    """Numbers of seeds after which a verdict may stand; one where the number is fixed."""
+    """Numbers of seeds of the interim analyses, each of which may decide; one number if it is fixed."""
     seconds_per_epoch: float
     workers: int
     at_once: int
-    """Workers that count: of those that share a GPU or a core one each, since what more of them gain is not known."""
+    """Effective workers: those that share a GPU or a core count as one, since the gain of sharing is not known."""
     device: str
 
     @property
@@ -51,7 +51,7 @@ class Plan:
 
     @property
     def seconds(self) -> float:
-        """At most, with all workers busy."""
+        """Maximum time if all workers are busy."""
         return self.epochs * self.seconds_per_epoch / self.at_once
 
     def as_json(self) -> dict[str, Any]:
@@ -60,9 +60,9 @@ class Plan:
     def as_text(self) -> str:
         lines = [f"study {self.study}"]
         for name, arm in self.arms.items():
-            lines.append(f"  arm {name}: {arm.trials} trials, at most {arm.epochs} epochs; searches")
-            lines += [f"    {parameter}: {domain}" for parameter, domain in arm.dimensions.items()] or ["    nothing"]
-        lines.append(f"  confirm: at most {self.confirm_epochs} epochs{self._looks()}")
+            lines.append(f"  arm {name}: {arm.trials} trials, at most {arm.epochs} epochs; searched parameters:")
+            lines += [f"    {parameter}: {domain}" for parameter, domain in arm.dimensions.items()] or ["    none"]
+        lines.append(f"  confirm: at most {self.confirm_epochs} epochs{self._interim_analyses()}")
         lines.append(
             f"  time: at most {duration(self.seconds)} on {self._workers()} ({self.device}): {self.epochs} epochs "
             f"of {self.seconds_per_epoch:.3g} s each, from a few timed steps; pruning makes it shorter"
@@ -70,13 +70,13 @@ class Plan:
         return "\n".join(lines)
 
     def _workers(self) -> str:
-        shared = f", counted as {self.at_once} since they share" if self.at_once < self.workers else ""
+        shared = f", counted as {self.at_once} because they share devices" if self.at_once < self.workers else ""
         return f"{self.workers} workers{shared}"
 
-    def _looks(self) -> str:
+    def _interim_analyses(self) -> str:
         if len(self.looks) < 2:
             return ""
-        return f", {self.looks[0]} to {self.looks[-1]} seeds: one looks after {', '.join(map(str, self.looks))}"
+        return f", {self.looks[0]} to {self.looks[-1]} seeds: interim analyses after {', '.join(map(str, self.looks))}"
 
 
 def plan_study(
@@ -88,9 +88,9 @@ def plan_study(
     storage: str | None = None,
     out: Path | None = None,
 ) -> Plan:
-    """Load the data, time a few steps on the first worker's device, and count.
+    """Load the data, time a few steps on the first worker's device, and count epochs.
 
-    Raises UsageError, also where the file names code and `imports` is False, and DataError.
+    Raises UsageError (also if the file imports code and `imports` is False) and DataError.
     """
     spec = load(study, imports=imports, storage=storage, out=out)
     where = places(devices, workers)
@@ -105,29 +105,29 @@ def plan_study(
         arms=arms,
         confirm_epochs=confirm_runs(spec) * epochs,
         looks=analysis_seeds(spec),
-        seconds_per_epoch=_timed(spec, where[0]),
+        seconds_per_epoch=_seconds_per_epoch(spec, where[0]),
         workers=len(where),
-        at_once=_at_once(where),
+        at_once=_effective_workers(where),
         device=where[0].device,
     )
 
 
-def _at_once(where: Sequence[Place]) -> int:
-    """See Plan.at_once."""
+def _effective_workers(where: Sequence[Place]) -> int:
+    """See `Plan.at_once`."""
     devices = {place.device for place in where} - {"cpu"}
     on_cores = sum(place.device == "cpu" for place in where)
     return len(devices) + min(on_cores, available_cores())
 
 
 def confirm_runs(spec: StudySpec) -> int:
-    """Training runs of choosing and judging, at most."""
+    """Maximum number of training runs of the stages choose and judge."""
     candidates = min(spec.confirm.top, spec.search.trials) * spec.search.blocks
     choosing = candidates * len(choosing_seeds(spec)) if candidates > 1 else 0
     return len(spec.arms) * choosing + judged_runs(spec)
 
 
-def _timed(spec: StudySpec, place: Place) -> float:
-    """Seconds an epoch of the first arm, in the middle of its space (batch size and network decide, not the rest)."""
+def _seconds_per_epoch(spec: StudySpec, place: Place) -> float:
+    """Seconds per epoch, in the middle of the first arm's space: it depends mostly on batch size and network."""
     from ralr_tune.launch.worker import set_threads
 
     set_threads(place, spec.kind)

@@ -1,4 +1,4 @@
-"""`preview`: the learning rates that a study would train with, before it trains."""
+"""`preview`: draw the learning rates that a study would train with."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from ralr_tune.studyfile import Configuration, StudySpec
 def preview_study(
     study: str, *, count: int, output: Path | None, storage: str | None = None, out: Path | None = None
 ) -> Path:
-    """Draw `count` configurations of every arm; returns the file written.
+    """Draw `count` configurations of every arm; returns the path of the written file.
 
-    The first are the user's own recipes, the rest an even spread over the space (a study's sampler goes on from what it
-    learns, so those of `run` differ); the amplification draws are those of the study's first seeds. Raises UsageError
-    for an output that is no .html, .png or .svg, RalrTuneError for images where no browser is.
+    The first are the user's own recipes, the others are spread evenly over the space (the sampler of `run` adapts to
+    its results, so its configurations differ); the amplification is drawn with the study's first seeds. Raises
+    UsageError if the output is not .html, .png or .svg, RalrTuneError if an image needs a browser and there is none.
     """
     spec = load(study, storage=storage, out=out)
     path = output or (out or Path("runs") / spec.name) / "preview.html"
@@ -55,11 +55,11 @@ def _trace(spec: StudySpec, arm: str, ordinal: int) -> Trace:
     starts = [epoch + np.arange(count) / count for epoch, count in zip(numbers, steps, strict=True)]
     epochs = np.append(np.concatenate(starts), len(numbers))
     label = f"configuration {ordinal}, base rate {configuration.training.lr:.3g}"
-    return Trace(label, epochs.tolist(), _held(rates.tolist()), _held(base.tolist()))
+    return Trace(label, epochs.tolist(), _with_last_repeated(rates.tolist()), _with_last_repeated(base.tolist()))
 
 
-def _held(rates: Sequence[float]) -> list[float]:
-    """The last rate again, so that a stepped line shows the last epoch, too."""
+def _with_last_repeated(rates: Sequence[float]) -> list[float]:
+    """Repeat the last rate, so that a step plot also shows the last step."""
     return [*rates, rates[-1]]
 
 
@@ -71,7 +71,7 @@ def _params(spec: StudySpec, arm: str, ordinal: int) -> dict[str, object]:
 
 
 def _steps(spec: StudySpec, configuration: Configuration) -> list[int]:
-    """Steps of each epoch, for which the data are read; 1 where rates change with epochs alone."""
+    """Steps of each epoch; 1, without loading the data, if the rates only change between epochs."""
     epochs = range(configuration.training.epochs)
     perturbation = configuration.amplify or configuration.noise
     if configuration.schedule.granularity == "epoch" and (perturbation is None or perturbation.granularity == "epoch"):

@@ -1,4 +1,4 @@
-"""What a run shows while it runs: a live table on a terminal, plain lines elsewhere."""
+"""Progress of a run: a live table on a terminal, plain lines otherwise."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from ralr_tune.report.words import duration
 from ralr_tune.store.database import Storage
 
 REFRESH_S = 0.5
-SHARE = 0.02
-"""Of the time, looking takes at most so much: a study of 10,000 trials is looked at every 15 s."""
+MAX_QUERY_SHARE = 0.02
+"""Maximum share of the time spent on status queries: a study of 10,000 trials is queried every 15 s."""
 PLAIN_S = 15.0
-"""Between two plain lines, unless a stage ends."""
-STILL_S = 10.0
-"""A study with nothing planned for this long has ended: nobody means to confirm it."""
+"""Time between two plain lines, unless a stage ends."""
+IDLE_S = 10.0
+"""A study without unfinished rows for this long has ended: it will not be confirmed."""
 WINDOW_S = 30.0
-"""Speed is measured over this long."""
+"""Speed is averaged over this window."""
 
 _BARS = "▁▂▃▄▅▆▇█"
 
 
 class Display:
-    """Shows a study's progress; quiet, it shows nothing."""
+    """Shows a study's progress; if `quiet`, it shows nothing."""
 
     def __init__(self, *, quiet: bool = False, console: Console | None = None) -> None:
         self._console = console or plain_console(stderr=True)
@@ -40,7 +40,7 @@ class Display:
         self._live: Live | None = None
         self._speed = _Speed()
         self._curves = _Curves()
-        self._look_at = 0.0
+        self._query_at = 0.0
         self._shown_at = 0.0
         self._stage = ""
 
@@ -57,26 +57,26 @@ class Display:
             self._live.stop()
 
     def update(self, storage: Storage, study: str) -> None:
-        """Called often; looks at the database seldom."""
+        """Query the study and show it; may be called often, but rarely queries the database."""
         now = time.monotonic()
-        if self._quiet or now < self._look_at:
+        if self._quiet or now < self._query_at:
             return
         status = study_status(storage, study)
-        self._look_at = now + _pause_s(time.monotonic() - now)
+        self._query_at = now + _pause_s(time.monotonic() - now)
         self.show(status)
 
     def show(self, status: Status) -> None:
-        """Draws the live table anew; elsewhere prints a line, if it is time for one."""
+        """Redraw the live table; without a terminal, print a line if one is due."""
         now = time.monotonic()
         self._speed.note(now, status.epochs)
         self._curves.note(status)
         if self._live:
-            self._live.update(self._picture(status), refresh=True)
+            self._live.update(self._tables(status), refresh=True)
         elif status.stage != self._stage or now - self._shown_at >= PLAIN_S:
             self._console.print(readable(self._line(status)), soft_wrap=True)
             self._stage, self._shown_at = status.stage, now
 
-    def _picture(self, status: Status) -> Group:
+    def _tables(self, status: Status) -> Group:
         parts = [_arms_table(status)]
         if status.running:
             parts.append(self._running_table(status))
@@ -86,7 +86,7 @@ class Display:
         table = Table("running", "epoch", "value", "curve", box=None, pad_edge=False, padding=(0, 2, 0, 0))
         for row in status.running:
             value = "" if row.value is None else f"{row.value:.4f}"
-            table.add_row(_title(row), f"{row.epoch}/{status.epochs_a_trial}", value, self._curves.drawn(row))
+            table.add_row(_title(row), f"{row.epoch}/{status.epochs_per_trial}", value, self._curves.sparkline(row))
         return table
 
     def _footer(self, status: Status) -> str:
@@ -102,27 +102,27 @@ class Display:
 
 
 def watch_study(storage: Storage, study: str) -> None:
-    """Show a study until it is done, failed, searched without confirm, or Ctrl-C."""
-    still = 0.0
+    """Show a study until it is done, has failed, has no unfinished rows for IDLE_S, or the user presses Ctrl-C."""
+    idle_s = 0.0
     with Display() as display:
         began = time.monotonic()
-        while not (status := study_status(storage, study)).ended and still < STILL_S:
+        while not (status := study_status(storage, study)).ended and idle_s < IDLE_S:
             display.show(status)
             pause = _pause_s(time.monotonic() - began)
             time.sleep(pause)
-            # between two stages nothing waits either, until a worker has planned the next one
-            still = 0.0 if any(row.state != "done" for row in status.rows) else still + pause
+            # all rows are also done between two stages, until a worker plans the next one
+            idle_s = 0.0 if any(row.state != "done" for row in status.rows) else idle_s + pause
             began = time.monotonic()
     plain_console().print(readable(status.as_text()), soft_wrap=True)
 
 
-def _pause_s(took_s: float) -> float:
-    """How long to look away after a look that took so long."""
-    return max(REFRESH_S, took_s / SHARE)
+def _pause_s(query_s: float) -> float:
+    """How long to wait after a query that took `query_s`."""
+    return max(REFRESH_S, query_s / MAX_QUERY_SHARE)
 
 
 def plain_console(*, stderr: bool = False) -> Console:
-    """Shows texts as they are: what stands in brackets or between colons in somebody's words is no markup."""
+    """A console that prints text literally: brackets or colons in a message are not markup."""
     return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
 
 
@@ -153,21 +153,21 @@ def _best(arm: ArmStatus) -> str:
 
 
 def _epochs_left(status: Status) -> float:
-    """Epochs left in this stage; pruning is guessed from the search so far."""
+    """Epochs left in this stage; estimates pruning from the search so far."""
     rows = [row for row in status.rows if row.state != "done" and row.stage != "test"]
     ended = [row.epoch for row in status.rows if row.stage == "search" and row.state == "done"]
-    typical = sum(ended) / len(ended) if ended else status.epochs_a_trial
-    taken_over = searched_epochs(status.rows)
+    typical = sum(ended) / len(ended) if ended else status.epochs_per_trial
+    already_trained = searched_epochs(status.rows)
     return sum(
         max(typical - row.epoch, 0)
         if row.stage == "search"
-        else status.epochs_a_trial - max(row.epoch, taken_over.get(row.id, 0))
+        else status.epochs_per_trial - max(row.epoch, already_trained.get(row.id, 0))
         for row in rows
     )
 
 
 class _Speed:
-    """Epochs a second, over the last WINDOW_S."""
+    """Epochs per second, over the last WINDOW_S."""
 
     def __init__(self) -> None:
         self._seen: deque[tuple[float, int]] = deque()
@@ -184,7 +184,7 @@ class _Speed:
 
 
 class _Curves:
-    """The values of running rows as they came by, for a small curve; what was missed is missing."""
+    """The values of running rows, for a sparkline; epochs between two queries are missing."""
 
     def __init__(self) -> None:
         self._values: dict[int, dict[int, float]] = {}
@@ -196,7 +196,7 @@ class _Curves:
             if row.value is not None:
                 self._values.setdefault(row.id, {})[row.epoch] = row.value
 
-    def drawn(self, row: Row) -> str:
+    def sparkline(self, row: Row) -> str:
         values = list(self._values.get(row.id, {}).values())[-24:]
         if len(values) < 2 or max(values) == min(values):
             return _BARS[3] * len(values)

@@ -1,4 +1,4 @@
-"""`report`: everything stored of a study, as one page, as facts, and as files that train again."""
+"""`report`: a study's results as one HTML page, as JSON, and as configuration files to train again."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from ralr_tune.store.reading import read_study
 from ralr_tune.studyfile import parse_study
 from ralr_tune.training.files import writing
 
-HANDFUL = 3  # of warnings on a terminal; the page has all
+MAX_WARNINGS = 3  # on a terminal; the page shows all
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a report found and where it lies."""
+    """The results of a report, and the files that it wrote."""
 
     study: str
     facts: Facts
@@ -42,18 +42,18 @@ class Report:
 
     @property
     def notes(self) -> list[str]:
-        """What must be known beside the answer: amplification alone, what to mend, what blocks would take."""
+        """Sentences after the answer: the effect of amplification alone, what to fix, what more blocks would cost."""
         twins, urgent = twin_sentences(self.facts), urgent_sentences(self.facts)
-        rest = len(urgent) - HANDFUL
+        rest = len(urgent) - MAX_WARNINGS
         more = [f"{rest} more like {'this' if rest == 1 else 'these'} in the report."] if rest > 0 else []
-        return [*twins, *urgent[:HANDFUL], *more, *block_sentences(self.facts)]
+        return [*twins, *urgent[:MAX_WARNINGS], *more, *block_sentences(self.facts)]
 
     def as_json(self) -> dict[str, Any]:
         """The contract of `report --json`."""
         return as_json(self.facts)
 
     def next_steps(self) -> Iterator[str]:
-        """What to open or type next."""
+        """What to open or type next, one line each."""
         yield f"Open {self.page}"
         if self.images:
             yield f"Figures: {len(self.images)} files in {self.images[0].parent}"
@@ -65,8 +65,8 @@ class Report:
 def make_report(storage: Storage, study: str, out: Path, *, images: Sequence[Format] = ()) -> Report:
     """Write OUT/report.html, OUT/best/ARM.toml, the dashboard's panels, and figures as `images` ("png", "svg").
 
-    Raises StorageError when no such study is stored, DiskError when a file cannot be written, RalrTuneError when images
-    are asked for and no browser is there.
+    Raises StorageError if the storage holds no such study, DiskError if a file cannot be written, RalrTuneError if
+    `images` needs a browser and there is none.
     """
     record = read_study(storage, study)
     spec = parse_study(record.spec_text, source=f"{study} (as stored)")

@@ -1,4 +1,4 @@
-"""`run`: everything, from a study file to an answer. Starting again goes on from where it stopped."""
+"""`run`: everything, from a study file to an answer. Running it again resumes where it stopped."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Progress = Callable[[Storage, str], None]
-"""Called a few times a second while workers work."""
+"""Called a few times per second while workers run."""
 
 
 @dataclass(frozen=True)
@@ -44,32 +44,32 @@ class RunOptions:
     """Where and how to run a study."""
 
     storage: str | None = None
-    """SQLAlchemy URL; None: RALR_TUNE_STORAGE, else the study file's, else OUT/study.db."""
+    """SQLAlchemy URL; None: RALR_TUNE_STORAGE, then the study file's, then OUT/study.db."""
     out: Path | None = None
-    """Folder of report, logs and checkpoints; None: runs/STUDY."""
+    """Folder for report, logs and checkpoints; None: runs/STUDY."""
     trials: int | None = None
-    """Search trials for each arm and block; None: the study file's."""
+    """Search trials per arm and block; None: from the study file."""
     hours: float | None = None
-    """Stop after this long, with everything kept and a report of what there is."""
+    """Stop after this many hours; everything is saved, and the report covers the results so far."""
     confirm: bool = True
-    """False ends after the search and its audits."""
+    """False: stop after the search and its audits."""
     imports: bool = True
-    """False refuses a file that names code to import (its network), here and in every worker."""
+    """False: refuse a file that imports custom code (such as its network), here and in every worker."""
     force: bool = False
-    """Accept a SQLite file on a network file system, where its locks cannot be trusted."""
+    """Accept a SQLite file on a network file system, although its locks are unreliable there."""
     start_workers: bool = True
-    """False starts none, and waits until workers elsewhere have done everything."""
+    """False: start no workers, and wait until workers started elsewhere have finished."""
     workers: int | None = None
-    """Number of workers; None: one a GPU, or one a CPU core."""
+    """Number of workers; None: one per GPU, or one per CPU core."""
     devices: str = "auto"
     """"auto", or a list such as "cuda:0,cuda:1" or "cpu"."""
     slots: Slots = 1
-    """Trials that a worker trains at once as one network; "auto" times a few steps and finds out how many."""
+    """Trials that a worker trains at the same time as one network; "auto" times a few steps to choose the number."""
     launcher: str = "local"
-    """What starts the workers: "local" (processes), "inprocess" (threads of this process, for tests and small
+    """How to start the workers: "local" (processes), "inprocess" (threads of this process, for tests and small
     notebooks), or the name of an entry point in the group `ralr_tune.launchers`."""
     launcher_options: Mapping[str, object] = field(default_factory=dict)
-    """What the launcher needs to know besides; each launcher declares its own."""
+    """Further options of the launcher; each launcher declares its own."""
 
 
 def run(
@@ -79,11 +79,11 @@ def run(
 
     Args:
         options: where and how.
-        progress: called a few times a second with the open storage and the study's name.
+        progress: called a few times per second with the open storage and the study's name.
         fields: fields of `RunOptions` by name: `run(spec, workers=2, trials=8)`.
 
-    Raises UsageError before anything is started, TrialError when a failed trial ends the study, Interrupted
-    (resumable) on Ctrl-C, StorageError when the database cannot be reached.
+    Raises UsageError before anything starts, TrialError if a failed trial ends the study, Interrupted (resumable) on
+    Ctrl-C, StorageError if the database cannot be reached.
     """
     options = replace(options or RunOptions(), **fields)
     _check_arguments(spec, options.trials, options.hours)
@@ -93,7 +93,7 @@ def run(
     out, url = _location(spec, options)
     if launcher and launcher.remote:
         _refuse_sqlite(url, options.launcher)
-    _make(out)
+    _make_folder(out)
     with _database(url, options.force) as opened:
         ledger = _prepare(opened, spec, options.trials or spec.search.trials)
         job = _job(opened, spec, options, out, launcher)
@@ -101,25 +101,25 @@ def run(
             workers = Supervisor(launcher, job, places, ledger) if launcher else Observer(job, spec, ledger)
             workers.wait(options.hours, lambda: progress(opened, spec.name) if progress else None)
             ArtifactStore(job.out / "checkpoints", spec).tidy(lambda: ledger.rows(curves=False))
-        from ralr_tune.commands.report import make_report  # only now: the workers need not wait for it
+        from ralr_tune.commands.report import make_report  # imported late, so that the workers start earlier
 
         return make_report(opened, spec.name, out)
 
 
 def init(spec: StudySpec, options: RunOptions) -> str:
-    """Create a study and its plan as `run` does, for workers elsewhere to join, and leave; safe to repeat.
+    """Create a study and its plan as `run` does, so that workers started elsewhere can join; safe to repeat.
 
-    Errors are those of `run`. Returns a line that says what there is now.
+    Raises the errors of `run`. Returns one line that describes the study.
     """
     _check_arguments(spec, options.trials, options.hours)
     _check_imports(spec, options.imports)
     out, url = _location(spec, options)
-    _make(out)
+    _make_folder(out)
     with _database(url, options.force) as opened:
         rows = _prepare(opened, spec, options.trials or spec.search.trials).rows(curves=False)
         planned = sum(row.stage == "search" for row in rows)
         name = spec.name
-        return f"study {name} is ready in {opened.masked}: {planned} trials planned; join: ralr-tune worker {name}"
+        return f"study {name} is ready in {opened.masked}: {planned} trials planned; join with: ralr-tune worker {name}"
 
 
 def _location(spec: StudySpec, options: RunOptions) -> tuple[Path, str]:
@@ -156,7 +156,7 @@ def _refuse_sqlite(url: str, launcher: str) -> None:
 
 @contextmanager
 def _database(url: str, force: bool) -> Iterator[Storage]:
-    """The study's storage, made if need be."""
+    """Open the study's storage; creates it if it does not exist."""
     studies.quiet_optuna()
     if not force:
         refuse_network(parse_address(url))
@@ -169,33 +169,35 @@ def _database(url: str, force: bool) -> Iterator[Storage]:
 
 def _check_arguments(spec: StudySpec, trials: int | None, hours: float | None) -> None:
     if trials is not None and trials < 1:
-        raise UsageError(f"--trials {trials}: at least 1")
+        raise UsageError(f"--trials {trials}: allowed: at least 1")
     if hours is not None and not hours > 0:
-        raise UsageError(f"--hours {hours}: more than 0")
-    make_pruner(spec)  # options that Optuna does not take are told before anything starts
+        raise UsageError(f"--hours {hours}: allowed: more than 0")
+    make_pruner(spec)  # raises for options that Optuna does not accept, before anything starts
     make_sampler(spec, next(iter(spec.arms)), 1, 0)
 
 
 def _check_imports(spec: StudySpec, allowed: bool) -> None:
-    """What the file imports is told before it runs, or refused."""
+    """Log what the study file imports before that code runs, or refuse it."""
     if not allowed:
         refuse_imports(spec.kind, spec.task)
     for named in imported(spec.kind, spec.task):
         log.info("%s", named)
 
 
-def _make(out: Path) -> None:
-    """Make the out folder if there is none. UsageError where that cannot be, or where nothing can be written."""
+def _make_folder(out: Path) -> None:
+    """Create the out folder. Raises UsageError if it cannot be created or is not writable."""
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"--out {out}: cannot be made: {error.strerror}") from error
+        raise UsageError(
+            f"--out {out}: the folder cannot be created: {error.strerror}; give another with --out"
+        ) from error
     if not os.access(out, os.W_OK | os.X_OK):
-        raise UsageError(f"--out {out}: nothing can be written there; give a folder of your own")
+        raise UsageError(f"--out {out}: the folder is not writable; give one that you can write to")
 
 
 def _prepare(storage: Storage, spec: StudySpec, trials: int) -> Ledger:
-    """The study as it shall be: registered, one Optuna study for each arm and block, the budget as rows."""
+    """Bring the stored study up to date: registration, an Optuna study per arm and block, the budget as rows."""
     with studies.study_lock(storage, spec.name):
         _register(storage, spec)
         for arm in spec.arms:
@@ -220,18 +222,18 @@ def _register(storage: Storage, spec: StudySpec) -> None:
     before = parse_study(stored.text, source=f"{spec.name} (as stored)")
     found = changes(before, spec, looked=any(row.attempt for row in ledger.rows("judge", curves=False)))
     refused = [str(change) for change in found if not change.taken]
-    if refused and not _taken_back(ledger):
+    if refused and not _withdraw_unstarted(ledger):
         raise UsageError(
-            f"study {spec.name} in {storage.masked} was started with another file, and its trials would not be "
-            f"comparable: {'; '.join(refused)}. Give the study another name, or change the file back"
+            f"study {spec.name} in {storage.masked} was started with another study file, and new trials would not "
+            f"be comparable with its trials: {'; '.join(refused)}. Give the study another name, or change the file back"
         )
     for change in found:
-        log.info("study file changed: %s", f"{change.key} (no trial was begun)" if refused else change)
+        log.info("study file changed: %s", f"{change.key} (no trial has started)" if refused else change)
     studies.update_text(storage, spec.name, text=spec.text, fingerprint=spec.fingerprint)
 
 
-def _taken_back(ledger: Ledger) -> bool:
-    """Takes the plan back if no trial of it was begun: then any file may take the place of the one that made it."""
+def _withdraw_unstarted(ledger: Ledger) -> bool:
+    """Withdraw the plan if none of its trials has started; any other study file may then replace the stored one."""
     rows = ledger.rows(curves=False)
     if any(row.attempt for row in rows):
         return False

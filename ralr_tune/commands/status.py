@@ -1,4 +1,4 @@
-"""`status`: what is done, running, waiting and failed, and why; few queries, no curves."""
+"""`status`: which rows are done, running, waiting and failed, and why; few queries, no curves."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ralr_tune.studyfile import parse_study
 ShownStage = Literal["search", "confirm", "test", "done"]
 
 _TAIL = 12
-"""Lines of the latest failure's traceback."""
+"""Lines to show of the latest failure's traceback."""
 
 _SHOWN: dict[Stage, ShownStage] = {
     "search": "search",
@@ -51,7 +51,7 @@ class ArmStatus:
 
 @dataclass(frozen=True)
 class Status:
-    """One moment of a study."""
+    """A snapshot of a study."""
 
     study: str
     storage: str
@@ -59,12 +59,12 @@ class Status:
     arms: dict[str, ArmStatus]
     rows: Sequence[Row] = field(repr=False)
     epochs: int = 0
-    """Epochs trained so far, all stages."""
-    epochs_a_trial: int = 0
+    """Epochs trained so far, in all stages."""
+    epochs_per_trial: int = 0
     failures: Mapping[FailureKind, int] = field(default_factory=dict)
-    """Attempts that met a failure of each kind, mended or not."""
+    """Number of attempts that failed, by kind, including those whose retry succeeded."""
     latest: Incident | None = None
-    """The last of them."""
+    """The latest failure."""
 
     def as_json(self) -> dict[str, Any]:
         """The contract of `status --json`."""
@@ -83,23 +83,23 @@ class Status:
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more will happen by itself: all is done, or a row failed."""
+        """Whether no more work will start by itself: everything is done, or a row failed."""
         return self.stage == "done" or any(row.outcome == "failed" for row in self.rows)
 
     def as_text(self, logs: Path | None = None) -> str:
-        """`logs`: the folder of the workers' logs, where the latest failure left no traceback."""
+        """`logs`: folder of the workers' logs, to quote if the latest failure has no traceback."""
         lines = [f"study {self.study}, {self.stage}, in {self.storage}"]
         lines += [f"  {name}: {_arm_line(arm)}" for name, arm in self.arms.items()]
         lines += [f"  {stage}: {done} of {planned} runs done" for stage, done, planned in self.confirm_progress()]
         lines += [f"  {_running_line(row)}" for row in self.running]
         lines += [
-            f"  {where(row)} failed ({row.failure}): {row.message}" for row in self.rows if row.outcome == "failed"
+            f"  {describe(row)} failed ({row.failure}): {row.message}" for row in self.rows if row.outcome == "failed"
         ]
         lines += _failure_lines(self, logs)
         return "\n".join(lines)
 
     def confirm_progress(self) -> list[tuple[str, int, int]]:
-        """(stage, rows done, rows planned) of the stages after the search that have begun."""
+        """(stage, rows done, rows planned) of each started stage after the search."""
         found: list[tuple[str, int, int]] = []
         for stage in STAGES[1:]:
             rows = [row for row in self.rows if row.stage == stage]
@@ -111,7 +111,7 @@ class Status:
 def study_status(storage: Storage, name: str) -> Status:
     """The status of a stored study; a row whose worker is gone counts as waiting.
 
-    Raises StorageError when there is none of this name.
+    Raises StorageError if the storage holds no study of this name.
     """
     spec = parse_study(studies.stored(storage, name).text, source=f"{name} (as stored)")
     ledger = Ledger(storage, name)
@@ -125,21 +125,21 @@ def study_status(storage: Storage, name: str) -> Status:
         arms={arm: _arm([row for row in search if row.arm == arm], spec.metric) for arm in spec.arms},
         rows=rows,
         epochs=_epochs(rows),
-        epochs_a_trial=longest_run(spec),
+        epochs_per_trial=longest_run(spec),
         failures=incidents.counts(storage, name),
         latest=incidents.latest(storage, name),
     )
 
 
 def searched_epochs(rows: Sequence[Row]) -> dict[int, int]:
-    """Epochs that an audit takes over from the search, by the id of its row."""
+    """Epochs that each audit inherits from its search trial, by the id of the audit's row."""
     search = {(row.arm, row.block, row.ordinal): row.epoch for row in rows if row.stage == "search"}
     return {row.id: search[row.arm, row.block, row.ordinal] for row in rows if row.stage == "audit"}
 
 
 def _epochs(rows: Sequence[Row]) -> int:
-    taken_over = searched_epochs(rows)
-    return sum(max(0, row.epoch - taken_over.get(row.id, 0)) for row in rows if row.stage != "test")
+    inherited = searched_epochs(rows)
+    return sum(max(0, row.epoch - inherited.get(row.id, 0)) for row in rows if row.stage != "test")
 
 
 def _shown(stage: Stage | None) -> ShownStage:
@@ -166,7 +166,7 @@ def _arm_line(arm: ArmStatus) -> str:
     done = arm.complete + arm.pruned + arm.diverged
     best = "" if arm.best_value is None else f", best {arm.best_value:.4f} (trial {arm.best_trial})"
     others = [f"{count} {what}" for what, count in _counted(arm) if count]
-    return f"{done} of {arm.budget} trials done ({', '.join(others) or 'none begun'}){best}"
+    return f"{done} of {arm.budget} trials done ({', '.join(others) or 'none started'}){best}"
 
 
 def _counted(arm: ArmStatus) -> list[tuple[str, int]]:
@@ -175,30 +175,30 @@ def _counted(arm: ArmStatus) -> list[tuple[str, int]]:
 
 def _running_line(row: Row) -> str:
     value = "" if row.value is None else f", {row.value:.4f}"
-    return f"{where(row)}: epoch {row.epoch}{value}, attempt {row.attempt}, by {row.owner}"
+    return f"{describe(row)}: epoch {row.epoch}{value}, attempt {row.attempt}, by {row.owner}"
 
 
 def _failure_lines(status: Status, logs: Path | None) -> list[str]:
-    """How often each kind of failure was met, and the end of what the latest left to read."""
+    """Counts of each kind of failure, and the end of the latest traceback or log."""
     if status.latest is None:
         return []
     kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(status.failures.items()))
     row = next((row for row in status.rows if row.id == status.latest.row), None)
-    title = where(row) if row else f"row {status.latest.row}"
+    title = describe(row) if row else f"row {status.latest.row}"
     latest = f"  latest: {title}, attempt {status.latest.attempt}, {status.latest.kind}: {status.latest.message}"
     end = status.latest.detail.splitlines()[-_TAIL:] or _log_tail(status.latest, logs)
-    return [f"  failures met on the way: {kinds}", latest, *(f"    {line}" for line in end)]
+    return [f"  failures so far: {kinds}", latest, *(f"    {line}" for line in end)]
 
 
 def _log_tail(incident: Incident, logs: Path | None) -> list[str]:
-    """The end of the log of the worker that it happened to, where this machine has it."""
+    """The end of the failed worker's log, if the worker ran on this machine."""
     if logs is None or incident.owner is None:
         return []
     log = logs / f"worker-{incident.owner.rpartition(':')[2]}.log"
     return tail(log, _TAIL) if incident.owner.startswith(f"{socket.gethostname()}:") else []
 
 
-def where(row: Row) -> str:
-    """A row in words."""
+def describe(row: Row) -> str:
+    """A row's description, such as "search ralr 3"."""
     role = f" {row.part}" if row.role else ""
     return f"{row.stage} {row.arm}{role} {row.ordinal}"

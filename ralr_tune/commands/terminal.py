@@ -1,4 +1,4 @@
-"""Texts as a terminal may show them: their words may come from a database, a log or somebody's own code."""
+"""Text made safe for a terminal: it may come from a database, a log or a user's code."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from ralr_tune.studyfile.problems import one_line
 
 
 def readable(text: str) -> str:
-    """The lines of a text, secrets hidden, and everything escaped that a terminal would obey instead of showing it."""
+    """Mask secrets in a text, and escape characters that control the terminal."""
     return "\n".join(one_line(line) for line in hidden(text).splitlines())

@@ -1,4 +1,4 @@
-"""`train`: an exported configuration on train + validation, tested once, with its weights kept."""
+"""`train`: train an exported configuration on train + validation, test it once, and save its weights."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WEIGHTS, SCORE, CHECKPOINT = "model.safetensors", "score.json", "checkpoint.pt"
 
 @dataclass(frozen=True)
 class Line:
-    """One line for the terminal; the final one says the score."""
+    """One line for the terminal; the final one shows the score."""
 
     text: str
     final: bool = False
@@ -36,12 +36,12 @@ def train_configuration(
 ) -> Iterator[Line]:
     """Train CONFIG on train + validation data, read the test split once, write weights and score into `out`.
 
-    `seed`: None is the configuration's own. `out`: None is a folder beside CONFIG, named as it is without its ending.
-    Nothing is held out, so no epoch has a score: only the last line has one, the test split's. Broken off, the same
-    command goes on from the last epoch.
+    `seed`: None means the configuration's seed. `out`: None means a folder next to CONFIG with its name without the
+    suffix. No data is held out, so epochs have no score; only the last line has one, of the test split. After an
+    interruption, the same command resumes from the last epoch.
 
-    Raises StudyFileError or UsageError before anything starts (without `imports` also for a network that is code of
-    somebody's), DataError, TrialError when it diverges or has no room, Interrupted on Ctrl-C.
+    Raises StudyFileError or UsageError before training starts (if `imports` is False, also for an imported network),
+    DataError, TrialError if it diverges or runs out of memory, Interrupted on Ctrl-C.
     """
     exported = load_exported(config, imports=imports)
     if not imports:
@@ -54,7 +54,7 @@ def train_configuration(
         task, exported.configuration(), seed=seed, checkpoint=folder / CHECKPOINT, split="train+validation"
     )
     yield Line(_headline(exported, trial, place))
-    yield from _trained(trial, exported)
+    yield from _train(trial, exported)
     trial.save_weights(folder / WEIGHTS)
     value = trial.evaluate("test")
     if math.isnan(value):
@@ -77,40 +77,40 @@ def _place(device: str, exported: Exported) -> Place:
         return place
     import torch
 
-    return replace(place, threads=torch.get_num_threads())  # one process has the machine to itself: torch knows best
+    return replace(place, threads=torch.get_num_threads())  # one process uses the whole machine: keep torch's default
 
 
 def _folder(config: Path, out: Path | None) -> Path:
     folder = out or config.with_suffix("")
     if folder == config or (out is None and folder.name in ("", ".", "..")):  # "...toml" would mean the parent folder
-        raise UsageError(f"{config}: has no ending to leave out; say with --out where the weights shall go")
+        raise UsageError(f"{config}: the file name has no suffix to remove; give a folder for the weights with --out")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"{folder}: no folder can be made there: {error.strerror or error}; try --out") from error
+        raise UsageError(f"{folder}: cannot be created: {error.strerror or error}; give another with --out") from error
     if not os.access(folder, os.W_OK):
-        raise UsageError(f"{folder}: this folder cannot be written to; try --out")
+        raise UsageError(f"{folder}: the folder is not writable; give another with --out")
     return folder
 
 
 def _headline(exported: Exported, trial: Trial, place: Place) -> str:
     where = exported.provenance
-    done = f", {len(trial.curve)} of them done" if trial.curve else ""
+    done = f" ({len(trial.curve)} already done)" if trial.curve else ""
     return (
         f"{where.study}, arm {where.arm}, trial {where.trial}: {exported.training.epochs} epochs{done} on train + "
         f"validation data, {place.device}"
     )
 
 
-def _trained(trial: Trial, exported: Exported) -> Iterator[Line]:
+def _train(trial: Trial, exported: Exported) -> Iterator[Line]:
     try:
         with closing(trial.epochs()) as epochs:
             for record in epochs:
                 text = f"epoch {record.epoch}/{exported.training.epochs}: loss {record.train_loss:.4f}"
                 yield Line(f"{text}, learning rate {record.lr:.4g}, {record.seconds:.1f} s")
     except KeyboardInterrupt:
-        done = f"after epoch {len(trial.curve)}" if trial.curve else "before the first epoch was done"
-        raise Interrupted(f"interrupted {done}; the same command goes on from there") from None
+        done = f"after epoch {len(trial.curve)}" if trial.curve else "before the end of the first epoch"
+        raise Interrupted(f"interrupted {done}; run the same command again to resume") from None
 
 
 def _score(exported: Exported, config: Path, trial: Trial, seed: int, value: float, place: Place) -> str:

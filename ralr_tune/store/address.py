@@ -9,7 +9,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from ralr_tune.errors import StorageError
-from ralr_tune.secrecy import MASK, given, remember, without
+from ralr_tune.secrecy import MASK, remember, secret_from_environment, without
 
 PASSWORD_VARIABLE = "RALR_TUNE_STORAGE_PASSWORD"
 """The password of a storage URL that names a user and none; with _FILE behind it, the file that holds it."""
@@ -115,7 +115,7 @@ def _with_password(url: URL) -> URL:
     has_one = url.password or any(key.lower() in ("password", "passwd") for key in url.query)
     if url.get_backend_name() == "sqlite" or not url.username or has_one:
         return url
-    return url.set(password=given(PASSWORD_VARIABLE))
+    return url.set(password=secret_from_environment(PASSWORD_VARIABLE))
 
 
 def _masked(url: URL) -> str:

@@ -17,7 +17,7 @@ from tests.waiting import LONG_S
 
 @dataclass(frozen=True)
 class Ran:
-    """How a command ended."""
+    """The result of a command."""
 
     code: int
     out: str
@@ -33,12 +33,12 @@ Cli = Callable[..., Ran]
 
 @pytest.fixture(autouse=True)
 def quick_databases(quick_tables: None) -> None:
-    """All tests of this room open databases, none is about their tables."""
+    """All tests of this folder open databases; none tests how their tables are created."""
 
 
 @pytest.fixture
 def cli(tmp_path: Path, warm_interpreter: str) -> Cli:
-    """`python -m ralr_tune ARGUMENTS` in a folder of its own, as a user has it, but for the time that imports take."""
+    """Runs `python -m ralr_tune ARGUMENTS` in a separate process and folder, with imports already loaded."""
     clean = {name: value for name, value in os.environ.items() if name != "RALR_TUNE_STORAGE"}
 
     def run(*arguments: object, env: dict[str, str] | None = None, timeout_s: float = LONG_S) -> Ran:
@@ -58,7 +58,7 @@ def cli(tmp_path: Path, warm_interpreter: str) -> Cli:
 
 @pytest.fixture
 def cli_inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
-    """The same without a process of its own: for what ends before anything heavy begins."""
+    """The same in this process: for commands that end before any heavy import."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RALR_TUNE_STORAGE", raising=False)
 
@@ -73,7 +73,7 @@ def cli_inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
 
 @pytest.fixture
 def study_file(tmp_path: Path) -> Callable[..., Path]:
-    """Writes sim.toml, the small simulated study with `changes`, into the folder of the commands."""
+    """Writes sim.toml, the small simulated study with `changes`, into the working folder."""
 
     def write(**changes: dict[str, Any]) -> Path:
         path = tmp_path / "sim.toml"

@@ -9,10 +9,10 @@ URL, MASKED = "postgresql://me:s3cr3t@h/d", "postgresql://me:***@h/d"
 
 @pytest.fixture
 def titles(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What the process list was told to show."""
-    told: list[str] = []
-    monkeypatch.setattr("setproctitle.setproctitle", told.append)
-    return told
+    """The titles set for the process list."""
+    titles: list[str] = []
+    monkeypatch.setattr("setproctitle.setproctitle", titles.append)
+    return titles
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,9 @@ def titles(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         (["--token=s3cr3t", "--storage", URL], f"--token=*** --storage {MASKED}", ["--storage", "--token"]),
     ],
 )
-def test_secrets_leave_the_process_list(titles: list[str], arguments: list[str], shown: str, warned: list[str]) -> None:
+def test_secrets_are_masked_in_the_process_list(
+    titles: list[str], arguments: list[str], shown: str, warned: list[str]
+) -> None:
     warnings = list(conceal(arguments))
     assert titles == [shown]
     assert [warning.split()[1] for warning in warnings] == warned
@@ -33,6 +35,6 @@ def test_secrets_leave_the_process_list(titles: list[str], arguments: list[str],
 
 
 @pytest.mark.parametrize("arguments", [[], ["run", "digits"], ["run", "x", "--storage", "postgresql://me@h/d"]])
-def test_nothing_is_done_where_there_is_no_secret(titles: list[str], arguments: list[str]) -> None:
+def test_without_a_secret_nothing_changes(titles: list[str], arguments: list[str]) -> None:
     assert list(conceal(arguments)) == []
     assert titles == []

@@ -1,4 +1,4 @@
-"""A study that is started again with a changed file: what is taken up is used, what is refused changes nothing."""
+"""A study that is resumed with a changed file: accepted changes are applied, refused ones change nothing."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ NARROW = {"low": 0.05, "high": 0.1, "log": True}
 WIDE = {"low": 1e-4, "high": 1.0, "log": True}
 
 
-def again(spec: StudySpec, out: Path, **options: Any) -> None:
+def resume(spec: StudySpec, out: Path, **options: Any) -> None:
     run(spec, out=out, **({"workers": 1, "devices": "cpu", "launcher": "inprocess", "confirm": False} | options))
 
 
 @pytest.fixture(autouse=True)
 def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every run would end with one; nothing here looks at it."""
+    """Every run ends with a report, which no test here reads."""
     monkeypatch.setattr("ralr_tune.commands.report.make_report", lambda *_: None)
 
 
 @pytest.fixture
 def storage(tmp_path: Path) -> Iterator[Storage]:
-    """The study's database, once a run has made it."""
+    """The study's database, once a run has created it."""
     opened = open_storage(f"sqlite:///{tmp_path}/study.db", create=True)
     yield opened
     opened.dispose()
@@ -48,7 +48,7 @@ def rows(storage: Storage) -> list[Row]:
 
 
 def trials(storage: Storage, arm: str) -> list[FrozenTrial]:
-    """Optuna's trials of an arm, in the order of the rows that they were asked for."""
+    """Optuna's trials of an arm, in the order of their rows."""
     found = studies.optuna_trials(storage, f"sim/{arm}")
     return [found[row.trial] for row in rows(storage) if row.arm == arm and row.trial is not None]
 
@@ -61,10 +61,10 @@ def small(**changes: Any) -> StudySpec:
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "gp", "random", "qmc"])
-def test_a_wider_range_and_a_larger_budget_are_taken_up(storage: Storage, tmp_path: Path, sampler: str) -> None:
-    again(small(training={"lr": NARROW}, search={"sampler": sampler}), tmp_path)
+def test_a_wider_range_and_a_larger_budget_are_applied(storage: Storage, tmp_path: Path, sampler: str) -> None:
+    resume(small(training={"lr": NARROW}, search={"sampler": sampler}), tmp_path)
     before = {arm: trials(storage, arm) for arm in ("monotone", "ralr")}
-    again(small(training={"lr": WIDE}, search={"sampler": sampler, "trials": 9}), tmp_path)
+    resume(small(training={"lr": WIDE}, search={"sampler": sampler, "trials": 9}), tmp_path)
     for arm, old in before.items():
         found = trials(storage, arm)
         assert [trial.params for trial in found[:4]] == [trial.params for trial in old]
@@ -74,50 +74,50 @@ def test_a_wider_range_and_a_larger_budget_are_taken_up(storage: Storage, tmp_pa
     assert [row.state for row in rows(storage)] == ["done"] * 18
 
 
-def test_every_database_takes_the_wider_range(storage_url: str, tmp_path: Path) -> None:
+def test_every_database_accepts_the_wider_range(storage_url: str, tmp_path: Path) -> None:
     for lr, budget in ((NARROW, 1), (WIDE, 3)):
         spec = small(training={"lr": lr}, search={"sampler": "random", "trials": budget})
-        again(spec, tmp_path, storage=storage_url)
+        resume(spec, tmp_path, storage=storage_url)
     opened = open_storage(storage_url)
     assert [trial.distributions["lr"].low for trial in trials(opened, "ralr")] == [0.05, 1e-4, 1e-4]  # type: ignore[attr-defined]
     opened.dispose()
 
 
 @pytest.mark.filterwarnings("error:Inconsistent parameter values")
-def test_a_trial_under_way_keeps_the_parameters_that_it_has(storage: Storage, tmp_path: Path) -> None:
-    again(small(training={"lr": NARROW}, search={"trials": 1}), tmp_path, trials=1)
+def test_a_running_trial_keeps_its_parameters(storage: Storage, tmp_path: Path) -> None:
+    resume(small(training={"lr": NARROW}, search={"trials": 1}), tmp_path, trials=1)
     spec = small(training={"lr": NARROW}, search={"trials": 2})
     ledger = Ledger(storage, "sim")
     plan_search(ledger, spec, 2)
-    row = ledger.claim("somebody", "search")
+    row = ledger.claim("another worker", "search")
     assert row is not None
     study = studies.optuna_study(storage, f"sim/{row.arm}")
     trial = studies.ask(study, storage, row.id)
     ledger.attach(row, trial.number)
-    begun = trial.suggest_float("lr", NARROW["low"], NARROW["high"], log=True)  # and there it is broken off
+    sampled_lr = trial.suggest_float("lr", NARROW["low"], NARROW["high"], log=True)  # the trial is interrupted here
     ledger.release(row)
-    again(small(training={"lr": WIDE}, search={"trials": 2}), tmp_path)
+    resume(small(training={"lr": WIDE}, search={"trials": 2}), tmp_path)
     found = trials(storage, row.arm)[1]
-    assert (found.number, found.params["lr"]) == (trial.number, begun)
+    assert (found.number, found.params["lr"]) == (trial.number, sampled_lr)
     assert [row.state for row in rows(storage)] == ["done"] * 4
 
 
 def test_arms_still_share_the_design_after_a_wider_range(storage: Storage, tmp_path: Path) -> None:
-    again(small(training={"lr": NARROW}, search={"sampler": "qmc"}), tmp_path)
-    again(small(training={"lr": WIDE}, search={"sampler": "qmc", "trials": 6}), tmp_path)
+    resume(small(training={"lr": NARROW}, search={"sampler": "qmc"}), tmp_path)
+    resume(small(training={"lr": WIDE}, search={"sampler": "qmc", "trials": 6}), tmp_path)
     plain, ralr = ([trial.params["lr"] for trial in trials(storage, arm)] for arm in ("monotone", "ralr"))
     assert plain == ralr
     fresh = tmp_path / "fresh"
-    again(small(training={"lr": WIDE}, search={"sampler": "qmc", "trials": 6}), fresh)
+    resume(small(training={"lr": WIDE}, search={"sampler": "qmc", "trials": 6}), fresh)
     other = open_storage(f"sqlite:///{fresh}/study.db")
-    assert [trial.params["lr"] for trial in trials(other, "ralr")][4:] == ralr[4:]  # pure in the ordinal
+    assert [trial.params["lr"] for trial in trials(other, "ralr")][4:] == ralr[4:]  # depends only on the ordinal
     other.dispose()
 
 
 @pytest.mark.parametrize("pruner", ["median", "asha", "hyperband", "patient"])
-def test_pruners_go_on_over_a_wider_range(storage: Storage, tmp_path: Path, pruner: str) -> None:
-    again(small(training={"lr": NARROW}, search={"pruner": pruner}), tmp_path)
-    again(small(training={"lr": WIDE}, search={"pruner": pruner, "trials": 8}), tmp_path)
+def test_pruners_work_with_a_wider_range(storage: Storage, tmp_path: Path, pruner: str) -> None:
+    resume(small(training={"lr": NARROW}, search={"pruner": pruner}), tmp_path)
+    resume(small(training={"lr": WIDE}, search={"pruner": pruner, "trials": 8}), tmp_path)
     assert [row.outcome in ("complete", "pruned", "diverged") for row in rows(storage)] == [True] * 16
 
 
@@ -125,16 +125,16 @@ def test_pruners_go_on_over_a_wider_range(storage: Storage, tmp_path: Path, prun
 def test_runs_may_become_longer(storage: Storage, tmp_path: Path, pruner: str) -> None:
     for high, budget in ((3, 3), (9, 8)):
         spec = small(training={"epochs": {"low": 2, "high": high}}, search={"pruner": pruner, "trials": budget})
-        again(spec, tmp_path)
+        resume(spec, tmp_path)
     assert max(trial.params["epochs"] for trial in trials(storage, "ralr")) > 3
     assert len(rows(storage)) == 16
 
 
-def test_a_smaller_budget_withdraws_what_was_not_begun(storage: Storage, tmp_path: Path) -> None:
-    again(small(search={"trials": 3}), tmp_path)
-    again(small(search={"trials": 2}), tmp_path)
-    assert len(rows(storage)) == 6  # begun: they stay
-    again(small(search={"trials": 3}), tmp_path, trials=1)
+def test_a_smaller_budget_withdraws_rows_that_have_not_started(storage: Storage, tmp_path: Path) -> None:
+    resume(small(search={"trials": 3}), tmp_path)
+    resume(small(search={"trials": 2}), tmp_path)
+    assert len(rows(storage)) == 6  # started rows stay
+    resume(small(search={"trials": 3}), tmp_path, trials=1)
     assert len(rows(storage)) == 6
 
 
@@ -145,25 +145,23 @@ def audits(storage: Storage) -> list[Row]:
     return [row for row in rows(storage) if row.stage == "audit"]
 
 
-def test_audits_may_be_asked_for_later_and_what_is_done_stays(storage: Storage, tmp_path: Path) -> None:
-    again(small(search=AUDITED), tmp_path)
+def test_audits_may_be_added_later_and_finished_ones_stay(storage: Storage, tmp_path: Path) -> None:
+    resume(small(search=AUDITED), tmp_path)
     before = rows(storage)
     assert {row.stage for row in before} == {"search"}
-    again(small(search=AUDITED | {"audit": 1}), tmp_path)
+    resume(small(search=AUDITED | {"audit": 1}), tmp_path)
     pruned = [(row.arm, row.ordinal) for row in before if row.outcome == "pruned"]
     assert pruned
     assert [(row.arm, row.ordinal) for row in audits(storage)] == pruned
     assert {row.outcome for row in audits(storage)} == {"complete"}
     after = rows(storage)
-    again(small(search=AUDITED | {"audit": 0}), tmp_path)
+    resume(small(search=AUDITED | {"audit": 0}), tmp_path)
     assert rows(storage) == after
     assert rows(storage)[: len(before)] == before
 
 
-def test_an_audit_that_fails_can_be_done_without(
-    storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    again(small(search=AUDITED | {"audit": 0}), tmp_path)
+def test_a_failed_audit_can_be_dropped(storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    resume(small(search=AUDITED | {"audit": 0}), tmp_path)
 
     def broken(*args: Any, **kwargs: Any) -> Any:
         raise DataError("image 3 is torn")
@@ -171,38 +169,38 @@ def test_an_audit_that_fails_can_be_done_without(
     with monkeypatch.context() as patch:
         patch.setattr("ralr_tune.kinds.simulated.kind.SimulatedKind.trial", broken)
         with pytest.raises(TrialError, match=r"image 3 is torn; an audit: with audit = 0 under \[search\]"):
-            again(small(search=AUDITED | {"audit": 1}), tmp_path)
+            resume(small(search=AUDITED | {"audit": 1}), tmp_path)
     assert "failed" in {row.outcome for row in audits(storage)}
-    again(small(search=AUDITED | {"audit": 0}), tmp_path)
+    resume(small(search=AUDITED | {"audit": 0}), tmp_path)
     assert audits(storage) == []
     assert not list((tmp_path / "checkpoints").iterdir())
 
 
 def test_more_blocks_are_further_searches(storage: Storage, tmp_path: Path) -> None:
-    again(small(search={"trials": 2}), tmp_path)
-    again(small(search={"trials": 2, "blocks": 2}), tmp_path)
+    resume(small(search={"trials": 2}), tmp_path)
+    resume(small(search={"trials": 2, "blocks": 2}), tmp_path)
     assert sorted({(row.arm, row.block) for row in rows(storage)}) == [
         ("monotone", 1), ("monotone", 2), ("ralr", 1), ("ralr", 2)
     ]  # fmt: skip
 
 
-def test_a_further_arm_gets_the_whole_budget_and_the_others_seeds(storage: Storage, tmp_path: Path) -> None:
+def test_an_added_arm_gets_the_whole_budget_and_the_same_seeds(storage: Storage, tmp_path: Path) -> None:
     arms: dict[str, Any] = {"monotone": {}, "ralr": {"amplify": AMPLIFY}}
-    again(small(arms=arms), tmp_path)
+    resume(small(arms=arms), tmp_path)
     before = rows(storage)
-    again(small(arms={"noise": {"noise": {"std": {"low": 0.1, "high": 1.0}}}, **arms}), tmp_path)
+    resume(small(arms={"noise": {"noise": {"std": {"low": 0.1, "high": 1.0}}}, **arms}), tmp_path)
     after = rows(storage)
     assert after[:8] == before
     assert [row.seed for row in after[8:]] == [row.seed for row in before if row.arm == "ralr"]
     assert {row.arm for row in after[8:]} == {"noise"}
 
 
-def test_an_arm_that_comes_after_the_answer_is_judged_on_the_same_seeds(storage: Storage, tmp_path: Path) -> None:
+def test_an_arm_added_after_the_answer_is_judged_on_the_same_seeds(storage: Storage, tmp_path: Path) -> None:
     confirm, search = {"top": 1, "seeds": 2}, {"trials": 2}
     arms: dict[str, Any] = {"monotone": {}, "ralr": {"amplify": AMPLIFY}}
-    again(small(arms=arms, confirm=confirm, search=search), tmp_path, confirm=True)
+    resume(small(arms=arms, confirm=confirm, search=search), tmp_path, confirm=True)
     before = rows(storage)
-    again(small(arms=arms | {"late": {}}, confirm=confirm, search=search), tmp_path, confirm=True)
+    resume(small(arms=arms | {"late": {}}, confirm=confirm, search=search), tmp_path, confirm=True)
     after = rows(storage)
     assert after[: len(before)] == before
     for stage in ("judge", "test"):
@@ -214,10 +212,10 @@ def test_an_arm_that_comes_after_the_answer_is_judged_on_the_same_seeds(storage:
         assert len(seeds["late"]) == 2
 
 
-def test_what_was_taken_up_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    again(small(training={"lr": NARROW}), tmp_path)
+def test_applied_changes_are_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    resume(small(training={"lr": NARROW}), tmp_path)
     with caplog.at_level(logging.INFO, "ralr_tune.commands.run"):
-        again(small(training={"lr": WIDE}, search={"trials": 5}), tmp_path)
+        resume(small(training={"lr": WIDE}, search={"trials": 5}), tmp_path)
     assert [line for line in caplog.messages if line.startswith("study file changed")] == [
         "study file changed: training.lr: 0.05 to 0.1 (log) -> 0.0001 to 1.0 (log): wider; trials from now on use it",
         "study file changed: search.trials: 4 -> 5: the budget of every arm and block; trials that were begun stay",
@@ -244,37 +242,37 @@ def test_a_refusal_names_key_values_and_reason_and_changes_nothing(
     storage: Storage, tmp_path: Path, changes: dict[str, Any], said: str
 ) -> None:
     spec = small(search={"trials": 1})
-    again(spec, tmp_path)
+    resume(spec, tmp_path)
     before = rows(storage)
     with pytest.raises(UsageError) as caught:
-        again(small(**{"search": {"trials": 5}} | changes), tmp_path)
+        resume(small(**{"search": {"trials": 5}} | changes), tmp_path)
     assert said in str(caught.value)
     assert str(caught.value).endswith("Give the study another name, or change the file back")
-    assert "search.trials" not in str(caught.value)  # nothing is wrong with that one
+    assert "search.trials" not in str(caught.value)  # that change is allowed
     assert (rows(storage), studies.stored(storage, "sim").text) == (before, spec.text)
 
 
-def test_before_any_trial_is_begun_every_file_is_taken(
+def test_before_any_trial_starts_every_change_is_accepted(
     storage: Storage, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A wrong network or missing data end the first run: the file that mends it must not be refused."""
+    """A wrong network or missing data ends the first run: the corrected file must not be refused."""
     broken = {"kind": "classification", "data": {"source": "folder", "path": str(tmp_path)}, "model": "small_cnn"}
     with pytest.raises(Exception, match="classes"):
-        again(simulated(task=broken, training={"epochs": 9}), tmp_path)
+        resume(simulated(task=broken, training={"epochs": 9}), tmp_path)
     assert len(rows(storage)) == 8
     arms = {"monotone": {}, "other": {"amplify": AMPLIFY}}
     with caplog.at_level(logging.INFO, "ralr_tune.commands.run"):
-        again(small(arms=arms, search={"trials": 2}), tmp_path)
+        resume(small(arms=arms, search={"trials": 2}), tmp_path)
     assert sorted(row.arm for row in rows(storage)) == ["monotone"] * 2 + ["other"] * 2
-    assert "study file changed: training.epochs (no trial was begun)" in caplog.messages
+    assert "study file changed: training.epochs (no trial has started)" in caplog.messages
 
 
-def test_looks_may_be_changed_until_winners_are_judged(tmp_path: Path, storage: Storage) -> None:
-    again(small(confirm={"top": 1}), tmp_path)
+def test_interim_analyses_may_be_changed_until_winners_are_judged(tmp_path: Path, storage: Storage) -> None:
+    resume(small(confirm={"top": 1}), tmp_path)
     looked_at = small(confirm={"top": 1, "seeds": "auto", "most_seeds": 5})
-    again(looked_at, tmp_path, confirm=True)
+    resume(looked_at, tmp_path, confirm=True)
     assert len([row for row in rows(storage) if row.stage == "judge" and row.role == "best"]) == 2 * 5
     before = rows(storage)
     with pytest.raises(UsageError, match=r"confirm.most_seeds: 5 -> 8: the looks and their correction are fixed"):
-        again(small(confirm={"top": 1, "seeds": "auto", "most_seeds": 8}), tmp_path, confirm=True)
+        resume(small(confirm={"top": 1, "seeds": "auto", "most_seeds": 8}), tmp_path, confirm=True)
     assert rows(storage) == before

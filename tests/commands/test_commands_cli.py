@@ -51,14 +51,14 @@ def test_the_list_of_commands_is_the_contract(cli_inside: Cli) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["rnu", "digits"], "did you mean 'run'"),
         (["run"], "missing argument 'study'"),
         (["run", "digits", "--workers", "two"], "--workers"),
         (["run", "digits", "--workers", "0"], "--workers 0: at least 1"),
-        (["run", "digits", "--trials", "0"], "--trials 0: at least 1"),
-        (["run", "digits", "--hours", "-1"], "--hours -1.0: more than 0"),
+        (["run", "digits", "--trials", "0"], "--trials 0: allowed: at least 1"),
+        (["run", "digits", "--hours", "-1"], "--hours -1.0: allowed: more than 0"),
         (["run", "digits", "--devices", "gpu"], "--devices gpu"),
         (["run", "digitz"], "did you mean 'digits'"),
         (["run", "no/such.toml"], "no/such.toml: no such file"),
@@ -70,8 +70,8 @@ def test_the_list_of_commands_is_the_contract(cli_inside: Cli) -> None:
         (["run", "digits", "--init", "--no-workers"], "--no-workers and --init"),
         (["run", "digits", "--no-workers", "--devices", "cpu"], "--devices and --no-workers"),
         (["status", "digits", "--storage", ""], "invalid value for '--storage': is empty"),
-        (["check"], "check takes a study, or --schema: one of the two"),
-        (["check", "digits", "--schema"], "check takes a study, or --schema: one of the two"),
+        (["check"], "check needs either a study or --schema; give one of the two"),
+        (["check", "digits", "--schema"], "check needs either a study or --schema; give one of the two"),
         (["status", "../evil"], "no such file"),
         (["status", "no such"], "not a study name"),
         (["preview", "digits", "-o", "rates.pdf"], "must end in .html, .png or .svg"),
@@ -80,16 +80,16 @@ def test_the_list_of_commands_is_the_contract(cli_inside: Cli) -> None:
         (["status", "digits", "--watch", "--json"], "--watch and --json: give one of the two"),
     ],
 )
-def test_wrong_usage_is_one_line_and_code_2(cli_inside: Cli, arguments: list[str], said: str) -> None:
+def test_wrong_usage_is_one_line_and_code_2(cli_inside: Cli, arguments: list[str], message: str) -> None:
     ran = cli_inside(*arguments)
     assert ran.code == 2, ran
     assert ran.out == ""
     assert ran.err.startswith("error: ")
     assert len(ran.err.splitlines()) == 1
-    assert said in ran.err.lower()
+    assert message in ran.err.lower()
 
 
-def test_every_mistake_of_a_file_is_a_line(cli_inside: Cli, study_file: Callable[..., Path]) -> None:
+def test_every_mistake_in_a_file_is_one_line(cli_inside: Cli, study_file: Callable[..., Path]) -> None:
     path = study_file(training={"lr": -1.0, "momentun": 0.9}, study={"baseline": "monoton"})
     for command in ("check", "run"):
         ran = cli_inside(command, path.name)
@@ -126,11 +126,11 @@ def test_shipped_studies_are_found_from_any_folder(cli_inside: Cli) -> None:
     assert cli_inside("check", "digits").code == 0
 
 
-def test_a_file_here_hides_a_shipped_one(cli_inside: Cli, study_file: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_local_file_hides_a_shipped_one(cli_inside: Cli, study_file: Callable[..., Path], tmp_path: Path) -> None:
     (tmp_path / "studies").mkdir()
     study_file(study={"name": "digits"}).rename(tmp_path / "studies" / "digits.toml")
     assert "8 trials" not in cli_inside("check", "digits").out
-    assert "4 trials an arm" in cli_inside("check", "digits").out
+    assert "4 trials per arm" in cli_inside("check", "digits").out
 
 
 def test_the_schema_is_json(cli_inside: Cli) -> None:

@@ -1,4 +1,4 @@
-"""The gate in front of the real dashboard, over every route that this has; its own rules: test_commands_gate.py."""
+"""The gate in front of the real dashboard, for all of its routes; for the gate's rules see test_commands_gate.py."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ CHANGES = [(method, rule) for method, rule in ROUTES if method != "GET"]
 
 @dataclass
 class Seen:
-    """A study in a database, a running trial in it, a file with it."""
+    """A study in a database with a running trial and an artifact."""
 
     storage: Storage
     out: Path
@@ -53,13 +53,13 @@ class Seen:
         return make_app(self.storage, self.out, write=write, token=token)
 
     def path(self, rule: str) -> str:
-        """Where a rule of the route table leads in this database: study 2, the running trial 2 (number 1)."""
+        """The path of a route for study 2 and the running trial 2 (number 1) of this database."""
         values = {"study_id": "2", "trial_id": "2", "plot_type": "slice", "filename": "bundle.js", "history_id": "x"}
         values["artifact_id"] = self.artifact
         return re.sub(r"<(\w*)[^>]*>", lambda part: values.get(part[1], ""), rule)
 
     def state(self) -> Any:
-        """All that a request might change."""
+        """Everything that a request could change."""
         tables = MetaData()
         tables.reflect(self.storage.engine)
         rows = {name: [tuple(row) for row in self.storage.rows(select(table))] for name, table in tables.tables.items()}
@@ -73,7 +73,7 @@ def seen(make_session: MakeSession, tmp_path: Path) -> Seen:
 
 @pytest.fixture(scope="module")
 def unchanged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
-    """One for all tests that assert that nothing has changed."""
+    """Shared by all tests that assert that nothing has changed."""
     folder = tmp_path_factory.mktemp("unchanged")
     with sessions(folder) as make:
         yield _seen(make, folder)
@@ -118,7 +118,7 @@ def test_the_dashboard_shows_the_arms(seen: Seen) -> None:
 
 
 @pytest.mark.parametrize(("method", "rule"), CHANGES)
-def test_no_route_changes_anything_for_those_who_may_not(unchanged: Seen, method: str, rule: str) -> None:
+def test_no_route_changes_anything_without_permission(unchanged: Seen, method: str, rule: str) -> None:
     before, path = unchanged.state(), unchanged.path(rule)
     body = BODIES.get((method, rule), (0, {}))[1]
     assert ask(unchanged.app(write=True, token=TOKEN), path, method, body)[0] == 401
@@ -147,8 +147,8 @@ def test_every_read_works_with_the_token_and_changes_nothing(unchanged: Seen, ru
     assert unchanged.state() == before
 
 
-# (status, body) of a change that is allowed; what only preferential studies, language models and old schemas have is
-# answered by the dashboard itself
+# (status, body) of an allowed change; the dashboard itself answers routes that only exist for preferential studies,
+# language models and old schemas
 BODIES: dict[tuple[str, str], tuple[int, Any]] = {
     ("POST", "/api/studies"): (201, {"study_name": "new", "directions": ["minimize"]}),
     ("POST", "/api/studies/<study_id:int>/rename"): (201, {"study_name": "renamed"}),
@@ -172,7 +172,7 @@ BODIES: dict[tuple[str, str], tuple[int, Any]] = {
 
 
 @pytest.mark.parametrize(("method", "rule"), CHANGES)
-def test_with_writing_allowed_the_token_lets_changes_through(seen: Seen, method: str, rule: str) -> None:
+def test_with_write_the_token_allows_changes(seen: Seen, method: str, rule: str) -> None:
     before = seen.state()
     status, body = BODIES.get((method, rule), (None, {}))
     app = seen.app(write=True, token=TOKEN)
@@ -189,7 +189,7 @@ def test_the_route_table_was_read() -> None:
     assert {key for key in BODIES if key not in CHANGES} == set()
 
 
-def test_an_artifact_comes_as_a_download(seen: Seen) -> None:
+def test_an_artifact_is_sent_as_a_download(seen: Seen) -> None:
     status, headers, body = ask(seen.app(), f"/artifacts/2/{seen.artifact}")
     assert (status, body) == (200, b"<script>document.title = 'ran'</script>")
     assert headers["Content-Type"] == "application/octet-stream"
@@ -208,13 +208,13 @@ def test_no_path_leads_out_of_the_artifacts(seen: Seen, name: str) -> None:
             assert b"SQLite format" not in body
 
 
-def test_an_artifact_that_lies_elsewhere_is_not_found(seen: Seen) -> None:
+def test_an_artifact_in_another_folder_is_not_found(seen: Seen) -> None:
     (seen.out / "artifacts" / seen.artifact).unlink()
     assert ask(seen.app(), f"/artifacts/2/{seen.artifact}")[0] == 404
     assert ask(seen.app(write=True), f"/api/artifacts/2/{seen.artifact}", "DELETE")[0] == 404
 
 
-def test_the_folder_of_artifacts_is_made_by_the_first_one(seen: Seen, tmp_path: Path) -> None:
+def test_the_folder_of_artifacts_is_created_with_the_first_one(seen: Seen, tmp_path: Path) -> None:
     app = make_app(seen.storage, tmp_path / "new", write=True, token=None)
     ask(app, "/api/studies")
     assert not (tmp_path / "new").exists()
@@ -225,7 +225,7 @@ def test_the_folder_of_artifacts_is_made_by_the_first_one(seen: Seen, tmp_path: 
 # ---------------------------------------------------------------- the token of a host
 
 
-def test_the_token_comes_from_the_command_a_variable_or_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_token_comes_from_an_option_a_variable_or_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert chosen_token(None, "127.0.0.1") is None
     monkeypatch.setenv(TOKEN_VARIABLE, "from the variable")
     assert chosen_token(None, "0.0.0.0") is not None
@@ -250,7 +250,9 @@ def test_the_token_comes_from_the_command_a_variable_or_a_file(monkeypatch: pyte
         ("x" * (MIN_TOKEN - 1), "0.0.0.0", f"at least {MIN_TOKEN}"),
     ],
 )
-def test_tokens_that_do_not_do(token: str | None, host: str, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unsuitable_tokens_are_refused(
+    token: str | None, host: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv(TOKEN_VARIABLE, raising=False)
     with pytest.raises(UsageError) as raised:
         chosen_token(token, host)
@@ -330,7 +332,7 @@ def test_served_without_a_token(serve: Serve, host: str) -> None:
     assert served.process.returncode == 0
 
 
-def test_requests_that_wait_their_turn_are_not_warned_of(serve: Serve) -> None:
+def test_queued_requests_give_no_warning(serve: Serve) -> None:
     served = serve()
     at_once = 8 * _SERVER["threads"]
     with ThreadPoolExecutor(at_once) as pool:
@@ -339,11 +341,11 @@ def test_requests_that_wait_their_turn_are_not_warned_of(serve: Serve) -> None:
     assert served.end() == ("", "")
 
 
-def test_a_token_is_nowhere_but_with_its_owner(serve: Serve, tmp_path: Path) -> None:
+def test_a_token_is_shown_nowhere(serve: Serve, tmp_path: Path) -> None:
     token = "Xq7-{0}%40/:@#?&'\"é-9wKz"
     (tmp_path / "token").write_text(f"{token}\n")
     served = serve("--host", "0.0.0.0", RALR_TUNE_DASHBOARD_TOKEN_FILE=str(tmp_path / "token"))
-    assert "and give the token of RALR_TUNE_DASHBOARD_TOKEN or its file" in served.line
+    assert "and enter the token from RALR_TUNE_DASHBOARD_TOKEN or its file" in served.line
     assert served.get("/api/studies").status == 401
     assert served.get("/api/studies?token=Xq7-9wKz").status == 401
     assert (
@@ -356,17 +358,17 @@ def test_a_token_is_nowhere_but_with_its_owner(serve: Serve, tmp_path: Path) -> 
     assert "9wKz" not in said
 
 
-def test_a_token_in_the_command_is_taken_out_of_the_process_list(serve: Serve) -> None:
+def test_a_token_option_is_masked_in_the_process_list(serve: Serve) -> None:
     served = serve("--token", "Xq7-9wKz-Xq7-9wKz", interpreter=sys.executable)
     assert "Xq7" not in Path(f"/proc/{served.process.pid}/cmdline").read_text()
-    assert "Xq7" not in served.line  # a pipe is not the terminal in which it was typed
+    assert "Xq7" not in served.line  # a pipe is not the terminal in which the user typed it
     assert served.get("/?token=Xq7-9wKz-Xq7-9wKz").status == 303
     _, errors = served.end()
-    assert re.fullmatch(r"warning: --token with a secret: .* RALR_TUNE_DASHBOARD_TOKEN_FILE\n", errors)
+    assert re.fullmatch(r"warning: --token shows the secret .* RALR_TUNE_DASHBOARD_TOKEN_FILE instead\n", errors)
 
 
 def test_requests_that_are_too_large_are_refused(serve: Serve) -> None:
-    """No more is sent than is read: what comes after a refusal may end in a reset of the connection."""
+    """Sends no more than the server reads: sending after a refusal may reset the connection."""
     served = serve()
     body = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n"
     head = b"GET /api/studies HTTP/1.1\r\nCookie: ".ljust(_SERVER["max_request_header_size"], b"x")
@@ -374,7 +376,7 @@ def test_requests_that_are_too_large_are_refused(serve: Serve) -> None:
     assert served.raw(head).split()[1] == b"431"
 
 
-def test_the_cookie_is_for_tls_where_the_proxy_says_so(serve: Serve) -> None:
+def test_the_cookie_is_secure_if_the_proxy_uses_tls(serve: Serve) -> None:
     served = serve("--token", TOKEN)
     path = "/?token=" + TOKEN.replace(" ", "+")
     assert "Secure" not in str(served.get(path).headers["Set-Cookie"])
@@ -383,12 +385,12 @@ def test_the_cookie_is_for_tls_where_the_proxy_says_so(serve: Serve) -> None:
     assert followed.headers["Location"] == "/dashboard"
 
 
-def test_what_keeps_it_from_starting_is_a_line(cli: Cli, make_session: MakeSession, tmp_path: Path) -> None:
+def test_an_error_at_start_is_one_line(cli: Cli, make_session: MakeSession, tmp_path: Path) -> None:
     make_session(simulated())
     storage = {"RALR_TUNE_STORAGE": f"sqlite:///{tmp_path}/study.db"}
     for arguments, reason in (
-        (["--host", "0.0.0.0"], "others may reach it"),
-        (["--host", "no such host", "--token", TOKEN], "cannot listen there"),
+        (["--host", "0.0.0.0"], "other machines can reach it"),
+        (["--host", "no such host", "--token", TOKEN], "cannot listen: "),
         (["--token", " "], "blank"),
     ):
         ran = cli("dashboard", "sim", *arguments, env=storage)
@@ -399,4 +401,4 @@ def test_what_keeps_it_from_starting_is_a_line(cli: Cli, make_session: MakeSessi
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         ran = cli("dashboard", "sim", "--port", taken.getsockname()[1], env=storage)
-    assert (ran.code, "cannot listen there" in ran.err) == (2, True)
+    assert (ran.code, "cannot listen: " in ran.err) == (2, True)

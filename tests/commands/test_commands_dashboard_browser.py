@@ -1,4 +1,4 @@
-"""The dashboard in a real browser, behind its gate: its pages draw, and nothing that somebody stored runs."""
+"""The dashboard in a real browser, behind its gate: its pages render, and no stored content runs as code."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ PIXEL = bytes.fromhex(
 
 @pytest.fixture(scope="module")
 def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Storage, Path]]:
-    """Two studies, all of whose texts are hostile: names, parameters, attributes, notes, artifacts."""
+    """Two studies whose texts are all hostile: names, parameters, attributes, notes, artifacts."""
     folder = tmp_path_factory.mktemp("dashboard")
     opened = open_storage(f"sqlite:///{folder}/study.db", create=True)
     artifacts = Artifacts(folder / "artifacts")
@@ -77,7 +77,7 @@ def _objective(trial: optuna.Trial) -> float:
 
 @pytest.fixture(params=["read-only with a token", "writing allowed"])
 def address(request: pytest.FixtureRequest, storage: tuple[Storage, Path]) -> Iterator[str]:
-    """Where it is served; the first page that is opened has the token."""
+    """The dashboard's URL; the first page opened sends the token."""
     write = request.param == "writing allowed"
     with served(make_app(*storage, write=write, token=None if write else TOKEN)) as found:
         yield found
@@ -93,7 +93,7 @@ def served(app: Any) -> Iterator[str]:
 
 @dataclass
 class Tab:
-    """A page that notes whatever is wrong with it."""
+    """A page that records its errors."""
 
     page: Page
     address: str
@@ -146,7 +146,7 @@ def test_the_form_opens_the_dashboard(context: BrowserContext, storage: tuple[St
         page.goto(f"{address}/dashboard/studies/1")
         page.get_by_label("Token").fill("wrong")
         page.get_by_role("button").click()
-        page.get_by_text("This is not the token.").wait_for()
+        page.get_by_text("Wrong token.").wait_for()
         page.get_by_label("Token").fill(TOKEN)
         page.get_by_role("button").click()
         page.wait_for_url("**/dashboard")
@@ -157,7 +157,7 @@ def test_the_form_opens_the_dashboard(context: BrowserContext, storage: tuple[St
         assert page.evaluate("document.cookie") == ""
 
 
-def test_pages_draw_and_nothing_stored_runs(tab: Tab) -> None:
+def test_pages_render_and_no_stored_content_runs(tab: Tab) -> None:
     tab.page.get_by_text("onerror").first.wait_for()
     for path, plots in (
         ("/dashboard/studies/1", 4),
@@ -179,34 +179,34 @@ def test_pages_draw_and_nothing_stored_runs(tab: Tab) -> None:
 
 
 def test_the_parallel_coordinates_are_drawn(tab: Tab) -> None:
-    """The one plot that compiles code: it must not stay empty under the policy."""
+    """The only plot that compiles code: it must not stay empty under the policy."""
     tab.open("/dashboard/studies/1/smartSelection")
     tab.page.wait_for_function("document.querySelectorAll('.parcoords .y-axis').length > 0")
     assert tab.complaints == []
     assert not tab.ran
 
 
-def test_a_note_shows_its_words_and_runs_nothing(tab: Tab) -> None:
+def test_a_note_shows_its_text_and_runs_nothing(tab: Tab) -> None:
     tab.open("/dashboard/studies/1/note")
     tab.page.get_by_text("A note").first.wait_for()
     links = tab.page.get_by_text("click", exact=True)
     if links.count():
         links.first.click()
     assert not tab.ran
-    assert "policy: img-src https://example.com/x.png" in tab.complaints  # nobody far away learns who reads it
+    assert "policy: img-src https://example.com/x.png" in tab.complaints  # no other site learns who reads it
     assert [text for text in tab.complaints if "https://example.com/x.png" not in text] == []
 
 
 def test_an_uploaded_page_is_a_download(tab: Tab) -> None:
     for path in uploaded_pages(tab):
-        with tab.page.expect_download() as begun:
+        with tab.page.expect_download() as download:
             tab.page.evaluate(f"location.assign('{path}')")
-        assert begun.value.path().read_bytes() == PAGE.encode()
+        assert download.value.path().read_bytes() == PAGE.encode()
         assert not tab.ran
 
 
 def test_without_the_gate_an_uploaded_page_runs(context: BrowserContext, storage: tuple[Storage, Path]) -> None:
-    """The test above can fail."""
+    """Shows that the test above can fail."""
     app = wsgi(storage[0].optuna, Artifacts(storage[1] / "artifacts"))
     with served(app) as address:
         tab = Tab(context.new_page(), address)
@@ -241,7 +241,7 @@ def test_the_panels_of_a_report_are_drawn_and_its_note_shown(
 
 
 def uploaded_pages(tab: Tab) -> list[str]:
-    """Paths of the page that the study has, and of the one that its first trial has."""
+    """Paths of the pages uploaded to the study and to its first trial."""
     study = tab.page.evaluate("fetch('/api/studies/1').then(response => response.json())")
     return [
         f"/artifacts/{place}/{artifact['artifact_id']}"
@@ -251,8 +251,8 @@ def uploaded_pages(tab: Tab) -> list[str]:
     ]
 
 
-def test_a_page_in_a_frame_and_another_sites_page_get_nothing(context: BrowserContext, address: str) -> None:
-    Tab(context.new_page(), address)  # its cookie is in the browser
+def test_a_framed_page_and_a_page_of_another_site_get_nothing(context: BrowserContext, address: str) -> None:
+    Tab(context.new_page(), address)  # the browser now has the cookie
     other = context.new_page()
     other.route("http://evil.example/", lambda route: route.fulfill(body="<html></html>", content_type="text/html"))
     other.goto("http://evil.example/")

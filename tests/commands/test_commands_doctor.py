@@ -1,4 +1,4 @@
-"""The command as a whole; what each check makes of what it sees is in test_commands_health.py."""
+"""The command as a whole; for each check see test_commands_health.py."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ StudyFile = Callable[..., Path]
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str | None]:
-    """Without the process that imports torch; the study files that it was given."""
+    """Replaces the process that imports torch; returns the study files passed to it."""
     given: list[str | None] = []
 
     class Probe:
@@ -49,7 +49,7 @@ def verdicts(found: Diagnosis) -> dict[str, str]:
 
 
 @pytest.mark.usefixtures("quick")
-def test_without_a_study_the_machine_and_the_storage_given(sqlite_url: str) -> None:
+def test_without_a_study_the_machine_and_the_storage_are_checked(sqlite_url: str) -> None:
     machine = verdicts(diagnose())
     assert "database" not in machine
     assert "data" not in machine
@@ -57,7 +57,7 @@ def test_without_a_study_the_machine_and_the_storage_given(sqlite_url: str) -> N
     assert verdicts(diagnose(storage=sqlite_url)).keys() - machine.keys() == {"database file", "database", "tables"}
 
 
-def test_with_a_study_its_storage_its_data_and_its_space(
+def test_with_a_study_its_storage_data_and_space_are_checked(
     quick: list[str | None], study_file: StudyFile, tmp_path: Path
 ) -> None:
     path = study_file()
@@ -65,8 +65,8 @@ def test_with_a_study_its_storage_its_data_and_its_space(
     assert quick == [path.read_text()]
     assert {"database file", "data"} <= verdicts(found).keys()
     (space,) = (check for check in found.checks if check.name == "space")
-    assert "checkpoints and weights of this study take up to" in space.found
-    assert [each.name for each in tmp_path.iterdir()] == ["sim.toml"]  # neither folder nor database was made
+    assert "checkpoints and weights of this study need up to" in space.found
+    assert [each.name for each in tmp_path.iterdir()] == ["sim.toml"]  # neither folder nor database was created
 
 
 def test_a_study_that_only_its_storage_holds(quick: list[str | None], sqlite_url: str) -> None:
@@ -84,7 +84,7 @@ def test_a_study_that_only_its_storage_holds(quick: list[str | None], sqlite_url
 
 
 @pytest.mark.usefixtures("quick")
-def test_tables_of_the_first_release_are_a_problem_with_its_mend(bare_url: str) -> None:
+def test_tables_of_the_first_release_are_a_problem_with_a_fix(bare_url: str) -> None:
     first_release.make(bare_url)
     before = dump(bare_url)
     (tables,) = (check for check in diagnose("sim", storage=bare_url).checks if check.name == "tables")
@@ -106,7 +106,7 @@ def test_the_last_line_counts() -> None:
     assert not Diagnosis(checks).healthy
     assert Diagnosis(checks[:2]).as_text().splitlines()[-1] == "1 warning"
     assert Diagnosis(checks[:2]).healthy
-    assert Diagnosis(checks[:1]).as_text().splitlines()[-1] == "all is well"
+    assert Diagnosis(checks[:1]).as_text().splitlines()[-1] == "no problems"
 
 
 def test_the_command_on_this_machine_leaves_nothing_behind(cli: Cli, study_file: StudyFile, tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_the_command_on_this_machine_leaves_nothing_behind(cli: Cli, study_file:
     assert {"name", "verdict", "found", "mend"} == facts["checks"][0].keys()
     found = {check["name"]: check["verdict"] for check in facts["checks"]}
     assert found["torch"] == found["data"] == "ok"
-    assert found["out folder"] in ("ok", "warning")  # as quick as it is just now
+    assert found["out folder"] in ("ok", "warning")  # depends on the current speed of the disk
     assert set(tmp_path.rglob("*")) == before
 
 
@@ -140,9 +140,9 @@ def test_problems_are_code_1_with_every_password_masked(
     lines = {line.split()[1]: line for line in ran.out.splitlines() if line.startswith(("problem", "warning"))}
     assert "me:***@127.0.0.1:1" in lines["database"]
     assert "hush" not in ran.out
-    assert lines["out"].startswith("problem  out folder      file/sub (to be made in ")
+    assert lines["out"].startswith("problem  out folder      file/sub (will be created in ")
     assert lines["browser"].startswith(
-        "warning  browser         BROWSER_PATH is 'none', which is no file -> install one"
+        "warning  browser         BROWSER_PATH is 'none', which is not a file -> install one"
     )
     assert ran.out.splitlines()[-1].startswith("2 problems, 1 warning")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]

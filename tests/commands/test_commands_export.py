@@ -24,7 +24,7 @@ from tests.studies import simulated
 
 
 def begin(storage: Storage, **changes: dict[str, Any]) -> Ledger:
-    """A study with its rows planned and nothing done."""
+    """A study whose rows are planned but not started."""
     spec = simulated(**changes)
     studies.register(storage, name=spec.name, text=spec.text, fingerprint=spec.fingerprint)
     for arm in spec.arms:
@@ -36,7 +36,7 @@ def begin(storage: Storage, **changes: dict[str, Any]) -> Ledger:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Storage]:
-    """A study of two arms and three trials, confirmed and tested."""
+    """A study of two arms with three trials, confirmed and tested."""
     folder = tmp_path_factory.mktemp("study")
     url = f"sqlite:///{folder}/study.db"
     storage = open_storage(url, create=True)
@@ -58,14 +58,14 @@ def test_a_stored_study_gives_a_file_that_reads_back(finished: Storage) -> None:
     assert "optuna" in made.provenance.packages
 
 
-def test_a_trial_of_one_s_own_choice(finished: Storage) -> None:
+def test_a_trial_can_be_chosen(finished: Storage) -> None:
     for trial in range(3):
         text = export_study(finished, "sim", arm="monotone", trial=trial, form="toml")
         assert parse_exported(text).provenance.trial == trial
 
 
 @pytest.mark.parametrize("form", ["toml", "json", "yaml"])
-def test_every_form_ends_with_a_line_break(finished: Storage, form: str) -> None:
+def test_every_format_ends_with_a_line_break(finished: Storage, form: str) -> None:
     text = export_study(finished, "sim", arm=None, trial=None, form=form)
     assert text.endswith("\n")
     assert "provenance" in text
@@ -81,7 +81,7 @@ def test_every_form_ends_with_a_line_break(finished: Storage, form: str) -> None
         ("ralr", None, "python", "trains nothing"),
     ],
 )
-def test_what_there_is_is_named(finished: Storage, arm: str, trial: int | None, form: str, message: str) -> None:
+def test_errors_name_what_exists(finished: Storage, arm: str, trial: int | None, form: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         export_study(finished, "sim", arm=arm, trial=trial, form=form)
 
@@ -91,7 +91,7 @@ def test_an_unknown_study(finished: Storage) -> None:
         export_study(finished, "sin", arm=None, trial=None, form="toml")
 
 
-def test_a_study_that_has_just_begun(tmp_path: Path) -> None:
+def test_a_study_that_has_just_started(tmp_path: Path) -> None:
     storage = open_storage(f"sqlite:///{tmp_path}/study.db", create=True)
     begin(storage)
     for arm, where in ((None, "study sim"), ("ralr", "arm ralr of study sim")):
@@ -101,7 +101,7 @@ def test_a_study_that_has_just_begun(tmp_path: Path) -> None:
     storage.dispose()
 
 
-def test_the_best_of_every_arm_beside_the_report(finished: Storage, tmp_path: Path) -> None:
+def test_the_best_of_every_arm_is_written_next_to_the_report(finished: Storage, tmp_path: Path) -> None:
     record = read_study(finished, "sim")
     paths = export_best(record, parse_study(record.spec_text), tmp_path)
     assert paths == [tmp_path / "best" / "monotone.toml", tmp_path / "best" / "ralr.toml"]
@@ -134,7 +134,7 @@ def test_after_confirm_the_mean_on_fresh_seeds_decides() -> None:
     assert default_arm(made) == "monotone"
 
 
-def test_means_are_never_held_against_search_values() -> None:
+def test_means_are_never_compared_with_search_values() -> None:
     made = Records(simulated(confirm={"top": 1}))
     made.search("monotone", 0.90)
     made.search("ralr", 0.95)
@@ -160,7 +160,7 @@ def exported_trial(monkeypatch: pytest.MonkeyPatch, made: Records, trial: int) -
     return found
 
 
-def test_a_trial_that_is_not_complete_is_refused_by_its_condition(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trial_that_is_not_complete_is_refused_with_its_state(monkeypatch: pytest.MonkeyPatch) -> None:
     made = Records(simulated())
     made.search("ralr", *(0.5 + n / 100 for n in range(24)))
     made.ended("ralr", 24, "pruned")
@@ -174,7 +174,7 @@ def test_a_trial_that_is_not_complete_is_refused_by_its_condition(monkeypatch: p
         )
 
 
-def test_a_number_is_looked_for_in_the_chosen_block_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_chosen_block_is_searched_for_a_number_first(monkeypatch: pytest.MonkeyPatch) -> None:
     made = Records(simulated(search={"blocks": 2}))
     made.search("ralr", 0.90, 0.91, 0.89, block=1)
     made.search("ralr", 0.90, 0.99, block=2)

@@ -34,7 +34,7 @@ def test_a_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("place", ["file/x.toml", "folder"])
-def test_what_cannot_be_written_says_why(tmp_path: Path, place: str) -> None:
+def test_a_file_that_cannot_be_written_gives_the_reason(tmp_path: Path, place: str) -> None:
     (tmp_path / "file").write_text("kept")
     (tmp_path / "folder").mkdir()
     with pytest.raises(UsageError, match=f"{place}: cannot be written: "):

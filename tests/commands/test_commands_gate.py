@@ -1,4 +1,4 @@
-"""The gate's own rules, before an application that says yes to everything; the real one: test_commands_dashboard.py."""
+"""The gate's rules, in front of an application that accepts everything; the real one: test_commands_dashboard.py."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Answer:
 
 
 def ask(gate: Gate, method: str = "GET", path: str = "/", body: bytes = b"", **headers: str) -> Answer:
-    """`headers`: the environ's names without HTTP_, in small letters."""
+    """`headers`: the environ's names without HTTP_, in lower case."""
     answered: dict[str, Any] = {}
 
     def start_response(status: str, headers: list[tuple[str, str]], *rest: Any) -> None:
@@ -78,7 +78,7 @@ def cookie_of(answer: Answer) -> str:
     "method",
     ["POST", "PUT", "DELETE", "PATCH", "post", "get", "OPTIONS", "TRACE", "PROPFIND", "CONNECT", "ANYTHING", ""],
 )
-def test_read_only_lets_nothing_but_reads_through(method: str) -> None:
+def test_read_only_lets_only_reads_pass(method: str) -> None:
     answer = ask(gate(), method, x_http_method_override="GET")
     assert answer.status == 403
     assert b"--write" in answer.body
@@ -101,16 +101,16 @@ def test_an_overridden_method_stays_a_read() -> None:
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "GET", "HEAD"])
-def test_write_lets_writes_through(method: str) -> None:
+def test_write_lets_writes_pass(method: str) -> None:
     assert ask(gate(write=True), method).inside
 
 
 @pytest.mark.parametrize("method", ["post", "OPTIONS", "TRACE", "PROPFIND", "PATCH", ""])
-def test_what_the_dashboard_does_not_know_passes_never(method: str) -> None:
+def test_unknown_methods_never_pass(method: str) -> None:
     assert ask(gate(write=True), method).status == 405
 
 
-def test_the_gates_own_answers_to_head_have_no_body() -> None:
+def test_the_gates_responses_to_head_have_no_body() -> None:
     answer = ask(gate(token=TOKEN), "HEAD")
     assert (answer.status, answer.body) == (401, b"")
 
@@ -136,14 +136,14 @@ def test_the_gates_own_answers_to_head_have_no_body() -> None:
         {"authorization": "Bearer \xff\xfe"},
     ],
 )
-def test_nobody_passes_without_the_token(method: str, given: dict[str, str]) -> None:
+def test_no_request_passes_without_the_token(method: str, given: dict[str, str]) -> None:
     for write in (False, True):
         answer = ask(gate(write=write, token=TOKEN), method, **given)
         assert answer.status in (401, 405)
         assert answer.all("Set-Cookie") == []
 
 
-def test_a_token_in_the_address_is_taken_once_and_kept_as_a_cookie() -> None:
+def test_a_token_in_the_url_is_replaced_by_a_cookie() -> None:
     asked = gate(write=True, token=TOKEN)
     answer = ask(asked, path="/?token=a%20right+token")
     assert (answer.status, answer["Location"]) == (303, "/")  # the token leaves the address bar
@@ -156,7 +156,7 @@ def test_a_token_in_the_address_is_taken_once_and_kept_as_a_cookie() -> None:
     assert ask(gate(token="another token"), cookie=cookie_of(answer)).status == 401
 
 
-def test_the_rest_of_an_address_with_a_token_stays() -> None:
+def test_the_rest_of_a_url_with_a_token_stays() -> None:
     answer = ask(gate(token=TOKEN), path="/dashboard/studies/1?a=1&token=a+right+token&b=%26")
     assert answer["Location"] == "/dashboard/studies/1?a=1&b=%26"
 
@@ -165,7 +165,7 @@ def test_a_bearer_passes() -> None:
     assert ask(gate(token="tökén"), authorization="bearer tökén".encode().decode("latin-1")).inside
 
 
-def test_the_form_takes_the_token() -> None:
+def test_the_form_accepts_the_token() -> None:
     asked = gate(token=TOKEN)
     form = ask(asked, accept="text/html,*/*")
     assert form.status == 401
@@ -173,18 +173,18 @@ def test_the_form_takes_the_token() -> None:
     assert ask(asked, path="/login", accept="text/html").status == 200
     wrong = ask(asked, "POST", "/login", b"token=wrong", accept="text/html")
     assert wrong.status == 401
-    assert b"not the token" in wrong.body
+    assert b"Wrong token" in wrong.body
     right = ask(asked, "POST", "/login", b"token=a+right+token")
     assert (right.status, right["Location"]) == (303, "/")
     assert ask(asked, cookie=cookie_of(right)).inside
 
 
 @pytest.mark.parametrize("body", [b"", b"token", b"\xff=\xfe", b"token=a+right+token&x=" + b"x" * LOGIN_BYTES])
-def test_a_form_that_is_none_opens_nothing(body: bytes) -> None:
+def test_an_invalid_form_opens_nothing(body: bytes) -> None:
     assert ask(gate(token=TOKEN), "POST", "/login", body).status == 401
 
 
-def test_behind_tls_the_cookie_is_for_tls_alone() -> None:
+def test_behind_tls_the_cookie_is_secure() -> None:
     answered: list[list[tuple[str, str]]] = []
     environ = {"REQUEST_METHOD": "GET", "QUERY_STRING": "token=a+right+token", "wsgi.url_scheme": "https"}
     list(gate(token=TOKEN)(environ, lambda status, headers, *rest: answered.append(headers)))
@@ -200,7 +200,7 @@ def test_a_token_of_any_characters_works(token: str) -> None:
     assert ask(asked, "POST", "/login", urlencode({"token": token}).encode()).status == 303
 
 
-def test_without_a_token_the_word_means_nothing() -> None:
+def test_without_a_token_the_query_parameter_has_no_effect() -> None:
     assert ask(gate(), path="/?token=x").inside
     assert ask(gate(), path="/login").inside
 
@@ -217,7 +217,7 @@ def test_loopback_names_pass_without_a_token(host: str) -> None:
     "host",
     ["evil.example", "evil.example:8080", "localhost.evil.example", "127.0.0.1.nip.io", "10.0.0.1:8080", "", "[::1"],
 )
-def test_a_name_that_somebody_pointed_here_does_not_pass(host: str) -> None:
+def test_another_name_that_points_here_does_not_pass(host: str) -> None:
     assert ask(gate(), host=host).status == 403
     assert ask(gate(write=True), "DELETE", host=host).status == 403
     assert ask(gate(token=TOKEN), host=host, authorization=f"Bearer {TOKEN}").inside
@@ -241,7 +241,7 @@ def test_another_sites_page_gets_nothing(method: str, headers: dict[str, str]) -
     assert ask(gate(write=True, token=TOKEN), method, authorization=f"Bearer {TOKEN}", **headers).status == 403
 
 
-def test_a_link_from_another_site_may_be_followed_and_no_form_sent() -> None:
+def test_another_site_may_link_here_but_not_send_a_form() -> None:
     follow = {"sec_fetch_site": "cross-site", "sec_fetch_mode": "navigate", "sec_fetch_dest": "document"}
     assert ask(gate(write=True), **follow).inside
     assert ask(gate(write=True), "POST", **follow).status == 403
@@ -285,7 +285,7 @@ def test_paths_that_the_dashboard_does_not_have(path: str) -> None:
 
 @pytest.mark.parametrize("asked", [gate(), gate(token=TOKEN)], ids=["inside", "own answer"])
 @pytest.mark.parametrize("path", ["/", "/artifacts/1/a", "/static/bundle.js", "/nowhere/\xff"])
-def test_every_answer_has_every_security_header_once(asked: Gate, path: str) -> None:
+def test_every_response_has_every_security_header_once(asked: Gate, path: str) -> None:
     answer = ask(asked, path=path)
     assert answer["X-Content-Type-Options"] == "nosniff"
     assert answer["X-Frame-Options"] == "DENY"
@@ -306,7 +306,7 @@ def test_other_headers_of_the_application_stay() -> None:
     assert (answer["X-Own"], answer["Content-Type"]) == ("kept", "text/html")
 
 
-def test_an_artifact_is_bytes_to_be_kept_whatever_it_says_it_is() -> None:
+def test_an_artifact_is_a_download_whatever_type_it_declares() -> None:
     for path in ("/artifacts/1/a", "/artifacts/1/2/a", "/artifacts/1/a/"):
         answer = ask(gate(), path=path)
         assert answer["Content-Type"] == "application/octet-stream"
@@ -324,7 +324,7 @@ def test_a_redirect_stays_on_this_host() -> None:
     assert ask(Gate(redirecting, write=False, token=None))["Location"] == "/dashboard?a=1"
 
 
-def test_a_defect_inside_is_logged_and_not_shown(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_error_of_the_application_is_logged_and_not_shown(caplog: pytest.LogCaptureFixture) -> None:
     def failing(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         raise ZeroDivisionError("my own bug")
 

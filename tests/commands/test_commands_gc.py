@@ -1,4 +1,4 @@
-"""Which files go and which stay, in every state that a row can be in."""
+"""Which files are removed and which stay, for every state of a row."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PARAMS = {"lr": 0.1, "weight_decay": 1e-4}
 
 
 class Folder:
-    """The out folder of a study, beside its database."""
+    """The out folder of a study with its database."""
 
     def __init__(self, runs: Path, name: str = "sim") -> None:
         self.out = runs / name
@@ -69,20 +69,20 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Folder]:
 
 
 def write(path: Path, *, age_s: float = 0.0) -> Path:
-    """A file of 1 KiB that was last written to so long ago."""
+    """A file of 1 KiB that was last written `age_s` ago."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"x" * 1024)
     os.utime(path, (time.time() - age_s,) * 2)
     return path
 
 
-def beside(path: Path) -> Path:
-    """The name that a process writes to before it renames."""
+def temporary(path: Path) -> Path:
+    """The temporary file that a process writes before it renames it."""
     return path.with_name(f".{path.name}.4711")
 
 
 def removed(folder: Folder) -> dict[str, str]:
-    """What a rehearsal would remove, by file name, and why; then it is removed and nothing else."""
+    """What a dry run lists, by file name, with the reasons; then checks that gc removes exactly that."""
     before = folder.names()
     rehearsed = collect_garbage("sim", dry_run=True)
     assert folder.names() == before
@@ -94,7 +94,7 @@ def removed(folder: Folder) -> dict[str, str]:
     return {Path(file.path).name: file.why for file in done.files}
 
 
-def test_checkpoints_of_finished_trials_go_and_others_stay(folder: Folder) -> None:
+def test_checkpoints_of_finished_trials_are_removed_and_others_stay(folder: Folder) -> None:
     artifacts = folder.artifacts
     complete, pruned = folder.done(0), folder.done(1, outcome="pruned")
     failed, free, lapsed, alive = folder.row(2), folder.row(3), folder.row(4, lease_s=60), folder.row(5)
@@ -105,8 +105,8 @@ def test_checkpoints_of_finished_trials_go_and_others_stay(folder: Folder) -> No
     for row in (complete, pruned, failed, free, lapsed, alive):
         write(artifacts.checkpoint(row))
     write(artifacts.checkpoint(replace(complete, attempt=7)))
-    write(beside(artifacts.checkpoint(complete)))
-    write(beside(artifacts.checkpoint(alive)))
+    write(temporary(artifacts.checkpoint(complete)))
+    write(temporary(artifacts.checkpoint(alive)))
     old = write(folder.out / "checkpoints" / "sim-search-3.ckpt")
     finished = [
         artifacts.checkpoint(complete),
@@ -114,7 +114,7 @@ def test_checkpoints_of_finished_trials_go_and_others_stay(folder: Folder) -> No
         artifacts.checkpoint(replace(complete, attempt=7)),
     ]
     assert removed(folder) == {
-        **{path.name: "of a finished trial" for path in [*finished, beside(artifacts.checkpoint(complete))]},
+        **{path.name: "of a finished trial" for path in [*finished, temporary(artifacts.checkpoint(complete))]},
         old.name: "checkpoint of release 0.1",
     }
     assert all(artifacts.checkpoint(row).exists() for row in (failed, free, lapsed, alive))
@@ -132,28 +132,28 @@ def test_weights_stay_until_they_are_tested(folder: Folder) -> None:
     assert removed(folder).keys() == {artifacts.draft(diverged).name, artifacts.weights(diverged).name}
     folder.done(0, "test")
     waiting = folder.row(1, "test")
-    assert removed(folder) == {artifacts.weights(tested).name: "weights of a judged trial"}
+    assert removed(folder) == {artifacts.weights(tested).name: "weights of no pending test"}
     Ledger(folder.storage, "sim").finish(waiting, outcome="complete", value=0.5, curve=(), seconds=1.0)
     gone = removed(folder)
     assert artifacts.weights(untested).name in gone
     assert artifacts.draft(running).exists()
 
 
-def test_what_people_read_stays(folder: Folder) -> None:
+def test_files_for_users_stay(folder: Folder) -> None:
     stays = ["report.html", "best/ralr.toml", "best/.hidden", "figures/confirmed.png", "logs/worker-0.log", "mine.txt"]
     for name in (*stays, "checkpoints/mine.ckpt", "checkpoints/sim-row1.1.ckpt.backup"):
         write(folder.out / name, age_s=1e6)
     assert removed(folder) == {}
-    half = {beside(folder.out / name) for name in stays if not name.startswith("best/.")}
+    half = {temporary(folder.out / name) for name in stays if not name.startswith("best/.")}
     for path in half:
         write(path, age_s=1e6)
-    write(beside(folder.out / "best/monotone.toml"), age_s=60)  # being written now
-    expected = {path.name: "half written" for path in half if path.parent.name in ("sim", "best", "figures")}
+    write(temporary(folder.out / "best/monotone.toml"), age_s=60)  # being written now
+    expected = {path.name: "partly written" for path in half if path.parent.name in ("sim", "best", "figures")}
     assert removed(folder) == expected
     assert all((folder.out / name).exists() for name in stays)
 
 
-def test_decoded_images_go_when_no_worker_opened_them_lately(folder: Folder) -> None:
+def test_decoded_images_are_removed_if_no_worker_opened_them_recently(folder: Folder) -> None:
     names = ("images-ab12.npy", "images-cd34.npy", ".images-ab12.npy.77", ".images-cd34.npy.78", "mine.npy")
     lately, long_ago, being_written, half, mine = (folder.out / "data" / name for name in names)
     for path in (lately, being_written):
@@ -162,21 +162,21 @@ def test_decoded_images_go_when_no_worker_opened_them_lately(folder: Folder) -> 
         write(path, age_s=1e6)
     assert removed(folder) == {
         long_ago.name: "decoded images, made again where needed",
-        half.name: "half written",
+        half.name: "partly written",
     }
     assert all(path.exists() for path in (lately, being_written, mine))
 
 
-def test_a_folder_of_half_drawn_figures_goes_whole(folder: Folder) -> None:
+def test_a_folder_of_partly_drawn_figures_is_removed_as_a_whole(folder: Folder) -> None:
     images = folder.out / "figures" / ".images-ab12"
     write(images / "confirmed.png")
     os.utime(images, (1e9, 1e9))
     (found,) = collect_garbage("sim").files
-    assert (found.path, found.bytes, found.why) == ("runs/sim/figures/.images-ab12", 1024, "half written")
+    assert (found.path, found.bytes, found.why) == ("runs/sim/figures/.images-ab12", 1024, "partly written")
     assert not images.exists()
 
 
-def test_other_studies_of_the_storage_are_seen_to_and_those_of_others_left(folder: Folder) -> None:
+def test_other_studies_of_the_storage_are_cleaned_and_unknown_studies_left(folder: Folder) -> None:
     other = folder.study("other-row1.1")
     row = folder.done(0, name="other-row1.1")
     write(other.checkpoint(row))
@@ -184,16 +184,16 @@ def test_other_studies_of_the_storage_are_seen_to_and_those_of_others_left(folde
     write(folder.out / "checkpoints" / "theirs-final-12ab-34cd.safetensors")
     found = collect_garbage("sim")
     assert [Path(file.path).name for file in found.files] == [other.checkpoint(row).name]
-    assert found.left == ["2 files of study theirs in runs/sim/checkpoints: it is not in this storage"]
+    assert found.left == ["2 files of study theirs in runs/sim/checkpoints: the study is not in this storage"]
     assert strange.exists()
 
 
-def test_without_a_study_all_that_is_kept_here(folder: Folder) -> None:
+def test_without_a_study_all_studies_stored_here_are_cleaned(folder: Folder) -> None:
     second = Folder(Path("runs"), "second")
     second.storage.dispose()
     for each in (folder, second):
         write(each.out / "checkpoints" / f"{each.out.name}-search-1.ckpt")
-    write(Path("runs") / "third" / "study.db")  # no database
+    write(Path("runs") / "third" / "study.db")  # not a database
     found = collect_garbage(dry_run=True)
     assert [Path(file.path).name for file in found.files] == ["second-search-1.ckpt", "sim-search-1.ckpt"]
     (left,) = found.left
@@ -204,15 +204,15 @@ def test_without_a_study_all_that_is_kept_here(folder: Folder) -> None:
     assert [Path(file.path).name for file in by_folder.files] == ["second-search-1.ckpt"]
 
 
-def test_nothing_kept_anywhere_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_stored_study_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RALR_TUNE_STORAGE", raising=False)
-    with pytest.raises(UsageError, match=r"nothing is stored in runs/; give STUDY, --storage or --out"):
+    with pytest.raises(UsageError, match=r"no study is stored in runs/; give STUDY, --storage or --out"):
         collect_garbage()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_that_cannot_be_removed_is_said_and_the_others_go(
+def test_a_file_that_cannot_be_removed_is_listed_and_the_others_are_removed(
     folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stubborn, other = (write(folder.artifacts.checkpoint(folder.done(ordinal))) for ordinal in range(2))

@@ -1,4 +1,4 @@
-"""What each check makes of what it sees: machines that are not this one."""
+"""The verdict of each check, for machines other than this one."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from packaging.specifiers import SpecifierSet
 
 from ralr_tune.commands.health import devices, folder, storage
 from ralr_tune.commands.health.browser import browser_check
-from ralr_tune.commands.health.check import Check, judged
+from ralr_tune.commands.health.check import Check, make_check
 from ralr_tune.commands.health.devices import Probe, data_check, device_checks, nvidia_driver
-from ralr_tune.commands.health.folder import Speed, folder_checks, measured, needed_bytes, space_check, speed_check
+from ralr_tune.commands.health.folder import Speed, folder_checks, measure, needed_bytes, space_check, speed_check
 from ralr_tune.commands.health.machine import (
     cores_check,
     files_check,
@@ -43,17 +43,17 @@ from tests.waiting import LONG_S
 GIB = 2**30
 
 
-def test_a_line_says_verdict_name_finding_and_mend() -> None:
-    line = str(judged("space", "1 B free", problem="make room", warning="?"))
+def test_a_line_says_verdict_name_finding_and_fix() -> None:
+    line = str(make_check("space", "1 B free", problem="make room", warning="?"))
     assert line == "problem  space           1 B free -> make room"
-    assert judged("space", "", warning="make room").verdict == "warning"
-    assert judged("space", "") == Check("space", "ok", "")
+    assert make_check("space", "", warning="make room").verdict == "warning"
+    assert make_check("space", "") == Check("space", "ok", "")
 
 
 # ---------------------------------------------------------------- packages
 
 
-def test_what_is_installed_here_is_as_required() -> None:
+def test_this_environment_meets_the_requirements() -> None:
     assert {(check.name, check.verdict) for check in package_checks()} == {
         ("python", "ok"), ("packages", "ok"), ("torch pair", "ok")
     }  # fmt: skip
@@ -61,7 +61,7 @@ def test_what_is_installed_here_is_as_required() -> None:
 
 def test_an_old_python_is_a_problem() -> None:
     found = python_check(SpecifierSet(">=3.11"), "3.9.2")
-    assert (found.verdict, found.mend) == ("problem", "install Python >=3.11, and this program with it")
+    assert (found.verdict, found.fix) == ("problem", "install Python >=3.11, and ralr_tune with it")
     assert python_check(SpecifierSet(">=3.11"), "3.15.0rc1").verdict == "ok"
 
 
@@ -77,7 +77,7 @@ def test_packages_that_are_missing_or_old_are_named_with_the_command() -> None:
     found = required_check(required, installed)
     assert found.verdict == "problem"
     assert found.found == "optuna 4.9, needs <6,>=5; rich is missing, needs >=13"
-    assert found.mend == 'pip install "optuna<6,>=5" "rich>=13"'
+    assert found.fix == 'pip install "optuna<6,>=5" "rich>=13"'
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_packages_that_are_missing_or_old_are_named_with_the_command() -> None:
         ("2.14.1", [], "ok"),
     ],
 )
-def test_torchvision_wants_its_own_torch(torch: str, asks: list[str], verdict: str) -> None:
+def test_torchvision_needs_its_own_torch(torch: str, asks: list[str], verdict: str) -> None:
     found = pair_check({"torch": torch, "torchvision": "0.29"}.__getitem__, lambda name: asks)
     assert found.verdict == verdict
     assert found.found.startswith(f"torch {torch} with torchvision 0.29")
@@ -99,7 +99,7 @@ def test_torchvision_wants_its_own_torch(torch: str, asks: list[str], verdict: s
 
 
 @pytest.mark.parametrize(
-    ("found", "says", "mend"),
+    ("found", "starts_with", "fix"),
     [
         (cores_check(4, 8, None, None), "4 of 8 available", ""),
         (cores_check(1, 8, 1.5, None), "1 of 8 available, the container may use 1.5", ""),
@@ -112,32 +112,40 @@ def test_torchvision_wants_its_own_torch(torch: str, asks: list[str], verdict: s
             "run with --workers 1",
         ),
         (memory_check(4 * GIB, GIB, None, GIB), "4.0 GiB, 1.0 GiB free", "run with --workers 1"),
-        (files_check(256), "at most 256", "ulimit -n 1024"),
+        (files_check(256), "at most 256", "run `ulimit -n 1024`"),
         (files_check(-1), "unlimited", ""),
-        (shared_memory_check(64 * 2**20), "64.0 MiB in /dev/shm", "a network of your own"),
-        (terminal_check(io.TextIOWrapper(io.BytesIO(), "utf-8")), "no terminal: `run` prints plain lines, utf-8", ""),
-        (terminal_check(io.TextIOWrapper(io.BytesIO(), "latin-1")), "no terminal: `run` prints plain lines, ", "set"),
+        (shared_memory_check(64 * 2**20), "64.0 MiB in /dev/shm", "code of your own"),
+        (
+            terminal_check(io.TextIOWrapper(io.BytesIO(), "utf-8")),
+            "not a terminal: `run` prints plain lines, utf-8",
+            "",
+        ),
+        (
+            terminal_check(io.TextIOWrapper(io.BytesIO(), "latin-1")),
+            "not a terminal: `run` prints plain lines, ",
+            "set",
+        ),
     ],
 )
-def test_figures_and_verdict_of_a_machine(found: Check, says: str, mend: str) -> None:
-    assert found.found.startswith(says)
-    assert found.mend.startswith(mend)
-    assert (found.verdict == "ok") == (not mend)
+def test_numbers_and_verdicts_of_a_machine(found: Check, starts_with: str, fix: str) -> None:
+    assert found.found.startswith(starts_with)
+    assert found.fix.startswith(fix)
+    assert (found.verdict == "ok") == (not fix)
 
 
 def test_a_missing_compiler_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     found = kernels_check()
     assert (found.verdict, found.found) == ("warning", "no C++ compiler here: no-such-compiler")
-    assert found.mend.endswith("install g++, or name CXX")
+    assert found.fix.endswith("install g++, or set CXX")
 
 
 def test_a_missing_browser_is_a_warning(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("BROWSER_PATH", str(tmp_path / "none"))
     found = browser_check()
     assert found.verdict == "warning"
-    assert found.found == f"BROWSER_PATH is {str(tmp_path / 'none')!r}, which is no file"
-    assert "apt install chromium" in found.mend
+    assert found.found == f"BROWSER_PATH is {str(tmp_path / 'none')!r}, which is not a file"
+    assert "apt install chromium" in found.fix
 
 
 def test_a_browser_that_does_not_start_is_a_warning(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -185,7 +193,7 @@ def test_a_gpu_is_shown_with_memory_driver_and_cuda() -> None:
     )
 
 
-def test_the_driver_is_read_where_there_is_one(tmp_path: Path) -> None:
+def test_the_driver_version_is_read_if_there_is_a_driver(tmp_path: Path) -> None:
     file = tmp_path / "version"
     assert nvidia_driver(file) == ""
     file.write_text("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  570.86.15  Release Build\nGCC\n")
@@ -193,28 +201,28 @@ def test_the_driver_is_read_where_there_is_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("found", "verdict", "mend"),
+    ("found", "verdict", "fix"),
     [
         ({"found": "10 images", "weights": 2048}, "ok", ""),
-        ({"error": "data.path = 'x': no such file", "fetched": False}, "problem", "put them there"),
-        ({"error": "MNIST: not found", "fetched": True}, "warning", "`run` fetches them"),
+        ({"error": "data.path = 'x': no such file", "fetched": False}, "problem", "put the data there"),
+        ({"error": "MNIST: not found", "fetched": True}, "warning", "`run` downloads them"),
     ],
 )
-def test_data_and_their_verdicts(found: dict[str, Any], verdict: str, mend: str) -> None:
+def test_data_and_their_verdicts(found: dict[str, Any], verdict: str, fix: str) -> None:
     check = data_check(found)
     assert check.verdict == verdict
-    assert check.mend.startswith(mend)
+    assert check.fix.startswith(fix)
 
 
-def test_a_probe_that_says_nothing_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_probe_without_an_answer_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     popen = subprocess.Popen
 
     def instead(script: str) -> Any:
         return lambda command, **options: popen([sys.executable, "-c", script], **options)
 
     for script, said in (
-        ("import time; time.sleep(60)", "no answer within 0.5 s: try again when the machine is less busy"),
-        ("import os; os.abort()", "ended with code -6"),
+        ("import time; time.sleep(60)", "no answer within 0.5 s: try again when the machine is less loaded"),
+        ("import os; os.abort()", "exited with code -6"),
         ("raise ImportError('libcudart.so: cannot open')", "ImportError: libcudart.so: cannot open"),
     ):
         monkeypatch.setattr(devices.subprocess, "Popen", instead(script))
@@ -226,25 +234,25 @@ def test_a_probe_that_says_nothing_is_ended(monkeypatch: pytest.MonkeyPatch) -> 
 # ---------------------------------------------------------------- folder
 
 
-def test_a_folder_is_measured_by_a_file_without_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So nothing stays of it, however it ends."""
+def test_a_folder_is_measured_with_an_unnamed_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So no file stays behind, however the process ends."""
     seen = []
     fsync = os.fsync
     monkeypatch.setattr(folder.os, "fsync", lambda number: (seen.append(list(tmp_path.iterdir())), fsync(number)))
-    speed = measured(tmp_path)
-    assert speed.bytes_a_s > 0
+    speed = measure(tmp_path)
+    assert speed.bytes_per_s > 0
     assert speed.fsync_s > 0
     assert len(seen) == 1 + folder.FSYNCS
     assert seen == [[]] * len(seen)
 
 
-def test_a_folder_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+def test_a_missing_folder_is_not_created(tmp_path: Path) -> None:
     first, _ = folder_checks(tmp_path / "a" / "b", None)
-    assert first.found.startswith(f"{tmp_path / 'a' / 'b'} (to be made in {tmp_path}): writes ")
+    assert first.found.startswith(f"{tmp_path / 'a' / 'b'} (will be created in {tmp_path}): writes ")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_takes_nothing_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_is_not_writable_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(**options: Any) -> None:
         raise OSError(30, "Read-only file system")
 
@@ -252,9 +260,9 @@ def test_a_folder_that_takes_nothing_is_a_problem(tmp_path: Path, monkeypatch: p
     (found,) = folder_checks(tmp_path, None)
     assert (found.verdict, found.found) == (
         "problem",
-        f"{tmp_path}: nothing can be written there: Read-only file system",
+        f"{tmp_path}: not writable: Read-only file system",
     )
-    assert "--out" in found.mend
+    assert "--out" in found.fix
 
 
 def test_a_slow_disk_is_a_warning() -> None:
@@ -274,12 +282,14 @@ def test_a_slow_disk_is_a_warning() -> None:
         (50 * GIB, 10, None, "warning"),
     ],
 )
-def test_room_is_held_against_what_checkpoints_need(free: int, inodes: int, needed: int | None, verdict: str) -> None:
+def test_free_space_is_compared_with_what_checkpoints_need(
+    free: int, inodes: int, needed: int | None, verdict: str
+) -> None:
     stat = os.statvfs_result((4096, 4096, 0, 0, 0, 10**6, inodes, inodes, 0, 255))
     assert space_check(free, stat, needed).verdict == verdict
 
 
-def test_what_checkpoints_need() -> None:
+def test_space_that_checkpoints_need() -> None:
     spec = simulated()  # 3 seeds, one block, two arms, a twin and the other way round
     assert needed_bytes(spec, weights=1000, workers=2) == 1000 * (2 * 3 * 3 + 4 * 3)
     audited = simulated(search={"audit": 0.5})  # of four trials, in two arms
@@ -291,19 +301,19 @@ def test_what_checkpoints_need() -> None:
 ANSWER = Answer("PostgreSQL 16", read_s=0.001, write_s=0.002, ahead_s=0.0, connections=(3, 100), journal=None)
 
 
-def test_figures_and_verdict_of_a_database() -> None:
+def test_numbers_and_verdicts_of_a_database() -> None:
     assert answer_check(ANSWER, "db").found == "PostgreSQL 16 at db: read 1 ms, write 2 ms (medians)"
     far = Answer("PostgreSQL 16", read_s=0.2, write_s=0.4, ahead_s=0.0, connections=None, journal=None)
     assert answer_check(far, "db").verdict == "warning"
     rollback = Answer("SQLite 3", read_s=0.001, write_s=0.001, ahead_s=None, connections=None, journal="delete")
-    assert "journal_mode=WAL" in answer_check(rollback, "db").mend
-    assert connections_check(3, 100).found == "3 of 100 in use: room for about 32 workers"
+    assert "journal_mode=WAL" in answer_check(rollback, "db").fix
+    assert connections_check(3, 100).found == "3 of 100 in use: enough for about 32 workers"
     assert connections_check(95, 100).verdict == "warning"
     assert clock_check(-0.004).found == "the database's is 4 ms behind this machine's"
     assert clock_check(3600.0).verdict == "warning"
 
 
-def test_a_database_that_cannot_be_reached_is_one_problem_without_its_password() -> None:
+def test_an_unreachable_database_is_one_problem_without_its_password() -> None:
     (found,) = storage_checks("postgresql://me:hush@127.0.0.1:1/db")
     assert (found.name, found.verdict) == ("database", "problem")
     assert "hush" not in str(found)
@@ -315,7 +325,7 @@ def test_a_url_that_cannot_be_read_is_a_problem() -> None:
     assert (found.name, found.verdict) == ("database", "problem")
 
 
-def test_a_file_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+def test_a_missing_file_is_not_created(tmp_path: Path) -> None:
     (found,) = storage_checks(f"sqlite:///{tmp_path}/a/study.db")
     assert (found.name, found.verdict) == ("database file", "ok")
     assert "not there yet" in found.found
@@ -329,7 +339,7 @@ def test_a_file_on_a_network_file_system_is_a_problem(sqlite_url: str, monkeypat
     assert "on a network file system (nfs4)" in found.found
 
 
-def test_a_file_that_is_no_database_is_a_problem(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_database_is_a_problem(tmp_path: Path) -> None:
     (tmp_path / "x.db").write_text("something else, longer than SQLite's header of a hundred bytes" * 9)
     _, found = storage_checks(f"sqlite:///{tmp_path}/x.db")
     assert found.verdict == "problem"
@@ -343,8 +353,8 @@ def test_a_database_that_works(storage_url: str) -> None:
     assert checks["tables"].verdict == "ok"
 
 
-def test_the_probe_sees_what_is_here(tmp_path: Path) -> None:
-    """The real one: torch and the data of a study, in a process of its own."""
+def test_the_probe_inspects_this_machine(tmp_path: Path) -> None:
+    """The real probe: torch and the data of a study, in a separate process."""
     text = simulated_text(task={"kind": "classification", "data": {"source": "digits"}, "model": "small_cnn"})
     found = Probe(text).facts()
     assert isinstance(found, dict)

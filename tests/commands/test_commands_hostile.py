@@ -1,4 +1,4 @@
-"""Names, paths and files that are no good: one line, exit code 2, and nothing outside of the study's folder."""
+"""Hostile names, paths and files: one line, exit code 2, and no file outside the study's folder."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ NAMES = [
 @pytest.mark.parametrize(
     "command", ["run", "check", "plan", "status", "report", "export", "worker", "preview", "dashboard"]
 )
-def test_names_that_lead_elsewhere(cli_inside: Cli, tmp_path: Path, command: str, name: str) -> None:
+def test_names_that_lead_outside_the_folder(cli_inside: Cli, tmp_path: Path, command: str, name: str) -> None:
     ran = cli_inside(command, "--", name)
     assert ran.code == 2
     assert ran.out == ""
@@ -49,7 +49,7 @@ def test_names_that_lead_elsewhere(cli_inside: Cli, tmp_path: Path, command: str
 
 @pytest.mark.parametrize("name", ["..", "a/b", "con", "a\\u0000", "n" * 81, "ä", "x."])
 @pytest.mark.parametrize("key", ["study", "arm"])
-def test_files_that_name_a_study_or_arm_so(cli_inside: Cli, tmp_path: Path, key: str, name: str) -> None:
+def test_files_with_such_names_of_studies_or_arms(cli_inside: Cli, tmp_path: Path, key: str, name: str) -> None:
     text = simulated_text()
     text = (
         text.replace('name = "sim"', f'name = "{name}"')
@@ -63,8 +63,8 @@ def test_files_that_name_a_study_or_arm_so(cli_inside: Cli, tmp_path: Path, key:
     assert [path.name for path in tmp_path.iterdir()] == ["x.toml"]
 
 
-def test_arms_that_differ_in_case_alone(cli_inside: Cli, tmp_path: Path) -> None:
-    """Their files would be one file, where the file system does not tell them apart."""
+def test_arms_that_differ_only_in_case(cli_inside: Cli, tmp_path: Path) -> None:
+    """On a case-insensitive file system, their files would be the same file."""
     (tmp_path / "x.toml").write_text(simulated_text(arms={"monotone": {}, "Monotone": {}}))
     ran = cli_inside("check", "x.toml")
     assert ran.code == 2
@@ -72,11 +72,11 @@ def test_arms_that_differ_in_case_alone(cli_inside: Cli, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("name", ["..toml", "...toml", ".toml"])
-def test_a_configuration_whose_name_is_no_folder(tmp_path: Path, name: str) -> None:
+def test_a_configuration_whose_name_gives_no_folder(tmp_path: Path, name: str) -> None:
     folder = tmp_path / "inside"
     folder.mkdir()
     (folder / name).write_text(render(configuration(), "toml"))
-    with pytest.raises(UsageError, match="say with --out where the weights shall go"):
+    with pytest.raises(UsageError, match="give a folder for the weights with --out"):
         list(train_configuration(folder / name, device="cpu", seed=None, out=None))
     assert [path.name for path in tmp_path.iterdir()] == ["inside"]
     assert [path.name for path in folder.iterdir()] == [name]

@@ -1,4 +1,4 @@
-"""A study file may name a network of somebody's own: that is told, and `--no-imports` refuses it before it runs."""
+"""A study file may import a custom network: `check` and `run` say so, and `--no-imports` refuses it before it runs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PLACE = Place(0, "cpu", 1)
 
 @pytest.fixture
 def spy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file that is there once somebody imported spy_net."""
+    """A file that exists once spy_net has been imported."""
     (tmp_path / "spy_net.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\n")
     monkeypatch.syspath_prepend(tmp_path)
     return tmp_path / "ran"
@@ -41,7 +41,7 @@ def config(tmp_path: Path) -> Path:
     return path
 
 
-def test_check_tells_module_and_folder_in_one_line(
+def test_check_names_module_and_folder_in_one_line(
     cli_inside: Cli, study_file: Callable[..., Path], spy: Path, tmp_path: Path
 ) -> None:
     study_file(task=TASK)
@@ -73,7 +73,7 @@ def test_no_imports_refuses_a_configuration(cli_inside: Cli, config: Path, spy: 
     assert "--no-imports forbids that" in ran.err
 
 
-def test_run_tells_it_before_it_starts(
+def test_run_logs_imports_before_it_starts(
     study_file: Callable[..., Path], spy: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     text = simulated_text(task=TASK)
@@ -82,8 +82,8 @@ def test_run_tells_it_before_it_starts(
     assert [line.partition(" runs code")[0] for line in caplog.messages] == ['task.model = "spy_net:build"']
 
 
-def test_a_worker_refuses_what_the_storage_says(spy: Path, tmp_path: Path, sqlite_url: str) -> None:
-    """Whoever wrote the database may have put another file there than the one that was checked."""
+def test_a_worker_refuses_imports_of_the_stored_file(spy: Path, tmp_path: Path, sqlite_url: str) -> None:
+    """The database may hold another study file than the one that the user checked."""
     spec = parse_study(simulated_text(task=TASK))
     storage = open_storage(sqlite_url)
     studies.register(storage, name=spec.name, text=spec.text, fingerprint=spec.fingerprint)
@@ -98,6 +98,6 @@ def test_a_worker_refuses_what_the_storage_says(spy: Path, tmp_path: Path, sqlit
     assert not spy.exists()
 
 
-def test_workers_inherit_it(tmp_path: Path) -> None:
+def test_workers_inherit_no_imports(tmp_path: Path) -> None:
     assert "--no-imports" not in Job("sim", "sqlite:///x", tmp_path, "search").command(PLACE)
     assert "--no-imports" in Job("sim", "sqlite:///x", tmp_path, "search", imports=False).command(PLACE)

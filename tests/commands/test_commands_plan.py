@@ -1,4 +1,4 @@
-"""How long a study takes at most: workers that share a device are no more devices."""
+"""The maximum time of a study: workers that share a device do not count as further devices."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def test_workers_that_share_count_once(
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     for module in ("ralr_tune.launch.devices", "ralr_tune.commands.plan"):
         monkeypatch.setattr(f"{module}.available_cores", lambda: 2)
-    monkeypatch.setattr(plan, "_timed", lambda spec, place: 2.0)
+    monkeypatch.setattr(plan, "_seconds_per_epoch", lambda spec, place: 2.0)
     found = plan_study(study, devices=devices, workers=workers)
     assert (found.workers, found.at_once) == (workers, at_once)
     assert found.seconds == found.epochs * 2.0 / at_once
-    shared = f"on {workers} workers, counted as {at_once} since they share ("
+    shared = f"on {workers} workers, counted as {at_once} because they share devices ("
     assert (shared in found.as_text()) == (at_once < workers)
     assert found.as_json()["at_once"] == at_once

@@ -1,4 +1,4 @@
-"""Databases, checkpoints and exported files of the previous release: read, resumed and reported as it did itself.
+"""Databases, checkpoints and exported files of the previous release: read, resumed and reported as before.
 
 The fixture, and what that release came to from there, were made with its own code: tests/store/previous_release/.
 """
@@ -26,7 +26,7 @@ EXACT_IN_TRAINING = (
     "arm", "stage", "block", "ordinal", "role", "source", "seed", "trial", "attempt", "state", "outcome", "failure",
     "epoch", "params",
 )  # fmt: skip
-"""What no other processor changes in the rows of a real network; accuracies it may."""
+"""Fields of a real network's rows that are the same on every processor; accuracies may differ."""
 TOLERANCE = 0.1
 """Of an accuracy after a few epochs (our choice): sums differ from one processor to the next, and with them the classes
 of a few images. Seeds, and what is pruned or chosen, are compared exactly."""
@@ -56,13 +56,13 @@ def record(old: Restored, study: str) -> StudyRecord:
 
 
 def resumed(cli: Cli, old: Restored, study: str) -> Any:
-    """`run --json` to the study's end, with one worker, from the file that the study was begun with."""
+    """`run --json` to the end of the study, with one worker, from the study's original file."""
     file = restore.HERE / f"{study}.toml"
     return cli("run", file, *old.place, "--workers", 1, "--devices", "cpu", "--json").json()
 
 
 def differences(expected: Any, found: Any, path: str = "") -> list[str]:
-    """What of JSON is not as expected. More keys than expected are none: later releases may say more."""
+    """Differences from the expected JSON. Additional keys do not count: later releases may add some."""
     if isinstance(expected, dict) and isinstance(found, dict):
         gone = [f"{path}.{key} is gone" for key in expected.keys() - found.keys()]
         both = [key for key in expected if key in found]
@@ -80,7 +80,7 @@ def _same(expected: Any, found: Any) -> bool:
 
 
 def assert_resumed_from_checkpoints(old: Restored, study: str, kept: dict[int, list[float]]) -> None:
-    """Epochs that a checkpoint held were not trained again: they have the seconds that it recorded."""
+    """Epochs in a checkpoint were not trained again: they have the seconds that it recorded."""
     curves = {row.id: row.curve for arm in record(old, study).arms.values() for row in arm.rows}
     interrupted = [row_id for row_id, seconds in kept.items() if seconds]
     assert interrupted
@@ -90,7 +90,7 @@ def assert_resumed_from_checkpoints(old: Restored, study: str, kept: dict[int, l
 
 
 def assert_exported(old: Restored, study: str) -> None:
-    """best/ARM.toml are those of the previous release, their day and versions aside."""
+    """best/ARM.toml are those of the previous release, except for date and versions."""
     for expected in (restore.HERE / "best" / study).iterdir():
         tables = [tomllib.loads(path.read_text()) for path in (expected, old.out / "best" / expected.name)]
         for table in tables:
@@ -99,13 +99,13 @@ def assert_exported(old: Restored, study: str) -> None:
 
 
 @pytest.mark.parametrize("study", restore.STUDIES)
-def test_what_was_done_is_shown(study: str, old: Restored, cli_inside: Cli) -> None:
+def test_finished_work_is_shown(study: str, old: Restored, cli_inside: Cli) -> None:
     before = restore.answers(study)["before"]
     assert differences(before["status"], cli_inside("status", study, *old.place, "--json").json()) == []
     assert differences(before["rows"], rows_of(record(old, study))) == []
 
 
-def test_a_simulated_study_comes_to_the_same_numbers(old: Restored, cli_inside: Cli) -> None:
+def test_a_simulated_study_gives_the_same_numbers(old: Restored, cli_inside: Cli) -> None:
     kept, expected = old.recorded_seconds("old-curves"), restore.answers("old-curves")
     report = resumed(cli_inside, old, "old-curves")
     assert differences(expected["rows"], rows_of(record(old, "old-curves"))) == []
@@ -114,8 +114,8 @@ def test_a_simulated_study_comes_to_the_same_numbers(old: Restored, cli_inside: 
     assert_exported(old, "old-curves")
 
 
-def test_a_real_network_comes_to_the_same_accuracies(old: Restored, cli: Cli, cli_inside: Cli) -> None:
-    """Which trials are drawn, begun, chosen and judged is exact; accuracies are as close as those of another CPU."""
+def test_a_real_network_gives_the_same_accuracies(old: Restored, cli: Cli, cli_inside: Cli) -> None:
+    """Which trials are drawn, started, chosen and judged is exact; accuracies are as close as between two CPUs."""
     study, expected = "old-digits", restore.answers("old-digits")
     kept, file = old.recorded_seconds(study), restore.HERE / "old-digits.toml"
     assert "is ready" in cli_inside("run", file, *old.place, "--init").out

@@ -22,8 +22,8 @@ __all__ = ["make_session"]
 
 
 @pytest.fixture
-def begun(make_session: MakeSession) -> Session:
-    """A study with one trial done, one in the middle, the rest waiting."""
+def started(make_session: MakeSession) -> Session:
+    """A study with one finished trial, one running, the others waiting."""
     session = make_session(simulated(search={"start": [{"lr": 0.1}]}))
     row = session.ledger.claim("me", "search")
     assert row is not None
@@ -43,16 +43,16 @@ def shown(made: Console) -> str:
     return made.file.getvalue()
 
 
-def test_a_terminal_sees_arms_and_running_trials_with_their_curves(
-    begun: Session, monkeypatch: pytest.MonkeyPatch
+def test_a_terminal_shows_arms_and_running_trials_with_their_curves(
+    started: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(progress, "_pause_s", lambda took_s: 0.0)
     made = console(terminal=True)
     with Display(console=made) as display:
-        display.update(begun.storage, "sim")
-        held = next(row for row in begun.ledger.rows() if row.state == "held")
-        begun.ledger.progress(held, EpochRecord(3, 0.7, 1.0, 0.1, 1.0, 0.1))
-        display.update(begun.storage, "sim")
+        display.update(started.storage, "sim")
+        held = next(row for row in started.ledger.rows() if row.state == "held")
+        started.ledger.progress(held, EpochRecord(3, 0.7, 1.0, 0.1, 1.0, 0.1))
+        display.update(started.storage, "sim")
     seen = shown(made)
     assert "monotone" in seen
     assert "1/4" in seen  # trials done of the budget
@@ -61,21 +61,23 @@ def test_a_terminal_sees_arms_and_running_trials_with_their_curves(
     assert "epochs/s" in seen
 
 
-def test_elsewhere_a_plain_line_now_and_then(begun: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_terminal_a_plain_line_is_printed_sometimes(
+    started: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(progress, "_pause_s", lambda took_s: 0.0)
     made = console(terminal=False)
     with Display(console=made) as display:
-        display.update(begun.storage, "sim")
-        display.update(begun.storage, "sim")
+        display.update(started.storage, "sim")
+        display.update(started.storage, "sim")
     (line,) = shown(made).splitlines()
     assert line.startswith("sim: search, ")
     assert "monotone 1/4, best 0." in line
     assert "ralr 0/4" in line
 
 
-def test_looking_takes_a_fiftieth_of_the_time_at_most(begun: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_queries_take_at_most_two_percent_of_the_time(started: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     looks = []
-    now = count()  # by its clock, every look takes a second
+    now = count()  # by this clock, every query takes a second
 
     def look(storage: Storage, study: str) -> Status:
         looks.append(next(now))
@@ -85,36 +87,36 @@ def test_looking_takes_a_fiftieth_of_the_time_at_most(begun: Session, monkeypatc
     monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: float(next(now))))
     with Display(console=console(terminal=False)) as display:
         for _ in range(200):
-            display.update(begun.storage, "sim")
+            display.update(started.storage, "sim")
     assert len(looks) > 2
     assert min(later - earlier for earlier, later in pairwise(looks)) >= 50
 
 
-def test_quiet_is_quiet(begun: Session) -> None:
+def test_quiet_prints_nothing(started: Session) -> None:
     made = console(terminal=True)
     with Display(quiet=True, console=made) as display:
-        display.update(begun.storage, "sim")
+        display.update(started.storage, "sim")
     assert shown(made) == ""
 
 
-def test_status_in_words_names_who_runs_what(begun: Session) -> None:
-    text = study_status(begun.storage, "sim").as_text()
+def test_status_names_the_worker_of_each_running_row(started: Session) -> None:
+    text = study_status(started.storage, "sim").as_text()
     assert "monotone: 1 of 4 trials done (1 complete, 3 waiting), best" in text
     assert "ralr: 0 of 4 trials done (1 running, 3 waiting)" in text
     assert "search ralr 0: epoch 2, 0.6000, attempt 1, by me" in text
 
 
-def test_status_names_failures_and_their_reason(begun: Session) -> None:
-    held = next(row for row in begun.ledger.rows() if row.state == "held")
-    begun.ledger.fail(held, kind="data", message="DataError: image 3 is torn", retry=False)
-    status = study_status(begun.storage, "sim")
+def test_status_names_failures_and_their_reason(started: Session) -> None:
+    held = next(row for row in started.ledger.rows() if row.state == "held")
+    started.ledger.fail(held, kind="data", message="DataError: image 3 is torn", retry=False)
+    status = study_status(started.storage, "sim")
     assert "search ralr 0 failed (data): DataError: image 3 is torn" in status.as_text()
     assert status.arms["ralr"].failed == 1
 
 
 @pytest.fixture
 def auditing(make_session: MakeSession) -> Session:
-    """A study whose search is done, with one audit under way at epoch 3 and one waiting; both were pruned after one."""
+    """A study whose search is done, with one audit running at epoch 3 and one waiting; both were pruned after one."""
     search = {"trials": 2, "pruner_options": {"n_startup_trials": 1}, "start": [{"lr": 0.1}, {"lr": 0.001}], "audit": 1}
     session = make_session(simulated(search=search))
     while (row := session.ledger.claim("me", "search")) is not None:
@@ -126,7 +128,7 @@ def auditing(make_session: MakeSession) -> Session:
     return session
 
 
-def test_audits_show_as_search_and_count_as_no_trials(auditing: Session) -> None:
+def test_audits_show_as_search_and_do_not_count_as_trials(auditing: Session) -> None:
     status = study_status(auditing.storage, "sim")
     assert status.as_json()["stage"] == "search"
     assert not status.ended

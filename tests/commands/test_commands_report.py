@@ -1,4 +1,4 @@
-"""What `run` and `report` print beside the answer: what matters most, and never a wall of it."""
+"""What `run` and `report` print after the answer: the most important warnings, and never many."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ralr_tune.analysis.edges import Edge
 from ralr_tune.analysis.facts import ArmFacts, Facts
 from ralr_tune.analysis.missing_evidence import MissingEvidence
 from ralr_tune.analysis.twins import Twin
-from ralr_tune.commands.report import HANDFUL, Report
+from ralr_tune.commands.report import MAX_WARNINGS, Report
 from tests.metrics import ACCURACY
 
 NO_ARM = ArmFacts("", {"budget": 0}, 0, None, None, None, None, None, None, {})
@@ -27,7 +27,7 @@ def edge(parameter: str) -> Edge:
     return Edge("ralr", parameter, 0.99, "high", 0.001, 1.0, True, 0.001, 30.0)
 
 
-def test_twins_come_first_then_what_to_mend() -> None:
+def test_twins_come_first_then_what_to_fix() -> None:
     facts = replace(FACTS, lacks=(MissingEvidence("few trials", "ralr", 6),), edges=(edge("lr"),))
     first, second, third = report(facts).notes
     assert first.startswith("ralr's configuration against its twin")
@@ -35,12 +35,12 @@ def test_twins_come_first_then_what_to_mend() -> None:
     assert third.startswith("ralr's best lr (0.99) lies at the high end")
 
 
-def test_many_warnings_are_a_handful_and_a_count() -> None:
-    facts = replace(FACTS, edges=tuple(edge(f"parameter{index}") for index in range(HANDFUL + 2)))
+def test_many_warnings_are_shortened_with_a_count() -> None:
+    facts = replace(FACTS, edges=tuple(edge(f"parameter{index}") for index in range(MAX_WARNINGS + 2)))
     notes = report(facts).notes
-    assert len(notes) == 1 + HANDFUL + 1
+    assert len(notes) == 1 + MAX_WARNINGS + 1
     assert notes[-1] == "2 more like these in the report."
 
 
-def test_nothing_to_say_is_nothing() -> None:
+def test_without_warnings_there_are_no_notes() -> None:
     assert report(replace(FACTS, twins=())).notes == []

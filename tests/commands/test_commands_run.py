@@ -33,7 +33,7 @@ from tests.waiting import LONG_S, until
 StudyFile = Callable[..., Path]
 
 DESIGNED = {"study", "baseline", "metric", "split", "arms", "twins", "comparisons", "importance"}
-"""What the design promises of `report --json`."""
+"""The keys that DESIGN.md requires of `report --json`."""
 ARM_KEYS = {"budget", "complete", "pruned", "diverged", "failed", "running", "waiting", "best_value", "best_trial"}
 
 
@@ -66,7 +66,7 @@ def test_a_study_from_file_to_answer(cli: Cli, study_file: StudyFile, storage_ur
     assert cli("export", "sim", *storage, "--arm", "ralr", "--format", "json").json()["provenance"]["study"] == "sim"
     assert not list((tmp_path / "runs/sim/checkpoints").iterdir())
 
-    (tmp_path / "sim.toml").rename(tmp_path / "away.toml")  # the storage keeps the file, too
+    (tmp_path / "sim.toml").rename(tmp_path / "away.toml")  # the storage also keeps the file
     assert "monotone (2 dimensions)" in cli("check", "sim", *storage).out
     (tmp_path / "away.toml").rename(tmp_path / "sim.toml")
 
@@ -93,7 +93,7 @@ def test_more_trials_are_added_and_the_budget_is_exact(cli: Cli, study_file: Stu
 def test_two_runs_with_one_worker_give_the_same_facts(cli: Cli, study_file: StudyFile) -> None:
     study_file()
     found = [cli("run", "sim.toml", "--workers", 1, "--out", out, "--json").json() for out in ("a", "b")]
-    assert [facts.pop("costs") != [] for facts in found] == [True, True]  # they are ratios of seconds
+    assert [facts.pop("costs") != [] for facts in found] == [True, True]  # costs are ratios of seconds
     for facts in found:
         for arm in facts["arms"].values():
             arm.pop("seconds_per_epoch")
@@ -114,7 +114,7 @@ def test_a_file_that_would_mix_incomparable_trials_is_refused(cli: Cli, study_fi
     assert counts(cli("status", "sim.toml", "--json").json()) == {"monotone": 5, "ralr": 5}
 
 
-def test_the_time_bound_stops_and_reports_what_there_is(cli: Cli, study_file: StudyFile) -> None:
+def test_the_time_limit_stops_and_reports_what_is_done(cli: Cli, study_file: StudyFile) -> None:
     study_file(task={"data": {"seconds_per_epoch": 0.5}}, search={"trials": 200})
     ran = cli("run", "sim.toml", "--hours", 4 / 3600, "--workers", 1)
     assert ran.code == 0, ran.err
@@ -124,7 +124,7 @@ def test_the_time_bound_stops_and_reports_what_there_is(cli: Cli, study_file: St
     assert sum(arm["running"] for arm in status["arms"].values()) == 0
 
 
-def test_interrupted_is_130_and_the_same_command_goes_on(study_file: StudyFile, cli: Cli, tmp_path: Path) -> None:
+def test_interrupted_is_130_and_the_same_command_resumes(study_file: StudyFile, cli: Cli, tmp_path: Path) -> None:
     study_file(task={"data": {"seconds_per_epoch": 0.3}}, confirm={"top": 1, "seeds": 2})
     process = start(tmp_path)
     wait_for_epochs(tmp_path)
@@ -154,7 +154,7 @@ def test_a_killed_worker_loses_nothing_and_is_counted(cli: Cli, study_file: Stud
         if row.outcome == "complete" and row.stage != "test":
             assert [record.epoch for record in row.curve] == [1, 2, 3, 4]
     shown = cli("status", "sim.toml").out
-    assert "failures met on the way: 1 lost" in shown
+    assert "failures so far: 1 lost" in shown
     assert f"{owner} is gone" in shown
     assert "INFO ralr_tune.launch.worker: row 1" in shown  # the end of its log
 
@@ -170,7 +170,7 @@ def test_workers_leave_with_their_launcher(study_file: StudyFile, tmp_path: Path
     process.communicate(timeout=LONG_S)
     until(lambda: not any(map(alive, workers)), "the workers leave with their launcher")
     found = Ledger(open_storage(f"sqlite:///{tmp_path}/runs/sim/study.db"), "sim").rows()
-    assert {row.state for row in found} == {"free"}  # given back, with their epochs
+    assert {row.state for row in found} == {"free"}  # released, with their epochs
     assert max(row.epoch for row in found) > 0
 
 
@@ -182,8 +182,8 @@ def alive(pid: int) -> bool:
     return state != "Z"
 
 
-def test_a_file_whose_name_is_another_studys(cli: Cli, study_file: StudyFile, tmp_path: Path) -> None:
-    """The workers of `run x.toml` (study sim) must not take up studies/sim.toml (study other)."""
+def test_a_file_with_the_name_of_another_study(cli: Cli, study_file: StudyFile, tmp_path: Path) -> None:
+    """The workers of `run x.toml` (study sim) must not load studies/sim.toml (study other)."""
     study_file(search={"trials": 1}, confirm={"top": 1, "seeds": 2}).rename(tmp_path / "x.toml")
     (tmp_path / "studies").mkdir()
     study_file(study={"name": "other"}).rename(tmp_path / "studies" / "sim.toml")
@@ -196,16 +196,16 @@ def start(folder: Path) -> subprocess.Popen[str]:
 
 
 def wait_for_epochs(folder: Path) -> list[Any]:
-    """Until a worker is in the middle of a trial; the rows then."""
+    """Wait until a worker is in the middle of a trial; returns the rows at that time."""
 
-    def begun() -> list[Any]:
+    def started() -> list[Any]:
         try:
             rows = Ledger(open_storage(f"sqlite:///{folder}/runs/sim/study.db"), "sim").rows(curves=False)
-        except StorageError:  # not there yet, or still being made
+        except StorageError:  # not there yet, or still being created
             return []
         return rows if any(row.state == "held" and row.epoch for row in rows) else []
 
-    return until(begun, "a worker begins a trial")
+    return until(started, "a worker begins a trial")
 
 
 BROKEN = """
@@ -222,19 +222,19 @@ def test_a_bug_in_the_users_code_ends_the_study_and_is_shown_once(
     ran = cli("run", "sim.toml", "--workers", 1)
     assert ran.code == 1
     assert ran.err.count("Traceback") == 1
-    assert 'raise ZeroDivisionError("my own bug' in ran.err  # the user's own line
+    assert 'raise ZeroDivisionError("my own bug' in ran.err  # the line of the user's code
     (said,) = [line for line in ran.err.splitlines() if line.startswith("error: ")]
     assert r"failed 3 times: ZeroDivisionError: my own bug\n\tover two lines (log: " in said
     status = cli("status", "sim.toml", "--json").json()
     assert sum(arm["failed"] for arm in status["arms"].values()) == 1
     assert status["failures"]["counts"] == {"bug": 3}
     shown = cli("status", "sim.toml").out
-    assert "failures met on the way: 3 bug" in shown
+    assert "failures so far: 3 bug" in shown
     assert "ZeroDivisionError: my own bug" in shown
     assert "broken.py" in shown  # the end of the traceback
 
 
-def test_data_that_cannot_be_read_end_the_study(cli: Cli, study_file: StudyFile, tmp_path: Path) -> None:
+def test_unreadable_data_ends_the_study(cli: Cli, study_file: StudyFile, tmp_path: Path) -> None:
     images = np.zeros((8, 4, 4), dtype=np.uint8)
     labels = np.array([0, 1] * 3 + [0, 7])
     np.savez(tmp_path / "x.npz", train_images=images, train_labels=labels, test_images=images, test_labels=labels)
@@ -248,7 +248,7 @@ def test_data_that_cannot_be_read_end_the_study(cli: Cli, study_file: StudyFile,
 
 @pytest.mark.parametrize("lost", ["checkpoints", "logs", "whole"])
 def test_an_out_folder_that_is_deleted_during_a_run(study_file: StudyFile, tmp_path: Path, lost: str) -> None:
-    """Made again where that is possible; a database that was in it is missed at once."""
+    """The folder is created again if possible; a missing database is reported immediately."""
     study_file(task={"data": {"seconds_per_epoch": 0.3}}, search={"trials": 1}, confirm={"top": 1, "seeds": 2})
     process = start(tmp_path)
     wait_for_epochs(tmp_path)
@@ -264,21 +264,21 @@ def test_an_out_folder_that_is_deleted_during_a_run(study_file: StudyFile, tmp_p
         assert all(row.state == "done" and row.outcome != "failed" for row in found)
 
 
-def test_an_out_folder_that_is_read_only_is_told_before_anything_starts(
+def test_a_read_only_out_folder_is_reported_before_anything_starts(
     cli_inside: Cli, study_file: StudyFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = study_file().parent / "shut"
     folder.mkdir(mode=0o555)
-    if os.getuid() == 0:  # whom no permission keeps out: the system's answer is played
+    if os.getuid() == 0:  # root ignores permissions, so replace the system call
         monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)
     ran = cli_inside("run", "sim.toml", "--out", folder)
     assert ran.code == 2
-    assert ran.err.startswith(f"error: --out {folder}: nothing can be written there")
+    assert ran.err.startswith(f"error: --out {folder}: the folder is not writable")
     assert list(folder.iterdir()) == []
 
 
 @pytest.mark.parametrize(("place", "is_folder"), [("logs", False), ("report.html", True), ("best", False)])
-def test_what_stands_in_the_way_of_an_output_is_told_and_nothing_is_lost(
+def test_an_output_that_cannot_be_written_is_reported_and_nothing_is_lost(
     cli: Cli, study_file: StudyFile, tmp_path: Path, place: str, is_folder: bool
 ) -> None:
     study_file(search={"trials": 1})
@@ -312,13 +312,16 @@ def test_sqlite_on_a_network_file_system_needs_force(
     with opened(StudyLocation("sim", spec, url, tmp_path)) as storage:  # as `status` and the other commands do
         assert len(Ledger(storage, "sim").rows()) > 0
     (said,) = [line for line in caplog.messages if "network file system (nfs4)" in line]
-    assert said.endswith("open it on the machine whose workers use it, and on no other")
+    assert said.endswith("open it only on the machine that runs its workers")
 
 
 def test_an_out_folder_that_is_a_file(cli: Cli, study_file: StudyFile) -> None:
     study_file()
     ran = cli("run", "sim.toml", "--out", "sim.toml")
-    assert (ran.code, ran.err) == (2, "error: --out sim.toml: cannot be made: File exists\n")
+    assert (ran.code, ran.err) == (
+        2,
+        "error: --out sim.toml: the folder cannot be created: File exists; give another with --out\n",
+    )
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""`run --init` and `run --no-workers`: a study whose workers are started by somebody else."""
+"""`run --init` and `run --no-workers`: a study whose workers are started elsewhere."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SMALL: dict[str, Any] = {"search": {"trials": 2}, "confirm": {"top": 1, "seeds":
 
 
 def watching(folder: Path) -> subprocess.Popen[str]:
-    """`run --no-workers`, once it has made the study and tells of it."""
+    """`run --no-workers`, once it has created the study and shows its progress."""
     command = [sys.executable, "-m", "ralr_tune", "run", "sim.toml", "--no-workers"]
     process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
@@ -31,12 +31,12 @@ def rows(folder: Path) -> list[Any]:
     return Ledger(open_storage(f"sqlite:///{folder}/runs/sim/study.db"), "sim").rows()
 
 
-def test_init_makes_the_plan_once_and_leaves(cli: Cli, study_file: StudyFile, tmp_path: Path) -> None:
+def test_init_creates_the_plan_once_and_exits(cli: Cli, study_file: StudyFile, tmp_path: Path) -> None:
     study_file(**SMALL)
     first = cli("run", "sim.toml", "--init")
     assert (first.code, first.err) == (0, "")
     assert "study sim is ready in sqlite" in first.out
-    assert "4 trials planned; join: ralr-tune worker sim" in first.out
+    assert "4 trials planned; join with: ralr-tune worker sim" in first.out
     planned = rows(tmp_path)
     assert [row.state for row in planned] == ["free"] * 4
     assert cli("run", "sim.toml", "--init").out == first.out
@@ -56,9 +56,7 @@ def test_init_refuses_what_run_refuses(cli: Cli, study_file: StudyFile) -> None:
     assert "would not be comparable" in ran.err
 
 
-def test_without_workers_it_waits_for_those_elsewhere_and_reports(
-    cli: Cli, study_file: StudyFile, tmp_path: Path
-) -> None:
+def test_no_workers_waits_for_workers_elsewhere_and_reports(cli: Cli, study_file: StudyFile, tmp_path: Path) -> None:
     study_file(**SMALL)
     process = watching(tmp_path)
     ran = cli("worker", "sim")
@@ -72,7 +70,7 @@ def test_without_workers_it_waits_for_those_elsewhere_and_reports(
     assert cli("run", "sim.toml", "--no-workers").out == out  # all is done: reports at once
 
 
-def test_the_watcher_may_be_stopped(study_file: StudyFile, tmp_path: Path) -> None:
+def test_no_workers_can_be_interrupted(study_file: StudyFile, tmp_path: Path) -> None:
     study_file(**SMALL)
     process = watching(tmp_path)
     process.send_signal(signal.SIGTERM)
@@ -81,7 +79,7 @@ def test_the_watcher_may_be_stopped(study_file: StudyFile, tmp_path: Path) -> No
     assert "error: interrupted; workers elsewhere go on" in errors
 
 
-def test_the_watcher_stops_at_its_hours_with_a_report(cli: Cli, study_file: StudyFile, tmp_path: Path) -> None:
+def test_no_workers_stops_after_its_hours_with_a_report(cli: Cli, study_file: StudyFile, tmp_path: Path) -> None:
     study_file(**SMALL)
     ran = cli("run", "sim.toml", "--no-workers", "--hours", 1 / 3600, "--quiet")
     assert ran.code == 0, ran.err
@@ -89,7 +87,7 @@ def test_the_watcher_stops_at_its_hours_with_a_report(cli: Cli, study_file: Stud
     assert [row.state for row in rows(tmp_path)] == ["free"] * 4
 
 
-def test_a_failed_study_ends_the_watcher_with_its_reason(cli: Cli, study_file: StudyFile, tmp_path: Path) -> None:
+def test_a_failed_study_ends_no_workers_with_its_reason(cli: Cli, study_file: StudyFile, tmp_path: Path) -> None:
     task = {"kind": "classification", "data": {"source": "digits"}, "model": "broken:build"}
     (tmp_path / "broken.py").write_text("def build(num_classes):\n    raise ZeroDivisionError('my own bug')\n")
     study_file(**SMALL, task=task)
@@ -102,7 +100,7 @@ def test_a_failed_study_ends_the_watcher_with_its_reason(cli: Cli, study_file: S
     assert "my own bug" in errors
 
 
-def test_workers_and_none_exclude_each_other(cli_inside: Cli, study_file: StudyFile) -> None:
+def test_workers_and_no_workers_exclude_each_other(cli_inside: Cli, study_file: StudyFile) -> None:
     study_file(**SMALL)
     ran = cli_inside("run", "sim.toml", "--no-workers", "--workers", 2)
     assert ran.code == 2

@@ -1,4 +1,4 @@
-"""`run` with a launcher by name: its options, workers on other machines, and what their exit codes mean to it."""
+"""`run` with a named launcher: its options, workers on other machines, and how it interprets exit codes."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["--launcher-option", "a=b", "--init"], "--launcher-option and --init: give one of the two"),
     ],
 )
-def test_wrong_usage_is_told_before_anything_is_made(cli_inside: Cli, arguments: list[str], said: str) -> None:
+def test_wrong_usage_is_reported_before_anything_is_created(cli_inside: Cli, arguments: list[str], said: str) -> None:
     ran = cli_inside("run", "digits", *arguments)
     assert (ran.code, ran.err) == (2, f"error: {said}\n")
     assert not Path("runs").exists()
 
 
-def test_wrong_options_of_a_launcher_are_a_line_each(engine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_wrong_option_of_a_launcher_is_one_line(engine: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = [f"folder={engine}", "cpu=2", "use-spot=maybe"]
     with pytest.raises(SystemExit, match="2"):
         main(
@@ -92,12 +92,12 @@ def test_a_run_on_one_machine_needs_no_token(tmp_path: Path) -> None:
     assert not (tmp_path / "folder-token").exists()
 
 
-def test_options_go_by_name_or_as_one_object(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--trials 0: at least 1"):
+def test_options_can_be_fields_or_one_object(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--trials 0: allowed: at least 1"):
         run(simulated(), trials=0)
-    with pytest.raises(UsageError, match="--trials 0: at least 1"):
+    with pytest.raises(UsageError, match="--trials 0: allowed: at least 1"):
         run(simulated(), RunOptions(trials=0))
-    with pytest.raises(UsageError, match="--hours -1: more than 0"):
+    with pytest.raises(UsageError, match="--hours -1: allowed: more than 0"):
         run(simulated(), RunOptions(trials=1), hours=-1)
     with pytest.raises(TypeError, match="wrokers"):
         run(simulated(), wrokers=1)

@@ -1,4 +1,4 @@
-"""A password that holds every awkward character works in every way of giving it, and is nowhere to be seen afterwards.
+"""A password with every awkward character works in every way to pass it, and is visible nowhere afterwards.
 
 Against servers of one's own that ask for it. Whatever form it might be written in, its letters at both ends stay what
 they are: that is what is looked for.
@@ -40,12 +40,12 @@ Way = Callable[[GuardedServer, Path], tuple[list[str], dict[str, str]]]
 
 
 def leaks(text: str) -> list[str]:
-    """Lines with a part of the password."""
+    """Lines that contain a part of the password."""
     return [line[:300] for line in text.splitlines() if any(end in line for end in ENDS)]
 
 
-def unseen(ran: Ran) -> Ran:
-    """The same, once it is sure that it says nothing of the password."""
+def without_leaks(ran: Ran) -> Ran:
+    """Returns the result after asserting that its output does not contain the password."""
     assert leaks(ran.out) == []
     assert leaks(ran.err) == []
     return ran
@@ -67,12 +67,12 @@ def mariadb() -> Iterator[GuardedServer]:
 
 @pytest.fixture
 def sim(tmp_path: Path) -> Path:
-    """The folder of the commands, a study file in it."""
+    """The working folder, with a study file."""
     (tmp_path / "sim.toml").write_text(simulated_text(search={"trials": 2}, confirm={"top": 1, "seeds": 2}))
     return tmp_path
 
 
-# ---------------------------------------------------------------- ways of giving it
+# ---------------------------------------------------------------- ways to pass it
 
 
 def by_url(server: GuardedServer, folder: Path) -> tuple[list[str], dict[str, str]]:
@@ -113,36 +113,36 @@ WAYS: list[Way] = [by_url, by_option, by_variable, by_file, by_libpq_variable, b
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_every_way_of_giving_it_reaches_postgresql(way: Way, postgresql: GuardedServer, cli: Cli, sim: Path) -> None:
+def test_every_way_to_pass_it_works_with_postgresql(way: Way, postgresql: GuardedServer, cli: Cli, sim: Path) -> None:
     options, environment = way(postgresql, sim)
-    ran = unseen(cli("status", "nothing", *options, env=environment))
+    ran = without_leaks(cli("status", "nothing", *options, env=environment))
     assert ran.code == 1
     assert "no study 'nothing' is stored there" in ran.err
-    assert ("warning: --storage with a secret" in ran.err) == (way is by_option)
+    assert ("warning: --storage shows the secret" in ran.err) == (way is by_option)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("way", [by_url, by_option, by_variable, by_file])
-def test_every_way_of_giving_it_reaches_mariadb(way: Way, mariadb: GuardedServer, cli: Cli, sim: Path) -> None:
+def test_every_way_to_pass_it_works_with_mariadb(way: Way, mariadb: GuardedServer, cli: Cli, sim: Path) -> None:
     options, environment = way(mariadb, sim)
-    assert "no study 'nothing'" in unseen(cli("status", "nothing", *options, env=environment)).err
-    assert unseen(cli("run", "sim.toml", "--workers", 1, *options, env=environment)).code == 0
+    assert "no study 'nothing'" in without_leaks(cli("status", "nothing", *options, env=environment)).err
+    assert without_leaks(cli("run", "sim.toml", "--workers", 1, *options, env=environment)).code == 0
 
 
 # ---------------------------------------------------------------- where it must not be
 
 
 def commands_shown(process: int) -> str:
-    """What the process list shows of a process and all that it started: other tests begin with what is looked for."""
+    """The process list of a process and its children only: other tests may contain the password."""
     lines = []
     for one in (psutil.Process(process), *psutil.Process(process).children(recursive=True)):
-        with suppress(OSError):  # it is gone
+        with suppress(OSError):  # the process has ended
             lines.append(Path(f"/proc/{one.pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace"))
     return "\n".join(lines)
 
 
 def watched_run(folder: Path, options: list[str], environment: dict[str, str]) -> Ran:
-    """`run`, the process list watched from the moment in which the workers write their logs."""
+    """`run`, watching the process list from the time when the workers write their logs."""
     command = [sys.executable, "-m", "ralr_tune", "run", "sim.toml", "--workers", "2", *options]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     process = subprocess.Popen(command, cwd=folder, env=os.environ | environment, text=True, **pipes)
@@ -168,7 +168,7 @@ def test_a_whole_study_shows_it_nowhere(way: Way, postgresql: GuardedServer, cli
     shutil.rmtree(sim / "runs", ignore_errors=True)
     (sim / "runs").mkdir()
     (sim / "runs/sim").symlink_to(name)
-    assert unseen(watched_run(sim, options, environment)).code == 0
+    assert without_leaks(watched_run(sim, options, environment)).code == 0
     for arguments in (
         ["status", name],
         ["status", name, "--json"],
@@ -182,16 +182,16 @@ def test_a_whole_study_shows_it_nowhere(way: Way, postgresql: GuardedServer, cli
         ["export", name, "--arm", "nothing", "--debug"],
         ["worker", name],
     ):
-        ran = unseen(cli(*arguments, *options, env=environment))
+        ran = without_leaks(cli(*arguments, *options, env=environment))
         assert ran.code == (0 if "nothing" not in arguments else 1 if arguments[0] == "status" else 2), ran.err
     assert files_with_it(sim) == []
     assert leaks(dumped(postgresql)) == []
 
 
-def test_workers_elsewhere_get_it_in_a_file_of_their_owner_and_log_nothing_of_it(
+def test_workers_elsewhere_get_it_in_a_private_file_and_do_not_log_it(
     postgresql: GuardedServer, sim: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The launcher knows the password from a variable that its workers do not have."""
+    """The launcher has the password from a variable that its workers do not have."""
     monkeypatch.setenv("RALR_TUNE_STORAGE_PASSWORD", PASSWORD)
     elsewhere.install(monkeypatch, sim / "site", elsewhere="tests.launch.elsewhere:Elsewhere")
     (sim / "engine").mkdir()
@@ -207,7 +207,7 @@ def test_workers_elsewhere_get_it_in_a_file_of_their_owner_and_log_nothing_of_it
 
 
 def files_with_it(folder: Path) -> list[str]:
-    """Files of the commands' folder (those apart that were written to give it) with a part of it."""
+    """Files in the working folder that contain a part of it, except for those that pass it."""
     given = {".pgpass", "password"}
     files = [path for path in folder.rglob("*") if path.is_file() and path.name not in given]
     assert {"report.html", "worker-0.log", "monotone.toml"} <= {path.name for path in files}
@@ -222,19 +222,19 @@ def dumped(server: GuardedServer) -> str:
     return "\n".join(str(row) for found in rows for row in found)
 
 
-def test_a_study_file_may_hold_it(postgresql: GuardedServer, cli: Cli, sim: Path) -> None:
+def test_a_study_file_may_contain_it(postgresql: GuardedServer, cli: Cli, sim: Path) -> None:
     changed = simulated_text(
         study={"name": "filed"}, storage={"url": postgresql.url}, search={"trials": 1}, confirm={"top": 1, "seeds": 2}
     )
     (sim / "sim.toml").write_text(changed)
-    assert unseen(cli("run", "sim.toml", "--workers", 1)).code == 0
+    assert without_leaks(cli("run", "sim.toml", "--workers", 1)).code == 0
     (sim / "sim.toml").unlink()
     assert files_with_it(sim) == []
     assert leaks(dumped(postgresql)) == []
 
 
 @pytest.mark.slow
-def test_ones_own_code_that_tells_its_environment_is_kept_from_it(
+def test_user_code_that_prints_its_environment_does_not_reveal_it(
     postgresql: GuardedServer, cli: Cli, sim: Path
 ) -> None:
     ours = "{name: text for name, text in os.environ.items() if 'RALR' in name}"  # all of them would be cut short
@@ -242,7 +242,7 @@ def test_ones_own_code_that_tells_its_environment_is_kept_from_it(
     changes = {"study": {"name": "leaky"}, "search": {"trials": 1}}
     task = {"kind": "classification", "data": {"source": "digits"}, "model": "leaky:build"}
     (sim / "sim.toml").write_text(simulated_text(task=task, **changes).replace("optimum = 0.1\n", ""))
-    ran = unseen(cli("run", "sim.toml", "--workers", 1, "--debug", env={"RALR_TUNE_STORAGE": postgresql.url}))
+    ran = without_leaks(cli("run", "sim.toml", "--workers", 1, "--debug", env={"RALR_TUNE_STORAGE": postgresql.url}))
     assert ran.code == 1
     assert "RALR_TUNE_STORAGE" in ran.err
     assert "RALR_TUNE_STORAGE" in dumped(postgresql)
@@ -255,7 +255,7 @@ def test_ones_own_code_that_tells_its_environment_is_kept_from_it(
     ("wrong", "debug"),
     [("password", False), ("password", True), ("port", True), ("database", True), ("user", True)],
 )
-def test_errors_and_tracebacks_do_not_tell_it(
+def test_errors_and_tracebacks_do_not_reveal_it(
     postgresql: GuardedServer, cli: Cli, sim: Path, wrong: str, debug: bool
 ) -> None:
     url = {
@@ -264,7 +264,7 @@ def test_errors_and_tracebacks_do_not_tell_it(
         "database": postgresql.place.set(password=PASSWORD, database="none"),
         "user": postgresql.place.set(password=PASSWORD, username="nobody"),
     }[wrong].render_as_string(hide_password=False)
-    ran = unseen(cli("status", "sim", *["--debug"] * debug, env={"RALR_TUNE_STORAGE": url}))
+    ran = without_leaks(cli("status", "sim", *["--debug"] * debug, env={"RALR_TUNE_STORAGE": url}))
     assert ran.code == 1
     assert ran.err.splitlines()[-1].startswith("error: postgresql+psycopg://")
     assert ("Traceback" in ran.err) == debug
@@ -282,15 +282,15 @@ def test_errors_and_tracebacks_do_not_tell_it(
         ["check", "broken.toml"],
     ],
 )
-def test_usage_errors_do_not_tell_it(arguments: list[str], postgresql: GuardedServer, cli: Cli, sim: Path) -> None:
+def test_usage_errors_do_not_reveal_it(arguments: list[str], postgresql: GuardedServer, cli: Cli, sim: Path) -> None:
     url = postgresql.url
     (sim / "broken.toml").write_text(simulated_text(storage={"urll": url, "lease_s": url}, training={"lr": url}))
-    ran = unseen(cli(*[argument.replace("URL", url) for argument in arguments]))
+    ran = without_leaks(cli(*[argument.replace("URL", url) for argument in arguments]))
     assert ran.code in (1, 2)
     assert "error: " in ran.err
 
 
-def test_the_dashboard_of_a_database_that_is_gone_tells_nothing(
+def test_the_dashboard_of_a_stopped_database_reveals_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ralr_tune.commands.dashboard.REQUEST_S", 0.5)

@@ -48,7 +48,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return loaded
 
 
-def test_weights_and_score_beside_the_configuration(tmp_path: Path) -> None:
+def test_weights_and_score_are_next_to_the_configuration(tmp_path: Path) -> None:
     lines = train(write(tmp_path))
     out = tmp_path / "ralr"
     assert sorted(path.name for path in out.iterdir()) == ["model.safetensors", "score.json"]
@@ -100,7 +100,7 @@ def test_validation_images_are_trained_on_and_test_images_read_at_the_end(
     assert ("evaluate", "validation") not in seen
 
 
-def test_a_seed_of_one_s_own_and_a_folder(tmp_path: Path) -> None:
+def test_seed_and_folder_can_be_chosen(tmp_path: Path) -> None:
     config = write(tmp_path)
     for seed, name in ((None, "a"), (SEED, "b"), (8, "c")):
         train(config, seed=seed, out=tmp_path / name)
@@ -111,7 +111,7 @@ def test_a_seed_of_one_s_own_and_a_folder(tmp_path: Path) -> None:
     assert not (tmp_path / "ralr").exists()
 
 
-def test_broken_off_it_goes_on_to_the_same_weights(tmp_path: Path) -> None:
+def test_resuming_after_an_interruption_gives_the_same_weights(tmp_path: Path) -> None:
     config = write(tmp_path)
     train(config, out=tmp_path / "whole")
     broken_off = train_configuration(config, device="cpu", seed=None, out=tmp_path / "parts")
@@ -121,14 +121,14 @@ def test_broken_off_it_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     broken_off.close()  # type: ignore[attr-defined]
     assert [path.name for path in (tmp_path / "parts").iterdir()] == ["checkpoint.pt"]
     lines = train(config, out=tmp_path / "parts")
-    assert "2 of them done" in lines[0].text
+    assert "(2 already done)" in lines[0].text
     assert [line.text.split(":")[0] for line in lines[1:-1]] == ["epoch 3/3"]
     whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
     assert all(torch.equal(whole[key], parts[key]) for key in whole)
     assert not (tmp_path / "parts" / "checkpoint.pt").exists()
 
 
-def test_ctrl_c_is_an_interruption_that_can_be_taken_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_is_an_interruption_that_can_be_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(self: Any, *_: Any, **__: Any) -> Any:
         raise KeyboardInterrupt
 
@@ -136,7 +136,7 @@ def test_ctrl_c_is_an_interruption_that_can_be_taken_up(tmp_path: Path, monkeypa
     next(running)
     next(running)
     monkeypatch.setattr(ClassificationTask, "batches", interrupted)
-    with pytest.raises(Interrupted, match="interrupted after epoch 1; the same command goes on from there"):
+    with pytest.raises(Interrupted, match="interrupted after epoch 1; run the same command again to resume"):
         next(running)
 
 
@@ -147,14 +147,14 @@ def simulated(folder: Path, **training: Any) -> Path:
     return folder / "ralr.toml"
 
 
-def test_a_rate_that_is_too_large_is_told(tmp_path: Path) -> None:
+def test_a_rate_that_is_too_large_is_reported(tmp_path: Path) -> None:
     with pytest.raises(TrialError, match="learning rate 50 in epoch 1") as caught:
         train(simulated(tmp_path, lr=50.0))
     assert caught.value.kind == "diverged"
     assert list((tmp_path / "ralr").iterdir()) == []
 
 
-def test_outputs_that_are_not_finite_are_no_score(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_outputs_that_are_not_finite_give_no_score(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SimulatedTrial, "evaluate", lambda self, split: math.nan)
     with pytest.raises(TrialError, match="not finite"):
         train(simulated(tmp_path))
@@ -183,17 +183,17 @@ def test_impossible_options_end_before_anything_starts(tmp_path: Path, options: 
     assert not (tmp_path / "ralr").exists()
 
 
-def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created(tmp_path: Path) -> None:
     config = write(tmp_path)
     (tmp_path / "data").write_text("a file")
-    with pytest.raises(UsageError, match="data: no folder can be made there"):
+    with pytest.raises(UsageError, match="data: cannot be created"):
         train(config, out=tmp_path / "data")
     bare = config.rename(tmp_path / "bare")
-    with pytest.raises(UsageError, match="has no ending to leave out"):
+    with pytest.raises(UsageError, match="the file name has no suffix to remove"):
         train(bare)
 
 
-def test_a_configuration_that_is_none(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_configuration(tmp_path: Path) -> None:
     with pytest.raises(StudyFileError, match="no such file"):
         train(tmp_path / "none.toml")
     (tmp_path / "study.toml").write_text("[study]\nname = 'digits'\n")

@@ -1,7 +1,7 @@
-"""docker-compose.yml and Dockerfile as data, and a stand-in for Docker: the services' own commands as processes here.
+"""docker-compose.yml and Dockerfile as data, and a substitute for Docker: runs the services' commands as processes.
 
-What a container would see is put in its place: /run/secrets/NAME is the file of that secret, the host `database` is a
-server of the test, the image's entrypoint is this Python. Everything else is as the files say.
+The substitute replaces what a container sees: /run/secrets/NAME is the file of that secret, the host `database` is a
+server of the test, and the image's entrypoint is this Python. Everything else is as in the files.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ DOCKERFILE = ROOT / "Dockerfile"
 
 
 def loaded(environment: Mapping[str, str]) -> dict[str, Any]:
-    """docker-compose.yml with its variables put in, as `docker compose config` does."""
+    """docker-compose.yml with its variables substituted, as `docker compose config` does."""
 
     def value(found: re.Match[str]) -> str:
         return environment.get(found[1]) or found[2]
@@ -36,7 +36,7 @@ def loaded(environment: Mapping[str, str]) -> dict[str, Any]:
 
 
 def instructions() -> list[tuple[str, str]]:
-    """The Dockerfile's instructions in order, comments aside, lines joined."""
+    """The Dockerfile's instructions in order, without comments, with continued lines joined."""
     text = re.sub(r"\\\n", " ", re.sub(r"^\s*#.*\n", "", DOCKERFILE.read_text(), flags=re.MULTILINE))
     lines = [line.partition(" ") for line in text.splitlines() if line.strip()]
     return [(word.upper(), " ".join(rest.split())) for word, _, rest in lines]
@@ -47,13 +47,13 @@ class Stack:
     """The services of docker-compose.yml, started one by one."""
 
     folder: Path
-    """Stands for the image's working folder, with its volumes and mounts."""
+    """Replaces the image's working folder, with its volumes and mounts."""
     secrets: Path
-    """Holds a file for each secret, named as the compose file has it."""
+    """Holds a file for each secret, named as in the compose file."""
     database: str
-    """HOST:PORT of what stands for the service `database`."""
+    """HOST:PORT of the server that replaces the service `database`."""
     port: int
-    """What the dashboard listens on."""
+    """The port of the dashboard."""
     variables: Mapping[str, str] = field(default_factory=dict)
     running: list[subprocess.Popen[str]] = field(default_factory=list)
 
@@ -85,7 +85,7 @@ class Stack:
         return value.replace("/run/secrets/", f"{self.secrets}/").replace("@database/", f"@{self.database}/")
 
     def healthy(self, service: str, programs: Sequence[Path] = ()) -> bool:
-        """Runs the service's own health check once."""
+        """Run the service's health check once."""
         test = self.services[service]["healthcheck"]["test"]
         assert test[0] == "CMD"
         words = [word.replace("127.0.0.1:8080", f"127.0.0.1:{self.port}") for word in test[1:]]

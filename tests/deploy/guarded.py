@@ -1,4 +1,4 @@
-"""A database server of one's own that asks for a password."""
+"""A private database server that requires a password."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.waiting import until
 
 @dataclass(frozen=True)
 class GuardedServer:
-    """Lets the user `name` into the database of the same name for a password alone."""
+    """A server whose user `name` needs a password for the database of the same name."""
 
     server: PrivateServer
     password: str
@@ -27,7 +27,7 @@ class GuardedServer:
 
     @property
     def place(self) -> URL:
-        """Without the password."""
+        """The URL without the password."""
         return make_url(self.server.url).set(username=self.name, database=self.name)
 
     @property
@@ -36,14 +36,14 @@ class GuardedServer:
 
     @property
     def url(self) -> str:
-        """With the password, percent-encoded."""
+        """The URL with the password, percent-encoded."""
         return self.place.set(password=self.password).render_as_string(hide_password=False)
 
 
 @contextmanager
 def guarded_server(kind: str, password: str, name: str = "tuning") -> Iterator[GuardedServer]:
-    """A running "postgresql" (SCRAM) or "mariadb" server; the test is skipped where there is none."""
-    # not below a test's own folder: the path of a socket has 107 characters at most
+    """A running "postgresql" (SCRAM) or "mariadb" server; skips the test if it is not installed."""
+    # not below the test's folder: the path of a socket may have at most 107 characters
     with TemporaryDirectory() as parent, private_server(kind, folder := Path(parent) / kind) as server:
         found = GuardedServer(server, password, name)
         _guard_postgresql(found, folder) if kind == "postgresql" else _guard_mariadb(found)
@@ -61,8 +61,8 @@ def _guard_postgresql(guarded: GuardedServer, folder: Path) -> None:
             "host all all 127.0.0.1/32 scram-sha-256",
         ]
         (folder / "data/pg_hba.conf").write_text("\n".join(rules) + "\n")
-        connection.execute("SELECT pg_reload_conf()")  # answers before it is done
-    until(lambda: _refuses(guarded.place.set(password="wrong")), "the server asks for passwords")
+        connection.execute("SELECT pg_reload_conf()")  # returns before the configuration is reloaded
+    until(lambda: _refuses(guarded.place.set(password="wrong")), "the server requires passwords")
 
 
 def _refuses(url: URL) -> bool:

@@ -1,6 +1,6 @@
-"""The services of docker-compose.yml as they are: their own commands, in their order, with their health checks.
+"""The services of docker-compose.yml: their commands, in their order, with their health checks.
 
-No Docker is needed (see compose.Stack). In the middle a worker is killed, and then the database.
+These tests do not need Docker (see compose.Stack). They kill a worker in the middle, and then the database.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def stack(server: GuardedServer, tmp_path: Path) -> Iterator[Stack]:
 
 
 def restarted(stack: Stack, service: str, process: subprocess.Popen[str]) -> subprocess.Popen[str]:
-    """As `restart: on-failure` does."""
+    """Restart a process as `restart: on-failure` does."""
     assert stack.services[service]["restart"].startswith("on-failure")
     return stack.start(service) if process.poll() not in (None, 0) else process
 
@@ -66,7 +66,7 @@ def ledger(server: GuardedServer) -> Ledger:
 
 
 def until_epochs(server: GuardedServer, more_than: int) -> None:
-    """Until the workers have finished so many epochs together."""
+    """Wait until the workers have finished more than this number of epochs in total."""
     until(lambda: sum(row.epoch for row in ledger(server).rows(curves=False)) > more_than, "the workers get on")
 
 
@@ -116,7 +116,7 @@ def test_a_study_through_a_killed_worker_and_a_killed_database(stack: Stack, ser
 
 
 def check_whole(stack: Stack, server: GuardedServer) -> None:
-    """The budget to the trial, nothing left over, and what a study leaves behind."""
+    """Check the exact budget, that no files are left over, and the study's output files."""
     rows = ledger(server).rows()
     assert {row.state for row in rows} == {"done"}
     assert {row.outcome for row in rows} == {"complete"}
@@ -134,7 +134,7 @@ def check_whole(stack: Stack, server: GuardedServer) -> None:
 
 
 def check_dashboard(stack: Stack) -> None:
-    """It asks for the token, and is still there after the database was away."""
+    """Check that it requires the token and still responds after the database was down."""
     address = f"http://127.0.0.1:{stack.port}/api/studies"
     token = (stack.secrets / "dashboard_token").read_text().strip()
     with urlopen(Request(address, headers={"Authorization": f"Bearer {token}"}), timeout=LONG_S) as answer:

@@ -1,4 +1,4 @@
-"""What docker-compose.yml and Dockerfile promise, read off the files."""
+"""The guarantees of docker-compose.yml and Dockerfile, checked in the files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ralr_tune.commands.locate import locate
 from tests.deploy.compose import COMPOSE, ROOT, instructions, loaded
 
 SERVICES: dict[str, Any] = loaded({})["services"]
-OURS = [name for name in SERVICES if name != "database"]
+OUR_SERVICES = [name for name in SERVICES if name != "database"]
 LASTING = ["database", "worker", "worker-cpu", "report", "dashboard"]
 VERSIONED = re.compile(r"[\w./-]+:\d+\.\d+(\.\d+)?(-[\w.-]+)?")
 
@@ -34,7 +34,7 @@ def test_it_is_valid_against_the_compose_schema() -> None:
 def test_images_are_pinned_by_version() -> None:
     for name, service in SERVICES.items():
         assert VERSIONED.fullmatch(service["image"]), name
-    for name in OURS:
+    for name in OUR_SERVICES:
         assert SERVICES[name]["image"] == f"ralr-tune:{__version__}"
     bases = [rest.split()[0] for word, rest in instructions() if word == "FROM"]
     assert len(bases) == 2
@@ -43,7 +43,7 @@ def test_images_are_pinned_by_version() -> None:
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_no_container_may_do_more_than_it_must(name: str) -> None:
+def test_containers_have_minimal_privileges(name: str) -> None:
     service = SERVICES[name]
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
@@ -56,16 +56,16 @@ def test_no_container_may_do_more_than_it_must(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_it_comes_back_by_itself_where_that_helps(name: str) -> None:
+def test_services_restart_if_that_helps(name: str) -> None:
     restart = SERVICES[name]["restart"]
     assert (restart != "no") == (name in LASTING)
     assert restart != "always"
     if name in ("worker", "worker-cpu", "report"):
-        assert restart.startswith("on-failure:")  # a failed study must not be tried for ever
+        assert restart.startswith("on-failure:")  # a failed study must not be retried forever
         assert SERVICES[name]["stop_grace_period"] == "2m"
 
 
-def test_only_the_dashboard_is_reached_and_from_this_machine_alone() -> None:
+def test_only_the_dashboard_is_reachable_and_only_from_this_machine() -> None:
     assert [name for name in SERVICES if "ports" in SERVICES[name]] == ["dashboard"]
     assert SERVICES["dashboard"]["ports"] == ["127.0.0.1:8080:8080"]
     assert loaded({"PORT": "9000"})["services"]["dashboard"]["ports"] == ["127.0.0.1:9000:8080"]
@@ -87,13 +87,13 @@ def test_secrets_are_files_and_nowhere_else() -> None:
 
 
 @pytest.mark.parametrize("name", ["worker", "worker-cpu", "report", "dashboard"])
-def test_everybody_waits_for_the_study(name: str) -> None:
+def test_every_service_waits_for_the_study(name: str) -> None:
     needs = SERVICES[name]["depends_on"]
     assert needs["init"] == {"condition": "service_completed_successfully"}
     assert SERVICES["init"]["depends_on"] == {"database": {"condition": "service_healthy"}}
 
 
-def test_what_answers_is_looked_after() -> None:
+def test_servers_have_health_checks() -> None:
     assert {name for name in SERVICES if "healthcheck" in SERVICES[name]} == {"database", "dashboard"}
     user, database = (SERVICES["database"]["environment"][key] for key in ("POSTGRES_USER", "POSTGRES_DB"))
     assert SERVICES["database"]["healthcheck"]["test"][-3:] == [
@@ -107,27 +107,27 @@ def test_profiles_choose_the_workers() -> None:
         "worker": ["gpu"],
         "worker-cpu": ["cpu"],
     }
-    assert not any("container_name" in service for service in SERVICES.values())  # it would keep them from being scaled
+    assert not any("container_name" in service for service in SERVICES.values())  # a fixed name prevents scaling
     devices = SERVICES["worker"]["deploy"]["resources"]["reservations"]["devices"]
     assert devices == [{"driver": "nvidia", "device_ids": ["0"], "capabilities": ["gpu"]}]
 
 
 def test_without_a_profile_the_workers_are_those_for_gpus() -> None:
-    """`docker compose up --scale worker=4` would else know no such service. (--profile wins over what .env says.)"""
+    """Otherwise `docker compose up --scale worker=4` would not know the service. (--profile overrides .env.)"""
     lines = [line for line in (ROOT / ".env").read_text().splitlines() if not line.startswith("#")]
     assert lines == [f"COMPOSE_PROFILES={SERVICES['worker']['profiles'][0]}"]
 
 
 def test_the_study_is_the_users_choice(monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = loaded({"STUDY": "mine"})["services"]
-    for name in OURS:
+    for name in OUR_SERVICES:
         assert SERVICES[name]["command"][1] == "digits"
         assert chosen[name]["command"][1] == "mine"
     monkeypatch.chdir(ROOT)
-    assert locate("digits").name == "digits"  # workers look for the study's own name
+    assert locate("digits").name == "digits"  # workers look for the name inside the study file
 
 
-def test_the_image_runs_as_nobody_and_holds_no_secret() -> None:
+def test_the_image_runs_unprivileged_and_contains_no_secret() -> None:
     words = [word for word, _ in instructions()]
     (user,) = [rest for word, rest in instructions() if word == "USER"]
     assert user == "10001:10001"
@@ -143,7 +143,7 @@ def test_the_image_runs_as_nobody_and_holds_no_secret() -> None:
 
 
 def copied() -> list[str]:
-    """What the build takes from the folder."""
+    """The files that the build copies from the folder."""
     lines = [rest.split() for word, rest in instructions() if word == "COPY" and not rest.startswith("--from")]
     return [source for line in lines for source in line[:-1]]
 
@@ -157,7 +157,7 @@ def test_the_build_sees_what_it_copies_and_nothing_else() -> None:
 
 
 @pytest.mark.slow
-def test_a_wheel_can_be_built_of_what_is_copied(tmp_path: Path) -> None:
+def test_a_wheel_can_be_built_from_the_copied_files(tmp_path: Path) -> None:
     pytest.importorskip("hatchling", reason="the build backend is not installed, and tests download nothing")
     for source in copied():
         path = ROOT / source
@@ -167,7 +167,7 @@ def test_a_wheel_can_be_built_of_what_is_copied(tmp_path: Path) -> None:
     assert len(list((tmp_path / "dist").glob("ralr_tune-*.whl"))) == 1
 
 
-def test_make_secrets_makes_each_once(tmp_path: Path) -> None:
+def test_make_secrets_creates_each_once(tmp_path: Path) -> None:
     shutil.copy(ROOT / "Makefile", tmp_path)
 
     def make() -> dict[str, str]:
@@ -180,15 +180,15 @@ def test_make_secrets_makes_each_once(tmp_path: Path) -> None:
     assert all(len(secret) >= MIN_TOKEN for secret in made.values())
     assert len(set(made.values())) == 2
     assert make() == made
-    assert (tmp_path / "secrets").stat().st_mode & 0o077 == 0  # nobody else on this machine
+    assert (tmp_path / "secrets").stat().st_mode & 0o077 == 0  # no other user of this machine
     for name in made:
-        assert (tmp_path / "secrets" / name).stat().st_mode & 0o777 == 0o444  # but the containers' users
+        assert (tmp_path / "secrets" / name).stat().st_mode & 0o777 == 0o444  # but the containers' users can
 
 
 DOCUMENT = (ROOT / "docs/deploy.md").read_text()
 
 
-def test_the_document_names_every_service_and_what_there_is() -> None:
+def test_the_document_names_every_service_and_setting() -> None:
     assert set(re.findall(r"^\| `([\w-]+)`", DOCUMENT, flags=re.MULTILINE)) == set(SERVICES)
     assert set(re.findall(r"--profile (\w+)", DOCUMENT)) == {"gpu", "cpu"}
     assert set(re.findall(r"^make (\w+)", DOCUMENT, flags=re.MULTILINE)) == {"secrets"}

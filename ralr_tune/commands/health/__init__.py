@@ -1,1 +1,1 @@
-"""What `doctor` looks at, one file for each part of a machine; each gives `Check`s and leaves nothing behind."""
+"""The checks of `doctor`, one file per part of a machine; each returns `Check`s and leaves no file behind."""

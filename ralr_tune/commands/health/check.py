@@ -1,28 +1,31 @@
-"""One thing that was looked at."""
+"""The result of one check."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 Verdict = Literal["ok", "warning", "problem"]
 
 
 @dataclass(frozen=True)
 class Check:
-    """A verdict, what it rests on, and what to do about it."""
+    """A verdict, what was found, and how to fix it."""
 
     name: str
     verdict: Verdict
     found: str
-    mend: str = ""
-    """Empty where all is well."""
+    fix: str = ""
+    """Empty if the verdict is "ok"."""
 
     def __str__(self) -> str:
-        mend = f" -> {self.mend}" if self.mend else ""
-        return f"{self.verdict:<8} {self.name:<15} {self.found}{mend}"
+        fix = f" -> {self.fix}" if self.fix else ""
+        return f"{self.verdict:<8} {self.name:<15} {self.found}{fix}"
+
+    def as_json(self) -> dict[str, Any]:
+        return {"name": self.name, "verdict": self.verdict, "found": self.found, "mend": self.fix}
 
 
-def judged(name: str, found: str, *, problem: str = "", warning: str = "") -> Check:
-    """A check that is bad where there is something to do: `problem` and `warning` are what, the graver one first."""
+def make_check(name: str, found: str, *, problem: str = "", warning: str = "") -> Check:
+    """A check with verdict "ok" unless there is something to fix; `problem` (the more severe) and `warning` say how."""
     return Check(name, "problem" if problem else "warning" if warning else "ok", found, problem or warning)

@@ -1,4 +1,4 @@
-"""What torch can use, and the study's data: looked at by a process of its own (`probe.py`)."""
+"""The devices that torch can use, and the study's data; a separate process (`probe.py`) inspects them."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ralr_tune.commands.health.check import Check, judged
+from ralr_tune.commands.health.check import Check, make_check
 from ralr_tune.report.words import size
 
 TIMEOUT_S = 180.0
 NVIDIA = Path("/proc/driver/nvidia/version")
 
-_REINSTALL = "install both anew, from one place: pip install --force-reinstall torch torchvision"
+_REINSTALL = "reinstall both from the same source: pip install --force-reinstall torch torchvision"
 
 
 class Probe:
-    """The process that looks; it is started at once and asked later."""
+    """The process that inspects torch and the data; it starts immediately, and `facts` waits for its result."""
 
     def __init__(self, study: str | None) -> None:
         """`study`: the text of a study file, or None."""
@@ -31,35 +31,35 @@ class Probe:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            # torchvision makes this folder when it is imported: one that is there already
+            # importing torchvision creates this folder, so use one that exists
             env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": tempfile.gettempdir()},
         )
         self._study = study or ""
 
     def facts(self, timeout_s: float = TIMEOUT_S) -> dict[str, Any] | str:
-        """What it found, or why it found nothing."""
+        """The facts that it found, or the reason why it failed."""
         try:
             out, errors = self._process.communicate(self._study, timeout=timeout_s)
         except subprocess.TimeoutExpired:
-            return f"no answer within {timeout_s:g} s: try again when the machine is less busy"
+            return f"no answer within {timeout_s:g} s: try again when the machine is less loaded"
         finally:
             self._process.kill()
             self._process.wait()
         if self._process.returncode:
-            said = errors.strip().splitlines() or [f"ended with code {self._process.returncode}"]
-            return said[-1]
+            lines = errors.strip().splitlines() or [f"exited with code {self._process.returncode}"]
+            return lines[-1]
         found: dict[str, Any] = json.loads(out.splitlines()[-1])
         return found
 
 
 def device_checks(found: dict[str, Any] | str, driver: str) -> Iterator[Check]:
-    """What the probe's facts mean; `driver`: the NVIDIA driver's version, "" where there is none."""
+    """Checks of the probe's facts; `driver`: the NVIDIA driver's version, "" if there is none."""
     if isinstance(found, str):
         yield Check("torch", "problem", f"cannot be imported: {found}", _REINSTALL)
         return
-    bfloat16 = "faster" if found["bfloat16"] else "no faster, so it is not used"
+    bfloat16 = "faster" if found["bfloat16"] else "not faster, so it is not used"
     broken = f"; torchvision: {found['torchvision']}" if found["torchvision"] else ""
-    yield judged(
+    yield make_check(
         "torch",
         f"imports; {found['threads']} threads; bfloat16 is {bfloat16} on this CPU{broken}",
         problem=_REINSTALL if broken else "",
@@ -71,40 +71,40 @@ def device_checks(found: dict[str, Any] | str, driver: str) -> Iterator[Check]:
 
 
 def gpu_check(index: int, gpu: dict[str, Any], driver: str, cuda: str) -> Check:
-    """One GPU that torch can use."""
+    """Check one GPU that torch can use."""
     bfloat16 = "bfloat16" if gpu["bfloat16"] else "no bfloat16"
     found = (
         f"{gpu['name']}, {size(gpu['total'])} ({size(gpu['free'])} free), compute capability {gpu['capability']}, "
         f"{bfloat16}; driver {driver or 'unknown'}, torch for CUDA {cuda}"
     )
-    busy = "something else holds its memory (nvidia-smi shows what); leave it out with --devices, or stop that"
-    return judged(f"cuda:{index}", found, warning=busy if gpu["free"] < gpu["total"] / 2 else "")
+    busy = "another program uses its memory (see nvidia-smi); stop that program, or exclude this GPU with --devices"
+    return make_check(f"cuda:{index}", found, warning=busy if gpu["free"] < gpu["total"] / 2 else "")
 
 
 def no_gpu_check(driver: str, cuda: str | None, error: str) -> Check:
-    """No GPU that torch can use: well, unless the machine has one."""
+    """torch can use no GPU: "ok" unless the machine has one."""
     if not driver:
         return Check("gpu", "ok", "none: training on the CPU")
     if cuda is None:
-        return Check("gpu", "problem", f"driver {driver}, and a torch without CUDA", _REINSTALL)
-    mend = "update the driver, or install a torch for the CUDA that it has (nvidia-smi shows it)"
-    return Check("gpu", "problem", f"driver {driver}, and torch for CUDA {cuda} cannot use it: {error}", mend)
+        return Check("gpu", "problem", f"driver {driver}, but torch is built without CUDA", _REINSTALL)
+    fix = "update the driver, or install torch for the CUDA version of the driver (see nvidia-smi)"
+    return Check("gpu", "problem", f"driver {driver}, but torch for CUDA {cuda} cannot use it: {error}", fix)
 
 
 def data_check(found: dict[str, Any]) -> Check:
-    """The study's data, as the probe found them."""
+    """Check the study's data as the probe found them."""
     if "error" not in found:
         network = f"; a network of {size(found['weights'])}" if found["weights"] else ""
         return Check("data", "ok", f"{found['found']}{network}")
     if found["fetched"]:
-        return Check("data", "warning", found["error"], "`run` fetches them, which takes the network")
-    return Check("data", "problem", found["error"], "put them there, or correct [task] data in the study file")
+        return Check("data", "warning", found["error"], "`run` downloads them, which needs internet access")
+    return Check("data", "problem", found["error"], "put the data there, or correct [task] data in the study file")
 
 
 def nvidia_driver(file: Path = NVIDIA) -> str:
-    """Version of the driver; "" where there is none."""
+    """Version of the NVIDIA driver; "" if there is none."""
     try:
         words = file.read_text().splitlines()[0].split()
     except (OSError, IndexError):
         return ""
-    return next((word for word in words if word[0].isdigit() and "." in word), "of unknown version")
+    return next((word for word in words if word[0].isdigit() and "." in word), "unknown version")

@@ -1,7 +1,7 @@
-"""Run as a process of its own by `devices.py`: imports torch, looks, and prints what it found as one line of JSON.
+"""A separate process of `devices.py`: imports torch, inspects it, and prints its facts as one line of JSON.
 
-Broken installations of torch end a process instead of raising, and its import takes seconds: meanwhile `doctor` does
-the rest. On its standard input stands the study file whose data are looked for, or nothing.
+A broken installation of torch may kill the process instead of raising, and the import takes seconds, during which
+`doctor` does the rest. Standard input holds the text of the study file whose data to check, or nothing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ralr_tune.training.precision import has_bfloat16
 
 
 def facts(text: str) -> dict[str, Any]:
-    """All that is looked at; `text`: a study file, or ""."""
+    """All facts; `text`: a study file, or ""."""
     return {
         "threads": torch.get_num_threads(),
         "bfloat16": has_bfloat16("cpu"),
@@ -34,18 +34,18 @@ def facts(text: str) -> dict[str, Any]:
 
 
 def _torchvision() -> str:
-    """Why torchvision does not work with this torch; "" where it does."""
+    """Why torchvision does not work with this torch; "" if it does."""
     try:
         import torchvision  # noqa: F401
 
-        torch.ops.torchvision.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)  # compiled against one torch alone
+        torch.ops.torchvision.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)  # compiled for one version of torch
     except (ImportError, RuntimeError, AttributeError) as error:
         return f"{type(error).__name__}: {error}"
     return ""
 
 
 def _cuda_error() -> str:
-    """Why torch cannot use CUDA; "" where it can."""
+    """Why torch cannot use CUDA; "" if it can."""
     try:
         torch.cuda.init()  # type: ignore[no-untyped-call]
     except (RuntimeError, AssertionError) as error:
@@ -62,7 +62,7 @@ def _gpu(index: int) -> dict[str, Any]:
 
 
 def _data(spec: StudySpec) -> dict[str, Any]:
-    """What the study's data are, and how many bytes its network has; fetches nothing, imports no code of others."""
+    """The study's data and the bytes of its network; downloads nothing, and imports no custom code."""
     try:
         return asdict(spec.kind.examine(_first(spec)))
     except RalrTuneError as error:
@@ -70,7 +70,7 @@ def _data(spec: StudySpec) -> dict[str, Any]:
 
 
 def _first(spec: StudySpec) -> TaskSection:
-    """[task] with the first or lowest of what is searched in it."""
+    """[task] with the first or lowest value of each searched key."""
     arm = next(iter(spec.arms))
     return spec.settled_task(spec.configuration(arm, next(corners(spec.space(arm), ()))).task)
 

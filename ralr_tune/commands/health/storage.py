@@ -1,31 +1,31 @@
-"""The database: whether it answers, how quickly, and whether this program can work with its tables."""
+"""The database: whether it responds, how fast, and whether this program can use its tables."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
 
-from ralr_tune.commands.health.check import Check, judged
+from ralr_tune.commands.health.check import Check, make_check
 from ralr_tune.errors import StorageError
 from ralr_tune.report.words import size
 from ralr_tune.store.address import Address, parse_address
 from ralr_tune.store.file import network_file_system
 from ralr_tune.store.probing import Answer, ask, usable
 
-SLOW_S = 0.05
-"""Of a write: an epoch takes two or three, and a worker waits for them."""
-SKEW_S = 60.0
-CONNECTIONS_A_WORKER = 3
-"""Measured: two, and for moments a third, while the lease is renewed."""
-LITTLE_SPACE = 2**29
+MAX_WRITE_S = 0.05
+"""An epoch needs two or three writes, and the worker waits for them."""
+MAX_SKEW_S = 60.0
+CONNECTIONS_PER_WORKER = 3
+"""Measured: two, and briefly a third while the worker renews its lease."""
+MIN_SPACE = 2**29
 
 
 def storage_checks(url: str) -> Iterator[Check]:
-    """The database behind a storage URL; one check alone where it cannot be used at all."""
+    """Check the database of a storage URL; a single check if it cannot be used at all."""
     try:
         address = parse_address(url)
     except StorageError as error:
-        yield Check("database", "problem", str(error), "correct --storage, or RALR_TUNE_STORAGE")
+        yield Check("database", "problem", str(error), "correct --storage or RALR_TUNE_STORAGE")
         return
     if address.file is not None:
         yield file_check(address)
@@ -34,7 +34,7 @@ def storage_checks(url: str) -> Iterator[Check]:
     try:
         answer = ask(url)
     except StorageError as error:
-        yield Check("database", "problem", str(error), _mend(address))
+        yield Check("database", "problem", str(error), _fix(address))
         return
     yield answer_check(answer, str(address))
     if answer.connections is not None:
@@ -45,67 +45,67 @@ def storage_checks(url: str) -> Iterator[Check]:
 
 
 def file_check(address: Address) -> Check:
-    """Where a SQLite file lies, or would."""
+    """Check the location of a SQLite file, which may not exist yet."""
     file = address.file
     assert file is not None
     folder = next(parent for parent in file.parents if parent.exists())
     free = shutil.disk_usage(folder).free
-    there = size(file.stat().st_size) if file.exists() else "not there yet: `run` makes it"
+    there = size(file.stat().st_size) if file.exists() else "not there yet: `run` creates it"
     network = network_file_system(folder)
-    where = f" on a network file system ({network})" if network else ""
-    return judged(
+    location = f" on a network file system ({network})" if network else ""
+    return make_check(
         "database file",
-        f"{file}, {there}{where}; {size(free)} free there",
-        problem="use a local disk, PostgreSQL or MariaDB: SQLite's locks do not hold between machines there"
+        f"{file}, {there}{location}; {size(free)} free there",
+        problem="use a local disk, PostgreSQL or MariaDB: SQLite's locks do not work between machines there"
         if network
         else "",
-        warning="make room" if free < LITTLE_SPACE else "",
+        warning="free some space" if free < MIN_SPACE else "",
     )
 
 
 def answer_check(answer: Answer, shown: str) -> Check:
-    """The server, and how long a trial waits for it."""
+    """Check the server, and how long a trial waits for it."""
     times = f"read {_ms(answer.read_s)}"
     if answer.write_s is not None:
         times += f", write {_ms(answer.write_s)}"
     journal = f", journal {answer.journal}" if answer.journal else ""
-    slow = max(answer.read_s, answer.write_s or 0.0) > SLOW_S
-    warning = "use one that is nearer, or longer epochs: workers wait for it after each" if slow else ""
+    slow = max(answer.read_s, answer.write_s or 0.0) > MAX_WRITE_S
+    warning = "use a database that is closer, or longer epochs: workers wait for it after each epoch" if slow else ""
     if answer.journal not in (None, "wal"):
-        warning = f"PRAGMA journal_mode=WAL, or workers block each other: it is {answer.journal}"
-    return judged("database", f"{answer.server} at {shown}: {times} (medians){journal}", warning=warning)
+        warning = f"set PRAGMA journal_mode=WAL: with {answer.journal}, workers block each other"
+    return make_check("database", f"{answer.server} at {shown}: {times} (medians){journal}", warning=warning)
 
 
 def connections_check(used: int, allowed: int) -> Check:
-    """Whether there is room for workers."""
-    workers = max(0, allowed - used) // CONNECTIONS_A_WORKER
-    warning = "raise max_connections, or put a pooler before the server" if workers < 8 else ""
-    found = f"{used} of {allowed} in use: room for about {workers} workers"
-    return judged("connections", found, warning=warning)
+    """Check that there are enough connections for the workers."""
+    workers = max(0, allowed - used) // CONNECTIONS_PER_WORKER
+    warning = "raise max_connections, or put a connection pooler in front of the server" if workers < 8 else ""
+    found = f"{used} of {allowed} in use: enough for about {workers} workers"
+    return make_check("connections", found, warning=warning)
 
 
 def clock_check(ahead_s: float) -> Check:
-    """Leases go by the database's clock alone; reports and logs show both."""
+    """Check the clock skew: leases use only the database's clock, but reports and logs show both clocks."""
     word = "ahead of" if ahead_s > 0 else "behind"
-    warning = "set the clocks (NTP): times in logs and reports will not fit" if abs(ahead_s) > SKEW_S else ""
-    return judged("clock", f"the database's is {_ms(abs(ahead_s))} {word} this machine's", warning=warning)
+    warning = "synchronize the clocks (NTP): times in logs and reports differ" if abs(ahead_s) > MAX_SKEW_S else ""
+    return make_check("clock", f"the database's is {_ms(abs(ahead_s))} {word} this machine's", warning=warning)
 
 
 def tables_check(url: str, answer: Answer) -> Check:
-    """Whether this program can work with what is stored there."""
+    """Check that this program can use the tables of the database."""
     if answer.write_s is None:
-        return Check("tables", "ok", "none yet: `run` makes them")
+        return Check("tables", "ok", "none yet: `run` creates them")
     try:
         usable(url)
     except StorageError as error:
-        return Check("tables", "problem", str(error).removeprefix(f"{parse_address(url)}: "), "do as it says")
-    return Check("tables", "ok", "of this program's version, and of the installed Optuna's")
+        return Check("tables", "problem", str(error).removeprefix(f"{parse_address(url)}: "), "follow that advice")
+    return Check("tables", "ok", "match this program's version and the installed Optuna")
 
 
-def _mend(address: Address) -> str:
+def _fix(address: Address) -> str:
     if address.file is not None:
-        return "see that it is a database of ralr_tune, and that you may write to it and its folder"
-    return "see that the server runs, that this machine reaches it, and that user, password and database are right"
+        return "check that it is a database of ralr_tune, and that you can write to it and its folder"
+    return "check that the server runs and is reachable from here, and that user, password and database are correct"
 
 
 def _ms(seconds: float) -> str:
