@@ -15,7 +15,7 @@ from ralr_tune.studyfile import AmplifyConfig, StudySpec
 
 
 @dataclass(frozen=True)
-class Added:
+class AddedAmplification:
     """A configuration to judge: the parameters of `receiver`, a search row, with those of an amplification.
 
     Search rows that were read without their parameters give receiver and role alone: enough to know what is planned.
@@ -26,27 +26,29 @@ class Added:
     params: Mapping[str, Any]
 
 
-def additions(spec: StudySpec, winners: Mapping[str, Sequence[Row]]) -> Iterator[Added]:
+def additions(spec: StudySpec, winners: Mapping[str, Sequence[Row]]) -> Iterator[AddedAmplification]:
     """One for each amplifying arm; none where the baseline perturbs its rate itself. `winners`: by arm, best first."""
     receivers = winners.get(spec.study.baseline, ())
-    if not receivers or not addable(spec):
+    if not receivers or not max_additions(spec):
         return
     for arm, rows in winners.items():
         if spec.arms[arm].amplify is not None and rows:
             yield _added(spec, receivers[0], rows[0])
 
 
-def addable(spec: StudySpec) -> int:
+def max_additions(spec: StudySpec) -> int:
     """How many amplifications there can be to add."""
     baseline = spec.arms[spec.study.baseline]
     perturbed = baseline.amplify is not None or baseline.noise is not None
     return 0 if perturbed else sum(arm.amplify is not None for arm in spec.arms.values())
 
 
-def _added(spec: StudySpec, receiver: Row, donor: Row) -> Added:
+def _added(spec: StudySpec, receiver: Row, donor: Row) -> AddedAmplification:
     assert donor.trial is not None
     given = _amplification(spec, donor) if spec.space(donor.arm).keys() <= donor.params.keys() else {}
-    return Added(receiver, amplified_role(donor.arm, donor.block, donor.trial), {**receiver.params, **given})
+    return AddedAmplification(
+        receiver, amplified_role(donor.arm, donor.block, donor.trial), {**receiver.params, **given}
+    )
 
 
 def _amplification(spec: StudySpec, donor: Row) -> dict[str, Any]:

@@ -14,9 +14,9 @@ from ralr_tune.records import Row
 from ralr_tune.seeds import SEED_BITS, derive_seed
 from ralr_tune.studyfile import StudySpec
 
-SHARE = 0.1
+AUTO_SHARE = 0.1
 """Of `audit = "auto"`, where the budget allows."""
-ENOUGH = 100
+AUTO_MIN_TRIALS = 100
 """Trials of an arm, all blocks together, from which on it does (ours). A rate of wrong prunings is named from 10 audits
 on, and with fewer trials a tenth of the pruned ones cannot be as many."""
 
@@ -26,7 +26,7 @@ def share(spec: StudySpec, trials: int) -> float:
     audit = spec.search.audit
     if audit != "auto":
         return audit
-    return SHARE if trials >= ENOUGH and spec.search.pruner != "none" else 0.0
+    return AUTO_SHARE if trials >= AUTO_MIN_TRIALS and spec.search.pruner != "none" else 0.0
 
 
 def sampled(spec: StudySpec, rows: Sequence[Row]) -> list[Row]:

@@ -27,7 +27,7 @@ SMOOTHING = 0.6
 
 Curve = Mapping[int, float]
 """Values by step."""
-Shown = Callable[[Curve, StudyDirection], dict[int, float]]
+Transform = Callable[[Curve, StudyDirection], dict[int, float]]
 """What a pruner is shown of a curve, by the same steps."""
 
 
@@ -56,7 +56,7 @@ def best_so_far(curve: Curve, direction: StudyDirection) -> dict[int, float]:
     return shown
 
 
-_SHOWN: Mapping[PruneOn, Shown] = {"smoothed": smoothed, "best": best_so_far}
+_TRANSFORMS: Mapping[PruneOn, Transform] = {"smoothed": smoothed, "best": best_so_far}
 
 
 class Judge:
@@ -68,7 +68,7 @@ class Judge:
     def __init__(self, study: Study, prune_on: PruneOn) -> None:
         self._pruner, self._view = study.pruner, None
         if prune_on != "value":
-            self._trials = _ShownTrials(study._storage, _SHOWN[prune_on], study.direction)
+            self._trials = _TransformedTrials(study._storage, _TRANSFORMS[prune_on], study.direction)
             self._view = copy.copy(study)
             self._view._storage = cast(BaseStorage, self._trials)
 
@@ -76,17 +76,17 @@ class Judge:
         """As `Trial.should_prune`, by what the pruner is shown."""
         if self._view is None:
             return trial.should_prune()
-        return self._pruner.prune(self._view, self._trials.shown(trial._get_latest_trial()))
+        return self._pruner.prune(self._view, self._trials.transformed(trial._get_latest_trial()))
 
 
-class _ShownTrials:
+class _TransformedTrials:
     """A study's storage whose trials have other intermediate values; for everything else, the storage itself.
 
     The storage and not the study, since Hyperband builds a study of its own for each bracket on the same storage.
     """
 
-    def __init__(self, storage: BaseStorage, show: Shown, direction: StudyDirection) -> None:
-        self._storage, self._show, self._direction = storage, show, direction
+    def __init__(self, storage: BaseStorage, transform: Transform, direction: StudyDirection) -> None:
+        self._storage, self._transform, self._direction = storage, transform, direction
         self._finished: dict[int, dict[int, float]] = {}
 
     def __getattr__(self, name: str) -> Any:
@@ -96,13 +96,13 @@ class _ShownTrials:
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
         trials = self._storage.get_all_trials(study_id, deepcopy=deepcopy, states=states)
-        return [self.shown(trial) for trial in trials]
+        return [self.transformed(trial) for trial in trials]
 
-    def shown(self, trial: FrozenTrial) -> FrozenTrial:
+    def transformed(self, trial: FrozenTrial) -> FrozenTrial:
         """A copy with the values that the pruner sees; what is stored stays as it is."""
         curve = self._finished.get(trial._trial_id)
         if curve is None:
-            curve = self._show(trial.intermediate_values, self._direction)
+            curve = self._transform(trial.intermediate_values, self._direction)
             if trial.state.is_finished():
                 self._finished[trial._trial_id] = curve
         shown = copy.copy(trial)

@@ -76,10 +76,10 @@ def longest_run(spec: StudySpec) -> int:
     """The largest number of epochs that a trial of this study can have."""
     epochs = spec.file.training.epochs
     own = [arm.training.epochs for arm in spec.arms.values() if arm.training and arm.training.epochs]
-    return max(_most(value) for value in [epochs, *own])
+    return max(_largest(value) for value in [epochs, *own])
 
 
-def _most(value: Any) -> int:
+def _largest(value: Any) -> int:
     return int(max(getattr(value, "choices", None) or [getattr(value, "high", value)]))
 
 

@@ -22,9 +22,9 @@ class SlotPool:
     Whatever happens to one row is seen to by its own work; what ends the worker frees the rows of all slots.
     """
 
-    def __init__(self, session: Session, together: SlotTrainer, waiting: Callable[[], int]) -> None:
+    def __init__(self, session: Session, trainer: SlotTrainer, waiting: Callable[[], int]) -> None:
         """`waiting` counts the rows that wait, for a number of slots that is found out."""
-        self._session, self._together, self._waiting = session, together, waiting
+        self._session, self._trainer, self._waiting = session, trainer, waiting
         self._held: dict[int, tuple[Work, Trial]] = {}
 
     def __len__(self) -> int:
@@ -32,21 +32,21 @@ class SlotPool:
 
     @property
     def full(self) -> bool:
-        return len(self) >= self._together.slots
+        return len(self) >= self._trainer.slots
 
     def take(self, row: Row) -> None:
         """Begin with a claimed row, up to where its trial wants to train."""
         work = epochs_of(self._session, row)
-        self._go_on(row.id, work)
+        self._advance(row.id, work)
         if row.id in self._held:
-            self._together.settle(self._held[row.id][1], self._waiting)
+            self._trainer.settle(self._held[row.id][1], self._waiting)
 
     def train(self) -> None:
         """One epoch of every slot, together where they fit together; each is reported and judged by itself."""
         with self._session.stop.interruptible():
-            self._together.train([trial for _, trial in self._held.values()])
+            self._trainer.train([trial for _, trial in self._held.values()])
         for row_id, (work, _) in list(self._held.items()):
-            self._go_on(row_id, work)
+            self._advance(row_id, work)
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -62,7 +62,7 @@ class SlotPool:
                     log.warning("row %d is not freed: %s", row_id, error)
             self._held.clear()
 
-    def _go_on(self, row_id: int, work: Work) -> None:
+    def _advance(self, row_id: int, work: Work) -> None:
         """To where the trial wants to train; a row that is over leaves its slot, and so does one that raises."""
         self._held.pop(row_id, None)
         trial = next(work, None)

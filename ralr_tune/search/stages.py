@@ -13,7 +13,7 @@ from itertools import chain, groupby, islice, zip_longest
 
 from ralr_tune.analysis import rows as study_rows
 from ralr_tune.records import Row, Stage
-from ralr_tune.search.amplifying import addable, additions
+from ralr_tune.search.amplifying import additions, max_additions
 from ralr_tune.search.audits import sampled
 from ralr_tune.search.failing import study_ended
 from ralr_tune.search.interim import analysis_seeds, wanted
@@ -93,7 +93,7 @@ def _raise_failed(ledger: Ledger) -> None:
 def _plan_audit(spec: StudySpec, rows: Sequence[Row]) -> Iterator[PlannedRow]:
     """Seed and configuration of the search: what it would have been, had it not been pruned."""
     for row in sampled(spec, rows):
-        yield _again(row, "audit", row.ordinal, row.seed, "")
+        yield _rerun(row, "audit", row.ordinal, row.seed, "")
 
 
 def withdraw_audits(ledger: Ledger, spec: StudySpec) -> None:
@@ -130,7 +130,7 @@ def _plan_choose(spec: StudySpec, rows: Sequence[Row]) -> Iterator[PlannedRow]:
     best = [found for arm in spec.arms if len(found := finalists(spec, rows, arm)) > 1]
     for ordinal, seed in enumerate(choosing_seeds(spec)):
         for turn in zip_longest(*best):
-            yield from (_again(row, "choose", ordinal, seed, "best") for row in turn if row is not None)
+            yield from (_rerun(row, "choose", ordinal, seed, "best") for row in turn if row is not None)
 
 
 # ---------------------------------------------------------------- judge: the chosen ones and twins, on further seeds
@@ -157,17 +157,17 @@ def _plan_judge(spec: StudySpec, rows: Sequence[Row]) -> Iterator[PlannedRow]:
     added = list(additions(spec, chosen))
     for ordinal, seed in enumerate(judging_seeds(spec, wanted(spec, rows, chosen))):
         for row in chain.from_iterable(chosen.values()):
-            yield _again(row, "judge", ordinal, seed, "best")
+            yield _rerun(row, "judge", ordinal, seed, "best")
             if spec.arms[row.arm].amplify is not None:
-                yield _again(row, "judge", ordinal, seed, "twin")
+                yield _rerun(row, "judge", ordinal, seed, "twin")
         for each in added:
-            yield replace(_again(each.receiver, "judge", ordinal, seed, each.role), params=each.params)
+            yield replace(_rerun(each.receiver, "judge", ordinal, seed, each.role), params=each.params)
 
 
 def judged_runs(spec: StudySpec) -> int:
     """How many runs are judged at most; as many are tested."""
     twins = sum(arm.amplify is not None for arm in spec.arms.values())
-    return spec.confirm.seeds_at_most * ((len(spec.arms) + twins) * spec.search.blocks + addable(spec))
+    return spec.confirm.seeds_at_most * ((len(spec.arms) + twins) * spec.search.blocks + max_additions(spec))
 
 
 def _plan_test(spec: StudySpec, rows: Sequence[Row]) -> Iterator[PlannedRow]:
@@ -191,7 +191,7 @@ _PLANS: dict[Stage, Callable[[StudySpec, Sequence[Row]], Iterator[PlannedRow]]] 
 }
 
 
-def _again(row: Row, stage: Stage, ordinal: int, seed: int, role: str) -> PlannedRow:
+def _rerun(row: Row, stage: Stage, ordinal: int, seed: int, role: str) -> PlannedRow:
     return PlannedRow(row.arm, stage, row.block, ordinal, seed, role=role, source=_number(row), params=row.params)
 
 

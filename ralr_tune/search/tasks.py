@@ -9,7 +9,7 @@ from typing import Any
 from ralr_tune.studyfile import StudySpec
 from ralr_tune.tasks.base import Task
 
-MOST = 2
+MAX_LOADED = 2
 """Tasks that are kept in memory (our choice): a worker that trains several trials at once goes back and forth."""
 
 
@@ -30,7 +30,7 @@ class Tasks:
         identity = self._spec.task_identity(searched)
         task = self._loaded.pop(identity, None) or self._load(searched)
         self._loaded[identity] = task
-        while len(self._loaded) > MOST:
+        while len(self._loaded) > MAX_LOADED:
             del self._loaded[next(iter(self._loaded))]
         return task
 

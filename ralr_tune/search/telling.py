@@ -50,12 +50,14 @@ def value_of_diverged(metric: Metric, rows: Sequence[Row], row: Row) -> float:
     choice): what ends later changes nothing, so the value is the same whichever worker reports it, and however late.
     """
     place = (row.arm, row.block, "search")
-    before = [each for each in rows if (each.arm, each.block, each.stage) == place and _when(each) < _when(row)]
+    before = [
+        each for each in rows if (each.arm, each.block, each.stage) == place and _end_order(each) < _end_order(row)
+    ]
     ended = [each for each in before if each.outcome in ("complete", "pruned")]
     return metric.of_diverged(each.value for each in ended if each.value is not None)
 
 
-def _when(row: Row) -> tuple[float, int]:
+def _end_order(row: Row) -> tuple[float, int]:
     """The order in which rows ended; one that did not yet comes last."""
     return (math.inf if row.finished is None else row.finished), row.id
 

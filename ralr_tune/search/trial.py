@@ -16,7 +16,14 @@ from ralr_tune.errors import DataError, DiskError, FailureKind, Interrupted, Lea
 from ralr_tune.records import EpochRecord, Outcome, Row
 from ralr_tune.search import audits
 from ralr_tune.search.artifacts import confirm_configuration, remove
-from ralr_tune.search.failing import HOPELESS, end_if_lost_again, give_up, kind_of, lose, words
+from ralr_tune.search.failing import (
+    CONFIGURATION_FAILURES,
+    clean_message,
+    end_if_lost_repeatedly,
+    kind_of,
+    record_diverged,
+    retry_or_end,
+)
 from ralr_tune.search.pruning import Judge
 from ralr_tune.search.samplers import start_recipe
 from ralr_tune.search.session import Lease, Session
@@ -64,14 +71,14 @@ def epochs_of(session: Session, row: Row) -> Work:
     lease = Lease(session.ledger, row)
     try:
         with lease.held():
-            end_if_lost_again(session, row)
+            end_if_lost_repeatedly(session, row)
             yield from _guarded(session, row, lease, work)
     except LeaseLost as lost:
         log.warning("%s", lost)
-        _leave_nothing(session, row)
+        _remove_files_if_done(session, row)
 
 
-def _leave_nothing(session: Session, row: Row) -> None:
+def _remove_files_if_done(session: Session, row: Row) -> None:
     """Whoever finishes a row, or its audit, removes the files of all attempts; if that is over, ours came too late."""
     rows = session.ledger.rows(curves=False)
     over = {each.id for each in rows if each.state == "done"} - {each.id for each in audits.waiting(session.spec, rows)}
@@ -93,10 +100,12 @@ def _guarded(session: Session, row: Row, lease: Lease, work: Callable[[Session, 
         raise
     except Exception as error:
         kind = kind_of(error)
-        if kind in HOPELESS:  # before the first epoch or after the last one; `_follow` sees to those between
-            lose(session, row, kind, str(error))
+        if (
+            kind in CONFIGURATION_FAILURES
+        ):  # before the first epoch or after the last one; `_follow` sees to those between
+            record_diverged(session, row, kind, str(error))
         else:
-            give_up(session, row, kind, error)
+            retry_or_end(session, row, kind, error)
 
 
 # ---------------------------------------------------------------- the kinds of work
@@ -111,7 +120,7 @@ def _search(session: Session, row: Row, lease: Lease) -> Work:
 
     def report(record: EpochRecord) -> None:
         session.ledger.progress(row, record, report_to=asked._trial_id)
-        studies.know_reported(asked, record)
+        studies.cache_report(asked, record)
 
     def prune(record: EpochRecord) -> bool:
         return record.epoch < configuration.training.epochs and judge.should_prune(asked)
@@ -130,11 +139,11 @@ def _is_audited(session: Session, row: Row) -> bool:
 
 def _audit(session: Session, row: Row, lease: Lease) -> Work:
     """Train a pruned trial on to its end, from where it was pruned if that file is here; Optuna hears nothing of it."""
-    pruned = session.ledger.searched(row)
+    pruned = session.ledger.search_row(row)
     configuration = session.spec.configuration(row.arm, row.params)
     trial = _start(session, row, configuration, also=session.artifacts.checkpoints(pruned))
     ending = yield from _trained(session, row, trial, lease)
-    _finish(session, row, trial, ending, taken_over=pruned.curve)
+    _finish(session, row, trial, ending, trained_elsewhere=pruned.curve)
     session.artifacts.forget(pruned)
 
 
@@ -198,9 +207,9 @@ def _follow(
                 if verdict(record):
                     return Ending("pruned")
     except TrialError as error:
-        if error.kind not in HOPELESS:
+        if error.kind not in CONFIGURATION_FAILURES:
             raise
-        return Ending("diverged", error.kind, words(str(error)))
+        return Ending("diverged", error.kind, clean_message(str(error)))
     return Ending("complete")
 
 
@@ -217,9 +226,9 @@ def _finish(
     *,
     value: float | None = None,
     forget: bool = True,
-    taken_over: Sequence[EpochRecord] = (),
+    trained_elsewhere: Sequence[EpochRecord] = (),
 ) -> None:
-    """`taken_over`: epochs that another row trained, and whose time is that row's."""
+    """`trained_elsewhere`: epochs that another row trained, and whose time is that row's."""
     complete = ending.outcome == "complete"
     if value is None and trial.curve and ending.outcome != "diverged":
         value = trial.curve[-1].value
@@ -229,7 +238,7 @@ def _finish(
         value=value,
         curve=trial.curve,
         train_value=trial.train_value() if complete and row.stage not in ("audit", "test") else None,
-        seconds=sum(record.seconds for record in trial.curve if record not in taken_over),
+        seconds=sum(record.seconds for record in trial.curve if record not in trained_elsewhere),
         failure=ending.failure,
         message=ending.message,
         recovered=trial.recovered if complete or ending.outcome == "pruned" else None,

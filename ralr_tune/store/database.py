@@ -24,9 +24,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ralr_tune.errors import StorageError
 from ralr_tune.store.address import Address, parse_address
-from ralr_tune.store.failures import OPENING_S, patience, persist, told
+from ralr_tune.store.failures import OPEN_RETRY_S, retry, retry_for, storage_errors
 from ralr_tune.store.file import WatchedFile
-from ralr_tune.store.persistent import PersistentStorage
+from ralr_tune.store.retrying import RetryingStorage
 from ralr_tune.store.schema import nothing_stored, outdated_optuna, prepare
 
 T = TypeVar("T")
@@ -36,7 +36,7 @@ CONNECT_TIMEOUT_S = 10
 # One connection is kept, more are opened when threads need them: hundreds of workers share a server's connections.
 _POOL = {"pool_size": 1, "max_overflow": 20}
 
-SILENT_S = 120
+SILENCE_TIMEOUT_S = 120
 """So long a server keeps the locks of a session that says nothing: its machine may be unplugged, its process stopped.
 
 And so long a client waits for an answer that never comes.
@@ -52,9 +52,9 @@ def _on_connect(dialect: str) -> list[str]:
         return ["PRAGMA synchronous=NORMAL"]
     if dialect == "postgresql":
         keepalives = [f"SET tcp_keepalives_{name} = {value}" for name, value in _KEEPALIVE.items()]
-        return [f"SET idle_in_transaction_session_timeout = '{SILENT_S}s'", *keepalives]
+        return [f"SET idle_in_transaction_session_timeout = '{SILENCE_TIMEOUT_S}s'", *keepalives]
     isolation = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"
-    return [isolation, "SET SESSION time_zone = '+00:00'", f"SET SESSION wait_timeout = {SILENT_S}"]
+    return [isolation, "SET SESSION time_zone = '+00:00'", f"SET SESSION wait_timeout = {SILENCE_TIMEOUT_S}"]
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class Storage:
             try:
                 result = work(connection)
             except BaseException:
-                _take_back(connection)
+                _roll_back(connection)
                 raise
             connection.exec_driver_sql("COMMIT")
             return result
@@ -122,22 +122,22 @@ class Storage:
             with self.engine.connect() as connection:
                 return work(connection)
 
-        with told(self.address):
-            return persist(once)
+        with storage_errors(self.address):
+            return retry(once)
 
 
-def _take_back(connection: Connection) -> None:
+def _roll_back(connection: Connection) -> None:
     try:
         connection.exec_driver_sql("ROLLBACK")
     except SQLAlchemyError:  # the connection is gone, and the transaction with it; make sure of that
         connection.invalidate()
 
 
-def open_storage(url: str, *, create: bool = False, patience_s: float = OPENING_S) -> Storage:
+def open_storage(url: str, *, create: bool = False, retry_s: float = OPEN_RETRY_S) -> Storage:
     """The database behind a URL (see `address.parse_address`), ready for studies.
 
     With `create`, both schemas are made if they are not there, by one process at a time, and so is the folder of a
-    SQLite file; a server's database itself must exist. A server that does not answer is asked for `patience_s`.
+    SQLite file; a server's database itself must exist. A server that does not answer is asked for `retry_s`.
     StorageError, its password masked, if the database cannot be reached, is none of ours, or holds nothing and `create`
     is False.
     """
@@ -145,9 +145,9 @@ def open_storage(url: str, *, create: bool = False, patience_s: float = OPENING_
     _prepare_file(address, create)
     engine = make_engine(address)
     try:
-        with patience(patience_s), told(address):
-            persist(lambda: _prepare_schemas(engine, address, create))
-            rdb = persist(lambda: _optuna(address, skip_table_creation=True))
+        with retry_for(retry_s), storage_errors(address):
+            retry(lambda: _prepare_schemas(engine, address, create))
+            rdb = retry(lambda: _optuna(address, skip_table_creation=True))
     except BaseException:
         engine.dispose()
         raise
@@ -180,14 +180,14 @@ def make_engine(address: Address) -> Engine:
     return engine
 
 
-def _optuna(address: Address, *, skip_table_creation: bool) -> PersistentStorage:
+def _optuna(address: Address, *, skip_table_creation: bool) -> RetryingStorage:
     options = _engine_options(address)
     if address.dialect != "sqlite":
         # MySQL's default, REPEATABLE READ, locks the gaps between rows, and with innodb_snapshot_isolation (MariaDB
         # from 11.6 on) fails updates of rows that changed since they were read.
         options["isolation_level"] = "READ COMMITTED"
     try:
-        rdb = PersistentStorage(address.for_optuna, engine_kwargs=options, skip_table_creation=skip_table_creation)
+        rdb = RetryingStorage(address.for_optuna, engine_kwargs=options, skip_table_creation=skip_table_creation)
     except RuntimeError as error:  # its tables were made by another version of Optuna
         raise outdated_optuna(address, error) from error
     _configure(rdb.engine)
@@ -201,9 +201,9 @@ def _engine_options(address: Address) -> dict[str, Any]:
     arguments: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT_S}
     if address.dialect == "postgresql":
         arguments |= {f"keepalives_{name}": value for name, value in _KEEPALIVE.items()}
-        arguments["tcp_user_timeout"] = SILENT_S * 1000
+        arguments["tcp_user_timeout"] = SILENCE_TIMEOUT_S * 1000
     else:
-        arguments |= {"read_timeout": SILENT_S, "write_timeout": SILENT_S}
+        arguments |= {"read_timeout": SILENCE_TIMEOUT_S, "write_timeout": SILENCE_TIMEOUT_S}
     arguments = {name: value for name, value in arguments.items() if name not in address.url.query}
     if address.dialect == "mysql" and address.url.password:
         arguments["password"] = str(address.url.password).encode()  # PyMySQL would encode it as Latin-1

@@ -1,6 +1,6 @@
 """When a database fails: what passes (deadlock, lock, a server that restarts) is tried again, the rest is told.
 
-Whatever is given to `persist` must be safe to do twice: the first try may have been committed although its
+Whatever is given to `retry` must be safe to do twice: the first try may have been committed although its
 acknowledgement was lost.
 """
 
@@ -33,14 +33,14 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-PATIENCE_S = 300.0
+RETRY_S = 300.0
 """How long a call goes on trying: a server restarts, or fails over to another, in less."""
-OPENING_S = 10.0
+OPEN_RETRY_S = 10.0
 """The same where a person waits: the URL may be wrong, or the server not be there at all."""
-SAID_AFTER = 8
+WARN_AFTER_FAILURES = 8
 """Failures in a row after which the log says so: about 9 s."""
 
-_patience_s: ContextVar[float] = ContextVar("patience_s", default=PATIENCE_S)
+_retry_s: ContextVar[float] = ContextVar("retry_s", default=RETRY_S)
 
 # SQLite primary result codes: BUSY, LOCKED (https://www.sqlite.org/rescode.html).
 _SQLITE = {5, 6}
@@ -53,38 +53,38 @@ _POSTGRESQL_BUSY = ("the database system is", "too many clients", "connection sl
 _MYSQL = {1020, 1040, 1053, 1205, 1213, 1927, 2002, 2003, 2006, 2013, 2055, 4031}
 
 
-def persist(
+def retry(
     call: Callable[[], T],
     *,
-    patience_s: float | None = None,
+    retry_s: float | None = None,
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> T:
-    """`call()`, tried again for `patience_s` (None: `patience`) while it fails for a passing reason.
+    """`call()`, tried again for `retry_s` (None: `retry_for`) while it fails for a passing reason.
 
     Then its last error is raised.
     """
-    end = clock() + (_patience_s.get() if patience_s is None else patience_s)
+    end = clock() + (_retry_s.get() if retry_s is None else retry_s)
     for failures in count(1):
         try:
             return call()
         except Exception as error:
             if not transient(error) or clock() >= end:
                 raise
-            if failures == SAID_AFTER:
+            if failures == WARN_AFTER_FAILURES:
                 log.warning("the database does not answer; trying on for %.0f s", end - clock())
         sleep(pause_s(failures))
     raise AssertionError("count() never ends")
 
 
 @contextmanager
-def patience(seconds: float) -> Iterator[None]:
+def retry_for(seconds: float) -> Iterator[None]:
     """Inside, calls of this thread are tried again for so long."""
-    before = _patience_s.set(seconds)
+    before = _retry_s.set(seconds)
     try:
         yield
     finally:
-        _patience_s.reset(before)
+        _retry_s.reset(before)
 
 
 def pause_s(failures: int) -> float:
@@ -100,11 +100,11 @@ def transient(error: BaseException) -> bool:
     fault = _database_error(error)
     if isinstance(fault, PendingRollbackError | TimeoutError):
         return True  # the connection broke before somebody went on with it; no connection was to be had
-    return isinstance(fault, DBAPIError) and (fault.connection_invalidated or _passing(fault))
+    return isinstance(fault, DBAPIError) and (fault.connection_invalidated or _is_transient(fault))
 
 
 @contextmanager
-def told(address: Address) -> Iterator[None]:
+def storage_errors(address: Address) -> Iterator[None]:
     """Whatever a database or its driver raises inside becomes a StorageError; IntegrityError alone is an answer."""
     try:
         yield
@@ -126,7 +126,7 @@ def _database_error(error: BaseException) -> SQLAlchemyError | None:
     return cause
 
 
-def _turned_away(message: str) -> bool:
+def _refused(message: str) -> bool:
     """Whether a PostgreSQL server answered, and does not want us: a wrong password or none, no such database.
 
     libpq hands over no code for what happens while connecting, only words.
@@ -136,7 +136,7 @@ def _turned_away(message: str) -> bool:
     return "FATAL" in message and not any(passing in message for passing in _POSTGRESQL_BUSY)
 
 
-def _passing(fault: DBAPIError) -> bool:
+def _is_transient(fault: DBAPIError) -> bool:
     original = fault.orig
     if original is None:
         return False
@@ -146,6 +146,6 @@ def _passing(fault: DBAPIError) -> bool:
     if driver == "psycopg":
         state = getattr(original, "sqlstate", None)
         if state is None:  # the connection could not be made, or broke
-            return isinstance(fault, OperationalError) and not _turned_away(str(original))
+            return isinstance(fault, OperationalError) and not _refused(str(original))
         return state in _POSTGRESQL or state.startswith("08")
     return bool(original.args) and original.args[0] in _MYSQL

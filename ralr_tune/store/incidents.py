@@ -17,7 +17,7 @@ _DETAIL = 20_000
 """Characters of a traceback that are kept, its end: a recursion can write megabytes."""
 
 
-def noted(
+def incident_insert(
     study: str, row: Row, kind: FailureKind, message: str, *, detail: str = "", signature: str | None = None
 ) -> Insert:
     """The statement that writes an incident down; one for each attempt and kind (a second raises IntegrityError)."""
@@ -49,29 +49,29 @@ def signature_of_error(error: BaseException) -> str:
 
 def counts(storage: Storage, study: str) -> dict[FailureKind, int]:
     """How many incidents of each kind a study had."""
-    query = _of(study, select(incidents.c.kind, func.count().label("times"))).group_by(incidents.c.kind)
+    query = _in_study(study, select(incidents.c.kind, func.count().label("times"))).group_by(incidents.c.kind)
     return {found["kind"]: found["times"] for found in storage.rows(query)}
 
 
-def equal(storage: Storage, study: str, signature: str) -> int:
+def count_equal(storage: Storage, study: str, signature: str) -> int:
     """How many incidents of a study have this signature."""
-    query = _of(study, select(func.count().label("times"))).where(incidents.c.signature == signature)
+    query = _in_study(study, select(func.count().label("times"))).where(incidents.c.signature == signature)
     return int(storage.rows(query)[0]["times"])
 
 
 def of_row(storage: Storage, study: str, row_id: int) -> list[Incident]:
     """Incidents of one row, the earliest first."""
-    query = _of(study, select(incidents)).where(incidents.c.row == row_id).order_by(incidents.c.id)
+    query = _in_study(study, select(incidents)).where(incidents.c.row == row_id).order_by(incidents.c.id)
     return [_incident(found) for found in storage.rows(query)]
 
 
 def latest(storage: Storage, study: str) -> Incident | None:
     """The last incident of a study."""
-    found = storage.rows(_of(study, select(incidents)).order_by(incidents.c.id.desc()).limit(1))
+    found = storage.rows(_in_study(study, select(incidents)).order_by(incidents.c.id.desc()).limit(1))
     return _incident(found[0]) if found else None
 
 
-def _of(study: str, query: Select[Any]) -> Select[Any]:
+def _in_study(study: str, query: Select[Any]) -> Select[Any]:
     return query.where(incidents.c.study == study)
 
 

@@ -37,21 +37,21 @@ from sqlalchemy.exc import IntegrityError
 from ralr_tune.errors import FailureKind, LeaseLost, StorageError
 from ralr_tune.records import EpochRecord, Outcome, Row, Stage, State
 from ralr_tune.store.database import Storage
-from ralr_tune.store.incidents import noted
-from ralr_tune.store.studies import reported
+from ralr_tune.store.incidents import incident_insert
+from ralr_tune.store.studies import report_statement
 from ralr_tune.store.tables import NO_SOURCE, Now, check_name, ledger
 from ralr_tune.store.texts import read_curve, read_table
 
 _CANDIDATES = 8  # looked at together, so that workers that claim at once need not all look again
-_INSERTED = 1000  # rows a statement, of 12 parameters each: SQLite takes 32766
-_PLANNERS = 100  # that may be quicker before an IntegrityError is taken for what it says
+_ROWS_PER_INSERT = 1000  # rows a statement, of 12 parameters each: SQLite takes 32766
+_MAX_CONFLICTS = 100  # that may be quicker before an IntegrityError is taken for what it says
 
 _free = ledger.c.state == "free"
 _expired = and_(ledger.c.state == "held", ledger.c.lease_end < Now())
 _waiting = or_(_free, _expired)
-_anywhere = true()
-_WHOLE = [ledger.c[name] for name in Row.__dataclass_fields__]
-_LIGHT = [column for column in _WHOLE if column is not ledger.c.curve]
+_always = true()
+_ALL_COLUMNS = [ledger.c[name] for name in Row.__dataclass_fields__]
+_WITHOUT_CURVE = [column for column in _ALL_COLUMNS if column is not ledger.c.curve]
 _ended: dict[str, Any] = {"lease_end": None, "finished": Now()}
 
 Key = tuple[str, str, int, int, str, int]
@@ -120,13 +120,13 @@ class Ledger:
         for row in planned.values():
             check_name("arm", row.arm)
         added, quicker = 0, 0
-        while part := self._missing(planned)[:_INSERTED]:
+        while part := self._missing(planned)[:_ROWS_PER_INSERT]:
             try:
                 self.storage.change(insert(ledger).values([self._new(row) for row in part]))
                 added += len(part)
             except IntegrityError:  # another planner was quicker with one of them: look again
                 quicker += 1
-                if quicker > _PLANNERS:
+                if quicker > _MAX_CONFLICTS:
                     raise
         return added
 
@@ -134,12 +134,12 @@ class Ledger:
         """Removes the search rows from ordinal `keep` on that nobody ever started; how many."""
         search = and_(ledger.c.stage == "search", ledger.c.arm == arm, ledger.c.block == block)
         unstarted = and_(ledger.c.ordinal >= keep, ledger.c.attempt == 0, _free)
-        return self.storage.change(delete(ledger).where(self._ours, search, unstarted))
+        return self.storage.change(delete(ledger).where(self._in_study, search, unstarted))
 
     def drop(self, rows: Iterable[Row]) -> int:
         """Removes those of `rows` that nobody holds and that are not done; how many."""
         these = ledger.c.id.in_([row.id for row in rows])
-        return self.storage.change(delete(ledger).where(self._ours, these, _free))
+        return self.storage.change(delete(ledger).where(self._in_study, these, _free))
 
     def claim(self, owner: str, stage: Stage) -> Row | None:
         """The first waiting row of a stage, now held by `owner` (up to 255 characters); None if none is waiting.
@@ -150,8 +150,8 @@ class Ledger:
         token = secrets.token_hex(16)
         # Ends: each candidate that is lost was another's win, and rows are finitely many.
         while candidates := self._candidates(stage):
-            for candidate in _spread(candidates):
-                if self._take(candidate, owner, token):
+            for candidate in _first_then_shuffled(candidates):
+                if self._try_claim(candidate, owner, token):
                     return replace(self.row(candidate.id), state="held", attempt=candidate.attempt + 1, owner=owner)
         return None
 
@@ -172,7 +172,7 @@ class Ledger:
         self._write(
             row,
             "held",
-            also=[] if report_to is None else [reported(report_to, record)],
+            also=[] if report_to is None else [report_statement(report_to, record)],
             lease_end=self._lease_end,
             epoch=record.epoch,
             value=finite(record.value),
@@ -222,13 +222,13 @@ class Ledger:
         detail: str = "",
         signature: str | None = None,
     ) -> None:
-        """What went wrong, also as an incident (see `incidents.noted` for `detail` and `signature`).
+        """What went wrong, also as an incident (see `incidents.incident_insert` for `detail` and `signature`).
 
         With `retry` the row waits for another attempt, else it is done, its outcome "failed".
         """
         why: dict[str, Any] = {"failure": kind, "message": message}
         happened = [self._incident(row, kind, message, detail=detail, signature=signature)]
-        if kind == "lost":  # each loss was noted by whoever claimed the row after it
+        if kind == "lost":  # each loss was incident_insert by whoever claimed the row after it
             happened = []
         if retry:
             self._write(row, "free", also=happened, **why, lease_end=None)
@@ -243,33 +243,33 @@ class Ledger:
         """Lets every row that ended the study by failing wait for another attempt; how many."""
         failed = and_(ledger.c.state == "done", ledger.c.outcome == "failed")
         again = {"state": "free", "outcome": None, "failure": None, "message": None, "finished": None}
-        return self.storage.change(update(ledger).where(self._ours, failed).values(**again))
+        return self.storage.change(update(ledger).where(self._in_study, failed).values(**again))
 
     def row(self, row_id: int) -> Row:
         """StorageError if there is none of this id in the study."""
-        found = self.storage.rows(select(*_WHOLE).where(self._ours, ledger.c.id == row_id))
+        found = self.storage.rows(select(*_ALL_COLUMNS).where(self._in_study, ledger.c.id == row_id))
         if not found:
             raise StorageError(f"{self.storage.masked}: study {self.study!r} has no ledger row {row_id}")
         return _row(found[0])
 
-    def searched(self, row: Row) -> Row:
+    def search_row(self, row: Row) -> Row:
         """The search row of the same arm, block and ordinal. StorageError if there is none."""
         same = and_(*(getattr(ledger.c, name) == getattr(row, name) for name in ("arm", "block", "ordinal")))
-        found = self.storage.rows(_of(select(*_WHOLE).where(self._ours, same), "search"))
+        found = self.storage.rows(_in_stage(select(*_ALL_COLUMNS).where(self._in_study, same), "search"))
         if not found:
             raise StorageError(f"{self.storage.masked}: the search row of ledger row {row.id} is gone")
         return _row(found[0])
 
     def rows(self, stage: Stage | None = None, *, curves: bool = True) -> list[Row]:
         """All rows, or those of one stage, in order of their ids. Without `curves` they are light to fetch."""
-        query = select(*(_WHOLE if curves else _LIGHT)).where(self._ours).order_by(ledger.c.id)
-        return [_row(found) for found in self.storage.rows(query if stage is None else _of(query, stage))]
+        query = select(*(_ALL_COLUMNS if curves else _WITHOUT_CURVE)).where(self._in_study).order_by(ledger.c.id)
+        return [_row(found) for found in self.storage.rows(query if stage is None else _in_stage(query, stage))]
 
     def counts(self) -> dict[tuple[str, Stage], Count]:
         """What became of the rows so far, by (arm, stage); one query."""
         condition = case((ledger.c.state == "done", ledger.c.outcome), (_waiting, "waiting"), else_="running")
         groups = (ledger.c.arm, ledger.c.stage, condition.label("condition"))
-        query = select(*groups, func.count().label("rows")).where(self._ours).group_by(*groups)
+        query = select(*groups, func.count().label("rows")).where(self._in_study).group_by(*groups)
         counts: dict[tuple[str, Stage], Count] = defaultdict(Count)
         for found in self.storage.rows(query):
             setattr(counts[found["arm"], found["stage"]], found["condition"], found["rows"])
@@ -277,23 +277,23 @@ class Ledger:
 
     def abandoned(self) -> frozenset[int]:
         """Ids of rows that are held under a lease that ran out: whoever held them is gone, and they wait."""
-        found = self.storage.rows(select(ledger.c.id).where(self._ours, _expired))
+        found = self.storage.rows(select(ledger.c.id).where(self._in_study, _expired))
         return frozenset(row["id"] for row in found)
 
-    def moved(self) -> tuple[int, int]:
+    def work_done(self) -> tuple[int, int]:
         """(rows done, epochs known): another pair than before means that something was brought forward."""
         done = func.count(case((ledger.c.state == "done", 1))).label("done")
         epochs = func.coalesce(func.sum(ledger.c.epoch), 0).label("epochs")
-        found = self.storage.rows(select(done, epochs).where(self._ours))[0]
+        found = self.storage.rows(select(done, epochs).where(self._in_study))[0]
         return int(found["done"]), int(found["epochs"])
 
     def remaining(self, stage: Stage) -> int:
         """Rows of a stage that are not done, waiting or running; 0: the stage is over."""
-        query = select(func.count().label("rows")).where(self._ours, ledger.c.state != "done")
-        return int(self.storage.rows(_of(query, stage))[0]["rows"])
+        query = select(func.count().label("rows")).where(self._in_study, ledger.c.state != "done")
+        return int(self.storage.rows(_in_stage(query, stage))[0]["rows"])
 
     @property
-    def _ours(self) -> ColumnElement[bool]:
+    def _in_study(self) -> ColumnElement[bool]:
         return ledger.c.study == self.study
 
     @property
@@ -303,7 +303,7 @@ class Ledger:
     def _missing(self, planned: Mapping[Key, PlannedRow]) -> list[PlannedRow]:
         columns = (getattr(ledger.c, name) for name in ("arm", "stage", "block", "ordinal", "role", "source"))
         there: set[tuple[Any, ...]] = {
-            tuple(found.values()) for found in self.storage.rows(select(*columns).where(self._ours))
+            tuple(found.values()) for found in self.storage.rows(select(*columns).where(self._in_study))
         }
         return [row for key, row in planned.items() if key not in there]
 
@@ -313,10 +313,10 @@ class Ledger:
         return {**fields, **begin, "params": json.dumps(dict(row.params))}
 
     def _candidates(self, stage: Stage) -> list[Row]:
-        query = _of(select(*_LIGHT).where(self._ours, _waiting).order_by(ledger.c.id), stage)
+        query = _in_stage(select(*_WITHOUT_CURVE).where(self._in_study, _waiting).order_by(ledger.c.id), stage)
         return [_row(found) for found in self.storage.rows(query.limit(_CANDIDATES))]
 
-    def _take(self, row: Row, owner: str, token: str) -> bool:
+    def _try_claim(self, row: Row, owner: str, token: str) -> bool:
         """Tries to claim one row in one conditional UPDATE; the token tells a win whose answer was lost on the way."""
         attempt = row.attempt + 1
         held = {"state": "held", "owner": owner, "token": token, "attempt": attempt, "lease_end": self._lease_end}
@@ -334,7 +334,7 @@ class Ledger:
         row: Row,
         then: State,
         *,
-        where: ColumnElement[bool] = _anywhere,
+        where: ColumnElement[bool] = _always,
         also: Sequence[Insert] = (),
         **values: Any,
     ) -> None:
@@ -355,7 +355,7 @@ class Ledger:
         # Else it was written already: the answer to the first try was lost, or it was said twice.
 
     def _incident(self, row: Row, kind: FailureKind, message: str, **more: Any) -> Insert:
-        return noted(self.study, row, kind, message, **more)
+        return incident_insert(self.study, row, kind, message, **more)
 
     def _fenced(self, write: Update, also: Sequence[Insert]) -> int:
         """The number of rows that `write` met; `also` is executed if it met one."""
@@ -376,12 +376,12 @@ def finite(figure: float | None) -> float | None:
     return None if figure is None or not math.isfinite(figure) else figure
 
 
-def _spread(candidates: list[Row]) -> list[Row]:
+def _first_then_shuffled(candidates: list[Row]) -> list[Row]:
     """The first one first; whoever loses that goes on with any other, lest all meet at the second, too."""
     return candidates[:1] + random.sample(candidates[1:], len(candidates) - 1)
 
 
-def _of(query: Select[Any], stage: Stage) -> Select[Any]:
+def _in_stage(query: Select[Any], stage: Stage) -> Select[Any]:
     return query.where(ledger.c.stage == stage)
 
 

@@ -21,13 +21,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from ralr_tune.errors import StorageError
 from ralr_tune.machine.locks import FileLock
 from ralr_tune.store.address import parse_address
-from ralr_tune.store.failures import persist, told
+from ralr_tune.store.failures import retry, storage_errors
 
 log = logging.getLogger(__name__)
 
 TIMEOUT_S = 300.0
 """What is done under a lock takes seconds; but its holder may be stopped, or its machine be gone."""
-SAID_AFTER_S = 10.0
+WARN_AFTER_S = 10.0
 
 
 class Lock(Protocol):
@@ -44,7 +44,7 @@ class Lock(Protocol):
 def named_lock(engine: Engine, name: str, *, timeout_s: float = TIMEOUT_S) -> Iterator[None]:
     """Holds the lock `name` of this database. Not reentrant. StorageError if another keeps it for `timeout_s`."""
     lock = _lock(engine, name)
-    with told(parse_address(engine.url)):
+    with storage_errors(parse_address(engine.url)):
         _wait(lock, name, timeout_s)
     try:
         yield
@@ -54,9 +54,9 @@ def named_lock(engine: Engine, name: str, *, timeout_s: float = TIMEOUT_S) -> It
 
 def _wait(lock: Lock, name: str, timeout_s: float) -> None:
     began, said = time.monotonic(), False
-    while not persist(lock.acquire):
+    while not retry(lock.acquire):
         waited = time.monotonic() - began
-        if waited > SAID_AFTER_S and not said:
+        if waited > WARN_AFTER_S and not said:
             log.warning("lock %r is held by another process; waiting for up to %g s", name, timeout_s)
             said = True
         if waited > timeout_s:

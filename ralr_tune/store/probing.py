@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, insert, inspect, select, text
 
 from ralr_tune.store.address import Address, parse_address
 from ralr_tune.store.database import make_engine, open_storage
-from ralr_tune.store.failures import told
+from ralr_tune.store.failures import storage_errors
 from ralr_tune.store.tables import Now, studies
 
 READS, WRITES = 20, 5
@@ -56,13 +56,13 @@ def ask(url: str) -> Answer:
     address = parse_address(url)
     engine = make_engine(address)
     try:
-        with told(address), engine.connect() as connection:
+        with storage_errors(address), engine.connect() as connection:
             return _answer(engine, connection, address)
     finally:
         engine.dispose()
 
 
-def usable(url: str) -> None:
+def check_usable(url: str) -> None:
     """StorageError, with its mend, if studies cannot be opened there: no tables, or tables of another version."""
     open_storage(url).dispose()
 

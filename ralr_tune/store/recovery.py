@@ -21,20 +21,20 @@ from ralr_tune.records import Row
 from ralr_tune.store import tables
 from ralr_tune.store.address import parse_address
 from ralr_tune.store.database import make_engine
-from ralr_tune.store.failures import OPENING_S, patience, told
-from ralr_tune.store.incidents import noted
+from ralr_tune.store.failures import OPEN_RETRY_S, retry_for, storage_errors
+from ralr_tune.store.incidents import incident_insert
 from ralr_tune.store.ledger import Ledger
 from ralr_tune.store.schema import EARLIER, migrate, version
 from ralr_tune.store.studies import ROW_MARK, optuna_name, optuna_trials, running_trials
 from ralr_tune.store.tables import Now
 
-Place = tuple[str, int]
+ArmBlock = tuple[str, int]
 """(arm, block): one Optuna study."""
 
 _ledger = tables.ledger
-_lapsed = and_(_ledger.c.state == "held", _ledger.c.lease_end < Now())
+_expired = and_(_ledger.c.state == "held", _ledger.c.lease_end < Now())
 _failed = and_(_ledger.c.state == "done", _ledger.c.outcome == "failed")
-_in_nobodys_hands = or_(_ledger.c.state == "free", _lapsed, _failed)
+_not_held = or_(_ledger.c.state == "free", _expired, _failed)
 
 
 def find_orphan(ledger: Ledger, row: Row) -> int | None:
@@ -51,7 +51,7 @@ def unsettled(ledger: Ledger) -> list[Row]:
     """
     untold = and_(_ledger.c.state == "done", _ledger.c.outcome != "failed")
     found: list[int] = []
-    for (arm, block), running in _running_by_place(ledger).items():
+    for (arm, block), running in _running_by_study(ledger).items():
         here = and_(_search(ledger), _ledger.c.arm == arm, _ledger.c.block == block)
         query = select(_ledger.c.id).where(here, untold, _ledger.c.trial.in_(running))
         found += [row["id"] for row in ledger.storage.rows(query)]
@@ -65,7 +65,7 @@ def strays(ledger: Ledger) -> list[tuple[str, int]]:
     """
     asked = [
         (place, number, row_id)
-        for place, running in _running_by_place(ledger).items()
+        for place, running in _running_by_study(ledger).items()
         for number, trial in running.items()
         if (row_id := _row_id(trial)) is not None
     ]
@@ -92,16 +92,16 @@ class Inspection:
 
     rows: Sequence[Row]
     """All stages, without curves; read after the trials."""
-    steady: frozenset[int]
+    unchanged: frozenset[int]
     """Ids of rows that were the same before the trials were read."""
-    lapsed: Mapping[int, float]
+    expired: Mapping[int, float]
     """Held rows whose lease ran out: seconds since then, by id."""
-    trials: Mapping[Place, Mapping[int, FrozenTrial]]
+    trials: Mapping[ArmBlock, Mapping[int, FrozenTrial]]
     """Optuna's trials by their number."""
 
     def alive(self, row: Row) -> bool:
         """Whether a worker holds the row now."""
-        return row.state == "held" and row.id not in self.lapsed
+        return row.state == "held" and row.id not in self.expired
 
     def trial(self, row: Row) -> FrozenTrial | None:
         """The Optuna trial that a search row names."""
@@ -136,9 +136,9 @@ class Inspection:
         """
         done = [row for row in self._named() if row.state == "done" and row.outcome != "failed"]
         found = [(row, self.trial(row)) for row in done]
-        return [(row, trial) for row, trial in found if trial is None or not _agree(row, trial, diverged)]
+        return [(row, trial) for row, trial in found if trial is None or not _agrees(row, trial, diverged)]
 
-    def foreign(self) -> list[tuple[Place, FrozenTrial]]:
+    def foreign(self) -> list[tuple[ArmBlock, FrozenTrial]]:
         """Trials that run or wait without our mark: somebody's own."""
         open_states = (TrialState.RUNNING, TrialState.WAITING)
         return [
@@ -149,37 +149,37 @@ class Inspection:
         ]
 
     def _search(self) -> list[Row]:
-        return [row for row in self.rows if row.stage == "search" and row.id in self.steady]
+        return [row for row in self.rows if row.stage == "search" and row.id in self.unchanged]
 
     def _named(self) -> list[Row]:
         return [row for row in self._search() if row.trial is not None and (row.arm, row.block) in self.trials]
 
 
-def inspect(ledger: Ledger, places: Iterable[Place]) -> Inspection:
+def inspect(ledger: Ledger, places: Iterable[ArmBlock]) -> Inspection:
     """The study as it is now; `places`: its arms and blocks."""
     before = set(map(_seen, ledger.rows(curves=False)))
     trials = {place: optuna_trials(ledger.storage, optuna_name(ledger.study, *place)) for place in places}
     rows = ledger.rows(curves=False)
     since = (Now() - _ledger.c.lease_end).label("since")
-    query = select(_ledger.c.id, since).where(_ledger.c.study == ledger.study, _lapsed)
-    lapsed = {found["id"]: float(found["since"]) for found in ledger.storage.rows(query)}
-    return Inspection(rows, frozenset(row.id for row in rows if _seen(row) in before), lapsed, trials)
+    query = select(_ledger.c.id, since).where(_ledger.c.study == ledger.study, _expired)
+    expired = {found["id"]: float(found["since"]) for found in ledger.storage.rows(query)}
+    return Inspection(rows, frozenset(row.id for row in rows if _seen(row) in before), expired, trials)
 
 
 def free(ledger: Ledger, row: Row) -> bool:
     """Gives back a row whose owner's lease ran out; whether it did. An owner that comes back loses it."""
-    note = noted(ledger.study, row, "lost", f"{row.owner} is gone, and its lease ran out")
-    return _change(ledger, row, _lapsed, note, state="free", lease_end=None)
+    note = incident_insert(ledger.study, row, "lost", f"{row.owner} is gone, and its lease ran out")
+    return _change(ledger, row, _expired, note, state="free", lease_end=None)
 
 
 def attach(ledger: Ledger, row: Row, trial: int) -> bool:
     """Notes the trial that was asked for a row in nobody's hands; whether it did."""
-    return _change(ledger, row, and_(_in_nobodys_hands, _ledger.c.trial.is_(None)), trial=trial)
+    return _change(ledger, row, and_(_not_held, _ledger.c.trial.is_(None)), trial=trial)
 
 
 def detach(ledger: Ledger, row: Row) -> bool:
     """Lets a row in nobody's hands ask Optuna anew and begin from the start; whether it did."""
-    there = and_(_in_nobodys_hands, _ledger.c.trial == row.trial)
+    there = and_(_not_held, _ledger.c.trial == row.trial)
     return _change(ledger, row, there, trial=None, epoch=0, value=None)
 
 
@@ -193,7 +193,7 @@ def outdated(url: str) -> str | None:
         return None
     engine = make_engine(address)
     try:
-        with patience(OPENING_S), told(address):
+        with retry_for(OPEN_RETRY_S), storage_errors(address):
             found = version(engine)
     finally:
         engine.dispose()
@@ -205,7 +205,7 @@ def bring_up_to_date(url: str) -> None:
     address = parse_address(url)
     engine = make_engine(address)
     try:
-        with told(address):
+        with storage_errors(address):
             migrate(engine, address)
     finally:
         engine.dispose()
@@ -229,7 +229,7 @@ def _seen(row: Row) -> tuple[object, ...]:
     return row.id, row.state, row.attempt, row.trial, row.outcome
 
 
-def _agree(row: Row, trial: FrozenTrial, diverged: Callable[[Row], float]) -> bool:
+def _agrees(row: Row, trial: FrozenTrial, diverged: Callable[[Row], float]) -> bool:
     """A trial that still runs contradicts nothing: it was not told yet (`unsettled`)."""
     if trial.state == TrialState.RUNNING:
         return True
@@ -245,7 +245,7 @@ def _search(ledger: Ledger) -> ColumnElement[bool]:
     return and_(_ledger.c.study == ledger.study, _ledger.c.stage == "search")
 
 
-def _running_by_place(ledger: Ledger) -> dict[Place, dict[int, FrozenTrial]]:
+def _running_by_study(ledger: Ledger) -> dict[ArmBlock, dict[int, FrozenTrial]]:
     """A few, even in a large study: what is asked of its rows is asked by these."""
     places = ledger.storage.rows(select(_ledger.c.arm, _ledger.c.block).where(_search(ledger)).distinct())
     running = {place: _running(ledger, *place) for place in sorted((row["arm"], row["block"]) for row in places)}

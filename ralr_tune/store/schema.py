@@ -64,7 +64,7 @@ def migrate(engine: Engine, address: Address) -> None:
             if not _is_ready(engine, address):
                 raise nothing_stored(address)
             return
-        _refuse_working(connection, address)
+        _refuse_if_in_use(connection, address)
         alembic = _alembic(connection)
         if (
             not inspect(connection).has_table(VERSION_TABLE)
@@ -118,7 +118,7 @@ def _make(engine: Engine, make_optuna_tables: Callable[[], None]) -> None:
         command.stamp(_alembic(connection), HEAD)
 
 
-def _refuse_working(connection: Connection, address: Address) -> None:
+def _refuse_if_in_use(connection: Connection, address: Address) -> None:
     held = and_(ledger.c.state == "held", ledger.c.lease_end > Now())
     rows, ends_in_s = connection.execute(select(func.count(), func.max(ledger.c.lease_end) - Now()).where(held)).one()
     if rows:

@@ -22,7 +22,7 @@ from ralr_tune.errors import StorageError
 from ralr_tune.metric import Metric
 from ralr_tune.records import EpochRecord
 from ralr_tune.store.database import Storage
-from ralr_tune.store.failures import persist, transient
+from ralr_tune.store.failures import retry, transient
 from ralr_tune.store.locks import TIMEOUT_S, named_lock
 from ralr_tune.store.tables import Now, check_name, studies
 from ralr_tune.store.texts import read_table
@@ -179,7 +179,7 @@ def ask(study: optuna.Study, storage: Storage, row_id: int, fixed: Mapping[str, 
     `Study.ask` would make the trial first and let us mark it afterwards: a crash in between would leave a running
     trial that belongs to nobody. `fixed`: values that `suggest` shall give (as `Study.enqueue_trial` has it).
     """
-    _forget_trials(study)
+    _clear_trial_cache(study)
     template = create_trial(
         state=TrialState.RUNNING,
         user_attrs={ROW_MARK: row_id},
@@ -195,10 +195,10 @@ def ask(study: optuna.Study, storage: Storage, row_id: int, fixed: Mapping[str, 
         if not transient(error):
             raise
     # The answer may have been lost, and not the trial: look for it before every further try.
-    return Trial(study, persist(lambda: _left_behind(study, row_id) or make()))
+    return Trial(study, retry(lambda: _find_created(study, row_id) or make()))
 
 
-def _left_behind(study: optuna.Study, row_id: int) -> int | None:
+def _find_created(study: optuna.Study, row_id: int) -> int | None:
     """Id of a running trial that was made for a row."""
     running = study._storage.get_all_trials(study._study_id, deepcopy=False, states=(TrialState.RUNNING,))
     return next((trial._trial_id for trial in running if trial.user_attrs.get(ROW_MARK) == row_id), None)
@@ -209,7 +209,7 @@ def resume_trial(study: optuna.Study, number: int) -> Trial:
 
     StorageError if the study has no such trial, or if it is finished.
     """
-    _forget_trials(study)
+    _clear_trial_cache(study)
     # Optuna's cache can only set parameters of trials that it has listed; a sampler that never lists them (random)
     # would make `suggest` raise KeyError.
     trial = {trial.number: trial for trial in study.get_trials(deepcopy=False)}.get(number)
@@ -220,7 +220,7 @@ def resume_trial(study: optuna.Study, number: int) -> Trial:
     return Trial(study, trial._trial_id)
 
 
-def reported(trial_id: int, record: EpochRecord) -> Insert:
+def report_statement(trial_id: int, record: EpochRecord) -> Insert:
     """The statement that reports an epoch to the Optuna trial of this id, unless that epoch is reported already."""
     table = models.TrialIntermediateValueModel.__table__
     stored = models.TrialIntermediateValueModel.intermediate_value_to_stored_repr(record.value)
@@ -231,8 +231,8 @@ def reported(trial_id: int, record: EpochRecord) -> Insert:
     return insert(table).from_select(columns, select(*row).where(~there))
 
 
-def know_reported(trial: Trial, record: EpochRecord) -> None:
-    """Tells this process's copy of a trial what `reported` wrote: its pruner looks there."""
+def cache_report(trial: Trial, record: EpochRecord) -> None:
+    """Tells this process's copy of a trial what `report_statement` wrote: its pruner looks there."""
     trial._cached_frozen_trial.intermediate_values.setdefault(record.epoch, record.value)
 
 
@@ -252,6 +252,6 @@ def mark_trial(study: optuna.Study, storage: Storage, number: int, key: str, val
         storage.optuna.set_trial_user_attr(trial._trial_id, key, value)
 
 
-def _forget_trials(study: optuna.Study) -> None:
+def _clear_trial_cache(study: optuna.Study) -> None:
     """As `Study.ask` begins: samplers and pruners shall see what other workers did since the last trial."""
     study._thread_local.cached_all_trials = None

@@ -20,7 +20,7 @@ def read_table(text: str | None, where: str) -> dict[str, Any]:
     """A JSON object; empty where there is no text. StorageError, beginning with `where`, for anything else."""
     said = _read(text or "{}", where)
     if not isinstance(said, dict):
-        raise _odd(where, text, "a JSON object")
+        raise _unexpected(where, text, "a JSON object")
     return said
 
 
@@ -28,7 +28,7 @@ def read_curve(text: str | None, where: str) -> tuple[EpochRecord, ...]:
     """Epochs as the ledger keeps them; none where there is no text. StorageError, beginning with `where`, else."""
     said = _read(text or "[]", where)
     if not isinstance(said, list) or not all(map(_is_epoch, said)):
-        raise _odd(where, text, f"a JSON list of epochs, each with the numbers {', '.join(sorted(_EPOCH))}")
+        raise _unexpected(where, text, f"a JSON list of epochs, each with the numbers {', '.join(sorted(_EPOCH))}")
     return tuple(EpochRecord(**record) for record in said)
 
 
@@ -36,7 +36,7 @@ def _read(text: str, where: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError):  # a number or a nesting beyond all bounds is no JSON of ours either
-        raise _odd(where, text, "JSON") from None
+        raise _unexpected(where, text, "JSON") from None
 
 
 def _is_epoch(said: object) -> bool:
@@ -45,5 +45,5 @@ def _is_epoch(said: object) -> bool:
     return all(type(number) in (int, float) for number in said.values())  # a bool is an int, too
 
 
-def _odd(where: str, text: str | None, allowed: str) -> StorageError:
+def _unexpected(where: str, text: str | None, allowed: str) -> StorageError:
     return StorageError(f"{where} = {shown(text)}: not written by this program; allowed: {allowed}")

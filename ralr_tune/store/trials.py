@@ -33,7 +33,7 @@ from sqlalchemy import (
     type_coerce,
 )
 
-_FEW = 500
+_MAX_IDS = 500
 """So many trials are named by their ids; of more, the database is told how they were found."""
 
 _trials: Table = models.TrialModel.__table__
@@ -50,7 +50,7 @@ _Named = Mapping[int, dict[str, Any]]
 
 
 @contextmanager
-def _uncollected() -> Iterator[None]:
+def _without_gc() -> Iterator[None]:
     """Without the garbage collector: it would search all that the process holds, and nothing here is garbage."""
     enabled = gc.isenabled()
     gc.disable()
@@ -61,7 +61,7 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
-@_uncollected()
+@_without_gc()
 def read_trials(
     connection: Connection, study_id: int, states: Container[TrialState] | None, included: Iterable[int], after: int
 ) -> list[FrozenTrial]:
@@ -73,9 +73,9 @@ def read_trials(
     heads = connection.execute(select(*_HEAD).where(chosen).order_by(_trials.c.trial_id)).all()
     if not heads:
         return []
-    hanging = _Hanging(connection, [trial_id for trial_id, *_ in heads], chosen)
-    (params, distributions), values, curves = hanging.params(), hanging.values(), hanging.curves()
-    user_attrs, system_attrs = hanging.attrs(_user_attrs), hanging.attrs(_system_attrs)
+    tables = _TrialTables(connection, [trial_id for trial_id, *_ in heads], chosen)
+    (params, distributions), values, curves = tables.params(), tables.values(), tables.curves()
+    user_attrs, system_attrs = tables.attrs(_user_attrs), tables.attrs(_system_attrs)
     return [
         FrozenTrial(
             number=number,
@@ -106,12 +106,14 @@ def _chosen(
     return and_(chosen, _trials.c.state.in_([state for state in TrialState if state in states]))
 
 
-class _Hanging:
+class _TrialTables:
     """What hangs on some trials, each by the trial's id; of trials that have nothing, nothing."""
 
     def __init__(self, connection: Connection, ids: Sequence[int], chosen: ColumnElement[bool]) -> None:
         self._connection = connection
-        self._of: Sequence[int] | Select[Any] = ids if len(ids) <= _FEW else select(_trials.c.trial_id).where(chosen)
+        self._trial_ids: Sequence[int] | Select[Any] = (
+            ids if len(ids) <= _MAX_IDS else select(_trials.c.trial_id).where(chosen)
+        )
 
     def params(self) -> tuple[_Named, _Named]:
         """Values and distributions by name, in the order of suggesting."""
@@ -148,7 +150,7 @@ class _Hanging:
     ) -> Sequence[Row[int, *tuple[Any, ...]]]:
         """(trial id, *columns); enumerations are names."""
         wanted = [_plain(table.c[name]) for name in ("trial_id", *columns)]
-        query = select(*wanted).where(table.c.trial_id.in_(self._of)).order_by(order)
+        query = select(*wanted).where(table.c.trial_id.in_(self._trial_ids)).order_by(order)
         return self._connection.execute(query).all()  # at once: row by row takes twice the time
 
 

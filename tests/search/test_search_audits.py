@@ -19,8 +19,8 @@ from ralr_tune.kinds.simulated.kind import SimulatedKind
 from ralr_tune.kinds.simulated.trial import SimulatedTrial
 from ralr_tune.records import Row, Stage
 from ralr_tune.search import trial as trials
-from ralr_tune.search.audits import ENOUGH, SHARE, is_sampled, sampled, share, waiting
-from ralr_tune.search.failing import BUGS
+from ralr_tune.search.audits import AUTO_MIN_TRIALS, AUTO_SHARE, is_sampled, sampled, share, waiting
+from ralr_tune.search.failing import MAX_BUGS
 from ralr_tune.search.session import Session
 from ralr_tune.search.stages import advance, pending_stage, withdraw_audits
 from ralr_tune.search.telling import settle
@@ -122,8 +122,8 @@ def ordinals(spec: StudySpec, rows: list[Row]) -> list[int]:
 
 def test_auto_is_a_tenth_where_a_rate_can_come_of_it() -> None:
     spec = audited("auto")
-    assert (share(spec, ENOUGH - 1), share(spec, ENOUGH)) == (0.0, SHARE)
-    assert share(audited("auto", search={"pruner": "none", "pruner_options": {}}), ENOUGH) == 0.0
+    assert (share(spec, AUTO_MIN_TRIALS - 1), share(spec, AUTO_MIN_TRIALS)) == (0.0, AUTO_SHARE)
+    assert share(audited("auto", search={"pruner": "none", "pruner_options": {}}), AUTO_MIN_TRIALS) == 0.0
     assert share(audited(0.3), 1) == 0.3
 
 
@@ -159,12 +159,14 @@ def test_only_what_was_pruned_is_audited_and_waits_until_that_is_done() -> None:
 def test_the_number_of_trials_is_that_of_the_arm_with_most() -> None:
     """`run --trials` may leave an arm one begun trial more: the sample stays equal in all arms."""
     spec = audited("auto")
-    rows = [a_row(ordinal) for ordinal in range(ENOUGH)]
-    fewer = [a_row(ordinal, "monotone") for ordinal in range(ENOUGH - 1)]
+    rows = [a_row(ordinal) for ordinal in range(AUTO_MIN_TRIALS)]
+    fewer = [a_row(ordinal, "monotone") for ordinal in range(AUTO_MIN_TRIALS - 1)]
     found = sampled(spec, [*rows, *fewer])
     assert {row.arm for row in found} == set(ARMS)
     assert sampled(spec, fewer) == []
-    assert [is_sampled(spec, row, ENOUGH) for row in fewer].count(True) == sum(row.arm == "monotone" for row in found)
+    assert [is_sampled(spec, row, AUTO_MIN_TRIALS) for row in fewer].count(True) == sum(
+        row.arm == "monotone" for row in found
+    )
 
 
 # ---------------------------------------------------------------- a whole study
@@ -326,11 +328,11 @@ def test_checkpoints_of_prunings_wait_for_their_audits_and_no_others(make_sessio
     assert kept == wanted
     assert session.artifacts.leftovers(session.ledger.rows) == []
     row = next(row for row in session.ledger.rows() if row.id in wanted)
-    trials._leave_nothing(session, row)  # an earlier attempt that wakes up
+    trials._remove_files_if_done(session, row)  # an earlier attempt that wakes up
     assert len(files(session)) == len(wanted)
     work_off(session)
     session.artifacts.checkpoint(row).touch()
-    trials._leave_nothing(session, row)
+    trials._remove_files_if_done(session, row)
     assert files(session) == []
 
 
@@ -387,7 +389,7 @@ def test_a_bug_in_an_audit_ends_the_study_and_says_how_to_go_on_without(
     way_out = "with audit = 0 under"
     with monkeypatch.context() as patch:
         patch.setattr(SimulatedKind, "trial", raising(ZeroDivisionError("mine")))
-        with pytest.raises(TrialError, match=f"audit .* failed {BUGS} times: ZeroDivisionError: mine.*{way_out}"):
+        with pytest.raises(TrialError, match=f"audit .* failed {MAX_BUGS} times: ZeroDivisionError: mine.*{way_out}"):
             work_off(session)
     with pytest.raises(TrialError, match=way_out):
         advance(session.ledger, session.storage, session.spec)

@@ -16,7 +16,7 @@ from ralr_tune.kinds.simulated.kind import SimulatedKind
 from ralr_tune.kinds.simulated.trial import SimulatedTrial
 from ralr_tune.records import EpochRecord, Row
 from ralr_tune.search import trial as trials
-from ralr_tune.search.failing import BUGS, LOSSES
+from ralr_tune.search.failing import MAX_BUGS, MAX_LOSSES
 from ralr_tune.search.session import Session
 from ralr_tune.search.telling import settle
 from ralr_tune.search.trial import work_on
@@ -350,16 +350,16 @@ def test_a_bug_is_tried_again_and_equal_ones_end_the_study(
     session = make_session(simulated())
     session.ledger.release(claim(session))  # an interruption is no failure
     monkeypatch.setattr(SimulatedKind, "trial", _raise(ZeroDivisionError("in my model")))
-    for _ in range(BUGS - 1):
+    for _ in range(MAX_BUGS - 1):
         work_on(session, claim(session))
         assert session.ledger.rows()[0].state == "free"
-    with pytest.raises(TrialError, match=rf"failed {BUGS} times: ZeroDivisionError: in my model"):
+    with pytest.raises(TrialError, match=rf"failed {MAX_BUGS} times: ZeroDivisionError: in my model"):
         work_on(session, claim(session))
     failed = session.ledger.rows()[0]
     assert (failed.state, failed.outcome, failed.failure) == ("done", "failed", "bug")
     assert optuna_trials(session)[0].state == TrialState.RUNNING  # it goes on once the row is opened again
     assert caplog.text.count("Traceback") == 1  # the first one, once
-    assert incidents.counts(session.storage, "sim") == {"bug": BUGS}
+    assert incidents.counts(session.storage, "sim") == {"bug": MAX_BUGS}
 
 
 AWKWARD = "a\nb\0c\ud800d\x1b[2J" + "e" * 5000
@@ -406,11 +406,11 @@ def test_a_row_that_takes_every_worker_with_it_ends_the_study_until_the_next_run
             work_on(session, claim(session))
         expire(session)
         patch.setattr(SimulatedTrial, "epochs", _raise(Killed))  # from now on it gets no further
-        for _ in range(LOSSES):
+        for _ in range(MAX_LOSSES):
             with pytest.raises(Killed):
                 work_on(session, claim(session))
             expire(session)
-        with pytest.raises(TrialError, match=rf"lost its worker {LOSSES} times in a row after epoch 2.*memory"):
+        with pytest.raises(TrialError, match=rf"lost its worker {MAX_LOSSES} times in a row after epoch 2.*memory"):
             work_on(session, claim(session))
     assert session.ledger.rows()[0].failure == "lost"
     assert session.ledger.reopen_failed() == 1
@@ -421,9 +421,9 @@ def test_a_row_that_takes_every_worker_with_it_ends_the_study_until_the_next_run
 def test_losses_with_epochs_between_them_are_the_machines_own_matter(
     make_session: MakeSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    session = make_session(simulated(training={"epochs": LOSSES + 3}, search={"pruner": "none"}))
+    session = make_session(simulated(training={"epochs": MAX_LOSSES + 3}, search={"pruner": "none"}))
     monkeypatch.setattr(Checkpoints, "save", _then(Checkpoints.save, _raise(Killed)))
-    for _ in range(LOSSES + 2):
+    for _ in range(MAX_LOSSES + 2):
         with pytest.raises(Killed):
             work_on(session, claim(session))
         expire(session)

@@ -249,7 +249,7 @@ def test_a_process_that_stops_in_a_transaction_keeps_its_locks_for_a_while_only(
     server_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As one does whose machine was unplugged. Woken up, it begins its transaction again."""
-    monkeypatch.setattr(database, "SILENT_S", 2)
+    monkeypatch.setattr(database, "SILENCE_TIMEOUT_S", 2)
     storage = open_storage(server_url)
     storage.change(insert(studies).values(name="x", text="", fingerprint="", created=0.0))
     storage.dispose()

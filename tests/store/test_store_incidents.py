@@ -36,7 +36,7 @@ def test_every_kind_of_ending_is_counted_and_the_latest_kept(ledger: Ledger) -> 
     assert last is not None
     assert (last.row, last.attempt, last.kind, last.message, last.detail) == (bug.id, 1, "bug", "boom", "Traceback ...")
     assert (last.owner, last.epoch) == ("me", 1)
-    assert incidents.equal(ledger.storage, ledger.study, "s") == 1
+    assert incidents.count_equal(ledger.storage, ledger.study, "s") == 1
     assert incidents.counts(ledger.storage, "another study") == {}
     assert incidents.latest(ledger.storage, "another study") is None
 
@@ -120,5 +120,5 @@ def test_nobody_who_lost_the_row_reports(ledger: Ledger, dying: Ledger) -> None:
 def test_what_is_known_to_be_reported_is_what_the_pruner_sees(ledger: Ledger) -> None:
     study = studies.optuna_study(ledger.storage, f"{ledger.study}/ralr", metric=ACCURACY)
     trial = studies.ask(study, ledger.storage, 1)
-    studies.know_reported(trial, RECORD)
+    studies.cache_report(trial, RECORD)
     assert trial._get_latest_trial().intermediate_values == {1: 0.5}

@@ -123,10 +123,10 @@ def test_the_search_row_behind_another(ledger: Ledger) -> None:
     ledger.plan([*search(block=2), *search(), *search("monotone")])
     ledger.plan([PlannedRow("ralr", "audit", 2, 1, seed=0, source=5), PlannedRow("gone", "audit", 1, 0, seed=0)])
     audit, orphan = ledger.rows("audit")
-    found = ledger.searched(audit)
+    found = ledger.search_row(audit)
     assert (found.stage, found.arm, found.block, found.ordinal) == ("search", "ralr", 2, 1)
     with pytest.raises(StorageError, match=f"search row of ledger row {orphan.id} is gone"):
-        ledger.searched(orphan)
+        ledger.search_row(orphan)
 
 
 def test_withdraw_takes_only_what_nobody_started(ledger: Ledger) -> None:
@@ -212,7 +212,7 @@ def test_threads_of_one_name_share_the_rows_out(ledger: Ledger) -> None:
 def test_rows_of_the_dead_are_claimed_once_each(ledger: Ledger, dying: Ledger, together: Together) -> None:
     ledger.plan(search(ordinals=24))
     for row in ledger.rows():
-        assert dying._take(row, "dead", "token")
+        assert dying._try_claim(row, "dead", "token")
     shares = together(4, lambda index: drain(again(ledger), f"worker-{index}"))
     assert sorted(row_id for share in shares for row_id in share) == [row.id for row in ledger.rows()]
     assert all(row.attempt == 2 for row in ledger.rows())

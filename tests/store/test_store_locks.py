@@ -43,7 +43,7 @@ def test_a_held_lock_is_not_given_again_and_others_are_free(shared: Storage) -> 
 def test_waiting_for_a_lock_is_said(
     shared: Storage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("ralr_tune.store.locks.SAID_AFTER_S", 0.0)
+    monkeypatch.setattr("ralr_tune.store.locks.WARN_AFTER_S", 0.0)
     with named_lock(shared.engine, "a"), pytest.raises(StorageError):
         named_lock(shared.engine, "a", timeout_s=0.3).__enter__()
     assert caplog.messages == ["lock 'a' is held by another process; waiting for up to 0.3 s"]

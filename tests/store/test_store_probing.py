@@ -10,7 +10,7 @@ from sqlalchemy import event, text
 
 from ralr_tune.errors import StorageError
 from ralr_tune.store import probing, schema
-from ralr_tune.store.probing import ask, usable
+from ralr_tune.store.probing import ask, check_usable
 from tests.databases import dump, engine_of
 
 
@@ -22,7 +22,7 @@ def test_a_database_answers_and_keeps_nothing(storage_url: str) -> None:
     assert 0 < answer.read_s < 10
     assert answer.write_s is not None
     assert 0 < answer.write_s < 10
-    usable(storage_url)
+    check_usable(storage_url)
 
 
 def test_servers_tell_their_clock_and_connections_and_sqlite_its_journal(storage_url: str) -> None:
@@ -52,7 +52,7 @@ def test_without_tables_nothing_is_written_and_nothing_made(bare_url: str) -> No
     assert ask(bare_url).write_s is None
     assert dump(bare_url) == {}
     with pytest.raises(StorageError, match="no study is stored there"):
-        usable(bare_url)
+        check_usable(bare_url)
 
 
 def test_what_cannot_be_written_is_said(storage_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,4 +92,4 @@ def test_tables_of_another_version_are_not_usable(sqlite_url: str) -> None:
         connection.execute(text(f"UPDATE {schema.VERSION_TABLE} SET version_num = '0099'"))
     assert ask(sqlite_url).write_s is not None
     with pytest.raises(StorageError, match="later version"):
-        usable(sqlite_url)
+        check_usable(sqlite_url)

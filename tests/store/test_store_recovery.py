@@ -137,12 +137,12 @@ def test_a_look_tells_the_living_from_the_lapsed(ledger: Ledger, dying: Ledger) 
     alive = ledger.claim("other", "search")
     assert alive is not None
     assert alive.id == gone.id  # taken over at once
-    lapsed = dying.claim("me", "search")
-    assert lapsed is not None
+    expired = dying.claim("me", "search")
+    assert expired is not None
     found = inspect(dying, PLACES)
     assert [found.alive(row) for row in found.rows] == [True, False]
-    assert found.lapsed.keys() == {lapsed.id}
-    assert 0 < found.lapsed[lapsed.id] < 60
+    assert found.expired.keys() == {expired.id}
+    assert 0 < found.expired[expired.id] < 60
 
 
 def test_a_lapsed_row_is_freed_once_and_its_owner_loses_it(dying: Ledger) -> None:

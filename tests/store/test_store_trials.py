@@ -66,7 +66,7 @@ def _words(found: Sequence[FrozenTrial]) -> list[str]:
 def test_trials_are_those_that_optuna_reads(
     shared: Storage, study_id: int, few: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trials, "_FEW", few)
+    monkeypatch.setattr(trials, "_MAX_IDS", few)
     ours, theirs = both(shared, study_id, None, set(), -1)
     assert ours == theirs
     assert len(ours) == 2 * len(KINDS)

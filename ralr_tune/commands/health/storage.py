@@ -10,7 +10,7 @@ from ralr_tune.errors import StorageError
 from ralr_tune.report.words import size
 from ralr_tune.store.address import Address, parse_address
 from ralr_tune.store.file import network_file_system
-from ralr_tune.store.probing import Answer, ask, usable
+from ralr_tune.store.probing import Answer, ask, check_usable
 
 SLOW_S = 0.05
 """Of a write: an epoch takes two or three, and a worker waits for them."""
@@ -96,7 +96,7 @@ def tables_check(url: str, answer: Answer) -> Check:
     if answer.write_s is None:
         return Check("tables", "ok", "none yet: `run` makes them")
     try:
-        usable(url)
+        check_usable(url)
     except StorageError as error:
         return Check("tables", "problem", str(error).removeprefix(f"{parse_address(url)}: "), "do as it says")
     return Check("tables", "ok", "of this program's version, and of the installed Optuna's")

@@ -11,7 +11,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from ralr_tune.store.address import parse_address
-from ralr_tune.store.failures import persist, told
+from ralr_tune.store.failures import retry, storage_errors
 from ralr_tune.store.trials import read_trials
 
 P = ParamSpec("P")
@@ -19,11 +19,11 @@ T = TypeVar("T")
 Method = Callable[Concatenate[Any, P], T]
 
 
-def _patient(method: Method[P, T], patience_s: float | None = None) -> Method[P, T]:
+def _retried(method: Method[P, T], retry_s: float | None = None) -> Method[P, T]:
     @wraps(method)
     def call(storage: Any, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        with told(parse_address(storage.engine.url)):
-            return persist(lambda: method(storage, *args, **kwargs), patience_s=patience_s)
+        with storage_errors(parse_address(storage.engine.url)):
+            return retry(lambda: method(storage, *args, **kwargs), retry_s=retry_s)
 
     return call
 
@@ -35,7 +35,7 @@ def _read_trials(
         return read_trials(connection, study_id, states, included, after)
 
 
-class PersistentStorage(RDBStorage):
+class RetryingStorage(RDBStorage):
     """What `_CachedStorage` calls of an RDBStorage, each call patient.
 
     Retried here, below the sampler, and not around `suggest` or `tell`: a second `suggest` would draw another value
@@ -44,27 +44,27 @@ class PersistentStorage(RDBStorage):
     """
 
     # Not to be repeated blindly: the first try may have left a trial. `studies.ask` looks, and then tries again.
-    _create_new_trial = _patient(RDBStorage._create_new_trial, patience_s=0)
+    _create_new_trial = _retried(RDBStorage._create_new_trial, retry_s=0)
 
-    create_new_study = _patient(RDBStorage.create_new_study)
-    delete_study = _patient(RDBStorage.delete_study)
-    get_all_studies = _patient(RDBStorage.get_all_studies)
-    get_study_directions = _patient(RDBStorage.get_study_directions)
-    get_study_id_from_name = _patient(RDBStorage.get_study_id_from_name)
-    get_study_name_from_id = _patient(RDBStorage.get_study_name_from_id)
-    get_study_system_attrs = _patient(RDBStorage.get_study_system_attrs)
-    get_study_user_attrs = _patient(RDBStorage.get_study_user_attrs)
-    get_trial = _patient(RDBStorage.get_trial)
-    get_trial_id_from_study_id_trial_number = _patient(RDBStorage.get_trial_id_from_study_id_trial_number)
-    set_study_system_attr = _patient(RDBStorage.set_study_system_attr)
-    set_study_user_attr = _patient(RDBStorage.set_study_user_attr)
-    set_trial_intermediate_value = _patient(RDBStorage.set_trial_intermediate_value)
-    set_trial_system_attr = _patient(RDBStorage.set_trial_system_attr)
-    set_trial_user_attr = _patient(RDBStorage.set_trial_user_attr)
-    _get_best_trial_id = _patient(RDBStorage._get_best_trial_id)
-    _read_trials = _patient(_read_trials)
-    _set_trial_param = _patient(RDBStorage._set_trial_param)
-    _set_state = _patient(RDBStorage.set_trial_state_values)
+    create_new_study = _retried(RDBStorage.create_new_study)
+    delete_study = _retried(RDBStorage.delete_study)
+    get_all_studies = _retried(RDBStorage.get_all_studies)
+    get_study_directions = _retried(RDBStorage.get_study_directions)
+    get_study_id_from_name = _retried(RDBStorage.get_study_id_from_name)
+    get_study_name_from_id = _retried(RDBStorage.get_study_name_from_id)
+    get_study_system_attrs = _retried(RDBStorage.get_study_system_attrs)
+    get_study_user_attrs = _retried(RDBStorage.get_study_user_attrs)
+    get_trial = _retried(RDBStorage.get_trial)
+    get_trial_id_from_study_id_trial_number = _retried(RDBStorage.get_trial_id_from_study_id_trial_number)
+    set_study_system_attr = _retried(RDBStorage.set_study_system_attr)
+    set_study_user_attr = _retried(RDBStorage.set_study_user_attr)
+    set_trial_intermediate_value = _retried(RDBStorage.set_trial_intermediate_value)
+    set_trial_system_attr = _retried(RDBStorage.set_trial_system_attr)
+    set_trial_user_attr = _retried(RDBStorage.set_trial_user_attr)
+    _get_best_trial_id = _retried(RDBStorage._get_best_trial_id)
+    _read_trials = _retried(_read_trials)
+    _set_trial_param = _retried(RDBStorage._set_trial_param)
+    _set_state = _retried(RDBStorage.set_trial_state_values)
 
     def _get_trials(
         self,
