@@ -1,4 +1,4 @@
-"""Opening a study's database: our engine, Optuna's storage, and both schemas, which are made once."""
+"""Opening a study's database: this package's engine, Optuna's storage, and both schemas, which are created once."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ T = TypeVar("T")
 
 BUSY_TIMEOUT_S = 60.0
 CONNECT_TIMEOUT_S = 10
-# One connection is kept, more are opened when threads need them: hundreds of workers share a server's connections.
+# One connection stays open, more are opened when threads need them: hundreds of workers share a server's connections.
 _POOL = {"pool_size": 1, "max_overflow": 20}
 
 SILENCE_TIMEOUT_S = 120
-"""So long a server keeps the locks of a session that says nothing: its machine may be unplugged, its process stopped.
+"""Seconds after which a server ends a silent session and frees its locks: its machine may be off, its process stopped.
 
-And so long a client waits for an answer that never comes.
+A client waits just as long for an answer.
 """
 _KEEPALIVE = {"idle": 30, "interval": 10, "count": 3}
-"""Seconds and times, as TCP has them: both sides know after a minute, not after hours, that the other one is gone."""
+"""TCP keepalive (seconds, seconds, probes): each side notices within a minute, not hours, that the other is gone."""
 
 
 def _on_connect(dialect: str) -> list[str]:
-    """What every session begins with."""
+    """The statements that set up every session."""
     if dialect == "sqlite":
-        # NORMAL: in WAL mode only a power cut can lose the last commits, and it loses them in order.
+        # NORMAL: in WAL mode, only a power failure can lose the last commits, the latest first.
         return ["PRAGMA synchronous=NORMAL"]
     if dialect == "postgresql":
         keepalives = [f"SET tcp_keepalives_{name} = {value}" for name, value in _KEEPALIVE.items()]
@@ -59,7 +59,7 @@ def _on_connect(dialect: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Storage:
-    """An open database. Threads may share it; processes open their own."""
+    """An open database. Threads may share it; each process opens its own."""
 
     engine: Engine
     optuna: BaseStorage
@@ -69,27 +69,27 @@ class Storage:
 
     @property
     def url(self) -> str:
-        """With the password, absolute: another process opens the same database by it."""
+        """The URL with its password and an absolute path: another process can open the same database with it."""
         return self.address.plain
 
     @property
     def masked(self) -> str:
-        """The URL as it may be shown."""
+        """The URL with its password masked, safe to show."""
         return self.address.masked
 
     def rows(self, query: Select[Any]) -> Sequence[RowMapping]:
-        """All rows of a query. StorageError if the database does not answer, however often it is asked."""
+        """All rows of a query. StorageError if the database does not answer in spite of retries."""
         return self._run(lambda connection: connection.execute(query).mappings().all())
 
     def change(self, statement: Insert | Update | Delete) -> int:
-        """Runs one statement in a transaction of its own; the number of rows that an UPDATE or DELETE met.
+        """Runs one statement in its own transaction; returns the number of rows that an UPDATE or DELETE matched.
 
-        It is repeated after a passing failure, so it must be safe to do twice. IntegrityError is the caller's matter.
+        It is retried after a transient failure, so it must be safe to run twice. The caller handles IntegrityError.
         """
         return self._run(lambda connection: connection.execute(statement).rowcount)
 
     def trials(self, study_name: str, *states: TrialState) -> list[FrozenTrial]:
-        """Trials of an Optuna study that are in one of `states` now, past Optuna's cache. KeyError: no such study."""
+        """Trials of an Optuna study that are now in one of `states`, read without Optuna's cache. KeyError: no study."""
         return self._rdb.get_all_trials(self._rdb.get_study_id_from_name(study_name), deepcopy=False, states=states)
 
     def dispose(self) -> None:
@@ -99,9 +99,9 @@ class Storage:
         self.engine.dispose()
 
     def transact(self, work: Callable[[Connection], T]) -> T:
-        """Runs statements that belong together: all of them are kept, or none.
+        """Runs several statements in one transaction: all of them are committed, or none.
 
-        Repeated as `change` is. A raised error takes everything back.
+        Retried like `change`. An error that `work` raises rolls everything back.
         """
         begin = "BEGIN IMMEDIATE" if self.engine.dialect.name == "sqlite" else "BEGIN"
 
@@ -129,17 +129,16 @@ class Storage:
 def _roll_back(connection: Connection) -> None:
     try:
         connection.exec_driver_sql("ROLLBACK")
-    except SQLAlchemyError:  # the connection is gone, and the transaction with it; make sure of that
+    except SQLAlchemyError:  # the connection is lost, and with it the transaction; close it to be certain
         connection.invalidate()
 
 
 def open_storage(url: str, *, create: bool = False, retry_s: float = OPEN_RETRY_S) -> Storage:
-    """The database behind a URL (see `address.parse_address`), ready for studies.
+    """The database at a URL (see `address.parse_address`), ready for studies.
 
-    With `create`, both schemas are made if they are not there, by one process at a time, and so is the folder of a
-    SQLite file; a server's database itself must exist. A server that does not answer is asked for `retry_s`.
-    StorageError, its password masked, if the database cannot be reached, is none of ours, or holds nothing and `create`
-    is False.
+    With `create`, missing schemas are created, by one process at a time, and so is the folder of a SQLite file; the
+    database of a server must exist. If a server does not answer, it is retried for `retry_s`. StorageError, with the
+    password masked, if the database cannot be reached, has tables of another version, or is empty without `create`.
     """
     address = parse_address(url)
     _prepare_file(address, create)
@@ -155,7 +154,7 @@ def open_storage(url: str, *, create: bool = False, retry_s: float = OPEN_RETRY_
 
 
 def _prepare_file(address: Address, create: bool) -> None:
-    """Looks before SQLite does: it makes an empty file of whatever it is asked to open."""
+    """Checks the file before SQLite opens it: SQLite would create an empty file if there is none."""
     if address.file is None or address.file.exists():
         return
     if not create:
@@ -163,7 +162,7 @@ def _prepare_file(address: Address, create: bool) -> None:
     try:
         address.file.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StorageError(f"{address}: folder {address.file.parent} cannot be made: {error.strerror}") from error
+        raise StorageError(f"{address}: folder {address.file.parent} cannot be created: {error.strerror}") from error
 
 
 def _prepare_schemas(engine: Engine, address: Address, create: bool) -> None:
@@ -174,7 +173,7 @@ def _prepare_schemas(engine: Engine, address: Address, create: bool) -> None:
 
 
 def make_engine(address: Address) -> Engine:
-    """Ours: every statement is a transaction of its own, so no writer ever waits with something half read."""
+    """The ledger's engine: every statement is its own transaction, so no writer waits inside an open read transaction."""
     engine = create_engine(address.url, isolation_level="AUTOCOMMIT", **_engine_options(address))
     _configure(engine)
     return engine
@@ -183,15 +182,15 @@ def make_engine(address: Address) -> Engine:
 def _optuna(address: Address, *, skip_table_creation: bool) -> RetryingStorage:
     options = _engine_options(address)
     if address.dialect != "sqlite":
-        # MySQL's default, REPEATABLE READ, locks the gaps between rows, and with innodb_snapshot_isolation (MariaDB
-        # from 11.6 on) fails updates of rows that changed since they were read.
+        # MySQL's default, REPEATABLE READ, locks the gaps between rows. With innodb_snapshot_isolation (MariaDB from
+        # 11.6 on) it also rejects updates of rows that changed since they were read.
         options["isolation_level"] = "READ COMMITTED"
     try:
         rdb = RetryingStorage(address.for_optuna, engine_kwargs=options, skip_table_creation=skip_table_creation)
-    except RuntimeError as error:  # its tables were made by another version of Optuna
+    except RuntimeError as error:  # another version of Optuna created its tables
         raise outdated_optuna(address, error) from error
     _configure(rdb.engine)
-    rdb.engine.dispose()  # the connection that Optuna opened before it could be configured
+    rdb.engine.dispose()  # closes the connection that Optuna opened before its engine was configured
     return rdb
 
 
@@ -217,14 +216,14 @@ def _configure(engine: Engine) -> None:
         for statement in _on_connect(engine.dialect.name):
             cursor.execute(statement)
         cursor.close()
-        connection.commit()  # PostgreSQL takes a SET back with its transaction
+        connection.commit()  # PostgreSQL would roll SET back together with its transaction
 
     if engine.dialect.name == "sqlite":
         _watch(engine)
 
 
 def _watch(engine: Engine) -> None:
-    """Looks after the file before SQLite opens it, and whenever a connection is used."""
+    """Checks the file before SQLite opens it and before every use of a connection."""
     file = WatchedFile(Path(engine.url.database or ""))
     file.check()
 

@@ -61,8 +61,8 @@ def test_clean_knows_all_forms_of_a_password() -> None:
         ("postgresql://me:hush@host", "names no database"),
         ("sqlite://", "needs a file"),
         ("sqlite:///:memory:", "needs a file"),
-        ("sqlite:///file:x?mode=memory&uri=true", "is no file"),
-        ("sqlite://me:hush@host/x.db", "is no file"),
+        ("sqlite:///file:x?mode=memory&uri=true", "is not a file"),
+        ("sqlite://me:hush@host/x.db", "is not a file"),
     ],
 )
 def test_what_cannot_be_a_storage_is_refused_without_its_password(url: str, part: str) -> None:

@@ -193,7 +193,7 @@ def test_sqlite_makes_its_folder_and_says_why_it_cannot(tmp_path: Path) -> None:
     open_storage(f"sqlite:///{tmp_path}/a/b/x.db", create=True).dispose()
     assert sorted(path.name for path in (tmp_path / "a" / "b").iterdir()) == ["x.db"]  # no lock, no WAL left behind
     (tmp_path / "file").touch()
-    with pytest.raises(StorageError, match=r"folder .*file/sub cannot be made: "):
+    with pytest.raises(StorageError, match=r"folder .*file/sub cannot be created: "):
         open_storage(f"sqlite:///{tmp_path}/file/sub/x.db", create=True)
 
 
