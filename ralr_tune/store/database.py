@@ -89,7 +89,7 @@ class Storage:
         return self._run(lambda connection: connection.execute(statement).rowcount)
 
     def trials(self, study_name: str, *states: TrialState) -> list[FrozenTrial]:
-        """Trials of an Optuna study that are now in one of `states`, read without Optuna's cache. KeyError: no study."""
+        """Trials of an Optuna study that are now in one of `states`, read past Optuna's cache. KeyError: no study."""
         return self._rdb.get_all_trials(self._rdb.get_study_id_from_name(study_name), deepcopy=False, states=states)
 
     def dispose(self) -> None:
@@ -173,7 +173,7 @@ def _prepare_schemas(engine: Engine, address: Address, create: bool) -> None:
 
 
 def make_engine(address: Address) -> Engine:
-    """The ledger's engine: every statement is its own transaction, so no writer waits inside an open read transaction."""
+    """The ledger's engine: each statement is its own transaction, so no writer waits inside a read transaction."""
     engine = create_engine(address.url, isolation_level="AUTOCOMMIT", **_engine_options(address))
     _configure(engine)
     return engine

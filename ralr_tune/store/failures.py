@@ -112,7 +112,7 @@ def storage_errors(address: Address) -> Iterator[None]:
         raise
     except JSONDecodeError as error:
         raise StorageError(
-            f"{address}: a text of Optuna's was changed and is no JSON; restore a copy: {error}"
+            f"{address}: a text that Optuna stored was changed and is no longer JSON; restore a copy: {error}"
         ) from error
     except (SQLAlchemyError, StorageInternalError, OSError) as error:
         fault = _database_error(error)

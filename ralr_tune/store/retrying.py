@@ -1,4 +1,4 @@
-"""Optuna's RDBStorage, made patient: what passes is tried again, what does not becomes a StorageError."""
+"""Optuna's RDBStorage with retries: transient errors are retried, others become StorageError."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def _read_trials(
 
 
 class RetryingStorage(RDBStorage):
-    """What `_CachedStorage` calls of an RDBStorage, each call patient.
+    """An RDBStorage that retries every method that `_CachedStorage` calls.
 
-    Retried here, below the sampler, and not around `suggest` or `tell`: a second `suggest` would draw another value
-    than the one that the first may have stored. All of these may be done twice: Optuna's inserts ignore a row that is
-    there already, its other writes set what they set.
+    Retries happen here, below the sampler, and not around `suggest` or `tell`: a second `suggest` could draw another
+    value than the one that the first may have stored. All these methods may run twice: Optuna's inserts ignore existing
+    rows, its other writes are idempotent.
     """
 
-    # Not to be repeated blindly: the first try may have left a trial. `studies.ask` looks, and then tries again.
+    # Not retried blindly: the first try may have created a trial. `studies.ask` checks for it before it retries.
     _create_new_trial = _retried(RDBStorage._create_new_trial, retry_s=0)
 
     create_new_study = _retried(RDBStorage.create_new_study)
@@ -73,14 +73,14 @@ class RetryingStorage(RDBStorage):
         included_trial_ids: set[int],
         trial_id_greater_than: int,
     ) -> list[FrozenTrial]:
-        """As Optuna's, without its ORM. KeyError if there is no such study."""
+        """As Optuna's method, without its ORM. KeyError if there is no such study."""
         trials = self._read_trials(study_id, states, included_trial_ids, trial_id_greater_than)
         if not trials:
             self.get_study_name_from_id(study_id)
         return trials
 
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
-        """As Optuna's, but the state that a trial has already may be said again: the answer may have been lost."""
+        """As Optuna's method, but setting the state that a trial already has is no error: a response may be lost."""
         try:
             return self._set_state(trial_id, state, values)
         except UpdateFinishedTrialError:

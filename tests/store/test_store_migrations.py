@@ -158,7 +158,7 @@ def test_migrating_again_changes_nothing_and_nothing_is_made_of_an_empty_databas
 def test_nothing_is_migrated_under_workers(bare_url: str) -> None:
     first_release.make(bare_url, lease_ends_in_s=500)
     before = dump(bare_url)
-    with pytest.raises(StorageError, match=r"trials under way .*: 1; stop .* first, .* end in \d\d\d s"):
+    with pytest.raises(StorageError, match=r"trials still running .*: 1; stop .* first, .* expire in \d\d\d s"):
         migrate(bare_url)
     assert dump(bare_url) == before
 
@@ -201,4 +201,4 @@ def test_earlier_tables_of_optuna_are_refused_with_the_way_to_upgrade(storage_ur
     with pytest.raises(StorageError) as raised:
         open_storage(storage_url)
     shown = parse_address(storage_url).masked
-    assert f'copy the database, then say: optuna storage upgrade --storage "{shown}"' in str(raised.value)
+    assert f'copy the database, then type: optuna storage upgrade --storage "{shown}"' in str(raised.value)

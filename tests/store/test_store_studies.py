@@ -130,7 +130,7 @@ def test_an_optuna_study_is_made_only_when_its_metric_is_given(shared: Storage, 
     assert isinstance(study.sampler, RandomSampler)
     assert isinstance(study.pruner, NopPruner)
     assert optuna_study(shared, f"{name}/ralr").direction.name == "MAXIMIZE"
-    with pytest.raises(StorageError, match="is stored to maximize, not to minimize"):
+    with pytest.raises(StorageError, match="was created to maximize, not to minimize"):
         optuna_study(shared, f"{name}/ralr", metric=LOSS)
 
 
@@ -145,7 +145,7 @@ def test_an_optuna_study_names_the_metric_and_keeps_its_name(shared: Storage, na
 def test_two_arms_never_share_a_study(shared: Storage, name: str, metric: Metric | None) -> None:
     optuna_study(shared, f"{name}/RALR", metric=ACCURACY)
     if shared.engine.dialect.name == "mysql":
-        with pytest.raises(StorageError, match=f"'{name}/ralr' and '{name}/RALR' are one name to this database"):
+        with pytest.raises(StorageError, match=f"'{name}/ralr' and '{name}/RALR' are the same name to this database"):
             optuna_study(shared, f"{name}/ralr", metric=metric)
     elif metric is not None:
         assert optuna_study(shared, f"{name}/ralr", metric=metric).study_name == f"{name}/ralr"

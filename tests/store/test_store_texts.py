@@ -80,6 +80,8 @@ def test_optunas_own_texts_are_told_with_their_database(sqlite: Storage, table: 
     with sqlite.engine.connect() as connection:
         connection.exec_driver_sql(f"UPDATE {table} SET {column} = 'odd'")
     other = open_storage(sqlite.url)
-    with pytest.raises(StorageError, match=r"sqlite.*study\.db: a text that Optuna stored is no JSON"):
+    with pytest.raises(
+        StorageError, match=r"sqlite.*study\.db: a text that Optuna stored was changed and is no longer JSON"
+    ):
         studies.optuna_trials(other, "s/a")
     other.dispose()
