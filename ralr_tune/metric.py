@@ -69,7 +69,7 @@ class Metric:
     unit: UnitName = "plain"
     """A share is shown in percent and its differences in points; "plain" values are shown as plain numbers."""
     worst: float | None = None
-    """The value reported for a diverged trial. None for an unbounded metric: then the worst finite value so far is used."""
+    """The value reported for a diverged trial. None (unbounded metric): the worst finite value so far is used."""
     tolerance: float = 0.01
     """Values within this distance of the best one count as close to it: in the metric's own unit for a share, as a
     fraction of the best value for a plain metric."""

@@ -36,9 +36,9 @@ def make_sampler(spec: StudySpec, arm: str, block: int, ordinal: int) -> sampler
         # the seed does not depend on the arm: shared values are the same in all arms
         return SharedSobolSampler(spec.columns(), ordinal=ordinal, seed=derive_seed("design", spec.study.seed, block))
     space = {name: distribution(domain) for name, domain in spec.space(arm).items()}
-    alone = options.get("multivariate") is False or options.get("group")
+    independent = options.get("multivariate") is False or options.get("group")
     kinds: dict[str, Callable[..., samplers.BaseSampler]] = {
-        "tpe": samplers.TPESampler if alone else partial(WideTPE, space),
+        "tpe": samplers.TPESampler if independent else partial(WideTPE, space),
         "random": samplers.RandomSampler,
         "gp": partial(WideGP, space),
     }

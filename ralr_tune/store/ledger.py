@@ -196,12 +196,12 @@ class Ledger:
         A failure is also recorded as an incident, and so is `recovered`: how a trial continued after running out of
         memory.
         """
-        happened = [self._incident(row, failure, message or "")] if failure else []
-        happened += [self._incident(row, "oom", recovered)] if recovered else []
+        incidents = [self._incident(row, failure, message or "")] if failure else []
+        incidents += [self._incident(row, "oom", recovered)] if recovered else []
         self._write(
             row,
             "done",
-            also=happened,
+            also=incidents,
             outcome=outcome,
             value=finite(value),
             train_value=finite(train_value),
@@ -228,13 +228,13 @@ class Ledger:
         With `retry` the row waits for another attempt; otherwise it is done with outcome "failed".
         """
         why: dict[str, Any] = {"failure": kind, "message": message}
-        happened = [self._incident(row, kind, message, detail=detail, signature=signature)]
+        incidents = [self._incident(row, kind, message, detail=detail, signature=signature)]
         if kind == "lost":  # the worker that claimed the row after a loss has already recorded it
-            happened = []
+            incidents = []
         if retry:
-            self._write(row, "free", also=happened, **why, lease_end=None)
+            self._write(row, "free", also=incidents, **why, lease_end=None)
         else:
-            self._write(row, "done", also=happened, **why, outcome="failed", **_ended)
+            self._write(row, "done", also=incidents, **why, outcome="failed", **_ended)
 
     def release(self, row: Row) -> None:
         """Frees the row without a failure: it waits for the next claim."""
@@ -366,10 +366,10 @@ class Ledger:
             return self.storage.change(write)
 
         def together(connection: Connection) -> int:
-            met = connection.execute(write).rowcount
-            for statement in also if met else ():
+            matched = connection.execute(write).rowcount
+            for statement in also if matched else ():
                 connection.execute(statement)
-            return met
+            return matched
 
         return self.storage.transact(together)
 

@@ -53,12 +53,12 @@ def named_lock(engine: Engine, name: str, *, timeout_s: float = TIMEOUT_S) -> It
 
 
 def _wait(lock: Lock, name: str, timeout_s: float) -> None:
-    began, said = time.monotonic(), False
+    began, warned = time.monotonic(), False
     while not retry(lock.acquire):
         waited = time.monotonic() - began
-        if waited > WARN_AFTER_S and not said:
+        if waited > WARN_AFTER_S and not warned:
             log.warning("lock %r is held by another process; waiting for up to %g s", name, timeout_s)
-            said = True
+            warned = True
         if waited > timeout_s:
             raise StorageError(
                 f"lock {name!r} has been held by another process for {timeout_s:g} s; end that process, then try again"

@@ -158,13 +158,13 @@ class Inspection:
 
 def inspect(ledger: Ledger, arm_blocks: Iterable[ArmBlock]) -> Inspection:
     """The study as it is now; `arm_blocks`: its arms and blocks."""
-    before = set(map(_seen, ledger.rows(curves=False)))
+    before = set(map(_state_of, ledger.rows(curves=False)))
     trials = {each: optuna_trials(ledger.storage, optuna_name(ledger.study, *each)) for each in arm_blocks}
     rows = ledger.rows(curves=False)
     since = (Now() - _ledger.c.lease_end).label("since")
     query = select(_ledger.c.id, since).where(_ledger.c.study == ledger.study, _expired)
     expired = {found["id"]: float(found["since"]) for found in ledger.storage.rows(query)}
-    return Inspection(rows, frozenset(row.id for row in rows if _seen(row) in before), expired, trials)
+    return Inspection(rows, frozenset(row.id for row in rows if _state_of(row) in before), expired, trials)
 
 
 def free(ledger: Ledger, row: Row) -> bool:
@@ -218,15 +218,15 @@ def _change(ledger: Ledger, row: Row, condition: ColumnElement[bool], *also: Ins
     write = update(_ledger).where(unchanged, condition).values(**values)
 
     def together(connection: Connection) -> int:
-        met = connection.execute(write).rowcount
-        for statement in also if met else ():
+        matched = connection.execute(write).rowcount
+        for statement in also if matched else ():
             connection.execute(statement)
-        return met
+        return matched
 
     return bool(ledger.storage.transact(together))
 
 
-def _seen(row: Row) -> tuple[object, ...]:
+def _state_of(row: Row) -> tuple[object, ...]:
     return row.id, row.state, row.attempt, row.trial, row.outcome
 
 
