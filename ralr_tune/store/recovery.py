@@ -80,8 +80,11 @@ def strays(ledger: Ledger) -> list[tuple[str, int]]:
         row = rows.get(row_id)
         return row is None or (row["is_search"] and row["trial"] not in (None, number))
 
-    found = [(arm_block, number) for arm_block, number, row_id in asked if is_stray(number, row_id)]
-    return [(optuna_name(ledger.study, *arm_block), number) for arm_block, number in found]
+    return [
+        (optuna_name(ledger.study, *arm_block), number)
+        for arm_block, number, row_id in asked
+        if is_stray(number, row_id)
+    ]
 
 
 # ---------------------------------------------------------------- a whole study, inspected for `repair`

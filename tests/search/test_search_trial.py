@@ -160,20 +160,20 @@ def test_a_worker_suspended_beyond_its_lease_writes_nothing(
     make_session: MakeSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = simulated(search={"pruner": "none"})
-    sleeper, other = make_session(spec, owner="sleeper"), make_session(spec, owner="other")
-    row = claim(sleeper)
+    suspended, other = make_session(spec, owner="suspended"), make_session(spec, owner="other")
+    row = claim(suspended)
     epochs = SimulatedTrial.epochs
 
     def sleeping(self: SimulatedTrial) -> Generator[EpochRecord, None, None]:
         for record in epochs(self):
             if record.epoch == 2:
                 monkeypatch.setattr(SimulatedTrial, "epochs", epochs)
-                expire(sleeper)
+                expire(suspended)
                 work_on(other, claim(other))
             yield record
 
     monkeypatch.setattr(SimulatedTrial, "epochs", sleeping)
-    work_on(sleeper, row)  # ends without an error
+    work_on(suspended, row)  # ends without an error
     done = other.ledger.row(row.id)
     assert (done.owner, done.attempt, done.outcome) == ("other", 2, "complete")
     assert [told.state for told in optuna_trials(other)] == [TrialState.COMPLETE]
@@ -183,13 +183,13 @@ def test_a_worker_suspended_beyond_its_lease_writes_nothing(
 
 
 @dataclass(frozen=True)
-class Nap:
+class Suspension:
     """Suspends a worker before it enters `method` of `owner`, until another worker has finished its row."""
 
     owner: Any
     method: str
 
-    def fall(self, monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[], None]) -> None:
+    def install(self, monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[], None]) -> None:
         entered = getattr(self.owner, self.method)
 
         def sleep(*args: Any, **kwargs: Any) -> Any:
@@ -200,29 +200,29 @@ class Nap:
         monkeypatch.setattr(self.owner, self.method, sleep)
 
 
-NAPS = {
-    "ask": Nap(studies, "ask"),
-    "attach": Nap(Ledger, "attach"),
-    "suggest": Nap(trials, "suggest"),
-    "checkpoint": Nap(Checkpoints, "save"),
-    "report": Nap(Ledger, "progress"),
-    "prune": Nap(optuna.trial.Trial, "should_prune"),
-    "finish": Nap(Ledger, "finish"),
-    "tell": Nap(trials, "tell"),
+SUSPENSIONS = {
+    "ask": Suspension(studies, "ask"),
+    "attach": Suspension(Ledger, "attach"),
+    "suggest": Suspension(trials, "suggest"),
+    "checkpoint": Suspension(Checkpoints, "save"),
+    "report": Suspension(Ledger, "progress"),
+    "prune": Suspension(optuna.trial.Trial, "should_prune"),
+    "finish": Suspension(Ledger, "finish"),
+    "tell": Suspension(trials, "tell"),
 }
 
 
-@pytest.mark.parametrize("nap", NAPS.values(), ids=list(NAPS))
+@pytest.mark.parametrize("suspension", SUSPENSIONS.values(), ids=list(SUSPENSIONS))
 def test_a_suspended_worker_changes_nothing(
-    nap: Nap, make_session: MakeSession, monkeypatch: pytest.MonkeyPatch
+    suspension: Suspension, make_session: MakeSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = simulated(arms={"monotone": {}}, search={"pruner": "none", "trials": 1, "sampler": "random"})
-    sleeper, other = make_session(spec, owner="sleeper"), make_session(spec, owner="other")
-    row = claim(sleeper)
+    suspended, other = make_session(spec, owner="suspended"), make_session(spec, owner="other")
+    row = claim(suspended)
     kept: list[tuple[Row, list[FrozenTrial], list[bytes]]] = []
 
     def meanwhile() -> None:
-        expire(sleeper)
+        expire(suspended)
         if (again := other.ledger.claim("other", "search")) is not None:
             work_on(other, again)
         kept.append(state())
@@ -233,8 +233,8 @@ def test_a_suspended_worker_changes_nothing(
         told = [trial for trial in optuna_trials(other) if trial.state != TrialState.FAIL]  # strays end as FAIL
         return other.ledger.row(row.id), told, files
 
-    nap.fall(monkeypatch, meanwhile)
-    work_on(sleeper, row)
+    suspension.install(monkeypatch, meanwhile)
+    work_on(suspended, row)
     assert state() == kept[0]
     done, told, files = kept[0]
     assert (done.outcome, len(told), files) == ("complete", 1, [])
@@ -245,20 +245,20 @@ def test_a_suspended_worker_whose_trial_another_has_finished_ends_without_an_err
     make_session: MakeSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = simulated(search={"pruner": "none"})
-    first, sleeper, other = (make_session(spec, owner=name) for name in ("first", "sleeper", "other"))
+    first, suspended, other = (make_session(spec, owner=name) for name in ("first", "suspended", "other"))
     with monkeypatch.context() as patch:
         patch.setattr(Checkpoints, "save", _kill_after(2, Checkpoints.save))
         with pytest.raises(Killed):
             work_on(first, claim(first))
     expire(first)
-    row = claim(sleeper)
+    row = claim(suspended)
 
     def meanwhile() -> None:
-        expire(sleeper)
+        expire(suspended)
         work_on(other, claim(other))
 
-    Nap(studies, "resume_trial").fall(monkeypatch, meanwhile)
-    work_on(sleeper, row)
+    Suspension(studies, "resume_trial").install(monkeypatch, meanwhile)
+    work_on(suspended, row)
     done = other.ledger.row(row.id)
     assert (done.owner, done.attempt, done.outcome) == ("other", 3, "complete")
 
@@ -272,19 +272,19 @@ def _as_trained(row: Row, told: FrozenTrial) -> dict[str, Any]:
     return told.params if [record.value for record in row.curve] == again else {}
 
 
-@pytest.mark.parametrize("nap", ["checkpoint", "report", "weights", "finish"])
+@pytest.mark.parametrize("suspension", ["checkpoint", "report", "weights", "finish"])
 def test_a_suspended_worker_in_confirm_changes_neither_row_nor_weights(
-    nap: str, make_session: MakeSession, monkeypatch: pytest.MonkeyPatch
+    suspension: str, make_session: MakeSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = simulated()
-    sleeper, other = make_session(spec, owner="sleeper"), make_session(spec, owner="other")
-    plan_judged(sleeper.ledger)
-    row = sleeper.ledger.claim("sleeper", "judge")
+    suspended, other = make_session(spec, owner="suspended"), make_session(spec, owner="other")
+    plan_judged(suspended.ledger)
+    row = suspended.ledger.claim("suspended", "judge")
     assert row is not None
     kept: list[tuple[Row, dict[str, bytes]]] = []
 
     def meanwhile() -> None:
-        expire(sleeper)
+        expire(suspended)
         again = other.ledger.claim("other", "judge")
         assert again is not None
         work_on(other, again)
@@ -294,12 +294,12 @@ def test_a_suspended_worker_in_confirm_changes_neither_row_nor_weights(
         files = {path.name: path.read_bytes() for path in sorted(other.out.rglob("*")) if path.is_file()}
         return other.ledger.row(row.id), files
 
-    naps = NAPS | {"weights": Nap(SimulatedTrial, "save_weights")}
-    naps[nap].fall(monkeypatch, meanwhile)
-    work_on(sleeper, row)
+    suspensions = SUSPENSIONS | {"weights": Suspension(SimulatedTrial, "save_weights")}
+    suspensions[suspension].install(monkeypatch, meanwhile)
+    work_on(suspended, row)
     assert state() == kept[0]
     assert (kept[0][0].owner, kept[0][0].outcome) == ("other", "complete")
-    assert list(kept[0][1]) == [other.kept.weights(row).name]
+    assert list(kept[0][1]) == [other.artifacts.weights(row).name]
 
 
 def plan_judged(ledger: Ledger) -> None:

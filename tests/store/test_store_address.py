@@ -54,8 +54,8 @@ def test_clean_knows_all_forms_of_a_password() -> None:
     ("url", "part"),
     [
         ("postgresql://me:hu@sh@host/db", "%40"),
-        ("postgresql://me:hush@host:sh/db", "cannot be read"),
-        ("hush", "cannot be read"),
+        ("postgresql://me:hush@host:sh/db", "cannot be parsed"),
+        ("hush", "cannot be parsed"),
         ("oracle://me:hush@host/db", "'oracle' is not supported"),
         ("postgresql+psycopg2://me:hush@host/db", "'psycopg2' is not supported"),
         ("postgresql://me:hush@host", "names no database"),
