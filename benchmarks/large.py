@@ -163,7 +163,7 @@ def _trial(clock: Clock, session: Session) -> None:
 
         def report(record: EpochRecord = record) -> None:
             session.ledger.progress(row, record, report_to=asked._trial_id)
-            studies.know_reported(asked, record)
+            studies.cache_report(asked, record)
 
         clock.time("report", report)
         clock.time("verdict", lambda: judge.should_prune(asked))

@@ -1,7 +1,7 @@
-"""What trials are judged by: one object that knows which values are better and how values are written.
+"""The metric that trials are compared by: one object that knows which values are better and how values are formatted.
 
-Nothing outside of this module asks for the direction in order to compare: `better(a, b)`, `gain(a, b)`, `best(values)`,
-and `as_gain(value)` as the key to sort by.
+No other module uses the direction to compare values: use `better(a, b)`, `gain(a, b)`, `best(values)`, and
+`as_gain(value)` as a sort key.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Number = TypeVar("Number", float, "NDArray[np.float64]")
 
 
 class Unit(NamedTuple):
-    """How values of a metric are written."""
+    """How values of a metric are formatted."""
 
     factor: float
     """Shown number = stored value times factor."""
@@ -37,7 +37,7 @@ class Unit(NamedTuple):
         return self.signed(value, digits) + self.difference_suffix
 
     def size(self, value: float, digits: int = 1) -> str:
-        """How large a difference is: "0.2 points", "1 point" or "0.0312"."""
+        """The absolute value of a difference: "0.2 points", "1 point" or "0.0312"."""
         text = self._number(abs(value), digits)
         return text + (self.difference_suffix.removesuffix("s") if text == "1" else self.difference_suffix)
 
@@ -47,7 +47,7 @@ class Unit(NamedTuple):
         return text if text.startswith("-") else "+" + text
 
     def digits(self, *differences: float) -> int:
-        """Decimals of percents: one, unless that would round a difference to nothing."""
+        """Decimals of percentages: one, or two if one would round a difference to zero."""
         return 2 if any(0 < abs(difference) * self.factor < 0.05 for difference in differences) else 1
 
     def _number(self, value: float, digits: int) -> str:
@@ -67,31 +67,31 @@ class Metric:
     name: str
     direction: Direction
     unit: UnitName = "plain"
-    """A share is shown as percent, and differences of it in points; everything else as plain numbers."""
+    """A share is shown in percent and its differences in points; "plain" values are shown as plain numbers."""
     worst: float | None = None
-    """What a diverged trial is reported as. None for an unbounded metric: then it is the worst finite value so far."""
+    """The value reported for a diverged trial. None (unbounded metric): the worst finite value so far is used."""
     tolerance: float = 0.01
-    """Values within this distance of the best one count as close to it, in the metric's own unit; of a plain metric, in
-    shares of the best value."""
+    """Values within this distance of the best one count as close to it: in the metric's own unit for a share, as a
+    fraction of the best value for a plain metric."""
     default_margin: float = 0.0
     """Differences below it count as equivalent when the study file gives no margin, in the metric's own unit.
     0: nothing is called equivalent."""
 
     @property
     def format(self) -> Unit:
-        """How values and differences are written."""
+        """How values and differences are formatted."""
         return UNITS[self.unit]
 
     @property
     def reading(self) -> str:
-        """How to read its values, in words: "a share, larger is better"."""
+        """How to read its values: "a share, larger is better"."""
         what = {"share": "a share", "plain": "a plain number"}[self.unit]
         return f"{what}, {'larger' if self.better(1.0, 0.0) else 'smaller'} is better"
 
     def as_gain(self, value: Number) -> Number:
-        """A value, or a difference of two, turned so that larger is better: exactly itself or its negative.
+        """A value, or a difference of two, with a sign such that larger is better: exactly itself or its negative.
 
-        Applied twice, it gives the value back.
+        Applied twice, it returns the original value.
         """
         return value if self.direction == "maximize" else -value
 
@@ -104,21 +104,21 @@ class Metric:
         return self.as_gain(one - other)
 
     def best(self, values: Iterable[float]) -> float:
-        """The best of some values. Raises ValueError when there are none."""
+        """The best of some values. Raises ValueError if there are none."""
         return max(values, key=self.as_gain)
 
     def worst_of(self, values: Iterable[float]) -> float:
-        """The worst of some values; NaN when there are none."""
+        """The worst of some values; NaN if there are none."""
         return min(values, key=self.as_gain, default=math.nan)
 
     def close(self, best: float) -> float:
-        """How far from the best value a value still counts as close to it (see `tolerance`)."""
+        """The distance from the best value within which a value counts as close to it (see `tolerance`)."""
         return self.tolerance if self.unit == "share" else self.tolerance * abs(best)
 
     def of_diverged(self, seen: Iterable[float]) -> float:
-        """What a diverged trial is reported as: `worst`; for an unbounded metric the worst finite value of `seen`.
+        """The value reported for a diverged trial: `worst`; for an unbounded metric, the worst finite value of `seen`.
 
-        Where nothing finite was seen yet, it is infinitely bad (our choice): any finite number might be a good value.
+        If `seen` has no finite value, it is infinitely bad (our choice): any finite number might be a good value.
         """
         if self.worst is not None:
             return self.worst

@@ -1,7 +1,7 @@
-"""What is known of a study once it is read back: plain frozen records, no SQL, no torch, no Optuna.
+"""A study as read from its storage: plain frozen records, without SQL, torch or Optuna.
 
-`store` fills them, `analysis` turns them into facts, `report` draws those. The same types travel from the training
-loop to the ledger (`EpochRecord`, `Outcome`).
+`store` fills them, `analysis` turns them into facts, and `report` shows the facts. The training loop passes the same
+types (`EpochRecord`, `Outcome`) to the ledger.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ralr_tune.metric import Metric
 
 Stage = Literal["search", "audit", "choose", "judge", "test"]
 """`audit` trains some pruned trials of the search to their end; `status` shows it as "search". `choose` and `judge` are
-the two halves of confirm; it shows both as "confirm"."""
+the two parts of confirm; `status` shows both as "confirm"."""
 
 Outcome = Literal["complete", "pruned", "diverged", "failed"]
 State = Literal["free", "held", "done"]
@@ -35,14 +35,14 @@ class EpochRecord:
     lr: float
     """Learning rate of the epoch's first step, amplification included."""
     factor: float
-    """Amplification factor of the epoch's first step; 1.0 where none."""
+    """Amplification factor of the epoch's first step; 1.0 without amplification."""
     seconds: float
     """Wall seconds of the epoch, evaluation included."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row of the ledger: one planned trial and what became of it."""
+    """One row of the ledger: one planned trial and its outcome."""
 
     id: int
     arm: str
@@ -56,8 +56,8 @@ class Row:
     """In audit and confirm: the Optuna trial number (of block `block`) whose configuration this is."""
     seed: int
     params: Mapping[str, Any]
-    """Searched parameters by Optuna name; in search, empty until asked for. What was amplified has the whole
-    amplification of the other arm beside them."""
+    """Searched parameters by Optuna name; in search, empty until Optuna is asked. Rows with an `amplified_role` also
+    have all amplification parameters of the other arm."""
     trial: int | None
     """Optuna trial number in the study of (arm, block); None after the search."""
     state: State
@@ -65,16 +65,16 @@ class Row:
     owner: str | None
     outcome: Outcome | None
     failure: FailureKind | None
-    """Why, in one word; `message` says more."""
+    """The kind of failure; `message` has the details."""
     message: str | None
     epoch: int
-    """Epochs done, as the owner last said."""
+    """Epochs done, as last recorded by the owner."""
     value: float | None
     """Metric at the last epoch on the validation split (stage "test": on the test split)."""
     train_value: float | None
     """Metric at the end on a fixed part of the training split, without augmentation."""
     curve: tuple[EpochRecord, ...]
-    """All epochs once done (search: also while it runs, value alone, from Optuna)."""
+    """All epochs once done (search: also while it runs, values only, from Optuna)."""
     seconds: float | None
     """Wall seconds of training, all attempts together."""
     started: float | None
@@ -83,36 +83,36 @@ class Row:
 
     @property
     def part(self) -> str:
-        """The role in a word, for people."""
+        """The role in one word, for display."""
         return self.role.partition("-")[0]
 
 
 AMPLIFIED = "amplified-"
 AMPLIFICATION = "amplify."
-"""What the names of amplification's parameters begin with."""
+"""Prefix of the names of amplification parameters."""
 
 
 def amplified_role(donor: str, block: int, trial: int) -> str:
-    """The role of a configuration to which the amplification of that trial of another arm was added.
+    """The role of a configuration to which the amplification of trial `trial` of arm `donor` was added.
 
-    A digest, since a role is short and names of arms are not.
+    It contains a digest, since a role is limited to 32 characters and arm names can be longer.
     """
     return AMPLIFIED + hashlib.sha256(f"{donor}/{block}/{trial}".encode(errors="backslashreplace")).hexdigest()[:12]
 
 
 @dataclass(frozen=True)
 class Incident:
-    """Something that went wrong with one attempt of a row, whether or not it was mended."""
+    """A failure of one attempt of a row, whether or not the trial recovered."""
 
     row: int
     attempt: int
     kind: FailureKind
     message: str
     detail: str
-    """The traceback; "" where there is none."""
+    """The traceback; "" if there is none."""
     owner: str | None
     epoch: int
-    """Epochs done when it happened."""
+    """Epochs done before the failure."""
     time: float
     """Seconds since 1970, the database's clock."""
 
@@ -125,7 +125,7 @@ class ArmRecord:
     dimensions: Mapping[str, Mapping[str, Any]]
     rows: tuple[Row, ...]
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """All that the arm trains with, by Optuna name: fixed values, and what is searched as in `dimensions`."""
+    """All settings that the arm trains with, by Optuna name: fixed values, and searched ones as in `dimensions`."""
 
     def search(self) -> tuple[Row, ...]:
         return tuple(row for row in self.rows if row.stage == "search")
@@ -136,17 +136,17 @@ class ArmRecord:
 
 @dataclass(frozen=True)
 class StudyRecord:
-    """All that the storage holds of one study."""
+    """Everything that the storage has of one study."""
 
     name: str
     spec_text: str
-    """The study file, as it was stored."""
+    """The study file as stored."""
     fingerprint: str
     storage: str
     """URL with its password masked."""
     created: float
     environment: Mapping[str, str]
-    """Versions and device, as the first worker found them."""
+    """Versions and device of the first worker."""
     baseline: str
     """The arm that others are compared with."""
     metric: Metric

@@ -22,7 +22,7 @@ from ralr_tune.errors import UsageError
 from ralr_tune.launch.signals import handling
 from ralr_tune.secrecy import remember, secret_from_environment
 from ralr_tune.store import studies
-from ralr_tune.store.failures import patience
+from ralr_tune.store.failures import retry_for
 
 if TYPE_CHECKING:
     from ralr_tune.store.database import Storage
@@ -109,7 +109,7 @@ def make_app(storage: Storage, out: Path, *, write: bool, token: str | None) -> 
 
     def answer(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         environ.setdefault("HTTP_ACCEPT_ENCODING", "")  # its static files fail without this key
-        with patience(REQUEST_S):
+        with retry_for(REQUEST_S):
             body: Iterable[bytes] = dashboard(environ, start_response)
             return body
 

@@ -138,8 +138,8 @@ class _Study:
 
     def _lapsed(self) -> Iterator[Finding]:
         for row in self.inspection.rows:
-            if row.id in self.inspection.lapsed:
-                ago = duration(self.inspection.lapsed[row.id])
+            if row.id in self.inspection.expired:
+                ago = duration(self.inspection.expired[row.id])
                 held = f"held by {row.owner} (attempt {row.attempt}, epoch {row.epoch}), whose lease expired {ago} ago"
                 fix = "freed: the next worker resumes from its checkpoint"
                 yield Finding(held, _label(row), fix, partial(recovery.free, self.ledger, row))

@@ -83,7 +83,7 @@ class Supervisor:
 
     def _restarted(self) -> int:
         """How many restarts there have been, with this one, since the study was last brought forward."""
-        moved = self.ledger.moved()
+        moved = self.ledger.work_done()
         self._restarts = 1 if moved != self._moved else self._restarts + 1
         self._moved = moved
         return self._restarts

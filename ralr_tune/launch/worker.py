@@ -29,7 +29,7 @@ from ralr_tune.search.telling import settle
 from ralr_tune.store import studies
 from ralr_tune.store.address import parse_address
 from ralr_tune.store.database import open_storage
-from ralr_tune.store.failures import PATIENCE_S
+from ralr_tune.store.failures import RETRY_S
 from ralr_tune.store.file import refuse_network
 from ralr_tune.store.ledger import Ledger
 from ralr_tune.studyfile import parse_study
@@ -61,7 +61,7 @@ def work(job: Job, place: Place, *, stop: Stop | None = None) -> None:
         check_shared(job.out, job.folder_token)
     if not job.force:
         refuse_network(parse_address(job.storage_url))
-    storage = open_storage(job.storage_url, patience_s=PATIENCE_S)
+    storage = open_storage(job.storage_url, retry_s=RETRY_S)
     try:
         spec = parse_study(
             studies.stored(storage, job.study).text,

@@ -1,1 +1,1 @@
-"""One trial from claim to tell: spaces, samplers and pruners of a study, search, and confirm. Knows no process."""
+"""One trial from claim to `tell`: a study's spaces, samplers and pruners, search and confirm. Starts no process."""

@@ -1,7 +1,8 @@
-"""The baseline's winner with another arm's amplification added: a twin the other way round (ours).
+"""The baseline's winner with another arm's amplification added: the reverse of a twin (our choice).
 
-A twin says what amplification does to the configuration that was tuned with it; this, what it does to one that was
-tuned without. Each amplifying arm's best winner gives its amplification to the baseline's best winner.
+A twin shows what amplification does to a configuration that was tuned with it. An added amplification shows what it
+does to a configuration that was tuned without it: the baseline's best winner gets the amplification of each amplifying
+arm's best winner.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from ralr_tune.studyfile import AmplifyConfig, StudySpec
 
 
 @dataclass(frozen=True)
-class Added:
-    """A configuration to judge: the parameters of `receiver`, a search row, with those of an amplification.
+class AddedAmplification:
+    """A configuration to judge: the parameters of `receiver`, a search row, plus those of an amplification.
 
-    Search rows that were read without their parameters give receiver and role alone: enough to know what is planned.
+    If search rows were read without their parameters, only receiver and role are valid: enough to see what is planned.
     """
 
     receiver: Row
@@ -26,38 +27,40 @@ class Added:
     params: Mapping[str, Any]
 
 
-def additions(spec: StudySpec, winners: Mapping[str, Sequence[Row]]) -> Iterator[Added]:
-    """One for each amplifying arm; none where the baseline perturbs its rate itself. `winners`: by arm, best first."""
+def additions(spec: StudySpec, winners: Mapping[str, Sequence[Row]]) -> Iterator[AddedAmplification]:
+    """One for each amplifying arm; none if the baseline itself perturbs its rate. `winners`: by arm, best first."""
     receivers = winners.get(spec.study.baseline, ())
-    if not receivers or not addable(spec):
+    if not receivers or not max_additions(spec):
         return
     for arm, rows in winners.items():
         if spec.arms[arm].amplify is not None and rows:
             yield _added(spec, receivers[0], rows[0])
 
 
-def addable(spec: StudySpec) -> int:
-    """How many amplifications there can be to add."""
+def max_additions(spec: StudySpec) -> int:
+    """The largest number of amplifications that `additions` can yield."""
     baseline = spec.arms[spec.study.baseline]
     perturbed = baseline.amplify is not None or baseline.noise is not None
     return 0 if perturbed else sum(arm.amplify is not None for arm in spec.arms.values())
 
 
-def _added(spec: StudySpec, receiver: Row, donor: Row) -> Added:
+def _added(spec: StudySpec, receiver: Row, donor: Row) -> AddedAmplification:
     assert donor.trial is not None
     given = _amplification(spec, donor) if spec.space(donor.arm).keys() <= donor.params.keys() else {}
-    return Added(receiver, amplified_role(donor.arm, donor.block, donor.trial), {**receiver.params, **given})
+    return AddedAmplification(
+        receiver, amplified_role(donor.arm, donor.block, donor.trial), {**receiver.params, **given}
+    )
 
 
 def _amplification(spec: StudySpec, donor: Row) -> dict[str, Any]:
-    """All of it, also what the donor's arm does not search: the receiver's arm knows none of it."""
+    """All amplification parameters, including those that the donor's arm does not search: the receiver has none."""
     amplify = spec.configuration(donor.arm, donor.params).amplify
     assert amplify is not None
     return {f"{AMPLIFICATION}{name}": value for name, value in amplify.model_dump(mode="json").items()}
 
 
 def amplification_of(params: Mapping[str, Any]) -> AmplifyConfig:
-    """What `additions` put among the parameters."""
+    """The amplification that `additions` added to the parameters."""
     given = {
         name.removeprefix(AMPLIFICATION): value for name, value in params.items() if name.startswith(AMPLIFICATION)
     }

@@ -1,8 +1,9 @@
-"""The files that a study keeps between two processes: checkpoints of rows under way and of pruned trials that wait for
-their audit, weights that wait for their test.
+"""The files that a study keeps between processes: checkpoints of unfinished rows and of pruned trials that wait for
+their audit, and weights that wait for their test.
 
-Every attempt of a row writes files of its own, so whoever slept through a lease and wakes up overwrites nothing that
-the new owner wrote. Whoever brings a row to its end removes them all; of an audited one, whoever ends its audit.
+Every attempt of a row writes its own files. A worker whose lease expired while it was suspended therefore overwrites
+nothing that the new owner wrote. The worker that finishes a row removes the files of all attempts; for an audited row,
+the worker that finishes the audit does.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class ArtifactStore:
         return self.folder / f"{self.spec.name}-row{row.id}.{row.attempt}.ckpt"
 
     def checkpoints(self, row: Row) -> list[Path]:
-        """Of all attempts of a row, the latest first."""
+        """Checkpoints of all attempts of a row, the latest first."""
         found = [(attempt, path) for path, row_id, attempt in self._of_rows() if row_id == row.id]
         return [path for _, path in sorted(found, reverse=True) if path.suffix == ".ckpt"]
 
@@ -40,44 +41,44 @@ class ArtifactStore:
         return [path for path in self.checkpoints(row) if path != self.checkpoint(row)]
 
     def draft(self, row: Row) -> Path:
-        """Where this attempt of a judged run puts its weights until the row is done."""
+        """Where this attempt of a judge row saves its weights until the row is done."""
         return self.folder / f"{self.spec.name}-row{row.id}.{row.attempt}.safetensors"
 
     def weights(self, row: Row) -> Path:
         """Where the weights of a judged run wait for the test: one path for the judge row and its test row.
 
-        No other study, data, configuration or seed has it, whoever shares the folder.
+        The path is unique to study, data, configuration and seed, so studies may share the folder.
         """
         configuration = confirm_configuration(self.spec, row)
         task, run = self.spec.task_identity(configuration.task), configuration.identity(row.seed)
         return self.folder / f"{self.spec.name}-final-{task[:8]}-{run[:16]}.safetensors"
 
     def forget(self, row: Row) -> None:
-        """Removes whatever any attempt of the row has left; the row must be done."""
+        """Removes the files of all attempts of the row; the row must be done."""
         for path, row_id, _ in self._of_rows():
             if row_id == row.id:
                 remove(path)
 
     def leftovers(self, read: Callable[[], Sequence[Row]]) -> list[Path]:
-        """Files of this study that nobody will read; `read` gives all rows of its ledger.
+        """Files of this study that no worker will read; `read` returns all rows of its ledger.
 
-        Listed before the rows are read: a row that another process plans meanwhile has no file among these.
+        The files are listed before the rows are read, so none of them belongs to a row that is planned in between.
         """
         of_rows, finals = list(self._of_rows()), self._finals()
         if not of_rows and not finals:
             return []
         rows = read()
         untested = _untested(rows)
-        # a failed row is opened again by the next `run`
+        # the next `run` reopens failed rows
         unfinished = [row for row in rows if row.state != "done" or row.outcome == "failed"]
-        # a judged run may be done and its draft not yet in its place
+        # a judge row may be done before its draft is renamed to its final path
         in_use = {row.id for row in [*unfinished, *untested, *audits.waiting(self.spec, rows)]}
         wanted = {self.weights(row) for row in untested}
         left = [path for path, row_id, _ in of_rows if row_id not in in_use]
         return sorted([*left, *(path for path in finals if path not in wanted)])
 
     def tidy(self, read: Callable[[], Sequence[Row]]) -> None:
-        """Removes the leftovers: what a process that was killed left of rows that are done by now."""
+        """Removes the leftovers: files that a killed process left of rows that are done by now."""
         for path in self.leftovers(read):
             remove(path)
 
@@ -86,7 +87,7 @@ class ArtifactStore:
         return [path for path in self._files() if name.fullmatch(path.name)]
 
     def _of_rows(self) -> Iterator[tuple[Path, int, int]]:
-        """(file, row, attempt) of all files of rows; half-written ones, a dot before and a process id behind, too."""
+        """(file, row, attempt) of all files of rows, partly written ones (dot prefix, process id suffix) included."""
         name = re.compile(rf"\.?{re.escape(self.spec.name)}-row(\d+)\.(\d+)\.(ckpt|safetensors)(\.\d+)?")
         for path in self._files():
             if found := name.fullmatch(path.name):
@@ -109,7 +110,7 @@ def confirm_configuration(spec: StudySpec, row: Row) -> Configuration:
 
 
 def _untested(rows: Sequence[Row]) -> list[Row]:
-    """Judged runs whose test is still to come; all of them until the tests are planned."""
+    """Judged runs whose test is not done; all judged runs before the tests are planned."""
     tests = {_run(row): row for row in rows if row.stage == "test"}
     judged = [row for row in rows if row.stage == "judge" and row.outcome == "complete"]
     if not tests:
@@ -123,6 +124,6 @@ def _run(row: Row) -> tuple[str, int, int, str, int | None]:
 
 
 def remove(path: Path) -> None:
-    """Removes a file, if it is there and may be removed: a file too many harms nobody (`gc` shows it)."""
+    """Removes a file if it exists and permissions allow it: a leftover file does no harm, and `gc` lists it."""
     with suppress(OSError):
         path.unlink()

@@ -1,8 +1,8 @@
-"""Which prunings are audited: the pruned trial is trained to its end all the same, apart from the search (ours).
+"""Which prunings are audited: the pruned trial is trained to its end outside of the search (our choice).
 
-An audit is a row of the ledger's own, after the search of all arms: Optuna was told PRUNED at the verdict, as of any
-other trial, and neither sampler nor pruner nor choice ever sees the tail. Whether a pruning is audited is a pure
-function of (study seed, block, ordinal), equal in all arms, and a larger share takes in the smaller one's.
+An audit is a separate row of the ledger, run after the search of all arms. Optuna gets PRUNED when the trial is pruned,
+as for any other trial; sampler, pruner and choice never see the remaining epochs. Whether a pruning is audited is a
+pure function of (study seed, block, ordinal), the same in all arms. A larger share includes a smaller share's audits.
 """
 
 from __future__ import annotations
@@ -14,35 +14,35 @@ from ralr_tune.records import Row
 from ralr_tune.seeds import SEED_BITS, derive_seed
 from ralr_tune.studyfile import StudySpec
 
-SHARE = 0.1
-"""Of `audit = "auto"`, where the budget allows."""
-ENOUGH = 100
-"""Trials of an arm, all blocks together, from which on it does (ours). A rate of wrong prunings is named from 10 audits
-on, and with fewer trials a tenth of the pruned ones cannot be as many."""
+AUTO_SHARE = 0.1
+"""Share of prunings that `audit = "auto"` audits if an arm has AUTO_MIN_TRIALS trials."""
+AUTO_MIN_TRIALS = 100
+"""Trials of an arm, all blocks together, that `audit = "auto"` needs (our choice). The report gives a rate of wrong
+prunings from 10 audits on, and a tenth of the pruned trials of a smaller arm is fewer than that."""
 
 
 def share(spec: StudySpec, trials: int) -> float:
-    """The share of prunings that is audited where an arm has so many search trials, all blocks together."""
+    """The share of prunings that is audited if an arm has `trials` search trials, all blocks together."""
     audit = spec.search.audit
     if audit != "auto":
         return audit
-    return SHARE if trials >= ENOUGH and spec.search.pruner != "none" else 0.0
+    return AUTO_SHARE if trials >= AUTO_MIN_TRIALS and spec.search.pruner != "none" else 0.0
 
 
 def sampled(spec: StudySpec, rows: Sequence[Row]) -> list[Row]:
-    """The pruned search rows that are audited, in the order of `rows`, which are all that the study has."""
+    """The pruned search rows that are audited, in the order of `rows`, which must be all rows of the study."""
     search = [row for row in rows if row.stage == "search"]
     trials = max(Counter(row.arm for row in search).values(), default=0)
     return [row for row in search if row.outcome == "pruned" and is_sampled(spec, row, trials)]
 
 
 def is_sampled(spec: StudySpec, row: Row, trials: int) -> bool:
-    """Whether the pruning of this search row, if it is pruned, is audited; `trials` as for `share`."""
+    """Whether this search row is audited if it is pruned; `trials` as for `share`."""
     limit = share(spec, trials) * (1 << SEED_BITS)
     return derive_seed("audit", spec.study.seed, row.block, row.ordinal) < limit
 
 
 def waiting(spec: StudySpec, rows: Sequence[Row]) -> list[Row]:
-    """The pruned search rows whose audit is still to be done, planned or not."""
+    """The pruned search rows whose audit is not done, planned or not."""
     done = {(row.arm, row.block, row.ordinal) for row in rows if row.stage == "audit" and row.state == "done"}
     return [row for row in sampled(spec, rows) if (row.arm, row.block, row.ordinal) not in done]

@@ -1,8 +1,9 @@
 """A quasi-random design that all arms share: the n-th trial of every arm has the same shared values.
 
-Optuna's `QMCSampler` sorts dimensions by name, so that an arm with more parameters gets other values of the shared
-ones; and its sample number is kept in the database by a race. Ours is pure in (seed, block, ordinal, column):
-scipy's scrambled Sobol points (Joe and Kuo 2008), where a parameter has the same column in every arm.
+Optuna's `QMCSampler` sorts dimensions by name, so an arm with more parameters gets other values of the shared ones, and
+it updates its sample number in the database with a race condition. This sampler is a pure function of (seed, block,
+ordinal, column): scipy's scrambled Sobol points (Joe and Kuo 2008), in which a parameter has the same column in every
+arm.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ from ralr_tune.studyfile.values import Domain
 
 def sobol_point(columns: int, ordinal: int, seed: int) -> NDArray[np.float64]:
     """Point `ordinal` (0-based) of the design, shape (columns,), each in [0, 1)."""
-    from scipy.stats import qmc  # here, since it takes a second, and most studies want no Sobol points
+    from scipy.stats import qmc  # imported here: it takes a second, and most studies use no Sobol points
 
     engine = qmc.Sobol(columns, scramble=True, rng=np.random.default_rng(seed))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # a budget that is no power of two is the user's right
-        # not fast_forward, which raises at 0; drawing 10,000 points takes 50 ms
+        warnings.simplefilter("ignore", UserWarning)  # scipy warns if the number of points is no power of two
+        # not fast_forward, which raises an error at 0; drawing 10,000 points takes 50 ms
         point: NDArray[np.float64] = engine.random(ordinal + 1)[-1]
     return point
 
@@ -48,7 +49,7 @@ def from_unit(unit: float, distribution: BaseDistribution) -> Any:
 def _whole(unit: float, distribution: IntDistribution) -> int:
     low, high, step = distribution.low, distribution.high, distribution.step
     if distribution.log:
-        bottom, top = math.log(low - 0.5), math.log(high + 0.5)  # half a step more on both ends: as Optuna does
+        bottom, top = math.log(low - 0.5), math.log(high + 0.5)  # half a step more at both ends, as Optuna does
         return min(max(round(math.exp(bottom + unit * (top - bottom))), low), high)
     return low + step * int(unit * ((high - low) // step + 1))
 
@@ -63,13 +64,13 @@ def _real(unit: float, distribution: FloatDistribution) -> float:
 
 
 def unit_params(space: Mapping[str, Domain], unit: float | Mapping[str, float]) -> dict[str, Any]:
-    """Every parameter of `space` at a quantile in [0, 1): one for all, or one for each."""
+    """Every parameter of `space` at a quantile in [0, 1): the same for all (a float), or one for each (a mapping)."""
     units = {name: unit if isinstance(unit, float) else unit[name] for name in space}
     return {name: from_unit(units[name], distribution(domain)) for name, domain in space.items()}
 
 
 class SharedSobolSampler(BaseSampler):
-    """Hands out one point of the shared design; one instance serves one trial."""
+    """Samples one point of the shared design; each trial needs its own instance."""
 
     def __init__(self, columns: Mapping[str, int], *, ordinal: int, seed: int) -> None:
         self._columns = columns

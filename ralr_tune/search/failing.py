@@ -1,10 +1,10 @@
-"""What becomes of a row whose trial fails: each kind of failure has its policy (ours).
+"""What happens to a row whose trial fails: each kind of failure has its own policy (our choice).
 
-oom       training goes on in smaller micro-batches; where even that has no room, as diverged
-diverged  the configuration counts as a trial, and the sampler is told that it was as bad as can be
-data      ends the study: every other trial would meet it, too
-bug       the row is tried again (it may be the machine's); BUGS equal ones, in whichever rows, end the study
-lost      the next worker goes on from the checkpoint; LOSSES in a row without a new epoch end the study
+oom       training continues with smaller micro-batches; if even these do not fit in memory, handled as diverged
+diverged  the configuration counts as a trial and is reported to the sampler with the worst value
+data      ends the study: every other trial would fail in the same way
+bug       the row is retried (the machine may be the cause); MAX_BUGS equal failures, in any rows, end the study
+lost      the next worker resumes from the checkpoint; MAX_LOSSES in a row without a new epoch end the study
 """
 
 from __future__ import annotations
@@ -22,85 +22,85 @@ from ralr_tune.studyfile.problems import cut, one_line
 
 log = logging.getLogger(__name__)
 
-HOPELESS: tuple[FailureKind, ...] = ("diverged", "oom")
-"""Failures of the configuration itself: told to the sampler, never tried again."""
+CONFIGURATION_FAILURES: tuple[FailureKind, ...] = ("diverged", "oom")
+"""Failures that the configuration itself causes: reported to the sampler, never retried."""
 
-BUGS = 3
-LOSSES = 10
-_LONGEST = 2000
-"""Characters of a message; a traceback has more."""
+MAX_BUGS = 3
+MAX_LOSSES = 10
+_MAX_MESSAGE = 2000
+"""Characters of an error message that are stored."""
 
 
 def kind_of(error: Exception) -> FailureKind:
-    """The kind of failure that an exception out of a trial is."""
+    """The kind of failure that an exception raised by a trial stands for."""
     if isinstance(error, TrialError):
         return error.kind
     return "data" if isinstance(error, DataError) else "bug"
 
 
-def lose(session: Session, row: Row, kind: FailureKind, message: str) -> None:
-    """The configuration is at fault: it counts as a trial, with no value."""
-    said = words(message)
-    session.ledger.finish(row, outcome="diverged", value=None, curve=(), seconds=0.0, failure=kind, message=said)
+def record_diverged(session: Session, row: Row, kind: FailureKind, message: str) -> None:
+    """Finish a row whose configuration caused the failure: it counts as a trial, without a value."""
+    text = clean_message(message)
+    session.ledger.finish(row, outcome="diverged", value=None, curve=(), seconds=0.0, failure=kind, message=text)
     session.artifacts.forget(row)
     if row.stage == "search":
         tell(session, session.ledger.row(row.id))
 
 
-def give_up(session: Session, row: Row, kind: FailureKind, error: Exception) -> None:
-    """Neither the configuration's fault nor mended: try the row again, or end the study (TrialError)."""
-    message = words(f"{type(error).__name__}: {error}")
+def retry_or_end(session: Session, row: Row, kind: FailureKind, error: Exception) -> None:
+    """Handle a failure that the configuration did not cause: retry the row, or end the study (TrialError)."""
+    message = clean_message(f"{type(error).__name__}: {error}")
     signature = incidents.signature_of_error(error)
     detail = "\n".join(map(one_line, hidden("".join(traceback.format_exception(error))).splitlines()))
-    times = 1 + incidents.equal(session.storage, session.spec.name, signature)
-    retry = kind == "bug" and times < BUGS
+    times = 1 + incidents.count_equal(session.storage, session.spec.name, signature)
+    retry = kind == "bug" and times < MAX_BUGS
     session.ledger.fail(row, kind=kind, message=message, retry=retry, detail=detail, signature=signature)
-    _say(row, message, detail, times)
+    _log_failure(row, message, detail, times)
     if not retry:
         often = f" {times} times" if times > 1 else ""
         raise study_ended(row, kind, f"failed{often}: {message}") from error
 
 
-def end_if_lost_again(session: Session, row: Row) -> None:
-    """Raise TrialError, the study ended, where a row takes every worker down with it.
+def end_if_lost_repeatedly(session: Session, row: Row) -> None:
+    """Raise TrialError, which ends the study, if a row kills every worker that runs it.
 
-    The operating system kills a process that takes too much memory, and so does a fault in a library: the next worker
-    would fare alike, for ever.
+    The operating system kills a process that uses too much memory, and a bug in a native library can crash it: without
+    a limit, each next worker would die in the same way.
     """
-    if row.attempt <= LOSSES:
+    if row.attempt <= MAX_LOSSES:
         return
     lost = {each.attempt: each.epoch for each in incidents.of_row(session.storage, session.spec.name, row.id)}
-    if all(lost.get(attempt) == row.epoch for attempt in range(row.attempt - LOSSES, row.attempt)):
+    if all(lost.get(attempt) == row.epoch for attempt in range(row.attempt - MAX_LOSSES, row.attempt)):
         message = (
-            f"lost its worker {LOSSES} times in a row after epoch {row.epoch}: killed by the system for taking too "
-            "much memory, or crashed in a library; see the workers' logs, then `run` tries it again"
+            f"lost its worker {MAX_LOSSES} times in a row after epoch {row.epoch}: the system killed it for using too "
+            "much memory, or a library crashed; read the workers' logs, fix the cause, then `run` retries it"
         )
         session.ledger.fail(row, kind="lost", message=message, retry=False)
         raise study_ended(row, "lost", message)
 
 
-def words(message: str) -> str:
-    """What is kept of an error's message: one line that is not too long, in characters that every database takes.
+def clean_message(message: str) -> str:
+    """An error message as it is stored: one line of limited length, in characters that every database accepts.
 
-    Without secrets: somebody's own code may tell its environment.
+    Secrets are masked: the user's own code may put its environment into a message.
     """
-    return cut(one_line(hidden(message)), _LONGEST)
+    return cut(one_line(hidden(message)), _MAX_MESSAGE)
 
 
 def study_ended(row: Row, kind: FailureKind, what: str) -> TrialError:
-    """That a row ended the study: which one, what happened to it, and the way out where there is another."""
-    way_out = "; an audit: with audit = 0 under [search], `run` goes on without it" if row.stage == "audit" else ""
-    return TrialError(kind, f"{_where(row)} {what}{way_out}")
+    """The error for a row that ends the study: which row, what happened, and how to go on if the row is an audit."""
+    way_out = "; an audit: with audit = 0 under [search], `run` continues without it" if row.stage == "audit" else ""
+    return TrialError(kind, f"{_describe(row)} {what}{way_out}")
 
 
-def _where(row: Row) -> str:
-    """A row in words."""
+def _describe(row: Row) -> str:
+    """A row as messages name it."""
     return f"arm {row.arm}, {row.stage} {row.ordinal}"
 
 
-def _say(row: Row, message: str, detail: str, times: int) -> None:
-    """The first traceback of equal ones, once."""
+def _log_failure(row: Row, message: str, detail: str, times: int) -> None:
+    """Log the traceback of the first of equal failures; of later ones, the message alone."""
     if times == 1:
-        log.error("row %d (%s) failed:\n%s", row.id, _where(row), detail)
+        log.error("row %d (%s) failed:\n%s", row.id, _describe(row), detail)
     else:
-        log.error("row %d (%s) failed: %s (the same as before, %d times now)", row.id, _where(row), message, times)
+        log.error("row %d (%s) failed: %s (the same as before, %d times now)", row.id, _describe(row), message, times)

@@ -1,12 +1,12 @@
-"""`confirm.seeds = "auto"`: seeds are added until every verdict stands, or `confirm.most_seeds` are there.
+"""`confirm.seeds = "auto"`: seeds are added until every verdict is settled, or until there are `confirm.most_seeds`.
 
-One looks after 5 seeds, after every third one from there, and after the last (ours). A look pairs the winner of each
-arm with the baseline's, on validation values alone: the test split is read once, after the last look. The correction
-that keeps the error over all looks is `analysis.sequential`'s, which search asks as the report does: whether one goes
-on and what is said in the end must be one decision.
+Interim analyses take place after 5 seeds, after every third seed from there, and after the last one (our choice). Each
+pairs every arm's winner with the baseline's, on validation values only: the test split is read once, after the last
+analysis. `analysis.sequential` controls the error over all analyses. Search and report both use it, so that stopping
+and the final verdict are one decision.
 
-A pair of which one run diverged or failed is none; looks wait for as many pairs as they were planned for, and the
-seeds never are more than `most_seeds`.
+A pair in which a run diverged or failed does not count. An analysis waits until it has its planned number of pairs, but
+there are never more than `most_seeds` seeds.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ STEP = 3
 
 
 def analysis_seeds(spec: StudySpec) -> tuple[int, ...]:
-    """Numbers of seeds at which one looks; the fixed number alone where it is one."""
+    """Numbers of seeds at which an analysis takes place; only the fixed number if `confirm.seeds` is a number."""
     most = spec.confirm.seeds_at_most
     if spec.confirm.seeds != "auto":
         return (most,)
@@ -33,16 +33,16 @@ def analysis_seeds(spec: StudySpec) -> tuple[int, ...]:
 
 
 def plan_of(spec: StudySpec) -> Plan | None:
-    """When one looks and by what one judges; None where the number of seeds is fixed or nothing is compared."""
+    """When the analyses take place and how they decide; None if the seeds are fixed or nothing is compared."""
     if spec.confirm.seeds != "auto" or len(spec.arms) < 2:
         return None
-    from ralr_tune.analysis.sequential import Plan  # scipy.special: 0.2 s of every worker's start
+    from ralr_tune.analysis.sequential import Plan  # imported here: scipy.special adds 0.2 s to every worker's start
 
     return Plan(analysis_seeds(spec), spec.margin, spec.confirm.confidence, len(spec.arms) - 1, spec.metric)
 
 
 def wanted(spec: StudySpec, rows: Sequence[Row], winners: Mapping[str, Sequence[Row]]) -> int:
-    """How many seeds are to be judged by now. `rows`: all of the study; `winners`: by arm, best first."""
+    """How many seeds must be judged by now. `rows`: all rows of the study; `winners`: by arm, best first."""
     planned, plan = analysis_seeds(spec), plan_of(spec)
     if plan is None:
         return planned[0]
@@ -57,14 +57,14 @@ def wanted(spec: StudySpec, rows: Sequence[Row], winners: Mapping[str, Sequence[
 
 
 def _judged(rows: Sequence[Row], winner: Row) -> list[Row]:
-    """The judged runs of this configuration, in the order of their seeds."""
+    """The judge rows of this configuration, in the order of their seeds."""
     own = (winner.arm, "judge", "best", winner.block, winner.trial)
     found = [row for row in rows if (row.arm, row.stage, row.role, row.block, row.source) == own]
     return sorted(found, key=lambda row: row.ordinal)
 
 
 def _all_settled(judged: Mapping[str, Sequence[Row]], baseline: str, plan: Plan) -> bool:
-    """Whether no arm's comparison goes on."""
+    """Whether no arm's comparison needs another analysis."""
     from ralr_tune.analysis.rows import differences, scored
     from ralr_tune.analysis.sequential import next_analysis
 

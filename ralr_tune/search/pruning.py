@@ -1,12 +1,12 @@
-"""What the pruner is shown of the curves: the values as they are, a moving average of them, or the best so far.
+"""Which curves the pruner sees: the raw values, a moving average of them, or the best value so far.
 
-Reports, final values and curves stay the raw ones in the database, and the sampler sees no others. The pruner finds
-every trial of its study transformed, the one that it judges and those that it holds it against. Where it keeps notes
-(ASHA and Hyperband note at each rung what they judged), these are of what it was shown.
+The database keeps raw reports, final values and curves, and the sampler sees only these. The pruner sees all trials of
+its study transformed, both the trial in question and those that it compares it with. What a pruner stores (ASHA and
+Hyperband store the value of each rung) is the transformed value.
 
-Optuna's median pruner holds a trial's best value so far against the others' median at this epoch, whatever it is
-shown: on the best so far it prunes whatever it prunes on the value, and more. ASHA and Hyperband hold a trial's value
-at the rung against the others' there.
+Optuna's median pruner compares a trial's best value so far with the median of the other trials at this epoch, whatever
+the transformation: on "best" it prunes every trial that it prunes on "value", and more. ASHA and Hyperband compare a
+trial's value at the rung with the others' values there.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ SMOOTHING = 0.6
 
 Curve = Mapping[int, float]
 """Values by step."""
-Shown = Callable[[Curve, StudyDirection], dict[int, float]]
-"""What a pruner is shown of a curve, by the same steps."""
+Transform = Callable[[Curve, StudyDirection], dict[int, float]]
+"""Turns a curve into what the pruner sees, by the same steps."""
 
 
 def smoothed(curve: Curve, direction: StudyDirection) -> dict[int, float]:
     """Exponential moving average over the reports so far: m_t = SMOOTHING m_(t-1) + (1 - SMOOTHING) v_t, m_0 = 0.
 
-    Divided by 1 - SMOOTHING**t, which takes out the start at 0 (Kingma and Ba 2015, section 3): the first value stays
-    itself. A NaN stays NaN and enters no average.
+    Divided by 1 - SMOOTHING**t, which corrects the bias of starting at 0 (Kingma and Ba 2015, section 3): the first
+    value is unchanged. A NaN stays NaN and does not enter the average.
     """
     average, weight, shown = 0.0, 0.0, {}
     for step, value in sorted(curve.items()):
@@ -47,7 +47,7 @@ def smoothed(curve: Curve, direction: StudyDirection) -> dict[int, float]:
 
 
 def best_so_far(curve: Curve, direction: StudyDirection) -> dict[int, float]:
-    """The best value up to each step; NaN before the first that is a number."""
+    """The best value up to each step; NaN before the first value that is not NaN."""
     better = max if direction == StudyDirection.MAXIMIZE else min
     best, shown = math.nan, {}
     for step, value in sorted(curve.items()):
@@ -56,37 +56,37 @@ def best_so_far(curve: Curve, direction: StudyDirection) -> dict[int, float]:
     return shown
 
 
-_SHOWN: Mapping[PruneOn, Shown] = {"smoothed": smoothed, "best": best_so_far}
+_TRANSFORMS: Mapping[PruneOn, Transform] = {"smoothed": smoothed, "best": best_so_far}
 
 
 class Judge:
-    """The pruner of a study, asked about its trials.
+    """Decides with a study's pruner whether to prune its trials.
 
-    A wrapping pruner in its place would not do: Optuna's samplers look whether a study's pruner is Hyperband's.
+    A wrapper around the pruner would not work: Optuna's samplers check whether the study's pruner is a HyperbandPruner.
     """
 
     def __init__(self, study: Study, prune_on: PruneOn) -> None:
         self._pruner, self._view = study.pruner, None
         if prune_on != "value":
-            self._trials = _ShownTrials(study._storage, _SHOWN[prune_on], study.direction)
+            self._trials = _TransformedTrials(study._storage, _TRANSFORMS[prune_on], study.direction)
             self._view = copy.copy(study)
             self._view._storage = cast(BaseStorage, self._trials)
 
     def should_prune(self, trial: Trial) -> bool:
-        """As `Trial.should_prune`, by what the pruner is shown."""
+        """As `Trial.should_prune`, on the transformed curves."""
         if self._view is None:
             return trial.should_prune()
-        return self._pruner.prune(self._view, self._trials.shown(trial._get_latest_trial()))
+        return self._pruner.prune(self._view, self._trials.transformed(trial._get_latest_trial()))
 
 
-class _ShownTrials:
-    """A study's storage whose trials have other intermediate values; for everything else, the storage itself.
+class _TransformedTrials:
+    """A study's storage with transformed intermediate values; all other calls go to the storage itself.
 
-    The storage and not the study, since Hyperband builds a study of its own for each bracket on the same storage.
+    It replaces the storage and not the study, since Hyperband builds a study for each bracket on the same storage.
     """
 
-    def __init__(self, storage: BaseStorage, show: Shown, direction: StudyDirection) -> None:
-        self._storage, self._show, self._direction = storage, show, direction
+    def __init__(self, storage: BaseStorage, transform: Transform, direction: StudyDirection) -> None:
+        self._storage, self._transform, self._direction = storage, transform, direction
         self._finished: dict[int, dict[int, float]] = {}
 
     def __getattr__(self, name: str) -> Any:
@@ -96,13 +96,13 @@ class _ShownTrials:
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
         trials = self._storage.get_all_trials(study_id, deepcopy=deepcopy, states=states)
-        return [self.shown(trial) for trial in trials]
+        return [self.transformed(trial) for trial in trials]
 
-    def shown(self, trial: FrozenTrial) -> FrozenTrial:
-        """A copy with the values that the pruner sees; what is stored stays as it is."""
+    def transformed(self, trial: FrozenTrial) -> FrozenTrial:
+        """A copy of the trial with transformed values; the stored trial is not changed."""
         curve = self._finished.get(trial._trial_id)
         if curve is None:
-            curve = self._show(trial.intermediate_values, self._direction)
+            curve = self._transform(trial.intermediate_values, self._direction)
             if trial.state.is_finished():
                 self._finished[trial._trial_id] = curve
         shown = copy.copy(trial)

@@ -1,7 +1,7 @@
 """Samplers and pruners as the study file names them.
 
-A sampler is built anew before every ask and seeded from (study seed, arm, block, ordinal): workers and resumes never
-repeat each other (two workers that load one study with the same sampler seed propose identical trials).
+Before every ask, a new sampler is built and seeded from (study seed, arm, block, ordinal), so that no worker and no
+resumed run repeats another's draws (two workers that load a study with the same sampler seed propose identical trials).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ralr_tune.studyfile.values import encode
 Built = TypeVar("Built")
 
 _SEED_LIMIT = 2**32
-"""numpy's RandomState takes no more."""
+"""Seeds of numpy's RandomState must be below this."""
 
 
 def make_sampler(spec: StudySpec, arm: str, block: int, ordinal: int) -> samplers.BaseSampler:
@@ -33,12 +33,12 @@ def make_sampler(spec: StudySpec, arm: str, block: int, ordinal: int) -> sampler
     options = dict(spec.search.sampler_options)
     if spec.search.sampler == "qmc":
         _refuse_options("sampler", "qmc", options)
-        # the seed leaves out the arm: shared values are equal in all arms
+        # the seed does not depend on the arm: shared values are the same in all arms
         return SharedSobolSampler(spec.columns(), ordinal=ordinal, seed=derive_seed("design", spec.study.seed, block))
     space = {name: distribution(domain) for name, domain in spec.space(arm).items()}
-    alone = options.get("multivariate") is False or options.get("group")
+    independent = options.get("multivariate") is False or options.get("group")
     kinds: dict[str, Callable[..., samplers.BaseSampler]] = {
-        "tpe": samplers.TPESampler if alone else partial(WideTPE, space),
+        "tpe": samplers.TPESampler if independent else partial(WideTPE, space),
         "random": samplers.RandomSampler,
         "gp": partial(WideGP, space),
     }
@@ -47,7 +47,7 @@ def make_sampler(spec: StudySpec, arm: str, block: int, ordinal: int) -> sampler
 
 
 def start_recipe(spec: StudySpec, arm: str, ordinal: int) -> dict[str, Any]:
-    """Values of the user's own recipe (`search.start`) for this trial of an arm; empty from where they end."""
+    """Values of the user's own recipe (`search.start`) for this trial of an arm; empty if there is none for it."""
     if ordinal >= len(spec.search.start):
         return {}
     space = spec.space(arm)
@@ -55,7 +55,7 @@ def start_recipe(spec: StudySpec, arm: str, ordinal: int) -> dict[str, Any]:
 
 
 def make_pruner(spec: StudySpec) -> pruners.BasePruner:
-    """The pruner of a study, rebuilt from its file; `patient` wraps the median pruner (ours)."""
+    """The pruner of a study, rebuilt from its file; `patient` wraps the median pruner (our choice)."""
     options = dict(spec.search.pruner_options)
     match spec.search.pruner:
         case "none":
@@ -76,10 +76,10 @@ def longest_run(spec: StudySpec) -> int:
     """The largest number of epochs that a trial of this study can have."""
     epochs = spec.file.training.epochs
     own = [arm.training.epochs for arm in spec.arms.values() if arm.training and arm.training.epochs]
-    return max(_most(value) for value in [epochs, *own])
+    return max(_largest(value) for value in [epochs, *own])
 
 
-def _most(value: Any) -> int:
+def _largest(value: Any) -> int:
     return int(max(getattr(value, "choices", None) or [getattr(value, "high", value)]))
 
 
@@ -90,9 +90,9 @@ def _build(what: str, name: str, kind: Callable[..., Built], options: Mapping[st
             return kind(**options)
     except (TypeError, ValueError) as error:
         given = {key: value for key, value in options.items() if key != "seed"}
-        raise UsageError(f"search.{what}_options = {given}: {name} does not take them: {error}") from None
+        raise UsageError(f"search.{what}_options = {given}: {name} does not accept them: {error}") from None
 
 
 def _refuse_options(what: str, name: str, options: Mapping[str, Any]) -> None:
     if options:
-        raise UsageError(f"search.{what}_options = {dict(options)}: {name} has no options")
+        raise UsageError(f"search.{what}_options = {dict(options)}: {name} has no options; remove them")

@@ -1,4 +1,4 @@
-"""What one worker holds while it works on one study."""
+"""The state of one worker while it works on one study."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ralr_tune.studyfile import StudySpec
 
 @dataclass
 class Session:
-    """One worker's view of a study: its storage, its ledger, its data, its folder."""
+    """One worker's access to a study: storage, ledger, data and folder."""
 
     spec: StudySpec
     storage: Storage
@@ -37,7 +37,7 @@ class Session:
 
 
 class Lease:
-    """Keeps a row ours while it trains: a thread renews it at a third of its length."""
+    """Keeps this worker's lease on a row while it trains: a thread renews it every third of its duration."""
 
     def __init__(self, ledger: Ledger, row: Row) -> None:
         self._ledger, self._row = ledger, row
@@ -47,7 +47,7 @@ class Lease:
     def check(self) -> None:
         """Raise LeaseLost if another owns the row."""
         if self._lost:
-            raise LeaseLost(f"row {self._row.id}: the lease ran out and another worker took the trial")
+            raise LeaseLost(f"row {self._row.id}: the lease expired and another worker claimed the trial")
 
     def _renew(self) -> None:
         while not self._over.wait(self._ledger.lease_s / 3):
@@ -57,11 +57,11 @@ class Lease:
                 self._lost = True
                 return
             except StorageError:
-                continue  # the database is away: the lease may run out, and then the next renewal says so
+                continue  # the database does not answer: if the lease is lost meanwhile, the next renewal finds out
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Inside, the row stays ours as long as the database answers and nobody else has claimed it."""
+        """Inside, this worker keeps the row as long as the database answers and no other worker has claimed it."""
         thread = Thread(target=self._renew, name=f"lease-{self._row.id}", daemon=True)
         thread.start()
         try:

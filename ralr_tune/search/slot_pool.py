@@ -1,4 +1,4 @@
-"""The rows that one worker has in hand: one, or as many as it trains together."""
+"""The rows that one worker trains at the same time: one, or as many as it has slots."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ log = logging.getLogger(__name__)
 
 
 class SlotPool:
-    """A slot holds a row with its work, which waits for the trial's next epoch; all are driven by one thread.
+    """A slot holds a row with its work, which waits for the trial's next epoch; one thread drives all slots.
 
-    Whatever happens to one row is seen to by its own work; what ends the worker frees the rows of all slots.
+    The work of a row handles everything that happens to that row. When the worker ends, the rows of all slots are freed
+    (see `held`).
     """
 
-    def __init__(self, session: Session, together: SlotTrainer, waiting: Callable[[], int]) -> None:
-        """`waiting` counts the rows that wait, for a number of slots that is found out."""
-        self._session, self._together, self._waiting = session, together, waiting
+    def __init__(self, session: Session, trainer: SlotTrainer, waiting: Callable[[], int]) -> None:
+        """`waiting` returns the number of waiting rows; a trainer that chooses its number of slots needs it."""
+        self._session, self._trainer, self._waiting = session, trainer, waiting
         self._held: dict[int, tuple[Work, Trial]] = {}
 
     def __len__(self) -> int:
@@ -32,38 +33,40 @@ class SlotPool:
 
     @property
     def full(self) -> bool:
-        return len(self) >= self._together.slots
+        return len(self) >= self._trainer.slots
 
     def take(self, row: Row) -> None:
-        """Begin with a claimed row, up to where its trial wants to train."""
+        """Start a claimed row, up to its trial's first epoch to train."""
         work = epochs_of(self._session, row)
-        self._go_on(row.id, work)
+        self._advance(row.id, work)
         if row.id in self._held:
-            self._together.settle(self._held[row.id][1], self._waiting)
+            self._trainer.settle(self._held[row.id][1], self._waiting)
 
     def train(self) -> None:
-        """One epoch of every slot, together where they fit together; each is reported and judged by itself."""
+        """Train one epoch of every slot, fused if the trials allow it; each is reported and pruned by itself."""
         with self._session.stop.interruptible():
-            self._together.train([trial for _, trial in self._held.values()])
+            self._trainer.train([trial for _, trial in self._held.values()])
         for row_id, (work, _) in list(self._held.items()):
-            self._go_on(row_id, work)
+            self._advance(row_id, work)
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """However it is left, no row stays behind."""
+        """On leaving, also after an error, all rows are freed."""
         try:
             yield
         finally:
             for row_id, (work, _) in self._held.items():
                 try:
                     with suppress(Interrupted, StopIteration):
-                        work.throw(Interrupted("the worker leaves"))
-                except RalrTuneError as error:  # the database is away, too: the row's lease runs out
-                    log.warning("row %d is not freed: %s", row_id, error)
+                        work.throw(Interrupted("the worker exits"))
+                except RalrTuneError as error:  # the database does not answer either: the row's lease will expire
+                    log.warning(
+                        "row %d could not be freed, another worker gets it when its lease expires: %s", row_id, error
+                    )
             self._held.clear()
 
-    def _go_on(self, row_id: int, work: Work) -> None:
-        """To where the trial wants to train; a row that is over leaves its slot, and so does one that raises."""
+    def _advance(self, row_id: int, work: Work) -> None:
+        """Run a row's work up to its next epoch; a row that ends, or raises an error, leaves its slot."""
         self._held.pop(row_id, None)
         trial = next(work, None)
         if trial is not None:

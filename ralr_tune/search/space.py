@@ -17,7 +17,7 @@ from ralr_tune.studyfile.values import Choice, Domain, Range
 
 
 def distribution(domain: Domain) -> BaseDistribution:
-    """Optuna's distribution of a domain; whole-number ranges stay whole."""
+    """Optuna's distribution of a domain; integer ranges stay integer."""
     if isinstance(domain, Choice):
         return CategoricalDistribution(domain.describe()["choices"])
     return _range(domain)
@@ -30,9 +30,9 @@ def _range(domain: Range[Any]) -> BaseDistribution:
 
 
 def suggest(trial: Trial, space: Mapping[str, Domain]) -> dict[str, Any]:
-    """Ask `trial` for every parameter of `space`, in its order; a parameter that it already has keeps its value.
+    """Suggest every parameter of `space`, in its order; a parameter that `trial` already has keeps its value.
 
-    (Of those Optuna is not asked again: if a range was widened in between, it would speak of a mistake.)
+    Optuna is not asked again for these: if the range was widened in between, it would report an inconsistency.
     """
     known = trial.params
     return {name: known[name] if name in known else _suggest(trial, name, domain) for name, domain in space.items()}

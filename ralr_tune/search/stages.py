@@ -1,7 +1,7 @@
-"""The stages of a study, and planning the next one: search, audit, choose, judge, test.
+"""The stages of a study (search, audit, choose, judge, test) and how the next one is planned.
 
-Every worker calls `advance`; under the study's lock the first one plans, the others find the rows there. Seeds are pure
-functions of the study's seed and of what they are for, so that a stage planned twice is the same stage.
+Every worker calls `advance`. Under the study's lock, the first worker plans the stage; the others find its rows. Seeds
+are pure functions of the study's seed and their purpose, so that planning a stage twice gives the same rows.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from itertools import chain, groupby, islice, zip_longest
 
 from ralr_tune.analysis import rows as study_rows
 from ralr_tune.records import Row, Stage
-from ralr_tune.search.amplifying import addable, additions
+from ralr_tune.search.amplifying import additions, max_additions
 from ralr_tune.search.audits import sampled
 from ralr_tune.search.failing import study_ended
 from ralr_tune.search.interim import analysis_seeds, wanted
@@ -28,10 +28,10 @@ STAGES: tuple[Stage, ...] = ("search", "audit", "choose", "judge", "test")
 
 
 def plan_search(ledger: Ledger, spec: StudySpec, trials: int) -> None:
-    """Make the search rows exactly `trials` for each arm and block; rows that were begun are never taken away.
+    """Plan exactly `trials` search rows for each arm and block; rows that a worker has started are never removed.
 
     Rows are claimed in the order of planning: ordinal by ordinal, arm by arm, so that all arms advance evenly. A
-    training seed depends on block and ordinal alone: equal in all arms.
+    training seed depends on block and ordinal only: it is the same in all arms.
     """
     blocks = range(1, spec.search.blocks + 1)
     ledger.plan(
@@ -46,9 +46,9 @@ def plan_search(ledger: Ledger, spec: StudySpec, trials: int) -> None:
 
 
 def advance(ledger: Ledger, storage: Storage, spec: StudySpec, until: Stage = "test") -> Stage | None:
-    """The stage to work on now, planned if need be; None when all is done up to and with `until`.
+    """The stage to work on now, planned if necessary; None when all stages up to and including `until` are done.
 
-    The audits belong to the search. Raises TrialError when a failed row ends the study.
+    The audits belong to the search. Raises TrialError if a failed row ends the study.
     """
     last: Stage = "audit" if until == "search" else until
     with studies.study_lock(storage, spec.name):
@@ -62,7 +62,7 @@ def advance(ledger: Ledger, storage: Storage, spec: StudySpec, until: Stage = "t
 
 
 def pending_stage(spec: StudySpec, rows: Sequence[Row]) -> Stage | None:
-    """The first stage that is not done, planned or not; None when the study is. Looks, and plans nothing."""
+    """The first stage that is not done, planned or not; None when the study is done. Plans nothing."""
     if not rows:
         return "search"
     there = {_key(row) for row in rows}
@@ -87,17 +87,17 @@ def _raise_failed(ledger: Ledger) -> None:
             raise study_ended(row, row.failure or "bug", f"failed at attempt {row.attempt}: {row.message}")
 
 
-# ---------------------------------------------------------------- audit: pruned trials, to their end
+# ---------------------------------------------------------------- audit: pruned trials, trained to their end
 
 
 def _plan_audit(spec: StudySpec, rows: Sequence[Row]) -> Iterator[PlannedRow]:
-    """Seed and configuration of the search: what it would have been, had it not been pruned."""
+    """Same seed and configuration as in the search: what the trial would have been without pruning."""
     for row in sampled(spec, rows):
-        yield _again(row, "audit", row.ordinal, row.seed, "")
+        yield _rerun(row, "audit", row.ordinal, row.seed, "")
 
 
 def withdraw_audits(ledger: Ledger, spec: StudySpec) -> None:
-    """Take away audits that are not done and that the study file, as it is now, does not want."""
+    """Remove audits that are not done and that the current study file does not ask for."""
     rows = ledger.rows(curves=False)
     wanted = {_key(planned) for planned in _plan_audit(spec, rows)}
     ledger.drop(row for row in rows if row.stage == "audit" and _key(row) not in wanted)
@@ -107,18 +107,18 @@ def withdraw_audits(ledger: Ledger, spec: StudySpec) -> None:
 
 
 def choosing_seeds(spec: StudySpec) -> list[int]:
-    """Half as many seeds as judging begins with, rounded up, at least 2 (ours): choosing needs less than judging."""
+    """Half as many seeds as the first analysis judges, rounded up, at least 2 (our choice): choosing needs fewer."""
     count = max(2, math.ceil(analysis_seeds(spec)[0] / 2))
     return [derive_seed("choose", spec.study.seed, index) for index in range(count)]
 
 
 def judging_seeds(spec: StudySpec, count: int) -> list[int]:
-    """The first `count` of the seeds that nothing was chosen by, the same in every arm and for the twins."""
+    """The first `count` judge seeds: not used for choosing, and the same in every arm and for the twins."""
     return [derive_seed("judge", spec.study.seed, index) for index in range(count)]
 
 
 def finalists(spec: StudySpec, rows: Sequence[Row], arm: str) -> list[Row]:
-    """The best `confirm.top` completed search rows of each block of an arm, best first; ties go to the earlier one."""
+    """The best `confirm.top` completed search rows of each block of an arm, best first; of equals, the earlier one."""
     searched = [row for row in rows if row.arm == arm and row.stage == "search"]
     ranked = [row for row, _ in study_rows.ranked(searched, spec.metric)]
     blocks = groupby(sorted(ranked, key=lambda row: row.block), key=lambda row: row.block)
@@ -126,21 +126,21 @@ def finalists(spec: StudySpec, rows: Sequence[Row], arm: str) -> list[Row]:
 
 
 def _plan_choose(spec: StudySpec, rows: Sequence[Row]) -> Iterator[PlannedRow]:
-    """An arm with one finalist has nothing to choose. Arms take turns, so that they advance evenly."""
+    """An arm with a single finalist needs no rows. Rows alternate between arms, so that all arms advance evenly."""
     best = [found for arm in spec.arms if len(found := finalists(spec, rows, arm)) > 1]
     for ordinal, seed in enumerate(choosing_seeds(spec)):
         for turn in zip_longest(*best):
-            yield from (_again(row, "choose", ordinal, seed, "best") for row in turn if row is not None)
+            yield from (_rerun(row, "choose", ordinal, seed, "best") for row in turn if row is not None)
 
 
-# ---------------------------------------------------------------- judge: the chosen ones and twins, on further seeds
+# ---------------------------------------------------------------- judge: the winners and their twins, on further seeds
 
 
 def winners(spec: StudySpec, rows: Sequence[Row], arm: str) -> list[Row]:
-    """The search rows whose configurations an arm is judged by, one for each block, the best one first.
+    """The search rows whose configurations represent an arm in the judge stage, one for each block, best first.
 
-    Chosen among the finalists of now and of before the budget grew (see `analysis.rows.standing`). Every block's winner
-    is judged, since the schedules themselves are compared over blocks.
+    Chosen among the current finalists and those from before the budget grew (see `analysis.rows.standing`). The winner
+    of every block is judged, since the schedules themselves are compared over blocks.
     """
     own = [row for row in rows if row.arm == arm]
     finals = {(row.block, _number(row)) for row in finalists(spec, own, arm)}
@@ -152,26 +152,26 @@ def winners(spec: StudySpec, rows: Sequence[Row], arm: str) -> list[Row]:
 
 
 def _plan_judge(spec: StudySpec, rows: Sequence[Row]) -> Iterator[PlannedRow]:
-    """Every block's winner, with its twins; under `seeds = "auto"` up to the next look."""
+    """Every block's winner, with its twins; with `seeds = "auto"`, up to the next interim analysis."""
     chosen = {arm: winners(spec, rows, arm) for arm in spec.arms}
     added = list(additions(spec, chosen))
     for ordinal, seed in enumerate(judging_seeds(spec, wanted(spec, rows, chosen))):
         for row in chain.from_iterable(chosen.values()):
-            yield _again(row, "judge", ordinal, seed, "best")
+            yield _rerun(row, "judge", ordinal, seed, "best")
             if spec.arms[row.arm].amplify is not None:
-                yield _again(row, "judge", ordinal, seed, "twin")
+                yield _rerun(row, "judge", ordinal, seed, "twin")
         for each in added:
-            yield replace(_again(each.receiver, "judge", ordinal, seed, each.role), params=each.params)
+            yield replace(_rerun(each.receiver, "judge", ordinal, seed, each.role), params=each.params)
 
 
 def judged_runs(spec: StudySpec) -> int:
-    """How many runs are judged at most; as many are tested."""
+    """The largest number of judge rows; also of test rows."""
     twins = sum(arm.amplify is not None for arm in spec.arms.values())
-    return spec.confirm.seeds_at_most * ((len(spec.arms) + twins) * spec.search.blocks + addable(spec))
+    return spec.confirm.seeds_at_most * ((len(spec.arms) + twins) * spec.search.blocks + max_additions(spec))
 
 
 def _plan_test(spec: StudySpec, rows: Sequence[Row]) -> Iterator[PlannedRow]:
-    """The test split is read once by each judged run of the present winners."""
+    """Each judged run of the current winners reads the test split once."""
     winning = {arm: winners(spec, rows, arm) for arm in spec.arms}
     chosen = {(row.arm, row.block, _number(row)) for row in chain.from_iterable(winning.values())}
     roles = {"best", "twin", *(each.role for each in additions(spec, winning))}
@@ -191,7 +191,7 @@ _PLANS: dict[Stage, Callable[[StudySpec, Sequence[Row]], Iterator[PlannedRow]]] 
 }
 
 
-def _again(row: Row, stage: Stage, ordinal: int, seed: int, role: str) -> PlannedRow:
+def _rerun(row: Row, stage: Stage, ordinal: int, seed: int, role: str) -> PlannedRow:
     return PlannedRow(row.arm, stage, row.block, ordinal, seed, role=role, source=_number(row), params=row.params)
 
 

@@ -1,4 +1,4 @@
-"""Being asked to stop, from a signal handler's side and from a trial's side."""
+"""Stop requests: made by a signal handler, checked by a trial."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from ralr_tune.errors import Interrupted
 
 
 class Stop:
-    """Whether to stop, and whether at once.
+    """Whether a stop was requested, and whether it may interrupt the current work.
 
-    Only training may be broken off in the middle (its last epoch is on disk); a write to the database is let through.
+    Only training may be interrupted (its last epoch is on disk); a write to the database always completes.
     """
 
     def __init__(self) -> None:
@@ -19,13 +19,13 @@ class Stop:
         self._interruptible = False
 
     def request(self) -> None:
-        """Ask to stop; safe inside a signal handler. Raises Interrupted there if the main thread is training."""
+        """Request a stop; safe in a signal handler. Raises Interrupted there if the main thread is training."""
         self.requested = True
         if self._interruptible:
             raise Interrupted("asked to stop")
 
     def check(self) -> None:
-        """Raise Interrupted if asked to stop."""
+        """Raise Interrupted if a stop was requested."""
         if self.requested:
             raise Interrupted("asked to stop")
 

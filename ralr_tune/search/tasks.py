@@ -1,4 +1,4 @@
-"""The tasks that one process trains: one for the whole study, or one for each searched value of [task]."""
+"""The tasks that one process trains: one for the whole study, or one for each combination of searched [task] values."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Any
 from ralr_tune.studyfile import StudySpec
 from ralr_tune.tasks.base import Task
 
-MOST = 2
-"""Tasks that are kept in memory (our choice): a worker that trains several trials at once goes back and forth."""
+MAX_LOADED = 2
+"""Tasks kept in memory (our choice): a worker that trains several trials at once alternates between tasks."""
 
 
 class Tasks:
-    """Loads each task of a study when it is first asked for. `cache`: see `studyfile.kind.Kind.load`."""
+    """Loads each task of a study at its first use. `cache`: see `studyfile.kind.Kind.load`."""
 
     def __init__(self, spec: StudySpec, *, device: str, cache: Path | None = None) -> None:
         self._spec, self._device, self._cache = spec, device, cache
         self._loaded: dict[str, Task] = {}
-        """By identity; the one that was asked for last is at the end."""
+        """By identity, the most recently used one last."""
 
     def only(self) -> Task | None:
-        """The study's one task; None if values of [task] are searched."""
+        """The study's only task; None if values of [task] are searched."""
         return None if self._spec.task_space else self.of({})
 
     def of(self, searched: Mapping[str, Any]) -> Task:
@@ -30,7 +30,7 @@ class Tasks:
         identity = self._spec.task_identity(searched)
         task = self._loaded.pop(identity, None) or self._load(searched)
         self._loaded[identity] = task
-        while len(self._loaded) > MOST:
+        while len(self._loaded) > MAX_LOADED:
             del self._loaded[next(iter(self._loaded))]
         return task
 

@@ -1,4 +1,4 @@
-"""Optuna's side of a row: its study, and telling what became of its trial."""
+"""Optuna's side of a row: its study, and `tell` with the trial's outcome."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def optuna_study(session: Session, row: Row) -> Study:
 
 
 def tell(session: Session, row: Row, study: Study | None = None) -> None:
-    """Tell Optuna what a done search row says; safe to repeat, and by whomever.
+    """Report the outcome of a done search row with Optuna's `tell`; any process may do it, and repeat it.
 
     A diverged configuration is reported as COMPLETE at the metric's worst value, since samplers ignore FAIL and rank
     PRUNED by the length of its curve.
@@ -44,24 +44,26 @@ def tell(session: Session, row: Row, study: Study | None = None) -> None:
 
 
 def value_of_diverged(metric: Metric, rows: Sequence[Row], row: Row) -> float:
-    """The value that a diverged search row is reported to Optuna with; `rows`: at least those of its arm and block.
+    """The value that Optuna gets for a diverged search row; `rows`: at least those of its arm and block.
 
-    For an unbounded metric the worst value with which a row of the arm and block ended before this one did (our
-    choice): what ends later changes nothing, so the value is the same whichever worker reports it, and however late.
+    For an unbounded metric: the worst value of the rows of this arm and block that ended before this one (our choice).
+    Rows that end later do not count, so the value does not depend on which worker reports it, or when.
     """
     place = (row.arm, row.block, "search")
-    before = [each for each in rows if (each.arm, each.block, each.stage) == place and _when(each) < _when(row)]
+    before = [
+        each for each in rows if (each.arm, each.block, each.stage) == place and _end_order(each) < _end_order(row)
+    ]
     ended = [each for each in before if each.outcome in ("complete", "pruned")]
     return metric.of_diverged(each.value for each in ended if each.value is not None)
 
 
-def _when(row: Row) -> tuple[float, int]:
-    """The order in which rows ended; one that did not yet comes last."""
+def _end_order(row: Row) -> tuple[float, int]:
+    """Sort key: the order in which rows ended; rows that have not ended come last."""
     return (math.inf if row.finished is None else row.finished), row.id
 
 
 def settle(session: Session) -> None:
-    """Mend what crashes left in Optuna: tell of rows that are done but untold, end trials that no row will adopt."""
+    """Fix what crashes left in Optuna: `tell` the outcomes of done rows, end trials that no row will adopt."""
     for row in unsettled(session.ledger):
         tell(session, row)
     for name, number in strays(session.ledger):

@@ -1,4 +1,4 @@
-"""One row of the ledger, from claim to done: ask, train, report, prune, write down, tell."""
+"""One row of the ledger, from claim to done: ask, train, report, prune, record the outcome, tell."""
 
 from __future__ import annotations
 
@@ -16,7 +16,14 @@ from ralr_tune.errors import DataError, DiskError, FailureKind, Interrupted, Lea
 from ralr_tune.records import EpochRecord, Outcome, Row
 from ralr_tune.search import audits
 from ralr_tune.search.artifacts import confirm_configuration, remove
-from ralr_tune.search.failing import HOPELESS, end_if_lost_again, give_up, kind_of, lose, words
+from ralr_tune.search.failing import (
+    CONFIGURATION_FAILURES,
+    clean_message,
+    end_if_lost_repeatedly,
+    kind_of,
+    record_diverged,
+    retry_or_end,
+)
 from ralr_tune.search.pruning import Judge
 from ralr_tune.search.samplers import start_recipe
 from ralr_tune.search.session import Lease, Session
@@ -30,7 +37,7 @@ from ralr_tune.tasks.trial import Trial
 log = logging.getLogger(__name__)
 
 Report = Callable[[EpochRecord], None]
-"""Writes an epoch down; LeaseLost where the row is another's."""
+"""Records an epoch; LeaseLost if another worker owns the row."""
 Verdict = Callable[[EpochRecord], bool]
 """Whether to end the trial after this epoch."""
 
@@ -45,34 +52,34 @@ class Ending:
 
 
 Work = Generator[Trial, None, None]
-"""Work on a row, which waits before every epoch: whoever goes on with it may have trained the trial's epoch by then,
-together with others (see training.fusion); else the trial does so by itself."""
+"""Work on a row, which yields its trial before every epoch. The caller may train this epoch fused with other trials
+(see training.fusion) before it resumes the generator; otherwise the trial trains it by itself."""
 
 
 def work_on(session: Session, row: Row) -> None:
-    """Bring one claimed row to its end, whatever that is; a lost lease ends quietly.
+    """Work on one claimed row until it ends; returns without an error if the lease is lost.
 
-    Raises Interrupted (the row is free again) when asked to stop, TrialError when the failure ends the study.
+    Raises Interrupted (the row is free again) when a stop is requested, TrialError if a failure ends the study.
     """
     for _ in epochs_of(session, row):
         pass
 
 
 def epochs_of(session: Session, row: Row) -> Work:
-    """`work_on`, epoch by epoch. To throw Interrupted into it frees the row."""
+    """`work_on`, epoch by epoch. Throwing Interrupted into the generator frees the row."""
     work = {"search": _search, "audit": _audit, "choose": _confirm, "judge": _confirm, "test": _test}[row.stage]
     lease = Lease(session.ledger, row)
     try:
         with lease.held():
-            end_if_lost_again(session, row)
+            end_if_lost_repeatedly(session, row)
             yield from _guarded(session, row, lease, work)
     except LeaseLost as lost:
         log.warning("%s", lost)
-        _leave_nothing(session, row)
+        _remove_files_if_done(session, row)
 
 
-def _leave_nothing(session: Session, row: Row) -> None:
-    """Whoever finishes a row, or its audit, removes the files of all attempts; if that is over, ours came too late."""
+def _remove_files_if_done(session: Session, row: Row) -> None:
+    """Remove this worker's files if the row (and its audit) is done: its new owner removed files before these came."""
     rows = session.ledger.rows(curves=False)
     over = {each.id for each in rows if each.state == "done"} - {each.id for each in audits.waiting(session.spec, rows)}
     if row.id in over:
@@ -80,7 +87,7 @@ def _leave_nothing(session: Session, row: Row) -> None:
 
 
 def _guarded(session: Session, row: Row, lease: Lease, work: Callable[[Session, Row, Lease], Work]) -> Work:
-    """Whatever the work raises becomes what the ledger says of the row."""
+    """Record errors that the work raises in the ledger."""
     try:
         yield from work(session, row, lease)
     except (Interrupted, DiskError):  # nothing is wrong with the trial
@@ -89,14 +96,14 @@ def _guarded(session: Session, row: Row, lease: Lease, work: Callable[[Session, 
     except LeaseLost:
         raise
     except StorageError:
-        session.ledger.renew_lease(row)  # whoever lost the row finds its trial finished by another: LeaseLost says so
+        session.ledger.renew_lease(row)  # LeaseLost if the cause is that a new owner has finished the row's trial
         raise
     except Exception as error:
         kind = kind_of(error)
-        if kind in HOPELESS:  # before the first epoch or after the last one; `_follow` sees to those between
-            lose(session, row, kind, str(error))
+        if kind in CONFIGURATION_FAILURES:  # before the first or after the last epoch; `_follow` handles those between
+            record_diverged(session, row, kind, str(error))
         else:
-            give_up(session, row, kind, error)
+            retry_or_end(session, row, kind, error)
 
 
 # ---------------------------------------------------------------- the kinds of work
@@ -111,12 +118,12 @@ def _search(session: Session, row: Row, lease: Lease) -> Work:
 
     def report(record: EpochRecord) -> None:
         session.ledger.progress(row, record, report_to=asked._trial_id)
-        studies.know_reported(asked, record)
+        studies.cache_report(asked, record)
 
     def prune(record: EpochRecord) -> bool:
         return record.epoch < configuration.training.epochs and judge.should_prune(asked)
 
-    for record in trial.curve:  # of an earlier attempt, which may not have come to report its last epoch
+    for record in trial.curve:  # from an earlier attempt, which may have died before it reported its last epoch
         report(record)
     ending = yield from _follow(session, trial, lease, report, prune)
     _finish(session, row, trial, ending, forget=not (ending.outcome == "pruned" and _is_audited(session, row)))
@@ -129,12 +136,13 @@ def _is_audited(session: Session, row: Row) -> bool:
 
 
 def _audit(session: Session, row: Row, lease: Lease) -> Work:
-    """Train a pruned trial on to its end, from where it was pruned if that file is here; Optuna hears nothing of it."""
-    pruned = session.ledger.searched(row)
+    """Train a pruned trial to its end, from the epoch at which it was pruned if its checkpoint exists here. Nothing is
+    reported to Optuna."""
+    pruned = session.ledger.search_row(row)
     configuration = session.spec.configuration(row.arm, row.params)
     trial = _start(session, row, configuration, also=session.artifacts.checkpoints(pruned))
     ending = yield from _trained(session, row, trial, lease)
-    _finish(session, row, trial, ending, taken_over=pruned.curve)
+    _finish(session, row, trial, ending, trained_elsewhere=pruned.curve)
     session.artifacts.forget(pruned)
 
 
@@ -145,37 +153,37 @@ def _confirm(session: Session, row: Row, lease: Lease) -> Work:
     if keep:
         trial.save_weights(session.artifacts.draft(row))
     _finish(session, row, trial, ending, forget=not keep)
-    if keep:  # only now is it sure whose weights are those of the row
-        with suppress(OSError):  # without them the test trains again
+    if keep:  # only now is it certain that this attempt finished the row
+        with suppress(OSError):  # without the weights, the test trains again
             session.artifacts.draft(row).replace(session.artifacts.weights(row))
         session.artifacts.forget(row)
 
 
 def _test(session: Session, row: Row, lease: Lease) -> Work:
-    """Read the test split with the weights of the judged run; trains again (same seed) where they are not here."""
+    """Evaluate the judged run's weights on the test split; train again (same seed) if they are not on this machine."""
     trial = _start(session, row, confirm_configuration(session.spec, row))
     ending = Ending("complete")
     try:
         trial.load_weights(session.artifacts.weights(row))
-    except DataError:  # judged on another machine, or the folder is gone
+    except DataError:  # the run was judged on another machine, or the folder was deleted
         ending = yield from _trained(session, row, trial, lease)
     value = trial.evaluate("test") if ending.outcome == "complete" else None
     _finish(session, row, trial, ending, value=value)
     remove(session.artifacts.weights(row))
 
 
-# ---------------------------------------------------------------- what they share
+# ---------------------------------------------------------------- shared by all kinds of work
 
 
 def _start(session: Session, row: Row, configuration: Configuration, also: Sequence[Path] = ()) -> Trial:
-    """`also`: checkpoints of another row that trained the same."""
+    """`also`: checkpoints of another row with the same configuration and seed."""
     own, earlier = session.artifacts.checkpoint(row), [*session.artifacts.earlier(row), *also]
     task = session.tasks.of(configuration.task)
     return session.spec.kind.trial(task, configuration, seed=row.seed, checkpoint=own, earlier=earlier)
 
 
 def _trained(session: Session, row: Row, trial: Trial, lease: Lease) -> Generator[Trial, None, Ending]:
-    """Train to the end: nothing is pruned outside of the search."""
+    """Train to the end: only search rows are pruned."""
     ending = yield from _follow(
         session, trial, lease, lambda record: session.ledger.progress(row, record), lambda record: False
     )
@@ -185,9 +193,9 @@ def _trained(session: Session, row: Row, trial: Trial, lease: Lease) -> Generato
 def _follow(
     session: Session, trial: Trial, lease: Lease, report: Report, verdict: Verdict
 ) -> Generator[Trial, None, Ending]:
-    """Train epoch by epoch; each is reported, which the ledger fences, and only then judged."""
+    """Train epoch by epoch. Each epoch is first reported, which fails if the lease is lost, and then judged."""
     try:
-        if trial.curve and verdict(trial.curve[-1]):  # it was killed between a report and its verdict
+        if trial.curve and verdict(trial.curve[-1]):  # an earlier attempt was killed between report and verdict
             return Ending("pruned")
         with closing(trial.epochs()) as epochs:
             while not trial.finished:
@@ -198,9 +206,9 @@ def _follow(
                 if verdict(record):
                     return Ending("pruned")
     except TrialError as error:
-        if error.kind not in HOPELESS:
+        if error.kind not in CONFIGURATION_FAILURES:
             raise
-        return Ending("diverged", error.kind, words(str(error)))
+        return Ending("diverged", error.kind, clean_message(str(error)))
     return Ending("complete")
 
 
@@ -217,9 +225,9 @@ def _finish(
     *,
     value: float | None = None,
     forget: bool = True,
-    taken_over: Sequence[EpochRecord] = (),
+    trained_elsewhere: Sequence[EpochRecord] = (),
 ) -> None:
-    """`taken_over`: epochs that another row trained, and whose time is that row's."""
+    """`trained_elsewhere`: epochs that another row trained; their time counts for that row."""
     complete = ending.outcome == "complete"
     if value is None and trial.curve and ending.outcome != "diverged":
         value = trial.curve[-1].value
@@ -229,7 +237,7 @@ def _finish(
         value=value,
         curve=trial.curve,
         train_value=trial.train_value() if complete and row.stage not in ("audit", "test") else None,
-        seconds=sum(record.seconds for record in trial.curve if record not in taken_over),
+        seconds=sum(record.seconds for record in trial.curve if record not in trained_elsewhere),
         failure=ending.failure,
         message=ending.message,
         recovered=trial.recovered if complete or ending.outcome == "pruned" else None,
@@ -242,7 +250,7 @@ def _finish(
 
 
 def _asked(session: Session, study: Study, row: Row) -> OptunaTrial:
-    """The Optuna trial of a row: the one that it has, an orphan that was asked for it, or a new one."""
+    """The Optuna trial of a row: the attached one, an orphan that was asked for this row, or a new one."""
     number = row.trial
     if number is None and row.attempt > 1:
         number = find_orphan(session.ledger, row)
@@ -257,7 +265,7 @@ def _asked(session: Session, study: Study, row: Row) -> OptunaTrial:
 
 
 def _suggested(session: Session, asked: OptunaTrial, row: Row) -> dict[str, Any]:
-    """The parameters of a trial, as the database has them once all are suggested."""
+    """The parameters of a trial, as the database stores them once all are suggested."""
     space = session.spec.space(row.arm)
     suggest(asked, space)
     stored = studies.stored_params(session.storage, asked)

@@ -1,4 +1,4 @@
-"""Storage URLs: which driver one means, how Optuna has to be given it, and how it is shown (passwords masked)."""
+"""Storage URLs: the driver that a URL selects, the form that Optuna needs, and the form to show (passwords masked)."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from ralr_tune.errors import StorageError
 from ralr_tune.secrecy import MASK, remember, secret_from_environment, without
 
 PASSWORD_VARIABLE = "RALR_TUNE_STORAGE_PASSWORD"
-"""The password of a storage URL that names a user and none; with _FILE behind it, the file that holds it."""
+"""The password of a storage URL that has a user but no password; with _FILE appended, the file that holds it."""
 
-# MariaDB goes by SQLAlchemy's mysql dialect: Optuna asks for that name when it chooses its upsert.
+# MariaDB uses SQLAlchemy's mysql dialect: Optuna checks for that name when it chooses its upsert.
 _DRIVERS = {
     "sqlite": "sqlite+pysqlite",
     "postgresql": "postgresql+psycopg",
@@ -38,12 +38,12 @@ class Address:
 
     @property
     def plain(self) -> str:
-        """The URL with its password, percent-encoded: for connecting, never for showing."""
+        """The URL with its password, percent-encoded: for connections, never for display."""
         return self.url.render_as_string(hide_password=False)
 
     @property
     def for_optuna(self) -> str:
-        """`plain` with its braces doubled, since Optuna sends every storage URL through `str.format`."""
+        """`plain` with its braces doubled, since Optuna passes every storage URL through `str.format`."""
         return self.plain.replace("{", "{{").replace("}", "}}")
 
     @property
@@ -57,25 +57,25 @@ class Address:
         return Path(self.url.database) if self.dialect == "sqlite" and self.url.database else None
 
     def clean(self, text: object) -> str:
-        """One line of `text` (a driver's message, say) without any password of this address."""
+        """`text` (for example a driver's message) on one line, without any password of this address."""
         return " ".join(without(str(text), _secrets(self.url)).split())
 
 
 def parse_address(url: str | URL) -> Address:
-    """The address that a storage URL means; a SQLite file becomes absolute, so that any process may be given it.
+    """The address for a storage URL; the path of a SQLite file becomes absolute, so that any process can use it.
 
-    A URL that names a user and no password takes it from PASSWORD_VARIABLE or its file; where those are not set
-    either, PostgreSQL's own client library looks into PGPASSWORD and ~/.pgpass when it connects.
+    If the URL has a user but no password, the password comes from PASSWORD_VARIABLE or its file. If neither is set,
+    PostgreSQL's own client library reads PGPASSWORD and ~/.pgpass when it connects.
 
-    StorageError for anything else than the URLs in `_ALLOWED`; UsageError for a password file that holds none. Nothing
-    of a URL that cannot be parsed is repeated in the message: any part of it may be a piece of the password.
+    StorageError for anything but the URLs in `_ALLOWED`; UsageError for a password file without a password. The message
+    repeats nothing of a URL that cannot be parsed: any part of it may belong to the password.
     """
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
-        raise StorageError(f"the storage URL cannot be read; allowed: {_ALLOWED}") from None
+        raise StorageError(f"the storage URL cannot be parsed; allowed: {_ALLOWED}") from None
     if "@" in (parsed.host or ""):
-        raise StorageError("the storage URL has more than one '@'; in user names and passwords write it as %40")
+        raise StorageError("the storage URL has more than one '@'; in user names and passwords, write it as %40")
     parsed = _with_password(_with_file(_with_driver(parsed)))
     for secret in _secrets(parsed):
         remember(secret)
@@ -83,7 +83,7 @@ def parse_address(url: str | URL) -> Address:
 
 
 def sqlite_url(file: Path) -> str:
-    """The storage URL of a SQLite file, whatever characters its path holds."""
+    """The storage URL of a SQLite file; its path may contain any characters."""
     return URL.create("sqlite", database=str(file)).render_as_string()
 
 
@@ -104,7 +104,7 @@ def _with_file(url: URL) -> URL:
         return url
     if url.host or url.username or url.query:
         raise StorageError(
-            f"storage URL: {_masked(url)} is no file; write sqlite:///FILE (sqlite:////FILE if absolute)"
+            f"storage URL: {_masked(url)} is not a file; write sqlite:///FILE (sqlite:////FILE if absolute)"
         )
     if not url.database or url.database == ":memory:" or url.database.startswith("file:"):
         raise StorageError("storage URL: SQLite needs a file that all workers share; write sqlite:///FILE")

@@ -1,4 +1,4 @@
-"""Opening a study's database: our engine, Optuna's storage, and both schemas, which are made once."""
+"""Opening a study's database: this package's engine, Optuna's storage, and both schemas, which are created once."""
 
 from __future__ import annotations
 
@@ -24,42 +24,42 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ralr_tune.errors import StorageError
 from ralr_tune.store.address import Address, parse_address
-from ralr_tune.store.failures import OPENING_S, patience, persist, told
+from ralr_tune.store.failures import OPEN_RETRY_S, retry, retry_for, storage_errors
 from ralr_tune.store.file import WatchedFile
-from ralr_tune.store.persistent import PersistentStorage
+from ralr_tune.store.retrying import RetryingStorage
 from ralr_tune.store.schema import nothing_stored, outdated_optuna, prepare
 
 T = TypeVar("T")
 
 BUSY_TIMEOUT_S = 60.0
 CONNECT_TIMEOUT_S = 10
-# One connection is kept, more are opened when threads need them: hundreds of workers share a server's connections.
+# One connection stays open, more are opened when threads need them: hundreds of workers share a server's connections.
 _POOL = {"pool_size": 1, "max_overflow": 20}
 
-SILENT_S = 120
-"""So long a server keeps the locks of a session that says nothing: its machine may be unplugged, its process stopped.
+SILENCE_TIMEOUT_S = 120
+"""Seconds after which a server ends a silent session and frees its locks: its machine may be off, its process stopped.
 
-And so long a client waits for an answer that never comes.
+A client waits just as long for an answer.
 """
 _KEEPALIVE = {"idle": 30, "interval": 10, "count": 3}
-"""Seconds and times, as TCP has them: both sides know after a minute, not after hours, that the other one is gone."""
+"""TCP keepalive (seconds, seconds, probes): each side notices within a minute, not hours, that the other is gone."""
 
 
 def _on_connect(dialect: str) -> list[str]:
-    """What every session begins with."""
+    """The statements that set up every session."""
     if dialect == "sqlite":
-        # NORMAL: in WAL mode only a power cut can lose the last commits, and it loses them in order.
+        # NORMAL: in WAL mode, only a power failure can lose the last commits, the latest first.
         return ["PRAGMA synchronous=NORMAL"]
     if dialect == "postgresql":
         keepalives = [f"SET tcp_keepalives_{name} = {value}" for name, value in _KEEPALIVE.items()]
-        return [f"SET idle_in_transaction_session_timeout = '{SILENT_S}s'", *keepalives]
+        return [f"SET idle_in_transaction_session_timeout = '{SILENCE_TIMEOUT_S}s'", *keepalives]
     isolation = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"
-    return [isolation, "SET SESSION time_zone = '+00:00'", f"SET SESSION wait_timeout = {SILENT_S}"]
+    return [isolation, "SET SESSION time_zone = '+00:00'", f"SET SESSION wait_timeout = {SILENCE_TIMEOUT_S}"]
 
 
 @dataclass(frozen=True)
 class Storage:
-    """An open database. Threads may share it; processes open their own."""
+    """An open database. Threads may share it; each process opens its own."""
 
     engine: Engine
     optuna: BaseStorage
@@ -69,27 +69,27 @@ class Storage:
 
     @property
     def url(self) -> str:
-        """With the password, absolute: another process opens the same database by it."""
+        """The URL with its password and an absolute path: another process can open the same database with it."""
         return self.address.plain
 
     @property
     def masked(self) -> str:
-        """The URL as it may be shown."""
+        """The URL with its password masked, safe to show."""
         return self.address.masked
 
     def rows(self, query: Select[Any]) -> Sequence[RowMapping]:
-        """All rows of a query. StorageError if the database does not answer, however often it is asked."""
+        """All rows of a query. StorageError if the database does not answer in spite of retries."""
         return self._run(lambda connection: connection.execute(query).mappings().all())
 
     def change(self, statement: Insert | Update | Delete) -> int:
-        """Runs one statement in a transaction of its own; the number of rows that an UPDATE or DELETE met.
+        """Runs one statement in its own transaction; returns the number of rows that an UPDATE or DELETE matched.
 
-        It is repeated after a passing failure, so it must be safe to do twice. IntegrityError is the caller's matter.
+        It is retried after a transient failure, so it must be safe to run twice. The caller handles IntegrityError.
         """
         return self._run(lambda connection: connection.execute(statement).rowcount)
 
     def trials(self, study_name: str, *states: TrialState) -> list[FrozenTrial]:
-        """Trials of an Optuna study that are in one of `states` now, past Optuna's cache. KeyError: no such study."""
+        """Trials of an Optuna study that are now in one of `states`, read past Optuna's cache. KeyError: no study."""
         return self._rdb.get_all_trials(self._rdb.get_study_id_from_name(study_name), deepcopy=False, states=states)
 
     def dispose(self) -> None:
@@ -99,9 +99,9 @@ class Storage:
         self.engine.dispose()
 
     def transact(self, work: Callable[[Connection], T]) -> T:
-        """Runs statements that belong together: all of them are kept, or none.
+        """Runs several statements in one transaction: all of them are committed, or none.
 
-        Repeated as `change` is. A raised error takes everything back.
+        Retried like `change`. An error that `work` raises rolls everything back.
         """
         begin = "BEGIN IMMEDIATE" if self.engine.dialect.name == "sqlite" else "BEGIN"
 
@@ -110,7 +110,7 @@ class Storage:
             try:
                 result = work(connection)
             except BaseException:
-                _take_back(connection)
+                _roll_back(connection)
                 raise
             connection.exec_driver_sql("COMMIT")
             return result
@@ -122,32 +122,31 @@ class Storage:
             with self.engine.connect() as connection:
                 return work(connection)
 
-        with told(self.address):
-            return persist(once)
+        with storage_errors(self.address):
+            return retry(once)
 
 
-def _take_back(connection: Connection) -> None:
+def _roll_back(connection: Connection) -> None:
     try:
         connection.exec_driver_sql("ROLLBACK")
-    except SQLAlchemyError:  # the connection is gone, and the transaction with it; make sure of that
+    except SQLAlchemyError:  # the connection is lost, and with it the transaction; close it to be certain
         connection.invalidate()
 
 
-def open_storage(url: str, *, create: bool = False, patience_s: float = OPENING_S) -> Storage:
-    """The database behind a URL (see `address.parse_address`), ready for studies.
+def open_storage(url: str, *, create: bool = False, retry_s: float = OPEN_RETRY_S) -> Storage:
+    """The database at a URL (see `address.parse_address`), ready for studies.
 
-    With `create`, both schemas are made if they are not there, by one process at a time, and so is the folder of a
-    SQLite file; a server's database itself must exist. A server that does not answer is asked for `patience_s`.
-    StorageError, its password masked, if the database cannot be reached, is none of ours, or holds nothing and `create`
-    is False.
+    With `create`, missing schemas are created, by one process at a time, and so is the folder of a SQLite file; the
+    database of a server must exist. If a server does not answer, it is retried for `retry_s`. StorageError, with the
+    password masked, if the database cannot be reached, has tables of another version, or is empty without `create`.
     """
     address = parse_address(url)
     _prepare_file(address, create)
     engine = make_engine(address)
     try:
-        with patience(patience_s), told(address):
-            persist(lambda: _prepare_schemas(engine, address, create))
-            rdb = persist(lambda: _optuna(address, skip_table_creation=True))
+        with retry_for(retry_s), storage_errors(address):
+            retry(lambda: _prepare_schemas(engine, address, create))
+            rdb = retry(lambda: _optuna(address, skip_table_creation=True))
     except BaseException:
         engine.dispose()
         raise
@@ -155,7 +154,7 @@ def open_storage(url: str, *, create: bool = False, patience_s: float = OPENING_
 
 
 def _prepare_file(address: Address, create: bool) -> None:
-    """Looks before SQLite does: it makes an empty file of whatever it is asked to open."""
+    """Checks the file before SQLite opens it: SQLite would create an empty file if there is none."""
     if address.file is None or address.file.exists():
         return
     if not create:
@@ -163,7 +162,7 @@ def _prepare_file(address: Address, create: bool) -> None:
     try:
         address.file.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StorageError(f"{address}: folder {address.file.parent} cannot be made: {error.strerror}") from error
+        raise StorageError(f"{address}: folder {address.file.parent} cannot be created: {error.strerror}") from error
 
 
 def _prepare_schemas(engine: Engine, address: Address, create: bool) -> None:
@@ -174,24 +173,24 @@ def _prepare_schemas(engine: Engine, address: Address, create: bool) -> None:
 
 
 def make_engine(address: Address) -> Engine:
-    """Ours: every statement is a transaction of its own, so no writer ever waits with something half read."""
+    """The ledger's engine: each statement is its own transaction, so no writer waits inside a read transaction."""
     engine = create_engine(address.url, isolation_level="AUTOCOMMIT", **_engine_options(address))
     _configure(engine)
     return engine
 
 
-def _optuna(address: Address, *, skip_table_creation: bool) -> PersistentStorage:
+def _optuna(address: Address, *, skip_table_creation: bool) -> RetryingStorage:
     options = _engine_options(address)
     if address.dialect != "sqlite":
-        # MySQL's default, REPEATABLE READ, locks the gaps between rows, and with innodb_snapshot_isolation (MariaDB
-        # from 11.6 on) fails updates of rows that changed since they were read.
+        # MySQL's default, REPEATABLE READ, locks the gaps between rows. With innodb_snapshot_isolation (MariaDB from
+        # 11.6 on) it also rejects updates of rows that changed since they were read.
         options["isolation_level"] = "READ COMMITTED"
     try:
-        rdb = PersistentStorage(address.for_optuna, engine_kwargs=options, skip_table_creation=skip_table_creation)
-    except RuntimeError as error:  # its tables were made by another version of Optuna
+        rdb = RetryingStorage(address.for_optuna, engine_kwargs=options, skip_table_creation=skip_table_creation)
+    except RuntimeError as error:  # another version of Optuna created its tables
         raise outdated_optuna(address, error) from error
     _configure(rdb.engine)
-    rdb.engine.dispose()  # the connection that Optuna opened before it could be configured
+    rdb.engine.dispose()  # closes the connection that Optuna opened before its engine was configured
     return rdb
 
 
@@ -201,9 +200,9 @@ def _engine_options(address: Address) -> dict[str, Any]:
     arguments: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT_S}
     if address.dialect == "postgresql":
         arguments |= {f"keepalives_{name}": value for name, value in _KEEPALIVE.items()}
-        arguments["tcp_user_timeout"] = SILENT_S * 1000
+        arguments["tcp_user_timeout"] = SILENCE_TIMEOUT_S * 1000
     else:
-        arguments |= {"read_timeout": SILENT_S, "write_timeout": SILENT_S}
+        arguments |= {"read_timeout": SILENCE_TIMEOUT_S, "write_timeout": SILENCE_TIMEOUT_S}
     arguments = {name: value for name, value in arguments.items() if name not in address.url.query}
     if address.dialect == "mysql" and address.url.password:
         arguments["password"] = str(address.url.password).encode()  # PyMySQL would encode it as Latin-1
@@ -217,14 +216,14 @@ def _configure(engine: Engine) -> None:
         for statement in _on_connect(engine.dialect.name):
             cursor.execute(statement)
         cursor.close()
-        connection.commit()  # PostgreSQL takes a SET back with its transaction
+        connection.commit()  # PostgreSQL would roll SET back together with its transaction
 
     if engine.dialect.name == "sqlite":
         _watch(engine)
 
 
 def _watch(engine: Engine) -> None:
-    """Looks after the file before SQLite opens it, and whenever a connection is used."""
+    """Checks the file before SQLite opens it and before every use of a connection."""
     file = WatchedFile(Path(engine.url.database or ""))
     file.check()
 

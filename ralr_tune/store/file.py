@@ -1,4 +1,4 @@
-"""The file of a SQLite database: what SQLite itself does not notice about it."""
+"""The file of a SQLite database: problems with it that SQLite itself does not notice."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from ralr_tune.store.address import Address
 _KINDS = ("9p", "afs", "afpfs", "beegfs", "ceph", "cifs", "davfs", "gcsfuse", "glusterfs", "gpfs", "juicefs", "lustre")
 _MORE = ("ncpfs", "nfs", "nfs4", "orangefs", "pvfs2", "rclone", "s3fs", "smb2", "smb3", "smbfs", "sshfs", "virtiofs")
 _NETWORK = frozenset({*_KINDS, *_MORE})
-"""Kinds of file systems that other machines may write to (as Linux and macOS name them)."""
+"""File systems that other machines may write to (as Linux and macOS name them)."""
 
 
 class WatchedFile:
-    """A database file that must stay the one that was opened.
+    """A database file that must remain the file that was opened.
 
-    Once it is deleted or replaced, an open connection goes on writing to what nobody can read any more, and a new one
-    makes an empty database.
+    After it is deleted or replaced, an open connection continues to write to a file that no process can open any more,
+    and a new connection creates an empty database.
     """
 
     def __init__(self, path: Path) -> None:
@@ -28,13 +28,13 @@ class WatchedFile:
         self._opened: os.stat_result | None = None
 
     def check(self) -> None:
-        """StorageError if the file is another one than at the first check, or gone since."""
+        """StorageError if the file was replaced or deleted since the first check."""
         try:
             now = os.stat(self._path)
         except FileNotFoundError:
             if self._opened is None:
                 return
-            raise StorageError(f"{self._path}: was deleted while it was in use") from None
+            raise StorageError(f"{self._path}: was deleted while it was in use; restore it from a copy") from None
         except OSError as error:
             raise StorageError(f"{self._path}: cannot be reached: {error.strerror}") from error
         if self._opened is None:
@@ -44,7 +44,7 @@ class WatchedFile:
 
 
 def network_file_system(path: Path) -> str | None:
-    """The kind of network file system that a path lies on; None where the machine itself holds it."""
+    """The network file system that a path lies on; None if it lies on a local disk."""
     target = path.resolve()
     kinds = {Path(part.mountpoint): part.fstype for part in psutil.disk_partitions(all=True)}
     kind = next((kinds[folder] for folder in (target, *target.parents) if folder in kinds), "")
@@ -52,14 +52,14 @@ def network_file_system(path: Path) -> str | None:
 
 
 def refuse_network(address: Address) -> None:
-    """StorageError if a SQLite file lies where its locks cannot be trusted (https://www.sqlite.org/useovernet.html)."""
-    if said := network_trouble(address):
-        raise StorageError(f"{said}; use a local disk, PostgreSQL or MariaDB, or say --force")
+    """StorageError if a SQLite file lies where its locks are unreliable (https://www.sqlite.org/useovernet.html)."""
+    if trouble := network_trouble(address):
+        raise StorageError(f"{trouble}; use a local disk, PostgreSQL or MariaDB, or add --force")
 
 
 def network_trouble(address: Address) -> str:
-    """What is wrong with where a SQLite file lies; "" where nothing is."""
+    """What is wrong with the location of a SQLite file; "" if nothing is."""
     kind = network_file_system(address.file) if address.file else None
     where = f"{address}: lies on a network file system ({kind})"
-    trouble = "where SQLite's locks do not hold between machines and the database may be damaged"
+    trouble = "where SQLite's locks do not work between machines and the database may be corrupted"
     return f"{where}, {trouble}" if kind else ""

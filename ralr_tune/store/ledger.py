@@ -1,7 +1,7 @@
-"""The ledger: which trials are planned, who runs each of them, and what became of it.
+"""The ledger: which trials are planned, which worker runs each of them, and how each ended.
 
-A row belongs to whoever last claimed it, until its lease ends; (id, attempt, owner) is the fence that every later
-write passes. Each decision is one statement, taken by the database, on its own clock.
+A row belongs to the worker that last claimed it, until its lease ends; (id, attempt, owner) is the fencing token that
+every later write checks. Each decision is one statement that the database executes with its own clock.
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ from sqlalchemy.exc import IntegrityError
 from ralr_tune.errors import FailureKind, LeaseLost, StorageError
 from ralr_tune.records import EpochRecord, Outcome, Row, Stage, State
 from ralr_tune.store.database import Storage
-from ralr_tune.store.incidents import noted
-from ralr_tune.store.studies import reported
+from ralr_tune.store.incidents import incident_insert
+from ralr_tune.store.studies import report_statement
 from ralr_tune.store.tables import NO_SOURCE, Now, check_name, ledger
 from ralr_tune.store.texts import read_curve, read_table
 
-_CANDIDATES = 8  # looked at together, so that workers that claim at once need not all look again
-_INSERTED = 1000  # rows a statement, of 12 parameters each: SQLite takes 32766
-_PLANNERS = 100  # that may be quicker before an IntegrityError is taken for what it says
+_CANDIDATES = 8  # read together, so that workers that claim at the same time rarely need a second query
+_ROWS_PER_INSERT = 1000  # rows a statement, of 12 parameters each: SQLite takes 32766
+_MAX_CONFLICTS = 100  # inserts lost to other planners before `plan` raises the IntegrityError
 
 _free = ledger.c.state == "free"
 _expired = and_(ledger.c.state == "held", ledger.c.lease_end < Now())
 _waiting = or_(_free, _expired)
-_anywhere = true()
-_WHOLE = [ledger.c[name] for name in Row.__dataclass_fields__]
-_LIGHT = [column for column in _WHOLE if column is not ledger.c.curve]
+_always = true()
+_ALL_COLUMNS = [ledger.c[name] for name in Row.__dataclass_fields__]
+_WITHOUT_CURVE = [column for column in _ALL_COLUMNS if column is not ledger.c.curve]
 _ended: dict[str, Any] = {"lease_end": None, "finished": Now()}
 
 Key = tuple[str, str, int, int, str, int]
@@ -59,7 +59,7 @@ Key = tuple[str, str, int, int, str, int]
 
 @dataclass(frozen=True)
 class PlannedRow:
-    """What is known of a trial before anybody runs it; see records.Row for the fields."""
+    """A trial before any worker has claimed it; see records.Row for the fields."""
 
     arm: str
     stage: Stage
@@ -72,21 +72,21 @@ class PlannedRow:
 
     @property
     def key(self) -> Key:
-        """Unique within a study: planning it twice plans it once."""
+        """Unique within a study: planning a row twice adds it once."""
         return (self.arm, self.stage, self.block, self.ordinal, self.role, self.source_number)
 
     @property
     def source_number(self) -> int:
-        """The source as its column holds it."""
+        """The source as its column stores it."""
         return NO_SOURCE if self.source is None else self.source
 
 
 @dataclass
 class Count:
-    """How many rows of one arm and stage are in which condition; each row counts once."""
+    """The number of rows of one arm and stage in each condition; each row counts once."""
 
     waiting: int = 0
-    """Free, or held under a lease that ran out."""
+    """Free, or held under an expired lease."""
     running: int = 0
     complete: int = 0
     pruned: int = 0
@@ -105,8 +105,8 @@ class Count:
 class Ledger:
     """The rows of one study. Threads may share it.
 
-    Writing as the owner of a row raises LeaseLost, and changes nothing, once the row is another's: the lease ran out
-    and it was claimed again, or it was given back. A lease that ran out without a new claim still holds.
+    A write by a row's former owner raises LeaseLost and changes nothing: its lease expired and another worker claimed
+    the row, or the row was released. An expired lease without a new claim is still valid.
     """
 
     def __init__(self, storage: Storage, study: str, lease_s: float = 30) -> None:
@@ -115,48 +115,48 @@ class Ledger:
         self.lease_s = lease_s
 
     def plan(self, rows: Iterable[PlannedRow]) -> int:
-        """Adds the rows that are not there yet, in their order (claims go by it); the number of new ones."""
+        """Adds the rows that do not exist yet, in their order (workers claim in this order); returns how many."""
         planned = {row.key: row for row in rows}
         for row in planned.values():
             check_name("arm", row.arm)
         added, quicker = 0, 0
-        while part := self._missing(planned)[:_INSERTED]:
+        while part := self._missing(planned)[:_ROWS_PER_INSERT]:
             try:
                 self.storage.change(insert(ledger).values([self._new(row) for row in part]))
                 added += len(part)
-            except IntegrityError:  # another planner was quicker with one of them: look again
+            except IntegrityError:  # another planner inserted one of them first: compare again
                 quicker += 1
-                if quicker > _PLANNERS:
+                if quicker > _MAX_CONFLICTS:
                     raise
         return added
 
     def withdraw(self, arm: str, block: int, keep: int) -> int:
-        """Removes the search rows from ordinal `keep` on that nobody ever started; how many."""
+        """Removes the search rows from ordinal `keep` on that no worker ever started; returns how many."""
         search = and_(ledger.c.stage == "search", ledger.c.arm == arm, ledger.c.block == block)
         unstarted = and_(ledger.c.ordinal >= keep, ledger.c.attempt == 0, _free)
-        return self.storage.change(delete(ledger).where(self._ours, search, unstarted))
+        return self.storage.change(delete(ledger).where(self._in_study, search, unstarted))
 
     def drop(self, rows: Iterable[Row]) -> int:
-        """Removes those of `rows` that nobody holds and that are not done; how many."""
+        """Removes those of `rows` that are neither held nor done; returns how many."""
         these = ledger.c.id.in_([row.id for row in rows])
-        return self.storage.change(delete(ledger).where(self._ours, these, _free))
+        return self.storage.change(delete(ledger).where(self._in_study, these, _free))
 
     def claim(self, owner: str, stage: Stage) -> Row | None:
         """The first waiting row of a stage, now held by `owner` (up to 255 characters); None if none is waiting.
 
-        A row whose lease ran out is waiting, too; its new owner finds `attempt` raised and the same `trial`, and an
-        incident of kind "lost" says so.
+        A row whose lease expired is waiting, too; its new owner gets it with `attempt` + 1 and the same `trial`, and an
+        incident of kind "lost" is recorded.
         """
         token = secrets.token_hex(16)
-        # Ends: each candidate that is lost was another's win, and rows are finitely many.
+        # The loop ends: another worker won each candidate that was lost, and the number of rows is finite.
         while candidates := self._candidates(stage):
-            for candidate in _spread(candidates):
-                if self._take(candidate, owner, token):
+            for candidate in _first_then_shuffled(candidates):
+                if self._try_claim(candidate, owner, token):
                     return replace(self.row(candidate.id), state="held", attempt=candidate.attempt + 1, owner=owner)
         return None
 
     def attach(self, row: Row, trial: int) -> None:
-        """Notes the Optuna trial that was asked for this row. StorageError if it has another one already."""
+        """Records the Optuna trial that was asked for this row. StorageError if the row already has another one."""
         self._write(row, "held", where=ledger.c.trial.is_(None) | (ledger.c.trial == trial), trial=trial)
 
     def renew_lease(self, row: Row) -> None:
@@ -164,15 +164,15 @@ class Ledger:
         self._write(row, "held", lease_end=self._lease_end)
 
     def progress(self, row: Row, record: EpochRecord, *, report_to: int | None = None) -> None:
-        """Renews the lease, notes an epoch, and reports its value to the Optuna trial of this id (not number).
+        """Renews the lease, records an epoch, and reports its value to the Optuna trial with this id (not number).
 
-        One transaction, which begins with the fence: a value that is reported stays, and nobody who lost the row
-        reports. (Optuna's own `report` knows no owner and overwrites.)
+        All in one transaction, which first checks the fencing token: reported values are never overwritten, and a
+        worker that lost the row cannot report. (Optuna's own `report` knows no owner and overwrites.)
         """
         self._write(
             row,
             "held",
-            also=[] if report_to is None else [reported(report_to, record)],
+            also=[] if report_to is None else [report_statement(report_to, record)],
             lease_end=self._lease_end,
             epoch=record.epoch,
             value=finite(record.value),
@@ -191,16 +191,17 @@ class Ledger:
         message: str | None = None,
         recovered: str | None = None,
     ) -> None:
-        """Done, with its outcome. `seconds`: of all attempts together. Figures that are not finite become None.
+        """Marks the row done, with its outcome. `seconds`: of all attempts together. Non-finite numbers become None.
 
-        A failure becomes an incident, and so does `recovered`: how a trial went on after it had run out of memory.
+        A failure is also recorded as an incident, and so is `recovered`: how a trial continued after running out of
+        memory.
         """
-        happened = [self._incident(row, failure, message or "")] if failure else []
-        happened += [self._incident(row, "oom", recovered)] if recovered else []
+        incidents = [self._incident(row, failure, message or "")] if failure else []
+        incidents += [self._incident(row, "oom", recovered)] if recovered else []
         self._write(
             row,
             "done",
-            also=happened,
+            also=incidents,
             outcome=outcome,
             value=finite(value),
             train_value=finite(train_value),
@@ -222,78 +223,80 @@ class Ledger:
         detail: str = "",
         signature: str | None = None,
     ) -> None:
-        """What went wrong, also as an incident (see `incidents.noted` for `detail` and `signature`).
+        """Records a failure, also as an incident (see `incidents.incident_insert` for `detail` and `signature`).
 
-        With `retry` the row waits for another attempt, else it is done, its outcome "failed".
+        With `retry` the row waits for another attempt; otherwise it is done with outcome "failed".
         """
         why: dict[str, Any] = {"failure": kind, "message": message}
-        happened = [self._incident(row, kind, message, detail=detail, signature=signature)]
-        if kind == "lost":  # each loss was noted by whoever claimed the row after it
-            happened = []
+        incidents = [self._incident(row, kind, message, detail=detail, signature=signature)]
+        if kind == "lost":  # the worker that claimed the row after a loss has already recorded it
+            incidents = []
         if retry:
-            self._write(row, "free", also=happened, **why, lease_end=None)
+            self._write(row, "free", also=incidents, **why, lease_end=None)
         else:
-            self._write(row, "done", also=happened, **why, outcome="failed", **_ended)
+            self._write(row, "done", also=incidents, **why, outcome="failed", **_ended)
 
     def release(self, row: Row) -> None:
-        """Gives the row back, unharmed: it waits for whoever claims it next."""
+        """Frees the row without a failure: it waits for the next claim."""
         self._write(row, "free", lease_end=None)
 
     def reopen_failed(self) -> int:
-        """Lets every row that ended the study by failing wait for another attempt; how many."""
+        """Makes every row that failed and ended the study wait for another attempt; returns how many."""
         failed = and_(ledger.c.state == "done", ledger.c.outcome == "failed")
         again = {"state": "free", "outcome": None, "failure": None, "message": None, "finished": None}
-        return self.storage.change(update(ledger).where(self._ours, failed).values(**again))
+        return self.storage.change(update(ledger).where(self._in_study, failed).values(**again))
 
     def row(self, row_id: int) -> Row:
-        """StorageError if there is none of this id in the study."""
-        found = self.storage.rows(select(*_WHOLE).where(self._ours, ledger.c.id == row_id))
+        """The row with this id. StorageError if the study has none."""
+        found = self.storage.rows(select(*_ALL_COLUMNS).where(self._in_study, ledger.c.id == row_id))
         if not found:
             raise StorageError(f"{self.storage.masked}: study {self.study!r} has no ledger row {row_id}")
         return _row(found[0])
 
-    def searched(self, row: Row) -> Row:
+    def search_row(self, row: Row) -> Row:
         """The search row of the same arm, block and ordinal. StorageError if there is none."""
         same = and_(*(getattr(ledger.c, name) == getattr(row, name) for name in ("arm", "block", "ordinal")))
-        found = self.storage.rows(_of(select(*_WHOLE).where(self._ours, same), "search"))
+        found = self.storage.rows(_in_stage(select(*_ALL_COLUMNS).where(self._in_study, same), "search"))
         if not found:
-            raise StorageError(f"{self.storage.masked}: the search row of ledger row {row.id} is gone")
+            raise StorageError(
+                f"{self.storage.masked}: the search row of ledger row {row.id} is gone; restore a copy of the database"
+            )
         return _row(found[0])
 
     def rows(self, stage: Stage | None = None, *, curves: bool = True) -> list[Row]:
-        """All rows, or those of one stage, in order of their ids. Without `curves` they are light to fetch."""
-        query = select(*(_WHOLE if curves else _LIGHT)).where(self._ours).order_by(ledger.c.id)
-        return [_row(found) for found in self.storage.rows(query if stage is None else _of(query, stage))]
+        """All rows, or those of one stage, in order of their ids. Without `curves` they are quick to read."""
+        query = select(*(_ALL_COLUMNS if curves else _WITHOUT_CURVE)).where(self._in_study).order_by(ledger.c.id)
+        return [_row(found) for found in self.storage.rows(query if stage is None else _in_stage(query, stage))]
 
     def counts(self) -> dict[tuple[str, Stage], Count]:
-        """What became of the rows so far, by (arm, stage); one query."""
+        """The number of rows in each condition, by (arm, stage); one query."""
         condition = case((ledger.c.state == "done", ledger.c.outcome), (_waiting, "waiting"), else_="running")
         groups = (ledger.c.arm, ledger.c.stage, condition.label("condition"))
-        query = select(*groups, func.count().label("rows")).where(self._ours).group_by(*groups)
+        query = select(*groups, func.count().label("rows")).where(self._in_study).group_by(*groups)
         counts: dict[tuple[str, Stage], Count] = defaultdict(Count)
         for found in self.storage.rows(query):
             setattr(counts[found["arm"], found["stage"]], found["condition"], found["rows"])
         return dict(counts)
 
     def abandoned(self) -> frozenset[int]:
-        """Ids of rows that are held under a lease that ran out: whoever held them is gone, and they wait."""
-        found = self.storage.rows(select(ledger.c.id).where(self._ours, _expired))
+        """Ids of rows held under an expired lease: their worker is gone, and they wait for another one."""
+        found = self.storage.rows(select(ledger.c.id).where(self._in_study, _expired))
         return frozenset(row["id"] for row in found)
 
-    def moved(self) -> tuple[int, int]:
-        """(rows done, epochs known): another pair than before means that something was brought forward."""
+    def work_done(self) -> tuple[int, int]:
+        """(rows done, epochs recorded): a changed pair means that some worker made progress."""
         done = func.count(case((ledger.c.state == "done", 1))).label("done")
         epochs = func.coalesce(func.sum(ledger.c.epoch), 0).label("epochs")
-        found = self.storage.rows(select(done, epochs).where(self._ours))[0]
+        found = self.storage.rows(select(done, epochs).where(self._in_study))[0]
         return int(found["done"]), int(found["epochs"])
 
     def remaining(self, stage: Stage) -> int:
-        """Rows of a stage that are not done, waiting or running; 0: the stage is over."""
-        query = select(func.count().label("rows")).where(self._ours, ledger.c.state != "done")
-        return int(self.storage.rows(_of(query, stage))[0]["rows"])
+        """The number of rows of a stage that are not done (waiting or running); 0: the stage is done."""
+        query = select(func.count().label("rows")).where(self._in_study, ledger.c.state != "done")
+        return int(self.storage.rows(_in_stage(query, stage))[0]["rows"])
 
     @property
-    def _ours(self) -> ColumnElement[bool]:
+    def _in_study(self) -> ColumnElement[bool]:
         return ledger.c.study == self.study
 
     @property
@@ -303,7 +306,7 @@ class Ledger:
     def _missing(self, planned: Mapping[Key, PlannedRow]) -> list[PlannedRow]:
         columns = (getattr(ledger.c, name) for name in ("arm", "stage", "block", "ordinal", "role", "source"))
         there: set[tuple[Any, ...]] = {
-            tuple(found.values()) for found in self.storage.rows(select(*columns).where(self._ours))
+            tuple(found.values()) for found in self.storage.rows(select(*columns).where(self._in_study))
         }
         return [row for key, row in planned.items() if key not in there]
 
@@ -313,11 +316,11 @@ class Ledger:
         return {**fields, **begin, "params": json.dumps(dict(row.params))}
 
     def _candidates(self, stage: Stage) -> list[Row]:
-        query = _of(select(*_LIGHT).where(self._ours, _waiting).order_by(ledger.c.id), stage)
+        query = _in_stage(select(*_WITHOUT_CURVE).where(self._in_study, _waiting).order_by(ledger.c.id), stage)
         return [_row(found) for found in self.storage.rows(query.limit(_CANDIDATES))]
 
-    def _take(self, row: Row, owner: str, token: str) -> bool:
-        """Tries to claim one row in one conditional UPDATE; the token tells a win whose answer was lost on the way."""
+    def _try_claim(self, row: Row, owner: str, token: str) -> bool:
+        """Tries to claim a row with one conditional UPDATE; the token identifies a claim whose response was lost."""
         attempt = row.attempt + 1
         held = {"state": "held", "owner": owner, "token": token, "attempt": attempt, "lease_end": self._lease_end}
         seen = and_(ledger.c.id == row.id, ledger.c.attempt == row.attempt)
@@ -334,13 +337,13 @@ class Ledger:
         row: Row,
         then: State,
         *,
-        where: ColumnElement[bool] = _anywhere,
+        where: ColumnElement[bool] = _always,
         also: Sequence[Insert] = (),
         **values: Any,
     ) -> None:
-        """Writes as the owner of a row, which is in state `then` afterwards; LeaseLost if the row is not ours.
+        """Writes as the owner of a row and sets its state to `then`; LeaseLost if another worker owns it.
 
-        `also`: written with it, or not at all.
+        `also`: statements that are committed with it, or not at all.
         """
         fence = and_(ledger.c.id == row.id, ledger.c.attempt == row.attempt, ledger.c.owner == row.owner)
         write = update(ledger).where(fence, ledger.c.state == "held", where).values(state=then, **values)
@@ -352,36 +355,36 @@ class Ledger:
             raise StorageError(f"ledger row {row.id} has Optuna trial {found[0]['trial']}, not {values['trial']}")
         if state != then:
             raise LeaseLost(f"ledger row {row.id}: attempt {row.attempt} of {row.owner} is no longer its owner")
-        # Else it was written already: the answer to the first try was lost, or it was said twice.
+        # Otherwise it is already written: the response to the first try was lost, or the caller repeated the call.
 
     def _incident(self, row: Row, kind: FailureKind, message: str, **more: Any) -> Insert:
-        return noted(self.study, row, kind, message, **more)
+        return incident_insert(self.study, row, kind, message, **more)
 
     def _fenced(self, write: Update, also: Sequence[Insert]) -> int:
-        """The number of rows that `write` met; `also` is executed if it met one."""
+        """The number of rows that `write` matched; `also` is executed if it matched one."""
         if not also:
             return self.storage.change(write)
 
         def together(connection: Connection) -> int:
-            met = connection.execute(write).rowcount
-            for statement in also if met else ():
+            matched = connection.execute(write).rowcount
+            for statement in also if matched else ():
                 connection.execute(statement)
-            return met
+            return matched
 
         return self.storage.transact(together)
 
 
 def finite(figure: float | None) -> float | None:
-    """The figure, or None where it is no finite number: MySQL's columns take no other, SQLite's turn NaN to NULL."""
+    """The number, or None if it is not finite: MySQL's columns accept no others, SQLite's store NaN as NULL."""
     return None if figure is None or not math.isfinite(figure) else figure
 
 
-def _spread(candidates: list[Row]) -> list[Row]:
-    """The first one first; whoever loses that goes on with any other, lest all meet at the second, too."""
+def _first_then_shuffled(candidates: list[Row]) -> list[Row]:
+    """The first candidate, then the others in random order: workers that lose the first one rarely collide again."""
     return candidates[:1] + random.sample(candidates[1:], len(candidates) - 1)
 
 
-def _of(query: Select[Any], stage: Stage) -> Select[Any]:
+def _in_stage(query: Select[Any], stage: Stage) -> Select[Any]:
     return query.where(ledger.c.stage == stage)
 
 

@@ -1,6 +1,6 @@
 """Where a study is stored: one rule for every command.
 
-Imports no database code, so that a mistyped study name or a wrong study file is answered at once.
+Imports no database code, so that a mistyped study name or an invalid study file is reported at once.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from pathlib import Path
 from ralr_tune.studyfile import StudySpec
 
 STORAGE_VARIABLE = "RALR_TUNE_STORAGE"
-"""The storage URL if no --storage is given. Workers that a launcher starts get theirs in it."""
+"""The storage URL if no --storage is given. A launcher passes the URL to its workers in it."""
 
 DATABASE = "study.db"
-"""The SQLite file in the out folder of a study that names no storage."""
+"""The SQLite file in the out folder of a study without a storage URL."""
 
 
 def given_url(option: str | None) -> str | None:

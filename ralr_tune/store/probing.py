@@ -1,4 +1,4 @@
-"""How a database answers: measured for `doctor`, and left as it was."""
+"""Measures how a database responds, for `doctor`; leaves no changes in it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from sqlalchemy import Connection, Engine, insert, inspect, select, text
 
 from ralr_tune.store.address import Address, parse_address
 from ralr_tune.store.database import make_engine, open_storage
-from ralr_tune.store.failures import told
+from ralr_tune.store.failures import storage_errors
 from ralr_tune.store.tables import Now, studies
 
 READS, WRITES = 20, 5
 BUSY_S = 5
-"""How long SQLite is waited for while others write."""
+"""How long to wait for SQLite while other processes write."""
 
 _SERVER = {
     "sqlite": "SELECT 'SQLite ' || sqlite_version()",
@@ -33,37 +33,37 @@ _ALLOWED = {"postgresql": "SELECT current_setting('max_connections')", "mysql": 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a database says, and how quickly; times in seconds."""
+    """What a database reports about itself, and how quickly; times in seconds."""
 
     server: str
     read_s: float
     """Median of a round trip."""
     write_s: float | None
-    """Median of a transaction that writes and is taken back; None: no tables to write to yet."""
+    """Median of a transaction that writes and is rolled back; None if there are no tables yet."""
     ahead_s: float | None
-    """The database's clock minus this machine's; None where they are one."""
+    """The database's clock minus this machine's; None if they are the same clock (SQLite)."""
     connections: tuple[int, int] | None
-    """(in use, allowed); None where there is no bound."""
+    """(in use, allowed); None if there is no limit."""
     journal: str | None
     """SQLite's journal mode."""
 
 
 def ask(url: str) -> Answer:
-    """Asks the database behind a URL. StorageError where it cannot be reached, read or written to.
+    """Measures the database at a URL. StorageError if it cannot be reached, read or written to.
 
-    A SQLite file must exist: asking would make it.
+    A SQLite file must exist: connecting would create it.
     """
     address = parse_address(url)
     engine = make_engine(address)
     try:
-        with told(address), engine.connect() as connection:
+        with storage_errors(address), engine.connect() as connection:
             return _answer(engine, connection, address)
     finally:
         engine.dispose()
 
 
-def usable(url: str) -> None:
-    """StorageError, with its mend, if studies cannot be opened there: no tables, or tables of another version."""
+def check_usable(url: str) -> None:
+    """StorageError, with the fix, if studies cannot be opened there: no tables, or tables of another version."""
     open_storage(url).dispose()
 
 
@@ -83,12 +83,12 @@ def _answer(engine: Engine, connection: Connection, address: Address) -> Answer:
 
 
 def _server(connection: Connection, address: Address) -> str:
-    said = str(connection.scalar(text(_SERVER[address.dialect])))
-    return said if address.dialect != "mysql" or "MariaDB" in said else f"MySQL {said}"
+    server = str(connection.scalar(text(_SERVER[address.dialect])))
+    return server if address.dialect != "mysql" or "MariaDB" in server else f"MySQL {server}"
 
 
 def _write(connection: Connection, sqlite: bool) -> None:
-    """A row that nobody ever sees."""
+    """Insert a row and roll it back, so that no other process sees it."""
     row = insert(studies).values(name=f"doctor-{secrets.token_hex(8)}", text="", fingerprint="", created=0.0)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if sqlite else "BEGIN")
     try:
@@ -98,7 +98,7 @@ def _write(connection: Connection, sqlite: bool) -> None:
 
 
 def _ahead_s(connection: Connection) -> float:
-    """Measured from the middle of the quickest of some round trips."""
+    """Measured from the middle of the fastest of 5 round trips."""
 
     def once() -> tuple[float, float]:
         before = time.time()

@@ -1,4 +1,4 @@
-"""Reading a study back: everything the database holds of it, as the records that `analysis` and `status` work on."""
+"""Reads a study: everything that the database stores of it, as the records that `analysis` and `status` use."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ Trials = Mapping[tuple[str, int], Mapping[int, FrozenTrial]]
 def read_study(storage: Storage, name: str, *, curves: bool = True) -> StudyRecord:
     """The whole study: its file, its rows by arm (arms in the file's order), search parameters from Optuna.
 
-    Search rows that are not done have what they reported so far as their curve, the values alone. Without `curves`,
-    done rows have none, and are light to fetch. StorageError if no such study is stored; StudyFileError if this version
+    The curve of a search row that is not done contains the values reported so far and nothing else. Without `curves`,
+    done rows have none and are quick to read. StorageError if no such study is stored; StudyFileError if this version
     cannot read the stored file.
     """
     kept = stored(storage, name)
@@ -56,7 +56,7 @@ def _arm(spec: StudySpec, arm: str, rows: Sequence[Row]) -> ArmRecord:
 
 
 def _with_trial(row: Row, trials: Trials) -> Row:
-    """A search row with what Optuna knows of its trial."""
+    """A search row with the parameters and reports of its Optuna trial."""
     trial = None if row.trial is None else trials[row.arm, row.block].get(row.trial)
     if trial is None:
         return row
@@ -64,7 +64,7 @@ def _with_trial(row: Row, trials: Trials) -> Row:
 
 
 def _reported(trial: FrozenTrial) -> tuple[EpochRecord, ...]:
-    """Reported values as epochs; a step is the number of epochs done. All that was not reported is NaN."""
+    """Reported values as epochs; a step is the number of epochs done. Fields that are not reported are NaN."""
     unknown = math.nan
     return tuple(
         EpochRecord(step, value, train_loss=unknown, lr=unknown, factor=unknown, seconds=unknown)

@@ -1,7 +1,7 @@
-"""The version of a database's tables: read, written when they are made, raised by migrations.
+"""The version of a database's tables: written when they are created, raised by migrations, checked when opened.
 
-Alembic's version table holds it, in a table of our own (Optuna owns `alembic_version`). Its row is written last of all
-and says that both schemas, Optuna's and ours, are complete.
+Alembic stores it in this package's own version table (Optuna owns `alembic_version`). Its row is written last and means
+that both schemas, Optuna's and this package's, are complete.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from ralr_tune.store.tables import Now, ledger, metadata, schema
 
 VERSION_TABLE = "ralr_tune_alembic_version"
 FIRST = "0001"
-"""Release 0.1, whose version is in `ralr_tune_schema` alone."""
+"""Release 0.1, which stores its version in `ralr_tune_schema` only."""
 EARLIER = (FIRST,)
-"""Versions that migrations begin at."""
+"""Versions that can be migrated."""
 HEAD = "0002"
 """The version that this program works with."""
 
@@ -31,9 +31,9 @@ _NOT_FIRST = 2  # in `ralr_tune_schema`: release 0.1 reads 1 and refuses anythin
 
 
 def prepare(engine: Engine, address: Address, create: bool, make_optuna_tables: Callable[[], None]) -> None:
-    """Both schemas are there afterwards, made by one process at a time if they are not and `create` says so.
+    """Makes sure that both schemas exist; with `create`, one process at a time creates them if they are missing.
 
-    StorageError if they are not, or are of another version than this program's.
+    StorageError if they are missing without `create`, or have another version than this program's.
     """
     if _is_ready(engine, address):
         return
@@ -45,7 +45,7 @@ def prepare(engine: Engine, address: Address, create: bool, make_optuna_tables: 
 
 
 def version(engine: Engine) -> str | None:
-    """The version of our tables; None where there are none, or not all of them."""
+    """The version of this package's tables; None if there are none or they are incomplete."""
     with engine.connect() as connection:
         there = inspect(connection)
         found = connection.scalar(select(_version.c.version_num)) if there.has_table(VERSION_TABLE) else None
@@ -55,16 +55,16 @@ def version(engine: Engine) -> str | None:
 
 
 def migrate(engine: Engine, address: Address) -> None:
-    """Brings tables of an earlier version up to date; nothing if they are. May be killed anywhere and done again.
+    """Migrates tables of an earlier version; does nothing if they are current. Can be killed and repeated at any point.
 
-    StorageError while workers work with them: theirs is the earlier program.
+    StorageError while workers use them: these run the earlier program.
     """
     with named_lock(engine, "create"), engine.connect() as connection:
         if version(engine) not in EARLIER:
             if not _is_ready(engine, address):
                 raise nothing_stored(address)
             return
-        _refuse_working(connection, address)
+        _refuse_if_in_use(connection, address)
         alembic = _alembic(connection)
         if (
             not inspect(connection).has_table(VERSION_TABLE)
@@ -75,18 +75,18 @@ def migrate(engine: Engine, address: Address) -> None:
 
 
 def nothing_stored(address: Address) -> StorageError:
-    """What is said of a database without our tables."""
-    return StorageError(f"{address}: no study is stored there; `ralr-tune run STUDY` makes one")
+    """The error for a database without this package's tables."""
+    return StorageError(f"{address}: no study is stored there; `ralr-tune run STUDY` creates one")
 
 
 def outdated_optuna(address: Address, error: RuntimeError) -> StorageError:
-    """What is said where Optuna's own tables are of another version than the installed Optuna's."""
-    if "storage upgrade" not in str(error):  # they are of a later one
+    """The error if Optuna's tables have another version than the installed Optuna."""
+    if "storage upgrade" not in str(error):  # the tables have a later version
         return StorageError(f"{address}: {error}")
     password = " (*** is the password)" if address.url.password else ""
     return StorageError(
-        f"{address}: Optuna's tables there are of an earlier version than the installed Optuna's; stop all workers, "
-        f'copy the database, then say: optuna storage upgrade --storage "{address}"{password}'
+        f"{address}: Optuna's tables have an earlier version than the installed Optuna; stop all workers, copy the "
+        f'database, then type: optuna storage upgrade --storage "{address}"{password}'
     )
 
 
@@ -105,26 +105,26 @@ def _is_ready(engine: Engine, address: Address) -> bool:
 
 
 def _make(engine: Engine, make_optuna_tables: Callable[[], None]) -> None:
-    """May be killed anywhere and done again: each part looks for what is there, and the version comes last."""
+    """Can be killed and repeated at any point: each step checks what exists, and the version is written last."""
     with engine.connect() as connection:
         if engine.dialect.name == "sqlite":
-            connection.execute(text("PRAGMA journal_mode=WAL"))  # a property of the file, set once
+            connection.execute(text("PRAGMA journal_mode=WAL"))  # stored in the file, set once
         make_optuna_tables()
         metadata.create_all(connection)
         for index in (index for made in metadata.sorted_tables for index in made.indexes):
-            index.create(connection, checkfirst=True)  # create_all passes over tables that are there without theirs
+            index.create(connection, checkfirst=True)  # create_all skips the indexes of tables that already exist
         if connection.scalar(select(schema.c.version)) is None:
             connection.execute(insert(schema).values(version=_NOT_FIRST))
         command.stamp(_alembic(connection), HEAD)
 
 
-def _refuse_working(connection: Connection, address: Address) -> None:
+def _refuse_if_in_use(connection: Connection, address: Address) -> None:
     held = and_(ledger.c.state == "held", ledger.c.lease_end > Now())
     rows, ends_in_s = connection.execute(select(func.count(), func.max(ledger.c.lease_end) - Now()).where(held)).one()
     if rows:
         raise StorageError(
-            f"{address}: trials under way in workers of the earlier version: {rows}; stop these first, or wait until "
-            f"their leases end in {max(1, round(ends_in_s))} s"
+            f"{address}: trials still running in workers of the earlier version: {rows}; stop these workers first, or "
+            f"wait until their leases expire in {max(1, round(ends_in_s))} s"
         )
 
 

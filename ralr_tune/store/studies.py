@@ -1,4 +1,4 @@
-"""Studies: ours, a stored file with its fingerprint, and Optuna's, one for each arm and block of it."""
+"""Studies: this package's (a stored file with its fingerprint) and Optuna's (one for each of its arms and blocks)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ralr_tune.errors import StorageError
 from ralr_tune.metric import Metric
 from ralr_tune.records import EpochRecord
 from ralr_tune.store.database import Storage
-from ralr_tune.store.failures import persist, transient
+from ralr_tune.store.failures import retry, transient
 from ralr_tune.store.locks import TIMEOUT_S, named_lock
 from ralr_tune.store.tables import Now, check_name, studies
 from ralr_tune.store.texts import read_table
@@ -33,7 +33,7 @@ ROW_MARK = "ralr_tune:row"
 
 @dataclass(frozen=True)
 class StoredStudy:
-    """A study as the database holds it."""
+    """A study as the database stores it."""
 
     name: str
     text: str
@@ -42,25 +42,25 @@ class StoredStudy:
     created: float
     """Seconds since 1970, the database's clock."""
     environment: Mapping[str, str] = field(default_factory=dict)
-    """Versions and device, as the first worker found them; empty before that."""
+    """Versions and device of the first worker; empty before it started."""
 
 
 def quiet_optuna() -> None:
-    """Optuna's remarks ("A new study created") are nothing to our users; its warnings are."""
+    """Turns off Optuna's info messages ("A new study created"), which do not concern users; keeps its warnings."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
 def register(storage: Storage, *, name: str, text: str, fingerprint: str) -> StoredStudy:
-    """Stores a study; one of this name that is there already stays as it is. What is stored now."""
+    """Stores a study, unless one of this name exists; returns the stored one."""
     values = {"name": check_name("study", name), "text": text, "fingerprint": fingerprint, "created": Now()}
     if name not in names(storage):
-        with suppress(IntegrityError):  # another process was quicker
+        with suppress(IntegrityError):  # another process stored it first
             storage.change(insert(studies).values(**values))
     return stored(storage, name)
 
 
 def stored(storage: Storage, name: str) -> StoredStudy:
-    """StorageError, naming the studies there are, if there is none of this name."""
+    """The study of this name. StorageError, which lists the stored studies, if there is none."""
     found = storage.rows(select(studies).where(studies.c.name == name))
     if not found:
         known = ", ".join(names(storage)) or "none"
@@ -70,28 +70,28 @@ def stored(storage: Storage, name: str) -> StoredStudy:
 
 
 def update_text(storage: Storage, name: str, *, text: str, fingerprint: str) -> None:
-    """Puts a changed study file in the place of the stored one. StorageError if there is none."""
+    """Replaces the stored study file by a changed one. StorageError if there is none."""
     changed = update(studies).where(studies.c.name == name).values(text=text, fingerprint=fingerprint)
     if not storage.change(changed):
         stored(storage, name)
 
 
 def names(storage: Storage) -> list[str]:
-    """All stored studies, the oldest first."""
+    """The names of all stored studies, oldest first."""
     return [found["name"] for found in storage.rows(select(studies.c.name).order_by(studies.c.created, studies.c.name))]
 
 
 def set_environment(storage: Storage, name: str, environment: Mapping[str, str]) -> None:
-    """Notes what the study runs on. The first one wins: later calls change nothing."""
+    """Stores what the study runs on. Only the first call has an effect."""
     unset = (studies.c.name == name) & studies.c.environment.is_(None)
     storage.change(update(studies).where(unset).values(environment=json.dumps(dict(environment))))
 
 
 def study_lock(storage: Storage, name: str, *, timeout_s: float = TIMEOUT_S) -> AbstractContextManager[None]:
-    """One holder at a time over all machines, for planning a study's next stage. Not reentrant.
+    """A lock with one holder across all machines, for planning a study's next stage. Not reentrant.
 
-    StorageError if another keeps it for `timeout_s`. It dies with its holder's connection, so what is done under it
-    must be safe to do twice all the same.
+    StorageError if another process keeps it for `timeout_s`. The lock is lost with its holder's connection, so work
+    under it must still be safe to do twice.
     """
     return named_lock(storage.engine, f"study-{name}", timeout_s=timeout_s)
 
@@ -109,11 +109,11 @@ def optuna_study(
     pruner: BasePruner | None = None,
     metric: Metric | None = None,
 ) -> optuna.Study:
-    """The Optuna study of this name (see `optuna_name`), made if it is not there and a metric is given.
+    """The Optuna study of this name (see `optuna_name`); created if it does not exist and a metric is given.
 
-    Optuna stores neither sampler nor pruner, and takes TPE and median where none is given. It stores the metric's
-    direction, and its name for people. StorageError if there is no such study, if it has another direction, or if the
-    database takes its name for that of another.
+    Optuna stores neither sampler nor pruner, and uses TPE and median if none is given. It stores the direction of the
+    metric, and its name for display. StorageError if there is no such study, if it has another direction, or if the
+    database confuses its name with another one.
     """
     try:
         if metric is None:
@@ -139,7 +139,9 @@ def optuna_study(
 def _check_direction(study: optuna.Study, metric: Metric) -> None:
     stored = study.direction.name.lower()
     if stored != metric.direction:
-        raise StorageError(f"Optuna study {study.study_name!r} is stored to {stored}, not to {metric.direction}")
+        raise StorageError(
+            f"Optuna study {study.study_name!r} was created to {stored}, not to {metric.direction}; rename the study"
+        )
 
 
 def _name_metric(study: optuna.Study, metric: Metric) -> None:
@@ -150,10 +152,12 @@ def _name_metric(study: optuna.Study, metric: Metric) -> None:
 
 
 def _check_identity(storage: Storage, study: optuna.Study, name: str) -> None:
-    """MySQL's default collation finds `s/RALR` when asked for `s/ralr`: two arms would share one study."""
+    """MySQL's default collation ignores case: a query for `s/ralr` finds `s/RALR`; two arms would share one study."""
     there = storage.optuna.get_study_name_from_id(study._study_id)
     if there != name:
-        raise StorageError(f"{storage.masked}: {name!r} and {there!r} are one name to this database; rename an arm")
+        raise StorageError(
+            f"{storage.masked}: {name!r} and {there!r} are the same name to this database; rename an arm"
+        )
 
 
 def optuna_trials(storage: Storage, name: str) -> dict[int, FrozenTrial]:
@@ -166,7 +170,7 @@ def optuna_trials(storage: Storage, name: str) -> dict[int, FrozenTrial]:
 
 
 def running_trials(storage: Storage, name: str) -> dict[int, FrozenTrial]:
-    """Those that run: a few, asked of the database by their state, where Optuna's cache would read all trials first."""
+    """The running trials, by number: a few, queried by state, since Optuna's cache would read all trials first."""
     try:
         return {trial.number: trial for trial in storage.trials(name, TrialState.RUNNING)}
     except KeyError:
@@ -174,12 +178,12 @@ def running_trials(storage: Storage, name: str) -> dict[int, FrozenTrial]:
 
 
 def ask(study: optuna.Study, storage: Storage, row_id: int, fixed: Mapping[str, Any] | None = None) -> Trial:
-    """A new running trial that says from its first moment for which ledger row it was made.
+    """A new running trial that is created with the mark of its ledger row.
 
-    `Study.ask` would make the trial first and let us mark it afterwards: a crash in between would leave a running
-    trial that belongs to nobody. `fixed`: values that `suggest` shall give (as `Study.enqueue_trial` has it).
+    With `Study.ask`, the mark could only be set afterwards: a crash in between would leave a running trial without a
+    row. `fixed`: values that `suggest` must return (as in `Study.enqueue_trial`).
     """
-    _forget_trials(study)
+    _clear_trial_cache(study)
     template = create_trial(
         state=TrialState.RUNNING,
         user_attrs={ROW_MARK: row_id},
@@ -194,24 +198,24 @@ def ask(study: optuna.Study, storage: Storage, row_id: int, fixed: Mapping[str, 
     except StorageError as error:
         if not transient(error):
             raise
-    # The answer may have been lost, and not the trial: look for it before every further try.
-    return Trial(study, persist(lambda: _left_behind(study, row_id) or make()))
+    # The trial may have been created although the response was lost: check for it before every retry.
+    return Trial(study, retry(lambda: _find_created(study, row_id) or make()))
 
 
-def _left_behind(study: optuna.Study, row_id: int) -> int | None:
-    """Id of a running trial that was made for a row."""
+def _find_created(study: optuna.Study, row_id: int) -> int | None:
+    """Id of a running trial that was created for a row."""
     running = study._storage.get_all_trials(study._study_id, deepcopy=False, states=(TrialState.RUNNING,))
     return next((trial._trial_id for trial in running if trial.user_attrs.get(ROW_MARK) == row_id), None)
 
 
 def resume_trial(study: optuna.Study, number: int) -> Trial:
-    """The running trial of this number, taken up by this process: its parameters and reports are as they were left.
+    """The running trial with this number, to be continued by this process, with its stored parameters and reports.
 
     StorageError if the study has no such trial, or if it is finished.
     """
-    _forget_trials(study)
-    # Optuna's cache can only set parameters of trials that it has listed; a sampler that never lists them (random)
-    # would make `suggest` raise KeyError.
+    _clear_trial_cache(study)
+    # Optuna's cache can only set parameters of trials that it has listed; with a sampler that never lists them
+    # (random), `suggest` would raise KeyError.
     trial = {trial.number: trial for trial in study.get_trials(deepcopy=False)}.get(number)
     if trial is None:
         raise StorageError(f"Optuna study {study.study_name!r} has no trial {number}")
@@ -220,8 +224,8 @@ def resume_trial(study: optuna.Study, number: int) -> Trial:
     return Trial(study, trial._trial_id)
 
 
-def reported(trial_id: int, record: EpochRecord) -> Insert:
-    """The statement that reports an epoch to the Optuna trial of this id, unless that epoch is reported already."""
+def report_statement(trial_id: int, record: EpochRecord) -> Insert:
+    """The statement that reports an epoch to the Optuna trial with this id, unless that epoch is already reported."""
     table = models.TrialIntermediateValueModel.__table__
     stored = models.TrialIntermediateValueModel.intermediate_value_to_stored_repr(record.value)
     there = exists().where(table.c.trial_id == trial_id, table.c.step == record.epoch)
@@ -231,27 +235,27 @@ def reported(trial_id: int, record: EpochRecord) -> Insert:
     return insert(table).from_select(columns, select(*row).where(~there))
 
 
-def know_reported(trial: Trial, record: EpochRecord) -> None:
-    """Tells this process's copy of a trial what `reported` wrote: its pruner looks there."""
+def cache_report(trial: Trial, record: EpochRecord) -> None:
+    """Adds what `report_statement` wrote to this process's copy of a trial: the pruner reads it there."""
     trial._cached_frozen_trial.intermediate_values.setdefault(record.epoch, record.value)
 
 
 def stored_params(storage: Storage, trial: Trial) -> dict[str, Any]:
-    """Parameters of a trial as the database holds them.
+    """Parameters of a trial as the database stores them.
 
-    The first value that is stored for a parameter stays, whichever worker suggested it: one who had lost the row may
-    have been quicker than its new owner, who must train with what is written.
+    The first stored value of a parameter stays, whichever worker suggested it: a worker that had lost the row may have
+    been faster than its new owner, which must train with the stored value.
     """
     return dict(storage.optuna.get_trial(trial._trial_id).params)
 
 
 def mark_trial(study: optuna.Study, storage: Storage, number: int, key: str, value: Any) -> None:
-    """Sets a user attribute of a trial, unless it is finished (Optuna lets nobody change that)."""
+    """Sets a user attribute of a trial, unless it is finished (Optuna does not allow that)."""
     trial = {trial.number: trial for trial in study.get_trials(deepcopy=False)}[number]
     if not trial.state.is_finished():
         storage.optuna.set_trial_user_attr(trial._trial_id, key, value)
 
 
-def _forget_trials(study: optuna.Study) -> None:
-    """As `Study.ask` begins: samplers and pruners shall see what other workers did since the last trial."""
+def _clear_trial_cache(study: optuna.Study) -> None:
+    """As at the start of `Study.ask`: samplers and pruners must see what other workers did since the last trial."""
     study._thread_local.cached_all_trials = None

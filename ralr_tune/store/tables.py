@@ -1,7 +1,7 @@
-"""Our tables and the database's clock, in types that SQLite, PostgreSQL and MySQL agree on.
+"""This package's tables and the database's clock, in types that SQLite, PostgreSQL and MySQL all support.
 
-Times are seconds since 1970 by the database's clock, as doubles. Everything structured is JSON text: it is written and
-read whole, and no database need look into it.
+Times are seconds since 1970 by the database's clock, as doubles. Structured data is JSON text: it is always written and
+read as a whole, and no query looks into it.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ from sqlalchemy.types import TypeEngine
 
 from ralr_tune.errors import StorageError
 
-NAME_LENGTH = 200  # of study and arm: both stand in one unique key, and MySQL's keys hold 3072 bytes
+NAME_LENGTH = 200  # of study and arm: both are in one unique key, and MySQL's keys have at most 3072 bytes
 
 NO_SOURCE = -1
-"""Source of a row that repeats no other trial's configuration."""
+"""Source of a row that does not repeat another trial's configuration."""
 
 metadata = MetaData()
 _INNODB: dict[str, Any] = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4"}
 
 
 def _name(length: int = NAME_LENGTH) -> TypeEngine[str]:
-    """A short text that tells capitals apart: MySQL's default collation takes arms `A` and `a` for one."""
+    """A short case-sensitive text: MySQL's default collation treats arms `A` and `a` as equal."""
     return String(length).with_variant(VARCHAR(length, charset="utf8mb4", collation="utf8mb4_bin"), "mysql")
 
 
 def _long_text() -> TypeEngine[str]:
-    """A text without bound: MySQL's TEXT ends at 64 kB."""
+    """A text of any length: MySQL's TEXT ends at 64 kB."""
     return Text().with_variant(LONGTEXT(charset="utf8mb4"), "mysql")
 
 
 schema = Table(
-    "ralr_tune_schema",  # keeps out release 0.1, which knows no other version; every later one reads schema.py's table
+    "ralr_tune_schema",  # locks out release 0.1, which accepts no other version; later ones read schema.py's table
     metadata,
     Column("version", Integer, primary_key=True, autoincrement=False),
     **_INNODB,
@@ -63,14 +63,14 @@ ledger = Table(
     Column("block", Integer, nullable=False),
     Column("ordinal", Integer, nullable=False),
     Column("role", _name(32), nullable=False),
-    Column("source", Integer, nullable=False),  # NO_SOURCE and not NULL: NULLs are no two alike to a unique key
+    Column("source", Integer, nullable=False),  # NO_SOURCE and not NULL: a unique key treats NULLs as different
     Column("seed", BigInteger, nullable=False),
     Column("params", _long_text(), nullable=False),
     Column("trial", Integer),
     Column("state", _name(8), nullable=False),
     Column("attempt", Integer, nullable=False),
-    Column("owner", _name(255)),  # kept when the row is given back or done: the last who held it
-    Column("token", _name(32)),  # of the last claim: tells a worker whose answer was lost that it won
+    Column("owner", _name(255)),  # the last worker that held the row; kept when it is freed or done
+    Column("token", _name(32)),  # of the last claim: shows a worker whose response was lost that it won
     Column("lease_end", Double),
     Column("outcome", _name(16)),
     Column("failure", _name(16)),
@@ -88,16 +88,16 @@ ledger = Table(
 )
 
 incidents = Table(
-    "ralr_tune_incidents",  # what went wrong on the way, also where it was mended
+    "ralr_tune_incidents",  # failures, including those from which a trial recovered
     metadata,
     Column("id", Integer, primary_key=True),
     Column("study", _name(), nullable=False),
     Column("row", Integer, nullable=False),
     Column("attempt", Integer, nullable=False),
     Column("kind", _name(16), nullable=False),
-    Column("signature", _name(64), nullable=False),  # equal for equal failures: a hash (incidents.py)
+    Column("signature", _name(64), nullable=False),  # a hash, the same for equal failures (incidents.py)
     Column("message", _long_text(), nullable=False),
-    Column("detail", _long_text(), nullable=False),  # the traceback; "" where there is none
+    Column("detail", _long_text(), nullable=False),  # the traceback; "" if there is none
     Column("owner", _name(255)),
     Column("epoch", Integer, nullable=False),
     Column("time", Double, nullable=False),
@@ -108,7 +108,7 @@ incidents = Table(
 
 
 def check_name(what: str, name: str) -> str:
-    """The name, if it fits its column. StorageError where MySQL might cut it short without a word."""
+    """The name, if it fits its column; otherwise StorageError (MySQL might truncate it without a warning)."""
     if not 0 < len(name) <= NAME_LENGTH:
         raise StorageError(f"{what} {name!r} has {len(name)} characters; allowed: 1 to {NAME_LENGTH}")
     return name
@@ -133,4 +133,4 @@ def _postgresql(element: Now, compiler: Any, **options: Any) -> str:
 
 @compiles(Now, "mysql")
 def _mysql(element: Now, compiler: Any, **options: Any) -> str:
-    return "unix_timestamp(sysdate(6))"  # the session's time zone is UTC (database.py): no hour comes twice
+    return "unix_timestamp(sysdate(6))"  # the session's time zone is UTC (database.py): no hour occurs twice

@@ -1,6 +1,6 @@
-"""Structured texts of a database: what this program wrote there, or an error that names where the other text stands.
+"""Reads JSON texts from the database, and rejects those that this program did not write, with an error that says where.
 
-They may come from anybody who can write to the database. JSON executes nothing; what it says is looked at all the same.
+They may come from anyone with write access to the database. JSON executes no code; its content is still validated.
 """
 
 from __future__ import annotations
@@ -17,33 +17,33 @@ _EPOCH = {field.name for field in fields(EpochRecord)}
 
 
 def read_table(text: str | None, where: str) -> dict[str, Any]:
-    """A JSON object; empty where there is no text. StorageError, beginning with `where`, for anything else."""
-    said = _read(text or "{}", where)
-    if not isinstance(said, dict):
-        raise _odd(where, text, "a JSON object")
-    return said
+    """A JSON object; empty if there is no text. StorageError, beginning with `where`, for anything else."""
+    value = _read(text or "{}", where)
+    if not isinstance(value, dict):
+        raise _unexpected(where, text, "a JSON object")
+    return value
 
 
 def read_curve(text: str | None, where: str) -> tuple[EpochRecord, ...]:
-    """Epochs as the ledger keeps them; none where there is no text. StorageError, beginning with `where`, else."""
-    said = _read(text or "[]", where)
-    if not isinstance(said, list) or not all(map(_is_epoch, said)):
-        raise _odd(where, text, f"a JSON list of epochs, each with the numbers {', '.join(sorted(_EPOCH))}")
-    return tuple(EpochRecord(**record) for record in said)
+    """Epochs as the ledger stores them; none if there is no text. StorageError, beginning with `where`, otherwise."""
+    value = _read(text or "[]", where)
+    if not isinstance(value, list) or not all(map(_is_epoch, value)):
+        raise _unexpected(where, text, f"a JSON list of epochs, each with the numbers {', '.join(sorted(_EPOCH))}")
+    return tuple(EpochRecord(**record) for record in value)
 
 
 def _read(text: str, where: str) -> Any:
     try:
         return json.loads(text)
-    except (ValueError, RecursionError):  # a number or a nesting beyond all bounds is no JSON of ours either
-        raise _odd(where, text, "JSON") from None
+    except (ValueError, RecursionError):  # also for numbers that are too long and nesting that is too deep
+        raise _unexpected(where, text, "JSON") from None
 
 
-def _is_epoch(said: object) -> bool:
-    if not isinstance(said, dict) or said.keys() != _EPOCH or type(said["epoch"]) is not int:
+def _is_epoch(value: object) -> bool:
+    if not isinstance(value, dict) or value.keys() != _EPOCH or type(value["epoch"]) is not int:
         return False
-    return all(type(number) in (int, float) for number in said.values())  # a bool is an int, too
+    return all(type(number) in (int, float) for number in value.values())  # not isinstance: a bool is an int
 
 
-def _odd(where: str, text: str | None, allowed: str) -> StorageError:
+def _unexpected(where: str, text: str | None, allowed: str) -> StorageError:
     return StorageError(f"{where} = {shown(text)}: not written by this program; allowed: {allowed}")

@@ -1,7 +1,7 @@
-"""Optuna's trials, read table by table: what RDBStorage reads with its ORM, in a twentieth of the time.
+"""Reads Optuna's trials table by table, in a twentieth of the time that RDBStorage needs with its ORM.
 
-A trial hangs on five tables, and samplers and pruners ask for all trials that are new or still run: at every ask, and
-at every epoch. Optuna's ORM makes an object of every row, 300,000 of them for 10,000 trials of 30 epochs.
+A trial's data is in five further tables, and samplers and pruners read all trials that are new or still running, at
+every ask and every epoch. Optuna's ORM creates an object for every row: 300,000 for 10,000 trials of 30 epochs.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from sqlalchemy import (
     type_coerce,
 )
 
-_FEW = 500
-"""So many trials are named by their ids; of more, the database is told how they were found."""
+_MAX_IDS = 500
+"""Up to this many trials are selected by their ids; more of them by a subquery."""
 
 _trials: Table = models.TrialModel.__table__
 _params: Table = models.TrialParamModel.__table__
@@ -50,8 +50,8 @@ _Named = Mapping[int, dict[str, Any]]
 
 
 @contextmanager
-def _uncollected() -> Iterator[None]:
-    """Without the garbage collector: it would search all that the process holds, and nothing here is garbage."""
+def _without_gc() -> Iterator[None]:
+    """Pauses the garbage collector: it would scan all objects of the process, and none of the new ones is garbage."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -61,21 +61,21 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
-@_uncollected()
+@_without_gc()
 def read_trials(
     connection: Connection, study_id: int, states: Container[TrialState] | None, included: Iterable[int], after: int
 ) -> list[FrozenTrial]:
-    """Trials of a study by id: those after the id `after`, and the `included` ones; of these `states`, or of all.
+    """Trials of a study, sorted by id: those with an id above `after`, and those `included`; all states, or `states`.
 
-    What hangs on a trial is read after its state, so that a trial that is said to be finished is whole.
+    The other tables are read after the trials' states, so that a trial that appears finished is complete.
     """
     chosen = _chosen(study_id, states, included, after)
     heads = connection.execute(select(*_HEAD).where(chosen).order_by(_trials.c.trial_id)).all()
     if not heads:
         return []
-    hanging = _Hanging(connection, [trial_id for trial_id, *_ in heads], chosen)
-    (params, distributions), values, curves = hanging.params(), hanging.values(), hanging.curves()
-    user_attrs, system_attrs = hanging.attrs(_user_attrs), hanging.attrs(_system_attrs)
+    tables = _TrialTables(connection, [trial_id for trial_id, *_ in heads], chosen)
+    (params, distributions), values, curves = tables.params(), tables.values(), tables.curves()
+    user_attrs, system_attrs = tables.attrs(_user_attrs), tables.attrs(_system_attrs)
     return [
         FrozenTrial(
             number=number,
@@ -106,16 +106,18 @@ def _chosen(
     return and_(chosen, _trials.c.state.in_([state for state in TrialState if state in states]))
 
 
-class _Hanging:
-    """What hangs on some trials, each by the trial's id; of trials that have nothing, nothing."""
+class _TrialTables:
+    """The rows of some trials in the other tables, by trial id; trials without rows are missing or empty."""
 
     def __init__(self, connection: Connection, ids: Sequence[int], chosen: ColumnElement[bool]) -> None:
         self._connection = connection
-        self._of: Sequence[int] | Select[Any] = ids if len(ids) <= _FEW else select(_trials.c.trial_id).where(chosen)
+        self._trial_ids: Sequence[int] | Select[Any] = (
+            ids if len(ids) <= _MAX_IDS else select(_trials.c.trial_id).where(chosen)
+        )
 
     def params(self) -> tuple[_Named, _Named]:
         """Values and distributions by name, in the order of suggesting."""
-        domain = cache(json_to_distribution)  # a study has few; FrozenTrials do not change theirs
+        domain = cache(json_to_distribution)  # a study has few distributions, and FrozenTrials do not change them
         params: dict[int, dict[str, Any]] = defaultdict(dict)
         distributions: dict[int, dict[str, Any]] = defaultdict(dict)
         columns = ("param_name", "param_value", "distribution_json")
@@ -148,21 +150,21 @@ class _Hanging:
     ) -> Sequence[Row[int, *tuple[Any, ...]]]:
         """(trial id, *columns); enumerations are names."""
         wanted = [_plain(table.c[name]) for name in ("trial_id", *columns)]
-        query = select(*wanted).where(table.c.trial_id.in_(self._of)).order_by(order)
-        return self._connection.execute(query).all()  # at once: row by row takes twice the time
+        query = select(*wanted).where(table.c.trial_id.in_(self._trial_ids)).order_by(order)
+        return self._connection.execute(query).all()  # all at once: row by row takes twice the time
 
 
 def _plain(column: Column[Any]) -> ColumnElement[Any]:
-    """An enumeration's name as it is stored: its members are looked up value by value."""
+    """An enum column as its stored string: SQLAlchemy would look up the member for every value."""
     return type_coerce(column, String) if isinstance(column.type, Enum) else column
 
 
 def _not_finite(kind: str) -> float:
-    """What is stored as NULL, by the name of its type: of values and intermediate values alike."""
+    """The non-finite number that is stored as NULL, by the name of its type; for values and intermediate values."""
     model = models.TrialIntermediateValueModel
     return float(model.stored_repr_to_intermediate_value(None, model.TrialIntermediateValueType[kind]))
 
 
 def _local(stored: datetime | None) -> datetime | None:
-    """Optuna stores UTC without saying so, and gives local time without saying so."""
+    """Optuna stores naive datetimes in UTC and returns naive datetimes in local time."""
     return None if stored is None else stored.replace(tzinfo=UTC).astimezone().replace(tzinfo=None)

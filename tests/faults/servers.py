@@ -1,4 +1,4 @@
-"""Database servers of one's own, to be stopped, killed and started again without disturbing anybody.
+"""Private database servers that a test can stop, kill and restart without affecting other tests.
 
 Each lives in a folder of its own and listens on a free port of 127.0.0.1.
 """
@@ -31,7 +31,7 @@ class PrivateServer:
         self.url = url
 
     def start(self) -> None:
-        """Returns once the server answers. Tried again: what a killed server leaves behind takes its time to go."""
+        """Returns once the server answers. Retries: the leftovers of a killed server take time to disappear."""
 
         def started() -> bool:
             if self._answers():
@@ -45,11 +45,11 @@ class PrivateServer:
         until(started, f"{self._command[0]} starts")
 
     def stop(self) -> None:
-        """As an administrator does: sessions are ended, nothing is lost."""
+        """Like an administrator: sessions are ended, nothing is lost."""
         self._end(self._stop_signal)
 
     def kill(self) -> None:
-        """As a power cut does."""
+        """Like a power failure."""
         self._end(signal.SIGKILL)
 
     def _end(self, number: signal.Signals) -> None:
@@ -77,7 +77,7 @@ class PrivateServer:
 
 @contextmanager
 def private_server(kind: str, folder: Path) -> Iterator[PrivateServer]:
-    """A running server ("postgresql" or "mariadb") with an empty database; the test is skipped where there is none."""
+    """A running server ("postgresql" or "mariadb") with an empty database; skips the test if it is not installed."""
     folder.mkdir(parents=True)
     server = _postgresql(folder) if kind == "postgresql" else _mariadb(folder)
     server.start()
@@ -111,7 +111,7 @@ def _mariadb(folder: Path) -> PrivateServer:
     user, port, data = _user("mysql"), _free_port(), folder / "data"
     data.mkdir()
     _own(folder, user)
-    # without the anonymous user of localhost, root comes from 127.0.0.1 without a password
+    # without the anonymous user of localhost, root can connect from 127.0.0.1 without a password
     made = [install, "--no-defaults", f"--datadir={data}", "--auth-root-authentication-method=normal", "--skip-test-db"]
     subprocess.run(made, check=True, capture_output=True, **_as(user))
     command = [server, "--no-defaults", f"--datadir={data}", f"--socket={folder}/s", f"--port={port}"]
@@ -120,7 +120,7 @@ def _mariadb(folder: Path) -> PrivateServer:
 
 
 def _user(name: str) -> str:
-    """Servers refuse to run as root, and only root can run them as somebody else."""
+    """The user to run a server as: servers refuse to run as root, and only root can switch to another user."""
     if os.getuid() != 0:
         return ""
     with suppress(KeyError):
@@ -134,7 +134,7 @@ def _as(user: str) -> dict[str, Any]:
 
 
 def _own(folder: Path, user: str) -> None:
-    """Lets `user` reach and write a folder that lies in somebody's private temporary folder."""
+    """Gives `user` access to a folder inside another user's private temporary folder."""
     if not user:
         return
     for part in (folder, *(folder / child for child in os.listdir(folder))):
@@ -146,7 +146,7 @@ def _own(folder: Path, user: str) -> None:
 
 
 def _free_port() -> int:
-    """One that nobody listens on, below those that the system itself gives to connections and to others who ask."""
+    """A free port, below the range from which the system assigns ports to connections and to port 0."""
     while True:
         port = secrets.SystemRandom().randrange(15_000, 30_000)
         with socket.socket() as probe, suppress(OSError):

@@ -1,7 +1,7 @@
-"""Faults at random moments of a real study, and what must be true of it afterwards.
+"""Injects faults at random moments of a real study, and checks what must be true afterwards.
 
-A storm starts `ralr_tune run`, and again whenever that ends early, and sends signals to its workers and to itself. A
-fault counts only when a trial was under way: its target holds a row, or it is `run` while any row is held.
+A storm starts `ralr_tune run`, restarts it if it ends early, and sends signals to its workers and to `run` itself.
+A fault counts only if a trial was running: its target holds a row, or it is `run` while any row is held.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ from tests.studies import loaded_task
 
 FAULTS = ("SIGKILL", "SIGSTOP", "SIGTERM", "SIGINT")
 RUN_SHARE = 0.08
-"""Of the faults, how many hit `run` itself."""
+"""Share of the faults that target `run` itself."""
 END_S = 1200.0
 """How long a study may take after the last fault."""
 LEAVE_S = 120.0
-"""How long processes may take to leave once `run` has ended."""
+"""How long processes may take to exit once `run` has ended."""
 
 
 @dataclass
-class Weather:
-    """What a storm did."""
+class FaultStatistics:
+    """What a storm has done."""
 
     counted: Counter[str] = field(default_factory=Counter)
-    """Faults by kind, "run" before it where it hit `run`."""
+    """Faults by kind, prefixed with "run" if the target was `run`."""
     idle: int = 0
-    """Signals that met nobody at work; they do not count."""
-    taken_up_s: list[float] = field(default_factory=list)
-    """Seconds from SIGKILL to a row being held again."""
+    """Signals not sent because no worker held a row; they do not count."""
+    resumed_after_s: list[float] = field(default_factory=list)
+    """Seconds from SIGKILL until the row was held again."""
     runs: int = 0
 
     @property
@@ -58,24 +58,24 @@ class Weather:
 
 
 class Storm:
-    """Faults on one study after another, until there were enough of them."""
+    """Injects faults into one study after another, until there are enough of them."""
 
     def __init__(self, url: str, out: Path, *, workers: int, seed: int, pause_s: tuple[float, float]) -> None:
         self._url, self._out, self._workers, self._pause_s = url, out, workers, pause_s
         self._chance = random.Random(seed)
-        self.weather = Weather()
+        self.stats = FaultStatistics()
         self._killed: dict[int, tuple[int, float]] = {}
-        self._asleep: list[tuple[float, psutil.Process]] = []
+        self._suspended: list[tuple[float, psutil.Process]] = []
 
-    def rage(self, text: str, faults: int) -> StudySpec:
-        """Runs the study of `text` to its end under at most `faults` faults more."""
+    def run_study(self, text: str, faults: int) -> StudySpec:
+        """Runs the study of `text` to its end with at most `faults` more faults."""
         spec = parse_study(text)
         file = self._out / f"{spec.name}.toml"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
         storage = open_storage(self._url, create=True)
         try:
-            self._drive(spec, file, storage, self.weather.faults + faults)
+            self._drive(spec, file, storage, self.stats.faults + faults)
         finally:
             storage.dispose()
         return spec
@@ -87,21 +87,21 @@ class Storm:
         while True:
             time.sleep(self._chance.uniform(*self._pause_s))
             code = run.poll()
-            if code == 0 and not self._asleep:
+            if code == 0 and not self._suspended:
                 return
             if code is not None and code != 0:
-                assert code in (130, -signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT), self._said(file)
+                assert code in (130, -signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT), self._log_tail(file)
                 run = self._start(file)
-            elif code is None and self.weather.faults < until:
-                self._strike(run, ledger.rows(curves=False), spec.storage.lease_s)
+            elif code is None and self.stats.faults < until:
+                self._inject_fault(run, ledger.rows(curves=False), spec.storage.lease_s)
             elif end == float("inf"):
                 end = time.monotonic() + END_S
             assert time.monotonic() < end, "the study does not end"
-            self._wake()
-            self._look(ledger)
+            self._continue_suspended()
+            self._record_resumed(ledger)
 
     def _start(self, file: Path) -> subprocess.Popen[bytes]:
-        self.weather.runs += 1
+        self.stats.runs += 1
         command = [sys.executable, "-m", "ralr_tune", "run", str(file), "--workers", str(self._workers), "--quiet"]
         with (file.with_suffix(".log")).open("ab") as log:
             return subprocess.Popen(
@@ -110,46 +110,46 @@ class Storm:
                 stderr=log,
             )
 
-    def _said(self, file: Path) -> str:
+    def _log_tail(self, file: Path) -> str:
         return file.with_suffix(".log").read_text()[-3000:]
 
-    def _strike(self, run: subprocess.Popen[bytes], rows: list[Row], lease_s: float) -> None:
+    def _inject_fault(self, run: subprocess.Popen[bytes], rows: list[Row], lease_s: float) -> None:
         kind = self._chance.choice(FAULTS)
         held = {int(row.owner.split(":")[1]): row for row in rows if row.state == "held" and row.owner}
         here = {process.pid for process in self._processes(run)} & set(held)
-        here -= {process.pid for _, process in self._asleep}
+        here -= {process.pid for _, process in self._suspended}
         if not here:
-            self.weather.idle += 1
+            self.stats.idle += 1
             return
         if self._chance.random() < RUN_SHARE and kind != "SIGSTOP":
             run.send_signal(signal.Signals[kind])
-            self.weather.counted[f"run {kind}"] += 1
+            self.stats.counted[f"run {kind}"] += 1
             return
         pid = self._chance.choice(sorted(here))
         with suppress(psutil.NoSuchProcess):
-            self._hit(psutil.Process(pid), kind, lease_s)
+            self._send_signal(psutil.Process(pid), kind, lease_s)
             if kind == "SIGKILL":
                 self._killed[held[pid].id] = (held[pid].attempt, time.monotonic())
-            self.weather.counted[kind] += 1
+            self.stats.counted[kind] += 1
 
-    def _hit(self, process: psutil.Process, kind: str, lease_s: float) -> None:
+    def _send_signal(self, process: psutil.Process, kind: str, lease_s: float) -> None:
         process.send_signal(signal.Signals[kind])
-        if kind == "SIGSTOP":  # it sleeps through its lease, others go on, and it wakes up
-            self._asleep.append((time.monotonic() + lease_s * self._chance.uniform(1.1, 1.6), process))
+        if kind == "SIGSTOP":  # suspended beyond its lease: another worker resumes its row
+            self._suspended.append((time.monotonic() + lease_s * self._chance.uniform(1.1, 1.6), process))
 
-    def _wake(self) -> None:
-        for when, process in list(self._asleep):
+    def _continue_suspended(self) -> None:
+        for when, process in list(self._suspended):
             if time.monotonic() > when:
-                self._asleep.remove((when, process))
+                self._suspended.remove((when, process))
                 with suppress(psutil.NoSuchProcess):
                     process.send_signal(signal.SIGCONT)
 
-    def _look(self, ledger: Ledger) -> None:
-        """Notes when rows of killed workers are held again, to the length of a pause."""
+    def _record_resumed(self, ledger: Ledger) -> None:
+        """Records when rows of killed workers are held again, with the precision of a pause."""
         for row in ledger.rows(curves=False):
             attempt, killed = self._killed.get(row.id, (row.attempt, 0.0))
             if row.attempt > attempt:
-                self.weather.taken_up_s.append(time.monotonic() - killed)
+                self.stats.resumed_after_s.append(time.monotonic() - killed)
                 del self._killed[row.id]
 
     @staticmethod
@@ -159,10 +159,10 @@ class Storm:
         return []
 
 
-def wrongs(url: str, spec: StudySpec, out: Path, *, retrained: int | None = None) -> dict[str, list[str]]:
-    """Everything that must not be, by what it breaks; all lists empty where the promise held.
+def violations(url: str, spec: StudySpec, out: Path, *, retrained: int | None = None) -> dict[str, list[str]]:
+    """Everything that must not happen, by the guarantee that it breaks; all lists are empty if none is broken.
 
-    `retrained`: how many rows are trained again, undisturbed, to compare every epoch; None: all of them.
+    `retrained`: how many rows are trained again, without faults, to compare every epoch; None: all of them.
     """
     storage = open_storage(url)
     try:
@@ -170,7 +170,7 @@ def wrongs(url: str, spec: StudySpec, out: Path, *, retrained: int | None = None
         return {
             "lost": list(_lost(storage, spec, rows)),
             "duplicated": list(_duplicated(storage, spec, rows)),
-            "stuck": [*_stuck(storage, spec, rows), *_left(out)],
+            "stuck": [*_stuck(storage, spec, rows), *_leftovers(out)],
             "differs": list(_differing(storage, spec, rows, retrained)),
         }
     finally:
@@ -219,8 +219,8 @@ def _stuck(storage: Storage, spec: StudySpec, rows: list[Row]) -> Iterator[str]:
                 yield f"{arm}: trial {trial.number} is {trial.state.name}"
 
 
-def _left(out: Path) -> Iterator[str]:
-    """Processes and checkpoints that nobody owns."""
+def _leftovers(out: Path) -> Iterator[str]:
+    """Processes and checkpoints that remain."""
     end = time.monotonic() + LEAVE_S
     while (alive := _alive(out)) and time.monotonic() < end:
         time.sleep(0.2)
@@ -239,7 +239,7 @@ def _alive(out: Path) -> list[str]:
 
 
 def _differing(storage: Storage, spec: StudySpec, rows: list[Row], retrained: int | None) -> Iterator[str]:
-    """Every epoch of every row against Optuna's reports, and against a training that nobody disturbed."""
+    """Compares every epoch of every row with Optuna's reports and with a training without faults."""
     for arm in spec.arms:
         trials = {trial.number: trial for trial in _trials(storage, spec, arm)}
         for row in rows:
@@ -252,10 +252,10 @@ def _differing(storage: Storage, spec: StudySpec, rows: list[Row], retrained: in
     if isinstance(task, SimulatedTask):
         task = replace(task, seconds_per_epoch=0.0)  # the values do not depend on it
     for row in chosen:
-        yield from _against_undisturbed(storage, spec, task, row)
+        yield from _differs_from_undisturbed(storage, spec, task, row)
 
 
-def _against_undisturbed(storage: Storage, spec: StudySpec, task: Task, row: Row) -> Iterator[str]:
+def _differs_from_undisturbed(storage: Storage, spec: StudySpec, task: Task, row: Row) -> Iterator[str]:
     if row.stage == "search":
         name = studies.optuna_name(spec.name, row.arm, row.block)
         params = studies.optuna_trials(storage, name)[row.trial or 0].params

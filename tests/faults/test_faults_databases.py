@@ -1,4 +1,4 @@
-"""Databases that go away, that many open at once, and that many write at once."""
+"""Databases that restart, and that many processes open or write at the same time."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from ralr_tune.store.database import open_storage
 from ralr_tune.store.ledger import Ledger, PlannedRow
 from ralr_tune.studyfile import parse_study
 from tests.faults.servers import PrivateServer, private_server
-from tests.faults.storm import wrongs
-from tests.faults.test_faults_storm import NOTHING
+from tests.faults.storm import violations
+from tests.faults.test_faults_storm import NO_VIOLATIONS
 from tests.metrics import ACCURACY
 from tests.studies import simulated_text
 from tests.waiting import LONG_S, until
 
 ROUNDS = int(os.environ.get("RALR_TUNE_OPENINGS", "1"))
 AWAY_S = float(os.environ.get("RALR_TUNE_AWAY_S", "3"))
-"""How long a server stays away."""
+"""How long a server stays down."""
 AT_ONCE = 16
 
 
 def at_once(work: Callable[[int], Any], count: int = AT_ONCE) -> list[str]:
-    """What went wrong in `count` processes that begin at the same moment; they are forked, so that none is late."""
+    """Errors in `count` processes that start at the same moment; they are forked, so that none is late."""
     context = multiprocessing.get_context("fork")
     barrier, failures = context.Barrier(count), context.SimpleQueue()
 
@@ -135,14 +135,14 @@ def test_a_server_restarts_under_eight_workers(kind: str, how: str, tmp_path: Pa
         server.start()
         _, errors = run.communicate(timeout=2 * LONG_S)
         assert run.returncode == 0, errors
-        assert "ended from outside" not in errors  # the same eight workers went on by themselves
+        assert "ended from outside" not in errors  # the same eight workers continued by themselves
         assert len(workers) == 8
-        assert wrongs(server.url, spec, tmp_path / "out") == NOTHING
+        assert violations(server.url, spec, tmp_path / "out") == NO_VIOLATIONS
         ledger.storage.dispose()
 
 
 def _opened(url: str) -> Any:
-    """The storage, once `run` has made it."""
+    """The storage, once `run` has created it."""
     from ralr_tune.errors import StorageError
 
     def found() -> Any:

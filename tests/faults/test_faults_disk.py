@@ -1,4 +1,4 @@
-"""A disk that is full: the system's limit on the size of files stands for it, which needs no mount of one's own."""
+"""A full disk, simulated by the system's limit on file sizes, which needs no separate mount."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 from ralr_tune.studyfile import parse_study
-from tests.faults.storm import wrongs
-from tests.faults.test_faults_storm import NOTHING
+from tests.faults.storm import violations
+from tests.faults.test_faults_storm import NO_VIOLATIONS
 from tests.studies import simulated_text
 from tests.waiting import LONG_S
 
@@ -38,7 +38,7 @@ def run(
     )
 
 
-def test_a_database_that_has_no_room_ends_the_run_and_loses_nothing(tmp_path: Path, warm_interpreter: str) -> None:
+def test_a_full_disk_under_the_database_ends_the_run_and_loses_nothing(tmp_path: Path, warm_interpreter: str) -> None:
     text = simulated_text(search={"trials": 8}, confirm={"top": 1, "seeds": 2}, storage={"lease_s": 1})
     (tmp_path / "sim.toml").write_text(text)
     assert run(tmp_path, "--trials", "1", "--no-confirm", interpreter=warm_interpreter).returncode == 0
@@ -52,4 +52,4 @@ def test_a_database_that_has_no_room_ends_the_run_and_loses_nothing(tmp_path: Pa
     assert "disk" in said
     ran = run(tmp_path, interpreter=warm_interpreter)
     assert ran.returncode == 0, ran.stderr
-    assert wrongs(f"sqlite:///{database}", parse_study(text), tmp_path / "runs") == NOTHING
+    assert violations(f"sqlite:///{database}", parse_study(text), tmp_path / "runs") == NO_VIOLATIONS

@@ -1,4 +1,4 @@
-"""Whatever is killed, a study ends with exactly its budget: see storm.py."""
+"""A study ends with exactly its budget, whichever process is killed: see storm.py."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import pytest
 
 from ralr_tune.store.database import open_storage
 from ralr_tune.store.ledger import Ledger
-from tests.faults.storm import Storm, wrongs
+from tests.faults.storm import Storm, violations
 from tests.studies import simulated_text
 
 FAULTS = int(os.environ.get("RALR_TUNE_FAULTS", "300"))
-"""Injected over each kind of database by the slow tests."""
+"""Faults that the slow tests inject for each kind of database."""
 KINDS = ("sqlite", "postgresql", "mariadb")
-NOTHING: dict[str, list[str]] = {"lost": [], "duplicated": [], "stuck": [], "differs": []}
+NO_VIOLATIONS: dict[str, list[str]] = {"lost": [], "duplicated": [], "stuck": [], "differs": []}
 
 
 def simulated_study(number: int, **search: Any) -> str:
@@ -71,7 +71,7 @@ lease_s = 2.0
 
 def test_a_few_faults(sqlite_url: str, tmp_path: Path) -> None:
     storm = Storm(sqlite_url, tmp_path, workers=2, seed=1, pause_s=(0.1, 0.3))
-    for number in range(10):  # a study may be done before there were enough
+    for number in range(10):  # a study may end before there were enough faults
         text = simulated_text(
             study={"name": f"storm{number}"},
             task={"data": {"seconds_per_epoch": 0.1}},
@@ -80,11 +80,11 @@ def test_a_few_faults(sqlite_url: str, tmp_path: Path) -> None:
             confirm={"top": 1, "seeds": 2},
             storage={"lease_s": 1.0},
         )
-        spec = storm.rage(text, faults=6 - storm.weather.faults)
-        assert wrongs(sqlite_url, spec, tmp_path) == NOTHING
-        if storm.weather.faults == 6:
+        spec = storm.run_study(text, faults=6 - storm.stats.faults)
+        assert violations(sqlite_url, spec, tmp_path) == NO_VIOLATIONS
+        if storm.stats.faults == 6:
             break
-    assert storm.weather.faults == 6
+    assert storm.stats.faults == 6
 
 
 @pytest.mark.slow
@@ -98,10 +98,10 @@ def test_a_few_faults_while_prunings_are_audited(sqlite_url: str, tmp_path: Path
         confirm={"top": 1, "seeds": 2},
         storage={"lease_s": 1.0},
     )
-    spec = storm.rage(text, faults=8)
-    assert storm.weather.faults == 8
+    spec = storm.run_study(text, faults=8)
+    assert storm.stats.faults == 8
     assert Ledger(open_storage(sqlite_url), "storm").rows("audit")
-    assert wrongs(sqlite_url, spec, tmp_path) == NOTHING
+    assert violations(sqlite_url, spec, tmp_path) == NO_VIOLATIONS
 
 
 @pytest.mark.slow
@@ -111,12 +111,12 @@ def test_many_faults(kind: str, new_database: Callable[..., str], tmp_path: Path
     storm = Storm(url, tmp_path, workers=4, seed=2, pause_s=(0.5, 2.0))
     samplers = ("tpe", "random", "qmc")
     for number in range(1000):
-        spec = storm.rage(simulated_study(number, sampler=samplers[number % 3]), FAULTS - storm.weather.faults)
-        assert wrongs(url, spec, tmp_path) == NOTHING
-        if storm.weather.faults >= FAULTS:
+        spec = storm.run_study(simulated_study(number, sampler=samplers[number % 3]), FAULTS - storm.stats.faults)
+        assert violations(url, spec, tmp_path) == NO_VIOLATIONS
+        if storm.stats.faults >= FAULTS:
             break
-    assert set(storm.weather.counted) >= {"SIGKILL", "SIGSTOP", "SIGTERM", "SIGINT"}
-    _tell(f"simulated, {kind}", storm)
+    assert set(storm.stats.counted) >= {"SIGKILL", "SIGSTOP", "SIGTERM", "SIGINT"}
+    _log_result(f"simulated, {kind}", storm)
 
 
 @pytest.mark.slow
@@ -125,20 +125,20 @@ def test_faults_while_a_network_trains(kind: str, new_database: Callable[..., st
     url = new_database(kind)
     faults = max(FAULTS // 10, 3)
     storm = Storm(url, tmp_path, workers=2, seed=3, pause_s=(0.1, 0.5))
-    spec = storm.rage(DIGITS, faults)
-    assert wrongs(url, spec, tmp_path, retrained=4) == NOTHING
-    _tell(f"digits, {kind}", storm)
+    spec = storm.run_study(DIGITS, faults)
+    assert violations(url, spec, tmp_path, retrained=4) == NO_VIOLATIONS
+    _log_result(f"digits, {kind}", storm)
 
 
-def _tell(title: str, storm: Storm) -> None:
-    """A line for the log of experiments: shown with `pytest -s`, and kept where RALR_TUNE_FAULTS_LOG says."""
-    weather = storm.weather
-    seconds = weather.taken_up_s or [float("nan")]
+def _log_result(title: str, storm: Storm) -> None:
+    """Prints a line for the log of experiments (visible with `pytest -s`) and appends it to RALR_TUNE_FAULTS_LOG."""
+    stats = storm.stats
+    seconds = stats.resumed_after_s or [float("nan")]
     line = json.dumps(
         {
             "what": title,
-            "faults": dict(weather.counted),
-            "runs": weather.runs,
+            "faults": dict(stats.counted),
+            "runs": stats.runs,
             "taken_up_s": [round(figure(seconds), 1) for figure in (min, statistics.median, max)],
         }
     )

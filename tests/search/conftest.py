@@ -19,19 +19,19 @@ MakeSession = Callable[..., Session]
 
 @pytest.fixture(autouse=True)
 def quick_databases(quick_tables: None) -> None:
-    """All tests of this room open databases, none is about their tables."""
+    """All tests of this folder open databases, none tests their tables."""
 
 
 @pytest.fixture
 def make_session(tmp_path: Path) -> Iterator[MakeSession]:
-    """Sessions on one SQLite file, as `run` leaves it for its workers; each has storage and cache of its own."""
+    """Sessions on one SQLite file, as `run` prepares it for its workers; each has its own storage and cache."""
     with sessions(tmp_path) as make:
         yield make
 
 
 @contextmanager
 def sessions(folder: Path) -> Iterator[MakeSession]:
-    """What `make_session` gives, in a folder: for fixtures that several tests share."""
+    """`make_session` in a given folder, for fixtures that several tests share."""
     opened = []
     url = f"sqlite:///{folder}/study.db"
 

@@ -1,7 +1,7 @@
-"""A whole simulated study, through the real machinery in one process, and what its mirror image must look like.
+"""Runs a whole simulated study with the real code in one process, and computes what its mirror image must look like.
 
-A study judged by `error` must decide as the same study judged by `value`, and report the negative of each value:
-`error` is exactly `-value`, so that nothing rounds.
+A study with metric `error` must make the same decisions as one with metric `value`, and report the negative of each
+value: `error` is exactly `-value`, without rounding.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ SAMPLERS: Mapping[str, Mapping[str, Any]] = {
     "qmc": {},
     "gp": {"n_startup_trials": 3},
 }
-"""With options that let the sampler model something in a small study."""
+"""With options such that the sampler models something in a small study."""
 PRUNERS: Mapping[str, Mapping[str, Any]] = {
     "median": {"n_startup_trials": 2},
     "asha": {"reduction_factor": 2},
     "hyperband": {"reduction_factor": 2},
     "patient": {"patience": 0, "min_delta": 0.5},
 }
-"""With options that let the pruner stop something in a small study."""
+"""With options such that the pruner prunes something in a small study."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Whole:
 
 
 def file_of(metric: str, sampler: str, pruner: str, *, trials: int) -> StudySpec:
-    """Two arms; trials that diverge, are pruned and audited; winners on more seeds until the verdict stands."""
+    """Two arms; trials that diverge, are pruned and audited; winners on more seeds until the verdict is settled."""
     return simulated(
         study={"metric": metric, "seed": 3},
         task={"data": {"jitter": 0.03, "epoch_noise": 0.02, "diverges_above": 0.9}},
@@ -123,7 +123,7 @@ def whole(spec: StudySpec, folder: Path) -> Whole:
 
 @contextmanager
 def prepared(spec: StudySpec, folder: Path) -> Iterator[Session]:
-    """A session on a database of its own, as `run` leaves it for its workers."""
+    """A session on its own database, as `run` prepares it for its workers."""
     folder.mkdir()
     storage = open_storage(f"sqlite:///{folder}/study.db", create=True)
     try:
@@ -167,7 +167,7 @@ equal: verdicts, p-values, spreads, gains, shares, seeds, parameters."""
 
 
 def mirrored_json(report: Mapping[str, Any], metric: str) -> dict[str, Any]:
-    """`report --json` as the mirrored study must give it."""
+    """The `report --json` that the mirrored study must give."""
     found = {name: _turned(part, VALUES.get(name, frozenset())) for name, part in report.items()}
     return found | {"metric": metric}
 
@@ -186,14 +186,14 @@ def _turned(part: Any, values: frozenset[str]) -> Any:
 
 
 def negative(value: Any) -> Any:
-    """The negative of a number, or of each in a list; what is not known stays so."""
+    """The negative of a number, or of each in a list; unknown values stay unknown."""
     if isinstance(value, list | tuple):
         return [negative(each) for each in value]
     return None if value is None else -value
 
 
 def mirrored_row(row: Row) -> Row:
-    """The row as the mirrored study must have it, but for its times."""
+    """The row that the mirrored study must have, except for its times."""
     curve = tuple(mirrored_epoch(epoch) for epoch in row.curve)
     return replace(row, value=negative(row.value), train_value=negative(row.train_value), curve=curve)
 
@@ -204,5 +204,5 @@ def mirrored_epoch(epoch: EpochRecord) -> EpochRecord:
 
 
 def timeless(row: Row) -> Row:
-    """The row without what the clock says."""
+    """The row without its times."""
     return replace(row, started=None, finished=None)

@@ -1,4 +1,4 @@
-"""The baseline's winner with another arm's amplification: what is planned, trained, and said of it."""
+"""The baseline's winner with another arm's amplification: what is planned, trained and reported."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NOISE = {"noise": {"std": {"low": 0.1, "high": 1.0}}}
 FIXED = {"amplify": {"probability": 1.0, "lower": 2.0, "width": 0.5, "law": "loguniform", "window": [0.25, 0.75]}}
 
 
-def work_off(session: Session) -> None:
+def work_until_done(session: Session) -> None:
     while (stage := advance(session.ledger, session.storage, session.spec)) is not None:
         while (row := session.ledger.claim(session.owner, stage)) is not None:
             work_on(session, row)
@@ -32,7 +32,7 @@ def work_off(session: Session) -> None:
 
 def done(make_session: MakeSession, **changes: Any) -> Session:
     session = make_session(simulated(**changes))
-    work_off(session)
+    work_until_done(session)
     return session
 
 
@@ -44,7 +44,7 @@ def winner(spec: StudySpec, session: Session, arm: str) -> Row:
     return winners(spec, read_study(session.storage, "sim").rows(), arm)[0]
 
 
-def test_is_the_baselines_winner_with_the_whole_amplification_of_the_other(make_session: MakeSession) -> None:
+def test_an_addition_is_the_baselines_winner_with_the_donors_whole_amplification(make_session: MakeSession) -> None:
     session = done(make_session)
     spec, (first, *_) = session.spec, added(session)
     base, ralr = (winner(spec, session, arm) for arm in ("monotone", "ralr"))
@@ -53,7 +53,7 @@ def test_is_the_baselines_winner_with_the_whole_amplification_of_the_other(make_
     assert (first.arm, first.source, first.part) == ("monotone", base.trial, "amplified")
 
 
-def test_on_the_seeds_of_all_others_in_judge_and_test(make_session: MakeSession) -> None:
+def test_additions_run_on_the_same_seeds_as_all_other_rows(make_session: MakeSession) -> None:
     session = done(make_session)
     for stage in ("judge", "test"):
         best = [row.seed for row in session.ledger.rows(stage) if (row.arm, row.role) == ("monotone", "best")]
@@ -61,7 +61,7 @@ def test_on_the_seeds_of_all_others_in_judge_and_test(make_session: MakeSession)
     assert len(session.ledger.rows("judge")) == judged_runs(session.spec)
 
 
-def test_what_the_donors_arm_does_not_search_is_added_too(make_session: MakeSession) -> None:
+def test_fixed_amplification_values_of_the_donor_are_added_too(make_session: MakeSession) -> None:
     session = done(make_session, arms={"monotone": {}, "ralr": FIXED})
     amplify = confirm_configuration(session.spec, added(session)[0]).amplify
     assert amplify == session.spec.configuration("ralr", winner(session.spec, session, "ralr").params).amplify
@@ -70,7 +70,7 @@ def test_what_the_donors_arm_does_not_search_is_added_too(make_session: MakeSess
     assert 2.0 <= inside[1] <= 2.5, inside
 
 
-def test_its_rates_are_those_of_the_baseline_times_the_factors_of_the_donor(make_session: MakeSession) -> None:
+def test_the_rates_are_the_baselines_times_the_donors_factors(make_session: MakeSession) -> None:
     session = done(make_session)
     rows = {(row.arm, row.part, row.seed): row for row in session.ledger.rows("judge")}
     for row in added(session):
@@ -80,7 +80,7 @@ def test_its_rates_are_those_of_the_baseline_times_the_factors_of_the_donor(make
         assert rates == pytest.approx([record.lr for record in base.curve])
 
 
-def test_the_facts_have_it_with_its_donor(make_session: MakeSession) -> None:
+def test_the_facts_contain_the_addition_with_its_donor(make_session: MakeSession) -> None:
     session = done(make_session)
     facts = study_facts(read_study(session.storage, "sim"))
     (found,) = facts.amplified
@@ -89,7 +89,7 @@ def test_the_facts_have_it_with_its_donor(make_session: MakeSession) -> None:
     assert len(facts.twins) == len(facts.comparisons) == 1
 
 
-def test_two_donors_are_kept_apart(make_session: MakeSession) -> None:
+def test_two_donors_give_two_additions(make_session: MakeSession) -> None:
     session = done(make_session, arms={"monotone": {}, "ralr": {"amplify": AMPLIFY}, "always": FIXED})
     assert len({row.role for row in added(session)}) == 2
     facts = study_facts(read_study(session.storage, "sim"))
@@ -98,17 +98,19 @@ def test_two_donors_are_kept_apart(make_session: MakeSession) -> None:
 
 
 @pytest.mark.parametrize("baseline", [{"amplify": AMPLIFY}, NOISE])
-def test_a_baseline_that_perturbs_its_rate_gets_none(make_session: MakeSession, baseline: dict[str, Any]) -> None:
+def test_a_baseline_that_perturbs_its_rate_gets_no_addition(
+    make_session: MakeSession, baseline: dict[str, Any]
+) -> None:
     session = done(make_session, arms={"monotone": baseline, "ralr": {"amplify": AMPLIFY}})
     assert added(session) == []
     assert len(session.ledger.rows("judge")) == judged_runs(session.spec)
 
 
-def test_another_winner_is_another_donor_and_the_old_rows_count_nowhere(make_session: MakeSession) -> None:
+def test_a_new_winner_is_a_new_donor_and_old_rows_no_longer_count(make_session: MakeSession) -> None:
     session = done(make_session, study={"seed": 1}, search={"sampler": "random", "trials": 1}, confirm={"top": 1})
     before = {row.role for row in added(session)}
     plan_search(session.ledger, session.spec, 40)
-    work_off(session)
+    work_until_done(session)
     after = {row.role for row in added(session)}
     record = read_study(session.storage, "sim")
     (found,) = study_facts(record).amplified

@@ -38,7 +38,7 @@ def names(artifacts: ArtifactStore) -> set[str]:
     return {path.name for path in artifacts.folder.iterdir()}
 
 
-def test_every_attempt_has_files_of_its_own(artifacts: ArtifactStore) -> None:
+def test_every_attempt_has_its_own_files(artifacts: ArtifactStore) -> None:
     first, second = row(5), row(5, attempt=2)
     assert (
         len(
@@ -60,7 +60,7 @@ def test_earlier_attempts_come_latest_first(artifacts: ArtifactStore) -> None:
     assert artifacts.earlier(row(6)) == []
 
 
-def test_without_a_folder_there_is_nothing(tmp_path: Path, spec: StudySpec) -> None:
+def test_without_a_folder_there_are_no_files(tmp_path: Path, spec: StudySpec) -> None:
     artifacts = ArtifactStore(tmp_path / "none", spec)
     assert (artifacts.earlier(row(1)), artifacts.leftovers(lambda: pytest.fail("nothing to hold rows against"))) == (
         [],
@@ -69,7 +69,7 @@ def test_without_a_folder_there_is_nothing(tmp_path: Path, spec: StudySpec) -> N
     artifacts.forget(row(1))
 
 
-def test_a_row_that_is_done_leaves_nothing_of_any_attempt(artifacts: ArtifactStore) -> None:
+def test_forget_removes_the_files_of_all_attempts(artifacts: ArtifactStore) -> None:
     for attempt in (1, 2):
         artifacts.checkpoint(row(5, attempt=attempt)).touch()
     artifacts.draft(row(5)).touch()
@@ -78,7 +78,7 @@ def test_a_row_that_is_done_leaves_nothing_of_any_attempt(artifacts: ArtifactSto
     assert names(artifacts) == {"sim-row6.1.ckpt"}
 
 
-def test_half_written_files_are_known_by_the_name_they_are_written_under(artifacts: ArtifactStore) -> None:
+def test_partly_written_files_are_recognized_by_their_temporary_name(artifacts: ArtifactStore) -> None:
     with replacing(artifacts.checkpoint(row(5))) as beside:
         beside.touch()
     beside.touch()  # as if the process had been killed before it could rename it
@@ -87,12 +87,12 @@ def test_half_written_files_are_known_by_the_name_they_are_written_under(artifac
     assert names(artifacts) == set()
 
 
-def test_leftovers_are_what_nobody_will_read(artifacts: ArtifactStore, spec: StudySpec) -> None:
+def test_leftovers_are_files_that_no_worker_will_read(artifacts: ArtifactStore, spec: StudySpec) -> None:
     for other in (row(1), row(2), row(3), row(99)):
         artifacts.checkpoint(other).touch()
     ArtifactStore(artifacts.folder, simulated(study={"name": "sim-row1.1"})).checkpoint(row(1)).touch()
     (artifacts.folder / "model.safetensors").touch()
-    failed = row(3, state="done", outcome="failed")  # the next `run` opens it again
+    failed = row(3, state="done", outcome="failed")  # the next `run` reopens it
     rows = [row(1), row(2, state="done", outcome="complete"), failed]
     assert [path.name for path in artifacts.leftovers(lambda: rows)] == ["sim-row2.1.ckpt", "sim-row99.1.ckpt"]
     artifacts.tidy(lambda: rows)
@@ -115,7 +115,7 @@ def test_weights_wait_for_their_test(artifacts: ArtifactStore, tests: list[Row],
     assert bool(artifacts.leftovers(lambda: [judged, *tests])) == left
 
 
-def test_what_cannot_be_removed_stops_nobody(artifacts: ArtifactStore) -> None:
+def test_a_file_that_cannot_be_removed_is_no_error(artifacts: ArtifactStore) -> None:
     artifacts.checkpoint(row(5)).mkdir()
     artifacts.tidy(list)
     assert names(artifacts) == {"sim-row5.1.ckpt"}

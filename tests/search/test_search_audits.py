@@ -1,4 +1,4 @@
-"""Audited prunings: which they are, and that they leave search, choice and files as they would be without them."""
+"""Audited prunings: which prunings are audited, and that search, choice and files are the same as without audits."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from ralr_tune.kinds.simulated.kind import SimulatedKind
 from ralr_tune.kinds.simulated.trial import SimulatedTrial
 from ralr_tune.records import Row, Stage
 from ralr_tune.search import trial as trials
-from ralr_tune.search.audits import ENOUGH, SHARE, is_sampled, sampled, share, waiting
-from ralr_tune.search.failing import BUGS
+from ralr_tune.search.audits import AUTO_MIN_TRIALS, AUTO_SHARE, is_sampled, sampled, share, waiting
+from ralr_tune.search.failing import MAX_BUGS
 from ralr_tune.search.session import Session
 from ralr_tune.search.stages import advance, pending_stage, withdraw_audits
 from ralr_tune.search.telling import settle
@@ -38,7 +38,7 @@ ARMS = ("monotone", "ralr")
 
 
 class Killed(BaseException):
-    """What SIGKILL would do: nothing of ours runs afterwards."""
+    """Simulates SIGKILL: no handler of this package catches it."""
 
 
 def audited(audit: object = 1.0, **changes: Any) -> StudySpec:
@@ -53,7 +53,7 @@ def audited(audit: object = 1.0, **changes: Any) -> StudySpec:
     )
 
 
-def work_off(session: Session, until: Stage = "test") -> None:
+def work_until_done(session: Session, until: Stage = "test") -> None:
     """What a worker does."""
     while (stage := advance(session.ledger, session.storage, session.spec, until)) is not None:
         while (row := session.ledger.claim(session.owner, stage)) is not None:
@@ -63,7 +63,7 @@ def work_off(session: Session, until: Stage = "test") -> None:
 
 
 def searched(session: Session) -> None:
-    """The search is done, and not more."""
+    """Does the search and nothing else."""
     while (row := session.ledger.claim(session.owner, "search")) is not None:
         work_on(session, row)
     settle(session)
@@ -120,14 +120,14 @@ def ordinals(spec: StudySpec, rows: list[Row]) -> list[int]:
     return [row.ordinal for row in sampled(spec, rows)]
 
 
-def test_auto_is_a_tenth_where_a_rate_can_come_of_it() -> None:
+def test_auto_audits_a_tenth_if_there_are_enough_trials_for_a_rate() -> None:
     spec = audited("auto")
-    assert (share(spec, ENOUGH - 1), share(spec, ENOUGH)) == (0.0, SHARE)
-    assert share(audited("auto", search={"pruner": "none", "pruner_options": {}}), ENOUGH) == 0.0
+    assert (share(spec, AUTO_MIN_TRIALS - 1), share(spec, AUTO_MIN_TRIALS)) == (0.0, AUTO_SHARE)
+    assert share(audited("auto", search={"pruner": "none", "pruner_options": {}}), AUTO_MIN_TRIALS) == 0.0
     assert share(audited(0.3), 1) == 0.3
 
 
-def test_the_sample_has_its_share_and_a_larger_one_takes_it_in() -> None:
+def test_the_sample_has_its_share_and_a_larger_share_includes_it() -> None:
     rows = [a_row(ordinal) for ordinal in range(4000)]
     none, some, more, every = (ordinals(audited(audit), rows) for audit in (0, 0.1, 0.5, 1))
     assert (none, every) == ([], list(range(4000)))
@@ -136,7 +136,7 @@ def test_the_sample_has_its_share_and_a_larger_one_takes_it_in() -> None:
     assert some == ordinals(audited("auto"), rows)
 
 
-def test_the_sample_is_equal_in_all_arms_and_another_with_another_seed_or_block() -> None:
+def test_the_sample_is_the_same_in_all_arms_and_differs_between_seeds_and_blocks() -> None:
     rows = [a_row(ordinal, arm) for ordinal in range(200) for arm in ARMS]
     found = sampled(audited(0.3), rows)
     assert [row.ordinal for row in found if row.arm == "ralr"] == [row.ordinal for row in found if row.arm != "ralr"]
@@ -145,7 +145,7 @@ def test_the_sample_is_equal_in_all_arms_and_another_with_another_seed_or_block(
     assert mine != ordinals(audited(0.3), [replace(row, block=2) for row in rows])
 
 
-def test_only_what_was_pruned_is_audited_and_waits_until_that_is_done() -> None:
+def test_only_pruned_rows_are_audited_and_they_wait_until_the_audit_is_done() -> None:
     complete = a_row(0, outcome="complete")
     running = a_row(1, state="held", outcome=None)
     first, second = a_row(2), a_row(3)
@@ -156,15 +156,17 @@ def test_only_what_was_pruned_is_audited_and_waits_until_that_is_done() -> None:
     assert waiting(audited(), [*rows, done, begun]) == [second]
 
 
-def test_the_number_of_trials_is_that_of_the_arm_with_most() -> None:
-    """`run --trials` may leave an arm one begun trial more: the sample stays equal in all arms."""
+def test_the_number_of_trials_is_that_of_the_largest_arm() -> None:
+    """`run --trials` may leave an arm one started trial more: the sample stays the same in all arms."""
     spec = audited("auto")
-    rows = [a_row(ordinal) for ordinal in range(ENOUGH)]
-    fewer = [a_row(ordinal, "monotone") for ordinal in range(ENOUGH - 1)]
+    rows = [a_row(ordinal) for ordinal in range(AUTO_MIN_TRIALS)]
+    fewer = [a_row(ordinal, "monotone") for ordinal in range(AUTO_MIN_TRIALS - 1)]
     found = sampled(spec, [*rows, *fewer])
     assert {row.arm for row in found} == set(ARMS)
     assert sampled(spec, fewer) == []
-    assert [is_sampled(spec, row, ENOUGH) for row in fewer].count(True) == sum(row.arm == "monotone" for row in found)
+    assert [is_sampled(spec, row, AUTO_MIN_TRIALS) for row in fewer].count(True) == sum(
+        row.arm == "monotone" for row in found
+    )
 
 
 # ---------------------------------------------------------------- a whole study
@@ -174,7 +176,7 @@ def test_every_pruned_trial_is_trained_to_its_end_once(
     make_session: MakeSession, storage_url: str, trained: Counter[tuple[bytes, int]]
 ) -> None:
     session = make_session(audited(), url=storage_url)
-    work_off(session)
+    work_until_done(session)
     stopped, found = pruned_rows(session), audits(session)
     assert len(stopped) >= 12
     assert len({row.epoch for row in stopped.values()}) > 1
@@ -184,7 +186,7 @@ def test_every_pruned_trial_is_trained_to_its_end_once(
         assert (row.outcome, row.epoch, row.seed, row.source) == ("complete", EPOCHS, pruned.seed, pruned.trial)
         assert row.params == pruned.params
         assert [record.epoch for record in row.curve] == list(range(1, EPOCHS + 1))
-        assert row.curve[: pruned.epoch] == pruned.curve  # bit for bit, the seconds too: it went on from there
+        assert row.curve[: pruned.epoch] == pruned.curve  # bit for bit, seconds included: it resumed from there
         assert row.value == row.curve[-1].value
         assert row.seconds == pytest.approx(sum(record.seconds for record in row.curve[pruned.epoch :]))
     assert set(trained.values()) == {1}
@@ -192,16 +194,16 @@ def test_every_pruned_trial_is_trained_to_its_end_once(
 
 
 @pytest.mark.parametrize("pruner", [{"pruner": "median"}, {"pruner": "asha", "prune_on": "smoothed"}])
-def test_search_choice_and_judging_are_what_they_would_be_without(
+def test_search_choice_and_judging_are_the_same_without_audits(
     make_session: MakeSession, tmp_path: Path, pruner: dict[str, Any]
 ) -> None:
-    """With TPE, which models what it is told of pruned trials."""
+    """With TPE, which models what is reported of pruned trials."""
     search = {"sampler": "tpe", "sampler_options": {"n_startup_trials": 4}, "pruner_options": {}, **pruner}
     with_audits = make_session(audited(1.0, search=search))
     without = make_session(audited(0, search=search), url=f"sqlite:///{tmp_path}/without.db")
     told, rows = [], []
     for session in (with_audits, without):
-        work_off(session)
+        work_until_done(session)
         places = [studies.optuna_name("sim", arm) for arm in ARMS]
         found = [studies.optuna_trials(session.storage, name) for name in places]
         told.append(
@@ -225,9 +227,9 @@ def test_search_choice_and_judging_are_what_they_would_be_without(
     assert rows[0] == rows[1]
 
 
-def test_the_report_says_what_pruning_cost(make_session: MakeSession) -> None:
+def test_the_report_states_the_cost_of_pruning(make_session: MakeSession) -> None:
     session = make_session(audited(1.0, search={"trials": 24}))
-    work_off(session, until="search")
+    work_until_done(session, until="search")
     assert advance(session.ledger, session.storage, session.spec) == "judge"  # the audits belong to the search
     record = read_study(session.storage, "sim")
     facts = study_facts(record)
@@ -240,16 +242,16 @@ def test_the_report_says_what_pruning_cost(make_session: MakeSession) -> None:
     assert facts.pruning[1].wrong == sum(value > middle for value in ended)
 
 
-def test_a_share_of_them_is(make_session: MakeSession) -> None:
+def test_a_share_of_the_pruned_trials_is_audited(make_session: MakeSession) -> None:
     session = make_session(audited(0.4))
-    work_off(session)
+    work_until_done(session)
     expected = {place(row) for row in sampled(session.spec, session.ledger.rows())}
     assert audits(session).keys() == expected
     assert 0 < len(expected) < len(pruned_rows(session))
     assert files(session) == []
 
 
-def test_a_network_goes_on_where_it_was_pruned_to_what_it_would_have_become(make_session: MakeSession) -> None:
+def test_an_audited_network_resumes_where_it_was_pruned_and_ends_as_without_pruning(make_session: MakeSession) -> None:
     search = {"trials": 2, "start": [{"lr": 0.1}, {"lr": 0.001}], "pruner_options": {"n_startup_trials": 1}}
     spec = simulated(
         task={"kind": "classification", "data": {"source": "digits", "limit": 200}, "model": "small_cnn"},
@@ -257,7 +259,7 @@ def test_a_network_goes_on_where_it_was_pruned_to_what_it_would_have_become(make
         search=search | {"audit": 1},
     )
     session = make_session(spec)
-    work_off(session, until="search")
+    work_until_done(session, until="search")
     pruned, audit = pruned_rows(session)["ralr", 1, 1], audits(session)["ralr", 1, 1]
     assert audit.curve[: pruned.epoch] == pruned.curve
     undisturbed = spec.kind.trial(session.tasks.only(), spec.configuration("ralr", pruned.params), seed=pruned.seed)
@@ -267,11 +269,11 @@ def test_a_network_goes_on_where_it_was_pruned_to_what_it_would_have_become(make
     assert files(session) == []
 
 
-# ---------------------------------------------------------------- crashes, and files that are not there
+# ---------------------------------------------------------------- crashes and missing files
 
 
 @pytest.mark.parametrize("epoch", [1, 2])
-def test_killed_in_the_middle_of_an_audit_another_worker_goes_on(
+def test_another_worker_resumes_an_audit_that_was_killed(
     make_session: MakeSession, monkeypatch: pytest.MonkeyPatch, trained: Counter[tuple[bytes, int]], epoch: int
 ) -> None:
     first = make_session(audited(), owner="first")
@@ -293,7 +295,7 @@ def test_killed_in_the_middle_of_an_audit_another_worker_goes_on(
             work_on(first, row)
     expire(first)
     second = make_session(audited(), owner="second")
-    work_off(second)
+    work_until_done(second)
     done = second.ledger.row(row.id)
     assert (done.attempt, done.outcome, done.epoch) == (2, "complete", EPOCHS)
     assert done.curve[: pruned_rows(second)[place(row)].epoch] == pruned_rows(second)[place(row)].curve
@@ -301,16 +303,16 @@ def test_killed_in_the_middle_of_an_audit_another_worker_goes_on(
     assert files(second) == []
 
 
-def test_where_the_checkpoints_are_not_it_trains_again_to_the_same_end(
+def test_without_checkpoints_an_audit_trains_again_to_the_same_result(
     make_session: MakeSession, tmp_path: Path
 ) -> None:
     here = make_session(audited())
-    work_off(here)
+    work_until_done(here)
     session = make_session(audited(), url=f"sqlite:///{tmp_path}/elsewhere.db")
     searched(session)
     for path in (session.out / "checkpoints").iterdir():
         path.unlink()
-    work_off(session)
+    work_until_done(session)
 
     def curves(found: Session) -> dict[Any, list[tuple[int, float, float]]]:
         return {where: [(r.epoch, r.value, r.lr) for r in row.curve] for where, row in audits(found).items()}
@@ -318,7 +320,7 @@ def test_where_the_checkpoints_are_not_it_trains_again_to_the_same_end(
     assert curves(session) == curves(here)
 
 
-def test_checkpoints_of_prunings_wait_for_their_audits_and_no_others(make_session: MakeSession) -> None:
+def test_only_checkpoints_of_audited_prunings_are_kept(make_session: MakeSession) -> None:
     session = make_session(audited(0.4))
     searched(session)
     wanted = {row.id for row in sampled(session.spec, session.ledger.rows())}
@@ -326,25 +328,25 @@ def test_checkpoints_of_prunings_wait_for_their_audits_and_no_others(make_sessio
     assert kept == wanted
     assert session.artifacts.leftovers(session.ledger.rows) == []
     row = next(row for row in session.ledger.rows() if row.id in wanted)
-    trials._leave_nothing(session, row)  # an earlier attempt that wakes up
+    trials._remove_files_if_done(session, row)  # an earlier attempt that wakes up
     assert len(files(session)) == len(wanted)
-    work_off(session)
+    work_until_done(session)
     session.artifacts.checkpoint(row).touch()
-    trials._leave_nothing(session, row)
+    trials._remove_files_if_done(session, row)
     assert files(session) == []
 
 
-def test_auto_keeps_no_checkpoints_where_it_audits_nothing(make_session: MakeSession) -> None:
+def test_auto_keeps_no_checkpoints_if_it_audits_nothing(make_session: MakeSession) -> None:
     session = make_session(audited("auto"))
     searched(session)
     assert pruned_rows(session)
     assert files(session) == []
 
 
-# ---------------------------------------------------------------- audits that do not end well
+# ---------------------------------------------------------------- audits that fail
 
 
-def test_a_tail_that_diverges_is_an_outcome_and_no_wrong_pruning(
+def test_an_audit_that_diverges_has_an_outcome_and_is_no_wrong_pruning(
     make_session: MakeSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = make_session(audited())
@@ -358,7 +360,7 @@ def test_a_tail_that_diverges_is_an_outcome_and_no_wrong_pruning(
 
     with monkeypatch.context() as patch:
         patch.setattr(SimulatedTrial, "_epoch", diverging)
-        work_off(session, until="search")
+        work_until_done(session, until="search")
     assert {row.outcome for row in audits(session).values()} == {"diverged"}
     facts = study_facts(read_study(session.storage, "sim"))
     assert [(audit.wrong, audit.audited) for audit in facts.pruning] == [
@@ -368,18 +370,20 @@ def test_a_tail_that_diverges_is_an_outcome_and_no_wrong_pruning(
     assert advance(session.ledger, session.storage, session.spec) == "judge"
 
 
-def test_no_memory_for_an_audit_is_an_outcome_too(make_session: MakeSession, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_audit_that_runs_out_of_memory_has_an_outcome_too(
+    make_session: MakeSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
     session = make_session(audited())
     searched(session)
     with monkeypatch.context() as patch:
         patch.setattr(SimulatedKind, "trial", raising(TrialError("oom", "no room")))
-        work_off(session, until="search")
+        work_until_done(session, until="search")
     assert {(row.outcome, row.failure) for row in audits(session).values()} == {("diverged", "oom")}
     assert files(session) == []
     assert advance(session.ledger, session.storage, session.spec) == "judge"
 
 
-def test_a_bug_in_an_audit_ends_the_study_and_says_how_to_go_on_without(
+def test_a_bug_in_an_audit_ends_the_study_and_says_how_to_continue_without_audits(
     make_session: MakeSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = make_session(audited())
@@ -387,14 +391,14 @@ def test_a_bug_in_an_audit_ends_the_study_and_says_how_to_go_on_without(
     way_out = "with audit = 0 under"
     with monkeypatch.context() as patch:
         patch.setattr(SimulatedKind, "trial", raising(ZeroDivisionError("mine")))
-        with pytest.raises(TrialError, match=f"audit .* failed {BUGS} times: ZeroDivisionError: mine.*{way_out}"):
-            work_off(session)
+        with pytest.raises(TrialError, match=f"audit .* failed {MAX_BUGS} times: ZeroDivisionError: mine.*{way_out}"):
+            work_until_done(session)
     with pytest.raises(TrialError, match=way_out):
         advance(session.ledger, session.storage, session.spec)
     without = make_session(audited(0))
     without.ledger.reopen_failed()
     withdraw_audits(without.ledger, without.spec)
-    work_off(without)
+    work_until_done(without)
     assert not audits(without)
     assert all(row.state == "done" for row in without.ledger.rows())
     assert files(without) == []
@@ -410,9 +414,9 @@ def raising(error: Exception) -> Callable[..., Any]:
 # ---------------------------------------------------------------- another share, later
 
 
-def test_a_larger_share_audits_more_and_a_smaller_one_keeps_what_is_done(make_session: MakeSession) -> None:
+def test_a_larger_share_audits_more_and_a_smaller_one_keeps_finished_audits(make_session: MakeSession) -> None:
     some = make_session(audited(0.4))
-    work_off(some)
+    work_until_done(some)
     done = {place(row): row for row in audits(some).values()}
     every = make_session(audited(1.0))
     assert pending_stage(every.spec, every.ledger.rows()) == "audit"
@@ -423,15 +427,15 @@ def test_a_larger_share_audits_more_and_a_smaller_one_keeps_what_is_done(make_se
     withdraw_audits(fewer.ledger, fewer.spec)
     assert audits(fewer).keys() == done.keys() | {place(begun)}
     work_on(fewer, begun)
-    work_off(fewer)
+    work_until_done(fewer)
     assert {where: row for where, row in audits(fewer).items() if where in done} == done
     assert files(fewer) == []
 
 
-def test_a_study_that_grows_audits_its_further_prunings(make_session: MakeSession) -> None:
+def test_a_study_that_grows_audits_its_new_prunings(make_session: MakeSession) -> None:
     session = make_session(audited(1.0))
-    work_off(session)
+    work_until_done(session)
     before = len(audits(session))
     larger = make_session(audited(1.0, search={"trials": 20}))
-    work_off(larger)
+    work_until_done(larger)
     assert len(audits(larger)) == len(pruned_rows(larger)) > before

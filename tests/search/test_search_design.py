@@ -33,7 +33,9 @@ def test_points_fill_the_space_evenly() -> None:
         (IntDistribution(1, 128, log=True), (1, 128)),
     ],
 )
-def test_quantiles_reach_both_ends_and_never_leave(distribution: FloatDistribution, ends: tuple[float, float]) -> None:
+def test_quantiles_reach_both_ends_and_stay_within_them(
+    distribution: FloatDistribution, ends: tuple[float, float]
+) -> None:
     values = [from_unit(unit, distribution) for unit in np.linspace(0, np.nextafter(1, 0), 2001)]
     assert values[0] == pytest.approx(ends[0])
     assert values[-1] == pytest.approx(ends[1])
@@ -48,6 +50,6 @@ def test_every_choice_and_every_step_is_equally_likely() -> None:
     assert [steps.count(value) for value in (0.0, 0.5, 1.0)] == [200, 200, 200]
 
 
-def test_a_log_range_is_even_in_the_logarithm() -> None:
+def test_a_log_range_is_uniform_in_the_logarithm() -> None:
     assert from_unit(0.5, FloatDistribution(1e-4, 1.0, log=True)) == pytest.approx(1e-2)
     assert math.isclose(from_unit(0.25, FloatDistribution(1e-4, 1.0, log=True)), 1e-3)

@@ -1,4 +1,4 @@
-"""`confirm.seeds = "auto"`: seeds are added look by look until the verdicts stand, never by the test split."""
+"""`confirm.seeds = "auto"`: analyses add seeds until the verdicts are settled, never based on the test split."""
 
 from __future__ import annotations
 
@@ -47,21 +47,21 @@ def asked(spec: StudySpec, rows: list[Row]) -> int:
     return wanted(spec, rows, {arm: winners(spec, rows, arm) for arm in spec.arms})
 
 
-def work_off(session: Session, until: Any = "test") -> None:
+def work_until_done(session: Session, until: Any = "test") -> None:
     while (stage := advance(session.ledger, session.storage, session.spec, until)) is not None:
         while (row := session.ledger.claim(session.owner, stage)) is not None:
             work_on(session, row)
         settle(session)
 
 
-# ---------------------------------------------------------------- when one looks
+# ---------------------------------------------------------------- when analyses take place
 
 
 @pytest.mark.parametrize(
     ("most", "expected"),
     [(3, (3,)), (5, (5,)), (6, (5, 6)), (8, (5, 8)), (11, (5, 8, 11)), (20, (5, 8, 11, 14, 17, 20))],
 )
-def test_looks_rise_to_the_most_seeds(most: int, expected: tuple[int, ...]) -> None:
+def test_analyses_go_up_to_the_largest_number_of_seeds(most: int, expected: tuple[int, ...]) -> None:
     spec = auto(most)
     assert analysis_seeds(spec) == expected
     plan = plan_of(spec)
@@ -69,13 +69,13 @@ def test_looks_rise_to_the_most_seeds(most: int, expected: tuple[int, ...]) -> N
     assert (plan.looks, plan.margin, plan.confidence, plan.comparisons) == (expected, 0.005, 0.95, 1)
 
 
-def test_a_fixed_number_is_one_look_without_a_plan() -> None:
+def test_a_fixed_number_of_seeds_is_one_analysis_without_a_plan() -> None:
     assert analysis_seeds(simulated()) == (3,)
     assert plan_of(simulated()) is None
     assert asked(simulated(), judged([])) == 3
 
 
-def test_every_arm_beside_the_baseline_takes_its_share() -> None:
+def test_the_error_is_shared_between_all_arms_but_the_baseline() -> None:
     plan = plan_of(auto(arms={"monotone": {}, "ralr": {"amplify": AMPLIFY}, "other": {"amplify": AMPLIFY}}))
     assert plan is not None
     assert plan.comparisons == 2
@@ -88,46 +88,46 @@ CLOSE = [(0.90, 0.92), (0.91, 0.90), (0.90, 0.93), (0.92, 0.91), (0.90, 0.90)]
 FAR = [(0.90, 0.950 + 0.001 * i) for i in range(5)]
 
 
-def test_the_first_look_is_planned_at_once() -> None:
+def test_the_first_analysis_is_planned_at_once() -> None:
     assert asked(auto(), judged([])) == 5
     assert asked(auto(), judged(CLOSE[:3])) == 5
 
 
-def test_a_clear_difference_ends_at_the_first_look_and_a_close_one_goes_on() -> None:
+def test_a_clear_difference_stops_at_the_first_analysis_and_a_close_one_continues() -> None:
     assert asked(auto(), judged(FAR)) == 5
     assert asked(auto(), judged(CLOSE)) == 8
     assert asked(auto(), judged([*CLOSE, *CLOSE[:3]])) == 11
-    assert asked(auto(), judged([*CLOSE, *CLOSE, *CLOSE[:1]])) == 11  # the last look ends it, whatever it says
+    assert asked(auto(), judged([*CLOSE, *CLOSE, *CLOSE[:1]])) == 11  # the last analysis ends it in any case
 
 
-def test_a_run_under_way_keeps_everybody_at_its_look() -> None:
+def test_an_unfinished_run_delays_the_next_seeds() -> None:
     rows = judged(FAR)
     assert asked(auto(), [*rows[:-1], a_run("ralr", "judge", 4, None, state="held", outcome=None)]) == 5
 
 
-def test_nobody_looks_at_the_test_split() -> None:
+def test_the_test_split_is_not_used() -> None:
     tests = [a_run(arm, "test", i, 0.5 if arm == "ralr" else 0.9) for i in range(5) for arm in ("monotone", "ralr")]
     assert asked(auto(), [*judged(CLOSE), *tests]) == 8
 
 
-def test_twins_and_other_configurations_have_no_say() -> None:
+def test_twins_and_other_configurations_do_not_count() -> None:
     others = [a_run("ralr", "judge", i, 0.99 + 0.001 * i, role="twin") for i in range(5)]
     others += [a_run("ralr", "judge", i, 0.99 + 0.001 * i, source=7) for i in range(5)]
     assert asked(auto(), [*judged(CLOSE), *others]) == 8
 
 
-def test_a_pair_that_lost_a_run_is_none_and_the_seeds_end_all_the_same() -> None:
-    """Four pairs are no look of five: one goes on; with all runs lost one still stops at the most."""
+def test_a_pair_with_a_diverged_run_does_not_count_and_the_seeds_still_end() -> None:
+    """Four pairs are too few for the analysis at five: seeds are added. If all runs are lost, the maximum ends it."""
     assert asked(auto(), judged([*FAR[:4], (None, 0.95)])) == 8
     assert asked(auto(), judged([(0.9, None)] * 11)) == 11
 
 
-def test_an_arm_without_a_winner_keeps_nobody_waiting() -> None:
+def test_an_arm_without_a_winner_does_not_delay_the_others() -> None:
     rows = [row for row in judged(FAR) if row.arm == "monotone"]
     assert asked(auto(), rows) == 5
 
 
-def test_one_arm_that_is_settled_waits_for_the_other() -> None:
+def test_a_settled_arm_gets_seeds_until_all_arms_are_settled() -> None:
     spec = auto(arms={"monotone": {}, "ralr": {"amplify": AMPLIFY}, "other": {}})
     third = [a_run("other", "search", 0, 0.9), *(a_run("other", "judge", i, 0.9 + 0.03 * (i % 2)) for i in range(5))]
     assert asked(spec, [*judged(FAR), *third]) == 8
@@ -137,15 +137,15 @@ def test_one_arm_that_is_settled_waits_for_the_other() -> None:
 
 EQUAL = {"monotone": {}, "ralr": {"amplify": {"probability": 0.0, "width": 1.0}}}
 FIXED = {"lr": 0.1, "weight_decay": 1e-4}
-"""Arms that do the same: every difference is zero, which no look settles without a margin."""
+"""Identical arms: every difference is zero, which no analysis settles without a margin."""
 
 
-def test_equal_arms_are_judged_to_the_last_look_and_the_test_split_is_read_once(
+def test_equal_arms_are_judged_up_to_the_last_analysis_and_the_test_split_is_read_once(
     make_session: MakeSession, storage_url: str
 ) -> None:
     spec = auto(arms=EQUAL, training=FIXED, confirm={"margin": 0.0})
     session = make_session(spec, url=storage_url)
-    work_off(session)
+    work_until_done(session)
     rows = session.ledger.rows()
     seeds = judging_seeds(spec, 11)
     for role in ("best", "twin"):
@@ -157,11 +157,11 @@ def test_equal_arms_are_judged_to_the_last_look_and_the_test_split_is_read_once(
     assert pending_stage(spec, rows) is None
 
 
-def test_a_clear_difference_spares_the_seeds(make_session: MakeSession) -> None:
+def test_a_clear_difference_saves_seeds(make_session: MakeSession) -> None:
     """The other arm's rate is far off."""
     arms = {"monotone": {}, "ralr": {"amplify": AMPLIFY, "training": {"lr": 1e-3}}}
     session = make_session(auto(arms=arms))
-    work_off(session)
+    work_until_done(session)
     assert len(session.ledger.rows("judge")) == 5 * 4
     facts = study_facts(read_study(session.storage, "sim"), plan=plan_of(session.spec))
     assert (facts.comparisons[0].verdict, facts.comparisons[0].n, facts.looks["ralr"].looks) == ("worse", 5, 1)
@@ -170,11 +170,11 @@ def test_a_clear_difference_spares_the_seeds(make_session: MakeSession) -> None:
 def test_many_workers_and_resumes_plan_the_same(make_session: MakeSession, tmp_path: Any) -> None:
     spec = auto(arms=EQUAL, training=FIXED, confirm={"margin": 0.0})
     alone = make_session(spec, url=f"sqlite:///{tmp_path}/alone.db")
-    work_off(alone)
+    work_until_done(alone)
     here, there = make_session(spec), make_session(spec, owner="you")
     while (stage := advance(here.ledger, here.storage, spec)) is not None:
         assert advance(there.ledger, there.storage, spec) == stage
-        for session in (here, there):  # in turn, each with a process's own view
+        for session in (here, there):  # in turn, each as a separate process would
             if (row := session.ledger.claim(session.owner, stage)) is not None:
                 work_on(session, row)
         settle(here)
@@ -184,14 +184,14 @@ def test_many_workers_and_resumes_plan_the_same(make_session: MakeSession, tmp_p
     assert planned[0] == planned[1]
 
 
-def test_a_larger_budget_judges_the_new_winners_from_the_first_look_on(make_session: MakeSession) -> None:
+def test_a_larger_budget_judges_new_winners_from_the_first_analysis_on(make_session: MakeSession) -> None:
     spec = auto(search={"sampler": "random"})
     session = make_session(spec)
-    work_off(session)
+    work_until_done(session)
     before = {(row.arm, row.source) for row in session.ledger.rows("judge")}
     plan_search(session.ledger, spec, 24)
     assert pending_stage(spec, session.ledger.rows()) == "search"
-    work_off(session)
+    work_until_done(session)
     after = session.ledger.rows("judge")
     new = [row for row in after if (row.arm, row.source) not in before and row.role == "best"]
     assert len({row.arm for row in new}) > 0, "twenty further random trials found nothing better"

@@ -1,4 +1,4 @@
-"""The mirror test: a study judged by `error` decides as the one judged by `value`, and reports mirrored numbers.
+"""The mirror test: a study with metric `error` decides as one with metric `value`, and reports mirrored numbers.
 
 No sampler or pruner breaks the symmetry: Optuna's turn their signs (GP), sort in reverse (TPE, ASHA) or take the other
 percentile (median), all of which is exact. They draw from the study's seed and name, which are the same both ways. So
@@ -54,7 +54,7 @@ def both(sampler: str, pruner: str, folder: Path, *, trials: int) -> tuple[Whole
 
 @pytest.mark.parametrize(("sampler", "pruner"), GRID)
 def test_a_mirrored_study_decides_the_same(sampler: str, pruner: str, tmp_path: Path) -> None:
-    trials = 16 if pruner == "patient" else 8  # it begins to prune after five complete trials
+    trials = 16 if pruner == "patient" else 8  # it prunes only after five complete trials
     value, error = both(sampler, pruner, tmp_path, trials=trials)
     outcomes = {row.outcome for row in value.record.rows() if row.stage == "search"}
     assert outcomes == {"complete", "pruned", "diverged"}, "nothing would be compared of one of them"
@@ -84,7 +84,7 @@ def _check_reports(value: Whole, error: Whole) -> None:
 
 
 def _check_note(value: str, error: str) -> None:
-    """Equal words, and equal numbers but for their signs and the order of an interval's ends."""
+    """The same text, and the same numbers except for their signs and the order of an interval's ends."""
     assert (BETTER.search(value) or [""])[0] == "larger is better"
     assert (BETTER.search(error) or [""])[0] == "smaller is better"
     texts = [BETTER.sub("", text.replace(" error ", " value ")) for text in (value, error)]
@@ -104,7 +104,7 @@ def _check_exports(value: Whole, error: Whole) -> None:
         assert error.exports[name] == own | {"provenance": turned}
 
 
-def test_a_study_by_value_is_the_one_by_its_old_name(tmp_path: Path) -> None:
+def test_value_and_its_old_name_accuracy_give_the_same_study(tmp_path: Path) -> None:
     value, old = (whole(file_of(name, "random", "median", trials=6), tmp_path / name) for name in ("value", "accuracy"))
     assert [timeless(row) for row in old.record.rows()] == [timeless(row) for row in value.record.rows()]
     assert old.json == value.json | {"metric": "accuracy"}

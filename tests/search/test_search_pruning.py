@@ -1,4 +1,4 @@
-"""What pruners are shown: Optuna's own decisions with "value", kinder ones to a jittery curve with the others."""
+"""What pruners see: Optuna's own decisions with "value", and more tolerance for noisy curves with the others."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def outcomes(study: Study, should_prune: Callable[[Trial], bool], trials: int) -
 
 
 def test_the_average_follows_its_formula_and_starts_at_the_first_value() -> None:
-    curve = {3: 0.5, 1: 0.2, 2: 0.8}  # reports of a resumed trial need not come in order
+    curve = {3: 0.5, 1: 0.2, 2: 0.8}  # reports of a resumed trial may be out of order
     m = list(accumulate([0.2, 0.8, 0.5], lambda m, v: SMOOTHING * m + (1 - SMOOTHING) * v, initial=0.0))[1:]
     expected = {step: average / (1 - SMOOTHING**step) for step, average in enumerate(m, 1)}
     assert smoothed(curve, UP) == pytest.approx(expected)
@@ -73,7 +73,7 @@ def test_an_average_of_equal_values_is_that_value() -> None:
     assert smoothed(dict.fromkeys(range(50), 0.7), DOWN) == pytest.approx(dict.fromkeys(range(50), 0.7))
 
 
-def test_what_is_no_number_spoils_nothing_after_it() -> None:
+def test_a_nan_does_not_affect_later_values() -> None:
     shown = smoothed({1: math.nan, 2: 0.5, 3: math.nan, 4: 0.5}, UP)
     assert [math.isnan(shown[step]) for step in (1, 2, 3, 4)] == [True, False, True, False]
     assert (shown[2], shown[4]) == pytest.approx((0.5, 0.5))
@@ -83,7 +83,7 @@ def test_what_is_no_number_spoils_nothing_after_it() -> None:
 
 
 @pytest.mark.parametrize(("direction", "best"), [(UP, [2.0, 3.0, 3.0]), (DOWN, [2.0, 2.0, 1.0])])
-def test_the_best_so_far_knows_the_direction(direction: StudyDirection, best: Sequence[float]) -> None:
+def test_the_best_so_far_respects_the_direction(direction: StudyDirection, best: Sequence[float]) -> None:
     assert list(best_so_far({1: 2.0, 2: 3.0, 3: 1.0}, direction).values()) == best
 
 
@@ -91,7 +91,7 @@ def test_the_best_so_far_knows_the_direction(direction: StudyDirection, best: Se
 
 
 @pytest.mark.parametrize("name", PRUNERS)
-def test_on_the_value_every_decision_is_the_bare_pruners(name: str) -> None:
+def test_on_the_value_every_decision_is_optunas(name: str) -> None:
     bare = optuna.create_study(study_name="s", direction="maximize", pruner=pruner(name))
     ours = optuna.create_study(study_name="s", direction="maximize", pruner=pruner(name))
     expected = outcomes(bare, lambda trial: trial.should_prune(), 40)
@@ -101,8 +101,8 @@ def test_on_the_value_every_decision_is_the_bare_pruners(name: str) -> None:
 
 @pytest.mark.parametrize("name", PRUNERS)
 @pytest.mark.parametrize("prune_on", ["smoothed", "best"])
-def test_what_is_shown_is_what_a_bare_pruner_would_see_of_such_curves(name: str, prune_on: PruneOn) -> None:
-    """Held against Optuna alone, to which the transformed curves are reported."""
+def test_decisions_are_those_of_optuna_on_transformed_curves(name: str, prune_on: PruneOn) -> None:
+    """Compared with plain Optuna, to which the transformed curves are reported."""
     ours = optuna.create_study(study_name="s", direction="maximize", pruner=pruner(name))
     bare = optuna.create_study(study_name="s", direction="maximize", pruner=pruner(name))
     show = {"smoothed": smoothed, "best": best_so_far}[prune_on]
@@ -119,13 +119,13 @@ def test_what_is_shown_is_what_a_bare_pruner_would_see_of_such_curves(name: str,
             bare.tell(trial, state=TrialState.PRUNED)
         else:
             bare.tell(trial, curve[EPOCHS])
-    if (name, prune_on) != ("patient", "best"):  # which a study file cannot say: a best value never falls
+    if (name, prune_on) != ("patient", "best"):  # a study file cannot combine these: a best value never falls
         assert min(found) < EPOCHS
 
 
 @pytest.mark.parametrize("name", PRUNERS)
 @pytest.mark.parametrize("prune_on", ["value", "smoothed", "best"])
-def test_what_is_stored_stays_raw(name: str, prune_on: PruneOn) -> None:
+def test_stored_values_stay_raw(name: str, prune_on: PruneOn) -> None:
     study = optuna.create_study(study_name="s", direction="maximize", pruner=pruner(name))
     outcomes(study, Judge(study, prune_on).should_prune, 20)
     for trial in study.trials:
@@ -145,7 +145,7 @@ def kept(name: str, prune_on: PruneOn, own: Sequence[float], *others: Sequence[f
         trial = study.ask()
         for epoch, value in enumerate(curve, 1):
             trial.report(value, epoch)
-            judge.should_prune(trial)  # ASHA's rungs are noted here
+            judge.should_prune(trial)  # ASHA stores its rungs here
         study.tell(trial, curve[-1])
     trial = study.ask()
     for epoch, value in enumerate(own, 1):
@@ -164,7 +164,7 @@ LATE_JUMP = [0.30, 0.40, 0.50, 0.70, 0.50, 0.55, 0.58, 0.60, 0.65]
 
 
 def falls_at(epoch: int) -> list[float]:
-    """Well ahead of `STEADY`, but for one epoch."""
+    """Well ahead of `STEADY`, except for one epoch."""
     return [value + (0.2 if each != epoch else -0.02) for each, value in enumerate(STEADY, 1)]
 
 
@@ -177,19 +177,19 @@ def falls_at(epoch: int) -> list[float]:
         ("patient", LATE_JUMP, CREEPS),
     ],
 )
-def test_on_smoothed_values_one_jump_ends_nothing(name: str, others: list[float], own: list[float]) -> None:
+def test_on_smoothed_values_one_jump_does_not_prune(name: str, others: list[float], own: list[float]) -> None:
     assert not kept(name, "value", own, others)
     assert kept(name, "smoothed", own, others)
 
 
 @pytest.mark.parametrize(("name", "own"), [("asha", falls_at(4)), ("hyperband", falls_at(3))])
-def test_on_the_best_so_far_one_jump_down_ends_nothing(name: str, own: list[float]) -> None:
+def test_on_the_best_so_far_one_drop_does_not_prune(name: str, own: list[float]) -> None:
     assert not kept(name, "value", own, STEADY)
     assert kept(name, "best", own, STEADY)
 
 
-def test_the_median_pruner_on_the_best_so_far_prunes_what_it_prunes_on_the_value() -> None:
-    """It takes the trial's own best so far in any case: see the module's docstring."""
+def test_the_median_pruner_on_the_best_so_far_prunes_all_that_it_prunes_on_the_value() -> None:
+    """It uses the trial's own best so far in any case: see the docstring of `search.pruning`."""
     assert not kept("median", "value", LEVEL, JUMP)
     assert not kept("median", "best", LEVEL, JUMP)
     early, late = [0.3, 0.8, *[0.4] * 7], [0.3, 0.4, 0.8, *[0.4] * 6]  # at no epoch is their median above 0.6
@@ -201,7 +201,7 @@ def test_the_median_pruner_on_the_best_so_far_prunes_what_it_prunes_on_the_value
 
 
 def test_samplers_still_see_hyperbands_brackets(make_session: MakeSession) -> None:
-    """Optuna's samplers look whether a study's pruner is Hyperband's, and then at the trials of one bracket alone."""
+    """If a study's pruner is Hyperband's, Optuna's samplers use only the trials of one bracket."""
     session = make_session(simulated(search={"pruner": "hyperband", "prune_on": "smoothed"}))
     name = studies.optuna_name("sim", "ralr")
     study = studies.optuna_study(session.storage, name, pruner=make_pruner(session.spec))

@@ -64,7 +64,7 @@ def test_options_reach_optuna() -> None:
         ({"pruner_options": {"n_startup_trials": -1}}, "search.pruner_options"),
     ],
 )
-def test_options_that_optuna_does_not_take_are_named(options: dict[str, Any], named: str) -> None:
+def test_options_that_optuna_does_not_accept_are_named(options: dict[str, Any], named: str) -> None:
     spec = simulated(search=options)
 
     def make_both() -> None:
@@ -76,7 +76,7 @@ def test_options_that_optuna_does_not_take_are_named(options: dict[str, Any], na
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random", "qmc"])
-def test_an_ask_is_reproducible_and_no_two_are_alike(sampler: str) -> None:
+def test_an_ask_is_reproducible_and_all_asks_differ(sampler: str) -> None:
     spec = simulated(search={"sampler": sampler})
     assert first_params(spec, "ralr", 3) == first_params(spec, "ralr", 3)
     drawn = {first_params(spec, "ralr", ordinal, block)["lr"] for ordinal in range(8) for block in (1, 2)}
@@ -96,7 +96,7 @@ def test_independent_samplers_differ_between_arms() -> None:
     assert first_params(spec, "monotone", 0)["lr"] != first_params(spec, "ralr", 0)["lr"]
 
 
-def test_recipes_end_after_the_last_and_leave_out_what_an_arm_does_not_search() -> None:
+def test_start_recipes_leave_out_parameters_that_an_arm_does_not_search() -> None:
     start = [{"lr": 0.1, "amplify.width": 2.0}, {"lr": 0.2}]
     spec = simulated(search={"start": start})
     assert start_recipe(spec, "ralr", 0) == start[0]

@@ -1,4 +1,4 @@
-"""Several rows in one worker's hands: each comes to its own end, and none stays behind."""
+"""Several rows in one worker's slots: each ends by itself, and none stays held."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.studies import simulated
 
 
 class Three:
-    """Three slots; notes how many trials were in hand at every epoch, and trains none ahead."""
+    """Three slots; records how many trials they held at every epoch, and trains none itself."""
 
     slots = 3
 
@@ -42,10 +42,10 @@ class Three:
         self._train(trials)
 
 
-def work_off(session: Session, together: Three, most: int = 1000) -> None:
-    slots = SlotPool(session, together, lambda: session.ledger.remaining("search"))
+def work_until_done(session: Session, trainer: Three, max_steps: int = 1000) -> None:
+    slots = SlotPool(session, trainer, lambda: session.ledger.remaining("search"))
     with slots.held():
-        for _ in range(most):
+        for _ in range(max_steps):
             row = None if slots.full else session.ledger.claim(session.owner, "search")
             if row is not None:
                 slots.take(row)
@@ -63,14 +63,14 @@ def states(session: Session) -> set[str]:
     return {row.state for row in session.ledger.rows()}
 
 
-def test_rows_are_worked_on_side_by_side_and_end_as_ever(make_session: MakeSession, tmp_path: Path) -> None:
+def test_rows_in_slots_end_as_rows_trained_alone(make_session: MakeSession, tmp_path: Path) -> None:
     alone = make_session(spec_of(), url=f"sqlite:///{tmp_path}/alone.db")
     while (row := alone.ledger.claim("me", "search")) is not None:
         work_on(alone, row)
-    session, together = make_session(spec_of()), Three()
-    work_off(session, together)
-    assert together.widths == [3] * 4 + [3] * 4 + [2] * 4  # of eight trials with four epochs each
-    assert together.waiting == [8, 8, 8, 5, 5, 5, 2, 2]
+    session, trainer = make_session(spec_of()), Three()
+    work_until_done(session, trainer)
+    assert trainer.widths == [3] * 4 + [3] * 4 + [2] * 4  # of eight trials with four epochs each
+    assert trainer.waiting == [8, 8, 8, 5, 5, 5, 2, 2]
 
     def facts(row: Row) -> Any:
         return row.id, row.outcome, row.params, row.value, [(record.epoch, record.value) for record in row.curve]
@@ -78,17 +78,17 @@ def test_rows_are_worked_on_side_by_side_and_end_as_ever(make_session: MakeSessi
     assert [facts(row) for row in session.ledger.rows()] == [facts(row) for row in alone.ledger.rows()]
 
 
-def test_a_slot_whose_trial_is_pruned_takes_the_next_row(make_session: MakeSession) -> None:
+def test_a_slot_whose_trial_is_pruned_gets_the_next_row(make_session: MakeSession) -> None:
     options = {"n_startup_trials": 1, "n_warmup_steps": 0}
-    session, together = make_session(spec_of(trials=8, pruner="median", pruner_options=options)), Three()
-    work_off(session, together)
+    session, trainer = make_session(spec_of(trials=8, pruner="median", pruner_options=options)), Three()
+    work_until_done(session, trainer)
     rows = session.ledger.rows()
     assert {row.outcome for row in rows} == {"complete", "pruned"}
-    assert sum(together.widths) == sum(len(row.curve) for row in rows)
-    assert set(together.widths[:-4]) == {3}  # the batch stays full
+    assert sum(trainer.widths) == sum(len(row.curve) for row in rows)
+    assert set(trainer.widths[:-4]) == {3}  # the batch stays full
 
 
-def test_interrupted_all_rows_are_free_again(make_session: MakeSession) -> None:
+def test_an_interrupt_frees_all_rows(make_session: MakeSession) -> None:
     session = make_session(spec_of())
 
     def asked_to_stop(trials: Sequence[Trial]) -> None:
@@ -96,12 +96,12 @@ def test_interrupted_all_rows_are_free_again(make_session: MakeSession) -> None:
             session.stop.request()
 
     with pytest.raises(Interrupted):
-        work_off(session, Three(asked_to_stop))
+        work_until_done(session, Three(asked_to_stop))
     assert states(session) == {"free"}
     session.stop.requested = False
-    work_off(session, together := Three())
+    work_until_done(session, trainer := Three())
     assert states(session) == {"done"}
-    assert sum(together.widths) == 8 * 4 - 3  # nobody's first epoch is trained again
+    assert sum(trainer.widths) == 8 * 4 - 3  # the first epochs are not trained again
 
 
 def test_a_row_that_ends_the_study_frees_the_others(make_session: MakeSession, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,13 +115,13 @@ def test_a_row_that_ends_the_study_frees_the_others(make_session: MakeSession, m
 
     monkeypatch.setattr(SimulatedTrial, "_epoch", broken)
     with pytest.raises(TrialError, match="unreadable"):
-        work_off(session, Three())
+        work_until_done(session, Three())
     rows = session.ledger.rows()
     assert sorted(row.outcome for row in rows if row.outcome) == ["failed"]
     assert not any(row.state == "held" for row in rows)
 
 
-def test_a_row_that_another_took_leaves_its_lane_alone(make_session: MakeSession) -> None:
+def test_a_row_that_another_worker_claimed_leaves_its_slot(make_session: MakeSession) -> None:
     session, thief = make_session(spec_of()), make_session(spec_of(), owner="thief")
     stolen: list[Row] = []
 
@@ -133,13 +133,13 @@ def test_a_row_that_another_took_leaves_its_lane_alone(make_session: MakeSession
             assert claimed is not None
             stolen.append(claimed)
 
-    work_off(session, Three(steal))
+    work_until_done(session, Three(steal))
     rows = {row.id: row for row in session.ledger.rows()}
     assert rows.pop(stolen[0].id).owner == "thief"
     assert {row.outcome for row in rows.values()} == {"complete"}
 
 
-def test_without_a_database_the_rows_wait_for_their_leases(
+def test_without_a_database_rows_wait_until_their_leases_expire(
     make_session: MakeSession, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     session = make_session(spec_of())
@@ -152,8 +152,8 @@ def test_without_a_database_the_rows_wait_for_their_leases(
             monkeypatch.setattr(Ledger, name, away)
 
     with pytest.raises(StorageError, match="is away"):
-        work_off(session, Three(pull_the_plug))
-    assert caplog.text.count("is not freed") == 2
+        work_until_done(session, Three(pull_the_plug))
+    assert caplog.text.count("could not be freed") == 2
 
 
 @pytest.mark.parametrize("slots", [3, "auto"])

@@ -35,7 +35,7 @@ def a_row(arm: str, stage: Stage, value: float | None, **changes: Any) -> Row:
     return Row(**fields | changes)
 
 
-def work_off(session: Session, until: Stage = "test") -> None:
+def work_until_done(session: Session, until: Stage = "test") -> None:
     """What a worker does."""
     while (stage := advance(session.ledger, session.storage, session.spec, until)) is not None:
         while (row := session.ledger.claim(session.owner, stage)) is not None:
@@ -60,7 +60,7 @@ def test_search_rows_advance_all_arms_evenly_on_equal_seeds(make_session: MakeSe
     assert rows[0].seed == derive_seed("trial", 0, 1, 0)
 
 
-def test_the_budget_grows_and_shrinks_but_what_was_begun_stays(make_session: MakeSession) -> None:
+def test_the_budget_grows_and_shrinks_but_started_rows_stay(make_session: MakeSession) -> None:
     session = make_session(simulated(search={"trials": 2}))
     plan_search(session.ledger, session.spec, 4)
     assert len(session.ledger.rows()) == 8
@@ -70,9 +70,9 @@ def test_the_budget_grows_and_shrinks_but_what_was_begun_stays(make_session: Mak
     assert {(row.arm, row.ordinal) for row in session.ledger.rows()} == {("monotone", 0), ("ralr", 0)}
 
 
-def test_a_whole_study_has_the_rows_that_the_design_promises(make_session: MakeSession) -> None:
+def test_a_whole_study_has_the_rows_of_its_design(make_session: MakeSession) -> None:
     session = make_session(simulated())
-    work_off(session)
+    work_until_done(session)
     rows = session.ledger.rows()
     assert all(row.state == "done" for row in rows)
     assert len(by_stage(rows, "search")) == 8
@@ -83,9 +83,9 @@ def test_a_whole_study_has_the_rows_that_the_design_promises(make_session: MakeS
     assert len(by_stage(rows, "test")) == 12
 
 
-def test_no_seed_serves_two_purposes_and_arms_share_theirs(make_session: MakeSession) -> None:
+def test_no_seed_has_two_purposes_and_arms_share_seeds(make_session: MakeSession) -> None:
     session = make_session(simulated())
-    work_off(session)
+    work_until_done(session)
     seeds = {stage: {row.seed for row in session.ledger.rows(stage)} for stage in ("search", "choose", "judge", "test")}
     assert seeds["choose"] == set(choosing_seeds(session.spec))
     assert seeds["judge"] == seeds["test"] == set(judging_seeds(session.spec, 3))
@@ -99,9 +99,9 @@ def test_no_seed_serves_two_purposes_and_arms_share_theirs(make_session: MakeSes
         assert list(groups.values()) == [judging_seeds(session.spec, 3)] * 4
 
 
-def test_a_twin_is_the_same_configuration_and_differs_where_amplification_drew(make_session: MakeSession) -> None:
+def test_a_twin_differs_only_where_amplification_drew_a_factor(make_session: MakeSession) -> None:
     session = make_session(simulated())
-    work_off(session)
+    work_until_done(session)
     judged = {(row.role, row.seed): row for row in session.ledger.rows("judge") if row.arm == "ralr"}
     for seed in judging_seeds(session.spec, 3):
         best, twin = judged["best", seed], judged["twin", seed]
@@ -115,14 +115,14 @@ def test_two_runs_with_one_worker_give_the_same_numbers(make_session: MakeSessio
     found = []
     for name in ("a", "b"):
         session = make_session(simulated(), url=f"sqlite:///{tmp_path}/{name}.db")
-        work_off(session)
+        work_until_done(session)
         record = read_study(session.storage, "sim")
         found.append([(row.arm, row.stage, row.ordinal, row.seed, row.params, row.value) for row in record.rows()])
     assert found[0] == found[1]
     assert all(row[5] is not None for row in found[0])
 
 
-def test_the_chosen_one_is_best_on_the_choosing_seeds_alone() -> None:
+def test_the_winner_is_the_best_on_the_choosing_seeds_only() -> None:
     spec = simulated(arms={"monotone": {}})
     search = [a_row("monotone", "search", value, trial=n, ordinal=n) for n, value in enumerate([0.9, 0.8, 0.7])]
     fresh = [(0, 0.5), (0, 0.6), (1, 0.7), (1, 0.6)]
@@ -131,7 +131,7 @@ def test_the_chosen_one_is_best_on_the_choosing_seeds_alone() -> None:
     assert [row.trial for row in winners(spec, [*search, *choose], "monotone")] == [1]
 
 
-def test_diverged_and_pruned_trials_are_no_finalists() -> None:
+def test_diverged_and_pruned_trials_are_not_finalists() -> None:
     spec = simulated(arms={"monotone": {}})
     rows = [
         a_row("monotone", "search", 0.99, trial=0, outcome="pruned"),
@@ -142,7 +142,7 @@ def test_diverged_and_pruned_trials_are_no_finalists() -> None:
     assert winners(spec, rows[:2], "monotone") == []
 
 
-def test_a_winner_of_before_the_budget_grew_still_competes() -> None:
+def test_a_winner_from_before_the_budget_grew_still_competes() -> None:
     spec = simulated(arms={"monotone": {}})
     search = [a_row("monotone", "search", 0.5 + 0.1 * n, trial=n, ordinal=n) for n in range(4)]
     choose = [a_row("monotone", "choose", value, source=n, role="best") for n, value in enumerate([0.9, 0.6, 0.7, 0.8])]
@@ -153,7 +153,7 @@ def test_a_winner_of_before_the_budget_grew_still_competes() -> None:
 
 
 @pytest.mark.parametrize(("metric", "sign"), [("value", 1), ("error", -1)])
-def test_the_report_and_the_stages_choose_by_one_rule(metric: str, sign: int) -> None:
+def test_report_and_stages_choose_by_the_same_rule(metric: str, sign: int) -> None:
     spec = simulated(study={"metric": metric}, arms={"monotone": {}})
     values = {(1, 0): 0.9, (1, 1): 0.8, (2, 0): 0.7, (2, 1): 0.6}
     search = [
@@ -180,7 +180,7 @@ def test_the_report_and_the_stages_choose_by_one_rule(metric: str, sign: int) ->
 def test_every_block_has_a_winner_and_the_best_chosen_comes_first(make_session: MakeSession) -> None:
     spec = simulated(search={"trials": 2, "blocks": 2}, confirm={"top": 1, "seeds": 2})
     session = make_session(spec)
-    work_off(session)
+    work_until_done(session)
     rows = session.ledger.rows()
     roles = {(row.arm, row.block, row.part) for row in by_stage(rows, "judge")}
     assert {role for role in roles if role[2] != "amplified"} == {
@@ -200,41 +200,41 @@ def test_every_block_has_a_winner_and_the_best_chosen_comes_first(make_session: 
 
 def test_one_finalist_is_judged_without_choosing(make_session: MakeSession) -> None:
     session = make_session(simulated(confirm={"top": 1, "seeds": 2}))
-    work_off(session)
+    work_until_done(session)
     assert session.ledger.rows("choose") == []
     assert len(session.ledger.rows("judge")) == 8
 
 
-def test_until_search_ends_there(make_session: MakeSession) -> None:
+def test_until_search_stops_after_the_search(make_session: MakeSession) -> None:
     session = make_session(simulated(search={"trials": 2}))
-    work_off(session, until="search")
+    work_until_done(session, until="search")
     assert {row.stage for row in session.ledger.rows()} == {"search"}
     assert pending_stage(session.spec, session.ledger.rows()) == "choose"
-    work_off(session)
+    work_until_done(session)
     assert pending_stage(session.spec, session.ledger.rows()) is None
 
 
 def test_a_larger_budget_after_the_end_is_searched_and_confirmed_again(make_session: MakeSession) -> None:
     session = make_session(simulated())
-    work_off(session)
+    work_until_done(session)
     before = session.ledger.rows("judge")
     plan_search(session.ledger, session.spec, 6)
     assert advance(session.ledger, session.storage, session.spec) == "search"
-    work_off(session)
+    work_until_done(session)
     after = session.ledger.rows("judge")
     assert len(session.ledger.rows("search")) == 12
-    assert after[: len(before)] == before  # what was found stays
+    assert after[: len(before)] == before  # earlier results stay
     sources = {row.source for row in after if row.arm == "ralr"}
     (winner,) = winners(session.spec, session.ledger.rows(), "ralr")
     assert winner.trial in sources
     arm = read_study(session.storage, "sim").arms["ralr"]
-    assert chosen(arm, ACCURACY) == (1, winner.trial)  # the report speaks of what is exported
+    assert chosen(arm, ACCURACY) == (1, winner.trial)  # report and export agree
 
 
-def test_all_diverged_is_an_end_too(make_session: MakeSession) -> None:
+def test_a_study_whose_trials_all_diverge_ends(make_session: MakeSession) -> None:
     spec = simulated(task={"data": {"diverges_above": 1e-9}})
     session = make_session(spec)
-    work_off(session)
+    work_until_done(session)
     assert {row.outcome for row in session.ledger.rows()} == {"diverged"}
     assert pending_stage(spec, session.ledger.rows()) is None
 
@@ -250,7 +250,7 @@ def test_a_failed_row_ends_the_study_with_its_reason(make_session: MakeSession) 
     assert advance(session.ledger, session.storage, session.spec) == "search"
 
 
-def test_pending_stage_looks_at_rows_alone() -> None:
+def test_pending_stage_reads_only_rows() -> None:
     spec = simulated(confirm={"top": 1, "seeds": 2}, arms={"monotone": {}})
     assert pending_stage(spec, []) == "search"
     search = [a_row("monotone", "search", 0.5, trial=0)]

@@ -1,4 +1,4 @@
-"""What a trial costs the database does not grow with the study: counted in statements, not in seconds."""
+"""The number of SQL statements of a trial does not grow with the study."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from ralr_tune.store.database import open_storage
 from tests.statements import executed
 
 NEVER_PRUNES = {"pruner": "median", "pruner_options": {"n_warmup_steps": EPOCHS}}
-"""Yet it reads all trials at every epoch."""
+"""It still reads all trials at every epoch."""
 
 
 def statements_of(folder: Path, trials: int, epochs: int = EPOCHS, **search: Any) -> tuple[Counter[str], Counter[str]]:
-    """Of a worker's start, and of its second trial, in a study where `trials` an arm are done; by their first word."""
+    """Statements of a worker's start and of its second trial, by first word; in a study with `trials` done per arm."""
     storage = open_storage(f"sqlite:///{folder}/{trials}-{epochs}.db", create=True)
     spec = study(trials + 2, epochs=epochs, **NEVER_PRUNES | search)
     ledger = fill(storage, spec, free=2)
@@ -42,7 +42,7 @@ def _first_words(statements: list[str]) -> Counter[str]:
     return Counter(statement.split()[0] for statement in statements)
 
 
-def test_a_trial_and_a_start_take_as_many_statements_in_a_study_of_any_size(tmp_path: Path) -> None:
+def test_a_trial_and_a_start_take_the_same_number_of_statements_in_a_study_of_any_size(tmp_path: Path) -> None:
     assert statements_of(tmp_path, 20) == statements_of(tmp_path, 120)
 
 

@@ -1,4 +1,4 @@
-"""What Optuna hears of a diverged trial when the metric has no worst value."""
+"""What is reported to Optuna for a diverged trial if the metric has no worst value."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def a_row(number: int, finished: float | None, value: float | None, **changes: A
 
 
 @pytest.mark.parametrize("metric", ["value", "error"])
-def test_the_worst_value_before_it_stands_for_a_diverged_trial(
+def test_a_diverged_trial_is_reported_with_the_worst_value_before_it(
     make_session: MakeSession, monkeypatch: pytest.MonkeyPatch, metric: str
 ) -> None:
     unbounded = {name: replace(found, worst=None) for name, found in SimulatedKind.metrics.items()}
@@ -47,11 +47,11 @@ def test_the_worst_value_before_it_stands_for_a_diverged_trial(
         seen += [] if row.value is None else [row.value]
     assert {row.outcome for row in rows} == {"complete", "diverged"}
     for row in rows:
-        tell(session, row)  # once more, by whoever settles what a crash left
+        tell(session, row)  # again, as `settle` does after a crash
     assert [trial.value for trial in optuna_study(session, rows[0]).trials] == told
 
 
-def test_what_ends_later_or_elsewhere_changes_nothing() -> None:
+def test_rows_that_end_later_or_elsewhere_do_not_count() -> None:
     lost = a_row(3, 30.0, None)
     others = [
         a_row(9, 10.0, 2.5),

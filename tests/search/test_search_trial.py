@@ -16,7 +16,7 @@ from ralr_tune.kinds.simulated.kind import SimulatedKind
 from ralr_tune.kinds.simulated.trial import SimulatedTrial
 from ralr_tune.records import EpochRecord, Row
 from ralr_tune.search import trial as trials
-from ralr_tune.search.failing import BUGS, LOSSES
+from ralr_tune.search.failing import MAX_BUGS, MAX_LOSSES
 from ralr_tune.search.session import Session
 from ralr_tune.search.telling import settle
 from ralr_tune.search.trial import work_on
@@ -28,7 +28,7 @@ from tests.studies import loaded_task, simulated
 
 
 class Killed(BaseException):
-    """What SIGKILL would do: nothing of ours runs afterwards."""
+    """Simulates SIGKILL: no handler of this package catches it."""
 
 
 def optuna_trials(session: Session, arm: str = "monotone") -> list[FrozenTrial]:
@@ -43,7 +43,7 @@ def claim(session: Session) -> Row:
 
 
 def expire(session: Session) -> None:
-    """Let every lease run out now, as if its holder had been away for long."""
+    """Let every lease expire now, as if its holder had been suspended for a long time."""
     short = Ledger(session.storage, session.spec.name, lease_s=-1)
     for row in session.ledger.rows():
         if row.state == "held":
@@ -63,10 +63,10 @@ def test_a_trial_is_asked_trained_reported_and_told(make_session: MakeSession) -
     assert told.intermediate_values == {record.epoch: record.value for record in done.curve}
     assert [record.epoch for record in done.curve] == [1, 2, 3, 4]
     assert done.train_value is not None
-    assert not list((session.out / "checkpoints").glob("*"))  # nothing is left of a finished trial
+    assert not list((session.out / "checkpoints").glob("*"))  # a finished trial leaves no files
 
 
-def test_a_bad_trial_is_pruned_with_its_curve_kept(make_session: MakeSession) -> None:
+def test_a_bad_trial_is_pruned_and_keeps_its_curve(make_session: MakeSession) -> None:
     options = {"pruner": "median", "pruner_options": {"n_startup_trials": 1, "n_warmup_steps": 0}}
     spec = simulated(arms={"monotone": {}}, search={"trials": 2, "start": [{"lr": 0.1}, {"lr": 0.001}], **options})
     session = make_session(spec)
@@ -80,7 +80,7 @@ def test_a_bad_trial_is_pruned_with_its_curve_kept(make_session: MakeSession) ->
     assert told.value == pruned.value
 
 
-def test_a_diverged_trial_is_told_as_the_worst_value_and_marked(make_session: MakeSession) -> None:
+def test_a_diverged_trial_is_reported_with_the_worst_value_and_marked(make_session: MakeSession) -> None:
     session = make_session(simulated(task={"data": {"diverges_above": 1e-9}}))
     row = claim(session)
     work_on(session, row)
@@ -92,7 +92,7 @@ def test_a_diverged_trial_is_told_as_the_worst_value_and_marked(make_session: Ma
 
 
 @pytest.mark.parametrize("epoch", [1, 2, 3, 4])
-def test_killed_at_any_epoch_another_worker_goes_on_with_the_same_trial(
+def test_another_worker_resumes_a_trial_that_was_killed_at_any_epoch(
     make_session: MakeSession, monkeypatch: pytest.MonkeyPatch, epoch: int, tmp_path: Path
 ) -> None:
     spec = simulated(search={"pruner": "none"})
@@ -116,7 +116,7 @@ def test_killed_at_any_epoch_another_worker_goes_on_with_the_same_trial(
 
 
 def _kill_after(epoch: int, save: Any) -> Any:
-    """Killed once so many checkpoints are written."""
+    """Simulates a kill after this many checkpoints."""
     saved = count(1)
 
     def killing(self: Checkpoints, content: bytes) -> None:
@@ -127,7 +127,7 @@ def _kill_after(epoch: int, save: Any) -> Any:
     return killing
 
 
-def test_killed_between_asking_and_attaching_the_orphan_is_adopted(
+def test_an_orphan_is_adopted_after_a_kill_between_asking_and_attaching(
     make_session: MakeSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = make_session(simulated())
@@ -141,7 +141,7 @@ def test_killed_between_asking_and_attaching_the_orphan_is_adopted(
     assert [told.state for told in optuna_trials(session)] == [TrialState.COMPLETE]
 
 
-def test_killed_between_done_and_told_the_next_worker_tells(
+def test_the_next_worker_reports_a_trial_after_a_kill_between_done_and_tell(
     make_session: MakeSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = make_session(simulated())
@@ -156,40 +156,40 @@ def test_killed_between_done_and_told_the_next_worker_tells(
     assert optuna_trials(session)[0].value == session.ledger.rows()[0].value
 
 
-def test_a_worker_that_slept_through_its_lease_writes_nothing(
+def test_a_worker_suspended_beyond_its_lease_writes_nothing(
     make_session: MakeSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = simulated(search={"pruner": "none"})
-    sleeper, other = make_session(spec, owner="sleeper"), make_session(spec, owner="other")
-    row = claim(sleeper)
+    suspended, other = make_session(spec, owner="suspended"), make_session(spec, owner="other")
+    row = claim(suspended)
     epochs = SimulatedTrial.epochs
 
     def sleeping(self: SimulatedTrial) -> Generator[EpochRecord, None, None]:
         for record in epochs(self):
             if record.epoch == 2:
                 monkeypatch.setattr(SimulatedTrial, "epochs", epochs)
-                expire(sleeper)
+                expire(suspended)
                 work_on(other, claim(other))
             yield record
 
     monkeypatch.setattr(SimulatedTrial, "epochs", sleeping)
-    work_on(sleeper, row)  # ends quietly
+    work_on(suspended, row)  # ends without an error
     done = other.ledger.row(row.id)
     assert (done.owner, done.attempt, done.outcome) == ("other", 2, "complete")
     assert [told.state for told in optuna_trials(other)] == [TrialState.COMPLETE]
 
 
-# Whoever slept through a lease and wakes up changes nothing: at each place where the sleep may end
+# A worker that was suspended beyond its lease changes nothing, wherever the suspension ends
 
 
 @dataclass(frozen=True)
-class Nap:
-    """A worker falls asleep before it enters `method` of `owner`, until another has brought its row to the end."""
+class Suspension:
+    """Suspends a worker before it enters `method` of `owner`, until another worker has finished its row."""
 
     owner: Any
     method: str
 
-    def fall(self, monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[], None]) -> None:
+    def install(self, monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[], None]) -> None:
         entered = getattr(self.owner, self.method)
 
         def sleep(*args: Any, **kwargs: Any) -> Any:
@@ -200,27 +200,29 @@ class Nap:
         monkeypatch.setattr(self.owner, self.method, sleep)
 
 
-NAPS = {
-    "ask": Nap(studies, "ask"),
-    "attach": Nap(Ledger, "attach"),
-    "suggest": Nap(trials, "suggest"),
-    "checkpoint": Nap(Checkpoints, "save"),
-    "report": Nap(Ledger, "progress"),
-    "prune": Nap(optuna.trial.Trial, "should_prune"),
-    "finish": Nap(Ledger, "finish"),
-    "tell": Nap(trials, "tell"),
+SUSPENSIONS = {
+    "ask": Suspension(studies, "ask"),
+    "attach": Suspension(Ledger, "attach"),
+    "suggest": Suspension(trials, "suggest"),
+    "checkpoint": Suspension(Checkpoints, "save"),
+    "report": Suspension(Ledger, "progress"),
+    "prune": Suspension(optuna.trial.Trial, "should_prune"),
+    "finish": Suspension(Ledger, "finish"),
+    "tell": Suspension(trials, "tell"),
 }
 
 
-@pytest.mark.parametrize("nap", NAPS.values(), ids=list(NAPS))
-def test_a_sleeper_changes_nothing(nap: Nap, make_session: MakeSession, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("suspension", SUSPENSIONS.values(), ids=list(SUSPENSIONS))
+def test_a_suspended_worker_changes_nothing(
+    suspension: Suspension, make_session: MakeSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
     spec = simulated(arms={"monotone": {}}, search={"pruner": "none", "trials": 1, "sampler": "random"})
-    sleeper, other = make_session(spec, owner="sleeper"), make_session(spec, owner="other")
-    row = claim(sleeper)
+    suspended, other = make_session(spec, owner="suspended"), make_session(spec, owner="other")
+    row = claim(suspended)
     kept: list[tuple[Row, list[FrozenTrial], list[bytes]]] = []
 
     def meanwhile() -> None:
-        expire(sleeper)
+        expire(suspended)
         if (again := other.ledger.claim("other", "search")) is not None:
             work_on(other, again)
         kept.append(state())
@@ -228,41 +230,41 @@ def test_a_sleeper_changes_nothing(nap: Nap, make_session: MakeSession, monkeypa
     def state() -> tuple[Row, list[FrozenTrial], list[bytes]]:
         settle(other)
         files = [path.read_bytes() for path in sorted(other.out.rglob("*")) if path.is_file()]
-        told = [trial for trial in optuna_trials(other) if trial.state != TrialState.FAIL]  # strays are told FAIL
+        told = [trial for trial in optuna_trials(other) if trial.state != TrialState.FAIL]  # strays end as FAIL
         return other.ledger.row(row.id), told, files
 
-    nap.fall(monkeypatch, meanwhile)
-    work_on(sleeper, row)
+    suspension.install(monkeypatch, meanwhile)
+    work_on(suspended, row)
     assert state() == kept[0]
     done, told, files = kept[0]
     assert (done.outcome, len(told), files) == ("complete", 1, [])
     assert told[0].params == _as_trained(done, told[0])
 
 
-def test_a_sleeper_that_takes_up_a_trial_which_another_has_finished_ends_quietly(
+def test_a_suspended_worker_whose_trial_another_has_finished_ends_without_an_error(
     make_session: MakeSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = simulated(search={"pruner": "none"})
-    first, sleeper, other = (make_session(spec, owner=name) for name in ("first", "sleeper", "other"))
+    first, suspended, other = (make_session(spec, owner=name) for name in ("first", "suspended", "other"))
     with monkeypatch.context() as patch:
         patch.setattr(Checkpoints, "save", _kill_after(2, Checkpoints.save))
         with pytest.raises(Killed):
             work_on(first, claim(first))
     expire(first)
-    row = claim(sleeper)
+    row = claim(suspended)
 
     def meanwhile() -> None:
-        expire(sleeper)
+        expire(suspended)
         work_on(other, claim(other))
 
-    Nap(studies, "resume_trial").fall(monkeypatch, meanwhile)
-    work_on(sleeper, row)
+    Suspension(studies, "resume_trial").install(monkeypatch, meanwhile)
+    work_on(suspended, row)
     done = other.ledger.row(row.id)
     assert (done.owner, done.attempt, done.outcome) == ("other", 3, "complete")
 
 
 def _as_trained(row: Row, told: FrozenTrial) -> dict[str, Any]:
-    """The parameters, if the curve is theirs."""
+    """The parameters, if the row's curve was trained with them."""
     spec = simulated()
     task = loaded_task(spec)
     trial = SimulatedTrial(task, spec.configuration("monotone", told.params), seed=row.seed)  # type: ignore[arg-type]
@@ -270,19 +272,19 @@ def _as_trained(row: Row, told: FrozenTrial) -> dict[str, Any]:
     return told.params if [record.value for record in row.curve] == again else {}
 
 
-@pytest.mark.parametrize("nap", ["checkpoint", "report", "weights", "finish"])
-def test_a_sleeper_in_confirm_changes_neither_row_nor_weights(
-    nap: str, make_session: MakeSession, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("suspension", ["checkpoint", "report", "weights", "finish"])
+def test_a_suspended_worker_in_confirm_changes_neither_row_nor_weights(
+    suspension: str, make_session: MakeSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = simulated()
-    sleeper, other = make_session(spec, owner="sleeper"), make_session(spec, owner="other")
-    plan_judged(sleeper.ledger)
-    row = sleeper.ledger.claim("sleeper", "judge")
+    suspended, other = make_session(spec, owner="suspended"), make_session(spec, owner="other")
+    plan_judged(suspended.ledger)
+    row = suspended.ledger.claim("suspended", "judge")
     assert row is not None
     kept: list[tuple[Row, dict[str, bytes]]] = []
 
     def meanwhile() -> None:
-        expire(sleeper)
+        expire(suspended)
         again = other.ledger.claim("other", "judge")
         assert again is not None
         work_on(other, again)
@@ -292,9 +294,9 @@ def test_a_sleeper_in_confirm_changes_neither_row_nor_weights(
         files = {path.name: path.read_bytes() for path in sorted(other.out.rglob("*")) if path.is_file()}
         return other.ledger.row(row.id), files
 
-    naps = NAPS | {"weights": Nap(SimulatedTrial, "save_weights")}
-    naps[nap].fall(monkeypatch, meanwhile)
-    work_on(sleeper, row)
+    suspensions = SUSPENSIONS | {"weights": Suspension(SimulatedTrial, "save_weights")}
+    suspensions[suspension].install(monkeypatch, meanwhile)
+    work_on(suspended, row)
     assert state() == kept[0]
     assert (kept[0][0].owner, kept[0][0].outcome) == ("other", "complete")
     assert list(kept[0][1]) == [other.artifacts.weights(row).name]
@@ -317,7 +319,7 @@ def test_a_trial_asked_for_by_a_worker_that_had_lost_the_row_is_ended(
     assert [told.state for told in optuna_trials(session)] == [TrialState.COMPLETE, TrialState.FAIL]
 
 
-def test_asked_to_stop_the_row_is_free_again_and_its_epochs_are_kept(
+def test_a_stop_request_frees_the_row_and_keeps_its_epochs(
     make_session: MakeSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = make_session(simulated(search={"pruner": "none"}))
@@ -344,36 +346,36 @@ def _then(first: Any, second: Any) -> Any:
     return both
 
 
-def test_a_bug_is_tried_again_and_equal_ones_end_the_study(
+def test_a_bug_is_retried_and_equal_bugs_end_the_study(
     make_session: MakeSession, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     session = make_session(simulated())
-    session.ledger.release(claim(session))  # an interruption is no failure
+    session.ledger.release(claim(session))  # an interruption is not a failure
     monkeypatch.setattr(SimulatedKind, "trial", _raise(ZeroDivisionError("in my model")))
-    for _ in range(BUGS - 1):
+    for _ in range(MAX_BUGS - 1):
         work_on(session, claim(session))
         assert session.ledger.rows()[0].state == "free"
-    with pytest.raises(TrialError, match=rf"failed {BUGS} times: ZeroDivisionError: in my model"):
+    with pytest.raises(TrialError, match=rf"failed {MAX_BUGS} times: ZeroDivisionError: in my model"):
         work_on(session, claim(session))
     failed = session.ledger.rows()[0]
     assert (failed.state, failed.outcome, failed.failure) == ("done", "failed", "bug")
-    assert optuna_trials(session)[0].state == TrialState.RUNNING  # it goes on once the row is opened again
-    assert caplog.text.count("Traceback") == 1  # the first one, once
-    assert incidents.counts(session.storage, "sim") == {"bug": BUGS}
+    assert optuna_trials(session)[0].state == TrialState.RUNNING  # it continues once the row is reopened
+    assert caplog.text.count("Traceback") == 1  # only that of the first failure
+    assert incidents.counts(session.storage, "sim") == {"bug": MAX_BUGS}
 
 
 AWKWARD = "a\nb\0c\ud800d\x1b[2J" + "e" * 5000
 
 
 @pytest.mark.parametrize("error", [RuntimeError(AWKWARD), DataError(AWKWARD), TrialError("oom", AWKWARD)])
-def test_whatever_an_error_says_every_database_takes(
+def test_every_database_accepts_any_error_message(
     make_session: MakeSession, monkeypatch: pytest.MonkeyPatch, storage_url: str, error: Exception
 ) -> None:
-    """Names of files may hold halves of characters, and PostgreSQL's texts no NUL."""
+    """File names may contain surrogates, and PostgreSQL's texts must not contain NUL."""
     session = make_session(simulated(), url=storage_url)
     with monkeypatch.context() as patch:
         patch.setattr(SimulatedKind, "trial", _raise(error))
-        with suppress(TrialError):  # bad data end the study
+        with suppress(TrialError):  # bad data ends the study
             work_on(session, claim(session))
     kept = session.ledger.rows()[0].message or ""
     assert r"a\nb\x00c\ud800d\x1b[2Jee" in kept
@@ -396,7 +398,7 @@ def test_different_bugs_of_one_row_are_counted_apart(
     assert session.ledger.rows()[0].outcome == "complete"
 
 
-def test_a_row_that_takes_every_worker_with_it_ends_the_study_until_the_next_run(
+def test_a_row_that_kills_every_worker_ends_the_study_until_the_next_run(
     make_session: MakeSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = make_session(simulated(search={"pruner": "none"}))
@@ -405,12 +407,12 @@ def test_a_row_that_takes_every_worker_with_it_ends_the_study_until_the_next_run
         with pytest.raises(Killed):
             work_on(session, claim(session))
         expire(session)
-        patch.setattr(SimulatedTrial, "epochs", _raise(Killed))  # from now on it gets no further
-        for _ in range(LOSSES):
+        patch.setattr(SimulatedTrial, "epochs", _raise(Killed))  # from now on it finishes no further epoch
+        for _ in range(MAX_LOSSES):
             with pytest.raises(Killed):
                 work_on(session, claim(session))
             expire(session)
-        with pytest.raises(TrialError, match=rf"lost its worker {LOSSES} times in a row after epoch 2.*memory"):
+        with pytest.raises(TrialError, match=rf"lost its worker {MAX_LOSSES} times in a row after epoch 2.*memory"):
             work_on(session, claim(session))
     assert session.ledger.rows()[0].failure == "lost"
     assert session.ledger.reopen_failed() == 1
@@ -418,12 +420,12 @@ def test_a_row_that_takes_every_worker_with_it_ends_the_study_until_the_next_run
     assert session.ledger.rows()[0].outcome == "complete"
 
 
-def test_losses_with_epochs_between_them_are_the_machines_own_matter(
+def test_losses_with_new_epochs_between_them_do_not_end_the_study(
     make_session: MakeSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    session = make_session(simulated(training={"epochs": LOSSES + 3}, search={"pruner": "none"}))
+    session = make_session(simulated(training={"epochs": MAX_LOSSES + 3}, search={"pruner": "none"}))
     monkeypatch.setattr(Checkpoints, "save", _then(Checkpoints.save, _raise(Killed)))
-    for _ in range(LOSSES + 2):
+    for _ in range(MAX_LOSSES + 2):
         with pytest.raises(Killed):
             work_on(session, claim(session))
         expire(session)
@@ -467,7 +469,9 @@ def test_out_of_memory_counts_as_diverged_and_says_so(
     assert optuna_trials(session)[0].value == 0.0
 
 
-def test_losing_the_row_while_giving_it_up_is_quiet(make_session: MakeSession, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_losing_the_row_while_handling_its_failure_is_no_error(
+    make_session: MakeSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
     session, other = make_session(simulated(), owner="me"), make_session(simulated(), owner="other")
     row = claim(session)
 

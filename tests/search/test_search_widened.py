@@ -1,4 +1,4 @@
-"""Samplers after a range was widened, and that they are Optuna's own where none was."""
+"""Samplers after a range was widened; if none was, they behave as Optuna's own."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MakeSampler = Callable[..., BaseSampler]
 
 
 def search(make: MakeSampler, lr: BaseDistribution, trials: int, study: Study | None = None) -> Study:
-    """Trials of a score that is best at lr = 31 and momentum = 0.3, each with a sampler of its own, as workers have."""
+    """Trials with a score that is best at lr = 31 and momentum = 0.3, each with its own sampler, as in workers."""
     study = study or optuna.create_study(direction="maximize")
     for _ in range(trials):
         study.sampler = make(seed=len(study.trials))
@@ -37,7 +37,7 @@ def search(make: MakeSampler, lr: BaseDistribution, trials: int, study: Study | 
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [(WideTPE, TPESampler), (WideGP, GPSampler)])
-def test_without_a_change_they_propose_what_optuna_proposes(
+def test_without_a_change_samplers_propose_what_optuna_proposes(
     ours: Callable[..., BaseSampler], theirs: MakeSampler
 ) -> None:
     def make(seed: int) -> BaseSampler:
@@ -67,7 +67,7 @@ def test_all_of_the_wider_range_is_modelled_from_the_next_trial_on(
 
 
 def test_the_check_above_can_fail() -> None:
-    """Optuna's own GP draws a widened parameter at random: two values in five lie above 1 here, by its range."""
+    """Optuna's own GP draws a widened parameter at random: given its range, two values in five are above 1 here."""
     study = search(partial(GPSampler, n_startup_trials=4), NARROW, 14)
     search(partial(GPSampler, n_startup_trials=4), WIDE, 12, study)
     assert sum(trial.params["lr"] > 1.0 for trial in study.trials[14:]) < 9

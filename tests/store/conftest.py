@@ -1,4 +1,4 @@
-"""An open storage, a ledger on it, and processes that do something all at once."""
+"""An open storage, a ledger on it, and processes that run at the same time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Together = Callable[[int, Callable[[int], Any]], list[Any]]
 
 @pytest.fixture(autouse=True)
 def quick_opening(newest_optuna_revision: None) -> None:
-    """Opening alone: the tests of this room make the tables as the program does."""
+    """Speeds up opening only: the tests of this folder create the tables as the program does."""
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def sqlite(sqlite_url: str) -> Iterator[Storage]:
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql", "mariadb"])
 def shared(request: pytest.FixtureRequest, new_database: Callable[..., str]) -> Iterator[Storage]:
-    """One storage for all tests of a module, for those that keep to a study of their own."""
+    """One storage for all tests of a module; for tests that use only their own study."""
     opened = open_storage(new_database(request.param))
     yield opened
     opened.dispose()
@@ -46,7 +46,7 @@ def shared(request: pytest.FixtureRequest, new_database: Callable[..., str]) -> 
 
 @pytest.fixture
 def name() -> str:
-    """Of a study that no other test has."""
+    """The name of a study that no other test uses."""
     return f"study-{secrets.token_hex(4)}"
 
 
@@ -57,13 +57,13 @@ def ledger(shared: Storage, name: str) -> Ledger:
 
 @pytest.fixture
 def dying(ledger: Ledger) -> Ledger:
-    """The same study, in the hands of workers whose leases have run out before they begin."""
+    """The same study, for workers whose leases have already expired when they claim a row."""
     return Ledger(ledger.storage, ledger.study, lease_s=-1)
 
 
 @pytest.fixture
 def together() -> Together:
-    """`together(count, work)`: work(0), work(1), ... in so many processes that start at one moment; their results.
+    """`together(count, work)`: runs work(0), work(1), ... in `count` processes that start together; their results.
 
     Forked, since each would else import Optuna anew. They open databases of their own.
     """

@@ -1,4 +1,4 @@
-"""A database as release 0.1 left it: tables of version 1, and a study half done in them.
+"""A database of release 0.1: tables of version 1 with a half-finished study.
 
 Frozen: nothing here follows what the program's tables and rows become.
 """

@@ -26,7 +26,7 @@ def test_driver_of_a_url(url: str, driver: str) -> None:
 
 
 @pytest.mark.parametrize("password", ["p{a}ss", "{0}", "100%", "a@b:c/d?e#f", "pass word+&", "äöü"])
-def test_password_survives_and_is_never_shown(password: str) -> None:
+def test_a_password_is_preserved_and_never_shown(password: str) -> None:
     from urllib.parse import quote
 
     address = parse_address(f"postgresql://me:{quote(password, safe='')}@host:5433/db")
@@ -54,18 +54,18 @@ def test_clean_knows_all_forms_of_a_password() -> None:
     ("url", "part"),
     [
         ("postgresql://me:hu@sh@host/db", "%40"),
-        ("postgresql://me:hush@host:sh/db", "cannot be read"),
-        ("hush", "cannot be read"),
+        ("postgresql://me:hush@host:sh/db", "cannot be parsed"),
+        ("hush", "cannot be parsed"),
         ("oracle://me:hush@host/db", "'oracle' is not supported"),
         ("postgresql+psycopg2://me:hush@host/db", "'psycopg2' is not supported"),
         ("postgresql://me:hush@host", "names no database"),
         ("sqlite://", "needs a file"),
         ("sqlite:///:memory:", "needs a file"),
-        ("sqlite:///file:x?mode=memory&uri=true", "is no file"),
-        ("sqlite://me:hush@host/x.db", "is no file"),
+        ("sqlite:///file:x?mode=memory&uri=true", "is not a file"),
+        ("sqlite://me:hush@host/x.db", "is not a file"),
     ],
 )
-def test_what_cannot_be_a_storage_is_refused_without_its_password(url: str, part: str) -> None:
+def test_invalid_urls_are_refused_without_their_password(url: str, part: str) -> None:
     with pytest.raises(StorageError) as raised:
         parse_address(url)
     assert part in str(raised.value)
@@ -81,7 +81,7 @@ def test_sqlite_file_becomes_absolute(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("name", ["a b.db", "50%.db", "{x}.db", "ü#&.db", "what?.db"])
-def test_sqlite_url_takes_any_path(tmp_path: Path, name: str) -> None:
+def test_sqlite_url_accepts_any_path(tmp_path: Path, name: str) -> None:
     assert parse_address(sqlite_url(tmp_path / name)).file == tmp_path / name
 
 
@@ -97,7 +97,7 @@ def _no_passwords_around(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "url", ["postgresql://me@h/d", "mysql://me@h/d?charset=utf8mb4", "postgresql://me@h/d?sslpassword=x"]
 )
-def test_a_password_comes_from_a_variable_where_the_url_has_none(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+def test_a_password_comes_from_a_variable_if_the_url_has_none(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     assert parse_address(url).url.password is None
     monkeypatch.setenv(PASSWORD_VARIABLE, NASTY)
     address = parse_address(url)
@@ -124,7 +124,7 @@ def test_the_variable_is_for_urls_with_a_user_and_no_password(monkeypatch: pytes
     assert parse_address(url) == before
 
 
-def test_what_an_address_holds_is_hidden_everywhere_from_then_on() -> None:
+def test_passwords_of_a_parsed_address_are_masked_everywhere() -> None:
     parse_address("postgresql://me:hu5h-hu5h@h/d")
     assert hidden("failed: hu5h-hu5h") == "failed: ***"
 

@@ -66,7 +66,7 @@ def test_creation_that_was_killed_halfway_is_completed(bare_url: str) -> None:
     storage.dispose()
 
 
-def test_nothing_is_made_unless_asked(bare_url: str) -> None:
+def test_nothing_is_created_unless_requested(bare_url: str) -> None:
     with pytest.raises(StorageError, match="no study is stored there"):
         open_storage(bare_url)
     file = make_url(bare_url).database if bare_url.startswith("sqlite") else None
@@ -80,7 +80,7 @@ def test_optuna_tables_of_another_version_are_refused(storage: Storage, storage_
         open_storage(storage_url)
 
 
-def test_joins_a_database_that_optuna_made(bare_url: str) -> None:
+def test_opens_a_database_that_optuna_created(bare_url: str) -> None:
     first = open_storage(bare_url, create=True)
     with first.engine.connect() as connection:
         for table in reversed(metadata.sorted_tables):
@@ -106,7 +106,7 @@ def stored_texts(storage: Storage, name: str) -> list[str]:
     return [found["text"] for found in storage.rows(select(studies.c.text).where(studies.c.name == name))]
 
 
-def test_every_statement_is_a_transaction_of_its_own(shared: Storage, name: str) -> None:
+def test_every_statement_is_its_own_transaction(shared: Storage, name: str) -> None:
     other = open_storage(shared.url)
     with shared.engine.connect() as connection:
         connection.execute(insert(studies).values(name=name, text="t", fingerprint="", created=0.0))
@@ -114,7 +114,7 @@ def test_every_statement_is_a_transaction_of_its_own(shared: Storage, name: str)
     other.dispose()
 
 
-def test_changes_count_the_rows_they_met_even_if_they_wrote_what_was_there(shared: Storage, name: str) -> None:
+def test_changes_count_matched_rows_even_if_values_stay_the_same(shared: Storage, name: str) -> None:
     shared.change(insert(studies).values(name=name, text="t", fingerprint="", created=0.0))
     assert shared.change(update(studies).where(studies.c.name == name).values(text="t")) == 1
 
@@ -125,7 +125,7 @@ def test_long_and_foreign_texts_survive(shared: Storage, name: str) -> None:
     assert stored_texts(shared, name) == [long]
 
 
-def test_names_that_differ_in_capitals_differ(shared: Storage, name: str) -> None:
+def test_names_that_differ_in_case_are_different(shared: Storage, name: str) -> None:
     for text_, spelt in (("small", name), ("large", name.upper())):
         shared.change(insert(studies).values(name=spelt, text=text_, fingerprint="", created=0.0))
     assert stored_texts(shared, name) == ["small"]
@@ -133,7 +133,7 @@ def test_names_that_differ_in_capitals_differ(shared: Storage, name: str) -> Non
 
 @pytest.fixture
 def password_url(server_url: str) -> Iterator[str]:
-    """The database again, through a user whose password holds what URLs, str.format and ini files care for."""
+    """The same database, with a user whose password has characters special to URLs, str.format and ini files."""
     url = make_url(server_url)
     user = f"ralr_{secrets.token_hex(4)}"
     admin = open_storage(server_url)
@@ -141,7 +141,7 @@ def password_url(server_url: str) -> Iterator[str]:
         if url.get_backend_name() == "mysql":
             connection.execute(text(f"CREATE USER {user} IDENTIFIED BY :password"), {"password": NASTY})
             connection.execute(text(f"GRANT ALL ON {url.database}.* TO {user}"))
-        else:  # the server of the tests trusts every password
+        else:  # the test server accepts every password
             connection.execute(text(f"CREATE ROLE {user} LOGIN SUPERUSER"))
     yield f"{url.get_backend_name()}://{user}:{quote(NASTY, safe='')}@{url.host}:{url.port}/{url.database}"
     with admin.engine.connect() as connection:
@@ -172,12 +172,12 @@ def test_password_with_braces_opens_and_is_never_shown(password_url: str) -> Non
 )
 def test_unreachable_is_one_line_without_password(url: str, said: str) -> None:
     with pytest.raises(StorageError) as raised:
-        open_storage(url, create=True, patience_s=1)
+        open_storage(url, create=True, retry_s=1)
     message = str(raised.value)
     assert "\n" not in message
     assert "hush" not in message
     assert ":***@127.0.0.1" in message
-    if "refused" not in message:  # else this machine has no such server
+    if "refused" not in message:  # otherwise this machine has no such server
         assert said in message
 
 
@@ -189,11 +189,11 @@ def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) ->
     assert (tmp_path / "x.db").read_bytes() == before
 
 
-def test_sqlite_makes_its_folder_and_says_why_it_cannot(tmp_path: Path) -> None:
+def test_sqlite_creates_its_folder_or_says_why_it_cannot(tmp_path: Path) -> None:
     open_storage(f"sqlite:///{tmp_path}/a/b/x.db", create=True).dispose()
-    assert sorted(path.name for path in (tmp_path / "a" / "b").iterdir()) == ["x.db"]  # no lock, no WAL left behind
+    assert sorted(path.name for path in (tmp_path / "a" / "b").iterdir()) == ["x.db"]  # no lock or WAL file is left
     (tmp_path / "file").touch()
-    with pytest.raises(StorageError, match=r"folder .*file/sub cannot be made: "):
+    with pytest.raises(StorageError, match=r"folder .*file/sub cannot be created: "):
         open_storage(f"sqlite:///{tmp_path}/file/sub/x.db", create=True)
 
 
@@ -204,7 +204,7 @@ def test_sqlite_path_with_braces(tmp_path: Path) -> None:
     assert (tmp_path / "{a}" / "x.db").exists()
 
 
-def test_sqlite_waits_for_writers_and_reads_beside_them(sqlite: Storage) -> None:
+def test_sqlite_waits_for_writers_and_reads_while_they_write(sqlite: Storage) -> None:
     for engine in (sqlite.engine, sqlite._rdb.engine):
         with engine.connect() as connection:
             pragmas = [connection.scalar(text(f"PRAGMA {name}")) for name in ("journal_mode", "busy_timeout")]
@@ -222,8 +222,8 @@ def test_isolation_is_the_same_on_every_server(server_url: str) -> None:
     storage.dispose()
 
 
-def test_lost_connections_are_made_anew(server_url: str) -> None:
-    """The server ends all our sessions; the next statements, ours and Optuna's, do not notice."""
+def test_lost_connections_are_reopened(server_url: str) -> None:
+    """The server ends all our sessions; the next statements, ours and Optuna's, still succeed."""
     storage = open_storage(server_url)
     name = storage.engine.dialect.name
     optuna.create_study(study_name="x", storage=storage.optuna)
@@ -248,8 +248,8 @@ def test_lost_connections_are_made_anew(server_url: str) -> None:
 def test_a_process_that_stops_in_a_transaction_keeps_its_locks_for_a_while_only(
     server_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As one does whose machine was unplugged. Woken up, it begins its transaction again."""
-    monkeypatch.setattr(database, "SILENT_S", 2)
+    """Simulates a machine that was disconnected. When the process continues, it repeats its transaction."""
+    monkeypatch.setattr(database, "SILENCE_TIMEOUT_S", 2)
     storage = open_storage(server_url)
     storage.change(insert(studies).values(name="x", text="", fingerprint="", created=0.0))
     storage.dispose()
@@ -282,8 +282,8 @@ def test_a_process_that_stops_in_a_transaction_keeps_its_locks_for_a_while_only(
     storage.dispose()
 
 
-def test_both_sides_know_soon_that_the_other_machine_is_gone(server_url: str) -> None:
-    """Neither waits for hours, as TCP has it. (No machine is unplugged here: it is asked for.)"""
+def test_both_sides_notice_soon_that_the_other_machine_is_gone(server_url: str) -> None:
+    """Neither waits for hours, as TCP does by default. (The test reads the settings; no machine is disconnected.)"""
     storage = open_storage(server_url)
     for engine in (storage.engine, storage._rdb.engine):
         with engine.connect() as connection:
@@ -302,11 +302,11 @@ def test_both_sides_know_soon_that_the_other_machine_is_gone(server_url: str) ->
     with storage.engine.connect() as connection:
         driver = connection.connection.driver_connection
         asked = driver.info.get_parameters() if own.startswith("keep") else {"keepalives_idle": driver._read_timeout}
-        assert str(asked["keepalives_idle"]) == "5"  # what the URL says wins
+        assert str(asked["keepalives_idle"]) == "5"  # the URL's value has priority
     storage.dispose()
 
 
-def test_a_passing_failure_of_optuna_is_tried_again(sqlite: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_transient_failure_of_optuna_is_retried(sqlite: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     study = optuna.create_study(study_name="x", storage=sqlite.optuna)
     trial = study.ask()
     failures = iter([True, True, False])
@@ -324,7 +324,7 @@ def test_a_passing_failure_of_optuna_is_tried_again(sqlite: Storage, monkeypatch
     assert next(failures, None) is None
 
 
-def test_a_lasting_failure_of_optuna_is_a_storage_error(sqlite: Storage) -> None:
+def test_a_permanent_failure_of_optuna_is_a_storage_error(sqlite: Storage) -> None:
     study = optuna.create_study(study_name="x", storage=sqlite.optuna)
     trial = study.ask()
     with sqlite.engine.connect() as connection:
@@ -333,14 +333,14 @@ def test_a_lasting_failure_of_optuna_is_a_storage_error(sqlite: Storage) -> None
         trial.report(0.5, 1)
 
 
-def test_a_lasting_failure_of_ours_is_a_storage_error(storage: Storage) -> None:
+def test_a_permanent_failure_of_a_ledger_statement_is_a_storage_error(storage: Storage) -> None:
     with storage.engine.connect() as connection:
         connection.execute(text("DROP TABLE ralr_tune_studies"))
     with pytest.raises(StorageError, match="ralr_tune_studies"):
         storage.rows(select(studies))
 
 
-def test_the_same_end_may_be_told_twice_but_no_other(sqlite: Storage) -> None:
+def test_the_same_final_state_may_be_set_twice_but_no_other(sqlite: Storage) -> None:
     study = optuna.create_study(study_name="x", storage=sqlite.optuna)
     trial_id = study.ask()._trial_id
     assert sqlite.optuna.set_trial_state_values(trial_id, TrialState.COMPLETE, [1.0])

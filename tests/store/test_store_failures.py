@@ -9,7 +9,7 @@ from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import IntegrityError, OperationalError, PendingRollbackError
 
 from ralr_tune.errors import StorageError
-from ralr_tune.store.failures import PATIENCE_S, patience, pause_s, persist, transient
+from ralr_tune.store.failures import RETRY_S, pause_s, retry, retry_for, transient
 
 
 def wrapped(error: Exception, *, lost: bool = False) -> OperationalError:
@@ -28,7 +28,7 @@ def from_optuna(cause: Exception) -> Exception:
     return error
 
 
-def told_as_ours(cause: Exception) -> Exception:
+def as_storage_error(cause: Exception) -> Exception:
     error = StorageError("sqlite:///x: database is locked")
     error.__cause__ = cause
     return error
@@ -50,10 +50,10 @@ def told_as_ours(cause: Exception) -> Exception:
         wrapped(RuntimeError("any"), lost=True),
         from_optuna(wrapped(locked())),
         from_optuna(PendingRollbackError("Can't reconnect until invalid transaction is rolled back.")),
-        told_as_ours(from_optuna(wrapped(locked()))),
+        as_storage_error(from_optuna(wrapped(locked()))),
     ],
 )
-def test_passing(error: Exception) -> None:
+def test_transient_errors(error: Exception) -> None:
     assert transient(error)
 
 
@@ -72,7 +72,7 @@ def test_passing(error: Exception) -> None:
         ValueError("ours"),
     ],
 )
-def test_lasting(error: Exception) -> None:
+def test_permanent_errors(error: Exception) -> None:
     assert not transient(error)
 
 
@@ -87,15 +87,15 @@ class Flaky:
         return "done"
 
 
-def test_persist_tries_again_and_waits_longer_each_time() -> None:
+def test_retry_waits_longer_each_time() -> None:
     pauses: list[float] = []
-    assert persist(Flaky(5, wrapped(locked())), sleep=pauses.append) == "done"
+    assert retry(Flaky(5, wrapped(locked())), sleep=pauses.append) == "done"
     assert len(pauses) == 5
     assert all(later > earlier for earlier, later in zip(pauses, pauses[2:], strict=False))
 
 
 class Clock:
-    """Time that passes only while somebody sleeps."""
+    """A clock that advances only during `sleep`."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -107,29 +107,29 @@ class Clock:
         self.now += seconds
 
 
-@pytest.mark.parametrize("patience_s", [0, 20, 300])
-def test_persist_gives_up_with_the_last_error_when_its_patience_ends(patience_s: float) -> None:
+@pytest.mark.parametrize("retry_s", [0, 20, 300])
+def test_retry_raises_the_last_error_after_retry_s(retry_s: float) -> None:
     clock = Clock()
     flaky = Flaky(10_000, wrapped(locked()))
     with pytest.raises(OperationalError):
-        persist(flaky, patience_s=patience_s, sleep=clock.sleep, clock=clock)
-    assert patience_s <= clock.now <= patience_s + 5
-    assert flaky.calls > patience_s / 5
+        retry(flaky, retry_s=retry_s, sleep=clock.sleep, clock=clock)
+    assert retry_s <= clock.now <= retry_s + 5
+    assert flaky.calls > retry_s / 5
 
 
-def test_patience_is_long_enough_for_a_restart_and_may_be_shortened() -> None:
+def test_retry_s_covers_a_restart_and_can_be_shortened() -> None:
     clock = Clock()
-    with patience(0), pytest.raises(OperationalError):
-        persist(Flaky(1, wrapped(locked())), sleep=clock.sleep, clock=clock)
+    with retry_for(0), pytest.raises(OperationalError):
+        retry(Flaky(1, wrapped(locked())), sleep=clock.sleep, clock=clock)
     assert clock.now == 0
-    assert PATIENCE_S >= 120
-    assert persist(Flaky(30, wrapped(locked())), sleep=clock.sleep, clock=clock) == "done"
+    assert RETRY_S >= 120
+    assert retry(Flaky(30, wrapped(locked())), sleep=clock.sleep, clock=clock) == "done"
 
 
-def test_persist_lets_lasting_errors_through_at_once() -> None:
+def test_retry_raises_permanent_errors_at_once() -> None:
     flaky = Flaky(1, ValueError("ours"))
     with pytest.raises(ValueError, match="ours"):
-        persist(flaky)
+        retry(flaky)
     assert flaky.calls == 1
 
 

@@ -20,7 +20,7 @@ def database_file(url: str) -> Path:
     return Path(make_url(url).database or "")
 
 
-def test_a_database_that_is_deleted_in_use_is_missed_at_once(sqlite_url: str) -> None:
+def test_a_database_that_is_deleted_in_use_is_noticed_at_once(sqlite_url: str) -> None:
     storage = open_storage(sqlite_url)
     assert studies.names(storage) == []
     database_file(sqlite_url).unlink()
@@ -28,11 +28,11 @@ def test_a_database_that_is_deleted_in_use_is_missed_at_once(sqlite_url: str) ->
         studies.names(storage)
     with pytest.raises(StorageError, match="was deleted while it was in use"):
         studies.optuna_study(storage, "s/a", metric=ACCURACY)
-    assert not database_file(sqlite_url).exists()  # nothing made an empty one in its place
+    assert not database_file(sqlite_url).exists()  # no empty file was created in its place
     storage.dispose()
 
 
-def test_a_database_that_is_replaced_in_use_is_not_taken_for_the_old_one(sqlite_url: str) -> None:
+def test_a_database_that_is_replaced_in_use_is_refused(sqlite_url: str) -> None:
     file = database_file(sqlite_url)
     storage = open_storage(sqlite_url)
     shutil.copy(file, file.with_name("copy.db"))
@@ -53,7 +53,7 @@ def test_a_database_that_is_replaced_in_use_is_not_taken_for_the_old_one(sqlite_
         ("nfs4", "elsewhere", None),
     ],
 )
-def test_network_file_systems_are_told_apart(
+def test_network_file_systems_are_recognized(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, where: str, expected: str | None
 ) -> None:
     parts = [SimpleNamespace(mountpoint="/", fstype="overlay")]

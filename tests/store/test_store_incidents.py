@@ -21,7 +21,7 @@ def plan(ledger: Ledger, rows: int) -> None:
     ledger.plan(PlannedRow("ralr", "search", 1, ordinal, seed=0) for ordinal in range(rows))
 
 
-def test_every_kind_of_ending_is_counted_and_the_latest_kept(ledger: Ledger) -> None:
+def test_every_kind_of_failure_is_counted_and_the_latest_is_returned(ledger: Ledger) -> None:
     plan(ledger, 4)
     ledger.finish(claimed(ledger), outcome="complete", value=0.5, curve=(RECORD,), seconds=1.0)
     ledger.finish(
@@ -36,12 +36,12 @@ def test_every_kind_of_ending_is_counted_and_the_latest_kept(ledger: Ledger) -> 
     assert last is not None
     assert (last.row, last.attempt, last.kind, last.message, last.detail) == (bug.id, 1, "bug", "boom", "Traceback ...")
     assert (last.owner, last.epoch) == ("me", 1)
-    assert incidents.equal(ledger.storage, ledger.study, "s") == 1
+    assert incidents.count_equal(ledger.storage, ledger.study, "s") == 1
     assert incidents.counts(ledger.storage, "another study") == {}
     assert incidents.latest(ledger.storage, "another study") is None
 
 
-def test_a_worker_that_is_gone_is_written_down_by_the_next(ledger: Ledger, dying: Ledger) -> None:
+def test_the_next_worker_records_a_lost_worker(ledger: Ledger, dying: Ledger) -> None:
     plan(ledger, 1)
     old = claimed(dying, "dead")
     dying.progress(old, RECORD)
@@ -51,10 +51,10 @@ def test_a_worker_that_is_gone_is_written_down_by_the_next(ledger: Ledger, dying
     assert "dead" in lost.message
     ledger.release(new)
     claimed(ledger, "third")
-    assert len(incidents.of_row(ledger.storage, ledger.study, new.id)) == 1  # a row given back is not lost
+    assert len(incidents.of_row(ledger.storage, ledger.study, new.id)) == 1  # a released row is not lost
 
 
-def test_nobody_who_lost_the_row_writes_an_incident(ledger: Ledger, dying: Ledger) -> None:
+def test_a_worker_that_lost_the_row_writes_no_incident(ledger: Ledger, dying: Ledger) -> None:
     plan(ledger, 1)
     old = claimed(dying, "dead")
     claimed(ledger, "alive")
@@ -92,7 +92,7 @@ def test_equal_errors_have_one_signature() -> None:
 # Reports
 
 
-def test_an_epoch_is_reported_with_the_beat_and_once(ledger: Ledger) -> None:
+def test_an_epoch_is_reported_once_while_the_lease_is_renewed(ledger: Ledger) -> None:
     storage = ledger.storage
     study = studies.optuna_study(storage, f"{ledger.study}/ralr", metric=ACCURACY)
     plan(ledger, 1)
@@ -105,7 +105,7 @@ def test_an_epoch_is_reported_with_the_beat_and_once(ledger: Ledger) -> None:
     assert (ledger.row(row.id).epoch, ledger.row(row.id).value) == (2, 0.6)
 
 
-def test_nobody_who_lost_the_row_reports(ledger: Ledger, dying: Ledger) -> None:
+def test_a_worker_that_lost_the_row_reports_nothing(ledger: Ledger, dying: Ledger) -> None:
     storage = ledger.storage
     study = studies.optuna_study(storage, f"{ledger.study}/ralr", metric=ACCURACY)
     plan(ledger, 1)
@@ -117,8 +117,8 @@ def test_nobody_who_lost_the_row_reports(ledger: Ledger, dying: Ledger) -> None:
     assert study.get_trials(deepcopy=False)[0].intermediate_values == {}
 
 
-def test_what_is_known_to_be_reported_is_what_the_pruner_sees(ledger: Ledger) -> None:
+def test_the_pruner_sees_cached_reports(ledger: Ledger) -> None:
     study = studies.optuna_study(ledger.storage, f"{ledger.study}/ralr", metric=ACCURACY)
     trial = studies.ask(study, ledger.storage, 1)
-    studies.know_reported(trial, RECORD)
+    studies.cache_report(trial, RECORD)
     assert trial._get_latest_trial().intermediate_values == {1: 0.5}

@@ -40,7 +40,7 @@ def claimed(ledger: Ledger, owner: str = "me") -> Row:
 
 
 def again(ledger: Ledger) -> Ledger:
-    """The same ledger, as another process opens it."""
+    """The same ledger, as another process would open it."""
     return Ledger(open_storage(ledger.storage.url), ledger.study, ledger.lease_s)
 
 
@@ -83,7 +83,7 @@ def test_studies_do_not_see_each_other(ledger: Ledger) -> None:
         theirs.row(ledger.rows()[0].id)
 
 
-def test_arms_that_differ_in_capitals_are_two(ledger: Ledger) -> None:
+def test_arms_that_differ_in_case_are_different(ledger: Ledger) -> None:
     assert ledger.plan([*search("RALR"), *search("ralr")]) == 6
     assert {arm for arm, _ in ledger.counts()} == {"RALR", "ralr"}
 
@@ -100,13 +100,13 @@ def test_many_rows_keep_their_order(ledger: Ledger) -> None:
     assert [(row.arm, row.ordinal) for row in ledger.rows()] == [(row.arm, row.ordinal) for row in rows]
 
 
-def test_planners_at_once_plan_once(ledger: Ledger, together: Together) -> None:
+def test_concurrent_planners_plan_once(ledger: Ledger, together: Together) -> None:
     added = together(4, lambda index: again(ledger).plan(search(ordinals=50 + index)))
     assert sorted(row.ordinal for row in ledger.rows()) == list(range(53))
     assert sum(added) == 53
 
 
-def test_drop_takes_what_nobody_holds_and_nothing_that_is_done(ledger: Ledger) -> None:
+def test_drop_removes_rows_that_are_neither_held_nor_done(ledger: Ledger) -> None:
     ledger.plan(search(ordinals=5))
     held, done, released = claimed(ledger), claimed(ledger), claimed(ledger)
     ledger.finish(done, outcome="complete", value=0.5, curve=CURVE, seconds=1.0)
@@ -119,17 +119,17 @@ def test_drop_takes_what_nobody_holds_and_nothing_that_is_done(ledger: Ledger) -
     assert ledger.drop([]) == 0
 
 
-def test_the_search_row_behind_another(ledger: Ledger) -> None:
+def test_the_search_row_of_an_audit_row(ledger: Ledger) -> None:
     ledger.plan([*search(block=2), *search(), *search("monotone")])
     ledger.plan([PlannedRow("ralr", "audit", 2, 1, seed=0, source=5), PlannedRow("gone", "audit", 1, 0, seed=0)])
     audit, orphan = ledger.rows("audit")
-    found = ledger.searched(audit)
+    found = ledger.search_row(audit)
     assert (found.stage, found.arm, found.block, found.ordinal) == ("search", "ralr", 2, 1)
     with pytest.raises(StorageError, match=f"search row of ledger row {orphan.id} is gone"):
-        ledger.searched(orphan)
+        ledger.search_row(orphan)
 
 
-def test_withdraw_takes_only_what_nobody_started(ledger: Ledger) -> None:
+def test_withdraw_removes_only_rows_that_were_never_started(ledger: Ledger) -> None:
     ledger.plan([*search(ordinals=4), *search(block=2), *search("monotone", 4)])
     held = claimed(ledger)
     ledger.release(claimed(ledger))
@@ -156,7 +156,7 @@ def test_claims_go_by_id_and_stage(ledger: Ledger) -> None:
     assert ledger.claim("me", "judge") is not None
 
 
-def test_a_lease_that_ran_out_is_claimed_again_with_the_same_trial(ledger: Ledger, dying: Ledger) -> None:
+def test_a_row_with_an_expired_lease_is_claimed_again_with_the_same_trial(ledger: Ledger, dying: Ledger) -> None:
     ledger.plan(search(ordinals=1))
     old = claimed(dying, "dead")
     dying.attach(old, 17)
@@ -167,7 +167,7 @@ def test_a_lease_that_ran_out_is_claimed_again_with_the_same_trial(ledger: Ledge
     assert ledger.claim("third", "search") is None
 
 
-def test_a_lease_lasts_as_long_as_it_says(ledger: Ledger) -> None:
+def test_a_lease_lasts_for_lease_s(ledger: Ledger) -> None:
     ledger.plan(search(ordinals=1))
     row = claimed(ledger, "first")
     left = select((table.c.lease_end - Now()).label("left")).where(table.c.id == row.id)
@@ -189,7 +189,7 @@ def drain(ledger: Ledger, owner: str) -> list[int]:
     return taken
 
 
-def test_processes_share_the_rows_out(ledger: Ledger, together: Together) -> None:
+def test_processes_share_the_rows(ledger: Ledger, together: Together) -> None:
     ledger.plan(search(ordinals=100))
     shares = together(8, lambda index: drain(again(ledger), f"worker-{index}"))
     rows = ledger.rows()
@@ -198,7 +198,7 @@ def test_processes_share_the_rows_out(ledger: Ledger, together: Together) -> Non
     assert all(row.id in shares[int((row.owner or "").removeprefix("worker-"))] for row in rows)
 
 
-def test_threads_of_one_name_share_the_rows_out(ledger: Ledger) -> None:
+def test_threads_with_one_owner_name_share_the_rows(ledger: Ledger) -> None:
     ledger.plan(search(ordinals=40))
     taken: list[int] = []
     threads = [threading.Thread(target=lambda: taken.extend(drain(ledger, "same"))) for _ in range(8)]
@@ -209,10 +209,10 @@ def test_threads_of_one_name_share_the_rows_out(ledger: Ledger) -> None:
     assert sorted(taken) == [row.id for row in ledger.rows()]
 
 
-def test_rows_of_the_dead_are_claimed_once_each(ledger: Ledger, dying: Ledger, together: Together) -> None:
+def test_rows_of_dead_workers_are_claimed_once_each(ledger: Ledger, dying: Ledger, together: Together) -> None:
     ledger.plan(search(ordinals=24))
     for row in ledger.rows():
-        assert dying._take(row, "dead", "token")
+        assert dying._try_claim(row, "dead", "token")
     shares = together(4, lambda index: drain(again(ledger), f"worker-{index}"))
     assert sorted(row_id for share in shares for row_id in share) == [row.id for row in ledger.rows()]
     assert all(row.attempt == 2 for row in ledger.rows())
@@ -221,7 +221,7 @@ def test_rows_of_the_dead_are_claimed_once_each(ledger: Ledger, dying: Ledger, t
 # What an owner writes
 
 
-def test_a_finished_row_holds_everything(ledger: Ledger) -> None:
+def test_a_finished_row_stores_everything(ledger: Ledger) -> None:
     ledger.plan(search())
     row = claimed(ledger)
     ledger.attach(row, 5)
@@ -239,7 +239,7 @@ def test_a_finished_row_holds_everything(ledger: Ledger) -> None:
     assert claimed(ledger).id != row.id
 
 
-def test_figures_that_are_not_finite_become_none(ledger: Ledger) -> None:
+def test_numbers_that_are_not_finite_become_none(ledger: Ledger) -> None:
     ledger.plan(search())
     row = claimed(ledger)
     ledger.progress(row, epoch(1, math.inf))
@@ -273,7 +273,7 @@ def test_a_failure_waits_for_another_attempt_or_ends_the_row(ledger: Ledger) -> 
     assert ledger.claim("me", "search") is None
 
 
-def test_failed_rows_are_opened_again_as_they_were_left(ledger: Ledger) -> None:
+def test_failed_rows_are_reopened_as_they_were(ledger: Ledger) -> None:
     ledger.plan(search(ordinals=2))
     ledger.finish(claimed(ledger), outcome="complete", value=0.5, curve=CURVE, seconds=1.0)
     row = claimed(ledger)
@@ -289,7 +289,7 @@ def test_failed_rows_are_opened_again_as_they_were_left(ledger: Ledger) -> None:
         ledger.renew_lease(row)
 
 
-def test_success_after_a_failure_forgets_it(ledger: Ledger) -> None:
+def test_success_after_a_failure_clears_the_failure(ledger: Ledger) -> None:
     ledger.plan(search(ordinals=1))
     ledger.fail(claimed(ledger), kind="lost", message="gone", retry=True)
     row = claimed(ledger)
@@ -297,7 +297,7 @@ def test_success_after_a_failure_forgets_it(ledger: Ledger) -> None:
     assert (ledger.row(row.id).failure, ledger.row(row.id).message) == (None, None)
 
 
-def test_a_released_row_waits_unharmed(ledger: Ledger) -> None:
+def test_a_released_row_waits_without_a_failure(ledger: Ledger) -> None:
     ledger.plan(search(ordinals=1))
     row = claimed(ledger)
     ledger.attach(row, 3)
@@ -307,7 +307,7 @@ def test_a_released_row_waits_unharmed(ledger: Ledger) -> None:
     assert (again.attempt, again.trial, again.epoch, again.value) == (2, 3, 2, 0.5)
 
 
-def test_a_row_has_one_trial_for_good(ledger: Ledger) -> None:
+def test_the_trial_of_a_row_never_changes(ledger: Ledger) -> None:
     ledger.plan(search())
     row = claimed(ledger)
     ledger.attach(row, 3)
@@ -337,8 +337,8 @@ AFTERWARDS: dict[str, Callable[[Ledger, Row], None]] = {
 
 
 @pytest.mark.parametrize("owner", ["new", "stale"])
-def test_who_lost_the_lease_changes_nothing(dying: Ledger, owner: str) -> None:
-    """Also where the same worker, under the same name, took its own row up again."""
+def test_a_worker_that_lost_the_lease_changes_nothing(dying: Ledger, owner: str) -> None:
+    """Also if the same worker, under the same name, has claimed its own row again."""
     ledger = dying
     ledger.plan(search(ordinals=1))
     for then in AFTERWARDS.values():
@@ -355,13 +355,13 @@ def test_who_lost_the_lease_changes_nothing(dying: Ledger, owner: str) -> None:
 
 
 @pytest.mark.parametrize("write", ["renew_lease", "attach", "finish", "release", "fail, retry"])
-def test_who_gave_the_row_back_writes_nothing_more(sqlite: Storage, write: str) -> None:
+def test_a_worker_that_released_the_row_writes_nothing_more(sqlite: Storage, write: str) -> None:
     ledger = Ledger(sqlite, "s")
     ledger.plan(search(ordinals=1))
     row = claimed(ledger)
     ledger.fail(row, kind="oom", message="", retry=False)
     there = ledger.row(row.id)
-    if write == "finish":  # done is done: the second word is taken for an echo of the first, and not written
+    if write == "finish":  # already done: the second call counts as a repetition of the first and writes nothing
         WRITES[write](ledger, row)
     else:
         with pytest.raises(LeaseLost):
@@ -369,15 +369,15 @@ def test_who_gave_the_row_back_writes_nothing_more(sqlite: Storage, write: str) 
     assert ledger.row(row.id) == there
 
 
-def test_an_owner_may_write_late_while_nobody_else_claimed(dying: Ledger) -> None:
+def test_an_owner_may_write_late_while_no_other_worker_has_claimed(dying: Ledger) -> None:
     dying.plan(search(ordinals=1))
     row = claimed(dying)
     dying.finish(row, outcome="complete", value=0.5, curve=CURVE, seconds=1.0)
     assert dying.row(row.id).outcome == "complete"
 
 
-class LostAnswer:
-    """Lets the next UPDATE be committed, then breaks the connection before its answer arrives."""
+class LostResponse:
+    """Commits the next UPDATE, then breaks the connection before its response arrives."""
 
     armed = False
 
@@ -388,15 +388,15 @@ class LostAnswer:
 
 
 @pytest.fixture
-def lost(ledger: Ledger) -> Iterator[LostAnswer]:
-    answer = LostAnswer()
+def lost(ledger: Ledger) -> Iterator[LostResponse]:
+    answer = LostResponse()
     event.listen(ledger.storage.engine, "after_cursor_execute", answer)
     yield answer
     event.remove(ledger.storage.engine, "after_cursor_execute", answer)
 
 
 @pytest.mark.parametrize("write", sorted(WRITES))
-def test_an_answer_that_was_lost_is_no_lost_lease(ledger: Ledger, lost: LostAnswer, write: str) -> None:
+def test_a_lost_response_is_not_a_lost_lease(ledger: Ledger, lost: LostResponse, write: str) -> None:
     ledger.plan(search(ordinals=1))
     lost.armed = True
     row = claimed(ledger)
@@ -409,7 +409,7 @@ def test_an_answer_that_was_lost_is_no_lost_lease(ledger: Ledger, lost: LostAnsw
 # Counting
 
 
-def test_counts_say_what_every_row_is(ledger: Ledger, dying: Ledger) -> None:
+def test_counts_give_the_condition_of_every_row(ledger: Ledger, dying: Ledger) -> None:
     ledger.plan([*search("a", 8), PlannedRow("b", "judge", 1, 0, seed=0)])
     for outcome in ("complete", "complete", "pruned", "diverged"):
         ledger.finish(claimed(ledger), outcome=outcome, value=0.5, curve=(), seconds=1.0)

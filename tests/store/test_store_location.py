@@ -23,7 +23,7 @@ FILED = simulated(storage={"url": "postgresql://file/x"})
         (None, None, "postgresql://file/x"),
     ],
 )
-def test_the_nearest_word_wins(
+def test_the_most_specific_setting_wins(
     monkeypatch: pytest.MonkeyPatch, option: str | None, variable: str | None, said: str
 ) -> None:
     monkeypatch.delenv("RALR_TUNE_STORAGE", raising=False)
@@ -33,14 +33,14 @@ def test_the_nearest_word_wins(
     assert given_url(option) == (None if said == "postgresql://file/x" else said)
 
 
-def test_without_any_it_is_a_file_in_the_out_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_a_setting_it_is_a_file_in_the_out_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("RALR_TUNE_STORAGE", raising=False)
     monkeypatch.chdir(tmp_path)
     for spec in (None, simulated()):
         assert storage_url(None, spec, Path("out")) == f"sqlite:///{tmp_path}/out/study.db"
 
 
-def test_it_brings_no_database_code() -> None:
+def test_the_module_imports_no_database_code() -> None:
     script = "import sys, ralr_tune.store.location; print('sqlalchemy' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

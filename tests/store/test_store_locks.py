@@ -15,7 +15,7 @@ from ralr_tune.store.locks import named_lock
 Together = Callable[[int, Callable[[int], Any]], list[Any]]
 
 
-def test_one_at_a_time_over_processes(shared: Storage, tmp_path: Path, together: Together) -> None:
+def test_a_lock_has_one_holder_across_processes(shared: Storage, tmp_path: Path, together: Together) -> None:
     counter = tmp_path / "counter"
     counter.write_text("0")
 
@@ -31,7 +31,7 @@ def test_one_at_a_time_over_processes(shared: Storage, tmp_path: Path, together:
     assert counter.read_text() == "15"
 
 
-def test_a_held_lock_is_not_given_again_and_others_are_free(shared: Storage) -> None:
+def test_a_held_lock_cannot_be_taken_and_other_locks_can(shared: Storage) -> None:
     with named_lock(shared.engine, "a"), named_lock(shared.engine, "b"):
         late = named_lock(shared.engine, "a", timeout_s=0.1)
         with pytest.raises(StorageError, match=r"lock 'a' has been held by another process for 0\.1 s"):
@@ -40,16 +40,16 @@ def test_a_held_lock_is_not_given_again_and_others_are_free(shared: Storage) -> 
         pass
 
 
-def test_waiting_for_a_lock_is_said(
+def test_waiting_for_a_lock_is_logged(
     shared: Storage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("ralr_tune.store.locks.SAID_AFTER_S", 0.0)
+    monkeypatch.setattr("ralr_tune.store.locks.WARN_AFTER_S", 0.0)
     with named_lock(shared.engine, "a"), pytest.raises(StorageError):
         named_lock(shared.engine, "a", timeout_s=0.3).__enter__()
     assert caplog.messages == ["lock 'a' is held by another process; waiting for up to 0.3 s"]
 
 
-def test_a_lock_is_given_back_after_an_error(shared: Storage) -> None:
+def test_a_lock_is_released_after_an_error(shared: Storage) -> None:
     with pytest.raises(ValueError, match="inside"), named_lock(shared.engine, "a"):
         raise ValueError("inside")
     with named_lock(shared.engine, "a", timeout_s=0):
@@ -60,14 +60,14 @@ def test_a_lock_dies_with_its_holder(shared: Storage, together: Together) -> Non
     def leave(index: int) -> None:
         holder = named_lock(open_storage(shared.url).engine, "a")
         holder.__enter__()
-        globals()["kept"] = holder  # else Python would leave the lock in good order
+        globals()["kept"] = holder  # otherwise Python would release the lock at exit
 
     together(1, leave)
     with named_lock(shared.engine, "a", timeout_s=60):
         pass
 
 
-def test_a_lock_whose_session_was_lost_does_not_fail_what_was_done_under_it(server_url: str) -> None:
+def test_a_lock_whose_session_was_lost_does_not_fail_the_work_under_it(server_url: str) -> None:
     storage = open_storage(server_url)
     kill = {
         "postgresql": "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
@@ -85,7 +85,7 @@ def test_a_lock_whose_session_was_lost_does_not_fail_what_was_done_under_it(serv
     storage.dispose()
 
 
-def test_a_lock_that_cannot_be_asked_for_is_a_storage_error(sqlite: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_that_cannot_be_tried_is_a_storage_error(sqlite: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: Any) -> int:
         raise PermissionError(13, "Permission denied")
 
@@ -94,7 +94,7 @@ def test_a_lock_that_cannot_be_asked_for_is_a_storage_error(sqlite: Storage, mon
         named_lock(sqlite.engine, "a").__enter__()
 
 
-def test_a_lock_leaves_no_file_beside_the_database(sqlite: Storage) -> None:
+def test_a_lock_leaves_no_file_next_to_the_database(sqlite: Storage) -> None:
     folder = Path(str(sqlite.engine.url.database)).parent
     before = set(folder.iterdir())
     with named_lock(sqlite.engine, "a"):

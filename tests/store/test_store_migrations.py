@@ -1,4 +1,4 @@
-"""Tables of earlier and later versions: recognised, refused, brought up to date, whatever happens meanwhile."""
+"""Tables of earlier and later versions are recognized, refused or migrated, also under crashes and concurrency."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Together = Callable[[int, Callable[[int], Any]], list[Any]]
 
 @pytest.fixture
 def first_url(bare_url: str) -> str:
-    """A database of release 0.1 with a study half done, on each kind of server."""
+    """A database of release 0.1 with a half-finished study, on each kind of server."""
     first_release.make(bare_url)
     return bare_url
 
@@ -43,7 +43,7 @@ def version(url: str) -> str | None:
 
 
 def differences(url: str) -> list[Any]:
-    """What Alembic would change to make our tables those of `tables.py`."""
+    """The changes with which Alembic would turn our tables into those of `tables.py`."""
     options = {"version_table": schema.VERSION_TABLE, "include_name": _is_ours}
     with engine_of(url) as engine, engine.connect() as connection:
         return list(compare_metadata(MigrationContext.configure(connection, opts=options), metadata))
@@ -54,7 +54,7 @@ def _is_ours(name: str | None, kind: str, parents: Any) -> bool:
 
 
 def made(url: str) -> list[str]:
-    """How our tables were made, in the server's own words."""
+    """The definitions of our tables, as the server reports them."""
     with engine_of(url) as engine, engine.connect() as connection:
         names = sorted(name for name in inspect(connection).get_table_names() if name.startswith("ralr_tune_"))
         if engine.dialect.name == "mysql":
@@ -70,12 +70,12 @@ def made(url: str) -> list[str]:
 
 
 class Killed(BaseException):
-    """A process that ends here."""
+    """Simulates a process that is killed here."""
 
 
 def killed_at_each_write(work: Callable[[], object], between: Callable[[], object]) -> int:
-    """Does `work` again and again, killed before each statement that changes anything when that comes for the first
-    time, until it is done; `between`: what is looked at after each kill. How often it was killed."""
+    """Repeats `work` until it completes, killing it before each writing statement when that first comes; `between` is
+    called after each kill. Returns the number of kills."""
     met: set[str] = set()
 
     def kill(connection: Any, cursor: Any, statement: str, *more: Any) -> None:
@@ -110,10 +110,12 @@ def test_an_earlier_version_is_refused_and_left_as_it_is(first_url: str) -> None
     assert dump(first_url) == before
 
 
-def test_a_migrated_database_keeps_every_row_and_is_as_a_new_one(
+def test_a_migrated_database_keeps_every_row_and_equals_a_new_one(
     first_url: str, new_database: Callable[..., str]
 ) -> None:
-    assert any(change[0] == "add_table" for change in differences(first_url))  # or the last line says nothing
+    assert any(
+        change[0] == "add_table" for change in differences(first_url)
+    )  # otherwise the last line would prove nothing
     before = dump(first_url, "ralr_tune_schema")
     migrate(first_url)
     assert version(first_url) == schema.HEAD
@@ -127,7 +129,7 @@ def test_a_migrated_database_keeps_every_row_and_is_as_a_new_one(
     assert differences(first_url) == differences(new) == []
 
 
-def test_a_migration_that_was_killed_anywhere_is_repeated(first_url: str) -> None:
+def test_a_migration_can_be_killed_at_any_point_and_repeated(first_url: str) -> None:
     before = dump(first_url)["ralr_tune_ledger"]
     seen = []
     kills = killed_at_each_write(lambda: migrate(first_url), lambda: seen.append(version(first_url)))
@@ -144,7 +146,7 @@ def test_processes_that_migrate_at_once_all_succeed(first_url: str, together: To
     assert dump(first_url)["ralr_tune_schema"] == [(2,)]
 
 
-def test_migrating_again_changes_nothing_and_nothing_is_made_of_an_empty_database(bare_url: str) -> None:
+def test_migrating_again_changes_nothing_and_an_empty_database_stays_empty(bare_url: str) -> None:
     open_storage(bare_url, create=True).dispose()
     before = dump(bare_url)
     migrate(bare_url)
@@ -155,10 +157,10 @@ def test_migrating_again_changes_nothing_and_nothing_is_made_of_an_empty_databas
         migrate(bare_url)
 
 
-def test_nothing_is_migrated_under_workers(bare_url: str) -> None:
+def test_nothing_is_migrated_while_workers_run(bare_url: str) -> None:
     first_release.make(bare_url, lease_ends_in_s=500)
     before = dump(bare_url)
-    with pytest.raises(StorageError, match=r"trials under way .*: 1; stop .* first, .* end in \d\d\d s"):
+    with pytest.raises(StorageError, match=r"trials still running .*: 1; stop .* first, .* expire in \d\d\d s"):
         migrate(bare_url)
     assert dump(bare_url) == before
 
@@ -171,14 +173,14 @@ def test_a_later_version_is_refused(storage_url: str) -> None:
             refused()
 
 
-def test_release_0_1_is_kept_out(storage_url: str) -> None:
-    """It looks for one number in one table, and takes a database without that table for an empty one."""
+def test_release_0_1_is_locked_out(storage_url: str) -> None:
+    """It checks for one number in one table, and treats a database without that table as empty."""
     assert dump(storage_url)["ralr_tune_schema"] == [(2,)]
 
 
-def test_creation_that_was_killed_anywhere_is_completed(bare_url: str) -> None:
+def test_creation_can_be_killed_at_any_point_and_repeated(bare_url: str) -> None:
     address = parse_address(bare_url)
-    RDBStorage(address.for_optuna).engine.dispose()  # its part is Optuna's matter
+    RDBStorage(address.for_optuna).engine.dispose()  # creating Optuna's tables is not tested here
     seen = []
     kills = killed_at_each_write(
         lambda: open_storage(bare_url, create=True).dispose(), lambda: seen.append(version(bare_url))
@@ -189,16 +191,16 @@ def test_creation_that_was_killed_anywhere_is_completed(bare_url: str) -> None:
     assert dump(bare_url)["ralr_tune_schema"] == [(2,)]
 
 
-def test_the_steps_are_those_that_the_program_knows() -> None:
+def test_the_steps_match_the_known_versions() -> None:
     folder = Path(schema.__file__).with_name("migrations")
     steps = [step.revision for step in ScriptDirectory(str(folder)).walk_revisions()]
     assert steps[::-1] == [*schema.EARLIER, schema.HEAD]
 
 
-def test_earlier_tables_of_optuna_are_refused_with_the_way_to_upgrade(storage_url: str) -> None:
+def test_earlier_tables_of_optuna_are_refused_with_the_upgrade_command(storage_url: str) -> None:
     with engine_of(storage_url) as engine, engine.connect() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = 'v3.0.0.d'"))
     with pytest.raises(StorageError) as raised:
         open_storage(storage_url)
     shown = parse_address(storage_url).masked
-    assert f'copy the database, then say: optuna storage upgrade --storage "{shown}"' in str(raised.value)
+    assert f'copy the database, then type: optuna storage upgrade --storage "{shown}"' in str(raised.value)

@@ -1,4 +1,4 @@
-"""Databases are asked and left as they were."""
+"""Databases are measured and left unchanged."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from sqlalchemy import event, text
 
 from ralr_tune.errors import StorageError
 from ralr_tune.store import probing, schema
-from ralr_tune.store.probing import ask, usable
+from ralr_tune.store.probing import ask, check_usable
 from tests.databases import dump, engine_of
 
 
-def test_a_database_answers_and_keeps_nothing(storage_url: str) -> None:
+def test_probing_a_database_leaves_no_changes(storage_url: str) -> None:
     before = dump(storage_url)
     answer = ask(storage_url)
     assert dump(storage_url) == before
@@ -22,10 +22,10 @@ def test_a_database_answers_and_keeps_nothing(storage_url: str) -> None:
     assert 0 < answer.read_s < 10
     assert answer.write_s is not None
     assert 0 < answer.write_s < 10
-    usable(storage_url)
+    check_usable(storage_url)
 
 
-def test_servers_tell_their_clock_and_connections_and_sqlite_its_journal(storage_url: str) -> None:
+def test_servers_report_clock_and_connections_and_sqlite_its_journal(storage_url: str) -> None:
     answer = ask(storage_url)
     if storage_url.startswith("sqlite"):
         assert (answer.journal, answer.ahead_s, answer.connections) == ("wal", None, None)
@@ -46,17 +46,17 @@ def test_a_clock_that_is_ahead_is_seen(server_url: str, monkeypatch: pytest.Monk
     assert 95 < ahead_s < 105
 
 
-def test_without_tables_nothing_is_written_and_nothing_made(bare_url: str) -> None:
+def test_without_tables_nothing_is_written_or_created(bare_url: str) -> None:
     if bare_url.startswith("sqlite"):
         Path(bare_url.removeprefix("sqlite:///")).touch()
     assert ask(bare_url).write_s is None
     assert dump(bare_url) == {}
     with pytest.raises(StorageError, match="no study is stored there"):
-        usable(bare_url)
+        check_usable(bare_url)
 
 
-def test_what_cannot_be_written_is_said(storage_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each in its own words for a database that only reads."""
+def test_a_read_only_database_is_reported(storage_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With each database's own way to make connections read-only."""
     read_only = {
         "sqlite": "PRAGMA query_only = 1",
         "postgresql": "SET default_transaction_read_only = on",
@@ -78,7 +78,7 @@ def test_what_cannot_be_written_is_said(storage_url: str, monkeypatch: pytest.Mo
         ask(storage_url)
 
 
-def test_a_file_that_others_write_to_is_not_waited_for_long(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_probing_does_not_wait_long_for_a_busy_file(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probing, "BUSY_S", 0)
     with engine_of(sqlite_url) as engine, engine.connect() as connection:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
@@ -92,4 +92,4 @@ def test_tables_of_another_version_are_not_usable(sqlite_url: str) -> None:
         connection.execute(text(f"UPDATE {schema.VERSION_TABLE} SET version_num = '0099'"))
     assert ask(sqlite_url).write_s is not None
     with pytest.raises(StorageError, match="later version"):
-        usable(sqlite_url)
+        check_usable(sqlite_url)

@@ -65,7 +65,7 @@ def planned(ledger: Ledger) -> None:
 
 
 def start(ledger: Ledger) -> tuple[Any, Any, Any]:
-    """Claims the next row and asks a trial for it, whose learning rate is its row's id / 100."""
+    """Claims the next row and asks for its trial; the learning rate is the row's id / 100."""
     row = ledger.claim("me", "search")
     assert row is not None
     study = optuna_study(ledger.storage, optuna_name(ledger.study, row.arm, row.block), metric=ACCURACY)
@@ -110,7 +110,7 @@ def test_search_rows_have_their_parameters_from_optuna(ledger: Ledger) -> None:
     assert all((row.params, row.curve) == ({}, ()) for row in rows if row.state == "free")
 
 
-def test_running_and_waiting_rows_have_what_they_reported(ledger: Ledger) -> None:
+def test_running_and_waiting_rows_have_their_reported_values(ledger: Ledger) -> None:
     running, _, trial = start(ledger)
     trial.report(0.25, 1)
     trial.report(0.75, 2)
@@ -131,7 +131,7 @@ def test_another_process_sees_the_same(ledger: Ledger) -> None:
     other.dispose()
 
 
-def test_few_queries_whatever_the_number_of_trials(ledger: Ledger) -> None:
+def test_the_number_of_queries_does_not_grow_with_the_trials(ledger: Ledger) -> None:
     queries: list[str] = []
     storage = open_storage(ledger.storage.url)
     for engine in (storage.engine, storage._rdb.engine):
@@ -144,10 +144,10 @@ def test_few_queries_whatever_the_number_of_trials(ledger: Ledger) -> None:
         read_study(storage, ledger.study)
         asked.append(len(queries))
     storage.dispose()
-    assert asked[0] == asked[1] <= 2 + 2 * 8  # of ours, and of Optuna's for each of the two arms
+    assert asked[0] == asked[1] <= 2 + 2 * 8  # two on the ledger, and Optuna's for each of the two arms
 
 
-def test_what_is_not_there_or_cannot_be_read_is_told(shared: Storage, name: str) -> None:
+def test_missing_and_unreadable_studies_are_reported(shared: Storage, name: str) -> None:
     with pytest.raises(StorageError, match=f"no study '{name}-x'"):
         read_study(shared, f"{name}-x")
     register(shared, name=f"{name}-x", text="[study]\nnmae = 1", fingerprint="")

@@ -31,13 +31,13 @@ def planned(dying: Ledger) -> None:
     dying.plan(PlannedRow("ralr", "search", block, 0, seed=0) for block in (1, 2))
 
 
-def test_a_trial_that_was_asked_for_and_not_attached_is_found(dying: Ledger) -> None:
+def test_a_trial_that_was_not_attached_is_found(dying: Ledger) -> None:
     row = claimed(dying)
     assert find_orphan(dying, row) is None
     study = study_of(dying)
-    study.tell(ask(study, dying.storage, row.id), 0.5)  # finished: nobody's orphan
-    ask(study, dying.storage, row.id + 1)  # another row's
-    study.ask()  # somebody's own
+    study.tell(ask(study, dying.storage, row.id), 0.5)  # finished, so not an orphan
+    ask(study, dying.storage, row.id + 1)  # of another row
+    study.ask()  # of another program
     orphan = ask(study, dying.storage, row.id)
     ask(study, dying.storage, row.id)
     again = claimed(dying)
@@ -45,7 +45,7 @@ def test_a_trial_that_was_asked_for_and_not_attached_is_found(dying: Ledger) -> 
     dying.attach(again, orphan.number)
 
 
-def test_orphans_are_looked_for_in_their_own_block(dying: Ledger) -> None:
+def test_orphans_are_searched_for_in_their_own_block(dying: Ledger) -> None:
     study = study_of(dying, 2)
     second = dying.rows()[1]
     orphan = ask(study, dying.storage, second.id)
@@ -53,7 +53,7 @@ def test_orphans_are_looked_for_in_their_own_block(dying: Ledger) -> None:
     assert find_orphan(dying, dying.rows()[0]) is None
 
 
-def test_done_rows_whose_trial_was_not_told_are_found(dying: Ledger) -> None:
+def test_done_rows_whose_trial_was_not_reported_are_found(dying: Ledger) -> None:
     assert unsettled(dying) == []
     row = claimed(dying)
     study = study_of(dying)
@@ -68,7 +68,7 @@ def test_done_rows_whose_trial_was_not_told_are_found(dying: Ledger) -> None:
     assert unsettled(dying) == []
 
 
-def test_trials_of_one_number_in_two_blocks_are_told_apart(ledger: Ledger, dying: Ledger) -> None:
+def test_trials_with_the_same_number_in_two_blocks_are_distinguished(ledger: Ledger, dying: Ledger) -> None:
     for block in (1, 2):
         row = claimed(ledger)
         assert row.block == block
@@ -88,14 +88,14 @@ def test_strays_are_trials_that_no_row_will_adopt(dying: Ledger) -> None:
     kept = ask(study, dying.storage, row.id)
     dying.attach(row, kept.number)
     assert strays(dying) == []
-    stray = ask(study, dying.storage, late.id)  # by who had lost the row
-    study.ask()  # somebody's own
+    stray = ask(study, dying.storage, late.id)  # by a worker that had lost the row
+    study.ask()  # of another program
     assert strays(dying) == [(study.study_name, stray.number)]
     study.tell(stray.number, state=TrialState.FAIL)
     assert strays(dying) == []
 
 
-def test_a_failed_row_keeps_its_trial_for_when_it_is_opened_again(dying: Ledger) -> None:
+def test_a_failed_row_keeps_its_trial_until_it_is_reopened(dying: Ledger) -> None:
     row = claimed(dying)
     study = study_of(dying)
     trial = ask(study, dying.storage, row.id)
@@ -114,7 +114,7 @@ def test_a_trial_whose_row_is_gone_is_a_stray(dying: Ledger) -> None:
     assert strays(dying) == [(study.study_name, trial.number)]
 
 
-def test_a_trial_whose_row_is_another_studys_is_nobodys_stray(dying: Ledger) -> None:
+def test_a_trial_whose_row_belongs_to_another_study_is_not_a_stray(dying: Ledger) -> None:
     other = Ledger(dying.storage, f"{dying.study}-other")
     other.plan([PlannedRow("ralr", "search", 1, 0, seed=0)])
     (row,) = other.rows()
@@ -132,20 +132,20 @@ def asked(ledger: Ledger, row: Row) -> int:
     return trial.number
 
 
-def test_a_look_tells_the_living_from_the_lapsed(ledger: Ledger, dying: Ledger) -> None:
+def test_an_inspection_separates_valid_from_expired_leases(ledger: Ledger, dying: Ledger) -> None:
     gone = claimed(dying)
     alive = ledger.claim("other", "search")
     assert alive is not None
-    assert alive.id == gone.id  # taken over at once
-    lapsed = dying.claim("me", "search")
-    assert lapsed is not None
+    assert alive.id == gone.id  # another worker claimed it at once
+    expired = dying.claim("me", "search")
+    assert expired is not None
     found = inspect(dying, PLACES)
     assert [found.alive(row) for row in found.rows] == [True, False]
-    assert found.lapsed.keys() == {lapsed.id}
-    assert 0 < found.lapsed[lapsed.id] < 60
+    assert found.expired.keys() == {expired.id}
+    assert 0 < found.expired[expired.id] < 60
 
 
-def test_a_lapsed_row_is_freed_once_and_its_owner_loses_it(dying: Ledger) -> None:
+def test_a_row_with_an_expired_lease_is_freed_once_and_its_owner_loses_it(dying: Ledger) -> None:
     row = claimed(dying)
     (seen,) = (each for each in inspect(dying, PLACES).rows if each.id == row.id)
     assert free(dying, seen)
@@ -156,7 +156,7 @@ def test_a_lapsed_row_is_freed_once_and_its_owner_loses_it(dying: Ledger) -> Non
         dying.finish(row, outcome="complete", value=0.5, curve=(), seconds=1.0)
 
 
-def test_nothing_is_changed_in_a_row_that_a_worker_holds(ledger: Ledger, dying: Ledger) -> None:
+def test_a_row_that_a_worker_holds_is_not_changed(ledger: Ledger, dying: Ledger) -> None:
     row = claimed(ledger)
     asked(ledger, row)
     held = ledger.row(row.id)
@@ -166,7 +166,7 @@ def test_nothing_is_changed_in_a_row_that_a_worker_holds(ledger: Ledger, dying: 
     assert ledger.row(row.id) == held
 
 
-def test_nothing_is_changed_in_a_row_that_was_claimed_since_it_was_seen(ledger: Ledger, dying: Ledger) -> None:
+def test_a_row_that_was_claimed_since_it_was_read_is_not_changed(ledger: Ledger, dying: Ledger) -> None:
     claimed(dying)
     seen = next(row for row in inspect(dying, PLACES).rows if row.state == "held")
     again = claimed(ledger)
@@ -188,15 +188,15 @@ def test_orphans_are_attached_and_the_others_become_strays(dying: Ledger) -> Non
     assert strays(dying) == [(study_of(dying).study_name, numbers[1])]
 
 
-def test_a_trial_is_no_orphan_while_its_worker_lives(ledger: Ledger) -> None:
-    """It may be about to attach it."""
+def test_a_trial_is_not_an_orphan_while_its_worker_lives(ledger: Ledger) -> None:
+    """The worker may be about to attach it."""
     row = claimed(ledger)
     ask(study_of(ledger), ledger.storage, row.id)
     assert inspect(ledger, PLACES).orphans() == []
 
 
 @pytest.mark.parametrize("how", ["ended", "gone", "failed row"])
-def test_a_row_whose_trial_takes_nothing_more_is_made_to_ask_again(dying: Ledger, how: str) -> None:
+def test_a_row_whose_trial_has_ended_asks_again(dying: Ledger, how: str) -> None:
     row = claimed(dying)
     number = asked(dying, row)
     if how == "failed row":
@@ -213,7 +213,7 @@ def test_a_row_whose_trial_takes_nothing_more_is_made_to_ask_again(dying: Ledger
     assert inspect(dying, PLACES).stuck() == []
 
 
-def test_done_rows_are_compared_with_what_optuna_says(dying: Ledger) -> None:
+def test_done_rows_are_compared_with_optunas_trials(dying: Ledger) -> None:
     dying.plan(PlannedRow("ralr", "search", 1, ordinal, seed=0) for ordinal in range(1, 6))
     told = {
         "agrees": ("complete", 0.5, {"values": 0.5}),
@@ -237,7 +237,7 @@ def test_done_rows_are_compared_with_what_optuna_says(dying: Ledger) -> None:
     assert {trial for _, trial in inspect(dying, [("ralr", 1)]).contradicted(lambda row: 0.0)} == {None}
 
 
-def test_trials_without_our_mark_are_somebodys_own(dying: Ledger) -> None:
+def test_trials_without_a_mark_belong_to_other_programs(dying: Ledger) -> None:
     study = study_of(dying)
     study.ask()
     study.tell(study.ask(), 0.5)

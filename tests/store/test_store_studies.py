@@ -72,7 +72,7 @@ def test_the_first_environment_wins(shared: Storage, name: str) -> None:
     assert stored(shared, name).environment == {"torch": "2.15", "device": "µ"}
 
 
-def test_unknown_studies_are_named_with_the_known_ones(storage: Storage) -> None:
+def test_an_unknown_study_is_reported_with_the_known_ones(storage: Storage) -> None:
     with pytest.raises(StorageError, match=r"no study 'x' is stored there; stored: none$"):
         stored(storage, "x")
     register(storage, name="b", text="", fingerprint="")
@@ -96,7 +96,7 @@ def test_study_lock_has_one_holder_for_each_study(shared: Storage, name: str) ->
         pass
 
 
-def test_all_join_one_study_at_once(
+def test_concurrent_processes_join_one_study(
     shared: Storage, name: str, together: Callable[[int, Callable[[int], Any]], list[Any]]
 ) -> None:
     def join(index: int) -> tuple[str, str]:
@@ -119,7 +119,7 @@ def test_names_of_optuna_studies() -> None:
     assert [optuna_name("s", "ralr"), optuna_name("s", "ralr", 2)] == ["s/ralr", "s/ralr#2"]
 
 
-def test_an_optuna_study_is_made_only_when_its_metric_is_given(shared: Storage, name: str) -> None:
+def test_an_optuna_study_is_created_only_if_its_metric_is_given(shared: Storage, name: str) -> None:
     with pytest.raises(StorageError, match=f"no Optuna study '{name}/ralr' is stored there"):
         optuna_study(shared, f"{name}/ralr")
     assert optuna_trials(shared, f"{name}/ralr") == {}
@@ -130,7 +130,7 @@ def test_an_optuna_study_is_made_only_when_its_metric_is_given(shared: Storage, 
     assert isinstance(study.sampler, RandomSampler)
     assert isinstance(study.pruner, NopPruner)
     assert optuna_study(shared, f"{name}/ralr").direction.name == "MAXIMIZE"
-    with pytest.raises(StorageError, match="is stored to maximize, not to minimize"):
+    with pytest.raises(StorageError, match="was created to maximize, not to minimize"):
         optuna_study(shared, f"{name}/ralr", metric=LOSS)
 
 
@@ -145,13 +145,13 @@ def test_an_optuna_study_names_the_metric_and_keeps_its_name(shared: Storage, na
 def test_two_arms_never_share_a_study(shared: Storage, name: str, metric: Metric | None) -> None:
     optuna_study(shared, f"{name}/RALR", metric=ACCURACY)
     if shared.engine.dialect.name == "mysql":
-        with pytest.raises(StorageError, match=f"'{name}/ralr' and '{name}/RALR' are one name to this database"):
+        with pytest.raises(StorageError, match=f"'{name}/ralr' and '{name}/RALR' are the same name to this database"):
             optuna_study(shared, f"{name}/ralr", metric=metric)
     elif metric is not None:
         assert optuna_study(shared, f"{name}/ralr", metric=metric).study_name == f"{name}/ralr"
 
 
-def test_a_trial_is_marked_from_its_first_moment(shared: Storage, name: str) -> None:
+def test_a_trial_is_created_with_its_mark(shared: Storage, name: str) -> None:
     study = optuna_study(shared, f"{name}/ralr", metric=ACCURACY)
     trial = ask(study, shared, 42)
     other = open_storage(shared.url)
@@ -185,10 +185,10 @@ def run(trial: Trial, study: optuna.Study, epochs: int = 4) -> None:
     ("sampler", "pruner"),
     [*itertools.product(("tpe", "random"), sorted(PRUNERS)), ("gp", "hyperband")],
 )
-def test_asked_and_resumed_trials_go_like_any_other(
+def test_asked_and_resumed_trials_behave_like_any_other(
     sqlite: Storage, sqlite_url: str, sampler: str, pruner: str
 ) -> None:
-    """Ten trials, each asked in one process and taken up by another: before, while and after it got parameters."""
+    """Ten trials, each asked in one process and resumed by another: before, while and after it got parameters."""
     storages = [sqlite, open_storage(sqlite_url)]
     studies = [
         optuna_study(storage, "s/ralr", sampler=SAMPLERS[sampler](5), pruner=PRUNERS[pruner](), metric=ACCURACY)
@@ -215,14 +215,14 @@ def test_asked_and_resumed_trials_go_like_any_other(
         assert left.items() <= resumed.params.items()
     trials = optuna_trials(sqlite, "s/ralr")
     assert [trial.state.is_finished() for trial in trials.values()] == [True] * 10
-    assert len({trial.params["lr"] for trial in trials.values()}) > 5  # GP goes to the same border now and then
+    assert len({trial.params["lr"] for trial in trials.values()}) > 5  # GP sometimes proposes the same bound
     if pruner in ("median", "asha"):
         assert any(trial.state == TrialState.PRUNED for trial in trials.values())
     storages[1].dispose()
 
 
-def test_an_asked_trial_sees_what_others_did_meanwhile(sqlite: Storage, sqlite_url: str) -> None:
-    """As with `Study.ask`: else the sampler would go on with the trials that it saw when it last pruned."""
+def test_an_asked_trial_sees_what_other_workers_did_meanwhile(sqlite: Storage, sqlite_url: str) -> None:
+    """As with `Study.ask`: otherwise the sampler would use the trials that were cached at the last pruning."""
     seen: list[int] = []
 
     class Counting(RandomSampler):
@@ -267,7 +267,7 @@ def test_marks_of_any_process_are_seen(sqlite: Storage, sqlite_url: str) -> None
     other_storage.dispose()
 
 
-def test_only_running_trials_are_taken_up(sqlite: Storage) -> None:
+def test_only_running_trials_are_resumed(sqlite: Storage) -> None:
     study = optuna_study(sqlite, "s/ralr", metric=ACCURACY)
     with pytest.raises(StorageError, match="has no trial 0"):
         resume_trial(study, 0)

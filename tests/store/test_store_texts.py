@@ -1,4 +1,4 @@
-"""Texts of the ledger that somebody else wrote: an error names row and column; nothing else comes out."""
+"""Ledger texts that another program wrote: the error names row and column, and no other error is raised."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ NO_CURVE = [*NO_JSON, "{}", "1", "null", "[1]", "[{}]", "[[1, 2]]"] + [
 ]
 
 
-def test_what_this_program_wrote_is_read() -> None:
+def test_texts_of_this_program_are_read() -> None:
     assert read_table('{"lr": 0.1, "optimizer": "sgd"}', "x") == {"lr": 0.1, "optimizer": "sgd"}
     assert repr(read_curve(json.dumps([asdict(record) for record in CURVE]), "x")) == repr(CURVE)
     assert (read_table(None, "x"), read_curve("", "x")) == ({}, ())
 
 
 @pytest.mark.parametrize("text", NO_TABLE, ids=range(len(NO_TABLE)))
-def test_a_table_that_is_none(text: str) -> None:
+def test_invalid_tables_are_refused(text: str) -> None:
     with pytest.raises(StorageError, match=r"^row 1: params = .*: not written by this program; allowed: ") as raised:
         read_table(text, "row 1: params")
     assert len(str(raised.value)) < 500
 
 
 @pytest.mark.parametrize("text", NO_CURVE, ids=range(len(NO_CURVE)))
-def test_a_curve_that_is_none(text: str) -> None:
+def test_invalid_curves_are_refused(text: str) -> None:
     with pytest.raises(StorageError, match=r"^row 1: curve = .*: not written by this program; allowed: ") as raised:
         read_curve(text, "row 1: curve")
     assert len(str(raised.value)) < 500
@@ -59,20 +59,20 @@ def planned(sqlite: Storage) -> Ledger:
 
 
 @pytest.mark.parametrize("column", ["params", "curve"])
-def test_a_row_whose_text_is_odd_is_named(planned: Ledger, column: str) -> None:
+def test_a_row_with_an_invalid_text_is_named(planned: Ledger, column: str) -> None:
     planned.storage.change(update(ledger_table).values({column: "odd"}))
     with pytest.raises(StorageError, match=rf'^ledger row 1: {column} = "odd": not written by this program'):
         planned.rows()
 
 
-def test_a_study_whose_environment_is_odd_is_named(planned: Ledger) -> None:
+def test_a_study_with_an_invalid_environment_is_named(planned: Ledger) -> None:
     planned.storage.change(update(studies_table).values(environment="odd"))
     with pytest.raises(StorageError, match=r'^study s: environment = "odd": not written by this program'):
         studies.stored(planned.storage, "s")
 
 
 @pytest.mark.parametrize("table", ["trial_params", "trial_user_attributes"])
-def test_optunas_own_texts_are_told_with_their_database(sqlite: Storage, table: str) -> None:
+def test_invalid_texts_of_optuna_are_reported_with_their_database(sqlite: Storage, table: str) -> None:
     study = studies.optuna_study(sqlite, "s/a", metric=ACCURACY)
     trial = studies.ask(study, sqlite, 1)
     trial.suggest_float("lr", 0, 1)
@@ -80,6 +80,8 @@ def test_optunas_own_texts_are_told_with_their_database(sqlite: Storage, table: 
     with sqlite.engine.connect() as connection:
         connection.exec_driver_sql(f"UPDATE {table} SET {column} = 'odd'")
     other = open_storage(sqlite.url)
-    with pytest.raises(StorageError, match=r"sqlite.*study\.db: a text that Optuna stored is no JSON"):
+    with pytest.raises(
+        StorageError, match=r"sqlite.*study\.db: a text that Optuna stored was changed and is no longer JSON"
+    ):
         studies.optuna_trials(other, "s/a")
     other.dispose()

@@ -1,4 +1,4 @@
-"""Reading Optuna's trials without its ORM: the same trials, whatever they hold."""
+"""Reading Optuna's trials without its ORM gives the same trials, whatever their content."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ KINDS = [
 
 @pytest.fixture
 def study_id(shared: Storage, name: str) -> int:
-    """A study that holds a trial of each kind, twice, between those of another study."""
+    """A study with two trials of each kind, between those of another study."""
     study = optuna_study(shared, f"{name}/ralr", metric=ACCURACY)
     other = optuna_study(shared, f"{name}/monotone", metric=ACCURACY)
     for kind in KINDS * 2:
@@ -50,15 +50,15 @@ def study_id(shared: Storage, name: str) -> int:
 
 
 def both(storage: Storage, study_id: int, *which: Any) -> tuple[list[str], list[str]]:
-    """Ours, and Optuna's own, in words: NaN is not equal to itself."""
+    """Our trials and Optuna's, as text: NaN is not equal to itself."""
     rdb = storage._rdb
     ours = rdb._get_trials(study_id, *which)
     theirs = RDBStorage._get_trials(rdb, study_id, *which)
-    return _words(ours), _words(theirs)
+    return _as_text(ours), _as_text(theirs)
 
 
-def _words(found: Sequence[FrozenTrial]) -> list[str]:
-    """With its types and the order of its parameters, of all that a trial holds."""
+def _as_text(found: Sequence[FrozenTrial]) -> list[str]:
+    """All content of the trials as text, including types and the order of parameters."""
     return [repr({**vars(trial), "intermediate_values": sorted(trial.intermediate_values.items())}) for trial in found]
 
 
@@ -66,13 +66,13 @@ def _words(found: Sequence[FrozenTrial]) -> list[str]:
 def test_trials_are_those_that_optuna_reads(
     shared: Storage, study_id: int, few: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trials, "_FEW", few)
+    monkeypatch.setattr(trials, "_MAX_IDS", few)
     ours, theirs = both(shared, study_id, None, set(), -1)
     assert ours == theirs
     assert len(ours) == 2 * len(KINDS)
 
 
-def test_those_that_are_asked_for_are_read(shared: Storage, study_id: int) -> None:
+def test_only_requested_trials_are_read(shared: Storage, study_id: int) -> None:
     ids = [trial._trial_id for trial in shared._rdb.get_all_trials(study_id)]
     for states in (None, (TrialState.PRUNED, TrialState.FAIL), ()):
         for included in (set(), {ids[0], ids[3], ids[-1]}):
@@ -82,7 +82,7 @@ def test_those_that_are_asked_for_are_read(shared: Storage, study_id: int) -> No
 
 
 @pytest.mark.parametrize("on", [True, False])
-def test_the_garbage_collector_is_as_before_the_reading(shared: Storage, study_id: int, on: bool) -> None:
+def test_the_garbage_collector_is_restored_after_reading(shared: Storage, study_id: int, on: bool) -> None:
     with shared.engine.connect() as closed:
         pass
     if not on:
@@ -98,7 +98,7 @@ def test_the_garbage_collector_is_as_before_the_reading(shared: Storage, study_i
     assert (after_reading, after_failing) == (on, on)
 
 
-def test_a_study_that_is_not_there_is_a_key_error(shared: Storage) -> None:
+def test_a_missing_study_is_a_key_error(shared: Storage) -> None:
     with pytest.raises(KeyError):
         shared._rdb._get_trials(10**6, None, set(), -1)
 

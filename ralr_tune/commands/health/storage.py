@@ -10,7 +10,7 @@ from ralr_tune.errors import StorageError
 from ralr_tune.report.words import size
 from ralr_tune.store.address import Address, parse_address
 from ralr_tune.store.file import network_file_system
-from ralr_tune.store.probing import Answer, ask, usable
+from ralr_tune.store.probing import Answer, ask, check_usable
 
 MAX_WRITE_S = 0.05
 """An epoch needs two or three writes, and the worker waits for them."""
@@ -96,7 +96,7 @@ def tables_check(url: str, answer: Answer) -> Check:
     if answer.write_s is None:
         return Check("tables", "ok", "none yet: `run` creates them")
     try:
-        usable(url)
+        check_usable(url)
     except StorageError as error:
         return Check("tables", "problem", str(error).removeprefix(f"{parse_address(url)}: "), "follow that advice")
     return Check("tables", "ok", "match this program's version and the installed Optuna")

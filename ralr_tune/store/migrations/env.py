@@ -1,4 +1,4 @@
-"""Alembic runs this file for each of its commands; `schema.py` hands it the connection."""
+"""Alembic runs this file for each of its commands; `schema.py` passes it the connection."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The steps, each named for its number; Alembic finds them by this folder."""
+"""The steps, each named after its number; Alembic finds them in this folder."""

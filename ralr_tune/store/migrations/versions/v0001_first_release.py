@@ -7,4 +7,4 @@ down_revision = None
 
 
 def upgrade() -> None:
-    """Nothing: whoever comes from here has these tables already."""
+    """Does nothing: a database of release 0.1 already has these tables."""

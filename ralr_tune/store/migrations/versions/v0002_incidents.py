@@ -1,4 +1,4 @@
-"""A table for what went wrong on the way."""
+"""A table for incidents: failures during a study."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ INDEX = "ralr_tune_incidents_study"
 
 
 def upgrade() -> None:
-    """The table and its index; then programs of version 1 are kept out."""
+    """Creates the table and its index, then locks out programs of version 1."""
     op.create_table(
         TABLE,
         Column("id", Integer, primary_key=True),
