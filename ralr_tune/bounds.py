@@ -26,7 +26,7 @@ class Bounds:
     unit: str
     meaning: str
     integer: bool = False
-    most: float | None = None
+    max_value: float | None = None
     """The largest value in a study file when the interval itself has no end, so that no trial's rate can overflow."""
 
     @cached_property
@@ -36,7 +36,7 @@ class Bounds:
     @cached_property
     def high(self) -> float:
         """The upper end in a study file."""
-        return float(self.interval[1:-1].split(",")[1]) if self.most is None else self.most
+        return float(self.interval[1:-1].split(",")[1]) if self.max_value is None else self.max_value
 
     @property
     def has_low(self) -> bool:
@@ -46,16 +46,16 @@ class Bounds:
     @property
     def has_high(self) -> bool:
         """Whether the upper end itself is allowed."""
-        return self.interval[-1] == "]" or self.most is not None
+        return self.interval[-1] == "]" or self.max_value is not None
 
 
-_FACTOR = 1e6
+_MAX_FACTOR = 1e6
 
 BOUNDS: Mapping[str, Bounds] = MappingProxyType(
     {
         "epochs": Bounds(_COUNT, "epochs", "length of a run", integer=True),
         "batch_size": Bounds(_COUNT, "samples", "samples of one step", integer=True),
-        "lr": Bounds("(0, inf)", "1", "base learning rate, before curve and amplification", most=_FACTOR),
+        "lr": Bounds("(0, inf)", "1", "base learning rate, before curve and amplification", max_value=_MAX_FACTOR),
         "weight_decay": Bounds("[0, inf)", "1", "weight decay of the optimizer"),
         "label_smoothing": Bounds("[0, 1)", "share", "probability that is spread over all classes"),
         "clip_norm": Bounds("(0, inf)", "norm", "largest norm of a step's gradients"),
@@ -86,8 +86,10 @@ BOUNDS: Mapping[str, Bounds] = MappingProxyType(
         "schedule.div_factor": Bounds("[1, inf)", "1", "one_cycle starts at 1 / div_factor"),
         "schedule.final_div_factor": Bounds("[1, inf)", "1", "one_cycle ends at its start / final_div_factor"),
         "amplify.probability": Bounds("[0, 1]", "probability", "of an amplified draw"),
-        "amplify.lower": Bounds("[1, inf)", "factor", "smallest amplification", most=_FACTOR),
-        "amplify.width": Bounds("[0, inf)", "factor", "largest amplification, less the smallest", most=_FACTOR),
+        "amplify.lower": Bounds("[1, inf)", "factor", "smallest amplification", max_value=_MAX_FACTOR),
+        "amplify.width": Bounds(
+            "[0, inf)", "factor", "largest amplification, less the smallest", max_value=_MAX_FACTOR
+        ),
         "noise.amplitude": Bounds("[0, 1)", "share", "largest deviation from the curve"),
         "noise.std": Bounds("(0, 1000]", "share", "standard deviation of normal noise before it is cut off"),
     }

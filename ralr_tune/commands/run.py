@@ -218,8 +218,8 @@ def _register(storage: Storage, spec: StudySpec) -> None:
         return
     ledger = Ledger(storage, spec.name)
     before = parse_study(stored.text, source=f"{spec.name} (as stored)")
-    found = changes(before, spec, looked=any(row.attempt for row in ledger.rows("judge", curves=False)))
-    refused = [str(change) for change in found if not change.taken]
+    found = changes(before, spec, judged=any(row.attempt for row in ledger.rows("judge", curves=False)))
+    refused = [str(change) for change in found if not change.applied]
     if refused and not _taken_back(ledger):
         raise UsageError(
             f"study {spec.name} in {storage.masked} was started with another file, and its trials would not be "

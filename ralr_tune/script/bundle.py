@@ -19,7 +19,7 @@ from functools import cache
 from importlib import import_module
 
 from ralr_tune.errors import UsageError
-from ralr_tune.script.text import OTHER_FORMS, WIDTH
+from ralr_tune.script.text import OTHER_FORMATS, WIDTH
 
 PACKAGE = __name__.partition(".")[0]
 
@@ -43,19 +43,19 @@ class _Module:
     """By the name that they bind; several submodules of one package bind the same name."""
 
 
-def bundle(script: str, *, instead: Mapping[str, str] | None = None) -> str:
+def bundle(script: str, *, replacements: Mapping[str, str] | None = None) -> str:
     """The script with the source of everything that it takes from this package.
 
     `script` is a whole module: docstring, imports, definitions, and a last statement that runs them. The
     carried source goes between the last two, so that a reader sees the script's own part first; the definitions must
-    therefore not use this package at import. `instead` maps the dotted name of a definition that cannot run in a script
+    therefore not use this package at import. `replacements` maps the dotted name of a definition that cannot run in a script
     to the dotted name of its replacement, which has the same name. Raises UsageError, naming what cannot be carried.
     """
     nodes, lines = ast.parse(script).body, script.split("\n")
     imports = [node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)]
     begin, end = imports[-1].end_lineno, nodes[-1].lineno - 1
     body = "\n".join(lines[begin:end]).strip("\n")
-    carried = _Bundle(instead or {})
+    carried = _Bundle(replacements or {})
     carried.take_script(_module("", script))
     head = ["\n".join(lines[: nodes[0].end_lineno]), "from __future__ import annotations"]
     sections = "\n\n\n".join([body, *carried.sections(), "\n".join(lines[end:]).strip("\n")])
@@ -65,8 +65,8 @@ def bundle(script: str, *, instead: Mapping[str, str] | None = None) -> str:
 class _Bundle:
     """What has been taken so far."""
 
-    def __init__(self, instead: Mapping[str, str]) -> None:
-        self._instead = instead
+    def __init__(self, replacements: Mapping[str, str]) -> None:
+        self._replacements = replacements
         self._taken: dict[str, set[str]] = {}
         self._needs: dict[str, list[str]] = {}
         """By module: the modules that it takes definitions from."""
@@ -75,7 +75,7 @@ class _Bundle:
 
     def take_script(self, script: _Module) -> None:
         for name in script.definitions:
-            self._own(name, "the script")
+            self._claim_name(name, "the script")
         for source in script.definitions.values():
             for name in _global_names(source):
                 if name not in script.definitions:
@@ -103,17 +103,17 @@ class _Bundle:
             for each in module.imports[name]:
                 self._import(module, each)
         elif name not in _KNOWN:
-            raise _refusal(f"{name} in {module.name or 'the script'}: not found at the top level of this module")
+            raise _export_error(f"{name} in {module.name or 'the script'}: not found at the top level of this module")
 
     def _import(self, module: _Module, found: Import) -> None:
         source, name, here = found
-        if not _is_ours(source):
-            self._own(here, source if not name else f"{source}.{name}")
+        if not _in_package(source):
+            self._claim_name(here, source if not name else f"{source}.{name}")
             self.imports.add(found)
             return
         if not name or name != here:
-            raise _refusal(f"{here} in {module.name}: a module of {PACKAGE}, or a definition under another name")
-        source, _, name = self._instead.get(f"{source}.{name}", f"{source}.{name}").rpartition(".")
+            raise _export_error(f"{here} in {module.name}: a module of {PACKAGE}, or a definition under another name")
+        source, _, name = self._replacements.get(f"{source}.{name}", f"{source}.{name}").rpartition(".")
         needs = self._needs.setdefault(module.name, [])
         if source not in needs:
             needs.append(source)
@@ -123,26 +123,28 @@ class _Bundle:
         taken = self._taken.setdefault(module.name, set())
         if name in taken:
             return
-        self._own(name, f"{module.name}.{name}")
+        self._claim_name(name, f"{module.name}.{name}")
         taken.add(name)
         source = module.definitions[name]
-        if inner := [each for node in ast.walk(ast.parse(source)) for each in _imports_of(node) if _is_ours(each[0])]:
-            raise _refusal(f"{module.name}.{name}: it imports {inner[0][0]} when it is called")
+        if inner := [
+            each for node in ast.walk(ast.parse(source)) for each in _imports_of(node) if _in_package(each[0])
+        ]:
+            raise _export_error(f"{module.name}.{name}: it imports {inner[0][0]} when it is called")
         for used in _global_names(source):
             self._follow(module, used)
 
-    def _own(self, name: str, owner: str) -> None:
+    def _claim_name(self, name: str, owner: str) -> None:
         root = owner.partition(".")[0]
         other = self._owners.setdefault(name, owner)
         if other != owner and not (name == root == other.partition(".")[0]):  # `import a.b` and `import a.c` bind `a`
-            raise _refusal(f"{name}: both {other} and {owner} have this name")
+            raise _export_error(f"{name}: both {other} and {owner} have this name")
 
 
-def _refusal(what: str) -> UsageError:
-    return UsageError(f"{what}; so no script can be written: {OTHER_FORMS}")
+def _export_error(what: str) -> UsageError:
+    return UsageError(f"{what}; so no script can be written: {OTHER_FORMATS}")
 
 
-def _is_ours(module: str) -> bool:
+def _in_package(module: str) -> bool:
     return module.partition(".")[0] == PACKAGE
 
 
@@ -151,15 +153,15 @@ def _read(module: str) -> _Module:
     try:
         return _module(module, inspect.getsource(import_module(module)))
     except OSError as error:
-        raise _refusal(f"{module}: its source cannot be read ({error})") from error
+        raise _export_error(f"{module}: its source cannot be read ({error})") from error
 
 
 def _module(name: str, source: str) -> _Module:
     tree, lines = ast.parse(source), source.split("\n")
     definitions, imports = {}, dict[str, list[Import]]()
     for node, following in zip(tree.body, [*tree.body[1:], None], strict=True):
-        last = following if following is not None and _is_text(following) else node
-        for bound in _bound(node):
+        last = following if following is not None and _is_string(following) else node
+        for bound in _bound_names(node):
             definitions[bound] = "\n".join(lines[_first_line(node) - 1 : last.end_lineno])
         for each in (node, *(node.body if isinstance(node, ast.If) else ())):  # if TYPE_CHECKING
             for found in _imports_of(each):
@@ -167,11 +169,11 @@ def _module(name: str, source: str) -> _Module:
     return _Module(name, (ast.get_docstring(tree) or "").partition("\n\n")[0], definitions, imports)
 
 
-def _is_text(node: ast.stmt) -> bool:
+def _is_string(node: ast.stmt) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
-def _bound(node: ast.stmt) -> list[str]:
+def _bound_names(node: ast.stmt) -> list[str]:
     """Names that a statement defines."""
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         return [node.name]

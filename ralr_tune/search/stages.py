@@ -167,7 +167,7 @@ def _plan_judge(spec: StudySpec, rows: Sequence[Row]) -> Iterator[PlannedRow]:
 def judged_runs(spec: StudySpec) -> int:
     """How many runs are judged at most; as many are tested."""
     twins = sum(arm.amplify is not None for arm in spec.arms.values())
-    return spec.confirm.seeds_at_most * ((len(spec.arms) + twins) * spec.search.blocks + addable(spec))
+    return spec.confirm.max_seeds * ((len(spec.arms) + twins) * spec.search.blocks + addable(spec))
 
 
 def _plan_test(spec: StudySpec, rows: Sequence[Row]) -> Iterator[PlannedRow]:

@@ -20,7 +20,7 @@ from ralr_tune.studyfile.values import Choice, Frozen, Range
 class Verdict:
     """What becomes of a change, and why."""
 
-    taken: bool
+    applied: bool
     reason: str
 
 
@@ -34,23 +34,23 @@ class Change:
     verdict: Verdict
 
     @property
-    def taken(self) -> bool:
+    def applied(self) -> bool:
         """Whether the study goes on with it."""
-        return self.verdict.taken
+        return self.verdict.applied
 
     def __str__(self) -> str:
-        return f"{self.key}: {_words(self.before)} -> {_words(self.after)}: {self.verdict.reason}"
+        return f"{self.key}: {_formatted(self.before)} -> {_formatted(self.after)}: {self.verdict.reason}"
 
 
-def changes(before: StudySpec, after: StudySpec, *, looked: bool = True) -> list[Change]:
+def changes(before: StudySpec, after: StudySpec, *, judged: bool = True) -> list[Change]:
     """Every key whose meaning differs; comments, the order of tables and `storage.url` do not count.
 
-    `before` is the stored file; `looked` says whether winners have been judged by now. Each change is judged by itself;
+    `before` is the stored file; `judged` says whether winners have been judged by now. Each change is judged by itself;
     one that is refused refuses the file.
     """
     here = after.storage.model_copy(update={"lease_s": before.storage.lease_s})  # where it lies is no part of it
     found = _differences((), before.meaning.model_copy(update={"storage": here}), after.meaning)
-    fixed = _LOOKS if looked and "auto" in (before.confirm.seeds, after.confirm.seeds) else {}
+    fixed = _FIXED_ONCE_JUDGED if judged and "auto" in (before.confirm.seeds, after.confirm.seeds) else {}
     return [
         Change(dotted(path), old, new, fixed.get(path) or _verdict(path, old, new, before, after))
         for path, old, new in found
@@ -74,7 +74,7 @@ def _keys(table: Any) -> dict[str, Any]:
     return table if isinstance(table, dict) else {key: getattr(table, key) for key in type(table).model_fields}
 
 
-def _words(value: Any) -> str:
+def _formatted(value: Any) -> str:
     if value is None:
         return "nothing"
     if isinstance(value, Range | Choice):
@@ -84,7 +84,7 @@ def _words(value: Any) -> str:
 
 # ---------------------------------------------------------------- what becomes of a change
 
-_TAKEN: dict[KeyPath, str] = {
+_APPLIED: dict[KeyPath, str] = {
     ("search", "trials"): "the budget of every arm and block; trials that were begun stay",
     ("search", "audit"): "how many pruned trials are trained on; audits that are done stay",
     ("confirm", "top"): "how many configurations are confirmed; runs that were begun stay",
@@ -114,11 +114,11 @@ _REFUSED: dict[KeyPath, str] = {
 }
 """Why not, by key or, for all keys of a table, by the table; the longest path that fits says it."""
 
-UNJUDGED = "nothing says that the trials so far would be the same with it"
+UNKNOWN_KEY = "nothing says that the trials so far would be the same with it"
 """Of a key that nobody has thought about."""
 
 
-_LOOKS: dict[KeyPath, Verdict] = {
+_FIXED_ONCE_JUDGED: dict[KeyPath, Verdict] = {
     ("confirm", key): Verdict(False, "the looks and their correction are fixed once winners are judged")
     for key in ("seeds", "most_seeds", "margin", "confidence")
 }
@@ -126,32 +126,34 @@ _LOOKS: dict[KeyPath, Verdict] = {
 
 
 def _verdict(path: KeyPath, old: Any, new: Any, before: StudySpec, after: StudySpec) -> Verdict:
-    if path in _TAKEN:
-        return Verdict(True, _TAKEN[path])
+    if path in _APPLIED:
+        return Verdict(True, _APPLIED[path])
     if path == ("search", "blocks"):
-        return _of_blocks(old, new)
+        return _blocks_verdict(old, new)
     if path[:1] == ("arms",) and len(path) == 2:
-        return _of_arm(old, before, after)
+        return _arm_verdict(old, before, after)
     if path[:1] in {("training",), ("schedule",), ("task",), ("arms",)} and _is_searched(old, new):
-        return _of_domain(path, old, new, after)
+        return _domain_verdict(path, old, new, after)
     if path[:1] == ("task",) and before.kind is after.kind:
-        return _longest(path[1:], after.kind.changes) or Verdict(False, _REFUSED["task",])
-    return _longest(path, {key: (False, reason) for key, reason in _REFUSED.items()}) or Verdict(False, UNJUDGED)
+        return _most_specific(path[1:], after.kind.changes) or Verdict(False, _REFUSED["task",])
+    return _most_specific(path, {key: (False, reason) for key, reason in _REFUSED.items()}) or Verdict(
+        False, UNKNOWN_KEY
+    )
 
 
-def _longest(path: KeyPath, said: Mapping[KeyPath, tuple[bool, str]]) -> Verdict | None:
+def _most_specific(path: KeyPath, said: Mapping[KeyPath, tuple[bool, str]]) -> Verdict | None:
     """What is said of a key or, for all keys of a table, of the table: the longest path that fits."""
     fits = (path[:length] for length in range(len(path), -1, -1))
     return next((Verdict(*said[each]) for each in fits if each in said), None)
 
 
-def _of_blocks(old: int, new: int) -> Verdict:
+def _blocks_verdict(old: int, new: int) -> Verdict:
     if new > old:
         return Verdict(True, "further searches of every arm")
     return Verdict(False, "the blocks that were planned are part of the answer")
 
 
-def _of_arm(old: Any, before: StudySpec, after: StudySpec) -> Verdict:
+def _arm_verdict(old: Any, before: StudySpec, after: StudySpec) -> Verdict:
     """A new arm has a sampler history of its own, and trial by trial the seeds of the others: it is not too late."""
     if old is not None:
         return Verdict(False, "an arm does not leave once it was planned: its trials are part of the answer")
@@ -164,15 +166,15 @@ def _is_searched(old: Any, new: Any) -> bool:
     return isinstance(old, Range | Choice) or isinstance(new, Range | Choice)
 
 
-def _of_domain(path: KeyPath, old: Any, new: Any, after: StudySpec) -> Verdict:
+def _domain_verdict(path: KeyPath, old: Any, new: Any, after: StudySpec) -> Verdict:
     if isinstance(old, Range) and isinstance(new, Range):
-        return _of_range(path, old, new, after)
+        return _range_verdict(path, old, new, after)
     if isinstance(old, Choice) and isinstance(new, Choice):
         return Verdict(False, "Optuna keeps one list of choices for each parameter of a study")
     return Verdict(False, "a parameter is searched in one way from the first trial to the last")
 
 
-def _of_range(path: KeyPath, old: Range[Any], new: Range[Any], after: StudySpec) -> Verdict:
+def _range_verdict(path: KeyPath, old: Range[Any], new: Range[Any], after: StudySpec) -> Verdict:
     (low, high, step), (new_low, new_high, new_step) = old.numbers(), new.numbers()
     if old.log != new.log:
         return Verdict(False, "Optuna keeps one scale for each parameter of a study, logarithmic or not")
@@ -182,10 +184,10 @@ def _of_range(path: KeyPath, old: Range[Any], new: Range[Any], after: StudySpec)
         return Verdict(False, "narrower: earlier trials may lie outside of it")
     if step is not None and not math.isclose((low - new_low) / step, round((low - new_low) / step), abs_tol=1e-9):
         return Verdict(False, "earlier trials would lie beside the grid")
-    return _of_width(path, after)
+    return _wider_verdict(path, after)
 
 
-def _of_width(path: KeyPath, after: StudySpec) -> Verdict:
+def _wider_verdict(path: KeyPath, after: StudySpec) -> Verdict:
     """A wider range, unless the study's sampler or pruner cannot follow."""
     search = after.search
     if search.sampler == "tpe" and search.sampler_options.get("group"):

@@ -14,7 +14,7 @@ from ralr_tune.studyfile.sections import CURVE_OPTIONS, OPTIMIZER_OPTIONS, OPTIM
 from ralr_tune.studyfile.study import StudySpec
 from ralr_tune.studyfile.values import Choice, Domain, Range, one_of
 
-_POSITIONS = ("milestones", "peak_at", "mode")
+_DEPENDENT_OPTIONS = ("milestones", "peak_at", "mode")
 """Options of a curve that other keys can make impossible; all others are right or wrong by themselves."""
 
 _LENGTHS = ("warmup", "step_size", "period", "peak_at")
@@ -26,14 +26,14 @@ class Contradiction:
     """One line for the user."""
 
     line: str
-    rests: tuple[KeyPath, ...] = ()
+    paths: tuple[KeyPath, ...] = ()
     """Keys and tables that it speaks about."""
 
-    def rests_on(self, faults: Iterable[KeyPath]) -> bool:
+    def depends_on(self, faults: Iterable[KeyPath]) -> bool:
         """Whether one of `faults` lies at, in or around what this speaks about: then nobody knows whether it holds."""
         return any(
             all(one == other for one, other in zip(path, fault, strict=False))
-            for path in self.rests
+            for path in self.paths
             for fault in faults
         )
 
@@ -89,10 +89,10 @@ def _check_arm_names(spec: StudySpec) -> Iterator[Contradiction]:
 def _check_optimizer_options(spec: StudySpec) -> Iterator[Contradiction]:
     for arm in spec.arms:
         training = spec.training(arm)
-        names = _possible(training.get("optimizer", "sgd"))
+        names = _possible_values(training.get("optimizer", "sgd"))
         allowed = frozenset().union(*(OPTIMIZERS[name] for name in names))
         for key in (key for key in training if key in OPTIMIZER_OPTIONS - allowed):
-            where = dotted(home(spec, arm, key))
+            where = dotted(path_of_key(spec, arm, key))
             line = f"{where} = {training[key]}: no option of {' or '.join(names)} (arm {arm}); its options: "
             yield Contradiction(line + ", ".join(sorted(allowed)), training_paths(arm, "optimizer"))
 
@@ -104,7 +104,7 @@ def _check_nesterov(spec: StudySpec) -> Iterator[Contradiction]:
         for corner in corners(spec.space(arm), keys):
             options = spec.configuration(arm, corner).training.options
             if options.get("nesterov") and (not options.get("momentum") or options.get("dampening")):
-                where = dotted(home(spec, arm, "nesterov"))
+                where = dotted(path_of_key(spec, arm, "nesterov"))
                 line = f"{where} = true: needs a momentum above 0 and no dampening (arm {arm})"
                 yield Contradiction(line, training_paths(arm, *keys))
                 break
@@ -116,7 +116,7 @@ def _check_kind(spec: StudySpec) -> Iterator[Contradiction]:
 
 def _check_curve_options(spec: StudySpec) -> Iterator[Contradiction]:
     for path, section in _schedules(spec).items():
-        names = _possible(section.name)
+        names = _possible_values(section.name)
         allowed = frozenset().union(*(OPTIONS[name] for name in names))
         for key in (key for key in ScheduleSection.model_fields if key in CURVE_OPTIONS - allowed):
             if (value := getattr(section, key)) is not None:
@@ -157,14 +157,14 @@ def _check_curves(spec: StudySpec) -> Iterator[Contradiction]:
             try:
                 spec.configuration(arm, corner).curve()
             except ValueError as error:
-                rests = (("schedule",), ("arms", arm, "schedule"), *training_paths(arm, "epochs"))
-                yield Contradiction(f"{where}.{error} (arm {arm})", rests)
+                paths = (("schedule",), ("arms", arm, "schedule"), *training_paths(arm, "epochs"))
+                yield Contradiction(f"{where}.{error} (arm {arm})", paths)
                 break
 
 
 def _curve_corners(spec: StudySpec, arm: str) -> Iterator[dict[str, Any]]:
-    for name in _possible(spec.schedule(arm).name):
-        own = (f"schedule.{key}" for key in _POSITIONS if key in OPTIONS[name])
+    for name in _possible_values(spec.schedule(arm).name):
+        own = (f"schedule.{key}" for key in _DEPENDENT_OPTIONS if key in OPTIONS[name])
         for corner in corners(spec.space(arm), ("epochs", "schedule.warmup", *own)):
             yield corner | {"schedule.name": name}
 
@@ -254,11 +254,11 @@ def _ends(domain: Domain) -> list[Any]:
     return domain.describe()["choices"] if isinstance(domain, Choice) else [domain.low, domain.high]
 
 
-def _possible(value: Any) -> tuple[Any, ...]:
+def _possible_values(value: Any) -> tuple[Any, ...]:
     return value.choices if isinstance(value, Choice) else (value,)
 
 
-def home(spec: StudySpec, arm: str, key: str) -> KeyPath:
+def path_of_key(spec: StudySpec, arm: str, key: str) -> KeyPath:
     """Where the file gives the [training] key that an arm has."""
     own = spec.arms[arm].training
     return ("arms", arm, "training", key) if own and getattr(own, key) is not None else ("training", key)

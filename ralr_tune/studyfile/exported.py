@@ -40,7 +40,7 @@ _SUBSTITUTES: dict[KeyPath, Any] = {
 }
 """Required keys, with values for looking past a mistake in them."""
 
-_LOOKS = 4
+_MAX_PASSES = 4
 """A table that lost a wrong key may then lack it; each look takes away one level more."""
 
 
@@ -162,7 +162,7 @@ def parse_exported(text: str, source: str = "configuration", *, imports: bool = 
     try:
         found = model.model_validate(raw)
     except ValidationError as error:
-        raise refusal(source, [*problems.lines(error, model, raw), *_contradictions_of_the_rest(raw, kind)]) from None
+        raise refusal(source, [*problems.lines(error, model, raw), *_remaining_contradictions(raw, kind)]) from None
     lines = [*_task_problems(found), *_contradictions(found.configuration(), kind)]
     if lines:
         raise refusal(source, lines)
@@ -187,12 +187,12 @@ def _task_problems(found: Exported) -> Iterator[str]:
         yield f"provenance.metric = {shown(metric)}: {one_of(kind.metrics, metric)}"
 
 
-def _contradictions_of_the_rest(raw: Mapping[str, Any], kind: Kind) -> list[str]:
+def _remaining_contradictions(raw: Mapping[str, Any], kind: Kind) -> list[str]:
     """What else is wrong once the wrong keys are left out, so that one reading tells everything."""
     model = models.configuration(kind)
     rest: dict[str, Any] = {key: raw[key] for key in model.model_fields if key in raw and key != "task"}
     left_out: set[KeyPath] = set()
-    for _ in range(_LOOKS):
+    for _ in range(_MAX_PASSES):
         try:
             found = model.model_validate(rest)
         except ValidationError as error:
@@ -216,14 +216,19 @@ def _contradictions(configuration: Configuration, kind: Kind) -> list[str]:
 
 def _option_problems(configuration: Configuration, kind: Kind) -> list[str]:
     training, schedule = configuration.training, configuration.schedule
-    lines = list(_unfit("training.options", training.options, OPTIMIZERS[training.optimizer], TrainingKeys))
+    lines = list(_table_problems("training.options", training.options, OPTIMIZERS[training.optimizer], TrainingKeys))
     lines += kind.complaints(configuration)
     if schedule.name not in CURVES:
         return [*lines, f"schedule.name = {shown(schedule.name)}: not a base curve; {one_of(CURVES, schedule.name)}"]
-    return [*lines, *_unfit("schedule.options", schedule.options, OPTIONS[schedule.name], ScheduleSection)]
+    return [
+        *lines,
+        *_table_problems("schedule.options", schedule.options, OPTIONS[schedule.name], ScheduleSection),
+    ]
 
 
-def _unfit(where: str, options: Mapping[str, Any], allowed: frozenset[str], section: type[BaseModel]) -> Iterator[str]:
+def _table_problems(
+    where: str, options: Mapping[str, Any], allowed: frozenset[str], section: type[BaseModel]
+) -> Iterator[str]:
     """Options held against the study file's own table of them; there they may be searched, here they are settled."""
     settled: dict[str, Any] = {}
     for key, value in options.items():

@@ -38,7 +38,7 @@ class NoKeys(BaseModel):
 
 
 @dataclass(frozen=True)
-class Examined:
+class TaskSummary:
     """What `doctor` learns about a task without training it."""
 
     found: str
@@ -159,9 +159,9 @@ class Kind(ABC):
 
     # ------------------------------------------------------------ people
 
-    def examine(self, section: Any) -> Examined:
+    def examine(self, section: Any) -> TaskSummary:
         """What `doctor` says about the data; downloads nothing and imports no code of others. Raises DataError."""
-        return Examined(f"kind {self.name}: not examined")
+        return TaskSummary(f"kind {self.name}: not examined")
 
     def downloads(self, section: Any) -> bool:
         """Whether `run` would download data that are missing."""

@@ -27,7 +27,7 @@ from ralr_tune.studyfile.sections import (
     StudySection,
     TrainingKeys,
 )
-from ralr_tune.studyfile.values import Frozen, hints, settled
+from ralr_tune.studyfile.values import Frozen, fixed_type, hints
 
 
 @cache
@@ -58,7 +58,7 @@ def training_keys(kind: Kind) -> type[TrainingKeys]:
 def training_config(kind: Kind) -> type[TrainingConfig]:
     """[training] with every search settled."""
     defaults = kind.training.model_fields
-    own: dict[str, Any] = {key: (settled(hint), defaults[key].default) for key, hint in hints(kind.training).items()}
+    own: dict[str, Any] = {key: (fixed_type(hint), defaults[key].default) for key, hint in hints(kind.training).items()}
     between = create_model("OwnTrainingConfig", __base__=Frozen, **own)
     bases = (FurtherTrainingConfig, between, FirstTrainingConfig)
     shared = hints(TrainingConfig)

@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 
 @dataclass(frozen=True)
-class OptimizerOffer:
+class OptimizerSpec:
     """What is offered of one optimizer of torch.optim."""
 
     torch_name: str
@@ -30,27 +30,27 @@ class OptimizerOffer:
     """Options in which they must agree. A trial that gives any other option trains by itself."""
 
 
-def _offer(torch_name: str, *options: str) -> OptimizerOffer:
-    return OptimizerOffer(torch_name, frozenset(options))
+def _spec(torch_name: str, *options: str) -> OptimizerSpec:
+    return OptimizerSpec(torch_name, frozenset(options))
 
 
-def _adam(torch_name: str) -> OptimizerOffer:
+def _adam(torch_name: str) -> OptimizerSpec:
     slot_options = frozenset({"betas", "eps"})
-    return OptimizerOffer(torch_name, slot_options | {"amsgrad"}, one_kernel=True, slot_options=slot_options)
+    return OptimizerSpec(torch_name, slot_options | {"amsgrad"}, one_kernel=True, slot_options=slot_options)
 
 
-OPTIMIZER_OFFERS: Mapping[str, OptimizerOffer] = MappingProxyType(
+OPTIMIZER_SPECS: Mapping[str, OptimizerSpec] = MappingProxyType(
     {
-        "adadelta": _offer("Adadelta", "rho", "eps"),
-        "adagrad": _offer("Adagrad", "lr_decay", "initial_accumulator_value", "eps"),
+        "adadelta": _spec("Adadelta", "rho", "eps"),
+        "adagrad": _spec("Adagrad", "lr_decay", "initial_accumulator_value", "eps"),
         "adam": _adam("Adam"),
-        "adamax": _offer("Adamax", "betas", "eps"),
+        "adamax": _spec("Adamax", "betas", "eps"),
         "adamw": _adam("AdamW"),
-        "asgd": _offer("ASGD", "lambd", "alpha", "t0"),
-        "nadam": _offer("NAdam", "betas", "eps", "momentum_decay", "decoupled_weight_decay"),
-        "radam": _offer("RAdam", "betas", "eps", "decoupled_weight_decay"),
-        "rmsprop": _offer("RMSprop", "alpha", "eps", "momentum", "centered"),
-        "sgd": OptimizerOffer(
+        "asgd": _spec("ASGD", "lambd", "alpha", "t0"),
+        "nadam": _spec("NAdam", "betas", "eps", "momentum_decay", "decoupled_weight_decay"),
+        "radam": _spec("RAdam", "betas", "eps", "decoupled_weight_decay"),
+        "rmsprop": _spec("RMSprop", "alpha", "eps", "momentum", "centered"),
+        "sgd": OptimizerSpec(
             "SGD",
             frozenset({"momentum", "dampening", "nesterov"}),
             one_kernel=True,

@@ -17,7 +17,7 @@ from ralr_tune.studyfile.values import FORMS, one_of
 KeyPath: TypeAlias = tuple[str, ...]
 """Keys from the file's top down: ("training", "lr")."""
 
-_WORDS = {
+_MESSAGES = {
     "missing": "is missing",
     "float_type": "must be a number",
     "float_parsing": "must be a number",
@@ -39,19 +39,19 @@ _WORDS = {
     "literal_error": "must be {expected}",
     "finite_number": "must be a finite number",
 }
-_SHOWN = 80
+_MAX_SHOWN = 80
 """Longest value or key that is quoted in a message, in characters."""
 
-_BARE = re.compile(r"[A-Za-z0-9_-]+")
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
-DEEPEST = 32
+MAX_DEPTH = 32
 """Levels that tables and lists may nest; no key needs more than six."""
 
-MOST_VALUES = 10_000
+MAX_VALUES = 10_000
 """Values in a file, tables and lists among them; a real one has a hundred."""
 
 _PART = r"""(?:[A-Za-z0-9_-]++|"(?:[^"\\\n]|\\.)*+"|'[^'\n]*+')"""
-_LONG_KEY = re.compile(rf"(?<![A-Za-z0-9_\\-])(?:{_PART}[ \t]*+\.[ \t]*+){{{DEEPEST}}}")
+_LONG_KEY = re.compile(rf"(?<![A-Za-z0-9_\\-])(?:{_PART}[ \t]*+\.[ \t]*+){{{MAX_DEPTH}}}")
 """A dotted key of too many parts. Nothing is tried twice, so that looking takes no longer than the text is long."""
 
 
@@ -67,7 +67,7 @@ def long_key(text: str) -> str | None:
     if found is None:
         return None
     line = text.count("\n", 0, found.start()) + 1
-    return f"line {line}: {shown(found[0])}: a dotted key has at most {DEEPEST} parts"
+    return f"line {line}: {shown(found[0])}: a dotted key has at most {MAX_DEPTH} parts"
 
 
 def unreadable(raw: Mapping[str, Any]) -> list[str]:
@@ -80,34 +80,34 @@ def unreadable(raw: Mapping[str, Any]) -> list[str]:
         seen += 1
         if isinstance(value, int) and not -(2**63) <= value < 2**63:
             found.append(f"{dotted(path)}: a whole number has at most 64 bits")
-        elif isinstance(value, dict | list) and len(path) >= DEEPEST:
-            found.append(f"{dotted(path)}: nested deeper than {DEEPEST} levels")
+        elif isinstance(value, dict | list) and len(path) >= MAX_DEPTH:
+            found.append(f"{dotted(path)}: nested deeper than {MAX_DEPTH} levels")
         elif isinstance(value, dict | list):
-            if seen + len(waiting) + len(value) > MOST_VALUES:
-                return [f"{dotted(path)}: too many values: a file holds {MOST_VALUES} at most"]
+            if seen + len(waiting) + len(value) > MAX_VALUES:
+                return [f"{dotted(path)}: too many values: a file holds {MAX_VALUES} at most"]
             inside = value.items() if isinstance(value, dict) else enumerate(value)
             waiting += [([*path, key], each) for key, each in inside]
     return found[::-1]
 
 
-def faults(error: ValidationError, raw: Mapping[str, Any], stand_ins: Mapping[KeyPath, Any]) -> set[KeyPath]:
+def faults(error: ValidationError, raw: Mapping[str, Any], substitutes: Mapping[KeyPath, Any]) -> set[KeyPath]:
     """The keys that `error` names; where one without a stand-in is missing, the table that lacks it."""
     found: set[KeyPath] = set()
     for entry in error.errors(include_url=False):
         path = tuple(map(str, takewhile(_is_key, _key_path(entry["loc"], raw))))
-        found.add(path[:-1] if entry["type"] == "missing" and path not in stand_ins else path)
+        found.add(path[:-1] if entry["type"] == "missing" and path not in substitutes else path)
     return found
 
 
-def without_faults(wrong: set[KeyPath], raw: Mapping[str, Any], stand_ins: Mapping[KeyPath, Any]) -> dict[str, Any]:
+def without_faults(wrong: set[KeyPath], raw: Mapping[str, Any], substitutes: Mapping[KeyPath, Any]) -> dict[str, Any]:
     """A copy of `raw` without the keys that are `wrong`; required ones get their stand-in."""
     copy = deepcopy(dict(raw))
     for path in sorted(wrong, key=len, reverse=True):
         table = _at(copy, path[:-1])
         if path and isinstance(table, dict):
             table.pop(path[-1], None)
-            if path in stand_ins:
-                table[path[-1]] = deepcopy(stand_ins[path])
+            if path in substitutes:
+                table[path[-1]] = deepcopy(substitutes[path])
     return copy
 
 
@@ -120,7 +120,7 @@ def _line(entry: Any, model: type[BaseModel], raw: Mapping[str, Any]) -> str:
         return _tag_line([*path, entry["ctx"]["discriminator"].strip("'")], model, raw)
     if kind == "extra_forbidden":
         return f"{dotted(path)} = {shown(entry['input'])}: unknown key{_nearest(path, model, raw)}"
-    words = _WORDS.get(kind, message.replace("Input should", "should").replace("{", "{{").replace("}", "}}"))
+    words = _MESSAGES.get(kind, message.replace("Input should", "should").replace("{", "{{").replace("}", "}}"))
     limits = {key: f"{value:g}" if isinstance(value, float) else value for key, value in entry.get("ctx", {}).items()}
     text = message if kind == "ralr_tune" else words.format(**limits)
     return f"{dotted(path)} = {shown(_at(raw, path))}: {text}"
@@ -232,13 +232,13 @@ def dotted(path: Sequence[str | int]) -> str:
 
 
 def _key(key: str) -> str:
-    key = cut(key, _SHOWN)
-    return key if _BARE.fullmatch(key) else json.dumps(key, ensure_ascii=False)
+    key = cut(key, _MAX_SHOWN)
+    return key if _BARE_KEY.fullmatch(key) else json.dumps(key, ensure_ascii=False)
 
 
 def shown(value: Any) -> str:
     """A value as it may stand in a message: not too long."""
-    return cut(json.dumps(value, default=str, ensure_ascii=False), _SHOWN)
+    return cut(json.dumps(value, default=str, ensure_ascii=False), _MAX_SHOWN)
 
 
 def cut(text: str, length: int) -> str:

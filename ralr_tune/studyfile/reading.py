@@ -42,13 +42,13 @@ _SUBSTITUTES: dict[KeyPath, Any] = {
 }
 """What is required, with values for looking past a mistake in it; nothing is said of what rests on such a value."""
 
-_TOLD = 100
+_MAX_PROBLEMS = 100
 """Most problems of one file that are told."""
 
-_LINE = 2000
+_MAX_LINE_LENGTH = 2000
 """Longest one, in characters."""
 
-_LOOKS = 6
+_MAX_PASSES = 6
 """A table that lost a wrong key may then lack it; each look takes away one level more."""
 
 
@@ -78,11 +78,11 @@ def _parse(text: str, source: str, check: Check, imports: bool) -> StudySpec:
     model = models.study_file(kind)
     try:
         file = model.model_validate(raw)
-        spec = StudySpec(file, _kept(text, file.storage.url, source), kind)
+        spec = StudySpec(file, _without_password(text, file.storage.url, source), kind)
         found = [contradiction.line for contradiction in check(spec)]
     except ValidationError as error:
         wrong = problems.faults(error, raw, _SUBSTITUTES)
-        found = [*problems.lines(error, model, raw), *_contradictions_of_the_rest(wrong, raw, kind, check)]
+        found = [*problems.lines(error, model, raw), *_remaining_contradictions(wrong, raw, kind, check)]
     if found:
         raise refusal(source, found)
     return spec
@@ -113,7 +113,7 @@ def kind_of(raw: Mapping[str, Any], source: str, imports: bool) -> Kind | str:
         raise refusal(source, [str(error)]) from error
 
 
-def _kept(text: str, url: str | None, source: str) -> str:
+def _without_password(text: str, url: str | None, source: str) -> str:
     """The text without the password of its storage URL: it is stored with the study, and shown in its report."""
     if url is None or masked_url(url) == url:
         return text
@@ -155,9 +155,9 @@ def read_toml(text: str, source: str) -> dict[str, Any]:
 def refusal(source: str, found: list[str]) -> StudyFileError:
     """All problems of one file, each told once and in one line; of very many the first."""
     told = list(dict.fromkeys(found))
-    if len(told) > _TOLD:
-        told[_TOLD:] = [f"and {len(told) - _TOLD} problems more"]
-    return StudyFileError([problems.one_line(f"{source}: {problems.cut(line, _LINE)}") for line in told])
+    if len(told) > _MAX_PROBLEMS:
+        told[_MAX_PROBLEMS:] = [f"and {len(told) - _MAX_PROBLEMS} problems more"]
+    return StudyFileError([problems.one_line(f"{source}: {problems.cut(line, _MAX_LINE_LENGTH)}") for line in told])
 
 
 def _problems_without_kind(line: str, raw: dict[str, Any], check: Check) -> list[str]:
@@ -176,13 +176,13 @@ def _problems_without_kind(line: str, raw: dict[str, Any], check: Check) -> list
         lines = problems.lines(error, model, rest)
         wrong |= problems.faults(error, rest, _SUBSTITUTES)
     before = [each for each in lines if each.startswith("study")]
-    return [*before, line, *lines[len(before) :], *_contradictions_of_the_rest(wrong, raw, kind, check)]
+    return [*before, line, *lines[len(before) :], *_remaining_contradictions(wrong, raw, kind, check)]
 
 
-def _contradictions_of_the_rest(wrong: set[KeyPath], raw: dict[str, Any], kind: Kind, check: Check) -> list[str]:
+def _remaining_contradictions(wrong: set[KeyPath], raw: dict[str, Any], kind: Kind, check: Check) -> list[str]:
     """What else is wrong once the wrong keys are left out, so that one reading tells everything."""
     left_out: set[KeyPath] = set()
-    for _ in range(_LOOKS):
+    for _ in range(_MAX_PASSES):
         left_out |= wrong
         raw = problems.without_faults(wrong, raw, _SUBSTITUTES)
         kind = kind if ("task",) not in wrong else registry.find(raw["task"]["kind"])
@@ -191,5 +191,5 @@ def _contradictions_of_the_rest(wrong: set[KeyPath], raw: dict[str, Any], kind: 
         except ValidationError as deeper:
             wrong = problems.faults(deeper, raw, _SUBSTITUTES)
         else:
-            return [each.line for each in check(spec) if not each.rests_on(left_out)]
+            return [each.line for each in check(spec) if not each.depends_on(left_out)]
     return []  # too much is wrong to see further

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from ralr_tune.schedules.curves import CURVES, OPTIONS
-from ralr_tune.studyfile.optimizers import OPTIMIZER_OFFERS
+from ralr_tune.studyfile.optimizers import OPTIMIZER_SPECS
 from ralr_tune.studyfile.values import (
     Choosable,
     Frozen,
@@ -23,7 +23,7 @@ from ralr_tune.studyfile.values import (
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 
-_NO_FILE_NAME = re.compile(r"(con|prn|aux|nul|(com|lpt)\d)(\..*)?|.*\.", re.IGNORECASE)
+_RESERVED_NAME = re.compile(r"(con|prn|aux|nul|(com|lpt)\d)(\..*)?|.*\.", re.IGNORECASE)
 """Windows takes these for devices, and drops a dot at the end; a study's files may be looked at there."""
 
 
@@ -31,7 +31,7 @@ def _name(value: str) -> str:
     # fullmatch: with `$` a trailing newline would pass, and names become file names and Optuna study names
     if not NAME_PATTERN.fullmatch(value):
         raise problem("not a name: letters, digits, '.', '_' and '-', a letter or digit first, at most 80")
-    if _NO_FILE_NAME.fullmatch(value):
+    if _RESERVED_NAME.fullmatch(value):
         raise problem("no file can have this name everywhere; choose another")
     return value
 
@@ -69,7 +69,7 @@ class TaskSection(Frozen):
 
 # ---------------------------------------------------------------- [training]
 
-OPTIMIZERS: dict[str, frozenset[str]] = {name: offer.options for name, offer in OPTIMIZER_OFFERS.items()}
+OPTIMIZERS: dict[str, frozenset[str]] = {name: spec.options for name, spec in OPTIMIZER_SPECS.items()}
 """Optimizers by name, and their options besides lr and weight_decay."""
 
 
@@ -270,7 +270,7 @@ class ConfirmSection(Frozen):
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
 
     @property
-    def seeds_at_most(self) -> int:
+    def max_seeds(self) -> int:
         return self.most_seeds if self.seeds == "auto" else self.seeds
 
 

@@ -85,7 +85,7 @@ class StudySpec:
 
     @property
     def task(self) -> TaskSection:
-        """[task] as the file has it; its values may be searched (see `settled_task`)."""
+        """[task] as the file has it; its values may be searched (see `resolved_task`)."""
         return self.file.task
 
     @cached_property
@@ -98,7 +98,7 @@ class StudySpec:
         """The searched values of [task], by their path below it."""
         return dict(searched(self.task))
 
-    def settled_task(self, searched: Mapping[str, Any]) -> TaskSection:
+    def resolved_task(self, searched: Mapping[str, Any]) -> TaskSection:
         """[task] with these values (`Configuration.task`) in the place of what is searched."""
         if not self.task_space:
             return self.task
@@ -110,7 +110,7 @@ class StudySpec:
 
     def task_identity(self, searched: Mapping[str, Any]) -> str:
         """A hash of the task with these values: checkpoints of another one are foreign."""
-        return self.kind.identity(self.settled_task(searched), seed=self.study.seed, metric=self.metric)
+        return self.kind.identity(self.resolved_task(searched), seed=self.study.seed, metric=self.metric)
 
     @cached_property
     def parameters(self) -> tuple[str, ...]:

@@ -99,14 +99,14 @@ class Range(Frozen, Generic[T]):
         return f"{self.low} to {self.high}{grid}{' (log)' if self.log else ''}"
 
 
-_MOST_STEPS = 10**6
+_MAX_STEPS = 10**6
 """Of a range; with more of them, whether a value lies on the grid is a matter of rounding."""
 
 
 def _check_step(low: float, high: float, step: float, log: bool) -> None:
     if log:
         raise problem(f"step = {step:g} with log = true: give one of the two")
-    least = (high - low) / _MOST_STEPS
+    least = (high - low) / _MAX_STEPS
     if not max(least, 0) < step <= high - low:
         raise problem(f"step = {step:g}: must be above {least:g} and at most high - low = {high - low:g}")
     steps = (high - low) / step
@@ -250,7 +250,7 @@ def takes_range(model: type[BaseModel]) -> list[str]:
     return [key for key, hint in hints(model).items() if "range" in _forms(hint)]
 
 
-def settled(hint: Any) -> Any:
+def fixed_type(hint: Any) -> Any:
     """The T of `Searchable[T]` or `Choosable[T]`; any other annotation as it is."""
     return _forms(hint).get("fixed", hint)
 

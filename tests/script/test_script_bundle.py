@@ -143,7 +143,7 @@ def test_a_definition_is_replaced_where_it_cannot_run(write: Write, tmp_path: Pa
             "c.py": "def check(x):\n    return x\n",
         }
     )
-    text = bundled("from ours.a import f", "f(VALUE)", instead={"ours.b.check": "ours.c.check"})
+    text = bundled("from ours.a import f", "f(VALUE)", replacements={"ours.b.check": "ours.c.check"})
     assert result(tmp_path, text) == 3
 
 

@@ -8,7 +8,7 @@ import pytest
 from ralr_tune.errors import UsageError
 from ralr_tune.schedules.amplification import Amplification
 from ralr_tune.script.parts import construction
-from ralr_tune.script.text import arguments, laid_out, literal
+from ralr_tune.script.text import arguments, literal, wrapped
 
 
 @pytest.mark.parametrize("value", [0.1, 1e-5, 3, True, "x'y", 'x"y', "x\n", (0.9, 0.99), (1,), ["a", {"b": 1}], {}])
@@ -34,12 +34,12 @@ def test_options_become_arguments() -> None:
 
 
 def test_a_short_expression_stays_on_its_line() -> None:
-    assert laid_out('f(1, a="x")', indent=4) == 'f(1, a="x")'
+    assert wrapped('f(1, a="x")', indent=4) == 'f(1, a="x")'
 
 
 def test_a_long_expression_gets_a_line_for_each_argument_and_item() -> None:
     names = ", ".join(f'"class {n}"' for n in range(12))
-    found = laid_out(f"g(h('x'), classes=[{names}], **{{'ä': 1}})", indent=4, used=7)
+    found = wrapped(f"g(h('x'), classes=[{names}], **{{'ä': 1}})", indent=4, used=7)
     lines = found.splitlines()
     assert lines[:4] == ["g(", "        h('x'),", "        classes=[", '            "class 0",']
     assert lines[-3:] == ["        ],", "        **{'ä': 1},", "    )"]
@@ -47,9 +47,9 @@ def test_a_long_expression_gets_a_line_for_each_argument_and_item() -> None:
 
 def test_a_line_that_fits_with_its_comma_is_not_broken() -> None:
     exact = "x" * (120 - 4 - len("name=,"))
-    assert laid_out(f"f(name={exact}, b=1)").splitlines()[1] == f"    name={exact},"
-    assert len(laid_out(f"f(name=g({exact[3:]}), b=1)").splitlines()[1]) == 120
-    assert len(laid_out(f"f(name=g({exact[2:]}), b=1)").splitlines()) == 6
+    assert wrapped(f"f(name={exact}, b=1)").splitlines()[1] == f"    name={exact},"
+    assert len(wrapped(f"f(name=g({exact[3:]}), b=1)").splitlines()[1]) == 120
+    assert len(wrapped(f"f(name=g({exact[2:]}), b=1)").splitlines()) == 6
 
 
 def test_an_instance_is_made_again_by_what_it_does_not_have_by_default() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ralr_tune.studyfile.changes import UNJUDGED, Change, _verdict, changes
+from ralr_tune.studyfile.changes import UNKNOWN_KEY, Change, _verdict, changes
 from tests.studyfile.design_file import DESIGN, Text
 
 RICH = (
@@ -20,7 +20,7 @@ NOISE = "[arms.noise]\nnoise = { std = { low = 0.1, high = 1.0 } }\n[arms.monoto
 
 def found(old: Text, new: Text) -> dict[str, bool]:
     """Changed keys; True where they are taken up."""
-    return {change.key: change.taken for change in changes(old.study(), new.study())}
+    return {change.key: change.applied for change in changes(old.study(), new.study())}
 
 
 def only(old: Text, new: Text) -> Change:
@@ -86,11 +86,11 @@ AUTO = DESIGN.but("seeds = 5", 'seeds = "auto"\nmost_seeds = 20')
     ids=["fixed to auto", "auto to fixed", "how far", "margin", "confidence"],
 )
 def test_looks_are_fixed_once_winners_are_judged(old: Text, new: Text, keys: list[str]) -> None:
-    before = {change.key: change for change in changes(old.study(), new.study(), looked=False)}
+    before = {change.key: change for change in changes(old.study(), new.study(), judged=False)}
     assert list(before) == keys
-    assert all(change.taken for change in before.values())
+    assert all(change.applied for change in before.values())
     after = changes(old.study(), new.study())
-    assert [(change.key, change.taken) for change in after] == [(key, False) for key in keys]
+    assert [(change.key, change.applied) for change in after] == [(key, False) for key in keys]
     assert all("fixed once winners are judged" in str(change) for change in after)
 
 
@@ -150,20 +150,20 @@ REFUSED = {
 def test_what_would_mix_incomparable_trials_is_refused(old: str, new: str, key: str, reason: str) -> None:
     before, after = (RICH.but(old, new), RICH) if key == "arms.old" else (RICH, RICH.but(old, new))
     verdicts = {change.key: change for change in changes(before.study(), after.study())}
-    assert not verdicts[key].taken
+    assert not verdicts[key].applied
     assert reason in str(verdicts[key])
     assert len(verdicts) == (2 if key == "arms.old" else 1)
 
 
 def test_fewer_blocks_are_refused() -> None:
     change = only(DESIGN.but("blocks = 1", "blocks = 3"), DESIGN)
-    assert (change.key, change.taken) == ("search.blocks", False)
+    assert (change.key, change.applied) == ("search.blocks", False)
     assert str(change) == "search.blocks: 3 -> 1: the blocks that were planned are part of the answer"
 
 
 def test_another_metric_is_refused() -> None:
     change = only(DESIGN, DESIGN.but('metric = "accuracy"', 'metric = "balanced_accuracy"'))
-    assert (change.key, change.taken) == ("study.metric", False)
+    assert (change.key, change.applied) == ("study.metric", False)
 
 
 @pytest.mark.parametrize(("line", "without"), [('metric = "accuracy"', ""), ("margin = 0.005", "")])
@@ -175,9 +175,9 @@ def test_every_key_of_the_file_has_been_judged() -> None:
     """A key that somebody adds is refused until somebody has thought about it."""
     spec = DESIGN.study()
     keys = [(table, key) for table, section in spec.file for key in getattr(type(section), "model_fields", ())]
-    silent = [path for path in keys if _verdict(path, 1, 2, spec, spec).reason == UNJUDGED]
+    silent = [path for path in keys if _verdict(path, 1, 2, spec, spec).reason == UNKNOWN_KEY]
     assert silent == [("storage", "url")]  # where a study lives is no part of it
-    assert not _verdict(("search", "novelty"), 1, 2, spec, spec).taken
+    assert not _verdict(("search", "novelty"), 1, 2, spec, spec).applied
 
 
 FOLDER = DESIGN.but('{ source = "digits" }', '{ source = "torchvision", dataset = "MNIST", root = "data" }')
@@ -221,7 +221,7 @@ def test_a_further_arm_must_not_change_the_shared_design() -> None:
     design = DESIGN.but('sampler = "tpe"', 'sampler = "qmc"')
     assert found(design, design.but("[arms.monotone]", "[arms.steps]\n[arms.monotone]")) == {"arms.steps": True}
     change = only(design, design.but("[arms.monotone]", NOISE))
-    assert not change.taken
+    assert not change.applied
     assert "the quasi-random design, one for all arms, would be another one" in str(change)
     assert found(design, design.but(*WIDE)) == {"training.lr": True}
 

@@ -145,7 +145,7 @@ def test_a_network_may_be_searched() -> None:
     _, large = found(SEARCHED, **{"task.model": "resnet20"})
     assert "task.model" in spec.parameters
     assert list(spec.task_space) == ["model"]
-    assert [spec.settled_task(each.task).model for each in (small, large)] == ["small_cnn", "resnet20"]
+    assert [spec.resolved_task(each.task).model for each in (small, large)] == ["small_cnn", "resnet20"]
     assert spec.task_identity(small.task) != spec.task_identity(large.task)
     assert small.identity(0) != large.identity(0)
 
@@ -154,7 +154,7 @@ def test_a_settled_task_is_that_of_a_file_that_fixes_it() -> None:
     """A checkpoint of it, and its identity, do not depend on whether it was searched."""
     fixed = parse_study(DESIGN)
     spec, configuration = found(SEARCHED)
-    assert spec.settled_task(configuration.task) == fixed.task
+    assert spec.resolved_task(configuration.task) == fixed.task
     assert spec.task_identity(configuration.task) == fixed.task_identity({})
 
 
@@ -163,7 +163,7 @@ def test_options_of_the_network_and_sizes_of_images_may_be_searched() -> None:
     spec, configuration = found(DESIGN.but('model = "small_cnn"', f'model = "small_cnn"\n{options}'))
     assert list(spec.task_space) == ["model_options.width", "model_options.dropout"]
     assert type(spec.task_space["model_options.width"].low) is int
-    assert spec.settled_task(configuration.task).model_options == {"width": 4, "dropout": 0.0}
+    assert spec.resolved_task(configuration.task).model_options == {"width": 4, "dropout": 0.0}
     assert configuration.number("task.model_options.width") == 4
 
 
@@ -186,10 +186,10 @@ def test_impossible_options_are_told(option: str, line: str) -> None:
 def test_a_wider_choice_of_networks_is_refused_as_any_other() -> None:
     more = SEARCHED.replace('"resnet20"]', '"resnet20", "resnet32"]')
     (change,) = changes(parse_study(SEARCHED), parse_study(more))
-    assert (change.key, change.taken) == ("task.model", False)
+    assert (change.key, change.applied) == ("task.model", False)
     assert "one list of choices" in str(change)
     (change,) = changes(parse_study(DESIGN), parse_study(SEARCHED))
-    assert not change.taken
+    assert not change.applied
 
 
 def test_two_tasks_of_the_same_data_share_them() -> None:

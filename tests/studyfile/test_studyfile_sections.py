@@ -38,7 +38,7 @@ def test_the_file_of_the_design_is_a_study() -> None:
     assert (spec.search.trials, spec.search.sampler, spec.search.pruner, spec.search.blocks) == (24, "tpe", "median", 1)
     assert spec.search.start == ({"lr": 0.1},)
     assert (spec.confirm.top, spec.confirm.seeds, spec.confirm.margin, spec.confirm.confidence) == (2, 5, 0.005, 0.95)
-    assert spec.confirm.seeds_at_most == 5
+    assert spec.confirm.max_seeds == 5
     assert (spec.storage.url, spec.storage.lease_s) == ("sqlite:///runs/digits/study.db", 30)
 
 

@@ -17,7 +17,7 @@ from ralr_tune.kinds.classification.stratify import Rows, stratified_split
 from ralr_tune.seeds import derive_seed
 
 
-class Drawn(Protocol):
+class RandomTransform(Protocol):
     """An augmentation or a mixing."""
 
     def draw(self, count: int, generator: Generator) -> Tensor:
@@ -61,7 +61,7 @@ def batch_borders(count: int, batch_size: int) -> list[int]:
     return borders
 
 
-def draw_epoch(count: int, drawn: Sequence[Drawn], *, seed: int, epoch: int) -> tuple[Tensor, list[Tensor]]:
+def draw_epoch(count: int, drawn: Sequence[RandomTransform], *, seed: int, epoch: int) -> tuple[Tensor, list[Tensor]]:
     """All that is random in an epoch of `count` samples: their order, (count,), and the draws of each of `drawn`.
 
     The first row of a draw is for the first sample in that order. All are on the CPU.

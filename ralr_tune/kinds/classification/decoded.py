@@ -19,12 +19,12 @@ from pathlib import Path
 import numpy as np
 
 from ralr_tune.errors import DataError
-from ralr_tune.kinds.classification.samples import Images, Samples, why
+from ralr_tune.kinds.classification.samples import Images, Samples, short_reason
 from ralr_tune.machine.locks import locked
 
 logger = logging.getLogger(__name__)
 
-SMALLEST_BYTES = 2**24
+MIN_BYTES = 2**24
 """Less is decoded sooner than it is looked after."""
 
 FORMAT = "decoded 1"
@@ -41,12 +41,12 @@ def load(parts: Sequence[Samples], folder: Path | None) -> Images:
     if folder is None or stamp is None:
         return _read(parts)
     path = folder / f"images-{stamp[:32]}.npy"
-    with _alone(folder.parent):
-        images = _mapped(path, stamp, sum(map(len, parts)))
+    with _exclusive(folder.parent):
+        images = _map_file(path, stamp, sum(map(len, parts)))
         if images is None:
             images = _read(parts)
-            if images.nbytes >= SMALLEST_BYTES and _written(path, stamp, images):
-                mapped = _mapped(path, stamp, len(images))
+            if images.nbytes >= MIN_BYTES and _write_file(path, stamp, images):
+                mapped = _map_file(path, stamp, len(images))
                 images = images if mapped is None else mapped
     return images
 
@@ -74,7 +74,7 @@ def _read(parts: Sequence[Samples]) -> Images:
     return np.concatenate(arrays) if others else train
 
 
-def _mapped(path: Path, stamp: str, count: int) -> Images | None:
+def _map_file(path: Path, stamp: str, count: int) -> Images | None:
     """None where there is no such file, or not as it was written; the latter is said, and it is written anew."""
     try:
         # "c": pages may be written to, and then are one's own; torch warns of arrays that may not
@@ -89,12 +89,12 @@ def _mapped(path: Path, stamp: str, count: int) -> Images | None:
     except FileNotFoundError:
         return None
     except Exception as error:  # numpy has no list of what comes out of damaged bytes
-        logger.warning("%s is decoded again: %s", path, why(error))
+        logger.warning("%s is decoded again: %s", path, short_reason(error))
         return None
     return images
 
 
-def _written(path: Path, stamp: str, images: Images) -> bool:
+def _write_file(path: Path, stamp: str, images: Images) -> bool:
     """Beside and renamed; where that fails, training goes on with a copy of its own."""
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(images))
@@ -105,7 +105,7 @@ def _written(path: Path, stamp: str, images: Images) -> bool:
             file.writelines([header.getvalue(), images.data, _digest(stamp, images)])
         beside.replace(path)
     except OSError as error:
-        logger.info("%s: cannot be written (%s): images are in memory once for each worker", path, why(error))
+        logger.info("%s: cannot be written (%s): images are in memory once for each worker", path, short_reason(error))
         with suppress(OSError):
             beside.unlink()
         return False
@@ -119,7 +119,7 @@ def _digest(stamp: str, images: Images) -> bytes:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def _exclusive(folder: Path) -> Iterator[None]:
     """Of several workers that start in one out folder, one decodes and the others wait: else each would map its own."""
     with ExitStack() as held:
         if folder.is_dir():  # the lock would make it

@@ -15,14 +15,14 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from ralr_tune.errors import DataError
 from ralr_tune.kinds.classification.pictures import check_pixels, stack
 from ralr_tune.kinds.classification.samples import (
-    MOST_CLASSES,
+    MAX_CLASSES,
     Images,
     Samples,
     Source,
     all_samples,
-    some,
+    listed,
+    short_reason,
     stamp,
-    why,
     with_own_test_split,
 )
 from ralr_tune.kinds.classification.stratify import Rows
@@ -60,9 +60,9 @@ def read(path: str, *, size: int | None = None) -> Source:
 
 def _class_names(folder: Path) -> tuple[str, ...]:
     names = _folders(folder)
-    if not 2 <= len(names) <= MOST_CLASSES:
+    if not 2 <= len(names) <= MAX_CLASSES:
         held = f"{len(names)} folders" if names else "none"
-        raise DataError(f"{folder}: must hold a folder of images for each of 2 to {MOST_CLASSES} classes; holds {held}")
+        raise DataError(f"{folder}: must hold a folder of images for each of 2 to {MAX_CLASSES} classes; holds {held}")
     return tuple(names)
 
 
@@ -74,14 +74,14 @@ def _check_classes(folder: Path, classes: tuple[str, ...]) -> None:
     if not folder.is_dir():
         raise DataError(f"{folder}: missing; beside train/ there must be test/, with the same class folders")
     if strange := sorted(set(_folders(folder)) - set(classes)):
-        raise DataError(f"{folder}: holds classes that train/ lacks: {some(strange)}; allowed: {some(classes)}")
+        raise DataError(f"{folder}: holds classes that train/ lacks: {listed(strange)}; allowed: {listed(classes)}")
 
 
 def _full_tree(folder: Path, classes: tuple[str, ...], size: int | None) -> Samples:
     samples = _tree(folder, classes, size)
     counts = np.bincount(samples.labels, minlength=len(classes))
     if empty := [name for name, count in zip(classes, counts, strict=True) if count == 0]:
-        raise DataError(f"{folder}: no images for the classes {some(empty)}; allowed: {', '.join(IMG_EXTENSIONS)}")
+        raise DataError(f"{folder}: no images for the classes {listed(empty)}; allowed: {', '.join(IMG_EXTENSIONS)}")
     return samples
 
 
@@ -133,4 +133,4 @@ def _pictures(files: Iterator[str], size: int | None) -> Iterator[Image.Image]:
         except DataError:
             raise
         except Exception as error:  # Pillow's decoders raise what they meet in damaged bytes
-            raise DataError(f"{one_line(file)}: not a readable image: {why(error)}") from error
+            raise DataError(f"{one_line(file)}: not a readable image: {short_reason(error)}") from error

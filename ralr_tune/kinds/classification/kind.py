@@ -19,9 +19,9 @@ from ralr_tune.kinds.classification.section import (
 from ralr_tune.logs import warnings_to_log
 from ralr_tune.metric import Metric
 from ralr_tune.studyfile import Configuration, StudySpec
-from ralr_tune.studyfile.contradictions import Contradiction, corners, home, missing_file, training_paths
+from ralr_tune.studyfile.contradictions import Contradiction, corners, missing_file, path_of_key, training_paths
 from ralr_tune.studyfile.imports import Import, names_code
-from ralr_tune.studyfile.kind import Examined
+from ralr_tune.studyfile.kind import TaskSummary
 from ralr_tune.studyfile.problems import dotted
 from ralr_tune.studyfile.values import Choice
 from ralr_tune.training.kind import TorchKind
@@ -98,7 +98,7 @@ class ClassificationKind(TorchKind):
             for corner in corners(spec.space(arm), ("batch_size", "augment")):
                 configuration = spec.configuration(arm, corner)
                 if mixing := _mixes_one_sample(configuration):
-                    where = dotted(home(spec, arm, "batch_size"))
+                    where = dotted(path_of_key(spec, arm, "batch_size"))
                     line = f"{where} = 1: {mixing} mixes pairs of a batch, which takes 2 or more (arm {arm})"
                     yield Contradiction(line, training_paths(arm, "batch_size", "augment"))
                     break
@@ -113,7 +113,7 @@ class ClassificationKind(TorchKind):
 
     # ------------------------------------------------------------ people
 
-    def examine(self, section: ClassificationSection) -> Examined:
+    def examine(self, section: ClassificationSection) -> TaskSummary:
         import numpy as np
 
         from ralr_tune.kinds.classification.sources import open_source
@@ -126,7 +126,7 @@ class ClassificationKind(TorchKind):
         if not self.imports(section):
             model = _network(section.model_copy(update={"pretrained": False}), classes, channels, min(height, width))
             weights = sum(tensor.nbytes for tensor in model.state_dict().values())
-        return Examined(
+        return TaskSummary(
             f"{len(source.train):,} training images, {classes} classes, {channels}x{height}x{width}", weights
         )
 

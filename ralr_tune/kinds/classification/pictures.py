@@ -11,7 +11,7 @@ from ralr_tune.errors import DataError
 from ralr_tune.kinds.classification.samples import Images
 from ralr_tune.machine.memory import check_memory
 
-MOST_PIXELS = 89_478_485
+MAX_PIXELS = 89_478_485
 """Of one picture; Pillow warns from here on. A file of a few bytes may claim any number."""
 
 GREY_MODES = frozenset({"1", "L", "I", "I;16", "F"})
@@ -31,11 +31,11 @@ def stack(pictures: Iterable[Image.Image], *, count: int, mode: str | None, size
             mode = "L" if picture.mode in GREY_MODES else "RGB"
         pixels = _pixels(picture, mode, size)
         if stacked is None:
-            check_memory(count * pixels.size, f"{where}: {count} images of {_shown(pixels)} pixels")
+            check_memory(count * pixels.size, f"{where}: {count} images of {_size_text(pixels)} pixels")
             stacked = np.empty((count, *pixels.shape), dtype=np.uint8)
         if pixels.shape != stacked.shape[1:]:
             raise DataError(
-                f"{where}: images of unequal size ({_shown(stacked[0])} and {_shown(pixels)} pixels)"
+                f"{where}: images of unequal size ({_size_text(stacked[0])} and {_size_text(pixels)} pixels)"
                 "; give data.size = N to cut all to N x N"
             )
         stacked[row] = pixels
@@ -47,8 +47,8 @@ def stack(pictures: Iterable[Image.Image], *, count: int, mode: str | None, size
 def check_pixels(picture: Image.Image, where: str) -> None:
     """Raises DataError for a picture that is too large to be decoded; looks at its header alone."""
     width, height = picture.size
-    if width * height > MOST_PIXELS:
-        raise DataError(f"{where}: a picture of {width}x{height} pixels; allowed: {MOST_PIXELS} pixels")
+    if width * height > MAX_PIXELS:
+        raise DataError(f"{where}: a picture of {width}x{height} pixels; allowed: {MAX_PIXELS} pixels")
 
 
 def _pixels(picture: Image.Image, mode: str, size: int | None) -> Images:
@@ -60,5 +60,5 @@ def _pixels(picture: Image.Image, mode: str, size: int | None) -> Images:
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
-def _shown(pixels: Images) -> str:
+def _size_text(pixels: Images) -> str:
     return f"{pixels.shape[2]}x{pixels.shape[1]}"

@@ -18,7 +18,7 @@ from ralr_tune.studyfile.problems import cut, one_line
 
 Images = NDArray[np.uint8]
 
-MOST_CLASSES = 100_000
+MAX_CLASSES = 100_000
 """Of a data set; ImageNet has 21,841."""
 
 TEST_SHARE = 0.2
@@ -67,7 +67,7 @@ class Source:
     """Its own validation data, where it has some."""
 
 
-def why(error: Exception) -> str:
+def short_reason(error: Exception) -> str:
     """A library's error over damaged data in a few words: some write essays, some nothing."""
     return cut(one_line(str(error).strip().partition("\n")[0]), 300) or type(error).__name__
 
@@ -84,7 +84,7 @@ def stamp(files: Iterable[str | Path]) -> str | None:
     return total.hexdigest()
 
 
-def some(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
     """The first few of names that came with data, as a message may show them."""
     return ", ".join(one_line(cut(name, 80)) for name in names[:20]) + (", ..." if len(names) > 20 else "")
 
@@ -135,7 +135,7 @@ def _index(known: tuple[str, ...], value: str | int) -> int:
         return known.index(value)
     if isinstance(value, int) and 0 <= value < len(known):
         return value
-    allowed = f"0 to {len(known) - 1}, or the names {some(known)}"
+    allowed = f"0 to {len(known) - 1}, or the names {listed(known)}"
     raise DataError(f"data.classes: {value!r} is not a class of the data; allowed: {allowed}")
 
 

@@ -18,11 +18,11 @@ from ralr_tune.kinds.classification.section import MIXINGS, ClassificationSectio
 from ralr_tune.models import registry, torchvision_models
 from ralr_tune.script.bundle import bundle
 from ralr_tune.script.parts import docstring, import_of, optimizer_call, rate_call
-from ralr_tune.script.text import OTHER_FORMS, arguments, is_name, laid_out, literal
+from ralr_tune.script.text import OTHER_FORMATS, arguments, is_identifier, literal, wrapped
 from ralr_tune.studyfile.configuration import TrainingConfig
 from ralr_tune.studyfile.exported import Exported
 
-_INSTEAD = {"ralr_tune.machine.memory.check_memory": "ralr_tune.kinds.classification.standalone.check_memory"}
+_REPLACEMENTS = {"ralr_tune.machine.memory.check_memory": "ralr_tune.kinds.classification.standalone.check_memory"}
 
 _READERS: Mapping[str, Callable[..., Any]] = {
     "digits": sources.read_digits,
@@ -134,20 +134,20 @@ def script(configuration: Exported) -> str:
         imports="\n".join([network_import, reader_import, *rate_imports]),
         **{name: literal(getattr(provenance, name)) for name in ("seed", "study_seed")},
         **{name: literal(getattr(training, name)) for name in ("epochs", "batch_size", "lr")},
-        source=_returned(source),
-        network=_returned(network),
-        optimizer=_returned(optimizer_call(configuration)),
-        rate=_returned(rate),
+        source=_return_value(source),
+        network=_return_value(network),
+        optimizer=_return_value(optimizer_call(configuration)),
+        rate=_return_value(rate),
         validation=literal(task.validation),
         smoothing=f", label_smoothing={literal(options.label_smoothing)}" if options.label_smoothing else "",
         **_training(training),
         **_augmentation(options.augment),
     )
-    return bundle(text, instead=_INSTEAD)
+    return bundle(text, replacements=_REPLACEMENTS)
 
 
-def _returned(expression: str) -> str:
-    return laid_out(expression, indent=4, used=len("return "))
+def _return_value(expression: str) -> str:
+    return wrapped(expression, indent=4, used=len("return "))
 
 
 def _source(data: ImageData) -> tuple[str, str]:
@@ -163,12 +163,12 @@ def _source(data: ImageData) -> tuple[str, str]:
 
 
 def _check_data_set(name: str) -> None:
-    kind = getattr(torchvision.datasets, name, None) if is_name(name) else None
+    kind = getattr(torchvision.datasets, name, None) if is_identifier(name) else None
     if not inspect.isclass(kind) or not issubclass(kind, torchvision.datasets.VisionDataset):
-        raise UsageError(f"task.data.dataset = {name!r}: no data set of torchvision; {OTHER_FORMS}")
+        raise UsageError(f"task.data.dataset = {name!r}: no data set of torchvision; {OTHER_FORMATS}")
 
 
-_SHAPE = ["classes=classes", "channels=channels", "size=size"]
+_SHAPE_ARGUMENTS = ["classes=classes", "channels=channels", "size=size"]
 
 
 def _network(task: ClassificationSection) -> tuple[str, str]:
@@ -178,22 +178,22 @@ def _network(task: ClassificationSection) -> tuple[str, str]:
     if task.model.startswith("torchvision:"):
         builder: Any = torchvision_models.build
         name = literal(task.model.removeprefix("torchvision:"))
-        given = [name, *_SHAPE, f"options={literal(task.model_options)}", f"pretrained={task.pretrained}"]
+        given = [name, *_SHAPE_ARGUMENTS, f"options={literal(task.model_options)}", f"pretrained={task.pretrained}"]
     elif task.model in registry.BUILDERS:
         builder = registry.BUILDERS[task.model]
-        given = [*_SHAPE, *options]
+        given = [*_SHAPE_ARGUMENTS, *options]
         if isinstance(builder, partial):
             builder, given = builder.func, [*map(literal, builder.args), *given]
     else:
-        return _imported(task.model, options)
+        return _imported_network(task.model, options)
     return f"{builder.__name__}({', '.join(given)})", import_of(builder)
 
 
-def _imported(model: str, options: list[str]) -> tuple[str, str]:
+def _imported_network(model: str, options: list[str]) -> tuple[str, str]:
     module, _, path = model.partition(":")
     first, _, rest = path.partition(".")
-    if not all(is_name(name) for name in (*module.split("."), *path.split("."))):
-        raise UsageError(f"task.model = {model!r}: no import path package.module:callable; {OTHER_FORMS}")
+    if not all(is_identifier(name) for name in (*module.split("."), *path.split("."))):
+        raise UsageError(f"task.model = {model!r}: no import path package.module:callable; {OTHER_FORMATS}")
     call = f"network.{rest}" if rest else "network"
     return f"{call}({', '.join(['num_classes=classes', *options])})", f"from {module} import {first} as network"
 
@@ -231,7 +231,7 @@ def _augmentation(augment: tuple[str, ...]) -> dict[str, str]:
         batches = f"mixed({batches}, mixing, mix)"
     body = [
         f"order, {draws or '_'} = draw_epoch(count, [{drawn}], seed=SEED, epoch=epoch)",
-        f"return {laid_out(batches, indent=8, used=len('return '))}",
+        f"return {wrapped(batches, indent=8, used=len('return '))}",
     ]
     return {
         "augment": "".join(f"    {line}\n" for line in lines),

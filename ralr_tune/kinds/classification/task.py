@@ -38,7 +38,7 @@ EVALUATION_PIXELS = {"cpu": 2**19, "cuda": 2**22}
 """Pixels of one batch of an evaluation, by the kind of device: 512 images of 32x32, or 4,096. On a CPU larger ones were
 no faster (measured); on a GPU Python needs longer to start a small batch's kernels than the GPU to compute them."""
 
-SMALLEST_EVALUATION = 64
+MIN_EVALUATION_BATCH = 64
 """Images of one batch of an evaluation, however large they are: a GPU wants some."""
 
 
@@ -110,12 +110,12 @@ class ClassificationTask:
         self._pool, self._rows = _pool_and_rows(source, validation, seed, device, decoded)
         self.input_shape: tuple[int, ...] = tuple(self._pool.images.shape[1:])
         self._mean, self._std = mean_and_std(self._pool.images[self._rows["train"]], device)
-        self._fits = False
+        self._model_checked = False
 
     def with_network(self, build: Callable[[int, int, int], nn.Module], identity: str) -> ClassificationTask:
         """A task of the same data, which are shared, and another network."""
         other = copy.copy(self)
-        other._build, other.identity, other._fits = build, identity, False
+        other._build, other.identity, other._model_checked = build, identity, False
         return other
 
     def build_model(self, seed: int) -> nn.Module:
@@ -123,9 +123,9 @@ class ClassificationTask:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed("init", seed))
             model = self._build(len(self.classes), channels, min(height, width))
-        if not self._fits:  # all trials share the network's shape: one look is enough
+        if not self._model_checked:  # all trials share the network's shape: one look is enough
             _check_fit(model, self.input_shape, len(self.classes))
-            self._fits = True
+            self._model_checked = True
         return model
 
     def size(self, split: Split) -> int:
@@ -138,28 +138,28 @@ class ClassificationTask:
     def batches(
         self, split: Split, *, seed: int, epoch: int, batch_size: int, options: Hashable = PLAIN
     ) -> Iterator[ImageBatch]:
-        drawn = self._batches(split, [(seed, epoch)], batch_size, _own(options).augment)
+        drawn = self._batches(split, [(seed, epoch)], batch_size, _checked_options(options).augment)
         return (ImageBatch(batch.images[:, 0], batch.labels[:, 0]) for batch in drawn)
 
     def fused_batches(
         self, split: Split, *, slot_epochs: Sequence[tuple[int, int]], batch_size: int, options: Hashable = PLAIN
     ) -> Iterator[ImageBatch]:
-        drawn = self._batches(split, slot_epochs, batch_size, _own(options).augment)
+        drawn = self._batches(split, slot_epochs, batch_size, _checked_options(options).augment)
         return (ImageBatch(batch.images.flatten(1, 2), batch.labels) for batch in drawn)
 
     def fused_losses(self, outputs: Tensor, batch: Batch, *, options: Hashable = PLAIN) -> Tensor:
-        labels, smoothing = cast(ImageBatch, batch).labels.flatten(0, 1), _own(options).label_smoothing
+        labels, smoothing = cast(ImageBatch, batch).labels.flatten(0, 1), _checked_options(options).label_smoothing
         each = F.cross_entropy(outputs.float().flatten(0, 1), labels, reduction="none", label_smoothing=smoothing)
         return each.view(outputs.shape[:2]).mean(0)
 
     def loss(self, model: nn.Module, batch: Batch, *, options: Hashable = PLAIN) -> Tensor:
-        batch, smoothing = cast(ImageBatch, batch), _own(options).label_smoothing
+        batch, smoothing = cast(ImageBatch, batch), _checked_options(options).label_smoothing
         return F.cross_entropy(model(batch.images).float(), batch.labels, label_smoothing=smoothing)
 
     @property
     def evaluation_batch(self) -> int:
         _, height, width = self.input_shape
-        return max(SMALLEST_EVALUATION, EVALUATION_PIXELS[self._kind] // (height * width))
+        return max(MIN_EVALUATION_BATCH, EVALUATION_PIXELS[self._device_kind] // (height * width))
 
     @torch.no_grad()
     def evaluate(
@@ -173,7 +173,7 @@ class ClassificationTask:
     def fused_evaluate(
         self, network: Callable[[Tensor], Tensor], split: Split, *, slots: int, autocast: Autocast
     ) -> list[float]:
-        batch_size = max(SMALLEST_EVALUATION, self.evaluation_batch // slots)
+        batch_size = max(MIN_EVALUATION_BATCH, self.evaluation_batch // slots)
         return self._evaluated(network, split, batch_size, slots, autocast)
 
     def _evaluated(
@@ -186,7 +186,7 @@ class ClassificationTask:
         for some in torch.split(rows, batch_size):
             batch = self._batch(pool, some)
             with autocast():
-                outputs = network(_side_by_side(batch.images, slots)).view(len(some), slots, -1)
+                outputs = network(_repeated_channels(batch.images, slots)).view(len(some), slots, -1)
             score.add(outputs, batch.labels)
             finite &= outputs.isfinite().all(2).all(0)
         return torch.where(finite, score.values(), math.nan).tolist()
@@ -196,14 +196,14 @@ class ClassificationTask:
     ) -> Iterator[ImageBatch]:
         """Batches of K slots, each a (seed, epoch): images (N, K, C, H, W), labels (N, K) or (N, K, classes)."""
         pool, rows = self._part(split)
-        orders, changes, mixes = zip(*(self._drawn(rows, *each, augment) for each in slot_epochs), strict=True)
+        orders, changes, mixes = zip(*(self._draw_epoch(rows, *each, augment) for each in slot_epochs), strict=True)
         order = torch.stack(orders, dim=1)
-        together = [
+        merged = [
             (drawn[0][0], torch.stack([draws for _, draws in drawn], dim=1)) for drawn in zip(*changes, strict=True)
         ]
-        return self._mixed(self._changed(pool, order, batch_borders(len(rows), batch_size), together), mixes)
+        return self._mixed(self._augmented(pool, order, batch_borders(len(rows), batch_size), merged), mixes)
 
-    def _changed(
+    def _augmented(
         self, pool: _Pool, order: Tensor, cuts: list[int], changes: _Draws
     ) -> Iterator[tuple[int, ImageBatch]]:
         """Normalised and augmented batches, each with the place in `order`, (samples, K), at which it begins.
@@ -211,7 +211,7 @@ class ClassificationTask:
         Batches of small images are made several at a time: a dozen operations cost more than their few numbers.
         """
         (_, height, width), slots = self.input_shape, order.shape[1]
-        for some in _blocks(cuts, AUGMENTED_PIXELS[self._kind] // (height * width * slots)):
+        for some in _blocks(cuts, AUGMENTED_PIXELS[self._device_kind] // (height * width * slots)):
             begin, end = some[0], some[-1]
             draws = [(augmentation, drawn[begin:end].flatten(0, 1)) for augmentation, drawn in changes]
             block = self._batch(pool, order[begin:end].flatten(), draws)
@@ -234,13 +234,15 @@ class ClassificationTask:
             yield ImageBatch(torch.stack(images, dim=1), torch.stack(labels, dim=1))
 
     def _batch(self, pool: _Pool, rows: Tensor, changes: _Draws = ()) -> ImageBatch:
-        images = self._travelled(pool.images.index_select(0, rows))  # a tenth of the time of [rows]
+        images = self._to_device(pool.images.index_select(0, rows))  # a tenth of the time of [rows]
         for augmentation, draws in changes:
             images = augmentation.apply(images, draws)
-        labels = self._travelled(pool.labels[rows])
+        labels = self._to_device(pool.labels[rows])
         return ImageBatch((images - self._mean) / self._std, labels)
 
-    def _drawn(self, rows: Tensor, seed: int, epoch: int, augment: Sequence[str]) -> tuple[Tensor, _Draws, _MixDraws]:
+    def _draw_epoch(
+        self, rows: Tensor, seed: int, epoch: int, augment: Sequence[str]
+    ) -> tuple[Tensor, _Draws, _MixDraws]:
         """All that is random in an epoch: the order, and draws (N, k) in that order."""
         augmentations, mixings = self._augmentations(augment), self._mixings(augment)
         order, draws = draw_epoch(len(rows), [*augmentations, *mixings], seed=seed, epoch=epoch)
@@ -249,14 +251,14 @@ class ClassificationTask:
         mixes = list(zip(mixings, moved[first:], strict=True))
         return rows[order.to(rows.device)], changes, mixes
 
-    def _travelled(self, some: Tensor) -> Tensor:
+    def _to_device(self, some: Tensor) -> Tensor:
         """On the task's device; from pinned memory a GPU fetches it while the next batch is gathered."""
         if some.device.type == "cpu" and is_cuda(self.device):
             some = some.pin_memory()
         return some.to(self.device, non_blocking=True)
 
     @property
-    def _kind(self) -> str:
+    def _device_kind(self) -> str:
         """The key into the figures of this module: cuda or cpu."""
         return "cuda" if is_cuda(self.device) else "cpu"
 
@@ -288,12 +290,12 @@ class ClassificationTask:
         return pool
 
 
-def _own(options: Hashable) -> ClassificationOptions:
+def _checked_options(options: Hashable) -> ClassificationOptions:
     assert isinstance(options, ClassificationOptions), options
     return options
 
 
-def _side_by_side(images: Tensor, slots: int) -> Tensor:
+def _repeated_channels(images: Tensor, slots: int) -> Tensor:
     """(N, C, H, W) to (N, slots * C, H, W): the same for every slot."""
     return images if slots == 1 else images.repeat(1, slots, 1, 1)
 
@@ -327,11 +329,11 @@ def _check_not_empty(samples: Samples, split: str) -> None:
 def _pool(parts: Sequence[Samples], device: str, decoded: Path | None) -> _Pool:
     images = torch.from_numpy(load(parts, decoded))
     labels = torch.from_numpy(np.concatenate([part.labels for part in parts]))
-    home = device if _fits(images.nbytes, device) else "cpu"
+    home = device if _fits_on_device(images.nbytes, device) else "cpu"
     return _Pool(images.to(home), labels.to(home))
 
 
-def _fits(size: int, device: str) -> bool:
+def _fits_on_device(size: int, device: str) -> bool:
     """Whether data of `size` bytes leave to the training at least half of what this process can take on the device."""
     return not is_cuda(device) or size <= free_on(device) / 2
 

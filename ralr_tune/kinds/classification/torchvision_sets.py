@@ -21,12 +21,12 @@ from PIL import Image
 from ralr_tune.errors import DataError
 from ralr_tune.kinds.classification.pictures import stack
 from ralr_tune.kinds.classification.samples import (
-    MOST_CLASSES,
+    MAX_CLASSES,
     Images,
     Samples,
     Source,
     all_samples,
-    why,
+    short_reason,
     with_own_test_split,
 )
 from ralr_tune.kinds.classification.stratify import Rows
@@ -72,27 +72,27 @@ class _Opener:
         return f"data.dataset = {self.name!r} in data.root = {str(self.root)!r}"
 
     def open(self, *, train: bool) -> Any:
-        with _alone(self.root, self.download):
-            for choice in self._choices(train):
+        with _download_lock(self.root, self.download):
+            for choice in self._split_arguments(train):
                 try:
-                    return self._class()(**self._shared(), **choice)
+                    return self._class()(**self._common_arguments(), **choice)
                 except ValueError as error:  # torchvision's answer to a split that it does not know
                     last = error
                 except Exception as error:  # of reading damaged or missing files: torchvision has no error of its own
                     hint = "" if self.download else "; with data.download = true it is fetched"
-                    raise DataError(f"{self.where}: {why(error)}{hint}") from error
-        raise DataError(f"{self.where}: {why(last)}") from last
+                    raise DataError(f"{self.where}: {short_reason(error)}{hint}") from error
+        raise DataError(f"{self.where}: {short_reason(last)}") from last
 
     def has_splits(self) -> bool:
-        return self._choices(train=True) != [{}]
+        return self._split_arguments(train=True) != [{}]
 
-    def _choices(self, train: bool) -> list[dict[str, Any]]:
+    def _split_arguments(self, train: bool) -> list[dict[str, Any]]:
         """Arguments that may name the split, the likeliest first."""
         if "split" in self._parameters() and not self.variant:
             return [{"split": name} for name in SPLIT_NAMES[train]]
         return [{"train": train}] if "train" in self._parameters() or self.variant else [{}]
 
-    def _shared(self) -> dict[str, Any]:
+    def _common_arguments(self) -> dict[str, Any]:
         shared: dict[str, Any] = {"root": str(self.root), "download": self.download}
         # some take `download` as one of **kwargs and some not at all: where nothing is asked, nothing is said
         given = {key: value for key, value in shared.items() if value is True or key in self._parameters()}
@@ -114,7 +114,7 @@ class _Opener:
 
 
 @contextmanager
-def _alone(root: Path, wanted: bool) -> Iterator[None]:
+def _download_lock(root: Path, wanted: bool) -> Iterator[None]:
     """Of several workers that start on one machine, one downloads and the others wait."""
     with ExitStack() as held:
         if wanted:
@@ -155,8 +155,8 @@ def _classes(data: Any, where: str) -> tuple[str, ...]:
         # ImageNet gives every class several names
         return tuple(name if isinstance(name, str) else ", ".join(name) for name in names)
     most = int(_labels(data, where).max())
-    if not 0 <= most < MOST_CLASSES:
-        raise DataError(f"{where}: labels go up to {most}; allowed: 0 to {MOST_CLASSES - 1}")
+    if not 0 <= most < MAX_CLASSES:
+        raise DataError(f"{where}: labels go up to {most}; allowed: 0 to {MAX_CLASSES - 1}")
     return tuple(str(number) for number in range(most + 1))
 
 
@@ -178,5 +178,5 @@ def _item(data: Any, row: int, where: str) -> tuple[Image.Image, int]:
         if isinstance(picture, Image.Image):
             return picture, int(label)
     except Exception as error:  # of Pillow and of whatever the data set does with its files
-        raise DataError(f"{where}: sample {row} is no readable image with one class: {why(error)}") from error
+        raise DataError(f"{where}: sample {row} is no readable image with one class: {short_reason(error)}") from error
     raise DataError(f"{where}: sample {row} is {type(picture).__name__}; for classification it must be an image")

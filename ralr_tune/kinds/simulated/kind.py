@@ -14,11 +14,11 @@ from ralr_tune.kinds.simulated.section import SimulatedSection, SimulatedTrainin
 from ralr_tune.kinds.simulated.task import SimulatedTask
 from ralr_tune.kinds.simulated.trial import SimulatedTrial
 from ralr_tune.metric import Metric
-from ralr_tune.script.text import OTHER_FORMS
+from ralr_tune.script.text import OTHER_FORMATS
 from ralr_tune.studyfile import Configuration, StudySpec
 from ralr_tune.studyfile.contradictions import Contradiction, corners, shared_paths
 from ralr_tune.studyfile.exported import Exported
-from ralr_tune.studyfile.kind import Examined, Kind
+from ralr_tune.studyfile.kind import Kind, TaskSummary
 from ralr_tune.studyfile.problems import dotted, shown
 from ralr_tune.studyfile.values import Range
 from ralr_tune.tasks.base import Task
@@ -72,22 +72,22 @@ class SimulatedKind(Kind):
         assert isinstance(spec.task, SimulatedSection)
         for name, effect in spec.task.data.effects.items():
             where = f"{dotted(('task', 'data', 'effects', name))}.log = {shown(effect.log)}"
-            rests = (("task", "data"), ("arms",), *shared_paths(name))
+            paths = (("task", "data"), ("arms",), *shared_paths(name))
             for arm in spec.arms:
                 space = spec.space(arm)
                 domain = space.get(name)
                 numbers = [spec.configuration(arm, corner).number(name) for corner in corners(space, (name,))]
                 if isinstance(domain, Range) and domain.log != effect.log:
                     line = f"{where}: arm {arm} searches it with log = {shown(domain.log)}; say the same"
-                    yield Contradiction(line, rests)
+                    yield Contradiction(line, paths)
                 elif effect.log and any(number is not None and number <= 0 for number in numbers):
-                    yield Contradiction(f"{where}: {name} is 0 in arm {arm}; must be above 0", rests)
+                    yield Contradiction(f"{where}: {name} is 0 in arm {arm}; must be above 0", paths)
 
     def script(self, exported: Exported) -> str:
-        raise UsageError(f"task.kind = 'simulated' trains nothing, so there is no script for it; {OTHER_FORMS}")
+        raise UsageError(f"task.kind = 'simulated' trains nothing, so there is no script for it; {OTHER_FORMATS}")
 
-    def examine(self, section: SimulatedSection) -> Examined:
-        return Examined("a simulated task needs none")
+    def examine(self, section: SimulatedSection) -> TaskSummary:
+        return TaskSummary("a simulated task needs none")
 
 
 KIND = SimulatedKind()

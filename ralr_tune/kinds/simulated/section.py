@@ -27,7 +27,7 @@ class SimulatedTraining(Frozen):
     label_smoothing: Searchable[Annotated[float, within("label_smoothing")]] = 0.0
 
 
-NUMBERS: tuple[str, ...] = tuple(
+RANGE_PARAMETERS: tuple[str, ...] = tuple(
     f"{prefix}{key}"
     for prefix, tables in {
         "": (TrainingKeys, SimulatedTraining),
@@ -41,11 +41,13 @@ NUMBERS: tuple[str, ...] = tuple(
 """Names of all parameters that may be searched in a range."""
 
 
-def _effective(name: str) -> str:
+def _parameter(name: str) -> str:
     if name == "lr":
         raise problem("its effect is data.optimum, which is where it is best")
-    if name not in NUMBERS:
-        raise problem(f"no number of a configuration; {one_of([each for each in NUMBERS if each != 'lr'], name)}")
+    if name not in RANGE_PARAMETERS:
+        raise problem(
+            f"no number of a configuration; {one_of([each for each in RANGE_PARAMETERS if each != 'lr'], name)}"
+        )
     return name
 
 
@@ -58,7 +60,7 @@ class Effect(Frozen):
     """As in the range that the parameter is searched in."""
 
     @model_validator(mode="after")
-    def _has_a_place(self) -> Effect:
+    def _on_log_scale(self) -> Effect:
         if self.log and self.best <= 0:
             raise problem(f"best = {self.best:g} with log = true: best must be above 0")
         return self
@@ -74,7 +76,7 @@ class SimulatedData(Frozen):
     jitter: NonNegative = 0.01
     diverges_above: Positive = 5.0
     seconds_per_epoch: NonNegative = 0.0
-    effects: dict[Annotated[str, AfterValidator(_effective)], Effect] = {}
+    effects: dict[Annotated[str, AfterValidator(_parameter)], Effect] = {}
     """By Optuna name; what has no entry has no effect."""
 
 

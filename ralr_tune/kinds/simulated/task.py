@@ -72,27 +72,27 @@ class SimulatedTask:
     identity: str = ""
     metric: Metric = METRICS["accuracy"]
 
-    def course(self, configuration: Configuration, *, seed: int) -> Course:
+    def trajectory(self, configuration: Configuration, *, seed: int) -> Trajectory:
         """The training of one configuration from one seed."""
-        return Course(self, configuration, seed)
+        return Trajectory(self, configuration, seed)
 
     def point(self, configuration: Configuration, *, seed: int, epochs: int, split: Split = "validation") -> float:
         """The metric after `epochs` done. A pure function of its arguments.
 
         Raises TrialError("diverged") where the learning rate of the last of these epochs was too large.
         """
-        return self.course(configuration, seed=seed).point(epochs, split)
+        return self.trajectory(configuration, seed=seed).point(epochs, split)
 
     def asymptote(self, configuration: Configuration) -> float:
         """What the accuracy tends to on average, uncut."""
         amplifies = _amplifies(configuration)
         known = {name: configuration.number(name) for name in self.effects}
         lost = sum(
-            self.lost(name, value)
+            self.loss_at(name, value)
             for name, value in known.items()
             if value is not None and (amplifies or not name.startswith(AMPLIFICATION))
         )
-        return CEILING - self.lost("lr", configuration.training.lr) + (self.effect if amplifies else 0.0) - lost
+        return CEILING - self.loss_at("lr", configuration.training.lr) + (self.effect if amplifies else 0.0) - lost
 
     def best(self, name: str) -> float | None:
         """The known best value of a parameter, by its Optuna name; None for one that has no effect."""
@@ -100,7 +100,7 @@ class SimulatedTask:
             return self.optimum
         return self.effects[name].best if name in self.effects else None
 
-    def lost(self, name: str, value: float) -> float:
+    def loss_at(self, name: str, value: float) -> float:
         """The known effect of a parameter: how much lower than at its best value the asymptote is at `value`.
 
         Raises DataError for a value that has no place on the parameter's log scale.
@@ -117,7 +117,7 @@ class SimulatedTask:
         return effect.loss * math.log10(value / effect.best) ** 2
 
 
-class Course:
+class Trajectory:
     """One simulated training. What no epoch changes is settled once: an epoch costs microseconds."""
 
     def __init__(self, task: SimulatedTask, configuration: Configuration, seed: int) -> None:
@@ -127,7 +127,7 @@ class Course:
         self.factors: list[float] = rate.factor_trace()[:, 0].tolist()
         self._task, self._seed = task, seed
         self._asymptote = task.asymptote(configuration)
-        self._luck = _normal("luck", seed)
+        self._seed_draw = _normal("luck", seed)
 
     def point(self, epochs: int, split: Split = "validation") -> float:
         """As `SimulatedTask.point`."""
@@ -137,7 +137,7 @@ class Course:
         accuracy = (
             CHANCE
             + (self._asymptote - CHANCE) * learned
-            + task.noise * self._luck
+            + task.noise * self._seed_draw
             + wobble * _normal("wobble", self._seed, epochs, "test" if split == "test" else "validation")
             + (0.0 if split in ("validation", "test") else TRAINING_GAP)
         )

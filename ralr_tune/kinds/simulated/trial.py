@@ -39,7 +39,7 @@ class SimulatedTrial:
         split: TrainingSplit = "train",
     ) -> None:
         self._task, self._epochs, self._split = task, configuration.training.epochs, split
-        self._course = task.course(configuration, seed=seed)
+        self._trajectory = task.trajectory(configuration, seed=seed)
         identity = f"{task.identity}|{configuration.identity(seed)}|{split}"
         self._checkpoints = Checkpoints(identity, checkpoint, earlier)
         self.curve: list[EpochRecord] = self._checkpoints.first(_CurveReader(self._epochs)) or []
@@ -63,7 +63,7 @@ class SimulatedTrial:
         return self.evaluate("probe")
 
     def evaluate(self, split: Split) -> float:
-        return self._course.point(self._learned, split)
+        return self._trajectory.point(self._learned, split)
 
     def save_weights(self, path: Path) -> None:
         """There are none: a JSON file with the number of epochs, all that such a trial learns."""
@@ -82,15 +82,15 @@ class SimulatedTrial:
 
     def _epoch(self, epoch: int) -> EpochRecord:
         began = time.perf_counter()
-        value = self._course.point(epoch + 1, watched(self._split))
+        value = self._trajectory.point(epoch + 1, watched(self._split))
         if self._task.seconds_per_epoch:  # a sleep of no time still waits for its turn
             time.sleep(self._task.seconds_per_epoch)
         return EpochRecord(
             epoch=epoch + 1,
             value=value,
             train_loss=-math.log(max(self._task.metric.as_gain(value), 1e-6)),
-            lr=self._course.rates[epoch],
-            factor=self._course.factors[epoch],
+            lr=self._trajectory.rates[epoch],
+            factor=self._trajectory.factors[epoch],
             seconds=time.perf_counter() - began,
         )
 

@@ -155,7 +155,7 @@ from pathlib import Path
 import numpy as np
 from ralr_tune.kinds.classification import decoded
 from ralr_tune.kinds.classification.samples import all_samples
-decoded.SMALLEST_BYTES = 1
+decoded.MIN_BYTES = 1
 def read(rows):
     print("read", flush=True)
     time.sleep(0.5)

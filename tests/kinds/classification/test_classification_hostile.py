@@ -21,7 +21,7 @@ from PIL import Image
 from ralr_tune.errors import DataError
 from ralr_tune.kinds.classification import pictures
 from ralr_tune.kinds.classification.npz import REQUIRED
-from ralr_tune.kinds.classification.samples import MOST_CLASSES
+from ralr_tune.kinds.classification.samples import MAX_CLASSES
 from ralr_tune.kinds.classification.sources import open_source
 from ralr_tune.kinds.classification.torchvision_sets import UNSAFE
 from ralr_tune.machine import memory
@@ -118,7 +118,7 @@ def write_members(path: Path, **changes: bytes | None) -> Path:
         ("train_labels", npy(declared("<i8", 20), version=(9, 9)), "cannot be read"),
         ("train_labels", b"raw bytes", "cannot be read: the magic string is not correct"),
         ("train_labels", b"", "cannot be read"),
-        ("classes", npy(declared("<U0", 10**12)), f"K <= {MOST_CLASSES}"),
+        ("classes", npy(declared("<U0", 10**12)), f"K <= {MAX_CLASSES}"),
         ("classes", npy(declared("<U500000000", 3)), "of at most 1000 characters"),
         ("classes", npy(declared("|S3", 0)), "must be strings"),
         ("train_images", npy(declared("|u1", 20, 0, 5, 3)), r"uint8 \(20, 0, 5, 3\); must be"),
@@ -165,7 +165,7 @@ def write(path: Path, content: bytes) -> Path:
 def test_labels_that_would_name_endless_classes(tmp_path: Path) -> None:
     labels = npy(declared("<i8", 20), np.full(20, 2**62).astype("<i8").tobytes())
     file = write_members(tmp_path / "x.npz", train_labels=labels, classes=None)
-    with soon(), pytest.raises(DataError, match=f"allowed: below {MOST_CLASSES}"):
+    with soon(), pytest.raises(DataError, match=f"allowed: below {MAX_CLASSES}"):
         loaded(source="arrays", path=str(file))
 
 

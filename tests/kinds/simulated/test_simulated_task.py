@@ -9,7 +9,7 @@ import pytest
 
 from ralr_tune.errors import DataError, StudyFileError, TrialError
 from ralr_tune.kinds.simulated.kind import KIND
-from ralr_tune.kinds.simulated.section import NUMBERS, SimulatedData
+from ralr_tune.kinds.simulated.section import RANGE_PARAMETERS, SimulatedData
 from ralr_tune.kinds.simulated.task import CEILING, CHANCE, CURVATURE, SimulatedTask
 from ralr_tune.studyfile import Configuration, models
 from ralr_tune.studyfile.configuration import ScheduleConfig
@@ -80,7 +80,7 @@ def test_seeds_spread_by_the_noise() -> None:
 
 def test_epochs_spread_by_the_epoch_noise() -> None:
     noisy, exact = (
-        task(**constants).course(configuration(epochs=400), seed=0)
+        task(**constants).trajectory(configuration(epochs=400), seed=0)
         for constants in ({"noise": 0.0, "epoch_noise": 0.002}, EXACT)
     )
     spread = [noisy.point(epochs) - exact.point(epochs) for epochs in range(1, 401)]
@@ -89,7 +89,7 @@ def test_epochs_spread_by_the_epoch_noise() -> None:
 
 def test_amplified_epochs_wobble_more() -> None:
     on = configuration(AMPLIFY | {"lower": 2.0}, epochs=100)
-    jittery, exact = (task(**EXACT | {"jitter": jitter}).course(on, seed=0) for jitter in (0.02, 0.0))
+    jittery, exact = (task(**EXACT | {"jitter": jitter}).trajectory(on, seed=0) for jitter in (0.02, 0.0))
     moved = [jittery.point(epochs) != exact.point(epochs) for epochs in range(1, 101)]
     assert 30 < sum(moved) < 70
 
@@ -162,11 +162,11 @@ def test_what_is_known_can_be_asked() -> None:
         0.03, 1e-4, 0.3, None
     ]  # fmt: skip
     for name in (*EFFECTS, "lr"):
-        assert known.lost(name, known.best(name) or 0.0) == 0.0
-    assert known.lost("lr", 0.3) == pytest.approx(CURVATURE)
-    assert known.lost("weight_decay", 1e-2) == pytest.approx(4 * 0.02)
-    assert known.lost("amplify.probability", 0.5) == pytest.approx(0.1 * 0.2**2)
-    assert known.lost("batch_size", 7) == 0.0
+        assert known.loss_at(name, known.best(name) or 0.0) == 0.0
+    assert known.loss_at("lr", 0.3) == pytest.approx(CURVATURE)
+    assert known.loss_at("weight_decay", 1e-2) == pytest.approx(4 * 0.02)
+    assert known.loss_at("amplify.probability", 0.5) == pytest.approx(0.1 * 0.2**2)
+    assert known.loss_at("batch_size", 7) == 0.0
 
 
 def test_every_number_of_a_configuration_can_have_an_effect() -> None:
@@ -176,7 +176,7 @@ def test_every_number_of_a_configuration_can_have_an_effect() -> None:
         "training": {"epochs": 40, "batch_size": 32, "lr": 0.1, "options": {"momentum": 0.5}, "clip_norm": 0.5},
     }
     found = models.configuration(KIND).model_validate(tables)
-    given = [name for name in NUMBERS if name != "lr" and found.number(name) is not None]
+    given = [name for name in RANGE_PARAMETERS if name != "lr" and found.number(name) is not None]
     assert {"epochs", "momentum", "clip_norm", "schedule.end_factor", "amplify.width"} < set(given)
     for name in given:
         far = task(effects={name: {"best": 1000.0, "loss": 1e-6}}, **EXACT)
@@ -187,7 +187,7 @@ def test_without_effects_curves_are_what_they_were() -> None:
     """Numbers of the first release, which had none."""
     on = configuration(AMPLIFY, epochs=8, lr=0.3, weight_decay=0.01)
     cosine = on.model_copy(update={"schedule": ScheduleConfig(name="cosine")})
-    course = task(optimum=0.2, effect=0.01).course(cosine, seed=3)
+    course = task(optimum=0.2, effect=0.01).trajectory(cosine, seed=3)
     assert [course.point(epochs) for epochs in range(1, 9)] == [
         0.5283769745512651, 0.675849314194355, 0.7573645275271199, 0.7850585932312897,
         0.8117370640168703, 0.8325629391203259, 0.8504298176075601, 0.8707265128433533,
