@@ -1,4 +1,4 @@
-"""The kind of task that classifies images."""
+"""The image classification kind."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ if TYPE_CHECKING:
 
 
 class ClassificationKind(TorchKind):
-    """Images of one size, one class each."""
+    """Images of one size, with one class each."""
 
     name = "classification"
     metrics = METRICS
     section = ClassificationSection
     training = ClassificationTraining
     changes = {
-        ("validation",): (False, "all trials were judged on another validation split"),
+        ("validation",): (False, "all earlier trials were evaluated on another validation split"),
         ("data",): (
             False,
-            "the trials may have seen other data (to move the same data, leave a link at the old place)",
+            "earlier trials may have used other data (if you moved the data, keep a link at the old path)",
         ),
-        ("data", "download"): (True, "whether data that are not there are fetched"),
-        (): (False, "the trials trained another network"),
+        ("data", "download"): (True, "whether missing data are downloaded"),
+        (): (False, "earlier trials trained another network"),
     }
 
     # ------------------------------------------------------------ training
@@ -99,7 +99,7 @@ class ClassificationKind(TorchKind):
                 configuration = spec.configuration(arm, corner)
                 if mixing := _mixes_one_sample(configuration):
                     where = dotted(path_of_key(spec, arm, "batch_size"))
-                    line = f"{where} = 1: {mixing} mixes pairs of a batch, which takes 2 or more (arm {arm})"
+                    line = f"{where} = 1: {mixing} mixes pairs of images; needs a batch size of 2 or more (arm {arm})"
                     yield Contradiction(line, training_paths(arm, "batch_size", "augment"))
                     break
 
@@ -109,7 +109,7 @@ class ClassificationKind(TorchKind):
 
     def complaints(self, configuration: Configuration) -> Iterator[str]:
         if mixing := _mixes_one_sample(configuration):
-            yield f"training.batch_size = 1: {mixing} mixes pairs of a batch, which takes 2 or more"
+            yield f"training.batch_size = 1: {mixing} mixes pairs of images; needs a batch size of 2 or more"
 
     # ------------------------------------------------------------ people
 
@@ -134,9 +134,9 @@ class ClassificationKind(TorchKind):
         return isinstance(section.data, TorchvisionData) and section.data.download
 
     def caches(self, out: Path) -> Iterator[tuple[Path, str]]:
-        # a process that has such a file open keeps it until it ends, removed or not
+        # a process that maps such a file can still read it after it was removed
         for path in sorted((out / "data").glob("images-*.npy")):
-            yield path, "decoded images, made again where needed"
+            yield path, "decoded images, decoded again when needed"
 
     def script(self, exported: Exported) -> str:
         from ralr_tune.kinds.classification.script import script
@@ -147,7 +147,7 @@ class ClassificationKind(TorchKind):
 def _network(section: ClassificationSection, classes: int, channels: int, size: int) -> nn.Module:
     from ralr_tune.models import registry
 
-    assert isinstance(section.model, str)  # settled
+    assert isinstance(section.model, str)  # resolved: one value
     return registry.build(
         section.model,
         classes=classes,
@@ -163,7 +163,7 @@ def _models(section: ClassificationSection) -> Sequence[str]:
 
 
 def _mixes_one_sample(configuration: Configuration) -> str | None:
-    """The augmentation that would mix pairs if every batch is one sample; None if all is well."""
+    """The augmentation that needs pairs although every batch has one sample; None if there is none."""
     options = configuration.options
     assert isinstance(options, ClassificationOptions)
     asked = [name for name in options.augment if name in MIXINGS]

@@ -1,7 +1,7 @@
-"""One .npz file with train_images, train_labels, test_images, test_labels and perhaps classes.
+"""One .npz file with train_images, train_labels, test_images, test_labels and optionally classes.
 
-An array says its type and shape before its data. Both are looked at first, so that nothing of a wrong kind or of an
-impossible size is ever decompressed; nothing is unpickled.
+The header of an array gives its dtype and shape. Both are checked first, so that an array of a wrong dtype or an
+impossible size is never decompressed. Nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from ralr_tune.studyfile.problems import cut
 
 REQUIRED = ("train_images", "train_labels", "test_images", "test_labels")
 MAX_CHANNELS = 16
-"""More than this, and the axes are probably in another order."""
+"""With more than this, the axes are probably in another order."""
 MAX_NAME_LENGTH = 1000
-"""Characters of a class's name."""
+"""Characters of a class name."""
 
 
 class _ArrayHeader(NamedTuple):
-    """What an array's header says of it."""
+    """The header of an array."""
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
@@ -59,13 +59,13 @@ def read(path: str) -> Source:
     """The data set in the file `path`; nothing in it is unpickled.
 
     Images are uint8 (N, H, W) or (N, H, W, C), labels integers (N,) from 0, `classes` (K,) strings. Raises DataError
-    when an array is missing, of another type or shape, too large, or a label out of range. The test arrays are read
-    when asked for.
+    if an array is missing, has another dtype or shape or is too large, or if a label is out of range. The test arrays
+    are read on first request.
     """
     file = Path(path).expanduser()
     names = _members(file)
     if missing := [name for name in REQUIRED if name not in names]:
-        raise DataError(f"{file}: lacks {', '.join(missing)}; it holds {listed(sorted(names)) or 'nothing'}")
+        raise DataError(f"{file}: {', '.join(missing)} missing; the file contains {listed(sorted(names)) or 'nothing'}")
     labels = _labels(file, "train")
     classes = _classes(file) if "classes" in names else _numbered_classes(file, labels)
     return Source(
@@ -78,17 +78,17 @@ def read(path: str) -> Source:
 def _members(file: Path) -> list[str]:
     try:
         if file.exists() and not file.is_file():
-            raise ValueError("not a file")  # nobody may ever write into a pipe
+            raise ValueError("not a file")  # opening a pipe could block forever
         with zipfile.ZipFile(file) as members:
             return [name.removesuffix(".npy") for name in members.namelist()]
     except FileNotFoundError:
-        raise DataError(f"data.path = {str(file)!r}: no such file (looked at {file.absolute()})") from None
-    except Exception as error:  # zipfile raises what it meets in damaged bytes
+        raise DataError(f"data.path = {str(file)!r}: no such file (resolved to {file.absolute()})") from None
+    except Exception as error:  # zipfile raises errors of many types for damaged bytes
         raise DataError(f"data.path = {str(file)!r}: not an .npz file: {short_reason(error)}") from error
 
 
 def _array(file: Path, name: str, fits: Fits, wanted: str) -> NDArray[Any]:
-    """The array `name`, if what its header says fits."""
+    """The array `name`. Raises DataError, without reading the data, if its header does not satisfy `fits`."""
     header = _readable(file, name, _read_header)
     if not fits(header):
         raise DataError(f"{file}: {name} is {header}; must be {wanted}")
@@ -101,14 +101,14 @@ def _readable(file: Path, name: str, read_from: Callable[[IO[bytes]], Any]) -> A
     try:
         with zipfile.ZipFile(file) as members, members.open(f"{name}.npy") as stream:
             return read_from(stream)
-    except Exception as error:  # of zipfile, zlib, lzma, numpy, ast, ...: they share no base
+    except Exception as error:  # from zipfile, zlib, lzma, numpy, ast, ...: no common base class
         raise DataError(f"{file}: {name} cannot be read: {short_reason(error)}") from error
 
 
 def _read_header(stream: IO[bytes]) -> _ArrayHeader:
     version = np.lib.format.read_magic(stream)
-    if version != (1, 0):  # the others are for record types; their headers may be 4 GB long
-        raise ValueError(f"version {version} of the format; allowed: (1, 0)")
+    if version != (1, 0):  # other versions are for record types; their headers may be 4 GB long
+        raise ValueError(f"format version {version}; allowed: (1, 0)")
     shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
     return _ArrayHeader(dtype, shape)
 
