@@ -50,7 +50,7 @@ def mean_and_std(images: Tensor, device: str) -> tuple[Tensor, Tensor]:
 
 
 def batch_borders(count: int, batch_size: int) -> list[int]:
-    """Start and end positions of batches. Every sample is used; a final batch of one sample is merged into the previous one.
+    """Start and end positions of batches. Every sample is used; a last batch of one sample joins the previous one.
 
     Batch normalisation cannot estimate a variance from one sample (torch raises if its feature maps are 1x1), and the
     gradient of one sample is mostly noise.
@@ -62,7 +62,7 @@ def batch_borders(count: int, batch_size: int) -> list[int]:
 
 
 def draw_epoch(count: int, drawn: Sequence[RandomTransform], *, seed: int, epoch: int) -> tuple[Tensor, list[Tensor]]:
-    """Everything random in an epoch of `count` samples: their order, (count,), and the draws of each transform in `drawn`.
+    """Everything random in an epoch of `count` samples: their order, (count,), and the draws of each of `drawn`.
 
     The first row of a draw belongs to the first sample in that order. All tensors are on the CPU.
     """

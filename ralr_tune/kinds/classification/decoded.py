@@ -33,7 +33,7 @@ DIGEST_BYTES = hashlib.sha256().digest_size
 
 
 def load(parts: Sequence[Samples], folder: Path | None) -> Images:
-    """The images of all parts, concatenated, (N, C, H, W). They are written to `folder` if missing and mapped from there.
+    """The images of all parts, concatenated, (N, C, H, W): mapped from `folder`, and written there first if missing.
 
     Without a folder, if it is not writable, or if a source has no stamp, they are read into memory. Callers must not
     write to them. Raises DataError.

@@ -31,7 +31,7 @@ from ralr_tune.studyfile.problems import one_line
 VALIDATION_NAMES = ("val", "valid", "validation")
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "PPM", "TIFF", "GIF")
-"""Formats that Pillow may decode. It detects a format by content, not by name, and starts other programs for some (EPS)."""
+"""Formats that Pillow may decode. It detects them by content, not by name, and starts other programs for some (EPS)."""
 
 
 def read(path: str, *, size: int | None = None) -> Source:

@@ -21,7 +21,7 @@ METRICS: Mapping[str, Metric] = {
         Metric("loss", direction="minimize"),
     )
 }
-"""By the name that a study file gives them (`study.metric`); the first is the default. `scores.py` computes them.
+"""By name (`study.metric`); the first is the default. `scores.py` computes them.
 
 accuracy           share of images whose largest output is that of their class
 balanced_accuracy  mean of the per-class accuracies, over the classes that occur in the split

@@ -3,9 +3,9 @@
     mixup    k * x_i + (1 - k) * x_j, and the labels likewise            Zhang et al. 2018, arXiv 1710.09412, section 2
     cutmix   x_i with a box of x_j in it, the labels by its area         Yun et al. 2019, arXiv 1905.04899, section 3.1
 
-k is uniform in (0, 1), which is Beta(1, 1): what both papers use for CIFAR (mixup uses 0.2 for ImageNet). cutmix mixes half
-of the samples, as its authors do for CIFAR. If both are chosen, each sample gets one of the two: half of them cutmix,
-the rest mixup, so that none is mixed twice.
+k is uniform in (0, 1), which is Beta(1, 1): what both papers use for CIFAR (mixup uses 0.2 for ImageNet). cutmix mixes
+half of the samples, as its authors do for CIFAR. If both are chosen, each sample gets one of the two: half of them
+cutmix, the rest mixup, so that none is mixed twice.
 
 Each sample has its own draws (our choice: the code of both papers and torchvision's MixUp and CutMix draw once per
 batch). So the mixing strength does not jump from step to step, draws do not depend on the batch size, and the epoch's

@@ -99,7 +99,7 @@ def with_own_test_split(classes: tuple[str, ...], samples: Samples, *, where: st
     try:
         test, train = stratified_split(samples.labels, round(TEST_SHARE * len(samples)), seed=derive_seed("test split"))
     except ValueError as error:
-        raise DataError(f"{where}: has no test data of its own, and no test split can be set aside: {error}") from error
+        raise DataError(f"{where}: has no test data of its own, and {error}") from error
     return Source(classes, train=samples.take(train), test=lambda: samples.take(test))
 
 

@@ -1,4 +1,4 @@
-"""The script of one configuration of image classification: this package's data, augmentation, network and training."""
+"""Exports an image classification configuration as a script: data, augmentation, network and training."""
 
 from __future__ import annotations
 
@@ -119,8 +119,8 @@ if __name__ == "__main__":
 def script(configuration: Exported) -> str:
     """A Python script that trains `configuration` on train + validation data, saves its weights and tests it.
 
-    It runs without this package: it needs torch, torchvision and what the data take. Raises UsageError for what a
-    script cannot say, and for a data set or network that there is not.
+    It runs without this package, but needs torch, torchvision and the libraries that read the data. Raises UsageError
+    for values that a script cannot express and for unknown data sets and networks.
     """
     training, provenance = configuration.training, configuration.provenance
     task, options = configuration.task, configuration.configuration().options
@@ -151,7 +151,7 @@ def _return_value(expression: str) -> str:
 
 
 def _source(data: ImageData) -> tuple[str, str]:
-    """The expression that opens the data, and the import that it takes."""
+    """The expression that opens the data, and the import statement it needs."""
     if data.source == "torchvision":
         _check_data_set(data.dataset.partition(":")[0])
     given = data.model_dump(exclude_none=True, exclude={"source", *sources.RESTRICTIONS})
@@ -165,15 +165,15 @@ def _source(data: ImageData) -> tuple[str, str]:
 def _check_data_set(name: str) -> None:
     kind = getattr(torchvision.datasets, name, None) if is_identifier(name) else None
     if not inspect.isclass(kind) or not issubclass(kind, torchvision.datasets.VisionDataset):
-        raise UsageError(f"task.data.dataset = {name!r}: no data set of torchvision; {OTHER_FORMATS}")
+        raise UsageError(f"task.data.dataset = {name!r}: not a data set of torchvision; {OTHER_FORMATS}")
 
 
 _SHAPE_ARGUMENTS = ["classes=classes", "channels=channels", "size=size"]
 
 
 def _network(task: ClassificationSection) -> tuple[str, str]:
-    """The expression that makes the network, and the import that it takes."""
-    assert isinstance(task.model, str)  # settled
+    """The expression that builds the network, and the import statement it needs."""
+    assert isinstance(task.model, str)  # resolved: one value
     options = arguments(task.model_options)
     if task.model.startswith("torchvision:"):
         builder: Any = torchvision_models.build
@@ -193,7 +193,7 @@ def _imported_network(model: str, options: list[str]) -> tuple[str, str]:
     module, _, path = model.partition(":")
     first, _, rest = path.partition(".")
     if not all(is_identifier(name) for name in (*module.split("."), *path.split("."))):
-        raise UsageError(f"task.model = {model!r}: no import path package.module:callable; {OTHER_FORMATS}")
+        raise UsageError(f"task.model = {model!r}: not an import path package.module:callable; {OTHER_FORMATS}")
     call = f"network.{rest}" if rest else "network"
     return f"{call}({', '.join(['num_classes=classes', *options])})", f"from {module} import {first} as network"
 
@@ -213,7 +213,7 @@ def _training(training: TrainingConfig) -> dict[str, str]:
 
 
 def _augmentation(augment: tuple[str, ...]) -> dict[str, str]:
-    """What is drawn in every epoch, and how it changes the batches."""
+    """The random draws of an epoch, and the batches made with them."""
     kinds = [AUGMENTATIONS[name].__name__ for name in augment if name in AUGMENTATIONS]
     mixings = [name for name in augment if name in MIXINGS]
     lines = []

@@ -1,4 +1,4 @@
-"""The simulated kind of task: its worker imports no torch."""
+"""The simulated kind of task. Its worker does not import torch."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from ralr_tune.tasks.trial import TrainingSplit
 
 
 class SimulatedKind(Kind):
-    """Curves from a formula whose answers are known (see task.py)."""
+    """Curves from a formula with known effects (see task.py)."""
 
     name = "simulated"
     metrics = METRICS
@@ -63,12 +63,12 @@ class SimulatedKind(Kind):
         return task.seconds_per_epoch
 
     def identified(self, section: BaseModel) -> dict[str, Any]:
-        """With what earlier releases hashed: their checkpoints stay usable."""
+        """Includes the fields that earlier releases hashed, so that their checkpoints stay usable."""
         earlier = {"model": "", "model_options": None, "pretrained": False, "validation": 0.2}
         return super().identified(section) | earlier
 
     def contradictions(self, spec: StudySpec) -> Iterator[Contradiction]:
-        """An effect lies on the scale that its parameter is searched on, and every value has a place there."""
+        """An effect must use the scale on which its parameter is searched, and all values must fit a log scale."""
         assert isinstance(spec.task, SimulatedSection)
         for name, effect in spec.task.data.effects.items():
             where = f"{dotted(('task', 'data', 'effects', name))}.log = {shown(effect.log)}"
@@ -78,16 +78,16 @@ class SimulatedKind(Kind):
                 domain = space.get(name)
                 numbers = [spec.configuration(arm, corner).number(name) for corner in corners(space, (name,))]
                 if isinstance(domain, Range) and domain.log != effect.log:
-                    line = f"{where}: arm {arm} searches it with log = {shown(domain.log)}; say the same"
+                    line = f"{where}: arm {arm} searches it with log = {shown(domain.log)}; use the same in both"
                     yield Contradiction(line, paths)
                 elif effect.log and any(number is not None and number <= 0 for number in numbers):
                     yield Contradiction(f"{where}: {name} is 0 in arm {arm}; must be above 0", paths)
 
     def script(self, exported: Exported) -> str:
-        raise UsageError(f"task.kind = 'simulated' trains nothing, so there is no script for it; {OTHER_FORMATS}")
+        raise UsageError(f"task.kind = 'simulated': trains nothing, so it has no script; {OTHER_FORMATS}")
 
     def examine(self, section: SimulatedSection) -> TaskSummary:
-        return TaskSummary("a simulated task needs none")
+        return TaskSummary("the simulated task needs no data")
 
 
 KIND = SimulatedKind()
