@@ -1,8 +1,8 @@
-"""Makes a module that imports from this package run without it: replaces each import by the source it names.
+"""Makes a module independent of this package: replaces each import from it by the imported source.
 
-A bundle carries the package's own source, definition by definition, and only what is used, directly or by carried
-code. So a script cannot diverge from the package. The result is one module: names must not collide, and a function
-must not import from this package inside its body.
+A bundle includes the package's own source, definition by definition, and only what the module uses directly or
+indirectly. So a script cannot diverge from the package. The result is one module: names must not collide, and a
+function must not import from this package inside its body.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _RULE = "# " + "-" * 64
 _KNOWN = frozenset({*vars(builtins), "__name__", "__file__"})
 
 Import = tuple[str, str, str]
-"""(module, name, name here): `from module import name as here`; of `import module as here` the name is ""."""
+"""(module, name, bound name): `from module import name as bound`; name is "" for `import module as bound`."""
 
 
 @dataclass(frozen=True)
@@ -38,42 +38,42 @@ class _Module:
     summary: str
     """First paragraph of its docstring."""
     definitions: Mapping[str, str]
-    """Source by name, in the module's order; the docstring below a constant belongs to it."""
+    """Source by name, in the module's order, including the docstring below a constant."""
     imports: Mapping[str, list[Import]]
-    """By the name that they bind; several submodules of one package bind the same name."""
+    """By bound name; several submodules of one package bind the same name."""
 
 
 def bundle(script: str, *, replacements: Mapping[str, str] | None = None) -> str:
-    """The script with the source of everything that it takes from this package.
+    """The script with the source of everything that it imports from this package.
 
-    `script` is a whole module: docstring, imports, definitions, and a last statement that runs them. The
-    carried source goes between the last two, so that a reader sees the script's own part first; the definitions must
-    therefore not use this package at import. `replacements` maps the dotted name of a definition that cannot run in a script
-    to the dotted name of its replacement, which has the same name. Raises UsageError, naming what cannot be carried.
+    `script` is a whole module: docstring, imports, definitions, and a last statement that runs them. The included
+    source goes between the last two, so that readers see the script's own part first; the definitions must therefore
+    not use this package at import time. `replacements` maps the dotted name of a definition that cannot run in a script
+    to the dotted name of its replacement, which has the same name. Raises UsageError, naming what cannot be included.
     """
     nodes, lines = ast.parse(script).body, script.split("\n")
     imports = [node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)]
     begin, end = imports[-1].end_lineno, nodes[-1].lineno - 1
     body = "\n".join(lines[begin:end]).strip("\n")
-    carried = _Bundle(replacements or {})
-    carried.take_script(_module("", script))
+    included = _Bundle(replacements or {})
+    included.add_script(_module("", script))
     head = ["\n".join(lines[: nodes[0].end_lineno]), "from __future__ import annotations"]
-    sections = "\n\n\n".join([body, *carried.sections(), "\n".join(lines[end:]).strip("\n")])
-    return "\n\n".join([*head, import_block(carried.imports) + "\n" + sections]) + "\n"
+    sections = "\n\n\n".join([body, *included.sections(), "\n".join(lines[end:]).strip("\n")])
+    return "\n\n".join([*head, import_block(included.imports) + "\n" + sections]) + "\n"
 
 
 class _Bundle:
-    """What has been taken so far."""
+    """The definitions included so far."""
 
     def __init__(self, replacements: Mapping[str, str]) -> None:
         self._replacements = replacements
-        self._taken: dict[str, set[str]] = {}
+        self._included: dict[str, set[str]] = {}
         self._needs: dict[str, list[str]] = {}
-        """By module: the modules that it takes definitions from."""
+        """For each module, the modules from which it uses definitions."""
         self._owners: dict[str, str] = {}
         self.imports: set[Import] = set()
 
-    def take_script(self, script: _Module) -> None:
+    def add_script(self, script: _Module) -> None:
         for name in script.definitions:
             self._claim_name(name, "the script")
         for source in script.definitions.values():
@@ -82,23 +82,23 @@ class _Bundle:
                     self._follow(script, name)
 
     def sections(self) -> Iterator[str]:
-        """One for each module, after all modules that it takes definitions from."""
+        """One for each module, after all modules from which it uses definitions."""
         seen, order = set[str](), list[str]()
 
         def visit(module: str) -> None:
-            if module not in seen:  # modules import each other only for types: any order works
+            if module not in seen:  # import cycles exist only for types: any order works
                 seen.add(module)
                 for needed in self._needs.get(module, ()):
                     visit(needed)
                 order.append(module)
 
         visit("")
-        return (_section(_read(module), self._taken[module]) for module in order if module in self._taken)
+        return (_section(_read(module), self._included[module]) for module in order if module in self._included)
 
     def _follow(self, module: _Module, name: str) -> None:
-        """Takes what `name` means at the top level of `module`."""
+        """Includes the definition of `name` at the top level of `module`."""
         if name in module.definitions:
-            self._take(module, name)
+            self._add(module, name)
         elif name in module.imports:
             for each in module.imports[name]:
                 self._import(module, each)
@@ -106,21 +106,23 @@ class _Bundle:
             raise _export_error(f"{name} in {module.name or 'the script'}: not found at the top level of this module")
 
     def _import(self, module: _Module, found: Import) -> None:
-        source, name, here = found
+        source, name, bound = found
         if not _in_package(source):
-            self._claim_name(here, source if not name else f"{source}.{name}")
+            self._claim_name(bound, source if not name else f"{source}.{name}")
             self.imports.add(found)
             return
-        if not name or name != here:
-            raise _export_error(f"{here} in {module.name}: a module of {PACKAGE}, or a definition under another name")
+        if not name or name != bound:
+            raise _export_error(
+                f"{bound} in {module.name}: imports a module of {PACKAGE}, or a definition under another name"
+            )
         source, _, name = self._replacements.get(f"{source}.{name}", f"{source}.{name}").rpartition(".")
         needs = self._needs.setdefault(module.name, [])
         if source not in needs:
             needs.append(source)
         self._follow(_read(source), name)
 
-    def _take(self, module: _Module, name: str) -> None:
-        taken = self._taken.setdefault(module.name, set())
+    def _add(self, module: _Module, name: str) -> None:
+        taken = self._included.setdefault(module.name, set())
         if name in taken:
             return
         self._claim_name(name, f"{module.name}.{name}")
@@ -141,7 +143,7 @@ class _Bundle:
 
 
 def _export_error(what: str) -> UsageError:
-    return UsageError(f"{what}; so no script can be written: {OTHER_FORMATS}")
+    return UsageError(f"{what}; no script can be written: {OTHER_FORMATS}")
 
 
 def _in_package(module: str) -> bool:
@@ -219,12 +221,12 @@ def _section(module: _Module, taken: set[str]) -> str:
 def import_block(imports: Iterable[Import]) -> str:
     """The import statements in isort's order: the standard library first."""
     modules: dict[str, set[str]] = {}
-    for module, name, here in imports:
+    for module, name, bound in imports:
         if name:
-            modules.setdefault(module, set()).add(name if name == here else f"{name} as {here}")
+            modules.setdefault(module, set()).add(name if name == bound else f"{name} as {bound}")
     whole = {
-        f"import {module}" if here == module.partition(".")[0] else f"import {module} as {here}"
-        for module, name, here in imports
+        f"import {module}" if bound == module.partition(".")[0] else f"import {module} as {bound}"
+        for module, name, bound in imports
         if not name
     }
     named = [f"from {module} import {_names(modules[module])}" for module in sorted(modules, key=str.lower)]

@@ -1,4 +1,4 @@
-"""Values and calls as Python source, laid out as ruff does."""
+"""Values and calls as Python source, formatted like ruff."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WIDTH = 120
 
 
 def literal(value: Any) -> str:
-    """`value` as Python source. All values from a study enter a script through this function: no text becomes code.
+    """`value` as Python source. All values of a study enter a script through this function, so that no string becomes code.
 
     Raises UsageError for a value without a Python literal (a NaN, a date).
     """
@@ -25,7 +25,7 @@ def literal(value: Any) -> str:
     except (ValueError, SyntaxError):
         same = False
     if not same:
-        raise UsageError(f"{text}: cannot be written in a Python script; {OTHER_FORMATS}")
+        raise UsageError(f"{text}: cannot be written as a Python literal; {OTHER_FORMATS}")
     return text
 
 
@@ -58,7 +58,7 @@ def is_identifier(text: str) -> bool:
 def wrapped(expression: str, *, indent: int = 0, used: int = 0) -> str:
     """A one-line expression, split into one argument or item per line if it is too long.
 
-    `indent`: indentation of its first line, in columns; `used`: columns of that line that the surrounding code takes.
+    `indent`: indentation of its first line, in columns; `used`: columns of that line used by the surrounding code.
     """
     return _wrapped(ast.parse(expression, mode="eval").body, expression.encode(), indent, used)
 
@@ -71,13 +71,13 @@ def _wrapped(node: ast.expr, source: bytes, indent: int, used: int) -> str:
     lines = [source[node.col_offset : children[0][0]].decode()]
     for begin, child in children:
         label = source[begin : child.col_offset].decode()
-        value = _wrapped(child, source, indent + 4, len(label) + 1)  # and the comma
+        value = _wrapped(child, source, indent + 4, len(label) + 1)  # 1: the comma
         lines.append(f"{' ' * (indent + 4)}{label}{value},")
     return "\n".join([*lines, " " * indent + text[-1]])
 
 
 def _children(node: ast.expr) -> list[tuple[int, ast.expr]]:
-    """Arguments of a call, items of a list or tuple, values of a dict, each with the column where its label begins."""
+    """Arguments of a call, items of a list or tuple, values of a dict, each with the column where its label starts."""
     if isinstance(node, ast.Call):
         named = [(each.col_offset, each.value) for each in node.keywords]
         return [*((each.col_offset, each) for each in node.args), *named]

@@ -80,8 +80,8 @@ class ClassificationSection(TaskSection):
 
 
 MIXINGS = ("mixup", "cutmix")
-"""Augmentations that mix the images of a batch with each other. They are applied after all others, whatever the order in
-the list. If both are chosen, each image gets one of them (see mixing.py)."""
+"""Augmentations that mix the images of a batch with each other. They are applied after all others, whatever their place
+in the list. If both are chosen, each image gets one of them (see mixing.py)."""
 
 AUGMENTATIONS = ("crop", "flip", "cutout", *MIXINGS)
 """Listed here so that a study file can be checked without importing torch; a test compares them with augment.py."""

@@ -21,7 +21,7 @@ def stratified_split(labels: Rows, taken: int, *, seed: int) -> tuple[Rows, Rows
     _, classes, counts = np.unique(labels, return_inverse=True, return_counts=True)
     if not 0 <= taken <= len(labels) - len(counts):
         raise ValueError(
-            f"{taken} of {len(labels)} samples cannot be set aside: at least one sample of each of {len(counts)} classes must be left"
+            f"{taken} of {len(labels)} samples cannot be set aside: one of each of {len(counts)} classes must remain"
         )
     quotas = _quotas(counts, taken)
     order = np.random.Generator(np.random.PCG64(seed)).permutation(len(labels))

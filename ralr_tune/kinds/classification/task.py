@@ -35,8 +35,8 @@ from ralr_tune.tasks.base import Autocast, Batch, Capabilities, Split
 from ralr_tune.tasks.tensors import TensorBatch
 
 EVALUATION_PIXELS = {"cpu": 2**19, "cuda": 2**22}
-"""Pixels of one evaluation batch by type of device: 512 images of 32x32 on a CPU, 4,096 on a GPU. On a CPU larger batches
-were no faster (measured). On a GPU, Python takes longer to launch the kernels of a small batch than the GPU to run them."""
+"""Pixels of one evaluation batch by type of device: 512 images of 32x32 on a CPU, 4,096 on a GPU. On a CPU larger ones
+were no faster (measured). On a GPU, Python takes longer to launch the kernels of a small batch than they run."""
 
 MIN_EVALUATION_BATCH = 64
 """Images of one evaluation batch, whatever their size: a GPU needs several to be busy."""
@@ -267,7 +267,7 @@ class ClassificationTask:
         return make_augmentations(names, height=height, width=width, fill=fill)
 
     def _mixings(self, names: Sequence[str]) -> list[Mixing]:
-        """One `Mixing` for all mixing names, or none. It comes last, since it mixes images that are already augmented."""
+        """One `Mixing` for all mixing names, or none. It comes last, since it mixes augmented images."""
         _, height, width = self.input_shape
         asked = [name for name in names if name in MIXINGS]
         return [Mixing(asked, height, width, len(self.classes))] if asked else []
