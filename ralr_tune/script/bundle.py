@@ -122,11 +122,11 @@ class _Bundle:
         self._follow(_read(source), name)
 
     def _add(self, module: _Module, name: str) -> None:
-        taken = self._included.setdefault(module.name, set())
-        if name in taken:
+        included = self._included.setdefault(module.name, set())
+        if name in included:
             return
         self._claim_name(name, f"{module.name}.{name}")
-        taken.add(name)
+        included.add(name)
         source = module.definitions[name]
         if inner := [
             each for node in ast.walk(ast.parse(source)) for each in _imports_of(node) if _in_package(each[0])
@@ -206,12 +206,12 @@ def _global_names(source: str) -> list[str]:
     return sorted(set(names(symtable.symtable(source, "<script>", "exec"))), key=lambda name: (source.find(name), name))
 
 
-def _section(module: _Module, taken: set[str]) -> str:
+def _section(module: _Module, included: set[str]) -> str:
     """Definitions under a heading that names their file."""
     heading = [f"{_RULE} {module.name.replace('.', '/')}.py"]
     heading += textwrap.wrap(module.summary, WIDTH, initial_indent="# ", subsequent_indent="# ")
     text, before = "\n".join(heading), "constant"
-    for source in dict.fromkeys(source for name, source in module.definitions.items() if name in taken):
+    for source in dict.fromkeys(source for name, source in module.definitions.items() if name in included):
         kind = "block" if source.startswith(("def ", "class ", "async ", "@")) else "constant"
         text += ("\n\n" if before == kind == "constant" else "\n\n\n") + source
         before = kind

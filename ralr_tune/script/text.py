@@ -15,7 +15,7 @@ WIDTH = 120
 
 
 def literal(value: Any) -> str:
-    """`value` as Python source. All values of a study enter a script through this function, so that no string becomes code.
+    """`value` as Python source. All values of a study enter a script through it, so that no string becomes code.
 
     Raises UsageError for a value without a Python literal (a NaN, a date).
     """

@@ -154,7 +154,7 @@ def _blocks_verdict(old: int, new: int) -> Verdict:
 
 
 def _arm_verdict(old: Any, before: StudySpec, after: StudySpec) -> Verdict:
-    """A new arm is allowed: it has its own sampler history, and its trials use the same seeds as those of other arms."""
+    """A new arm is fine: it has its own sampler history, and its trials use the same seeds as those of other arms."""
     if old is not None:
         return Verdict(False, "a planned arm cannot be removed: its trials are part of the result")
     if after.search.sampler == "qmc" and before.columns() != after.columns():

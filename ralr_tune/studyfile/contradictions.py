@@ -130,7 +130,8 @@ def _check_units(spec: StudySpec) -> Iterator[Contradiction]:
         for key in _LENGTHS:
             value = getattr(section, key)
             if isinstance(value, Range) and _is_mixed(*value.numbers()):
-                line = f"{dotted([*path, key])} = {value}: below 1 is a share of the run, otherwise epochs; search one of them"
+                where = f"{dotted([*path, key])} = {value}"
+                line = f"{where}: below 1 is a share of the run, otherwise epochs; search one of them"
                 yield Contradiction(line)
 
 
@@ -203,12 +204,11 @@ def _check_sampler_options(spec: StudySpec) -> Iterator[Contradiction]:
 def _check_pruning(spec: StudySpec) -> Iterator[Contradiction]:
     search = spec.search
     if search.pruner == "none" and search.audit not in ("auto", 0):
-        line = f"search.audit = {search.audit:g}: the pruner none stops no trials, so there is nothing to audit; set search.audit = 0"
+        line = f"search.audit = {search.audit:g}: the pruner none stops no trials that could be audited; set 0"
         yield Contradiction(line, _PRUNER)
     if search.pruner == "none" and search.prune_on != "value":
-        yield Contradiction(
-            f"search.prune_on = {shown(search.prune_on)}: has no effect with the pruner none; remove it", _PRUNER
-        )
+        line = f'search.prune_on = {shown(search.prune_on)}: has no effect with the pruner none; use "value"'
+        yield Contradiction(line, _PRUNER)
     if search.pruner == "patient" and search.prune_on == "best":
         line = "the patient pruner waits for values to get worse, and a best value never does; use value or smoothed"
         yield Contradiction(f'search.prune_on = "best": {line}', _PRUNER)
@@ -243,7 +243,7 @@ _CHECKS = (
 
 
 def corners(space: Mapping[str, Domain], keys: Iterable[str]) -> Iterator[dict[str, Any]]:
-    """Every combination of the ends and choices of `keys`, with the other parameters at their low end or first choice."""
+    """Every combination of the ends and choices of `keys`; other parameters are at their low end or first choice."""
     searched = [key for key in keys if key in space]
     rest = {name: _ends(domain)[0] for name, domain in space.items()}
     for values in product(*(_ends(space[key]) for key in searched)):

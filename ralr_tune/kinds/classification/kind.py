@@ -111,7 +111,7 @@ class ClassificationKind(TorchKind):
         if mixing := _mixes_one_sample(configuration):
             yield f"training.batch_size = 1: {mixing} mixes pairs of images; needs a batch size of 2 or more"
 
-    # ------------------------------------------------------------ people
+    # ------------------------------------------------------------ reporting
 
     def examine(self, section: ClassificationSection) -> TaskSummary:
         import numpy as np

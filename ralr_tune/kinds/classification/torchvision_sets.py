@@ -104,7 +104,7 @@ class _Opener:
     def _class(self) -> Any:
         if self.name in UNSAFE:
             raise DataError(
-                f"data.dataset = {self.name!r}: not supported: torchvision unpickles a file of data.root for it, which can run any code"
+                f"data.dataset = {self.name!r}: refused, since torchvision executes a file of data.root for it"
             )
         found = getattr(torchvision.datasets, self.name, None)
         if inspect.isclass(found) and issubclass(found, torchvision.datasets.VisionDataset):
