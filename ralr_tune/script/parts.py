@@ -10,9 +10,9 @@ from ralr_tune.studyfile.exported import Exported
 from ralr_tune.training.optimizer import optimizer_options, optimizers
 
 _ORIGIN = """\
-Written by `python -m ralr_tune export --format python`. This configuration and its training come first. Below them are
-the parts of ralr_tune's source (MIT license) that they use, so that the script runs without ralr_tune and makes the
-same random draws."""
+Written by `python -m ralr_tune export --format python`. This configuration and its training come first. Below them is
+ralr_tune's own source (MIT license), as far as they use it, so that the script draws what ralr_tune draws and runs
+without it."""
 
 
 def docstring(configuration: Exported) -> str:

@@ -49,7 +49,7 @@ class Import:
     def __str__(self) -> str:
         folder = self.folder()
         where = "not found" if folder is None else f"from {folder}"
-        return f"{self.key} = {json.dumps(self.value)} runs third-party code: module {self.module}, {where}"
+        return f"{self.key} = {json.dumps(self.value)} runs code outside of ralr_tune: module {self.module}, {where}"
 
 
 def imports(kind: Kind, task: TaskSection) -> tuple[Import, ...]:
@@ -61,7 +61,7 @@ def imports(kind: Kind, task: TaskSection) -> tuple[Import, ...]:
 def refuse_imports(kind: Kind, task: TaskSection) -> None:
     """Raises UsageError if the task would import anything (`--no-imports`)."""
     for found in imports(kind, task):
-        raise UsageError(f"{found}; --no-imports forbids it")
+        raise UsageError(f"{found}; --no-imports forbids that")
 
 
 def check_model(value: str) -> str:

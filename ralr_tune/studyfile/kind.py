@@ -55,8 +55,8 @@ class Kind(ABC):
     metrics: Mapping[str, Metric]
     """Its metrics by name; the first is the default."""
     section: type[BaseModel]
-    """The model of [task], a `studyfile.sections.TaskSection`. Keys that may be searched are annotated as `Searchable` or
-    `Choosable`; the parameter is called `task.KEY`."""
+    """The model of [task], a `studyfile.sections.TaskSection`. Keys that may be searched are annotated as `Searchable`
+    or `Choosable`; the parameter is called `task.KEY`."""
     training: type[BaseModel] = NoKeys
     """Its own keys of [training] with their defaults, annotated likewise; the task gets their values as `options`."""
     required: frozenset[str] = frozenset()

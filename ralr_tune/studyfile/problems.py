@@ -21,8 +21,8 @@ _MESSAGES = {
     "missing": "is missing",
     "float_type": "must be a number",
     "float_parsing": "must be a number",
-    "int_type": "must be an integer",
-    "int_parsing": "must be an integer",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
     "string_type": "must be a string in quotes",
     "bool_type": "must be true or false",
     "bool_parsing": "must be true or false",
@@ -67,7 +67,7 @@ def long_key(text: str) -> str | None:
     if found is None:
         return None
     line = text.count("\n", 0, found.start()) + 1
-    return f"line {line}: {shown(found[0])}: a dotted key may have at most {MAX_DEPTH} parts"
+    return f"line {line}: {shown(found[0])}: a dotted key has at most {MAX_DEPTH} parts"
 
 
 def unreadable(raw: Mapping[str, Any]) -> list[str]:
@@ -79,12 +79,12 @@ def unreadable(raw: Mapping[str, Any]) -> list[str]:
         path, value = waiting.pop()
         seen += 1
         if isinstance(value, int) and not -(2**63) <= value < 2**63:
-            found.append(f"{dotted(path)}: an integer may have at most 64 bits")
+            found.append(f"{dotted(path)}: a whole number has at most 64 bits")
         elif isinstance(value, dict | list) and len(path) >= MAX_DEPTH:
             found.append(f"{dotted(path)}: nested deeper than {MAX_DEPTH} levels")
         elif isinstance(value, dict | list):
             if seen + len(waiting) + len(value) > MAX_VALUES:
-                return [f"{dotted(path)}: too many values: a file may have at most {MAX_VALUES}"]
+                return [f"{dotted(path)}: too many values: a file has at most {MAX_VALUES}"]
             inside = value.items() if isinstance(value, dict) else enumerate(value)
             waiting += [([*path, key], each) for key, each in inside]
     return found[::-1]
@@ -215,7 +215,7 @@ def _resolve(node: Any, schema: Mapping[str, Any], here: Any) -> Mapping[str, An
 
 
 def _fit(known: Mapping[str, Any], here: Any) -> tuple[bool, int]:
-    """How well `here` fits a table with these keys: `choices` indicates a choice; constants (kind, source) must match."""
+    """How well `here` fits a table with these keys: `choices` means a choice; constants (kind, source) must match."""
     if not isinstance(here, dict) or any(
         here[key] != known[key].get("const", here[key]) for key in known.keys() & here
     ):

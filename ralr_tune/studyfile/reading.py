@@ -105,7 +105,7 @@ def kind_of(raw: Mapping[str, Any], source: str, imports: bool) -> Kind | str:
     if not isinstance(name, str):
         return f"task.kind = {problems.shown(name)}: must be a string in quotes"
     if registry.is_import_path(name) and not imports:
-        raise UsageError(f"{source}: {Import('task.kind', name)}; --no-imports forbids it")
+        raise UsageError(f"{source}: {Import('task.kind', name)}; --no-imports forbids that")
     try:
         return registry.find(name)
     except KeyError:

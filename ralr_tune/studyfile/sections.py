@@ -31,7 +31,7 @@ def _name(value: str) -> str:
     # fullmatch: `$` would accept a trailing newline, and names become file names and Optuna study names
     if not NAME_PATTERN.fullmatch(value):
         raise problem(
-            "not a valid name; allowed: letters, digits, '.', '_' and '-', a letter or digit first, at most 80 characters"
+            "not a valid name: letters, digits, '.', '_' and '-', a letter or digit first, at most 80 characters"
         )
     if _RESERVED_NAME.fullmatch(value):
         raise problem("not a valid file name on all systems; choose another")

@@ -105,7 +105,7 @@ _MAX_STEPS = 10**6
 
 def _check_step(low: float, high: float, step: float, log: bool) -> None:
     if log:
-        raise problem(f"step = {step:g} with log = true: use only one of the two")
+        raise problem(f"step = {step:g} with log = true: give one of the two")
     smallest = (high - low) / _MAX_STEPS
     if not max(smallest, 0) < step <= high - low:
         raise problem(f"step = {step:g}: must be above {smallest:g} and at most high - low = {high - low:g}")
@@ -131,7 +131,7 @@ class Choice(Frozen, Generic[T]):
         return self
 
     def contains(self, value: Any) -> bool:
-        """Whether a trial may have this value; an int matches an equal float choice, but a float never an int choice."""
+        """Whether a trial may have this value; an int matches a float choice, but a float never an int choice."""
         given = encode(value)
         kinds = {type(given), float} if type(given) is int else {type(given)}
         return any(type(choice) in kinds and given == choice for choice in map(encode, self.choices))

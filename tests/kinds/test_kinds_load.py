@@ -43,7 +43,7 @@ def test_a_folder_trains_without_its_test_pictures(write_tree: Callable[..., Pat
     batch = next(iter(task.batches("train", seed=0, epoch=0, batch_size=8, options=Options(("crop", "flip")))))
     task.loss(model, batch).backward()  # type: ignore[no-untyped-call]
     task.evaluate(model, "validation")
-    with pytest.raises(DataError, match="test: holds no images"):
+    with pytest.raises(DataError, match="test: contains no images"):
         task.evaluate(model, "test")
 
 

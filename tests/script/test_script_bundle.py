@@ -154,7 +154,7 @@ def test_a_definition_is_replaced_where_it_cannot_run(write: Write, tmp_path: Pa
         ({"a.py": ""}, "ours.a: its source cannot be read"),
         ({"a.py": "def f(x):\n    from ours import b\n    return b\n", "b.py": ""}, "imports ours when it is called"),
         ({"a.py": "from ours import b\n\n\ndef f(x):\n    return b.x\n", "b.py": ""}, "b in ours: not found"),
-        ({"a.py": "import ours.b\n\n\ndef f(x):\n    return ours.b\n", "b.py": ""}, "ours in ours.a: a module of ours"),
+        ({"a.py": "import ours.b\n\n\ndef f(x):\n    return ours.b\n", "b.py": ""}, "ours.a: imports a module of ours"),
         (
             {"a.py": "from ours.b import g as h\n\n\ndef f(x):\n    return h\n", "b.py": "g = 1"},
             "a definition under another name",

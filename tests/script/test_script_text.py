@@ -23,7 +23,7 @@ def test_texts_stand_in_double_quotes() -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), object(), {1: print}])
 def test_what_python_cannot_write_is_refused(value: Any) -> None:
-    with pytest.raises(UsageError, match="cannot be written in a Python script"):
+    with pytest.raises(UsageError, match="cannot be written as a Python literal"):
         literal(value)
 
 

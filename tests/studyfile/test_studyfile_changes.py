@@ -100,7 +100,7 @@ def test_a_further_arm_is_taken_up_under_looks_too() -> None:
 
 REFUSED = {
     "seed": ("seed = 0", "seed = 1", "study.seed", "seeds and the validation split"),
-    "baseline": ('baseline = "monotone"', 'baseline = "ralr"', "study.baseline", "it is the question"),
+    "baseline": ('baseline = "monotone"', 'baseline = "ralr"', "study.baseline", "it defines the question"),
     "validation": ("validation = 0.2", "validation = 0.3", "task.validation", "another validation split"),
     "network": ('model = "small_cnn"', 'model = "resnet20"', "task.model", "another network"),
     "network's options": (
@@ -108,39 +108,40 @@ REFUSED = {
         "another network",
     ),
     "data": ('source = "digits"', 'source = "digits", limit = 90', "task.data.limit", "other data"),
-    "epochs": ("epochs = 12", "epochs = 13", "training.epochs", "trained with the other"),
+    "epochs": ("epochs = 12", "epochs = 13", "training.epochs", "trained with the old value"),
     "a fixed value": ("label_smoothing = 0.1", "label_smoothing = 0.2", "training.label_smoothing", "trained with"),
-    "a value gone": ("label_smoothing = 0.1", "", "training.label_smoothing", "trained with the other"),
-    "a list": ('augment = ["crop"]', 'augment = ["crop", "flip"]', "training.augment", "trained with the other"),
-    "schedule": ("gamma = 0.1", "gamma = 0.2", "schedule.gamma", "trained with the other"),
-    "milestones": ("[0.5, 0.75]", "[0.5]", "schedule.milestones", "trained with the other"),
+    "a value gone": ("label_smoothing = 0.1", "", "training.label_smoothing", "trained with the old value"),
+    "a list": ('augment = ["crop"]', 'augment = ["crop", "flip"]', "training.augment", "trained with the old value"),
+    "schedule": ("gamma = 0.1", "gamma = 0.2", "schedule.gamma", "trained with the old value"),
+    "milestones": ("[0.5, 0.75]", "[0.5]", "schedule.milestones", "trained with the old value"),
     "a narrower range": ("low = 0.05", "low = 0.1", "arms.ralr.amplify.probability", "narrower: earlier trials may"),
     "wider and narrower": ("low = 1e-3, high = 1.0", "low = 1e-4, high = 0.5", "training.lr", "narrower"),
     "another scale": ("low = 0.05, high = 0.6", "low = 0.05, high = 0.6, log = true", "arms.ralr.amplify.probability",
-                      "one scale for each parameter"),
-    "another step": ("step = 16", "step = 8", "training.batch_size", "beside the grid"),
-    "no step": ("high = 64, step = 16", "high = 64", "training.batch_size", "beside the grid"),
-    "a step": ("high = 0.6", "high = 0.6, step = 0.05", "arms.ralr.amplify.probability", "beside the grid"),
-    "a shifted grid": ("low = 16, high = 64", "low = 8, high = 72", "training.batch_size", "beside the grid"),
+                      "one scale per parameter"),
+    "another step": ("step = 16", "step = 8", "training.batch_size", "off the new grid"),
+    "no step": ("high = 64, step = 16", "high = 64", "training.batch_size", "off the new grid"),
+    "a step": ("high = 0.6", "high = 0.6, step = 0.05", "arms.ralr.amplify.probability", "off the new grid"),
+    "a shifted grid": ("low = 16, high = 64", "low = 8, high = 72", "training.batch_size", "off the new grid"),
     "a choice more": ('["sgd", "rmsprop"]', '["sgd", "rmsprop", "adamw"]', "training.optimizer", "one list of choices"),
     "a choice less": ('["sgd", "rmsprop"]', '["sgd"]', "training.optimizer", "one list of choices"),
     "choices in another order": ('["sgd", "rmsprop"]', '["rmsprop", "sgd"]', "training.optimizer", "one list of"),
     "fixed, now searched": ("label_smoothing = 0.1", "label_smoothing = { low = 0.0, high = 0.1 }",
-                            "training.label_smoothing", "searched in one way"),
+                            "training.label_smoothing", "fixed, a range or a choice"),
     "searched, now fixed": ("weight_decay = { low = 1e-5, high = 1e-2, log = true }", "weight_decay = 0.0",
-                            "training.weight_decay", "searched in one way"),
-    "a range, now a choice": ("low = 4, high = 8", "choices = [4, 8]", "arms.ralr.training.epochs", "searched in one"),
-    "an arm gone": ("[arms.monotone]", '[arms.other]\n[arms.old]\n[arms.monotone]', "arms.old", "does not leave"),
+                            "training.weight_decay", "fixed, a range or a choice"),
+    "a range, now a choice": ("low = 4, high = 8", "choices = [4, 8]", "arms.ralr.training.epochs",
+                              "a range or a choice"),
+    "an arm gone": ("[arms.monotone]", '[arms.other]\n[arms.old]\n[arms.monotone]', "arms.old", "cannot be removed"),
     "an arm's own value": ("[arms.monotone]", "[arms.monotone]\ntraining = { momentum = 0.8 }",
-                           "arms.monotone.training", "trained with the other"),
-    "sampler": ('sampler = "tpe"', 'sampler = "gp"', "search.sampler", "partly the one's"),
+                           "arms.monotone.training", "trained with the old value"),
+    "sampler": ('sampler = "tpe"', 'sampler = "gp"', "search.sampler", "mix the trials of two samplers"),
     "sampler's options": ('sampler = "tpe"', 'sampler = "tpe"\nsampler_options = { n_startup_trials = 5 }',
-                          "search.sampler_options.n_startup_trials", "partly the one's"),
-    "pruner": ('pruner = "median"', 'pruner = "asha"', "search.pruner", "ended by the other one's rule"),
+                          "search.sampler_options.n_startup_trials", "mix the trials of two samplers"),
+    "pruner": ('pruner = "median"', 'pruner = "asha"', "search.pruner", "pruned by another rule"),
     "pruner's options": ('pruner = "median"', 'pruner = "median"\npruner_options = { n_startup_trials = 9 }',
-                         "search.pruner_options.n_startup_trials", "ended by the other one's rule"),
+                         "search.pruner_options.n_startup_trials", "pruned by another rule"),
     "what the pruner judges by": ('pruner = "median"', 'pruner = "median"\nprune_on = "smoothed"', "search.prune_on",
-                                  "ended by the other one's rule"),
+                                  "pruned by another rule"),
     "recipes": ("start = [{ lr = 0.1 }]", "start = [{ lr = 0.1 }, { lr = 0.2 }]", "search.start", "the first trials"),
     "no recipe": ("start = [{ lr = 0.1 }]", "", "search.start", "the first trials of every arm"),
 }  # fmt: skip
@@ -158,7 +159,7 @@ def test_what_would_mix_incomparable_trials_is_refused(old: str, new: str, key: 
 def test_fewer_blocks_are_refused() -> None:
     change = only(DESIGN.but("blocks = 1", "blocks = 3"), DESIGN)
     assert (change.key, change.applied) == ("search.blocks", False)
-    assert str(change) == "search.blocks: 3 -> 1: the blocks that were planned are part of the answer"
+    assert str(change) == "search.blocks: 3 -> 1: planned blocks are part of the result and cannot be removed"
 
 
 def test_another_metric_is_refused() -> None:
@@ -185,7 +186,7 @@ FOLDER = DESIGN.but('{ source = "digits" }', '{ source = "torchvision", dataset 
 
 def test_data_that_can_now_be_fetched_are_the_same_data() -> None:
     assert found(FOLDER, FOLDER.but('root = "data"', 'root = "data", download = true')) == {"task.data.download": True}
-    assert "leave a link at the old place" in str(only(FOLDER, FOLDER.but('root = "data"', 'root = "elsewhere"')))
+    assert "keep a link at the old path" in str(only(FOLDER, FOLDER.but('root = "data"', 'root = "elsewhere"')))
 
 
 def test_another_kind_of_task_is_refused_key_by_key() -> None:
@@ -202,7 +203,7 @@ WIDE = ("low = 1e-3, high = 1.0", "low = 1e-4, high = 1.0")
 
 def test_a_sampler_that_cannot_follow_refuses_the_wider_range() -> None:
     group = DESIGN.but('sampler = "tpe"', 'sampler = "tpe"\nsampler_options = { group = true }')
-    assert "never leaves" in str(only(group, group.but(*WIDE)))
+    assert "never samples outside" in str(only(group, group.but(*WIDE)))
     assert found(group.but("group = true", "group = false"), group.but("group = true", "group = false").but(*WIDE)) == {
         "training.lr": True
     }
@@ -222,7 +223,7 @@ def test_a_further_arm_must_not_change_the_shared_design() -> None:
     assert found(design, design.but("[arms.monotone]", "[arms.steps]\n[arms.monotone]")) == {"arms.steps": True}
     change = only(design, design.but("[arms.monotone]", NOISE))
     assert not change.applied
-    assert "the quasi-random design, one for all arms, would be another one" in str(change)
+    assert "it would change the quasi-random design that all arms share" in str(change)
     assert found(design, design.but(*WIDE)) == {"training.lr": True}
 
 
@@ -233,11 +234,11 @@ def test_every_change_is_found() -> None:
 
 def test_a_change_says_key_before_after_and_why() -> None:
     assert str(only(DESIGN, DESIGN.but(*WIDE))) == (
-        "training.lr: 0.001 to 1.0 (log) -> 0.0001 to 1.0 (log): wider; trials from now on use it"
+        "training.lr: 0.001 to 1.0 (log) -> 0.0001 to 1.0 (log): wider; new trials use it"
     )
     assert str(only(DESIGN, DESIGN.but("epochs = 12", "epochs = { low = 1, high = 2 }"))) == (
-        "training.epochs: 12 -> 1 to 2: a parameter is searched in one way from the first trial to the last"
+        "training.epochs: 12 -> 1 to 2: a parameter must be fixed, a range or a choice for all trials of a study"
     )
     assert str(only(DESIGN, DESIGN.but("[arms.monotone]", "[arms.x]\n[arms.monotone]"))) == (
-        "arms.x: nothing -> a table: a new arm, with the whole budget and the seeds of the others"
+        "arms.x: nothing -> a table: a new arm, with the full budget and the seeds of the other arms"
     )

@@ -46,18 +46,18 @@ def curve(table: str, arm: str = "") -> Text:
         (
             "seeds = 5",
             "seeds = 5\nmost_seeds = 20",
-            ['confirm.most_seeds = 20: goes with confirm.seeds = "auto" alone, which is 5'],
+            ['confirm.most_seeds = 20: only allowed with confirm.seeds = "auto", but that is 5'],
         ),
         (
             "[arms.monotone]",
             "[arms.RALR]\n[arms.monotone]",
-            ["arms.ralr: differs from arms.RALR in upper and lower case alone; choose another name"],
+            ["arms.ralr: differs from arms.RALR only in upper and lower case; choose another name"],
         ),
         (
             'optimizer = "sgd"',
             'optimizer = "adam"',
             [
-                f"training.momentum = 0.9: no option of adam (arm {arm}); its options: amsgrad, betas, eps"
+                f"training.momentum = 0.9: not an option of adam (arm {arm}); allowed: amsgrad, betas, eps"
                 for arm in ("monotone", "ralr")
             ],
         ),
@@ -65,7 +65,7 @@ def curve(table: str, arm: str = "") -> Text:
             "[arms.monotone]",
             '[arms.monotone.training]\noptimizer = "adamw"\nalpha = 0.5\n',
             [
-                f"{key}: no option of adamw (arm monotone); its options: amsgrad, betas, eps"
+                f"{key}: not an option of adamw (arm monotone); allowed: amsgrad, betas, eps"
                 for key in ("arms.monotone.training.alpha = 0.5", "training.momentum = 0.9")
             ],
         ),
@@ -89,35 +89,32 @@ def curve(table: str, arm: str = "") -> Text:
         (
             START,
             "start = [{ lr = 0.1 }, { lr = 2 }]",
-            [
-                f"search.start[1].lr = 2: outside of arm {arm}'s space: 0.001 to 1.0 (log)"
-                for arm in ("monotone", "ralr")
-            ],
+            [f"search.start[1].lr = 2: outside arm {arm}'s space: 0.001 to 1.0 (log)" for arm in ("monotone", "ralr")],
         ),
         (
             START,
             'start = [{ "amplify.width" = 5 }]',
-            ["search.start[0].amplify.width = 5: outside of arm ralr's space: 0.0 to 4.0"],
+            ["search.start[0].amplify.width = 5: outside arm ralr's space: 0.0 to 4.0"],
         ),
         (
             START,
             "sampler_options = { seed = 1 }",
-            ["search.sampler_options.seed = 1: the sampler is seeded from study.seed; set that"],
+            ["search.sampler_options.seed = 1: the sampler is seeded from study.seed; set that instead"],
         ),
         (
             'pruner = "median"',
             'pruner = "none"\naudit = 0.5\nprune_on = "best"',
             [
-                "search.audit = 0.5: the pruner none stops no trial that could be audited",
-                'search.prune_on = "best": the pruner none looks at no value',
+                "search.audit = 0.5: the pruner none stops no trials that could be audited; set 0",
+                'search.prune_on = "best": has no effect with the pruner none; use "value"',
             ],
         ),
         (
             'pruner = "median"',
             'pruner = "patient"\nprune_on = "best"',
             [
-                'search.prune_on = "best": the patient pruner waits for values to fall, and a best one never does; '
-                "take value or smoothed"
+                'search.prune_on = "best": the patient pruner waits for values to get worse, and a best value '
+                "never does; use value or smoothed"
             ],
         ),
         (
@@ -141,11 +138,11 @@ def test_one_contradiction(old: str, new: str, lines: list[str]) -> None:
         ('name = "step"', "schedule.step_size is missing: 'step' needs it"),
         ('name = { choices = ["cosine", "cyclic"] }', "schedule.period is missing: 'cyclic' needs it"),
         ('name = "cyclic"\nperiod = 4\ngamma = 0.9', "schedule.gamma = 0.9; allowed: nothing, since mode is"),
-        ('name = "cosine"\ngamma = 0.9', "schedule.gamma = 0.9: no option of cosine; its options: end_factor"),
-        ("gamma = 0.9", "schedule.gamma = 0.9: no option of constant; its options: none"),
+        ('name = "cosine"\ngamma = 0.9', "schedule.gamma = 0.9: not an option of cosine; allowed: end_factor"),
+        ("gamma = 0.9", "schedule.gamma = 0.9: not an option of constant; allowed: none"),
         (
             'name = { choices = ["cosine", "linear"] }\ngamma = 0.9',
-            "schedule.gamma = 0.9: no option of cosine or linear; its options: end_factor",
+            "schedule.gamma = 0.9: not an option of cosine or linear; allowed: end_factor",
         ),
         # only some corners of the space are impossible, and each of them once
         ("warmup = { choices = [3, 12, 1] }", "schedule.warmup = 12.0; allowed: a number in [0, 12)"),
@@ -196,7 +193,7 @@ def test_a_range_over_shares_and_epochs_means_two_things(table: str, key: str) -
     """0.5 would be half the run, 1.5 one epoch and a half."""
     (line,) = complaints(curve(table))
     assert line.startswith(f"schedule.{key} = ")
-    assert line.endswith("below 1 are shares of the run, else epochs; search one of them")
+    assert line.endswith("below 1 is a share of the run, otherwise epochs; search one of them")
 
 
 @pytest.mark.parametrize(
@@ -292,10 +289,10 @@ def test_a_metric_is_told_with_the_rest_once_the_kind_is_known() -> None:
 def test_a_contradiction_rests_on_faults_at_in_and_around_it() -> None:
     contradiction = Contradiction("x", (("schedule",), ("training", "epochs")))
     for fault in [("schedule",), ("schedule", "warmup"), ("training",), ("training", "epochs", "low"), ()]:
-        assert contradiction.rests_on([("study", "seed"), fault])
+        assert contradiction.depends_on([("study", "seed"), fault])
     for fault in [("training", "lr"), ("arms", "a", "schedule")]:
-        assert not contradiction.rests_on([fault])
-    assert not Contradiction("x").rests_on([("schedule",)])
+        assert not contradiction.depends_on([fault])
+    assert not Contradiction("x").depends_on([("schedule",)])
 
 
 # ---------------------------------------------------------------- files
@@ -312,7 +309,7 @@ def test_a_missing_data_folder_is_told_with_the_rest(tmp_path: Path) -> None:
         load_study_file(file)
     keys = [line.removeprefix(f"{file}: ").split(" = ")[0] for line in caught.value.problems]
     assert keys == ["task.validation", "training.epochs", "task.data.path"]
-    assert f"no such file or folder (seen from {Path.cwd()})" in caught.value.problems[-1]
+    assert f"no such file or folder (relative to {Path.cwd()})" in caught.value.problems[-1]
 
 
 def test_a_data_folder_that_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -344,7 +341,7 @@ def test_a_folder_closed_to_us(tmp_path: Path) -> None:
 
 # ---------------------------------------------------------------- pairs of one
 
-PAIRS = "batch_size = 1: mixup mixes pairs of a batch, which takes 2 or more"
+PAIRS = "batch_size = 1: mixup mixes pairs of images; needs a batch size of 2 or more"
 
 
 @pytest.mark.parametrize(
@@ -374,14 +371,14 @@ def test_a_batch_of_one_has_no_pairs(size: str, augment: str, told: bool) -> Non
             {},
             {"weight_decay": {"best": 1e-4, "loss": 0.1}},
             [
-                f"task.data.effects.weight_decay.log = false: arm {arm} searches it with log = true; say the same"
+                f"task.data.effects.weight_decay.log = false: arm {arm} searches it with log = true; use the same"
                 for arm in ("monotone", "ralr")
             ],
         ),
         (
             {},
             {"amplify.width": {"best": 1, "loss": 0.1, "log": True}},
-            ['task.data.effects."amplify.width".log = true: arm ralr searches it with log = false; say the same'],
+            ['task.data.effects."amplify.width".log = true: arm ralr searches it with log = false; use the same'],
         ),
         (
             {"weight_decay": 0.0},

@@ -68,17 +68,20 @@ def test_nothing_is_given_up_for_missing_tables() -> None:
         ({"training": {"options": {"momentum": "much"}}}, 'training.options.momentum = "much": must be a number'),
         ({"training": {"options": {"momentum": 1.5}}}, "training.options.momentum = 1.5: must be below 1"),
         ({"training": {"options": {"momentum": {"low": 0.1, "high": 0.9}}}}, "must be one value, not a range"),
-        ({"schedule": {"name": "cosin"}}, "schedule.name = \"cosin\": not a base curve; did you mean 'cosine'?"),
+        ({"schedule": {"name": "cosin"}}, "schedule.name = \"cosin\": unknown base curve; did you mean 'cosine'?"),
         ({"schedule": {"name": "cosine", "options": {"gamma": 0.1}}}, "schedule.options.gamma = 0.1: unknown key"),
         ({"schedule": {"name": "step"}}, "schedule: step_size is missing"),
         ({"schedule": {"name": "multistep", "options": {"milestones": [9]}}}, "schedule: milestones = 9"),
         ({"schedule": {"warmup": 8.0}}, "schedule: warmup = 8.0"),
-        ({"amplify": AMPLIFY, "noise": {"std": 0.5}}, "amplify and noise stand together"),
+        (
+            {"amplify": AMPLIFY, "noise": {"std": 0.5}},
+            "amplify and noise: a configuration can have only one of the two",
+        ),
         ({"amplify": AMPLIFY | {"lower": 0.5}}, "amplify.lower = 0.5: must be 1"),
         ({"noise": {"law": "uniform", "std": 0.5}}, "noise: std = 0.5"),
         ({"task": {"kind": "detection"}}, 'task.kind = "detection"'),
         ({"provenance": {"seed": 2**48}}, "provenance.seed"),
-        ({"provenance": {"arm": "../up"}}, 'provenance.arm = "../up": not a name'),
+        ({"provenance": {"arm": "../up"}}, 'provenance.arm = "../up": not a valid name'),
         ({"provenance": {"created": "yesterday"}}, "provenance.created"),
         ({"extra": {"x": 1}}, "extra = "),
     ],
@@ -112,7 +115,7 @@ def test_everything_wrong_is_told_at_once() -> None:
 def test_a_batch_of_one_has_no_pairs() -> None:
     augment = ["crop", "cutmix"]
     (found,) = problems(training={"batch_size": 1, "augment": augment})
-    assert found.endswith("training.batch_size = 1: cutmix mixes pairs of a batch, which takes 2 or more")
+    assert found.endswith("training.batch_size = 1: cutmix mixes pairs of images; needs a batch size of 2 or more")
     assert len(problems(training={"batch_size": "many", "augment": augment})) == 1  # what is unknown is not guessed
 
 

@@ -41,7 +41,7 @@ def test_networks_that_come_with_us_import_nothing(model: str) -> None:
 @pytest.mark.parametrize(("model", "module"), [("somebodys.nets:build", "somebodys.nets"), ("alone:a.b", "alone")])
 def test_an_import_path_is_told_with_its_folder_and_nothing_runs(network: Path, model: str, module: str) -> None:
     (found,) = imports(KIND, task(model))
-    assert str(found) == (f'task.model = "{model}" runs code that is not ralr_tune\'s: module {module}, from {network}')
+    assert str(found) == (f'task.model = "{model}" runs code outside of ralr_tune: module {module}, from {network}')
     with pytest.raises(UsageError, match=f'"{model}" runs code .* from {network}; --no-imports forbids that'):
         refuse_imports(KIND, task(model))
     assert not (network / "ran").exists()
@@ -88,8 +88,8 @@ def test_every_name_that_the_registry_would_import_is_known_here(network: Path) 
     ],
 )
 def test_what_looks_like_an_import_path_and_is_none(model: str) -> None:
-    with pytest.raises(ValueError, match="no import path"):
+    with pytest.raises(ValueError, match="not an import path"):
         check_model(model)
     escaped = model.replace("\n", "\\n")
     (line,) = complaints(DESIGN.but('"small_cnn"', f'"{escaped}"'))
-    assert line == f'task.model = "{escaped}": no import path package.module:callable'
+    assert line == f'task.model = "{escaped}": not an import path package.module:callable'

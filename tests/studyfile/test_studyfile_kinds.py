@@ -53,7 +53,7 @@ nothing = 3
     [
         ('kind = "simulatd"', "task.kind = \"simulatd\": did you mean 'simulated'?"),
         ('kind = "detection"', 'task.kind = "detection": allowed: classification, simulated'),
-        ("kind = 3", "task.kind = 3: must be a text in quotes"),
+        ("kind = 3", "task.kind = 3: must be a string in quotes"),
         ("", "task.kind is missing; allowed: classification, simulated"),
     ],
 )

@@ -197,14 +197,14 @@ def test_a_key_of_many_parts_is_told_with_its_line_before_anything_is_read() -> 
 def test_more_values_than_a_study_has_are_not_looked_at() -> None:
     many = ", ".join(f"{n}" for n in range(10_000))
     (line,) = complaints(DESIGN.but('source = "digits"', f'source = "digits", classes = [{many}]'))
-    assert line == "task.data.classes: too many values: a file holds 10000 at most"
+    assert line == "task.data.classes: too many values: a file has at most 10000"
 
 
 def test_of_very_many_problems_the_first_are_told() -> None:
     lines = complaints(DESIGN.but("epochs = 12", "epochs = 12\n" + "".join(f"k{n} = 1\n" for n in range(150))))
     assert len(lines) == 101
     assert lines[0].startswith("training.k0 = 1: unknown key")
-    assert lines[-1] == "and 50 problems more"
+    assert lines[-1] == "and 50 more problems"
 
 
 def test_keys_and_lines_are_cut_where_nobody_reads_on() -> None:

@@ -188,7 +188,7 @@ def test_a_missing_parameter_and_an_unknown_choice() -> None:
     spec = ARMS.study()
     with pytest.raises(KeyError, match="lr"):
         spec.configuration("plain", {key: value for key, value in lowest(spec, "plain").items() if key != "lr"})
-    with pytest.raises(ValueError, match=r"15: not one of 10, 20"):
+    with pytest.raises(ValueError, match=r"15: must be one of 10, 20"):
         spec.configuration("plain", lowest(spec, "plain") | {"epochs": 15})
 
 

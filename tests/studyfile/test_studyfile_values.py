@@ -37,7 +37,7 @@ def refusal(kind: Any, table: Any) -> str:
         ({"low": 0.1, "high": 1.0, "log": True, "step": 0.1}, "give one of the two"),
         ({"low": 0.1, "high": 1.0, "step": 2.0}, "at most high - low = 0.9"),
         ({"low": 0.1, "high": 1.0, "step": -0.1}, "greater than 0"),
-        ({"low": 0.1, "high": 1.0, "step": 0.4}, "does not reach high = 1; the nearest that it reaches is 0.9"),
+        ({"low": 0.1, "high": 1.0, "step": 0.4}, "does not reach high = 1; the nearest value on the grid is 0.9"),
         ({"low": 0.1, "high": 1.0, "step": 1e-300}, "must be above 9e-07"),
         ({"low": 1e-300, "high": 1e300, "step": 1e-300}, "must be above"),
     ],
@@ -99,8 +99,8 @@ def test_a_range_says_what_it_is() -> None:
     ("table", "words"),
     [
         ({"choices": []}, "at least 1"),
-        ({"choices": [0.1, 0.2, 0.1]}, "every choice may stand there once"),
-        ({"choices": [1, 1.0]}, "every choice may stand there once"),
+        ({"choices": [0.1, 0.2, 0.1]}, "list each choice once"),
+        ({"choices": [1, 1.0]}, "list each choice once"),
         ({"choices": [0.1, 0.0]}, "greater than 0"),
         ({"choices": [0.1, True]}, "valid number"),
         ({"choices": 0.1}, "tuple"),
@@ -137,7 +137,7 @@ def test_lists_are_stored_as_text_and_come_back_as_they_were() -> None:
     domain = Choice[tuple[str, ...]](choices=((), ("crop", "flip")))
     assert domain.describe() == {"choices": ["[]", '["crop", "flip"]']}
     assert domain.decode('["crop", "flip"]') == ("crop", "flip")
-    with pytest.raises(ValueError, match="'crop': not one of"):
+    with pytest.raises(ValueError, match="'crop': must be one of"):
         domain.decode("crop")
 
 

@@ -61,7 +61,7 @@ def _class_names(folder: Path) -> tuple[str, ...]:
     names = _folders(folder)
     if not 2 <= len(names) <= MAX_CLASSES:
         found = f"{len(names)} folders" if names else "none"
-        raise DataError(f"{folder}: needs one folder of images per class, 2 to {MAX_CLASSES} of them; found {found}")
+        raise DataError(f"{folder}: needs a folder of images for each of 2 to {MAX_CLASSES} classes; found {found}")
     return tuple(names)
 
 

@@ -78,7 +78,7 @@ class SimulatedKind(Kind):
                 domain = space.get(name)
                 numbers = [spec.configuration(arm, corner).number(name) for corner in corners(space, (name,))]
                 if isinstance(domain, Range) and domain.log != effect.log:
-                    line = f"{where}: arm {arm} searches it with log = {shown(domain.log)}; use the same in both"
+                    line = f"{where}: arm {arm} searches it with log = {shown(domain.log)}; use the same"
                     yield Contradiction(line, paths)
                 elif effect.log and any(number is not None and number <= 0 for number in numbers):
                     yield Contradiction(f"{where}: {name} is 0 in arm {arm}; must be above 0", paths)

@@ -45,9 +45,8 @@ def _parameter(name: str) -> str:
     if name == "lr":
         raise problem("the effect of lr is set by data.optimum, its best value")
     if name not in RANGE_PARAMETERS:
-        raise problem(
-            f"no number of a configuration; {one_of([each for each in RANGE_PARAMETERS if each != 'lr'], name)}"
-        )
+        others = [each for each in RANGE_PARAMETERS if each != "lr"]
+        raise problem(f"not a number of a configuration; {one_of(others, name)}")
     return name
 
 

@@ -28,7 +28,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (20, 3, 4, 5), dtype=np.uint8
 
 @pytest.fixture(autouse=True)
 def small_ones_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoded, "SMALLEST_BYTES", 1)
+    monkeypatch.setattr(decoded, "MIN_BYTES", 1)
 
 
 class Counted:
@@ -118,7 +118,7 @@ def test_a_damaged_file_is_written_anew(
     whole = path.read_bytes()
     damage(path)
     assert np.array_equal(load([counted.samples], tmp_path / "data"), IMAGES)
-    assert "is decoded again" in caplog.text
+    assert "images are decoded again" in caplog.text
     assert (counted.reads, path.read_bytes()) == (2, whole)
 
 
@@ -131,7 +131,7 @@ def test_nothing_is_kept_of_what_may_change_unseen(tmp_path: Path) -> None:
 
 
 def test_small_data_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoded, "SMALLEST_BYTES", IMAGES.nbytes + 1)
+    monkeypatch.setattr(decoded, "MIN_BYTES", IMAGES.nbytes + 1)
     load([Counted().samples], tmp_path / "data")
     assert list(tmp_path.iterdir()) == []
 
@@ -140,12 +140,12 @@ def test_where_nothing_can_be_written_each_has_its_own(tmp_path: Path, caplog: p
     (tmp_path / "data").touch()
     with caplog.at_level("INFO"):
         assert np.array_equal(load([Counted().samples], tmp_path / "data"), IMAGES)
-    assert "in memory once for each worker" in caplog.text
+    assert "each worker keeps its own copy of the images in memory" in caplog.text
     assert np.array_equal(load([Counted().samples], tmp_path / "missing" / "data"), IMAGES)
 
 
 def test_parts_of_other_sizes_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"validation images are \(3, 4, 4\), those of train \(3, 4, 5\)"):
+    with pytest.raises(DataError, match=r"validation images have shape \(3, 4, 4\), training images \(3, 4, 5\)"):
         load([Counted().samples, Counted(IMAGES[..., :4]).samples], tmp_path / "data")
 
 

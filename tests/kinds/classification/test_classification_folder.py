@@ -61,7 +61,7 @@ def test_size_resizes_the_shorter_side_and_cuts_the_centre_out(write_tree: Write
 def test_unequal_sizes_ask_for_size(write_tree: Writer) -> None:
     root = write_tree({"": CLASSES})
     Image.new("RGB", (7, 9)).save(root / "cat" / "9.png")
-    with pytest.raises(DataError, match=r"unequal size \(12x10 and 7x9 pixels\); give data.size = N"):
+    with pytest.raises(DataError, match=r"unequal size \(12x10 and 7x9 pixels\); set data.size = N"):
         everything(opened(root))
     assert opened(root, size=8).train.load().shape[1:] == (3, 8, 8)
 
@@ -95,7 +95,9 @@ def test_hidden_folders_are_no_classes(write_tree: Writer) -> None:
 @pytest.mark.parametrize("folder", ["val", "test"])
 def test_classes_that_train_lacks_are_told(write_tree: Writer, folder: str) -> None:
     trees = {"train": CLASSES, "val": CLASSES, "test": CLASSES} | {folder: ["ant", "dog"]}
-    with pytest.raises(DataError, match=f"{folder}: holds classes that train/ lacks: dog; allowed: ant, bee, cat"):
+    with pytest.raises(
+        DataError, match=f"{folder}: has classes that train/ does not have: dog; allowed: ant, bee, cat"
+    ):
         opened(write_tree(trees))
 
 
@@ -110,9 +112,9 @@ def test_a_class_without_pictures_is_told(write_tree: Writer) -> None:
 def test_folders_that_cannot_be_a_data_set_are_told(write_tree: Writer, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such folder"):
         opened(tmp_path / "nowhere")
-    with pytest.raises(DataError, match="each of 2 to 100000 classes; holds none"):
+    with pytest.raises(DataError, match="each of 2 to 100000 classes; found none"):
         opened(tmp_path)
-    with pytest.raises(DataError, match="test: missing; beside train/ there must be test/"):
+    with pytest.raises(DataError, match="test: missing; a folder with train/ also needs test/"):
         opened(write_tree({"train": CLASSES}))
 
 

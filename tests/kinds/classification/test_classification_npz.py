@@ -51,7 +51,10 @@ def test_classes_can_be_chosen_by_name(write_npz: Writer) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"test_labels": None}, "lacks test_labels; it holds classes, test_images, train_images, train_labels"),
+        (
+            {"test_labels": None},
+            "test_labels missing; the file contains classes, test_images, train_images, train_labels",
+        ),
         ({"train_labels": np.arange(20) / 2}, r"train_labels is float64 \(20,\); must be integers"),
         ({"train_labels": np.zeros((20, 1), int)}, r"train_labels is int64 \(20, 1\); must be integers \(N,\)"),
         ({"train_labels": np.arange(20)}, "train_labels go from 0 to 19; allowed: 0 to 2"),

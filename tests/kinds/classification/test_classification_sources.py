@@ -60,7 +60,7 @@ def test_options_that_are_none_are_not_given() -> None:
     [
         ({"source": "digitz"}, "data.source = 'digitz': allowed: digits, torchvision, folder, arrays"),
         ({}, "data.source = None"),
-        ({"source": "digits", "size": 8}, "data.size: no option of source 'digits'; allowed: limit, classes"),
+        ({"source": "digits", "size": 8}, "data.size: not an option of source 'digits'; allowed: limit, classes"),
         ({"source": "folder"}, "data.path: missing; source 'folder' needs it"),
         ({"source": "digits", "limit": 0}, "data.limit = 0: must be an integer, at least 1"),
         ({"source": "digits", "limit": 5}, "data.limit = 5: must be at least the number of classes, 10"),
@@ -69,8 +69,8 @@ def test_options_that_are_none_are_not_given() -> None:
             "data.classes: 'ten' is not a class of the data; allowed: 0 to 9",
         ),
         ({"source": "digits", "classes": [3, 10]}, "data.classes: 10 is not a class"),
-        ({"source": "digits", "classes": [3, "3"]}, "two or more classes, each once"),
-        ({"source": "digits", "classes": [3]}, "two or more classes, each once"),
+        ({"source": "digits", "classes": [3, "3"]}, "two or more different classes"),
+        ({"source": "digits", "classes": [3]}, "two or more different classes"),
     ],
 )
 def test_wrong_options_are_told(data: dict[str, Any], message: str) -> None:

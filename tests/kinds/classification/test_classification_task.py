@@ -294,7 +294,7 @@ def test_accuracy_is_the_share_of_right_answers(monkeypatch: pytest.MonkeyPatch)
     assert toy.evaluate(Fixed(), "test") == 4 / 13
     assert toy.evaluation_batch == 2**19 // 48
     monkeypatch.setattr("ralr_tune.kinds.classification.task.EVALUATION_PIXELS", {"cpu": 0})
-    monkeypatch.setattr("ralr_tune.kinds.classification.task.SMALLEST_EVALUATION", 3)
+    monkeypatch.setattr("ralr_tune.kinds.classification.task.MIN_EVALUATION_BATCH", 3)
     assert toy.evaluation_batch == 3
     assert toy.evaluate(Fixed(), "test") == 4 / 13
 
@@ -333,8 +333,8 @@ def test_loss_is_cross_entropy_with_smoothing() -> None:
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (nn.Flatten(), r"gives \(1, 144\) for one image; must be \(1, 3\)"),
-        (nn.Linear(5, 3), r"cannot take images of \(3, 8, 6\) \(C, H, W\): .*mat1 and mat2"),
+        (nn.Flatten(), r"returns \(1, 144\) for one image; must be \(1, 3\)"),
+        (nn.Linear(5, 3), r"cannot process images of shape \(3, 8, 6\) \(C, H, W\): .*mat1 and mat2"),
     ],
 )
 def test_models_that_do_not_fit_are_told(model: nn.Module, message: str) -> None:
@@ -347,8 +347,12 @@ def test_models_that_do_not_fit_are_told(model: nn.Module, message: str) -> None
     [
         ({}, 0.001, "task.validation = 0.001: none of 50 images"),
         ({}, 0.99, "task.validation = 0.99: 50 of 50 samples cannot be set aside"),
-        ({"validation": samples(0)}, 0.2, "the validation split holds no image"),
-        ({"validation": samples(9, shape=(3, 4, 4))}, 0.2, r"validation images are \(3, 4, 4\), those of train"),
+        ({"validation": samples(0)}, 0.2, "the validation split has no images"),
+        (
+            {"validation": samples(9, shape=(3, 4, 4))},
+            0.2,
+            r"validation images have shape \(3, 4, 4\), training images",
+        ),
     ],
 )
 def test_impossible_splits_are_told(changes: dict[str, Any], validation: float, message: str) -> None:
@@ -358,5 +362,5 @@ def test_impossible_splits_are_told(changes: dict[str, Any], validation: float, 
 
 def test_test_images_of_another_shape_are_told() -> None:
     toy = task(source(test=lambda: samples(TEST, shape=(1, 8, 6))))
-    with pytest.raises(DataError, match=r"test images are \(1, 8, 6\)"):
+    with pytest.raises(DataError, match=r"test images have shape \(1, 8, 6\)"):
         toy.size("test")

@@ -161,13 +161,13 @@ def test_size_is_taken(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("dataset", "message"),
     [
-        ("CIFAR11", "no data set of torchvision; the nearest: CIFAR10"),
-        ("os", "no data set of torchvision"),
-        ("ToyBoxes", "sample 0 is no readable image with one class"),
-        ("ToyNoImage", "sample 0 is str; for classification it must be an image"),
-        ("ToyLiar", "sample 1 has the label 1, its list of labels says 0"),
+        ("CIFAR11", "not a data set of torchvision; the nearest: CIFAR10"),
+        ("os", "not a data set of torchvision"),
+        ("ToyBoxes", "sample 0 is not a readable image with one class"),
+        ("ToyNoImage", "sample 0 is of type str; must be an image"),
+        ("ToyLiar", "sample 1 has label 1, but the list of labels has 0"),
         ("CocoDetection", "missing 1 required positional argument: 'annFile'"),
-        ("CIFAR10", r"with data\.download = true it is fetched"),
+        ("CIFAR10", r"data\.download = true downloads it"),
     ],
 )
 def test_wrong_data_sets_are_told(tmp_path: Path, dataset: str, message: str) -> None:

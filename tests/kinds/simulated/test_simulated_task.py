@@ -208,14 +208,17 @@ def test_without_effects_curves_are_what_they_were() -> None:
         ({"noise": -0.1, "jitter": "x"}, r"(?s)data\.noise .*data\.jitter "),
         (
             {"effects": {"momentun": {"best": 0.9, "loss": 0.1}}},
-            r"data\.effects\.momentun = .*: no number of a configuration; did you mean 'momentum'\?",
+            r"data\.effects\.momentun = .*: not a number of a configuration; did you mean 'momentum'\?",
         ),
         (
             {"effects": {"amplify.law": {"best": 0.9, "loss": 0.1}}},
-            r'data\.effects\."amplify\.law" = .*: no number of a configuration; did you mean \'amplify\.lower',
+            r'data\.effects\."amplify\.law" = .*: not a number of a configuration; did you mean \'amplify\.lower',
         ),
-        ({"effects": {"optimizer": {}}}, r"no number of a configuration; allowed: epochs, batch_size, weight_decay, "),
-        ({"effects": {"lr": {"best": 0.1, "loss": 0.1}}}, r"its effect is data\.optimum"),
+        (
+            {"effects": {"optimizer": {}}},
+            r"not a number of a configuration; allowed: epochs, batch_size, weight_decay, ",
+        ),
+        ({"effects": {"lr": {"best": 0.1, "loss": 0.1}}}, r"the effect of lr is set by data\.optimum"),
         ({"effects": {"momentum": {"best": 0.9}}}, r"data\.effects\.momentum\.loss is missing"),
         ({"effects": {"momentum": {"best": 0.9, "loss": -1.0}}}, r"data\.effects\.momentum\.loss = -1\.0: must be 0"),
         (

@@ -150,7 +150,7 @@ def test_what_was_learned_travels(configure: Make, tmp_path: Path) -> None:
 def test_wrong_weights_are_told(configure: Make, tmp_path: Path, content: str | None) -> None:
     if content is not None:
         (tmp_path / "weights").write_text(content)
-    with pytest.raises(DataError, match="no weights of a simulated trial"):
+    with pytest.raises(DataError, match="not the weights of a simulated trial"):
         KIND.trial(task(), configure(), seed=0).load_weights(tmp_path / "weights")
 
 
@@ -160,8 +160,8 @@ def test_one_changed_number_of_epochs_is_noticed(configure: Make, tmp_path: Path
     trained.save_weights(tmp_path / "weights")
     text = (tmp_path / "weights").read_text()
     (tmp_path / "weights").write_text(text.replace('"epochs": 4', '"epochs": 3'))
-    with pytest.raises(DataError, match="damaged, or of a longer one"):
+    with pytest.raises(DataError, match="damaged, or from a longer trial"):
         KIND.trial(task(), configure(), seed=0).load_weights(tmp_path / "weights")
     (tmp_path / "weights").write_text(text)
-    with pytest.raises(DataError, match="damaged, or of a longer one"):
+    with pytest.raises(DataError, match="damaged, or from a longer trial"):
         KIND.trial(task(), configure(epochs=3), seed=0).load_weights(tmp_path / "weights")
