@@ -12,17 +12,17 @@ from ralr_tune.script.text import arguments, literal, wrapped
 
 
 @pytest.mark.parametrize("value", [0.1, 1e-5, 3, True, "x'y", 'x"y', "x\n", (0.9, 0.99), (1,), ["a", {"b": 1}], {}])
-def test_literals_are_what_they_say(value: Any) -> None:
+def test_literals_evaluate_to_their_value(value: Any) -> None:
     assert ast.literal_eval(literal(value)) == value
 
 
-def test_texts_stand_in_double_quotes() -> None:
+def test_strings_are_in_double_quotes() -> None:
     assert literal(["a", {"b": "it's"}]) == '["a", {"b": "it\'s"}]'
     assert literal('say "a"') == "'say \"a\"'"
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), object(), {1: print}])
-def test_what_python_cannot_write_is_refused(value: Any) -> None:
+def test_values_without_a_literal_are_refused(value: Any) -> None:
     with pytest.raises(UsageError, match="cannot be written as a Python literal"):
         literal(value)
 
@@ -52,7 +52,7 @@ def test_a_line_that_fits_with_its_comma_is_not_broken() -> None:
     assert len(wrapped(f"f(name=g({exact[2:]}), b=1)").splitlines()) == 6
 
 
-def test_an_instance_is_made_again_by_what_it_does_not_have_by_default() -> None:
+def test_an_instance_is_built_from_its_non_default_fields() -> None:
     made = Amplification(0.5, 1.0, 2.0, "loguniform")
     assert construction(made) == 'Amplification(probability=0.5, lower=1.0, upper=2.0, law="loguniform")'
     assert construction(made, law="LAW").endswith("upper=2.0, law=LAW)")

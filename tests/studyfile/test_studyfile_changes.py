@@ -1,4 +1,4 @@
-"""What differs between two study files, and which differences one study can hold: a test for every kind of edit."""
+"""The differences between two study files, and which ones a study accepts: a test for every kind of edit."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NOISE = "[arms.noise]\nnoise = { std = { low = 0.1, high = 1.0 } }\n[arms.monoto
 
 
 def found(old: Text, new: Text) -> dict[str, bool]:
-    """Changed keys; True where they are taken up."""
+    """Changed keys; True if the change is applied."""
     return {change.key: change.applied for change in changes(old.study(), new.study())}
 
 
@@ -40,7 +40,7 @@ SAME = {
 
 
 @pytest.mark.parametrize("text", SAME.values(), ids=SAME)
-def test_what_means_the_same_is_no_change(text: Text) -> None:
+def test_equivalent_files_have_no_changes(text: Text) -> None:
     assert found(DESIGN, text) == {}
 
 
@@ -67,7 +67,7 @@ TAKEN["a range in steps"] = ("low = 0.5, high", "low = 0.4, high", "training.mom
 
 
 @pytest.mark.parametrize(("old", "new", "key"), TAKEN.values(), ids=TAKEN)
-def test_what_leaves_earlier_trials_what_they_are_is_taken_up(old: str, new: str, key: str) -> None:
+def test_changes_that_keep_earlier_trials_valid_are_applied(old: str, new: str, key: str) -> None:
     assert found(RICH, RICH.but(old, new)) == {key: True}
 
 
@@ -85,7 +85,7 @@ AUTO = DESIGN.but("seeds = 5", 'seeds = "auto"\nmost_seeds = 20')
     ],
     ids=["fixed to auto", "auto to fixed", "how far", "margin", "confidence"],
 )
-def test_looks_are_fixed_once_winners_are_judged(old: Text, new: Text, keys: list[str]) -> None:
+def test_interim_analyses_are_fixed_once_winners_are_judged(old: Text, new: Text, keys: list[str]) -> None:
     before = {change.key: change for change in changes(old.study(), new.study(), judged=False)}
     assert list(before) == keys
     assert all(change.applied for change in before.values())
@@ -94,7 +94,7 @@ def test_looks_are_fixed_once_winners_are_judged(old: Text, new: Text, keys: lis
     assert all("fixed once winners are judged" in str(change) for change in after)
 
 
-def test_a_further_arm_is_taken_up_under_looks_too() -> None:
+def test_a_new_arm_is_applied_with_interim_analyses_too() -> None:
     assert found(AUTO, AUTO.but("[arms.monotone]", "[arms.steps]\n[arms.monotone]")) == {"arms.steps": True}
 
 
@@ -148,7 +148,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("old", "new", "key", "reason"), REFUSED.values(), ids=REFUSED)
-def test_what_would_mix_incomparable_trials_is_refused(old: str, new: str, key: str, reason: str) -> None:
+def test_changes_that_mix_incomparable_trials_are_refused(old: str, new: str, key: str, reason: str) -> None:
     before, after = (RICH.but(old, new), RICH) if key == "arms.old" else (RICH, RICH.but(old, new))
     verdicts = {change.key: change for change in changes(before.study(), after.study())}
     assert not verdicts[key].applied
@@ -168,23 +168,23 @@ def test_another_metric_is_refused() -> None:
 
 
 @pytest.mark.parametrize(("line", "without"), [('metric = "accuracy"', ""), ("margin = 0.005", "")])
-def test_a_default_that_is_written_out_is_no_change(line: str, without: str) -> None:
+def test_an_explicit_default_is_no_change(line: str, without: str) -> None:
     assert changes(DESIGN.study(), DESIGN.but(line, without).study()) == []
 
 
-def test_every_key_of_the_file_has_been_judged() -> None:
-    """A key that somebody adds is refused until somebody has thought about it."""
+def test_every_key_of_the_file_has_a_verdict() -> None:
+    """A new key is refused until it has a verdict."""
     spec = DESIGN.study()
     keys = [(table, key) for table, section in spec.file for key in getattr(type(section), "model_fields", ())]
     silent = [path for path in keys if _verdict(path, 1, 2, spec, spec).reason == UNKNOWN_KEY]
-    assert silent == [("storage", "url")]  # where a study lives is no part of it
+    assert silent == [("storage", "url")]  # the URL is not part of the study
     assert not _verdict(("search", "novelty"), 1, 2, spec, spec).applied
 
 
 FOLDER = DESIGN.but('{ source = "digits" }', '{ source = "torchvision", dataset = "MNIST", root = "data" }')
 
 
-def test_data_that_can_now_be_fetched_are_the_same_data() -> None:
+def test_downloadable_data_are_the_same_data() -> None:
     assert found(FOLDER, FOLDER.but('root = "data"', 'root = "data", download = true')) == {"task.data.download": True}
     assert "keep a link at the old path" in str(only(FOLDER, FOLDER.but('root = "data"', 'root = "elsewhere"')))
 
@@ -209,7 +209,7 @@ def test_a_sampler_that_cannot_follow_refuses_the_wider_range() -> None:
     }
 
 
-def test_longer_runs_would_deal_hyperbands_brackets_anew() -> None:
+def test_longer_runs_would_change_hyperbands_brackets() -> None:
     hyperband = RICH.but('pruner = "median"', 'pruner = "hyperband"')
     longer = ("low = 4, high = 8", "low = 4, high = 16")
     assert "brackets" in str(only(hyperband, hyperband.but(*longer)))
@@ -218,7 +218,7 @@ def test_longer_runs_would_deal_hyperbands_brackets_anew() -> None:
     assert found(bound, bound.but(*longer)) == {"arms.ralr.training.epochs": True}
 
 
-def test_a_further_arm_must_not_change_the_shared_design() -> None:
+def test_a_new_arm_must_not_change_the_shared_design() -> None:
     design = DESIGN.but('sampler = "tpe"', 'sampler = "qmc"')
     assert found(design, design.but("[arms.monotone]", "[arms.steps]\n[arms.monotone]")) == {"arms.steps": True}
     change = only(design, design.but("[arms.monotone]", NOISE))
@@ -232,7 +232,7 @@ def test_every_change_is_found() -> None:
     assert found(DESIGN, text) == {"study.seed": False, "schedule.gamma": False, "search.trials": True}
 
 
-def test_a_change_says_key_before_after_and_why() -> None:
+def test_a_change_states_key_before_after_and_reason() -> None:
     assert str(only(DESIGN, DESIGN.but(*WIDE))) == (
         "training.lr: 0.001 to 1.0 (log) -> 0.0001 to 1.0 (log): wider; new trials use it"
     )

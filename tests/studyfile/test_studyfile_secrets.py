@@ -1,4 +1,4 @@
-"""A password in the study file serves to connect, and goes no further: its text is stored, and shown in reports."""
+"""A password in the study file is only used to connect: the text is stored and shown in reports, without it."""
 
 from __future__ import annotations
 

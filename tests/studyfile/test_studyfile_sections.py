@@ -195,7 +195,7 @@ def test_every_form_in_every_table(old: str, key: str, form: str, domain: type |
             "amplify = { window = [0.5, 0.5],",
             "arms.ralr.amplify.window = [0.5, 0.5]: must be [start, end] as shares",
         ),
-        # forms where they do not belong
+        # forms where they are not allowed
         (
             "validation = 0.2",
             "validation = { low = 0.1, high = 0.2 }",
@@ -232,7 +232,7 @@ def test_one_wrong_value(old: str, new: str, line: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["a/b", "../x", "a\\n", "", "a" * 81, ".a", "-a", "a b", "ä", "a\\u0000"])
-def test_names_that_could_not_be_files(name: str) -> None:
+def test_names_that_are_not_allowed(name: str) -> None:
     rule = "not a valid name: letters, digits, '.', '_' and '-', a letter or digit first, at most 80"
     assert [rule in line for line in complaints(DESIGN.but('name = "digits"', f'name = "{name}"'))] == [True]
     (of_arm, *_) = complaints(DESIGN.but("[arms.ralr]", f'[arms."{name}"]'))
@@ -242,7 +242,7 @@ def test_names_that_could_not_be_files(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["con", "NUL", "Aux.toml", "com1", "LPT9.a.b", "x.", "prn"])
-def test_names_that_are_no_files_everywhere(name: str) -> None:
+def test_names_that_are_not_file_names_on_all_systems(name: str) -> None:
     for text in (DESIGN.but('name = "digits"', f'name = "{name}"'), DESIGN.but("[arms.ralr]", f'[arms."{name}"]')):
         (line,) = complaints(text)
         assert line.endswith("not a valid file name on all systems; choose another")
@@ -273,7 +273,7 @@ LEFT_OUT = {"lbfgs", "sparseadam", "muon", "rprop", "adafactor"}
 """With the reasons at OPTIMIZERS."""
 
 NOT_FOR_STUDIES = {"params", "lr", "weight_decay", "maximize", "foreach", "capturable", "differentiable", "fused"}
-"""Arguments that stand elsewhere, turn the problem around, or change the speed alone."""
+"""Arguments that have other keys, reverse the objective, or only change the speed."""
 
 DOUBLES = {"adam": {"decoupled_weight_decay"}, "adamw": {"decoupled_weight_decay"}}
 """Adam with it IS adamw."""
@@ -283,7 +283,7 @@ def optimizer_class(name: str) -> Any:
     return {kind.lower(): getattr(torch.optim, kind) for kind in dir(torch.optim)}[name]
 
 
-def test_every_optimizer_of_torch_is_offered_or_left_out_on_purpose() -> None:
+def test_every_torch_optimizer_is_supported_or_excluded_on_purpose() -> None:
     there = {
         name.lower()
         for name, kind in vars(torch.optim).items()
@@ -312,14 +312,14 @@ USUAL = {
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_torch_takes_what_the_file_gives(name: str) -> None:
+def test_torch_accepts_the_options_of_the_file(name: str) -> None:
     options = {key: USUAL.get(key, 0.5) for key in OPTIMIZERS[name]}
     training = {"epochs": 1, "batch_size": 1, "optimizer": name, "lr": 0.1, "options": options}
     configuration = Configuration.model_validate({"training": training}).training
     optimizer_class(name)(nn.Linear(2, 1).parameters(), lr=configuration.lr, weight_decay=0.1, **configuration.options)
 
 
-def test_every_option_is_a_key_and_every_key_has_one_home() -> None:
+def test_every_option_is_a_key_of_one_table() -> None:
     assert TrainingKeys.model_fields.keys() >= OPTIMIZER_OPTIONS
     assert ScheduleSection.model_fields.keys() >= CURVE_OPTIONS
     assert not OPTIMIZER_OPTIONS & CURVE_OPTIONS
@@ -338,7 +338,7 @@ def test_every_curve_can_be_chosen() -> None:
 # ---------------------------------------------------------------- JSON schema
 
 
-def test_the_schema_is_one_and_takes_the_file_of_the_design() -> None:
+def test_the_schema_is_valid_and_accepts_the_design_file() -> None:
     schema = study_schema()
     jsonschema.Draft202012Validator.check_schema(schema)
     jsonschema.validate(tomllib.loads(DESIGN), schema, cls=jsonschema.Draft202012Validator)
@@ -354,6 +354,6 @@ def test_the_schema_is_one_and_takes_the_file_of_the_design() -> None:
         ("trials = 24 ", ""),
     ],
 )
-def test_the_schema_refuses_what_the_file_may_not_say(old: str, new: str) -> None:
+def test_the_schema_refuses_invalid_files(old: str, new: str) -> None:
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(tomllib.loads(DESIGN.but(old, new)), study_schema())

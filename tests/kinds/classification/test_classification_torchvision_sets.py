@@ -44,7 +44,7 @@ class ToyTrain(Toy):
 
 
 class ToySplit(Toy):
-    """Split by `split`, by other names than the usual ones."""
+    """Split by `split`, with unusual names."""
 
     mode = "RGB"
     _labels = np.array([row % 2 for row in range(8)])
@@ -56,7 +56,7 @@ class ToySplit(Toy):
 
 
 class ToyVariant(Toy):
-    """As EMNIST: `split` is a variant, train and download hide in the keyword arguments."""
+    """Like EMNIST: `split` is a variant; train and download are in **kwargs."""
 
     def __init__(self, root: str, split: str, **options: Any) -> None:
         if split != "letters":
@@ -72,7 +72,7 @@ class ToyBoxes(Toy):
 
 
 class ToyLiar(Toy):
-    """Its list of labels is another one than its samples'."""
+    """Its list of labels differs from the labels of its samples."""
 
     targets = [0] * 8
 
@@ -126,7 +126,7 @@ def test_splits_by_train(tmp_path: Path, toys: list[str]) -> None:
     assert source.train.load()[:, 0, 0, 0].tolist() == list(range(8))
 
 
-def test_splits_by_the_first_name_that_is_known(tmp_path: Path, toys: list[str]) -> None:
+def test_the_first_known_split_name_is_used(tmp_path: Path, toys: list[str]) -> None:
     source = opened("ToySplit", tmp_path)
     assert source.train.load().shape == (8, 3, 5, 6)
     source.test()
@@ -154,7 +154,7 @@ def test_download_is_opt_in(tmp_path: Path, toys: list[str]) -> None:
     assert toys == ["train=True download=False", "train=True download=True"]
 
 
-def test_size_is_taken(tmp_path: Path) -> None:
+def test_size_is_applied(tmp_path: Path) -> None:
     assert opened("ToyTrain", tmp_path, size=4).train.load().shape == (8, 1, 4, 4)
 
 
@@ -170,6 +170,6 @@ def test_size_is_taken(tmp_path: Path) -> None:
         ("CIFAR10", r"data\.download = true downloads it"),
     ],
 )
-def test_wrong_data_sets_are_told(tmp_path: Path, dataset: str, message: str) -> None:
+def test_wrong_data_sets_are_reported(tmp_path: Path, dataset: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         opened(dataset, tmp_path).train.load()
