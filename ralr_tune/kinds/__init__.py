@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ralr_tune.tasks.tensors import TensorBatch as TensorBatch
     from ralr_tune.training.kind import TorchKind as TorchKind
 
-_MODULES = {
+_HOMES = {
     "Capabilities": "ralr_tune.tasks.base",
     "Choosable": "ralr_tune.studyfile.values",
     "Kind": "ralr_tune.studyfile.kind",
@@ -33,6 +33,6 @@ __all__ = ["Capabilities", "Choosable", "Kind", "Metric", "Searchable", "TaskSec
 
 
 def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return getattr(import_module(_MODULES[name]), name)
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
