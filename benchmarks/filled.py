@@ -103,7 +103,7 @@ def _finished(spec: StudySpec, rows: Sequence[Row], space: dict[str, BaseDistrib
     drawn, longest = random.Random(0), longest_run(spec)
     for row in rows:
         params = {name: _drawn(drawn, domain) for name, domain in space.items()}
-        course = task.course(spec.configuration(row.arm, params), seed=row.seed)  # type: ignore[attr-defined]
+        course = task.trajectory(spec.configuration(row.arm, params), seed=row.seed)  # type: ignore[attr-defined]
         pruned = drawn.random() < PRUNED
         epochs = drawn.randrange(1, longest) if pruned else longest
         curve = [

@@ -1,4 +1,4 @@
-"""What every number of a study may be at all: one table for the study file, the schedules and the advice on ranges.
+"""The allowed range of every number in a study: one table for the study file, the schedules and the advice on ranges.
 
 docs/parameters.md shows it to users.
 """
@@ -11,23 +11,23 @@ from functools import cached_property
 from types import MappingProxyType
 
 _COUNT = "[1, 1000000000)"
-"""Far above any use, and far below what a database's integer or a float's digits hold."""
+"""The upper end is far above any real use and still exact in a database integer and a float."""
 
 _LENGTH = "[1e-06, inf)"
-"""Of a round, in epochs: far above what rounding may miss (curves.SLACK), far below any use."""
+"""Of a round, in epochs. The lower end is far above rounding errors (curves.SLACK) and far below any real use."""
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """The values that one parameter may have."""
+    """The allowed values of one parameter."""
 
     interval: str
-    """As in mathematics: "[0, 1)" holds 0 and not 1."""
+    """In mathematical notation: "[0, 1)" includes 0 and excludes 1."""
     unit: str
     meaning: str
     integer: bool = False
-    most: float | None = None
-    """The largest value in a study file when the interval itself has no end, so that no trial's rate can overflow."""
+    max_value: float | None = None
+    """Largest value in a study file if the interval is unbounded, so that no trial's learning rate can overflow."""
 
     @cached_property
     def low(self) -> float:
@@ -36,7 +36,7 @@ class Bounds:
     @cached_property
     def high(self) -> float:
         """The upper end in a study file."""
-        return float(self.interval[1:-1].split(",")[1]) if self.most is None else self.most
+        return float(self.interval[1:-1].split(",")[1]) if self.max_value is None else self.max_value
 
     @property
     def has_low(self) -> bool:
@@ -46,32 +46,34 @@ class Bounds:
     @property
     def has_high(self) -> bool:
         """Whether the upper end itself is allowed."""
-        return self.interval[-1] == "]" or self.most is not None
+        return self.interval[-1] == "]" or self.max_value is not None
 
 
-_FACTOR = 1e6
+_MAX_FACTOR = 1e6
 
 BOUNDS: Mapping[str, Bounds] = MappingProxyType(
     {
         "epochs": Bounds(_COUNT, "epochs", "length of a run", integer=True),
         "batch_size": Bounds(_COUNT, "samples", "samples of one step", integer=True),
-        "lr": Bounds("(0, inf)", "1", "base learning rate, before curve and amplification", most=_FACTOR),
+        "lr": Bounds("(0, inf)", "1", "base learning rate, before curve and amplification", max_value=_MAX_FACTOR),
         "weight_decay": Bounds("[0, inf)", "1", "weight decay of the optimizer"),
-        "label_smoothing": Bounds("[0, 1)", "share", "probability that is spread over all classes"),
+        "label_smoothing": Bounds("[0, 1)", "share", "probability mass that is spread over all classes"),
         "clip_norm": Bounds("(0, inf)", "norm", "largest norm of a step's gradients"),
-        "momentum": Bounds("[0, 1)", "share", "velocity that the next step keeps (sgd, rmsprop)"),
-        "dampening": Bounds("[0, 1)", "share", "gradient that the velocity leaves out (sgd)"),
-        "betas": Bounds("[0, 1)", "share", "decay of each moment (adam and its kin)"),
+        "momentum": Bounds("[0, 1)", "share", "share of the velocity that the next step keeps (sgd, rmsprop)"),
+        "dampening": Bounds("[0, 1)", "share", "share of the gradient that is left out of the velocity (sgd)"),
+        "betas": Bounds("[0, 1)", "share", "decay rate of each moment (adam family)"),
         "eps": Bounds("(0, inf)", "1", "added to denominators"),
         "rho": Bounds("[0, 1)", "share", "decay of the averages (adadelta)"),
-        "lr_decay": Bounds("[0, inf)", "per step", "decay of the rate (adagrad)"),
+        "lr_decay": Bounds("[0, inf)", "per step", "decay of the learning rate (adagrad)"),
         "initial_accumulator_value": Bounds("[0, inf)", "1", "sum of squares at the start (adagrad)"),
         "lambd": Bounds("[0, inf)", "1", "decay term (asgd)"),
-        "alpha": Bounds("[0, 1)", "share", "decay of the averages (rmsprop); power of the rate (asgd)"),
-        "t0": Bounds("(0, inf)", "steps", "where averaging starts (asgd)"),
+        "alpha": Bounds("[0, 1)", "share", "decay of the averages (rmsprop); power of the learning rate (asgd)"),
+        "t0": Bounds("(0, inf)", "steps", "step at which averaging starts (asgd)"),
         "momentum_decay": Bounds("[0, inf)", "1", "decay of the momentum (nadam)"),
         "schedule.warmup": Bounds("[0, inf)", "length", "linear warm-up at the start of a run; less than the run"),
-        "schedule.warmup_factor": Bounds("(0, 1]", "factor", "where the warm-up starts, times the curve's own start"),
+        "schedule.warmup_factor": Bounds(
+            "(0, 1]", "factor", "start of the warm-up, as a multiple of the curve's start"
+        ),
         "schedule.milestones": Bounds("(0, inf)", "position", "where multistep multiplies by gamma; within the run"),
         "schedule.step_size": Bounds(_LENGTH, "length", "epochs between two steps"),
         "schedule.gamma": Bounds("(0, 1]", "factor", "factor of step, multistep, exponential and cyclic"),
@@ -86,10 +88,12 @@ BOUNDS: Mapping[str, Bounds] = MappingProxyType(
         "schedule.div_factor": Bounds("[1, inf)", "1", "one_cycle starts at 1 / div_factor"),
         "schedule.final_div_factor": Bounds("[1, inf)", "1", "one_cycle ends at its start / final_div_factor"),
         "amplify.probability": Bounds("[0, 1]", "probability", "of an amplified draw"),
-        "amplify.lower": Bounds("[1, inf)", "factor", "smallest amplification", most=_FACTOR),
-        "amplify.width": Bounds("[0, inf)", "factor", "largest amplification, less the smallest", most=_FACTOR),
+        "amplify.lower": Bounds("[1, inf)", "factor", "smallest amplification", max_value=_MAX_FACTOR),
+        "amplify.width": Bounds(
+            "[0, inf)", "factor", "largest amplification minus the smallest", max_value=_MAX_FACTOR
+        ),
         "noise.amplitude": Bounds("[0, 1)", "share", "largest deviation from the curve"),
         "noise.std": Bounds("(0, 1000]", "share", "standard deviation of normal noise before it is cut off"),
     }
 )
-"""By the name in Optuna. A length or position below 1 is a share of the run, otherwise epochs."""
+"""By Optuna name. A length or position below 1 is a share of the run, otherwise a number of epochs."""

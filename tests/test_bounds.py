@@ -73,7 +73,7 @@ def test_a_study_file_takes_what_the_table_allows(name: str) -> None:
 @pytest.mark.parametrize("name", BOUNDS)
 def test_schedules_take_what_the_table_allows_and_rates_without_an_end(name: str) -> None:
     tried = ends(BOUNDS[name])
-    if BOUNDS[name].most is not None:
+    if BOUNDS[name].max_value is not None:
         tried = {value: allowed or value > 1 for value, allowed in tried.items()}
     assert {value: in_a_schedule(name, value) for value in tried} == tried
 
@@ -94,5 +94,5 @@ def test_the_page_shows_the_table() -> None:
 
 
 def allowed(row: Bounds) -> str:
-    most = "" if row.most is None else f", at most {row.most:g}"
+    most = "" if row.max_value is None else f", at most {row.max_value:g}"
     return f"{'whole, ' if row.integer else ''}`{row.interval}`{most}"

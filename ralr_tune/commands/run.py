@@ -220,8 +220,8 @@ def _register(storage: Storage, spec: StudySpec) -> None:
         return
     ledger = Ledger(storage, spec.name)
     before = parse_study(stored.text, source=f"{spec.name} (as stored)")
-    found = changes(before, spec, looked=any(row.attempt for row in ledger.rows("judge", curves=False)))
-    refused = [str(change) for change in found if not change.taken]
+    found = changes(before, spec, judged=any(row.attempt for row in ledger.rows("judge", curves=False)))
+    refused = [str(change) for change in found if not change.applied]
     if refused and not _withdraw_unstarted(ledger):
         raise UsageError(
             f"study {spec.name} in {storage.masked} was started with another study file, and new trials would not "

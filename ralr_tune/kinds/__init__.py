@@ -1,6 +1,6 @@
-"""Kinds of task, one folder each; and what a kind of one's own is made of (docs/kinds.md has a complete example).
+"""Kinds of task, one folder each, and the public names for writing a new kind (docs/kinds.md has a complete example).
 
-Names are imported when they are first used: a study of one kind brings no other's modules.
+Names are imported on first use, so that a study of one kind does not import the modules of another.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ def exported(record: StudyRecord, spec: StudySpec, arm: str, row: Row) -> Export
     """
     configuration = spec.configuration(arm, row.params)
     return exported_model(spec.kind)(
-        task=spec.settled_task(configuration.task),
+        task=spec.resolved_task(configuration.task),
         training=configuration.training,
         schedule=configuration.schedule,
         amplify=configuration.amplify,

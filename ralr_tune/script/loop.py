@@ -1,6 +1,6 @@
-"""What every script does, whatever its task: read its options, train, save its weights.
+"""What every script does: read its options, train, save its weights.
 
-Scripts carry this source. It trains as `training.loop` does, but without checkpoints, and it stops if memory runs out.
+Scripts include this source. It trains like `training.loop`, but without checkpoints, and it ends if memory runs out.
 """
 
 from __future__ import annotations
@@ -20,17 +20,19 @@ from ralr_tune.seeds import derive_seed
 
 
 def parse_options(description: str | None, file: str, arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Reads `out` and `device`; an impossible value ends the program before anything is trained."""
+    """Reads `out` and `device`. An invalid value ends the program before training."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter, prog=Path(file).name
     )
     weights = Path(file).with_suffix(".pt")
     chosen = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--out", type=Path, default=weights, help=f"file for the trained weights (default: {weights})")
-    parser.add_argument("--device", default=chosen, help=f"torch's name of a device (default: {chosen})")
+    parser.add_argument(
+        "--device", default=chosen, help=f"torch device name, such as cpu or cuda:0 (default: {chosen})"
+    )
     options = parser.parse_args(arguments)
     if options.out.is_dir() or not os.access(options.out.parent, os.W_OK):
-        parser.error(f"--out {options.out}: must be a file in a folder that can be written to")
+        parser.error(f"--out {options.out}: must be a file in a writable folder")
     try:
         torch.zeros(1, device=options.device)
     except (RuntimeError, AssertionError) as error:  # AssertionError: torch was built without CUDA
@@ -48,9 +50,9 @@ def train(
     seed: int,
     clip_norm: float | None = None,
 ) -> None:
-    """Every epoch of `rate`: `batches(epoch)` gives inputs and targets, `loss` maps them to a mean over the batch.
+    """Trains all epochs of `rate`: `batches(epoch)` yields inputs and targets, `loss` maps them to the batch mean.
 
-    `seed` is the training seed. Ends the program when the loss is not finite.
+    `seed` is the training seed. Ends the program if the loss is not finite.
     """
     for epoch in range(rate.epochs):
         model.train()
@@ -67,7 +69,7 @@ def train(
             if clip_norm is not None:
                 nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
             optimizer.step()
-            total += found.detach() * len(targets)  # stays on the device: reading it would make a GPU wait
+            total += found.detach() * len(targets)  # stays on the device: reading it would synchronize with the GPU
             samples += len(targets)
         mean = float(total) / samples
         if not math.isfinite(mean):
@@ -76,7 +78,7 @@ def train(
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
-    """Writes the model's state dict, which torch.load(path, weights_only=True) reads; renamed once it is whole."""
+    """Saves the state dict for torch.load(path, weights_only=True): writes a temporary file, then renames it."""
     partial = path.with_name(path.name + ".partial")
     torch.save({name: tensor.cpu() for name, tensor in model.state_dict().items()}, partial)
     partial.replace(path)

@@ -1,4 +1,4 @@
-"""Parts of a script that do not depend on the kind of task: where it comes from, its optimizer, its learning rate."""
+"""Parts of a script that do not depend on the kind of task: its origin, optimizer and learning rate."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def docstring(configuration: Exported) -> str:
 
 
 def optimizer_call(configuration: Exported) -> str:
-    """Makes the optimizer of `model`, at the learning rate LR."""
+    """The expression for the optimizer of `model`, with learning rate LR."""
     training = configuration.training
     given = ["model.parameters()", "lr=LR", *arguments(optimizer_options(training))]
     return f"torch.optim.{optimizers()[training.optimizer].__name__}({', '.join(given)})"
 
 
 def rate_call(configuration: Exported) -> tuple[str, list[str]]:
-    """Makes the LearningRate of a run by EPOCHS, LR, SEED and `steps_per_epoch`; and the imports that this needs."""
+    """The expression for the LearningRate of a run from EPOCHS, LR, SEED and `steps_per_epoch`; and its imports."""
     rate = configuration.configuration().learning_rate(1, seed=0)
     call = construction(
         rate,
@@ -45,7 +45,7 @@ def rate_call(configuration: Exported) -> tuple[str, list[str]]:
 
 
 def construction(made: Any, **given: str) -> str:
-    """The call that makes this dataclass instance; `given` are expressions for fields, other defaults are left out."""
+    """The call that builds this dataclass instance. `given`: expressions for fields; other defaults are omitted."""
     values = {field.name: literal(getattr(made, field.name)) for field in fields(made) if field.name not in given}
     changed = {field.name for field in fields(made) if getattr(made, field.name) != field.default}
     chosen = {field.name: (given | values)[field.name] for field in fields(made) if field.name in changed | set(given)}

@@ -1,4 +1,4 @@
-"""Values and calls as Python source, laid out as ruff does."""
+"""Values and calls as Python source, formatted like ruff."""
 
 from __future__ import annotations
 
@@ -9,61 +9,61 @@ from typing import Any
 
 from ralr_tune.errors import UsageError
 
-OTHER_FORMS = "export it as toml, json or yaml"
+OTHER_FORMATS = "export it as toml, json or yaml"
 
 WIDTH = 120
 
 
 def literal(value: Any) -> str:
-    """`value` as Python source. All values from a study enter a script through this function: no text becomes code.
+    """`value` as Python source. All values of a study enter a script through it, so that no string becomes code.
 
     Raises UsageError for a value without a Python literal (a NaN, a date).
     """
-    text = _written(value)
+    text = _source_of(value)
     try:
         same = bool(ast.literal_eval(text) == value)
     except (ValueError, SyntaxError):
         same = False
     if not same:
-        raise UsageError(f"{text}: cannot be written in a Python script; {OTHER_FORMS}")
+        raise UsageError(f"{text}: cannot be written as a Python literal; {OTHER_FORMATS}")
     return text
 
 
-def _written(value: Any) -> str:
+def _source_of(value: Any) -> str:
     """Like `repr`, but with strings in double quotes."""
     if isinstance(value, str):
         text = repr(value)
         return text if '"' in value or text.startswith('"') else f'"{text[1:-1]}"'
     if isinstance(value, dict):
-        return f"{{{', '.join(f'{_written(key)}: {_written(each)}' for key, each in value.items())}}}"
+        return f"{{{', '.join(f'{_source_of(key)}: {_source_of(each)}' for key, each in value.items())}}}"
     if isinstance(value, list):
-        return f"[{', '.join(map(_written, value))}]"
+        return f"[{', '.join(map(_source_of, value))}]"
     if isinstance(value, tuple):
-        return f"({', '.join(map(_written, value))}{',' if len(value) == 1 else ''})"
+        return f"({', '.join(map(_source_of, value))}{',' if len(value) == 1 else ''})"
     return repr(value)
 
 
 def arguments(options: Mapping[str, Any]) -> list[str]:
     """`options` as keyword arguments of a call: ["momentum=0.9", "nesterov=True"]."""
-    if all(is_name(key) for key in options):
+    if all(is_identifier(key) for key in options):
         return [f"{key}={literal(value)}" for key, value in options.items()]
     return [f"**{literal(dict(options))}"]
 
 
-def is_name(text: str) -> bool:
+def is_identifier(text: str) -> bool:
     """Whether `text` is exactly one Python name."""
     return text.isidentifier() and text.isascii() and not iskeyword(text)
 
 
-def laid_out(expression: str, *, indent: int = 0, used: int = 0) -> str:
+def wrapped(expression: str, *, indent: int = 0, used: int = 0) -> str:
     """A one-line expression, split into one argument or item per line if it is too long.
 
-    `indent`: indentation of its first line, in columns; `used`: columns of that line that the surrounding code takes.
+    `indent`: indentation of its first line, in columns; `used`: columns of that line used by the surrounding code.
     """
-    return _laid_out(ast.parse(expression, mode="eval").body, expression.encode(), indent, used)
+    return _wrapped(ast.parse(expression, mode="eval").body, expression.encode(), indent, used)
 
 
-def _laid_out(node: ast.expr, source: bytes, indent: int, used: int) -> str:
+def _wrapped(node: ast.expr, source: bytes, indent: int, used: int) -> str:
     text = source[node.col_offset : node.end_col_offset].decode()
     children = _children(node)
     if indent + used + len(text) <= WIDTH or not children:
@@ -71,13 +71,13 @@ def _laid_out(node: ast.expr, source: bytes, indent: int, used: int) -> str:
     lines = [source[node.col_offset : children[0][0]].decode()]
     for begin, child in children:
         label = source[begin : child.col_offset].decode()
-        value = _laid_out(child, source, indent + 4, len(label) + 1)  # and the comma
+        value = _wrapped(child, source, indent + 4, len(label) + 1)  # 1: the comma
         lines.append(f"{' ' * (indent + 4)}{label}{value},")
     return "\n".join([*lines, " " * indent + text[-1]])
 
 
 def _children(node: ast.expr) -> list[tuple[int, ast.expr]]:
-    """Arguments of a call, items of a list or tuple, values of a dict, each with the column where its label begins."""
+    """Arguments of a call, items of a list or tuple, values of a dict, each with the column where its label starts."""
     if isinstance(node, ast.Call):
         named = [(each.col_offset, each.value) for each in node.keywords]
         return [*((each.col_offset, each) for each in node.args), *named]

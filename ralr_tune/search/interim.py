@@ -26,7 +26,7 @@ STEP = 3
 
 def analysis_seeds(spec: StudySpec) -> tuple[int, ...]:
     """Numbers of seeds at which an analysis takes place; only the fixed number if `confirm.seeds` is a number."""
-    most = spec.confirm.seeds_at_most
+    most = spec.confirm.max_seeds
     if spec.confirm.seeds != "auto":
         return (most,)
     return (*range(min(FIRST, most), most, STEP), most)

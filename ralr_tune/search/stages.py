@@ -167,7 +167,7 @@ def _plan_judge(spec: StudySpec, rows: Sequence[Row]) -> Iterator[PlannedRow]:
 def judged_runs(spec: StudySpec) -> int:
     """The largest number of judge rows; also of test rows."""
     twins = sum(arm.amplify is not None for arm in spec.arms.values())
-    return spec.confirm.seeds_at_most * ((len(spec.arms) + twins) * spec.search.blocks + max_additions(spec))
+    return spec.confirm.max_seeds * ((len(spec.arms) + twins) * spec.search.blocks + max_additions(spec))
 
 
 def _plan_test(spec: StudySpec, rows: Sequence[Row]) -> Iterator[PlannedRow]:

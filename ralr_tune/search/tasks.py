@@ -37,7 +37,7 @@ class Tasks:
     def _load(self, searched: Mapping[str, Any]) -> Task:
         spec = self._spec
         return spec.kind.load(
-            spec.settled_task(searched),
+            spec.resolved_task(searched),
             metric=spec.metric,
             seed=spec.study.seed,
             device=self._device,

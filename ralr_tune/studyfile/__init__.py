@@ -1,9 +1,9 @@
-"""The study file: what a user asks, checked at the door.
+"""The study file: the user's input, checked when it is read.
 
-`values` says what a key may hold (fixed, range, choice), `sections` draws the file's tables, `configuration` is one
-point of an arm's space, `study` gives the file its meaning. `problems` turns everything that is wrong with a key into
-lines, `contradictions` finds the keys that do not go together, `reading` tells both at once, `changes` compares two
-files. What differs from one kind of task to the next comes from the kind (kind.py); `models` puts it in its place.
+`values` defines the forms of a value (fixed, range, choice), `sections` the file's tables, `configuration` one point of
+an arm's space, `study` the meaning of the file. `problems` formats validation errors of single keys, `contradictions`
+finds keys that do not fit together, `reading` reports both at once, `changes` compares two files. Whatever depends on
+the kind of task comes from the kind (kind.py); `models` builds the models with it.
 """
 
 from __future__ import annotations

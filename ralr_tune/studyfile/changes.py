@@ -1,7 +1,7 @@
-"""What differs between a stored study file and the one at hand, and whether one study can hold the trials of both.
+"""The differences between a stored study file and the current one, and whether one study can hold the trials of both.
 
-Taken up is what leaves every earlier trial a trial of the new file: wider ranges, another budget, more blocks, further
-arms. Refused, with the reason, is what would put trials side by side that cannot be compared.
+A change is applied if every earlier trial is still a valid trial of the new file: wider ranges, another budget, more
+blocks, new arms. It is refused, with the reason, if the study would then contain trials that cannot be compared.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from ralr_tune.studyfile.values import Choice, Frozen, Range
 
 @dataclass(frozen=True)
 class Verdict:
-    """What becomes of a change, and why."""
+    """Whether a change is applied or refused, and why."""
 
-    taken: bool
+    applied: bool
     reason: str
 
 
 @dataclass(frozen=True)
 class Change:
-    """One key that differs. None stands for what is not there."""
+    """One key that differs. None: the key is not there."""
 
     key: str
     before: Any
@@ -34,23 +34,23 @@ class Change:
     verdict: Verdict
 
     @property
-    def taken(self) -> bool:
-        """Whether the study goes on with it."""
-        return self.verdict.taken
+    def applied(self) -> bool:
+        """Whether the study continues with the new value."""
+        return self.verdict.applied
 
     def __str__(self) -> str:
-        return f"{self.key}: {_words(self.before)} -> {_words(self.after)}: {self.verdict.reason}"
+        return f"{self.key}: {_formatted(self.before)} -> {_formatted(self.after)}: {self.verdict.reason}"
 
 
-def changes(before: StudySpec, after: StudySpec, *, looked: bool = True) -> list[Change]:
-    """Every key whose meaning differs; comments, the order of tables and `storage.url` do not count.
+def changes(before: StudySpec, after: StudySpec, *, judged: bool = True) -> list[Change]:
+    """Every key whose meaning differs; comments, the order of tables and `storage.url` are ignored.
 
-    `before` is the stored file; `looked` says whether winners have been judged by now. Each change is judged by itself;
-    one that is refused refuses the file.
+    `before` is the stored file. `judged`: whether runs that judge winners have begun. Each change gets its own verdict;
+    one refused change refuses the file.
     """
-    here = after.storage.model_copy(update={"lease_s": before.storage.lease_s})  # where it lies is no part of it
-    found = _differences((), before.meaning.model_copy(update={"storage": here}), after.meaning)
-    fixed = _LOOKS if looked and "auto" in (before.confirm.seeds, after.confirm.seeds) else {}
+    storage = after.storage.model_copy(update={"lease_s": before.storage.lease_s})  # the URL is not part of the study
+    found = _differences((), before.meaning.model_copy(update={"storage": storage}), after.meaning)
+    fixed = _FIXED_ONCE_JUDGED if judged and "auto" in (before.confirm.seeds, after.confirm.seeds) else {}
     return [
         Change(dotted(path), old, new, fixed.get(path) or _verdict(path, old, new, before, after))
         for path, old, new in found
@@ -59,9 +59,9 @@ def changes(before: StudySpec, after: StudySpec, *, looked: bool = True) -> list
 
 def _differences(path: KeyPath, old: Any, new: Any) -> Iterator[tuple[KeyPath, Any, Any]]:
     if _is_table(old) and _is_table(new):
-        olds, news = _keys(old), _keys(new)
-        for key in dict.fromkeys([*olds, *news]):
-            yield from _differences((*path, key), olds.get(key), news.get(key))
+        old_keys, new_keys = _keys(old), _keys(new)
+        for key in dict.fromkeys([*old_keys, *new_keys]):
+            yield from _differences((*path, key), old_keys.get(key), new_keys.get(key))
     elif old != new:
         yield path, old, new
 
@@ -74,7 +74,7 @@ def _keys(table: Any) -> dict[str, Any]:
     return table if isinstance(table, dict) else {key: getattr(table, key) for key in type(table).model_fields}
 
 
-def _words(value: Any) -> str:
+def _formatted(value: Any) -> str:
     if value is None:
         return "nothing"
     if isinstance(value, Range | Choice):
@@ -82,114 +82,118 @@ def _words(value: Any) -> str:
     return "a table" if _is_table(value) else shown(value)
 
 
-# ---------------------------------------------------------------- what becomes of a change
+# ---------------------------------------------------------------- applied or refused
 
-_TAKEN: dict[KeyPath, str] = {
-    ("search", "trials"): "the budget of every arm and block; trials that were begun stay",
-    ("search", "audit"): "how many pruned trials are trained on; audits that are done stay",
-    ("confirm", "top"): "how many configurations are confirmed; runs that were begun stay",
-    ("confirm", "seeds"): "on how many seeds; runs that were begun stay",
-    ("confirm", "most_seeds"): "how far seeds are added; nothing was judged yet",
+_APPLIED: dict[KeyPath, str] = {
+    ("search", "trials"): "the budget of every arm and block; trials that have begun are kept",
+    ("search", "audit"): "how many pruned trials are trained to the end; finished audits are kept",
+    ("confirm", "top"): "how many configurations are confirmed; runs that have begun are kept",
+    ("confirm", "seeds"): "on how many seeds; runs that have begun are kept",
+    ("confirm", "most_seeds"): "how many seeds may be added; no winner has been judged yet",
     ("confirm", "margin"): "which differences the report calls equivalent",
     ("confirm", "confidence"): "how wide the report's intervals are",
-    ("storage", "lease_s"): "how long a silent worker keeps its trial",
+    ("storage", "lease_s"): "how long a worker keeps its trial without renewing the lease",
 }
-"""Keys that change how much is done and what is said of it, not what a trial is."""
+"""Keys that change how much is run and how it is reported, not what a trial is."""
 
 _REFUSED: dict[KeyPath, str] = {
-    ("study", "seed"): "the training seeds and the validation split of all trials come from it",
-    ("study", "baseline"): "it is the question: every arm is compared with it",
-    ("study", "metric"): "all trials were judged by the other one",
-    ("study",): "it is the question that all trials were run for",
-    ("task",): "the trials learned something else",
-    ("search", "start"): "these were the first trials of every arm; others would come late in some arms, or never",
-    ("search", "sampler"): "each search would be partly the one's and partly the other's",
-    ("search", "sampler_options"): "each search would be partly the one's and partly the other's",
-    ("search", "pruner"): "earlier trials were ended by the other one's rule",
-    ("search", "pruner_options"): "earlier trials were ended by the other one's rule",
-    ("search", "prune_on"): "earlier trials were ended by the other one's rule",
-    ("training",): "the trials so far were trained with the other",
-    ("schedule",): "the trials so far were trained with the other",
-    ("arms",): "the arm's trials so far were trained with the other",
+    ("study", "seed"): "the training seeds and the validation split of all trials are derived from it",
+    ("study", "baseline"): "it defines the question: every arm is compared with it",
+    ("study", "metric"): "all earlier trials were judged by the old metric",
+    ("study",): "it defines the question that all earlier trials were run for",
+    ("task",): "earlier trials trained on another task",
+    ("search", "start"): "these were the first trials of every arm; new ones would run late in some arms, or never",
+    ("search", "sampler"): "each search would mix the trials of two samplers",
+    ("search", "sampler_options"): "each search would mix the trials of two samplers",
+    ("search", "pruner"): "earlier trials were pruned by another rule",
+    ("search", "pruner_options"): "earlier trials were pruned by another rule",
+    ("search", "prune_on"): "earlier trials were pruned by another rule",
+    ("training",): "earlier trials were trained with the old value",
+    ("schedule",): "earlier trials were trained with the old value",
+    ("arms",): "the arm's earlier trials were trained with the old value",
 }
-"""Why not, by key or, for all keys of a table, by the table; the longest path that fits says it."""
+"""Reasons by key or, for all keys of a table, by table; the longest matching path applies."""
 
-UNJUDGED = "nothing says that the trials so far would be the same with it"
-"""Of a key that nobody has thought about."""
+UNKNOWN_KEY = "nothing guarantees that earlier trials would be the same with it"
+"""The reason for a key without an entry in these tables."""
 
 
-_LOOKS: dict[KeyPath, Verdict] = {
-    ("confirm", key): Verdict(False, "the looks and their correction are fixed once winners are judged")
+_FIXED_ONCE_JUDGED: dict[KeyPath, Verdict] = {
+    ("confirm", key): Verdict(False, "the interim analyses and their correction are fixed once winners are judged")
     for key in ("seeds", "most_seeds", "margin", "confidence")
 }
-"""What decides, under `confirm.seeds = "auto"`, when one looks and when a verdict stands."""
+"""Keys that determine, with `confirm.seeds = "auto"`, when interim analyses happen and when they stop."""
 
 
 def _verdict(path: KeyPath, old: Any, new: Any, before: StudySpec, after: StudySpec) -> Verdict:
-    if path in _TAKEN:
-        return Verdict(True, _TAKEN[path])
+    if path in _APPLIED:
+        return Verdict(True, _APPLIED[path])
     if path == ("search", "blocks"):
-        return _of_blocks(old, new)
+        return _blocks_verdict(old, new)
     if path[:1] == ("arms",) and len(path) == 2:
-        return _of_arm(old, before, after)
+        return _arm_verdict(old, before, after)
     if path[:1] in {("training",), ("schedule",), ("task",), ("arms",)} and _is_searched(old, new):
-        return _of_domain(path, old, new, after)
+        return _domain_verdict(path, old, new, after)
     if path[:1] == ("task",) and before.kind is after.kind:
-        return _longest(path[1:], after.kind.changes) or Verdict(False, _REFUSED["task",])
-    return _longest(path, {key: (False, reason) for key, reason in _REFUSED.items()}) or Verdict(False, UNJUDGED)
+        return _most_specific(path[1:], after.kind.changes) or Verdict(False, _REFUSED["task",])
+    return _most_specific(path, {key: (False, reason) for key, reason in _REFUSED.items()}) or Verdict(
+        False, UNKNOWN_KEY
+    )
 
 
-def _longest(path: KeyPath, said: Mapping[KeyPath, tuple[bool, str]]) -> Verdict | None:
-    """What is said of a key or, for all keys of a table, of the table: the longest path that fits."""
-    fits = (path[:length] for length in range(len(path), -1, -1))
-    return next((Verdict(*said[each]) for each in fits if each in said), None)
+def _most_specific(path: KeyPath, verdicts: Mapping[KeyPath, tuple[bool, str]]) -> Verdict | None:
+    """The verdict for a key or, for all keys of a table, for the table: the longest matching path."""
+    prefixes = (path[:length] for length in range(len(path), -1, -1))
+    return next((Verdict(*verdicts[each]) for each in prefixes if each in verdicts), None)
 
 
-def _of_blocks(old: int, new: int) -> Verdict:
+def _blocks_verdict(old: int, new: int) -> Verdict:
     if new > old:
-        return Verdict(True, "further searches of every arm")
-    return Verdict(False, "the blocks that were planned are part of the answer")
+        return Verdict(True, "more searches of every arm")
+    return Verdict(False, "planned blocks are part of the result and cannot be removed")
 
 
-def _of_arm(old: Any, before: StudySpec, after: StudySpec) -> Verdict:
-    """A new arm has a sampler history of its own, and trial by trial the seeds of the others: it is not too late."""
+def _arm_verdict(old: Any, before: StudySpec, after: StudySpec) -> Verdict:
+    """A new arm is fine: it has its own sampler history, and its trials use the same seeds as those of other arms."""
     if old is not None:
-        return Verdict(False, "an arm does not leave once it was planned: its trials are part of the answer")
+        return Verdict(False, "a planned arm cannot be removed: its trials are part of the result")
     if after.search.sampler == "qmc" and before.columns() != after.columns():
-        return Verdict(False, "with it the quasi-random design, one for all arms, would be another one")
-    return Verdict(True, "a new arm, with the whole budget and the seeds of the others")
+        return Verdict(False, "it would change the quasi-random design that all arms share")
+    return Verdict(True, "a new arm, with the full budget and the seeds of the other arms")
 
 
 def _is_searched(old: Any, new: Any) -> bool:
     return isinstance(old, Range | Choice) or isinstance(new, Range | Choice)
 
 
-def _of_domain(path: KeyPath, old: Any, new: Any, after: StudySpec) -> Verdict:
+def _domain_verdict(path: KeyPath, old: Any, new: Any, after: StudySpec) -> Verdict:
     if isinstance(old, Range) and isinstance(new, Range):
-        return _of_range(path, old, new, after)
+        return _range_verdict(path, old, new, after)
     if isinstance(old, Choice) and isinstance(new, Choice):
-        return Verdict(False, "Optuna keeps one list of choices for each parameter of a study")
-    return Verdict(False, "a parameter is searched in one way from the first trial to the last")
+        return Verdict(False, "Optuna allows one list of choices per parameter of a study")
+    return Verdict(False, "a parameter must be fixed, a range or a choice for all trials of a study")
 
 
-def _of_range(path: KeyPath, old: Range[Any], new: Range[Any], after: StudySpec) -> Verdict:
+def _range_verdict(path: KeyPath, old: Range[Any], new: Range[Any], after: StudySpec) -> Verdict:
     (low, high, step), (new_low, new_high, new_step) = old.numbers(), new.numbers()
     if old.log != new.log:
-        return Verdict(False, "Optuna keeps one scale for each parameter of a study, logarithmic or not")
+        return Verdict(False, "Optuna allows one scale per parameter of a study, logarithmic or linear")
     if step != new_step:
-        return Verdict(False, "earlier trials would lie beside the grid")
+        return Verdict(False, "earlier trials would lie off the new grid")
     if new_low > low or new_high < high:
-        return Verdict(False, "narrower: earlier trials may lie outside of it")
+        return Verdict(False, "narrower: earlier trials may lie outside the new range")
     if step is not None and not math.isclose((low - new_low) / step, round((low - new_low) / step), abs_tol=1e-9):
-        return Verdict(False, "earlier trials would lie beside the grid")
-    return _of_width(path, after)
+        return Verdict(False, "earlier trials would lie off the new grid")
+    return _wider_verdict(path, after)
 
 
-def _of_width(path: KeyPath, after: StudySpec) -> Verdict:
+def _wider_verdict(path: KeyPath, after: StudySpec) -> Verdict:
     """A wider range, unless the study's sampler or pruner cannot follow."""
     search = after.search
     if search.sampler == "tpe" and search.sampler_options.get("group"):
-        return Verdict(False, "TPE with group = true never leaves the range of the first trials")
+        return Verdict(False, "TPE with group = true never samples outside the range of the first trials")
     if path[-1] == "epochs" and search.pruner == "hyperband" and "max_resource" not in search.pruner_options:
-        return Verdict(False, "hyperband's brackets follow from the longest run, and earlier trials are in others")
-    return Verdict(True, "wider; trials from now on use it")
+        return Verdict(
+            False, "hyperband derives its brackets from the longest run; earlier trials are in other brackets"
+        )
+    return Verdict(True, "wider; new trials use it")

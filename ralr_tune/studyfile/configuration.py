@@ -1,4 +1,4 @@
-"""One point of an arm's space: every number that one trial trains with."""
+"""One point of an arm's space: every value that one trial trains with."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ralr_tune.studyfile.kind import Kind
 
 TASK = "task."
-"""Begins the names of parameters that are searched values of [task]."""
+"""Prefix of the names of searched [task] parameters."""
 
 
 class FirstTrainingConfig(Frozen):
@@ -36,12 +36,12 @@ class FirstTrainingConfig(Frozen):
 
     epochs: Annotated[int, within("epochs")]
     batch_size: Annotated[int, within("batch_size")] = 1
-    """Kinds of task that have no batches leave it at 1."""
+    """1 for kinds of task without batches."""
     optimizer: Optimizer = "sgd"
     lr: Rate
     weight_decay: Annotated[float, within("weight_decay")] = 0.0
     options: dict[str, Any] = {}
-    """Further options of the torch.optim class, by its own names."""
+    """Other options of the torch.optim class, by its argument names."""
 
 
 class FurtherTrainingConfig(Frozen):
@@ -50,16 +50,16 @@ class FurtherTrainingConfig(Frozen):
     clip_norm: Annotated[float, within("clip_norm")] | None = None
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     channels_last: bool | Literal["auto"] = "auto"
-    """"auto", as in precision and compile: where it is known to help; the log says what was chosen, and why."""
+    """"auto", also in precision and compile: on if known to help; the log reports the choice and the reason."""
     compile: bool | Literal["auto"] = "auto"
 
 
 class TrainingConfig(FurtherTrainingConfig, FirstTrainingConfig):
-    """[training] with every search settled; a kind's own keys lie between the two parts (models.training_config)."""
+    """[training] with one value per key; a kind's own keys come between the two parts (models.training_config)."""
 
 
 class ScheduleConfig(Frozen):
-    """[schedule] with every search settled."""
+    """[schedule] with one value per key."""
 
     name: str = "constant"
     granularity: Granularity = "epoch"
@@ -70,7 +70,7 @@ class ScheduleConfig(Frozen):
 
 
 class AmplifyConfig(Frozen):
-    """Random amplification with every search settled; `upper = lower + width`, so that no pair is impossible (ours)."""
+    """Random amplification with one value per key; `upper = lower + width`, so every pair is valid (our choice)."""
 
     probability: Annotated[float, within("amplify.probability")]
     lower: Factor = 1.0
@@ -85,7 +85,7 @@ class AmplifyConfig(Frozen):
 
 
 class NoiseConfig(Frozen):
-    """timm's learning-rate noise with every search settled."""
+    """timm's learning-rate noise with one value per key."""
 
     amplitude: Amplitude = 0.67
     std: Std = 1.0
@@ -95,7 +95,7 @@ class NoiseConfig(Frozen):
 
 
 class Configuration(Frozen):
-    """Everything that one trial trains with, its seed and data aside."""
+    """Everything that one trial trains with, except its seed and data."""
 
     kind: ClassVar[Kind | None] = None
     """The kind of task; None for one without keys of its own."""
@@ -109,27 +109,27 @@ class Configuration(Frozen):
 
     @model_serializer(mode="wrap")
     def _without_empty_task(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """As releases wrote it that could not search [task]: what is hashed stays the same."""
+        """Same JSON as in releases that could not search [task], so that hashes do not change."""
         dumped: dict[str, Any] = handler(self)
         return {key: value for key, value in dumped.items() if key != "task" or value}
 
     @property
     def options(self) -> Hashable:
-        """The kind's own keys of [training], settled, as its tasks take them (`Kind.options`)."""
+        """The values of the kind's own [training] keys, as its tasks expect them (`Kind.options`)."""
         if self.kind is None:
             return None
         return self.kind.options({key: getattr(self.training, key) for key in self.kind.training.model_fields})
 
     def without_amplification(self) -> Configuration:
-        """The twin: the same, with the amplification switched off."""
+        """The twin: the same configuration without amplification."""
         return self.model_copy(update={"amplify": None})
 
     def with_amplification(self, amplify: AmplifyConfig) -> Configuration:
-        """The twin the other way round: the same, amplified."""
+        """The reverse of a twin: the same configuration with amplification."""
         return self.model_copy(update={"amplify": amplify})
 
     def number(self, name: str) -> float | None:
-        """What an Optuna name (`lr`, `schedule.gamma`, `amplify.width`) stands for; None where it is no number here."""
+        """The value of an Optuna name (`lr`, `schedule.gamma`, `amplify.width`); None if it is not a number here."""
         table, _, key = name.rpartition(".")
         if name.startswith(TASK):
             return _number(self.task.get(name.removeprefix(TASK)))
@@ -140,7 +140,7 @@ class Configuration(Frozen):
         """The learning rate of every step of a run whose perturbation draws from `seed`.
 
         `steps_per_epoch`: one number for all epochs, or one for each. Raises ValueError as `curve` and `perturbation`
-        do; a configuration of a study file never does.
+        do; a configuration of a valid study file never does.
         """
         return LearningRate(
             lr=self.training.lr,
@@ -153,7 +153,7 @@ class Configuration(Frozen):
         )
 
     def curve(self) -> Curve:
-        """The base curve. Raises ValueError when its options do not fit each other or the number of epochs."""
+        """The base curve. Raises ValueError if its options do not fit each other or the number of epochs."""
         schedule = self.schedule
         return make_curve(
             schedule.name,
@@ -164,13 +164,13 @@ class Configuration(Frozen):
         )
 
     def perturbation(self) -> Amplification | Noise | None:
-        """What multiplies the curve at random. Raises ValueError when its options do not fit each other."""
+        """The random factor of the curve. Raises ValueError if its options do not fit each other."""
         if self.amplify is not None:
             return Amplification(upper=self.amplify.upper, **self.amplify.model_dump(exclude={"width"}))
         return None if self.noise is None else Noise(**self.noise.model_dump())
 
     def identity(self, seed: int) -> str:
-        """A hash of configuration and seed: two runs that must agree bit for bit share it, no others do."""
+        """A hash of configuration and seed, equal only for runs that must agree bit for bit."""
         return hashlib.sha256(f"{self.model_dump_json()}|{seed}".encode()).hexdigest()
 
 

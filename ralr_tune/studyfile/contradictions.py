@@ -1,4 +1,4 @@
-"""What two or more keys of a study file say against each other, each of them being right by itself."""
+"""Contradictions between two or more keys of a study file that are each valid on their own."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ralr_tune.studyfile.sections import CURVE_OPTIONS, OPTIMIZER_OPTIONS, OPTIM
 from ralr_tune.studyfile.study import StudySpec
 from ralr_tune.studyfile.values import Choice, Domain, Range, one_of
 
-_POSITIONS = ("milestones", "peak_at", "mode")
-"""Options of a curve that other keys can make impossible; all others are right or wrong by themselves."""
+_DEPENDENT_OPTIONS = ("milestones", "peak_at", "mode")
+"""Curve options whose validity depends on other keys; all others can be checked alone."""
 
 _LENGTHS = ("warmup", "step_size", "period", "peak_at")
-"""Of a base curve: shares of the run or epochs."""
+"""Options of a base curve that are shares of the run or epochs."""
 
 
 @dataclass(frozen=True)
@@ -26,40 +26,40 @@ class Contradiction:
     """One line for the user."""
 
     line: str
-    rests: tuple[KeyPath, ...] = ()
-    """Keys and tables that it speaks about."""
+    paths: tuple[KeyPath, ...] = ()
+    """Keys and tables that it involves."""
 
-    def rests_on(self, faults: Iterable[KeyPath]) -> bool:
-        """Whether one of `faults` lies at, in or around what this speaks about: then nobody knows whether it holds."""
+    def depends_on(self, faults: Iterable[KeyPath]) -> bool:
+        """Whether a fault is at, above or below one of `paths`: then it is unknown whether this really is a problem."""
         return any(
             all(one == other for one, other in zip(path, fault, strict=False))
-            for path in self.rests
+            for path in self.paths
             for fault in faults
         )
 
 
 def contradictions(spec: StudySpec) -> Iterator[Contradiction]:
-    """All of them, in the file's order."""
+    """All contradictions, in the order of the file."""
     for check in _CHECKS:
         yield from check(spec)
 
 
 def missing_files(spec: StudySpec) -> Iterator[Contradiction]:
-    """What the file names on this machine's disk and the disk does not hold."""
+    """Files and folders that the study file names but that do not exist on this machine."""
     yield from spec.kind.missing_files(spec.task)
 
 
 def missing_file(path: KeyPath, name: str) -> Iterator[Contradiction]:
-    """The contradiction of a key whose file or folder is not there; nothing if it is."""
+    """The problem of a key whose file or folder does not exist; nothing if it exists."""
     if not _exists(name):
-        line = f"{dotted(path)} = {shown(name)}: no such file or folder (seen from {Path.cwd()})"
+        line = f"{dotted(path)} = {shown(name)}: no such file or folder (relative to {Path.cwd()})"
         yield Contradiction(line, (path,))
 
 
 def _exists(path: str) -> bool:
     try:
         return Path(path).expanduser().exists()
-    except (OSError, RuntimeError):  # a name too long, a folder that we may not read; ~USER without such a user
+    except (OSError, RuntimeError):  # name too long, folder not readable; ~USER with an unknown user
         return False
 
 
@@ -80,31 +80,31 @@ def _check_metric(spec: StudySpec) -> Iterator[Contradiction]:
 def _check_arm_names(spec: StudySpec) -> Iterator[Contradiction]:
     folded: dict[str, str] = {}
     for arm in spec.arms:
-        # MySQL and some file systems do not tell them apart
+        # MySQL and some file systems ignore case
         if (other := folded.setdefault(arm.lower(), arm)) != arm:
             pair = f"{dotted(('arms', arm))}: differs from {dotted(('arms', other))}"
-            yield Contradiction(f"{pair} in upper and lower case alone; choose another name")
+            yield Contradiction(f"{pair} only in upper and lower case; choose another name")
 
 
 def _check_optimizer_options(spec: StudySpec) -> Iterator[Contradiction]:
     for arm in spec.arms:
         training = spec.training(arm)
-        names = _possible(training.get("optimizer", "sgd"))
+        names = _possible_values(training.get("optimizer", "sgd"))
         allowed = frozenset().union(*(OPTIMIZERS[name] for name in names))
         for key in (key for key in training if key in OPTIMIZER_OPTIONS - allowed):
-            where = dotted(home(spec, arm, key))
-            line = f"{where} = {training[key]}: no option of {' or '.join(names)} (arm {arm}); its options: "
+            where = dotted(path_of_key(spec, arm, key))
+            line = f"{where} = {training[key]}: not an option of {' or '.join(names)} (arm {arm}); allowed: "
             yield Contradiction(line + ", ".join(sorted(allowed)), training_paths(arm, "optimizer"))
 
 
 def _check_nesterov(spec: StudySpec) -> Iterator[Contradiction]:
-    """torch.optim.SGD refuses it, but only once a trial has begun."""
+    """torch.optim.SGD refuses it as well, but only when a trial starts."""
     keys = ("optimizer", "momentum", "dampening", "nesterov")
     for arm in spec.arms:
         for corner in corners(spec.space(arm), keys):
             options = spec.configuration(arm, corner).training.options
             if options.get("nesterov") and (not options.get("momentum") or options.get("dampening")):
-                where = dotted(home(spec, arm, "nesterov"))
+                where = dotted(path_of_key(spec, arm, "nesterov"))
                 line = f"{where} = true: needs a momentum above 0 and no dampening (arm {arm})"
                 yield Contradiction(line, training_paths(arm, *keys))
                 break
@@ -116,23 +116,22 @@ def _check_kind(spec: StudySpec) -> Iterator[Contradiction]:
 
 def _check_curve_options(spec: StudySpec) -> Iterator[Contradiction]:
     for path, section in _schedules(spec).items():
-        names = _possible(section.name)
+        names = _possible_values(section.name)
         allowed = frozenset().union(*(OPTIONS[name] for name in names))
         for key in (key for key in ScheduleSection.model_fields if key in CURVE_OPTIONS - allowed):
             if (value := getattr(section, key)) is not None:
-                line = f"{dotted([*path, key])} = {value}: no option of {' or '.join(names)}; its options: "
+                line = f"{dotted([*path, key])} = {value}: not an option of {' or '.join(names)}; allowed: "
                 yield Contradiction(line + (", ".join(sorted(allowed)) or "none"), ((*path, "name"),))
 
 
 def _check_units(spec: StudySpec) -> Iterator[Contradiction]:
-    """A length below 1 is a share of the run, else it is in epochs: no range may hold both. 0 is neither."""
+    """A length below 1 is a share of the run, otherwise epochs: no range may contain both. 0 is neither."""
     for path, section in _schedules(spec).items():
         for key in _LENGTHS:
             value = getattr(section, key)
             if isinstance(value, Range) and _is_mixed(*value.numbers()):
-                line = (
-                    f"{dotted([*path, key])} = {value}: below 1 are shares of the run, else epochs; search one of them"
-                )
+                where = f"{dotted([*path, key])} = {value}"
+                line = f"{where}: below 1 is a share of the run, otherwise epochs; search one of them"
                 yield Contradiction(line)
 
 
@@ -141,7 +140,7 @@ def _is_mixed(low: float, high: float, step: float | None) -> bool:
 
 
 def _schedules(spec: StudySpec) -> dict[KeyPath, ScheduleSection]:
-    """Every table of a base curve, by its path."""
+    """Every table with a base curve, by path."""
     tables: dict[KeyPath, ScheduleSection] = {("schedule",): spec.file.schedule}
     for arm, section in spec.arms.items():
         if section.schedule is not None:
@@ -150,21 +149,21 @@ def _schedules(spec: StudySpec) -> dict[KeyPath, ScheduleSection]:
 
 
 def _check_curves(spec: StudySpec) -> Iterator[Contradiction]:
-    """A curve's options against the number of epochs and against each other."""
+    """Checks a curve's options against the number of epochs and against each other."""
     for arm in spec.arms:
         where = dotted(("arms", arm, "schedule") if spec.arms[arm].schedule else ("schedule",))
         for corner in _curve_corners(spec, arm):
             try:
                 spec.configuration(arm, corner).curve()
             except ValueError as error:
-                rests = (("schedule",), ("arms", arm, "schedule"), *training_paths(arm, "epochs"))
-                yield Contradiction(f"{where}.{error} (arm {arm})", rests)
+                paths = (("schedule",), ("arms", arm, "schedule"), *training_paths(arm, "epochs"))
+                yield Contradiction(f"{where}.{error} (arm {arm})", paths)
                 break
 
 
 def _curve_corners(spec: StudySpec, arm: str) -> Iterator[dict[str, Any]]:
-    for name in _possible(spec.schedule(arm).name):
-        own = (f"schedule.{key}" for key in _POSITIONS if key in OPTIONS[name])
+    for name in _possible_values(spec.schedule(arm).name):
+        own = (f"schedule.{key}" for key in _DEPENDENT_OPTIONS if key in OPTIONS[name])
         for corner in corners(spec.space(arm), ("epochs", "schedule.warmup", *own)):
             yield corner | {"schedule.name": name}
 
@@ -191,7 +190,7 @@ def _check_start(spec: StudySpec) -> Iterator[Contradiction]:
                 line = f"{where}: not searched in any arm; {one_of(searched, name) if searched else 'nothing is'}"
                 yield Contradiction(line, (*shared_paths(name), ("arms",)))
             for arm in (arm for arm, space in spaces.items() if name in space and not space[name].contains(value)):
-                line = f"{where}: outside of arm {arm}'s space: {spaces[arm][name]}"
+                line = f"{where}: outside arm {arm}'s space: {spaces[arm][name]}"
                 yield Contradiction(line, (*shared_paths(name), ("arms", arm)))
 
 
@@ -199,18 +198,19 @@ def _check_sampler_options(spec: StudySpec) -> Iterator[Contradiction]:
     options = spec.search.sampler_options
     if "seed" in options:
         where = f"search.sampler_options.seed = {shown(options['seed'])}"
-        yield Contradiction(f"{where}: the sampler is seeded from study.seed; set that")
+        yield Contradiction(f"{where}: the sampler is seeded from study.seed; set that instead")
 
 
 def _check_pruning(spec: StudySpec) -> Iterator[Contradiction]:
     search = spec.search
     if search.pruner == "none" and search.audit not in ("auto", 0):
-        line = f"search.audit = {search.audit:g}: the pruner none stops no trial that could be audited"
+        line = f"search.audit = {search.audit:g}: the pruner none stops no trials that could be audited; set 0"
         yield Contradiction(line, _PRUNER)
     if search.pruner == "none" and search.prune_on != "value":
-        yield Contradiction(f"search.prune_on = {shown(search.prune_on)}: the pruner none looks at no value", _PRUNER)
+        line = f'search.prune_on = {shown(search.prune_on)}: has no effect with the pruner none; use "value"'
+        yield Contradiction(line, _PRUNER)
     if search.pruner == "patient" and search.prune_on == "best":
-        line = "the patient pruner waits for values to fall, and a best one never does; take value or smoothed"
+        line = "the patient pruner waits for values to get worse, and a best value never does; use value or smoothed"
         yield Contradiction(f'search.prune_on = "best": {line}', _PRUNER)
 
 
@@ -220,8 +220,8 @@ _PRUNER = (("search", "pruner"),)
 def _check_most_seeds(spec: StudySpec) -> Iterator[Contradiction]:
     confirm = spec.confirm
     if confirm.seeds != "auto" and "most_seeds" in confirm.model_fields_set:
-        line = f'confirm.most_seeds = {confirm.most_seeds}: goes with confirm.seeds = "auto" alone, '
-        yield Contradiction(f"{line}which is {confirm.seeds}", (("confirm", "seeds"), ("confirm", "most_seeds")))
+        line = f'confirm.most_seeds = {confirm.most_seeds}: only allowed with confirm.seeds = "auto"'
+        yield Contradiction(f"{line}, but that is {confirm.seeds}", (("confirm", "seeds"), ("confirm", "most_seeds")))
 
 
 _CHECKS = (
@@ -243,7 +243,7 @@ _CHECKS = (
 
 
 def corners(space: Mapping[str, Domain], keys: Iterable[str]) -> Iterator[dict[str, Any]]:
-    """Every combination of the ends and choices of `keys`, with the rest of the space at its lowest or first."""
+    """Every combination of the ends and choices of `keys`; other parameters are at their low end or first choice."""
     searched = [key for key in keys if key in space]
     rest = {name: _ends(domain)[0] for name, domain in space.items()}
     for values in product(*(_ends(space[key]) for key in searched)):
@@ -254,12 +254,12 @@ def _ends(domain: Domain) -> list[Any]:
     return domain.describe()["choices"] if isinstance(domain, Choice) else [domain.low, domain.high]
 
 
-def _possible(value: Any) -> tuple[Any, ...]:
+def _possible_values(value: Any) -> tuple[Any, ...]:
     return value.choices if isinstance(value, Choice) else (value,)
 
 
-def home(spec: StudySpec, arm: str, key: str) -> KeyPath:
-    """Where the file gives the [training] key that an arm has."""
+def path_of_key(spec: StudySpec, arm: str, key: str) -> KeyPath:
+    """The path of the [training] key that applies to an arm."""
     own = spec.arms[arm].training
     return ("arms", arm, "training", key) if own and getattr(own, key) is not None else ("training", key)
 
@@ -269,7 +269,7 @@ def training_paths(arm: str, *keys: str) -> tuple[KeyPath, ...]:
 
 
 def shared_paths(parameter: str) -> tuple[KeyPath, ...]:
-    """Where the shared tables give a parameter, arms aside."""
+    """Paths of a parameter in the shared tables, outside of arms."""
     path = tuple(parameter.split("."))
     if len(path) == 1:
         return (("training", parameter),)

@@ -1,7 +1,7 @@
-"""An exported configuration: one TOML file with all that it takes to train one configuration again.
+"""An exported configuration: one TOML file with everything needed to train one configuration again.
 
-The tables of the study file with every search settled, and where it comes from: [task], [training], [schedule],
-[amplify] or [noise], [provenance].
+The tables of the study file with one value per key, and the origin of the configuration: [task], [training],
+[schedule], [amplify] or [noise], [provenance].
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ Table = TypeVar("Table", TrainingConfig, ScheduleConfig)
 
 _SUBSTITUTES: dict[KeyPath, Any] = {
     ("training", "epochs"): 1,
-    ("training", "batch_size"): 2,  # with 1 there would be no pairs to mix
+    ("training", "batch_size"): 2,  # with 1, mixup and cutmix would have no pairs
     ("training", "lr"): 1.0,
 }
-"""Required keys, with values for looking past a mistake in them."""
+"""Valid values that replace wrong or missing required keys, so that the other keys can still be checked."""
 
-_LOOKS = 4
-"""A table that lost a wrong key may then lack it; each look takes away one level more."""
+_MAX_PASSES = 4
+"""Removing a wrong key can make its table invalid in turn; each pass removes keys one level further up."""
 
 
 class Scores(Frozen):
-    """One configuration on several seeds; figures in the metric's own unit."""
+    """One configuration on several seeds; values in the metric's own unit."""
 
     mean: float
     std: Annotated[float, Field(ge=0)] | None = None
-    """Sample standard deviation (ddof = 1); None below two seeds."""
+    """Sample standard deviation (ddof = 1); None with one seed."""
     seeds: Annotated[tuple[Seed, ...], Field(strict=False, min_length=1)]
 
     def text(self, unit: Unit) -> str:
@@ -59,33 +59,33 @@ class Scores(Frozen):
 
 
 class Provenance(Frozen):
-    """[provenance]: where a configuration comes from and how well it did."""
+    """[provenance]: the origin of a configuration and its results."""
 
     study: Name
     arm: Name
     block: Number
     trial: Number
-    """Optuna's number of the search trial in (arm, block)."""
+    """Optuna's number of the search trial in its arm and block."""
     metric: Name
     value: float
-    """Of that trial's last epoch, on the validation split. The best of many trials: it flatters."""
+    """Metric at the trial's last epoch, on the validation split. Biased upwards: the best of many trials."""
     confirmed: Scores | None = None
     """The same configuration on fresh seeds, on the validation split."""
     tested: Scores | None = None
     """The same runs on the test split."""
     study_seed: Seed
-    """Draws the validation split."""
+    """Determines the validation split."""
     seed: Seed
     """The search trial's training seed."""
     created: date
     """The day on which the trial was finished (UTC)."""
     fingerprint: str
-    """Of the study file (StudySpec.fingerprint)."""
+    """Fingerprint of the study file (StudySpec.fingerprint)."""
     packages: dict[str, str] = {}
-    """Versions that the trial ran with."""
+    """Package versions with which the trial ran."""
 
     def lines(self, unit: Unit) -> list[str]:
-        """The same for people, in a few lines; `unit`: the metric's."""
+        """The same as a few lines of text; `unit`: the metric's."""
         block = f" of block {self.block}" if self.block > 1 else ""
         found = {"validation": self.confirmed, "test": self.tested}
         return [
@@ -96,7 +96,7 @@ class Provenance(Frozen):
 
 
 class Exported(Frozen):
-    """A whole exported file; `exported_model` narrows it to one kind of task."""
+    """A whole exported file; `exported_model` specializes it for one kind of task."""
 
     kind: ClassVar[Kind]
     """The kind of task."""
@@ -111,32 +111,32 @@ class Exported(Frozen):
     @field_validator("training", "schedule")
     @classmethod
     def _lists_as_tuples(cls, table: Table) -> Table:
-        """TOML has no tuples; with them, what was written and what is read are equal."""
+        """Lists become tuples, which TOML lacks, so that a file that was written and read again compares equal."""
         options = {key: tuple(value) if isinstance(value, list) else value for key, value in table.options.items()}
         return table.model_copy(update={"options": options})
 
     @property
     def metric(self) -> Metric:
-        """What the configuration was judged by, and will be."""
+        """The metric of the study, also used when the configuration is trained again."""
         return self.kind.metrics[self.provenance.metric]
 
     def lines(self) -> list[str]:
-        """Where the configuration comes from, for people."""
+        """The origin of the configuration, as text."""
         return self.provenance.lines(self.metric.format)
 
     def load(self, device: str) -> Task:
-        """The task, its data read. Raises DataError and UsageError as `Kind.load` does."""
+        """The task with its data loaded. Raises DataError and UsageError as `Kind.load` does."""
         return self.kind.load(self.task, metric=self.metric, seed=self.provenance.study_seed, device=device)
 
     def configuration(self) -> Configuration:
-        """Everything that the trial trained with, its seed and data aside."""
+        """Everything that the trial trained with, except its seed and data."""
         made = models.configuration(self.kind)
         return made(training=self.training, schedule=self.schedule, amplify=self.amplify, noise=self.noise)
 
 
 @cache
 def exported_model(kind: Kind) -> type[Exported]:
-    """An exported file of this kind of task."""
+    """The model of exported files for this kind of task."""
     fields: dict[str, Any] = {"task": (kind.section, ...), "training": (models.training_config(kind), ...)}
     made = create_model("Exported", __base__=Exported, **fields)
     made.kind = kind
@@ -162,7 +162,7 @@ def parse_exported(text: str, source: str = "configuration", *, imports: bool = 
     try:
         found = model.model_validate(raw)
     except ValidationError as error:
-        raise refusal(source, [*problems.lines(error, model, raw), *_contradictions_of_the_rest(raw, kind)]) from None
+        raise refusal(source, [*problems.lines(error, model, raw), *_remaining_contradictions(raw, kind)]) from None
     lines = [*_task_problems(found), *_contradictions(found.configuration(), kind)]
     if lines:
         raise refusal(source, lines)
@@ -170,7 +170,7 @@ def parse_exported(text: str, source: str = "configuration", *, imports: bool = 
 
 
 def _problems_without_kind(raw: Mapping[str, Any]) -> list[str]:
-    """What else is wrong with a file whose kind of task is not known: the rest is read as of the stand-in's kind."""
+    """The other problems of a file with an unknown kind of task: the rest is checked with the substitute kind."""
     model, rest = exported_model(registry.find(SUBSTITUTE_TASK["kind"])), {**raw, "task": SUBSTITUTE_TASK}
     try:
         model.model_validate(rest)
@@ -187,12 +187,12 @@ def _task_problems(found: Exported) -> Iterator[str]:
         yield f"provenance.metric = {shown(metric)}: {one_of(kind.metrics, metric)}"
 
 
-def _contradictions_of_the_rest(raw: Mapping[str, Any], kind: Kind) -> list[str]:
-    """What else is wrong once the wrong keys are left out, so that one reading tells everything."""
+def _remaining_contradictions(raw: Mapping[str, Any], kind: Kind) -> list[str]:
+    """Contradictions that remain after the wrong keys are removed, so that one read reports all problems."""
     model = models.configuration(kind)
     rest: dict[str, Any] = {key: raw[key] for key in model.model_fields if key in raw and key != "task"}
     left_out: set[KeyPath] = set()
-    for _ in range(_LOOKS):
+    for _ in range(_MAX_PASSES):
         try:
             found = model.model_validate(rest)
         except ValidationError as error:
@@ -200,43 +200,48 @@ def _contradictions_of_the_rest(raw: Mapping[str, Any], kind: Kind) -> list[str]
             left_out |= wrong
             rest = problems.without_faults(wrong, rest, _SUBSTITUTES)
         else:
-            # whether a curve fits is anybody's guess once a key of it, or the number of epochs, stands in
-            guessed = any(path[:1] == ("schedule",) or path == ("training", "epochs") for path in left_out)
-            return _option_problems(found, kind) if guessed else _contradictions(found, kind)
-    return []  # too much is wrong to see further
+            # with a substitute for epochs or without a wrong schedule key, the curve cannot be checked
+            uncertain = any(path[:1] == ("schedule",) or path == ("training", "epochs") for path in left_out)
+            return _option_problems(found, kind) if uncertain else _contradictions(found, kind)
+    return []  # too many faults to check further
 
 
 def _contradictions(configuration: Configuration, kind: Kind) -> list[str]:
-    """What no single key shows: options of another optimizer or curve, a curve that does not fit the epochs."""
+    """Problems of several keys: options of another optimizer or curve, a curve that does not fit the epochs."""
     lines = _option_problems(configuration, kind)
     if configuration.amplify is not None and configuration.noise is not None:
-        lines.append("amplify and noise stand together: a configuration has one of the two")
+        lines.append("amplify and noise: a configuration can have only one of the two")
     return lines or list(_rate_problems(configuration))
 
 
 def _option_problems(configuration: Configuration, kind: Kind) -> list[str]:
     training, schedule = configuration.training, configuration.schedule
-    lines = list(_unfit("training.options", training.options, OPTIMIZERS[training.optimizer], TrainingKeys))
+    lines = list(_table_problems("training.options", training.options, OPTIMIZERS[training.optimizer], TrainingKeys))
     lines += kind.complaints(configuration)
     if schedule.name not in CURVES:
-        return [*lines, f"schedule.name = {shown(schedule.name)}: not a base curve; {one_of(CURVES, schedule.name)}"]
-    return [*lines, *_unfit("schedule.options", schedule.options, OPTIONS[schedule.name], ScheduleSection)]
+        return [*lines, f"schedule.name = {shown(schedule.name)}: unknown base curve; {one_of(CURVES, schedule.name)}"]
+    return [
+        *lines,
+        *_table_problems("schedule.options", schedule.options, OPTIONS[schedule.name], ScheduleSection),
+    ]
 
 
-def _unfit(where: str, options: Mapping[str, Any], allowed: frozenset[str], section: type[BaseModel]) -> Iterator[str]:
-    """Options held against the study file's own table of them; there they may be searched, here they are settled."""
-    settled: dict[str, Any] = {}
+def _table_problems(
+    where: str, options: Mapping[str, Any], allowed: frozenset[str], section: type[BaseModel]
+) -> Iterator[str]:
+    """Checks options against the study file's table of them; here, unlike there, they must have one value each."""
+    values: dict[str, Any] = {}
     for key, value in options.items():
         if key not in allowed:
             yield f"{where}.{key} = {shown(value)}: unknown key; {one_of(sorted(allowed), key)}"
         elif isinstance(value, dict):
             yield f"{where}.{key} = {shown(value)}: must be one value, not a range or choice"
         else:
-            settled[key] = value
+            values[key] = value
     try:
-        section.model_validate(settled)
+        section.model_validate(values)
     except ValidationError as error:
-        for line in problems.lines(error, section, settled):
+        for line in problems.lines(error, section, values):
             yield f"{where}.{line}"
 
 

@@ -1,7 +1,7 @@
-"""What a study file or an exported configuration has imported: code that is not ours, and that runs.
+"""Third-party code that a study file or an exported configuration imports and therefore runs.
 
-Everything else in them is data. `task.kind` may name a kind of task, and a kind may let further keys name code: the
-network of image classification is one.
+Everything else in these files is data. `task.kind` may name code, and a kind may allow it in other keys, such as the
+network of image classification.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ralr_tune.studyfile.sections import TaskSection
 
 TORCHVISION = "torchvision:"
-"""Of the names with a colon, those that begin so are torchvision's own networks."""
+"""Prefix of torchvision's networks; any other name with a colon is an import path."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,10 @@ class Import:
         return self.value.partition(":")[0]
 
     def folder(self) -> Path | None:
-        """The folder that the module would come from; None where there is none. Imports nothing to find out."""
+        """The folder from which the module would be imported, None if it is not found. Imports nothing."""
         try:
-            found = find_spec(self.module.partition(".")[0])  # of a top-level name: that imports no parent
-        except (ImportError, ValueError):  # ValueError: loaded, and without a spec of its own
+            found = find_spec(self.module.partition(".")[0])  # only the top-level package: this imports no parent
+        except (ImportError, ValueError):  # ValueError: loaded, but without a spec
             return None
         if found is None:
             return None
@@ -48,12 +48,12 @@ class Import:
 
     def __str__(self) -> str:
         folder = self.folder()
-        where = "which is not found here" if folder is None else f"from {folder}"
-        return f"{self.key} = {json.dumps(self.value)} runs code that is not ralr_tune's: module {self.module}, {where}"
+        where = "not found" if folder is None else f"from {folder}"
+        return f"{self.key} = {json.dumps(self.value)} runs code outside of ralr_tune: module {self.module}, {where}"
 
 
 def imports(kind: Kind, task: TaskSection) -> tuple[Import, ...]:
-    """What training this task imports, besides this package, installed kinds and what they depend on."""
+    """The code that this task imports, besides this package, installed kinds and their dependencies."""
     own = (Import("task.kind", task.kind),) if is_import_path(task.kind) else ()
     return (*own, *kind.imports(task))
 
@@ -65,11 +65,11 @@ def refuse_imports(kind: Kind, task: TaskSection) -> None:
 
 
 def check_model(value: str) -> str:
-    """The name of a network, if it can be one. Raises ValueError for what looks like an import path and is none."""
+    """Returns the name of a network unchanged. Raises ValueError if it has a colon but is not an import path."""
     module, _, path = value.partition(":")
     parts = [*module.split("."), *path.split(".")]
     if names_code(value) and not all(part.isidentifier() and not keyword.iskeyword(part) for part in parts):
-        raise ValueError("no import path package.module:callable")
+        raise ValueError("not an import path package.module:callable")
     return value
 
 

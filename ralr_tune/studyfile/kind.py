@@ -1,10 +1,10 @@
-"""The contract of a kind of task: all that the rest of the program asks of one. A kind is one object without state.
+"""The interface of a kind of task: everything the rest of the program needs from one. A kind is a stateless object.
 
     study file   section, training, required, metrics, imports, contradictions, changes
-    training     load, trial, together, seconds_per_epoch, steps_per_epoch, needs_torch
-    people       packages, examine, caches, script
+    training     load, trial, slot_trainer, seconds_per_epoch, steps_per_epoch, needs_torch
+    reporting    packages, examine, caches, script
 
-Nothing outside of a kind's own folder asks which kind it has. `registry` finds a kind by its name.
+Code outside of a kind's folder never checks which kind it has. `registry` finds a kind by name.
 """
 
 from __future__ import annotations
@@ -34,42 +34,42 @@ if TYPE_CHECKING:
 
 
 class NoKeys(BaseModel):
-    """The `training` of a kind without keys of its own."""
+    """The `training` of a kind without own keys."""
 
 
 @dataclass(frozen=True)
-class Examined:
-    """What `doctor` learns about a task without training it."""
+class TaskSummary:
+    """What `doctor` reports about a task without training it."""
 
     found: str
-    """The data in a few words, for people."""
+    """A short description of the data."""
     weights: int = 0
-    """Bytes of the network's weights; 0 if it has none or they are not known."""
+    """Bytes of the network's weights; 0 if it has none or the size is unknown."""
 
 
 class Kind(ABC):
-    """One kind of task. The defaults are those of a kind that trains without torch."""
+    """One kind of task. The defaults suit a kind that trains without torch."""
 
     name: str
-    """As `task.kind` in a study file gives it."""
+    """The value of `task.kind` in a study file."""
     metrics: Mapping[str, Metric]
-    """What its trials may be judged by, by name; the first one is the default."""
+    """Its metrics by name; the first is the default."""
     section: type[BaseModel]
-    """The model of [task], a `studyfile.sections.TaskSection`. A value that may be searched is `Searchable` or
-    `Choosable` there; its parameter is called `task.KEY`."""
+    """The model of [task], a `studyfile.sections.TaskSection`. Keys that may be searched are annotated as `Searchable`
+    or `Choosable`; the parameter is called `task.KEY`."""
     training: type[BaseModel] = NoKeys
-    """Its own keys of [training], with their defaults, in the same way; settled, they reach the task as `options`."""
+    """Its own keys of [training] with their defaults, annotated likewise; the task gets their values as `options`."""
     required: frozenset[str] = frozenset()
-    """Keys of [training] that a study file must give, besides `epochs` and `lr`."""
+    """Required keys of [training], in addition to `epochs` and `lr`."""
     packages: tuple[str, ...] = ()
-    """Distributions whose versions the report names, besides those that every study needs."""
+    """Distributions whose versions the report lists, in addition to those that every study needs."""
     needs_torch = False
-    """Whether its workers import torch, and take a share of a GPU."""
+    """Whether its workers import torch and use a share of a GPU."""
     changes: Mapping[tuple[str, ...], tuple[bool, str]] = {}
-    """What becomes of a changed key of [task], by its path below [task]: whether the study goes on with it, and why."""
+    """For changed keys of [task], by path below [task]: whether the change is applied to a study, and the reason."""
 
     def options(self, values: Mapping[str, Any]) -> Hashable:
-        """The settled values of its own keys of [training], as its tasks take them. Hashable."""
+        """The values of its own [training] keys in the form that its tasks expect. Hashable."""
         return self.training.model_validate(values)
 
     @property
@@ -89,12 +89,12 @@ class Kind(ABC):
         cache: Path | None = None,
         like: Task | None = None,
     ) -> Task:
-        """The task that `section` (settled: no value is searched any more) describes.
+        """The task that `section` describes; `section` is resolved: it has one value per key.
 
-        `seed` is the study's, `device` torch's name ("cpu", "cuda:0"), `cache` a folder that all processes of an out
-        folder share for what is expensive to prepare; None: nowhere. `like` is another task of the same study, whose
-        data this one may share. Reads the training and validation data, not the
-        test data. Raises DataError or UsageError, naming field, value and what is allowed.
+        `seed`: the study's. `device`: torch device name ("cpu", "cuda:0"). `cache`: a folder that all processes of an
+        out folder share for prepared data that are expensive to make; None: no cache. `like`: another task of the same
+        study whose data this one may share. Reads the training and validation data, not the test data. Raises DataError
+        or UsageError, naming field, value and what is allowed.
         """
 
     @abstractmethod
@@ -108,35 +108,35 @@ class Kind(ABC):
         earlier: Sequence[Path] = (),
         split: TrainingSplit = "train",
     ) -> Trial:
-        """A trial of `configuration` that has trained nothing yet, or what the first usable of its checkpoints holds.
+        """A trial of `configuration`, new or restored from the first usable checkpoint.
 
-        `checkpoint` is the one file that this trial writes; `earlier` are those of earlier attempts, the one to prefer
-        first. A checkpoint of another task, configuration, seed or split, or a damaged one, is ignored with a warning
-        in the log. Raises UsageError when network, optimizer or options do not fit, TrialError("oom") when the network
-        does not fit into memory.
+        `checkpoint`: the only file that this trial writes. `earlier`: checkpoints of earlier attempts, in order of
+        preference. A damaged checkpoint, or one of another task, configuration, seed or split, is ignored with a
+        warning in the log. Raises UsageError if network, optimizer or options do not fit, TrialError("oom") if the
+        network does not fit into memory.
         """
 
     @abstractmethod
     def seconds_per_epoch(self, task: Any, configuration: Configuration) -> float:
-        """Estimated wall seconds of one epoch, validation included."""
+        """Estimated wall-clock seconds of one epoch, validation included."""
 
     def steps_per_epoch(self, task: Any, configuration: Configuration) -> list[int]:
         """Optimizer steps of each epoch."""
         return [1] * configuration.training.epochs
 
     def slot_trainer(self, task: Any, slots: Slots) -> SlotTrainer:
-        """What trains `slots` trials of this task at once; by default each trains by itself."""
+        """The trainer of `slots` concurrent trials of this task; by default each trial trains separately."""
         return SerialTrainer()
 
     def identity(self, section: BaseModel, *, seed: int, metric: Metric) -> str:
-        """A hash of the data, the network, the study's seed and the metric: checkpoints of another task are foreign."""
-        # the default metric is left out, as in releases that knew no other: their checkpoints stay usable
+        """A hash of data, network, study seed and metric; checkpoints with another identity are not used."""
+        # without the default metric, as in releases that had no other: their checkpoints stay usable
         judged = [] if metric == self.default_metric else [metric.name]
         text = json.dumps([self.identified(section), seed, *judged], sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def identified(self, section: BaseModel) -> dict[str, Any]:
-        """What of [task] goes into the identity."""
+        """The part of [task] that goes into the identity."""
         return section.model_dump()
 
     # ------------------------------------------------------------ the study file
@@ -146,32 +146,34 @@ class Kind(ABC):
         return ()
 
     def contradictions(self, spec: StudySpec) -> Iterable[Contradiction]:
-        """What two or more keys say against each other, each of them being right by itself; reads no other file."""
+        """Contradictions between keys that are each valid on their own; reads no other file."""
         return ()
 
     def missing_files(self, section: Any) -> Iterable[Contradiction]:
-        """What [task] names on this machine's disk and the disk does not hold."""
+        """Files and folders that [task] names but that do not exist on this machine."""
         return ()
 
     def complaints(self, configuration: Configuration) -> Iterable[str]:
-        """What is impossible about one configuration, a line each: `training.KEY = VALUE: what is allowed`."""
+        """Problems of one configuration, one line each: `training.KEY = VALUE: what is allowed`."""
         return ()
 
-    # ------------------------------------------------------------ people
+    # ------------------------------------------------------------ reporting
 
-    def examine(self, section: Any) -> Examined:
-        """What `doctor` says about the data; downloads nothing and imports no code of others. Raises DataError."""
-        return Examined(f"kind {self.name}: not examined")
+    def examine(self, section: Any) -> TaskSummary:
+        """Information for `doctor`; downloads nothing and imports no third-party code. Raises DataError."""
+        return TaskSummary(f"kind {self.name}: not examined")
 
     def downloads(self, section: Any) -> bool:
-        """Whether `run` would download data that are missing."""
+        """Whether `run` would download missing data."""
         return False
 
     def caches(self, out: Path) -> Iterable[tuple[Path, str]]:
-        """Files in an out folder that `load` makes again when needed, each with a few words for `gc`."""
+        """Files in an out folder that `load` recreates when needed, each with a short description for `gc`."""
         return ()
 
     def script(self, exported: Exported) -> str:
-        """A Python script that trains an exported configuration without this package. Raises UsageError if there is
-        none."""
-        raise UsageError(f"task.kind = {self.name!r}: it has no script; export it as toml, json or yaml")
+        """A Python script that trains an exported configuration without this package.
+
+        Raises UsageError if that is not supported.
+        """
+        raise UsageError(f"task.kind = {self.name!r}: has no script; export it as toml, json or yaml")

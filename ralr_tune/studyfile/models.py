@@ -1,6 +1,6 @@
 """The models of a study file, a configuration and an exported file for one kind of task.
 
-All kinds share the tables; a kind adds its [task], its keys of [training], what it requires there, and its metrics.
+All kinds share the tables. A kind adds its [task], its own keys and required keys of [training], and its metrics.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from ralr_tune.studyfile.sections import (
     StudySection,
     TrainingKeys,
 )
-from ralr_tune.studyfile.values import Frozen, hints, settled
+from ralr_tune.studyfile.values import Frozen, fixed_type, hints
 
 
 @cache
 def study_file(kind: Kind) -> type[StudyFile]:
-    """A whole study file of this kind."""
+    """The model of a study file of this kind."""
     own: dict[str, Any] = {"training": (training_keys(kind) | None, None)}
     arm = create_model("ArmSection", __base__=ArmSection, **own)
     fields: dict[str, Any] = {
@@ -46,7 +46,7 @@ def study_file(kind: Kind) -> type[StudyFile]:
 
 @cache
 def training_keys(kind: Kind) -> type[TrainingKeys]:
-    """Every key of [training], all optional: what an arm may override."""
+    """Every key of [training], all optional: the keys that an arm may override."""
     own: dict[str, Any] = {key: (hint | None, None) for key, hint in hints(kind.training).items()}
     between = create_model("OwnTrainingKeys", __base__=Frozen, **own)
     # pydantic collects the keys of the last base first
@@ -56,9 +56,9 @@ def training_keys(kind: Kind) -> type[TrainingKeys]:
 
 @cache
 def training_config(kind: Kind) -> type[TrainingConfig]:
-    """[training] with every search settled."""
+    """[training] with one value per key."""
     defaults = kind.training.model_fields
-    own: dict[str, Any] = {key: (settled(hint), defaults[key].default) for key, hint in hints(kind.training).items()}
+    own: dict[str, Any] = {key: (fixed_type(hint), defaults[key].default) for key, hint in hints(kind.training).items()}
     between = create_model("OwnTrainingConfig", __base__=Frozen, **own)
     bases = (FurtherTrainingConfig, between, FirstTrainingConfig)
     shared = hints(TrainingConfig)
@@ -80,7 +80,7 @@ def _study_section(kind: Kind) -> type[StudySection]:
 
 
 def _training_section(kind: Kind) -> type[TrainingKeys]:
-    """[training] itself, which must give some of its keys."""
+    """[training] itself, in which some keys are required."""
     keys = training_keys(kind)
     known = hints(keys)
     required: dict[str, Any] = {key: (_given(known[key]), ...) for key in sorted(REQUIRED | kind.required)}

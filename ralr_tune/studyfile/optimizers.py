@@ -1,8 +1,8 @@
-"""The optimizers that a study may ask for: one table for the study file, the training of one trial and fused training.
+"""The supported optimizers: one table for the study file, the training of one trial and fused training.
 
-Written out, so that a study file is checked without importing torch; a test holds it against torch. Left out on
-purpose: those that need a closure (lbfgs), sparse gradients (sparseadam) or matrices alone (muon), and those without a
-rate to amplify in the usual sense (rprop: steps of its own for each weight; adafactor: relative steps).
+Listed here so that a study file can be checked without importing torch; a test compares the table with torch. Left out
+on purpose: optimizers that need a closure (lbfgs), sparse gradients (sparseadam) or only matrices (muon), and those
+without a usual learning rate to amplify (rprop: a step size per weight; adafactor: relative steps).
 """
 
 from __future__ import annotations
@@ -13,44 +13,44 @@ from types import MappingProxyType
 
 
 @dataclass(frozen=True)
-class OptimizerOffer:
-    """What is offered of one optimizer of torch.optim."""
+class OptimizerSpec:
+    """What is supported of one optimizer of torch.optim."""
 
     torch_name: str
     """Its class in torch.optim."""
     options: frozenset[str]
-    """Its options besides lr and weight_decay, by torch's names."""
+    """Its options other than lr and weight_decay, by torch's names."""
     one_kernel: bool = False
-    """Whether torch has a fused form that steps all weights in one kernel, on CPU and CUDA alike, and takes the
-    learning rate from the device, so that steps can be recorded. On a CPU it takes a third of the time of torch's own
-    choice."""
+    """Whether torch has a fused implementation that updates all weights in one kernel, on CPU and CUDA, and reads the
+    learning rate from the device, so that steps can be recorded. On a CPU it takes a third of the time of torch's
+    default."""
     slot_options: frozenset[str] | None = None
-    """Options in which the slots of a fused network may differ; None: no fused network (training.fused_optimizer)."""
+    """Options that may differ between the slots of a fused network; None: not fusable (training.fused_optimizer)."""
     shared_options: frozenset[str] = frozenset()
-    """Options in which they must agree. A trial that gives any other option trains by itself."""
+    """Options that must be equal in all slots. A trial with any other option trains separately."""
 
 
-def _offer(torch_name: str, *options: str) -> OptimizerOffer:
-    return OptimizerOffer(torch_name, frozenset(options))
+def _spec(torch_name: str, *options: str) -> OptimizerSpec:
+    return OptimizerSpec(torch_name, frozenset(options))
 
 
-def _adam(torch_name: str) -> OptimizerOffer:
+def _adam(torch_name: str) -> OptimizerSpec:
     slot_options = frozenset({"betas", "eps"})
-    return OptimizerOffer(torch_name, slot_options | {"amsgrad"}, one_kernel=True, slot_options=slot_options)
+    return OptimizerSpec(torch_name, slot_options | {"amsgrad"}, one_kernel=True, slot_options=slot_options)
 
 
-OPTIMIZER_OFFERS: Mapping[str, OptimizerOffer] = MappingProxyType(
+OPTIMIZER_SPECS: Mapping[str, OptimizerSpec] = MappingProxyType(
     {
-        "adadelta": _offer("Adadelta", "rho", "eps"),
-        "adagrad": _offer("Adagrad", "lr_decay", "initial_accumulator_value", "eps"),
+        "adadelta": _spec("Adadelta", "rho", "eps"),
+        "adagrad": _spec("Adagrad", "lr_decay", "initial_accumulator_value", "eps"),
         "adam": _adam("Adam"),
-        "adamax": _offer("Adamax", "betas", "eps"),
+        "adamax": _spec("Adamax", "betas", "eps"),
         "adamw": _adam("AdamW"),
-        "asgd": _offer("ASGD", "lambd", "alpha", "t0"),
-        "nadam": _offer("NAdam", "betas", "eps", "momentum_decay", "decoupled_weight_decay"),
-        "radam": _offer("RAdam", "betas", "eps", "decoupled_weight_decay"),
-        "rmsprop": _offer("RMSprop", "alpha", "eps", "momentum", "centered"),
-        "sgd": OptimizerOffer(
+        "asgd": _spec("ASGD", "lambd", "alpha", "t0"),
+        "nadam": _spec("NAdam", "betas", "eps", "momentum_decay", "decoupled_weight_decay"),
+        "radam": _spec("RAdam", "betas", "eps", "decoupled_weight_decay"),
+        "rmsprop": _spec("RMSprop", "alpha", "eps", "momentum", "centered"),
+        "sgd": OptimizerSpec(
             "SGD",
             frozenset({"momentum", "dampening", "nesterov"}),
             one_kernel=True,

@@ -1,4 +1,4 @@
-"""From pydantic's findings to lines that a person can act on: `file: key.path: value: what is allowed`."""
+"""Turns pydantic's errors into readable lines: `file: key.path: value: what is allowed`."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from pydantic import BaseModel, ValidationError
 from ralr_tune.studyfile.values import FORMS, one_of
 
 KeyPath: TypeAlias = tuple[str, ...]
-"""Keys from the file's top down: ("training", "lr")."""
+"""Keys from the top level down: ("training", "lr")."""
 
-_WORDS = {
+_MESSAGES = {
     "missing": "is missing",
     "float_type": "must be a number",
     "float_parsing": "must be a number",
     "int_type": "must be a whole number",
     "int_parsing": "must be a whole number",
-    "string_type": "must be a text in quotes",
+    "string_type": "must be a string in quotes",
     "bool_type": "must be true or false",
     "bool_parsing": "must be true or false",
     "tuple_type": "must be a list",
     "model_type": "must be a table",
     "model_attributes_type": "must be a table",
     "dict_type": "must be a table",
-    "too_short": "needs {min_length} or more",
-    "too_long": "takes {max_length} at most",
+    "too_short": "must have {min_length} or more items",
+    "too_long": "must have at most {max_length} items",
     "greater_than": "must be above {gt}",
     "greater_than_equal": "must be {ge} or more",
     "less_than": "must be below {lt}",
@@ -39,75 +39,75 @@ _WORDS = {
     "literal_error": "must be {expected}",
     "finite_number": "must be a finite number",
 }
-_SHOWN = 80
-"""Longest value or key that is quoted in a message, in characters."""
+_MAX_SHOWN = 80
+"""Maximum length of a value or key in a message, in characters."""
 
-_BARE = re.compile(r"[A-Za-z0-9_-]+")
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
-DEEPEST = 32
-"""Levels that tables and lists may nest; no key needs more than six."""
+MAX_DEPTH = 32
+"""Maximum nesting of tables and lists; no key needs more than six levels."""
 
-MOST_VALUES = 10_000
-"""Values in a file, tables and lists among them; a real one has a hundred."""
+MAX_VALUES = 10_000
+"""Maximum number of values in a file, including tables and lists; a real file has about a hundred."""
 
 _PART = r"""(?:[A-Za-z0-9_-]++|"(?:[^"\\\n]|\\.)*+"|'[^'\n]*+')"""
-_LONG_KEY = re.compile(rf"(?<![A-Za-z0-9_\\-])(?:{_PART}[ \t]*+\.[ \t]*+){{{DEEPEST}}}")
-"""A dotted key of too many parts. Nothing is tried twice, so that looking takes no longer than the text is long."""
+_LONG_KEY = re.compile(rf"(?<![A-Za-z0-9_\\-])(?:{_PART}[ \t]*+\.[ \t]*+){{{MAX_DEPTH}}}")
+"""A dotted key with too many parts. Possessive quantifiers prevent backtracking, so that matching takes linear time."""
 
 
 def lines(error: ValidationError, model: type[BaseModel], raw: Mapping[str, Any]) -> list[str]:
-    """One line for each finding, in the file's order, without repeats."""
+    """One line per error, in the order of the file, without duplicates."""
     found = (_line(entry, model, raw) for entry in error.errors(include_url=False))
     return list(dict.fromkeys(found))
 
 
 def long_key(text: str) -> str | None:
-    """Where a text holds a dotted key that is too long: tomllib's time grows with the square of its parts."""
+    """An error line if the text has a dotted key that is too long: tomllib takes quadratic time in its parts."""
     found = _LONG_KEY.search(text)
     if found is None:
         return None
     line = text.count("\n", 0, found.start()) + 1
-    return f"line {line}: {shown(found[0])}: a dotted key has at most {DEEPEST} parts"
+    return f"line {line}: {shown(found[0])}: a dotted key has at most {MAX_DEPTH} parts"
 
 
 def unreadable(raw: Mapping[str, Any]) -> list[str]:
-    """What TOML does not promise and Python reads all the same: integers beyond 64 bits and tables without end."""
+    """Errors for what tomllib accepts but this package does not: integers beyond 64 bits, too large or deep tables."""
     found = []
     seen = 0
-    waiting: list[tuple[list[str | int], Any]] = [([], raw)]  # no recursion: tables nest as deep as they like
+    waiting: list[tuple[list[str | int], Any]] = [([], raw)]  # no recursion: tables may be nested arbitrarily deep
     while waiting:
         path, value = waiting.pop()
         seen += 1
         if isinstance(value, int) and not -(2**63) <= value < 2**63:
             found.append(f"{dotted(path)}: a whole number has at most 64 bits")
-        elif isinstance(value, dict | list) and len(path) >= DEEPEST:
-            found.append(f"{dotted(path)}: nested deeper than {DEEPEST} levels")
+        elif isinstance(value, dict | list) and len(path) >= MAX_DEPTH:
+            found.append(f"{dotted(path)}: nested deeper than {MAX_DEPTH} levels")
         elif isinstance(value, dict | list):
-            if seen + len(waiting) + len(value) > MOST_VALUES:
-                return [f"{dotted(path)}: too many values: a file holds {MOST_VALUES} at most"]
+            if seen + len(waiting) + len(value) > MAX_VALUES:
+                return [f"{dotted(path)}: too many values: a file has at most {MAX_VALUES}"]
             inside = value.items() if isinstance(value, dict) else enumerate(value)
             waiting += [([*path, key], each) for key, each in inside]
     return found[::-1]
 
 
-def faults(error: ValidationError, raw: Mapping[str, Any], stand_ins: Mapping[KeyPath, Any]) -> set[KeyPath]:
-    """The keys that `error` names; where one without a stand-in is missing, the table that lacks it."""
+def faults(error: ValidationError, raw: Mapping[str, Any], substitutes: Mapping[KeyPath, Any]) -> set[KeyPath]:
+    """The keys that `error` names. For a missing key without a substitute: its table."""
     found: set[KeyPath] = set()
     for entry in error.errors(include_url=False):
         path = tuple(map(str, takewhile(_is_key, _key_path(entry["loc"], raw))))
-        found.add(path[:-1] if entry["type"] == "missing" and path not in stand_ins else path)
+        found.add(path[:-1] if entry["type"] == "missing" and path not in substitutes else path)
     return found
 
 
-def without_faults(wrong: set[KeyPath], raw: Mapping[str, Any], stand_ins: Mapping[KeyPath, Any]) -> dict[str, Any]:
-    """A copy of `raw` without the keys that are `wrong`; required ones get their stand-in."""
+def without_faults(wrong: set[KeyPath], raw: Mapping[str, Any], substitutes: Mapping[KeyPath, Any]) -> dict[str, Any]:
+    """A copy of `raw` without the `wrong` keys; required ones are replaced by their substitutes."""
     copy = deepcopy(dict(raw))
     for path in sorted(wrong, key=len, reverse=True):
         table = _at(copy, path[:-1])
         if path and isinstance(table, dict):
             table.pop(path[-1], None)
-            if path in stand_ins:
-                table[path[-1]] = deepcopy(stand_ins[path])
+            if path in substitutes:
+                table[path[-1]] = deepcopy(substitutes[path])
     return copy
 
 
@@ -120,14 +120,14 @@ def _line(entry: Any, model: type[BaseModel], raw: Mapping[str, Any]) -> str:
         return _tag_line([*path, entry["ctx"]["discriminator"].strip("'")], model, raw)
     if kind == "extra_forbidden":
         return f"{dotted(path)} = {shown(entry['input'])}: unknown key{_nearest(path, model, raw)}"
-    words = _WORDS.get(kind, message.replace("Input should", "should").replace("{", "{{").replace("}", "}}"))
+    words = _MESSAGES.get(kind, message.replace("Input should", "should").replace("{", "{{").replace("}", "}}"))
     limits = {key: f"{value:g}" if isinstance(value, float) else value for key, value in entry.get("ctx", {}).items()}
     text = message if kind == "ralr_tune" else words.format(**limits)
     return f"{dotted(path)} = {shown(_at(raw, path))}: {text}"
 
 
 def _tag_line(path: Sequence[str | int], model: type[BaseModel], raw: Mapping[str, Any]) -> str:
-    """The key that says which table this is (`kind`, `source`) is missing or says something else."""
+    """The line for a discriminator key (`kind`, `source`) that is missing or has an unknown value."""
     allowed = list(_node(model, path[:-1], raw)["discriminator"]["mapping"])
     given = _at(raw, path)
     if given is None:
@@ -140,7 +140,7 @@ def _is_key(part: str | int) -> bool:
 
 
 def _key_path(location: Sequence[str | int], raw: Any) -> list[str | int]:
-    """The location without what pydantic adds to it (form tags, `[key]`), by walking the file beside it."""
+    """The location without pydantic's additions (form tags, `[key]`), found by walking the file in parallel."""
     path: list[str | int] = []
     here = raw
     for part in location:
@@ -170,20 +170,20 @@ def _at(raw: Any, path: Sequence[str | int]) -> Any:
 
 
 def _nearest(path: Sequence[str | int], model: type[BaseModel], raw: Mapping[str, Any]) -> str:
-    """Of the keys that the table may have, those that it has not yet come first: `lgo` beside `low` is `log`."""
+    """Suggests a key of the table, preferring keys that are not used yet: `lgo` next to `low` means `log`."""
     known = sorted(_known_keys(model, path[:-1], raw))
     free = [key for key in known if key not in _at(raw, path[:-1])]
     return f"; {one_of(free or known, str(path[-1]))}" if known else ""
 
 
 def _known_keys(model: type[BaseModel], path: Sequence[str | int], raw: Mapping[str, Any]) -> list[str]:
-    """Keys that the table at `path` may have, read off the JSON schema."""
+    """Keys that the table at `path` may have, from the JSON schema."""
     node = _resolve(_node(model, path, raw), _schema(model), _at(raw, path))
     return list(node.get("properties", {}))
 
 
 def _node(model: type[BaseModel], path: Sequence[str | int], raw: Mapping[str, Any]) -> Any:
-    """What the JSON schema says of the value at `path`."""
+    """The JSON schema of the value at `path`."""
     node: Any = _schema(model)
     for depth, part in enumerate(path):
         node = _child(_resolve(node, _schema(model), _at(raw, path[:depth])), part)
@@ -202,7 +202,7 @@ def _child(node: Mapping[str, Any], part: str | int) -> Any:
 
 
 def _resolve(node: Any, schema: Mapping[str, Any], here: Any) -> Mapping[str, Any]:
-    """The object schema behind references and unions that fits the table `here` best."""
+    """Resolves references and unions to the object schema that fits the table `here` best."""
     if not isinstance(node, dict):
         return {}
     if "$ref" in node:
@@ -215,7 +215,7 @@ def _resolve(node: Any, schema: Mapping[str, Any], here: Any) -> Mapping[str, An
 
 
 def _fit(known: Mapping[str, Any], here: Any) -> tuple[bool, int]:
-    """How well `here` fits a table with these keys: `choices` makes a choice, a constant (kind, source) must agree."""
+    """How well `here` fits a table with these keys: `choices` means a choice; constants (kind, source) must match."""
     if not isinstance(here, dict) or any(
         here[key] != known[key].get("const", here[key]) for key in known.keys() & here
     ):
@@ -224,7 +224,7 @@ def _fit(known: Mapping[str, Any], here: Any) -> tuple[bool, int]:
 
 
 def dotted(path: Sequence[str | int]) -> str:
-    """`["search", "start", 0, "lr"]` as `search.start[0].lr`; keys in quotes where TOML wants them."""
+    """`["search", "start", 0, "lr"]` as `search.start[0].lr`; keys in quotes if TOML requires them."""
     text = ""
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{_key(part)}"
@@ -232,20 +232,20 @@ def dotted(path: Sequence[str | int]) -> str:
 
 
 def _key(key: str) -> str:
-    key = cut(key, _SHOWN)
-    return key if _BARE.fullmatch(key) else json.dumps(key, ensure_ascii=False)
+    key = cut(key, _MAX_SHOWN)
+    return key if _BARE_KEY.fullmatch(key) else json.dumps(key, ensure_ascii=False)
 
 
 def shown(value: Any) -> str:
-    """A value as it may stand in a message: not too long."""
-    return cut(json.dumps(value, default=str, ensure_ascii=False), _SHOWN)
+    """A value formatted for a message, shortened if necessary."""
+    return cut(json.dumps(value, default=str, ensure_ascii=False), _MAX_SHOWN)
 
 
 def cut(text: str, length: int) -> str:
-    """The text, its end left out where it is longer."""
+    """The text, truncated to `length` characters."""
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def one_line(text: str) -> str:
-    """The text with everything escaped that a terminal would not print: keys may hold any character."""
+    """The text with all unprintable characters escaped: keys may contain any character."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

@@ -1,4 +1,4 @@
-"""From a file or a text to a StudySpec, with every mistake told at once."""
+"""Reads a file or a text into a StudySpec and reports all problems at once."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from ralr_tune.studyfile.values import one_of
 Check: TypeAlias = Callable[[StudySpec], Iterable[Contradiction]]
 
 MAX_BYTES = 1_000_000
-"""A study file larger than this is refused: it is something else."""
+"""A larger file is refused: it is not a study file."""
 
 _STUDY = {"name": "unnamed", "baseline": "unnamed"}
 _TRAINING = {"epochs": 1, "batch_size": 1, "lr": 1.0}
 SUBSTITUTE_TASK = {"kind": "simulated"}
-"""[task] of a file whose own kind is not known: the simulated kind requires nothing."""
+"""[task] for a file with an unknown kind: the simulated kind has no required keys."""
 
 _SUBSTITUTES: dict[KeyPath, Any] = {
     ("study",): _STUDY,
@@ -40,20 +40,21 @@ _SUBSTITUTES: dict[KeyPath, Any] = {
     ("search",): {"trials": 1},
     ("search", "trials"): 1,
 }
-"""What is required, with values for looking past a mistake in it; nothing is said of what rests on such a value."""
+"""Valid values that replace wrong or missing required keys, so that the other keys can still be checked. Problems that
+depend on such a value are not reported."""
 
-_TOLD = 100
-"""Most problems of one file that are told."""
+_MAX_PROBLEMS = 100
+"""Maximum number of problems that are reported for one file."""
 
-_LINE = 2000
-"""Longest one, in characters."""
+_MAX_LINE_LENGTH = 2000
+"""Maximum length of a reported problem, in characters."""
 
-_LOOKS = 6
-"""A table that lost a wrong key may then lack it; each look takes away one level more."""
+_MAX_PASSES = 6
+"""Removing a wrong key can make its table invalid in turn; each pass removes keys one level further up."""
 
 
 def load_study_file(path: str | Path, *, imports: bool = True) -> StudySpec:
-    """Read and check a study file. Nothing in it is executed, but for a kind of task that it names by an import path.
+    """Read and check a study file. Nothing in it is executed, except a kind of task that it names by an import path.
 
     Raises StudyFileError with every problem at once, one line each: file, key path, value, what is allowed; UsageError,
     without `imports`, for a kind named by an import path.
@@ -62,7 +63,7 @@ def load_study_file(path: str | Path, *, imports: bool = True) -> StudySpec:
 
 
 def parse_study(text: str, source: str = "study file", *, imports: bool = True) -> StudySpec:
-    """A study from its TOML text. Raises what `load_study_file` raises; looks at no other file."""
+    """A study from its TOML text. Raises what `load_study_file` raises; reads no other file."""
     return _parse(text, source, contradictions, imports)
 
 
@@ -78,20 +79,20 @@ def _parse(text: str, source: str, check: Check, imports: bool) -> StudySpec:
     model = models.study_file(kind)
     try:
         file = model.model_validate(raw)
-        spec = StudySpec(file, _kept(text, file.storage.url, source), kind)
+        spec = StudySpec(file, _without_password(text, file.storage.url, source), kind)
         found = [contradiction.line for contradiction in check(spec)]
     except ValidationError as error:
         wrong = problems.faults(error, raw, _SUBSTITUTES)
-        found = [*problems.lines(error, model, raw), *_contradictions_of_the_rest(wrong, raw, kind, check)]
+        found = [*problems.lines(error, model, raw), *_remaining_contradictions(wrong, raw, kind, check)]
     if found:
         raise refusal(source, found)
     return spec
 
 
 def kind_of(raw: Mapping[str, Any], source: str, imports: bool) -> Kind | str:
-    """The kind that [task] names, or the line that says what is wrong with it.
+    """The kind that [task] names, or an error line if it is missing or wrong.
 
-    Raises StudyFileError if the kind's code cannot be imported, UsageError if it must not be.
+    Raises StudyFileError if the kind's code cannot be imported, UsageError if importing is not allowed.
     """
     task = raw.get("task")
     name = task.get("kind") if isinstance(task, dict) else None
@@ -102,7 +103,7 @@ def kind_of(raw: Mapping[str, Any], source: str, imports: bool) -> Kind | str:
     if name is None:
         return f"task.kind is missing; allowed: {', '.join(registry.names())}"
     if not isinstance(name, str):
-        return f"task.kind = {problems.shown(name)}: must be a text in quotes"
+        return f"task.kind = {problems.shown(name)}: must be a string in quotes"
     if registry.is_import_path(name) and not imports:
         raise UsageError(f"{source}: {Import('task.kind', name)}; --no-imports forbids that")
     try:
@@ -113,38 +114,38 @@ def kind_of(raw: Mapping[str, Any], source: str, imports: bool) -> Kind | str:
         raise refusal(source, [str(error)]) from error
 
 
-def _kept(text: str, url: str | None, source: str) -> str:
-    """The text without the password of its storage URL: it is stored with the study, and shown in its report."""
+def _without_password(text: str, url: str | None, source: str) -> str:
+    """The text without the password of its storage URL: the text is stored with the study and shown in its report."""
     if url is None or masked_url(url) == url:
         return text
     if url not in text:
-        raise refusal(source, ["storage.url: holds a password; write the URL without TOML escapes"])
+        raise refusal(source, ["storage.url: contains a password and TOML escapes; write the URL without escapes"])
     return text.replace(url, masked_url(url))
 
 
 def read_text(path: Path) -> str:
-    """The text of a file that is to be TOML. Raises StudyFileError when it cannot be, by its size or its bytes."""
+    """The text of a TOML file. Raises StudyFileError if it is missing, unreadable, too large or not UTF-8."""
     try:
         with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)  # never the whole of something endless
+            content = file.read(MAX_BYTES + 1)  # bounded: the path may be an endless device
         if len(content) > MAX_BYTES:
             raise refusal(str(path), [f"too large: at most {MAX_BYTES} bytes"])
-        return content.decode("utf-8-sig")  # some editors begin a file with a byte order mark
+        return content.decode("utf-8-sig")  # some editors write a byte order mark
     except FileNotFoundError:
         raise refusal(str(path), ["no such file"]) from None
-    except (OSError, ValueError) as error:  # ValueError: UnicodeDecodeError, and a NUL in the path
+    except (OSError, ValueError) as error:  # ValueError: UnicodeDecodeError, or a NUL in the path
         raise refusal(str(path), [f"cannot be read as UTF-8 text: {error}"]) from None
 
 
 def read_toml(text: str, source: str) -> dict[str, Any]:
-    """The tables of a text. Raises StudyFileError when it is no TOML, or holds what no key may hold."""
-    if len(text) > MAX_BYTES:  # one that came from a database
+    """The tables of a text. Raises StudyFileError if it is not TOML, or has values that no key may have."""
+    if len(text) > MAX_BYTES:  # a text from a database
         raise refusal(source, [f"too large: at most {MAX_BYTES} characters"])
     if long_key := problems.long_key(text):
         raise refusal(source, [long_key])
     try:
         raw = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:  # ValueError: TOMLDecodeError, and integers too long for Python
+    except (ValueError, RecursionError) as error:  # ValueError: TOMLDecodeError, or integers too long for Python
         raise refusal(source, [f"not valid TOML: {error or 'nested too deeply'}"]) from None
     unreadable = problems.unreadable(raw)
     if unreadable:
@@ -153,17 +154,17 @@ def read_toml(text: str, source: str) -> dict[str, Any]:
 
 
 def refusal(source: str, found: list[str]) -> StudyFileError:
-    """All problems of one file, each told once and in one line; of very many the first."""
-    told = list(dict.fromkeys(found))
-    if len(told) > _TOLD:
-        told[_TOLD:] = [f"and {len(told) - _TOLD} problems more"]
-    return StudyFileError([problems.one_line(f"{source}: {problems.cut(line, _LINE)}") for line in told])
+    """An error with all problems of one file, without duplicates, one line each; at most _MAX_PROBLEMS."""
+    lines = list(dict.fromkeys(found))
+    if len(lines) > _MAX_PROBLEMS:
+        lines[_MAX_PROBLEMS:] = [f"and {len(lines) - _MAX_PROBLEMS} more problems"]
+    return StudyFileError([problems.one_line(f"{source}: {problems.cut(line, _MAX_LINE_LENGTH)}") for line in lines])
 
 
 def _problems_without_kind(line: str, raw: dict[str, Any], check: Check) -> list[str]:
-    """All that is wrong with a file whose kind of task is not known (which `line` says), in the file's order.
+    """All problems of a file with an unknown kind of task (reported by `line`), in the order of the file.
 
-    What is not about the task is read as a file of the stand-in's kind.
+    Everything outside of [task] is checked with the substitute kind.
     """
     wrong: set[KeyPath] = {("task",)}
     rest = problems.without_faults(wrong, raw, _SUBSTITUTES)
@@ -176,13 +177,13 @@ def _problems_without_kind(line: str, raw: dict[str, Any], check: Check) -> list
         lines = problems.lines(error, model, rest)
         wrong |= problems.faults(error, rest, _SUBSTITUTES)
     before = [each for each in lines if each.startswith("study")]
-    return [*before, line, *lines[len(before) :], *_contradictions_of_the_rest(wrong, raw, kind, check)]
+    return [*before, line, *lines[len(before) :], *_remaining_contradictions(wrong, raw, kind, check)]
 
 
-def _contradictions_of_the_rest(wrong: set[KeyPath], raw: dict[str, Any], kind: Kind, check: Check) -> list[str]:
-    """What else is wrong once the wrong keys are left out, so that one reading tells everything."""
+def _remaining_contradictions(wrong: set[KeyPath], raw: dict[str, Any], kind: Kind, check: Check) -> list[str]:
+    """Contradictions that remain after the wrong keys are removed, so that one read reports all problems."""
     left_out: set[KeyPath] = set()
-    for _ in range(_LOOKS):
+    for _ in range(_MAX_PASSES):
         left_out |= wrong
         raw = problems.without_faults(wrong, raw, _SUBSTITUTES)
         kind = kind if ("task",) not in wrong else registry.find(raw["task"]["kind"])
@@ -191,5 +192,5 @@ def _contradictions_of_the_rest(wrong: set[KeyPath], raw: dict[str, Any], kind: 
         except ValidationError as deeper:
             wrong = problems.faults(deeper, raw, _SUBSTITUTES)
         else:
-            return [each.line for each in check(spec) if not each.rests_on(left_out)]
-    return []  # too much is wrong to see further
+            return [each.line for each in check(spec) if not each.depends_on(left_out)]
+    return []  # too many faults to check further

@@ -1,7 +1,7 @@
-"""Kinds of task by name: those that ship, those that installed distributions bring, and `package.module:NAME`.
+"""Kinds of task by name: built-in kinds, kinds of installed distributions, and `package.module:NAME`.
 
-An installed distribution registers a kind as an entry point of the group `ralr_tune.kinds`; its name is what a study
-file gives as `task.kind`. A kind is imported when it is first asked for: a study of one kind brings no other's modules.
+An installed distribution registers a kind as an entry point of the group `ralr_tune.kinds`, under the name that a study
+file gives as `task.kind`. A kind is imported on first use: a study of one kind does not import the modules of another.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ BUILT_IN = {
     "classification": "ralr_tune.kinds.classification.kind:KIND",
     "simulated": "ralr_tune.kinds.simulated.kind:KIND",
 }
-"""Import paths as entry points have them."""
+"""Import paths in the format of entry points."""
 
 
 def names() -> list[str]:
-    """Names of the kinds that are installed here."""
+    """Names of the installed kinds."""
     return sorted({*BUILT_IN, *_entry_points()})
 
 
 def is_import_path(name: str) -> bool:
-    """Whether the name of a kind is code to import: `package.module:NAME`."""
+    """Whether the name of a kind is an import path `package.module:NAME`."""
     return ":" in name
 
 
@@ -35,7 +35,7 @@ def is_import_path(name: str) -> bool:
 def find(name: str) -> Kind:
     """The kind of this name.
 
-    Raises KeyError for an unknown name, UsageError if its code cannot be imported or is no kind.
+    Raises KeyError for an unknown name, UsageError if its code cannot be imported or is not a kind.
     """
     path = name if is_import_path(name) else BUILT_IN.get(name) or _entry_points()[name]
     module, _, attribute = path.partition(":")
@@ -43,7 +43,7 @@ def find(name: str) -> Kind:
         found = importlib.import_module(module)
         for part in attribute.split("."):
             found = getattr(found, part)
-    except Exception as error:  # code of others: whatever it raises
+    except Exception as error:  # third-party code may raise anything
         raise UsageError(
             f"task.kind = {name!r}: cannot be imported from {path}: {type(error).__name__}: {error}"
         ) from error
@@ -55,5 +55,5 @@ def find(name: str) -> Kind:
 
 @cache
 def _entry_points() -> dict[str, str]:
-    """Import paths by name. A built-in kind cannot be replaced: its name means the same on every machine."""
+    """Import paths by name. Built-in kinds cannot be replaced: their names mean the same on every machine."""
     return {point.name: point.value for point in metadata.entry_points(group=GROUP) if point.name not in BUILT_IN}

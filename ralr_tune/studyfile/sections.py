@@ -1,4 +1,4 @@
-"""The tables of a study file, one class each, in the file's order."""
+"""The tables of a study file, one class each, in the order of the file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from ralr_tune.schedules.curves import CURVES, OPTIONS
-from ralr_tune.studyfile.optimizers import OPTIMIZER_OFFERS
+from ralr_tune.studyfile.optimizers import OPTIMIZER_SPECS
 from ralr_tune.studyfile.values import (
     Choosable,
     Frozen,
@@ -23,16 +23,18 @@ from ralr_tune.studyfile.values import (
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 
-_NO_FILE_NAME = re.compile(r"(con|prn|aux|nul|(com|lpt)\d)(\..*)?|.*\.", re.IGNORECASE)
-"""Windows takes these for devices, and drops a dot at the end; a study's files may be looked at there."""
+_RESERVED_NAME = re.compile(r"(con|prn|aux|nul|(com|lpt)\d)(\..*)?|.*\.", re.IGNORECASE)
+"""Windows reserves these names for devices and drops a trailing dot; a study's files may be copied there."""
 
 
 def _name(value: str) -> str:
-    # fullmatch: with `$` a trailing newline would pass, and names become file names and Optuna study names
+    # fullmatch: `$` would accept a trailing newline, and names become file names and Optuna study names
     if not NAME_PATTERN.fullmatch(value):
-        raise problem("not a name: letters, digits, '.', '_' and '-', a letter or digit first, at most 80")
-    if _NO_FILE_NAME.fullmatch(value):
-        raise problem("no file can have this name everywhere; choose another")
+        raise problem(
+            "not a valid name: letters, digits, '.', '_' and '-', a letter or digit first, at most 80 characters"
+        )
+    if _RESERVED_NAME.fullmatch(value):
+        raise problem("not a valid file name on all systems; choose another")
     return value
 
 
@@ -49,11 +51,11 @@ Std = Annotated[float, within("noise.std")]
 
 
 class StudySection(Frozen):
-    """[study]: what is asked."""
+    """[study]: the question."""
 
     name: Name
     metric: str
-    """One of the kind's; `models.study_file` fills in its first one."""
+    """A metric of the kind; the default is the kind's first (see `models.study_file`)."""
     baseline: Name
     seed: Annotated[int, Field(ge=0, lt=2**48)] = 0
 
@@ -62,20 +64,20 @@ class StudySection(Frozen):
 
 
 class TaskSection(Frozen):
-    """[task]; each kind of task has a model of its own, derived from this one (see kind.py)."""
+    """[task]; each kind of task derives its own model from this one (see kind.py)."""
 
     kind: str
 
 
 # ---------------------------------------------------------------- [training]
 
-OPTIMIZERS: dict[str, frozenset[str]] = {name: offer.options for name, offer in OPTIMIZER_OFFERS.items()}
-"""Optimizers by name, and their options besides lr and weight_decay."""
+OPTIMIZERS: dict[str, frozenset[str]] = {name: spec.options for name, spec in OPTIMIZER_SPECS.items()}
+"""Options of each optimizer, other than lr and weight_decay."""
 
 
 def _optimizer(value: str) -> str:
     if value not in OPTIMIZERS:
-        raise problem(f"not an optimizer offered here; {one_of(OPTIMIZERS, value)}")
+        raise problem(f"not a supported optimizer; {one_of(OPTIMIZERS, value)}")
     return value
 
 
@@ -83,8 +85,8 @@ Optimizer = Annotated[str, AfterValidator(_optimizer)]
 
 
 class FirstTrainingKeys(Frozen):
-    """Keys of [training] that come before those of the kind: Optuna is asked in this order, and configurations are
-    hashed in it."""
+    """Keys of [training] before those of the kind. The order matters: Optuna suggests values in this order, and
+    configurations are hashed in it."""
 
     epochs: Searchable[Annotated[int, within("epochs")]] | None = None
     batch_size: Searchable[Annotated[int, within("batch_size")]] | None = None
@@ -94,7 +96,7 @@ class FirstTrainingKeys(Frozen):
 
 
 class FurtherTrainingKeys(Frozen):
-    """Keys of [training] that come after those of the kind."""
+    """Keys of [training] after those of the kind."""
 
     clip_norm: Searchable[Annotated[float, within("clip_norm")]] | None = None
     precision: Literal["auto", "float32", "bfloat16"] | None = None
@@ -119,11 +121,11 @@ class FurtherTrainingKeys(Frozen):
 
 
 class TrainingKeys(FurtherTrainingKeys, FirstTrainingKeys):
-    """Every key of [training] that all kinds have, all optional: what an arm may override. None: not given."""
+    """Every key of [training] that all kinds share. All are optional, for arms to override. None: not given."""
 
 
 REQUIRED = frozenset({"epochs", "lr"})
-"""Keys of [training] that every study must give."""
+"""Keys of [training] that every study requires."""
 
 
 OPTIMIZER_OPTIONS: frozenset[str] = frozenset().union(*OPTIMIZERS.values())
@@ -132,11 +134,11 @@ OPTIMIZER_OPTIONS: frozenset[str] = frozenset().union(*OPTIMIZERS.values())
 
 
 def _milestone(value: float) -> float:
-    """Epochs as whole numbers, however they are written."""
+    """Epochs as integers, also if written as 2.0."""
     if value < 1:
         return value
     if not value.is_integer():
-        raise problem("must be a share of the run below 1, or a whole number of epochs")
+        raise problem("must be a share of the run below 1, or an integer number of epochs")
     return int(value)
 
 
@@ -145,12 +147,12 @@ Milestone = Annotated[float, within("schedule.milestones"), AfterValidator(_mile
 
 def _curve(value: str) -> str:
     if value not in CURVES:
-        raise problem(f"not a base curve; {one_of(CURVES, value)}")
+        raise problem(f"unknown base curve; {one_of(CURVES, value)}")
     return value
 
 
 class ScheduleSection(Frozen):
-    """[schedule]: the base curve. Lengths below 1 are shares of the run, else epochs."""
+    """[schedule]: the base curve. Lengths below 1 are shares of the run, otherwise epochs."""
 
     name: Choosable[Annotated[str, AfterValidator(_curve)]] = "constant"
     granularity: Granularity = "epoch"
@@ -175,7 +177,7 @@ CURVE_OPTIONS: frozenset[str] = frozenset().union(*OPTIONS.values())
 
 def _window(value: tuple[float, float]) -> tuple[float, float]:
     if not 0 <= value[0] < value[1] <= 1:
-        raise problem("must be [start, end] in shares of the run, 0 <= start < end <= 1")
+        raise problem("must be [start, end] as shares of the run, 0 <= start < end <= 1")
     return value
 
 
@@ -194,7 +196,7 @@ class AmplifySection(Frozen):
 
 
 class NoiseSection(Frozen):
-    """timm's learning-rate noise, a rival of amplification."""
+    """timm's learning-rate noise, an alternative to amplification."""
 
     amplitude: Searchable[Amplitude] = 0.67
     std: Searchable[Std] = 1.0
@@ -204,19 +206,19 @@ class NoiseSection(Frozen):
 
 
 class ArmSection(Frozen):
-    """[arms.NAME]: one schedule family; what it gives replaces the shared tables' keys."""
+    """[arms.NAME]: one schedule family; its keys replace those of the shared tables."""
 
     amplify: AmplifySection | None = None
     noise: NoiseSection | None = None
     schedule: ScheduleSection | None = None
-    """Replaces [schedule] as a whole."""
+    """Replaces the whole [schedule] table."""
     training: TrainingKeys | None = None
-    """Replaces keys of [training]."""
+    """Replaces single keys of [training]."""
 
     @model_validator(mode="after")
     def _one_perturbation(self) -> ArmSection:
         if self.amplify is not None and self.noise is not None:
-            raise problem("amplify and noise stand together: an arm takes one of the two")
+            raise problem("amplify and noise: an arm can have only one of the two")
         return self
 
 
@@ -234,7 +236,7 @@ PruneOn = Literal["value", "smoothed", "best"]
 
 
 class SearchSection(Frozen):
-    """[search]: the budget of every arm and how it is spent."""
+    """[search]: the budget of every arm, the sampler and the pruner."""
 
     trials: Annotated[int, Field(ge=1, le=1_000_000)]
     sampler: Literal["tpe", "random", "qmc", "gp"] = "tpe"
@@ -242,9 +244,9 @@ class SearchSection(Frozen):
     pruner: Literal["median", "asha", "hyperband", "patient", "none"] = "median"
     pruner_options: Options = {}
     prune_on: PruneOn = "value"
-    """What the pruner judges a trial by: its value, a moving average of it, or the best value so far."""
+    """What the pruner compares: the value of a trial, its moving average, or its best value so far."""
     audit: Audit = "auto"
-    """The share of pruned trials that are trained to their end all the same, apart from the search."""
+    """The share of pruned trials that are still trained to the end, outside of the search, to check the pruner."""
     blocks: Annotated[int, Field(ge=1, le=10_000)] = 1
     start: Annotated[tuple[Options, ...], Field(strict=False)] = ()
 
@@ -259,30 +261,30 @@ Seeds = Annotated[Literal["auto"] | int, BeforeValidator(_seeds)]
 
 
 class ConfirmSection(Frozen):
-    """[confirm]: how many configurations are tried again, and on how many fresh seeds."""
+    """[confirm]: how many configurations are trained again, and on how many fresh seeds."""
 
     top: Annotated[int, Field(ge=1, le=10_000)] = 2
     seeds: Seeds = 5
-    """How many, or "auto": more until the verdict stands, up to `most_seeds` (see search.interim)."""
+    """Number of seeds, or "auto": seeds are added until there is a verdict, up to `most_seeds` (see search.interim)."""
     most_seeds: Annotated[int, Field(ge=3, le=1_000)] = 20
     margin: NonNegative | None = None
-    """Differences below it count as equivalent, in the metric's own unit; None: the metric's default margin."""
+    """Differences below it count as equivalent, in the metric's unit; None: the metric's default margin."""
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
 
     @property
-    def seeds_at_most(self) -> int:
+    def max_seeds(self) -> int:
         return self.most_seeds if self.seeds == "auto" else self.seeds
 
 
 class StorageSection(Frozen):
-    """[storage]: where the study lives; --storage and RALR_TUNE_STORAGE win over it."""
+    """[storage]: the database of the study; --storage and RALR_TUNE_STORAGE override it."""
 
     url: Annotated[str | None, Field(repr=False)] = None  # it may hold a password
     lease_s: Annotated[float, Field(ge=1, le=86_400)] = 30.0
 
 
 class StudyFile(Frozen):
-    """A whole study file; `models.study_file` narrows it to the tables of one kind of task."""
+    """A whole study file; `models.study_file` specializes it for one kind of task."""
 
     study: StudySection
     task: TaskSection

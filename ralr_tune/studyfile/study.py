@@ -1,4 +1,4 @@
-"""A study file with its meaning: arms, search spaces, configurations."""
+"""The meaning of a study file: arms, search spaces, configurations."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ from ralr_tune.studyfile.sections import (
 from ralr_tune.studyfile.values import Choice, Domain, Range
 
 _PREFIXES = ("schedule", "amplify", "noise")
-"""Tables whose parameters carry the table's name; those of [training] stand alone (`lr`)."""
+"""Tables whose parameters are prefixed by the table's name; parameters of [training] have no prefix (`lr`)."""
 
 
 @dataclass(frozen=True)
 class StudySpec:
-    """What a study file says. Built by `reading.parse_study` or `reading.load_study_file`, never by hand."""
+    """A valid study file. Built only by `reading.parse_study` and `reading.load_study_file`."""
 
     file: StudyFile
     text: str
-    """The file as it was read; stored with the study, and enough to build this again."""
+    """The text of the file, without passwords; stored with the study and sufficient to rebuild this object."""
     kind: Kind
 
     @property
@@ -58,12 +58,12 @@ class StudySpec:
 
     @cached_property
     def metric(self) -> Metric:
-        """What trials are judged by."""
+        """The metric by which trials are judged."""
         return self.kind.metrics[self.study.metric]
 
     @property
     def margin(self) -> float:
-        """Differences below it count as equivalent, in the metric's own unit."""
+        """Differences below it count as equivalent, in the metric's unit."""
         return self.metric.default_margin if self.confirm.margin is None else self.confirm.margin
 
     @property
@@ -80,17 +80,17 @@ class StudySpec:
 
     @property
     def arms(self) -> Mapping[str, ArmSection]:
-        """Arms in the file's order."""
+        """Arms in the order of the file."""
         return self.file.arms
 
     @property
     def task(self) -> TaskSection:
-        """[task] as the file has it; its values may be searched (see `settled_task`)."""
+        """[task] as in the file; its values may be searched (see `resolved_task`)."""
         return self.file.task
 
     @cached_property
     def meaning(self) -> StudyFile:
-        """The file with the default written out that depends on another key: files that mean the same are equal."""
+        """The file with the default margin, which depends on the metric, filled in: equivalent files compare equal."""
         return self.file.model_copy(update={"confirm": self.confirm.model_copy(update={"margin": self.margin})})
 
     @cached_property
@@ -98,8 +98,8 @@ class StudySpec:
         """The searched values of [task], by their path below it."""
         return dict(searched(self.task))
 
-    def settled_task(self, searched: Mapping[str, Any]) -> TaskSection:
-        """[task] with these values (`Configuration.task`) in the place of what is searched."""
+    def resolved_task(self, searched: Mapping[str, Any]) -> TaskSection:
+        """[task] with these values (`Configuration.task`) in place of searched ones."""
         if not self.task_space:
             return self.task
         dumped = self.task.model_dump()
@@ -109,12 +109,12 @@ class StudySpec:
         return type(self.task).model_validate(dumped)
 
     def task_identity(self, searched: Mapping[str, Any]) -> str:
-        """A hash of the task with these values: checkpoints of another one are foreign."""
-        return self.kind.identity(self.settled_task(searched), seed=self.study.seed, metric=self.metric)
+        """A hash of the task with these values; checkpoints with another identity are not used."""
+        return self.kind.identity(self.resolved_task(searched), seed=self.study.seed, metric=self.metric)
 
     @cached_property
     def parameters(self) -> tuple[str, ...]:
-        """Names of all that a trial has; most of it may be searched."""
+        """Names of all parameters of a trial, most of which may be searched."""
         return (
             *models.training_keys(self.kind).model_fields,
             *(f"schedule.{key}" for key in ScheduleSection.model_fields),
@@ -125,53 +125,53 @@ class StudySpec:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of what the file means (comments, order of tables and [storage] aside)."""
+        """SHA-256 of the meaning of the file (without comments, the order of tables and [storage])."""
         meaning = self.meaning.model_dump(mode="json", exclude={"storage"})
         return hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()
 
     def space(self, arm: str) -> dict[str, Domain]:
-        """Searched parameters of an arm by Optuna name, those that arms may share first."""
+        """Searched parameters of an arm by Optuna name; those that arms may share come first."""
         return {name: value for name, value in self._values(arm) if isinstance(value, Range | Choice)}
 
     def dimensions(self, arm: str) -> dict[str, dict[str, Any]]:
-        """`space` as plain tables (see records.ArmRecord)."""
+        """`space` as plain dictionaries (see records.ArmRecord)."""
         return {name: domain.describe() for name, domain in self.space(arm).items()}
 
     def settings(self, arm: str) -> dict[str, Any]:
-        """All that an arm trains with, searched or not (see records.ArmRecord)."""
+        """All parameters of an arm, fixed or searched (see records.ArmRecord)."""
         return {
             name: value.describe() if isinstance(value, Range | Choice) else value for name, value in self._values(arm)
         }
 
     def columns(self) -> dict[str, int]:
-        """A number for every parameter of the study, the same in all arms: its dimension in a shared design."""
+        """The dimension of every parameter in the quasi-random design that all arms share."""
         names = dict.fromkeys(name for arm in self.arms for name in self.space(arm))
         in_all = [name for name in names if all(name in self.space(arm) for arm in self.arms)]
-        # the rest by name, since the order of the arms means nothing (see `fingerprint`)
+        # the others sorted by name, since the order of arms must not matter (see `fingerprint`)
         return {name: column for column, name in enumerate(dict.fromkeys([*in_all, *sorted(names)]))}
 
     def configuration(self, arm: str, params: Mapping[str, Any]) -> Configuration:
         """The configuration of `arm` at `params` (Optuna's values by name).
 
-        Raises KeyError when a searched parameter is missing from `params`.
+        Raises KeyError if a searched parameter is missing from `params`.
         """
         tables: dict[str, dict[str, Any]] = {"training": {"options": {}}, "schedule": {"options": {}}, "task": {}}
         for name, value in self._values(arm):
-            settled = _settle(value, params[name]) if isinstance(value, Range | Choice) else value
+            resolved = _resolve(value, params[name]) if isinstance(value, Range | Choice) else value
             if name.startswith(TASK):
-                tables["task"][name.removeprefix(TASK)] = settled
+                tables["task"][name.removeprefix(TASK)] = resolved
                 continue
             table, _, key = name.rpartition(".")
-            _place(tables.setdefault(table or "training", {}), key, settled)
+            _place(tables.setdefault(table or "training", {}), key, resolved)
         _drop_foreign_options(tables)
         return models.configuration(self.kind).model_validate(tables)
 
     def schedule(self, arm: str) -> ScheduleSection:
-        """The base curve of an arm: its own, else the shared one."""
+        """The base curve of an arm: its own, otherwise the shared one."""
         return self.arms[arm].schedule or self.file.schedule
 
     def training(self, arm: str) -> dict[str, Any]:
-        """Fixed values and domains of [training] as an arm has them: its own keys over the shared ones."""
+        """Fixed values and domains of [training] for an arm: its own keys override the shared ones."""
         own = self.arms[arm].training
         layers: list[TrainingKeys] = [self.file.training, *([own] if own else [])]
         keys = models.training_keys(self.kind).model_fields
@@ -180,7 +180,7 @@ class StudySpec:
         return {key: merged[key] for key in keys if key in merged}
 
     def _values(self, arm: str) -> Iterator[tuple[str, Any]]:
-        """(Optuna name, fixed value or domain) of every key that an arm has, its own over the shared ones."""
+        """(Optuna name, fixed value or domain) of every key of an arm; its own keys override the shared ones."""
         section = self.arms[arm]
         yield from self.training(arm).items()
         yield from ((f"{TASK}{path}", domain) for path, domain in self.task_space.items())
@@ -193,7 +193,7 @@ class StudySpec:
 
 
 def searched(table: BaseModel | Mapping[str, Any]) -> Iterator[tuple[str, Domain]]:
-    """The values of a table, and of the tables in it, that are searched, by their path."""
+    """The searched values of a table and of its nested tables, by path."""
     for key, value in dict(table).items():
         if isinstance(value, Range | Choice):
             yield key, value
@@ -201,17 +201,17 @@ def searched(table: BaseModel | Mapping[str, Any]) -> Iterator[tuple[str, Domain
             yield from ((f"{key}.{path}", domain) for path, domain in searched(value))
 
 
-def _settle(domain: Domain, value: Any) -> Any:
+def _resolve(domain: Domain, value: Any) -> Any:
     return domain.decode(value) if isinstance(domain, Choice) else value
 
 
 def _place(table: dict[str, Any], key: str, value: Any) -> None:
-    home = table["options"] if "options" in table and key in OPTIMIZER_OPTIONS | CURVE_OPTIONS else table
-    home[key] = value
+    target = table["options"] if "options" in table and key in OPTIMIZER_OPTIONS | CURVE_OPTIONS else table
+    target[key] = value
 
 
 def _drop_foreign_options(tables: dict[str, dict[str, Any]]) -> None:
-    """Where optimizer or curve are searched, each takes those options that are its own."""
+    """Removes the options of other optimizers and curves, which are present if optimizer or curve are searched."""
     optimizer, curve = tables["training"].get("optimizer", "sgd"), tables["schedule"]["name"]
     for table, own in (("training", OPTIMIZERS[optimizer]), ("schedule", OPTIONS[curve])):
         options = tables[table]["options"]

@@ -1,7 +1,7 @@
-"""What a key of a study file may hold: a fixed value, a range to search, or a choice to search.
+"""The forms of a value in a study file: a fixed value, a range to search, or a choice to search.
 
 `Searchable[T]` is for numbers (all three forms), `Choosable[T]` for everything else (fixed or choice). The bounds of T
-(`Positive`, `Share`, ...) hold for both ends of a range and for every choice.
+(`Positive`, `Share`, ...) apply to both ends of a range and to every choice.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ralr_tune.bounds import BOUNDS
 
 
 class Frozen(BaseModel):
-    """Strict (no silent conversion), frozen, no unknown keys, no NaN or infinity."""
+    """A frozen pydantic model: no silent conversion, no unknown keys, no NaN or infinity."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 
 def within(name: str) -> Any:
-    """A parameter's row in `bounds` as what an annotation takes: `Annotated[float, within("lr")]`."""
+    """A parameter's row in `bounds` as a pydantic constraint: `Annotated[float, within("lr")]`."""
     bounds = BOUNDS[name]
     low, high = (int(bounds.low), int(bounds.high)) if bounds.integer else (bounds.low, bounds.high)
     below = None if bounds.high == math.inf else high
@@ -52,13 +52,13 @@ def within(name: str) -> Any:
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
-"""A share or probability, both ends included."""
+"""A share or probability, 0 and 1 included."""
 Count = Annotated[int, Field(ge=1, lt=10**9)]
-"""Far above any use, and far below what a database's integer or a float's digits hold."""
+"""The upper end is far above any real use and still exact in a database integer and a float."""
 
 
 class Range(Frozen, Generic[T]):
-    """`{ low, high, log, step }`: every value from low to high, both included."""
+    """`{ low, high, log, step }`: values from low to high, both included."""
 
     low: T
     high: T
@@ -77,12 +77,12 @@ class Range(Frozen, Generic[T]):
         return self
 
     def numbers(self) -> tuple[float, float, float | None]:
-        """(low, high, step) as floats, whatever number T is."""
+        """(low, high, step) as floats, for any T."""
         step = None if self.step is None else float(str(self.step))
         return float(str(self.low)), float(str(self.high)), step
 
     def contains(self, value: Any) -> bool:
-        """Whether a trial may have this value (a step's grid included, up to rounding)."""
+        """Whether a trial may have this value; with a step, it must be on the grid, up to rounding."""
         if isinstance(value, bool) or not isinstance(value, int | float):
             return False
         low, high, step = self.numbers()
@@ -91,7 +91,7 @@ class Range(Frozen, Generic[T]):
         return step is None or _is_whole((value - low) / step)
 
     def describe(self) -> dict[str, Any]:
-        """JSON form, as in the file."""
+        """As JSON, like in the file."""
         return {"low": self.low, "high": self.high, "log": self.log, "step": self.step}
 
     def __str__(self) -> str:
@@ -99,20 +99,20 @@ class Range(Frozen, Generic[T]):
         return f"{self.low} to {self.high}{grid}{' (log)' if self.log else ''}"
 
 
-_MOST_STEPS = 10**6
-"""Of a range; with more of them, whether a value lies on the grid is a matter of rounding."""
+_MAX_STEPS = 10**6
+"""Maximum number of steps in a range: with more, rounding errors decide whether a value is on the grid."""
 
 
 def _check_step(low: float, high: float, step: float, log: bool) -> None:
     if log:
         raise problem(f"step = {step:g} with log = true: give one of the two")
-    least = (high - low) / _MOST_STEPS
-    if not max(least, 0) < step <= high - low:
-        raise problem(f"step = {step:g}: must be above {least:g} and at most high - low = {high - low:g}")
+    smallest = (high - low) / _MAX_STEPS
+    if not max(smallest, 0) < step <= high - low:
+        raise problem(f"step = {step:g}: must be above {smallest:g} and at most high - low = {high - low:g}")
     steps = (high - low) / step
     if not _is_whole(steps):
         reached = low + step * math.floor(steps)
-        raise problem(f"step = {step:g} does not reach high = {high:g}; the nearest that it reaches is {reached:g}")
+        raise problem(f"step = {step:g} does not reach high = {high:g}; the nearest value on the grid is {reached:g}")
 
 
 def _is_whole(number: float) -> bool:
@@ -127,21 +127,21 @@ class Choice(Frozen, Generic[T]):
     @model_validator(mode="after")
     def _distinct(self) -> Choice[T]:
         if len({json.dumps(value) for value in self.choices}) < len(self.choices):
-            raise problem(f"choices = {list(self.choices)}: every choice may stand there once")
+            raise problem(f"choices = {list(self.choices)}: list each choice once")
         return self
 
     def contains(self, value: Any) -> bool:
-        """Whether a trial may have this value; a whole number serves as a number, but not the other way round."""
+        """Whether a trial may have this value; an int matches a float choice, but a float never an int choice."""
         given = encode(value)
         kinds = {type(given), float} if type(given) is int else {type(given)}
         return any(type(choice) in kinds and given == choice for choice in map(encode, self.choices))
 
     def decode(self, value: Any) -> T:
-        """The choice that Optuna knows as `value` (see `encode`). Raises ValueError for any other."""
+        """The choice that Optuna stores as `value` (see `encode`). Raises ValueError for any other."""
         for choice in self.choices:
             if encode(choice) == value:
                 return choice
-        raise ValueError(f"{value!r}: not {self}")
+        raise ValueError(f"{value!r}: must be {self}")
 
     def describe(self) -> dict[str, Any]:
         return {"choices": [encode(choice) for choice in self.choices]}
@@ -151,7 +151,7 @@ class Choice(Frozen, Generic[T]):
 
 
 def encode(value: Any) -> Any:
-    """A choice as Optuna stores it: scalars as they are, lists and tables as their JSON text."""
+    """A choice as Optuna stores it: scalars unchanged, lists and tables as JSON."""
     return value if isinstance(value, str | int | float | bool) else json.dumps(value, default=str)
 
 
@@ -165,7 +165,7 @@ def _choice_form(value: Any) -> str:
     return "choice" if isinstance(value, Choice | dict) else "fixed"
 
 
-# The discriminator picks the form by its look, so that a mistake is told once and not once for each form.
+# The discriminator picks the form from the value, so that an error is reported once instead of once per form.
 if TYPE_CHECKING:
     Searchable: TypeAlias = T | Range[T] | Choice[T]
     Choosable: TypeAlias = T | Choice[T]
@@ -189,9 +189,11 @@ else:
 
 
 def _plain(table: dict[str, Any]) -> dict[str, Any]:
-    odd = [f"{key} = {value}" for key, value in table.items() if not _is_plain(value)]
-    if odd:
-        raise problem(f"{', '.join(odd)}: takes texts, finite numbers, true, false, lists and tables of them")
+    wrong = [f"{key} = {value}" for key, value in table.items() if not _is_plain(value)]
+    if wrong:
+        raise problem(
+            f"{', '.join(wrong)}: allowed: strings, finite numbers, true, false, and lists and tables of them"
+        )
     return table
 
 
@@ -202,7 +204,7 @@ def _is_plain(value: Any) -> bool:
 
 
 Options = Annotated[dict[str, Any], AfterValidator(_plain)]
-"""A table that is handed on as it is, to a sampler or a network; it can be written as JSON."""
+"""A table that is passed unchanged to a sampler or a network; it can be written as JSON."""
 
 
 def _searched(table: dict[str, Any]) -> dict[str, Any]:
@@ -213,7 +215,7 @@ def _searched(table: dict[str, Any]) -> dict[str, Any]:
 
 
 def _form_of_option(key: str, value: Any) -> Any:
-    """A range or choice where the value looks like one: what an option may be, only its owner knows."""
+    """A range or choice if the value looks like one. Other values are not checked: only the network or sampler can."""
     if isinstance(value, dict) and "choices" in value:
         return _validated(Choice[Any], key, value)
     if isinstance(value, dict) and {"low", "high"} & value.keys():
@@ -232,31 +234,31 @@ def _validated(form: type[BaseModel], key: str, value: Any) -> Any:
 
 
 SearchableOptions = Annotated[dict[str, Any], AfterValidator(_plain), AfterValidator(_searched)]
-"""As `Options`, where an option may be searched: `{ low, high, ... }` and `{ choices = [...] }` are no tables here."""
+"""`Options` that may be searched: `{ low, high, ... }` and `{ choices = [...] }` are a range and a choice here."""
 
 Domain: TypeAlias = Range[Any] | Choice[Any]
 FORMS = frozenset({"fixed", "range", "choice"})
-"""Tags that pydantic puts into an error's location and that are no keys of the file."""
+"""Tags that pydantic adds to an error's location and that are not keys of the file."""
 
 
 def hints(model: type[BaseModel]) -> dict[str, Any]:
-    """The annotations of a model's keys, as they are written."""
+    """The annotations of a model's keys, including `Annotated`."""
     found = get_type_hints(model, include_extras=True)
     return {key: found[key] for key in model.model_fields}
 
 
 def takes_range(model: type[BaseModel]) -> list[str]:
-    """The keys of a model that may be searched in a range."""
+    """The keys of a model that may be given as a range."""
     return [key for key, hint in hints(model).items() if "range" in _forms(hint)]
 
 
-def settled(hint: Any) -> Any:
-    """The T of `Searchable[T]` or `Choosable[T]`; any other annotation as it is."""
+def fixed_type(hint: Any) -> Any:
+    """The T of `Searchable[T]` or `Choosable[T]`; any other annotation unchanged."""
     return _forms(hint).get("fixed", hint)
 
 
 def _forms(hint: Any) -> dict[str, Any]:
-    """The alternatives of `Searchable[T]` or `Choosable[T]` by their tag, also of one that may be None."""
+    """The alternatives of `Searchable[T]` or `Choosable[T]` by tag, also if the annotation allows None."""
     for part in get_args(hint) if get_origin(hint) is not Annotated else ():
         if found := _forms(part):
             return found
@@ -271,18 +273,18 @@ def _tag(hint: Any) -> str | None:
 
 
 def _untagged(hint: Any) -> Any:
-    """Nested `Annotated` are one: the tag is taken out, bounds and validators of T stay."""
+    """Without the tag; bounds and validators of T stay, since nested `Annotated` are flattened."""
     kept = tuple(extra for extra in hint.__metadata__ if not isinstance(extra, Tag))
     return Annotated[(hint.__origin__, *kept)] if kept else hint.__origin__
 
 
 def problem(message: str) -> PydanticCustomError:
-    """An error of ours inside a validator; the text is shown as it is."""
+    """This package's error inside a validator; the text is shown unchanged."""
     return PydanticCustomError("ralr_tune", "{message}", {"message": message})
 
 
 def one_of(allowed: Iterable[str], given: str) -> str:
-    """The end of a message: the nearest allowed word if there is one, or the only one that begins so, otherwise all."""
+    """The end of a message: the most similar allowed word, or the only one with this prefix, otherwise all words."""
     words = list(allowed)
     close = difflib.get_close_matches(given, words, n=1) or [word for word in words if given and word.startswith(given)]
     return f"did you mean {close[0]!r}?" if len(close) == 1 else f"allowed: {', '.join(words)}"

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ralr_tune.errors import UsageError
-from ralr_tune.studyfile.optimizers import OPTIMIZER_OFFERS
+from ralr_tune.studyfile.optimizers import OPTIMIZER_SPECS
 
 if TYPE_CHECKING:
     from ralr_tune.studyfile.configuration import TrainingConfig
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def optimizers() -> Mapping[str, type[Optimizer]]:
     """Optimizer classes by their names in a study file."""
-    return {name: getattr(torch.optim, offer.torch_name) for name, offer in OPTIMIZER_OFFERS.items()}
+    return {name: getattr(torch.optim, offer.torch_name) for name, offer in OPTIMIZER_SPECS.items()}
 
 
 def make_optimizer(
@@ -51,7 +51,7 @@ def make_optimizer(
 
 def optimizer_options(training: TrainingConfig) -> dict[str, Any]:
     """Keyword arguments of the torch.optim class that `training` names, without the learning rate."""
-    one_kernel = {"fused": True} if OPTIMIZER_OFFERS[training.optimizer].one_kernel else {}
+    one_kernel = {"fused": True} if OPTIMIZER_SPECS[training.optimizer].one_kernel else {}
     return {**training.options, **one_kernel, "weight_decay": training.weight_decay}
 
 

@@ -74,7 +74,7 @@ def record_of(spec: StudySpec) -> StudyRecord:
             rows += again(spec, row, "choose", choosing_seeds(spec))
     for arm in spec.arms:
         for row in winners(spec, rows, arm):
-            rows += again(spec, row, "judge", judging_seeds(spec, spec.confirm.seeds_at_most))
+            rows += again(spec, row, "judge", judging_seeds(spec, spec.confirm.max_seeds))
     arms = {name: ArmRecord(name, {}, tuple(row for row in rows if row.arm == name)) for name in spec.arms}
     return StudyRecord(
         name=spec.name, spec_text="", fingerprint="", storage="", created=0.0, environment={},
@@ -128,7 +128,7 @@ def again(spec: StudySpec, row: Row, stage: Stage, seeds: list[int]) -> Iterator
 
 def epochs(configuration: Configuration, seed: int) -> Iterator[EpochRecord]:
     """The curve of one run."""
-    course = TASK.course(configuration, seed=seed)
+    course = TASK.trajectory(configuration, seed=seed)
     for epoch in range(1, configuration.training.epochs + 1):
         yield EpochRecord(epoch, course.point(epoch), 0.0, 0.0, 1.0, 0.0)
 

@@ -217,8 +217,8 @@ def test_applied_changes_are_logged(tmp_path: Path, caplog: pytest.LogCaptureFix
     with caplog.at_level(logging.INFO, "ralr_tune.commands.run"):
         resume(small(training={"lr": WIDE}, search={"trials": 5}), tmp_path)
     assert [line for line in caplog.messages if line.startswith("study file changed")] == [
-        "study file changed: training.lr: 0.05 to 0.1 (log) -> 0.0001 to 1.0 (log): wider; trials from now on use it",
-        "study file changed: search.trials: 4 -> 5: the budget of every arm and block; trials that were begun stay",
+        "study file changed: training.lr: 0.05 to 0.1 (log) -> 0.0001 to 1.0 (log): wider; new trials use it",
+        "study file changed: search.trials: 4 -> 5: the budget of every arm and block; trials that have begun are kept",
     ]
 
 
@@ -229,12 +229,12 @@ def test_applied_changes_are_logged(tmp_path: Path, caplog: pytest.LogCaptureFix
             {"training": {"lr": NARROW}},
             "training.lr: 0.001 to 1.0 (log) -> 0.05 to 0.1 (log): narrower: earlier trials",
         ),
-        ({"training": {"epochs": 9}}, "training.epochs: 4 -> 9: the trials so far were trained with the other"),
-        ({"arms": {"monotone": {}}}, "arms.ralr: a table -> nothing: an arm does not leave once it was planned"),
+        ({"training": {"epochs": 9}}, "training.epochs: 4 -> 9: earlier trials were trained with the old value"),
+        ({"arms": {"monotone": {}}}, "arms.ralr: a table -> nothing: a planned arm cannot be removed"),
         ({"study": {"seed": 1}}, "study.seed: 0 -> 1: the training seeds"),
         (
             {"search": {"prune_on": "best"}},
-            'search.prune_on: "value" -> "best": earlier trials were ended by the other one\'s rule',
+            'search.prune_on: "value" -> "best": earlier trials were pruned by another rule',
         ),
     ],
 )
@@ -273,6 +273,8 @@ def test_interim_analyses_may_be_changed_until_winners_are_judged(tmp_path: Path
     resume(looked_at, tmp_path, confirm=True)
     assert len([row for row in rows(storage) if row.stage == "judge" and row.role == "best"]) == 2 * 5
     before = rows(storage)
-    with pytest.raises(UsageError, match=r"confirm.most_seeds: 5 -> 8: the looks and their correction are fixed"):
+    with pytest.raises(
+        UsageError, match=r"confirm.most_seeds: 5 -> 8: the interim analyses and their correction are fixed"
+    ):
         resume(small(confirm={"top": 1, "seeds": "auto", "most_seeds": 8}), tmp_path, confirm=True)
     assert rows(storage) == before

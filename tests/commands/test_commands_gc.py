@@ -161,7 +161,7 @@ def test_decoded_images_are_removed_if_no_worker_opened_them_recently(folder: Fo
     for path in (long_ago, half, mine):
         write(path, age_s=1e6)
     assert removed(folder) == {
-        long_ago.name: "decoded images, made again where needed",
+        long_ago.name: "decoded images, decoded again when needed",
         half.name: "partly written",
     }
     assert all(path.exists() for path in (lately, being_written, mine))

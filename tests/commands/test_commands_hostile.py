@@ -68,7 +68,7 @@ def test_arms_that_differ_only_in_case(cli_inside: Cli, tmp_path: Path) -> None:
     (tmp_path / "x.toml").write_text(simulated_text(arms={"monotone": {}, "Monotone": {}}))
     ran = cli_inside("check", "x.toml")
     assert ran.code == 2
-    assert "differs from arms.monotone in upper and lower case alone" in ran.err
+    assert "differs from arms.monotone only in upper and lower case" in ran.err
 
 
 @pytest.mark.parametrize("name", ["..toml", "...toml", ".toml"])

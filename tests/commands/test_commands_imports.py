@@ -47,7 +47,7 @@ def test_check_names_module_and_folder_in_one_line(
     study_file(task=TASK)
     ran = cli_inside("check", "sim.toml")
     assert ran.out.splitlines()[1:] == [
-        f'task.model = "spy_net:build" runs code that is not ralr_tune\'s: module spy_net, from {tmp_path}'
+        f'task.model = "spy_net:build" runs code outside of ralr_tune: module spy_net, from {tmp_path}'
     ]
     study_file()
     assert len(cli_inside("check", "sim.toml", "--no-imports").out.splitlines()) == 1

@@ -13,7 +13,7 @@ Writer = Callable[..., Path]
 
 
 def picture(seed: int, *, size: tuple[int, int] = (12, 10), mode: str = "RGB") -> Image.Image:
-    """A picture of noise; size is (width, height)."""
+    """A noise image; size is (width, height)."""
     depth = (3,) if mode == "RGB" else ()
     pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], *depth), dtype=np.uint8)
     return Image.fromarray(pixels)
@@ -21,7 +21,7 @@ def picture(seed: int, *, size: tuple[int, int] = (12, 10), mode: str = "RGB") -
 
 @pytest.fixture
 def write_tree(tmp_path: Path) -> Writer:
-    """Writes pictures as `FOLDER/CLASS/n.png`, `count` a class, and gives the root."""
+    """Writes images as `FOLDER/CLASS/n.png`, `count` per class, and returns the root."""
 
     def write(folders: dict[str, list[str]], *, count: int = 3, **options: Any) -> Path:
         for folder, classes in folders.items():
@@ -36,7 +36,7 @@ def write_tree(tmp_path: Path) -> Writer:
 
 
 def arrays(**changes: NDArray[Any] | None) -> dict[str, NDArray[Any]]:
-    """The arrays of a good .npz file: 20 + 6 colour images of 5x4 pixels, three classes; None leaves one out."""
+    """The arrays of a valid .npz file: 20 + 6 colour images of 5x4 pixels, three classes; None omits one."""
     rng = np.random.default_rng(0)
     good: dict[str, NDArray[Any] | None] = {
         "train_images": rng.integers(0, 256, (20, 5, 4, 3), dtype=np.uint8),
@@ -50,7 +50,7 @@ def arrays(**changes: NDArray[Any] | None) -> dict[str, NDArray[Any]]:
 
 @pytest.fixture
 def write_npz(tmp_path: Path) -> Writer:
-    """Writes `arrays(**changes)` and gives the file."""
+    """Writes `arrays(**changes)` and returns the file."""
 
     def write(**changes: NDArray[Any] | None) -> Path:
         file = tmp_path / "data.npz"

@@ -43,11 +43,11 @@ def test_a_folder_trains_without_its_test_pictures(write_tree: Callable[..., Pat
     batch = next(iter(task.batches("train", seed=0, epoch=0, batch_size=8, options=Options(("crop", "flip")))))
     task.loss(model, batch).backward()  # type: ignore[no-untyped-call]
     task.evaluate(model, "validation")
-    with pytest.raises(DataError, match="test: holds no images"):
+    with pytest.raises(DataError, match="test: contains no images"):
         task.evaluate(model, "test")
 
 
-def test_identity_tells_tasks_apart() -> None:
+def test_identity_distinguishes_tasks() -> None:
     tasks = [
         loaded(spec(data={"source": "digits", "limit": 100})),
         loaded(spec(data={"source": "digits", "limit": 100}), seed=1),
@@ -75,13 +75,13 @@ def test_another_metric_than_the_default_is_another_task() -> None:
         ),
     ],
 )
-def test_identities_are_those_of_the_previous_release(section: TaskSection, identity: str) -> None:
-    """Otherwise the checkpoints that it wrote would be foreign."""
+def test_identities_equal_those_of_the_previous_release(section: TaskSection, identity: str) -> None:
+    """Otherwise its checkpoints could not be used."""
     kind = registry.find(section.kind)
     assert kind.identity(section, seed=0, metric=kind.default_metric) == identity
 
 
-def test_wrong_models_are_told_when_one_is_built() -> None:
+def test_wrong_models_are_reported_when_built() -> None:
     with pytest.raises(UsageError, match="did you mean 'small_cnn'"):
         loaded(spec(model="small_cn")).build_model(0)
 

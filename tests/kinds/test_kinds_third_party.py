@@ -28,7 +28,7 @@ WHEEL = "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-no
 
 @pytest.fixture
 def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The folder of sine.py and sine.toml, which is on the path."""
+    """The folder of sine.py and sine.toml, which is on sys.path."""
     (tmp_path / "sine.py").write_text(CODE)
     (tmp_path / "sine.toml").write_text(STUDY)
     monkeypatch.syspath_prepend(tmp_path)
@@ -57,7 +57,7 @@ def test_the_example_runs_from_its_import_path_and_again_changes_nothing(example
 
 
 def wheel(folder: Path) -> Path:
-    """The example as a distribution that registers its kind; a wheel is a zip file with four texts in it."""
+    """The example as a distribution that registers its kind; a wheel is a zip file with four text files."""
     declared = ENTRY_POINTS.replace('[project.entry-points."ralr_tune.kinds"]', "[ralr_tune.kinds]").replace('"', "")
     texts = {"METADATA": METADATA, "WHEEL": WHEEL, "entry_points.txt": declared, "RECORD": ""}
     path = folder / "ralr_tune_sine-1.0-py3-none-any.whl"
@@ -68,8 +68,8 @@ def wheel(folder: Path) -> Path:
     return path
 
 
-def test_an_installed_distribution_brings_its_kind(tmp_path: Path) -> None:
-    """In an environment of its own, which finds ralr_tune and what it needs in this one."""
+def test_an_installed_distribution_registers_its_kind(tmp_path: Path) -> None:
+    """In a separate environment that finds ralr_tune and its dependencies in this one."""
     environment = tmp_path / "env"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
     site = next((environment / "lib").glob("python*/site-packages"))

@@ -439,7 +439,7 @@ def test_every_optimizer_gets_the_study_s_options(tmp_path: Path, optimizer: str
 # ---------------------------------------------------------------- options
 
 OPTIONS = [
-    (["--out", "nowhere/x.pt"], "--out nowhere/x.pt: must be a file in a folder that can be written to"),
+    (["--out", "nowhere/x.pt"], "--out nowhere/x.pt: must be a file in a writable folder"),
     (["--out", "."], "must be a file"),
     (["--device", "abacus"], "--device abacus: "),
     (["--epochs", "3"], "unrecognized arguments"),
@@ -487,12 +487,12 @@ def test_texts_stay_texts(nasty: str) -> None:
 @pytest.mark.parametrize(
     ("task", "message"),
     [
-        ({"model": "os:system('x')"}, "no import path"),
-        ({"model": "os;x:y"}, "no import path"),
-        ({"model": "os:class"}, "no import path"),
-        ({"model": "nothing"}, "no import path"),
-        ({"data": {"source": "torchvision", "dataset": "os.abort()"}}, "no data set of torchvision"),
-        ({"data": {"source": "torchvision", "dataset": "VisionDatasets"}}, "no data set of torchvision"),
+        ({"model": "os:system('x')"}, "not an import path"),
+        ({"model": "os;x:y"}, "not an import path"),
+        ({"model": "os:class"}, "not an import path"),
+        ({"model": "nothing"}, "not an import path"),
+        ({"data": {"source": "torchvision", "dataset": "os.abort()"}}, "not a data set of torchvision"),
+        ({"data": {"source": "torchvision", "dataset": "VisionDatasets"}}, "not a data set of torchvision"),
         ({"kind": "simulated"}, "trains nothing"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Small packages are written here and bundled: what is carried, in which order, and what is refused."""
+"""Bundles small packages: what is included, in which order, and what is refused."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Write = Callable[[Mapping[str, str]], None]
 
 @pytest.fixture
 def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
-    """Writes modules of a package `ours`, which scripts must do without."""
+    """Writes modules of a package `ours`, on which bundled scripts must not depend."""
     monkeypatch.setattr(bundling, "PACKAGE", "ours")
     monkeypatch.syspath_prepend(str(tmp_path))
     bundling._read.cache_clear()
@@ -88,7 +88,7 @@ def g():
 '''
 
 
-def test_what_is_used_is_carried_with_all_that_it_uses(write: Write, tmp_path: Path) -> None:
+def test_used_definitions_are_included_with_their_dependencies(write: Write, tmp_path: Path) -> None:
     write(
         {
             "a.py": FIRST,
@@ -106,7 +106,7 @@ def test_what_is_used_is_carried_with_all_that_it_uses(write: Write, tmp_path: P
     assert text.index("def main") < text.index("ours/b.py") < text.index("ours/a.py") < text.index("RESULT = main()")
 
 
-def test_local_names_are_no_names_of_the_module(write: Write) -> None:
+def test_local_names_are_not_module_names(write: Write) -> None:
     write(
         {
             "a.py": "def some():\n    return 1\n\n\ndef f(some):\n    [limit for limit in some]\n    return some\n\n\n"
@@ -118,12 +118,12 @@ def test_local_names_are_no_names_of_the_module(write: Write) -> None:
     assert "limit = 3" not in text
 
 
-def test_a_name_that_a_package_passes_on_is_found_where_it_is_defined(write: Write, tmp_path: Path) -> None:
+def test_a_reexported_name_is_found_at_its_definition(write: Write, tmp_path: Path) -> None:
     write({"__init__.py": "from ours.a import f", "a.py": "def f(x):\n    return x + 1\n"})
     assert result(tmp_path, bundled("from ours import f", "f(VALUE)")) == 4
 
 
-def test_imports_for_types_are_carried(write: Write) -> None:
+def test_imports_for_types_are_included(write: Write) -> None:
     write(
         {
             "a.py": "from __future__ import annotations\n\nfrom typing import TYPE_CHECKING\n\nif TYPE_CHECKING:\n"
@@ -135,7 +135,7 @@ def test_imports_for_types_are_carried(write: Write) -> None:
     assert "TYPE_CHECKING" not in text
 
 
-def test_a_definition_is_replaced_where_it_cannot_run(write: Write, tmp_path: Path) -> None:
+def test_a_definition_that_cannot_run_is_replaced(write: Write, tmp_path: Path) -> None:
     write(
         {
             "a.py": "from ours.b import check\n\n\ndef f(x):\n    return check(x)\n",
@@ -143,7 +143,7 @@ def test_a_definition_is_replaced_where_it_cannot_run(write: Write, tmp_path: Pa
             "c.py": "def check(x):\n    return x\n",
         }
     )
-    text = bundled("from ours.a import f", "f(VALUE)", instead={"ours.b.check": "ours.c.check"})
+    text = bundled("from ours.a import f", "f(VALUE)", replacements={"ours.b.check": "ours.c.check"})
     assert result(tmp_path, text) == 3
 
 
@@ -154,7 +154,7 @@ def test_a_definition_is_replaced_where_it_cannot_run(write: Write, tmp_path: Pa
         ({"a.py": ""}, "ours.a: its source cannot be read"),
         ({"a.py": "def f(x):\n    from ours import b\n    return b\n", "b.py": ""}, "imports ours when it is called"),
         ({"a.py": "from ours import b\n\n\ndef f(x):\n    return b.x\n", "b.py": ""}, "b in ours: not found"),
-        ({"a.py": "import ours.b\n\n\ndef f(x):\n    return ours.b\n", "b.py": ""}, "ours in ours.a: a module of ours"),
+        ({"a.py": "import ours.b\n\n\ndef f(x):\n    return ours.b\n", "b.py": ""}, "ours.a: imports a module of ours"),
         (
             {"a.py": "from ours.b import g as h\n\n\ndef f(x):\n    return h\n", "b.py": "g = 1"},
             "a definition under another name",
@@ -172,7 +172,7 @@ def test_a_definition_is_replaced_where_it_cannot_run(write: Write, tmp_path: Pa
         ),
     ],
 )  # fmt: skip
-def test_what_cannot_be_carried_is_refused(write: Write, files: dict[str, str], message: str) -> None:
+def test_what_cannot_be_included_is_refused(write: Write, files: dict[str, str], message: str) -> None:
     write(files)
     with pytest.raises(UsageError) as caught:
         bundled("from ours.a import f", "f(VALUE)")
@@ -180,7 +180,7 @@ def test_what_cannot_be_carried_is_refused(write: Write, files: dict[str, str], 
     assert "toml, json or yaml" in str(caught.value)
 
 
-def test_imports_in_their_order() -> None:
+def test_imports_are_sorted() -> None:
     given = {
         ("torch", "nn", "nn"),
         ("math", "", "math"),

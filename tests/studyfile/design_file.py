@@ -1,4 +1,4 @@
-"""The study file of the design, as it is or with a few words changed, and what is wrong with a text."""
+"""The study file of the design, unchanged or with a few words replaced, and the problems of a text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Text(str):
     __slots__ = ()
 
     def but(self, old: str, new: str) -> Text:
-        """The text with its first `old` replaced, which must be there."""
+        """The text with its first `old` replaced, which must occur."""
         assert old in self, f"{old!r} does not stand in the study file"
         return Text(self.replace(old, new, 1))
 
@@ -27,7 +27,7 @@ DESIGN = Text((Path(__file__).parent / "design.toml").read_text(encoding="utf-8"
 
 
 def complaints(text: str) -> list[str]:
-    """What is wrong, line by line and without the file's name; nothing where the text is a study."""
+    """The problems, one per line and without the file name; empty if the text is a valid study."""
     try:
         parse_study(text, source="x.toml")
     except StudyFileError as error:

@@ -1,4 +1,4 @@
-"""Broken files by the thousand: a study or a StudyFileError, never anything else, and soon (see tests/fuzz.py)."""
+"""Thousands of broken files: a study or a StudyFileError, never anything else, and quickly (see tests/fuzz.py)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ many = settings(
     suppress_health_check=list(HealthCheck),
 )
 fewer = settings(many, max_examples=EXAMPLES // 4)
-"""For what takes longer."""
+"""For slower tests."""
 
 RIVALS = """
 [study]
@@ -169,7 +169,7 @@ def insert(raw: Any, draw: st.DrawFn) -> None:
 
 
 def copy(raw: Any, draw: st.DrawFn) -> None:
-    """The value of one place at another."""
+    """The value of one place copied to another."""
     found = list(places(raw)) or [({"": 0}, "")]
     (source, name), (table, key) = draw(st.sampled_from(found)), draw(st.sampled_from(found))
     table[key] = deepcopy(source[name])
@@ -177,7 +177,7 @@ def copy(raw: Any, draw: st.DrawFn) -> None:
 
 @st.composite
 def broken_tables(draw: st.DrawFn) -> str:
-    """A study file with one to four of its values deleted, renamed, replaced, ...; TOML all the same."""
+    """A study file with one to four of its values deleted, renamed, replaced, ...; still valid TOML."""
     raw: dict[str, Any] = tomllib.loads(draw(st.sampled_from(BASES)))
     for change in draw(st.lists(st.sampled_from([delete, replace, rename, insert, copy]), min_size=1, max_size=4)):
         change(raw, draw)
@@ -186,7 +186,7 @@ def broken_tables(draw: st.DrawFn) -> str:
 
 @st.composite
 def broken_texts(draw: st.DrawFn) -> str:
-    """A study file with pieces of its text deleted, doubled or inserted: seldom TOML."""
+    """A study file with pieces of its text deleted, doubled or inserted: rarely valid TOML."""
     text = draw(st.sampled_from(BASES))
     for _ in range(draw(st.integers(1, 3))):
         start = draw(st.integers(0, len(text)))
@@ -215,7 +215,7 @@ def assert_told(problems: Sequence[str], source: str = "x.toml") -> None:
 
 
 def assert_meaningful(spec: StudySpec) -> None:
-    """Whatever a study is asked for, it has."""
+    """Everything that a study offers can be read."""
     assert parse_study(spec.text).fingerprint == spec.fingerprint
     assert changes(spec, spec) == []
     assert spec.study.baseline in spec.arms
@@ -249,7 +249,7 @@ def test_broken_texts(text: str) -> None:
 
 
 def test_broken_bytes(tmp_path: Path) -> None:
-    """As they come from a disk: no UTF-8, NULs, a file that ends too soon."""
+    """As from a disk: not UTF-8, NULs, truncated files."""
     draw, path = chance(), tmp_path / "x.toml"
     for _ in range(EXAMPLES):
         path.write_bytes(damaged(draw.choice(BASES).encode(), draw))
@@ -260,7 +260,7 @@ def test_broken_bytes(tmp_path: Path) -> None:
                 assert_told(error.problems, str(path))
 
 
-# ---------------------------------------------------------------- whatever is accepted can be trained
+# ---------------------------------------------------------------- accepted studies can be trained
 
 shares = st.sampled_from([0.05, 0.1, 0.3, 0.5, 0.8, 0.95])
 epochs = st.sampled_from([1, 2, 3, 5, 10])
@@ -364,8 +364,8 @@ def corner(domain: Domain, chance: random.Random) -> Any:
     return chance.choice(ends if domain.step is not None else [*ends, inside])
 
 
-def test_whatever_a_study_searches_can_be_trained() -> None:
-    """Any corner of an accepted space has a finite rate: no trial ends for what the file could have told."""
+def test_every_configuration_of_an_accepted_study_can_be_trained() -> None:
+    """Every corner of an accepted space has a finite rate: no trial fails for a reason that the check could find."""
     tried = 0
 
     @fewer

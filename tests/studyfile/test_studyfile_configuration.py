@@ -45,13 +45,13 @@ def test_noise_reaches_the_learning_rate() -> None:
     assert configuration(noise=noise).perturbation() == expected
 
 
-def test_the_plain_one_has_the_curve_alone() -> None:
+def test_without_perturbation_the_rate_is_the_curve() -> None:
     rate = configuration(schedule={"name": "linear", "options": {}}).learning_rate(2, seed=0)
     assert rate.perturbation is None
     np.testing.assert_allclose(rate.trace()[:, 0], 0.2 * np.linspace(1, 0, 8, endpoint=False))
 
 
-def test_the_twin_differs_in_the_amplification_alone() -> None:
+def test_the_twin_differs_only_in_the_amplification() -> None:
     amplified = configuration(amplify=AMPLIFY)
     twin = amplified.without_amplification()
     assert twin == configuration()
@@ -89,12 +89,12 @@ def test_impossible_configurations(tables: dict[str, Any]) -> None:
         configuration(**tables)
 
 
-def test_it_cannot_be_changed() -> None:
+def test_a_configuration_is_immutable() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         configuration().amplify = None  # type: ignore[misc]
 
 
-def test_it_goes_through_json() -> None:
+def test_a_configuration_survives_json() -> None:
     amplified = configuration(amplify=AMPLIFY)
     back = Configuration.model_validate_json(amplified.model_dump_json())
     assert back.identity(0) == amplified.identity(0)
@@ -102,7 +102,7 @@ def test_it_goes_through_json() -> None:
     assert json.loads(amplified.model_dump_json())["amplify"]["window"] == [0.25, 1.0]
 
 
-def test_identity_tells_apart_what_trains_differently() -> None:
+def test_identity_distinguishes_what_trains_differently() -> None:
     identities = [
         configuration().identity(0),
         configuration().identity(1),
@@ -136,6 +136,6 @@ def test_identity_tells_apart_what_trains_differently() -> None:
         ("noise.std", None),
     ],
 )
-def test_numbers_go_by_the_names_that_optuna_has_for_them(name: str, number: float | None) -> None:
+def test_numbers_are_found_by_optuna_name(name: str, number: float | None) -> None:
     training = TRAINING | {"options": {"momentum": 0.9, "nesterov": True}}
     assert configuration(training=training, amplify=AMPLIFY).number(name) == number

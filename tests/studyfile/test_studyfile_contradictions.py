@@ -1,4 +1,4 @@
-"""Keys that are right by themselves and wrong together, also told beside other mistakes, and only where certain."""
+"""Keys that are valid alone but not together: reported with other problems, and only if certain."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ AMPLIFY = DESIGN[DESIGN.index("amplify = ") : DESIGN.index("   # law, granularit
 
 
 def curve(table: str, arm: str = "") -> Text:
-    """The design's file with another [schedule], or a schedule of arm `ralr`'s own."""
+    """The design's file with another [schedule], or with an own schedule for arm `ralr`."""
     where = "[arms.ralr.schedule]" if arm else "[schedule]"
     text = DESIGN if arm else Text(DESIGN[: DESIGN.index("[schedule]")] + DESIGN[DESIGN.index("[arms.monotone]") :])
     return text.but("[search]", f"{where}\n{table}\n[search]")
@@ -46,18 +46,18 @@ def curve(table: str, arm: str = "") -> Text:
         (
             "seeds = 5",
             "seeds = 5\nmost_seeds = 20",
-            ['confirm.most_seeds = 20: goes with confirm.seeds = "auto" alone, which is 5'],
+            ['confirm.most_seeds = 20: only allowed with confirm.seeds = "auto", but that is 5'],
         ),
         (
             "[arms.monotone]",
             "[arms.RALR]\n[arms.monotone]",
-            ["arms.ralr: differs from arms.RALR in upper and lower case alone; choose another name"],
+            ["arms.ralr: differs from arms.RALR only in upper and lower case; choose another name"],
         ),
         (
             'optimizer = "sgd"',
             'optimizer = "adam"',
             [
-                f"training.momentum = 0.9: no option of adam (arm {arm}); its options: amsgrad, betas, eps"
+                f"training.momentum = 0.9: not an option of adam (arm {arm}); allowed: amsgrad, betas, eps"
                 for arm in ("monotone", "ralr")
             ],
         ),
@@ -65,7 +65,7 @@ def curve(table: str, arm: str = "") -> Text:
             "[arms.monotone]",
             '[arms.monotone.training]\noptimizer = "adamw"\nalpha = 0.5\n',
             [
-                f"{key}: no option of adamw (arm monotone); its options: amsgrad, betas, eps"
+                f"{key}: not an option of adamw (arm monotone); allowed: amsgrad, betas, eps"
                 for key in ("arms.monotone.training.alpha = 0.5", "training.momentum = 0.9")
             ],
         ),
@@ -89,35 +89,32 @@ def curve(table: str, arm: str = "") -> Text:
         (
             START,
             "start = [{ lr = 0.1 }, { lr = 2 }]",
-            [
-                f"search.start[1].lr = 2: outside of arm {arm}'s space: 0.001 to 1.0 (log)"
-                for arm in ("monotone", "ralr")
-            ],
+            [f"search.start[1].lr = 2: outside arm {arm}'s space: 0.001 to 1.0 (log)" for arm in ("monotone", "ralr")],
         ),
         (
             START,
             'start = [{ "amplify.width" = 5 }]',
-            ["search.start[0].amplify.width = 5: outside of arm ralr's space: 0.0 to 4.0"],
+            ["search.start[0].amplify.width = 5: outside arm ralr's space: 0.0 to 4.0"],
         ),
         (
             START,
             "sampler_options = { seed = 1 }",
-            ["search.sampler_options.seed = 1: the sampler is seeded from study.seed; set that"],
+            ["search.sampler_options.seed = 1: the sampler is seeded from study.seed; set that instead"],
         ),
         (
             'pruner = "median"',
             'pruner = "none"\naudit = 0.5\nprune_on = "best"',
             [
-                "search.audit = 0.5: the pruner none stops no trial that could be audited",
-                'search.prune_on = "best": the pruner none looks at no value',
+                "search.audit = 0.5: the pruner none stops no trials that could be audited; set 0",
+                'search.prune_on = "best": has no effect with the pruner none; use "value"',
             ],
         ),
         (
             'pruner = "median"',
             'pruner = "patient"\nprune_on = "best"',
             [
-                'search.prune_on = "best": the patient pruner waits for values to fall, and a best one never does; '
-                "take value or smoothed"
+                'search.prune_on = "best": the patient pruner waits for values to get worse, and a best value '
+                "never does; use value or smoothed"
             ],
         ),
         (
@@ -141,13 +138,13 @@ def test_one_contradiction(old: str, new: str, lines: list[str]) -> None:
         ('name = "step"', "schedule.step_size is missing: 'step' needs it"),
         ('name = { choices = ["cosine", "cyclic"] }', "schedule.period is missing: 'cyclic' needs it"),
         ('name = "cyclic"\nperiod = 4\ngamma = 0.9', "schedule.gamma = 0.9; allowed: no gamma, since mode is"),
-        ('name = "cosine"\ngamma = 0.9', "schedule.gamma = 0.9: no option of cosine; its options: end_factor"),
-        ("gamma = 0.9", "schedule.gamma = 0.9: no option of constant; its options: none"),
+        ('name = "cosine"\ngamma = 0.9', "schedule.gamma = 0.9: not an option of cosine; allowed: end_factor"),
+        ("gamma = 0.9", "schedule.gamma = 0.9: not an option of constant; allowed: none"),
         (
             'name = { choices = ["cosine", "linear"] }\ngamma = 0.9',
-            "schedule.gamma = 0.9: no option of cosine or linear; its options: end_factor",
+            "schedule.gamma = 0.9: not an option of cosine or linear; allowed: end_factor",
         ),
-        # only some corners of the space are impossible, and each of them once
+        # only some corners of the space are impossible, each for one reason
         ("warmup = { choices = [3, 12, 1] }", "schedule.warmup = 12.0; allowed: a number in [0, 12)"),
         (
             'name = "multistep"\nmilestones = { choices = [[0.5], [20]] }\nwarmup = { low = 0.1, high = 0.2 }',
@@ -160,7 +157,7 @@ def test_one_contradiction(old: str, new: str, lines: list[str]) -> None:
     ],
 )
 @pytest.mark.parametrize("arm", ["", "ralr"])
-def test_a_curve_that_cannot_be(table: str, line: str, arm: str) -> None:
+def test_an_impossible_curve(table: str, line: str, arm: str) -> None:
     found = complaints(curve(table, arm))
     expected = f"arms.ralr.{line}" if arm else line
     assert found
@@ -176,7 +173,7 @@ def test_the_arms_of_an_impossible_curve_are_named() -> None:
 
 @pytest.mark.parametrize("epochs", ["{ low = 2, high = 20 }", "{ choices = [20, 2] }"])
 def test_corners_are_crossed(epochs: str) -> None:
-    """2 epochs with a warm-up of 3: neither is the lowest of all, nor the highest."""
+    """2 epochs with a warm-up of 3: neither all at the low end, nor all at the high end."""
     text = curve("warmup = { low = 1, high = 3, step = 1 }").but("epochs = 12", f"epochs = {epochs}")
     assert {line.split(";")[0] for line in complaints(text)} == {"schedule.warmup = 3.0"}
 
@@ -192,11 +189,11 @@ def test_corners_are_crossed(epochs: str) -> None:
         ('name = "one_cycle"\npeak_at = { low = 0.3, high = 4 }', "peak_at"),
     ],
 )
-def test_a_range_over_shares_and_epochs_means_two_things(table: str, key: str) -> None:
-    """0.5 would be half the run, 1.5 one epoch and a half."""
+def test_a_range_over_shares_and_epochs_is_ambiguous(table: str, key: str) -> None:
+    """0.5 would be half the run, but 1.5 one and a half epochs."""
     (line,) = complaints(curve(table))
     assert line.startswith(f"schedule.{key} = ")
-    assert line.endswith("below 1 are shares of the run, else epochs; search one of them")
+    assert line.endswith("below 1 is a share of the run, otherwise epochs; search one of them")
 
 
 @pytest.mark.parametrize(
@@ -209,7 +206,7 @@ def test_a_range_over_shares_and_epochs_means_two_things(table: str, key: str) -
         'name = "one_cycle"\npeak_at = { low = 0.3, high = 0.9 }',
     ],
 )
-def test_ranges_of_lengths_that_are_one_thing(table: str) -> None:
+def test_ranges_of_lengths_in_one_unit(table: str) -> None:
     assert complaints(curve(table)) == []
 
 
@@ -224,14 +221,14 @@ def test_ranges_of_lengths_that_are_one_thing(table: str) -> None:
         ("momentum = 0.9\nnesterov = true\ndampening = { low = 0, high = 0.1 }", False),
     ],
 )
-def test_nesterov_as_torch_wants_it(keys: str, fine: bool) -> None:
+def test_nesterov_as_torch_requires_it(keys: str, fine: bool) -> None:
     assert (complaints(DESIGN.but("momentum = 0.9", keys)) == []) is fine
 
 
-# ---------------------------------------------------------------- beside other mistakes
+# ---------------------------------------------------------------- with other problems
 
 
-def test_contradictions_are_told_beside_wrong_keys() -> None:
+def test_contradictions_are_reported_with_wrong_keys() -> None:
     text = (
         DESIGN.but('baseline = "monotone"', 'baseline = "other"')
         .but("seed = 0", "sed = 0")
@@ -258,7 +255,7 @@ def test_contradictions_are_told_beside_wrong_keys() -> None:
 @pytest.mark.parametrize(
     ("text", "lines"),
     [
-        # what rests on a wrong key may well be right: nothing is said of it
+        # what depends on a wrong key may be valid: it is not reported
         (DESIGN.but("epochs = 12", "epochs = 0").but(MILESTONES, "milestones = [5, 8]"), 1),
         (DESIGN.but("epochs = 12", "").but(MILESTONES, "milestones = [5, 8]"), 1),
         (DESIGN.but('optimizer = "sgd"', 'optimizer = "admw"').but("momentum = 0.9", "betas = [0.9, 0.99]"), 1),
@@ -275,11 +272,11 @@ def test_contradictions_are_told_beside_wrong_keys() -> None:
         (DESIGN.but("[schedule]  ", "[shedule]  "), 1),
     ],
 )
-def test_no_mistake_is_told_that_may_be_none(text: str, lines: int) -> None:
+def test_uncertain_problems_are_not_reported(text: str, lines: int) -> None:
     assert len(complaints(text)) == lines, complaints(text)
 
 
-def test_a_metric_is_told_with_the_rest_once_the_kind_is_known() -> None:
+def test_a_wrong_metric_is_reported_if_the_kind_is_known() -> None:
     wrong = DESIGN.but('metric = "accuracy"', 'metric = "acc"').but("trials = 24", "trials = 0")
     assert complaints(wrong) == [
         "search.trials = 0: must be 1 or more",
@@ -289,13 +286,13 @@ def test_a_metric_is_told_with_the_rest_once_the_kind_is_known() -> None:
     assert not any("study.metric" in line for line in complaints(unknown))
 
 
-def test_a_contradiction_rests_on_faults_at_in_and_around_it() -> None:
+def test_a_contradiction_depends_on_faults_at_above_and_below_it() -> None:
     contradiction = Contradiction("x", (("schedule",), ("training", "epochs")))
     for fault in [("schedule",), ("schedule", "warmup"), ("training",), ("training", "epochs", "low"), ()]:
-        assert contradiction.rests_on([("study", "seed"), fault])
+        assert contradiction.depends_on([("study", "seed"), fault])
     for fault in [("training", "lr"), ("arms", "a", "schedule")]:
-        assert not contradiction.rests_on([fault])
-    assert not Contradiction("x").rests_on([("schedule",)])
+        assert not contradiction.depends_on([fault])
+    assert not Contradiction("x").depends_on([("schedule",)])
 
 
 # ---------------------------------------------------------------- files
@@ -305,17 +302,17 @@ def folder_study(path: str) -> Text:
     return DESIGN.but('data = { source = "digits" }', f'data = {{ source = "folder", path = "{path}" }}')
 
 
-def test_a_missing_data_folder_is_told_with_the_rest(tmp_path: Path) -> None:
+def test_a_missing_data_folder_is_reported_with_the_rest(tmp_path: Path) -> None:
     file = tmp_path / "x.toml"
     file.write_text(folder_study("pictures").but("epochs = 12", "epochs = 0").but("validation = 0.2", "validation = 2"))
     with pytest.raises(StudyFileError) as caught:
         load_study_file(file)
     keys = [line.removeprefix(f"{file}: ").split(" = ")[0] for line in caught.value.problems]
     assert keys == ["task.validation", "training.epochs", "task.data.path"]
-    assert f"no such file or folder (seen from {Path.cwd()})" in caught.value.problems[-1]
+    assert f"no such file or folder (relative to {Path.cwd()})" in caught.value.problems[-1]
 
 
-def test_a_data_folder_that_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_existing_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "x.toml"
     (tmp_path / "pictures").mkdir()
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -326,7 +323,7 @@ def test_a_data_folder_that_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("path", ["~nobody-of-this-name/x", "a" * 300, "/" * 5000 + "x", "a\\u0000b", "x.toml/y"])
-def test_paths_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+def test_impossible_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
     monkeypatch.chdir(tmp_path)
     Path("x.toml").write_text(folder_study(path))
     with pytest.raises(StudyFileError, match=r"x.toml: task.data.path = .*no such file or folder"):
@@ -334,7 +331,7 @@ def test_paths_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, p
 
 
 @pytest.mark.skipif(os.getuid() == 0, reason="nothing is closed to root")
-def test_a_folder_closed_to_us(tmp_path: Path) -> None:
+def test_an_unreadable_folder(tmp_path: Path) -> None:
     file = tmp_path / "x.toml"
     file.write_text(folder_study(str(tmp_path / "closed" / "x")))
     (tmp_path / "closed").mkdir(mode=0)
@@ -344,11 +341,11 @@ def test_a_folder_closed_to_us(tmp_path: Path) -> None:
 
 # ---------------------------------------------------------------- pairs of one
 
-PAIRS = "batch_size = 1: mixup mixes pairs of a batch, which takes 2 or more"
+PAIRS = "batch_size = 1: mixup mixes pairs of images; needs a batch size of 2 or more"
 
 
 @pytest.mark.parametrize(
-    ("size", "augment", "told"),
+    ("size", "augment", "reported"),
     [
         ("1", '["mixup"]', True),
         ("1", '["crop", "flip", "cutout"]', False),
@@ -357,10 +354,10 @@ PAIRS = "batch_size = 1: mixup mixes pairs of a batch, which takes 2 or more"
         ("{ low = 1, high = 64, log = true }", '["mixup"]', True),
     ],
 )
-def test_a_batch_of_one_has_no_pairs(size: str, augment: str, told: bool) -> None:
+def test_a_batch_of_one_has_no_pairs(size: str, augment: str, reported: bool) -> None:
     text = DESIGN.but("batch_size = 64", f"batch_size = {size}").but('augment = ["crop"]', f"augment = {augment}")
     lines = [f"training.{PAIRS} (arm {arm})" for arm in ("monotone", "ralr")]
-    assert complaints(text) == (lines if told else [])
+    assert complaints(text) == (lines if reported else [])
 
 
 # ---------------------------------------------------------------- known effects of the simulated task
@@ -374,14 +371,14 @@ def test_a_batch_of_one_has_no_pairs(size: str, augment: str, told: bool) -> Non
             {},
             {"weight_decay": {"best": 1e-4, "loss": 0.1}},
             [
-                f"task.data.effects.weight_decay.log = false: arm {arm} searches it with log = true; say the same"
+                f"task.data.effects.weight_decay.log = false: arm {arm} searches it with log = true; use the same"
                 for arm in ("monotone", "ralr")
             ],
         ),
         (
             {},
             {"amplify.width": {"best": 1, "loss": 0.1, "log": True}},
-            ['task.data.effects."amplify.width".log = true: arm ralr searches it with log = false; say the same'],
+            ['task.data.effects."amplify.width".log = true: arm ralr searches it with log = false; use the same'],
         ),
         (
             {"weight_decay": 0.0},
@@ -395,7 +392,7 @@ def test_a_batch_of_one_has_no_pairs(size: str, augment: str, told: bool) -> Non
         ({}, {"momentum": {"best": 0.9, "loss": 0.1, "log": True}}, []),  # no arm has it
     ],
 )
-def test_effects_lie_on_the_scale_that_is_searched(
+def test_effects_must_use_the_scale_that_is_searched(
     training: dict[str, object], effects: dict[str, object], lines: list[str]
 ) -> None:
     assert complaints(simulated_text(training=training, task={"data": {"effects": effects}})) == lines

@@ -25,7 +25,7 @@ def text(**changes: dict[str, Any] | None) -> str:
 
 
 def dated(raw: str) -> str:
-    """With the date as TOML has it."""
+    """With the date in TOML format."""
     return raw.replace('"2026-01-31"', "2026-01-31")
 
 
@@ -35,7 +35,7 @@ def problems(**changes: dict[str, Any] | None) -> tuple[str, ...]:
     return caught.value.problems
 
 
-def test_a_configuration_as_training_takes_it() -> None:
+def test_a_configuration_for_training() -> None:
     parsed = parse_exported(dated(text(training=SGD, schedule=STEPS, amplify=AMPLIFY)))
     assert parsed == configuration(training=SGD, schedule=STEPS, amplify=AMPLIFY)
     assert parsed.task.model_dump() == {
@@ -50,7 +50,7 @@ def test_a_configuration_as_training_takes_it() -> None:
     assert found.learning_rate(1, seed=0).curve.factor(5) == pytest.approx(0.1)
 
 
-def test_nothing_is_given_up_for_missing_tables() -> None:
+def test_optional_tables_may_be_missing() -> None:
     parsed = parse_exported(dated(text(schedule=None)))
     assert parsed.schedule.name == "constant"
     assert parsed.amplify is None
@@ -68,29 +68,32 @@ def test_nothing_is_given_up_for_missing_tables() -> None:
         ({"training": {"options": {"momentum": "much"}}}, 'training.options.momentum = "much": must be a number'),
         ({"training": {"options": {"momentum": 1.5}}}, "training.options.momentum = 1.5: must be below 1"),
         ({"training": {"options": {"momentum": {"low": 0.1, "high": 0.9}}}}, "must be one value, not a range"),
-        ({"schedule": {"name": "cosin"}}, "schedule.name = \"cosin\": not a base curve; did you mean 'cosine'?"),
+        ({"schedule": {"name": "cosin"}}, "schedule.name = \"cosin\": unknown base curve; did you mean 'cosine'?"),
         ({"schedule": {"name": "cosine", "options": {"gamma": 0.1}}}, "schedule.options.gamma = 0.1: unknown key"),
         ({"schedule": {"name": "step"}}, "schedule: step_size is missing"),
         ({"schedule": {"name": "multistep", "options": {"milestones": [9]}}}, "schedule: milestones = 9"),
         ({"schedule": {"warmup": 8.0}}, "schedule: warmup = 8.0"),
-        ({"amplify": AMPLIFY, "noise": {"std": 0.5}}, "amplify and noise stand together"),
+        (
+            {"amplify": AMPLIFY, "noise": {"std": 0.5}},
+            "amplify and noise: a configuration can have only one of the two",
+        ),
         ({"amplify": AMPLIFY | {"lower": 0.5}}, "amplify.lower = 0.5: must be 1"),
         ({"noise": {"law": "uniform", "std": 0.5}}, "noise: std = 0.5"),
         ({"task": {"kind": "detection"}}, 'task.kind = "detection"'),
         ({"provenance": {"seed": 2**48}}, "provenance.seed"),
-        ({"provenance": {"arm": "../up"}}, 'provenance.arm = "../up": not a name'),
+        ({"provenance": {"arm": "../up"}}, 'provenance.arm = "../up": not a valid name'),
         ({"provenance": {"created": "yesterday"}}, "provenance.created"),
         ({"extra": {"x": 1}}, "extra = "),
     ],
 )
-def test_what_is_impossible_is_said_with_its_place(changes: dict[str, Any], line: str) -> None:
+def test_problems_are_reported_with_their_key(changes: dict[str, Any], line: str) -> None:
     found = problems(**changes)
     assert len(found) == 1
     assert found[0].startswith("best/ralr.toml: ")
     assert line in found[0]
 
 
-def test_everything_wrong_is_told_at_once() -> None:
+def test_all_problems_are_reported_at_once() -> None:
     found = problems(
         training={"lr": 0.0, "batch_size": "many", "options": {"beta": 1}},
         schedule={"name": "cosine", "options": {"end_factor": 2.0}},
@@ -112,11 +115,13 @@ def test_everything_wrong_is_told_at_once() -> None:
 def test_a_batch_of_one_has_no_pairs() -> None:
     augment = ["crop", "cutmix"]
     (found,) = problems(training={"batch_size": 1, "augment": augment})
-    assert found.endswith("training.batch_size = 1: cutmix mixes pairs of a batch, which takes 2 or more")
-    assert len(problems(training={"batch_size": "many", "augment": augment})) == 1  # what is unknown is not guessed
+    assert found.endswith("training.batch_size = 1: cutmix mixes pairs of images; needs a batch size of 2 or more")
+    assert (
+        len(problems(training={"batch_size": "many", "augment": augment})) == 1
+    )  # an unknown batch size is not checked
 
 
-def test_nothing_is_guessed_about_a_curve_over_epochs_that_are_unknown() -> None:
+def test_a_curve_over_unknown_epochs_is_not_checked() -> None:
     found = problems(training={"epochs": "x"}, schedule=STEPS)
     assert len(found) == 1
     assert "training.epochs" in found[0]
@@ -153,11 +158,11 @@ def test_a_broken_file_never_gives_a_traceback(data: st.DataObject) -> None:
     try:
         parse_exported(dated(tomli_w.dumps(broken)))
     except StudyFileError as refused:
-        told = refused.problems
+        reported = refused.problems
     else:
-        told = ("nothing, it was fine",)
-    assert all(told)
-    assert all(line.isprintable() for line in told)
+        reported = ("nothing, it was fine",)
+    assert all(reported)
+    assert all(line.isprintable() for line in reported)
 
 
 def test_broken_bytes_never_give_a_traceback(tmp_path: Path) -> None:
@@ -166,12 +171,12 @@ def test_broken_bytes_never_give_a_traceback(tmp_path: Path) -> None:
     for _ in range(cases(500)):
         path.write_bytes(damaged(draw.choice(whole), draw))
         with soon():
-            told = problems_of(path)
-        assert all(line.isprintable() and line.startswith(f"{path}: ") for line in told)
+            reported = problems_of(path)
+        assert all(line.isprintable() and line.startswith(f"{path}: ") for line in reported)
 
 
 def problems_of(path: Path) -> tuple[str, ...]:
-    """What is wrong with a file; nothing where it is a configuration."""
+    """The problems of a file; empty if it is a valid configuration."""
     try:
         load_exported(path).configuration()
     except StudyFileError as error:
@@ -179,14 +184,14 @@ def problems_of(path: Path) -> tuple[str, ...]:
     return ()
 
 
-def test_scores_for_people() -> None:
+def test_scores_as_text() -> None:
     several, one = Scores(mean=0.97, std=0.0031, seeds=(1, 2)), Scores(mean=0.97, seeds=(1,))
     assert several.text(ACCURACY.format) == "97.00% +- 0.31 points over 2 seeds"
     assert several.text(LOSS.format) == "0.97 +- 0.0031 over 2 seeds"
     assert one.text(ACCURACY.format) == "97.00% over 1 seed"
 
 
-def test_provenance_for_people() -> None:
+def test_provenance_as_text() -> None:
     confirmed = {"mean": 0.97, "std": 0.0031, "seeds": [1, 2]}
     lines = configuration(provenance={"block": 2, "confirmed": confirmed}).lines()
     assert lines[0] == "Found by ralr_tune: study digits, arm ralr, trial 17 of block 2."

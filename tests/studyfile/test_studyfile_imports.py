@@ -1,4 +1,4 @@
-"""What a study file has imported, known without importing anything."""
+"""Finds what a study file imports, without importing anything."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ def network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("model", [*registry.known(), "torchvision:resnet18", ""])
-def test_networks_that_come_with_us_import_nothing(model: str) -> None:
+def test_built_in_networks_import_nothing(model: str) -> None:
     assert imports(KIND, task(model)) == ()
     refuse_imports(KIND, task(model))
 
 
 @pytest.mark.parametrize(("model", "module"), [("somebodys.nets:build", "somebodys.nets"), ("alone:a.b", "alone")])
-def test_an_import_path_is_told_with_its_folder_and_nothing_runs(network: Path, model: str, module: str) -> None:
+def test_an_import_path_is_reported_with_its_folder_and_not_imported(network: Path, model: str, module: str) -> None:
     (found,) = imports(KIND, task(model))
-    assert str(found) == (f'task.model = "{model}" runs code that is not ralr_tune\'s: module {module}, from {network}')
+    assert str(found) == (f'task.model = "{model}" runs code outside of ralr_tune: module {module}, from {network}')
     with pytest.raises(UsageError, match=f'"{model}" runs code .* from {network}; --no-imports forbids that'):
         refuse_imports(KIND, task(model))
     assert not (network / "ran").exists()
@@ -60,7 +60,7 @@ def test_modules_without_a_folder(module: str) -> None:
 
 
 def test_every_name_that_the_registry_would_import_is_known_here(network: Path) -> None:
-    """Whoever teaches the registry another form of import path must teach it here, too."""
+    """A new form of import path in the registry must be added here, too."""
     for model in ("alone:f", "somebodys.nets:f", "torchvision:nothing", "nothing", "small_cnn"):
         loaded = set(sys.modules)
         with pytest.raises(UsageError):
@@ -87,9 +87,9 @@ def test_every_name_that_the_registry_would_import_is_known_here(network: Path) 
         "a:if",
     ],
 )
-def test_what_looks_like_an_import_path_and_is_none(model: str) -> None:
-    with pytest.raises(ValueError, match="no import path"):
+def test_invalid_import_paths(model: str) -> None:
+    with pytest.raises(ValueError, match="not an import path"):
         check_model(model)
     escaped = model.replace("\n", "\\n")
     (line,) = complaints(DESIGN.but('"small_cnn"', f'"{escaped}"'))
-    assert line == f'task.model = "{escaped}": no import path package.module:callable'
+    assert line == f'task.model = "{escaped}": not an import path package.module:callable'

@@ -1,4 +1,4 @@
-"""What a kind of task brings to a study file: its [task], its own keys of [training], what may be searched there."""
+"""The parts of a study file that come from the kind: [task], its own [training] keys, what may be searched there."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def problems(text: str) -> tuple[str, ...]:
 
 
 @pytest.fixture
-def somebodys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A module with a kind, with things that are none, and with a trace that importing it leaves."""
+def own_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A module with a kind and other objects, which writes a file when it is imported."""
     code = f"""
 open({str(tmp_path / "ran")!r}, "w").close()
 from ralr_tune.kinds.simulated.kind import SimulatedKind
@@ -53,20 +53,20 @@ nothing = 3
     [
         ('kind = "simulatd"', "task.kind = \"simulatd\": did you mean 'simulated'?"),
         ('kind = "detection"', 'task.kind = "detection": allowed: classification, simulated'),
-        ("kind = 3", "task.kind = 3: must be a text in quotes"),
+        ("kind = 3", "task.kind = 3: must be a string in quotes"),
         ("", "task.kind is missing; allowed: classification, simulated"),
     ],
 )
-def test_an_unknown_kind_is_told_with_all_other_mistakes(table: str, line: str) -> None:
+def test_an_unknown_kind_is_reported_with_all_other_problems(table: str, line: str) -> None:
     text = simulated_text(training={"epochs": -1}, study={"baseline": "nobody"})
-    told = problems(text.replace('kind = "simulated"', table))
-    assert any(each.endswith(line) for each in told), told
-    assert any("training.epochs = -1" in each for each in told)
-    assert any("study.baseline" in each for each in told)
-    assert len(told) == 3
+    reported = problems(text.replace('kind = "simulated"', table))
+    assert any(each.endswith(line) for each in reported), reported
+    assert any("training.epochs = -1" in each for each in reported)
+    assert any("study.baseline" in each for each in reported)
+    assert len(reported) == 3
 
 
-def test_a_kind_by_its_import_path(somebodys: Path) -> None:
+def test_a_kind_by_its_import_path(own_kind: Path) -> None:
     spec = simulated(task={"kind": "mykinds:Kind"})
     assert spec.kind.name == "mine"
     assert [found.key for found in imports(spec.kind, spec.task)] == ["task.kind"]
@@ -84,39 +84,39 @@ def test_a_kind_by_its_import_path(somebodys: Path) -> None:
         (":Kind", "ValueError: Empty module name"),
     ],
 )
-def test_a_path_that_leads_to_no_kind(somebodys: Path, kind: str, reason: str) -> None:
+def test_an_import_path_that_is_not_a_kind(own_kind: Path, kind: str, reason: str) -> None:
     (line,) = problems(simulated_text(task={"kind": kind}))
     assert "task.kind" in line
     assert reason in line
 
 
-def test_without_imports_nothing_is_imported(somebodys: Path) -> None:
+def test_without_imports_nothing_is_imported(own_kind: Path) -> None:
     text = simulated_text(task={"kind": "mykinds:Kind"})
     with pytest.raises(UsageError, match=r'task\.kind = "mykinds:Kind" runs code .*; --no-imports forbids that'):
         parse_study(text, imports=False)
-    assert not (somebodys / "ran").exists()
+    assert not (own_kind / "ran").exists()
 
 
-def test_a_list_of_studies_imports_nothing(somebodys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (somebodys / "studies").mkdir()
-    (somebodys / "studies" / "mine.toml").write_text(simulated_text(task={"kind": "mykinds:Kind"}))
-    monkeypatch.chdir(somebodys)
+def test_a_list_of_studies_imports_nothing(own_kind: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (own_kind / "studies").mkdir()
+    (own_kind / "studies" / "mine.toml").write_text(simulated_text(task={"kind": "mykinds:Kind"}))
+    monkeypatch.chdir(own_kind)
     (line,) = (line for line in list_studies() if line.startswith("mine "))
     assert "code to import" in line
-    assert not (somebodys / "ran").exists()
+    assert not (own_kind / "ran").exists()
 
 
-# ---------------------------------------------------------------- keys of its own
+# ---------------------------------------------------------------- own keys
 
 
-def test_a_kind_requires_what_it_needs() -> None:
+def test_a_kind_can_require_keys() -> None:
     assert complaints(DESIGN.but("batch_size = 64", "")) == ["training.batch_size is missing"]
     text = simulated_text()
     assert "batch_size = 32" in text
     parse_study(text.replace("batch_size = 32\n", ""))
 
 
-def test_keys_of_another_kind_are_unknown(somebodys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keys_of_another_kind_are_unknown(own_kind: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from ralr_tune.kinds.simulated.kind import SimulatedKind
     from ralr_tune.studyfile.kind import NoKeys
 
@@ -145,16 +145,16 @@ def test_a_network_may_be_searched() -> None:
     _, large = found(SEARCHED, **{"task.model": "resnet20"})
     assert "task.model" in spec.parameters
     assert list(spec.task_space) == ["model"]
-    assert [spec.settled_task(each.task).model for each in (small, large)] == ["small_cnn", "resnet20"]
+    assert [spec.resolved_task(each.task).model for each in (small, large)] == ["small_cnn", "resnet20"]
     assert spec.task_identity(small.task) != spec.task_identity(large.task)
     assert small.identity(0) != large.identity(0)
 
 
-def test_a_settled_task_is_that_of_a_file_that_fixes_it() -> None:
-    """A checkpoint of it, and its identity, do not depend on whether it was searched."""
+def test_a_resolved_task_equals_that_of_a_file_with_fixed_values() -> None:
+    """Its checkpoints and identity do not depend on whether it was searched."""
     fixed = parse_study(DESIGN)
     spec, configuration = found(SEARCHED)
-    assert spec.settled_task(configuration.task) == fixed.task
+    assert spec.resolved_task(configuration.task) == fixed.task
     assert spec.task_identity(configuration.task) == fixed.task_identity({})
 
 
@@ -163,7 +163,7 @@ def test_options_of_the_network_and_sizes_of_images_may_be_searched() -> None:
     spec, configuration = found(DESIGN.but('model = "small_cnn"', f'model = "small_cnn"\n{options}'))
     assert list(spec.task_space) == ["model_options.width", "model_options.dropout"]
     assert type(spec.task_space["model_options.width"].low) is int
-    assert spec.settled_task(configuration.task).model_options == {"width": 4, "dropout": 0.0}
+    assert spec.resolved_task(configuration.task).model_options == {"width": 4, "dropout": 0.0}
     assert configuration.number("task.model_options.width") == 4
 
 
@@ -175,21 +175,21 @@ def test_options_of_the_network_and_sizes_of_images_may_be_searched() -> None:
         ("{ choices = [] }", "choices"),
     ],
 )
-def test_impossible_options_are_told(option: str, line: str) -> None:
-    (told,) = complaints(
+def test_impossible_options_are_reported(option: str, line: str) -> None:
+    (reported,) = complaints(
         DESIGN.but('model = "small_cnn"', f'model = "small_cnn"\nmodel_options = {{ width = {option} }}')
     )
-    assert told.startswith("task.model_options")
-    assert line in told
+    assert reported.startswith("task.model_options")
+    assert line in reported
 
 
-def test_a_wider_choice_of_networks_is_refused_as_any_other() -> None:
+def test_a_wider_choice_of_networks_is_refused() -> None:
     more = SEARCHED.replace('"resnet20"]', '"resnet20", "resnet32"]')
     (change,) = changes(parse_study(SEARCHED), parse_study(more))
-    assert (change.key, change.taken) == ("task.model", False)
+    assert (change.key, change.applied) == ("task.model", False)
     assert "one list of choices" in str(change)
     (change,) = changes(parse_study(DESIGN), parse_study(SEARCHED))
-    assert not change.taken
+    assert not change.applied
 
 
 def test_two_tasks_of_the_same_data_share_them() -> None:

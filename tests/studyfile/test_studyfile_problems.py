@@ -1,4 +1,4 @@
-"""Mistakes as lines: each names key path, value and what is allowed, all of them at once, the nearest known key."""
+"""Error lines: each names key path, value and what is allowed or the nearest known key; all at once."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ from tests.studyfile.design_file import DESIGN, complaints
         ("lease_s = 30", "x = 30", "storage.x = 30: unknown key; allowed: lease_s"),
     ],
 )
-def test_an_unknown_key_brings_the_nearest_known_one(old: str, new: str, line: str) -> None:
+def test_an_unknown_key_suggests_the_nearest_known_one(old: str, new: str, line: str) -> None:
     found = [each for each in complaints(DESIGN.but(old, new)) if "unknown key" in each]
     assert len(found) == 1
     assert found[0].startswith(line)
@@ -92,7 +92,7 @@ def test_everything_at_once() -> None:
     )
 
 
-def test_an_empty_file_is_told_what_it_needs() -> None:
+def test_an_empty_file_reports_its_required_keys() -> None:
     assert complaints("") == [f"{table} is missing" for table in ("study", "task", "training", "arms", "search")]
 
 
@@ -121,7 +121,7 @@ def test_key_paths_read_as_in_toml(path: list[str | int], text: str) -> None:
     assert dotted(path) == text
 
 
-def test_long_values_are_cut() -> None:
+def test_long_values_are_truncated() -> None:
     assert shown("a" * 78) == '"' + "a" * 78 + '"'
     assert shown("a" * 79) == '"' + "a" * 78 + "…"
     assert shown(["ä", {"b": 1.5}]) == '["ä", {"b": 1.5}]'
@@ -148,7 +148,7 @@ def nested(levels: int) -> dict[str, Any]:
         (nested(33), [".".join("a" * 32) + ": nested deeper than 32 levels"]),
     ],
 )
-def test_what_toml_does_not_promise(raw: Mapping[str, Any], found: list[str]) -> None:
+def test_values_beyond_the_limits(raw: Mapping[str, Any], found: list[str]) -> None:
     lines = unreadable(raw)
     assert len(lines) == len(found)
     assert all(line.startswith(start) for line, start in zip(lines, found, strict=True))
@@ -167,7 +167,7 @@ def test_what_toml_does_not_promise(raw: Mapping[str, Any], found: list[str]) ->
         ("validation = 0.2", "model_options.a = " + "[" * 9999 + "]" * 9999, "not valid TOML: "),
     ],
 )
-def test_numbers_and_nests_without_end(old: str, new: str, line: str) -> None:
+def test_too_large_numbers_and_too_deep_tables(old: str, new: str, line: str) -> None:
     (found,) = complaints(DESIGN.but(old, new))
     assert found.startswith(line)
 
@@ -183,31 +183,31 @@ def test_numbers_and_nests_without_end(old: str, new: str, line: str) -> None:
         '"a.b' * 1000,
     ],
 )
-def test_dots_that_belong_to_no_long_key_pass(text: str) -> None:
+def test_dots_outside_of_long_keys_pass(text: str) -> None:
     assert long_key(text) is None
 
 
-def test_a_key_of_many_parts_is_told_with_its_line_before_anything_is_read() -> None:
-    """Else tomllib would be at it for hours: half a million parts stand in a megabyte."""
+def test_a_key_of_many_parts_is_reported_with_its_line_before_parsing() -> None:
+    """Otherwise tomllib would take hours: a megabyte has room for half a million parts."""
     text = "a = 1\n" + "b." * 480_000 + "c = 2"
     assert long_key(text) == f'line 2: "{"b." * 32}": a dotted key has at most 32 parts'
     assert complaints(text) == [long_key(text)]
 
 
-def test_more_values_than_a_study_has_are_not_looked_at() -> None:
+def test_too_many_values_are_refused() -> None:
     many = ", ".join(f"{n}" for n in range(10_000))
     (line,) = complaints(DESIGN.but('source = "digits"', f'source = "digits", classes = [{many}]'))
-    assert line == "task.data.classes: too many values: a file holds 10000 at most"
+    assert line == "task.data.classes: too many values: a file has at most 10000"
 
 
-def test_of_very_many_problems_the_first_are_told() -> None:
+def test_only_the_first_of_many_problems_are_reported() -> None:
     lines = complaints(DESIGN.but("epochs = 12", "epochs = 12\n" + "".join(f"k{n} = 1\n" for n in range(150))))
     assert len(lines) == 101
     assert lines[0].startswith("training.k0 = 1: unknown key")
-    assert lines[-1] == "and 50 problems more"
+    assert lines[-1] == "and 50 more problems"
 
 
-def test_keys_and_lines_are_cut_where_nobody_reads_on() -> None:
+def test_long_keys_and_lines_are_truncated() -> None:
     (line,) = complaints(DESIGN.but("epochs = 12", f"epochs = 12\n{'k' * 5000} = 1"))
     assert line.startswith(f'training."{"k" * 79}…" = 1: unknown key')
     dates = ", ".join(f"k{n} = 2020-01-01" for n in range(900))

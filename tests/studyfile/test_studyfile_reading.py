@@ -1,4 +1,4 @@
-"""From a file to a study, or to the reason why not."""
+"""Reads a file into a study, or reports why that is impossible."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_path_through_a_file(tmp_path: Path) -> None:
     assert "cannot be read" in refusal(tmp_path / "x" / "y.toml")
 
 
-def test_a_path_that_cannot_be() -> None:
+def test_an_impossible_path() -> None:
     assert "cannot be read" in refusal("a\0b")
     assert "cannot be read" in refusal("a" * 5000)
 
@@ -108,6 +108,6 @@ def test_the_error_is_wrong_usage() -> None:
     assert StudyFileError.exit_code == 2
 
 
-def test_a_text_looks_at_no_file() -> None:
+def test_parsing_a_text_reads_no_file() -> None:
     text = DESIGN.but('data = { source = "digits" }', 'data = { source = "arrays", path = "nowhere.npz" }')
     assert parse_study(text).task.data.path == "nowhere.npz"  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""A password in the study file serves to connect, and goes no further: its text is stored, and shown in reports."""
+"""A password in the study file is only used to connect: the text is stored and shown in reports, without it."""
 
 from __future__ import annotations
 
@@ -33,6 +33,6 @@ def test_the_text_is_kept_without_the_password(tmp_path: Path, url: str, shown: 
 
 def test_a_password_that_cannot_be_found_in_the_text_is_refused() -> None:
     text = simulated_text(storage={"url": "postgresql://me:hush@h/d"}).replace("hush", r"h\u0075sh")
-    with pytest.raises(StudyFileError, match=r"storage\.url: holds a password") as raised:
+    with pytest.raises(StudyFileError, match=r"storage\.url: contains a password") as raised:
         parse_study(text)
     assert "hush" not in str(raised.value)

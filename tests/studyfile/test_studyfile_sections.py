@@ -38,7 +38,7 @@ def test_the_file_of_the_design_is_a_study() -> None:
     assert (spec.search.trials, spec.search.sampler, spec.search.pruner, spec.search.blocks) == (24, "tpe", "median", 1)
     assert spec.search.start == ({"lr": 0.1},)
     assert (spec.confirm.top, spec.confirm.seeds, spec.confirm.margin, spec.confirm.confidence) == (2, 5, 0.005, 0.95)
-    assert spec.confirm.seeds_at_most == 5
+    assert spec.confirm.max_seeds == 5
     assert (spec.storage.url, spec.storage.lease_s) == ("sqlite:///runs/digits/study.db", 30)
 
 
@@ -84,24 +84,24 @@ def test_every_form_in_every_table(old: str, key: str, form: str, domain: type |
         (MOMENTUM, "momentum = [0.9]", "training.momentum = [0.9]: must be a number"),
         (MOMENTUM, f"{MOMENTUM}\nnesterov = 1", "training.nesterov = 1: must be true or false"),
         (MOMENTUM, f'{MOMENTUM}\nnesterov = "true"', 'training.nesterov = "true": must be true or false'),
-        ('model = "small_cnn"', "model = 3", "task.model = 3: must be a text in quotes"),
+        ('model = "small_cnn"', "model = 3", "task.model = 3: must be a string in quotes"),
         ('augment = ["crop"]', 'augment = "crop"', 'training.augment = "crop": must be a list'),
-        ('augment = ["crop"]', "augment = [1]", "training.augment[0] = 1: must be a text in quotes"),
+        ('augment = ["crop"]', "augment = [1]", "training.augment[0] = 1: must be a string in quotes"),
         (
             'augment = ["crop"]',
             'augment = ["crop", "mixin"]',
-            "training.augment[1] = \"mixin\": not an augmentation; did you mean 'mixup'?",
+            "training.augment[1] = \"mixin\": unknown augmentation; did you mean 'mixup'?",
         ),
         (
             'augment = ["crop"]',
             'augment = ["shear"]',
-            'training.augment[0] = "shear": not an augmentation; allowed: crop, flip, cutout, mixup, cutmix',
+            'training.augment[0] = "shear": unknown augmentation; allowed: crop, flip, cutout, mixup, cutmix',
         ),
         (
             'augment = ["crop"]',
             'augment = { choices = [["crop"], ["mixup", "crop", "mixup"]] }',
-            'training.augment.choices[1] = ["mixup", "crop", "mixup"]: every augmentation may stand there once; '
-            "mixup stands twice",
+            'training.augment.choices[1] = ["mixup", "crop", "mixup"]: mixup is listed more than once; '
+            "list each augmentation once",
         ),
         (MOMENTUM, "momentum = { choices = [0.1, true] }", "training.momentum.choices[1] = true: must be a number"),
         # bounds, at both ends of a range and at every choice
@@ -152,22 +152,22 @@ def test_every_form_in_every_table(old: str, key: str, form: str, domain: type |
         ("validation = 0.2", "validation = 1", "task.validation = 1: must be below 1"),
         ("lease_s = 30", "lease_s = 0.5", "storage.lease_s = 0.5: must be 1 or more"),
         # words
-        ('metric = "accuracy"', "metric = 3", "study.metric = 3: must be a text in quotes"),
+        ('metric = "accuracy"', "metric = 3", "study.metric = 3: must be a string in quotes"),
         ('sampler = "tpe"', 'sampler = "tep"', "search.sampler = \"tep\": must be 'tpe', 'random', 'qmc' or 'gp'"),
         (
             'optimizer = "sgd"',
             'optimizer = "SGD"',
-            'training.optimizer = "SGD": not an optimizer offered here; allowed: ',
+            'training.optimizer = "SGD": not a supported optimizer; allowed: ',
         ),
         (
             'optimizer = "sgd"',
             'optimizer = "adm"',
-            "training.optimizer = \"adm\": not an optimizer offered here; did you mean 'adam'?",
+            "training.optimizer = \"adm\": not a supported optimizer; did you mean 'adam'?",
         ),
         (
             'name = "multistep"',
             'name = "multi"',
-            "schedule.name = \"multi\": not a base curve; did you mean 'multistep'?",
+            "schedule.name = \"multi\": unknown base curve; did you mean 'multistep'?",
         ),
         ('source = "digits"', 'source = "digit"', "task.data.source = \"digit\": did you mean 'digits'?"),
         ('source = "digits"', "limit = 5", "task.data.source is missing; allowed: arrays, digits, folder, torchvision"),
@@ -178,7 +178,7 @@ def test_every_form_in_every_table(old: str, key: str, form: str, domain: type |
         ),
         ('kind = "classification"', "", "task.kind is missing; allowed: classification, simulated"),
         # lists
-        ("milestones = [0.5, 0.75]", "milestones = []", "schedule.milestones = []: needs 1 or more"),
+        ("milestones = [0.5, 0.75]", "milestones = []", "schedule.milestones = []: must have 1 or more items"),
         ("milestones = [0.5, 0.75]", "milestones = [0.5, 0]", "schedule.milestones[1] = 0: must be above 0"),
         (
             "milestones = [0.5, 0.75]",
@@ -187,15 +187,15 @@ def test_every_form_in_every_table(old: str, key: str, form: str, domain: type |
         ),
         ('optimizer = "sgd"', 'optimizer = "adam"\nbetas = [0.9]', "training.betas[1] is missing"),
         ('optimizer = "sgd"', 'optimizer = "adam"\nbetas = [0.9, 1.0]', "training.betas[1] = 1.0: must be below 1"),
-        ('source = "digits"', 'source = "digits", classes = [3]', "task.data.classes = [3]: needs 2 or more"),
+        ('source = "digits"', 'source = "digits", classes = [3]', "task.data.classes = [3]: must have 2 or more items"),
         ('source = "digits"', 'source = "digits", classes = [1, 2.5]', "task.data.classes[1] = 2.5: "),
         ("augment = [", "window = [", 'training.window = ["crop"]: unknown key; '),
         (
             "amplify = {",
             "amplify = { window = [0.5, 0.5],",
-            "arms.ralr.amplify.window = [0.5, 0.5]: must be [start, end] in shares",
+            "arms.ralr.amplify.window = [0.5, 0.5]: must be [start, end] as shares",
         ),
-        # forms where they do not belong
+        # forms where they are not allowed
         (
             "validation = 0.2",
             "validation = { low = 0.1, high = 0.2 }",
@@ -216,7 +216,7 @@ def test_every_form_in_every_table(old: str, key: str, form: str, domain: type |
         (
             "validation = 0.2",
             "model_options = { a = nan }",
-            'task.model_options = {"a": NaN}: a = nan: takes texts, finite numbers',
+            'task.model_options = {"a": NaN}: a = nan: allowed: strings, finite numbers',
         ),
         (
             'sampler = "tpe"',
@@ -232,8 +232,8 @@ def test_one_wrong_value(old: str, new: str, line: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["a/b", "../x", "a\\n", "", "a" * 81, ".a", "-a", "a b", "ä", "a\\u0000"])
-def test_names_that_could_not_be_files(name: str) -> None:
-    rule = "not a name: letters, digits, '.', '_' and '-', a letter or digit first, at most 80"
+def test_names_that_are_not_allowed(name: str) -> None:
+    rule = "not a valid name: letters, digits, '.', '_' and '-', a letter or digit first, at most 80"
     assert [rule in line for line in complaints(DESIGN.but('name = "digits"', f'name = "{name}"'))] == [True]
     (of_arm, *_) = complaints(DESIGN.but("[arms.ralr]", f'[arms."{name}"]'))
     assert rule in of_arm
@@ -242,10 +242,10 @@ def test_names_that_could_not_be_files(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["con", "NUL", "Aux.toml", "com1", "LPT9.a.b", "x.", "prn"])
-def test_names_that_are_no_files_everywhere(name: str) -> None:
+def test_names_that_are_not_file_names_on_all_systems(name: str) -> None:
     for text in (DESIGN.but('name = "digits"', f'name = "{name}"'), DESIGN.but("[arms.ralr]", f'[arms."{name}"]')):
         (line,) = complaints(text)
-        assert line.endswith("no file can have this name everywhere; choose another")
+        assert line.endswith("not a valid file name on all systems; choose another")
 
 
 @pytest.mark.parametrize("name", ["a", "A-1_b.c", "0", "a" * 80, "console", "com", "com10", "nul-1", "a.con"])
@@ -273,7 +273,7 @@ LEFT_OUT = {"lbfgs", "sparseadam", "muon", "rprop", "adafactor"}
 """With the reasons at OPTIMIZERS."""
 
 NOT_FOR_STUDIES = {"params", "lr", "weight_decay", "maximize", "foreach", "capturable", "differentiable", "fused"}
-"""Arguments that stand elsewhere, turn the problem around, or change the speed alone."""
+"""Arguments that have other keys, reverse the objective, or only change the speed."""
 
 DOUBLES = {"adam": {"decoupled_weight_decay"}, "adamw": {"decoupled_weight_decay"}}
 """Adam with it IS adamw."""
@@ -283,7 +283,7 @@ def optimizer_class(name: str) -> Any:
     return {kind.lower(): getattr(torch.optim, kind) for kind in dir(torch.optim)}[name]
 
 
-def test_every_optimizer_of_torch_is_offered_or_left_out_on_purpose() -> None:
+def test_every_torch_optimizer_is_supported_or_excluded_on_purpose() -> None:
     there = {
         name.lower()
         for name, kind in vars(torch.optim).items()
@@ -312,14 +312,14 @@ USUAL = {
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_torch_takes_what_the_file_gives(name: str) -> None:
+def test_torch_accepts_the_options_of_the_file(name: str) -> None:
     options = {key: USUAL.get(key, 0.5) for key in OPTIMIZERS[name]}
     training = {"epochs": 1, "batch_size": 1, "optimizer": name, "lr": 0.1, "options": options}
     configuration = Configuration.model_validate({"training": training}).training
     optimizer_class(name)(nn.Linear(2, 1).parameters(), lr=configuration.lr, weight_decay=0.1, **configuration.options)
 
 
-def test_every_option_is_a_key_and_every_key_has_one_home() -> None:
+def test_every_option_is_a_key_of_one_table() -> None:
     assert TrainingKeys.model_fields.keys() >= OPTIMIZER_OPTIONS
     assert ScheduleSection.model_fields.keys() >= CURVE_OPTIONS
     assert not OPTIMIZER_OPTIONS & CURVE_OPTIONS
@@ -338,7 +338,7 @@ def test_every_curve_can_be_chosen() -> None:
 # ---------------------------------------------------------------- JSON schema
 
 
-def test_the_schema_is_one_and_takes_the_file_of_the_design() -> None:
+def test_the_schema_is_valid_and_accepts_the_design_file() -> None:
     schema = study_schema()
     jsonschema.Draft202012Validator.check_schema(schema)
     jsonschema.validate(tomllib.loads(DESIGN), schema, cls=jsonschema.Draft202012Validator)
@@ -354,6 +354,6 @@ def test_the_schema_is_one_and_takes_the_file_of_the_design() -> None:
         ("trials = 24 ", ""),
     ],
 )
-def test_the_schema_refuses_what_the_file_may_not_say(old: str, new: str) -> None:
+def test_the_schema_refuses_invalid_files(old: str, new: str) -> None:
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(tomllib.loads(DESIGN.but(old, new)), study_schema())

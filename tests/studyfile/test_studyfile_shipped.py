@@ -1,4 +1,4 @@
-"""The study files that ship say what they are for."""
+"""The shipped study files are valid and state their purpose."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ STUDIES = sorted((Path(__file__).parents[2] / "studies").glob("*.toml"))
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
-def test_every_shipped_study_is_valid_and_opens_with_what_it_is(path: Path) -> None:
+def test_every_shipped_study_is_valid_and_starts_with_a_description(path: Path) -> None:
     text = path.read_text()
     spec = parse_study(text, source=path.name)
     assert spec.name == path.stem
@@ -29,7 +29,7 @@ def test_the_papers_headline_recipe() -> None:
 
 
 def test_complementarity_is_a_two_by_two() -> None:
-    """The arms without regularisation override all that the marked lines may choose; nothing else differs."""
+    """The arms without regularisation override everything on the marked lines; nothing else differs."""
     spec = parse_study(next(path for path in STUDIES if path.stem == "complementarity").read_text())
     names = [name for row in (("monotone", "ralr"), ("regularised", "ralr_regularised")) for name in row]
     assert list(spec.arms) == names

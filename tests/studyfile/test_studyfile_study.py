@@ -1,4 +1,4 @@
-"""What a file means: spaces, configurations, arms over shared tables, columns, fingerprint."""
+"""The meaning of a file: spaces, configurations, arms over shared tables, columns, fingerprint."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_dimensions_are_plain_tables() -> None:
     assert ARMS.study().dimensions("plain")["augment"] == {"choices": ["[]", '["crop", "flip"]']}
 
 
-def test_settings_are_all_that_an_arm_has() -> None:
+def test_settings_are_all_parameters_of_an_arm() -> None:
     spec = ARMS.study()
     for arm in spec.arms:
         settings = spec.settings(arm)
@@ -102,7 +102,7 @@ def test_an_arms_own_training_keys_replace_the_shared_ones() -> None:
     assert spec.configuration("plain", lowest(spec, "plain")).training.clip_norm is None
 
 
-def test_an_arms_own_schedule_replaces_the_shared_one_as_a_whole() -> None:
+def test_an_arms_own_schedule_replaces_the_whole_shared_one() -> None:
     spec = ARMS.study()
     assert {"schedule.name", "schedule.step_size"} == {name for name in spec.space("short") if "schedule" in name}
     schedule = spec.configuration("short", lowest(spec, "short")).schedule
@@ -156,7 +156,7 @@ def test_a_configuration_of_the_design() -> None:
     assert configuration.amplify.upper == 3.5
 
 
-def test_a_chosen_optimizer_takes_its_own_options_alone() -> None:
+def test_a_chosen_optimizer_gets_only_its_own_options() -> None:
     spec = ARMS.study()
     point = lowest(spec, "either") | {"momentum": 0.7, "betas": "[0.8, 0.9]"}
     options = {
@@ -165,7 +165,7 @@ def test_a_chosen_optimizer_takes_its_own_options_alone() -> None:
     assert options == {"sgd": {"momentum": 0.7}, "adamw": {"betas": (0.8, 0.9)}}
 
 
-def test_a_chosen_curve_takes_its_own_options_alone() -> None:
+def test_a_chosen_curve_gets_only_its_own_options() -> None:
     spec = ARMS.study()
     point = lowest(spec, "short") | {"schedule.step_size": 0.2}
     options = {
@@ -175,7 +175,7 @@ def test_a_chosen_curve_takes_its_own_options_alone() -> None:
     assert options == {"cosine": {"end_factor": 0.01}, "step": {"step_size": 0.2}}
 
 
-def test_choices_come_back_as_the_file_has_them() -> None:
+def test_choices_are_decoded_to_the_values_of_the_file() -> None:
     spec = ARMS.study()
     point = {"augment": '["crop", "flip"]', "schedule.milestones": "[2, 5]", "epochs": 20}
     configuration = spec.configuration("plain", lowest(spec, "plain") | point)
@@ -188,7 +188,7 @@ def test_a_missing_parameter_and_an_unknown_choice() -> None:
     spec = ARMS.study()
     with pytest.raises(KeyError, match="lr"):
         spec.configuration("plain", {key: value for key, value in lowest(spec, "plain").items() if key != "lr"})
-    with pytest.raises(ValueError, match=r"15: not one of 10, 20"):
+    with pytest.raises(ValueError, match=r"15: must be one of 10, 20"):
         spec.configuration("plain", lowest(spec, "plain") | {"epochs": 15})
 
 
@@ -208,7 +208,7 @@ def test_shared_parameters_have_the_first_columns() -> None:
     assert {name for name, column in columns.items() if column < 2} == {"lr", "weight_decay"}
 
 
-def test_columns_are_those_of_the_whole_study() -> None:
+def test_columns_cover_the_whole_study() -> None:
     spec = ARMS.study()
     columns = spec.columns()
     shared = set.intersection(*(set(spec.space(arm)) for arm in spec.arms))
@@ -219,7 +219,7 @@ def test_columns_are_those_of_the_whole_study() -> None:
     assert sorted(columns.values()) == list(range(len(everything)))
 
 
-def test_the_order_of_the_arms_moves_no_column() -> None:
+def test_columns_do_not_depend_on_the_order_of_arms() -> None:
     """It does not change the fingerprint, so a resumed design must not shift."""
     raw = tomllib.loads(ARMS)
     turned = parse_study(tomli_w.dumps(raw | {"arms": dict(reversed(raw["arms"].items()))}))
@@ -248,7 +248,7 @@ def reordered(table: Any) -> Any:
     ],
     ids=["comment", "order", "lease", "no storage", "spelling", "a default left out", "another", "those of the metric"],
 )
-def test_what_means_the_same_has_the_same_fingerprint(text: str) -> None:
+def test_equivalent_files_have_the_same_fingerprint(text: str) -> None:
     assert parse_study(text).fingerprint == DESIGN.study().fingerprint
 
 
@@ -274,17 +274,17 @@ def test_a_changed_value_changes_the_fingerprint(old: str, new: str) -> None:
 
 
 def test_fingerprints_never_change() -> None:
-    """Stored studies are recognised by them, those of earlier releases too."""
+    """They identify stored studies, also those of earlier releases."""
     assert DESIGN.study().fingerprint == "972ba4b6ff83bfa2674510381f907b153d55e7db75abaa3bbca51e11a59fdc37"
 
 
-def test_another_process_finds_the_same_fingerprint() -> None:
+def test_another_process_computes_the_same_fingerprint() -> None:
     code = "import sys; from ralr_tune.studyfile import parse_study; print(parse_study(sys.stdin.read()).fingerprint)"
     run = subprocess.run([sys.executable, "-c", code], input=ARMS, capture_output=True, text=True, check=True)
     assert run.stdout.strip() == ARMS.study().fingerprint
 
 
-def test_a_range_is_what_it_was_after_the_text_went_round() -> None:
+def test_a_range_survives_a_round_trip() -> None:
     domain = ARMS.study().space("plain")["batch_size"]
     assert isinstance(domain, Range)
     assert (domain.low, domain.high, domain.step) == (16, 64, 16)

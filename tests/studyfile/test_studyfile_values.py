@@ -1,4 +1,4 @@
-"""Fixed, range, choice: what each form takes, holds and says of itself."""
+"""Fixed, range, choice: what each form accepts and contains, and its text."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def refusal(kind: Any, table: Any) -> str:
         ({"low": 0.1, "high": 1.0, "log": True, "step": 0.1}, "give one of the two"),
         ({"low": 0.1, "high": 1.0, "step": 2.0}, "at most high - low = 0.9"),
         ({"low": 0.1, "high": 1.0, "step": -0.1}, "greater than 0"),
-        ({"low": 0.1, "high": 1.0, "step": 0.4}, "does not reach high = 1; the nearest that it reaches is 0.9"),
+        ({"low": 0.1, "high": 1.0, "step": 0.4}, "does not reach high = 1; the nearest value on the grid is 0.9"),
         ({"low": 0.1, "high": 1.0, "step": 1e-300}, "must be above 9e-07"),
         ({"low": 1e-300, "high": 1e300, "step": 1e-300}, "must be above"),
     ],
@@ -46,7 +46,7 @@ def test_impossible_ranges(table: dict[str, Any], words: str) -> None:
     assert words in refusal(PositiveRange, table)
 
 
-def test_a_logarithm_needs_a_low_above_zero() -> None:
+def test_a_log_range_needs_a_low_above_zero() -> None:
     assert "low must be above 0" in refusal(Range[Share], {"low": 0, "high": 1, "log": True})
     assert "low = 1" not in refusal(CountRange, {"low": 0, "high": 8, "log": True})
 
@@ -67,12 +67,12 @@ def test_ends_of_a_range_of_numbers_may_be_written_as_whole_numbers() -> None:
     ("value", "inside"),
     [(0.1, True), (1.0, True), (0.3, True), (0.35, False), (0.0999, False), (1.1, False), (1, True), (True, False)],
 )
-def test_a_stepped_range_holds_its_grid_and_both_ends(value: Any, inside: bool) -> None:
+def test_a_stepped_range_contains_its_grid_and_both_ends(value: Any, inside: bool) -> None:
     assert PositiveRange(low=0.1, high=1.0, step=0.1).contains(value) is inside
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 10**400, "0.5", None, [0.5], {"a": 1}])
-def test_no_range_holds_what_is_no_number(value: Any) -> None:
+def test_no_range_contains_a_non_number(value: Any) -> None:
     assert not PositiveRange(low=0.1, high=1.0).contains(value)
     assert not CountRange(low=1, high=9, step=1).contains(value)
 
@@ -80,11 +80,11 @@ def test_no_range_holds_what_is_no_number(value: Any) -> None:
 @pytest.mark.parametrize(
     ("value", "inside"), [(3, True), (3.0, False), (4, False), (9, True), (10, False), (True, False)]
 )
-def test_a_range_of_whole_numbers_holds_whole_numbers(value: Any, inside: bool) -> None:
+def test_a_range_of_whole_numbers_contains_only_whole_numbers(value: Any, inside: bool) -> None:
     assert CountRange(low=1, high=9, step=2).contains(value) is inside
 
 
-def test_a_range_says_what_it_is() -> None:
+def test_a_range_as_text() -> None:
     assert PositiveRange(low=0.001, high=1.0, log=True).describe() == {
         "low": 0.001,
         "high": 1.0,
@@ -99,8 +99,8 @@ def test_a_range_says_what_it_is() -> None:
     ("table", "words"),
     [
         ({"choices": []}, "at least 1"),
-        ({"choices": [0.1, 0.2, 0.1]}, "every choice may stand there once"),
-        ({"choices": [1, 1.0]}, "every choice may stand there once"),
+        ({"choices": [0.1, 0.2, 0.1]}, "list each choice once"),
+        ({"choices": [1, 1.0]}, "list each choice once"),
         ({"choices": [0.1, 0.0]}, "greater than 0"),
         ({"choices": [0.1, True]}, "valid number"),
         ({"choices": 0.1}, "tuple"),
@@ -121,7 +121,7 @@ def test_impossible_choices(table: dict[str, Any], words: str) -> None:
         (tuple[str, ...], [(), ("crop", "flip")], [["crop", "flip"], []], ["crop", ["flip", "crop"], {"crop": 1}]),
     ],
 )
-def test_a_choice_holds_its_own_and_nothing_alike(
+def test_a_choice_contains_exactly_its_values(
     kind: Any, choices: list[Any], held: list[Any], not_held: list[Any]
 ) -> None:
     domain = Choice[kind](choices=tuple(choices))
@@ -129,20 +129,20 @@ def test_a_choice_holds_its_own_and_nothing_alike(
     assert [value for value in not_held if domain.contains(value)] == []
 
 
-def test_a_choice_can_be_asked_about_anything() -> None:
+def test_contains_accepts_any_value() -> None:
     assert not Choice[str](choices=("sgd",)).contains(datetime.date(2022, 1, 1))
 
 
-def test_lists_are_stored_as_text_and_come_back_as_they_were() -> None:
+def test_lists_are_stored_as_text_and_decoded_again() -> None:
     domain = Choice[tuple[str, ...]](choices=((), ("crop", "flip")))
     assert domain.describe() == {"choices": ["[]", '["crop", "flip"]']}
     assert domain.decode('["crop", "flip"]') == ("crop", "flip")
-    with pytest.raises(ValueError, match="'crop': not one of"):
+    with pytest.raises(ValueError, match="'crop': must be one of"):
         domain.decode("crop")
 
 
 @pytest.mark.parametrize("value", ["sgd", 1, 0.5, True])
-def test_scalars_are_stored_as_they_are(value: Any) -> None:
+def test_scalars_are_stored_unchanged(value: Any) -> None:
     assert encode(value) is value
 
 

@@ -1,4 +1,4 @@
-"""Files made to take for ever: each is answered soon, in few lines that are not long."""
+"""Files made to take very long: each is refused or read quickly, with few and short lines."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from tests.fuzz import soon
 from tests.studyfile.design_file import DESIGN, Text
 
 SIZE = 100_000
-"""Characters, about. (Ten times as many is the most that is read; the worst of these then takes 0.6 s.)"""
+"""Approximate characters. (At most ten times as many are read; the slowest of these then takes 0.6 s.)"""
 
 
 def listed(piece: str) -> str:
-    """As many of `piece` as there is room for, in a list; {} is its number."""
+    """A list of as many `piece`s as fit; {} is replaced by the number of the piece."""
     return "[" + ",".join(piece.format(n) for n in range(SIZE // (len(piece) + 3))) + "]"
 
 
@@ -86,14 +86,14 @@ def problems(text: str, parse: Callable[[str], object]) -> tuple[str, ...]:
 
 @pytest.mark.parametrize("text", REFUSED.values(), ids=REFUSED)
 @pytest.mark.parametrize("parse", [parse_study, parse_exported])
-def test_what_is_refused_is_refused_in_few_words(text: str, parse: Callable[[str], object]) -> None:
-    told = problems(text, parse)
-    assert 1 <= len(told) <= 101
-    assert all(line.isprintable() and len(line) < 2500 for line in told)
+def test_refusals_are_short(text: str, parse: Callable[[str], object]) -> None:
+    reported = problems(text, parse)
+    assert 1 <= len(reported) <= 101
+    assert all(line.isprintable() and len(line) < 2500 for line in reported)
 
 
 @pytest.mark.parametrize("text", TAKEN.values(), ids=TAKEN)
-def test_what_is_odd_and_right_is_taken(text: str) -> None:
+def test_unusual_valid_files_are_accepted(text: str) -> None:
     assert problems(text, parse_study) == ()
 
 
@@ -117,6 +117,6 @@ def test_what_is_odd_and_right_is_taken(text: str) -> None:
         "\\",
     ],
 )
-def test_looking_for_long_keys_takes_no_longer_than_the_text(piece: str) -> None:
+def test_the_search_for_long_keys_takes_linear_time(piece: str) -> None:
     with soon():
         long_key(Text(piece * (10 * SIZE // len(piece))))

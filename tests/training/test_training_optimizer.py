@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ralr_tune.errors import UsageError
 from ralr_tune.studyfile.configuration import TrainingConfig
-from ralr_tune.studyfile.optimizers import OPTIMIZER_OFFERS as OFFERS
+from ralr_tune.studyfile.optimizers import OPTIMIZER_SPECS as SPECS
 from ralr_tune.studyfile.sections import OPTIMIZERS
 from ralr_tune.training.optimizer import make_optimizer, optimizers, state_of_one_weight
 from tests.training.recipes import OPTIMIZER_RECIPES
@@ -66,7 +66,7 @@ def test_options_that_the_study_file_refuses_are_refused_here() -> None:
 def test_one_kernel_is_declared_only_for_optimizers_that_are_fused_and_accept_a_tensor_rate(name: str) -> None:
     """The others have no fused form on a CPU, or refuse a tensor as the rate."""
     weights = [nn.Parameter(torch.ones(2))]
-    made = make_optimizer(training(optimizer=name), weights, torch.tensor(0.25)) if OFFERS[name].one_kernel else None
+    made = make_optimizer(training(optimizer=name), weights, torch.tensor(0.25)) if SPECS[name].one_kernel else None
     assert (made is not None) is (name in ("sgd", "adam", "adamw"))
     if made is not None:
         assert made.param_groups[0]["fused"]
@@ -77,7 +77,7 @@ def test_one_kernel_is_declared_only_for_optimizers_that_are_fused_and_accept_a_
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_options_of_slots_are_options_of_the_optimizer(name: str) -> None:
-    offer = OFFERS[name]
+    offer = SPECS[name]
     assert offer.options >= (offer.slot_options or frozenset()) | offer.shared_options
     assert not (offer.slot_options or frozenset()) & offer.shared_options
 

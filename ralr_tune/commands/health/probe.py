@@ -72,7 +72,7 @@ def _data(spec: StudySpec) -> dict[str, Any]:
 def _first(spec: StudySpec) -> TaskSection:
     """[task] with the first or lowest value of each searched key."""
     arm = next(iter(spec.arms))
-    return spec.settled_task(spec.configuration(arm, next(corners(spec.space(arm), ()))).task)
+    return spec.resolved_task(spec.configuration(arm, next(corners(spec.space(arm), ()))).task)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Augmentation of a whole batch on its device, every sample on its own.
+"""Augmentation of a whole batch on its device, with separate random draws for each sample.
 
-torchvision's transforms on a batch tensor draw one crop and one flip for all of it; these draw one for every sample
-and use index arithmetic, no loop over samples. Drawing and applying are apart: all draws of an epoch are made at once,
-on the CPU, by one generator, so that they are equal on every device, and only those few integers travel. What mixes
-images with each other is in `mixing`.
+torchvision's transforms draw one crop and one flip for a whole batch tensor. These draw one for each sample and use
+index arithmetic instead of a loop over samples. Drawing and applying are separate: one generator on the CPU makes all
+draws of an epoch at once, so that they are equal on every device and only a few integers are transferred. `mixing` has
+the augmentations that mix images with each other.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from ralr_tune.errors import UsageError
 from ralr_tune.kinds.classification import section
 
 CROP_PADDING = 1 / 8
-"""Share of an image's height that is added on each side: 4 of 32 pixels, as He et al. 2016, section 4.2; 1 of 8."""
+"""Padding on each side as a share of the image height: 4 of 32 pixels, as in He et al. 2016, section 4.2; 1 of 8."""
 
 CUTOUT_SIDE = 1 / 2
-"""Share of an image's height: 16 of 32 pixels, as DeVries and Taylor 2017 (arXiv 1708.04552) for CIFAR-10."""
+"""Share of the image height: 16 of 32 pixels, as in DeVries and Taylor 2017 (arXiv 1708.04552) for CIFAR-10."""
 
 
 @dataclass(frozen=True)
 class Augmentation(ABC):
-    """Draws for N samples an int64 tensor (N, k), and applies its rows to the samples of a batch."""
+    """Draws an int64 tensor (N, k) for N samples and applies its rows to the samples of a batch."""
 
     height: int
     width: int
     fill: Tensor
-    """Mean colour of the training images, (C, 1, 1), in the images' own type."""
+    """Mean colour of the training images, (C, 1, 1), in the dtype of the images."""
 
     @abstractmethod
     def draw(self, count: int, generator: Generator) -> Tensor:
@@ -41,18 +41,18 @@ class Augmentation(ABC):
 
     @abstractmethod
     def apply(self, images: Tensor, draws: Tensor) -> Tensor:
-        """Images (N, C, H, W), any type; draws (N, k) on the same device. Gives images of the same shape."""
+        """Images (N, C, H, W) of any dtype, draws (N, k) on the same device. Returns images of the same shape."""
 
 
 class Crop(Augmentation):
-    """Pads with zeros on each side and cuts the old size out again at random (He et al. 2016, section 4.2)."""
+    """Pads with zeros on each side and crops the original size at random (He et al. 2016, section 4.2)."""
 
     @property
     def padding(self) -> int:
         return max(1, round(self.height * CROP_PADDING))
 
     def draw(self, count: int, generator: Generator) -> Tensor:
-        """(N, 2): rows and columns that the window is moved by, 0 to twice the padding."""
+        """(N, 2): row and column offset of the window, 0 to twice the padding."""
         return torch.randint(0, 2 * self.padding + 1, (count, 2), generator=generator)
 
     def apply(self, images: Tensor, draws: Tensor) -> Tensor:
@@ -63,19 +63,19 @@ class Crop(Augmentation):
 
 
 class Flip(Augmentation):
-    """Mirrors left and right with probability one half."""
+    """Flips horizontally with probability 1/2."""
 
     def draw(self, count: int, generator: Generator) -> Tensor:
-        """(N, 1): 1 to mirror."""
+        """(N, 1): 1 to flip."""
         return torch.randint(0, 2, (count, 1), generator=generator)
 
     def apply(self, images: Tensor, draws: Tensor) -> Tensor:
         samples = torch.arange(len(images), device=images.device) + len(images) * draws[:, 0]
-        return torch.cat([images, images.flip(-1)]).index_select(0, samples)  # half of the time of `where`, or less
+        return torch.cat([images, images.flip(-1)]).index_select(0, samples)  # at most half the time of `where`
 
 
 class Cutout(Augmentation):
-    """Fills a square with the mean colour; its centre lies anywhere in the image, so that edges cut some off.
+    """Fills a square with the mean colour. Its centre is anywhere in the image; the part beyond an edge is cut off.
 
     DeVries and Taylor 2017, arXiv 1708.04552, section 3.2.
     """

@@ -1,6 +1,6 @@
-"""What the batches of an epoch are made from: which images are held out, the borders of batches, and all draws.
+"""What determines the batches of an epoch: the validation split, the batch borders and all random draws.
 
-The task and its scripts share this source, so that they draw the same.
+The task and exported scripts share this source, so that both draw the same.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ralr_tune.kinds.classification.stratify import Rows, stratified_split
 from ralr_tune.seeds import derive_seed
 
 
-class Drawn(Protocol):
+class RandomTransform(Protocol):
     """An augmentation or a mixing."""
 
     def draw(self, count: int, generator: Generator) -> Tensor:
@@ -36,7 +36,7 @@ def hold_out(labels: Rows, share: float, seed: int) -> tuple[Rows, Rows]:
 
 
 def mean_and_std(images: Tensor, device: str) -> tuple[Tensor, Tensor]:
-    """Per channel (C, 1, 1), in grey values, exact: counted in integers, so equal on every device."""
+    """Per channel (C, 1, 1), in grey values. Exact and equal on every device, since pixels are counted in integers."""
     counts = [torch.bincount(channel.flatten(), minlength=256) for channel in images.unbind(1)]
     values = np.arange(256)
     shares = [count.cpu().numpy() / count.sum().item() for count in counts]
@@ -46,14 +46,14 @@ def mean_and_std(images: Tensor, device: str) -> tuple[Tensor, Tensor]:
     def per_channel(numbers: list[float]) -> Tensor:
         return torch.tensor(numbers, device=device, dtype=torch.float32)[:, None, None]
 
-    return per_channel(means), per_channel([max(std, 1.0) for std in stds])  # a channel of one value has none
+    return per_channel(means), per_channel([max(std, 1.0) for std in stds])  # a constant channel has std 0
 
 
 def batch_borders(count: int, batch_size: int) -> list[int]:
-    """Where batches begin and end. Every sample is used; a last batch of one sample joins the one before it.
+    """Start and end positions of batches. Every sample is used; a last batch of one sample joins the previous one.
 
-    Batch normalisation has no variance to take of one sample (torch raises where its maps are 1x1), and one sample's
-    gradient is noise.
+    Batch normalisation cannot estimate a variance from one sample (torch raises if its feature maps are 1x1), and the
+    gradient of one sample is mostly noise.
     """
     borders = [*range(0, count, batch_size), count]
     if len(borders) > 2 and batch_size > 1 and borders[-1] - borders[-2] == 1:
@@ -61,10 +61,10 @@ def batch_borders(count: int, batch_size: int) -> list[int]:
     return borders
 
 
-def draw_epoch(count: int, drawn: Sequence[Drawn], *, seed: int, epoch: int) -> tuple[Tensor, list[Tensor]]:
-    """All that is random in an epoch of `count` samples: their order, (count,), and the draws of each of `drawn`.
+def draw_epoch(count: int, drawn: Sequence[RandomTransform], *, seed: int, epoch: int) -> tuple[Tensor, list[Tensor]]:
+    """Everything random in an epoch of `count` samples: their order, (count,), and the draws of each of `drawn`.
 
-    The first row of a draw is for the first sample in that order. All are on the CPU.
+    The first row of a draw belongs to the first sample in that order. All tensors are on the CPU.
     """
     order = torch.randperm(count, generator=_generator("order", seed, epoch))
     generator = _generator("augment", seed, epoch)

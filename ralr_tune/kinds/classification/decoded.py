@@ -1,9 +1,10 @@
-"""Decoded images as one file that every process of a machine maps: they are in memory once, and decoded once.
+"""Decoded images in one file that all processes of a machine map: decoded once, and in memory once.
 
-    a .npy array, uint8 (N, C, H, W) | SHA-256 of what was read and of that array
+    a .npy array, uint8 (N, C, H, W) | SHA-256 of the source's stamp and of that array
 
-A mapped page that nobody writes to is the system's own copy of the file, whoever maps it. The name says what was read
-(`Samples.stamp`), so that changed data are other files; the digest, that the file is whole. Nothing is unpickled.
+Processes that map the file share its pages in the system's page cache as long as none writes to them. The file name
+identifies the source (`Samples.stamp`), so that changed data get another file. The digest shows that the file is
+complete. Nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -19,40 +20,40 @@ from pathlib import Path
 import numpy as np
 
 from ralr_tune.errors import DataError
-from ralr_tune.kinds.classification.samples import Images, Samples, why
+from ralr_tune.kinds.classification.samples import Images, Samples, short_reason
 from ralr_tune.machine.locks import locked
 
 logger = logging.getLogger(__name__)
 
-SMALLEST_BYTES = 2**24
-"""Less is decoded sooner than it is looked after."""
+MIN_BYTES = 2**24
+"""Smaller data are not cached: decoding them is cheaper than managing a file."""
 
 FORMAT = "decoded 1"
 DIGEST_BYTES = hashlib.sha256().digest_size
 
 
 def load(parts: Sequence[Samples], folder: Path | None) -> Images:
-    """The images of all parts, one after the other, (N, C, H, W); mapped from `folder`, where they are put first.
+    """The images of all parts, concatenated, (N, C, H, W): mapped from `folder`, and written there first if missing.
 
-    Without a folder, or where it cannot be written to, or of sources without a stamp, they are read into memory. Nobody
-    may write to them. Raises DataError.
+    Without a folder, if it is not writable, or if a source has no stamp, they are read into memory. Callers must not
+    write to them. Raises DataError.
     """
     stamp = _stamp(parts)
     if folder is None or stamp is None:
         return _read(parts)
     path = folder / f"images-{stamp[:32]}.npy"
-    with _alone(folder.parent):
-        images = _mapped(path, stamp, sum(map(len, parts)))
+    with _exclusive(folder.parent):
+        images = _map_file(path, stamp, sum(map(len, parts)))
         if images is None:
             images = _read(parts)
-            if images.nbytes >= SMALLEST_BYTES and _written(path, stamp, images):
-                mapped = _mapped(path, stamp, len(images))
+            if images.nbytes >= MIN_BYTES and _write_file(path, stamp, images):
+                mapped = _map_file(path, stamp, len(images))
                 images = images if mapped is None else mapped
     return images
 
 
 def _stamp(parts: Sequence[Samples]) -> str | None:
-    """A hash of all that decides which images the parts have."""
+    """A hash of everything that determines the images of the parts."""
     total = hashlib.sha256(FORMAT.encode())
     for part in parts:
         if part.stamp is None:
@@ -68,46 +69,50 @@ def _read(parts: Sequence[Samples]) -> Images:
     for other in others:
         if other.shape[1:] != train.shape[1:]:
             raise DataError(
-                f"validation images are {other.shape[1:]}, those of train {train.shape[1:]}"
-                " (C, H, W); give data.size = N to cut all to N x N"
+                f"validation images have shape {other.shape[1:]}, training images {train.shape[1:]}"
+                " (C, H, W); set data.size = N to crop all to N x N"
             )
     return np.concatenate(arrays) if others else train
 
 
-def _mapped(path: Path, stamp: str, count: int) -> Images | None:
-    """None where there is no such file, or not as it was written; the latter is said, and it is written anew."""
+def _map_file(path: Path, stamp: str, count: int) -> Images | None:
+    """None if the file does not exist or is damaged. A damaged file is logged, and the caller writes it again."""
     try:
-        # "c": pages may be written to, and then are one's own; torch warns of arrays that may not
+        # "c": copy on write, since torch warns about arrays that are not writable
         images: Images = np.load(path, mmap_mode="c", allow_pickle=False)
         with path.open("rb") as file:
             file.seek(-DIGEST_BYTES, os.SEEK_END)
-            said = file.read()
-        if images.dtype != np.uint8 or images.ndim != 4 or len(images) != count or said != _digest(stamp, images):
+            stored = file.read()
+        if images.dtype != np.uint8 or images.ndim != 4 or len(images) != count or stored != _digest(stamp, images):
             raise ValueError("damaged")
         with suppress(OSError):
-            os.utime(path)  # `gc` leaves alone what was opened lately
+            os.utime(path)  # `gc` keeps files that were opened recently
     except FileNotFoundError:
         return None
-    except Exception as error:  # numpy has no list of what comes out of damaged bytes
-        logger.warning("%s is decoded again: %s", path, why(error))
+    except Exception as error:  # numpy does not document what damaged bytes raise
+        logger.warning("%s cannot be used (%s): its images are decoded again", path, short_reason(error))
         return None
     return images
 
 
-def _written(path: Path, stamp: str, images: Images) -> bool:
-    """Beside and renamed; where that fails, training goes on with a copy of its own."""
+def _write_file(path: Path, stamp: str, images: Images) -> bool:
+    """Writes a temporary file and renames it. False if that fails: this process then uses a copy of its own."""
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(images))
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(exist_ok=True)
-        with beside.open("wb") as file:
+        with temporary.open("wb") as file:
             file.writelines([header.getvalue(), images.data, _digest(stamp, images)])
-        beside.replace(path)
+        temporary.replace(path)
     except OSError as error:
-        logger.info("%s: cannot be written (%s): images are in memory once for each worker", path, why(error))
+        logger.info(
+            "%s: cannot be written (%s): each worker keeps its own copy of the images in memory",
+            path,
+            short_reason(error),
+        )
         with suppress(OSError):
-            beside.unlink()
+            temporary.unlink()
         return False
     return True
 
@@ -119,10 +124,10 @@ def _digest(stamp: str, images: Images) -> bytes:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Of several workers that start in one out folder, one decodes and the others wait: else each would map its own."""
+def _exclusive(folder: Path) -> Iterator[None]:
+    """Lets one of the workers of an out folder decode while the others wait, so that all map the same file."""
     with ExitStack() as held:
-        if folder.is_dir():  # the lock would make it
-            with suppress(OSError):  # a closed folder, or a network file system without locks
+        if folder.is_dir():  # otherwise taking the lock would create it
+            with suppress(OSError):  # a read-only folder, or a network file system without locks
                 held.enter_context(locked(folder / ".decoding.lock"))
         yield

@@ -1,4 +1,4 @@
-"""Class folders of images: PATH/train/CLASS/*.jpg with test/ and perhaps val/ beside train/, or PATH/CLASS/*.jpg."""
+"""Class folders of images: PATH/train/CLASS/*.jpg with test/ and optionally val/ next to it, or PATH/CLASS/*.jpg."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from ralr_tune.errors import DataError
 from ralr_tune.kinds.classification.pictures import check_pixels, stack
 from ralr_tune.kinds.classification.samples import (
-    MOST_CLASSES,
+    MAX_CLASSES,
     Images,
     Samples,
     Source,
     all_samples,
-    some,
+    listed,
+    short_reason,
     stamp,
-    why,
     with_own_test_split,
 )
 from ralr_tune.kinds.classification.stratify import Rows
@@ -31,18 +31,17 @@ from ralr_tune.studyfile.problems import one_line
 VALIDATION_NAMES = ("val", "valid", "validation")
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "PPM", "TIFF", "GIF")
-"""What is looked for behind the names that are images. Pillow goes by a file's content, and knows formats (EPS) for
-which it starts other programs."""
+"""Formats that Pillow may decode. It detects them by content, not by name, and starts other programs for some (EPS)."""
 
 
 def read(path: str, *, size: int | None = None) -> Source:
-    """The data set under `path`. The class list is train's; files below test/ are opened when its images are loaded.
+    """The data set under `path`, with the classes of train/. Files below test/ are opened when its images are loaded.
 
-    Raises DataError when a folder is missing or empty, or when val/ or test/ has a class that train/ lacks.
+    Raises DataError if a folder is missing or empty, or if val/ or test/ has a class that train/ does not have.
     """
     root = Path(path).expanduser()
     if not root.is_dir():
-        raise DataError(f"data.path = {path!r}: no such folder (looked at {root.absolute()})")
+        raise DataError(f"data.path = {path!r}: no such folder (resolved to {root.absolute()})")
     if not (root / "train").is_dir():
         classes = _class_names(root)
         return with_own_test_split(classes, _tree(root, classes, size), where=f"data.path = {path!r}")
@@ -60,9 +59,9 @@ def read(path: str, *, size: int | None = None) -> Source:
 
 def _class_names(folder: Path) -> tuple[str, ...]:
     names = _folders(folder)
-    if not 2 <= len(names) <= MOST_CLASSES:
-        held = f"{len(names)} folders" if names else "none"
-        raise DataError(f"{folder}: must hold a folder of images for each of 2 to {MOST_CLASSES} classes; holds {held}")
+    if not 2 <= len(names) <= MAX_CLASSES:
+        found = f"{len(names)} folders" if names else "none"
+        raise DataError(f"{folder}: needs a folder of images for each of 2 to {MAX_CLASSES} classes; found {found}")
     return tuple(names)
 
 
@@ -72,16 +71,18 @@ def _folders(folder: Path) -> list[str]:
 
 def _check_classes(folder: Path, classes: tuple[str, ...]) -> None:
     if not folder.is_dir():
-        raise DataError(f"{folder}: missing; beside train/ there must be test/, with the same class folders")
-    if strange := sorted(set(_folders(folder)) - set(classes)):
-        raise DataError(f"{folder}: holds classes that train/ lacks: {some(strange)}; allowed: {some(classes)}")
+        raise DataError(f"{folder}: missing; a folder with train/ also needs test/, with the same class folders")
+    if unknown := sorted(set(_folders(folder)) - set(classes)):
+        raise DataError(
+            f"{folder}: has classes that train/ does not have: {listed(unknown)}; allowed: {listed(classes)}"
+        )
 
 
 def _full_tree(folder: Path, classes: tuple[str, ...], size: int | None) -> Samples:
     samples = _tree(folder, classes, size)
     counts = np.bincount(samples.labels, minlength=len(classes))
     if empty := [name for name, count in zip(classes, counts, strict=True) if count == 0]:
-        raise DataError(f"{folder}: no images for the classes {some(empty)}; allowed: {', '.join(IMG_EXTENSIONS)}")
+        raise DataError(f"{folder}: no images for the classes {listed(empty)}; allowed: {', '.join(IMG_EXTENSIONS)}")
     return samples
 
 
@@ -89,7 +90,7 @@ def _tree(folder: Path, classes: tuple[str, ...], size: int | None) -> Samples:
     _check_classes(folder, classes)
     found = [(file, number) for number, name in enumerate(classes) for file in _files(folder / name)]
     if not found:
-        raise DataError(f"{folder}: holds no images; allowed: {', '.join(IMG_EXTENSIONS)}")
+        raise DataError(f"{folder}: contains no images; allowed: {', '.join(IMG_EXTENSIONS)}")
     files = [file for file, _ in found]
     known = stamp(files)
     return all_samples(
@@ -100,9 +101,9 @@ def _tree(folder: Path, classes: tuple[str, ...], size: int | None) -> Samples:
 
 
 def _files(folder: Path) -> Iterator[str]:
-    """Images of a class, in torchvision's order; a folder that is linked to from within itself is seen once.
+    """Images of a class, in torchvision's order. A folder that contains a link to itself is visited once.
 
-    (torchvision's own `make_dataset` follows such links until the path is too long for the system.)
+    (torchvision's `make_dataset` follows such links until the path is too long for the operating system.)
     """
     seen: set[tuple[int, int]] = set()
     found: list[tuple[str, list[str]]] = []
@@ -128,9 +129,9 @@ def _pictures(files: Iterator[str], size: int | None) -> Iterator[Image.Image]:
             with Image.open(file, formats=FORMATS) as picture:
                 check_pixels(picture, one_line(file))
                 if size is not None:
-                    picture.draft("RGB", (2 * size, 2 * size))  # a large JPEG is decoded at a fraction of its size
+                    picture.draft("RGB", (2 * size, 2 * size))  # decodes a large JPEG at a fraction of its size
                 yield ImageOps.exif_transpose(picture).convert("RGB")
         except DataError:
             raise
-        except Exception as error:  # Pillow's decoders raise what they meet in damaged bytes
-            raise DataError(f"{one_line(file)}: not a readable image: {why(error)}") from error
+        except Exception as error:  # Pillow's decoders raise errors of many types for damaged bytes
+            raise DataError(f"{one_line(file)}: not a readable image: {short_reason(error)}") from error

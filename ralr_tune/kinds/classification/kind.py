@@ -1,4 +1,4 @@
-"""The kind of task that classifies images."""
+"""The image classification kind."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from ralr_tune.kinds.classification.section import (
 from ralr_tune.logs import warnings_to_log
 from ralr_tune.metric import Metric
 from ralr_tune.studyfile import Configuration, StudySpec
-from ralr_tune.studyfile.contradictions import Contradiction, corners, home, missing_file, training_paths
+from ralr_tune.studyfile.contradictions import Contradiction, corners, missing_file, path_of_key, training_paths
 from ralr_tune.studyfile.imports import Import, names_code
-from ralr_tune.studyfile.kind import Examined
+from ralr_tune.studyfile.kind import TaskSummary
 from ralr_tune.studyfile.problems import dotted
 from ralr_tune.studyfile.values import Choice
 from ralr_tune.training.kind import TorchKind
@@ -35,20 +35,20 @@ if TYPE_CHECKING:
 
 
 class ClassificationKind(TorchKind):
-    """Images of one size, one class each."""
+    """Images of one size, with one class each."""
 
     name = "classification"
     metrics = METRICS
     section = ClassificationSection
     training = ClassificationTraining
     changes = {
-        ("validation",): (False, "all trials were judged on another validation split"),
+        ("validation",): (False, "all earlier trials were evaluated on another validation split"),
         ("data",): (
             False,
-            "the trials may have seen other data (to move the same data, leave a link at the old place)",
+            "earlier trials may have used other data (if you moved the data, keep a link at the old path)",
         ),
-        ("data", "download"): (True, "whether data that are not there are fetched"),
-        (): (False, "the trials trained another network"),
+        ("data", "download"): (True, "whether missing data are downloaded"),
+        (): (False, "earlier trials trained another network"),
     }
 
     # ------------------------------------------------------------ training
@@ -98,8 +98,8 @@ class ClassificationKind(TorchKind):
             for corner in corners(spec.space(arm), ("batch_size", "augment")):
                 configuration = spec.configuration(arm, corner)
                 if mixing := _mixes_one_sample(configuration):
-                    where = dotted(home(spec, arm, "batch_size"))
-                    line = f"{where} = 1: {mixing} mixes pairs of a batch, which takes 2 or more (arm {arm})"
+                    where = dotted(path_of_key(spec, arm, "batch_size"))
+                    line = f"{where} = 1: {mixing} mixes pairs of images; needs a batch size of 2 or more (arm {arm})"
                     yield Contradiction(line, training_paths(arm, "batch_size", "augment"))
                     break
 
@@ -109,11 +109,11 @@ class ClassificationKind(TorchKind):
 
     def complaints(self, configuration: Configuration) -> Iterator[str]:
         if mixing := _mixes_one_sample(configuration):
-            yield f"training.batch_size = 1: {mixing} mixes pairs of a batch, which takes 2 or more"
+            yield f"training.batch_size = 1: {mixing} mixes pairs of images; needs a batch size of 2 or more"
 
-    # ------------------------------------------------------------ people
+    # ------------------------------------------------------------ reporting
 
-    def examine(self, section: ClassificationSection) -> Examined:
+    def examine(self, section: ClassificationSection) -> TaskSummary:
         import numpy as np
 
         from ralr_tune.kinds.classification.sources import open_source
@@ -126,7 +126,7 @@ class ClassificationKind(TorchKind):
         if not self.imports(section):
             model = _network(section.model_copy(update={"pretrained": False}), classes, channels, min(height, width))
             weights = sum(tensor.nbytes for tensor in model.state_dict().values())
-        return Examined(
+        return TaskSummary(
             f"{len(source.train):,} training images, {classes} classes, {channels}x{height}x{width}", weights
         )
 
@@ -134,9 +134,9 @@ class ClassificationKind(TorchKind):
         return isinstance(section.data, TorchvisionData) and section.data.download
 
     def caches(self, out: Path) -> Iterator[tuple[Path, str]]:
-        # a process that has such a file open keeps it until it ends, removed or not
+        # a process that maps such a file can still read it after it was removed
         for path in sorted((out / "data").glob("images-*.npy")):
-            yield path, "decoded images, made again where needed"
+            yield path, "decoded images, decoded again when needed"
 
     def script(self, exported: Exported) -> str:
         from ralr_tune.kinds.classification.script import script
@@ -147,7 +147,7 @@ class ClassificationKind(TorchKind):
 def _network(section: ClassificationSection, classes: int, channels: int, size: int) -> nn.Module:
     from ralr_tune.models import registry
 
-    assert isinstance(section.model, str)  # settled
+    assert isinstance(section.model, str)  # resolved: one value
     return registry.build(
         section.model,
         classes=classes,
@@ -163,7 +163,7 @@ def _models(section: ClassificationSection) -> Sequence[str]:
 
 
 def _mixes_one_sample(configuration: Configuration) -> str | None:
-    """The augmentation that would mix pairs if every batch is one sample; None if all is well."""
+    """The augmentation that needs pairs although every batch has one sample; None if there is none."""
     options = configuration.options
     assert isinstance(options, ClassificationOptions)
     asked = [name for name in options.augment if name in MIXINGS]

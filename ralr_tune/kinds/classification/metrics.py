@@ -1,4 +1,4 @@
-"""What a classification can be judged by. No torch: a study file is checked without it."""
+"""The metrics of a classification. No torch: a study file is checked without it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ralr_tune.metric import Metric
 
 
 def _share(name: str) -> Metric:
-    """A share of images; a margin of half a point (our choice)."""
+    """A share of images, with a margin of half a percentage point (our choice)."""
     return Metric(name, direction="maximize", unit="share", worst=0.0, default_margin=0.005)
 
 
@@ -21,10 +21,10 @@ METRICS: Mapping[str, Metric] = {
         Metric("loss", direction="minimize"),
     )
 }
-"""By the name that a study file gives them (`study.metric`); the first is the default. `scores.py` computes them.
+"""By name (`study.metric`); the first is the default. `scores.py` computes them.
 
-accuracy           share of images whose largest output is their class's
-balanced_accuracy  mean over the classes that the split holds of each class's accuracy
+accuracy           share of images whose largest output is that of their class
+balanced_accuracy  mean of the per-class accuracies, over the classes that occur in the split
 top5_accuracy      share of images whose class is among the five largest outputs
 loss               mean cross-entropy without label smoothing, in nats; unbounded, so it has no worst value
 """

@@ -1,6 +1,6 @@
-"""The metrics of a classification (see metrics.py), gathered batch by batch on the device for several slots at once.
+"""The metrics of a classification (see metrics.py), accumulated batch by batch on the device for several slots at once.
 
-Shapes: outputs (N, slots, classes), labels (N,) int64, values (slots,) float64. Counts are integers until the end, so
+Shapes: outputs (N, slots, classes), labels (N,) int64, values (slots,) float64. Counts stay integers until the end, so
 that they do not depend on the order of the batches.
 """
 
@@ -19,23 +19,25 @@ TOP = 5
 
 
 class Score(Protocol):
-    """One metric, of all slots."""
+    """One metric of all slots."""
 
     def add(self, outputs: Tensor, labels: Tensor) -> None:
-        """One batch more."""
+        """Adds one batch."""
 
     def values(self) -> Tensor:
-        """The metric over all batches so far, of which there is at least one; on the device."""
+        """The metric over all batches so far (at least one), on the device."""
 
 
 def check_classes(metric: str, classes: int) -> None:
-    """Raises UsageError if the metric would be the same for every network: among five classes each is in the top 5."""
+    """Raises UsageError if every network would score the same: with five classes, each is in the top 5."""
     if metric == "top5_accuracy" and classes <= TOP:
-        raise UsageError(f"study.metric = {metric!r}: {classes} classes; needs {TOP + 1} or more, or take 'accuracy'")
+        raise UsageError(
+            f"study.metric = {metric!r}: {classes} classes; needs {TOP + 1} or more; with fewer use 'accuracy'"
+        )
 
 
 def make_score(metric: str, classes: int, slots: int, device: str) -> Score:
-    """The score of a metric, empty. Raises KeyError for a name that metrics.py does not have."""
+    """A new score of the metric. Raises KeyError for a name that metrics.py does not have."""
     return _SCORES[metric](classes, slots, device)
 
 
@@ -61,7 +63,7 @@ class _TopFive(_Accuracy):
 
 
 class _BalancedAccuracy:
-    """Mean of each class's accuracy over the classes of which there is an image: one without counts neither way."""
+    """Mean of the per-class accuracies. Classes without images are ignored."""
 
     def __init__(self, classes: int, slots: int, device: str) -> None:
         self._correct = torch.zeros(classes, slots, dtype=torch.int64, device=device)
@@ -77,7 +79,7 @@ class _BalancedAccuracy:
 
 
 class _Loss:
-    """Mean cross-entropy in nats, NaN if it is infinite. Each image's in float32, their sum in float64."""
+    """Mean cross-entropy in nats, NaN if it is infinite. Computed per image in float32, summed in float64."""
 
     def __init__(self, classes: int, slots: int, device: str) -> None:
         self._sum = torch.zeros(slots, dtype=torch.float64, device=device)
@@ -103,7 +105,7 @@ _SCORES: Mapping[str, Callable[[int, int, str], Score]] = {
 
 
 def _hits(outputs: Tensor, labels: Tensor, top: int) -> Tensor:
-    """Whether each image's class is among the `top` largest outputs; (N, slots)."""
+    """Whether the class of each image is among the `top` largest outputs, (N, slots)."""
     if top == 1:
         return outputs.argmax(2) == labels[:, None]
     return (outputs.topk(top, dim=2).indices == labels[:, None, None]).any(2)

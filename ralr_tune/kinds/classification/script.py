@@ -1,4 +1,4 @@
-"""The script of one configuration of image classification: this package's data, augmentation, network and training."""
+"""Exports an image classification configuration as a script: data, augmentation, network and training."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from ralr_tune.kinds.classification.section import MIXINGS, ClassificationSectio
 from ralr_tune.models import registry, torchvision_models
 from ralr_tune.script.bundle import bundle
 from ralr_tune.script.parts import docstring, import_of, optimizer_call, rate_call
-from ralr_tune.script.text import OTHER_FORMS, arguments, is_name, laid_out, literal
+from ralr_tune.script.text import OTHER_FORMATS, arguments, is_identifier, literal, wrapped
 from ralr_tune.studyfile.configuration import TrainingConfig
 from ralr_tune.studyfile.exported import Exported
 
-_INSTEAD = {"ralr_tune.machine.memory.check_memory": "ralr_tune.kinds.classification.standalone.check_memory"}
+_REPLACEMENTS = {"ralr_tune.machine.memory.check_memory": "ralr_tune.kinds.classification.standalone.check_memory"}
 
 _READERS: Mapping[str, Callable[..., Any]] = {
     "digits": sources.read_digits,
@@ -119,8 +119,8 @@ if __name__ == "__main__":
 def script(configuration: Exported) -> str:
     """A Python script that trains `configuration` on train + validation data, saves its weights and tests it.
 
-    It runs without this package: it needs torch, torchvision and what the data take. Raises UsageError for what a
-    script cannot say, and for a data set or network that there is not.
+    It runs without this package, but needs torch, torchvision and the libraries that read the data. Raises UsageError
+    for values that a script cannot express and for unknown data sets and networks.
     """
     training, provenance = configuration.training, configuration.provenance
     task, options = configuration.task, configuration.configuration().options
@@ -134,24 +134,24 @@ def script(configuration: Exported) -> str:
         imports="\n".join([network_import, reader_import, *rate_imports]),
         **{name: literal(getattr(provenance, name)) for name in ("seed", "study_seed")},
         **{name: literal(getattr(training, name)) for name in ("epochs", "batch_size", "lr")},
-        source=_returned(source),
-        network=_returned(network),
-        optimizer=_returned(optimizer_call(configuration)),
-        rate=_returned(rate),
+        source=_return_value(source),
+        network=_return_value(network),
+        optimizer=_return_value(optimizer_call(configuration)),
+        rate=_return_value(rate),
         validation=literal(task.validation),
         smoothing=f", label_smoothing={literal(options.label_smoothing)}" if options.label_smoothing else "",
         **_training(training),
         **_augmentation(options.augment),
     )
-    return bundle(text, instead=_INSTEAD)
+    return bundle(text, replacements=_REPLACEMENTS)
 
 
-def _returned(expression: str) -> str:
-    return laid_out(expression, indent=4, used=len("return "))
+def _return_value(expression: str) -> str:
+    return wrapped(expression, indent=4, used=len("return "))
 
 
 def _source(data: ImageData) -> tuple[str, str]:
-    """The expression that opens the data, and the import that it takes."""
+    """The expression that opens the data, and the import statement it needs."""
     if data.source == "torchvision":
         _check_data_set(data.dataset.partition(":")[0])
     given = data.model_dump(exclude_none=True, exclude={"source", *sources.RESTRICTIONS})
@@ -163,37 +163,37 @@ def _source(data: ImageData) -> tuple[str, str]:
 
 
 def _check_data_set(name: str) -> None:
-    kind = getattr(torchvision.datasets, name, None) if is_name(name) else None
+    kind = getattr(torchvision.datasets, name, None) if is_identifier(name) else None
     if not inspect.isclass(kind) or not issubclass(kind, torchvision.datasets.VisionDataset):
-        raise UsageError(f"task.data.dataset = {name!r}: no data set of torchvision; {OTHER_FORMS}")
+        raise UsageError(f"task.data.dataset = {name!r}: not a data set of torchvision; {OTHER_FORMATS}")
 
 
-_SHAPE = ["classes=classes", "channels=channels", "size=size"]
+_SHAPE_ARGUMENTS = ["classes=classes", "channels=channels", "size=size"]
 
 
 def _network(task: ClassificationSection) -> tuple[str, str]:
-    """The expression that makes the network, and the import that it takes."""
-    assert isinstance(task.model, str)  # settled
+    """The expression that builds the network, and the import statement it needs."""
+    assert isinstance(task.model, str)  # resolved: one value
     options = arguments(task.model_options)
     if task.model.startswith("torchvision:"):
         builder: Any = torchvision_models.build
         name = literal(task.model.removeprefix("torchvision:"))
-        given = [name, *_SHAPE, f"options={literal(task.model_options)}", f"pretrained={task.pretrained}"]
+        given = [name, *_SHAPE_ARGUMENTS, f"options={literal(task.model_options)}", f"pretrained={task.pretrained}"]
     elif task.model in registry.BUILDERS:
         builder = registry.BUILDERS[task.model]
-        given = [*_SHAPE, *options]
+        given = [*_SHAPE_ARGUMENTS, *options]
         if isinstance(builder, partial):
             builder, given = builder.func, [*map(literal, builder.args), *given]
     else:
-        return _imported(task.model, options)
+        return _imported_network(task.model, options)
     return f"{builder.__name__}({', '.join(given)})", import_of(builder)
 
 
-def _imported(model: str, options: list[str]) -> tuple[str, str]:
+def _imported_network(model: str, options: list[str]) -> tuple[str, str]:
     module, _, path = model.partition(":")
     first, _, rest = path.partition(".")
-    if not all(is_name(name) for name in (*module.split("."), *path.split("."))):
-        raise UsageError(f"task.model = {model!r}: no import path package.module:callable; {OTHER_FORMS}")
+    if not all(is_identifier(name) for name in (*module.split("."), *path.split("."))):
+        raise UsageError(f"task.model = {model!r}: not an import path package.module:callable; {OTHER_FORMATS}")
     call = f"network.{rest}" if rest else "network"
     return f"{call}({', '.join(['num_classes=classes', *options])})", f"from {module} import {first} as network"
 
@@ -213,7 +213,7 @@ def _training(training: TrainingConfig) -> dict[str, str]:
 
 
 def _augmentation(augment: tuple[str, ...]) -> dict[str, str]:
-    """What is drawn in every epoch, and how it changes the batches."""
+    """The random draws of an epoch, and the batches made with them."""
     kinds = [AUGMENTATIONS[name].__name__ for name in augment if name in AUGMENTATIONS]
     mixings = [name for name in augment if name in MIXINGS]
     lines = []
@@ -231,7 +231,7 @@ def _augmentation(augment: tuple[str, ...]) -> dict[str, str]:
         batches = f"mixed({batches}, mixing, mix)"
     body = [
         f"order, {draws or '_'} = draw_epoch(count, [{drawn}], seed=SEED, epoch=epoch)",
-        f"return {laid_out(batches, indent=8, used=len('return '))}",
+        f"return {wrapped(batches, indent=8, used=len('return '))}",
     ]
     return {
         "augment": "".join(f"    {line}\n" for line in lines),

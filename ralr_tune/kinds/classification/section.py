@@ -1,4 +1,4 @@
-"""[task] kind = "classification", and the keys that [training] has for it alone."""
+"""The [task] table of kind "classification", and its own keys of [training]."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from ralr_tune.studyfile.values import (
 
 class _Images(Frozen):
     limit: Count | None = None
-    """Train on this many images only (stratified, seeded)."""
+    """Train on only this many images (a stratified, seeded subset)."""
     classes: Annotated[tuple[str | int, ...], Field(strict=False, min_length=2)] | None = None
-    """Keep these classes only, by name or index."""
+    """Use only these classes, given by name or index."""
 
 
 class DigitsData(_Images):
@@ -35,7 +35,7 @@ class DigitsData(_Images):
 
 
 class TorchvisionData(_Images):
-    """Any classification data set of torchvision, by its class name."""
+    """Any classification data set of torchvision, by class name."""
 
     source: Literal["torchvision"]
     dataset: str
@@ -45,7 +45,7 @@ class TorchvisionData(_Images):
 
 
 class FolderData(_Images):
-    """A tree of class folders, or train/ [val/] test/ trees of them."""
+    """A folder of class folders, or train/, test/ and optionally val/ with class folders."""
 
     source: Literal["folder"]
     path: str
@@ -80,22 +80,22 @@ class ClassificationSection(TaskSection):
 
 
 MIXINGS = ("mixup", "cutmix")
-"""Augmentations that mix the images of a batch with each other: after all others, wherever they stand. Of both, each
-image gets one (see mixing.py)."""
+"""Augmentations that mix the images of a batch with each other. They are applied after all others, whatever their place
+in the list. If both are chosen, each image gets one of them (see mixing.py)."""
 
 AUGMENTATIONS = ("crop", "flip", "cutout", *MIXINGS)
-"""Written out, so that a study file is checked without importing torch; a test compares them with augment.py."""
+"""Listed here so that a study file can be checked without importing torch; a test compares them with augment.py."""
 
 
 def _augmentation(value: str) -> str:
     if value not in AUGMENTATIONS:
-        raise problem(f"not an augmentation; {one_of(AUGMENTATIONS, value)}")
+        raise problem(f"unknown augmentation; {one_of(AUGMENTATIONS, value)}")
     return value
 
 
 def _distinct(value: tuple[str, ...]) -> tuple[str, ...]:
     if repeated := [each for each, count in Counter(value).items() if count > 1]:
-        raise problem(f"every augmentation may stand there once; {repeated[0]} stands twice")
+        raise problem(f"{repeated[0]} is listed more than once; list each augmentation once")
     return value
 
 

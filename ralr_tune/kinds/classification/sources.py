@@ -1,4 +1,4 @@
-"""Where images come from: the data table of a study file -> a `Source`. Nothing here knows of devices or batches."""
+"""Opens the images that a study file's `data` table describes as a `Source`. Independent of devices and batches."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from ralr_tune.errors import DataError
 from ralr_tune.kinds.classification.samples import Source, all_samples, restrict, with_own_test_split
 
 RESTRICTIONS = ("limit", "classes")
-"""Options that every source takes (see `samples.restrict`)."""
+"""Options of every source (see `samples.restrict`)."""
 
 
 @dataclass(frozen=True)
 class Reader:
-    """How one kind of source is read, and what it must and may be told."""
+    """The function that reads one kind of source, and its required and optional options."""
 
     read: Callable[..., Source]
     required: tuple[str, ...] = ()
@@ -28,10 +28,10 @@ class Reader:
 
 
 def open_source(data: Mapping[str, Any]) -> Source:
-    """The data set that `data` describes: `source`, the source's own options, and `limit` and `classes`.
+    """The data set that `data` describes: `source`, the source's own options, `limit` and `classes`.
 
-    An option that is None counts as not given. Reads labels, not images. Raises DataError, naming option, value and
-    what is allowed.
+    None means that an option is not given. Reads labels, not images. Raises DataError, naming option, value and what is
+    allowed.
     """
     given = {key: value for key, value in data.items() if value is not None}
     name = given.pop("source", None)
@@ -45,8 +45,8 @@ def open_source(data: Mapping[str, Any]) -> Source:
 def _check(name: str, given: Mapping[str, Any]) -> None:
     reader = READERS[name]
     allowed = (*reader.required, *reader.optional, *RESTRICTIONS)
-    if foreign := sorted(set(given) - set(allowed)):
-        raise DataError(f"data.{foreign[0]}: no option of source {name!r}; allowed: {', '.join(allowed)}")
+    if unknown := sorted(set(given) - set(allowed)):
+        raise DataError(f"data.{unknown[0]}: not an option of source {name!r}; allowed: {', '.join(allowed)}")
     if missing := sorted(set(reader.required) - set(given)):
         raise DataError(f"data.{missing[0]}: missing; source {name!r} needs it")
     for key in ("limit", "size"):
@@ -56,7 +56,7 @@ def _check(name: str, given: Mapping[str, Any]) -> None:
 
 
 def read_digits() -> Source:
-    """scikit-learn's 1,797 handwritten digits, 8x8, grey values 0 .. 16 stretched to 0 .. 255."""
+    """scikit-learn's 1,797 handwritten digits, 8x8, grey values 0 .. 16 scaled to 0 .. 255."""
     table = _digits_table()
     images = np.rint(table[:, :-1].reshape(-1, 1, 8, 8) * (255 / 16)).astype(np.uint8)
     samples = all_samples(table[:, -1].astype(np.int64), lambda rows: images[rows])
@@ -66,7 +66,7 @@ def read_digits() -> Source:
 def _digits_table() -> NDArray[np.float64]:
     """(1797, 65): 64 grey values and the label, from scikit-learn's file.
 
-    To import scikit-learn for it, and scipy.stats with that, was a fifth of a worker's start.
+    Importing scikit-learn for it, which imports scipy.stats, took a fifth of a worker's start-up time.
     """
     package = find_spec("sklearn")
     for folder in (package and package.submodule_search_locations) or ():
@@ -103,4 +103,4 @@ READERS: Mapping[str, Reader] = {
     "folder": Reader(_folder, required=("path",), optional=("size",)),
     "arrays": Reader(_arrays, required=("path",)),
 }
-"""Kinds of source by the name that `data.source` gives them."""
+"""Readers by `data.source`."""

@@ -1,6 +1,6 @@
-"""Images in a script: all of them in memory, the same batches as the task's.
+"""Images in an exported script: all in memory, in the same batches as in the task.
 
-Scripts carry this source instead of the task's, which also trains several trials at once and shares decoded images
+Scripts include this source instead of task.py, which also trains several trials at once and shares decoded images
 between processes.
 """
 
@@ -25,7 +25,7 @@ Batch = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class ImageData:
-    """Images (N, C, H, W) uint8 and labels (N,) int64, on the CPU; validation data belong to train."""
+    """Images (N, C, H, W) uint8 and labels (N,) int64, on the CPU; the training data include the validation data."""
 
     classes: tuple[str, ...]
     train_images: Tensor
@@ -33,12 +33,12 @@ class ImageData:
     test_images: Tensor
     test_labels: Tensor
     mean: Tensor
-    """Grey value by channel, (C, 1, 1), of what the study trained on: without its validation split."""
+    """Mean grey value per channel, (C, 1, 1), of the study's training data without its validation split."""
     std: Tensor
 
 
 def load_images(source: Source, *, validation: float, study_seed: int) -> ImageData:
-    """Everything that the source has. `validation` and `study_seed` draw the study's validation split."""
+    """All images of the source. `validation` and `study_seed` determine the study's validation split."""
     parts = [source.train] if source.validation is None else [source.train, source.validation]
     images = torch.from_numpy(np.concatenate([part.load() for part in parts]))
     labels = np.concatenate([part.labels for part in parts])
@@ -46,9 +46,9 @@ def load_images(source: Source, *, validation: float, study_seed: int) -> ImageD
     train = np.arange(len(source.train)) if own else hold_out(labels, validation, study_seed)[1]
     mean, std = mean_and_std(images[torch.from_numpy(train)], "cpu")
     test = source.test()
-    shown = torch.from_numpy(np.ascontiguousarray(test.load()))
+    test_images = torch.from_numpy(np.ascontiguousarray(test.load()))
     return ImageData(
-        source.classes, images, torch.from_numpy(labels), shown, torch.from_numpy(test.labels), mean=mean, std=std
+        source.classes, images, torch.from_numpy(labels), test_images, torch.from_numpy(test.labels), mean=mean, std=std
     )
 
 
@@ -60,7 +60,7 @@ def train_batches(
     batch_size: int,
     device: str,
 ) -> Iterator[Batch]:
-    """The training images in this order, each augmentation applied by its draws (see `draw_epoch`)."""
+    """The training images in this order, with each augmentation applied according to its draws (see `draw_epoch`)."""
     mean, std = data.mean.to(device), data.std.to(device)
     for first, last in pairwise(batch_borders(len(order), batch_size)):
         rows = order[first:last]
@@ -71,7 +71,7 @@ def train_batches(
 
 
 def mixed(batches: Iterable[Batch], mixing: Mixing, draws: Tensor) -> Iterator[Batch]:
-    """The same batches, the images of each mixed with each other."""
+    """The same batches, with the images within each batch mixed."""
     first = 0
     for images, labels in batches:
         last = first + len(images)
@@ -83,7 +83,7 @@ def mixed(batches: Iterable[Batch], mixing: Mixing, draws: Tensor) -> Iterator[B
 def accuracy(
     model: nn.Module, outputs_of: Callable[[Tensor], Tensor], data: ImageData, batch_size: int, device: str
 ) -> float:
-    """Share of the test images whose largest output is their class; NaN if an output is not finite."""
+    """Share of the test images whose largest output is that of their class; NaN if an output is not finite."""
     model.eval()
     mean, std = data.mean.to(device), data.std.to(device)
     outputs = [outputs_of((some.to(device) - mean) / std).cpu() for some in torch.split(data.test_images, batch_size)]
@@ -93,4 +93,4 @@ def accuracy(
 
 
 def check_memory(size_bytes: int, what: str) -> None:
-    """Checks nothing: the package's own check needs psutil, which a script must do without."""
+    """Does nothing: the package's own check needs psutil, which a script must not depend on."""

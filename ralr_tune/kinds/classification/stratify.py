@@ -1,7 +1,7 @@
 """Seeded stratified subsets of labelled samples. Pure numpy.
 
-Ours and not scikit-learn's `train_test_split`: that refuses classes of a single sample, and its choice may change with
-its version, while a test split must never change.
+Not scikit-learn's `train_test_split`: that refuses classes with a single sample, and its result may change between
+versions, while a test split must never change.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ Rows = NDArray[np.int64]
 
 
 def stratified_split(labels: Rows, taken: int, *, seed: int) -> tuple[Rows, Rows]:
-    """Positions in `labels` (N,) as (taken, left), both sorted; of every class its share, by largest remainders.
+    """Positions in `labels` (N,) as (taken, left), both sorted; stratified by the largest remainder method.
 
-    At least one sample of every class is left, so that whatever is trained on keeps all classes. Raises ValueError when
-    that is impossible.
+    At least one sample of every class is left, so that the training data keep all classes. Raises ValueError if that is
+    impossible.
     """
     _, classes, counts = np.unique(labels, return_inverse=True, return_counts=True)
     if not 0 <= taken <= len(labels) - len(counts):
         raise ValueError(
-            f"{taken} of {len(labels)} samples cannot be set aside: one of each of {len(counts)} classes must be left"
+            f"{taken} of {len(labels)} samples cannot be set aside: one of each of {len(counts)} classes must remain"
         )
     quotas = _quotas(counts, taken)
     order = np.random.Generator(np.random.PCG64(seed)).permutation(len(labels))
@@ -32,10 +32,10 @@ def stratified_split(labels: Rows, taken: int, *, seed: int) -> tuple[Rows, Rows
 
 
 def _quotas(counts: Rows, taken: int) -> Rows:
-    """How many to take of each class: proportional, at most all but one, in total `taken`."""
+    """Number of samples to take from each class: proportional, at most all but one, `taken` in total."""
     total = int(counts.sum())
     quotas: Rows = counts * taken // max(1, total)  # below the counts, since taken is below the total
     for _ in range(taken - int(quotas.sum())):
-        owed = np.where(quotas < counts - 1, counts * taken - quotas * total, np.iinfo(np.int64).min)
-        quotas[np.argmax(owed)] += 1
+        deficit = np.where(quotas < counts - 1, counts * taken - quotas * total, np.iinfo(np.int64).min)
+        quotas[np.argmax(deficit)] += 1
     return quotas

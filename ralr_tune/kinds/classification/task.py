@@ -1,4 +1,4 @@
-"""Image classification: uint8 images on the device, normalised and augmented there, batch by batch."""
+"""Image classification: uint8 images stay on the device, which normalises and augments them batch by batch."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ from ralr_tune.tasks.base import Autocast, Batch, Capabilities, Split
 from ralr_tune.tasks.tensors import TensorBatch
 
 EVALUATION_PIXELS = {"cpu": 2**19, "cuda": 2**22}
-"""Pixels of one batch of an evaluation, by the kind of device: 512 images of 32x32, or 4,096. On a CPU larger ones were
-no faster (measured); on a GPU Python needs longer to start a small batch's kernels than the GPU to compute them."""
+"""Pixels of one evaluation batch by type of device: 512 images of 32x32 on a CPU, 4,096 on a GPU. On a CPU larger ones
+were no faster (measured). On a GPU, Python takes longer to launch the kernels of a small batch than they run."""
 
-SMALLEST_EVALUATION = 64
-"""Images of one batch of an evaluation, however large they are: a GPU wants some."""
+MIN_EVALUATION_BATCH = 64
+"""Images of one evaluation batch, whatever their size: a GPU needs several to be busy."""
 
 
 AUGMENTED_PIXELS = {"cpu": 2**17, "cuda": 2**23}
-"""Pixels that are augmented at a time where a batch has fewer, by the kind of device: 2,048 images of 8x8, or 8,192 of
-32x32, which take 100 MB as float32."""
+"""Pixels that are augmented at once if batches have fewer, by type of device: 2,048 images of 8x8 on a CPU, 8,192 of
+32x32 on a GPU, which take 100 MB as float32."""
 
 
 PLAIN = ClassificationOptions()
@@ -57,7 +57,7 @@ class ImageBatch(TensorBatch):
 
     images: Tensor
     labels: Tensor
-    """(N,) int64; of mixed images their shares, float32 (N, classes), each row with the sum 1."""
+    """(N,) int64; for mixed images shares, float32 (N, classes), each row with sum 1."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,8 @@ _MixDraws = Sequence[tuple[Mixing, Tensor]]
 class ClassificationTask:
     """The TorchTask of labelled images (see tasks.base).
 
-    `validation`: share of the training data, stratified and drawn from `seed`, that is held out; a source with
-    validation data of its own gives those instead. Raises DataError when a split would be empty.
+    `validation`: share of the training data that is held out, stratified and drawn from `seed`; if the source has
+    validation data of its own, those are used instead. Raises DataError if a split would be empty.
     """
 
     capabilities = Capabilities(static_steps=True, static_shapes=True, fusable=True)
@@ -94,28 +94,27 @@ class ClassificationTask:
         origin: object = None,
         metric: Metric = METRICS["accuracy"],
     ) -> None:
-        """`decoded`: folder of decoded images that processes share (see decoded.py). `origin`: what the data were read
-        from; two tasks with equal ones can share them.
+        """`decoded`: folder of decoded images that processes share (see decoded.py). `origin`: describes where the data
+        were read from; tasks with equal origins can share data.
 
-        `build`: makes the network from (classes, channels, size), its weights drawn from torch's global
-        generator."""
+        `build`: builds the network from (classes, channels, size), with weights from torch's global generator."""
         check_classes(metric.name, len(source.classes))
         self.device = device
         self.metric = metric
         self.identity = identity
         self.origin = origin
         self.classes = source.classes
-        self._read_test, self._decoded = source.test, decoded  # and not the source: it may hold the training images
+        self._read_test, self._decoded = source.test, decoded  # not the source itself: it may hold the training images
         self._build = build
         self._pool, self._rows = _pool_and_rows(source, validation, seed, device, decoded)
         self.input_shape: tuple[int, ...] = tuple(self._pool.images.shape[1:])
         self._mean, self._std = mean_and_std(self._pool.images[self._rows["train"]], device)
-        self._fits = False
+        self._model_checked = False
 
     def with_network(self, build: Callable[[int, int, int], nn.Module], identity: str) -> ClassificationTask:
-        """A task of the same data, which are shared, and another network."""
+        """A task with another network that shares the data of this one."""
         other = copy.copy(self)
-        other._build, other.identity, other._fits = build, identity, False
+        other._build, other.identity, other._model_checked = build, identity, False
         return other
 
     def build_model(self, seed: int) -> nn.Module:
@@ -123,43 +122,43 @@ class ClassificationTask:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed("init", seed))
             model = self._build(len(self.classes), channels, min(height, width))
-        if not self._fits:  # all trials share the network's shape: one look is enough
+        if not self._model_checked:  # all trials share the network's shape: one check is enough
             _check_fit(model, self.input_shape, len(self.classes))
-            self._fits = True
+            self._model_checked = True
         return model
 
     def size(self, split: Split) -> int:
         return len(self._part(split)[1])
 
     def steps(self, split: Split, batch_size: int, epoch: int = 0, *, seed: int = 0) -> int:
-        """The same in every epoch of every seed."""
+        """The same for every epoch and seed."""
         return len(batch_borders(self.size(split), batch_size)) - 1
 
     def batches(
         self, split: Split, *, seed: int, epoch: int, batch_size: int, options: Hashable = PLAIN
     ) -> Iterator[ImageBatch]:
-        drawn = self._batches(split, [(seed, epoch)], batch_size, _own(options).augment)
+        drawn = self._batches(split, [(seed, epoch)], batch_size, _checked_options(options).augment)
         return (ImageBatch(batch.images[:, 0], batch.labels[:, 0]) for batch in drawn)
 
     def fused_batches(
         self, split: Split, *, slot_epochs: Sequence[tuple[int, int]], batch_size: int, options: Hashable = PLAIN
     ) -> Iterator[ImageBatch]:
-        drawn = self._batches(split, slot_epochs, batch_size, _own(options).augment)
+        drawn = self._batches(split, slot_epochs, batch_size, _checked_options(options).augment)
         return (ImageBatch(batch.images.flatten(1, 2), batch.labels) for batch in drawn)
 
     def fused_losses(self, outputs: Tensor, batch: Batch, *, options: Hashable = PLAIN) -> Tensor:
-        labels, smoothing = cast(ImageBatch, batch).labels.flatten(0, 1), _own(options).label_smoothing
+        labels, smoothing = cast(ImageBatch, batch).labels.flatten(0, 1), _checked_options(options).label_smoothing
         each = F.cross_entropy(outputs.float().flatten(0, 1), labels, reduction="none", label_smoothing=smoothing)
         return each.view(outputs.shape[:2]).mean(0)
 
     def loss(self, model: nn.Module, batch: Batch, *, options: Hashable = PLAIN) -> Tensor:
-        batch, smoothing = cast(ImageBatch, batch), _own(options).label_smoothing
+        batch, smoothing = cast(ImageBatch, batch), _checked_options(options).label_smoothing
         return F.cross_entropy(model(batch.images).float(), batch.labels, label_smoothing=smoothing)
 
     @property
     def evaluation_batch(self) -> int:
         _, height, width = self.input_shape
-        return max(SMALLEST_EVALUATION, EVALUATION_PIXELS[self._kind] // (height * width))
+        return max(MIN_EVALUATION_BATCH, EVALUATION_PIXELS[self._device_kind] // (height * width))
 
     @torch.no_grad()
     def evaluate(
@@ -173,20 +172,20 @@ class ClassificationTask:
     def fused_evaluate(
         self, network: Callable[[Tensor], Tensor], split: Split, *, slots: int, autocast: Autocast
     ) -> list[float]:
-        batch_size = max(SMALLEST_EVALUATION, self.evaluation_batch // slots)
+        batch_size = max(MIN_EVALUATION_BATCH, self.evaluation_batch // slots)
         return self._evaluated(network, split, batch_size, slots, autocast)
 
     def _evaluated(
         self, network: Callable[[Tensor], Tensor], split: Split, batch_size: int, slots: int, autocast: Autocast
     ) -> list[float]:
-        """The metric of each slot, NaN where its outputs are not finite; read from the device once, at the end."""
+        """The metric of each slot, NaN if one of its outputs is not finite. Copied from the device once, at the end."""
         pool, rows = self._part(split)
         score = make_score(self.metric.name, len(self.classes), slots, self.device)
         finite = torch.ones(slots, dtype=torch.bool, device=self.device)
         for some in torch.split(rows, batch_size):
             batch = self._batch(pool, some)
             with autocast():
-                outputs = network(_side_by_side(batch.images, slots)).view(len(some), slots, -1)
+                outputs = network(_repeated_channels(batch.images, slots)).view(len(some), slots, -1)
             score.add(outputs, batch.labels)
             finite &= outputs.isfinite().all(2).all(0)
         return torch.where(finite, score.values(), math.nan).tolist()
@@ -196,22 +195,22 @@ class ClassificationTask:
     ) -> Iterator[ImageBatch]:
         """Batches of K slots, each a (seed, epoch): images (N, K, C, H, W), labels (N, K) or (N, K, classes)."""
         pool, rows = self._part(split)
-        orders, changes, mixes = zip(*(self._drawn(rows, *each, augment) for each in slot_epochs), strict=True)
+        orders, changes, mixes = zip(*(self._draw_epoch(rows, *each, augment) for each in slot_epochs), strict=True)
         order = torch.stack(orders, dim=1)
-        together = [
+        merged = [
             (drawn[0][0], torch.stack([draws for _, draws in drawn], dim=1)) for drawn in zip(*changes, strict=True)
         ]
-        return self._mixed(self._changed(pool, order, batch_borders(len(rows), batch_size), together), mixes)
+        return self._mixed(self._augmented(pool, order, batch_borders(len(rows), batch_size), merged), mixes)
 
-    def _changed(
+    def _augmented(
         self, pool: _Pool, order: Tensor, cuts: list[int], changes: _Draws
     ) -> Iterator[tuple[int, ImageBatch]]:
-        """Normalised and augmented batches, each with the place in `order`, (samples, K), at which it begins.
+        """Normalised and augmented batches, each with its start position in `order`, (samples, K).
 
-        Batches of small images are made several at a time: a dozen operations cost more than their few numbers.
+        Batches of small images are made several at a time: otherwise the overhead of a dozen operations dominates.
         """
         (_, height, width), slots = self.input_shape, order.shape[1]
-        for some in _blocks(cuts, AUGMENTED_PIXELS[self._kind] // (height * width * slots)):
+        for some in _blocks(cuts, AUGMENTED_PIXELS[self._device_kind] // (height * width * slots)):
             begin, end = some[0], some[-1]
             draws = [(augmentation, drawn[begin:end].flatten(0, 1)) for augmentation, drawn in changes]
             block = self._batch(pool, order[begin:end].flatten(), draws)
@@ -221,7 +220,7 @@ class ClassificationTask:
 
     @staticmethod
     def _mixed(batches: Iterator[tuple[int, ImageBatch]], mixes: Sequence[_MixDraws]) -> Iterator[ImageBatch]:
-        """With the images of each slot mixed with each other, batch by batch."""
+        """The batches with the images of each slot mixed, batch by batch."""
         for first, batch in batches:
             if not any(mixes):
                 yield batch
@@ -234,14 +233,16 @@ class ClassificationTask:
             yield ImageBatch(torch.stack(images, dim=1), torch.stack(labels, dim=1))
 
     def _batch(self, pool: _Pool, rows: Tensor, changes: _Draws = ()) -> ImageBatch:
-        images = self._travelled(pool.images.index_select(0, rows))  # a tenth of the time of [rows]
+        images = self._to_device(pool.images.index_select(0, rows))  # ten times faster than [rows]
         for augmentation, draws in changes:
             images = augmentation.apply(images, draws)
-        labels = self._travelled(pool.labels[rows])
+        labels = self._to_device(pool.labels[rows])
         return ImageBatch((images - self._mean) / self._std, labels)
 
-    def _drawn(self, rows: Tensor, seed: int, epoch: int, augment: Sequence[str]) -> tuple[Tensor, _Draws, _MixDraws]:
-        """All that is random in an epoch: the order, and draws (N, k) in that order."""
+    def _draw_epoch(
+        self, rows: Tensor, seed: int, epoch: int, augment: Sequence[str]
+    ) -> tuple[Tensor, _Draws, _MixDraws]:
+        """Everything random in an epoch: the order, and draws (N, k) in that order."""
         augmentations, mixings = self._augmentations(augment), self._mixings(augment)
         order, draws = draw_epoch(len(rows), [*augmentations, *mixings], seed=seed, epoch=epoch)
         moved, first = [each.to(self.device) for each in draws], len(augmentations)
@@ -249,15 +250,15 @@ class ClassificationTask:
         mixes = list(zip(mixings, moved[first:], strict=True))
         return rows[order.to(rows.device)], changes, mixes
 
-    def _travelled(self, some: Tensor) -> Tensor:
-        """On the task's device; from pinned memory a GPU fetches it while the next batch is gathered."""
+    def _to_device(self, some: Tensor) -> Tensor:
+        """Copies to the task's device; from pinned memory, a GPU copies while the CPU gathers the next batch."""
         if some.device.type == "cpu" and is_cuda(self.device):
             some = some.pin_memory()
         return some.to(self.device, non_blocking=True)
 
     @property
-    def _kind(self) -> str:
-        """The key into the figures of this module: cuda or cpu."""
+    def _device_kind(self) -> str:
+        """cuda or cpu, a key of this module's constants."""
         return "cuda" if is_cuda(self.device) else "cpu"
 
     def _augmentations(self, names: Sequence[str]) -> list[Augmentation]:
@@ -266,7 +267,7 @@ class ClassificationTask:
         return make_augmentations(names, height=height, width=width, fill=fill)
 
     def _mixings(self, names: Sequence[str]) -> list[Mixing]:
-        """One that does all of them, or none; it comes last, wherever they stand, since it mixes finished images."""
+        """One `Mixing` for all mixing names, or none. It comes last, since it mixes augmented images."""
         _, height, width = self.input_shape
         asked = [name for name in names if name in MIXINGS]
         return [Mixing(asked, height, width, len(self.classes))] if asked else []
@@ -283,25 +284,25 @@ class ClassificationTask:
         pool = _pool([samples], self.device, self._decoded)
         if pool.images.shape[1:] != self.input_shape:
             raise DataError(
-                f"test images are {tuple(pool.images.shape[1:])}, those of train {self.input_shape} (C, H, W)"
+                f"test images have shape {tuple(pool.images.shape[1:])}, training images {self.input_shape} (C, H, W)"
             )
         return pool
 
 
-def _own(options: Hashable) -> ClassificationOptions:
+def _checked_options(options: Hashable) -> ClassificationOptions:
     assert isinstance(options, ClassificationOptions), options
     return options
 
 
-def _side_by_side(images: Tensor, slots: int) -> Tensor:
-    """(N, C, H, W) to (N, slots * C, H, W): the same for every slot."""
+def _repeated_channels(images: Tensor, slots: int) -> Tensor:
+    """(N, C, H, W) to (N, slots * C, H, W): the same images for every slot."""
     return images if slots == 1 else images.repeat(1, slots, 1, 1)
 
 
 def _pool_and_rows(
     source: Source, validation: float, seed: int, device: str, decoded: Path | None
 ) -> tuple[_Pool, dict[str, Tensor]]:
-    """All images but the test split's in one pool, and where each split lies in it."""
+    """All images except the test split in one pool, and the positions of each split in it."""
     if source.validation is None:
         pool = _pool([source.train], device, decoded)
         held_out, train = hold_out(source.train.labels, validation, seed)
@@ -321,37 +322,37 @@ def _probe(train: Rows, wanted: int, seed: int) -> Rows:
 
 def _check_not_empty(samples: Samples, split: str) -> None:
     if len(samples) == 0:
-        raise DataError(f"data: the {split} split holds no image of the classes asked for")
+        raise DataError(f"data: the {split} split has no images of the chosen classes")
 
 
 def _pool(parts: Sequence[Samples], device: str, decoded: Path | None) -> _Pool:
     images = torch.from_numpy(load(parts, decoded))
     labels = torch.from_numpy(np.concatenate([part.labels for part in parts]))
-    home = device if _fits(images.nbytes, device) else "cpu"
+    home = device if _fits_on_device(images.nbytes, device) else "cpu"
     return _Pool(images.to(home), labels.to(home))
 
 
-def _fits(size: int, device: str) -> bool:
-    """Whether data of `size` bytes leave to the training at least half of what this process can take on the device."""
+def _fits_on_device(size: int, device: str) -> bool:
+    """Whether data of `size` bytes take at most half of the memory that this process may use on the device."""
     return not is_cuda(device) or size <= free_on(device) / 2
 
 
 def _check_fit(model: nn.Module, input_shape: tuple[int, ...], classes: int) -> None:
-    """Raises UsageError unless the model maps one image to one number for each class."""
+    """Raises UsageError unless the model maps one image to one output per class."""
     training = model.training
     try:
         with torch.no_grad():
             outputs = model.eval()(torch.zeros(1, *input_shape))
     except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
-        raise UsageError(f"task.model: cannot take images of {input_shape} (C, H, W): {error}") from error
+        raise UsageError(f"task.model: cannot process images of shape {input_shape} (C, H, W): {error}") from error
     model.train(training)
     shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
     if shape != (1, classes):
-        raise UsageError(f"task.model: gives {shape} for one image; must be (1, {classes}), one output for each class")
+        raise UsageError(f"task.model: returns {shape} for one image; must be (1, {classes}), one output per class")
 
 
 def _blocks(cuts: list[int], samples: int) -> Iterator[list[int]]:
-    """The cuts in runs that overlap by one, each of at most so many samples or of one batch."""
+    """Splits the cuts into runs that share their end point. A run has at most `samples` samples, or is one batch."""
     first = 0
     for place in range(2, len(cuts) + 1):
         if place == len(cuts) or cuts[place] - cuts[first] > samples:

@@ -1,4 +1,4 @@
-"""torchvision's classification data sets by class name, whichever way they name their splits."""
+"""torchvision's classification data sets by class name, with a common interface to their splits."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ from PIL import Image
 from ralr_tune.errors import DataError
 from ralr_tune.kinds.classification.pictures import stack
 from ralr_tune.kinds.classification.samples import (
-    MOST_CLASSES,
+    MAX_CLASSES,
     Images,
     Samples,
     Source,
     all_samples,
-    why,
+    short_reason,
     with_own_test_split,
 )
 from ralr_tune.kinds.classification.stratify import Rows
 from ralr_tune.machine.locks import locked
 
 SPLIT_NAMES = {True: ("train", "trainval", "train-standard"), False: ("test", "val", "valid")}
-"""What data sets with a `split` argument call their training data (True) and what to test on (False); the first that a
-data set knows is taken."""
+"""Names of the training split (True) and the test split (False) for data sets with a `split` argument. The first name
+that a data set accepts is used."""
 
 UNSAFE = frozenset({"LSUN", "LSUNClass"})
-"""Their loader unpickles a file that nothing is known of. CIFAR's batches are pickles, too, but torchvision holds each
-against its MD5 before it reads it."""
+"""Their loader unpickles an unverified file. CIFAR's batches are pickles, too, but torchvision checks the MD5 of each
+before it reads it."""
 
 LABEL_ATTRIBUTES = ("targets", "labels", "_labels")
 
 
 def read(dataset: str, *, root: str = "data", download: bool = False, size: int | None = None) -> Source:
-    """The data set `dataset` of torchvision.datasets below `root`; "EMNIST:letters" names a variant by its `split`.
+    """The data set `dataset` of torchvision.datasets below `root`; "EMNIST:letters" selects a variant by its `split`.
 
-    Where it has no test data of its own, a stratified fifth is set aside. Raises DataError when the data set is
-    unknown, missing, damaged, or not for classification.
+    If it has no test data of its own, a stratified fifth is set aside. Raises DataError if the data set is unknown,
+    missing, damaged, or not for classification.
     """
     name, _, variant = dataset.partition(":")
     opener = _Opener(name, variant, Path(root).expanduser(), download)
@@ -60,7 +60,7 @@ def read(dataset: str, *, root: str = "data", download: bool = False, size: int 
 
 @dataclass(frozen=True)
 class _Opener:
-    """Knows how one data set of torchvision wants to be opened."""
+    """Opens one data set of torchvision with the arguments that its class accepts."""
 
     name: str
     variant: str
@@ -72,29 +72,29 @@ class _Opener:
         return f"data.dataset = {self.name!r} in data.root = {str(self.root)!r}"
 
     def open(self, *, train: bool) -> Any:
-        with _alone(self.root, self.download):
-            for choice in self._choices(train):
+        with _download_lock(self.root, self.download):
+            for choice in self._split_arguments(train):
                 try:
-                    return self._class()(**self._shared(), **choice)
-                except ValueError as error:  # torchvision's answer to a split that it does not know
+                    return self._class()(**self._common_arguments(), **choice)
+                except ValueError as error:  # torchvision raises it for an unknown split
                     last = error
-                except Exception as error:  # of reading damaged or missing files: torchvision has no error of its own
-                    hint = "" if self.download else "; with data.download = true it is fetched"
-                    raise DataError(f"{self.where}: {why(error)}{hint}") from error
-        raise DataError(f"{self.where}: {why(last)}") from last
+                except Exception as error:  # from damaged or missing files: torchvision has no error class of its own
+                    hint = "" if self.download else "; data.download = true downloads it"
+                    raise DataError(f"{self.where}: {short_reason(error)}{hint}") from error
+        raise DataError(f"{self.where}: {short_reason(last)}") from last
 
     def has_splits(self) -> bool:
-        return self._choices(train=True) != [{}]
+        return self._split_arguments(train=True) != [{}]
 
-    def _choices(self, train: bool) -> list[dict[str, Any]]:
-        """Arguments that may name the split, the likeliest first."""
+    def _split_arguments(self, train: bool) -> list[dict[str, Any]]:
+        """Arguments that may select the split, the most likely first."""
         if "split" in self._parameters() and not self.variant:
             return [{"split": name} for name in SPLIT_NAMES[train]]
         return [{"train": train}] if "train" in self._parameters() or self.variant else [{}]
 
-    def _shared(self) -> dict[str, Any]:
+    def _common_arguments(self) -> dict[str, Any]:
         shared: dict[str, Any] = {"root": str(self.root), "download": self.download}
-        # some take `download` as one of **kwargs and some not at all: where nothing is asked, nothing is said
+        # some take `download` in **kwargs and some not at all: it is passed only if true or in the signature
         given = {key: value for key, value in shared.items() if value is True or key in self._parameters()}
         return given | ({"split": self.variant} if self.variant else {})
 
@@ -103,19 +103,21 @@ class _Opener:
 
     def _class(self) -> Any:
         if self.name in UNSAFE:
-            raise DataError(f"data.dataset = {self.name!r}: torchvision reads it by executing a file of data.root")
+            raise DataError(
+                f"data.dataset = {self.name!r}: refused, since torchvision executes a file of data.root for it"
+            )
         found = getattr(torchvision.datasets, self.name, None)
         if inspect.isclass(found) and issubclass(found, torchvision.datasets.VisionDataset):
             return found
         near = difflib.get_close_matches(self.name, torchvision.datasets.__all__, n=3, cutoff=0.4)
         raise DataError(
-            f"data.dataset = {self.name!r}: no data set of torchvision; the nearest: {', '.join(near) or 'none'}"
+            f"data.dataset = {self.name!r}: not a data set of torchvision; the nearest: {', '.join(near) or 'none'}"
         )
 
 
 @contextmanager
-def _alone(root: Path, wanted: bool) -> Iterator[None]:
-    """Of several workers that start on one machine, one downloads and the others wait."""
+def _download_lock(root: Path, wanted: bool) -> Iterator[None]:
+    """Lets one of the workers on this machine download while the others wait."""
     with ExitStack() as held:
         if wanted:
             try:
@@ -132,7 +134,7 @@ def _samples(data: Any, size: int | None, where: str) -> Samples:
 
 
 def _stamp(data: Any, size: int | None) -> str | None:
-    """A hash of the images where the data set holds them in memory (MNIST, CIFAR, SVHN); else nothing is known."""
+    """A hash of the images if the data set holds them in memory (MNIST, CIFAR, SVHN), otherwise None."""
     held = getattr(data, "data", None)
     if not isinstance(held, np.ndarray | torch.Tensor) or not len(held):
         return None
@@ -141,7 +143,7 @@ def _stamp(data: Any, size: int | None) -> str | None:
 
 
 def _labels(data: Any, where: str) -> Rows:
-    """(N,), from the data set's list where it has one, else by reading every sample."""
+    """(N,), from the data set's list of labels if it has one, otherwise by reading every sample."""
     for name in LABEL_ATTRIBUTES:
         listed = getattr(data, name, None)
         if listed is not None and np.ndim(listed) == 1 and np.asarray(listed).dtype.kind in "iu":
@@ -152,11 +154,11 @@ def _labels(data: Any, where: str) -> Rows:
 def _classes(data: Any, where: str) -> tuple[str, ...]:
     names = getattr(data, "classes", None)
     if names:
-        # ImageNet gives every class several names
+        # ImageNet has several names per class
         return tuple(name if isinstance(name, str) else ", ".join(name) for name in names)
     most = int(_labels(data, where).max())
-    if not 0 <= most < MOST_CLASSES:
-        raise DataError(f"{where}: labels go up to {most}; allowed: 0 to {MOST_CLASSES - 1}")
+    if not 0 <= most < MAX_CLASSES:
+        raise DataError(f"{where}: labels go up to {most}; allowed: 0 to {MAX_CLASSES - 1}")
     return tuple(str(number) for number in range(most + 1))
 
 
@@ -168,7 +170,7 @@ def _pictures(data: Any, labels: Rows, where: str, rows: Rows) -> Iterator[Image
     for row in rows:
         picture, label = _item(data, int(row), where)
         if label != labels[row]:
-            raise DataError(f"{where}: sample {row} has the label {label}, its list of labels says {labels[row]}")
+            raise DataError(f"{where}: sample {row} has label {label}, but the list of labels has {labels[row]}")
         yield picture
 
 
@@ -177,6 +179,8 @@ def _item(data: Any, row: int, where: str) -> tuple[Image.Image, int]:
         picture, label = data[row]
         if isinstance(picture, Image.Image):
             return picture, int(label)
-    except Exception as error:  # of Pillow and of whatever the data set does with its files
-        raise DataError(f"{where}: sample {row} is no readable image with one class: {why(error)}") from error
-    raise DataError(f"{where}: sample {row} is {type(picture).__name__}; for classification it must be an image")
+    except Exception as error:  # from Pillow and from the code of the data set
+        raise DataError(
+            f"{where}: sample {row} is not a readable image with one class: {short_reason(error)}"
+        ) from error
+    raise DataError(f"{where}: sample {row} is of type {type(picture).__name__}; must be an image")

@@ -1,1 +1,1 @@
-"""The simulated kind: it trains nothing."""
+"""The simulated kind, which trains nothing."""

@@ -1,4 +1,4 @@
-"""The simulated kind of task: its worker imports no torch."""
+"""The simulated kind of task. Its worker does not import torch."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ralr_tune.kinds.simulated.section import SimulatedSection, SimulatedTrainin
 from ralr_tune.kinds.simulated.task import SimulatedTask
 from ralr_tune.kinds.simulated.trial import SimulatedTrial
 from ralr_tune.metric import Metric
-from ralr_tune.script.text import OTHER_FORMS
+from ralr_tune.script.text import OTHER_FORMATS
 from ralr_tune.studyfile import Configuration, StudySpec
 from ralr_tune.studyfile.contradictions import Contradiction, corners, shared_paths
 from ralr_tune.studyfile.exported import Exported
-from ralr_tune.studyfile.kind import Examined, Kind
+from ralr_tune.studyfile.kind import Kind, TaskSummary
 from ralr_tune.studyfile.problems import dotted, shown
 from ralr_tune.studyfile.values import Range
 from ralr_tune.tasks.base import Task
@@ -26,7 +26,7 @@ from ralr_tune.tasks.trial import TrainingSplit
 
 
 class SimulatedKind(Kind):
-    """Curves from a formula whose answers are known (see task.py)."""
+    """Curves from a formula with known effects (see task.py)."""
 
     name = "simulated"
     metrics = METRICS
@@ -63,31 +63,31 @@ class SimulatedKind(Kind):
         return task.seconds_per_epoch
 
     def identified(self, section: BaseModel) -> dict[str, Any]:
-        """With what earlier releases hashed: their checkpoints stay usable."""
+        """Includes the fields that earlier releases hashed, so that their checkpoints stay usable."""
         earlier = {"model": "", "model_options": None, "pretrained": False, "validation": 0.2}
         return super().identified(section) | earlier
 
     def contradictions(self, spec: StudySpec) -> Iterator[Contradiction]:
-        """An effect lies on the scale that its parameter is searched on, and every value has a place there."""
+        """An effect must use the scale on which its parameter is searched, and all values must fit a log scale."""
         assert isinstance(spec.task, SimulatedSection)
         for name, effect in spec.task.data.effects.items():
             where = f"{dotted(('task', 'data', 'effects', name))}.log = {shown(effect.log)}"
-            rests = (("task", "data"), ("arms",), *shared_paths(name))
+            paths = (("task", "data"), ("arms",), *shared_paths(name))
             for arm in spec.arms:
                 space = spec.space(arm)
                 domain = space.get(name)
                 numbers = [spec.configuration(arm, corner).number(name) for corner in corners(space, (name,))]
                 if isinstance(domain, Range) and domain.log != effect.log:
-                    line = f"{where}: arm {arm} searches it with log = {shown(domain.log)}; say the same"
-                    yield Contradiction(line, rests)
+                    line = f"{where}: arm {arm} searches it with log = {shown(domain.log)}; use the same"
+                    yield Contradiction(line, paths)
                 elif effect.log and any(number is not None and number <= 0 for number in numbers):
-                    yield Contradiction(f"{where}: {name} is 0 in arm {arm}; must be above 0", rests)
+                    yield Contradiction(f"{where}: {name} is 0 in arm {arm}; must be above 0", paths)
 
     def script(self, exported: Exported) -> str:
-        raise UsageError(f"task.kind = 'simulated' trains nothing, so there is no script for it; {OTHER_FORMS}")
+        raise UsageError(f"task.kind = 'simulated': trains nothing, so it has no script; {OTHER_FORMATS}")
 
-    def examine(self, section: SimulatedSection) -> Examined:
-        return Examined("a simulated task needs none")
+    def examine(self, section: SimulatedSection) -> TaskSummary:
+        return TaskSummary("the simulated task needs no data")
 
 
 KIND = SimulatedKind()

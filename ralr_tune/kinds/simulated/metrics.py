@@ -1,4 +1,4 @@
-"""What a simulated trial can be judged by. No torch."""
+"""The metrics of a simulated trial. No torch."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ METRICS: Mapping[str, Metric] = {
         replace(_ACCURACY, name="error", direction="minimize"),
     )
 }
-"""By the name that a study file gives them (`study.metric`); the first is the default.
+"""By name (`study.metric`); the first is the default.
 
-`value` is the accuracy of the task's formula, and `accuracy` its old name. `error` is exactly its negative, in the same
-unit: a study of either must decide the same and report mirrored numbers.
+`value` is the accuracy of the task's formula, `accuracy` its old name. `error` is exactly the negative of it, in the
+same unit: studies of the two must reach the same decisions and report mirrored numbers.
 """

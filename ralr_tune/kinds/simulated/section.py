@@ -1,4 +1,4 @@
-"""[task] kind = "simulated": the constants of the formula in task.py."""
+"""The [task] table of kind "simulated": the constants of the formula in task.py."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from ralr_tune.studyfile.values import (
 
 
 class SimulatedTraining(Frozen):
-    """Keys of [training] that have no effect unless `data.effects` gives them one: parameters that do not matter."""
+    """Keys of [training] that have no effect unless `data.effects` defines one: parameters that do not matter."""
 
     augment: Choosable[Annotated[tuple[str, ...], Field(strict=False)]] = ()
     label_smoothing: Searchable[Annotated[float, within("label_smoothing")]] = 0.0
 
 
-NUMBERS: tuple[str, ...] = tuple(
+RANGE_PARAMETERS: tuple[str, ...] = tuple(
     f"{prefix}{key}"
     for prefix, tables in {
         "": (TrainingKeys, SimulatedTraining),
@@ -38,34 +38,35 @@ NUMBERS: tuple[str, ...] = tuple(
     for table in tables
     for key in takes_range(table)
 )
-"""Names of all parameters that may be searched in a range."""
+"""All parameters that may be searched in a range."""
 
 
-def _effective(name: str) -> str:
+def _parameter(name: str) -> str:
     if name == "lr":
-        raise problem("its effect is data.optimum, which is where it is best")
-    if name not in NUMBERS:
-        raise problem(f"no number of a configuration; {one_of([each for each in NUMBERS if each != 'lr'], name)}")
+        raise problem("the effect of lr is set by data.optimum, its best value")
+    if name not in RANGE_PARAMETERS:
+        others = [each for each in RANGE_PARAMETERS if each != "lr"]
+        raise problem(f"not a number of a configuration; {one_of(others, name)}")
     return name
 
 
 class Effect(Frozen):
-    """What one parameter does in the simulated task: `loss` of accuracy at one unit (`log`: one decade) from `best`."""
+    """Effect of one parameter: accuracy drops by `loss` at a distance of one unit (`log`: one decade) from `best`."""
 
     best: float
     loss: NonNegative
     log: bool = False
-    """As in the range that the parameter is searched in."""
+    """Must equal `log` of the range in which the parameter is searched."""
 
     @model_validator(mode="after")
-    def _has_a_place(self) -> Effect:
+    def _on_log_scale(self) -> Effect:
         if self.log and self.best <= 0:
             raise problem(f"best = {self.best:g} with log = true: best must be above 0")
         return self
 
 
 class SimulatedData(Frozen):
-    """Constants of the simulated task's formula (see task.py): it trains nothing."""
+    """Constants of the simulated task's formula (see task.py)."""
 
     optimum: Positive = 0.1
     effect: Annotated[float, Field(ge=-0.5, le=0.5)] = 0.0
@@ -74,11 +75,11 @@ class SimulatedData(Frozen):
     jitter: NonNegative = 0.01
     diverges_above: Positive = 5.0
     seconds_per_epoch: NonNegative = 0.0
-    effects: dict[Annotated[str, AfterValidator(_effective)], Effect] = {}
-    """By Optuna name; what has no entry has no effect."""
+    effects: dict[Annotated[str, AfterValidator(_parameter)], Effect] = {}
+    """By Optuna name; a parameter without an entry has no effect."""
 
 
 class SimulatedSection(TaskSection):
-    """[task] kind = "simulated": curves from a formula, for trying the machinery and the statistics."""
+    """[task] kind = "simulated": curves from a formula, to test the software and the statistics."""
 
     data: SimulatedData = SimulatedData()

@@ -1,31 +1,31 @@
-"""The simulated task trains nothing: its curves come from a formula whose answers are known. No torch.
+"""The simulated task trains nothing: its curves come from a formula with known effects. No torch.
 
-It is how the statistics are calibrated, how thousands of trials and hundreds of workers are tried, and what tests of
-the search run on. With t epochs done, learning rate lr and study option names in `code`:
+It serves to calibrate the statistics, to run thousands of trials and hundreds of workers, and to test the search. After
+t epochs, with learning rate lr and study options in `code`:
 
     learned(t)   = 1 - (1 + t) ** -RATE                                    a power law
     asymptote    = CEILING - CURVATURE * log10(lr / `optimum`)**2          best at lr = `optimum`
-                   + `effect` where the configuration amplifies            (probability above 0)
+                   + `effect` if the configuration amplifies               (probability above 0)
                    - sum of `loss` * distance**2 over `effects`            0 at each parameter's `best`
-    distance     = value - `best`, or log10(value / `best`) where `log` = true
+    distance     = value - `best`, or log10(value / `best`) if `log` = true
     accuracy(t)  = CHANCE + (asymptote - CHANCE) * learned(t)
-                   + `noise` * a normal draw of the seed                   a seed's luck, in every epoch
-                   + s(t) * a normal draw of (seed, t)                     wobble between epochs
+                   + `noise` * a normal draw of the seed                   seed effect, the same in every epoch
+                   + s(t) * a normal draw of (seed, t)                     noise between epochs
     s(t)         = hypot(`epoch_noise`, `jitter` * ln(factor of epoch t))  stronger after an amplified epoch
 
-cut to [0, 1]. The jitter has mean zero, so that `effect` is exactly what amplification changes on average. A trial
-diverges in the first epoch whose learning rate, amplification included, is above `diverges_above`. Judged by `error`,
-a trial gives the negative of all that, in every split.
+clipped to [0, 1]. The jitter has mean zero, so that `effect` is exactly what amplification changes on average. A trial
+diverges in the first epoch whose learning rate, amplification included, is above `diverges_above`. With the
+metric `error`, a trial reports the negative of the accuracy, in every split.
 
-`effects` gives further numbers of a configuration an effect, by the names that Optuna has for them:
+`effects` defines the effect of further numbers of a configuration, by their Optuna names:
 
     [task.data.effects]
     weight_decay = { best = 1e-4, loss = 0.02, log = true }
     "amplify.probability" = { best = 0.3, loss = 0.1 }
 
-`loss` is the accuracy lost at one unit, or at one decade, from `best`. It counts where the configuration gives the
-number; those of `amplify.` count where it amplifies. Everything without an entry (batch size, augmentation, the base
-curve, ...) is ignored on purpose: parameters that do not matter, whose known effect is 0. All constants are ours.
+`loss` is the accuracy lost at one unit, or at one decade, from `best`. It applies if the configuration has
+the number; effects of `amplify.` apply if it amplifies. Everything without an entry (batch size, augmentation, the base
+curve, ...) is ignored on purpose: parameters with a known effect of 0. All constants are our choice.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ CURVATURE = 0.08
 """Accuracy lost at one decade from the optimum."""
 RATE = 1.0
 TRAINING_GAP = 0.01
-"""What the training data are known better than the validation data."""
+"""How much higher the accuracy is on the training data than on the validation data."""
 
 
 @dataclass(frozen=True)
@@ -67,32 +67,32 @@ class SimulatedTask:
     jitter: float = 0.01
     diverges_above: float = 5.0
     seconds_per_epoch: float = 0.0
-    """How long an epoch pretends to take; the trial sleeps."""
+    """Simulated duration of an epoch; the trial sleeps."""
     effects: Mapping[str, Effect] = field(default_factory=dict)
     identity: str = ""
     metric: Metric = METRICS["accuracy"]
 
-    def course(self, configuration: Configuration, *, seed: int) -> Course:
+    def trajectory(self, configuration: Configuration, *, seed: int) -> Trajectory:
         """The training of one configuration from one seed."""
-        return Course(self, configuration, seed)
+        return Trajectory(self, configuration, seed)
 
     def point(self, configuration: Configuration, *, seed: int, epochs: int, split: Split = "validation") -> float:
-        """The metric after `epochs` done. A pure function of its arguments.
+        """The metric after `epochs` epochs. A pure function of its arguments.
 
-        Raises TrialError("diverged") where the learning rate of the last of these epochs was too large.
+        Raises TrialError("diverged") if the learning rate of the last of these epochs was too large.
         """
-        return self.course(configuration, seed=seed).point(epochs, split)
+        return self.trajectory(configuration, seed=seed).point(epochs, split)
 
     def asymptote(self, configuration: Configuration) -> float:
-        """What the accuracy tends to on average, uncut."""
+        """The limit of the mean accuracy, not clipped."""
         amplifies = _amplifies(configuration)
         known = {name: configuration.number(name) for name in self.effects}
         lost = sum(
-            self.lost(name, value)
+            self.loss_at(name, value)
             for name, value in known.items()
             if value is not None and (amplifies or not name.startswith(AMPLIFICATION))
         )
-        return CEILING - self.lost("lr", configuration.training.lr) + (self.effect if amplifies else 0.0) - lost
+        return CEILING - self.loss_at("lr", configuration.training.lr) + (self.effect if amplifies else 0.0) - lost
 
     def best(self, name: str) -> float | None:
         """The known best value of a parameter, by its Optuna name; None for one that has no effect."""
@@ -100,10 +100,10 @@ class SimulatedTask:
             return self.optimum
         return self.effects[name].best if name in self.effects else None
 
-    def lost(self, name: str, value: float) -> float:
-        """The known effect of a parameter: how much lower than at its best value the asymptote is at `value`.
+    def loss_at(self, name: str, value: float) -> float:
+        """The known effect of a parameter: by how much the asymptote at `value` is below that at its best value.
 
-        Raises DataError for a value that has no place on the parameter's log scale.
+        Raises DataError for a value that is not above 0 if the parameter has a log scale.
         """
         if name == "lr":
             return CURVATURE * math.log10(value / self.optimum) ** 2
@@ -117,34 +117,34 @@ class SimulatedTask:
         return effect.loss * math.log10(value / effect.best) ** 2
 
 
-class Course:
-    """One simulated training. What no epoch changes is settled once: an epoch costs microseconds."""
+class Trajectory:
+    """One simulated training. Everything constant is computed once, so that an epoch takes microseconds."""
 
     def __init__(self, task: SimulatedTask, configuration: Configuration, seed: int) -> None:
         rate = configuration.learning_rate(1, seed=derive_seed("amplify", seed))  # one step an epoch
         self.rates: list[float] = rate.trace()[:, 0].tolist()
-        """Of each epoch, amplification included."""
+        """Learning rate of each epoch, amplification included."""
         self.factors: list[float] = rate.factor_trace()[:, 0].tolist()
         self._task, self._seed = task, seed
         self._asymptote = task.asymptote(configuration)
-        self._luck = _normal("luck", seed)
+        self._seed_draw = _normal("luck", seed)
 
     def point(self, epochs: int, split: Split = "validation") -> float:
         """As `SimulatedTask.point`."""
         task = self._task
         learned = 1.0 - (1.0 + epochs) ** -RATE
-        wobble = math.hypot(task.epoch_noise, task.jitter * math.log(self._factor(epochs)))
+        epoch_std = math.hypot(task.epoch_noise, task.jitter * math.log(self._factor(epochs)))
         accuracy = (
             CHANCE
             + (self._asymptote - CHANCE) * learned
-            + task.noise * self._luck
-            + wobble * _normal("wobble", self._seed, epochs, "test" if split == "test" else "validation")
+            + task.noise * self._seed_draw
+            + epoch_std * _normal("wobble", self._seed, epochs, "test" if split == "test" else "validation")
             + (0.0 if split in ("validation", "test") else TRAINING_GAP)
         )
         return task.metric.as_gain(float(min(1.0, max(0.0, accuracy))))
 
     def _factor(self, epochs: int) -> float:
-        """Of the last of these epochs."""
+        """The amplification factor of the last of these epochs. Raises TrialError as `point` does."""
         if epochs == 0:
             return 1.0
         lr, limit = self.rates[epochs - 1], self._task.diverges_above

@@ -1,4 +1,4 @@
-"""A trial of the simulated task: it trains nothing (see task.py), and behaves like one that does. No torch."""
+"""A trial of the simulated task: trains nothing (see task.py) but behaves like a real trial. No torch."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class SimulatedTrial:
         split: TrainingSplit = "train",
     ) -> None:
         self._task, self._epochs, self._split = task, configuration.training.epochs, split
-        self._course = task.course(configuration, seed=seed)
+        self._trajectory = task.trajectory(configuration, seed=seed)
         identity = f"{task.identity}|{configuration.identity(seed)}|{split}"
         self._checkpoints = Checkpoints(identity, checkpoint, earlier)
         self.curve: list[EpochRecord] = self._checkpoints.first(_CurveReader(self._epochs)) or []
@@ -63,39 +63,39 @@ class SimulatedTrial:
         return self.evaluate("probe")
 
     def evaluate(self, split: Split) -> float:
-        return self._course.point(self._learned, split)
+        return self._trajectory.point(self._learned, split)
 
     def save_weights(self, path: Path) -> None:
-        """There are none: a JSON file with the number of epochs, all that such a trial learns."""
+        """Writes a JSON file with the number of epochs: a simulated trial has no weights, and no other state."""
         write(path, json.dumps(_weights(self._learned)).encode())
 
     def load_weights(self, path: Path) -> None:
         try:
             with opened(path, WEIGHTS_BYTES) as file:
-                said = json.loads(file.read(WEIGHTS_BYTES))
-            known = said == _weights(said["epochs"]) and 0 <= said["epochs"] <= self._epochs
+                stored = json.loads(file.read(WEIGHTS_BYTES))
+            valid = stored == _weights(stored["epochs"]) and 0 <= stored["epochs"] <= self._epochs
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise DataError(f"{path}: no weights of a simulated trial: {error}") from error
-        if not known:
-            raise DataError(f"{path}: no weights of a simulated trial: damaged, or of a longer one")
-        self._learned = said["epochs"]
+            raise DataError(f"{path}: not the weights of a simulated trial: {error}") from error
+        if not valid:
+            raise DataError(f"{path}: not the weights of a simulated trial: damaged, or from a longer trial")
+        self._learned = stored["epochs"]
 
     def _epoch(self, epoch: int) -> EpochRecord:
         began = time.perf_counter()
-        value = self._course.point(epoch + 1, evaluated_split(self._split))
-        if self._task.seconds_per_epoch:  # a sleep of no time still waits for its turn
+        value = self._trajectory.point(epoch + 1, evaluated_split(self._split))
+        if self._task.seconds_per_epoch:  # sleep(0) would still yield to other threads
             time.sleep(self._task.seconds_per_epoch)
         return EpochRecord(
             epoch=epoch + 1,
             value=value,
             train_loss=-math.log(max(self._task.metric.as_gain(value), 1e-6)),
-            lr=self._course.rates[epoch],
-            factor=self._course.factors[epoch],
+            lr=self._trajectory.rates[epoch],
+            factor=self._trajectory.factors[epoch],
             seconds=time.perf_counter() - began,
         )
 
     def _save(self, record: EpochRecord) -> None:
-        """The curve with `record` as its last; only what is new is written as JSON, or long runs would crawl."""
+        """Saves the curve with `record` appended. Only the new record is encoded, so that long runs stay fast."""
         saved = [*self._saved, *map(json.dumps, curve_to_dicts([record]))]
         self._checkpoints.save(f"[{', '.join(saved)}]".encode())
         self._saved = saved
@@ -113,12 +113,12 @@ class _CurveReader:
 
     def read(self, content: bytes) -> list[EpochRecord]:
         try:
-            said = json.loads(content)
+            stored = json.loads(content)
         except (ValueError, RecursionError) as error:
             raise Unusable(f"cannot be read: {error}") from error
-        return read_curve(said, self.epochs)
+        return read_curve(stored, self.epochs)
 
 
 def _weights(epochs: int) -> dict[str, Any]:
-    """What stands for weights after so many epochs; the seed tells a damaged number from the one that was written."""
+    """Stands for the weights after `epochs` epochs. The derived seed serves as a checksum."""
     return {"simulated": True, "epochs": epochs, "check": derive_seed("simulated weights", epochs)}

@@ -59,7 +59,7 @@ def test_draws_follow_the_generator(name: str) -> None:
     assert not torch.equal(draws(name, 50), draws(name, 50, seed=1))
 
 
-def test_draws_reach_every_place_evenly() -> None:
+def test_draws_are_uniform_over_all_offsets() -> None:
     moves = draws("crop", 5000)
     assert [len(set(column.tolist())) for column in moves.unbind(1)] == [5, 5]
     assert torch.bincount(moves[:, 0]).min() > 850  # of 1,000 expected, sd 28
@@ -76,16 +76,16 @@ def test_crop_pads_by_an_eighth(height: int, padding: int) -> None:
     assert drawn.max().item() == 2 * padding
 
 
-def test_they_are_applied_in_the_order_given() -> None:
+def test_augmentations_are_applied_in_the_given_order() -> None:
     made = make_augmentations(["flip", "mixup", "crop"], height=8, width=8, fill=torch.zeros(1, 1, 1))
     assert [type(augmentation) for augmentation in made] == [AUGMENTATIONS["flip"], AUGMENTATIONS["crop"]]
 
 
-def test_a_study_file_knows_all_of_them() -> None:
+def test_the_study_file_lists_all_augmentations() -> None:
     assert (*AUGMENTATIONS, *section.MIXINGS) == section.AUGMENTATIONS
 
 
-def test_unknown_names_are_told() -> None:
+def test_unknown_names_are_reported() -> None:
     with pytest.raises(
         UsageError, match=r"training.augment: 'mix' is unknown; allowed: crop, flip, cutout, mixup, cutmix"
     ):

@@ -28,7 +28,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (20, 3, 4, 5), dtype=np.uint8
 
 @pytest.fixture(autouse=True)
 def small_ones_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoded, "SMALLEST_BYTES", 1)
+    monkeypatch.setattr(decoded, "MIN_BYTES", 1)
 
 
 class Counted:
@@ -62,8 +62,8 @@ def test_images_are_decoded_once_and_mapped(tmp_path: Path) -> None:
     assert len(files(tmp_path)) == 1
 
 
-def test_what_is_written_to_is_ones_own(tmp_path: Path) -> None:
-    """torch warns of arrays that cannot be written to; these can, and no other process sees it."""
+def test_writes_to_mapped_images_stay_private(tmp_path: Path) -> None:
+    """torch warns about read-only arrays; these are writable, but no other process sees the writes."""
     samples = Counted().samples
     load([samples], tmp_path / "data")[:] = 0
     assert np.array_equal(load([samples], tmp_path / "data"), IMAGES)
@@ -79,7 +79,7 @@ def test_what_is_written_to_is_ones_own(tmp_path: Path) -> None:
     ],
     ids=["stamp", "fewer", "order", "parts"],
 )
-def test_other_images_are_another_file(tmp_path: Path, other: Callable[[Samples], list[Samples]]) -> None:
+def test_different_images_get_a_different_file(tmp_path: Path, other: Callable[[Samples], list[Samples]]) -> None:
     samples = Counted().samples
     load([samples], tmp_path / "data")
     parts = other(samples)
@@ -109,7 +109,7 @@ def of_another_type(path: Path) -> None:
     ],
     ids=["bit", "pickle", "empty", "short", "shorter"],
 )
-def test_a_damaged_file_is_written_anew(
+def test_a_damaged_file_is_written_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: Callable[[Path], None]
 ) -> None:
     counted = Counted()
@@ -118,11 +118,11 @@ def test_a_damaged_file_is_written_anew(
     whole = path.read_bytes()
     damage(path)
     assert np.array_equal(load([counted.samples], tmp_path / "data"), IMAGES)
-    assert "is decoded again" in caplog.text
+    assert "images are decoded again" in caplog.text
     assert (counted.reads, path.read_bytes()) == (2, whole)
 
 
-def test_nothing_is_kept_of_what_may_change_unseen(tmp_path: Path) -> None:
+def test_sources_without_a_stamp_are_not_cached(tmp_path: Path) -> None:
     for folder, stamp in ((tmp_path / "data", None), (None, "known")):
         images = load([Counted(stamp=stamp).samples], folder)
         assert not is_mapped(images)
@@ -130,22 +130,24 @@ def test_nothing_is_kept_of_what_may_change_unseen(tmp_path: Path) -> None:
     assert files(tmp_path) == []
 
 
-def test_small_data_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoded, "SMALLEST_BYTES", IMAGES.nbytes + 1)
+def test_small_data_are_not_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoded, "MIN_BYTES", IMAGES.nbytes + 1)
     load([Counted().samples], tmp_path / "data")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_where_nothing_can_be_written_each_has_its_own(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_without_a_writable_folder_each_process_has_its_own_copy(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "data").touch()
     with caplog.at_level("INFO"):
         assert np.array_equal(load([Counted().samples], tmp_path / "data"), IMAGES)
-    assert "in memory once for each worker" in caplog.text
+    assert "each worker keeps its own copy of the images in memory" in caplog.text
     assert np.array_equal(load([Counted().samples], tmp_path / "missing" / "data"), IMAGES)
 
 
-def test_parts_of_other_sizes_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"validation images are \(3, 4, 4\), those of train \(3, 4, 5\)"):
+def test_parts_of_different_sizes_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"validation images have shape \(3, 4, 4\), training images \(3, 4, 5\)"):
         load([Counted().samples, Counted(IMAGES[..., :4]).samples], tmp_path / "data")
 
 
@@ -155,7 +157,7 @@ from pathlib import Path
 import numpy as np
 from ralr_tune.kinds.classification import decoded
 from ralr_tune.kinds.classification.samples import all_samples
-decoded.SMALLEST_BYTES = 1
+decoded.MIN_BYTES = 1
 def read(rows):
     print("read", flush=True)
     time.sleep(0.5)
@@ -165,7 +167,7 @@ assert isinstance(images, np.memmap)
 """
 
 
-def test_of_processes_that_start_together_one_decodes(tmp_path: Path) -> None:
+def test_only_one_of_several_starting_processes_decodes(tmp_path: Path) -> None:
     started = [
         subprocess.Popen([sys.executable, "-c", CHILD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
         for _ in range(3)
@@ -196,22 +198,22 @@ def test_changed_pictures_have_another_stamp(write_tree: Writer) -> None:
     assert len(stamps - {None}) == 3
 
 
-def test_generated_data_have_none() -> None:
+def test_generated_data_have_no_stamp() -> None:
     assert open_source({"source": "digits"}).train.stamp is None
 
 
 @pytest.mark.parametrize("held", [np.zeros((8, 2), np.uint8), torch.zeros(8, 2, dtype=torch.uint8)])
-def test_torchvision_sets_that_hold_their_images_have_a_hash_of_them(held: Any) -> None:
+def test_torchvision_sets_in_memory_are_stamped_by_content(held: Any) -> None:
     first, changed = SimpleNamespace(data=held), SimpleNamespace(data=held + 1)
     stamps = {torchvision_sets._stamp(data, size) for data in (first, changed) for size in (None, 8)}
     assert len(stamps - {None}) == 4
     assert torchvision_sets._stamp(SimpleNamespace(data=["a.png"]), None) is None
 
 
-# ---------------------------------------------------------------- a task of them
+# ---------------------------------------------------------------- a task with mapped images
 
 
-def test_a_task_trains_on_mapped_images_as_on_its_own(tmp_path: Path, write_npz: Writer) -> None:
+def test_a_task_trains_the_same_on_mapped_images(tmp_path: Path, write_npz: Writer) -> None:
     (tmp_path / "out").mkdir()
     data = {"source": "arrays", "path": str(write_npz())}
     table = {"kind": "classification", "data": data, "model": "small_cnn", "validation": 0.3}

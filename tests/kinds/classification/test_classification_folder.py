@@ -26,7 +26,7 @@ def opened(root: Path, **options: Any) -> Source:
     return open_source({"source": "folder", "path": str(root), **options})
 
 
-def test_trees_give_their_splits(write_tree: Writer) -> None:
+def test_folders_define_the_splits(write_tree: Writer) -> None:
     root = write_tree({"train": CLASSES, "val": ["ant", "cat"], "test": CLASSES})
     source = opened(root)
     assert source.classes == ("ant", "bee", "cat")
@@ -38,18 +38,18 @@ def test_trees_give_their_splits(write_tree: Writer) -> None:
     assert np.array_equal(source.train.load()[0], first)
 
 
-def test_without_val_there_is_none(write_tree: Writer) -> None:
+def test_without_val_there_is_no_validation_data(write_tree: Writer) -> None:
     assert opened(write_tree({"train": CLASSES, "test": CLASSES})).validation is None
 
 
-def test_one_tree_gives_a_fifth_to_test(write_tree: Writer) -> None:
+def test_a_fifth_of_a_single_tree_is_the_test_split(write_tree: Writer) -> None:
     source = opened(write_tree({"": CLASSES}, count=10))
     assert np.bincount(source.train.labels).tolist() == [8, 8, 8]
     assert np.bincount(source.test().labels).tolist() == [2, 2, 2]
     assert set(source.train.rows).isdisjoint(source.test().rows)
 
 
-def test_size_resizes_the_shorter_side_and_cuts_the_centre_out(write_tree: Writer) -> None:
+def test_size_resizes_the_shorter_side_and_crops_the_centre(write_tree: Writer) -> None:
     root = write_tree({"": CLASSES}, size=(40, 20))
     images = opened(root, size=4).train.load()
     with Image.open(root / "ant" / "0.png") as picture:
@@ -61,7 +61,7 @@ def test_size_resizes_the_shorter_side_and_cuts_the_centre_out(write_tree: Write
 def test_unequal_sizes_ask_for_size(write_tree: Writer) -> None:
     root = write_tree({"": CLASSES})
     Image.new("RGB", (7, 9)).save(root / "cat" / "9.png")
-    with pytest.raises(DataError, match=r"unequal size \(12x10 and 7x9 pixels\); give data.size = N"):
+    with pytest.raises(DataError, match=r"unequal size \(12x10 and 7x9 pixels\); set data.size = N"):
         everything(opened(root))
     assert opened(root, size=8).train.load().shape[1:] == (3, 8, 8)
 
@@ -74,7 +74,7 @@ def test_grey_and_transparent_pictures_become_colour(tmp_path: Path) -> None:
     assert opened(tmp_path).train.load().shape == (5, 3, 4, 4)
 
 
-def test_pictures_stand_as_their_camera_says(tmp_path: Path) -> None:
+def test_exif_orientation_is_applied(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # orientation: turned by a quarter
     for name in ("a", "b"):
@@ -84,7 +84,7 @@ def test_pictures_stand_as_their_camera_says(tmp_path: Path) -> None:
     assert opened(tmp_path).train.load().shape[2:] == (6, 4)
 
 
-def test_hidden_folders_are_no_classes(write_tree: Writer) -> None:
+def test_hidden_folders_are_not_classes(write_tree: Writer) -> None:
     root = write_tree({"train": CLASSES, "test": [*CLASSES, ".ipynb_checkpoints"]})
     (root / "train" / ".cache").mkdir()
     source = opened(root)
@@ -93,13 +93,15 @@ def test_hidden_folders_are_no_classes(write_tree: Writer) -> None:
 
 
 @pytest.mark.parametrize("folder", ["val", "test"])
-def test_classes_that_train_lacks_are_told(write_tree: Writer, folder: str) -> None:
+def test_classes_missing_from_train_are_reported(write_tree: Writer, folder: str) -> None:
     trees = {"train": CLASSES, "val": CLASSES, "test": CLASSES} | {folder: ["ant", "dog"]}
-    with pytest.raises(DataError, match=f"{folder}: holds classes that train/ lacks: dog; allowed: ant, bee, cat"):
+    with pytest.raises(
+        DataError, match=f"{folder}: has classes that train/ does not have: dog; allowed: ant, bee, cat"
+    ):
         opened(write_tree(trees))
 
 
-def test_a_class_without_pictures_is_told(write_tree: Writer) -> None:
+def test_a_class_without_images_is_reported(write_tree: Writer) -> None:
     root = write_tree({"train": CLASSES, "test": CLASSES})
     shutil.rmtree(root / "train" / "bee")
     (root / "train" / "bee").mkdir()
@@ -107,23 +109,23 @@ def test_a_class_without_pictures_is_told(write_tree: Writer) -> None:
         opened(root)
 
 
-def test_folders_that_cannot_be_a_data_set_are_told(write_tree: Writer, tmp_path: Path) -> None:
+def test_folders_that_are_not_a_data_set_are_reported(write_tree: Writer, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such folder"):
         opened(tmp_path / "nowhere")
-    with pytest.raises(DataError, match="each of 2 to 100000 classes; holds none"):
+    with pytest.raises(DataError, match="each of 2 to 100000 classes; found none"):
         opened(tmp_path)
-    with pytest.raises(DataError, match="test: missing; beside train/ there must be test/"):
+    with pytest.raises(DataError, match="test: missing; a folder with train/ also needs test/"):
         opened(write_tree({"train": CLASSES}))
 
 
-def test_a_damaged_picture_is_named(write_tree: Writer) -> None:
+def test_a_damaged_image_is_named(write_tree: Writer) -> None:
     root = write_tree({"train": CLASSES, "test": CLASSES})
     (root / "train" / "bee" / "1.png").write_bytes(b"no picture")
     with pytest.raises(DataError, match=r"bee/1\.png: not a readable image"):
         opened(root).train.load()
 
 
-def test_test_pictures_are_opened_when_asked_for(write_tree: Writer) -> None:
+def test_test_images_are_opened_on_first_request(write_tree: Writer) -> None:
     root = write_tree({"train": CLASSES, "test": CLASSES})
     for file in (root / "test").rglob("*.png"):
         file.write_bytes(b"poison")

@@ -1,4 +1,4 @@
-"""Data files that somebody damaged, or made to harm: a data set or a DataError, nothing executed, and soon."""
+"""Damaged or malicious data files give a data set or a DataError, quickly, and execute nothing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from PIL import Image
 from ralr_tune.errors import DataError
 from ralr_tune.kinds.classification import pictures
 from ralr_tune.kinds.classification.npz import REQUIRED
-from ralr_tune.kinds.classification.samples import MOST_CLASSES
+from ralr_tune.kinds.classification.samples import MAX_CLASSES
 from ralr_tune.kinds.classification.sources import open_source
 from ralr_tune.kinds.classification.torchvision_sets import UNSAFE
 from ralr_tune.machine import memory
@@ -33,7 +33,7 @@ Writer = Callable[..., Path]
 
 
 class Spy:
-    """Leaves a file behind when it is unpickled."""
+    """Writes a file when it is unpickled."""
 
     def __init__(self, trace: Path) -> None:
         self.trace = trace
@@ -44,13 +44,13 @@ class Spy:
 
 @pytest.fixture
 def trace(tmp_path: Path) -> Iterator[Path]:
-    """A file that must not be there afterwards: somebody executed what is data."""
+    """A file that must not exist afterwards: if it does, data were executed."""
     yield tmp_path / "executed"
     assert not (tmp_path / "executed").exists()
 
 
 def loaded(**data: Any) -> None:
-    """Everything of a data set."""
+    """Loads everything of a data set."""
     source = open_source(data)
     for samples in (source.train, source.test()):
         images = samples.load()
@@ -59,7 +59,7 @@ def loaded(**data: Any) -> None:
 
 
 def is_refused(place: Path, **data: Any) -> bool:
-    """Whether a data set is refused rather than loaded; then in one line that names where it lies."""
+    """Whether a data set is refused instead of loaded; the error must be one line that names its path."""
     with soon():
         try:
             loaded(**data)
@@ -74,7 +74,7 @@ def is_refused(place: Path, **data: Any) -> bool:
 
 
 def npy(header: str, body: bytes = b"", version: tuple[int, int] = (1, 0)) -> bytes:
-    """An array file with this header, whatever it says."""
+    """An array file with this header, valid or not."""
     size = struct.pack("<H" if version == (1, 0) else "<I", len(header))
     return b"\x93NUMPY" + bytes(version) + size + header.encode("latin-1") + body
 
@@ -84,7 +84,7 @@ def declared(dtype: str, *shape: int) -> str:
 
 
 def write_members(path: Path, **changes: bytes | None) -> Path:
-    """A good .npz file with other members, or without one."""
+    """A valid .npz file with other members, or without one."""
     members: dict[str, bytes | None] = {}
     for name, array in arrays().items():
         stream = io.BytesIO()
@@ -114,11 +114,11 @@ def write_members(path: Path, **changes: bytes | None) -> Path:
         ("train_labels", npy("(" * 9000), "cannot be read"),
         ("train_labels", npy(declared("<i8", 20) + " " * 20_000), "cannot be read: Header info length"),
         ("train_labels", npy("__import__('os').abort()"), "cannot be read: malformed node"),
-        ("train_labels", npy(declared("<i8", 20), version=(2, 0)), r"version \(2, 0\) of the format; allowed"),
+        ("train_labels", npy(declared("<i8", 20), version=(2, 0)), r"format version \(2, 0\); allowed"),
         ("train_labels", npy(declared("<i8", 20), version=(9, 9)), "cannot be read"),
         ("train_labels", b"raw bytes", "cannot be read: the magic string is not correct"),
         ("train_labels", b"", "cannot be read"),
-        ("classes", npy(declared("<U0", 10**12)), f"K <= {MOST_CLASSES}"),
+        ("classes", npy(declared("<U0", 10**12)), f"K <= {MAX_CLASSES}"),
         ("classes", npy(declared("<U500000000", 3)), "of at most 1000 characters"),
         ("classes", npy(declared("|S3", 0)), "must be strings"),
         ("train_images", npy(declared("|u1", 20, 0, 5, 3)), r"uint8 \(20, 0, 5, 3\); must be"),
@@ -127,14 +127,14 @@ def write_members(path: Path, **changes: bytes | None) -> Path:
          "must be uint8"),
     ],
 )  # fmt: skip
-def test_headers_are_believed_in_nothing(tmp_path: Path, trace: Path, name: str, content: bytes, message: str) -> None:
+def test_headers_are_not_trusted(tmp_path: Path, trace: Path, name: str, content: bytes, message: str) -> None:
     with soon(), pytest.raises(DataError, match=message) as caught:
         loaded(source="arrays", path=str(write_members(tmp_path / "x.npz", **{name: content})))
     assert len(str(caught.value)) < 600
 
 
-def test_what_is_read_is_what_the_header_says(tmp_path: Path) -> None:
-    """A gigabyte of zeros behind the labels is a megabyte in the file; nobody unpacks it."""
+def test_only_what_the_header_declares_is_read(tmp_path: Path) -> None:
+    """A gigabyte of zeros after the labels takes a megabyte in the file; it must not be decompressed."""
     labels = np.arange(20) % 3
     body = labels.astype("<i8").tobytes()
     bomb = write_members(tmp_path / "x.npz", train_labels=npy(declared("<i8", 20), body + bytes(10**8)))
@@ -143,7 +143,7 @@ def test_what_is_read_is_what_the_header_says(tmp_path: Path) -> None:
         loaded(source="arrays", path=str(bomb))
 
 
-def test_pickled_objects_are_left_alone(tmp_path: Path, trace: Path) -> None:
+def test_pickled_objects_are_not_loaded(tmp_path: Path, trace: Path) -> None:
     for name in (*REQUIRED, "classes"):
         content = npy(declared("|O", 1), pickle.dumps(Spy(trace)))
         with pytest.raises(DataError, match=f"{name} is object"):
@@ -152,7 +152,7 @@ def test_pickled_objects_are_left_alone(tmp_path: Path, trace: Path) -> None:
         loaded(source="arrays", path=str(write(tmp_path / "y.npz", pickle.dumps(Spy(trace)))))
 
 
-def test_the_spy_is_one(tmp_path: Path) -> None:
+def test_the_spy_detects_unpickling(tmp_path: Path) -> None:
     pickle.loads(pickle.dumps(Spy(tmp_path / "executed")))
     assert (tmp_path / "executed").exists()
 
@@ -162,14 +162,14 @@ def write(path: Path, content: bytes) -> Path:
     return path
 
 
-def test_labels_that_would_name_endless_classes(tmp_path: Path) -> None:
+def test_labels_that_imply_too_many_classes(tmp_path: Path) -> None:
     labels = npy(declared("<i8", 20), np.full(20, 2**62).astype("<i8").tobytes())
     file = write_members(tmp_path / "x.npz", train_labels=labels, classes=None)
-    with soon(), pytest.raises(DataError, match=f"allowed: below {MOST_CLASSES}"):
+    with soon(), pytest.raises(DataError, match=f"allowed: below {MAX_CLASSES}"):
         loaded(source="arrays", path=str(file))
 
 
-def test_names_in_no_encoding(tmp_path: Path) -> None:
+def test_class_names_that_cannot_be_decoded(tmp_path: Path) -> None:
     names = np.array([b"\xff\xfe", b"b", b"c"])
     stream = io.BytesIO()
     np.save(stream, names)
@@ -177,7 +177,7 @@ def test_names_in_no_encoding(tmp_path: Path) -> None:
     assert open_source({"source": "arrays", "path": str(file)}).classes == ("��", "b", "c")
 
 
-def test_files_that_would_wait_for_somebody(tmp_path: Path) -> None:
+def test_pipes_are_not_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.npz")
     for path, message in (("pipe.npz", "not a file"), ("", "not a file"), ("x" * 300, "File name too long")):
         with pytest.raises(DataError, match=message):
@@ -209,7 +209,7 @@ def test_fuzzed_arrays(tmp_path: Path, trace: Path, monkeypatch: pytest.MonkeyPa
 
 
 def stored(path: Path) -> bytes:
-    """The good file, nothing compressed: damage reaches headers and data, not a checksum alone."""
+    """The valid file, not compressed: damage reaches headers and data, not only a checksum."""
     np.savez(path, **arrays())  # type: ignore[arg-type]
     return path.read_bytes()
 
@@ -218,7 +218,7 @@ def stored(path: Path) -> bytes:
 
 
 def png(width: int, height: int) -> bytes:
-    """A PNG file that claims so many pixels."""
+    """A PNG file that declares this many pixels."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
@@ -228,7 +228,7 @@ def png(width: int, height: int) -> bytes:
 
 
 def two_classes(root: Path, *contents: bytes, name: str = "0.png") -> Path:
-    """Class folders a and b, each with these files and one good picture."""
+    """Class folders a and b, each with these files and one valid image."""
     for label in ("a", "b"):
         (root / label).mkdir(parents=True, exist_ok=True)
         picture(0).save(root / label / "good.png")
@@ -242,20 +242,20 @@ def two_classes(root: Path, *contents: bytes, name: str = "0.png") -> Path:
 @pytest.mark.parametrize(
     ("width", "height"), [(10_000, 10_000), (2**31 - 1, 2**31 - 1), (1, 2**31 - 1), (90_000, 1000)]
 )
-def test_pictures_that_claim_to_be_huge(tmp_path: Path, width: int, height: int, size: int | None) -> None:
+def test_images_with_a_huge_declared_size(tmp_path: Path, width: int, height: int, size: int | None) -> None:
     root = two_classes(tmp_path / "x", png(width, height))
     with soon(), pytest.raises(DataError, match=r"00\.png: .*(pixels|limit)"):
         loaded(source="folder", path=str(root), size=size)
 
 
-def test_the_bound_on_pixels_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pictures, "MOST_PIXELS", 12 * 10 - 1)
-    with pytest.raises(DataError, match=r"good\.png: a picture of 12x10 pixels; allowed: 119 pixels"):
+def test_the_pixel_limit_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pictures, "MAX_PIXELS", 12 * 10 - 1)
+    with pytest.raises(DataError, match=r"good\.png: an image of 12x10 pixels; allowed: at most 119 pixels"):
         loaded(source="folder", path=str(two_classes(tmp_path / "x")))
 
 
-def test_no_picture_starts_another_program(tmp_path: Path, trace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pillow draws EPS with Ghostscript, whatever the file is called."""
+def test_no_image_starts_another_program(tmp_path: Path, trace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow renders EPS with Ghostscript, whatever the file name is."""
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "gs").write_text(f"#!/bin/sh\ntouch {trace}\n")
     (tmp_path / "bin" / "gs").chmod(0o755)
@@ -265,7 +265,7 @@ def test_no_picture_starts_another_program(tmp_path: Path, trace: Path, monkeypa
         loaded(source="folder", path=str(two_classes(tmp_path / "x", eps)))
 
 
-def test_every_format_that_a_name_promises_is_read(tmp_path: Path) -> None:
+def test_every_listed_extension_is_readable(tmp_path: Path) -> None:
     for number, name in enumerate(("jpg", "jpeg", "png", "ppm", "bmp", "pgm", "tif", "tiff", "webp")):
         for label in ("a", "b"):
             (tmp_path / label).mkdir(exist_ok=True)
@@ -273,9 +273,9 @@ def test_every_format_that_a_name_promises_is_read(tmp_path: Path) -> None:
     assert len(open_source({"source": "folder", "path": str(tmp_path)}).train.load()) == 14
 
 
-def test_folders_that_lead_back_into_themselves(tmp_path: Path) -> None:
+def test_folders_with_links_to_themselves(tmp_path: Path) -> None:
     root = two_classes(tmp_path / "x")
-    for name in "pqrstu":  # each way through them would be a folder of its own
+    for name in "pqrstu":  # every path through the links would count as another folder
         (root / "a" / name).mkdir()
         for other in "pqrstu":
             (root / "a" / name / other).symlink_to(root / "a")
@@ -284,8 +284,8 @@ def test_folders_that_lead_back_into_themselves(tmp_path: Path) -> None:
     assert len(source.train) + len(source.test()) == 2
 
 
-def test_files_come_in_torchvisions_order(write_tree: Writer) -> None:
-    """The split of a tree without a test folder rests on it."""
+def test_files_are_in_torchvisions_order(write_tree: Writer) -> None:
+    """The split of a tree without a test folder depends on it."""
     root = write_tree({"": ["ant", "bee", "ant/b-side", "ant/b", "ant/a"]})
     theirs = torchvision.datasets.ImageFolder(str(root))
     images = open_source({"source": "folder", "path": str(root)})
@@ -297,7 +297,7 @@ def test_files_come_in_torchvisions_order(write_tree: Writer) -> None:
     assert np.array_equal(images.train.load()[0], first)
 
 
-def test_names_of_files_and_folders_cannot_write_on_the_terminal(tmp_path: Path) -> None:
+def test_file_and_folder_names_are_escaped_in_messages(tmp_path: Path) -> None:
     title = "\x1b]0;owned\x07\n\u202e"
     root = two_classes(tmp_path / "train", b"no picture", name=f"{title}.png").parent
     shutil.copytree(root / "train", root / "test")
@@ -338,9 +338,7 @@ def test_fuzzed_pictures(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- torchvision's data sets
 
 
-def test_a_cifar_that_somebody_changed_is_not_unpickled(
-    tmp_path: Path, trace: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_modified_cifar_is_not_unpickled(tmp_path: Path, trace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "cifar-10-batches-py"
     folder.mkdir()
     for name, _ in [*torchvision.datasets.CIFAR10.train_list, ("batches.meta", "")]:
@@ -350,18 +348,18 @@ def test_a_cifar_that_somebody_changed_is_not_unpickled(
 
 
 @pytest.mark.parametrize("name", sorted(UNSAFE))
-def test_sets_that_would_be_unpickled_unseen_are_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(DataError, match=f"'{name}': torchvision reads it by executing a file"):
+def test_sets_that_unpickle_unverified_files_are_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DataError, match=f"'{name}': refused, since torchvision executes a file"):
         loaded(source="torchvision", dataset=name, root=str(tmp_path))
 
 
-def test_no_other_set_of_torchvision_executes_what_it_reads() -> None:
-    """A new release may bring one: then it belongs into UNSAFE, or here with the reason why not."""
+def test_no_other_torchvision_set_unpickles_unverified_files() -> None:
+    """A new release may add one: then it belongs in UNSAFE, or here with the reason why it is safe."""
     found = found_in(Path(torchvision.datasets.__file__).parent)
     known = {
         "cifar.py",  # checks the MD5 first
         "lsun.py",  # UNSAFE
-        "moving_mnist.py",  # np.load says nothing, and its default unpickles nothing
+        "moving_mnist.py",  # np.load with its defaults, which unpickle nothing
     }
     assert {
         name for name, calls in found.items() if "pickle" in calls or any(".load" in call for call in calls)

@@ -1,4 +1,4 @@
-"""mixup and cutmix: every sample its own partner, coefficient and box, and labels that say what the image shows."""
+"""mixup and cutmix: every sample has its own partner, coefficient and box, and its labels match the image."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_shapes_and_kinds(names: tuple[str, ...], count: int) -> None:
 
 
 @pytest.mark.parametrize("names", WAYS, ids="+".join)
-def test_label_shares_sum_to_one_and_belong_to_the_two(names: tuple[str, ...]) -> None:
+def test_label_shares_sum_to_one_and_belong_to_the_pair(names: tuple[str, ...]) -> None:
     images, labels = batch(500)
     _, shares = mixing(*names).apply(images, labels, draws(names, 500))
     assert shares.min() >= 0
@@ -56,17 +56,17 @@ def test_label_shares_sum_to_one_and_belong_to_the_two(names: tuple[str, ...]) -
 
 
 @pytest.mark.parametrize("names", WAYS, ids="+".join)
-def test_labels_say_what_the_image_shows(names: tuple[str, ...]) -> None:
-    """On average over an image's pixels, which is what its label claims: here each image is one number."""
+def test_labels_match_the_image_content(names: tuple[str, ...]) -> None:
+    """Each image is one number here, so that its mean over pixels must equal the label shares."""
     images, labels = batch(500)
     mixed, shares = mixing(*names).apply(images, labels, draws(names, 500))
     numbers, partners = images[:, 0, 0, 0], images.roll(1, 0)[:, 0, 0, 0]
-    own = shares[torch.arange(500), labels]  # the partner before has another label
+    own = shares[torch.arange(500), labels]  # the partner has another label
     expected = own * numbers + (1 - own) * partners
     torch.testing.assert_close(mixed.mean((1, 2, 3)), expected, rtol=1e-4, atol=1e-3)
 
 
-def test_cutmix_s_area_is_its_coefficient() -> None:
+def test_cutmix_label_share_is_the_box_area() -> None:
     images, labels = batch(500)
     drawn = draws(("cutmix",), 500)
     mixed, shares = mixing("cutmix").apply(images, labels, drawn)
@@ -77,8 +77,8 @@ def test_cutmix_s_area_is_its_coefficient() -> None:
     assert torch.equal(mixed, expected)  # not blended anywhere
 
 
-def test_cutmix_takes_boxes_of_the_drawn_area_anywhere() -> None:
-    """Those that lie wholly inside have the area that a uniform coefficient gives; the edges cut some off."""
+def test_cutmix_boxes_have_the_drawn_area_and_any_position() -> None:
+    """Boxes completely inside have the area of a uniform coefficient; edges cut others off."""
     drawn = draws(("cutmix",), 20_000)
     top, left, bottom, right, own = drawn.unbind(1)
     assert (own == 1).all()
@@ -102,7 +102,7 @@ def test_mixup_s_coefficient_is_uniform() -> None:
     assert (own - torch.linspace(0, 1, 20_000)).abs().max() < 0.015  # Kolmogorov-Smirnov, beyond 1 in 10,000
 
 
-def test_mixup_is_the_mixture_of_a_pair() -> None:
+def test_mixup_mixes_a_pair() -> None:
     images, labels = batch(4)
     drawn = torch.tensor([[0, 0, 0, 0, k] for k in (1.0, 0.25, 0.5, 0.0)])
     mixed, shares = mixing("mixup").apply(images, labels, drawn)
@@ -115,24 +115,24 @@ def test_mixup_is_the_mixture_of_a_pair() -> None:
     ]
 
 
-def test_of_both_each_sample_gets_one() -> None:
+def test_with_both_each_sample_gets_one() -> None:
     drawn = draws(("mixup", "cutmix"), 20_000)
     blended = drawn[:, 4] < 1
     assert not boxes(drawn[blended]).any()
     assert blended.float().mean().item() == pytest.approx(1 - CUTMIX_SHARE, abs=0.02)
-    assert torch.equal(draws(("cutmix", "mixup"), 50), draws(("mixup", "cutmix"), 50))  # their order means nothing
+    assert torch.equal(draws(("cutmix", "mixup"), 50), draws(("mixup", "cutmix"), 50))  # their order does not matter
 
 
 @pytest.mark.parametrize("names", WAYS, ids="+".join)
-def test_every_sample_has_draws_of_its_own(names: tuple[str, ...]) -> None:
+def test_every_sample_has_its_own_draws(names: tuple[str, ...]) -> None:
     drawn = draws(names, 64)
     assert len(set(map(tuple, drawn.tolist()))) > 25
     correlated = torch.corrcoef(torch.stack([drawn[:-1].sum(1), drawn[1:].sum(1)]))[0, 1]
-    assert abs(correlated.item()) < 0.4  # neighbours know nothing of each other; 0.4 is beyond 3 sd
+    assert abs(correlated.item()) < 0.4  # neighbours are independent; 0.4 is beyond 3 sd
 
 
 @pytest.mark.parametrize("names", WAYS, ids="+".join)
-def test_draws_follow_the_generator_alone(names: tuple[str, ...]) -> None:
+def test_draws_depend_only_on_the_generator(names: tuple[str, ...]) -> None:
     torch.manual_seed(1)
     first = draws(names, 50)
     state = torch.get_rng_state()
@@ -142,7 +142,7 @@ def test_draws_follow_the_generator_alone(names: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("names", WAYS, ids="+".join)
-def test_what_is_not_mixed_stays_as_it_was(names: tuple[str, ...]) -> None:
+def test_unmixed_samples_are_unchanged(names: tuple[str, ...]) -> None:
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(200, 3, HEIGHT, WIDTH, generator=generator)
     drawn = draws(names, 200)
@@ -152,7 +152,7 @@ def test_what_is_not_mixed_stays_as_it_was(names: tuple[str, ...]) -> None:
     assert shares[::2].amax(1).eq(1).all()
 
 
-def test_one_sample_alone_is_its_own_partner() -> None:
+def test_a_single_sample_is_its_own_partner() -> None:
     images, labels = batch(1)
     mixed, shares = mixing("mixup", "cutmix").apply(images, labels, draws(("mixup",), 1))
     assert torch.equal(mixed, images)

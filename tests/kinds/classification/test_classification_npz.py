@@ -35,7 +35,7 @@ def test_grey_images_have_one_channel(write_npz: Writer) -> None:
     assert np.array_equal(source.train.load(), grey[:, None])
 
 
-def test_without_classes_the_numbers_are_their_names(write_npz: Writer) -> None:
+def test_without_classes_the_numbers_are_the_names(write_npz: Writer) -> None:
     assert opened(write_npz(classes=None)).classes == ("0", "1", "2")
 
 
@@ -51,7 +51,10 @@ def test_classes_can_be_chosen_by_name(write_npz: Writer) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"test_labels": None}, "lacks test_labels; it holds classes, test_images, train_images, train_labels"),
+        (
+            {"test_labels": None},
+            "test_labels missing; the file contains classes, test_images, train_images, train_labels",
+        ),
         ({"train_labels": np.arange(20) / 2}, r"train_labels is float64 \(20,\); must be integers"),
         ({"train_labels": np.zeros((20, 1), int)}, r"train_labels is int64 \(20, 1\); must be integers \(N,\)"),
         ({"train_labels": np.arange(20)}, "train_labels go from 0 to 19; allowed: 0 to 2"),
@@ -63,7 +66,7 @@ def test_classes_can_be_chosen_by_name(write_npz: Writer) -> None:
         ),
     ],
 )
-def test_wrong_labels_are_told_at_once(write_npz: Writer, changes: dict[str, Any], message: str) -> None:
+def test_wrong_labels_are_reported_on_opening(write_npz: Writer, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         opened(write_npz(**changes))
 
@@ -77,13 +80,13 @@ def test_wrong_labels_are_told_at_once(write_npz: Writer, changes: dict[str, Any
         (np.zeros((20, 3, 32, 32), np.uint8), "channels last, 1 <= C <= 16"),
     ],
 )
-def test_wrong_images_are_told(write_npz: Writer, images: np.ndarray[Any, Any], message: str) -> None:
+def test_wrong_images_are_reported(write_npz: Writer, images: np.ndarray[Any, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         opened(write_npz(train_images=images)).train.load()
 
 
 @pytest.mark.parametrize("content", [None, b"", b"nonsense", pickle.dumps([1, 2])])
-def test_files_that_are_none_are_told(tmp_path: Path, content: bytes | None) -> None:
+def test_files_that_are_not_npz_are_reported(tmp_path: Path, content: bytes | None) -> None:
     file = tmp_path / "data.npz"
     if content is not None:
         file.write_bytes(content)
@@ -91,13 +94,13 @@ def test_files_that_are_none_are_told(tmp_path: Path, content: bytes | None) -> 
         opened(file)
 
 
-def test_a_lone_array_is_no_data_set(tmp_path: Path) -> None:
+def test_a_single_array_is_not_a_data_set(tmp_path: Path) -> None:
     np.save(tmp_path / "data.npy", np.zeros(3))
     with pytest.raises(DataError, match=r"not an \.npz file"):
         opened(tmp_path / "data.npy")
 
 
-def test_test_arrays_are_read_when_asked_for(write_npz: Writer) -> None:
+def test_test_arrays_are_read_on_first_request(write_npz: Writer) -> None:
     poison = np.array(["not", "an", "image"], dtype=object)
     source = opened(write_npz(test_images=poison))
     assert source.train.load().shape == (20, 3, 5, 4)

@@ -26,7 +26,7 @@ EXPECTED: dict[str, Callable[[Tensor, Tensor], float]] = {
 
 
 def drawn(seed: int, classes: range = LABELS) -> tuple[Tensor, Tensor]:
-    """Outputs (IMAGES, SLOTS, CLASSES) that know something of the labels, which are of these classes."""
+    """Outputs (IMAGES, SLOTS, CLASSES) that correlate with the labels, which are of these classes."""
     rng = np.random.default_rng(seed)
     labels = torch.from_numpy(rng.choice(classes, IMAGES, p=(weights := rng.dirichlet(np.ones(len(classes))))))
     assert weights.max() > 1 / len(classes)  # the classes are of unequal sizes
@@ -44,7 +44,7 @@ def scored(metric: str, outputs: Tensor, labels: Tensor, batch: int = 50) -> lis
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")
-def test_metrics_are_those_of_sklearn(metric: str, seed: int) -> None:
+def test_metrics_equal_scikit_learns(metric: str, seed: int) -> None:
     outputs, labels = drawn(seed)
     expected = [EXPECTED[metric](outputs[:, slot], labels) for slot in range(SLOTS)]
     assert scored(metric, outputs, labels) == pytest.approx(expected, rel=1e-6)
@@ -52,14 +52,14 @@ def test_metrics_are_those_of_sklearn(metric: str, seed: int) -> None:
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_slots_and_batches_change_nothing(metric: str) -> None:
+def test_metrics_do_not_depend_on_slots_or_batches(metric: str) -> None:
     outputs, labels = drawn(7)
     whole = scored(metric, outputs, labels, batch=IMAGES)
     assert scored(metric, outputs, labels, batch=1) == pytest.approx(whole, rel=1e-12)
     assert [scored(metric, outputs[:, [slot]], labels)[0] for slot in range(SLOTS)] == pytest.approx(whole, rel=1e-12)
 
 
-def test_classes_that_the_split_does_not_hold_have_no_say() -> None:
+def test_classes_missing_from_the_split_are_ignored() -> None:
     outputs, labels = drawn(1, range(2, 5))
     expected = [
         sklearn.recall_score(labels, outputs[:, n].argmax(1), labels=[2, 3, 4], average="macro") for n in (0, 1)
@@ -67,15 +67,15 @@ def test_classes_that_the_split_does_not_hold_have_no_say() -> None:
     assert scored("balanced_accuracy", outputs, labels)[:2] == pytest.approx(expected)
 
 
-def test_a_loss_without_bounds_is_none() -> None:
+def test_an_infinite_loss_is_nan() -> None:
     outputs, labels = torch.zeros(4, 2, CLASSES), torch.zeros(4, dtype=torch.int64)
-    outputs[2, 1, 0], outputs[2, 1, 1] = -3e38, 3e38  # finite, and their difference is not
+    outputs[2, 1, 0], outputs[2, 1, 1] = -3e38, 3e38  # finite, but their difference is not
     first, second = scored("loss", outputs, labels)
     assert first == pytest.approx(np.log(CLASSES))
     assert np.isnan(second)
 
 
-def test_among_five_classes_each_is_in_the_top_five() -> None:
+def test_top5_accuracy_needs_more_than_five_classes() -> None:
     with pytest.raises(UsageError, match=r"^study.metric = 'top5_accuracy': 5 classes; needs 6 or more"):
         check_classes("top5_accuracy", 5)
     check_classes("top5_accuracy", 6)

@@ -38,7 +38,7 @@ def test_classes_are_kept_in_the_order_given() -> None:
     assert len(some.test()) == np.isin(whole.test().labels, [3, 7]).sum()
 
 
-def test_limit_is_a_stratified_part_of_train_alone() -> None:
+def test_limit_takes_a_stratified_subset_of_train_only() -> None:
     whole, some = open_source({"source": "digits"}), open_source({"source": "digits", "limit": 100})
     assert np.bincount(some.train.labels).tolist() == [10] * 10
     assert set(some.train.rows) < set(whole.train.rows)
@@ -51,7 +51,7 @@ def test_limit_above_the_size_keeps_all() -> None:
     assert len(open_source({"source": "digits", "limit": 10**6}).train) == 1438
 
 
-def test_options_that_are_none_are_not_given() -> None:
+def test_options_of_none_are_ignored() -> None:
     assert len(open_source({"source": "digits", "limit": None, "classes": None}).train) == 1438
 
 
@@ -60,7 +60,7 @@ def test_options_that_are_none_are_not_given() -> None:
     [
         ({"source": "digitz"}, "data.source = 'digitz': allowed: digits, torchvision, folder, arrays"),
         ({}, "data.source = None"),
-        ({"source": "digits", "size": 8}, "data.size: no option of source 'digits'; allowed: limit, classes"),
+        ({"source": "digits", "size": 8}, "data.size: not an option of source 'digits'; allowed: limit, classes"),
         ({"source": "folder"}, "data.path: missing; source 'folder' needs it"),
         ({"source": "digits", "limit": 0}, "data.limit = 0: must be an integer, at least 1"),
         ({"source": "digits", "limit": 5}, "data.limit = 5: must be at least the number of classes, 10"),
@@ -69,18 +69,18 @@ def test_options_that_are_none_are_not_given() -> None:
             "data.classes: 'ten' is not a class of the data; allowed: 0 to 9",
         ),
         ({"source": "digits", "classes": [3, 10]}, "data.classes: 10 is not a class"),
-        ({"source": "digits", "classes": [3, "3"]}, "two or more classes, each once"),
-        ({"source": "digits", "classes": [3]}, "two or more classes, each once"),
+        ({"source": "digits", "classes": [3, "3"]}, "two or more different classes"),
+        ({"source": "digits", "classes": [3]}, "two or more different classes"),
     ],
 )
-def test_wrong_options_are_told(data: dict[str, Any], message: str) -> None:
+def test_wrong_options_are_reported(data: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         open_source(data)
 
 
-def test_digits_are_those_of_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_digits_equal_scikit_learns(monkeypatch: pytest.MonkeyPatch) -> None:
     read = _digits_table()
-    monkeypatch.setattr(sources, "find_spec", lambda name: None)  # as where its file lies elsewhere
+    monkeypatch.setattr(sources, "find_spec", lambda name: None)  # as if its file were elsewhere
     assert np.array_equal(read, _digits_table())
 
 
@@ -91,5 +91,5 @@ from ralr_tune.kinds.classification.sources import open_source
 open_source({"source": "digits"}).train.load()
 print([name for name in sys.modules if name.partition(".")[0] in ("sklearn", "scipy")])
 """
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert told.stdout == "[]\n"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout == "[]\n"

@@ -20,17 +20,17 @@ def test_split_is_a_stratified_partition(counts: list[int], share: float, seed: 
     assert set(labels[left]) == set(labels)
     for number, count in enumerate(counts):
         quota = min(count * taken / len(labels), count - 1)
-        # where small classes give less than their share, the others give more
+        # if small classes give less than their share, the others give more
         assert (labels[chosen] == number).sum() > quota - 1
 
 
-def test_shares_are_kept_within_one_sample() -> None:
+def test_class_shares_are_exact_within_one_sample() -> None:
     labels = np.repeat([0, 1, 2], [50, 30, 21])
     chosen, _ = stratified_split(labels, 20, seed=0)
     assert np.abs(np.bincount(labels[chosen]) - np.array([50, 30, 21]) * 20 / 101).max() < 1
 
 
-def test_seed_decides() -> None:
+def test_the_split_depends_on_the_seed() -> None:
     labels = np.repeat([0, 1], 50)
     one, again, other = (stratified_split(labels, 20, seed=seed)[0] for seed in (1, 1, 2))
     assert np.array_equal(one, again)

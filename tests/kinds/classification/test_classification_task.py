@@ -57,7 +57,7 @@ def as_set(images: Tensor) -> set[bytes]:
     return {image.numpy().tobytes() for image in images}
 
 
-def test_splits_part_the_training_data() -> None:
+def test_splits_partition_the_training_data() -> None:
     toy = task(source())
     train, validation, both, probe = (
         as_set(images_of(toy, split)) for split in ("train", "validation", "train+validation", "probe")
@@ -68,7 +68,7 @@ def test_splits_part_the_training_data() -> None:
     assert probe < train
 
 
-def test_validation_is_stratified_and_the_studys() -> None:
+def test_validation_is_stratified_and_depends_on_the_study_seed() -> None:
     def labels_and_images(seed: int) -> tuple[list[int], set[bytes]]:
         batches = list(task(source(), seed=seed).batches("validation", seed=0, epoch=0, batch_size=99))
         return torch.bincount(batches[0].labels).tolist(), as_set(batches[0].images)
@@ -85,7 +85,7 @@ def test_own_validation_data_are_used_instead() -> None:
     assert as_set(images_of(toy, "train")).isdisjoint(as_set(images_of(toy, "validation")))
 
 
-def test_train_is_normalised_by_itself_alone() -> None:
+def test_normalisation_uses_only_the_train_split() -> None:
     toy = task(source(validation=samples(9, seed=1), test=lambda: samples(TEST, seed=2)))
     train = images_of(toy, "train")
     assert train.mean((0, 2, 3)).numpy() == pytest.approx(np.zeros(3), abs=1e-5)
@@ -104,7 +104,7 @@ def test_a_channel_without_contrast_stays_finite() -> None:
     assert not images_of(toy, "train").any()
 
 
-def test_test_data_are_read_when_asked_for_and_once() -> None:
+def test_test_data_are_read_once_on_first_request() -> None:
     calls: list[int] = []
 
     def read() -> Samples:
@@ -121,7 +121,7 @@ def test_test_data_are_read_when_asked_for_and_once() -> None:
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 13, 39, 40, 99])
-def test_batches_hold_every_sample_once(batch_size: int) -> None:
+def test_batches_contain_every_sample_once(batch_size: int) -> None:
     toy = task(source())
     batches = list(toy.batches("train", seed=0, epoch=0, batch_size=batch_size))
     assert len(batches) == toy.steps("train", batch_size)
@@ -130,12 +130,12 @@ def test_batches_hold_every_sample_once(batch_size: int) -> None:
 
 
 @pytest.mark.parametrize(("batch_size", "sizes"), [(13, [13, 13, 14]), (39, [40]), (15, [15, 15, 10]), (1, [1] * 40)])
-def test_a_last_batch_of_one_joins_the_one_before(batch_size: int, sizes: list[int]) -> None:
+def test_a_last_batch_of_one_joins_the_previous_one(batch_size: int, sizes: list[int]) -> None:
     batches = task(source()).batches("train", seed=0, epoch=0, batch_size=batch_size)
     assert [len(batch) for batch in batches] == sizes
 
 
-def test_order_and_draws_are_those_of_seed_and_epoch() -> None:
+def test_order_and_draws_depend_on_seed_and_epoch() -> None:
     toy = task(source())
 
     def seen(seed: int, epoch: int) -> Tensor:
@@ -143,7 +143,7 @@ def test_order_and_draws_are_those_of_seed_and_epoch() -> None:
 
     first = seen(1, 0)
     torch.manual_seed(99)
-    torch.rand(5)  # what else is drawn does not matter
+    torch.rand(5)  # other draws do not matter
     assert torch.equal(seen(1, 0), first)
     for other in (seen(1, 1), seen(2, 0), seen(0, 1)):
         assert not torch.equal(other, first)
@@ -151,7 +151,7 @@ def test_order_and_draws_are_those_of_seed_and_epoch() -> None:
     assert not any(torch.equal(one, other) for one, other in pairwise(orders))
 
 
-def test_draws_of_an_epoch_are_its_own() -> None:
+def test_every_epoch_has_its_own_draws() -> None:
     toy = task(source())
     plain = as_set(images_of(toy, "train"))
 
@@ -180,8 +180,8 @@ def mixed_and_plain(**options: Any) -> tuple[list[ImageBatch], list[ImageBatch]]
     return mixed, plain
 
 
-def test_mixed_batches_are_pairs_of_finished_images() -> None:
-    """Mixing comes last, wherever it stands, with the draws that follow those of the single images."""
+def test_mixing_is_applied_to_augmented_images() -> None:
+    """Mixing comes last, whatever its place in the list; its draws follow those of the single images."""
     generator = torch.Generator().manual_seed(derive_seed("augment", 3, 2))
     torch.randint(0, 3, (40, 2), generator=generator)  # crop's
     mixing = Mixing(("mixup", "cutmix"), 8, 6, classes=3)
@@ -196,8 +196,8 @@ def test_mixed_batches_are_pairs_of_finished_images() -> None:
     assert first == 40
 
 
-def test_partners_are_found_in_the_whole_batch() -> None:
-    """A batch that is split for lack of memory is mixed as if it were not."""
+def test_partners_come_from_the_whole_batch() -> None:
+    """A batch that is split for lack of memory is mixed like a whole one."""
     whole = mixed_and_plain(batch_size=40)[0][0]
     parts = whole.split(7)
     assert torch.equal(torch.cat([part.images for part in parts]), whole.images)
@@ -218,7 +218,7 @@ def test_the_loss_of_mixed_labels_is_the_mixture_of_losses() -> None:
     assert toy.loss(model, mixed, options=Options(label_smoothing=0.1)).item() == pytest.approx(smooth.item(), rel=1e-5)
 
 
-def test_mixing_leaves_other_draws_and_evaluation_alone() -> None:
+def test_mixing_does_not_change_other_draws_or_evaluation() -> None:
     toy = task(source())
     cropped = [
         batch.labels for batch in toy.batches("train", seed=3, epoch=2, batch_size=13, options=Options(("crop",)))
@@ -230,7 +230,7 @@ def test_mixing_leaves_other_draws_and_evaluation_alone() -> None:
 
 @pytest.mark.parametrize("parts", [1, 2, 3, 7, 13])
 def test_a_batch_splits_into_the_same_samples(parts: int) -> None:
-    """In the same order, as they were augmented: nothing is drawn for it."""
+    """In the same order and with the same augmentation: splitting draws nothing."""
     whole = next(
         iter(task(source()).batches("train", seed=0, epoch=0, batch_size=13, options=Options(("crop", "flip"))))
     )
@@ -250,8 +250,8 @@ def test_cutout_shows_the_mean_colour() -> None:
     assert abs(hole.item()) < 0.02  # the mean, rounded to a grey value
 
 
-def test_the_signature_of_a_batch_is_that_of_all_its_tensors() -> None:
-    """Mixed labels are shares: as many images with plain ones do not fit into their place."""
+def test_the_signature_of_a_batch_covers_all_its_tensors() -> None:
+    """Mixed labels are shares: a batch of the same size with plain labels has another signature."""
     batches = task(source()).batches
     whole, short = (next(iter(batches("train", seed=0, epoch=0, batch_size=size))) for size in (8, 4))
     mixed = next(iter(batches("train", seed=0, epoch=0, batch_size=8, options=Options(("mixup",)))))
@@ -261,12 +261,12 @@ def test_the_signature_of_a_batch_is_that_of_all_its_tensors() -> None:
     assert (whole.weight, short.weight, mixed.weight) == (8, 4, 8)
 
 
-def test_unknown_augmentations_are_told_at_once() -> None:
+def test_unknown_augmentations_are_reported() -> None:
     with pytest.raises(UsageError, match="'mix' is unknown"):
         task(source()).batches("train", seed=0, epoch=0, batch_size=4, options=Options(("mix",)))
 
 
-def test_models_follow_their_seed_and_leave_the_generator_alone() -> None:
+def test_models_depend_on_their_seed_and_keep_the_global_generator() -> None:
     toy = task(source())
     torch.manual_seed(3)
     expected = torch.rand(1)
@@ -294,13 +294,13 @@ def test_accuracy_is_the_share_of_right_answers(monkeypatch: pytest.MonkeyPatch)
     assert toy.evaluate(Fixed(), "test") == 4 / 13
     assert toy.evaluation_batch == 2**19 // 48
     monkeypatch.setattr("ralr_tune.kinds.classification.task.EVALUATION_PIXELS", {"cpu": 0})
-    monkeypatch.setattr("ralr_tune.kinds.classification.task.SMALLEST_EVALUATION", 3)
+    monkeypatch.setattr("ralr_tune.kinds.classification.task.MIN_EVALUATION_BATCH", 3)
     assert toy.evaluation_batch == 3
     assert toy.evaluate(Fixed(), "test") == 4 / 13
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 5, 13, 99])
-def test_evaluation_takes_as_many_at_once_as_it_is_told(batch_size: int) -> None:
+def test_evaluation_uses_the_given_batch_size(batch_size: int) -> None:
     sizes: list[int] = []
 
     class Watched(Fixed):
@@ -333,11 +333,11 @@ def test_loss_is_cross_entropy_with_smoothing() -> None:
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (nn.Flatten(), r"gives \(1, 144\) for one image; must be \(1, 3\)"),
-        (nn.Linear(5, 3), r"cannot take images of \(3, 8, 6\) \(C, H, W\): .*mat1 and mat2"),
+        (nn.Flatten(), r"returns \(1, 144\) for one image; must be \(1, 3\)"),
+        (nn.Linear(5, 3), r"cannot process images of shape \(3, 8, 6\) \(C, H, W\): .*mat1 and mat2"),
     ],
 )
-def test_models_that_do_not_fit_are_told(model: nn.Module, message: str) -> None:
+def test_models_that_do_not_fit_are_reported(model: nn.Module, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         task(source(), build=lambda *shape: model).build_model(0)
 
@@ -347,16 +347,20 @@ def test_models_that_do_not_fit_are_told(model: nn.Module, message: str) -> None
     [
         ({}, 0.001, "task.validation = 0.001: none of 50 images"),
         ({}, 0.99, "task.validation = 0.99: 50 of 50 samples cannot be set aside"),
-        ({"validation": samples(0)}, 0.2, "the validation split holds no image"),
-        ({"validation": samples(9, shape=(3, 4, 4))}, 0.2, r"validation images are \(3, 4, 4\), those of train"),
+        ({"validation": samples(0)}, 0.2, "the validation split has no images"),
+        (
+            {"validation": samples(9, shape=(3, 4, 4))},
+            0.2,
+            r"validation images have shape \(3, 4, 4\), training images",
+        ),
     ],
 )
-def test_impossible_splits_are_told(changes: dict[str, Any], validation: float, message: str) -> None:
+def test_impossible_splits_are_reported(changes: dict[str, Any], validation: float, message: str) -> None:
     with pytest.raises(DataError, match=message):
         task(source(**changes), validation=validation)
 
 
-def test_test_images_of_another_shape_are_told() -> None:
+def test_test_images_of_another_shape_are_reported() -> None:
     toy = task(source(test=lambda: samples(TEST, shape=(1, 8, 6))))
-    with pytest.raises(DataError, match=r"test images are \(1, 8, 6\)"):
+    with pytest.raises(DataError, match=r"test images have shape \(1, 8, 6\)"):
         toy.size("test")

@@ -44,7 +44,7 @@ class ToyTrain(Toy):
 
 
 class ToySplit(Toy):
-    """Split by `split`, by other names than the usual ones."""
+    """Split by `split`, with unusual names."""
 
     mode = "RGB"
     _labels = np.array([row % 2 for row in range(8)])
@@ -56,7 +56,7 @@ class ToySplit(Toy):
 
 
 class ToyVariant(Toy):
-    """As EMNIST: `split` is a variant, train and download hide in the keyword arguments."""
+    """Like EMNIST: `split` is a variant; train and download are in **kwargs."""
 
     def __init__(self, root: str, split: str, **options: Any) -> None:
         if split != "letters":
@@ -72,7 +72,7 @@ class ToyBoxes(Toy):
 
 
 class ToyLiar(Toy):
-    """Its list of labels is another one than its samples'."""
+    """Its list of labels differs from the labels of its samples."""
 
     targets = [0] * 8
 
@@ -126,7 +126,7 @@ def test_splits_by_train(tmp_path: Path, toys: list[str]) -> None:
     assert source.train.load()[:, 0, 0, 0].tolist() == list(range(8))
 
 
-def test_splits_by_the_first_name_that_is_known(tmp_path: Path, toys: list[str]) -> None:
+def test_the_first_known_split_name_is_used(tmp_path: Path, toys: list[str]) -> None:
     source = opened("ToySplit", tmp_path)
     assert source.train.load().shape == (8, 3, 5, 6)
     source.test()
@@ -154,22 +154,22 @@ def test_download_is_opt_in(tmp_path: Path, toys: list[str]) -> None:
     assert toys == ["train=True download=False", "train=True download=True"]
 
 
-def test_size_is_taken(tmp_path: Path) -> None:
+def test_size_is_applied(tmp_path: Path) -> None:
     assert opened("ToyTrain", tmp_path, size=4).train.load().shape == (8, 1, 4, 4)
 
 
 @pytest.mark.parametrize(
     ("dataset", "message"),
     [
-        ("CIFAR11", "no data set of torchvision; the nearest: CIFAR10"),
-        ("os", "no data set of torchvision"),
-        ("ToyBoxes", "sample 0 is no readable image with one class"),
-        ("ToyNoImage", "sample 0 is str; for classification it must be an image"),
-        ("ToyLiar", "sample 1 has the label 1, its list of labels says 0"),
+        ("CIFAR11", "not a data set of torchvision; the nearest: CIFAR10"),
+        ("os", "not a data set of torchvision"),
+        ("ToyBoxes", "sample 0 is not a readable image with one class"),
+        ("ToyNoImage", "sample 0 is of type str; must be an image"),
+        ("ToyLiar", "sample 1 has label 1, but the list of labels has 0"),
         ("CocoDetection", "missing 1 required positional argument: 'annFile'"),
-        ("CIFAR10", r"with data\.download = true it is fetched"),
+        ("CIFAR10", r"data\.download = true downloads it"),
     ],
 )
-def test_wrong_data_sets_are_told(tmp_path: Path, dataset: str, message: str) -> None:
+def test_wrong_data_sets_are_reported(tmp_path: Path, dataset: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         opened(dataset, tmp_path).train.load()

@@ -9,7 +9,7 @@ import pytest
 
 from ralr_tune.errors import DataError, StudyFileError, TrialError
 from ralr_tune.kinds.simulated.kind import KIND
-from ralr_tune.kinds.simulated.section import NUMBERS, SimulatedData
+from ralr_tune.kinds.simulated.section import RANGE_PARAMETERS, SimulatedData
 from ralr_tune.kinds.simulated.task import CEILING, CHANCE, CURVATURE, SimulatedTask
 from ralr_tune.studyfile import Configuration, models
 from ralr_tune.studyfile.configuration import ScheduleConfig
@@ -32,7 +32,7 @@ def final(task: SimulatedTask, configuration: Configuration, seed: int = 0) -> f
     return task.point(configuration, seed=seed, epochs=40)
 
 
-def test_the_optimum_is_where_it_was_put() -> None:
+def test_the_optimum_is_where_it_was_set() -> None:
     rates = [0.001, 0.01, 0.03, 0.1, 0.3, 1.0]
     values = [final(task(optimum=0.03, **EXACT), configuration(lr=lr)) for lr in rates]
     assert max(zip(values, rates, strict=True))[1] == 0.03
@@ -54,7 +54,7 @@ def test_effect_is_the_mean_difference_of_amplification() -> None:
     assert statistics.mean(differences) == pytest.approx(0.01 * 40 / 41, abs=0.003)
 
 
-def test_amplification_that_never_happens_has_no_effect() -> None:
+def test_amplification_with_probability_zero_has_no_effect() -> None:
     never = configuration(AMPLIFY | {"probability": 0.0})
     assert final(task(effect=0.1), never) == final(task(effect=0.1), configuration())
 
@@ -69,7 +69,7 @@ def test_amplification_that_never_happens_has_no_effect() -> None:
         {"options": {"momentum": 0.5}},
     ],
 )
-def test_the_rest_is_ignored(ignored: dict[str, Any]) -> None:
+def test_all_other_parameters_are_ignored(ignored: dict[str, Any]) -> None:
     assert final(task(), configuration(**ignored)) == final(task(), configuration())
 
 
@@ -80,16 +80,16 @@ def test_seeds_spread_by_the_noise() -> None:
 
 def test_epochs_spread_by_the_epoch_noise() -> None:
     noisy, exact = (
-        task(**constants).course(configuration(epochs=400), seed=0)
+        task(**constants).trajectory(configuration(epochs=400), seed=0)
         for constants in ({"noise": 0.0, "epoch_noise": 0.002}, EXACT)
     )
     spread = [noisy.point(epochs) - exact.point(epochs) for epochs in range(1, 401)]
     assert statistics.stdev(spread) == pytest.approx(0.002, rel=0.15)
 
 
-def test_amplified_epochs_wobble_more() -> None:
+def test_amplified_epochs_are_noisier() -> None:
     on = configuration(AMPLIFY | {"lower": 2.0}, epochs=100)
-    jittery, exact = (task(**EXACT | {"jitter": jitter}).course(on, seed=0) for jitter in (0.02, 0.0))
+    jittery, exact = (task(**EXACT | {"jitter": jitter}).trajectory(on, seed=0) for jitter in (0.02, 0.0))
     moved = [jittery.point(epochs) != exact.point(epochs) for epochs in range(1, 101)]
     assert 30 < sum(moved) < 70
 
@@ -99,7 +99,7 @@ def test_points_are_pure() -> None:
     assert one == again != task().point(configuration(AMPLIFY), seed=6, epochs=7)
 
 
-def test_train_and_test_are_other_numbers() -> None:
+def test_train_and_test_values_differ() -> None:
     values = {task().point(configuration(), seed=0, epochs=5, split=split) for split in ("validation", "test", "probe")}
     assert len(values) == 3
     exact = task(**EXACT)
@@ -107,7 +107,7 @@ def test_train_and_test_are_other_numbers() -> None:
     assert train == pytest.approx(exact.point(configuration(), seed=0, epochs=5) + 0.01)
 
 
-def test_large_rates_diverge_with_the_amplification_counted() -> None:
+def test_large_rates_diverge_amplification_included() -> None:
     with pytest.raises(TrialError, match="learning rate 6 in epoch 40; the simulated task diverges above 5") as caught:
         final(task(), configuration(lr=6.0))
     assert caught.value.kind == "diverged"
@@ -135,7 +135,7 @@ BEST = {"weight_decay": 1e-4, "options": {"momentum": 0.9}}
         ({"weight_decay": 1e-3}, 0.02),
         ({"weight_decay": 1e-6}, 4 * 0.02),
         ({"options": {"momentum": 0.4}}, 0.1 * 0.5**2),
-        ({"options": {}}, 0.0),  # a number that the configuration does not give has no effect
+        ({"options": {}}, 0.0),  # a number that the configuration does not have has no effect
         ({"batch_size": 512, "label_smoothing": 0.5}, 0.0),
     ],
 )
@@ -147,7 +147,7 @@ def test_each_parameter_has_its_known_effect(changes: dict[str, Any], lost: floa
     assert final(known, ideal) - final(known, other) == pytest.approx(lost * 40 / 41, abs=1e-12)
 
 
-def test_amplification_s_numbers_count_where_it_amplifies() -> None:
+def test_amplification_effects_apply_only_if_it_amplifies() -> None:
     known = task(effect=0.01, effects=EFFECTS, **EXACT)
     asymptotes = [
         known.asymptote(configuration(AMPLIFY | {"probability": probability}, **BEST))
@@ -156,17 +156,17 @@ def test_amplification_s_numbers_count_where_it_amplifies() -> None:
     assert asymptotes == pytest.approx([CEILING + 0.01, CEILING + 0.01 - 0.1 * 0.5**2, CEILING])
 
 
-def test_what_is_known_can_be_asked() -> None:
+def test_known_effects_can_be_queried() -> None:
     known = task(optimum=0.03, effects=EFFECTS)
     assert [known.best(name) for name in ("lr", "weight_decay", "amplify.probability", "batch_size")] == [
         0.03, 1e-4, 0.3, None
     ]  # fmt: skip
     for name in (*EFFECTS, "lr"):
-        assert known.lost(name, known.best(name) or 0.0) == 0.0
-    assert known.lost("lr", 0.3) == pytest.approx(CURVATURE)
-    assert known.lost("weight_decay", 1e-2) == pytest.approx(4 * 0.02)
-    assert known.lost("amplify.probability", 0.5) == pytest.approx(0.1 * 0.2**2)
-    assert known.lost("batch_size", 7) == 0.0
+        assert known.loss_at(name, known.best(name) or 0.0) == 0.0
+    assert known.loss_at("lr", 0.3) == pytest.approx(CURVATURE)
+    assert known.loss_at("weight_decay", 1e-2) == pytest.approx(4 * 0.02)
+    assert known.loss_at("amplify.probability", 0.5) == pytest.approx(0.1 * 0.2**2)
+    assert known.loss_at("batch_size", 7) == 0.0
 
 
 def test_every_number_of_a_configuration_can_have_an_effect() -> None:
@@ -176,18 +176,18 @@ def test_every_number_of_a_configuration_can_have_an_effect() -> None:
         "training": {"epochs": 40, "batch_size": 32, "lr": 0.1, "options": {"momentum": 0.5}, "clip_norm": 0.5},
     }
     found = models.configuration(KIND).model_validate(tables)
-    given = [name for name in NUMBERS if name != "lr" and found.number(name) is not None]
+    given = [name for name in RANGE_PARAMETERS if name != "lr" and found.number(name) is not None]
     assert {"epochs", "momentum", "clip_norm", "schedule.end_factor", "amplify.width"} < set(given)
     for name in given:
         far = task(effects={name: {"best": 1000.0, "loss": 1e-6}}, **EXACT)
         assert far.asymptote(found) == pytest.approx(CEILING - 1e-6 * ((found.number(name) or 0.0) - 1000) ** 2), name
 
 
-def test_without_effects_curves_are_what_they_were() -> None:
-    """Numbers of the first release, which had none."""
+def test_without_effects_curves_equal_those_of_the_first_release() -> None:
+    """Values from the first release, which had no effects."""
     on = configuration(AMPLIFY, epochs=8, lr=0.3, weight_decay=0.01)
     cosine = on.model_copy(update={"schedule": ScheduleConfig(name="cosine")})
-    course = task(optimum=0.2, effect=0.01).course(cosine, seed=3)
+    course = task(optimum=0.2, effect=0.01).trajectory(cosine, seed=3)
     assert [course.point(epochs) for epochs in range(1, 9)] == [
         0.5283769745512651, 0.675849314194355, 0.7573645275271199, 0.7850585932312897,
         0.8117370640168703, 0.8325629391203259, 0.8504298176075601, 0.8707265128433533,
@@ -208,14 +208,17 @@ def test_without_effects_curves_are_what_they_were() -> None:
         ({"noise": -0.1, "jitter": "x"}, r"(?s)data\.noise .*data\.jitter "),
         (
             {"effects": {"momentun": {"best": 0.9, "loss": 0.1}}},
-            r"data\.effects\.momentun = .*: no number of a configuration; did you mean 'momentum'\?",
+            r"data\.effects\.momentun = .*: not a number of a configuration; did you mean 'momentum'\?",
         ),
         (
             {"effects": {"amplify.law": {"best": 0.9, "loss": 0.1}}},
-            r'data\.effects\."amplify\.law" = .*: no number of a configuration; did you mean \'amplify\.lower',
+            r'data\.effects\."amplify\.law" = .*: not a number of a configuration; did you mean \'amplify\.lower',
         ),
-        ({"effects": {"optimizer": {}}}, r"no number of a configuration; allowed: epochs, batch_size, weight_decay, "),
-        ({"effects": {"lr": {"best": 0.1, "loss": 0.1}}}, r"its effect is data\.optimum"),
+        (
+            {"effects": {"optimizer": {}}},
+            r"not a number of a configuration; allowed: epochs, batch_size, weight_decay, ",
+        ),
+        ({"effects": {"lr": {"best": 0.1, "loss": 0.1}}}, r"the effect of lr is set by data\.optimum"),
         ({"effects": {"momentum": {"best": 0.9}}}, r"data\.effects\.momentum\.loss is missing"),
         ({"effects": {"momentum": {"best": 0.9, "loss": -1.0}}}, r"data\.effects\.momentum\.loss = -1\.0: must be 0"),
         (
@@ -224,12 +227,12 @@ def test_without_effects_curves_are_what_they_were() -> None:
         ),
     ],
 )
-def test_wrong_constants_are_told(data: dict[str, Any], message: str) -> None:
+def test_wrong_constants_are_reported(data: dict[str, Any], message: str) -> None:
     with pytest.raises(StudyFileError, match=message):
         simulated(task={"data": data})
 
 
-def test_a_value_without_a_place_on_a_log_scale_is_told() -> None:
+def test_a_value_outside_a_log_scale_is_reported() -> None:
     with pytest.raises(DataError, match=r"data\.effects\.weight_decay\.log = true: weight_decay = 0; must be above 0"):
         final(task(effects=EFFECTS), configuration(weight_decay=0.0))
 

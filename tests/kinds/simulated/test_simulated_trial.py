@@ -30,7 +30,7 @@ def run(trial: Trial) -> list[EpochRecord]:
     return [replace(record, seconds=0.0) for record in trial.epochs()]
 
 
-def test_records_are_those_of_a_trial(configure: Make) -> None:
+def test_records_have_the_fields_of_a_trial(configure: Make) -> None:
     configuration = configure(amplify=AMPLIFY, schedule={"name": "cosine"})
     trial = KIND.trial(task(), configuration, seed=0)
     curve = run(trial)
@@ -66,7 +66,7 @@ def test_resumed_equals_uninterrupted(configure: Make, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "garbage", "[]", '{"curve": 3}', '{"identity": "x", "curve": [{"epoch": 1}]}'])
-def test_damaged_checkpoints_start_anew(
+def test_damaged_checkpoints_restart_the_trial(
     configure: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture, content: str
 ) -> None:
     (tmp_path / "trial.json").write_text(content)
@@ -74,13 +74,15 @@ def test_damaged_checkpoints_start_anew(
     assert "starting with the first epoch" in caplog.text
 
 
-def test_foreign_checkpoints_start_anew(configure: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_foreign_checkpoints_restart_the_trial(
+    configure: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     run(KIND.trial(task(), configure(), seed=0, checkpoint=tmp_path / "trial.json"))
     assert KIND.trial(task(), configure(), seed=1, checkpoint=tmp_path / "trial.json").curve == []
     assert "belongs to another trial" in caplog.text
 
 
-def test_an_earlier_attempt_s_checkpoint_is_taken_up_and_left(configure: Make, tmp_path: Path) -> None:
+def test_an_earlier_attempts_checkpoint_is_resumed_and_kept(configure: Make, tmp_path: Path) -> None:
     whole = run(KIND.trial(task(), configure(), seed=1))
     first, second = tmp_path / "1.json", tmp_path / "2.json"
     next(KIND.trial(task(), configure(), seed=1, checkpoint=first).epochs())
@@ -103,7 +105,7 @@ def test_one_changed_digit_is_noticed(configure: Make, tmp_path: Path, caplog: p
     assert "damaged" in caplog.text
 
 
-def test_a_disk_that_refuses(configure: Make, tmp_path: Path) -> None:
+def test_an_unwritable_disk(configure: Make, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     trial = KIND.trial(task(), configure(), seed=0, checkpoint=tmp_path / "file" / "trial.json")
     with pytest.raises(DiskError, match=r"trial\.json: cannot be written"):
@@ -123,13 +125,13 @@ def test_divergence_ends_the_trial_in_its_epoch(configure: Make, tmp_path: Path)
     assert len(trial.curve) < 20
 
 
-def test_epochs_take_the_time_asked_for(configure: Make) -> None:
+def test_epochs_take_the_configured_time(configure: Make) -> None:
     began = time.perf_counter()
     record = next(KIND.trial(task(seconds_per_epoch=0.05), configure(), seed=0).epochs())
     assert 0.05 <= record.seconds <= time.perf_counter() - began
 
 
-def test_what_was_learned_travels(configure: Make, tmp_path: Path) -> None:
+def test_weights_can_be_saved_and_loaded(configure: Make, tmp_path: Path) -> None:
     trained = KIND.trial(task(), configure(), seed=0)
     run(trained)
     trained.save_weights(tmp_path / "weights")
@@ -147,10 +149,10 @@ def test_what_was_learned_travels(configure: Make, tmp_path: Path) -> None:
         '{"epochs": []}', '{"epochs": -1}', " " * 2000, None,
     ],
 )  # fmt: skip
-def test_wrong_weights_are_told(configure: Make, tmp_path: Path, content: str | None) -> None:
+def test_wrong_weights_are_reported(configure: Make, tmp_path: Path, content: str | None) -> None:
     if content is not None:
         (tmp_path / "weights").write_text(content)
-    with pytest.raises(DataError, match="no weights of a simulated trial"):
+    with pytest.raises(DataError, match="not the weights of a simulated trial"):
         KIND.trial(task(), configure(), seed=0).load_weights(tmp_path / "weights")
 
 
@@ -160,8 +162,8 @@ def test_one_changed_number_of_epochs_is_noticed(configure: Make, tmp_path: Path
     trained.save_weights(tmp_path / "weights")
     text = (tmp_path / "weights").read_text()
     (tmp_path / "weights").write_text(text.replace('"epochs": 4', '"epochs": 3'))
-    with pytest.raises(DataError, match="damaged, or of a longer one"):
+    with pytest.raises(DataError, match="damaged, or from a longer trial"):
         KIND.trial(task(), configure(), seed=0).load_weights(tmp_path / "weights")
     (tmp_path / "weights").write_text(text)
-    with pytest.raises(DataError, match="damaged, or of a longer one"):
+    with pytest.raises(DataError, match="damaged, or from a longer trial"):
         KIND.trial(task(), configure(epochs=3), seed=0).load_weights(tmp_path / "weights")
