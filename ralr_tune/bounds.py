@@ -89,8 +89,11 @@ BOUNDS: Mapping[str, Bounds] = MappingProxyType(
         "schedule.final_div_factor": Bounds("[1, inf)", "1", "one_cycle ends at its start / final_div_factor"),
         "amplify.probability": Bounds("[0, 1]", "probability", "of an amplified draw"),
         "amplify.lower": Bounds("[1, inf)", "factor", "smallest amplification", max_value=_MAX_FACTOR),
+        "amplify.upper": Bounds(
+            "[1, inf)", "factor", "largest amplification; not below the smallest", max_value=_MAX_FACTOR
+        ),
         "amplify.width": Bounds(
-            "[0, inf)", "factor", "largest amplification minus the smallest", max_value=_MAX_FACTOR
+            "[0, inf)", "factor", "upper minus lower, as an alternative to upper", max_value=_MAX_FACTOR
         ),
         "noise.amplitude": Bounds("[0, 1)", "share", "largest deviation from the curve"),
         "noise.std": Bounds("(0, 1000]", "share", "standard deviation of normal noise before it is cut off"),

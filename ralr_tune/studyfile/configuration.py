@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import SerializerFunctionWrapHandler, model_serializer
+from pydantic import SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from ralr_tune.schedules.amplification import Amplification
 from ralr_tune.schedules.curves import Curve, make_curve
@@ -22,7 +22,7 @@ from ralr_tune.studyfile.sections import (
     Width,
     Window,
 )
-from ralr_tune.studyfile.values import Frozen, within
+from ralr_tune.studyfile.values import Frozen, problem, within
 
 if TYPE_CHECKING:
     from ralr_tune.studyfile.kind import Kind
@@ -70,7 +70,10 @@ class ScheduleConfig(Frozen):
 
 
 class AmplifyConfig(Frozen):
-    """Random amplification with one value per key; `upper = lower + width`, so every pair is valid (our choice)."""
+    """Random amplification with one value per key; `upper = lower + width`, so every pair is valid (our choice).
+
+    `upper` may be given in place of `width`.
+    """
 
     probability: Annotated[float, within("amplify.probability")]
     lower: Factor = 1.0
@@ -78,6 +81,18 @@ class AmplifyConfig(Frozen):
     law: Literal["uniform", "loguniform"] = "uniform"
     granularity: Granularity = "epoch"
     window: Window = (0.0, 1.0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _width_of_upper(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or "upper" not in given:
+            return given
+        lower, upper = given.get("lower", 1.0), given["upper"]
+        if "width" in given or not (isinstance(lower, int | float) and isinstance(upper, int | float)):
+            raise problem("needs either upper or width (upper = lower + width), as numbers")
+        if upper < lower:
+            raise problem(f"upper = {upper:g}: must be at least lower, {lower:g}")
+        return {**{key: value for key, value in given.items() if key != "upper"}, "width": upper - lower}
 
     @property
     def upper(self) -> float:
@@ -133,6 +148,8 @@ class Configuration(Frozen):
         table, _, key = name.rpartition(".")
         if name.startswith(TASK):
             return _number(self.task.get(name.removeprefix(TASK)))
+        if name == "amplify.upper":
+            return None if self.amplify is None else self.amplify.upper
         values = dict(getattr(self, table or "training") or {})
         return _number({**values, **values.get("options", {})}.get(key))
 

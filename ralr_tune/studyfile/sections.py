@@ -5,7 +5,14 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from ralr_tune.schedules.curves import CURVES, OPTIONS
 from ralr_tune.studyfile.optimizers import OPTIMIZER_SPECS
@@ -45,6 +52,7 @@ Rate = Annotated[float, within("lr")]
 Beta = Annotated[float, within("betas")]
 Betas = Annotated[tuple[Beta, Beta], Field(strict=False)]
 Factor = Annotated[float, within("amplify.lower")]
+Upper = Annotated[float, within("amplify.upper")]
 Width = Annotated[float, within("amplify.width")]
 Amplitude = Annotated[float, within("noise.amplitude")]
 Std = Annotated[float, within("noise.std")]
@@ -185,14 +193,29 @@ Window = Annotated[Pair, AfterValidator(_window)]
 
 
 class AmplifySection(Frozen):
-    """Random amplification; the factor is drawn from lower to upper = lower + width."""
+    """Random amplification; the factor is drawn from lower to upper, which is given itself or as lower + width.
+
+    A searched `width` keeps every combination possible while `lower` is searched too (our choice)."""
 
     probability: Searchable[Annotated[float, within("amplify.probability")]]
     lower: Searchable[Factor] = 1.0
-    width: Searchable[Width]
+    upper: Searchable[Upper] | None = None
+    width: Searchable[Width] | None = None
     law: Choosable[Literal["uniform", "loguniform"]] = "uniform"
     granularity: Choosable[Granularity] = "epoch"
     window: Choosable[Window] = (0.0, 1.0)
+
+    @model_validator(mode="after")
+    def _one_upper_end(self) -> AmplifySection:
+        if (self.upper is None) == (self.width is None):
+            raise problem("needs either upper or width (upper = lower + width)")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_without_upper(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Same JSON as in releases without `upper`, so that fingerprints do not change."""
+        dumped: dict[str, Any] = handler(self)
+        return {key: value for key, value in dumped.items() if key != "upper" or value is not None}
 
 
 class NoiseSection(Frozen):
