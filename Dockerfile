@@ -1,4 +1,4 @@
-# The program as an image: `docker compose build`, see docs/deploy.md. What it needs to know comes when it runs; no secret is in a layer.
+# The program as an image: `docker compose build`, see docs/deploy.md. It is configured at run time; no layer contains a secret.
 
 FROM python:3.12.11-slim-bookworm AS build
 WORKDIR /source
@@ -17,7 +17,7 @@ RUN if [ "$CHROMIUM" = 1 ]; then \
         && apt-get install --yes --no-install-recommends chromium \
         && rm -rf /var/lib/apt/lists/*; \
     fi
-# A fixed number, so that it can own a folder of the host; the folders are there so that new volumes are its own.
+# A fixed id, so that it can own a folder of the host; the folders exist so that new volumes belong to this user.
 RUN groupadd --gid 10001 ralr \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin ralr \
     && install --directory --owner=10001 --group=10001 /srv/ralr /srv/ralr/runs
@@ -28,7 +28,7 @@ ENV PATH=/opt/ralr-tune/bin:$PATH \
     PYTHONUNBUFFERED=1
 WORKDIR /srv/ralr
 USER 10001:10001
-# One image, several commands: docker-compose.yml looks after the dashboard, the only one that answers.
+# One image, several commands: docker-compose.yml checks the dashboard, the only one that serves requests.
 HEALTHCHECK NONE
 ENTRYPOINT ["ralr-tune"]
 CMD ["--help"]

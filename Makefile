@@ -1,4 +1,4 @@
-# Two commands do everything: `make demo` and `make test`. Each sets up what it needs and is safe to repeat.
+# The main commands are `make demo` and `make test`. Each sets up what it needs and is safe to repeat.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -24,26 +24,26 @@ test: .venv/.test-installed check  ## install what tests need, lint, check types
 test-slow: .venv/.test-installed  ## run the slow tests too
 	@$(BIN)/pytest -q -n 2 --dist worksteal $(TESTS)
 
-faults: .venv/.test-installed  ## kill, stop and restart things at random for about an hour (RALR_TUNE_FAULTS=300 a database)
+faults: .venv/.test-installed  ## kill, stop and restart workers and databases at random for about an hour (RALR_TUNE_FAULTS=300 per database)
 	@RALR_TUNE_OPENINGS=50 RALR_TUNE_AWAY_S=20 $(BIN)/pytest -q -s tests/faults
 
-calibrate: .venv/.test-installed  ## how often the statistics err: all tables again, about twenty minutes on two cores (RALR_TUNE_CALIBRATE=1000 studies a row)
+calibrate: .venv/.test-installed  ## how often the statistics err: recreate all tables, about twenty minutes on two cores (RALR_TUNE_CALIBRATE=1000 studies per row)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.calibration
 
-bench: .venv-bench/.installed  ## against plain Optuna and Ray Tune, one table a case (PROFILE=cpu-short 10 minutes, cpu 45, gpu-short 14, gpu 90; DATA=cifar100.npz, see CONTRIBUTING.md)
+bench: .venv-bench/.installed  ## compare with plain Optuna and Ray Tune, one table per case (PROFILE=cpu-short 10 minutes, cpu 45, gpu-short 14, gpu 90; DATA=cifar100.npz, see CONTRIBUTING.md)
 	@.venv-bench/bin/python -m benchmarks.peers --profile $(PROFILE) --out .bench/$(PROFILE) $(if $(DATA),--cifar $(DATA))
-	@echo "Next: .bench/$(PROFILE).md and .bench/$(PROFILE).json hold the same. Large studies: $(BIN)/python -m benchmarks.large"
+	@echo "Next: .bench/$(PROFILE).md and .bench/$(PROFILE).json contain the same. Large studies: $(BIN)/python -m benchmarks.large"
 
 check: .venv/.test-installed  ## lint and types
 	@$(BIN)/ruff format --check -q .
 	@$(BIN)/ruff check -q .
 	@MYPY_NUM_WORKERS=2 $(BIN)/mypy ralr_tune
 
-format: .venv/.test-installed  ## put the code in order
+format: .venv/.test-installed  ## format the code
 	@$(BIN)/ruff format -q .
 	@$(BIN)/ruff check -q --fix .
 
-secrets:  ## create the random secrets that docker-compose.yml wants, each once
+secrets:  ## create the random secrets that docker-compose.yml needs, if missing
 	@mkdir -p -m 700 secrets
 	@for name in database_password dashboard_token; do test -s secrets/$$name \
 		|| (umask 333; $(PYTHON) -c 'import secrets; print(secrets.token_urlsafe(32))' > secrets/$$name); done
@@ -54,11 +54,11 @@ clean:  ## remove the environment and what tools left behind (not runs/)
 
 .venv/bin/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-		|| { echo "error: $(PYTHON) is older than 3.11; say: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 1; }
+		|| { echo "error: $(PYTHON) is older than 3.11; type: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 1; }
 	@$(PYTHON) -m venv .venv \
 		|| { echo "error: no venv module; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
 
-# The stamps are written last, so that a broken-off installation is taken up again.
+# The stamps are written last, so that an interrupted installation is repeated.
 .venv/.installed: pyproject.toml | .venv/bin/pip
 	@echo "Installing into .venv (torch brings several GB the first time; one to three minutes) ..."
 	@$(BIN)/pip install -q --disable-pip-version-check -e .
@@ -69,7 +69,7 @@ clean:  ## remove the environment and what tools left behind (not runs/)
 	@$(BIN)/pip install -q --disable-pip-version-check -e '.[test]'
 	@touch .venv/.installed $@
 
-# Ray is no dependency of the project: it gets an environment of its own, which finds everything else in .venv.
+# Ray is not a dependency of the project: it has a separate environment, which finds everything else in .venv.
 .venv-bench/.installed: .venv/.installed
 	@echo "Installing Ray Tune into .venv-bench ..."
 	@$(BIN)/python -m venv .venv-bench

@@ -1,6 +1,6 @@
-"""Whether the faster ways to train are as accurate: `python -m benchmarks.accuracy`, one table a case.
+"""Whether the faster training methods are as accurate: `python -m benchmarks.accuracy`, one table per case.
 
-Every way trains the same seeds; the difference is each seed's accuracy minus that of its own float32 run by itself.
+Every method trains the same seeds; the difference is each seed's accuracy minus that of its own float32 run by itself.
 Accuracy is on the validation split after the last epoch; the interval is the report's paired test
 (analysis.comparison) at 95%, in points. The test does not exclude a loss inside the interval.
 
@@ -39,7 +39,7 @@ VALIDATION = 0.5
 """Large because accuracy is measured on it: 900 and 2,500 images."""
 FLOAT32 = {"precision": "float32", "compile": "auto"}
 BFLOAT16 = {"precision": "bfloat16", "compile": "auto"}
-WAYS: dict[str, tuple[dict[str, Any], int]] = {
+METHODS: dict[str, tuple[dict[str, Any], int]] = {
     "by itself": ({**FLOAT32, "compile": False}, 1),
     "bfloat16": ({**BFLOAT16, "compile": False}, 1),
     "compiled": ({**FLOAT32, "compile": True}, 1),
@@ -66,16 +66,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--cifar", type=Path, help="cifar100.npz: 5,000 images of its first 20 classes are the second case"
     )
-    parser.add_argument("--only", default="", help="cases whose name holds this")
+    parser.add_argument("--only", default="", help="cases whose name contains this")
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--without", nargs="*", default=[], help="ways whose name holds one of these are left out")
+    parser.add_argument(
+        "--without", nargs="*", default=[], help="methods whose name contains one of these are left out"
+    )
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     print(f"torch {torch.__version__}, {given.device}, {given.seeds} seeds")
     for case in cases(given.cifar):
         if given.only in case.name:
-            measure(case, given.seeds, given.device, ways(given.device, given.without))
+            measure(case, given.seeds, given.device, methods(given.device, given.without))
 
 
 def cases(cifar: Path | None) -> list[Case]:
@@ -86,12 +88,12 @@ def cases(cifar: Path | None) -> list[Case]:
     return found
 
 
-def ways(device: str, without: Sequence[str]) -> dict[str, tuple[dict[str, Any], int]]:
+def methods(device: str, without: Sequence[str]) -> dict[str, tuple[dict[str, Any], int]]:
     left_out = [*without, "recorded" if device == "cpu" else "kernels"]
-    return {way: how for way, how in WAYS.items() if not any(part in way for part in left_out)}
+    return {method: setting for method, setting in METHODS.items() if not any(part in method for part in left_out)}
 
 
-def measure(case: Case, seeds: int, device: str, ways: Mapping[str, tuple[dict[str, Any], int]]) -> None:
+def measure(case: Case, seeds: int, device: str, methods: Mapping[str, tuple[dict[str, Any], int]]) -> None:
     make = functools.partial(build, case.model)
     task = ClassificationTask(
         open_source(case.data),
@@ -105,9 +107,9 @@ def measure(case: Case, seeds: int, device: str, ways: Mapping[str, tuple[dict[s
     print("| | accuracy, mean (sd) | against by itself, 95% interval | largest difference of one seed |")
     print("|---|---|---|---|")
     base: list[float] = []
-    for way, (training, slots) in ways.items():
+    for method, (training, slots) in methods.items():
         found = accuracies(task, configuration({**case.training, **training}), seeds, slots)
-        print(f"| {way} | {_mean(found)} | {_against(found, base) if base else '|'} |", flush=True)
+        print(f"| {method} | {_mean(found)} | {_against(found, base) if base else '|'} |", flush=True)
         base = base or found
 
 

@@ -57,16 +57,16 @@ def measured(network: str, images: str, optimizer: str, options: dict[str, Any])
     epoch_s = seconds_per_epoch(task(network, images, whole=True), configuration, steps=STEPS)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "trial.ckpt"
-        few = task(network, images, whole=False)
-        trial: Any = start(few, configuration, seed=0, checkpoint=file)
+        small = task(network, images, whole=False)
+        trial: Any = start(small, configuration, seed=0, checkpoint=file)
         next(trial.epochs())
         save = partial(trial._save, trial.curve)
         save_s = median_s(save)
         fsync_s = median_s(partial(wait_for_disk, file), before=save)
-        anew_s = median_s(partial(start, few, configuration, seed=0))
-        resume_s = median_s(partial(start, few, configuration, seed=0, checkpoint=file)) - anew_s
+        fresh_s = median_s(partial(start, small, configuration, seed=0))
+        resume_s = median_s(partial(start, small, configuration, seed=0, checkpoint=file)) - fresh_s
         megabytes = file.stat().st_size / 1e6
-    weights = sum(weight.numel() for weight in few.build_model(0).parameters())
+    weights = sum(weight.numel() for weight in small.build_model(0).parameters())
     share = save_s / (epoch_s + save_s)
     times = [f"{1e3 * seconds:.1f}" for seconds in (save_s, fsync_s, resume_s)]
     return [f"{weights:,}", f"{megabytes:.2f}", f"{epoch_s:.3f}", *times, f"{share:.2%}"]

@@ -137,13 +137,13 @@ def _write(connection: Connection, study_id: int, part: Sequence[_Trial], space:
     numbers = [trial.row.ordinal for trial in part]
     query = select(trials.c.number, trials.c.trial_id).where(trials.c.study_id == study_id)
     ids = dict(map(tuple, connection.execute(query.where(trials.c.number.between(min(numbers), max(numbers))))))
-    for table, entries in _hanging(part, ids, space).items():
+    for table, entries in _dependent_rows(part, ids, space).items():
         connection.execute(insert(table), entries)
     done = update(rows_table).where(rows_table.c.id == bindparam("row"))
     connection.execute(done, [_done(trial) for trial in part])
 
 
-def _hanging(
+def _dependent_rows(
     part: Sequence[_Trial], ids: dict[int, int], space: dict[str, BaseDistribution]
 ) -> dict[Table, list[dict[str, Any]]]:
     domains = {name: distribution_to_json(domain) for name, domain in space.items()}

@@ -1,7 +1,7 @@
-"""Ways to train K networks at once, by the step: `python -m benchmarks.fusing [--device cuda]`, one table a network.
+"""Methods to train K networks at once, per step: `python -m benchmarks.fusing [--device cuda]`; a table per network.
 
 Milliseconds of one network's share of a step (forward, backward, SGD with momentum), median of turns that the
-ways take one after another; in brackets the speedup over one network after the other.
+methods take one after another; in brackets the speedup over one network after the other.
 
 serial       one network after the other, in the memory format that the project uses for it
 vmap         stacked weights under torch.func.vmap, sgd over the stack
@@ -50,7 +50,7 @@ NETWORKS = (Network("small_cnn", 8, 64), Network("small_cnn", 32, 128), Network(
 
 
 class Setting(NamedTuple):
-    """The input of every way: K networks, a batch for each, and the precision."""
+    """The input of every method: K networks, a batch for each, and the precision."""
 
     models: list[nn.Module]
     images: list[Tensor]
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--slots", type=int, nargs="+", default=[2, 4, 8])
     parser.add_argument("--turns", type=int, default=15)
-    parser.add_argument("--only", default="", help="networks whose name holds this")
+    parser.add_argument("--only", default="", help="networks whose name contains this")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     for network in NETWORKS:
@@ -75,11 +75,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             continue
         precision = chosen(network, given.device)
         print(f"\n{network.model}, {network.size}x{network.size}, batch {network.batch_size}, {precision.name}\n")
-        print(f"| slots | {' | '.join(WAYS)} |")
-        print("|---" * (1 + len(WAYS)) + "|")
+        print(f"| slots | {' | '.join(METHODS)} |")
+        print("|---" * (1 + len(METHODS)) + "|")
         for slots in given.slots:
             times = measured(network, slots, given.device, given.turns)
-            print(f"| {slots} | {' | '.join(_cell(times, way) for way in WAYS)} |", flush=True)
+            print(f"| {slots} | {' | '.join(_cell(times, method) for method in METHODS)} |", flush=True)
 
 
 def chosen(network: Network, device: str) -> Precision:
@@ -87,28 +87,30 @@ def chosen(network: Network, device: str) -> Precision:
 
 
 def measured(network: Network, slots: int, device: str, turns: int) -> dict[str, float]:
-    """Milliseconds of one network's share of a step, by way, for the ways available on this device."""
-    steps = {way: step for way in WAYS if (step := working(way, setting(network, slots, device)))}
-    found: dict[str, list[float]] = {way: [] for way in steps}
+    """Milliseconds of one network's share of a step, by method, for the methods available on this device."""
+    steps = {method: step for method in METHODS if (step := working(method, setting(network, slots, device)))}
+    found: dict[str, list[float]] = {method: [] for method in steps}
     for _ in range(turns):
-        for way, step in steps.items():
+        for method, step in steps.items():
             began = time.perf_counter()
             step()
             if torch.device(device).type == "cuda":
                 torch.cuda.synchronize(device)
-            found[way].append(1000 * (time.perf_counter() - began) / slots)
-    return {way: statistics.median(times[turns // 3 :]) for way, times in found.items()}  # the first turns warm up
+            found[method].append(1000 * (time.perf_counter() - began) / slots)
+    return {
+        method: statistics.median(times[turns // 3 :]) for method, times in found.items()
+    }  # the first turns warm up
 
 
-def working(way: str, given: Setting) -> Step | None:
-    """The step, run once; None if this device or torch does not support the way."""
-    if way in ON_A_GPU and torch.device(given.device).type != "cuda":
+def working(method: str, given: Setting) -> Step | None:
+    """The step, run once; None if this device or torch does not support the method."""
+    if method in ON_A_GPU and torch.device(given.device).type != "cuda":
         return None
-    step = WAYS[way](given)
+    step = METHODS[method](given)
     try:
         step()
     except RuntimeError as error:  # vmap cannot mix bfloat16 images with float32 weights of batch normalisation
-        print(f"({way}: {str(error).splitlines()[0]})")
+        print(f"({method}: {str(error).splitlines()[0]})")
         return None
     return step
 
@@ -127,7 +129,7 @@ def setting(network: Network, slots: int, device: str) -> Setting:
     )
 
 
-# ---------------------------------------------------------------- the ways
+# ---------------------------------------------------------------- the methods
 
 
 def serial(given: Setting) -> Step:
@@ -235,7 +237,7 @@ def graph(step: Step, device: str) -> Step:
     return record(work, stream, ())[1]
 
 
-WAYS: dict[str, Callable[[Setting], Step]] = {
+METHODS: dict[str, Callable[[Setting], Step]] = {
     "serial": serial,
     "vmap": stacked,
     "grouped": grouped,
@@ -246,10 +248,10 @@ WAYS: dict[str, Callable[[Setting], Step]] = {
 ON_A_GPU = {"recorded", "grouped, recorded", "streams"}
 
 
-def _cell(times: dict[str, float], way: str) -> str:
-    if way not in times:
+def _cell(times: dict[str, float], method: str) -> str:
+    if method not in times:
         return "-"
-    return f"{times[way]:.2f} ({times['serial'] / times[way]:.2f}x)"
+    return f"{times[method]:.2f} ({times['serial'] / times[method]:.2f}x)"
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Where the time of a step goes: `python -m benchmarks.operators` prints the operators of each network that take most.
+"""The time of a step by operator: `python -m benchmarks.operators` prints the operators of each network that take most.
 
-One table a case of benchmarks.peers, by torch.profiler, in the precision that `auto` chooses; with `--slots 8` for
+One table per case of benchmarks.peers, by torch.profiler, in the precision that `auto` chooses; with `--slots 8` for
 eight trials as one network. Milliseconds of a core, or of the GPU's kernels with `--device cuda`, which records the
 steps. The profiler itself takes time: the title gives the time of a step without it, and the sum of all rows.
 """
@@ -34,14 +34,14 @@ WARM, TIMED, SETTLING, PROFILED = 3, 5, 4, 5
 """Steps, in total the full steps of an epoch of the digits. The profiler settles first: its records take memory that
 the steps had freed, so for a few steps the system must allocate new memory."""
 SHOWN, NAME = 14, 110
-"""Rows, and characters of a name: kernel names fill pages."""
+"""Rows, and characters of a name: kernel names are very long."""
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.operators", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--slots", type=int, default=1)
-    parser.add_argument("--only", default="", help="cases whose name holds this")
+    parser.add_argument("--only", default="", help="cases whose name contains this")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     keep_freed()
@@ -73,8 +73,8 @@ def _table(size: Size, found: Profile, slots: int) -> Iterator[str]:
     events = [event for event in events if not event.key.startswith("ProfilerStep")]
     times = sorted(((_own(event, case.device), event) for event in events), key=lambda each: -each[0])
     total = sum(spent for spent, _ in times)
-    yield f"\n{size.name}, {slots} at once: {alone:.2f} ms a step; all rows {total:.2f} ms under the profiler\n"
-    yield "| operator or kernel | calls a step | ms a step | share |"
+    yield f"\n{size.name}, {slots} at once: {alone:.2f} ms per step; all rows {total:.2f} ms under the profiler\n"
+    yield "| operator or kernel | calls per step | ms per step | share |"
     yield "|---|---|---|---|"
     for spent, event in times[:SHOWN]:
         yield f"| {event.key[:NAME]} | {event.count / PROFILED:.0f} | {spent:.2f} | {spent / total:.0%} |"

@@ -1,4 +1,4 @@
-"""What a trial costs beside its training: `python -m benchmarks.orchestration` prints two tables (about two minutes).
+"""What a trial costs besides its training: `python -m benchmarks.orchestration` prints two tables (about two minutes).
 
 Trials: a worker runs TRIALS trials per arm of the simulated task, whose epochs sleep and use no CPU, in a study with
 DONE finished trials per arm (filled.py); TPE, and the median pruner, set so that it reads everything and prunes

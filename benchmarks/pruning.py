@@ -1,4 +1,4 @@
-"""How often pruners are wrong, by what they judge: `python benchmarks/pruning.py` prints a table (about ten minutes).
+"""How often pruners are wrong, by what they use: `python benchmarks/pruning.py` prints a table (about ten minutes).
 
 The simulated task with strong jitter after an amplified epoch, searches of TRIALS trials per arm, in Optuna's
 in-memory storage and without the ledger, but with the study's own samplers (random search, unless TPE is named),
@@ -6,11 +6,11 @@ pruners and views of the curves. EVERY pruned trial still trains to its end, as 
 defines what counts as wrong.
 
 pruned   share of the trials
-wrong    of these, those that end in the better half of the trials that were kept; in brackets the standard deviation
+wrong    of these, those that end in the better half of the complete trials; in brackets the standard deviation
          between STUDIES studies, which differ only in their seed
 truly    the same by the accuracy that the formula tends to, without any noise: a trial's final value may jitter, too
-lost     pruned trials that end better than all that were kept, per study; on average they cost at most this many points
-best     of the trials that were kept, on average
+lost     pruned trials that end better than all complete ones, per study; on average they cost at most this many points
+best     of the complete trials, on average
 """
 
 from __future__ import annotations

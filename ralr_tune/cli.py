@@ -204,7 +204,7 @@ def worker(
     from ralr_tune.launch.devices import Place, places
     from ralr_tune.launch.folder import expected_token
     from ralr_tune.launch.launcher import Job
-    from ralr_tune.launch.worker import leave_with_launcher, stop_on_signals, work
+    from ralr_tune.launch.worker import stop_on_signals, stop_with_launcher, work
     from ralr_tune.search.stopping import Stop
 
     logging.getLogger("ralr_tune").setLevel(logging.INFO)
@@ -222,7 +222,7 @@ def worker(
     place = places(device, 1)[0]
     stop = Stop()
     with stop_on_signals(stop):
-        leave_with_launcher()
+        stop_with_launcher()
         work(job, Place(index, place.device, threads or place.threads, sharing), stop=stop)
 
 

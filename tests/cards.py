@@ -1,4 +1,4 @@
-"""A GPU that is not there: what torch says of its memory, and the bound that it is told."""
+"""A simulated GPU: the memory that torch reports, and the limit that is set."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ class Card:
     reserved: int = 0
     """By this process."""
     fraction: float = 1.0
-    """Of all, that torch gives this process at most."""
+    """The largest share of all memory that torch may give this process."""
 
     @property
     def bound(self) -> int:
         return round(self.fraction * self.total)
 
     def insert(self, monkeypatch: pytest.MonkeyPatch) -> Card:
-        """Makes torch speak of this card."""
+        """Makes torch report this card."""
 
         def bound(fraction: float, index: int) -> None:
             assert index == 1

@@ -1,7 +1,7 @@
-"""Fixtures that all rooms share: a database of one's own, on each kind of server that this machine has; a browser.
+"""Fixtures for all tests: a separate database on each kind of server that this machine has, and a browser.
 
-Servers are looked for where these variables say; where none answers, the tests that want it are skipped with the
-reason. Schemas are made once a session and copied for each test.
+The variables below give the addresses of the servers; if one does not answer, its tests are skipped with the reason.
+Schemas are created once per session and copied for each test.
 """
 
 from __future__ import annotations
@@ -35,15 +35,17 @@ POSTGRESQL = os.environ.get("RALR_TUNE_TEST_POSTGRESQL", "postgresql://postgres@
 MARIADB = os.environ.get("RALR_TUNE_TEST_MARIADB", "mysql://root@127.0.0.1:3306/mysql")
 KINDS = ("sqlite", "postgresql", "mariadb")
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side: with more threads each, torch waits on itself
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # tests run in parallel: with more threads each, torch would wait for itself
 
-# Tests that a shell started in the background do not hear SIGINT, and neither would the programs that they interrupt.
+# A shell that starts tests in the background makes them ignore SIGINT, as well as the programs that they interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
 def nothing_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Passwords of other tests, such as "x", are to be hidden in no other test's words."""
+    """Passwords of one test, such as "x", must not be masked in the texts of another."""
     monkeypatch.setattr(secrecy, "_known", set())
 
 
@@ -53,7 +55,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 class Server(Protocol):
-    """Makes databases, each reached by its URL."""
+    """Creates databases, and returns their URLs."""
 
     def create(self) -> str:
         """An empty database."""
@@ -62,7 +64,7 @@ class Server(Protocol):
         """A database with both schemas."""
 
     def close(self) -> None:
-        """Drops everything that was made."""
+        """Drops everything that was created."""
 
 
 def _with_schemas(url: str) -> str:
@@ -142,7 +144,7 @@ class MariaDBServer:
         return self._url.set(database=name).render_as_string(hide_password=False)
 
     def copy(self) -> str:
-        """Replays the template's statements: 16 times as fast as letting SQLAlchemy look and create."""
+        """Replays the template's statements: 16 times as fast as letting SQLAlchemy inspect and create."""
         if self._template is None:
             template = make_url(_with_schemas(self.create())).database or ""
             tables = [name for (name,) in self._ask(f"SHOW TABLES IN {template}")]
@@ -178,14 +180,14 @@ class MariaDBServer:
 
 
 def _at_once(drop: Callable[[str], None], names: list[str]) -> None:
-    """Each DROP waits for the disk; those that wait together share one wait."""
+    """Each DROP waits for the disk; parallel ones share one wait."""
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(drop, names))
 
 
 @pytest.fixture(scope="session")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Server | str]]:
-    """Servers by kind; in the place of one that is not there, why."""
+    """Servers by kind; instead of a missing one, the reason."""
     found: dict[str, Server | str] = {"sqlite": SQLiteFolder(tmp_path_factory.mktemp("sqlite"))}
     for kind, server, url in (("postgresql", PostgreSQLServer, POSTGRESQL), ("mariadb", MariaDBServer, MARIADB)):
         try:
@@ -236,7 +238,7 @@ def bare_url(request: pytest.FixtureRequest, new_database: Callable[..., str]) -
 
 @pytest.fixture
 def sqlite_url(new_database: Callable[..., str]) -> str:
-    """As `storage_url`, on SQLite alone: for tests that need some database."""
+    """As `storage_url`, on SQLite only: for tests that need some database."""
     return new_database("sqlite")
 
 
@@ -254,7 +256,7 @@ def newest_optuna_revision() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def copied_tables(servers: dict[str, Server | str], newest_optuna_revision: None) -> Callable[..., None]:
-    """What stands for `schema._make`: an empty SQLite file becomes a copy of one that has the tables."""
+    """Replaces `schema._make`: an empty SQLite file becomes a copy of one that has the tables."""
     from ralr_tune.store import schema
 
     make, template = schema._make, make_url(_server(servers, "sqlite").copy()).database or ""
@@ -271,7 +273,7 @@ def copied_tables(servers: dict[str, Server | str], newest_optuna_revision: None
 
 @pytest.fixture
 def quick_tables(monkeypatch: pytest.MonkeyPatch, copied_tables: Callable[..., None]) -> None:
-    """For rooms that open many databases: making the tables takes 0.3 s. The tests of `store` make them."""
+    """For tests that open many databases: creating the tables takes 0.3 s. The tests of `store` create them."""
     monkeypatch.setattr("ralr_tune.store.schema._make", copied_tables)
 
 
@@ -280,7 +282,7 @@ def quick_tables(monkeypatch: pytest.MonkeyPatch, copied_tables: Callable[..., N
 
 @pytest.fixture(scope="session")
 def warm_interpreter() -> Iterator[str]:
-    """Stands for `sys.executable` in `-m ralr_tune`, and has imported everything: see tests/warm/interpreter.py."""
+    """Replaces `sys.executable` for `-m ralr_tune`, with everything imported already: see tests/warm/interpreter.py."""
     if not hasattr(os, "pidfd_open"):  # only Linux has it
         yield sys.executable
         return
@@ -309,7 +311,7 @@ def browser_path() -> str:
 
 @pytest.fixture(scope="session")
 def browser(browser_path: str) -> Iterator[Browser]:
-    """A browser that takes no part in the network; one for all rooms, since a process can drive one alone."""
+    """A browser without network; one for all tests, since a process can control only one."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     with sync_api.sync_playwright() as playwright:
         opened = playwright.chromium.launch(executable_path=browser_path, args=FLAGS.split(), timeout=LONG_S * 1000)

@@ -1,4 +1,4 @@
-"""All that a database holds, for tests that compare it before and after."""
+"""All contents of a database, for tests that compare it before and after."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Dump = dict[str, list[tuple[Any, ...]]]
 
 @contextmanager
 def engine_of(url: str) -> Iterator[Engine]:
-    """The program's own engine for a storage URL."""
+    """The program's engine for a storage URL."""
     engine = make_engine(parse_address(url))
     try:
         yield engine
@@ -25,7 +25,7 @@ def engine_of(url: str) -> Iterator[Engine]:
 
 
 def dump(url: str, *without: str) -> Dump:
-    """Every row of every table, those `without` aside."""
+    """Every row of every table except those in `without`."""
     with engine_of(url) as engine, engine.connect() as connection:
         names = [name for name in inspect(connection).get_table_names() if name not in without]
         return {name: sorted(map(tuple, connection.execute(text(f"SELECT * FROM {name}"))), key=repr) for name in names}

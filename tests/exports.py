@@ -1,4 +1,4 @@
-"""Exported configurations for tests: a small one, every table open to change; and a study that one is taken from."""
+"""Exported configurations for tests: a small one whose tables can be changed, and a study to export from."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def configuration(**changes: dict[str, Any] | None) -> Exported:
 
 
 class Tiny(nn.Module):
-    """The smallest network that learns: each image's mean, one weight a class."""
+    """The smallest network that learns: each image's mean, one weight per class."""
 
     def __init__(self, num_classes: int, scale: float = 1.0) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class Records:
         return [self.add(arm, stage, n, value, source=source, seed=70 + n, **known) for n, value in seeds]
 
     def ended(self, arm: str, ordinal: int, outcome: Outcome, **known: Any) -> Row:
-        """A search row that ended in another way."""
+        """A search row with another outcome."""
         epochs = (EpochRecord(1, 0.5, 1.0, 0.1, 1.0, 0.1),)
         return self.add(arm, "search", ordinal, 0.5, outcome=outcome, curve=epochs, **known)
 

@@ -1,6 +1,6 @@
-"""How many damaged inputs tests try: few each time, and as many as one likes.
+"""The number of damaged inputs that tests try: few by default, or as many as you ask for.
 
-`RALR_TUNE_FUZZ=100000 pytest -k fuzz` looks longer, at other cases every time.
+`RALR_TUNE_FUZZ=100000 pytest -k fuzz` runs longer, with new cases every time.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from contextlib import contextmanager
 _WANTED = os.environ.get("RALR_TUNE_FUZZ")
 AT_RANDOM = _WANTED is not None
 PATIENCE_S = 5.0
-"""CPU seconds that one small input may take, by far more than it ever does."""
+"""Maximum CPU seconds for one small input, far more than it needs."""
 
 
 def cases(default: int) -> int:
@@ -23,20 +23,20 @@ def cases(default: int) -> int:
 
 
 def chance() -> random.Random:
-    """The same numbers every time, unless somebody looks longer."""
+    """The same numbers every time, unless RALR_TUNE_FUZZ is set."""
     return random.Random() if AT_RANDOM else random.Random(0)
 
 
 @contextmanager
 def soon() -> Iterator[None]:
-    """Inside, no more than PATIENCE_S of CPU time passes."""
+    """Fails if the block takes more than PATIENCE_S of CPU time."""
     began = time.process_time()
     yield
     assert time.process_time() - began < PATIENCE_S
 
 
 def damaged(content: bytes, chance: random.Random) -> bytes:
-    """A file of which one to eight pieces are overwritten, lost, doubled or put in anew, or that ends too soon."""
+    """A file with one to eight pieces overwritten, removed, doubled or inserted, or truncated."""
     for _ in range(chance.randint(1, 8)):
         start = chance.randrange(len(content) + 1)
         end = min(len(content), start + chance.choice((1, 1, 2, 4, 8, 64)))

@@ -1,4 +1,4 @@
-"""The SQL that a storage executes, ours and Optuna's."""
+"""The SQL that a storage executes, this package's and Optuna's."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ralr_tune.store.database import Storage
 
 @contextmanager
 def executed(storage: Storage) -> Iterator[list[str]]:
-    """Every statement in order; the transactions that SQLAlchemy begins and ends by itself are not among them."""
+    """Every statement in order; without the transactions that SQLAlchemy begins and ends by itself."""
     statements: list[str] = []
 
     def note(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:

@@ -1,4 +1,4 @@
-"""Study files for tests: the simulated task, small, every table open to change."""
+"""Study files for tests: a small simulated task whose tables can be changed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One table of bounds: the study file, the schedules and docs/parameters.md say what it says."""
+"""One table of bounds: the study file, the schedules and docs/parameters.md agree with it."""
 
 from __future__ import annotations
 
@@ -65,13 +65,13 @@ def in_a_schedule(name: str, value: Any) -> bool:
 
 
 @pytest.mark.parametrize("name", BOUNDS)
-def test_a_study_file_takes_what_the_table_allows(name: str) -> None:
+def test_a_study_file_accepts_what_the_table_allows(name: str) -> None:
     tried = {value: allowed for value, allowed in ends(BOUNDS[name]).items() if name not in LISTS or value < 1}
     assert {value: in_a_study_file(name, value) for value in tried} == tried
 
 
 @pytest.mark.parametrize("name", BOUNDS)
-def test_schedules_take_what_the_table_allows_and_rates_without_an_end(name: str) -> None:
+def test_schedules_accept_what_the_table_allows_and_unbounded_rates(name: str) -> None:
     tried = ends(BOUNDS[name])
     if BOUNDS[name].max_value is not None:
         tried = {value: allowed or value > 1 for value, allowed in tried.items()}
@@ -88,7 +88,7 @@ def test_every_number_of_a_study_has_a_row() -> None:
     assert numbers - {"amplify.window", "noise.window"} == BOUNDS.keys()
 
 
-def test_the_page_shows_the_table() -> None:
+def test_the_docs_show_the_table() -> None:
     rows = re.findall(r"^\| `([^`]+)` \| (.*?) \| (.*?) \| (.*?) \|$", PARAMETERS.read_text(), flags=re.MULTILINE)
     assert rows == [(name, allowed(row), row.unit, row.meaning) for name, row in BOUNDS.items()]
 

@@ -1,4 +1,4 @@
-"""A metric knows which values are better and how they are written, so that nobody else asks for its direction."""
+"""A metric knows which values are better and how they are formatted, so that no other code checks its direction."""
 
 from __future__ import annotations
 
@@ -55,6 +55,6 @@ def test_close_to_the_best_is_a_point_of_a_share_and_a_hundredth_of_a_number() -
         (LOSS, "0.9812", "+0.0021", "a plain number, smaller is better"),
     ],
 )
-def test_how_values_are_written(metric: Metric, value: str, difference: str, reading: str) -> None:
+def test_how_values_are_formatted(metric: Metric, value: str, difference: str, reading: str) -> None:
     assert (metric.format.value(0.9812), metric.format.difference(0.0021)) == (value, difference)
     assert metric.reading == reading

@@ -1,4 +1,4 @@
-"""Waiting, in tests: until something is so, however busy the machine is, and not a moment longer."""
+"""Waiting in tests: until a condition holds, however busy the machine is, and no longer."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import TypeVar
 T = TypeVar("T")
 
 LONG_S = 300.0
-"""Nothing that a test waits for takes so long; whatever is bounded by it ends as soon as it can."""
+"""Longer than anything that a test waits for."""
 
 
-def until(there: Callable[[], T], what: str, *, within_s: float = LONG_S, pause_s: float = 0.1) -> T:
-    """The first thing that `there` gives which is true; the test fails, saying `what`, where that never comes."""
+def until(condition: Callable[[], T], what: str, *, within_s: float = LONG_S, pause_s: float = 0.1) -> T:
+    """The first true value that `condition` returns; the test fails with `what` if condition is none in time."""
     end = time.monotonic() + within_s
-    while not (found := there()):
+    while not (found := condition()):
         assert time.monotonic() < end, f"not within {within_s:g} s: {what}"
         time.sleep(pause_s)
     return found

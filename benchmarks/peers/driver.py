@@ -1,4 +1,4 @@
-"""Against the peers: `make bench`, or `python -m benchmarks.peers --profile cpu-short`, prints one table for each case.
+"""Comparison with other tools: `make bench`, or `python -m benchmarks.peers --profile cpu-short`; one table per case.
 
 (a) the script that a user writes from Optuna's PyTorch example, tuned and as it stands there, (b) Ray Tune with
 OptunaSearch, (c) this project, with each accelerator off in turn. Same images, split, network, batch, epochs, search
@@ -55,7 +55,7 @@ from ralr_tune.training.precision import choose_precision
 
 ROOT = Path(__file__).resolve().parents[2]
 LEAVE_S = 5.0
-"""How long a run that is cut has to exit."""
+"""Seconds that a run has to exit when it is cut."""
 
 
 @dataclass(frozen=True)
@@ -171,15 +171,15 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.peers", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--profile", choices=PROFILES, default="cpu-short")
     parser.add_argument("--cifar", type=Path, help="cifar100.npz (see CONTRIBUTING.md); without it, random images")
-    parser.add_argument("--only", default="", help="cases whose name holds this")
+    parser.add_argument("--only", default="", help="cases whose name contains this")
     parser.add_argument("--pruning", action="store_true")
     parser.add_argument("--out", type=Path, help="writes OUT.json and OUT.md, too")
     given = parser.parse_args(arguments)
     if given.cifar and not given.cifar.is_file():
         parser.error(f"--cifar {given.cifar}: no such file")
     profile = PROFILES[given.profile]
-    began, said, kept = time.monotonic(), [_head(given.profile, profile)], {}
-    print(said[0], flush=True)
+    began, printed, kept = time.monotonic(), [_head(given.profile, profile)], {}
+    print(printed[0], flush=True)
     sizes = [size for size in profile.sizes if given.only in size.name]
     for index, size in enumerate(sizes):
         now = time.monotonic()
@@ -189,15 +189,15 @@ def main(arguments: list[str] | None = None) -> None:
             rows = chosen_rows(case, profile)
             runs = measured(case, rows, profile, until)
             text = "\n".join(table(f"{size.name}: {what}", case, runs))
-        said.append(text)
+        printed.append(text)
         print(f"\n{text}", flush=True)
         kept[size.name] = {row.name: [each._asdict() for each in found] for row, found in runs}
-    said.append(f"{(time.monotonic() - began) / 60:.0f} minutes; load at the end {_load()}")
-    print(f"\n{said[-1]}")
+    printed.append(f"{(time.monotonic() - began) / 60:.0f} minutes; load at the end {_load()}")
+    print(f"\n{printed[-1]}")
     if given.out:
         given.out.parent.mkdir(parents=True, exist_ok=True)
         given.out.with_suffix(".json").write_text(json.dumps({"profile": asdict(profile), "runs": kept}, indent=1))
-        given.out.with_suffix(".md").write_text("\n\n".join(said) + "\n")
+        given.out.with_suffix(".md").write_text("\n\n".join(printed) + "\n")
 
 
 def _head(name: str, profile: Profile) -> str:
@@ -330,11 +330,11 @@ def measured(case: Case, rows: Sequence[Row], profile: Profile, until: float) ->
             index = (place + number) % len(rows)
             done = run(case, rows[index], profile.cut_s)
             found[index] += [done] if done else []
-            said = f"{done.images_per_second:.0f} images/s" if done else f"not one epoch in {profile.cut_s:.0f} s"
-            print(f"round {number + 1}: {rows[index].name}: {said}", flush=True)
+            printed = f"{done.images_per_second:.0f} images/s" if done else f"not one epoch in {profile.cut_s:.0f} s"
+            print(f"round {number + 1}: {rows[index].name}: {printed}", flush=True)
         longest = max(longest, time.monotonic() - round_began)
     if not found[0]:
-        raise RuntimeError(f"{rows[0].name}: not one epoch in {profile.cut_s:.0f} s, and all rows are held against it")
+        raise RuntimeError(f"{rows[0].name}: not one epoch in {profile.cut_s:.0f} s, and all rows are compared with it")
     return [(row, found[index]) for index, row in enumerate(rows) if found[index]]
 
 
@@ -347,8 +347,8 @@ def run(case: Case, row: Row, cut_s: float) -> Run | None:
         environment = os.environ | {"PYTHONPATH": paths, "RAY_TRAIN_V2_ENABLED": "0"}
         command = [sys.executable, "-m", f"benchmarks.peers.{row.script}", job.as_json()]
         began = time.time()
-        with (Path(folder) / "said").open("w+") as said:
-            process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=said, stderr=said)
+        with (Path(folder) / "output").open("w+") as printed:
+            process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=printed, stderr=printed)
             try:
                 code = process.wait(cut_s)
             except subprocess.TimeoutExpired:
@@ -356,7 +356,7 @@ def run(case: Case, row: Row, cut_s: float) -> Run | None:
             finally:
                 _end(process)
             if code:
-                raise RuntimeError(f"{row.name}: exit code {code}\n{(Path(folder) / 'said').read_text()[-4000:]}")
+                raise RuntimeError(f"{row.name}: exit code {code}\n{(Path(folder) / 'output').read_text()[-4000:]}")
         noted = [json.loads(line) for line in events.read_text().splitlines()] if events.exists() else []
     done = any(event["kind"] == "epoch" for event in noted)
     return _run_of(noted, began, case, cut=code is None) if done else None

@@ -24,11 +24,11 @@ Scale = Literal["linear", "log", "choice"]
 DRAWS = 500  # permutations of the null, and resamples of the interval
 BAND = (2.5, 97.5)  # percent, of null and of interval
 RESOLUTIONS = (1, 2, 4, 8)  # degrees of freedom of a spline; the knots are nested
-ROWS_PER_DEGREE = 5  # of the judged column
-MOST_NUISANCE = 0.5  # columns of Q per row of y
-LEAST_OWN = 0.05  # share of a column's coarsest resolution that must lie beyond the others, otherwise it is not judged
-NOTHING = 1e-9  # residual length below which a column counts as rounding error
-CHUNK = 2_000_000  # numbers that the permuted bases may hold at a time
+ROWS_PER_DEGREE = 5  # of the tested column
+MAX_NUISANCE = 0.5  # columns of Q per row of y
+MIN_OWN = 0.05  # share of a column's coarsest resolution that must lie beyond the others, otherwise it is not tested
+EPSILON = 1e-9  # residual length below which a column counts as rounding error
+CHUNK = 2_000_000  # most numbers in the permuted bases at a time
 
 
 class Column(NamedTuple):
@@ -58,7 +58,7 @@ class _Basis(NamedTuple):
     rows: Rows
 
 
-class _Judged(NamedTuple):
+class _Target(NamedTuple):
     """One column against the others' q (n, m): its basis, limited to the resolutions that the number of rows allows."""
 
     q: Array
@@ -66,7 +66,7 @@ class _Judged(NamedTuple):
 
 
 def shares(columns: Mapping[str, Column], y: Array, *, seed: int = 0) -> dict[str, Share]:
-    """Share of each column that can be judged; deterministic for a given seed.
+    """Share of each column that can be tested; deterministic for a given seed.
 
     Left out: columns with one value or too few rows, columns that the others determine, and all if y is constant.
     """
@@ -75,21 +75,21 @@ def shares(columns: Mapping[str, Column], y: Array, *, seed: int = 0) -> dict[st
     }
     found = {}
     for index, (name, basis) in enumerate(bases.items()):
-        judged = _judged(basis, [bases[other] for other in bases if other != name], y)
-        if judged is not None:
-            found[name] = _share(judged, y, np.random.default_rng([seed, index]))
+        target = _target(basis, [bases[other] for other in bases if other != name], y)
+        if target is not None:
+            found[name] = _share(target, y, np.random.default_rng([seed, index]))
     return found
 
 
-def _judged(basis: _Basis, others: Sequence[_Basis], y: Array) -> _Judged | None:
-    """None if the column cannot be judged."""
+def _target(basis: _Basis, others: Sequence[_Basis], y: Array) -> _Target | None:
+    """None if the column cannot be tested."""
     steps = tuple(step for step in basis.steps if step * ROWS_PER_DEGREE <= len(basis.rows))
     if not steps or np.ptp(y) == 0:
         return None
     q = _nuisance(others, y, _constants(basis.rows, len(y)))
-    if np.square(_beyond(q, basis.columns[:, : steps[0]])).sum() < LEAST_OWN * steps[0]:
+    if np.square(_beyond(q, basis.columns[:, : steps[0]])).sum() < MIN_OWN * steps[0]:
         return None
-    return _Judged(q, _Basis(basis.columns[:, : steps[-1]], steps, basis.rows))
+    return _Target(q, _Basis(basis.columns[:, : steps[-1]], steps, basis.rows))
 
 
 def _constants(rows: Rows, n: int) -> Array:
@@ -105,19 +105,19 @@ def _nuisance(bases: Sequence[_Basis], y: Array, start: Array) -> Array:
     best = _aicc(float(np.square(y - q @ (q.T @ y)).sum()), *q.shape)
     while True:
         rest = y - q @ (q.T @ y)
-        better = None
+        chosen = None
         for index, basis in enumerate(bases):
             for step in basis.steps:
-                if step <= taken[index] or q.shape[1] + step - taken[index] > MOST_NUISANCE * len(y):
+                if step <= taken[index] or q.shape[1] + step - taken[index] > MAX_NUISANCE * len(y):
                     continue
                 own = _orthonormal(_beyond(q, basis.columns[:, taken[index] : step]))
                 left = float(np.square(rest).sum() - np.square(own.T @ rest).sum())
                 if (score := _aicc(left, len(y), q.shape[1] + own.shape[1])) < best - 1e-9:
-                    best, better = score, (index, step, own)
-        if better is None:
+                    best, chosen = score, (index, step, own)
+        if chosen is None:
             return q
-        index, taken[better[0]] = better[0], better[1]
-        q = np.hstack([q, better[2]])
+        index, taken[chosen[0]] = chosen[0], chosen[1]
+        q = np.hstack([q, chosen[2]])
 
 
 def _aicc(left: float, n: int, m: int) -> float:
@@ -125,38 +125,38 @@ def _aicc(left: float, n: int, m: int) -> float:
     return n * math.log(max(left, 1e-300)) + 2 * m * n / (n - m - 1)
 
 
-def _share(judged: _Judged, y: Array, rng: np.random.Generator) -> Share:
+def _share(target: _Target, y: Array, rng: np.random.Generator) -> Share:
     """Value, interval and null band of one column."""
-    own = _in_order(_beyond(judged.q, judged.basis.columns))
-    value = float(_explained(judged, own, y[None])[0])
-    null = np.percentile(_explained_by_chance(judged, y, rng), BAND)
-    resampled = _explained(judged, own, _resamples(np.hstack([judged.q, own]), y, rng))
+    own = _in_order(_beyond(target.q, target.basis.columns))
+    value = float(_explained(target, own, y[None])[0])
+    null = np.percentile(_explained_by_chance(target, y, rng), BAND)
+    resampled = _explained(target, own, _resamples(np.hstack([target.q, own]), y, rng))
     # Refitting a fitted curve biases every resample slightly upwards; shift the interval back by that bias.
     low, high = np.percentile(resampled + value - resampled.mean(), BAND)
     return Share(_clip(value), (_clip(min(low, value)), _clip(max(high, value))), (_clip(null[0]), _clip(null[1])))
 
 
-def _explained(judged: _Judged, own: Array, ys: Array) -> Array:
+def _explained(target: _Target, own: Array, ys: Array) -> Array:
     """Share of the variance of each of ys (r, n) that own (n, k), orthonormal and beyond q, explains; shape (r,)."""
-    rest = ys - (ys @ judged.q) @ judged.q.T
+    rest = ys - (ys @ target.q) @ target.q.T
     totals = np.square(ys - ys.mean(axis=1, keepdims=True)).sum(axis=1)
-    return _ratios(judged, np.square(rest @ own), np.square(rest).sum(axis=1), totals)
+    return _ratios(target, np.square(rest @ own), np.square(rest).sum(axis=1), totals)
 
 
-def _explained_by_chance(judged: _Judged, y: Array, rng: np.random.Generator) -> Array:
+def _explained_by_chance(target: _Target, y: Array, rng: np.random.Generator) -> Array:
     """The same share of y (n,) for DRAWS permutations of the basis among the rows that have it; shape (DRAWS,)."""
-    n, k = judged.basis.columns.shape
-    rest = y - judged.q @ (judged.q.T @ y)
-    beside = np.vstack([judged.q.T, rest])
+    n, k = target.basis.columns.shape
+    rest = y - target.q @ (target.q.T @ y)
+    stacked = np.vstack([target.q.T, rest])
     gains = []
     for draws in _chunks(max(1, CHUNK // (n * k))):
         rows = np.tile(np.arange(n), (draws, 1))
-        rows[:, judged.basis.rows] = rng.permuted(rows[:, judged.basis.rows], axis=1)
-        along = beside @ judged.basis.columns[rows]
+        rows[:, target.basis.rows] = rng.permuted(rows[:, target.basis.rows], axis=1)
+        along = stacked @ target.basis.columns[rows]
         # A permuted basis stays orthonormal, so the Gram matrix of its part beyond q replaces a QR decomposition.
-        beyond = (1 + NOTHING) * np.eye(k) - along[:, :-1].transpose(0, 2, 1) @ along[:, :-1]
+        beyond = (1 + EPSILON) * np.eye(k) - along[:, :-1].transpose(0, 2, 1) @ along[:, :-1]
         gains.append(np.square(np.linalg.solve(np.linalg.cholesky(beyond), along[:, -1:].transpose(0, 2, 1))[..., 0]))
-    return _ratios(judged, np.concatenate(gains), np.square(rest).sum(), np.square(y - y.mean()).sum())
+    return _ratios(target, np.concatenate(gains), np.square(rest).sum(), np.square(y - y.mean()).sum())
 
 
 def _chunks(size: int) -> list[int]:
@@ -164,16 +164,16 @@ def _chunks(size: int) -> list[int]:
     return [min(size, DRAWS - done) for done in range(0, DRAWS, size)]
 
 
-def _ratios(judged: _Judged, gains: Array, rest: Array, totals: Array) -> Array:
+def _ratios(target: _Target, gains: Array, rest: Array, totals: Array) -> Array:
     """Shares of totals that k columns explain, from the sum of squares of each column, (r, k); at least 0, below 1.
 
     The m columns of the others absorb m / n of any effect by chance; effect and noise are scaled up to correct it. If
     they absorbed less, the total is the sum of the scaled effect and noise. The share always grows with the gain.
     """
-    n, m = judged.q.shape
+    n, m = target.q.shape
     summed = np.cumsum(gains, axis=1)
     noise = (rest - summed[:, -1]) / (n - m - summed.shape[1])
-    net = np.max([summed[:, step - 1] - 2 * step * noise for step in judged.basis.steps], axis=0)
+    net = np.max([summed[:, step - 1] - 2 * step * noise for step in target.basis.steps], axis=0)
     effects = np.clip(net, 0, None) * (n - 1) / (n - m)
     return np.asarray(effects / np.maximum(totals, effects + (n - 1) * noise))
 
@@ -221,11 +221,11 @@ def _splines(column: Column) -> list[Array]:
 def _natural_spline(x: Array, knots: Array) -> Array:
     """Natural cubic spline basis (Hastie, Tibshirani, Friedman 2009, eq. 5.4 and 5.5) without its constant."""
 
-    def bend(knot: float) -> Array:
+    def cubic(knot: float) -> Array:
         cubes = np.clip(x - knot, 0, None) ** 3 - np.clip(x - knots[-1], 0, None) ** 3
         return np.asarray(cubes / (knots[-1] - knot))
 
-    return np.stack([x, *(bend(knot) - bend(knots[-2]) for knot in knots[:-2])], axis=1)
+    return np.stack([x, *(cubic(knot) - cubic(knots[-2]) for knot in knots[:-2])], axis=1)
 
 
 def _beyond(q: Array, bases: Array) -> Array:
@@ -237,13 +237,13 @@ def _in_order(columns: Array) -> Array:
     """Orthonormal columns (..., n, k), each the residual beyond those before it; 0 if nothing is left."""
     q, r = np.linalg.qr(columns)
     sizes = np.abs(np.diagonal(r, axis1=-2, axis2=-1))
-    return np.asarray(q * (sizes > NOTHING)[..., None, :])
+    return np.asarray(q * (sizes > EPSILON)[..., None, :])
 
 
 def _orthonormal(columns: Array) -> Array:
     """Orthonormal basis of the span of columns, without directions that are rounding errors."""
     u, sizes, _ = np.linalg.svd(columns, full_matrices=False)
-    return np.asarray(u[:, sizes > NOTHING])
+    return np.asarray(u[:, sizes > EPSILON])
 
 
 def _clip(value: float) -> float:

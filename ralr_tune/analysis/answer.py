@@ -1,4 +1,4 @@
-"""The answer of a study in plain words: the figures, their uncertainty, n, and the kind of comparison."""
+"""The answer of a study in sentences: the differences, their uncertainty, n, and the kind of comparison."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 from ralr_tune.analysis.comparison import Comparison, Interval
 from ralr_tune.analysis.facts import ArmFacts, Facts, Twin
-from ralr_tune.analysis.power import MOST, Counts, DetectableEffect, visible
+from ralr_tune.analysis.power import MAX_PAIRS, Counts, DetectableEffect, detectable_difference
 from ralr_tune.analysis.sentence import Sentence
 from ralr_tune.analysis.sequential import Decision
 from ralr_tune.analysis.twins import Amplified
@@ -18,7 +18,7 @@ def answer(facts: Facts) -> str:
 
 
 def answers(facts: Facts) -> list[str]:
-    """The same as a list: a sentence for each arm, and what was not compared."""
+    """The same as a list: a sentence for each arm, and the comparisons that are missing."""
     made = [comparison for comparison in facts.comparisons if comparison.what == "configuration"]
     if made:
         return [*(_configuration(facts, comparison) for comparison in made), *_lost(facts), *_arms(facts)]
@@ -36,11 +36,11 @@ def twin_sentences(facts: Facts) -> list[str]:
     ]
 
 
-def reach_sentences(facts: Facts) -> list[str]:
+def detectable_sentences(facts: Facts) -> list[str]:
     """For each comparison without a verdict: the detectable difference, and the pairs that a verdict needs."""
     verdicts = {(made.what, made.arm): made.verdict for made in facts.comparisons}
     open_ones = [each for each in facts.reach if verdicts.get((each.what, each.arm)) == "inconclusive"]
-    return [*(_reach(facts, each) for each in open_ones), *block_sentences(facts)]
+    return [*(_detectable(facts, each) for each in open_ones), *block_sentences(facts)]
 
 
 def _twin(facts: Facts, twin: Twin) -> str:
@@ -68,10 +68,10 @@ def _both_ways(facts: Facts) -> Iterable[str]:
     for twin in facts.twins:
         for added in facts.amplified:
             if added.donor == twin.arm:
-                yield f"Both ways round, {twin.arm}'s amplification {_together(twin.verdict, added.verdict)}."
+                yield f"Both ways round, {twin.arm}'s amplification {_combined(twin.verdict, added.verdict)}."
 
 
-def _together(*verdicts: str) -> str:
+def _combined(*verdicts: str) -> str:
     found = set(verdicts)
     if found == {"better"}:
         return "helped"
@@ -81,31 +81,31 @@ def _together(*verdicts: str) -> str:
         return "made no difference that matters"
     if found == {"better", "worse"}:
         return "helped one configuration and hurt the other: it depends on the rest"
-    return "has no effect that is told apart from chance both times"
+    return "has no effect that both comparisons distinguish from chance"
 
 
-def _reach(facts: Facts, found: DetectableEffect) -> str:
+def _detectable(facts: Facts, found: DetectableEffect) -> str:
     unit, pairs = facts.unit, _pairs(found.what)(found.n)
     low, high = found.visible_interval
     return (
         f"{found.arm} against {found.against}, {_kind(found.what)}: with {found.n} {pairs}, a true difference of "
-        f"{unit.size(found.visible)} is seen in 4 of 5 studies ({unit.signed(low)[1:]} to {unit.size(high)}, since "
-        f"{found.n} {pairs} measure the spread only so well). {_takes(found)}"
+        f"{unit.size(found.visible)} is detected in 4 of 5 studies ({unit.signed(low)[1:]} to {unit.size(high)}, since "
+        f"{found.n} {pairs} estimate the spread only roughly). {_pairs_needed(found)}"
     )
 
 
-def _takes(found: DetectableEffect) -> str:
+def _pairs_needed(found: DetectableEffect) -> str:
     if found.more is None:
-        more = ": it takes more seeds for each (`confirm.seeds`)" if found.floor else ""
-        return f"No number of {_pairs(found.what)(2)} up to {MOST:,} would settle a difference like the one seen{more}."
+        more = "; set more seeds for each (`confirm.seeds`)" if found.floor else ""
+        pairs = _pairs(found.what)(2)
+        return f"No number of {pairs} up to {MAX_PAIRS:,} would settle a difference like the observed one{more}."
     count, span = found.more
-    return (
-        f"If the difference is as it looks, about {count} more {_pairs(found.what)(count)} settle it ({_span(span)})."
-    )
+    more = f"about {count} more {_pairs(found.what)(count)} settle it ({_span(span)})"
+    return f"If the observed difference is the true one, {more}."
 
 
 def _span(counts: Counts) -> str:
-    return f"{counts[0]} to " + (f"more than {MOST:,}" if counts[1] is None else str(counts[1]))
+    return f"{counts[0]} to " + (f"more than {MAX_PAIRS:,}" if counts[1] is None else str(counts[1]))
 
 
 def _kind(what: str) -> str:
@@ -120,9 +120,9 @@ def _pairs(what: str) -> Callable[[int], str]:
 def block_sentences(facts: Facts) -> Iterable[str]:
     """What comparing the schedules themselves needs, if each has one block: the spread between blocks is unknown."""
     if len(facts.arms) > 1 and any(arm.best for arm in facts.arms.values()) and _single(facts):
-        two, four = (visible(1.0, n, 1 - facts.confidence) for n in (2, 4))
+        two, four = (detectable_difference(1.0, n, 1 - facts.confidence) for n in (2, 4))
         yield (
-            "To compare arms as such, search in several blocks: two can see a difference of "
+            "To compare the schedules themselves, search in several blocks: two can detect a difference of "
             f"{two:.1f} times the spread between blocks, four one of {four:.1f} times."
         )
 
@@ -148,12 +148,12 @@ def _beyond(facts: Facts, made: Comparison) -> str:
     """What follows a missing verdict: the detectable difference, and how many more pairs would settle it."""
     decision = facts.looks.get(made.arm) if made.what == "configuration" else None
     if decision is not None and decision.next_look is not None and facts.split == "validation":
-        return f" so far; the next look is at {decision.next_look} seeds"
+        return f" so far; the next interim analysis is at {decision.next_look} seeds"
     found = next((each for each in facts.reach if (each.what, each.arm) == (made.what, made.arm)), None)
     if made.verdict != "inconclusive" or found is None:
         return ""
     pairs = _pairs(made.what)
-    seen = f"; {made.n} {pairs(made.n)} could have seen a difference of {facts.unit.size(found.visible)}"
+    seen = f"; {made.n} {pairs(made.n)} could have detected a difference of {facts.unit.size(found.visible)}"
     if found.more is None:
         return f"{seen}, and no affordable number of {pairs(2)} would settle this one"
     return f"{seen}, and about {found.more[0]} more would settle it"
@@ -170,13 +170,17 @@ def _evidence(facts: Facts, made: Comparison) -> str:
     together = sum(other.what == made.what for other in facts.comparisons)
     joint = f", corrected for {together} comparisons" if together > 1 else ""
     if made.what == "configuration" and made.arm in facts.looks:
-        joint += _looked(facts.looks[made.arm])
+        joint += _interim(facts.looks[made.arm])
     difference = facts.unit.difference(made.difference, digits)
     return f"difference {difference}, {_interval(facts, made.interval, digits)}, {count}{joint}"
 
 
-def _looked(decision: Decision) -> str:
-    return f", look {decision.looks} of up to {decision.planned}, corrected for all of them" if decision.looks else ""
+def _interim(decision: Decision) -> str:
+    return (
+        f", interim analysis {decision.looks} of up to {decision.planned}, corrected for all of them"
+        if decision.looks
+        else ""
+    )
 
 
 def _interval(facts: Facts, interval: Interval | None, digits: int) -> str:
@@ -196,7 +200,7 @@ def _arms(facts: Facts) -> list[str]:
     made = [comparison for comparison in facts.comparisons if comparison.what == "arm"]
     if not made:
         reason = "one block of search each" if _single(facts) else "fewer than two blocks of search were judged in each"
-        return [f"Arms as such were not compared: {reason}."]
+        return [f"The schedules themselves were not compared: {reason}."]
     return [
         Sentence(
             f"Arm against arm, {each.arm} against {each.against}: {_evidence(facts, each)}: ",
@@ -212,7 +216,7 @@ def _lost(facts: Facts) -> Iterable[str]:
     for name, arm in facts.arms.items():
         if arm.confirm and arm.confirm.lost:
             total = arm.confirm.lost + len(arm.confirm.values)
-            yield f"Of {name}'s {total} seeds {arm.confirm.lost} diverged or failed and count nowhere above."
+            yield f"Of {name}'s {total} seeds {arm.confirm.lost} diverged or failed and are in no figure above."
 
 
 def _searched(facts: Facts) -> str:

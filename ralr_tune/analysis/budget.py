@@ -115,7 +115,7 @@ class Lead:
 
 
 class CurveRule(NamedTuple):
-    """How searches are read."""
+    """How searches become curves."""
 
     metric: Metric
     independent: bool
@@ -129,7 +129,7 @@ class CurveRule(NamedTuple):
         return _known(lower), _known(upper)
 
 
-class _Gains(NamedTuple):
+class _Trajectory(NamedTuple):
     """A trajectory over the budget, larger is better; each array has shape (trials,), NaN for unknown values."""
 
     kind: Kind
@@ -184,19 +184,19 @@ def curve(arm: str, searches: Sequence[Search], rule: CurveRule) -> BudgetCurve:
     """The curve of one arm's searches (blocks), at least one of which has a complete trial."""
     begun = [search for search in searches if search]
     trials = _trials(begun, rule)
-    course = _expected(begun, rule, trials) if rule.independent else _realised(begun, rule.metric, trials)
-    low, high = rule.ends(course.low, course.high) if course.band else (None, None)
+    trajectory = _expected(begun, rule, trials) if rule.independent else _realised(begun, rule.metric, trials)
+    low, high = rule.ends(trajectory.low, trajectory.high) if trajectory.band else (None, None)
     return BudgetCurve(
         arm=arm,
-        kind=course.kind,
+        kind=trajectory.kind,
         blocks=len(begun),
         trials=tuple(range(1, trials + 1)),
         epochs=_spent([[trial.epochs for trial in search] for search in begun], trials, rule),
         seconds=_spent([[trial.seconds for trial in search] for search in begun], trials, rule),
-        best=_known(rule.metric.as_gain(course.best)),
+        best=_known(rule.metric.as_gain(trajectory.best)),
         low=low,
         high=high,
-        band=course.band,
+        band=trajectory.band,
     )
 
 
@@ -213,18 +213,18 @@ def incumbents(search: Search, metric: Metric) -> Array:
     return np.fmax.accumulate(np.array(gains))
 
 
-def _expected(searches: Sequence[Search], rule: CurveRule, trials: int) -> _Gains:
+def _expected(searches: Sequence[Search], rule: CurveRule, trials: int) -> _Trajectory:
     gains = _all_gains(searches, rule)
     low, high = np.percentile(_bootstrapped(gains, trials), BAND, axis=0)
-    return _Gains("expected", "95%, bootstrap over trials", expected_best(gains, trials), low, high)
+    return _Trajectory("expected", "95%, bootstrap over trials", expected_best(gains, trials), low, high)
 
 
-def _realised(searches: Sequence[Search], metric: Metric, trials: int) -> _Gains:
-    courses = np.array([incumbents(search, metric)[:trials] for search in searches])
-    figures = courses.mean(axis=0), courses.min(axis=0), courses.max(axis=0)
-    return (
-        _Gains("blocks", "lowest and highest block", *figures) if len(courses) > 1 else _Gains("realised", "", *figures)
-    )
+def _realised(searches: Sequence[Search], metric: Metric, trials: int) -> _Trajectory:
+    trajectories = np.array([incumbents(search, metric)[:trials] for search in searches])
+    figures = trajectories.mean(axis=0), trajectories.min(axis=0), trajectories.max(axis=0)
+    if len(trajectories) > 1:
+        return _Trajectory("blocks", "lowest and highest block", *figures)
+    return _Trajectory("realised", "", *figures)
 
 
 def _all_gains(searches: Sequence[Search], rule: CurveRule) -> Array:
@@ -268,36 +268,36 @@ def lead(
     mine, theirs = ([search for search in searches if search] for searches in (mine, theirs))
     trials = min(_trials(mine, rule), _trials(theirs, rule))
     if rule.independent:
-        course = _expected_lead(mine, theirs, rule, trials)
+        trajectory = _expected_lead(mine, theirs, rule, trials)
     else:
-        course = _realised_lead(mine, theirs, rule.metric, trials, paired)
-    return _lead(name, against, course, rule, "block" if paired and course.kind == "blocks" else "")
+        trajectory = _realised_lead(mine, theirs, rule.metric, trials, paired)
+    return _lead(name, against, trajectory, rule, "block" if paired and trajectory.kind == "blocks" else "")
 
 
-def _expected_lead(mine: Sequence[Search], theirs: Sequence[Search], rule: CurveRule, trials: int) -> _Gains:
+def _expected_lead(mine: Sequence[Search], theirs: Sequence[Search], rule: CurveRule, trials: int) -> _Trajectory:
     """The band is the difference minus its null distribution: all trials permuted between the two arms (Pitman 1937).
 
-    A permutation test, because the bootstrap errs for a best of n as n approaches N: of two equal arms it called one
-    ahead in 12 to 14% of 300 pairs of searches.
+    A permutation test, because the bootstrap is wrong for a best of n as n approaches N: of two equal arms it called
+    one ahead in 12 to 14% of 300 pairs of searches.
     """
     gains = [_all_gains(searches, rule) for searches in (mine, theirs)]
     best = expected_best(gains[0], trials) - expected_best(gains[1], trials)
-    dealt = np.random.default_rng(0).permuted(np.tile(np.concatenate(gains), (DRAWS, 1)), axis=1)
+    permuted = np.random.default_rng(0).permuted(np.tile(np.concatenate(gains), (DRAWS, 1)), axis=1)
     size = len(gains[0])
-    null = expected_best(dealt[:, :size], trials) - expected_best(dealt[:, size:], trials)
+    null = expected_best(permuted[:, :size], trials) - expected_best(permuted[:, size:], trials)
     low, high = np.percentile(null, BAND, axis=0)
-    return _Gains("expected", "95%, trials permuted", best, best - high, best - low)
+    return _Trajectory("expected", "95%, trials permuted", best, best - high, best - low)
 
 
 def _realised_lead(
     mine: Sequence[Search], theirs: Sequence[Search], metric: Metric, trials: int, paired: bool
-) -> _Gains:
+) -> _Trajectory:
     own, other = (np.array([incumbents(each, metric)[:trials] for each in searches]) for searches in (mine, theirs))
     best = own.mean(axis=0) - other.mean(axis=0)
     if min(len(own), len(other)) < 2:
-        return _Gains("realised", "", best, best, best)
+        return _Trajectory("realised", "", best, best, best)
     half = _paired_half(own - other) if paired and len(own) == len(other) else _welch_half(own, other)
-    return _Gains("blocks", "95%, t over blocks", best, best - half, best + half)
+    return _Trajectory("blocks", "95%, t over blocks", best, best - half, best + half)
 
 
 def _paired_half(differences: Array) -> Array:
@@ -320,25 +320,25 @@ def _deviations(of: Array) -> Array:
     return np.asarray(np.apply_along_axis(deviation, 0, of), dtype=float)
 
 
-def _lead(name: str, against: str, course: _Gains, rule: CurveRule, paired_by: PairedBy) -> Lead:
-    ahead = float(course.best[-1]) if len(course.best) else math.nan
+def _lead(name: str, against: str, trajectory: _Trajectory, rule: CurveRule, paired_by: PairedBy) -> Lead:
+    ahead = float(trajectory.best[-1]) if len(trajectory.best) else math.nan
     forward = 1 if ahead > 0 else -1
     leader = (name if ahead > 0 else against) if math.isfinite(ahead) and ahead != 0 else None
-    worst = course.low if forward > 0 else course.high
-    low, high = rule.ends(course.low, course.high) if course.band else (None, None)
+    worst = trajectory.low if forward > 0 else trajectory.high
+    low, high = rule.ends(trajectory.low, trajectory.high) if trajectory.band else (None, None)
     return Lead(
         arm=name,
         against=against,
-        kind=course.kind,
+        kind=trajectory.kind,
         paired_by=paired_by,
-        trials=tuple(range(1, len(course.best) + 1)),
-        difference=_known(rule.metric.as_gain(course.best)),
+        trials=tuple(range(1, len(trajectory.best) + 1)),
+        difference=_known(rule.metric.as_gain(trajectory.best)),
         low=low,
         high=high,
-        band=course.band,
+        band=trajectory.band,
         leader=leader,
-        ahead_from=_from(forward * course.best) if leader else None,
-        sure_from=_from(forward * worst) if leader and course.band else None,
+        ahead_from=_from(forward * trajectory.best) if leader else None,
+        sure_from=_from(forward * worst) if leader and trajectory.band else None,
         ordinal=None,
     )
 

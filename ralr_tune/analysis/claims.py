@@ -21,7 +21,7 @@ PairedBy = Literal["twin", "trial"]
 
 @dataclass(frozen=True)
 class Cost:
-    """How long an epoch takes, as a ratio of paired runs."""
+    """The duration of an epoch, as a ratio of paired runs."""
 
     arm: str
     against: str
@@ -146,5 +146,5 @@ def _difference(
     test = paired_test(pairs, margin=0.0, confidence=record.confidence)
     shown = test.p_value is not None and test.p_value <= 1 - record.confidence
     verdict: Literal["less", "more"] = "less" if test.difference < 0 else "more"
-    told = verdict if shown else "no difference shown"
-    return GapDifference(against, twin, test.difference, test.interval, len(pairs), told)
+    found = verdict if shown else "no difference shown"
+    return GapDifference(against, twin, test.difference, test.interval, len(pairs), found)

@@ -21,12 +21,12 @@ What = Literal["configuration", "arm"]
 Verdict = Literal["better", "worse", "equivalent", "inconclusive"]
 Interval = tuple[float, float]
 
-FEWEST_SEEDS = 3
-"""Fewest seeds, the same for all blocks, for a verdict on arms."""
+MIN_SEEDS = 3
+"""Minimum number of seeds, the same for all blocks, for a verdict on arms."""
 
 # Differences whose relative spread is a rounding error count as constant.
 _ROUNDING = 1e-9
-_LEAST = 1e-60  # a smaller probability counts as 0
+_MIN_P = 1e-60  # a smaller probability counts as 0
 
 
 class Pairs(NamedTuple):
@@ -88,7 +88,7 @@ def paired_test(
         raise ValueError("differences: empty, allowed: at least one pair")
     samples = [np.asarray(sample, dtype=float) for sample in (differences, by_seed) if len(sample)]
     mean = float(samples[0].mean())
-    if len(samples[0]) < 2 or 0 < len(by_seed) < FEWEST_SEEDS:
+    if len(samples[0]) < 2 or 0 < len(by_seed) < MIN_SEEDS:
         return PairedTest(mean, None, None, None)
     if all(does_not_vary(sample) for sample in samples):
         return _sign_test(mean, len(differences), margin, confidence)
@@ -108,8 +108,8 @@ def welch_test(own: Sequence[float], other: Sequence[float], *, margin: float, c
         return PairedTest(mean, None, None, None)
     errors = [_error(sample) for sample in samples]
     error = math.hypot(*errors)
-    spent = sum((part / error) ** 4 / (len(each) - 1) for part, each in zip(errors, samples, strict=True))
-    return _tested(mean, _Weighted(error, (1.0,), (1 / spent,)), margin, confidence)
+    inverse_freedom = sum((part / error) ** 4 / (len(each) - 1) for part, each in zip(errors, samples, strict=True))
+    return _tested(mean, _Weighted(error, (1.0,), (1 / inverse_freedom,)), margin, confidence)
 
 
 class _Weighted(NamedTuple):
@@ -136,9 +136,9 @@ class _Weighted(NamedTuple):
             return float(special.stdtr(self.freedoms[0], -t))
         if t < 0:
             return 1 - self.tail(-t)
-        if self.quantile(_LEAST) <= t:
+        if self.quantile(_MIN_P) <= t:
             return 0.0
-        found = optimize.brentq(lambda log: self.quantile(math.exp(log)) - t, math.log(_LEAST), math.log(0.5))
+        found = optimize.brentq(lambda log: self.quantile(math.exp(log)) - t, math.log(_MIN_P), math.log(0.5))
         return math.exp(float(found))
 
 

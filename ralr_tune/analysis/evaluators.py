@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 Name = Literal["PED-ANOVA", "fANOVA", "MDI"]
 
 NAMES: tuple[Name, ...] = ("PED-ANOVA", "fANOVA", "MDI")
-MOST_TRIALS = 200  # of more complete trials, 200 evenly spaced ones are used: fANOVA takes 2 s for 200, 37 s for 1,000
-FEWEST = 5  # complete trials
+MAX_TRIALS = 200  # if more are complete, 200 evenly spaced ones are used: fANOVA takes 2 s for 200, 37 s for 1,000
+MIN_TRIALS = 5  # complete
 BAND = (2.5, 97.5)  # percent
 
 
@@ -55,7 +55,7 @@ def optuna_importances(study: optuna.Study, *, draws: int = 100, seed: int = 0) 
         names = [direction.name.lower() for direction in study.directions]
         raise UsageError(f"study.directions = {names}: importance takes a study of one objective")
     complete = [trial for trial in study.get_trials(deepcopy=False) if trial.state.name == "COMPLETE"]
-    trials = thinned(complete, MOST_TRIALS)
+    trials = thinned(complete, MAX_TRIALS)
     found = {name: {key: Evaluated(value) for key, value in _values(name, study, trials).items()} for name in NAMES}
     if draws and found["PED-ANOVA"]:
         found["PED-ANOVA"] = _resampled(study, trials, found["PED-ANOVA"], draws, np.random.default_rng(seed))
@@ -74,7 +74,7 @@ def arm_importances(arm: ArmRecord, metric: Metric, *, draws: int = 100) -> dict
         study = create_study(direction=metric.direction)
         study.add_trials(
             create_trial(params=dict(row.params), distributions=domains, value=row.value)
-            for row in thinned(rows, MOST_TRIALS)
+            for row in thinned(rows, MAX_TRIALS)
         )
     return optuna_importances(study, draws=draws)
 
@@ -87,7 +87,7 @@ def study_importances(record: StudyRecord, *, draws: int = 50) -> dict[str, dict
     """
     found = {}
     for name, arm in record.arms.items():
-        if len(scored(arm.search())) >= FEWEST:
+        if len(scored(arm.search())) >= MIN_TRIALS:
             try:
                 found[name] = arm_importances(arm, record.metric, draws=draws)
             except (TypeError, ValueError):
@@ -106,7 +106,7 @@ def _values(name: Name, like: optuna.Study, trials: Sequence[FrozenTrial]) -> di
     }
     with _quiet():
         study = create_study(direction=like.direction)
-        study._storage = cast("BaseStorage", _Held(trials))
+        study._storage = cast("BaseStorage", _TrialsOnly(trials))
         try:
             found = importance.get_param_importances(study, evaluator=kinds[name]())
         except (RuntimeError, ValueError):
@@ -114,13 +114,13 @@ def _values(name: Name, like: optuna.Study, trials: Sequence[FrozenTrial]) -> di
     return {key: float(value) for key, value in found.items()}
 
 
-class _Held:
-    """What an evaluator uses of a storage. Optuna's own copies every trial: three times an evaluation's cost."""
+class _TrialsOnly:
+    """The part of a storage that evaluators use. Optuna's own copies every trial: three times an evaluation's cost."""
 
     def __init__(self, trials: Sequence[FrozenTrial]) -> None:
         self._trials = [copy.copy(trial) for trial in trials]
         for number, trial in enumerate(self._trials):
-            trial._trial_id = number  # a trial that was drawn twice counts twice
+            trial._trial_id = number  # a trial that is drawn twice counts twice
 
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
@@ -137,23 +137,23 @@ def _resampled(
 ) -> dict[str, Evaluated]:
     """PED-ANOVA with an interval and a null band."""
     rows = rng.integers(len(trials), size=(draws, len(trials)))
-    again = [_values("PED-ANOVA", study, [trials[index] for index in row]) for row in rows]
-    judged = {}
+    resampled = [_values("PED-ANOVA", study, [trials[index] for index in row]) for row in rows]
+    banded = {}
     for name, one in found.items():
         shuffled = [_values("PED-ANOVA", study, _permuted(trials, name, rng)) for _ in range(draws)]
-        interval = _band([values.get(name, 0.0) for values in again])
-        judged[name] = one._replace(interval=interval, null=_band([values.get(name, 0.0) for values in shuffled]))
-    return judged
+        interval = _band([values.get(name, 0.0) for values in resampled])
+        banded[name] = one._replace(interval=interval, null=_band([values.get(name, 0.0) for values in shuffled]))
+    return banded
 
 
 def _permuted(trials: Sequence[FrozenTrial], name: str, rng: np.random.Generator) -> list[FrozenTrial]:
     """The trials with that parameter's values permuted among the trials that have it."""
     having = [index for index, trial in enumerate(trials) if name in trial.params]
-    dealt = list(trials)
+    permuted = list(trials)
     for index, other in zip(having, rng.permutation(having), strict=True):
-        dealt[index] = copy.copy(trials[index])
-        dealt[index].params = {**trials[index].params, name: trials[other].params[name]}
-    return dealt
+        permuted[index] = copy.copy(trials[index])
+        permuted[index].params = {**trials[index].params, name: trials[other].params[name]}
+    return permuted
 
 
 def _band(values: Sequence[float]) -> tuple[float, float]:

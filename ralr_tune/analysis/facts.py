@@ -1,6 +1,6 @@
-"""What a study found, as plain facts: everything that the report says or draws, and its JSON form.
+"""The results of a study as plain facts: everything that the report says or draws, and its JSON form.
 
-A study that has just begun, an arm without a score, a confirm still in progress: all have facts, with gaps.
+A study that has just started, an arm without a score, an unfinished confirmation: all have facts, with gaps.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class Facts:
     reach: tuple[DetectableEffect, ...] = ()
     """For each comparison the detectable difference, and the pairs that a verdict needs."""
     looks: Mapping[str, Decision] = field(default_factory=dict)
-    """Under `confirm.seeds = "auto"`: what the looks say about each arm against the baseline."""
+    """Under `confirm.seeds = "auto"`: the interim analyses of each arm against the baseline."""
     amplified: tuple[Amplified, ...] = ()
     """Twins in the other direction: the baseline's configuration with another arm's amplification added."""
     budgets: tuple[BudgetCurve, ...] = ()
@@ -120,7 +120,7 @@ class Facts:
 def study_facts(record: StudyRecord, *, plan: Plan | None = None) -> Facts:
     """All facts of a study, at any stage.
 
-    `plan`: the looks under `confirm.seeds = "auto"`; None if the number of seeds was fixed.
+    `plan`: the interim analyses under `confirm.seeds = "auto"`; None if the number of seeds was fixed.
     """
     split = study_rows.split_of(record)
     configurations, arms = configuration_verdicts(record, split, plan), arm_verdicts(record, split)
@@ -138,8 +138,8 @@ def study_facts(record: StudyRecord, *, plan: Plan | None = None) -> Facts:
         twins=twins(record, split),
         comparisons=configurations.made + arms.made,
         importance={name: arm_importance(arm, record.metric) for name, arm in record.arms.items()},
-        reach=configurations.reach + arms.reach,
-        looks=configurations.looks,
+        reach=configurations.detectable + arms.detectable,
+        looks=configurations.interim,
         amplified=amplified(record, split),
         budgets=curves,
         leads=leads,

@@ -78,18 +78,18 @@ def compare(
     metric = _metric([*own.studies, *other.studies])
     _check(own, other, paired)
     independent = all(type(each.sampler).__name__ == "RandomSampler" for each in [*own.studies, *other.studies])
-    way = CurveRule(metric, independent, worst_value([own.searches, other.searches], metric))
+    rule = CurveRule(metric, independent, worst_value([own.searches, other.searches], metric))
     trials = min(len(search) for search in [*own.searches, *other.searches])
     return SearchComparison(
-        study=curve(own.name, own.searches, way),
-        baseline=curve(other.name, other.searches, way),
-        lead=lead((own.name, own.searches), (other.name, other.searches), way, paired=paired),
+        study=curve(own.name, own.searches, rule),
+        baseline=curve(other.name, other.searches, rule),
+        lead=lead((own.name, own.searches), (other.name, other.searches), rule, paired=paired),
         trials=trials,
-        verdict=_verdict(own, other, trials, way, Rule(margin, confidence, paired)),
+        verdict=_verdict(own, other, trials, rule, VerdictSettings(margin, confidence, paired)),
     )
 
 
-class Rule(NamedTuple):
+class VerdictSettings(NamedTuple):
     """The settings of a verdict."""
 
     margin: float
@@ -154,12 +154,12 @@ def _check(own: _Side, other: _Side, paired: bool) -> None:
         raise ValueError(f"paired: {counts} replicates, allowed: equally many on both sides")
 
 
-def _verdict(own: _Side, other: _Side, trials: int, way: CurveRule, rule: Rule) -> Comparison | None:
-    samples = own.best_after(trials, way.metric), other.best_after(trials, way.metric)
+def _verdict(own: _Side, other: _Side, trials: int, rule: CurveRule, settings: VerdictSettings) -> Comparison | None:
+    samples = own.best_after(trials, rule.metric), other.best_after(trials, rule.metric)
     if min(map(len, samples)) < 2 or not all(math.isfinite(value) for sample in samples for value in sample):
         return None
-    judged = {"margin": rule.margin, "confidence": rule.confidence}
-    if rule.paired:
+    judged = {"margin": settings.margin, "confidence": settings.confidence}
+    if settings.paired:
         pairs = Pairs("arm", own.name, other.name, [a - b for a, b in zip(*samples, strict=True)])
-        return comparison.compare([pairs], metric=way.metric, **judged)[0]
-    return comparison.compare_unpaired((own.name, other.name), samples, metric=way.metric, **judged)
+        return comparison.compare([pairs], metric=rule.metric, **judged)[0]
+    return comparison.compare_unpaired((own.name, other.name), samples, metric=rule.metric, **judged)

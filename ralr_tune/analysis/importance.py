@@ -1,7 +1,7 @@
-"""Which searched parameters matter: each one's share of the variance of the trials' places (ranks), against chance.
+"""Which searched parameters matter: each one's share of the variance of the trials' ranks, compared with chance.
 
 Ranks replace scores: a learning rate beyond the cliff ruins a run, and a few ruined scores would hold nearly all the
-variance. Pruned trials are ranked too (`places`). An additive regression (`additive.py`) removes what the other
+variance. Pruned trials are ranked too (`ranks`). An additive regression (`additive.py`) removes what the other
 parameters explain: it does not detect a parameter that acts only through an interaction.
 """
 
@@ -28,18 +28,18 @@ if TYPE_CHECKING:
 Verdict = Literal["matters", "indistinguishable", "too little evidence"]
 
 EVALUATOR = (
-    "additive spline regression on the trials' places (pruned ones placed among those that went as far), null from "
-    "permuting the parameter's column"
+    "additive spline regression on the trials' ranks (pruned trials ranked among those that reached the same epoch), "
+    "null from permuting the parameter's column"
 )
 MIN_TRIALS = 10
-MOST_TRIALS = 2000  # if there are more, 2,000 evenly spaced ones are judged: more would only take longer
+MAX_TRIALS = 2000  # if there are more, 2,000 evenly spaced ones are used: more would only take longer
 CHANCE = 0.25  # if the null band reaches above this, a value inside it is no evidence of no effect
 REACHED = 0.8  # share of the trials that reached the reported epoch
 
 
 @dataclass(frozen=True)
 class Importance:
-    """How much of the variance of the trials' places one parameter explains by itself."""
+    """How much of the variance of the trials' ranks one parameter explains by itself."""
 
     value: float
     """Share in [0, 1]; the shares of all parameters need not add up to 1."""
@@ -69,8 +69,8 @@ def importance(study: optuna.Study) -> dict[str, Importance]:
     """Importance of each parameter of any single-objective Optuna study, pruned trials included.
 
     Left out: values that are not finite, pruned trials whose last report is not, and trials that this package marked
-    as diverged. A parameter that some trials lack is judged among those that have it. Above 2,000 trials, 2,000 of
-    them are judged, evenly spaced through the study. Raises UsageError on anything but a single-objective study.
+    as diverged. A parameter that some trials lack is tested among those that have it. Above 2,000 trials, 2,000 of
+    them are used, evenly spaced through the study. Raises UsageError on anything but a single-objective study.
     """
     from optuna import Study
 
@@ -104,15 +104,15 @@ def arm_importance(arm: ArmRecord, metric: Metric) -> dict[str, Importance]:
 def array_importance(
     columns: Mapping[str, Column], scores: Array, *, epoch: int | None = None
 ) -> dict[str, Importance]:
-    """The core: each parameter's values, and scores (or places) of shape (n,). Deterministic."""
+    """The core: each parameter's values, and scores (or ranks) of shape (n,). Deterministic."""
     n = len(scores)
     unknown = Importance(0.0, (0.0, 1.0), (0.0, 1.0), "too little evidence", epoch, n)
     found = {
         name: replace(unknown, trials=n if column.rows is None else len(column.rows))
         for name, column in columns.items()
     }
-    judged = {name: column for name, column in columns.items() if len(column.values) >= MIN_TRIALS}
-    for name, (value, interval, null) in shares(judged, scores).items():
+    used = {name: column for name, column in columns.items() if len(column.values) >= MIN_TRIALS}
+    for name, (value, interval, null) in shares(used, scores).items():
         verdict = _verdict(value, null[1])
         found[name] = replace(found[name], value=value, interval=interval, null=null, verdict=verdict)
     return found
@@ -130,28 +130,28 @@ def comparison_epoch(lengths: Iterable[int]) -> int | None:
     return reached[math.floor((1 - REACHED) * len(reached) + 1e-9)] if reached else None
 
 
-def places(trials: Sequence[Observed]) -> Array:
+def ranks(trials: Sequence[Observed]) -> Array:
     """Each trial's rank, from 0 (lowest score) up; tied trials share their mean rank. The method is our choice.
 
     First, all trials are ranked by their scores at the epoch at which the first one stopped. At each later stop, the
-    trials that reached it are ranked again among the places that they hold; finally the unpruned trials, by their final
-    scores. So each trial is compared at the last epoch that it shares with those that went as far, and no rank depends
+    trials that reached it are ranked again within the ranks that they hold; finally the unpruned trials, by their final
+    scores. So each trial is compared at the last epoch that it shares with those that ran as long, and no rank depends
     on an epoch that the trial did not reach.
     """
     reports = [sorted(trial.scores.items()) for trial in trials]
     stops = np.array([math.inf if trial.final is not None else max(trial.scores) for trial in trials])
-    place, last = np.arange(len(trials), dtype=float), np.zeros(len(trials))
+    rank, last = np.arange(len(trials), dtype=float), np.zeros(len(trials))
     for stop in np.unique(stops):
         reached = np.flatnonzero(stops >= stop)
         last[reached] = [_score(trials[int(index)].final, reports[int(index)], stop) for index in reached]
-        order = np.lexsort((place[reached], last[reached]))
-        place[reached[order]] = np.sort(place[reached])
-    alike = defaultdict(list)
+        order = np.lexsort((rank[reached], last[reached]))
+        rank[reached[order]] = np.sort(rank[reached])
+    tied = defaultdict(list)
     for index, end in enumerate(zip(stops, last, strict=True)):
-        alike[end].append(index)
-    for members in alike.values():
-        place[members] = place[members].mean()
-    return place
+        tied[end].append(index)
+    for members in tied.values():
+        rank[members] = rank[members].mean()
+    return rank
 
 
 def _score(final: float | None, reports: Sequence[tuple[int, float]], stop: float) -> float:
@@ -162,22 +162,22 @@ def _score(final: float | None, reports: Sequence[tuple[int, float]], stop: floa
 
 
 def _importance(scales: Mapping[str, Scale], trials: Sequence[Observed]) -> dict[str, Importance]:
-    """Thins the trials, ranks them, and judges the parameters."""
-    judged = thinned(trials, MOST_TRIALS)
-    columns = {name: _column(name, scale, judged) for name, scale in scales.items()}
-    epoch = comparison_epoch(max(trial.scores) for trial in judged if trial.scores)
-    found = array_importance(columns, places(judged), epoch=epoch)
-    if len(judged) == len(trials):
+    """Thins the trials, ranks them, and estimates each parameter's share."""
+    used = thinned(trials, MAX_TRIALS)
+    columns = {name: _column(name, scale, used) for name, scale in scales.items()}
+    epoch = comparison_epoch(max(trial.scores) for trial in used if trial.scores)
+    found = array_importance(columns, ranks(used), epoch=epoch)
+    if len(used) == len(trials):
         return found
-    evaluator = f"{EVALUATOR}; {len(judged)} of {len(trials)} trials, evenly spaced"
+    evaluator = f"{EVALUATOR}; {len(used)} of {len(trials)} trials, evenly spaced"
     return {name: replace(one, evaluator=evaluator) for name, one in found.items()}
 
 
-def thinned(trials: Sequence[Any], most: int) -> list[Any]:
-    """At most `most` of them, evenly spaced: early and late ones, because a sampler's proposals change."""
-    if len(trials) <= most:
+def thinned(trials: Sequence[Any], limit: int) -> list[Any]:
+    """At most `limit` of them, evenly spaced: early and late ones, because a sampler's proposals change."""
+    if len(trials) <= limit:
         return list(trials)
-    return [trials[index] for index in np.linspace(0, len(trials) - 1, most).round().astype(int)]
+    return [trials[index] for index in np.linspace(0, len(trials) - 1, limit).round().astype(int)]
 
 
 def _column(name: str, scale: Scale, trials: Sequence[Observed]) -> Column:

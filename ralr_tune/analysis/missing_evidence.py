@@ -1,4 +1,4 @@
-"""What a study lacks for an answer: each lack has a kind, and a sentence in `notes`."""
+"""Evidence that a study lacks for an answer; `notes` has a sentence for each kind."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ralr_tune.records import ArmRecord, StudyRecord
 
 Kind = Literal["no arms", "one arm", "no baseline", "empty arm", "all diverged", "few trials", "no spread"]
 
-FEWEST = 10  # finished trials; below, importance and the range of good rates cannot be judged
+MIN_TRIALS = 10  # finished trials; below, importance and the range of good rates cannot be judged
 
 
 @dataclass(frozen=True)
@@ -20,13 +20,13 @@ class MissingEvidence:
 
     kind: Kind
     arm: str
-    """"" for a lack of the study itself."""
+    """"" if the study itself lacks it."""
     count: int
     """Finished search trials of the arm; for the study, its number of arms."""
 
 
 def missing_evidence(record: StudyRecord) -> tuple[MissingEvidence, ...]:
-    """The study's lacks, then each arm's."""
+    """What the study lacks, then what each arm lacks."""
     found = list(_of_study(record))
     for arm in record.arms.values():
         found += _of_arm(arm)
@@ -51,5 +51,5 @@ def _of_arm(arm: ArmRecord) -> Iterator[MissingEvidence]:
         yield MissingEvidence("all diverged", arm.name, len(rows))
     elif len(values) > 1 and len(set(values)) == 1:
         yield MissingEvidence("no spread", arm.name, len(rows))
-    elif 0 < len(rows) < FEWEST:
+    elif 0 < len(rows) < MIN_TRIALS:
         yield MissingEvidence("few trials", arm.name, len(rows))

@@ -1,6 +1,6 @@
-"""What else a study says, in plain words: what it lacks, its budget, its rates, its pruning, the paper's other claims.
+"""Further results in sentences: missing evidence, budget, learning rates, pruning, the paper's other claims.
 
-Each function returns complete sentences about one kind of fact, none if there is no such fact.
+Each function returns complete sentences about one kind of fact, or none if there is no such fact.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ralr_tune.analysis.edges import Edge
 from ralr_tune.analysis.facts import Facts
 from ralr_tune.analysis.importance import Importance
 from ralr_tune.analysis.missing_evidence import Kind, MissingEvidence
-from ralr_tune.analysis.pruning import FEWEST, PruningAudit
+from ralr_tune.analysis.pruning import MIN_AUDITS, PruningAudit
 from ralr_tune.analysis.robustness import Forgiveness, RateRange, Robustness
 from ralr_tune.analysis.sentence import Sentence
 from ralr_tune.metric import Unit
@@ -25,7 +25,7 @@ from ralr_tune.metric import Unit
 def notes(facts: Facts) -> list[str]:
     """All of them, the most urgent first."""
     return [
-        *lack_sentences(facts),
+        *missing_evidence_sentences(facts),
         *edge_sentences(facts),
         *pruning_sentences(facts),
         *budget_sentences(facts),
@@ -37,25 +37,25 @@ def notes(facts: Facts) -> list[str]:
 
 def urgent_sentences(facts: Facts) -> list[str]:
     """Problems to fix before relying on the answer."""
-    return [*lack_sentences(facts), *_unfair(facts), *edge_sentences(facts)]
+    return [*missing_evidence_sentences(facts), *_unfair(facts), *edge_sentences(facts)]
 
 
-# ---------------------------------------------------------------- lacks and edges
+# ---------------------------------------------------------------- missing evidence and edges
 
 
-def lack_sentences(facts: Facts) -> list[str]:
+def missing_evidence_sentences(facts: Facts) -> list[str]:
     """What keeps the study from an answer."""
-    return [_LACKS[lack.kind].format(**_fields(lack)) for lack in facts.lacks]
+    return [_MISSING[lack.kind].format(**_fields(lack)) for lack in facts.lacks]
 
 
-_LACKS: Mapping[Kind, str] = {
-    "no arms": "The study has no arm: there is nothing to say.",
-    "one arm": "The study has one arm, {arm}: there is nothing to compare it with.",
-    "no baseline": "The baseline {arm} is none of the study's arms: nothing can be compared with it.",
-    "empty arm": "{arm} has not one planned trial: nothing is known of it.",
+_MISSING: Mapping[Kind, str] = {
+    "no arms": "The study has no arms, so there is nothing to report.",
+    "one arm": "The study has only one arm, {arm}, so there is nothing to compare it with.",
+    "no baseline": "The baseline {arm} is not one of the study's arms, so nothing can be compared with it.",
+    "empty arm": "{arm} has no planned trials, so nothing is known about it.",
     "all diverged": "All {count} finished trials of {arm} diverged: try lower learning rates.",
     "few trials": "{arm} has {count} finished trial{s}: too few to judge parameters or rates.",
-    "no spread": "All complete trials of {arm} ended with the same value: nothing tells its parameters apart.",
+    "no spread": "All complete trials of {arm} ended with the same value, so no effect of its parameters can be seen.",
 }
 
 
@@ -99,26 +99,26 @@ def _unfair(facts: Facts) -> list[str]:
 def _unaudited(audits: Sequence[PruningAudit]) -> str:
     """Suggests the audit share that gives each arm about as many audits as a rate needs."""
     fewest = min(audit.pruned for audit in audits)
-    share = min(10, math.ceil(10 * FEWEST / fewest)) / 10
+    share = min(10, math.ceil(10 * MIN_AUDITS / fewest)) / 10
     counts = " and ".join(f"{audit.pruned} of {audit.arm}" for audit in audits)
-    enough = "" if fewest >= FEWEST else f" (a rate takes {FEWEST} in each arm)"
+    enough = "" if fewest >= MIN_AUDITS else f" (a rate needs {MIN_AUDITS} in each arm)"
     return (
-        f"Pruning was not audited: {counts} were stopped early, and none of them was trained on to see whether that "
-        f"was right. With audit = {share:g} under [search], run would do that now{enough}."
+        f"Pruning was not audited: {counts} were stopped early, and none of them was trained to the end to check "
+        f"whether that was right. With audit = {share:g} under [search], run does that now{enough}."
     )
 
 
 def _audit(unit: Unit, audit: PruningAudit) -> str:
     if audit.rate is None or audit.interval is None:
-        yet = f", {audit.waiting} more are to come" if audit.waiting else ""
+        yet = f", {audit.waiting} more are planned" if audit.waiting else ""
         return (
             f"{audit.audited} of {audit.arm}'s {_stopped(audit.pruned)} were trained to their end{yet}: "
-            f"too few to name a rate of wrong prunings (from {FEWEST} on)."
+            f"too few for a rate of wrong prunings (at least {MIN_AUDITS} are needed)."
         )
     low, high = map(_share, audit.interval)
     return (
         f"Of {audit.arm}'s {audit.audited} audited prunings {audit.wrong} were wrong ({_share(audit.rate)}, "
-        f"95% interval {low} to {high}): trained on, they end in the better half of the trials that were kept. "
+        f"95% interval {low} to {high}): trained to the end, they are in the better half of the complete trials. "
         f"{_lost_best(unit, audit)}"
     )
 
@@ -129,16 +129,16 @@ def _stopped(count: int) -> str:
 
 def _lost_best(unit: Unit, audit: PruningAudit) -> str:
     if not audit.lost_best or audit.cost is None:
-        return "None beats the best that was kept."
+        return "None beats the best complete trial."
     beats = "beats" if audit.lost_best == 1 else "beat"
-    return f"{audit.lost_best} {beats} the best that was kept, by up to {unit.size(audit.cost, 2)}."
+    return f"{audit.lost_best} {beats} the best complete trial, by up to {unit.size(audit.cost, 2)}."
 
 
 # ---------------------------------------------------------------- budget
 
 
 def budget_sentences(facts: Facts) -> list[str]:
-    """Which arm was ahead in search, and from which budget on."""
+    """Which arm was ahead in the search, and from which budget on."""
     return [sentence for lead in facts.leads for sentence in _lead(facts.unit, lead)]
 
 
@@ -156,22 +156,25 @@ def _lead(unit: Unit, lead: Lead) -> Iterable[str]:
 
 def _ahead(unit: Unit, lead: Lead, difference: float) -> str:
     if lead.leader is None:
-        return f"{_course(lead)} {lead.arm} and {lead.against} are level after {_trials(len(lead.trials))} each."
+        return (
+            f"{_in_which_search(lead)} {lead.arm} and {lead.against} are level after {_trials(len(lead.trials))} each."
+        )
     behind = lead.against if lead.leader == lead.arm else lead.arm
     since = f"from {_trials(lead.ahead_from)} on" if lead.ahead_from != 1 else "from the first trial on"
     size = unit.size(difference, unit.digits(difference))
-    return f"{_course(lead)} {lead.leader} is ahead of {behind} {since}, by {size} at the end{_sure(lead)}."
+    ahead = f"{_in_which_search(lead)} {lead.leader} is ahead of {behind} {since}, by {size} at the end"
+    return f"{ahead}{_beyond_band(lead)}."
 
 
-def _course(lead: Lead) -> str:
+def _in_which_search(lead: Lead) -> str:
     if lead.kind == "expected":
-        return "Expected of random search,"
-    return "On average over the blocks of search," if lead.kind == "blocks" else "In this one course of search,"
+        return "Expected for random search,"
+    return "On average over the search blocks," if lead.kind == "blocks" else "In this single search,"
 
 
-def _sure(lead: Lead) -> str:
+def _beyond_band(lead: Lead) -> str:
     if not lead.band:
-        return "; another search may go otherwise"
+        return "; another search may differ"
     if lead.sure_from is None:
         return "; at the end it is within its 95% band"
     return f", and beyond its 95% band from {_trials(lead.sure_from)} on"
@@ -196,12 +199,14 @@ def _importance(arm: str, parameters: Mapping[str, Importance]) -> str:
     unknown = [name for name, found in ranked if found.verdict == "too little evidence"]
     if len(unknown) == len(parameters):
         return f"In {arm}, there is too little evidence on every parameter."
-    said = [
-        f"{_listed(matter)} {'matters' if len(matter) == 1 else 'matter'}" if matter else "nothing is shown to matter",
-        *([f"{_listed(chance)} cannot be told from chance"] if chance else []),
-        *([f"there is too little evidence on {_listed(unknown)}"] if unknown else []),
+    parts = [
+        f"{_enumerated(matter)} {'matters' if len(matter) == 1 else 'matter'}"
+        if matter
+        else "nothing is shown to matter",
+        *([f"{_enumerated(chance)} cannot be distinguished from chance"] if chance else []),
+        *([f"there is too little evidence on {_enumerated(unknown)}"] if unknown else []),
     ]
-    return f"In {arm}, {'; '.join(said)}."
+    return f"In {arm}, {'; '.join(parts)}."
 
 
 def _part(value: float) -> str:
@@ -209,7 +214,7 @@ def _part(value: float) -> str:
     return "below 1%" if value < 0.01 else _share(value)
 
 
-def _listed(names: Sequence[str]) -> str:
+def _enumerated(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
@@ -217,7 +222,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def robustness_sentences(facts: Facts) -> list[str]:
-    """Whether an arm forgives a badly chosen rate."""
+    """Whether an arm tolerates a badly chosen rate."""
     found = {each.arm: each for each in facts.robustness}
     compared = {each.arm for each in facts.forgiveness}
     pairs = [(each, found[each.arm], found[each.against]) for each in facts.forgiveness]
@@ -232,10 +237,10 @@ def robustness_sentences(facts: Facts) -> list[str]:
 def _forgiveness(unit: Unit, made: Forgiveness, own: Robustness, other: Robustness) -> str:
     if own.rates is None or other.rates is None:
         return ""
-    told = {"more": "Yes", "less": "No, less", "no difference shown": "No difference shown"}[made.verdict]
+    answer = {"more": "Yes", "less": "No, less", "no difference shown": "No difference shown"}[made.verdict]
     low, high = map(_factor, made.interval)
     return (
-        f"Does {made.arm} forgive a badly chosen learning rate more than {made.against}? {told}: rates within "
+        f"Does {made.arm} tolerate a badly chosen learning rate better than {made.against}? {answer}: rates within "
         f"{unit.size(own.rates.tolerance, 0)} of the best span {_range(unit, own.rates)}, {made.against}'s "
         f"{_range(unit, other.rates)}; {_factor(made.times)} times as wide (95% interval {low} to {high})."
     )
@@ -269,7 +274,7 @@ def claim_sentences(facts: Facts) -> list[str]:
     return [
         *(_cost(facts, cost) for cost in facts.costs if cost.interval is not None),
         *(_gap(facts, found, difference) for found in facts.overfitting for difference in found.differences),
-        *(_together(facts, found) for found in facts.complementarity),
+        *(_complementarity(facts, found) for found in facts.complementarity),
     ]
 
 
@@ -293,28 +298,28 @@ def _gap(facts: Facts, found: Overfitting, difference: GapDifference) -> str:
     bounds = (
         f"{100 * facts.confidence:g}% interval {_bounds(unit, difference.interval)}, " if difference.interval else ""
     )
-    told = {"less": "it overfits less", "more": "it overfits more"}.get(difference.verdict, difference.verdict)
+    verdict = {"less": "it overfits less", "more": "it overfits more"}.get(difference.verdict, difference.verdict)
     side = "worse" if found.gap < 0 else "better"
     gaps = (
         f"{found.arm}'s configuration is {unit.size(found.gap, 2)} {side} on its training data than on validation; "
         f"against {whom} that is {unit.difference(difference.difference, 2)} ({bounds}n = {difference.n}): "
     )
-    return Sentence(gaps, told, ".")
+    return Sentence(gaps, verdict, ".")
 
 
-def _together(facts: Facts, found: Complementarity) -> str:
+def _complementarity(facts: Facts, found: Complementarity) -> str:
     unit, plain, other = facts.unit, found.plain, found.other
     confidence = f"{100 * facts.confidence:g}% interval"
     bounds = f"{confidence} {_bounds(unit, found.interval)}" if found.interval else "too few for an interval"
-    told = f" (within {unit.size(facts.margin)})" if found.verdict == "adds up" else ""
+    margin = f" (within {unit.size(facts.margin)})" if found.verdict == "adds up" else ""
     question = (
-        f"Does amplification add to what {other.against} has beyond {plain.against} ({', '.join(found.differs)})? "
+        f"Does amplification add to the changes from {plain.against} to {other.against} ({', '.join(found.differs)})? "
         f"It changes {plain.against} by {_changed(unit, plain)} and {other.against} by {_changed(unit, other)}, "
-        f"the second less the first is {unit.difference(found.interaction, 2)} ({bounds}, n = {found.n} seeds on the "
+        f"the second minus the first is {unit.difference(found.interaction, 2)} ({bounds}, n = {found.n} seeds on the "
         f"{found.split} split): "
     )
-    caveat = "Each of the four is a tuned configuration of its own; uncorrected."
-    return Sentence(question, found.verdict, f"{told}. {caveat}")
+    caveat = "Each of the four arms is tuned separately; uncorrected."
+    return Sentence(question, found.verdict, f"{margin}. {caveat}")
 
 
 def _changed(unit: Unit, gain: Gain) -> str:

@@ -21,14 +21,14 @@ from scipy import optimize, special
 from ralr_tune.analysis.comparison import Comparison, Interval, What
 
 POWER = 0.8  # the convention of Cohen 1988, ch. 2
-MOST = 1000  # pairs; a verdict that needs more is out of reach
-SURE = 0.95  # of the interval for the standard deviation
+MAX_PAIRS = 1000  # pairs; a verdict that needs more is out of reach
+SPREAD_CONFIDENCE = 0.95  # of the interval for the standard deviation
 
 _NODES = (np.arange(400) + 0.5) / 400
 """Quadrature nodes (probabilities) for the distribution of s; more of them change no power by 0.001."""
 
 Counts = tuple[int, int | None]
-"""From, to; None: more than MOST."""
+"""From, to; None: more than MAX_PAIRS."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class DetectableEffect:
     n: int
     """Pairs: seeds for "configuration", blocks for "arm"."""
     alpha: float
-    """Two-sided level of this one comparison, after correction for comparisons and looks."""
+    """Two-sided level of this one comparison, after correction for comparisons and interim analyses."""
     spread: float
     """Standard deviation of the paired differences, in the metric's own unit."""
     spread_interval: Interval
@@ -60,11 +60,11 @@ class DetectableEffect:
     """The same at both ends of `spread_interval`."""
     more_to_differ: int | None
     """Further pairs for better or worse, in 80% of studies, if the observed difference is the true one. None: above
-    MOST, or the difference is zero."""
+    MAX_PAIRS, or the difference is zero."""
     more_to_differ_range: Counts | None
-    """The same at both ends of `spread_interval`; None if even the smallest spread needs more than MOST."""
+    """The same at both ends of `spread_interval`; None if even the smallest spread needs more than MAX_PAIRS."""
     more_to_equal: int | None
-    """Further pairs for equivalent within the margin. None: above MOST, or the difference is not within the margin."""
+    """Further pairs for equivalent within the margin. None: above MAX_PAIRS, or outside the margin."""
     more_to_equal_range: Counts | None
     floor: ErrorFloor | None = None
     """From the seeds on which all blocks were judged."""
@@ -72,9 +72,9 @@ class DetectableEffect:
     @property
     def more(self) -> tuple[int, Counts] | None:
         """Further pairs for the nearer of the two verdicts, and their range; None if neither can be reached."""
-        ways = ((self.more_to_differ, self.more_to_differ_range), (self.more_to_equal, self.more_to_equal_range))
-        known = [(count, span) for count, span in ways if count is not None and span is not None]
-        return min(known, default=None, key=lambda way: way[0])
+        verdicts = ((self.more_to_differ, self.more_to_differ_range), (self.more_to_equal, self.more_to_equal_range))
+        known = [(count, span) for count, span in verdicts if count is not None and span is not None]
+        return min(known, default=None, key=lambda pair: pair[0])
 
 
 def detectable_effect(
@@ -84,7 +84,7 @@ def detectable_effect(
     if made.n < 2 or not spread > 0:
         return None
     lowest, highest = spread_interval(spread, made.n)
-    sees = partial(visible, n=made.n, alpha=alpha, floor=floor)
+    detects = partial(detectable_difference, n=made.n, alpha=alpha, floor=floor)
     differs = partial(pairs_to_differ, difference=made.difference, alpha=alpha, floor=floor)
     equals = partial(pairs_to_equal, difference=made.difference, margin=margin, alpha=alpha, floor=floor)
     return DetectableEffect(
@@ -95,8 +95,8 @@ def detectable_effect(
         alpha=alpha,
         spread=spread,
         spread_interval=(lowest, highest),
-        visible=sees(spread),
-        visible_interval=(sees(lowest), sees(highest)),
+        visible=detects(spread),
+        visible_interval=(detects(lowest), detects(highest)),
         more_to_differ=_more(differs(spread), made.n),
         more_to_differ_range=_range(differs, (lowest, highest), made.n),
         more_to_equal=_more(equals(spread), made.n),
@@ -115,7 +115,7 @@ def _more(pairs: int | None, n: int) -> int | None:
     return None if pairs is None else max(1, pairs - n)
 
 
-def spread_interval(spread: float, n: int, confidence: float = SURE) -> Interval:
+def spread_interval(spread: float, n: int, confidence: float = SPREAD_CONFIDENCE) -> Interval:
     """Interval for sigma from s of n normal differences: s * sqrt(nu / chi2_q), nu = n - 1."""
     nu = n - 1
     low, high = 2 * special.gammaincinv(nu / 2, np.array([1 + confidence, 1 - confidence]) / 2)
@@ -156,7 +156,7 @@ def _scale(spread: float, n: int, tail: float, floor: ErrorFloor | None) -> tupl
     return both, (1 - share) * _critical(tail, n) + share * _critical(tail, floor.freedom + 1)
 
 
-@lru_cache(maxsize=MOST)
+@lru_cache(maxsize=MAX_PAIRS)
 def _relative_spreads(n: int) -> npt.NDArray[np.float64]:
     """Equally likely values of s / sigma for n differences; shape (400,)."""
     return np.asarray(np.sqrt(2 * special.gammaincinv((n - 1) / 2, _NODES) / (n - 1)))
@@ -167,44 +167,46 @@ def _critical(tail: float, n: int) -> float:
     return -float(special.stdtrit(n - 1, tail))
 
 
-def visible(spread: float, n: int, alpha: float, power: float = POWER, floor: ErrorFloor | None = None) -> float:
+def detectable_difference(
+    spread: float, n: int, alpha: float, power: float = POWER, floor: ErrorFloor | None = None
+) -> float:
     """Smallest true difference that n pairs call better or worse with this power."""
     if floor is None:
-        return spread * _visible_spreads(n, alpha, power)
+        return spread * _detectable_in_spreads(n, alpha, power)
     error, critical = _scale(spread, n, alpha / 2, floor)
     return _solved(lambda size: power_to_differ(size, spread, n, alpha, floor) - power, (5 + 3 * critical) * error)
 
 
 @lru_cache(maxsize=256)
-def _visible_spreads(n: int, alpha: float, power: float) -> float:
+def _detectable_in_spreads(n: int, alpha: float, power: float) -> float:
     """The same in standard deviations."""
-    most = (5 + 3 * _critical(alpha / 2, n)) / math.sqrt(n)
-    return _solved(lambda size: power_to_differ(size, 1.0, n, alpha) - power, most)
+    upper = (5 + 3 * _critical(alpha / 2, n)) / math.sqrt(n)
+    return _solved(lambda size: power_to_differ(size, 1.0, n, alpha) - power, upper)
 
 
-def _solved(lacking: Callable[[float], float], most: float) -> float:
-    return float(optimize.brentq(lacking, 0.0, most))
+def _solved(shortfall: Callable[[float], float], upper: float) -> float:
+    return float(optimize.brentq(shortfall, 0.0, upper))
 
 
 def pairs_to_differ(spread: float, *, difference: float, alpha: float, floor: ErrorFloor | None = None) -> int | None:
-    """Fewest pairs that call this true difference with 80% power; None above MOST."""
+    """Fewest pairs that call this true difference with 80% power; None above MAX_PAIRS."""
     if difference == 0:
         return None
-    return _fewest(lambda n: power_to_differ(difference, spread, n, alpha, floor))
+    return _min_pairs(lambda n: power_to_differ(difference, spread, n, alpha, floor))
 
 
 def pairs_to_equal(
     spread: float, *, difference: float, margin: float, alpha: float, floor: ErrorFloor | None = None
 ) -> int | None:
-    """Fewest pairs that call this true difference equivalent with 80% power; None above MOST or outside the margin."""
+    """Fewest pairs that call this difference equivalent with 80% power; None above MAX_PAIRS or outside the margin."""
     if abs(difference) >= margin:
         return None
-    return _fewest(lambda n: power_to_equal(difference, spread, n, margin, alpha, floor))
+    return _min_pairs(lambda n: power_to_equal(difference, spread, n, margin, alpha, floor))
 
 
-def _fewest(power_of: Callable[[int], float]) -> int | None:
-    """The smallest n in 2..MOST with enough power, by bisection: power grows with n."""
-    low, high = 1, MOST
+def _min_pairs(power_of: Callable[[int], float]) -> int | None:
+    """The smallest n in 2..MAX_PAIRS with enough power, by bisection: power grows with n."""
+    low, high = 1, MAX_PAIRS
     if power_of(high) < POWER:
         return None
     while high - low > 1:

@@ -1,9 +1,9 @@
 """What pruning cost: audited trials (pruned, then trained to their end) compared with the complete ones.
 
-The definitions are our choice. A pruning was *wrong* if the trial, trained on, ends better than the median final value
-of its arm's complete trials: it belonged to the better half. It *lost the best* if it ends better than all of them. If
-a trial diverges when trained on, pruning it was right. Arms are compared by Fisher's exact test (Fisher 1922),
-Holm-adjusted: if a pruner errs more in one arm, the search was not fair."""
+The definitions are our choice. A pruning was *wrong* if the trial, trained to its end, is better than the median final
+value of its arm's complete trials: it belonged to the better half. It *lost the best* if it ends better than all of
+them. If a trial diverges when trained further, pruning it was right. Arms are compared by Fisher's exact test (Fisher
+1922), Holm-adjusted: if a pruner errs more in one arm, the search was not fair."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from ralr_tune.analysis.comparison import Interval, holm
 from ralr_tune.metric import Metric
 from ralr_tune.records import ArmRecord, Row, StudyRecord
 
-FEWEST = 10
-"""Audited trials; with fewer, no rate is reported: 0 of 9 is still compatible with 34% wrong."""
+MIN_AUDITS = 10
+"""Minimum number of audited trials; with fewer, no rate is reported: 0 of 9 is still compatible with 34% wrong."""
 
 
 class Audited(NamedTuple):
-    """One pruned trial that was trained on."""
+    """One pruned trial that was trained to its end."""
 
     arm: str
     epoch: int
@@ -136,7 +136,7 @@ def _audit(arm: str, audited: Sequence[Audited], finals: Sequence[float], metric
         return PruningAudit(arm, 0, 0, None, None, 0, None, None, None)
     gains = [metric.as_gain(each.tail[-1]) if math.isfinite(each.tail[-1]) else -math.inf for each in ended]
     n, wrong = len(gains), sum(gain > median(finals) for gain in gains)
-    known = n >= FEWEST
+    known = n >= MIN_AUDITS
     return PruningAudit(
         arm=arm,
         audited=n,

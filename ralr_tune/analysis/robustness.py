@@ -1,4 +1,4 @@
-"""Does an arm forgive a badly chosen base rate? The range of rates that end close to the best, and how many runs
+"""Does an arm tolerate a badly chosen base rate? The range of rates that end close to the best, and how many runs
 diverge.
 
 Symbols: x (n,) log10 of a trial's base rate, y (n,) its score as a gain (larger is better), h the bandwidth. The
@@ -31,7 +31,7 @@ from ralr_tune.records import ArmRecord, Row, StudyRecord
 Array = npt.NDArray[np.float64]
 
 RATE = "lr"
-FEWEST = 10  # trials with a rate, for a range
+MIN_TRIALS = 10  # trials with a rate, for a range
 BAD = 5  # tolerances below the best
 BANDWIDTH = 0.1  # of the searched decades
 GRID = 201
@@ -154,7 +154,7 @@ def _fit(record: StudyRecord, arm: ArmRecord) -> _Fit | None:
     close = record.metric.close(ranked[0][1]) if ranked else 0.0
     scored = _scored(arm, record.metric, close) if close > 0 else []
     x, y = np.array([rate for rate, _ in scored]), np.array([gain for _, gain in scored])
-    if len(x) < FEWEST or np.ptp(x) < 1e-6:
+    if len(x) < MIN_TRIALS or np.ptp(x) < 1e-6:
         return None
     return _smoothed(x, y, close, record.metric)
 
@@ -164,26 +164,26 @@ def _scored(arm: ArmRecord, metric: Metric, close: float) -> list[tuple[float, f
     rows = study_rows.finished(arm)
     complete = study_rows.scored(rows)
     floor = max(metric.as_gain(value) for _, value in complete) - BAD * close
-    rising = _still_to_gain([row for row, _ in complete])
+    remaining = _remaining_gain([row for row, _ in complete])
     found = []
     for row in rows:
         rate = row.params.get(RATE)
         if isinstance(rate, int | float) and 0 < rate < math.inf and row.failure != "oom":
-            gain = metric.as_gain(_ended(row, rising))
+            gain = metric.as_gain(_final_value(row, remaining))
             found.append((math.log10(rate), gain if gain > floor else floor))  # NaN becomes the floor, too
     return found
 
 
-def _ended(row: Row, rising: Mapping[int, float]) -> float:
+def _final_value(row: Row, remaining: Mapping[int, float]) -> float:
     """A trial's final value, known or extrapolated; NaN if there is none."""
     if row.outcome == "complete" and row.value is not None:
         return row.value
     if row.outcome == "pruned" and row.curve:
-        return row.curve[-1].value + rising.get(row.curve[-1].epoch, math.nan)
+        return row.curve[-1].value + remaining.get(row.curve[-1].epoch, math.nan)
     return math.nan
 
 
-def _still_to_gain(complete: Sequence[Row]) -> dict[int, float]:
+def _remaining_gain(complete: Sequence[Row]) -> dict[int, float]:
     """By epoch: median over complete trials of final value minus value at that epoch."""
     gains: dict[int, list[float]] = {}
     for row in complete:

@@ -34,7 +34,7 @@ def ranked(rows: Iterable[Row], metric: Metric) -> list[tuple[Row, float]]:
 
 
 def split_of(record: StudyRecord) -> Split:
-    """ "test" once the test stage is all done, else "validation"."""
+    """ "test" when all rows of the test stage are done, otherwise "validation"."""
     tests = [row for arm in record.arms.values() for row in arm.rows if row.stage == "test"]
     return "test" if tests and all(row.state == "done" for row in tests) else "validation"
 
@@ -59,35 +59,35 @@ def standing(rows: Iterable[Row], metric: Metric) -> Callable[[Chosen], Standing
         elif row.stage == "search" and row.trial is not None:
             searched[row.block, row.trial] = _gain(row, metric)
 
-    def stands(candidate: Chosen) -> Standing:
+    def rank(candidate: Chosen) -> Standing:
         block, trial = candidate
         found = fresh.get(candidate)
         return fmean(found) if found else -math.inf, searched.get(candidate, -math.inf), -block, -trial
 
-    return stands
+    return rank
 
 
 def _gain(row: Row, metric: Metric) -> float:
     return next((metric.as_gain(value) for _, value in scored([row])), -math.inf)
 
 
-def winners(candidates: Iterable[Chosen], stands: Callable[[Chosen], Standing]) -> dict[int, Chosen]:
+def winners(candidates: Iterable[Chosen], rank: Callable[[Chosen], Standing]) -> dict[int, Chosen]:
     """The best candidate of each block, by block."""
     blocks = groupby(sorted(candidates), key=lambda candidate: candidate[0])
-    return {block: max(rivals, key=stands) for block, rivals in blocks}
+    return {block: max(rivals, key=rank) for block, rivals in blocks}
 
 
 def chosen(arm: ArmRecord, metric: Metric) -> Chosen | None:
     """The configuration that confirm judged; if each block has one, the one that did best when it was chosen."""
-    return max(_judged(arm), key=standing(arm.rows, metric), default=None)
+    return max(_judged_configurations(arm), key=standing(arm.rows, metric), default=None)
 
 
 def chosen_by_block(arm: ArmRecord, metric: Metric) -> dict[int, Chosen]:
     """The judged winner of each block; if the budget grew after a judging, the one that did best when chosen."""
-    return winners(_judged(arm), standing(arm.rows, metric))
+    return winners(_judged_configurations(arm), standing(arm.rows, metric))
 
 
-def _judged(arm: ArmRecord) -> set[Chosen]:
+def _judged_configurations(arm: ArmRecord) -> set[Chosen]:
     return {(row.block, row.source) for row in arm.stage("judge") if row.source is not None}
 
 

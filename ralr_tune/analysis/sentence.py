@@ -1,10 +1,10 @@
-"""A sentence that knows which of its words are the verdict."""
+"""A sentence whose verdict is a separate part."""
 
 from __future__ import annotations
 
 
 class Sentence(str):
-    """`before + verdict + after` as plain text; the parts say what to set off where text has emphasis."""
+    """`before + verdict + after` as plain text; formats with emphasis highlight the verdict."""
 
     before: str
     verdict: str

@@ -22,8 +22,8 @@ class Verdicts:
     """One kind of comparison: all that were made together, in the order of the arms."""
 
     made: tuple[Comparison, ...] = ()
-    reach: tuple[DetectableEffect, ...] = ()
-    looks: Mapping[str, Decision] = field(default_factory=dict)
+    detectable: tuple[DetectableEffect, ...] = ()
+    interim: Mapping[str, Decision] = field(default_factory=dict)
     """By arm; empty if the number of seeds was fixed."""
 
 
@@ -36,7 +36,7 @@ def configuration_verdicts(record: StudyRecord, split: Split, plan: Plan | None)
         if (candidate := study_rows.chosen(arm, record.metric)) is not None
     }
     family = _against_baseline(record, "configuration", found)
-    return _fixed(record, family) if plan is None else _looked_at(record, family, split, plan)
+    return _fixed_sample_size(record, family) if plan is None else _group_sequential(record, family, split, plan)
 
 
 def arm_verdicts(record: StudyRecord, split: Split) -> Verdicts:
@@ -49,7 +49,7 @@ def arm_verdicts(record: StudyRecord, split: Split) -> Verdicts:
         for name, own in found.items()
         if name != record.baseline and len(blocks := _paired_blocks(own, base)) > 1
     ]
-    return _fixed(record, family)
+    return _fixed_sample_size(record, family)
 
 
 def _paired_blocks(own: Mapping[int, Mapping[int, float]], base: Mapping[int, Mapping[int, float]]) -> list[BySeed]:
@@ -73,18 +73,18 @@ def _against_baseline(record: StudyRecord, what: What, found: Mapping[str, Mappi
     return [Pairs(what, name, record.baseline, pairs) for name, pairs in paired.items() if pairs]
 
 
-def _fixed(record: StudyRecord, family: Sequence[Pairs]) -> Verdicts:
+def _fixed_sample_size(record: StudyRecord, family: Sequence[Pairs]) -> Verdicts:
     made = compare(family, margin=record.margin, confidence=record.confidence, metric=record.metric)
     tested = sum(len(pairs.differences) > 1 for pairs in family)
     return Verdicts(made, _detectable(record, family, made, (1 - record.confidence) / max(1, tested)))
 
 
-def _looked_at(record: StudyRecord, family: Sequence[Pairs], split: Split, plan: Plan) -> Verdicts:
-    """The looks use validation values; the test split is judged by the latest look alone."""
+def _group_sequential(record: StudyRecord, family: Sequence[Pairs], split: Split, plan: Plan) -> Verdicts:
+    """The interim analyses use validation values; the test split is judged by the latest one alone."""
     decide = next_analysis if split == "validation" else latest_analysis
-    looks = {pairs.arm: decide(pairs.differences, plan) for pairs in family}
-    made = tuple(_comparison(pairs, looks[pairs.arm], record.confidence) for pairs in family)
-    return Verdicts(made, _detectable(record, family, made, nominal_level(plan)) if family else (), looks)
+    interim = {pairs.arm: decide(pairs.differences, plan) for pairs in family}
+    made = tuple(_comparison(pairs, interim[pairs.arm], record.confidence) for pairs in family)
+    return Verdicts(made, _detectable(record, family, made, nominal_level(plan)) if family else (), interim)
 
 
 def _comparison(pairs: Pairs, decision: Decision, confidence: float) -> Comparison:

@@ -1,1 +1,1 @@
-"""Workers and what starts them. A launcher never sees a trial: workers meet in SQL alone."""
+"""Workers and the launchers that start them. A launcher never sees a trial: workers coordinate through SQL only."""

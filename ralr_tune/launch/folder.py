@@ -1,8 +1,8 @@
-"""Whether a worker on another machine sees the out folder of the `run` that started it, and not another of that name.
+"""Checks that a worker on another machine sees the out folder of the `run` that started it, not another of that name.
 
-Checkpoints lie in that folder: a worker with a folder of its own would train trials again that others have begun, and
-no other worker would find its checkpoints and logs. The token is random and identifies the folder; it gives no rights,
-so it is no secret.
+Checkpoints are in that folder: a worker with a different folder would restart trials that other workers have begun, and
+no other worker would find its checkpoints and logs. The token is random and identifies the folder; it grants no access,
+so it is not a secret.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from ralr_tune.training import files
 
 TOKEN_FILE = "folder-token"
 TOKEN_VARIABLE = "RALR_TUNE_FOLDER_TOKEN"
-"""The token that a worker must find in its out folder."""
+"""Environment variable with the token that a worker must find in its out folder."""
 
 _BYTES = 16
 
 
 def folder_token(out: Path) -> str:
-    """The token of an out folder, made if there is none. Call it under the lock of the study: two runs must agree.
+    """The token of an out folder, created if missing. Call it while holding the study's lock: two runs must agree.
 
     Raises DiskError.
     """
@@ -34,7 +34,7 @@ def folder_token(out: Path) -> str:
 
 
 def expected_token() -> str | None:
-    """The token that a worker was given by its launcher; None for one that was started by hand."""
+    """The token from the worker's launcher; None for a worker that the user started."""
     return os.environ.get(TOKEN_VARIABLE) or None
 
 
@@ -46,7 +46,7 @@ def check_shared(out: Path, token: str) -> None:
     seen = "holds the token of another run" if found else f"holds no file {TOKEN_FILE}"
     raise UsageError(
         f"--out {out}: on this machine it {seen}: the folder is not shared with the machine of `run`; "
-        "give run an --out that every machine sees under the same path"
+        "start run with an --out that all machines share under the same path"
     )
 
 

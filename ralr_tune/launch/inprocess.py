@@ -1,4 +1,4 @@
-"""Workers as threads of this process: for tests and notebooks, where one process is wanted."""
+"""Workers as threads of this process, for tests and notebooks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ralr_tune.search.stopping import Stop
 
 
 class InProcess(Launcher):
-    """One thread a place. Several threads of one process share the interpreter: no speed is to be had here."""
+    """One thread per place. The threads share the interpreter lock, so more threads are not faster."""
 
     def __init__(self, options: LauncherOptions | None = None) -> None:
         super().__init__(options)
@@ -28,7 +28,7 @@ class InProcess(Launcher):
 
     def start(self, job: Job, place: Place) -> None:
         self._codes.pop(place.index, None)
-        self._stops[place.index] = stop = Stop()  # its own: a worker that starts after a stop must work
+        self._stops[place.index] = stop = Stop()  # one for each worker: one that starts after a stop must run
         thread = Thread(target=self._run, args=(job, place, stop), name=f"worker-{place.index}", daemon=True)
         self._threads[place.index] = thread
         thread.start()
@@ -36,7 +36,7 @@ class InProcess(Launcher):
     def _run(self, job: Job, place: Place, stop: Stop) -> None:
         code, text = 0, ""
         try:
-            work(job, replace(place, sharing=1), stop=stop)  # one process: its threads have one memory
+            work(job, replace(place, sharing=1), stop=stop)  # one process: its threads share one memory
         except RalrTuneError as error:
             code, text = error.exit_code, f"error: {error}"
         except Exception:

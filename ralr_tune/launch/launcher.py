@@ -1,7 +1,7 @@
-"""The launcher's seam: what a worker is given (`Job`), and what starts workers (`Launcher`).
+"""The launcher interface: what a worker receives (`Job`), and what starts workers (`Launcher`).
 
-A launcher starts identical workers and never sees a trial: workers meet in SQL alone. A new engine is one file with a
-subclass of `Launcher` and one line in `launch/registry.py`, or an entry point of the group `ralr_tune.launchers`.
+A launcher starts identical workers and never sees a trial: workers coordinate through SQL only. A new engine is one
+file with a subclass of `Launcher`, and one line in `launch/registry.py` or an entry point in `ralr_tune.launchers`.
 """
 
 from __future__ import annotations
@@ -28,29 +28,29 @@ from ralr_tune.tasks.slots import Slots
 from ralr_tune.training.files import writing
 
 LAUNCHER_VARIABLE = "RALR_TUNE_LAUNCHER"
-"""The id of the process that started a worker: the worker leaves when its parent is no longer that process."""
+"""Environment variable with the process id of a worker's launcher: the worker stops when its parent has another id."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What every worker of a study is given; its place apart."""
+    """What every worker of a study receives, besides its place."""
 
     study: str
     storage_url: str = field(repr=False)
-    """May hold a password: it travels in `environment` and is neither shown nor part of `command`."""
+    """May contain a password: it is passed in `environment`, never shown, and not part of `command`."""
     out: Path
     until: Stage = "test"
     slots: Slots = 1
-    """Trials that a worker trains at once."""
+    """Trials that a worker trains at the same time."""
     imports: bool = True
-    """Whether a study may name code to import."""
+    """Whether a study may import the user's code."""
     force: bool = False
     """Whether a SQLite file on a network file system is accepted."""
     folder_token: str | None = None
-    """What a worker must find in `out` before it claims a row (see `launch/folder.py`); None: it does not look."""
+    """The token that a worker must find in `out` before it claims a row (see `launch/folder.py`); None: no check."""
 
     def command(self, place: Place) -> list[str]:
-        """The command line of one worker. It holds no secret: `ps` and the logs of an engine may show it."""
+        """The command line of one worker. It contains no secret: `ps` and the logs of an engine may show it."""
         options = {
             "--out": self.out,
             "--device": place.device,
@@ -68,36 +68,36 @@ class Job:
         ]
 
     def environment(self, place: Place) -> dict[str, str]:
-        """The variables that one worker needs besides those of its machine, the storage URL with its password included.
+        """The environment variables that one worker needs besides those of its machine; the URL includes the password.
 
-        An engine that logs or shows the environment of its jobs must not get them as such: see `write_environment`.
+        Do not pass them to an engine that logs or shows its jobs' environment: use `write_environment` there.
         """
         threads = {"OMP_NUM_THREADS": str(place.threads), "MKL_NUM_THREADS": str(place.threads)}
         token = {TOKEN_VARIABLE: self.folder_token} if self.folder_token else {}
         return {STORAGE_VARIABLE: self.storage_url} | threads | token
 
     def write_environment(self, place: Place, file: Path) -> None:
-        """Write `environment` as a shell script (`. FILE`) that only its owner can read; replaces an earlier one.
+        """Write `environment` as a shell script (`. FILE`) that only its owner can read; replaces an existing one.
 
         Raises DiskError.
         """
         lines = [f"export {name}={shlex.quote(value)}\n" for name, value in self.environment(place).items()]
         with writing(file):
-            file.unlink(missing_ok=True)  # an earlier file might be open to others
+            file.unlink(missing_ok=True)  # other users might be able to read an existing file
             with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as script:
                 script.writelines(lines)
 
 
 class Ending(StrEnum):
-    """What the exit code of a worker means. `run` starts the last two again, within bounds."""
+    """What the exit code of a worker means. `run` restarts workers with the last two, a limited number of times."""
 
     done = "is done"
     gave_up = "gave up"
-    """It ends the study, with the reason that stands in its log."""
+    """It ends the study; its log has the reason."""
     interrupted = "was asked to stop"
-    """Its row is free again."""
-    killed = "was ended from outside"
-    """Its row is free once the lease has run out."""
+    """It released its row."""
+    killed = "was killed"
+    """Its row is free when the lease has expired."""
 
 
 _ENDINGS: Mapping[int, Ending] = {
@@ -106,14 +106,14 @@ _ENDINGS: Mapping[int, Ending] = {
     UsageError.exit_code: Ending.gave_up,
     Interrupted.exit_code: Ending.interrupted,
 }
-"""By the exit code of the worker's own process."""
+"""By the exit code of the worker process."""
 
 
 class LauncherOptions(BaseModel):
-    """What `--launcher-option key=value` may say: a launcher declares its keys as the fields of a subclass.
+    """The options of `--launcher-option key=value`: a launcher declares its keys as the fields of a subclass.
 
-    Texts from the command line become the type of the field; `true` and `false` are booleans. A field that is a tuple
-    may be given more than once.
+    Text from the command line is converted to the type of the field; `true` and `false` are booleans. A key whose field
+    is a tuple may be repeated.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -125,19 +125,19 @@ class LauncherOptions(BaseModel):
         if is_repeated and isinstance(value, str):
             return (value,)
         if isinstance(value, list) and not is_repeated:
-            raise problem("may be given once")
+            raise problem("may be given only once")
         return value
 
 
 class Launcher(ABC):
     """Contract (tests/launch/test_launcher_contract.py checks it on every implementation).
 
-    A launcher is made for one `run`, in `launch.registry.make_launcher`.
+    `launch.registry.make_launcher` creates one launcher for one `run`.
     """
 
     Options: ClassVar[type[LauncherOptions]] = LauncherOptions
     remote: ClassVar[bool] = False
-    """Whether workers run on other machines: then `run` refuses SQLite, and every worker checks that it sees OUT."""
+    """Whether workers run on other machines. If so, `run` refuses SQLite, and workers check that OUT is shared."""
     poll_s: ClassVar[float] = 0.25
     """Seconds between two calls of `poll`."""
 
@@ -146,26 +146,26 @@ class Launcher(ABC):
 
     @abstractmethod
     def places(self, devices: str, workers: int | None) -> list[Place]:
-        """Where workers will run, one place a worker, from `--devices`, `--workers` (None: as many as fit) and options.
+        """One place per worker, from `--devices`, `--workers` (None: as many as fit) and options.
 
-        Called before anything is created. Raises UsageError if that is impossible here, also if the engine is missing.
+        Called before anything is created. Raises UsageError if it is impossible here or the engine is missing.
         """
 
     @abstractmethod
     def start(self, job: Job, place: Place) -> None:
-        """Start one worker; a place whose worker has ended may be started again."""
+        """Start one worker; the worker of a place may be restarted after it has ended."""
 
     @abstractmethod
     def poll(self) -> dict[int, int | None]:
-        """Exit code by place index; None while the worker works, or waits in the queue of an engine."""
+        """Exit code by place index; None while the worker runs, or waits in the queue of an engine."""
 
     def ending(self, code: int) -> Ending:
-        """What an exit code that `poll` returned means; here: the code of the worker's own process."""
+        """The meaning of an exit code from `poll`; by default it is that of the worker process."""
         return _ENDINGS.get(code, Ending.killed)
 
     @abstractmethod
     def stop(self, timeout_s: float) -> None:
-        """Ask all workers to stop (they keep everything), wait, then kill. Safe to call twice, and before any start."""
+        """Ask all workers to stop (they save their state), wait, then kill. Safe to call twice or before any start."""
 
     @abstractmethod
     def tail(self, index: int, lines: int = 20) -> str:

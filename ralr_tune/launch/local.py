@@ -1,4 +1,4 @@
-"""Workers as processes of this machine."""
+"""Workers as processes on this machine."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from ralr_tune.launch.devices import Place, places
 from ralr_tune.launch.launcher import LAUNCHER_VARIABLE, Job, Launcher, LauncherOptions
 from ralr_tune.training.files import writing
 
-_TAIL_BYTES = 64_000
-"""Read from the end of a log, however long it has grown."""
+_MAX_TAIL_BYTES = 64_000
+"""The most that is read from the end of a log."""
 
 
 class LocalProcesses(Launcher):
-    """`python -m ralr_tune worker` once for each place, its log in OUT/logs/worker-INDEX.log."""
+    """`python -m ralr_tune worker` once for each place, with its log in OUT/logs/worker-INDEX.log."""
 
     def __init__(self, options: LauncherOptions | None = None) -> None:
         super().__init__(options)
@@ -39,7 +39,7 @@ class LocalProcesses(Launcher):
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env=os.environ | job.environment(place) | {LAUNCHER_VARIABLE: str(os.getpid())},
-                # Ctrl-C in the terminal reaches the launcher alone, which then stops its workers in order
+                # Ctrl-C in the terminal reaches only the launcher, which then stops its workers cleanly
                 start_new_session=True,
             )
 
@@ -64,10 +64,10 @@ class LocalProcesses(Launcher):
 
 
 def tail(log: Path, lines: int) -> list[str]:
-    """The last lines of a log; none where there is no such file."""
+    """The last lines of a log; none if it cannot be read."""
     try:
         with log.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _MAX_TAIL_BYTES))
             return file.read().decode(errors="replace").splitlines()[-lines:]
     except OSError:
         return []

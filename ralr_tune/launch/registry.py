@@ -1,6 +1,6 @@
-"""Launchers by name: those that come with this package, and entry points of the group `ralr_tune.launchers`.
+"""Launchers by name: those of this package, and entry points of the group `ralr_tune.launchers`.
 
-A launcher's module is imported when it is named: an engine that is not used costs nothing and may be missing.
+A launcher's module is imported on first use: an unused engine costs nothing and need not be installed.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ _BUILT_IN: Mapping[str, str] = {
 
 
 def names() -> list[str]:
-    """Names that `--launcher` may have: those of this package first."""
+    """Allowed names for `--launcher`, those of this package first."""
     return [*_BUILT_IN, *(name for name in _installed() if name not in _BUILT_IN)]
 
 
 def make_launcher(name: str, options: Mapping[str, object] | None = None) -> Launcher:
-    """The launcher of this name with its options, whose texts become the types that the launcher declares.
+    """The launcher of this name; option texts are converted to the types that the launcher declares.
 
-    Raises UsageError for an unknown name, a module that cannot be imported, and options that it does not take.
+    Raises UsageError for an unknown name, a module that cannot be imported, or an invalid option.
     """
     kind = _load(name)
-    return kind(_checked(name, kind.Options, options or {}))
+    return kind(_validated(name, kind.Options, options or {}))
 
 
-def parse_options(said: Iterable[str]) -> dict[str, str | list[str]]:
-    """`key=value` texts as a table; a key that stands there more than once has a list. Raises UsageError."""
+def parse_options(given: Iterable[str]) -> dict[str, str | list[str]]:
+    """`key=value` texts as a table; a repeated key has a list of values. Raises UsageError."""
     found: dict[str, list[str]] = {}
-    for text in said:
+    for text in given:
         key, equals, value = text.partition("=")
         if not (key and equals):
             raise UsageError(f"--launcher-option {text}: allowed: key=value")
@@ -53,7 +53,7 @@ def _installed() -> dict[str, EntryPoint]:
 
 
 def _entry(name: str) -> EntryPoint:
-    if name in _BUILT_IN:  # first: reading what is installed takes 0.1 s (measured), and no package may replace these
+    if name in _BUILT_IN:  # first: listing installed packages takes 0.1 s (measured), and no package may replace these
         return EntryPoint(name, _BUILT_IN[name], GROUP)
     try:
         return _installed()[name]
@@ -65,15 +65,15 @@ def _load(name: str) -> type[Launcher]:
     entry = _entry(name)
     try:
         found = entry.load()
-    except Exception as error:  # importing runs code that is not ours: anything may come out
+    except Exception as error:  # importing runs third-party code, which may raise anything
         raise UsageError(f"--launcher {name}: cannot be imported: {type(error).__name__}: {error}") from error
     if not (isinstance(found, type) and issubclass(found, Launcher)):
-        raise UsageError(f"--launcher {name}: {entry.value} is no subclass of ralr_tune.launch.launcher.Launcher")
+        raise UsageError(f"--launcher {name}: {entry.value} is not a subclass of ralr_tune.launch.launcher.Launcher")
     return found
 
 
-def _checked(name: str, model: type[LauncherOptions], given: Mapping[str, object]) -> LauncherOptions:
-    """The options as the launcher's model. Keys may be written with '-' or '_'."""
+def _validated(name: str, model: type[LauncherOptions], given: Mapping[str, object]) -> LauncherOptions:
+    """The options as the launcher's model. Keys may use '-' or '_'."""
     raw = {key.replace("-", "_"): value for key, value in given.items()}
     if raw and not model.model_fields:
         raise UsageError(f"--launcher-option {next(iter(given))}: launcher {name} has no options")

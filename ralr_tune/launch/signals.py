@@ -1,4 +1,4 @@
-"""Signal handlers for as long as something runs."""
+"""Signal handlers for the duration of a block, and the detection of repeated signals."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from contextlib import contextmanager
 from types import FrameType
 
 REPEAT_S = 2.0
-"""Signals that follow the first one so soon are the same request: an engine signals every process of a job, and the
-job's script may forward its own."""
+"""Seconds after the first signal in which further ones count as repeats: an engine signals every process of a job, and
+the job's script may forward the signal too."""
 
 Handler = Callable[[int, FrameType | None], None]
 
 
 @contextmanager
 def handling(handler: Handler, *numbers: signal.Signals) -> Iterator[None]:
-    """Inside, `handler` answers these signals; afterwards whoever did before. Main thread only, as Python has it."""
+    """Inside, `handler` handles these signals; afterwards the previous handlers do. Main thread only (Python)."""
     before = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
@@ -27,13 +27,13 @@ def handling(handler: Handler, *numbers: signal.Signals) -> Iterator[None]:
 
 
 class Requests:
-    """Tells further requests from repeats of the first."""
+    """Distinguishes new stop requests from repeats of the first one."""
 
     def __init__(self) -> None:
         self._first: float | None = None
 
     def is_repeat(self) -> bool:
-        """Whether the signal that has just come repeats the first one. Call it once a signal."""
+        """Whether the signal that has just arrived repeats the first one. Call it once for each signal."""
         now = time.monotonic()
         if self._first is None:
             self._first = now

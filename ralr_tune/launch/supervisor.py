@@ -1,4 +1,4 @@
-"""Waiting for workers until a study is done: those that a launcher starts, or those that the user starts elsewhere."""
+"""Waits until a study is done: for workers that a launcher starts, or for those that the user starts elsewhere."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from ralr_tune.studyfile import StudySpec
 
 log = logging.getLogger(__name__)
 
-ELSEWHERE_S = 2.0
+OBSERVER_POLL_S = 2.0
 """Seconds between two checks of a study whose workers run elsewhere."""
 STOP_S = 60.0
-"""Seconds that workers get to write down what they have."""
+"""Seconds that workers get to save their state."""
 MAX_RESTARTS = 10
-"""Restarts for each worker while no epoch is finished in between."""
+"""Restarts per worker if no epoch is completed in between."""
 
 Tick = Callable[[], None]
 """Called a few times a second, and once at the end."""
@@ -35,7 +35,7 @@ Tick = Callable[[], None]
 
 @dataclass
 class Supervisor:
-    """Starts workers, restarts those that were ended from outside, stops all when one gives up or time is up."""
+    """Starts workers, restarts those that were killed, and stops all if one gives up or the time is up."""
 
     launcher: Launcher
     job: Job
@@ -45,44 +45,44 @@ class Supervisor:
     _moved: tuple[int, int] = (0, 0)
 
     def wait(self, hours: float | None, tick: Tick) -> None:
-        """Until all workers are done, or for so many hours.
+        """Wait until all workers are done, or for at most `hours`.
 
-        Raises TrialError when a worker gives up or none of them gets anywhere, Interrupted when asked to stop.
+        Raises TrialError if a worker gives up or restarts make no progress, Interrupted if asked to stop.
         """
         deadline = _deadline(hours)
         with signals_as_interrupt():
             try:
                 for place in self.places:
                     self.launcher.start(self.job, place)
-                while self._working() and time.monotonic() < deadline:
+                while self._any_running() and time.monotonic() < deadline:
                     tick()
                     time.sleep(self.launcher.poll_s)
                 tick()
             except KeyboardInterrupt:
-                raise Interrupted("interrupted; everything is kept, and the same command goes on from here") from None
+                raise Interrupted("interrupted; all results are saved; the same command resumes") from None
             finally:
                 self.launcher.stop(STOP_S)
 
-    def _working(self) -> bool:
+    def _any_running(self) -> bool:
         codes = self.launcher.poll()
-        at_work = [self._works(place, codes[place.index]) for place in self.places]
-        return any(at_work)
+        running = [self._keep_running(place, codes[place.index]) for place in self.places]
+        return any(running)
 
-    def _works(self, place: Place, code: int | None) -> bool:
-        """Whether the worker of a place is at work; one that was ended from outside is started again, and is."""
+    def _keep_running(self, place: Place, code: int | None) -> bool:
+        """Restart the worker of a place if it was killed or interrupted; return whether it runs now."""
         if code is None:
             return True
         ending = self.launcher.ending(code)
         if ending is Ending.done:
             return False
-        if ending is Ending.gave_up or self._restarted() > MAX_RESTARTS * len(self.places):
+        if ending is Ending.gave_up or self._count_restart() > MAX_RESTARTS * len(self.places):
             raise self._reason(place, code)
-        log.warning("worker %d %s (code %s); another takes its place", place.index, ending, code)
+        log.warning("worker %d %s (exit code %s); restarting it", place.index, ending, code)
         self.launcher.start(self.job, place)
         return True
 
-    def _restarted(self) -> int:
-        """How many restarts there have been, with this one, since the study was last brought forward."""
+    def _count_restart(self) -> int:
+        """The number of restarts, including this one, since the study last made progress."""
         moved = self.ledger.work_done()
         self._restarts = 1 if moved != self._moved else self._restarts + 1
         self._moved = moved
@@ -91,39 +91,41 @@ class Supervisor:
     def _reason(self, place: Place, code: int) -> TrialError:
         tail = self.launcher.tail(place.index)
         errors = [line.removeprefix("error: ") for line in tail.splitlines() if line.startswith("error: ")]
-        said = errors[-1] if errors else f"its log ends:\n{tail}"
+        message = errors[-1] if errors else f"the end of its log:\n{tail}"
         logs = self.job.out / "logs"
         incident = incidents.latest(self.ledger.storage, self.job.study)
-        known = incident is not None and incident.message in said
+        known = incident is not None and incident.message in message
         return TrialError(
             incident.kind if incident and known else "lost",
-            f"worker {place.index} ended with code {code}: {said} (log: {logs})",
+            f"worker {place.index} ended with exit code {code}: {message} (log: {logs})",
             incident.detail if incident and known else "",
         )
 
 
 @dataclass
 class Observer:
-    """Starts no worker: waits for those that the user starts elsewhere."""
+    """Starts no worker; waits for workers that the user starts elsewhere."""
 
     job: Job
     spec: StudySpec
     ledger: Ledger
 
     def wait(self, hours: float | None, tick: Tick) -> None:
-        """Until everything is done, or for so many hours.
+        """Wait until everything is done, or for at most `hours`.
 
-        Raises TrialError when a failed trial ended the study, Interrupted when asked to stop.
+        Raises TrialError if a failed trial ended the study, Interrupted if asked to stop.
         """
         deadline = _deadline(hours)
         with signals_as_interrupt():
             try:
                 while time.monotonic() < deadline and self._unfinished():
                     tick()
-                    time.sleep(ELSEWHERE_S)
+                    time.sleep(OBSERVER_POLL_S)
                 tick()
             except KeyboardInterrupt:
-                raise Interrupted("interrupted; workers elsewhere go on, and the same command watches again") from None
+                raise Interrupted(
+                    "interrupted; workers elsewhere continue; the same command waits for them again"
+                ) from None
 
     def _unfinished(self) -> bool:
         return advance(self.ledger, self.ledger.storage, self.spec, self.job.until) is not None
@@ -135,9 +137,9 @@ def _deadline(hours: float | None) -> float:
 
 @contextmanager
 def signals_as_interrupt() -> Iterator[None]:
-    """SIGTERM and a closed terminal stop a run as Ctrl-C does; repeats do not disturb it while it stops its workers.
+    """SIGTERM and a closed terminal stop a run as Ctrl-C does; repeats are ignored while it stops its workers.
 
-    Outside of the main thread Python allows no handlers, and none are set.
+    Python allows signal handlers only in the main thread; in another thread this does nothing.
     """
     requests = Requests()
 

@@ -1,4 +1,4 @@
-"""A worker: takes rows of one study until there are none left."""
+"""A worker: claims and trains rows of one study until none are left."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ from ralr_tune.tasks.slots import SerialTrainer
 
 log = logging.getLogger(__name__)
 
-ORPHAN_S = 1.0
-"""How often a worker looks whether its launcher is still there."""
+PARENT_POLL_S = 1.0
+"""Seconds between two checks that the launcher still runs."""
 IDLE_S = 0.5
-"""How long to wait when every row of the stage is in other hands."""
+"""Seconds to wait if other workers hold all remaining rows of the stage."""
 
 _PACKAGES = ("ralr-tune", "optuna", "numpy", "sqlalchemy")
 
@@ -50,11 +50,11 @@ _PACKAGES = ("ralr-tune", "optuna", "numpy", "sqlalchemy")
 def work(job: Job, place: Place, *, stop: Stop | None = None) -> None:
     """Work on the job's study until it is done.
 
-    Raises Interrupted when asked to stop (the row in hand is free again and goes on from its checkpoint), TrialError
-    when a failed trial ends the study, DiskError when `job.out` takes no checkpoint, StorageError when the database
-    lacks the study, cannot be reached for minutes, or, without `job.force`, lies on a network file system as a SQLite
-    file, UsageError, without `job.imports`, when the study names code to import, when `job.out` is not the folder of
-    `job.folder_token`, and when a shared GPU has no room.
+    Raises Interrupted if asked to stop (its row is released and will resume from its checkpoint), TrialError if a
+    failed trial ends the study, DiskError if no checkpoint can be written to `job.out`, StorageError if the database
+    lacks the study, is unreachable for minutes, or is a SQLite file on a network file system (unless `job.force`), and
+    UsageError if the study imports code although `job.imports` is false, if `job.out` does not hold
+    `job.folder_token`, or if a shared GPU has too little free memory.
     """
     studies.quiet_optuna()
     if job.folder_token is not None:
@@ -81,7 +81,7 @@ def work(job: Job, place: Place, *, stop: Stop | None = None) -> None:
             owner=f"{socket.gethostname()}:{os.getpid()}:{place.index}",
             stop=stop or Stop(),
         )
-        session.tasks.only()  # data that cannot be read are known before a row is claimed
+        session.tasks.only()  # unreadable data must be noticed before a row is claimed
         keep_memory(spec.kind)
         studies.set_environment(storage, job.study, environment(place, spec.kind))
         with without_gc_of_imports():
@@ -94,7 +94,7 @@ def work(job: Job, place: Place, *, stop: Stop | None = None) -> None:
 def _work_until_done(session: Session, job: Job) -> None:
     stage = advance(session.ledger, session.storage, session.spec, job.until)
     task, kind = session.tasks.only(), session.spec.kind
-    # trials of several tasks cannot be one network
+    # trials of different tasks cannot be fused into one network
     trainer = SerialTrainer() if task is None else kind.slot_trainer(task, job.slots)
     slots = SlotPool(session, trainer, lambda: session.ledger.remaining(stage) if stage else 0)
     with slots.held():
@@ -107,14 +107,14 @@ def _work_until_done(session: Session, job: Job) -> None:
             elif slots:
                 slots.train()
             elif session.ledger.remaining(stage):
-                time.sleep(IDLE_S)  # rows that others hold may come back
+                time.sleep(IDLE_S)  # other workers may release rows
             else:
                 _recover(session)
                 stage = advance(session.ledger, session.storage, session.spec, job.until)
 
 
 def _recover(session: Session) -> None:
-    """Complete or remove what crashes left behind, in Optuna and in the folder."""
+    """Complete or remove what crashed workers left behind, in Optuna and in the out folder."""
     settle(session)
     session.artifacts.tidy(lambda: session.ledger.rows(curves=False))
 
@@ -129,9 +129,9 @@ def set_threads(place: Place, kind: Kind) -> None:
 
 
 def take_share(place: Place, kind: Kind) -> None:
-    """Keep to this worker's part of a GPU that others share; before the data go there, and before any row is claimed.
+    """Limit this process to its share of a GPU's memory; call it before data is loaded and before any row is claimed.
 
-    Raises UsageError where hardly anything of it is free.
+    Raises UsageError if that share is hardly free.
     """
     if not kind.needs_torch:
         return
@@ -141,7 +141,7 @@ def take_share(place: Place, kind: Kind) -> None:
 
 
 def keep_memory(kind: Kind) -> None:
-    """Spare the steps of training the way to the system for memory."""
+    """Keep freed memory in the process, so that training steps need not ask the system for it."""
     if not kind.needs_torch:
         return
     from ralr_tune.training.memory import keep_freed
@@ -151,8 +151,8 @@ def keep_memory(kind: Kind) -> None:
 
 @contextmanager
 def without_gc_of_imports() -> Iterator[None]:
-    """Inside, Python's garbage collector ignores the objects that exist already: imports leave 400,000 of them, and one
-    pass over them takes 0.2 s, as long as several epochs of a small network (measured)."""
+    """Inside, Python's garbage collector ignores existing objects: imports create 400,000 of them, and one pass over
+    them takes 0.2 s, as long as several epochs of a small network (measured)."""
     gc.freeze()
     try:
         yield
@@ -179,25 +179,25 @@ def _version(package: str) -> str | None:
         return None
 
 
-def leave_with_launcher() -> None:
-    """Stop, in order, once the launcher that started this process is gone: killed, or its terminal closed.
+def stop_with_launcher() -> None:
+    """Stop cleanly when the launcher that started this process is gone: killed, or its terminal closed.
 
-    Else its workers would train on unseen, beside those of the next `run`.
+    Otherwise its workers would keep training unnoticed, alongside those of the next `run`.
     """
     launcher = os.environ.get(LAUNCHER_VARIABLE)
     if launcher is not None:
-        Thread(target=_leave_after, args=(int(launcher),), name="launcher-watch", daemon=True).start()
+        Thread(target=_stop_after, args=(int(launcher),), name="launcher-watch", daemon=True).start()
 
 
-def _leave_after(launcher: int) -> None:
+def _stop_after(launcher: int) -> None:
     while os.getppid() == launcher:
-        time.sleep(ORPHAN_S)
+        time.sleep(PARENT_POLL_S)
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 @contextmanager
 def stop_on_signals(stop: Stop) -> Iterator[None]:
-    """First SIGINT or SIGTERM: stop, keep everything. A later one (see `signals.Requests`): leave at once."""
+    """First SIGINT or SIGTERM: save the state and stop. A later one (see `signals.Requests`): exit at once."""
     requests = Requests()
 
     def handle(number: int, frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""Figures of what a search has found after how much of its budget, and who leads: trials, epochs or device time."""
+"""Figures of the best value found by budget (trials, epochs or device time), and of the lead over the baseline."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from ralr_tune.analysis.facts import Facts
 from ralr_tune.report.data import Data, metric_column
 from ralr_tune.report.style import GREY, ArmStyle, figure, safe, score_axis, templated
 
-MOST_POINTS = 150  # of a line; more points would not change it
-BEGUN = 0.2  # of the budget; the steep rise before it may leave the axis, otherwise it would fill the plot
+MAX_POINTS = 150  # of a line; more would not change its shape
+SPAN_FROM = 0.2  # of the budget; the steep rise before it may leave the axis: it would fill the plot
 
 
 class View(NamedTuple):
@@ -104,9 +104,9 @@ def _lead_line(made: Lead) -> Line:
 
 
 def _drawn(places: Sequence[int]) -> list[int]:
-    if len(places) <= MOST_POINTS:
+    if len(places) <= MAX_POINTS:
         return list(places)
-    return [places[place] for place in np.linspace(0, len(places) - 1, MOST_POINTS).round().astype(int)]
+    return [places[place] for place in np.linspace(0, len(places) - 1, MAX_POINTS).round().astype(int)]
 
 
 def _picked(values: Sequence[Any], places: Iterable[int]) -> tuple[Any, ...]:
@@ -121,7 +121,7 @@ def _span(lines: Sequence[Line]) -> tuple[float, float]:
         for values in (line.middle, line.low, line.high)
         if values is not None
         for trials, value in zip(line.trials, values, strict=True)
-        if trials >= BEGUN * line.trials[-1] and math.isfinite(value)
+        if trials >= SPAN_FROM * line.trials[-1] and math.isfinite(value)
     ]
     return min(seen), max(seen)
 
@@ -150,14 +150,14 @@ def draw_lead(drawn: BudgetFacts, facts: Facts, arm_styles: Mapping[str, ArmStyl
 def views(drawn: BudgetFacts) -> tuple[View, ...]:
     """The axes over which the budget's figure can be drawn."""
     scale, unit = _time_unit(max(line.seconds[-1] for line in drawn.lines))
-    ways: tuple[tuple[str, str, Callable[[Line], Iterable[float]]], ...] = (
+    axes: tuple[tuple[str, str, Callable[[Line], Iterable[float]]], ...] = (
         ("trials", "Trials of the arm", lambda line: line.trials),
-        ("epochs", "Epochs of the arm, all its trials together", lambda line: line.epochs),
+        ("epochs", "Epochs of the arm, summed over its trials", lambda line: line.epochs),
         ("device time", f"Device time of the arm, {unit}", lambda line: (each / scale for each in line.seconds)),
     )
     return tuple(
-        View(name, title, tuple(x for line in drawn.lines for x in (tuple(way(line)),) * _traces(line)))
-        for name, title, way in ways
+        View(name, title, tuple(x for line in drawn.lines for x in (tuple(x_of(line)),) * _traces(line)))
+        for name, title, x_of in axes
     )
 
 
@@ -173,8 +173,8 @@ def _x(title: str) -> dict[str, Any]:
 
 def _range(span: tuple[float, float], factor: float) -> dict[str, Any]:
     low, high = span[0] * factor, span[1] * factor
-    room = 0.06 * ((high - low) or abs(high) or 1.0)
-    return {"range": [low - room, high + room]}
+    padding = 0.06 * ((high - low) or abs(high) or 1.0)
+    return {"range": [low - padding, high + padding]}
 
 
 def _traces(line: Line) -> int:
@@ -213,24 +213,24 @@ def budget_note(facts: Facts) -> str:
     """What the lines and bands mean, in both figures."""
     kinds = {curve.kind for curve in facts.budgets}
     lines = {
-        "expected": "Best of so many random trials, to be expected (Dodge et al. 2019).",
-        "blocks": "Best complete trial so far, mean over the blocks of search.",
-        "realised": "Best complete trial so far, as realised in this one search: another search may go otherwise.",
+        "expected": "Expected best of that many random trials (Dodge et al. 2019).",
+        "blocks": "Best complete trial so far, mean over the search blocks.",
+        "realised": "Best complete trial so far in this single search; another search may differ.",
     }
     drawn = [found for found in (budget_facts(facts), lead_facts(facts)) if found is not None]
     return " ".join(
         [
             *(text for kind, text in lines.items() if kind in kinds),
             _bands("Bands", facts.budgets),
-            *([_bands("Of the lead", facts.leads)] if facts.leads and facts.leads[0].band else []),
-            *(["The first fifth of the budget lies partly off the axes."] if any(each.cut for each in drawn) else []),
+            *([_bands("Bands of the lead", facts.leads)] if facts.leads and facts.leads[0].band else []),
+            *(["The first fifth of the budget is partly outside the axes."] if any(each.cut for each in drawn) else []),
         ]
     )
 
 
 def _bands(what: str, of: Sequence[BudgetCurve | Lead]) -> str:
     bands = list(dict.fromkeys(each.band for each in of if each.band))
-    return f"{what}: {'; '.join(bands)}." if bands else "One search has no band."
+    return f"{what}: {'; '.join(bands)}." if bands else "A single search has no band."
 
 
 def budget_data(facts: Facts) -> Data:

@@ -1,4 +1,4 @@
-"""Figures of the paper's other claims: what an epoch costs, and which arms overfit, as ratios and differences."""
+"""Figures of the paper's other claims: the cost of an epoch (ratios) and overfitting (differences)."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def timed(facts: Facts) -> tuple[Cost, ...]:
 def draw_costs(costs: Sequence[Cost], arm_styles: Mapping[str, ArmStyle]) -> go.Figure:
     """Ratios on a logarithmic axis; the line marks no extra cost."""
     rows = [_cost_row(cost) for cost in costs]
-    return draw_intervals(rows, arm_styles, "How long an epoch takes, as a ratio", _ratio_axis(costs), zero=1.0)
+    return draw_intervals(rows, arm_styles, "Duration of an epoch, as a ratio", _ratio_axis(costs), zero=1.0)
 
 
 def _cost_row(cost: Cost) -> IntervalRow:
@@ -138,8 +138,8 @@ def costs_alt(costs: Sequence[Cost]) -> str:
 
 def gaps_alt(found: Sequence[Gap], facts: Facts) -> str:
     """Every difference."""
-    told = [
+    parts = [
         f"{gap.arm} against {_whose(gap)} {facts.unit.difference(gap.found.difference, 2)}, {gap.found.verdict}"
         for gap in found
     ]
-    return f"Training minus validation {facts.metric.name}: {'; '.join(told)}."
+    return f"Training minus validation {facts.metric.name}: {'; '.join(parts)}."

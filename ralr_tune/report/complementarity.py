@@ -1,4 +1,4 @@
-"""The figure of complementarity: what amplification changes in each row of a 2 x 2 of arms, and how the rows differ."""
+"""The figure of complementarity: the effect of amplification in each row of a 2 x 2 of arms, and their difference."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def change_rows(facts: Facts) -> tuple[ChangeRow, ...]:
 
 
 def _rows(found: Complementarity) -> tuple[ChangeRow, ...]:
-    label = f"second less first<br>{safe(', '.join(found.differs))}"
+    label = f"second minus first<br>{safe(', '.join(found.differs))}"
     interaction = (found.interaction, found.interval, found.n, found.verdict)
     return (
         _gain(found.plain, found.n),
@@ -54,7 +54,7 @@ def draw_complementarity(rows: tuple[ChangeRow, ...], facts: Facts, arm_styles: 
     """Rows of three, above a band where a difference counts as none."""
     unit, margin = facts.unit, facts.margin * facts.unit.factor
     x = {"title": {"text": safe(f"Change by amplification, {unit.difference_suffix.strip() or facts.metric.name}")}}
-    title = "Does amplification add to what else was tried?"
+    title = "Does amplification add to the other changes?"
     shown = [_interval_row(row, facts) for row in rows]
     return draw_intervals(shown, arm_styles, title, x, zero=0.0, band=(-margin, margin))
 
@@ -81,10 +81,10 @@ def complementarity_data(rows: tuple[ChangeRow, ...], facts: Facts) -> Data:
 
 def complementarity_alt(rows: tuple[ChangeRow, ...], facts: Facts) -> str:
     """Every difference."""
-    told = [
+    parts = [
         f"{row.arm} minus {row.against} {facts.unit.difference(row.difference, 2)}"
         if row.what == "gain"
-        else f"the second less the first {facts.unit.difference(row.difference, 2)}, {row.verdict}"
+        else f"the second minus the first {facts.unit.difference(row.difference, 2)}, {row.verdict}"
         for row in rows
     ]
-    return f"{'; '.join(told)}."
+    return f"{'; '.join(parts)}."

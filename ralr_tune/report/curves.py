@@ -1,4 +1,4 @@
-"""Figures of what happened epoch by epoch: learning curves, and the learning rates of the winners."""
+"""Figures by epoch: learning curves, and the learning rates of the winners."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ralr_tune.records import ArmRecord, Row
 from ralr_tune.report.data import Data, metric_column
 from ralr_tune.report.style import GREY, ArmStyle, figure, hover_score, number_axis, score_axis
 
-CROWDED = 150  # curves besides the best one in one figure; more cannot be distinguished
+MAX_CURVES = 150  # curves besides the best one in one figure; more cannot be distinguished
 
 
 class Curve(NamedTuple):
@@ -61,7 +61,7 @@ def draw_curves(drawn: CurvesFacts, facts: Facts, style: ArmStyle) -> go.Figure:
     """Faint lines, fainter where pruned; a mark where a trial was pruned or diverged; the best one heavy."""
     y = score_axis(facts.metric, where="validation")
     plot = figure(f"Learning curves of {drawn.arm}", x={"title": {"text": "Epoch"}}, y=y)
-    others: list[Curve] = thinned(drawn.others, CROWDED)
+    others: list[Curve] = thinned(drawn.others, MAX_CURVES)
     for name, opacity in (("pruned", 0.25), ("diverged", 0.35), ("running", 0.5), ("complete", 0.4)):
         own = [curve for curve in others if curve.outcome == name]
         if own:
@@ -152,10 +152,10 @@ def _draw_curves(
 
 
 def crowding(arms: Sequence[CurvesFacts]) -> str:
-    """What the figures leave out, if anything."""
-    crowded = [drawn for drawn in arms if len(drawn.others) > CROWDED]
-    told = " and ".join(f"{len(drawn.others)} of {drawn.arm}" for drawn in crowded)
-    return f" Of {told}, {CROWDED} each are drawn, evenly spaced; the data hold all." if told else ""
+    """A sentence on curves that the figures leave out, if any."""
+    crowded = [drawn for drawn in arms if len(drawn.others) > MAX_CURVES]
+    counts = " and ".join(f"{len(drawn.others)} of {drawn.arm}" for drawn in crowded)
+    return f" Of {counts}, {MAX_CURVES} each are drawn, evenly spaced; the data contain all." if counts else ""
 
 
 def curves_data(drawn: CurvesFacts, facts: Facts) -> Data:

@@ -119,7 +119,7 @@ def _better(facts: Facts) -> Iterator[Figure]:
     if drawn := scores.scores_facts(facts):
         plot = scores.draw_scores(drawn, facts, arm_styles(facts.arms))
         alt, data = scores.scores_alt(drawn, facts), scores.scores_data(drawn, facts)
-        yield Figure("better", "scores", plot, alt, data, wide=len(drawn.columns) > scores.FEW)
+        yield Figure("better", "scores", plot, alt, data, wide=len(drawn.columns) > scores.MAX_NARROW)
     title = f"Differences in {facts.metric.name} with {100 * facts.confidence:g}% intervals"
     yield from _differences("better", "differences", differences.comparison_rows(facts), facts, title)
 
@@ -135,7 +135,7 @@ def _differences(
     if rows:
         plot = differences.draw_differences(rows, facts, arm_styles(facts.arms), title)
         alt, data = differences.differences_alt(rows, facts), differences.differences_data(name, rows, facts)
-        yield Figure(section, name, plot, alt, data, wide=len(rows) > scores.FEW)
+        yield Figure(section, name, plot, alt, data, wide=len(rows) > scores.MAX_NARROW)
 
 
 def _budget(facts: Facts) -> Iterator[Figure]:

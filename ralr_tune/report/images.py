@@ -29,11 +29,11 @@ def write_images(drawn: Sequence[Figure], folder: Path, formats: Sequence[Format
     from choreographer.errors import ChromeNotFoundError
 
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".images-", dir=folder) as beside:
-        wanted = [(figure, kind, Path(beside) / f"{figure.name}.{kind}") for figure in drawn for kind in formats]
+    with tempfile.TemporaryDirectory(prefix=".images-", dir=folder) as temporary:
+        wanted = [(figure, kind, Path(temporary) / f"{figure.name}.{kind}") for figure in drawn for kind in formats]
         try:
             kaleido.write_fig_from_object_sync(
-                [_order(figure, kind, path) for figure, kind, path in wanted],
+                [_kaleido_job(figure, kind, path) for figure, kind, path in wanted],
                 cancel_on_error=True,
                 kopts={"mathjax": False, "timeout": TIMEOUT_S},
             )
@@ -45,14 +45,12 @@ def write_images(drawn: Sequence[Figure], folder: Path, formats: Sequence[Format
         return [path.replace(folder / path.name) for _, _, path in wanted]
 
 
-def _order(figure: Figure, kind: Format, path: Path) -> dict[str, object]:
+def _kaleido_job(figure: Figure, kind: Format, path: Path) -> dict[str, object]:
     opts = {"format": kind, "width": WIDTH, "height": figure.plot.layout.height, "scale": SCALE if kind == "png" else 1}
     return {"fig": figure.plot, "path": str(path), "opts": opts}
 
 
 def _no_browser() -> str:
     named = os.environ.get("BROWSER_PATH")
-    found = f"BROWSER_PATH is {named!r}, which is no file" if named else "none was found"
-    return (
-        f"images: they need a Chrome or Chromium, and {found}; install one (apt install chromium) or set BROWSER_PATH"
-    )
+    found = f"BROWSER_PATH is {named!r}, which is not a file" if named else "none was found"
+    return f"images: Chrome or Chromium is needed, but {found}; install one (apt install chromium) or set BROWSER_PATH"

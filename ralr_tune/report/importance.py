@@ -149,9 +149,11 @@ def importance_data(drawn: ImportanceFacts) -> Data:
 def importance_alt(drawn: ImportanceFacts) -> str:
     """The strongest first."""
     marks = sorted(drawn.marks, key=lambda mark: drawn.parameters.index(mark.parameter))
-    return f"Share explained: {'; '.join(f'{mark.parameter} in {mark.arm} {_told(mark.found)}' for mark in marks)}."
+    return (
+        f"Share explained: {'; '.join(f'{mark.parameter} in {mark.arm} {_described(mark.found)}' for mark in marks)}."
+    )
 
 
-def _told(found: Importance) -> str:
+def _described(found: Importance) -> str:
     known = "" if found.verdict == UNKNOWN else f"{found.value:.0%}, "
     return known + found.verdict

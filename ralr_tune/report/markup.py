@@ -1,4 +1,4 @@
-"""Pieces of HTML: all text is escaped here, and nowhere else."""
+"""Pieces of HTML; only this module escapes text."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from ralr_tune.report.style import writable
 
 POWER = re.compile(r"\d[\d.]*e-\d+")
 
-MOST_SENTENCES = 3
-LOW = 300  # pixels: a figure of a few rows
+MAX_SENTENCES = 3
+LOW_PX = 300  # a figure with only a few rows
 
 
 class Table(NamedTuple):
@@ -37,17 +37,17 @@ def paragraphs(sentences: Iterable[str], kind: str = "") -> str:
     return "\n".join(f"<p{mark}>{escaped(sentence)}</p>" for sentence in sentences if sentence)
 
 
-def few(sentences: Sequence[str], kind: str = "") -> str:
+def some_folded(sentences: Sequence[str], kind: str = "") -> str:
     """The first paragraphs open, the others folded."""
-    mark, most = f' class="{kind}"' if kind else "", MOST_SENTENCES
-    lines = [f"<p{mark}>{told(each)}</p>" for each in sentences if each]
-    if len(lines) <= most + 1:
+    mark, shown = f' class="{kind}"' if kind else "", MAX_SENTENCES
+    lines = [f"<p{mark}>{highlighted(each)}</p>" for each in sentences if each]
+    if len(lines) <= shown + 1:
         return "\n".join(lines)
-    more = "\n".join(lines[most:])
-    return "\n".join([*lines[:most], f"<details><summary>{len(lines) - most} more</summary>\n{more}\n</details>"])
+    more = "\n".join(lines[shown:])
+    return "\n".join([*lines[:shown], f"<details><summary>{len(lines) - shown} more</summary>\n{more}\n</details>"])
 
 
-def told(sentence: str) -> str:
+def highlighted(sentence: str) -> str:
     """A sentence with its verdict highlighted, if it has one, and no line break at a number's exponent."""
     if isinstance(sentence, Sentence):
         return f"{_unbroken(sentence.before)}<strong>{_unbroken(sentence.verdict)}</strong>{_unbroken(sentence.after)}"
@@ -96,7 +96,7 @@ def grid(study: str, drawn: Sequence[Figure], level: int = 3) -> str:
     if not drawn:
         return ""
     boxes = "\n".join(figure_box(study, figure, level) for figure in drawn)
-    low = all(_height(figure) < LOW for figure in drawn)
+    low = all(_height(figure) < LOW_PX for figure in drawn)
     return f'<div class="grid{" low" if low else ""}">\n{boxes}\n</div>'
 
 

@@ -17,7 +17,7 @@
     own.hoverlabel.bgcolor = paper;
     own.hoverlabel.font.color = ink;
     for (const axis of [own.xaxis, own.yaxis]) axis.gridcolor = axis.linecolor = axis.tickcolor = rule;
-    // A finger that scrolls the page must not zoom a plot.
+    // Scrolling by touch must not zoom a plot.
     return { ...layout, template, ...(touch ? { dragmode: false } : {}) };
   }
 
@@ -25,7 +25,7 @@
     const box = document.getElementById(name);
     if (box.closest("details:not([open])")) return; // without a size there is nothing to draw into
     const { data, layout } = figures[name];
-    // What goes to paper is drawn at once, for the width of paper; on a screen a plot follows its box.
+    // For printing, plots are drawn at once with the width of the paper; on screen a plot follows its box.
     const width = root.classList.contains("paper") ? { width: box.clientWidth } : {};
     const options = { responsive: true, displaylogo: false, displayModeBar: touch ? false : "hover" };
     Plotly.react(box, data, { ...themed(layout), ...width }, options);
@@ -44,7 +44,7 @@
     draw(figure);
   }
 
-  // On paper everything is open, and light.
+  // For printing, everything is unfolded and uses the light theme.
   function toPaper(on) {
     if (on === root.classList.contains("paper")) return;
     root.classList.toggle("paper", on);

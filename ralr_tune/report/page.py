@@ -35,22 +35,22 @@ def write_report(
     drawn: Sequence[Figure] | None = None,
     evaluators: Evaluators | None = None,
 ) -> Path:
-    """Writes the page next to `path` and renames it, so that a reader never sees a partial page; returns `path`.
+    """Writes a temporary file next to `path` and renames it, so that no reader sees a partial page; returns `path`.
 
-    `drawn` are the study's figures, if the caller has them already; `evaluators` is what Optuna's own evaluators say of
-    importance.
+    `drawn` are the study's figures, if the caller already has them; `evaluators` are the importances of Optuna's own
+    evaluators.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     text = page(record, facts, figures(record, facts) if drawn is None else drawn, evaluators)
-    beside.write_text(text, encoding="utf-8")
-    return beside.replace(path)
+    temporary.write_text(text, encoding="utf-8")
+    return temporary.replace(path)
 
 
 def page(record: StudyRecord, facts: Facts, drawn: Sequence[Figure], evaluators: Evaluators | None = None) -> str:
     """The whole page as text."""
-    room = files("ralr_tune.report")
-    style, script = (room.joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    package = files("ralr_tune.report")
+    style, script = (package.joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     scripts = (plotly.offline.get_plotlyjs(), script)
     policy = POLICY.format(scripts=" ".join(map(_hash, scripts)))
     return f"""<!doctype html>

@@ -14,8 +14,9 @@ from ralr_tune.report.style import safe, writable
 if TYPE_CHECKING:
     import optuna
 
-HANDFUL = 3  # warnings in a note; the report has all
+MAX_WARNINGS = 3  # warnings in a note; the report has all
 PREFIX = "ralr-tune-"  # of the graphs' ids; the same id replaces the figure that was there
+# Identifies notes of this package, including those of earlier versions: do not change it.
 MARK = "*Written by ralr_tune; it is written anew after each report.*"
 
 
@@ -42,7 +43,7 @@ def note(facts: Facts, arm: str) -> str:
         [
             f"## Arm {_code(arm)} of the study {_code(facts.study)}",
             safe(answer(facts)),
-            *(f"- {safe(warning)}" for warning in urgent_sentences(facts)[:HANDFUL]),
+            *(f"- {safe(warning)}" for warning in urgent_sentences(facts)[:MAX_WARNINGS]),
             f"This Optuna study is the search of one arm, {role}. "
             f"Its values are the validation {safe(facts.metric.name)} ({facts.metric.reading}) at a trial's last "
             "epoch. Trials that diverged are recorded as complete with the worst value, so that samplers learn from "

@@ -47,7 +47,7 @@ def draw_robustness(lines: Sequence[RateLine], facts: Facts, arm_styles: Mapping
     rates = [rate for line in lines for rate in line.found.rates]
     x = number_axis("Base learning rate", (min(rates), max(rates)), log=True)
     y = score_axis(facts.metric, where="expected validation") | {"range": _range(lines, facts)}
-    plot = figure("Score to be expected at each base learning rate", x=x, y=y)
+    plot = figure("Expected score at each base learning rate", x=x, y=y)
     for line in lines:
         style = arm_styles[line.arm]
         stroke = {"color": style.colour, "dash": style.dash}
@@ -58,10 +58,10 @@ def draw_robustness(lines: Sequence[RateLine], facts: Facts, arm_styles: Mapping
 
 
 def _range(lines: Sequence[RateLine], facts: Facts) -> list[float]:
-    turned = facts.metric.as_gain
-    best = max(turned(value) for line in lines for value in line.found.expected)
+    gain = facts.metric.as_gain
+    best = max(gain(value) for line in lines for value in line.found.expected)
     close = max(line.found.tolerance for line in lines)
-    ends = (turned(best - SHOWN * close), turned(best + close))
+    ends = (gain(best - SHOWN * close), gain(best + close))
     return [facts.unit.factor * end for end in sorted(ends)]
 
 
@@ -111,8 +111,8 @@ def robustness_note(lines: Sequence[RateLine], facts: Facts) -> str:
     """How to read the figure."""
     close = facts.unit.size(max(line.found.tolerance for line in lines), 0)
     return (
-        f"Local linear regression over the search trials, whatever else they had. Thick: within {close} of the arm's "
-        "best; an arrow: the range may go on beyond the rates that were tried."
+        f"Local linear regression over the search trials, averaged over all other parameters. Thick: within {close} of "
+        "the arm's best; an arrow: the range may continue beyond the rates that were tried."
     )
 
 

@@ -1,4 +1,4 @@
-"""The figure of what confirm found: every seed's score of every confirmed configuration."""
+"""The figure of the confirmation: every seed's score of every confirmed configuration."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from ralr_tune.analysis.facts import Confirmed, Facts
 from ralr_tune.report.data import Data, metric_column
 from ralr_tune.report.style import FAINT, ArmStyle, figure, safe, score_axis
 
-SPREAD = 0.3  # of a column's width, over which its seeds stand side by side
-FEW = 4  # columns that have room for their means beneath them, in half the width of a page
-MOST_LINES = 12  # seeds joined by lines across arms; more would be unreadable
-MOST_DOTS = 200  # a configuration's dots
+SPREAD = 0.3  # of a column's width, over which its seeds are spread
+MAX_NARROW = 4  # columns whose labels and means fit into half the width of a page
+MAX_LINES = 12  # seeds joined by lines across arms; more would be unreadable
+MAX_DOTS = 200  # a configuration's dots
 
 
 class ScoreColumn(NamedTuple):
@@ -53,7 +53,7 @@ def scores_facts(facts: Facts) -> ScoresFacts | None:
         for seed, offset in offsets.items()
     ]
     return ScoresFacts(
-        tuple(columns), tuple(line for line in lines if len(line) > 1) if len(offsets) <= MOST_LINES else ()
+        tuple(columns), tuple(line for line in lines if len(line) > 1) if len(offsets) <= MAX_LINES else ()
     )
 
 
@@ -66,7 +66,7 @@ def _offsets(columns: Sequence[ScoreColumn]) -> dict[int, float]:
 def _column(arm: str, confirmed: Confirmed | None, *, twin: bool) -> ScoreColumn | None:
     if confirmed is None or confirmed.mean is None:
         return None
-    by_seed = dict(list(zip(confirmed.seeds, confirmed.values, strict=True))[:MOST_DOTS])
+    by_seed = dict(list(zip(confirmed.seeds, confirmed.values, strict=True))[:MAX_DOTS])
     return ScoreColumn(f"{safe(arm)}<br>twin" if twin else safe(arm), arm, twin, by_seed, confirmed.mean)
 
 
@@ -80,7 +80,7 @@ def draw_scores(drawn: ScoresFacts, facts: Facts, arm_styles: Mapping[str, ArmSt
         "range": [-0.5, len(places) - 0.5],
         "showgrid": False,
     }
-    if len(places) <= FEW:  # otherwise plotly rotates labels that would overlap
+    if len(places) <= MAX_NARROW:  # otherwise plotly rotates labels that would overlap
         labels = [f"{column.label}<br>{unit.value(column.mean, 2)}" for column in drawn.columns]
         x |= {"ticktext": labels, "tickangle": 0}
     offsets = _offsets(drawn.columns)

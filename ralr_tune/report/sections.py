@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from ralr_tune.analysis import robustness as rates
-from ralr_tune.analysis.answer import answers, reach_sentences, twin_sentences
+from ralr_tune.analysis.answer import answers, detectable_sentences, twin_sentences
 from ralr_tune.analysis.facts import Facts
 from ralr_tune.analysis.importance import EVALUATOR
 from ralr_tune.analysis.notes import (
@@ -23,7 +23,7 @@ from ralr_tune.report import markup, tables
 from ralr_tune.report.budget import budget_note
 from ralr_tune.report.curves import crowding, curves_facts
 from ralr_tune.report.figures import Figure, Section
-from ralr_tune.report.markup import Table, escaped, few, fold, paragraphs, table, told
+from ralr_tune.report.markup import Table, escaped, fold, highlighted, paragraphs, some_folded, table
 from ralr_tune.report.robustness import robustness_facts, robustness_note
 from ralr_tune.report.style import sentence
 from ralr_tune.report.words import duration
@@ -34,7 +34,7 @@ class Part(NamedTuple):
 
     key: Section
     heading: str
-    says: Sequence[str]
+    answer: Sequence[str]
     """The answer in sentences."""
     note: str
     """How to read the figures."""
@@ -50,7 +50,7 @@ def body(record: StudyRecord, facts: Facts, drawn: Sequence[Figure], found: tabl
     return "\n".join(
         [
             _head(record, facts),
-            _rests(facts),
+            _evidence(facts),
             _contents(questions),
             *(_question(record.name, part, drawn) for part in questions),
             _details(record, facts, drawn),
@@ -65,9 +65,9 @@ def _head(record: StudyRecord, facts: Facts) -> str:
     """The answer in large letters, unless many arms make it long."""
     sentences = answers(facts)
     kind = "answer" if len(sentences) < 4 else "answer many"
-    told_all = "\n".join(f'<p class="{kind}">{told(each)}</p>' for each in sentences)
+    answer = "\n".join(f'<p class="{kind}">{highlighted(each)}</p>' for each in sentences)
     context = escaped(" · ".join(_context(record, facts)))
-    return f'<header>\n<h1>{escaped(record.name)}</h1>\n<p class="context">{context}</p>\n{told_all}\n</header>'
+    return f'<header>\n<h1>{escaped(record.name)}</h1>\n<p class="context">{context}</p>\n{answer}\n</header>'
 
 
 def _context(record: StudyRecord, facts: Facts) -> Iterable[str]:
@@ -83,22 +83,22 @@ def _context(record: StudyRecord, facts: Facts) -> Iterable[str]:
     yield datetime.fromtimestamp(record.created, UTC).strftime("%Y-%m-%d")
 
 
-def _rests(facts: Facts) -> str:
+def _evidence(facts: Facts) -> str:
     """What a reader must know to judge the answer."""
     margin = facts.unit.size(facts.margin)
     rows = [
         ("Amplification alone", twin_sentences(facts), ""),
-        ("What could be seen", reach_sentences(facts), ""),
-        ("To mend", urgent_sentences(facts), "warn"),
-        ("Equal enough", [f"Differences below {margin} count as equivalent."] if facts.comparisons else [], ""),
+        ("Detectable differences", detectable_sentences(facts), ""),
+        ("To fix", urgent_sentences(facts), "warn"),
+        ("Equivalence margin", [f"Differences below {margin} count as equivalent."] if facts.comparisons else [], ""),
     ]
     lines = "\n".join(
-        f'<div class="{kind}"><dt>{escaped(name)}</dt><dd>{few(sentences)}</dd></div>'
+        f'<div class="{kind}"><dt>{escaped(name)}</dt><dd>{some_folded(sentences)}</dd></div>'
         for name, sentences, kind in rows
         if sentences
     )
     return (
-        f'<section aria-label="What the answer rests on"><dl class="rests">\n{lines}\n</dl></section>' if lines else ""
+        f'<section aria-label="Evidence for the answer"><dl class="rests">\n{lines}\n</dl></section>' if lines else ""
     )
 
 
@@ -117,9 +117,9 @@ def _question(study: str, part: Part, drawn: Sequence[Figure]) -> str:
 
 def _content(study: str, part: Part, drawn: Sequence[Figure], level: int) -> str:
     own = [figure for figure in drawn if figure.section == part.key]
-    says = few(part.says, "says") or ("" if own else paragraphs([part.without], "note"))
+    answer = some_folded(part.answer, "says") or ("" if own else paragraphs([part.without], "note"))
     notes = paragraphs([part.note], "note") if own else ""
-    return "\n".join(filter(None, [says, markup.grid(study, own, level), notes, part.more]))
+    return "\n".join(filter(None, [answer, markup.grid(study, own, level), notes, part.more]))
 
 
 def _questions(record: StudyRecord, facts: Facts, found: tables.Evaluators) -> list[Part]:
@@ -129,12 +129,12 @@ def _questions(record: StudyRecord, facts: Facts, found: tables.Evaluators) -> l
             "amplification",
             "Is it the tuning or the amplification?",
             [],
-            _ALONE,
+            _AMPLIFICATION,
             "No configuration has been judged both with and without amplification.",
         ),
         Part(
             "budget",
-            "What does it cost to find?",
+            "What does the search cost?",
             budget_sentences(facts),
             budget_note(facts),
             "No search trial is complete yet.",
@@ -153,8 +153,8 @@ def _questions(record: StudyRecord, facts: Facts, found: tables.Evaluators) -> l
             "claims",
             "Do the paper's other claims hold?",
             claim_sentences(facts),
-            f"Intervals of {100 * facts.confidence:g}%, uncorrected: neither figure decides anything.",
-            "No runs can be paired yet: neither what an epoch costs nor who overfits is compared.",
+            f"Intervals of {100 * facts.confidence:g}%, uncorrected; no verdict depends on these figures.",
+            "No runs can be paired yet, so neither the cost of an epoch nor overfitting is compared.",
         ),
     ]
 
@@ -162,20 +162,24 @@ def _questions(record: StudyRecord, facts: Facts, found: tables.Evaluators) -> l
 _BETTER = (
     "Each mark is one fresh seed of a fixed configuration; up to twelve seeds are joined by thin lines. A hollow mark "
     "is the same configuration with its amplification off. In the differences, grey is what counts as equivalent; the "
-    "dotted line spans true differences that fewer than four of five such studies would see."
+    "dotted line spans true differences that fewer than four of five such studies would detect."
 )
-_ALONE = (
+_AMPLIFICATION = (
     "The same configuration with minus without amplification, over equal seeds: an arm against its twin, whose "
     "amplification is off, and the baseline amplified as another arm is. Right of the line, it raises the score."
 )
-_PRUNING = "With exact 95% intervals; wrong: trained on, it ends in the better half of the trials that were kept."
+_PRUNING = (
+    "With exact 95% intervals. Wrong: trained to its end, the trial is in the better half of the complete trials."
+)
 _MARKS = (
-    "One mark a search trial, at its last epoch. Pruned trials are hollow and stand at the score they had when they "
-    "stopped; scores far below the others stand as triangles on the floor, diverged trials as crosses."
+    "One mark for each search trial, at its last epoch. Pruned trials are hollow, at the score that they had when they "
+    "stopped; scores far below the others are triangles at the bottom, diverged trials are crosses."
 )
 _HISTORY = "The line is the best complete trial so far; a thin line is a further block of search."
-_CURVES = "Short strokes end the pruned trials, crosses the diverged ones. The heavy line is the best."
-_RATES = "As trained, at the first step of each epoch: the base schedule dotted, the rate that was used solid."
+_CURVES = (
+    "Short strokes mark the end of pruned trials, crosses that of diverged ones. The heavy line is the best trial."
+)
+_RATES = "As trained, at the first step of each epoch; dotted: the base schedule, solid: the rate that was used."
 
 
 def _arms(facts: Facts) -> str:
@@ -190,16 +194,16 @@ def _importance_note(facts: Facts) -> str:
         for found in list(parameters.values())[:1]
     ]
     return (
-        "How much of the differences between the trials of an arm one parameter explains by itself, with its 95% "
-        "interval, on an axis of square roots. Grey is what a parameter without any effect would show; filled marks "
-        f"lie beyond it. Method: {EVALUATOR}; effects that exist only in combination are not seen. "
+        "The share of the variance of the trials' ranks that one parameter explains by itself, with its 95% "
+        "interval, on a square-root axis. Grey: the range for a parameter without any effect; filled marks lie beyond "
+        f"it. Method: {EVALUATOR}; effects that exist only in interactions are not detected. "
         f"Compared: {'; '.join(epochs)}."
     )
 
 
 def _evaluators(facts: Facts, found: tables.Evaluators) -> str:
     made = tables.evaluators_table(facts, found)
-    return fold("Beside Optuna's own evaluators", table(made)) if any(found.values()) and made.rows else ""
+    return fold("Compared with Optuna's own evaluators", table(made)) if any(found.values()) and made.rows else ""
 
 
 def _robustness(facts: Facts) -> Part:
@@ -210,14 +214,14 @@ def _robustness(facts: Facts) -> Part:
         "How robust is it?",
         robustness_sentences(facts),
         robustness_note(lines, facts) if lines else "",
-        f"No arm has searched its learning rate in at least {rates.FEWEST} trials that say anything.",
+        f"No arm has searched its learning rate in at least {rates.MIN_TRIALS} usable trials.",
         table(tables.robustness_table(facts)) if tried else "",
     )
 
 
 def _no_audit(facts: Facts) -> str:
     if any(arm.counts["pruned"] for arm in facts.arms.values()):
-        return "No pruned trial was trained to its end, so nobody knows whether pruning was fair."
+        return "No pruned trial was trained to its end, so it is unknown whether pruning was fair."
     return "Nothing was pruned."
 
 
@@ -251,8 +255,8 @@ def _what_was_run(record: StudyRecord, facts: Facts) -> str:
         ["created", datetime.fromtimestamp(record.created, UTC).strftime("%Y-%m-%d %H:%M UTC")],
         ["fingerprint", record.fingerprint],
         *([name, value] for name, value in record.environment.items()),
-        ["training, all runs together", duration(sum(row.seconds or 0.0 for row in rows))],
-        ["from first start to last end", _span(rows)],
+        ["training time, all runs", duration(sum(row.seconds or 0.0 for row in rows))],
+        ["from the first start to the last end", _span(rows)],
     ]
     lost = tables.failure_table(record)
     return "\n".join(

@@ -1,4 +1,4 @@
-"""How figures look: one small template, colours that stay with an arm, axes, and text made safe to show."""
+"""The style of figures: one small template, a fixed colour for each arm, axes, and escaped text."""
 
 from __future__ import annotations
 
@@ -69,12 +69,12 @@ class ArmStyle(NamedTuple):
 
 
 def arm_styles(arms: Iterable[str]) -> dict[str, ArmStyle]:
-    """A look for each arm in the order of the study file; beyond six, colours repeat with other symbols and dashes."""
+    """A style for each arm in the order of the study file; beyond six, colours repeat with other symbols and dashes."""
     return {arm: _style(index, index + index // len(PALETTE)) for index, arm in enumerate(arms)}
 
 
-def _style(index: int, turned: int) -> ArmStyle:
-    return ArmStyle(PALETTE[index % len(PALETTE)], SYMBOLS[turned % len(SYMBOLS)], DASHES[turned % len(DASHES)])
+def _style(index: int, varied: int) -> ArmStyle:
+    return ArmStyle(PALETTE[index % len(PALETTE)], SYMBOLS[varied % len(SYMBOLS)], DASHES[varied % len(DASHES)])
 
 
 def figure(title: str, *, x: dict[str, Any], y: dict[str, Any], height: int = 380) -> go.Figure:
@@ -116,10 +116,10 @@ def hover_score(unit: Unit, place: str = "y") -> str:
 
 
 def number_axis(title: str, span: tuple[float, float], *, log: bool) -> dict[str, Any]:
-    """An axis over span, (lowest, highest), with a little room; a logarithmic one is ticked at round numbers."""
+    """An axis over span, (lowest, highest), with a little padding; a logarithmic one is ticked at round numbers."""
     low, high = (math.log10(end) for end in span) if log else span
-    room = 0.04 * ((high - low) or 1.0)
-    axis: dict[str, Any] = {"title": {"text": safe(title)}, "range": [low - room, high + room]}
+    padding = 0.04 * ((high - low) or 1.0)
+    axis: dict[str, Any] = {"title": {"text": safe(title)}, "range": [low - padding, high + padding]}
     if not log:
         return axis
     ticks = log_ticks(*span) or list(span)

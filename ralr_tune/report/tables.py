@@ -17,14 +17,14 @@ from ralr_tune.report.markup import Table
 TOP_TRIALS = 10  # of each arm
 
 Evaluators = Mapping[str, Mapping[Name, Mapping[str, Evaluated]]]
-"""By arm: what Optuna's own evaluators say of its parameters."""
+"""By arm: the importances of its parameters by Optuna's own evaluators."""
 
-_COSTLY: tuple[Name, ...] = ("fANOVA", "MDI")
+_SLOW: tuple[Name, ...] = ("fANOVA", "MDI")
 """Too slow to resample."""
 
 
 def arms_table(facts: Facts) -> Table:
-    """What each arm reached, in numbers."""
+    """The results of each arm in numbers."""
     head = [
         "arm",
         f"{facts.split} {facts.metric.name}",
@@ -54,11 +54,11 @@ def _arm_cells(facts: Facts, arm: ArmFacts) -> list[str]:
 def evaluators_table(facts: Facts, found: Evaluators) -> Table:
     """This package's importance next to Optuna's three evaluators."""
     caption = (
-        "Beside ours: Optuna's evaluators, over complete trials alone (200 of more), each adding up to 100% an arm. "
-        "PED-ANOVA, which is cheap, with its 95% interval and what it gives by chance. They decide nothing here."
+        "Next to ralr_tune's importance: Optuna's evaluators, over complete trials only (at most 200); each adds up to "
+        "100% per arm. PED-ANOVA, which is fast, has a 95% interval and a range by chance. No verdict depends on them."
     )
-    head = ["arm", "parameter", "ours", "by chance up to", "verdict"]
-    head += ["PED-ANOVA", "95% interval", "by chance up to", *_COSTLY]
+    head = ["arm", "parameter", "ralr_tune", "by chance up to", "verdict"]
+    head += ["PED-ANOVA", "95% interval", "by chance up to", *_SLOW]
     rows = [
         [arm, name, *_importance_cells(one), *_evaluated_cells(found.get(arm, {}), name)]
         for arm, parameters in facts.importance.items()
@@ -74,10 +74,10 @@ def _importance_cells(found: Importance) -> list[str]:
 
 
 def _evaluated_cells(found: Mapping[Name, Mapping[str, Evaluated]], parameter: str) -> list[str]:
-    cheap, *costly = (found.get(name, {}).get(parameter) for name in ("PED-ANOVA", *_COSTLY))
-    interval = " to ".join(map(_share, cheap.interval)) if cheap and cheap.interval else "–"
-    chance = _share(cheap.null[1]) if cheap and cheap.null else "–"
-    return [_value(cheap), interval, chance, *map(_value, costly)]
+    fast, *slow = (found.get(name, {}).get(parameter) for name in ("PED-ANOVA", *_SLOW))
+    interval = " to ".join(map(_share, fast.interval)) if fast and fast.interval else "–"
+    chance = _share(fast.null[1]) if fast and fast.null else "–"
+    return [_value(fast), interval, chance, *map(_value, slow)]
 
 
 def _value(one: Evaluated | None) -> str:
@@ -130,7 +130,7 @@ def top_trials(record: StudyRecord, facts: Facts) -> Table:
         [row.arm, _trial(row), facts.unit.value(value, 2), *(_number(row.params.get(name)) for name in names)]
         for row, value in found
     ]
-    caption = f"Validation {facts.metric.name} at the last epoch, one seed each; at most {TOP_TRIALS} an arm."
+    caption = f"Validation {facts.metric.name} at the last epoch, one seed each; at most {TOP_TRIALS} per arm."
     return Table(caption, ["arm", "trial", facts.metric.name, *names], rows)
 
 

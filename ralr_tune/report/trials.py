@@ -25,7 +25,7 @@ from ralr_tune.report.style import (
     templated,
 )
 
-ON_FLOOR = 15  # percent of the complete scores that an axis may leave below its floor
+FLOOR_PERCENT = 15  # of the complete scores may lie below the floor of an axis
 
 
 class Point(NamedTuple):
@@ -146,17 +146,17 @@ def axis_floor(record: StudyRecord) -> float:
     if not values:
         return 0.0
     gains = record.metric.as_gain(np.array(values))
-    low, best = float(np.percentile(gains, ON_FLOOR)), float(gains.max())
+    low, best = float(np.percentile(gains, FLOOR_PERCENT)), float(gains.max())
     return record.metric.as_gain(max(float(gains.min()), low - 0.3 * (best - low)))
 
 
 def _finished(arm: ArmRecord) -> list[Row]:
     """Finished search trials in the order of their blocks and numbers; a value that is not finite counts as none."""
     rows = [row for row in arm.search() if row.outcome in ("complete", "pruned", "diverged")]
-    return sorted((row for row in rows if _sound(row)), key=lambda row: (row.block, _number(row)))
+    return sorted((row for row in rows if _has_value(row)), key=lambda row: (row.block, _number(row)))
 
 
-def _sound(row: Row) -> bool:
+def _has_value(row: Row) -> bool:
     return row.outcome == "diverged" or (row.value is not None and math.isfinite(row.value))
 
 
@@ -230,16 +230,16 @@ def _hover(arm: str, kind: str, facts: Facts) -> str:
         "diverged": "%{customdata}: no score<br>diverged",
         "off the scale": "%{customdata[0]}: %{customdata[1]}<br>%{customdata[2]}",
     }
-    told = texts.get(kind, f"%{{customdata}}: {hover_score(facts.unit)}<br>{kind}")
-    return f"{name}, trial {told}<extra></extra>"
+    shown = texts.get(kind, f"%{{customdata}}: {hover_score(facts.unit)}<br>{kind}")
+    return f"{name}, trial {shown}<extra></extra>"
 
 
 def _explain_marks(plot: go.Figure, groups: Iterable[Sequence[Point]], facts: Facts) -> go.Figure:
     """Legend entries for the kinds of marks that occur."""
-    there = {_kind(point) for group in groups for point in group}
+    present = {_kind(point) for group in groups for point in group}
     symbols = _symbols(facts, ArmStyle(GREY, "circle", "solid"))
     for kind in ("pruned", "off the scale", "diverged"):
-        if kind in there:
+        if kind in present:
             marker = {"symbol": symbols[kind], "color": GREY, "size": 8}
             plot.add_scatter(x=[None], y=[None], mode="markers", name=kind, marker=marker, hoverinfo="skip")
     return plot
@@ -266,8 +266,8 @@ def trials_data(record: StudyRecord, facts: Facts) -> Data:
 
 def parameter_alt(drawn: ParameterFacts, facts: Facts) -> str:
     """How many marks, and the position of the best one."""
-    told = [f"{len(points)} trials of {arm}{_best_at(points, facts)}" for arm, points in drawn.points.items()]
-    return f"{sentence(facts.metric.name)} against {drawn.parameter}: {'; '.join(told)}."
+    parts = [f"{len(points)} trials of {arm}{_best_at(points, facts)}" for arm, points in drawn.points.items()]
+    return f"{sentence(facts.metric.name)} against {drawn.parameter}: {'; '.join(parts)}."
 
 
 def _best_at(points: Sequence[Point], facts: Facts) -> str:
@@ -283,10 +283,10 @@ def _best_at(points: Sequence[Point], facts: Facts) -> str:
 
 
 def history_alt(lines: Sequence[HistoryLine], facts: Facts) -> str:
-    """What each search found."""
-    told = []
+    """The result of each search."""
+    parts = []
     for line in lines:
         values = [point.value for point in line.points if point.outcome == "complete" and point.value is not None]
         best = f", best {facts.unit.value(facts.metric.best(values), 2)}" if values else ""
-        told.append(f"{line.arm}, block {line.block}: {len(line.points)} trials{best}")
-    return f"{'; '.join(told)}."
+        parts.append(f"{line.arm}, block {line.block}: {len(line.points)} trials{best}")
+    return f"{'; '.join(parts)}."

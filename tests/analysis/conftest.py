@@ -1,4 +1,4 @@
-"""Lets the tests of this room import `synthetic_study` from beside them."""
+"""Lets these tests import `synthetic_study` from their folder."""
 
 from __future__ import annotations
 

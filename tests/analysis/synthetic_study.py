@@ -1,4 +1,4 @@
-"""A synthetic study, as the storage would give it back: curves from a formula, at any stage of its life."""
+"""A synthetic study, as the storage would return it: curves from a formula, at any stage."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def _audits(arm: ArmRecord, finals: Sequence[float | None]) -> list[Row]:
 
 
 def _audit(row: Row, final: float | None) -> Row:
-    """Two epochs more."""
+    """Two more epochs."""
     seen = (0.5,) if final is None else (0.5, final)
     tail = [replace(row.curve[-1], epoch=row.epoch + 1 + index, value=value) for index, value in enumerate(seen)]
     outcome: Outcome = "diverged" if final is None else "complete"
@@ -158,7 +158,7 @@ def make_record(
     change: Callable[[Row], Row] = lambda row: row,
     **builder: Any,
 ) -> StudyRecord:
-    """A study of these arms; every arm but "monotone" is amplified. `change` may spoil any row."""
+    """A study of these arms; every arm but "monotone" is amplified. `change` may corrupt any row."""
     make = Builder(**builder)
     return StudyRecord(
         name="digits",

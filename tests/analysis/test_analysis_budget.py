@@ -66,13 +66,13 @@ def test_small_losses_are_good() -> None:
     assert found.low[2] <= found.best[2] <= found.high[2]  # type: ignore[operator, index]
 
 
-def test_one_course_is_realised_and_has_no_band() -> None:
+def test_a_single_search_is_realised_and_has_no_band() -> None:
     found = curve("ralr", [search(math.nan, 0.5, 0.4, 0.7)], REALISED)
     assert (found.kind, found.band, found.low) == ("realised", "", None)
     assert found.best == (None, 0.5, 0.5, 0.7)
 
 
-def test_blocks_are_averaged_as_far_as_all_of_them_went() -> None:
+def test_blocks_are_averaged_up_to_the_shortest() -> None:
     found = curve("ralr", [search(0.5, 0.6, 0.7), search(0.3, 0.8)], REALISED)
     assert (found.kind, found.blocks, found.band) == ("blocks", 2, "lowest and highest block")
     assert found.best == pytest.approx((0.4, 0.7))
@@ -80,7 +80,7 @@ def test_blocks_are_averaged_as_far_as_all_of_them_went() -> None:
     assert found.high == pytest.approx((0.5, 0.8))
 
 
-def test_pruned_trials_are_spent_and_never_the_best() -> None:
+def test_pruned_trials_cost_budget_and_are_never_the_best() -> None:
     pruned = Spent(0.99, False, 3, 0.5)
     found = curve("ralr", [[*search(0.5), pruned, *search(0.6)]], REALISED)
     assert found.best == (0.5, 0.5, 0.6)
@@ -88,13 +88,13 @@ def test_pruned_trials_are_spent_and_never_the_best() -> None:
     assert list(incumbents([pruned, *search(0.6)], ACCURACY))[1] == 0.6
 
 
-def test_the_worst_value_is_the_studys() -> None:
+def test_the_worst_value_is_that_of_the_whole_study() -> None:
     searches = [[search(0.5, math.nan)], [search(0.2)]]
     assert (worst_value(searches, ACCURACY), worst_value(searches, LOSS)) == (0.2, 0.5)
     assert math.isnan(worst_value([[search(math.nan)]], ACCURACY))
 
 
-def test_a_lead_of_blocks_has_a_band_and_a_place_where_it_is_sure() -> None:
+def test_a_lead_of_blocks_has_a_band_and_a_budget_from_which_it_is_significant() -> None:
     own = [search(0.50 + x, 0.70 + x, 0.80 + x) for x in (0.0, 0.01, 0.02, 0.015)]
     other = [search(0.60 + x, 0.60 + x, 0.60 + x) for x in (0.0, 0.02, 0.01, 0.01)]
     found = lead(("ralr", own), ("monotone", other), REALISED, paired=True)
@@ -113,7 +113,7 @@ def test_unpaired_blocks_get_a_wider_band() -> None:
     assert free.sure_from is None
 
 
-def test_one_course_each_is_never_sure() -> None:
+def test_single_searches_are_never_significant() -> None:
     found = lead(("ralr", [search(0.9)]), ("monotone", [search(0.1)]), REALISED, paired=True)
     assert (found.leader, found.ahead_from, found.sure_from, found.low) == ("ralr", 1, None, None)
 
@@ -123,7 +123,7 @@ def test_level_searches_have_no_leader() -> None:
     assert (found.leader, found.ahead_from) == (None, None)
 
 
-def test_random_searches_are_sure_where_the_bootstrap_is() -> None:
+def test_the_band_of_random_searches_excludes_zero_for_different_arms() -> None:
     rng = np.random.default_rng(0)
     good, bad = search(*rng.normal(0.9, 0.01, 30)), search(*rng.normal(0.7, 0.01, 30))
     assert lead(("a", [good]), ("b", [bad]), RANDOM, paired=True).sure_from == 1
@@ -169,9 +169,9 @@ def test_ordinals_are_compared_at_equal_epochs_without_the_diverged() -> None:
 
 def test_each_kind_has_its_sentence() -> None:
     for sampler, blocks, words in (
-        ("random", 1, "Expected of random search,"),
-        ("tpe", 1, "another search may go otherwise"),
-        ("tpe", 3, "On average over the blocks of search,"),
+        ("random", 1, "Expected for random search,"),
+        ("tpe", 1, "another search may differ"),
+        ("tpe", 3, "On average over the search blocks,"),
     ):
         assert words in budget_sentences(study_facts(drawn(sampler, blocks=blocks)))[0]
 

@@ -55,17 +55,17 @@ def test_no_margin_means_nothing_is_equivalent() -> None:
     assert one([0.0] * 8, margin=0.0).verdict == "inconclusive"
 
 
-def test_one_pair_says_nothing_but_its_difference() -> None:
+def test_one_pair_gives_only_its_difference() -> None:
     made = one([0.3], margin=0.005)
     assert (made.difference, made.interval, made.p_value, made.n, made.verdict) == (0.3, None, None, 1, "inconclusive")
 
 
-def test_no_pair_is_refused() -> None:
+def test_an_empty_comparison_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one pair"):
         one([])
 
 
-def test_two_equal_differences_claim_nothing() -> None:
+def test_two_equal_differences_are_inconclusive() -> None:
     made = one([0.01, 0.01], margin=0.005)
     assert made.p_value == 0.5
     assert made.interval is None
@@ -107,7 +107,7 @@ def test_several_arms_are_corrected_together() -> None:
     assert first.confidence == 0.95
 
 
-def test_a_comparison_without_a_test_costs_the_others_nothing() -> None:
+def test_a_comparison_without_a_test_does_not_count_in_the_correction() -> None:
     differences = [0.02, 0.012, 0.019, 0.007, 0.02]
     family = [Pairs("configuration", "short", "monotone", [0.1]), Pairs("configuration", "a", "monotone", differences)]
     short, long = compare(family, margin=0.0, confidence=0.95, metric=ACCURACY)
@@ -122,7 +122,7 @@ def test_equal_configurations_rarely_differ() -> None:
     assert 0.03 * 1000 < wrong < 0.07 * 1000
 
 
-def test_seeds_that_all_blocks_share_count_as_a_sample_of_their_own() -> None:
+def test_seeds_that_all_blocks_share_count_as_a_separate_sample() -> None:
     blocks, seeds = [0.021, 0.019, 0.02, 0.02], [0.05, -0.01, 0.03, 0.0, 0.03]
     (alone,), (both,) = (
         compare([Pairs("arm", "a", "b", blocks, given)], margin=0.0, confidence=0.95, metric=ACCURACY)

@@ -1,4 +1,4 @@
-"""The 2 x 2 of arms: which four belong together, what the interaction is, and how often chance is taken for one."""
+"""The 2 x 2 of arms: which four belong together, the interaction, and how often chance is called one."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def study(
     stages: Sequence[str] = ("judge", "test"),
     **known: Any,
 ) -> StudyRecord:
-    """Arms with these settings, whose confirmed configurations scored so on the seeds 70, 71, ..."""
+    """Arms with these settings and these confirmed scores on the seeds 70, 71, ..."""
     found = {}
     for name, own in arms.items():
         arm = TEMPLATE.arms.get(name) or renamed(TEMPLATE.arms["ralr"], name)
@@ -150,14 +150,14 @@ def test_verdicts(gains: tuple[float, float], metric: Metric, verdict: str) -> N
     assert square(*scores, metric=metric).verdict == verdict
 
 
-def test_few_or_wild_seeds_say_nothing() -> None:
+def test_few_or_noisy_seeds_are_inconclusive() -> None:
     assert square([0.9], [0.92], [0.9], [0.99]).verdict == "inconclusive"
     assert square([0.9], [0.92], [0.9], [0.99]).interval is None
     wild = square([0.9, 0.8, 0.7], [0.8, 0.9, 0.7], [0.7, 0.8, 0.9], [0.9, 0.9, 0.9])
     assert wild.verdict == "inconclusive"
 
 
-def test_seeds_that_all_four_have_count() -> None:
+def test_only_seeds_that_all_four_have_count() -> None:
     found = square([0.9, 0.9, 0.9], [0.91, None, 0.93], [0.9, 0.9], [0.9, 0.9, 0.9])
     assert found.n == 1
     assert (found.plain.difference, found.other.difference) == (pytest.approx(0.01), 0.0)
@@ -178,7 +178,7 @@ def with_settings(**arms: Mapping[str, Any]) -> StudyRecord:
     return study({arm: [0.9, 0.9] for arm in arms}, arms)
 
 
-def test_the_baseline_s_row_comes_first() -> None:
+def test_the_row_of_the_baseline_comes_first() -> None:
     turned = {name: SETTINGS[name] for name in reversed(ARMS)}
     assert names(with_settings(**turned)) == [("monotone", "ralr", "regularised", "both")]
 
@@ -198,7 +198,7 @@ def test_the_baseline_s_row_comes_first() -> None:
         {"regularised": REGULARISED | {"noise.std": 1.0}},
     ],
 )
-def test_four_arms_that_are_no_square(changes: dict[str, Mapping[str, Any]]) -> None:
+def test_four_arms_that_form_no_square(changes: dict[str, Mapping[str, Any]]) -> None:
     assert names(with_settings(**(SETTINGS | changes))) == []
 
 
@@ -212,7 +212,7 @@ def test_every_square_is_found() -> None:
     ]
 
 
-def test_records_that_know_no_settings_have_no_squares() -> None:
+def test_records_without_settings_have_no_squares() -> None:
     assert names(with_settings(**{arm: {} for arm in ARMS})) == []
     assert study_facts(make_record()).complementarity == ()
 
@@ -220,14 +220,14 @@ def test_records_that_know_no_settings_have_no_squares() -> None:
 # ---------------------------------------------------------------- words
 
 
-def test_it_is_said_and_written() -> None:
+def test_the_sentence_and_the_json() -> None:
     scores = {"monotone": (0.9, 0.91, 0.92), "ralr": (0.92, 0.93, 0.94), "regularised": (0.95, 0.96, 0.97)}
     facts = study_facts(study(scores | {"both": (0.951, 0.9615, 0.971)}))
     assert claim_sentences(facts)[-1] == (
-        "Does amplification add to what regularised has beyond monotone (augment, label_smoothing)? It changes "
-        "monotone by +2.00 points and regularised by +0.12 points (+0.04 to +0.19), the second less the first is "
-        "-1.88 points (95% interval -1.96 to -1.81, n = 3 seeds on the test split): less together. Each of the four is "
-        "a tuned configuration of its own; uncorrected."
+        "Does amplification add to the changes from monotone to regularised (augment, label_smoothing)? It changes "
+        "monotone by +2.00 points and regularised by +0.12 points (+0.04 to +0.19), the second minus the first is "
+        "-1.88 points (95% interval -1.96 to -1.81, n = 3 seeds on the test split): less together. Each of the four "
+        "arms is tuned separately; uncorrected."
     )
     (written,) = json.loads(json.dumps(as_json(facts)))["complementarity"]
     assert written["verdict"] == "less together"
@@ -247,19 +247,19 @@ def test_what_adds_up_names_the_margin() -> None:
 @pytest.mark.parametrize("margin", [0.0, 0.005])
 @pytest.mark.parametrize("seeds", [5, 20])
 @pytest.mark.parametrize("shared", [0.0, 0.9], ids=["independent", "correlated"])
-def test_chance_is_seldom_taken_for_an_interaction(margin: float, seeds: int, shared: float) -> None:
+def test_chance_is_rarely_called_an_interaction(margin: float, seeds: int, shared: float) -> None:
     """1,000 squares without one, though both factors have effects; 7.1% is 5% and three standard errors."""
     rng = np.random.default_rng([seeds, int(10 * shared)])
     means = np.array([0.9, 0.91, 0.93, 0.94])[:, None]
-    said: Counter[str] = Counter()
+    verdicts: Counter[str] = Counter()
     for _ in range(1000):
         luck = np.sqrt(shared) * rng.standard_normal(seeds) + np.sqrt(1 - shared) * rng.standard_normal((4, seeds))
-        said[square(*(means + 0.005 * luck).tolist(), margin=margin).verdict] += 1
-    assert said["less together"] + said["more together"] <= 71
-    assert margin > 0 or said["less together"] + said["more together"] >= 29  # nor is it never said
+        verdicts[square(*(means + 0.005 * luck).tolist(), margin=margin).verdict] += 1
+    assert verdicts["less together"] + verdicts["more together"] <= 71
+    assert margin > 0 or verdicts["less together"] + verdicts["more together"] >= 29  # and it is sometimes called one
 
 
-def test_an_interaction_of_twice_its_spread_is_seen() -> None:
+def test_an_interaction_of_twice_its_spread_is_detected() -> None:
     rng = np.random.default_rng(7)
     means = np.array([0.9, 0.92, 0.93, 0.93])[:, None]  # 2 points less together; sd of the interaction 1 point
     verdicts = Counter(

@@ -26,7 +26,7 @@ def made(*, trials: int = 30, effect: float = 1.0, directions: int = 1) -> optun
     return study
 
 
-def test_each_evaluator_sees_what_acts() -> None:
+def test_each_evaluator_finds_the_effective_parameter() -> None:
     found = optuna_importances(made(), draws=0)
     assert list(found) == ["PED-ANOVA", "fANOVA", "MDI"]
     for values in found.values():
@@ -49,14 +49,14 @@ def test_ped_anova_has_an_interval_and_a_null_band_and_the_others_have_none() ->
     assert [trial.params for trial in study.trials] == before
 
 
-def test_is_what_optuna_says() -> None:
+def test_values_are_those_of_optuna() -> None:
     study = made()
     assert optuna_importances(study, draws=0)["PED-ANOVA"] == {
         name: Evaluated(value) for name, value in optuna.importance.get_param_importances(study).items()
     }
 
 
-def test_an_evaluator_that_fails_has_nothing() -> None:
+def test_an_evaluator_that_fails_has_no_values() -> None:
     """fANOVA raises at zero variance."""
     found = optuna_importances(made(effect=0.0), draws=0)
     assert found["fANOVA"] == {}
@@ -65,7 +65,7 @@ def test_an_evaluator_that_fails_has_nothing() -> None:
 
 
 def test_large_studies_are_thinned(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ralr_tune.analysis.evaluators.MOST_TRIALS", 20)
+    monkeypatch.setattr("ralr_tune.analysis.evaluators.MAX_TRIALS", 20)
     few = made(trials=40)
     assert optuna_importances(few, draws=0)["PED-ANOVA"] != {
         name: Evaluated(value) for name, value in optuna.importance.get_param_importances(few).items()
@@ -77,7 +77,7 @@ def test_several_objectives_are_refused() -> None:
         optuna_importances(made(directions=2))
 
 
-def test_an_arm_has_them_too() -> None:
+def test_importances_of_an_arm() -> None:
     record = make_record(until="searched")
     for arm in record.arms.values():
         found = arm_importances(arm, record.metric)
@@ -86,7 +86,7 @@ def test_an_arm_has_them_too() -> None:
     assert all(values == {} for values in arm_importances(make_record(until="planned").arms["ralr"], ACCURACY).values())
 
 
-def test_a_study_has_them_by_arm_where_they_can_be_had() -> None:
+def test_importances_of_a_study_by_arm_if_possible() -> None:
     record = make_record(until="searched", trials=40)
     ralr = record.arms["ralr"]
     strange = replace(ralr, dimensions={**ralr.dimensions, "lr": {"low": 0.5, "high": 0.6}})
@@ -96,7 +96,7 @@ def test_a_study_has_them_by_arm_where_they_can_be_had() -> None:
     assert study_importances(make_record(until="searched", trials=4)) == {}
 
 
-def test_optuna_stays_as_loud_as_it_was() -> None:
+def test_the_log_level_of_optuna_is_restored() -> None:
     before = optuna.logging.get_verbosity()
     optuna_importances(made(), draws=1)
     assert optuna.logging.get_verbosity() == before

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from synthetic_study import make_record, with_audits
 
-from ralr_tune.analysis.answer import answer, answers, reach_sentences
+from ralr_tune.analysis.answer import answer, answers, detectable_sentences
 from ralr_tune.analysis.facts import FURTHER, Facts, as_json, study_facts
 from ralr_tune.analysis.notes import notes
 from ralr_tune.analysis.sequential import Plan
@@ -135,7 +135,7 @@ def test_no_arms_at_all() -> None:
     assert answer(facts).startswith("No trial has completed")
 
 
-def test_the_test_split_counts_once_all_of_it_is_done() -> None:
+def test_the_test_split_counts_when_all_of_it_is_done() -> None:
     def hold(row: Row) -> Row:
         last = row.stage == "test" and row.arm == "ralr" and row.ordinal == 4 and row.role == "twin"
         return replace(row, state="held", outcome=None, value=None) if last else row
@@ -160,7 +160,7 @@ def test_a_seed_that_diverged_is_left_out_and_named() -> None:
     assert "Of ralr's 5 seeds 1 diverged or failed" in answer(facts)
 
 
-def test_the_gap_is_the_judges_or_else_the_searchs() -> None:
+def test_the_gap_is_of_judged_runs_or_otherwise_of_the_search() -> None:
     judged, searched = facts_of().arms["ralr"], facts_of(until="searched").arms["ralr"]
     assert (judged.gap_from, searched.gap_from) == ("judge", "search")
     assert judged.generalization_gap == pytest.approx(0.012, abs=1e-3)
@@ -204,10 +204,10 @@ def test_among_blocks_the_configuration_is_chosen_without_the_judge() -> None:
     assert confirm.block == 2
 
 
-def test_one_block_compares_no_arms_and_says_so() -> None:
+def test_with_one_block_the_answer_says_that_arms_were_not_compared() -> None:
     facts = facts_of()
     assert {comparison.what for comparison in facts.comparisons} == {"configuration"}
-    assert answer(facts).endswith("Arms as such were not compared: one block of search each.")
+    assert answer(facts).endswith("The schedules themselves were not compared: one block of search each.")
 
 
 def test_the_answer_names_figures_uncertainty_n_and_split() -> None:
@@ -215,27 +215,27 @@ def test_the_answer_names_figures_uncertainty_n_and_split() -> None:
     made, arm = facts.comparisons[0], facts.arms["ralr"].confirm
     assert arm is not None
     assert arm.mean is not None
-    said = answer(facts)
-    assert f"ralr's best configuration scored {100 * arm.mean:.1f}% against" in said
-    assert "on the test split" in said
-    assert f"difference {100 * made.difference:+.1f} points, 95% interval" in said
-    assert "5 paired seeds" in said
-    assert said.count(made.verdict) == 1
+    sentences = answer(facts)
+    assert f"ralr's best configuration scored {100 * arm.mean:.1f}% against" in sentences
+    assert "on the test split" in sentences
+    assert f"difference {100 * made.difference:+.1f} points, 95% interval" in sentences
+    assert "5 paired seeds" in sentences
+    assert sentences.count(made.verdict) == 1
 
 
 def test_the_answer_before_confirm_compares_nothing() -> None:
-    said = answer(facts_of(until="searched"))
-    assert said.startswith("Not confirmed yet.")
-    assert "nothing is compared" in said
+    sentences = answer(facts_of(until="searched"))
+    assert sentences.startswith("Not confirmed yet.")
+    assert "nothing is compared" in sentences
 
 
 def test_the_answer_with_one_seed_has_no_interval() -> None:
-    said = answer(facts_of(seeds=1))
-    assert "too few for an interval, 1 paired seed)" in said
-    assert "inconclusive" in said
+    sentences = answer(facts_of(seeds=1))
+    assert "too few for an interval, 1 paired seed)" in sentences
+    assert "inconclusive" in sentences
 
 
-def test_an_equivalent_configuration_is_said_with_its_margin() -> None:
+def test_the_answer_names_the_margin_of_an_equivalent_configuration() -> None:
     def even(row: Row) -> Row:
         return replace(row, value=0.97 + 0.0001 * row.ordinal) if row.stage == "test" else row
 
@@ -271,17 +271,17 @@ def undecided(**known: Any) -> Facts:
     return facts_of(noise=0.02, gain=0.0, **known)
 
 
-def test_a_missing_verdict_says_what_it_would_take() -> None:
+def test_without_a_verdict_the_answer_says_how_many_more_pairs_are_needed() -> None:
     facts = undecided()
     (made,), (reach,) = facts.comparisons, facts.reach
     assert made.verdict == "inconclusive"
     assert reach.spread == pytest.approx(stdev(differences(facts)))
     assert reach.more is not None
-    said = answer(facts)
-    assert f"5 seeds could have seen a difference of {100 * reach.visible:.1f} points" in said
-    assert f"about {reach.more[0]} more would settle it" in said
-    (long, *_) = reach_sentences(facts)
-    assert "is seen in 4 of 5 studies" in long
+    sentences = answer(facts)
+    assert f"5 seeds could have detected a difference of {100 * reach.visible:.1f} points" in sentences
+    assert f"about {reach.more[0]} more would settle it" in sentences
+    (long, *_) = detectable_sentences(facts)
+    assert "is detected in 4 of 5 studies" in long
     assert f"({reach.more[1][0]} to " in long
 
 
@@ -292,11 +292,11 @@ def differences(facts: Facts) -> list[float]:
     return [a - b for a, b in zip(own.values, base.values, strict=True)]
 
 
-def test_blocks_have_a_reach_of_their_own() -> None:
+def test_blocks_have_a_separate_detectable_difference() -> None:
     facts = undecided(blocks=3)
     found = {each.what: each for each in facts.reach}
     assert (found["arm"].n, found["configuration"].n) == (3, 5)
-    assert "3 blocks could have seen" in " ".join(answers(facts))
+    assert "3 blocks could have detected" in " ".join(answers(facts))
 
 
 def test_several_arms_share_the_level() -> None:
@@ -304,8 +304,8 @@ def test_several_arms_share_the_level() -> None:
     assert [each.alpha for each in facts.reach] == pytest.approx([0.025, 0.025])
 
 
-def test_looks_decide_where_there_is_a_plan() -> None:
-    """On validation values the first look that settles it counts, in the order of planning."""
+def test_interim_analyses_decide_if_there_is_a_plan() -> None:
+    """On validation values the first analysis that settles it counts, in the planned order."""
 
     def wide(row: Row) -> Row:
         return replace(row, value=0.9 + 0.001 * (row.ordinal % 3) * (row.arm == "ralr") + 0.03 * (row.arm == "ralr"))
@@ -315,37 +315,37 @@ def test_looks_decide_where_there_is_a_plan() -> None:
     (made,) = facts.comparisons
     assert facts.looks["ralr"].verdict == made.verdict == "better"
     assert made.n == facts.looks["ralr"].n < 8
-    assert f"look {facts.looks['ralr'].looks} of up to 6, corrected for all of them" in answer(facts)
+    assert f"interim analysis {facts.looks['ralr'].looks} of up to 6, corrected for all of them" in answer(facts)
 
 
-def test_looks_that_go_on_say_when_the_next_is() -> None:
+def test_the_answer_names_the_next_interim_analysis() -> None:
     plan = Plan((3, 5, 12), margin=0.0)
     facts = study_facts(make_record(until="confirmed", noise=0.02, gain=0.0), plan=plan)
     assert facts.looks["ralr"].next_look == 12
     assert facts.comparisons[0].verdict == "inconclusive"
-    assert "inconclusive so far; the next look is at 12 seeds" in answer(facts)
+    assert "inconclusive so far; the next interim analysis is at 12 seeds" in answer(facts)
 
 
-def test_looks_at_validation_leave_the_test_split_to_the_latest_look() -> None:
+def test_the_test_split_is_judged_by_the_latest_analysis() -> None:
     facts = study_facts(make_record(gain=0.05), plan=Plan((3, 5), margin=0.0))
     assert facts.split == "test"
     assert facts.comparisons[0].n == 5
     assert "reach" in as_json(facts)
 
 
-def test_audited_prunings_are_facts_and_words() -> None:
+def test_audited_prunings_have_facts_and_sentences() -> None:
     record = with_audits(make_record(trials=80), {"ralr": [0.99] * 6 + [0.5] * 7 + [None], "monotone": [0.5]})
     facts = study_facts(record)
     found = {each.arm: each for each in facts.pruning}
     assert (found["ralr"].audited, found["ralr"].wrong, found["ralr"].lost_best) == (14, 6, 6)
     assert (found["ralr"].pruned, found["monotone"].audited) == (facts.arms["ralr"].counts["pruned"], 1)
-    said = " ".join(notes(facts))
-    assert "Of ralr's 14 audited prunings 6 were wrong (43%, 95% interval 18% to 71%)" in said
-    assert re.search(r"6 beat the best that was kept, by up to [\d.]+ points\.", said)
-    assert f"1 of monotone's {found['monotone'].pruned} pruned trials were trained to their end: too few" in said
+    sentences = " ".join(notes(facts))
+    assert "Of ralr's 14 audited prunings 6 were wrong (43%, 95% interval 18% to 71%)" in sentences
+    assert re.search(r"6 beat the best complete trial, by up to [\d.]+ points\.", sentences)
+    assert f"1 of monotone's {found['monotone'].pruned} pruned trials were trained to their end: too few" in sentences
 
 
-def test_arms_in_which_pruning_erred_differently_are_warned_of() -> None:
+def test_a_warning_names_arms_with_different_pruning_errors() -> None:
     record = make_record(trials=80)
     facts = study_facts(with_audits(record, {"ralr": [0.99] * 12, "monotone": [0.5] * 12}))
     assert "Pruning erred at different rates in ralr and monotone" in " ".join(notes(facts))
@@ -353,26 +353,26 @@ def test_arms_in_which_pruning_erred_differently_are_warned_of() -> None:
     assert "different rates" not in " ".join(notes(even))
 
 
-def test_audits_to_come_are_said() -> None:
+def test_planned_audits_are_mentioned() -> None:
     record = with_audits(make_record(trials=80), {"ralr": [0.99] * 3, "monotone": [0.9]})
     arm = record.arms["ralr"]
     rows = (*arm.rows[:-2], *(replace(row, state="free", outcome=None, curve=()) for row in arm.rows[-2:]))
     facts = study_facts(replace(record, arms={**record.arms, "ralr": replace(arm, rows=rows)}))
-    assert "pruned trials were trained to their end, 2 more are to come: too few" in " ".join(notes(facts))
+    assert "pruned trials were trained to their end, 2 more are planned: too few" in " ".join(notes(facts))
 
 
-def test_pruning_that_nobody_audited_is_said_with_what_would() -> None:
+def test_without_audits_a_sentence_suggests_an_audit_share() -> None:
     facts = study_facts(make_record(trials=80))
     fewest = min(arm.counts["pruned"] for arm in facts.arms.values())
-    (said,) = [note for note in notes(facts) if note.startswith("Pruning was not audited")]
-    assert f"{facts.arms['ralr'].counts['pruned']} of ralr were stopped early" in said
-    assert f"With audit = {math.ceil(100 / fewest) / 10:g} under [search]" in said
+    (sentences,) = [note for note in notes(facts) if note.startswith("Pruning was not audited")]
+    assert f"{facts.arms['ralr'].counts['pruned']} of ralr were stopped early" in sentences
+    assert f"With audit = {math.ceil(100 / fewest) / 10:g} under [search]" in sentences
     few = study_facts(make_record(trials=24))
-    assert "With audit = 1 under [search], run would do that now (a rate takes 10 in each arm)." in " ".join(notes(few))
+    assert "With audit = 1 under [search], run does that now (a rate needs 10 in each arm)." in " ".join(notes(few))
     assert "audit" not in " ".join(notes(study_facts(make_record(trials=24, until="searching"))))
 
 
-def test_without_pruning_nothing_is_said_of_it() -> None:
+def test_without_pruning_there_is_no_sentence_on_it() -> None:
     def kept(row: Row) -> Row:
         return replace(row, outcome="complete") if row.outcome == "pruned" else row
 

@@ -31,7 +31,7 @@ def test_replicates_get_a_verdict() -> None:
     assert "study against baseline: better" in str(found)
 
 
-def test_one_search_each_gets_none() -> None:
+def test_one_search_each_gets_no_verdict() -> None:
     found = analysis.compare(searched(0.3, 0, name="ralr"), searched(0.0, 1, name="monotone"))
     assert found.verdict is None
     assert (found.study.arm, found.baseline.arm, found.study.kind) == ("ralr", "monotone", "expected")
@@ -54,16 +54,16 @@ def test_paired_replicates_are_compared_pair_by_pair() -> None:
     assert paired.verdict.difference == pytest.approx(free.verdict.difference)
 
 
-def test_a_sampler_that_learns_is_no_random_search() -> None:
+def test_an_adaptive_sampler_is_not_random_search() -> None:
     found = analysis.compare(searched(0.3, 0, tpe=True), searched(0.0, 1, tpe=True))
     assert (found.study.kind, found.study.band) == ("realised", "")
 
 
-def test_the_verdict_rests_on_the_trials_that_all_have() -> None:
+def test_the_verdict_uses_the_trials_that_all_have() -> None:
     assert analysis.compare([searched(0.0, 0, trials=5), searched(0.0, 1)], replicates(0.0, 10)).trials == 5
 
 
-def test_failed_and_pruned_trials_are_spent() -> None:
+def test_failed_and_pruned_trials_cost_budget() -> None:
     study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=0))
     study.tell(study.ask(), state=optuna.trial.TrialState.FAIL)
     trial = study.ask()
@@ -84,12 +84,12 @@ def test_failed_and_pruned_trials_are_spent() -> None:
         (lambda: replicates(0.0, 0, 2), lambda: replicates(0.0, 5, 3), "2 and 3 replicates"),
     ],
 )
-def test_what_cannot_be_compared_is_refused(own, other, message) -> None:  # type: ignore[no-untyped-def]
+def test_searches_that_cannot_be_compared_are_refused(own, other, message) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ValueError, match=message):
         analysis.compare(own(), other(), paired=True)
 
 
-def test_the_room_has_no_other_names() -> None:
+def test_the_package_has_no_other_names() -> None:
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         analysis.nothing  # noqa: B018
 

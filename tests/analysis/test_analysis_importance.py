@@ -20,7 +20,7 @@ from ralr_tune.analysis.importance import (
     array_importance,
     comparison_epoch,
     importance,
-    places,
+    ranks,
     thinned,
 )
 from ralr_tune.errors import UsageError
@@ -73,7 +73,7 @@ def test_is_deterministic() -> None:
     assert simulated(3) == simulated(3)
 
 
-def test_choices_count_and_their_order_does_not() -> None:
+def test_choices_matter_and_their_order_does_not() -> None:
     random = np.random.default_rng(2)
     choice = random.choice(["sgd", "adam", "rmsprop"], 60)
     values = 3.0 * (choice == "adam") + random.normal(size=60)
@@ -83,17 +83,17 @@ def test_choices_count_and_their_order_does_not() -> None:
     assert found["other"].verdict == "indistinguishable"
 
 
-def test_too_few_trials_say_nothing() -> None:
+def test_too_few_trials_are_too_little_evidence() -> None:
     assert {one.verdict for one in simulated(0, trials=9).values()} == {"too little evidence"}
 
 
-def test_nothing_found_in_a_small_study_is_no_evidence_of_nothing() -> None:
+def test_no_effect_in_a_small_study_is_too_little_evidence() -> None:
     random = np.random.default_rng(0)
     found = array_importance(columns(random.random((12, 3))), random.normal(size=12))
     assert {one.verdict for one in found.values()} == {"too little evidence"}
 
 
-def test_fixed_parameters_and_equal_scores_say_nothing() -> None:
+def test_fixed_parameters_and_equal_scores_are_too_little_evidence() -> None:
     random = np.random.default_rng(0)
     u = random.random((40, 3))
     fixed = columns(u) | {"fixed": Column("linear", [3.0] * 40)}
@@ -103,14 +103,14 @@ def test_fixed_parameters_and_equal_scores_say_nothing() -> None:
     assert {one.verdict for one in array_importance(fixed, np.ones(40)).values()} == {"too little evidence"}
 
 
-def test_parameters_that_determine_each_other_cannot_be_told_apart() -> None:
+def test_parameters_that_determine_each_other_cannot_be_separated() -> None:
     random = np.random.default_rng(0)
     x = list(random.random(40))
     found = array_importance({"a": Column("linear", x), "b": Column("linear", x)}, np.array(x))
     assert {one.verdict for one in found.values()} == {"too little evidence"}
 
 
-def test_few_distinct_values_and_many_parameters_are_no_trouble() -> None:
+def test_few_distinct_values_and_many_parameters_work() -> None:
     random = np.random.default_rng(0)
     batch = random.choice([32, 64, 128], 30)
     found = array_importance({"batch": Column("log", list(batch))}, np.log(batch) + 0.1 * random.normal(size=30))
@@ -120,7 +120,7 @@ def test_few_distinct_values_and_many_parameters_are_no_trouble() -> None:
     assert Counter(one.verdict for one in found.values())["matters"] <= 4
 
 
-def test_trials_are_compared_where_four_fifths_arrived() -> None:
+def test_the_reported_epoch_is_the_last_that_80_percent_reached() -> None:
     assert comparison_epoch([12] * 8 + [3, 2]) == 12
     assert comparison_epoch([12] * 7 + [3, 2, 1]) == 3
     assert comparison_epoch([]) is None
@@ -153,7 +153,7 @@ def test_one_valued_dimension_of_an_arm() -> None:
 
 
 def foreign_study(*, prune: bool, trials: int = 50) -> optuna.Study:
-    """Somebody's own: steps from 0, a choice that does nothing, some values that are not finite."""
+    """A user's own study: steps from 0, a choice without effect, some values that are not finite."""
     random = np.random.default_rng(5)
     study = optuna.create_study(
         direction="minimize",
@@ -193,7 +193,9 @@ def test_any_optuna_study_with_pruning() -> None:
     assert found["lr"].epoch < 7
 
 
-def told(objective: Callable[[optuna.Trial, float], float | None], *, trials: int = 60, **study: Any) -> optuna.Study:
+def searched(
+    objective: Callable[[optuna.Trial, float], float | None], *, trials: int = 60, **study: Any
+) -> optuna.Study:
     """A study of random trials; the objective takes the trial and a draw of noise, None stands for FAIL."""
     random = np.random.default_rng(7)
     made = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=7), **study)
@@ -203,13 +205,13 @@ def told(objective: Callable[[optuna.Trial, float], float | None], *, trials: in
     return made
 
 
-def test_conditional_parameters_are_judged_among_those_that_have_them() -> None:
+def test_conditional_parameters_are_tested_among_trials_that_have_them() -> None:
     def objective(trial: optuna.Trial, noise: float) -> float:
         if trial.suggest_categorical("optimizer", ["adam", "sgd"]) == "adam":
             return trial.suggest_float("beta", 0, 1) * 0 + 5 + noise
         return 8 * trial.suggest_float("momentum", 0, 1) + 10 + noise
 
-    found = importance(told(objective))
+    found = importance(searched(objective))
     assert {name: one.verdict for name, one in found.items()} == {
         "optimizer": "matters", "momentum": "matters", "beta": "indistinguishable"
     }  # fmt: skip
@@ -221,7 +223,7 @@ def test_too_few_trials_have_a_conditional_parameter() -> None:
         seldom = trial.suggest_float("seldom", 0, 1) if trial.number % 7 == 0 else 0.0
         return 100 * seldom + trial.suggest_float("x", 0, 1)
 
-    one = importance(told(objective))["seldom"]
+    one = importance(searched(objective))["seldom"]
     assert (one.verdict, one.trials) == ("too little evidence", 9)
 
 
@@ -234,26 +236,26 @@ def test_whole_numbers_logarithms_choices_and_one_value() -> None:
         return layers + math.log2(width) + 0.5 * noise
 
     for direction in ("minimize", "maximize"):
-        found = importance(told(objective, direction=direction))
+        found = importance(searched(objective, direction=direction))
         assert {name: one.verdict for name, one in found.items()} == {
             "layers": "matters", "width": "matters", "activation": "indistinguishable", "fixed": "too little evidence"
         }  # fmt: skip
 
 
 def test_one_parameter_alone() -> None:
-    assert importance(told(lambda trial, noise: trial.suggest_float("x", 0, 1) + 0.1 * noise))["x"].value > 0.7
-    ignoring = told(lambda trial, noise: 0 * trial.suggest_float("x", 0, 1) + noise)
+    assert importance(searched(lambda trial, noise: trial.suggest_float("x", 0, 1) + 0.1 * noise))["x"].value > 0.7
+    ignoring = searched(lambda trial, noise: 0 * trial.suggest_float("x", 0, 1) + noise)
     assert importance(ignoring)["x"].verdict == "indistinguishable"
 
 
-def test_values_that_are_no_numbers_are_left_out() -> None:
+def test_non_finite_values_are_left_out() -> None:
     ends = [math.nan, math.inf, -math.inf]
 
     def objective(trial: optuna.Trial, noise: float) -> float:
         x = trial.suggest_float("x", 0, 1)
         return ends[trial.number % 12] if trial.number % 12 < 3 else x + 0.1 * noise
 
-    found = importance(told(objective))
+    found = importance(searched(objective))
     assert (found["x"].trials, found["x"].verdict) == (45, "matters")
 
 
@@ -278,7 +280,7 @@ def test_all_pruned() -> None:
     assert (found["x"].verdict, found["x"].trials, found["x"].epoch) == ("matters", 40, 0)
 
 
-def test_pruned_trials_that_ended_in_no_number_are_left_out() -> None:
+def test_pruned_trials_whose_last_report_is_not_finite_are_left_out() -> None:
     def objective(trial: optuna.Trial) -> float:
         x = trial.suggest_float("x", 0, 1)
         return pruned(trial, [x, math.nan] if trial.number % 2 else [math.nan, x]) or x
@@ -287,25 +289,25 @@ def test_pruned_trials_that_ended_in_no_number_are_left_out() -> None:
     assert importance(optimized(lambda trial: pruned(trial, []) or trial.suggest_float("x", 0, 1))) == {}
 
 
-def test_all_diverged_and_three_trials_say_nothing() -> None:
-    diverged = told(lambda trial, noise: math.inf * (1 + trial.suggest_float("x", 0, 1)))
-    few = told(lambda trial, noise: trial.suggest_float("x", 0, 1), trials=3)
+def test_all_diverged_and_three_trials_are_too_little_evidence() -> None:
+    diverged = searched(lambda trial, noise: math.inf * (1 + trial.suggest_float("x", 0, 1)))
+    few = searched(lambda trial, noise: trial.suggest_float("x", 0, 1), trials=3)
     for study, trials in ((diverged, 0), (few, 3)):
         assert (importance(study)["x"].verdict, importance(study)["x"].trials) == ("too little evidence", trials)
 
 
-def test_trials_that_this_package_told_as_diverged_are_left_out() -> None:
+def test_trials_that_this_package_marked_as_diverged_are_left_out() -> None:
     def objective(trial: optuna.Trial, noise: float) -> float:
         if trial.suggest_float("x", 0, 1) > 0.5:
             trial.set_user_attr("ralr_tune:diverged", "diverged")
             return 0.0
         return trial.params["x"]
 
-    study = told(objective)
+    study = searched(objective)
     assert importance(study)["x"].trials == sum(trial.params["x"] <= 0.5 for trial in study.trials)
 
 
-def test_studies_without_trials_with_several_objectives_and_what_is_no_study() -> None:
+def test_studies_without_trials_or_with_several_objectives_and_other_objects() -> None:
     assert importance(optuna.create_study()) == {}
     with pytest.raises(UsageError, match=r"^study.directions = \['minimize', 'maximize'\]: .* one objective$"):
         importance(optuna.create_study(directions=["minimize", "maximize"]))
@@ -317,44 +319,44 @@ def test_the_public_name_is_the_function() -> None:
     from ralr_tune import analysis
 
     assert analysis.importance is importance
-    assert analysis.importance(told(lambda trial, noise: trial.suggest_float("x", 0, 1)))["x"].verdict == "matters"
+    assert analysis.importance(searched(lambda trial, noise: trial.suggest_float("x", 0, 1)))["x"].verdict == "matters"
 
 
-def test_large_studies_are_thinned_and_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.modules[importance.__module__], "MOST_TRIALS", 50)
-    found = importance(told(lambda trial, noise: trial.suggest_float("x", 0, 1) + noise, trials=200))
+def test_large_studies_are_thinned_and_the_evaluator_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[importance.__module__], "MAX_TRIALS", 50)
+    found = importance(searched(lambda trial, noise: trial.suggest_float("x", 0, 1) + noise, trials=200))
     assert found["x"].trials == 50
     assert found["x"].evaluator.endswith("; 50 of 200 trials, evenly spaced")
     assert thinned(list(range(5)), 3) == [0, 2, 4]
 
 
 def observed(*curves: Sequence[float], length: int = 3) -> list[Observed]:
-    """One trial a curve; those shorter than `length` were pruned."""
+    """One trial per curve; those shorter than `length` were pruned."""
     return [Observed({}, dict(enumerate(curve, 1)), curve[-1] if len(curve) == length else None) for curve in curves]
 
 
-def test_places_of_unpruned_trials_are_their_ranks() -> None:
-    assert list(places(observed([0, 0, 3], [5, 5, 1], [1, 1, 2]))) == [2, 0, 1]
-    assert list(places(observed([0, 0, 3], [5, 5, 1], [1, 1, 3]))) == [1.5, 0, 1.5]
-    assert list(places([])) == []
+def test_unpruned_trials_are_ranked_by_their_final_scores() -> None:
+    assert list(ranks(observed([0, 0, 3], [5, 5, 1], [1, 1, 2]))) == [2, 0, 1]
+    assert list(ranks(observed([0, 0, 3], [5, 5, 1], [1, 1, 3]))) == [1.5, 0, 1.5]
+    assert list(ranks([])) == []
 
 
-def test_pruned_trials_keep_the_places_that_they_stopped_at() -> None:
-    assert list(places(observed([4], [1], [2, 9], [3, 8, 7], [5, 7, 8]))) == [3, 0, 4, 1, 2]
+def test_pruned_trials_keep_the_ranks_at_which_they_stopped() -> None:
+    assert list(ranks(observed([4], [1], [2, 9], [3, 8, 7], [5, 7, 8]))) == [3, 0, 4, 1, 2]
 
 
-def test_a_tie_among_the_pruned_is_no_tie_among_those_that_went_on() -> None:
-    assert list(places(observed([1], [1], [1, 0, 2], [1, 0, 1]))) == [0.5, 0.5, 3, 2]
+def test_a_tie_among_pruned_trials_is_no_tie_among_longer_ones() -> None:
+    assert list(ranks(observed([1], [1], [1, 0, 2], [1, 0, 1]))) == [0.5, 0.5, 3, 2]
 
 
-def test_nobodys_place_rests_on_an_epoch_that_it_did_not_reach() -> None:
+def test_no_rank_depends_on_an_epoch_that_the_trial_did_not_reach() -> None:
     curves = [[0.3], [0.1, 0.2], [0.2, 0.1, 0.5], [0.4, 0.3, 0.6]]
     late = [[*curve[:2], *(9 - value for value in curve[2:])] for curve in curves]
-    assert list(places(observed(*curves)))[:2] == list(places(observed(*late)))[:2]
+    assert list(ranks(observed(*curves)))[:2] == list(ranks(observed(*late)))[:2]
 
 
 def test_pruning_does_not_hide_a_parameter_that_acts_late() -> None:
-    """At the epoch that all reached, nothing tells the trials apart but the rate."""
+    """At the epoch that all reached, only the rate distinguishes the trials."""
 
     def objective(trial: optuna.Trial, noise: float) -> float | None:
         x, late = trial.suggest_float("x", 0, 1), trial.suggest_float("late", 0, 1)
@@ -364,5 +366,5 @@ def test_pruning_does_not_hide_a_parameter_that_acts_late() -> None:
         trial.report(x + late, 1)
         return x + late
 
-    found = importance(told(objective))
+    found = importance(searched(objective))
     assert (found["late"].verdict, found["late"].epoch) == ("matters", 0)

@@ -6,17 +6,17 @@ from scipy import stats
 
 from ralr_tune.analysis.comparison import Pairs, compare
 from ralr_tune.analysis.power import (
-    MOST,
+    MAX_PAIRS,
     POWER,
     DetectableEffect,
     ErrorFloor,
+    detectable_difference,
     detectable_effect,
     pairs_to_differ,
     pairs_to_equal,
     power_to_differ,
     power_to_equal,
     spread_interval,
-    visible,
 )
 from tests.metrics import ACCURACY
 
@@ -39,13 +39,13 @@ def test_power_is_scipys_noncentral_t(n: int, difference: float) -> None:
     assert power_to_differ(difference, 1.0, n, 0.05) == pytest.approx(expected, abs=1e-3)
 
 
-def test_power_where_scipys_noncentral_t_fails() -> None:
+def test_power_when_scipys_noncentral_t_fails() -> None:
     assert power_to_differ(40.0, 1.0, 2, 0.05) == pytest.approx(1.0, abs=1e-3)
     assert power_to_differ(0.0, 1.0, 2, 0.05) == pytest.approx(0.05, abs=1e-3)
 
 
 @pytest.mark.parametrize(("n", "margin", "difference"), [(3, 3.0, 0.0), (10, 1.0, 0.3), (40, 0.5, 0.1)])
-def test_power_of_equivalence_is_what_a_simulation_finds(n: int, margin: float, difference: float) -> None:
+def test_power_of_equivalence_agrees_with_a_simulation(n: int, margin: float, difference: float) -> None:
     draws = np.random.default_rng(0).normal(difference, 1.0, (40_000, n))
     half = stats.t.isf(0.05, n - 1) * draws.std(axis=1, ddof=1) / n**0.5
     found = (np.abs(draws.mean(axis=1)) + half < margin).mean()
@@ -53,8 +53,8 @@ def test_power_of_equivalence_is_what_a_simulation_finds(n: int, margin: float, 
 
 
 @pytest.mark.parametrize("n", [2, 3, 5, 20])
-def test_the_visible_difference_has_the_power(n: int) -> None:
-    assert power_to_differ(visible(SPREAD, n, 0.05), SPREAD, n, 0.05) == pytest.approx(POWER)
+def test_the_detectable_difference_has_the_power(n: int) -> None:
+    assert power_to_differ(detectable_difference(SPREAD, n, 0.05), SPREAD, n, 0.05) == pytest.approx(POWER)
 
 
 def test_fewest_pairs_are_enough_and_one_less_is_not() -> None:
@@ -66,7 +66,7 @@ def test_fewest_pairs_are_enough_and_one_less_is_not() -> None:
     assert power_to_equal(0.001, SPREAD, n, 0.005, 0.05) >= POWER > power_to_equal(0.001, SPREAD, n - 1, 0.005, 0.05)
 
 
-def test_what_cannot_be_reached() -> None:
+def test_verdicts_that_no_number_of_pairs_reaches() -> None:
     assert pairs_to_differ(SPREAD, difference=0.0, alpha=0.05) is None
     assert pairs_to_differ(SPREAD, difference=SPREAD / 100, alpha=0.05) is None
     assert pairs_to_equal(SPREAD, difference=0.005, margin=0.005, alpha=0.05) is None
@@ -79,7 +79,7 @@ def test_the_interval_of_the_spread_covers() -> None:
     assert covered == pytest.approx(0.95, abs=0.015)
 
 
-def test_two_pairs_know_their_spread_badly_and_say_so() -> None:
+def test_two_pairs_have_a_wide_interval_of_the_spread() -> None:
     few, more = reached([0.001, 0.004]), reached([0.001, 0.004, 0.002, 0.003, 0.0, 0.005])
     assert few.visible_interval[1] > 60 * few.visible_interval[0]
     assert more.visible_interval[1] < 5 * more.visible_interval[0]
@@ -87,8 +87,8 @@ def test_two_pairs_know_their_spread_badly_and_say_so() -> None:
     assert few.more_to_differ_range[1] is None or few.more_to_differ_range[1] > 20
 
 
-def test_a_correction_makes_less_visible() -> None:
-    assert visible(SPREAD, 5, 0.05 / 3) > visible(SPREAD, 5, 0.05)
+def test_a_correction_increases_the_detectable_difference() -> None:
+    assert detectable_difference(SPREAD, 5, 0.05 / 3) > detectable_difference(SPREAD, 5, 0.05)
 
 
 def test_the_nearer_verdict_is_named() -> None:
@@ -99,22 +99,22 @@ def test_the_nearer_verdict_is_named() -> None:
     assert found.more_to_equal < found.more_to_differ
 
 
-def test_nothing_in_reach() -> None:
+def test_no_verdict_within_the_maximum_of_pairs() -> None:
     found = reached([0.1, -0.1, 0.1, -0.0999], margin=0.0)
     assert found.more is None
-    assert MOST == 1000
+    assert MAX_PAIRS == 1000
 
 
-def test_no_reach_without_spread_or_pairs() -> None:
+def test_no_detectable_effect_without_spread_or_pairs() -> None:
     for differences in ([0.01, 0.01, 0.01], [0.01]):
         (made,) = compare([Pairs("arm", "a", "b", differences)], margin=0.0, confidence=0.95, metric=ACCURACY)
         assert detectable_effect(made, 0.0, margin=0.0, alpha=0.05) is None
 
 
-def test_what_further_pairs_cannot_lessen_is_not_promised_to_them() -> None:
+def test_more_pairs_do_not_reduce_the_error_of_the_seeds() -> None:
     floor = ErrorFloor(0.002, 4)
-    seen = visible(SPREAD, 4, 0.05, floor=floor)
-    assert seen > visible(SPREAD, 4, 0.05)
+    seen = detectable_difference(SPREAD, 4, 0.05, floor=floor)
+    assert seen > detectable_difference(SPREAD, 4, 0.05)
     assert power_to_differ(seen, SPREAD, 4, 0.05, floor) == pytest.approx(POWER)
     without = pairs_to_differ(SPREAD, difference=0.008, alpha=0.05)
     assert without is not None
@@ -124,7 +124,7 @@ def test_what_further_pairs_cannot_lessen_is_not_promised_to_them() -> None:
     assert pairs_to_equal(SPREAD, difference=0.0, margin=0.005, alpha=0.05, floor=short) is None
 
 
-def test_power_over_blocks_and_seeds_is_about_what_a_simulation_finds() -> None:
+def test_power_over_blocks_and_seeds_roughly_agrees_with_a_simulation() -> None:
     random, blocks, seeds, difference = np.random.default_rng(4), 4, 5, 0.02
     of_block, of_seed = random.normal(0, 0.01, (4000, blocks, 1)), random.normal(0, 0.008, (4000, 1, seeds))
     studies = difference + of_block + of_seed

@@ -1,4 +1,4 @@
-"""Whatever a storage may hold, there are facts, sentences and valid JSON."""
+"""Any content of a storage gives facts, sentences and valid JSON."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from synthetic_study import AMPLIFY, SHARED, make_record
 
-from ralr_tune.analysis.answer import answer, reach_sentences, twin_sentences
+from ralr_tune.analysis.answer import answer, detectable_sentences, twin_sentences
 from ralr_tune.analysis.facts import as_json, study_facts
 from ralr_tune.analysis.notes import notes
 from ralr_tune.analysis.sequential import Plan
@@ -96,7 +96,7 @@ def records(draw: st.DrawFn) -> StudyRecord:
 
 @st.composite
 def scored_records(draw: st.DrawFn) -> StudyRecord:
-    """A whole study in which some rows are spoilt."""
+    """A whole study in which some rows are corrupt."""
     record = make_record(trials=draw(st.integers(1, 12)), blocks=draw(st.integers(1, 2)), seeds=draw(st.integers(1, 3)))
     arms = {}
     for name, arm in record.arms.items():
@@ -118,7 +118,7 @@ def check(record: StudyRecord, plan: Plan | None) -> None:
     facts = study_facts(record, plan=plan)
     found = as_json(facts)
     assert json.loads(json.dumps(found, allow_nan=False)) == found
-    for sentence in (answer(facts), *twin_sentences(facts), *reach_sentences(facts), *notes(facts)):
+    for sentence in (answer(facts), *twin_sentences(facts), *detectable_sentences(facts), *notes(facts)):
         assert sentence.endswith((".", "?"))
         assert "nan" not in sentence.replace("nanos", "")
     for arm in facts.robustness:

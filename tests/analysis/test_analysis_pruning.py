@@ -41,14 +41,14 @@ def test_smaller_is_better_for_a_loss() -> None:
     assert found.cost == pytest.approx(0.1)
 
 
-def test_what_cannot_be_judged_is_left_out() -> None:
+def test_trials_that_cannot_be_compared_are_left_out() -> None:
     nothing = [Audited("ralr", 3, [])]
     assert pruning_audit(nothing, FINALS, metric=ACCURACY)[0].audited == 0
     assert pruning_audit(audited(0.9), {"ralr": []}, metric=ACCURACY)[0].cost is None
 
 
 @pytest.mark.parametrize("metric", [ACCURACY, LOSS], ids=["maximize", "minimize"])
-def test_what_diverges_was_stopped_rightly(metric: Metric) -> None:
+def test_a_diverged_audit_was_pruned_rightly(metric: Metric) -> None:
     found = pruning_audit(audited(*[math.nan] * 10), FINALS, metric=metric)[0]
     assert (found.audited, found.wrong, found.lost_best, found.cost) == (10, 0, 0, 0.0)
 

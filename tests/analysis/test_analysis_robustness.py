@@ -75,7 +75,7 @@ def test_a_cliff_ends_the_range() -> None:
     assert rates.low < 0.05
 
 
-def test_a_range_that_may_go_on_says_so() -> None:
+def test_a_range_that_may_extend_further_is_open() -> None:
     found = study_facts(study(monotone=peak(0.001)))
     rates = found.robustness[0].rates
     assert rates is not None
@@ -83,14 +83,14 @@ def test_a_range_that_may_go_on_says_so() -> None:
     assert rates.high_open
 
 
-def test_a_flatter_peak_forgives_more() -> None:
+def test_a_flatter_peak_tolerates_more() -> None:
     record = study(monotone=peak(0.3, noise=0.001), ralr=peak(0.03, noise=0.001))
     _, (made,) = robustness(record)
     assert (made.arm, made.against, made.verdict) == ("ralr", "monotone", "more")
     assert made.times > 2
     assert made.interval[0] > 1
     (sentence,) = robustness_sentences(study_facts(record))
-    assert sentence.startswith("Does ralr forgive a badly chosen learning rate more than monotone? Yes:")
+    assert sentence.startswith("Does ralr tolerate a badly chosen learning rate better than monotone? Yes:")
 
 
 def test_equal_peaks_show_no_difference() -> None:
@@ -116,7 +116,7 @@ def test_diverged_trials_are_counted_with_an_exact_interval() -> None:
     assert "7 diverged" in robustness_sentences(study_facts(study(monotone=peak(0.08, cliff=-0.5))))[-1]
 
 
-def test_out_of_memory_is_no_divergence() -> None:
+def test_out_of_memory_is_not_divergence() -> None:
     record = study(monotone=peak(0.08, cliff=-0.5))
     rows = tuple(
         replace(row, failure="oom") if row.outcome == "diverged" else row for row in record.arms["monotone"].rows
@@ -128,7 +128,7 @@ def test_out_of_memory_is_no_divergence() -> None:
     assert found.rates.trials == 33
 
 
-def test_pruned_trials_get_what_complete_ones_still_gained() -> None:
+def test_pruned_trials_are_extrapolated_by_the_gain_of_complete_ones() -> None:
     def spread(row: Row) -> Row:
         """Every complete trial gained 0.3 after epoch 1; half of the trials are pruned there."""
         assert row.value is not None
@@ -151,7 +151,7 @@ def test_too_little_for_a_range(scores: list[tuple[float, float | None]]) -> Non
     assert only(study(monotone=scores)).rates is None
 
 
-def test_a_rate_that_is_no_searched_number() -> None:
+def test_a_rate_that_is_not_a_searched_number() -> None:
     record = study(monotone=peak(0.08))
     for dimensions in ({}, {"lr": {"choices": [0.1, 0.2]}}):
         other = replace(record, arms={"monotone": replace(record.arms["monotone"], dimensions=dimensions)})

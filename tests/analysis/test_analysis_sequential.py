@@ -19,18 +19,18 @@ def draws(mean: float, n: int = 12, *, seed: int = 0) -> list[float]:
     return list(np.random.default_rng(seed).normal(mean, 0.01, n))
 
 
-@pytest.mark.parametrize("looks", [(3, 4, 5, 6, 8, 12), (2, 3, 4), (5, 8, 11, 14)])
-def test_the_boundaries_spend_what_they_should(looks: tuple[int, ...]) -> None:
-    """Against a plain simulation: under no difference, so much is settled until each look."""
-    x = np.random.default_rng(0).standard_normal((200_000, looks[-1]))
+@pytest.mark.parametrize("analyses", [(3, 4, 5, 6, 8, 12), (2, 3, 4), (5, 8, 11, 14)])
+def test_the_boundaries_spend_what_they_should(analyses: tuple[int, ...]) -> None:
+    """Compared with a plain simulation: without a difference, the share that is settled by each analysis."""
+    x = np.random.default_rng(0).standard_normal((200_000, analyses[-1]))
     settled = np.zeros(len(x), dtype=bool)
-    for n, bound in zip(looks, boundaries(looks, 0.1), strict=True):
+    for n, bound in zip(analyses, boundaries(analyses, 0.1), strict=True):
         d = x[:, :n]
         settled |= d.mean(axis=1) > bound * d.std(axis=1, ddof=1) / math.sqrt(n)
-        assert settled.mean() == pytest.approx(0.1 * (n / looks[-1]) ** 2, abs=0.0025)
+        assert settled.mean() == pytest.approx(0.1 * (n / analyses[-1]) ** 2, abs=0.0025)
 
 
-def test_one_look_is_the_t_test() -> None:
+def test_a_single_analysis_is_the_t_test() -> None:
     assert boundaries((5,), 0.025) == pytest.approx([stats.t.isf(0.025, 4)])
     d = draws(0.004, 5)
     plan = Plan((5,), margin=0.0)
@@ -41,8 +41,8 @@ def test_one_look_is_the_t_test() -> None:
     assert decision.verdict == "inconclusive"
 
 
-def test_later_looks_do_not_change_earlier_boundaries() -> None:
-    """What a look spends depends on the last one alone; whether others follow does not matter to it."""
+def test_later_analyses_do_not_change_earlier_boundaries() -> None:
+    """What an analysis spends depends only on the maximum; later analyses do not matter."""
     assert boundaries((3, 6, 12), 0.025)[:2] == pytest.approx(boundaries((3, 6, 8, 12), 0.025)[:2])
 
 
@@ -61,7 +61,7 @@ def test_a_large_difference_stops_early(mean: float, metric: Metric, verdict: st
     assert decision.p_value <= 0.05
 
 
-def test_it_goes_on_until_the_last_look() -> None:
+def test_it_continues_until_the_last_analysis() -> None:
     d = draws(0.0)
     for n in range(13):
         decision = next_analysis(d[:n], replace(PLAN, margin=0.0))
@@ -82,14 +82,14 @@ def test_no_difference_is_equivalent_in_time() -> None:
     assert decision.n < 12
 
 
-def test_what_was_settled_stays_settled() -> None:
+def test_a_final_verdict_stays_final() -> None:
     first = next_analysis(draws(0.05), PLAN)
     contrary = draws(0.05)[: first.n] + [-0.5] * (12 - first.n)
     assert next_analysis(contrary, PLAN) == first
     assert latest_analysis(contrary, PLAN) != first
 
 
-def test_pairs_between_two_looks_have_no_say() -> None:
+def test_pairs_between_two_analyses_do_not_count() -> None:
     plan = Plan((4, 8), margin=0.0)
     d = draws(0.0)
     assert next_analysis(d[:4], plan) == next_analysis([*d[:4], 9.0, 9.0], plan)
@@ -120,7 +120,7 @@ def test_several_comparisons_are_stricter() -> None:
     assert nominal_level(several) < nominal_level(PLAN) < 0.05
 
 
-def test_the_latest_look_alone() -> None:
+def test_the_latest_analysis_alone() -> None:
     assert latest_analysis(draws(0.05, 2), PLAN).verdict == "go on"
     assert latest_analysis(draws(0.05, 12), PLAN).n == 12
 
@@ -128,9 +128,9 @@ def test_the_latest_look_alone() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"looks": ()}, "looks"),
-        ({"looks": (1, 2)}, "looks"),
-        ({"looks": (3, 3)}, "looks"),
+        ({"analyses": ()}, "analyses"),
+        ({"analyses": (1, 2)}, "analyses"),
+        ({"analyses": (3, 3)}, "analyses"),
         ({"margin": -0.1}, "margin"),
         ({"margin": math.nan}, "margin"),
         ({"confidence": 0.4}, "confidence"),

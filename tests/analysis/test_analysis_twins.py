@@ -17,7 +17,7 @@ from tests.metrics import ACCURACY
 
 
 def with_amplification_of(record: StudyRecord, donor: str, gain: float) -> StudyRecord:
-    """The baseline's judged rows again, each with the amplification that the donor was judged with."""
+    """A copy of the baseline's judged rows, each with the donor's judged amplification."""
     base = record.arms["monotone"]
     candidate = chosen(record.arms[donor], ACCURACY)
     assert candidate is not None
@@ -55,7 +55,7 @@ def test_other_facts_do_not_see_amplified_rows() -> None:
     assert after.arms["monotone"].confirm == before.arms["monotone"].confirm
 
 
-def test_donors_are_kept_apart_and_named() -> None:
+def test_donors_are_separate_and_named() -> None:
     record = make_record(arms=("monotone", "ralr", "other"))
     record = with_amplification_of(with_amplification_of(record, "ralr", 0.02), "other", -0.02)
     found = study_facts(record)
@@ -63,7 +63,7 @@ def test_donors_are_kept_apart_and_named() -> None:
     assert "with other's amplification added" in " ".join(twin_sentences(found))
 
 
-def test_the_amplification_of_an_earlier_winner_counts_nowhere() -> None:
+def test_the_amplification_of_an_earlier_winner_is_ignored() -> None:
     record = with_amplification_of(make_record(), "ralr", 0.02)
     base = record.arms["monotone"]
     stale = [replace(row, role=f"{AMPLIFIED}gone") if row.part == "amplified" else row for row in base.rows]

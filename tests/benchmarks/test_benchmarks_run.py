@@ -25,7 +25,7 @@ def test_ways_to_fuse(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mo
     monkeypatch.setattr(precision, "has_matrix_units", lambda: False)  # vmap takes no bfloat16
     fusing.main(["--slots", "2", "--turns", "3"])
     head, _, row = _rows(capsys.readouterr().out)
-    assert head.split("|")[2:-1] == [f" {way} " for way in fusing.WAYS]
+    assert head.split("|")[2:-1] == [f" {method} " for method in fusing.METHODS]
     assert row.split("|")[1].strip() == "2"
     assert row.count("x)") == 3  # the others are a GPU's alone
 

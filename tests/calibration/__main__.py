@@ -1,7 +1,7 @@
 """All calibration tables, as Markdown: `python -m tests.calibration`, which is `make calibrate`.
 
-RALR_TUNE_CALIBRATE is the number of studies a row of verdicts (1,000 by default); the other tables take their share of
-it, as their titles say. Two processes. Exits with 1 and names the rows where a promise is broken.
+RALR_TUNE_CALIBRATE is the number of studies per row of verdicts (1,000 by default); the other tables scale with it, as
+their titles say. Two processes. Exits with 1 and names the rows whose promise is broken.
 """
 
 from __future__ import annotations

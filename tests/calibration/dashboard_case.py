@@ -30,7 +30,7 @@ PARAMETERS = ("lr", "probability")
 
 
 class Case(NamedTuple):
-    """What each evaluator says of one study."""
+    """The importances of one study by each evaluator."""
 
     pruned: int
     ours: Mapping[str, Importance]
@@ -70,7 +70,7 @@ def table(found: Case) -> str:
         lines.append(
             f"| Optuna's {name} | {_theirs(values['lr'])} | {_theirs(values['probability'])} | complete trials |"
         )
-    lines.append(f"| ours | {_ours(found.ours['lr'])} | {_ours(found.ours['probability'])} | all trials |")
+    lines.append(f"| ralr_tune | {_ours(found.ours['lr'])} | {_ours(found.ours['probability'])} | all trials |")
     return "\n".join(lines)
 
 
@@ -83,12 +83,12 @@ def _ours(one: Importance) -> str:
 
 
 def draw(found: Case) -> go.Figure:
-    """One row an evaluator and parameter: value, interval and what chance gives."""
+    """One row per evaluator and parameter: value, interval and the range by chance."""
     rows: list[tuple[str, str, Evaluated | Importance, str]] = []
     for parameter in PARAMETERS:
         ours, theirs = found.ours[parameter], found.theirs["PED-ANOVA"][parameter]
         rows.append((f"{parameter}, the dashboard's plot", PALETTE[1], theirs, f"{theirs.value:.2f}"))
-        rows.append((f"{parameter}, ours", PALETTE[0], ours, f"{ours.value:.2f}: {ours.verdict}"))
+        rows.append((f"{parameter}, ralr_tune", PALETTE[0], ours, f"{ours.value:.2f}: {ours.verdict}"))
     ticks = {"tickmode": "array", "tickvals": list(range(len(rows))), "ticktext": [row[0] for row in rows]}
     plot = figure(
         f"Only lr acts: {TRIALS} trials, {found.pruned} of them pruned",

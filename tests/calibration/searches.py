@@ -49,7 +49,7 @@ def whole(studies: int, blocks: int, sampler: str, pruner: str) -> Counted:
 
 
 def study_of(seed: int, *, sampler: str, pruner: str, blocks: int, seeds: int = 5, trials: int = 24) -> StudySpec:
-    """A monotone arm of lr and weight decay, and a RALR arm with three dimensions more."""
+    """A monotone arm of lr and weight decay, and a RALR arm with three more dimensions."""
     return simulated(
         study={"seed": seed},
         training={"epochs": 12},
@@ -59,7 +59,7 @@ def study_of(seed: int, *, sampler: str, pruner: str, blocks: int, seeds: int = 
 
 
 def arm_comparison(spec: StudySpec) -> Comparison:
-    """What a whole study of this file says of its arms as such."""
+    """The verdict of a whole study of this file on the schedules themselves."""
     (made,) = arm_verdicts(record_of(spec), "validation").made
     return made
 

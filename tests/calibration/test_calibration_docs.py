@@ -1,4 +1,4 @@
-"""The documents hold the tables that `make calibrate` makes, and the dashboard's case is as they tell it."""
+"""The docs contain the tables that `make calibrate` creates, and the dashboard example gives the documented values."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_the_cells_of_importance_are_in_the_document() -> None:
     assert [str(cell) for cell in CELLS if cell.shape == "peak" and f"| {cell} |" not in document] == []
 
 
-def test_the_dashboards_case_is_as_told() -> None:
+def test_the_dashboard_example_gives_the_documented_values() -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     found = dashboard_case.case(draws=0)
     theirs, ours = found.theirs["PED-ANOVA"], found.ours

@@ -23,12 +23,12 @@ def table(*shares: float) -> Table:
 
 
 @pytest.mark.parametrize(("count", "broken"), [(15, False), (28, False), (29, True)])
-def test_a_bound_allows_for_chance_and_no_more(count: int, broken: bool) -> None:
+def test_an_upper_bound_allows_for_chance_and_no_more(count: int, broken: bool) -> None:
     assert FEW_WRONG.broken(Counted("", 300, Counter(better=10, worse=count - 10), 0.0)) == broken
 
 
 @pytest.mark.parametrize(("count", "broken"), [(240, False), (218, False), (217, True)])
-def test_so_does_a_floor(count: int, broken: bool) -> None:
+def test_a_lower_bound_allows_for_chance_and_no_more(count: int, broken: bool) -> None:
     assert OFTEN_SEEN.broken(Counted("", 300, Counter(better=count), 0.0)) == broken
 
 
@@ -37,13 +37,13 @@ def test_tables_are_markdown_and_name_what_is_broken(capsys: pytest.CaptureFixtu
         "0.2 of them: better or worse at most 5%, found 20.0% of 300"
     ]
     lines = capsys.readouterr().out.splitlines()
-    assert lines[1] == "Rows, 300 studies a row"
+    assert lines[1] == "Rows, 300 studies per row"
     assert lines[3] == "|  | better or worse | equivalent | pairs | promised | CPU s |"
     assert lines[5] == "| 0.04 of them | 4.0% | 0.0% | 5 | better or worse at most 5% | 0.0 |"
     assert lines[-1] == "| 0.2 of them | 20.0% | 0.0% | 5 | better or worse at most 5% **broken** | 0.0 |"
 
 
-def test_the_number_of_studies_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_studies_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RALR_TUNE_CALIBRATE", raising=False)
     assert (scaled(1000), scaled(300)) == (1000, 300)
     monkeypatch.setenv("RALR_TUNE_CALIBRATE", "50")

@@ -1,4 +1,4 @@
-"""The verdicts keep their error: 200 studies a row; in the slow tests 1,000 (or RALR_TUNE_CALIBRATE), looks tenfold."""
+"""Error rates of the verdicts: 200 studies per row; slow tests 1,000 (or RALR_TUNE_CALIBRATE), analyses tenfold."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from tests.calibration.verdicts import (
     RARELY_WRONG,
     SEEN,
     TABLES,
-    Luck,
+    NoiseShares,
     accuracy,
+    analyses,
     arms,
     blocks_alone,
     configurations,
     equivalence,
-    looks,
-    looks_at_several,
     power,
     ralr_arms,
     seeds_for_arms,
+    several_analyses,
 )
 
 FEW = 200
@@ -53,12 +53,12 @@ def test_amplification_wobbles_as_in_the_simulated_task() -> None:
     assert np.std(theirs) == pytest.approx(ours.std(), rel=0.15)
 
 
-@pytest.mark.parametrize("luck", [Luck(), Luck(seed=0.9)])
-def test_equal_configurations_rarely_differ(luck: Luck) -> None:
-    assert configurations(FEW, 5, luck).broken == []
+@pytest.mark.parametrize("noise", [NoiseShares(), NoiseShares(seed=0.9)])
+def test_equal_configurations_rarely_differ(noise: NoiseShares) -> None:
+    assert configurations(FEW, 5, noise).broken == []
 
 
-def test_a_clear_difference_is_seen() -> None:
+def test_a_clear_difference_is_detected() -> None:
     assert power(FEW).broken == []
 
 
@@ -67,20 +67,20 @@ def test_what_differs_by_the_margin_is_rarely_called_equivalent() -> None:
 
 
 def test_equal_arms_rarely_differ() -> None:
-    assert arms(FEW, 4, Luck()).broken == []
+    assert arms(FEW, 4, NoiseShares()).broken == []
 
 
-def test_equal_arms_rarely_differ_where_all_blocks_share_the_luck_of_their_seeds() -> None:
-    assert arms(FEW, 6, Luck(seed_in_arm=0.5)).broken == []
+def test_equal_arms_rarely_differ_if_all_blocks_share_their_seeds() -> None:
+    assert arms(FEW, 6, NoiseShares(seed_in_arm=0.5)).broken == []
     assert ralr_arms(FEW, 6).broken == []
 
 
-def test_looks_together_rarely_err() -> None:
-    assert looks(FEW, Plan((3, 4, 5, 6, 8, 10), margin=0.0), 0.0).broken == []
-    assert looks_at_several(FEW, Plan((5, 8), margin=0.0, comparisons=3)).broken == []
+def test_interim_analyses_together_rarely_err() -> None:
+    assert analyses(FEW, Plan((3, 4, 5, 6, 8, 10), margin=0.0), 0.0).broken == []
+    assert several_analyses(FEW, Plan((5, 8), margin=0.0, comparisons=3)).broken == []
 
 
-def test_mistakes_and_blindness_break_the_promises() -> None:
+def test_wrong_methods_and_low_power_break_the_promises() -> None:
     assert RARELY_WRONG.broken(blocks_alone(FEW, 6))
     assert RARELY_WRONG.broken(seeds_for_arms(FEW, 20))
     assert SEEN.broken(power(FEW, difference=1.0))

@@ -56,7 +56,7 @@ def test_the_list_of_commands_is_the_contract(cli_inside: Cli) -> None:
         (["rnu", "digits"], "did you mean 'run'"),
         (["run"], "missing argument 'study'"),
         (["run", "digits", "--workers", "two"], "--workers"),
-        (["run", "digits", "--workers", "0"], "--workers 0: at least 1"),
+        (["run", "digits", "--workers", "0"], "--workers 0: allowed: at least 1"),
         (["run", "digits", "--trials", "0"], "--trials 0: allowed: at least 1"),
         (["run", "digits", "--hours", "-1"], "--hours -1.0: allowed: more than 0"),
         (["run", "digits", "--devices", "gpu"], "--devices gpu"),

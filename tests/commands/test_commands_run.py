@@ -131,7 +131,7 @@ def test_interrupted_is_130_and_the_same_command_resumes(study_file: StudyFile, 
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=LONG_S)
     assert process.returncode == 130
-    assert "error: interrupted; everything is kept" in errors
+    assert "error: interrupted; all results are saved" in errors
     status = cli("status", "sim.toml", "--json").json()
     assert sum(arm["running"] for arm in status["arms"].values()) == 0
     assert cli("run", "sim.toml", "--quiet").code == 0

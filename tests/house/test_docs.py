@@ -1,4 +1,4 @@
-"""The documents say what is so: the README's examples and commands run, links lead somewhere, its tree is the tree."""
+"""The documents are correct: the README's examples and commands run, links have targets, its tree is the package's."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def commands() -> list[list[str]]:
 
 @pytest.fixture
 def small_digits(tmp_path: Path) -> None:
-    """The README's own study, made smaller: a file in this folder's studies/ hides the one that ships."""
+    """The README's study, made smaller: a file in this folder's studies/ replaces the packaged one."""
     text = (ROOT / "studies/digits.toml").read_text()
     for key, small in (("trials", 2), ("epochs", 2), ("seeds", 2), ("top", 1)):
         text = re.sub(rf"^{key} = \d+", f"{key} = {small}", text, flags=re.MULTILINE)
@@ -48,7 +48,7 @@ def test_python_examples_run(code: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("small_digits")
-def test_every_command_of_the_readme_runs_in_its_order(tmp_path: Path, warm_interpreter: str) -> None:
+def test_every_command_of_the_readme_runs_in_order(tmp_path: Path, warm_interpreter: str) -> None:
     ran = [arguments for arguments in commands() if arguments[0] != "dashboard"]  # serves until it is stopped
     assert [arguments[0] for arguments in ran] == [
         "check", "plan", "preview", "run", "status", "report", "export", "train", "doctor", "repair", "gc"
@@ -71,7 +71,7 @@ def test_every_command_of_the_readme_runs_in_its_order(tmp_path: Path, warm_inte
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_links_lead_somewhere(document: str) -> None:
+def test_every_link_has_a_target(document: str) -> None:
     links = re.findall(r"\]\(([^)#]+)\)", (ROOT / document).read_text())
     missing = [
         link for link in links if not link.startswith("https://") and not ((ROOT / document).parent / link).exists()
@@ -87,7 +87,7 @@ def test_the_readme_opens_with_the_two_commands_and_a_figure() -> None:
     assert 60 <= len(README.splitlines()) <= 170
 
 
-def test_the_tree_in_the_readme_is_the_tree() -> None:
+def test_the_tree_in_the_readme_is_that_of_the_package() -> None:
     (tree,) = re.findall(r"```\nralr_tune/\n(.*?)```", README, flags=re.DOTALL)
     named = set(re.findall(r"[├└]── ([a-z_]+)(?:/|\.py)|([a-z_]+)\.py", tree))
     rooms = {path.stem for path in (ROOT / "ralr_tune").iterdir() if path.suffix in ("", ".py")}

@@ -1,7 +1,7 @@
-"""Data stay data: nothing in the package unpickles, evaluates or executes what it reads, but for one import path.
+"""Data stay data: the package never unpickles, evaluates or executes what it reads, except for one import path.
 
-Study files, exported configurations, .npz files, images, checkpoints, weights and whatever the database holds may come
-from somebody else.
+Study files, exported configurations, .npz files, images, checkpoints, weights and the contents of the database may come
+from an untrusted author.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ METHODS = (*(f".{name}" for name in NAMES - {"eval", "compile"}), "os.system", "
 
 LOADS = {"torch": ("weights_only", True), "np": ("allow_pickle", False), "numpy": ("allow_pickle", False),
          "format": ("allow_pickle", False), "yaml": ("Loader", "SafeLoader")}  # fmt: skip
-"""`X.load` (and `X.read_array`) that must say so when it is called."""
+"""Calls of `X.load` (and `X.read_array`) that need a safe argument."""
 
 IMPORTS_CODE = {
     "models/registry.py": ["importlib.import_module"],
@@ -52,7 +52,7 @@ IMPORTS_CODE = {
 package whose source an exported script carries."""
 
 OWN_PARTS = "import_module(_HOMES[name])"
-"""It may also bring the package's own parts when they are first asked for: names of a table, nothing else."""
+"""It may also import the package's own modules on first use: only names from a table."""
 
 
 def findings(source: str) -> Iterator[str]:
@@ -91,7 +91,7 @@ def _of_call(node: ast.Call) -> Iterator[str]:
 
 
 def _is_safe(owner: str, node: ast.Call) -> bool:
-    """Whether a call of OWNER.load says what makes it safe; of others than those in LOADS nothing is asked."""
+    """Whether a call of OWNER.load has the argument that makes it safe; owners that are not in LOADS need none."""
     if owner not in LOADS:
         return True
     key, value = LOADS[owner]
@@ -104,7 +104,7 @@ def found_in(root: Path) -> dict[str, list[str]]:
     return {name: calls for name, calls in found.items() if calls}
 
 
-def test_nothing_that_is_read_is_executed() -> None:
+def test_data_are_never_executed() -> None:
     assert found_in(ROOT) == IMPORTS_CODE
 
 
@@ -144,7 +144,7 @@ def test_nothing_that_is_read_is_executed() -> None:
         "pandas.read_pickle(path)",
     ],
 )
-def test_what_executes_is_found(line: str) -> None:
+def test_code_that_executes_data_is_found(line: str) -> None:
     assert list(findings(line))
 
 
@@ -168,5 +168,5 @@ def test_what_executes_is_found(line: str) -> None:
         "import_module(_HOMES[name])",
     ],
 )
-def test_what_does_not_passes(line: str) -> None:
+def test_safe_code_passes(line: str) -> None:
     assert list(findings(line)) == []

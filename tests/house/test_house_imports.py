@@ -1,4 +1,4 @@
-"""Imports point down: the table of rooms, and no cycle between modules."""
+"""Imports point downwards: the table of rooms, and no cycle between modules."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ ROOMS: Mapping[str, tuple[str, ...]] = {
     "commands": ("launch", "report", "kinds"),
     "cli": ("commands",),
 }
-"""What each room may import; whatever those may import comes with them."""
+"""What each room may import, and transitively what those may import."""
 
 TOP = ("__init__", "__main__")
-"""The package's face and its entry: they may import every room, and no room imports them."""
+"""The package's public interface and entry point: they may import every room, and no room imports them."""
 
 
 def allowed(room: str) -> frozenset[str]:
@@ -60,7 +60,7 @@ def modules(root: Path) -> dict[str, Path]:
 
 
 def imported(node: ast.AST, module: str, is_package: bool) -> Iterator[tuple[str, str]]:
-    """(module, name) of every import of ours that stands in `node` itself; name "" where the module is meant."""
+    """(module, name) of every import of this package in `node` itself; name "" for the module itself."""
     if isinstance(node, ast.Import):
         names = [(alias.name, "") for alias in node.names]
     elif isinstance(node, ast.ImportFrom):
@@ -77,13 +77,13 @@ def imported(node: ast.AST, module: str, is_package: bool) -> Iterator[tuple[str
 
 
 def target(dotted: str, name: str, known: Mapping[str, Path]) -> str:
-    """The module that an import of ours reaches."""
+    """The module that an import of this package refers to."""
     inner = f"{dotted}.{name}".strip(".")
     return inner if inner in known else dotted or "__init__"
 
 
 def breaches(root: Path) -> list[str]:
-    """Imports that point where they must not, those inside functions and under TYPE_CHECKING included."""
+    """Forbidden imports, including those inside functions and under TYPE_CHECKING."""
     known = modules(root)
     found = []
     for module, path in known.items():
@@ -113,7 +113,7 @@ def at_import(body: list[ast.stmt]) -> Iterator[ast.stmt]:
 
 
 def cycle(root: Path) -> list[str]:
-    """Modules that import each other in a ring when they are imported; empty where there is none."""
+    """Modules that import each other in a cycle; empty if there is none."""
     known = modules(root)
     graph = {
         module: {
@@ -130,15 +130,15 @@ def cycle(root: Path) -> list[str]:
     return []
 
 
-def test_imports_point_down() -> None:
+def test_imports_point_downwards() -> None:
     assert breaches(ROOT) == []
 
 
-def test_no_module_imports_itself_over_others() -> None:
+def test_there_is_no_import_cycle() -> None:
     assert cycle(ROOT) == []
 
 
-def test_the_rooms_that_the_table_names_are_read() -> None:
+def test_all_rooms_of_the_table_are_checked() -> None:
     """A checker that finds no files finds no mistakes."""
     rooms = {module.split(".")[0] for module in modules(ROOT)}
     assert {
@@ -191,7 +191,7 @@ def tree(root: Path, files: Mapping[str, str]) -> Path:
         ("attic/old.py", "x = 1"),
     ],
 )
-def test_the_table_is_held(tmp_path: Path, file: str, line: str) -> None:
+def test_a_forbidden_import_is_found(tmp_path: Path, file: str, line: str) -> None:
     root = tree(tmp_path, {"__init__.py": "", "store/__init__.py": "", "store/ledger.py": "", file: line})
     assert len(breaches(root)) == 1
 
@@ -209,7 +209,7 @@ def test_the_table_is_held(tmp_path: Path, file: str, line: str) -> None:
         ("__init__.py", "from ralr_tune.report import page"),
     ],
 )
-def test_what_the_table_allows_passes(tmp_path: Path, file: str, line: str) -> None:
+def test_an_allowed_import_passes(tmp_path: Path, file: str, line: str) -> None:
     assert breaches(tree(tmp_path, {file: line})) == []
 
 
@@ -222,7 +222,7 @@ def test_a_cycle_is_found(tmp_path: Path) -> None:
     assert set(cycle(tree(tmp_path, ring))) == {"a", "b", "c"}
 
 
-def test_an_import_for_later_makes_no_cycle(tmp_path: Path) -> None:
+def test_a_deferred_import_makes_no_cycle(tmp_path: Path) -> None:
     files = {
         "a.py": "from ralr_tune import b",
         "b.py": "if TYPE_CHECKING:\n    from ralr_tune import a\ndef f():\n    from ralr_tune import a",

@@ -1,4 +1,4 @@
-"""Nothing outside of its own folder asks which kind of task a study has."""
+"""No code outside a kind's folder checks which kind of task a study has."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ASKS = {
 
 
 def mentions(source: str, names: frozenset[str]) -> Iterator[str]:
-    """Texts that are the name of a kind, classes of its own and modules of its folder; prose does not count."""
+    """Texts equal to the name of a kind, its classes and the modules of its folder; prose does not count."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and node.value in names:
@@ -31,7 +31,7 @@ def mentions(source: str, names: frozenset[str]) -> Iterator[str]:
 
 
 def asking(root: Path, names: frozenset[str]) -> dict[str, list[str]]:
-    """By file, outside of the kinds' own folders."""
+    """By file, outside the kinds' folders."""
     found = {
         path.relative_to(root).as_posix(): sorted(mentions(path.read_text("utf-8"), names))
         for path in root.rglob("*.py")
@@ -40,11 +40,11 @@ def asking(root: Path, names: frozenset[str]) -> dict[str, list[str]]:
     return {name: said for name, said in found.items() if said}
 
 
-def test_no_room_asks_for_a_kind() -> None:
+def test_no_room_checks_for_a_kind() -> None:
     assert asking(ROOT, frozenset(registry.BUILT_IN)) == ASKS
 
 
-def test_every_kind_that_ships_has_a_folder_of_its_own() -> None:
+def test_every_built_in_kind_has_its_folder() -> None:
     folders = {path.name for path in (ROOT / "kinds").iterdir() if (path / "__init__.py").exists()}
     assert folders == set(registry.BUILT_IN)
 
@@ -59,7 +59,7 @@ def test_every_kind_that_ships_has_a_folder_of_its_own() -> None:
         '{"simulated": 1}',
     ],
 )
-def test_what_asks_is_found(tmp_path: Path, line: str) -> None:
+def test_code_that_checks_for_a_kind_is_found(tmp_path: Path, line: str) -> None:
     (tmp_path / "launch").mkdir()
     (tmp_path / "launch" / "worker.py").write_text(line)
     (tmp_path / "kinds").mkdir()

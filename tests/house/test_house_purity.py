@@ -1,4 +1,4 @@
-"""Rooms that stay light: importing them brings none of the heavy packages, so that `--help` answers at once."""
+"""Light rooms: importing them imports no heavy package, so that `--help` answers at once."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ print(json.dumps(brought))
 
 
 def brought_along(*modules: str, path: Path = ROOT) -> dict[str, list[str]]:
-    """The heavy packages that each of the modules brings first, imported one after the other in a new interpreter."""
+    """The heavy packages that each module imports first, one module after the other in a new interpreter."""
     run = subprocess.run(
         [sys.executable, "-c", PROBE, json.dumps(HEAVY), *modules],
         capture_output=True,
@@ -59,7 +59,7 @@ def brought_along(*modules: str, path: Path = ROOT) -> dict[str, list[str]]:
     return {module: names for module, names in found.items() if names}
 
 
-def test_light_modules_bring_nothing_heavy() -> None:
+def test_light_modules_import_nothing_heavy() -> None:
     assert brought_along(*LIGHT) == {}
 
 

@@ -1,4 +1,4 @@
-"""What no file of this project may hold: paths of one machine, registries, functions that grew."""
+"""What no file of this project may contain: paths of one machine, registries, functions that are too long."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 MACHINE = re.compile(r"(?<![\w.~*-])/(?:work|root)/")
-"""Absolute paths of the machine that this was written on."""
+"""Absolute paths of one developer's machine."""
 
 REGISTRIES = re.compile(
     r"\b(?:pypi|python[h]osted|anaconda|npmjs|download\.pytorch|crates)\.(?:org|com|io)\b", re.IGNORECASE
 )
-"""Hosts that a package manager is told by the machine, never by a project."""
+"""Hosts that belong in the package manager's configuration on a machine, never in a project."""
 
 LONGEST_FUNCTION = 60
 """Lines, from `def` to the last one."""
 
 
 def sources() -> Iterator[Path]:
-    """Every file that git knows or would take up."""
+    """Every file that git tracks or would add."""
     command = ["git", "ls-files", "-co", "--exclude-standard", "-z"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if listed.returncode:
@@ -92,11 +92,11 @@ def test_a_registry_is_found(tmp_path: Path, host: str) -> None:
     assert len(lines_with(REGISTRIES, iter([tmp_path / "x.md"]))) == 1
 
 
-def test_no_function_that_grew() -> None:
+def test_no_function_is_too_long() -> None:
     assert long_functions(ROOT / "ralr_tune") == []
 
 
-def test_a_function_that_grew_is_found(tmp_path: Path) -> None:
+def test_a_function_that_is_too_long_is_found(tmp_path: Path) -> None:
     inner = "class C:\n    async def f(self):\n" + "        x = 1\n" * 4 + "\ndef g():\n" + "    x = 1\n" * 3
     (tmp_path / "x.py").write_text(inner)
     assert long_functions(tmp_path, longest=4) == ["x.py:2: f has 5 lines"]

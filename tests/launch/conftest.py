@@ -5,4 +5,4 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def quick_databases(quick_tables: None) -> None:
-    """All tests of this room open databases, none is about their tables."""
+    """All tests here open databases; none tests how their tables are created."""

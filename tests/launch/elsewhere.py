@@ -1,6 +1,6 @@
-"""A launcher whose workers see nothing of this process: another working folder, an empty environment, secrets by file.
+"""A launcher whose workers inherit nothing from this process: other folder, empty environment, secrets from a file.
 
-It stands for an engine such as Slurm or Ray, and can be told to mount another folder in the place of OUT.
+It represents an engine such as Slurm or Ray, and can mount another folder in place of OUT.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ class ElsewhereOptions(LauncherOptions):
     """Options of every type."""
 
     folder: Path
-    """Where the workers live: their logs and the files with their environment."""
+    """The workers' logs and the files with their environment."""
     mount: Path | None = None
-    """What they see in the place of OUT."""
+    """What workers see in place of OUT."""
     cpus: int = 1
     use_spot: bool = False
     lines: tuple[str, ...] = ()
 
 
 class Elsewhere(Launcher):
-    """One shell a worker, which reads the environment from a file."""
+    """One shell per worker, which reads the environment from a file."""
 
     Options = ElsewhereOptions
     options: ElsewhereOptions
@@ -47,7 +47,7 @@ class Elsewhere(Launcher):
 
     def places(self, devices: str, workers: int | None) -> list[Place]:
         if workers is not None and workers < 1:
-            raise UsageError(f"--workers {workers}: at least 1")
+            raise UsageError(f"--workers {workers}: allowed: at least 1")
         return [Place(index, "auto", self.options.cpus) for index in range(workers or 1)]
 
     def start(self, job: Job, place: Place) -> None:
@@ -56,7 +56,7 @@ class Elsewhere(Launcher):
         seen = str(self.options.mount or job.out)
         command = [seen if part == str(job.out) else part for part in job.command(place)]
         with self._log(place.index).open("ab") as log:
-            log.write(f"+ {shlex.join(command)}\n".encode())  # as many an engine logs it
+            log.write(f"+ {shlex.join(command)}\n".encode())  # as many engines log it
             log.flush()
             self._processes[place.index] = subprocess.Popen(
                 ["sh", "-c", '. "$0" && exec "$@"', str(script), *command],
@@ -90,7 +90,7 @@ class Elsewhere(Launcher):
 
 
 def install(monkeypatch: pytest.MonkeyPatch, site: Path, **launchers: str) -> None:
-    """Put a distribution with these launchers into the folder `site` and onto the path, as pip leaves one."""
+    """Put a distribution with these launchers into `site` and onto the path, as pip installs one."""
     folder = site / "engines-1.0.dist-info"
     folder.mkdir(parents=True)
     (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: engines\nVersion: 1.0\n")

@@ -1,4 +1,4 @@
-"""What a worker is given: a command line that anybody may see, and an environment that nobody else may."""
+"""What a worker receives: a command line that other users may see, and an environment that they must not."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_the_command_line_holds_the_place_and_no_secret(job: Job, tmp_path: Path
     }
 
 
-def test_it_is_shown_without_its_url(job: Job) -> None:
+def test_its_repr_hides_the_url(job: Job) -> None:
     assert "Xq7" not in f"{job} {job!r}"
     assert "sim" in repr(job)
 
@@ -50,7 +50,7 @@ def test_the_environment_holds_what_the_command_line_does_not(job: Job) -> None:
     assert "RALR_TUNE_FOLDER_TOKEN" not in Job("sim", URL, job.out).environment(PLACE)
 
 
-def test_a_file_that_only_its_owner_can_read_hands_it_to_a_shell(job: Job, tmp_path: Path) -> None:
+def test_a_shell_reads_the_environment_from_a_file_that_only_its_owner_can_read(job: Job, tmp_path: Path) -> None:
     file = tmp_path / "environment.sh"
     file.write_text("export STALE=1\n")
     file.chmod(0o666)
@@ -69,6 +69,6 @@ def test_a_file_that_only_its_owner_can_read_hands_it_to_a_shell(job: Job, tmp_p
     assert "STALE" not in seen
 
 
-def test_a_file_that_cannot_be_written_is_named(job: Job, tmp_path: Path) -> None:
+def test_the_error_names_a_file_that_cannot_be_written(job: Job, tmp_path: Path) -> None:
     with pytest.raises(DiskError, match=r"none/environment\.sh: cannot be written"):
         job.write_environment(PLACE, tmp_path / "none" / "environment.sh")

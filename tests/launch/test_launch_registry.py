@@ -1,4 +1,4 @@
-"""Launchers by name, also those of installed packages, and their options."""
+"""Launchers by name, including those of installed packages, and their options."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_launcher_of_an_installed_package(install: Install, tmp_path: Path) ->
     assert "elsewhere" in names()
 
 
-def test_a_launcher_that_nobody_names_is_not_imported(install: Install, tmp_path: Path) -> None:
+def test_an_unused_launcher_is_not_imported(install: Install, tmp_path: Path) -> None:
     install(broken="broken_engine:Engine")
     (tmp_path / "site" / "broken_engine.py").write_text("raise ImportError('no engine here')\n")
     assert "broken" in names()
@@ -49,32 +49,32 @@ def test_a_launcher_that_nobody_names_is_not_imported(install: Install, tmp_path
         make_launcher("broken")
 
 
-def test_a_name_of_this_package_stays_its_own(install: Install) -> None:
+def test_a_package_cannot_replace_a_built_in_launcher(install: Install) -> None:
     install(local="tests.launch.elsewhere:Elsewhere")
     assert isinstance(make_launcher("local"), LocalProcesses)
 
 
 @pytest.mark.parametrize("path", ["ralr_tune.launch.devices:places", "ralr_tune.launch.launcher:Job"])
-def test_what_is_no_launcher_is_refused(install: Install, path: str) -> None:
+def test_an_object_that_is_not_a_launcher_is_refused(install: Install, path: str) -> None:
     install(odd=path)
-    with pytest.raises(UsageError, match=f"--launcher odd: {path} is no subclass of"):
+    with pytest.raises(UsageError, match=f"--launcher odd: {path} is not a subclass of"):
         make_launcher("odd")
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "expected"),
     [("lokal", "did you mean 'local'?"), ("slrm", "allowed: local, inprocess"), ("", "allowed: local, inprocess")],
 )
-def test_an_unknown_name_is_answered_with_the_nearest(name: str, said: str) -> None:
+def test_an_unknown_name_is_refused_with_the_nearest_one(name: str, expected: str) -> None:
     with pytest.raises(UsageError, match=f"--launcher {name}: no such launcher; ") as error:
         make_launcher(name)
-    assert said in str(error.value)
+    assert expected in str(error.value)
 
 
-def test_texts_become_what_the_launcher_declares(install: Install, tmp_path: Path) -> None:
+def test_option_texts_are_converted_to_the_declared_types(install: Install, tmp_path: Path) -> None:
     install(elsewhere="tests.launch.elsewhere:Elsewhere")
-    said = ["folder=/tmp/a=b", "cpus=4", "use_spot=true", "lines=module load x", "lines=set -e"]
-    options = make_launcher("elsewhere", parse_options(said)).options
+    given = ["folder=/tmp/a=b", "cpus=4", "use_spot=true", "lines=module load x", "lines=set -e"]
+    options = make_launcher("elsewhere", parse_options(given)).options
     assert options == ElsewhereOptions(
         folder=Path("/tmp/a=b"), cpus=4, use_spot=True, lines=("module load x", "set -e")
     )
@@ -85,23 +85,23 @@ def test_texts_become_what_the_launcher_declares(install: Install, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "expected"),
     [
         ({}, ["folder is missing"]),
         ({"folder": ".", "cpu": "2"}, ["cpu = \"2\": unknown key; did you mean 'cpus'?"]),
         ({"folder": ".", "cpus": "two"}, ['cpus = "two": must be a whole number']),
         ({"folder": ".", "use_spot": "maybe"}, ['use_spot = "maybe": must be true or false']),
-        ({"folder": ".", "cpus": ["1", "2"]}, ['cpus = ["1", "2"]: may be given once']),
+        ({"folder": ".", "cpus": ["1", "2"]}, ['cpus = ["1", "2"]: may be given only once']),
         ({"cpus": "x", "partition": "gpu"}, ["folder is missing", 'cpus = "x"', 'partition = "gpu": unknown key']),
     ],
 )
-def test_wrong_options_are_told_all_at_once(install: Install, given: dict[str, Any], said: list[str]) -> None:
+def test_all_invalid_options_are_reported_at_once(install: Install, given: dict[str, Any], expected: list[str]) -> None:
     install(elsewhere="tests.launch.elsewhere:Elsewhere")
     with pytest.raises(UsageError) as error:
         make_launcher("elsewhere", given)
     found = str(error.value).splitlines()
-    assert len(found) == len(said)
-    for line, words in zip(found, said, strict=True):
+    assert len(found) == len(expected)
+    for line, words in zip(found, expected, strict=True):
         assert line.startswith("--launcher-option ")
         assert words in line
 
@@ -114,7 +114,7 @@ def test_keys_may_be_written_with_dashes(install: Install, key: str) -> None:
     )
 
 
-def test_a_launcher_without_options_says_so() -> None:
+def test_options_for_a_launcher_without_any_are_refused() -> None:
     with pytest.raises(UsageError, match="--launcher-option partition: launcher local has no options"):
         make_launcher("local", {"partition": "gpu"})
 

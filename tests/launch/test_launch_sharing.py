@@ -1,4 +1,4 @@
-"""How many workers share a GPU: it travels from the place to the process, which keeps to its share from the start."""
+"""The number of workers that share a GPU is passed to each process, which limits its memory before it loads data."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ SHARED = Place(2, "cuda:1", 1, sharing=4)
 
 @pytest.fixture
 def places(monkeypatch: pytest.MonkeyPatch) -> list[Place]:
-    """Of the workers that would have begun."""
-    begun: list[Place] = []
+    """Places of the workers that would have started."""
+    started: list[Place] = []
 
     def note(job: Job, place: Place, **options: Any) -> None:
-        begun.append(place)
+        started.append(place)
 
     monkeypatch.setattr("ralr_tune.launch.worker.work", note)
     monkeypatch.setattr("ralr_tune.launch.inprocess.work", note)
-    return begun
+    return started
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def digits(make_session: MakeSession) -> Session:
     return make_session(parse_study(text, source="digits"))
 
 
-def test_a_process_is_told_its_whole_place(
+def test_a_process_receives_its_whole_place(
     make_session: MakeSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, places: list[Place]
 ) -> None:
     session, commands = make_session(simulated()), []
@@ -64,14 +64,14 @@ def test_a_process_is_told_its_whole_place(
     assert places == [SHARED]
 
 
-def test_threads_of_one_process_have_one_memory(tmp_path: Path, places: list[Place]) -> None:
+def test_threads_of_one_process_share_one_memory(tmp_path: Path, places: list[Place]) -> None:
     launcher = InProcess()
     launcher.start(Job("sim", "sqlite://", tmp_path, "test"), SHARED)
     until(lambda: None not in launcher.poll().values(), "the worker ends")
     assert places == [Place(2, "cuda:1", 1, sharing=1)]
 
 
-def test_a_worker_takes_its_share_before_the_data(
+def test_a_worker_limits_its_memory_before_it_loads_data(
     digits: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     card, fractions = Card(free=80 * GIB).insert(monkeypatch), []
@@ -86,7 +86,7 @@ def test_a_worker_takes_its_share_before_the_data(
     assert fractions == [pytest.approx(0.25 - sharing.OVERHEAD / card.total)]
 
 
-def test_a_worker_without_room_leaves_every_row_as_it_was(
+def test_a_worker_without_enough_memory_changes_no_row(
     digits: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Card(free=GIB // 8).insert(monkeypatch)
@@ -97,14 +97,14 @@ def test_a_worker_without_room_leaves_every_row_as_it_was(
     assert {(row.state, row.attempt) for row in before} == {("free", 0)}
 
 
-def test_a_worker_on_a_cpu_asks_no_card(digits: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_on_a_cpu_uses_no_gpu(digits: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     remove(monkeypatch)
     place = Place(0, "cpu", 1, sharing=4)
     work(Job("digits", digits.storage.url, tmp_path / "out", "search", slots="auto"), place)
     assert {row.state for row in digits.ledger.rows()} == {"done"}
 
 
-def test_a_simulated_task_asks_no_card(
+def test_a_simulated_task_uses_no_gpu(
     make_session: MakeSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     remove(monkeypatch)

@@ -1,4 +1,4 @@
-"""A signal asks to stop; what engines send twice is one request; a later one is a second."""
+"""A signal requests a stop; quick repeats count as the same request; a later signal is a second request."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def send(number: signal.Signals) -> None:
     os.kill(os.getpid(), number)
 
 
-def test_a_worker_takes_repeats_for_one_request(exits: list[int]) -> None:
+def test_a_worker_counts_repeats_as_one_request(exits: list[int]) -> None:
     stop = Stop()
     with stop_on_signals(stop):
         for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT):
@@ -34,7 +34,7 @@ def test_a_worker_takes_repeats_for_one_request(exits: list[int]) -> None:
     assert exits == []
 
 
-def test_a_worker_leaves_at_once_on_a_later_one(exits: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_exits_at_once_on_a_later_signal(exits: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(signals, "REPEAT_S", 0.0)
     stop = Stop()
     with stop_on_signals(stop):
@@ -44,7 +44,7 @@ def test_a_worker_leaves_at_once_on_a_later_one(exits: list[int], monkeypatch: p
     assert exits == [130]
 
 
-def test_a_run_takes_repeats_for_one_request(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_counts_repeats_as_one_request(monkeypatch: pytest.MonkeyPatch) -> None:
     with signals_as_interrupt():
         with pytest.raises(KeyboardInterrupt):
             send(signal.SIGTERM)

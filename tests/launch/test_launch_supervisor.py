@@ -1,4 +1,4 @@
-"""What `run` does when a worker ends: the launcher says what the exit code means."""
+"""What `run` does when a worker ends; the launcher defines what the exit code means."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Supervise = Callable[[Launcher], None]
 
 
 class Scripted(Launcher):
-    """Its workers end at once, one after the other, with these codes."""
+    """Its workers end immediately, one after the other, with these exit codes."""
 
     poll_s = 0.0
 
@@ -48,7 +48,7 @@ class Scripted(Launcher):
 
 
 class Preempting(Scripted):
-    """An engine that tells with code 75 that it takes its machine away, and with 1 that it cannot say how it ended."""
+    """An engine whose code 75 means that it preempted the worker, and 1 that the reason is unknown."""
 
     def ending(self, code: int) -> Ending:
         return {75: Ending.interrupted, 1: Ending.killed}.get(code, super().ending(code))
@@ -56,7 +56,7 @@ class Preempting(Scripted):
 
 @pytest.fixture
 def supervise(make_session: MakeSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Supervise:
-    """Lets a launcher work on a study in which no epoch is ever finished; two restarts are allowed."""
+    """Runs a launcher on a study in which no epoch is ever completed; two restarts are allowed."""
     session = make_session(simulated())
     monkeypatch.setattr(supervisor, "MAX_RESTARTS", 2)
 
@@ -68,36 +68,36 @@ def supervise(make_session: MakeSession, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(
-    ("launcher", "started", "said"),
+    ("launcher", "started", "expected"),
     [
         (Scripted(0), 1, []),
-        (Scripted(130, 0), 2, ["worker 0 was asked to stop (code 130); another takes its place"]),
-        (Scripted(-9, 0), 2, ["worker 0 was ended from outside (code -9); another takes its place"]),
-        (Preempting(75, 0), 2, ["worker 0 was asked to stop (code 75); another takes its place"]),
-        (Preempting(1, 0), 2, ["worker 0 was ended from outside (code 1); another takes its place"]),
+        (Scripted(130, 0), 2, ["worker 0 was asked to stop (exit code 130); restarting it"]),
+        (Scripted(-9, 0), 2, ["worker 0 was killed (exit code -9); restarting it"]),
+        (Preempting(75, 0), 2, ["worker 0 was asked to stop (exit code 75); restarting it"]),
+        (Preempting(1, 0), 2, ["worker 0 was killed (exit code 1); restarting it"]),
     ],
 )
-def test_what_was_ended_from_outside_is_started_again(
-    supervise: Supervise, caplog: pytest.LogCaptureFixture, launcher: Scripted, started: int, said: list[str]
+def test_a_killed_or_interrupted_worker_is_restarted(
+    supervise: Supervise, caplog: pytest.LogCaptureFixture, launcher: Scripted, started: int, expected: list[str]
 ) -> None:
     supervise(launcher)
     assert (launcher.started, launcher.stopped) == (started, True)
-    assert caplog.messages == said
+    assert caplog.messages == expected
 
 
 @pytest.mark.parametrize(
-    ("launcher", "started", "said"),
+    ("launcher", "started", "expected"),
     [
-        (Scripted(1, 0), 1, "worker 0 ended with code 1: my reason"),
-        (Scripted(2, 0), 1, "worker 0 ended with code 2: my reason"),
-        (Scripted(-9, 1), 2, "worker 0 ended with code 1: my reason"),
-        (Scripted(-9, 137, 130, 0), 3, "worker 0 ended with code 130: my reason"),
+        (Scripted(1, 0), 1, "worker 0 ended with exit code 1: my reason"),
+        (Scripted(2, 0), 1, "worker 0 ended with exit code 2: my reason"),
+        (Scripted(-9, 1), 2, "worker 0 ended with exit code 1: my reason"),
+        (Scripted(-9, 137, 130, 0), 3, "worker 0 ended with exit code 130: my reason"),
     ],
 )
-def test_a_worker_that_gives_up_or_gets_nowhere_ends_the_study(
-    supervise: Supervise, launcher: Scripted, started: int, said: str
+def test_a_worker_that_gives_up_or_makes_no_progress_ends_the_study(
+    supervise: Supervise, launcher: Scripted, started: int, expected: str
 ) -> None:
-    with pytest.raises(TrialError, match=said):
+    with pytest.raises(TrialError, match=expected):
         supervise(launcher)
     assert (launcher.started, launcher.stopped) == (started, True)
 

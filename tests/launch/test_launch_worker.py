@@ -1,4 +1,4 @@
-"""What a worker does to its own process while it works."""
+"""How a worker changes its own process while it runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.studies import simulated
 __all__ = ["make_session"]
 
 
-def test_the_collector_passes_over_what_imports_left_and_comes_back_to_it(
+def test_the_garbage_collector_ignores_imported_objects_until_the_worker_ends(
     make_session: MakeSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = make_session(simulated(search={"trials": 1}))
@@ -24,10 +24,10 @@ def test_the_collector_passes_over_what_imports_left_and_comes_back_to_it(
 
     def recover(session: object) -> None:
         seen.append(gc.get_freeze_count())
-        raise RuntimeError("however it ends")
+        raise RuntimeError("any error")
 
     monkeypatch.setattr(worker, "_recover", recover)
-    with pytest.raises(RuntimeError, match="however it ends"):
+    with pytest.raises(RuntimeError, match="any error"):
         worker.work(Job("sim", session.storage.url, tmp_path / "out", "search"), Place(0, "cpu", 1))
     assert seen[0] > 10_000
     assert gc.get_freeze_count() == 0

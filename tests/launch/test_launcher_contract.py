@@ -1,4 +1,4 @@
-"""Every launcher starts workers that finish a study, says how they ended, stops them, and hands over their logs."""
+"""Every launcher starts workers that finish a study, reports how they ended, stops them, and returns their logs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MAKERS: dict[str, Callable[[Path], Launcher]] = {
 }
 
 
-def test_every_launcher_of_this_package_is_held_to_it() -> None:
+def test_every_launcher_of_this_package_is_tested() -> None:
     assert set(names()) <= set(MAKERS)
 
 
@@ -47,17 +47,17 @@ def ended(launcher: Launcher) -> dict[int, int | None]:
 
 
 def job(spec: StudySpec, make_session: MakeSession, out: Path) -> tuple[Job, Ledger]:
-    """What `run` gives to workers that must see the same folder."""
+    """The job that `run` gives to workers that must see the same folder."""
     session = make_session(spec)
     return Job(spec.name, session.storage.url, out, folder_token=folder_token(out)), session.ledger
 
 
-def test_it_supplies_a_place_for_each_worker(launcher: Launcher) -> None:
+def test_each_worker_gets_a_place(launcher: Launcher) -> None:
     places = launcher.places("auto", 3)
     assert [place.index for place in places] == [0, 1, 2]
     assert all(place.threads >= 1 and place.sharing >= 1 for place in places)
     assert len(launcher.places("auto", None)) >= 1
-    with pytest.raises(UsageError, match="--workers 0: at least 1"):
+    with pytest.raises(UsageError, match="--workers 0: allowed: at least 1"):
         launcher.places("auto", 0)
 
 
@@ -78,7 +78,9 @@ def test_workers_finish_a_study_and_end_with_0(launcher: Launcher, make_session:
     assert pending_stage(spec, ledger.rows()) is None
 
 
-def test_a_worker_that_fails_says_why(launcher: Launcher, make_session: MakeSession, tmp_path: Path) -> None:
+def test_the_log_of_a_failed_worker_has_the_reason(
+    launcher: Launcher, make_session: MakeSession, tmp_path: Path
+) -> None:
     work, _ = job(simulated(), make_session, tmp_path)
     launcher.start(Job("unheard-of", work.storage_url, tmp_path), PLACES[0])
     assert ended(launcher) == {0: 1}
@@ -103,7 +105,7 @@ def test_a_worker_that_does_not_see_the_folder_of_the_run_claims_nothing(
     assert ledger.rows() == before
 
 
-def test_stopped_workers_give_their_rows_back(launcher: Launcher, make_session: MakeSession, tmp_path: Path) -> None:
+def test_stopped_workers_release_their_rows(launcher: Launcher, make_session: MakeSession, tmp_path: Path) -> None:
     spec = simulated(task={"data": {"seconds_per_epoch": 0.2}}, training={"epochs": 500}, search={"pruner": "none"})
     work, ledger = job(spec, make_session, tmp_path)
     launcher.stop(1)  # before any start
@@ -114,4 +116,4 @@ def test_stopped_workers_give_their_rows_back(launcher: Launcher, make_session: 
     begun = [row for row in ledger.rows() if row.attempt]
     assert [row.state for row in begun] == ["free"]
     assert begun[0].epoch > 0
-    launcher.stop(1)  # twice is once
+    launcher.stop(1)  # a second call changes nothing

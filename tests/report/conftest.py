@@ -1,4 +1,4 @@
-"""Lets the tests of this room import `synthetic_study`, which stands with the tests of analysis."""
+"""Lets these tests import `synthetic_study` from the tests of analysis."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report in a real browser: everything is drawn, everything downloads, nothing is asked of a network."""
+"""The report in a real browser: all figures are drawn, all data download, and there is no network request."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from synthetic_study import make_record
 
 from ralr_tune.analysis.facts import study_facts
-from ralr_tune.analysis.notes import lack_sentences
+from ralr_tune.analysis.notes import missing_evidence_sentences
 from ralr_tune.records import Row, StudyRecord
 from ralr_tune.report.data import csv_text
 from ralr_tune.report.figures import Figure, figures
@@ -29,7 +29,7 @@ MEGABYTE = 1_000_000
 
 @dataclass
 class Tab:
-    """A report that is open, and whatever is wrong with it."""
+    """An open report, and its errors."""
 
     page: Page
     path: Path
@@ -44,7 +44,7 @@ class Tab:
         self.page.goto(self.path.as_uri())
 
     def until(self, expression: str) -> None:
-        """Waits; playwright's own way of waiting compiles code, which the page's policy forbids."""
+        """Waits; playwright's own waiting compiles code, which the page's policy forbids."""
         for _ in range(300):
             if self.page.evaluate(expression):
                 return
@@ -52,7 +52,7 @@ class Tab:
         pytest.fail(f"never true: {expression}")
 
     def unfold(self) -> None:
-        """Opens every detail as a reader would, and waits until its figures are there."""
+        """Opens every detail as a reader would, and waits until its figures are drawn."""
         for summary in self.page.locator("details > summary").all():  # all of them are closed
             summary.click()
         self.until("!document.querySelector('.plot:not(.js-plotly-plot)')")
@@ -109,9 +109,7 @@ SCREENS = {
 
 
 @pytest.mark.parametrize("how", SCREENS.values(), ids=SCREENS)
-def test_everything_is_drawn_and_nothing_asked_of_a_network(
-    browser: Browser, finished: Path, how: dict[str, Any]
-) -> None:
+def test_everything_is_drawn_without_network_requests(browser: Browser, finished: Path, how: dict[str, Any]) -> None:
     with opened(browser, finished, **how) as tab:
         assert tab.page.locator("details .js-plotly-plot").count() == 0
         tab.unfold()
@@ -121,7 +119,7 @@ def test_everything_is_drawn_and_nothing_asked_of_a_network(
         assert [url for url in tab.requests if not url.startswith("blob:")] == [finished.as_uri()]
 
 
-def test_dark_and_light_are_the_same_drawing_on_other_paper(browser: Browser, finished: Path) -> None:
+def test_dark_and_light_differ_only_in_the_background(browser: Browser, finished: Path) -> None:
     colours = """() => [document.body, document.querySelector('#scores .main-svg')]
         .map(part => getComputedStyle(part).backgroundColor)"""
     with opened(browser, finished) as tab:
@@ -155,14 +153,14 @@ def check_download(tab: Tab, figure: Figure) -> None:
     assert {len(row) for row in rows} == {len(figure.data.columns)}
 
 
-def test_the_budget_can_be_counted_otherwise(browser: Browser, finished: Path) -> None:
+def test_the_budget_axis_can_be_changed(browser: Browser, finished: Path) -> None:
     facts = study_facts(make_record(blocks=2))
     with opened(browser, finished) as tab:
         last = "() => document.getElementById('budget').data.at(-1).x.at(-1)"
         title = tab.page.locator("#budget .xtitle")
         assert tab.page.evaluate(last) == 24
         for name, axis, value in (
-            ("epochs", "Epochs of the arm, all its trials together", facts.budgets[-1].epochs[-1]),
+            ("epochs", "Epochs of the arm, summed over its trials", facts.budgets[-1].epochs[-1]),
             ("device time", "Device time of the arm, seconds", facts.budgets[-1].seconds[-1]),
             ("trials", "Trials of the arm", 24),
         ):
@@ -175,7 +173,7 @@ def test_the_budget_can_be_counted_otherwise(browser: Browser, finished: Path) -
         assert tab.complaints == []
 
 
-def test_paper_is_light_open_and_without_buttons(browser: Browser, finished: Path) -> None:
+def test_print_is_light_unfolded_and_without_buttons(browser: Browser, finished: Path) -> None:
     dark = {"color_scheme": "dark"}
     with opened(browser, finished, **dark) as tab:
         tab.page.emulate_media(media="print")
@@ -197,7 +195,7 @@ def test_paper_is_light_open_and_without_buttons(browser: Browser, finished: Pat
 
 
 def test_it_prints(browser: Browser, finished: Path) -> None:
-    """What a printer gets holds the folded figures: their drawing does not wait for a screen."""
+    """The printed page contains the folded figures: their drawing does not wait for a screen."""
     with opened(browser, finished) as tab:
         missing = "[...document.querySelectorAll('.plot')].filter(box => !box.querySelector('.main-svg')).length"
         tab.page.evaluate(f"() => addEventListener('beforeprint', () => {{ window.missing = {missing}; }})")
@@ -254,7 +252,10 @@ GAPS: dict[str, tuple[Callable[[], StudyRecord], str]] = {
     "searching": (lambda: make_record(until="searching"), "Not confirmed yet"),
     "not confirmed": (lambda: make_record(until="searched"), "No configuration has been confirmed yet."),
     "one arm": (lambda: make_record(arms=("monotone",)), "there is nothing to compare it with"),
-    "no baseline": (lambda: replace(make_record(), baseline="other"), "The baseline other is none of the study's arms"),
+    "no baseline": (
+        lambda: replace(make_record(), baseline="other"),
+        "The baseline other is not one of the study's arms",
+    ),
     "all diverged": (lambda: make_record(until="searched", change=diverge), "finished trials of monotone diverged"),
     "zero variance": (lambda: make_record(until="searched", change=level), "ended with the same value"),
     "one trial": (lambda: make_record(trials=1), "monotone has 1 finished trial: too few"),
@@ -263,7 +264,7 @@ GAPS: dict[str, tuple[Callable[[], StudyRecord], str]] = {
 
 
 @pytest.mark.parametrize(("make", "sentence"), GAPS.values(), ids=GAPS)
-def test_whatever_is_missing_the_page_opens_and_says_so(
+def test_with_missing_data_the_page_opens_and_says_so(
     browser: Browser, tmp_path: Path, make: Callable[[], StudyRecord], sentence: str
 ) -> None:
     record = make()
@@ -271,10 +272,10 @@ def test_whatever_is_missing_the_page_opens_and_says_so(
         tab.unfold()
         assert tab.complaints == []
         assert tab.undrawn() == []
-        told = tab.page.locator("main").inner_text()
-        assert sentence in told
-        for lack in lack_sentences(study_facts(record)):
-            assert lack in told
+        shown = tab.page.locator("main").inner_text()
+        assert sentence in shown
+        for lack in missing_evidence_sentences(study_facts(record)):
+            assert lack in shown
         shows = "box => box.data.some(trace => trace.x.some(x => x !== null))"
         assert tab.page.evaluate(f"[...document.querySelectorAll('.plot')].every({shows})")
         for section in tab.page.locator("section[id^=question]").all():

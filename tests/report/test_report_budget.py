@@ -63,23 +63,23 @@ def test_long_searches_count_minutes_or_hours(seconds: float, unit: str, last: f
         assert budget.views(found)[2].x[0][-1] == pytest.approx(last)
 
 
-def test_one_course_of_search_is_stepped_and_has_no_band() -> None:
+def test_a_single_search_is_stepped_and_has_no_band() -> None:
     facts = study_facts(make_record(until="searched"))
     found = budget.budget_facts(facts)
     assert found is not None
     assert all(line.stepped and line.low is None for line in found.lines)
-    assert "another search may go otherwise. One search has no band." in budget.budget_note(facts)
+    assert "another search may differ. A single search has no band." in budget.budget_note(facts)
 
 
-def test_bands_are_called_what_they_are() -> None:
+def test_bands_are_named_by_their_kind() -> None:
     blocks = budget.budget_note(study_facts(make_record(until="searched", blocks=3)))
-    assert "Bands: lowest and highest block. Of the lead: 95%, t over blocks." in blocks
+    assert "Bands: lowest and highest block. Bands of the lead: 95%, t over blocks." in blocks
     random = budget.budget_note(expected())
     assert "Dodge et al. 2019" in random
-    assert "Bands: 95%, bootstrap over trials. Of the lead: 95%, trials permuted." in random
+    assert "Bands: 95%, bootstrap over trials. Bands of the lead: 95%, trials permuted." in random
 
 
-def test_the_steep_beginning_may_leave_the_axis_and_nothing_else() -> None:
+def test_only_the_steep_start_may_leave_the_axis() -> None:
     facts = expected()
     found = budget.budget_facts(facts)
     assert found is not None
@@ -93,22 +93,22 @@ def test_the_steep_beginning_may_leave_the_axis_and_nothing_else() -> None:
     assert first is not None
     assert first[0] < low
     assert found.cut
-    assert budget.budget_note(facts).endswith("The first fifth of the budget lies partly off the axes.")
+    assert budget.budget_note(facts).endswith("The first fifth of the budget is partly outside the axes.")
     assert not found._replace(span=(0.0, 1.0)).cut
 
 
-def test_long_courses_are_thinned_to_what_can_be_seen() -> None:
+def test_long_lines_are_thinned() -> None:
     facts = study_facts(make_record(until="searched", trials=500))
     found = budget.budget_facts(facts)
     assert found is not None
     for line, curve in zip(found.lines, facts.budgets, strict=True):
-        assert len(line.trials) == budget.MOST_POINTS
+        assert len(line.trials) == budget.MAX_POINTS
         assert line.trials[-1] == curve.trials[-1]
         assert all(a < b for a, b in itertools.pairwise(line.trials))
     assert len(budget.budget_data(facts).rows) == 1000
 
 
-def test_the_lead_is_held_against_zero() -> None:
+def test_the_lead_has_a_line_at_zero() -> None:
     facts = expected()
     found = budget.lead_facts(facts)
     assert found is not None

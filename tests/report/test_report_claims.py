@@ -16,7 +16,7 @@ def uneven(row: Row) -> Row:
     return row if row.train_value is None else replace(row, train_value=row.train_value + 0.001 * (row.id**2 % 7))
 
 
-def test_ratios_stand_on_a_log_axis_around_one() -> None:
+def test_ratios_are_on_a_log_axis_around_one() -> None:
     facts = study_facts(make_record())
     costs = claims.timed(facts)
     assert [(cost.arm, cost.paired_by) for cost in costs] == [("ralr", "twin"), ("ralr", "trial")]
@@ -41,7 +41,7 @@ def test_the_axis_of_ratios_has_few_round_ticks(interval: tuple[float, float], t
     assert list(claims.draw_costs([cost], arm_styles(facts.arms)).layout.xaxis.tickvals) == ticks
 
 
-def test_gaps_are_held_against_the_twin_and_the_baseline() -> None:
+def test_gaps_are_compared_with_the_twin_and_the_baseline() -> None:
     facts = study_facts(make_record(change=uneven))
     found = claims.gaps(facts)
     assert [(gap.arm, gap.found.against, gap.found.twin) for gap in found] == [
@@ -52,7 +52,7 @@ def test_gaps_are_held_against_the_twin_and_the_baseline() -> None:
     assert [trace.x[0] for trace in plot.data] == pytest.approx([100 * gap.found.difference for gap in found])
 
 
-def test_what_has_no_interval_is_in_the_data_alone() -> None:
+def test_values_without_an_interval_are_only_in_the_data() -> None:
     facts = study_facts(make_record(seeds=1, trials=1))
     assert claims.timed(facts) == claims.gaps(facts) == ()
     assert [row[3] for row in claims.costs_data(facts).rows] == [cost.ratio for cost in facts.costs] != []

@@ -33,7 +33,7 @@ def test_both_gains_and_their_difference() -> None:
     assert [(row.what, row.label) for row in rows] == [
         ("gain", "ralr − monotone<br>5 seeds"),
         ("gain", "both − mixed<br>5 seeds"),
-        ("interaction", "second less first<br>augment, label_smoothing"),
+        ("interaction", "second minus first<br>augment, label_smoothing"),
     ]
     assert [row.difference for row in rows] == [0.004, 0.001, -0.003]
 
@@ -45,11 +45,11 @@ def test_it_is_drawn_in_points_above_the_margin() -> None:
     assert (plot.layout.shapes[0].x0, plot.layout.shapes[0].x1) == (-0.5, 0.5)
 
 
-def test_it_stands_among_the_claims_and_not_without_a_square() -> None:
+def test_the_figure_is_among_the_claims_and_needs_a_square() -> None:
     record = make_record(arms=ARMS, trials=4)
     (figure,) = [figure for figure in figures(record, squared()) if figure.name == "complementarity"]
     assert figure.section == "claims"
-    assert figure.alt.endswith("the second less the first -0.30 points, inconclusive.")
+    assert figure.alt.endswith("the second minus the first -0.30 points, inconclusive.")
     assert figure.data is not None
     assert tuple(figure.data.rows[2]) == ("interaction", "both", "ralr", -0.003, -0.008, 0.002, 5, "inconclusive")
     assert "complementarity" not in [figure.name for figure in figures(record, study_facts(record))]

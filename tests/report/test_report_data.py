@@ -1,4 +1,4 @@
-"""The CSV behind each figure's "data" link: what it says is what the study found, and no spreadsheet runs it."""
+"""The CSV behind each figure's "data" link: it has the results of the study, and no spreadsheet runs it."""
 
 from __future__ import annotations
 
@@ -96,12 +96,12 @@ def test_rates_are_those_of_the_epochs(tables: Mapping[str, Rows]) -> None:
 
 
 @pytest.mark.parametrize("value", [0.1, 1 / 3, 1e-300, -5e-324, 1.7976931348623157e308, 2**63, np.float64(0.7), True])
-def test_numbers_come_back_as_they_were(value: float) -> None:
+def test_numbers_round_trip(value: float) -> None:
     text = parsed(csv_text(Data("x", ("a",), [(value,)])))[0]["a"]
     assert {"true": 1.0}.get(text) == value or float(text) == value
 
 
-def test_what_is_not_known_is_empty_and_what_is_no_number_says_so() -> None:
+def test_unknown_values_are_empty_and_non_finite_ones_are_written() -> None:
     row = parsed(csv_text(Data("x", ("a", "b", "c"), [(None, math.nan, -math.inf)])))[0]
     assert (row["a"], row["b"], row["c"]) == ("", "nan", "-inf")
 
@@ -130,7 +130,7 @@ def test_no_text_begins_like_a_formula(text: str) -> None:
 @pytest.mark.parametrize(
     "text", ['a "quoted" word', "a,b", "two\nlines", "two\r\nlines", "'", "ä – 漢", "", "a=b", "a\0b"]
 )
-def test_other_texts_come_back_as_they_were(text: str) -> None:
+def test_other_texts_round_trip(text: str) -> None:
     (_, row) = csv.reader(io.StringIO(csv_text(Data("x", ("a", "b"), [(text, 1)])), newline=""))
     assert row == [text, "1"]
 
@@ -139,7 +139,7 @@ def test_negative_numbers_stay_numbers() -> None:
     assert parsed(csv_text(Data("x", ("a",), [(-0.5,)])))[0]["a"] == "-0.5"
 
 
-def test_half_a_character_is_replaced() -> None:
+def test_an_unpaired_surrogate_is_replaced() -> None:
     csv_text(Data("x", ("\ud800",), [("\udfff",)])).encode()
 
 

@@ -35,7 +35,7 @@ def test_comparisons_by_configuration_then_by_arm() -> None:
     ]
 
 
-def test_twins_both_ways_round() -> None:
+def test_twins_in_both_directions() -> None:
     facts = replace(study_facts(make_record()), amplified=(ADDED,))
     rows = twin_rows(facts)
     assert [(row.what, row.label) for row in rows] == [
@@ -47,7 +47,7 @@ def test_twins_both_ways_round() -> None:
     )
 
 
-def test_what_could_be_seen_is_drawn_beside_its_row() -> None:
+def test_the_detectable_difference_is_drawn_next_to_its_row() -> None:
     facts = study_facts(make_record())
     (row,) = comparison_rows(facts)
     assert row.visible == facts.reach[0].visible
@@ -56,7 +56,7 @@ def test_what_could_be_seen_is_drawn_beside_its_row() -> None:
     assert span.line.dash == "dot"
 
 
-def test_a_difference_without_an_interval_is_drawn_all_the_same() -> None:
+def test_a_difference_without_an_interval_is_drawn() -> None:
     facts = study_facts(make_record(seeds=1))
     assert comparison_rows(facts)[0].interval is None
     assert [trace.error_x.array for trace in drawn(facts).data] == [(0.0,)]

@@ -38,7 +38,7 @@ def made(records: Records, arm: str = "ralr", trial: int = 1) -> Exported:
     return exported(records.record(), records.spec, arm, row)
 
 
-def test_a_trial_with_all_that_is_known_of_it(records: Records) -> None:
+def test_a_trial_with_its_full_provenance(records: Records) -> None:
     found = made(records)
     row = records.rows[4]
     assert found.configuration() == records.spec.configuration("ralr", row.params)
@@ -51,7 +51,7 @@ def test_a_trial_with_all_that_is_known_of_it(records: Records) -> None:
     assert where.packages == {"torch": "2.15.0", "python": "3.11.7"}
 
 
-def test_the_scores_are_those_of_this_very_configuration(records: Records) -> None:
+def test_the_scores_are_those_of_this_configuration(records: Records) -> None:
     where = made(records).provenance
     assert where.confirmed is not None
     assert where.confirmed.mean == pytest.approx(0.94)
@@ -70,11 +70,11 @@ def test_one_seed_has_no_spread(records: Records) -> None:
     assert confirmed.std is None
 
 
-def test_the_file_depends_on_what_is_stored_alone(records: Records) -> None:
+def test_the_file_depends_only_on_what_is_stored(records: Records) -> None:
     assert render(made(records), "toml") == render(made(records), "toml")
 
 
-def test_a_trial_that_has_no_value_is_refused(records: Records) -> None:
+def test_a_trial_without_a_value_is_refused(records: Records) -> None:
     records.add("ralr", "search", 3, None, state="held", outcome=None)
     with pytest.raises(ValueError, match="is held; allowed: a complete search row"):
         made(records, trial=3)
@@ -155,16 +155,16 @@ def configurations(draw: st.DrawFn) -> Exported:
 
 @settings(deadline=None)
 @given(configurations())
-def test_toml_reads_back_as_it_was(made: Exported) -> None:
+def test_toml_round_trips(made: Exported) -> None:
     assert parse_exported(render(made, "toml")) == made
 
 
 @settings(deadline=None)
 @given(configurations())
 def test_every_form_says_the_same(made: Exported) -> None:
-    told = tomllib.loads(render(made, "toml"))
-    assert yaml.safe_load(render(made, "yaml")) == told
-    assert json.loads(render(made, "json")) == json.loads(json.dumps(told, default=str))
+    tables = tomllib.loads(render(made, "toml"))
+    assert yaml.safe_load(render(made, "yaml")) == tables
+    assert json.loads(render(made, "json")) == json.loads(json.dumps(tables, default=str))
 
 
 @pytest.mark.parametrize("lr", [1e-3, 1e-5, 1e-12, 1.0, 3e4])
@@ -176,7 +176,7 @@ def test_numbers_stay_numbers(lr: float) -> None:
         assert isinstance(read(text)["training"]["weight_decay"], float)
 
 
-def test_toml_reads_well() -> None:
+def test_toml_is_readable() -> None:
     made = configuration(
         schedule={"name": "multistep", "options": {"milestones": [0.5, 6]}}, amplify={"probability": 0.3, "width": 2.0}
     )

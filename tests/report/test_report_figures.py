@@ -135,7 +135,7 @@ def test_many_seeds_are_not_joined() -> None:
     assert found.joined == ()
 
 
-def test_importance_puts_the_strongest_first_and_arms_beside_each_other() -> None:
+def test_importance_shows_the_strongest_first_and_arms_side_by_side() -> None:
     facts = study_facts(make_record())
     found = importance.importance_facts(facts)
     assert found is not None
@@ -144,7 +144,7 @@ def test_importance_puts_the_strongest_first_and_arms_beside_each_other() -> Non
     assert [mark.arm for mark in found.marks if mark.parameter == "lr"] == ["monotone", "ralr"]
 
 
-def test_nothing_known_of_any_parameter_is_no_figure() -> None:
+def test_without_an_importance_there_is_no_figure() -> None:
     assert importance_of(until="planned") is None
     assert importance_of(until="searched", trials=6) is None
 
@@ -153,7 +153,7 @@ def importance_of(**how: Any) -> importance.ImportanceFacts | None:
     return importance.importance_facts(study_facts(make_record(**how)))
 
 
-def test_points_tell_complete_pruned_and_diverged_apart() -> None:
+def test_points_distinguish_complete_pruned_and_diverged() -> None:
     record = make_record()
     lr = trials.parameter_facts(record)[0]
     assert (lr.parameter, lr.log, lr.span) == ("lr", True, (1e-3, 1.0))
@@ -164,7 +164,7 @@ def test_points_tell_complete_pruned_and_diverged_apart() -> None:
         assert all((point.value is None) == (point.outcome == "diverged") for point in points)
 
 
-def test_ruined_trials_stand_on_the_floor_and_keep_their_value() -> None:
+def test_ruined_trials_are_drawn_at_the_floor_and_keep_their_value() -> None:
     def ruin(row: Row) -> Row:
         return replace(row, value=0.1) if row.stage == "search" and row.ordinal == 0 else row
 
@@ -209,7 +209,7 @@ def test_history_has_a_line_for_each_block_and_only_complete_trials_are_best() -
     assert lines[3].best[-1] == (23, best)
 
 
-def test_curves_highlight_the_best_and_know_the_pruned() -> None:
+def test_curves_highlight_the_best_and_mark_the_pruned() -> None:
     record = make_record()
     facts = study_facts(record)
     found = curves.curves_facts(record.arms["ralr"], facts)
@@ -221,7 +221,7 @@ def test_curves_highlight_the_best_and_know_the_pruned() -> None:
     assert {curve.epochs[-1] for curve in found.others if curve.outcome == "pruned"} == {4}
 
 
-def test_crowded_curves_are_thinned_evenly_and_said() -> None:
+def test_many_curves_are_thinned_evenly_and_the_note_says_so() -> None:
     record = make_record(until="searched", trials=400)
     facts = study_facts(record)
     found = curves.curves_facts(record.arms["ralr"], facts)
@@ -229,9 +229,9 @@ def test_crowded_curves_are_thinned_evenly_and_said() -> None:
     plot = curves.draw_curves(found, facts, arm_styles(facts.arms)["ralr"])
     lines = [trace for trace in plot.data if trace.mode == "lines"]
     shown = {number for trace in lines for number in trace.customdata}
-    assert len(shown) == curves.CROWDED + 1
+    assert len(shown) == curves.MAX_CURVES + 1
     assert max(shown) - min(shown) > 390
-    assert curves.crowding([found]) == " Of 399 of ralr, 150 each are drawn, evenly spaced; the data hold all."
+    assert curves.crowding([found]) == " Of 399 of ralr, 150 each are drawn, evenly spaced; the data contain all."
     assert len({row[2] for row in curves.curves_data(found, facts).rows}) == 400
 
 
@@ -242,7 +242,7 @@ def test_running_trials_have_curves() -> None:
     assert [curve.outcome for curve in found.others].count("running") == 1
 
 
-def test_rates_are_the_judges_first_seed_with_the_base_beneath() -> None:
+def test_rates_are_of_the_first_judged_seed_with_the_base_schedule() -> None:
     record = make_record()
     found = curves.rates_facts(record.arms["ralr"], study_facts(record))
     assert found is not None

@@ -1,4 +1,4 @@
-"""A database that somebody else wrote: whatever its texts hold, the report shows them and runs none of them.
+"""A database from an untrusted author: the report shows all its texts and runs none of them.
 
 Names of arms and parameters are checked where a study file is read; here they come as nobody has checked them.
 """
@@ -52,16 +52,16 @@ TEXTS = {
 TEXTS["all of them"] = "".join(TEXTS.values())
 LINKS = """[...document.querySelectorAll('main a')].map(link => link.getAttribute('href'))
     .filter(href => !/^(#[a-z-]+|blob:.*)$/.test(href))"""
-"""What leads elsewhere than into the page itself, or to its own data."""
+"""Links to anything but the page itself or its own data."""
 AT_ONCE = ("all of them", "lines")
 IN_A_BROWSER = [
     pytest.param(text, id=name, marks=() if name in AT_ONCE else pytest.mark.slow) for name, text in TEXTS.items()
 ]
-"""One by one they take a minute; together they are one page."""
+"""Separately they take a minute; together they are one page."""
 
 
 def hostile(text: str) -> StudyRecord:
-    """A study whose every text is this one, wherever a database or a file could put it."""
+    """A study with this text in every place where a database or a file could have it."""
     other = f"{text}#2"
 
     def spoil(row: Row) -> Row:
@@ -82,7 +82,7 @@ def hostile(text: str) -> StudyRecord:
 
 
 def opened(browser: Browser, path: Path) -> Iterator[tuple[Page, list[str]]]:
-    """The page in a browser, and what it complains of."""
+    """The page in a browser, and its errors."""
     context = browser.new_context(viewport={"width": 1200, "height": 900})
     context.set_default_timeout(LONG_S * 1000)
     tab = context.new_page()
@@ -114,7 +114,7 @@ def test_nothing_in_the_report_runs(browser: Browser, tmp_path: Path, text: str)
 
 
 def hover_everything(tab: Page) -> None:
-    """Every mark's text is drawn once, as if a pointer rested on it."""
+    """Every mark's hover text is drawn once."""
     tab.evaluate(
         """() => { for (const plot of document.querySelectorAll('.js-plotly-plot')) {
             const marks = plot.data.flatMap((trace, curve) => trace.hoverinfo === 'skip' || !trace.x ? []
@@ -124,8 +124,8 @@ def hover_everything(tab: Page) -> None:
     )
 
 
-def test_what_got_into_the_page_all_the_same_would_not_run(browser: Browser, tmp_path: Path) -> None:
-    """The second lock: the page names the hashes of its own scripts, and a browser runs no others."""
+def test_an_injected_script_would_not_run(browser: Browser, tmp_path: Path) -> None:
+    """The second protection: the page names the hashes of its own scripts, and a browser runs no others."""
     record = make_record(until="planned")
     facts = study_facts(record)
     text = page(record, facts, figures(record, facts))
@@ -217,7 +217,7 @@ trials = 1
 
 @pytest.mark.parametrize("text", [text for text in TEXTS.values() if "\ud800" not in text])
 @pytest.mark.parametrize("form", ["toml", "json", "yaml", "python"])
-def test_exported_files_hold_texts_as_texts(text: str, form: str) -> None:
+def test_exported_files_contain_texts_as_texts(text: str, form: str) -> None:
     quoted = json.dumps(text, ensure_ascii=True).replace("\x7f", "\\u007f")
     spec = parse_study(SPEC.format(path=quoted, key=quoted))
     made: Exported = configuration().model_copy(update={"task": spec.file.task})

@@ -23,7 +23,7 @@ def test_png_and_svg_of_each_figure(browser_path: str, tmp_path: Path, monkeypat
 
 def test_without_a_browser_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BROWSER_PATH", str(tmp_path / "nowhere"))
-    with pytest.raises(RalrTuneError, match=r"nowhere.*no file; install one \(apt install chromium\)"):
+    with pytest.raises(RalrTuneError, match=r"nowhere.*not a file; install one \(apt install chromium\)"):
         write_images(panel_figures(study_facts(make_record())), tmp_path)
     assert list(tmp_path.iterdir()) == []
 

@@ -41,7 +41,7 @@ def nasty_record() -> StudyRecord:
 
 
 class Outline(HTMLParser):
-    """Tags in order, ids, what links lead to, and the text of the headings."""
+    """Tags in order, ids, targets of links, and the text of the headings."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -67,14 +67,14 @@ def outline(text: str) -> Outline:
     return parsed
 
 
-def test_sections_stand_in_the_order_of_the_questions() -> None:
+def test_sections_are_in_the_order_of_the_questions() -> None:
     record = make_record()
     text = page_of(record)
     assert text.index(answer(study_facts(record)).split(": ")[0].replace("'", "&#x27;")) < text.index("<h2>")
     assert outline(text).headings == [
         "Is it better?",
         "Is it the tuning or the amplification?",
-        "What does it cost to find?",
+        "What does the search cost?",
         "What matters?",
         "How robust is it?",
         "Was pruning fair?",
@@ -83,14 +83,14 @@ def test_sections_stand_in_the_order_of_the_questions() -> None:
     ]
 
 
-def test_every_link_leads_somewhere_and_no_id_is_there_twice() -> None:
+def test_every_link_has_a_target_and_ids_are_unique() -> None:
     found = outline(page_of(make_record()))
     assert len(set(found.ids)) == len(found.ids)
     assert len(found.links) == 8
     assert {link.removeprefix("#") for link in found.links} <= set(found.ids)
 
 
-def test_it_holds_everything_it_needs() -> None:
+def test_the_page_contains_everything_it_needs() -> None:
     text = page_of(make_record(until="searched"))
     body = text.replace(get_plotlyjs(), "")
     assert not re.search(r"(?:src|href)=\"(?!data:|#)", body)
@@ -116,7 +116,7 @@ def test_labels_of_figures_are_escaped_for_plotly() -> None:
         assert "<script" not in labels, name
 
 
-def test_written_beside_and_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_page_is_written_to_a_temporary_file_and_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     record = make_record(until="planned")
     facts = study_facts(record)
     target = tmp_path / "out" / "report.html"

@@ -11,7 +11,7 @@ from synthetic_study import make_record
 from ralr_tune.analysis.answer import answer
 from ralr_tune.analysis.facts import study_facts
 from ralr_tune.analysis.notes import urgent_sentences
-from ralr_tune.report.panels import HANDFUL, note, write_panels
+from ralr_tune.report.panels import MAX_WARNINGS, note, write_panels
 
 PLOTS = "dashboard:plot_data:"
 
@@ -61,15 +61,15 @@ def test_writing_again_replaces(studies: dict[str, optuna.Study]) -> None:
 
 def test_the_note_names_what_is_most_urgent() -> None:
     facts = study_facts(make_record(trials=6))
-    told = note(facts, "ralr")
+    text = note(facts, "ralr")
     urgent = urgent_sentences(facts)
     assert urgent
-    for warning in urgent[:HANDFUL]:
-        assert f"- {warning}" in told
-    assert answer(facts) in told
+    for warning in urgent[:MAX_WARNINGS]:
+        assert f"- {warning}" in text
+    assert answer(facts) in text
 
 
-def test_a_note_of_somebodys_own_stays(studies: dict[str, optuna.Study]) -> None:
+def test_a_note_of_the_user_stays(studies: dict[str, optuna.Study]) -> None:
     save_note(studies["ralr"], "My own thoughts.")
     write_panels(study_facts(make_record()), studies)
     assert get_note(studies["ralr"]) == "My own thoughts."

@@ -30,7 +30,7 @@ def test_a_row_for_each_arm_with_a_rate() -> None:
     assert plot.layout.yaxis.ticktext == ("monotone<br>12 audited",)
 
 
-def test_the_data_hold_also_what_is_not_drawn() -> None:
+def test_the_data_include_what_is_not_drawn() -> None:
     facts = audited()
     rows = pruning.pruning_data(facts).rows
     assert [tuple(row) for row in rows] == [

@@ -22,7 +22,7 @@ def test_the_thick_part_is_the_range() -> None:
         assert all(value >= best - line.found.tolerance - 1e-12 for _, value in line.good)
 
 
-def test_an_arrow_where_the_range_may_go_on() -> None:
+def test_an_arrow_marks_an_open_range() -> None:
     facts = study_facts(make_record(until="searched", trials=60))
     (line, _) = robustness.robustness_facts(facts)
     opened = line._replace(found=replace(line.found, low_open=True, high_open=False))
@@ -37,7 +37,7 @@ def test_scores_far_below_the_best_do_not_squeeze_the_others() -> None:
     assert high - low == pytest.approx(100 * (robustness.SHOWN + 1) * 0.01)
 
 
-def test_the_data_hold_every_rate() -> None:
+def test_the_data_contain_every_rate() -> None:
     facts = study_facts(make_record(until="searched", trials=60))
     rows = robustness.robustness_data(robustness.robustness_facts(facts), facts).rows
     for each in facts.robustness:

@@ -1,4 +1,4 @@
-"""The Python form: scripts are run here, in this process, on a few tiny images; some in a process of their own."""
+"""The Python form: scripts run in this process on a few tiny images; some run in a separate process."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ def test_windows_shares_and_noise(tmp_path: Path, npz_file: Path, changes: dict[
 
 
 def same_data(folder: Path, data: dict[str, Any], **changes: dict[str, Any]) -> None:
-    """Holds the script's images against the study's."""
+    """Compares the script's images with the study's."""
     task = {"data": data, "model": TINY}
     names = loaded(folder, script(task=task, training={"epochs": 1, "batch_size": 64}, **changes))
     found = names["load_images"](names["open_source"](), validation=0.2, study_seed=0)
@@ -297,7 +297,7 @@ def same_model(one: torch.nn.Module, other: torch.nn.Module) -> None:
 
 
 @pytest.mark.parametrize("name", registry.known())
-def test_all_our_networks_are_the_study_s(tmp_path: Path, name: str) -> None:
+def test_all_networks_of_this_package_are_the_study_s(tmp_path: Path, name: str) -> None:
     options = {"width": 4, "dropout": 0.5} if name == "small_cnn" else {}
     names = loaded(tmp_path, script(task={"model": name, "model_options": options}))
     model = made_model(names, 3, 1, 8)
@@ -309,13 +309,13 @@ def test_all_our_networks_are_the_study_s(tmp_path: Path, name: str) -> None:
     ("name", "channels"), [("squeezenet1_1", 1), ("googlenet", 3), ("vit_b_32", 3), ("mobilenet_v3_small", 3)]
 )
 def test_networks_of_torchvision_are_the_study_s(tmp_path: Path, name: str, channels: int) -> None:
-    """What the task does to them, too: grey images are shown as colour, some networks are told the size of images."""
+    """What the task does to them, too: grey images are shown as colour, some networks get the size of images."""
     model = made_model(loaded(tmp_path, script(task={"model": f"torchvision:{name}"})), 3, channels, 64)
     torch.manual_seed(3)
     same_model(model, registry.build(f"torchvision:{name}", classes=3, channels=channels, size=64))
 
 
-def test_pretrained_weights_are_asked_for() -> None:
+def test_pretrained_weights_are_requested() -> None:
     text = script(task={"model": "torchvision:resnet18", "model_options": {}, "pretrained": True})
     assert 'build("resnet18", classes=classes, channels=channels, size=size, options={}, pretrained=True)' in text
 
@@ -333,7 +333,7 @@ TRAININGS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("training", TRAININGS, ids=str)
-def test_every_way_of_training_runs(
+def test_every_training_option_runs(
     tmp_path: Path, npz_file: Path, training: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     task = {"data": {"source": "arrays", "path": str(npz_file)}, "model": "small_cnn"}
@@ -365,10 +365,10 @@ def test_every_augmentation_has_its_counterpart(name: str) -> None:
     ],
     ids=str,
 )
-def test_the_script_trains_to_the_very_weights_of_train(
+def test_the_script_trains_to_exactly_the_weights_of_train(
     tmp_path: Path, npz_file: Path, training: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """First weights, order, augmentation, dropout, rates, steps: one bit elsewhere, and the weights would differ."""
+    """First weights, order, augmentation, dropout, rates, steps: one different bit would change the weights."""
     task = {"data": {"source": "arrays", "path": str(npz_file)}, "model_options": {"width": 4, "dropout": 0.3}}
     made = configuration(task=task, training={"epochs": 3, "lr": 0.01, "compile": False, **training}, amplify=AMPLIFY)
     found = ran(tmp_path, render(made, "python"))
@@ -419,7 +419,7 @@ def test_a_last_batch_of_one_image_joins_the_one_before(tmp_path: Path) -> None:
     assert len(rates(tmp_path, script(task=task, training={"epochs": 1}))) == 2
 
 
-def test_a_training_that_diverges_ends_the_script(tmp_path: Path, npz_file: Path) -> None:
+def test_divergence_ends_the_script(tmp_path: Path, npz_file: Path) -> None:
     task = {"data": {"source": "arrays", "path": str(npz_file)}, "model": TINY, "model_options": {"scale": 1e39}}
     with pytest.raises(SystemExit, match="epoch 1: diverged, the loss is nan"):
         ran(tmp_path, script(task=task))
@@ -553,7 +553,7 @@ def every_kind() -> Iterator[str]:
         yield script(task={"data": data, "model": model}, schedule=schedule, training=training, **perturbation)
 
 
-def test_scripts_need_nothing_of_this_package() -> None:
+def test_scripts_do_not_import_this_package() -> None:
     for text in every_kind():
         imports = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Import | ast.ImportFrom)]
         needed = {

@@ -1,4 +1,4 @@
-"""What the page says, and where: the answer, what it rests on, warnings, a sentence where a figure is missing."""
+"""The content of the page in order: the answer, its evidence, warnings, a sentence instead of a missing figure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from html import unescape
 import pytest
 from synthetic_study import make_record
 
-from ralr_tune.analysis.answer import answers, reach_sentences, twin_sentences
+from ralr_tune.analysis.answer import answers, detectable_sentences, twin_sentences
 from ralr_tune.analysis.evaluators import Evaluated
 from ralr_tune.analysis.facts import Facts, study_facts
 from ralr_tune.analysis.notes import (
@@ -18,7 +18,7 @@ from ralr_tune.analysis.notes import (
     claim_sentences,
     edge_sentences,
     importance_sentences,
-    lack_sentences,
+    missing_evidence_sentences,
     pruning_sentences,
     robustness_sentences,
     urgent_sentences,
@@ -27,7 +27,7 @@ from ralr_tune.analysis.pruning import PruningAudit, PruningGap
 from ralr_tune.analysis.sentence import Sentence
 from ralr_tune.records import StudyRecord
 from ralr_tune.report.figures import figures
-from ralr_tune.report.markup import told
+from ralr_tune.report.markup import highlighted
 from ralr_tune.report.sections import body
 from ralr_tune.report.tables import Evaluators, evaluators_table
 
@@ -39,7 +39,7 @@ AUDITS = (
 
 
 def parts(record: StudyRecord, facts: Facts | None = None, evaluators: Evaluators | None = None) -> dict[str, str]:
-    """The words of the page by section; "" for what stands before the first question."""
+    """The text of the page by section; "" is the part before the first question."""
     facts = facts or study_facts(record)
     text = body(record, facts, figures(record, facts), evaluators or {})
     pieces = re.split(r'<section id="(?:question-)?([a-z]+)">', text)
@@ -47,27 +47,27 @@ def parts(record: StudyRecord, facts: Facts | None = None, evaluators: Evaluator
     return {name: unescape(re.sub(r"<[^>]*>", "", piece)) for name, piece in named}
 
 
-def test_the_answer_stands_before_what_it_rests_on() -> None:
+def test_the_answer_comes_before_its_evidence() -> None:
     record = make_record()
     facts = study_facts(record)
     top = parts(record)[""]
-    places = [top.index(each) for each in (*answers(facts), *twin_sentences(facts), *reach_sentences(facts))]
+    places = [top.index(each) for each in (*answers(facts), *twin_sentences(facts), *detectable_sentences(facts))]
     assert places == sorted(places)
     assert "Differences below 0.5 points count as equivalent." in top
 
 
-def test_what_must_be_mended_is_flagged_at_the_top() -> None:
+def test_problems_to_fix_are_flagged_at_the_top() -> None:
     record = make_record(trials=8)
     arms = {name: replace(arm, dimensions={**arm.dimensions, **NARROW}) for name, arm in record.arms.items()}
     record = replace(record, arms=arms)
     unfair = PruningGap("ralr", "monotone", 0.0004, True)
     facts = replace(study_facts(record), pruning=AUDITS, pruning_gaps=(unfair,))
     urgent = urgent_sentences(facts)
-    assert urgent == [*lack_sentences(facts), urgent[2], *edge_sentences(facts)]
+    assert urgent == [*missing_evidence_sentences(facts), urgent[2], *edge_sentences(facts)]
     assert "not equally fair" in urgent[2]
     assert len(edge_sentences(facts)) > 0
     top = parts(record, facts)[""]
-    assert "To mend" in top
+    assert "To fix" in top
     assert all(warning in top for warning in urgent)
 
 
@@ -93,20 +93,20 @@ def test_each_question_has_its_sentences() -> None:
         ("searched", "amplification", "No configuration has been judged both with and without amplification."),
         ("planned", "budget", "No search trial is complete yet."),
         ("planned", "importance", "In ralr, there is too little evidence on every parameter."),
-        ("planned", "robustness", "No arm has searched its learning rate in at least 10 trials"),
+        ("planned", "robustness", "No arm has searched its learning rate in at least 10 usable trials"),
         ("planned", "pruning", "Nothing was pruned."),
-        ("searched", "pruning", "none of them was trained on to see whether that was right."),
+        ("searched", "pruning", "none of them was trained to the end to check whether that was right."),
         ("planned", "claims", "No runs can be paired yet"),
         ("planned", "details", "Nothing to show yet."),
     ],
 )
-def test_where_nothing_can_be_drawn_a_sentence_stands(until: str, section: str, sentence: str) -> None:
+def test_a_sentence_replaces_missing_figures(until: str, section: str, sentence: str) -> None:
     record = make_record(until=until)  # type: ignore[arg-type]
     assert sentence in parts(record)[section]
     assert sentence not in parts(make_record())[section] or section == "pruning"
 
 
-def test_optunas_evaluators_stand_beside_ours_and_are_folded() -> None:
+def test_optunas_evaluators_are_compared_and_folded() -> None:
     record = make_record()
     facts = study_facts(record)
     theirs = {
@@ -118,22 +118,22 @@ def test_optunas_evaluators_stand_beside_ours_and_are_folded() -> None:
     row = next(row for row in evaluators_table(facts, found).rows if row[:2] == ["ralr", "lr"])
     lr = facts.importance["ralr"]["lr"]
     assert row[2:] == [f"{lr.value:.0%}", f"{lr.null[1]:.0%}", lr.verdict, "25%", "10% to 40%", "30%", "75%", "–"]
-    assert "Beside Optuna's own evaluators" in parts(record, facts, found)["importance"]
-    assert "Beside Optuna's own evaluators" not in parts(record)["importance"]
+    assert "Compared with Optuna's own evaluators" in parts(record, facts, found)["importance"]
+    assert "Compared with Optuna's own evaluators" not in parts(record)["importance"]
 
 
 @pytest.mark.parametrize("verdict", ["better", "equivalent within 0.5 points", "any other words, 1e-03 of them"])
-def test_the_verdict_is_set_off_whatever_its_words(verdict: str) -> None:
-    shown = told(Sentence("a's best scored (n = 5): ", verdict, "; 5 seeds could have seen more."))
+def test_the_verdict_is_highlighted_whatever_its_words(verdict: str) -> None:
+    shown = highlighted(Sentence("a's best scored (n = 5): ", verdict, "; 5 seeds could have detected more."))
     inner = verdict.replace("1e-03", '<span class="number">1e-03</span>')
-    assert shown == f"a&#x27;s best scored (n = 5): <strong>{inner}</strong>; 5 seeds could have seen more."
+    assert shown == f"a&#x27;s best scored (n = 5): <strong>{inner}</strong>; 5 seeds could have detected more."
 
 
-def test_words_of_a_verdict_elsewhere_are_not_set_off() -> None:
-    assert told("An arm called a: better. It has no trial.") == "An arm called a: better. It has no trial."
+def test_words_of_a_verdict_elsewhere_are_not_highlighted() -> None:
+    assert highlighted("An arm called a: better. It has no trial.") == "An arm called a: better. It has no trial."
 
 
-def test_every_verdict_on_the_page_is_set_off(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_verdict_on_the_page_is_highlighted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also when it is worded in another way."""
     record = make_record()
     facts = study_facts(record)
@@ -153,6 +153,6 @@ def test_a_sentence_with_a_verdict_is_plain_text_elsewhere() -> None:
     assert str(made) == f"{made}" == "a scored 3: better."
 
 
-def test_texts_are_escaped_before_anything_is_set_off() -> None:
-    assert told(Sentence("<b>: ", "<i>", "&")) == "&lt;b&gt;: <strong>&lt;i&gt;</strong>&amp;"
-    assert told("try 3.2e-07 to <i>") == 'try <span class="number">3.2e-07</span> to &lt;i&gt;'
+def test_texts_are_escaped_before_anything_is_highlighted() -> None:
+    assert highlighted(Sentence("<b>: ", "<i>", "&")) == "&lt;b&gt;: <strong>&lt;i&gt;</strong>&amp;"
+    assert highlighted("try 3.2e-07 to <i>") == 'try <span class="number">3.2e-07</span> to &lt;i&gt;'

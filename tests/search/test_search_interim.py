@@ -66,7 +66,7 @@ def test_analyses_go_up_to_the_largest_number_of_seeds(most: int, expected: tupl
     assert analysis_seeds(spec) == expected
     plan = plan_of(spec)
     assert plan is not None
-    assert (plan.looks, plan.margin, plan.confidence, plan.comparisons) == (expected, 0.005, 0.95, 1)
+    assert (plan.analyses, plan.margin, plan.confidence, plan.comparisons) == (expected, 0.005, 0.95, 1)
 
 
 def test_a_fixed_number_of_seeds_is_one_analysis_without_a_plan() -> None:

@@ -1,4 +1,4 @@
-"""Stands for an interpreter: has the server run the program, and ends as the program does. Standard library only."""
+"""Replaces an interpreter: the server runs the program, and this ends as the program does. Standard library only."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """An interpreter for tests of whole commands that has already imported everything.
 
-`python -m ralr_tune status` takes 3 s of a slow core for its imports and a tenth of that for its work. A server process
-imports the program once; `executable` stands for `sys.executable` in `[executable, "-m", "ralr_tune", ...]` and has the
-server fork. The fork is a process of its own, with its own arguments, folder, environment, standard files and signals,
+`python -m ralr_tune status` takes 3 s on a slow core for its imports and a tenth of that for its work. A server process
+imports the program once; `executable` replaces `sys.executable` in `[executable, "-m", "ralr_tune", ...]` and has the
+server fork. The fork is a separate process, with its own arguments, folder, environment, standard files and signals,
 and it starts its workers in the same way. It cannot show what the imports themselves do: tests of that, and those that
 kill processes by their ids, start `sys.executable`.
 

@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import Any
 
 LAZY = ("optuna.importance", "plotly.graph_objects", "sklearn.datasets", "sklearn.ensemble", "torchvision")
-"""What functions of the program import when they are called."""
+"""Modules that functions of the program import when they are called."""
 RESTORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
 
 
@@ -79,7 +79,7 @@ def _received(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
 
 
 def _become(request: dict[str, Any], files: list[int], executable: str) -> None:
-    """What `python -m ralr_tune` is when its imports are done."""
+    """`python -m ralr_tune` after its imports."""
     for number, file in enumerate(files):
         os.dup2(file, number)
         os.close(file)

@@ -1,4 +1,4 @@
-"""What runs in the warm interpreter is what runs in a new one."""
+"""Programs behave the same in the warm interpreter as in a new one."""
 
 from __future__ import annotations
 
