@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -178,24 +178,6 @@ def _check_noise(spec: StudySpec) -> Iterator[Contradiction]:
                 break
 
 
-def _check_amplification(spec: StudySpec) -> Iterator[Contradiction]:
-    for arm, section in spec.arms.items():
-        if section.amplify is None or section.amplify.upper is None:
-            continue
-        lower, upper = max(_numbers(section.amplify.lower)), min(_numbers(section.amplify.upper))
-        if lower > upper:
-            where = dotted(("arms", arm, "amplify", "upper"))
-            line = (
-                f"{where}: {upper:g} is below lower, which may be {lower:g}; allowed: upper >= lower, or search width"
-            )
-            yield Contradiction(line, (("arms", arm, "amplify"),))
-
-
-def _numbers(value: Any) -> Sequence[float]:
-    """Ends or choices of a domain; a fixed value itself."""
-    return _ends(value) if isinstance(value, Range | Choice) else (value,)
-
-
 def _check_start(spec: StudySpec) -> Iterator[Contradiction]:
     spaces = {arm: spec.space(arm) for arm in spec.arms}
     searched = sorted({name for space in spaces.values() for name in space})
@@ -253,7 +235,6 @@ _CHECKS = (
     _check_units,
     _check_curves,
     _check_noise,
-    _check_amplification,
     _check_start,
     _check_sampler_options,
     _check_pruning,

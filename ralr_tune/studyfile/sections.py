@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -17,10 +18,12 @@ from pydantic import (
 from ralr_tune.schedules.curves import CURVES, OPTIONS
 from ralr_tune.studyfile.optimizers import OPTIMIZER_SPECS
 from ralr_tune.studyfile.values import (
+    Choice,
     Choosable,
     Frozen,
     NonNegative,
     Options,
+    Range,
     Searchable,
     Share,
     one_of,
@@ -209,6 +212,11 @@ class AmplifySection(Frozen):
     def _one_upper_end(self) -> AmplifySection:
         if (self.upper is None) == (self.width is None):
             raise problem("needs either upper or width (upper = lower + width)")
+        if self.upper is not None and min(_numbers(self.upper)) < max(_numbers(self.lower)):
+            raise problem(
+                f"upper may be {min(_numbers(self.upper)):g} and lower {max(_numbers(self.lower)):g}; "
+                "allowed: upper >= lower in every combination, or a searched width in place of upper"
+            )
         return self
 
     @model_serializer(mode="wrap")
@@ -216,6 +224,13 @@ class AmplifySection(Frozen):
         """Same JSON as in releases without `upper`, so that fingerprints do not change."""
         dumped: dict[str, Any] = handler(self)
         return {key: value for key, value in dumped.items() if key != "upper" or value is not None}
+
+
+def _numbers(value: Any) -> Sequence[float]:
+    """The choices or ends of a domain; a fixed value itself."""
+    if isinstance(value, Choice):
+        return value.choices
+    return value.numbers()[:2] if isinstance(value, Range) else (value,)
 
 
 class NoiseSection(Frozen):

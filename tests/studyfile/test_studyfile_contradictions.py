@@ -262,7 +262,7 @@ def test_contradictions_are_reported_with_wrong_keys() -> None:
         (DESIGN.but('name = "multistep"', 'name = "multi"'), 1),
         (DESIGN.but("lr = { low = 1e-3, high = 1.0", "lr = { low = 1.0, high = 1e-3"), 1),
         (DESIGN.but("lr = { low = 1e-3, high = 1.0", "lr = { low = 1e-3"), 1),
-        (DESIGN.but(START, 'start = [{ "amplify.width" = 1.0 }]').but("width =", "widht ="), 2),
+        (DESIGN.but(START, 'start = [{ "amplify.width" = 1.0 }]').but("width =", "widht ="), 1),
         (DESIGN.but(START, 'start = [{ "amplify.width" = 1.0 }]').but(AMPLIFY, "amplify = 3"), 1),
         (DESIGN.but("[arms.monotone]", "[arms]\nmonotone = 5"), 1),
         (DESIGN.but("[arms.monotone]", '[arms.monotone.training]\noptimizer = "x"'), 1),

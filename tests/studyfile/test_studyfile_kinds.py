@@ -102,7 +102,7 @@ def test_a_list_of_studies_imports_nothing(own_kind: Path, monkeypatch: pytest.M
     (own_kind / "studies" / "mine.toml").write_text(simulated_text(task={"kind": "mykinds:Kind"}))
     monkeypatch.chdir(own_kind)
     (line,) = (line for line in list_studies() if line.startswith("mine "))
-    assert "code to import" in line
+    assert "its task kind is imported code" in line
     assert not (own_kind / "ran").exists()
 
 

@@ -357,3 +357,40 @@ def test_the_schema_is_valid_and_accepts_the_design_file() -> None:
 def test_the_schema_refuses_invalid_files(old: str, new: str) -> None:
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(tomllib.loads(DESIGN.but(old, new)), study_schema())
+
+
+UPPER = "lower = { low = 1.0, high = 2.0 }, width = { low = 0.0, high = 4.0 }"
+
+
+@pytest.mark.parametrize(
+    ("ends", "said"),
+    [
+        ("lower = 1.5, upper = 3.0", []),
+        ("upper = { low = 1.0, high = 5.0 }", []),
+        ("lower = { choices = [1.0, 2.0] }, upper = { choices = [2.0, 3.0] }", []),
+        (
+            "lower = { low = 1.0, high = 3.0 }, upper = { low = 2.0, high = 5.0 }",
+            [
+                "upper may be 2 and lower 3; allowed: upper >= lower in every combination, or a searched width in place of upper"
+            ],
+        ),
+        ("lower = 3.0, upper = 2.0", ["upper may be 2 and lower 3; allowed: "]),
+        ("upper = { choices = [0.5, 2.0] }", ["arms.ralr.amplify.upper.choices[0] = 0.5: must be 1 or more"]),
+        ("lower = 1.0", ["needs either upper or width (upper = lower + width)"]),
+        ("upper = 2.0, width = 1.0", ["needs either upper or width (upper = lower + width)"]),
+    ],
+)
+def test_the_upper_end_is_an_alternative_to_the_width(ends: str, said: list[str]) -> None:
+    found = complaints(DESIGN.but(UPPER, ends))
+    assert len(found) == len(said), found
+    assert all(expected in line for expected, line in zip(said, found, strict=True))
+
+
+def test_a_searched_upper_end_is_the_configurations() -> None:
+    spec = DESIGN.but(UPPER, "lower = 1.5, upper = { low = 2.0, high = 5.0 }").study()
+    assert "amplify.upper" in spec.space("ralr")
+    corner = {name: domain.describe().get("low", 0.1) for name, domain in spec.space("ralr").items()}
+    configuration = spec.configuration("ralr", corner | {"amplify.upper": 2.5})
+    assert configuration.amplify is not None
+    assert (configuration.amplify.upper, configuration.amplify.width) == (2.5, 1.0)
+    assert configuration.number("amplify.upper") == 2.5
