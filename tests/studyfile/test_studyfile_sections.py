@@ -370,9 +370,7 @@ UPPER = "lower = { low = 1.0, high = 2.0 }, width = { low = 0.0, high = 4.0 }"
         ("lower = { choices = [1.0, 2.0] }, upper = { choices = [2.0, 3.0] }", []),
         (
             "lower = { low = 1.0, high = 3.0 }, upper = { low = 2.0, high = 5.0 }",
-            [
-                "upper may be 2 and lower 3; allowed: upper >= lower in every combination, or a searched width in place of upper"
-            ],
+            ["upper may be 2 and lower 3; allowed: upper >= lower in every combination, or a searched width"],
         ),
         ("lower = 3.0, upper = 2.0", ["upper may be 2 and lower 3; allowed: "]),
         ("upper = { choices = [0.5, 2.0] }", ["arms.ralr.amplify.upper.choices[0] = 0.5: must be 1 or more"]),
