@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "analysis": "ralr_tune.analysis",
     "RunOptions": "ralr_tune.commands.run",
     "RandomAmplifyLR": "ralr_tune.schedules.scheduler",
     "load_study_file": "ralr_tune.studyfile",
@@ -48,10 +49,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "analysis":
-        return import_module("ralr_tune.analysis")
     if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
+        home = import_module(_HOMES[name])
+        return home if home.__name__ == f"{__name__}.{name}" else getattr(home, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

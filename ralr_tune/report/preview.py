@@ -13,7 +13,7 @@ from ralr_tune.report.style import FONT, GREY, TEMPLATE, arm_styles, figure, log
 
 if TYPE_CHECKING:
     from ralr_tune.schedules.perturbation import Floats
-    from ralr_tune.schedules.preview import RatePreview
+    from ralr_tune.schedules.wrapper.preview import RatePreview
 
 PANEL_HEIGHT = 260
 _FADES = (1.0, 0.6, 0.35)

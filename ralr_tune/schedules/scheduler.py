@@ -11,13 +11,13 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ConstantLR, LRScheduler
 
 from ralr_tune.schedules.amplification import Amplification, Law
-from ralr_tune.schedules.amplified_rates import AmplifiedRates, Groups, Rate, amplifications, copies, levels, write
-from ralr_tune.schedules.bases import check_base, computed_lr, load_base, position, take_over
 from ralr_tune.schedules.checks import check_integer, check_number, refusal
-from ralr_tune.schedules.draws import Draws
+from ralr_tune.schedules.wrapper.bases import base_state, check_base, computed_lr, load_base, position, take_over
+from ralr_tune.schedules.wrapper.draws import Draws
+from ralr_tune.schedules.wrapper.rates import AmplifiedRates, Groups, Rate, amplifications, copies, levels, write
 
 if TYPE_CHECKING:
-    from ralr_tune.schedules.preview import RatePreview
+    from ralr_tune.schedules.wrapper.preview import RatePreview
 
 
 class RandomAmplifyLR(LRScheduler):
@@ -111,7 +111,7 @@ class RandomAmplifyLR(LRScheduler):
         `metrics`, one a step, are for a base scheduler that wants them (ReduceLROnPlateau). `ralr_tune.plot_preview`
         draws the result. Raises ValueError for impossible arguments.
         """
-        from ralr_tune.schedules.preview import preview
+        from ralr_tune.schedules.wrapper.preview import preview
 
         return preview(self, steps, metrics)
 
@@ -119,7 +119,7 @@ class RandomAmplifyLR(LRScheduler):
         """All that a scheduler over the same kind of base needs to go on; for torch.load(weights_only=True) too."""
         own = self.get_base_lr()[: self._rates.count]
         return {
-            "base_scheduler": self.base_scheduler.state_dict(),
+            "base_scheduler": base_state(self.base_scheduler),
             "base_lrs": [float(rate) for rate in own],
             "last_epoch": self._step,
             **self._draws.state(),
@@ -302,8 +302,11 @@ def _check_state(state: Any, groups: int) -> None:
             "base scheduler, before it is wrapped)"
         )
         raise refusal("state_dict", f"nothing under {', '.join(missing)}", allowed)
-    if len(state["base_lrs"]) > groups:
-        raise refusal("state_dict", f"{len(state['base_lrs'])} param groups", f"at most {groups}")
-    for rate in state["base_lrs"]:
+    rates = state["base_lrs"]
+    if not isinstance(rates, list | tuple):
+        raise refusal("state_dict['base_lrs']", rates, "a list of numbers, one a param group")
+    if len(rates) > groups:
+        raise refusal("state_dict", f"{len(rates)} param groups", f"at most {groups}")
+    for rate in rates:
         check_number("state_dict['base_lrs']", rate, "[0, inf)")
     check_integer("state_dict['last_epoch']", state["last_epoch"], low=0)

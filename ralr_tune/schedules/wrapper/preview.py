@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from torch.nn import Parameter
 from torch.optim import SGD
 
-from ralr_tune.schedules.amplified_rates import copies, levels
-from ralr_tune.schedules.bases import counts_itself, wants_metric
 from ralr_tune.schedules.checks import check_integer, refusal
 from ralr_tune.schedules.perturbation import Floats
+from ralr_tune.schedules.wrapper.bases import counts_itself, wants_metric
+from ralr_tune.schedules.wrapper.rates import copies, levels
 
 if TYPE_CHECKING:
     from ralr_tune.schedules.scheduler import RandomAmplifyLR

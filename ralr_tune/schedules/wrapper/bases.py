@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ChainedScheduler, LRScheduler, ReduceLROnPlateau
 
-from ralr_tune.schedules.amplified_rates import Amplifications, AmplifiedRates, Groups, Rate, copies, levels, write
 from ralr_tune.schedules.checks import refusal
+from ralr_tune.schedules.wrapper.rates import Amplifications, AmplifiedRates, Groups, Rate, copies, levels, write
 
 
 def check_base(optimizer: Optimizer, base: Any) -> None:
@@ -28,9 +31,11 @@ def counts_itself(base: Any) -> bool:
 
 
 def position(base: Any) -> int:
-    """The step whose rate `base` has set."""
-    members = vars(base).get("_schedulers", ())
-    return int(getattr(base, "last_epoch", None) or (position(members[0]) if members else 0))
+    """The step whose rate `base` has set; 0 of timm's, which do not know."""
+    if hasattr(base, "last_epoch"):
+        return max(int(base.last_epoch), 0)
+    members = vars(base).get("_schedulers")  # of a ChainedScheduler, which does not count
+    return position(members[0]) if members else 0
 
 
 def wants_metric(base: Any) -> bool:
@@ -65,27 +70,43 @@ def computed_lr(base: Any, *, stepping: bool, making: bool = False) -> list[Rate
 
     Raises NotImplementedError where it has none.
     """
+    if getattr(type(base), "get_lr", LRScheduler.get_lr) is LRScheduler.get_lr:
+        raise NotImplementedError(f"{type(base).__name__} has no get_lr(); get_last_lr() gives the rates in force")
     base._get_lr_called_within_step, base._is_initial = stepping, making  # torch's; without the first it warns
     try:
         return list(base.get_lr())
-    except (AttributeError, NotImplementedError) as error:
-        if hasattr(type(base), "get_lr") and type(base).get_lr is not LRScheduler.get_lr:
-            raise
-        message = f"{type(base).__name__} has no get_lr(); get_last_lr() gives the rates in force"
-        raise NotImplementedError(message) from error
     finally:
         base._get_lr_called_within_step, base._is_initial = False, False
 
 
+def base_state(base: Any) -> Any:
+    """Its state, without NumPy's numbers (a gamma from a linspace, say): torch.load(weights_only=True) refuses them."""
+    return _plain(base.state_dict())
+
+
 def load_base(base: Any, state: Any) -> None:
     """Loads all of `state` or, with a ValueError, nothing of it."""
-    before = copy.deepcopy(base.state_dict())
+    name, before = type(base).__name__, copy.deepcopy(base.state_dict())
+    if not isinstance(state, Mapping) or ("_schedulers" in state) != ("_schedulers" in before):
+        found = f"keys {', '.join(map(str, state))}" if isinstance(state, Mapping) else state
+        raise refusal("state_dict['base_scheduler']", found, f"a state of {name}")
     try:
         base.load_state_dict(copy.deepcopy(state))  # copied, since torch's CyclicLR takes things out of what it loads
     except Exception as error:
         base.load_state_dict(before)
-        found = f"{type(error).__name__}: {error}"
-        raise refusal("state_dict['base_scheduler']", found, f"a state of {type(base).__name__}") from error
+        raise refusal(
+            "state_dict['base_scheduler']", f"{type(error).__name__}: {error}", f"a state of {name}"
+        ) from error
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    if type(value) in (dict, Counter):
+        return type(value)({_plain(key): _plain(each) for key, each in value.items()})
+    if type(value) in (list, tuple):
+        return type(value)(map(_plain, value))
+    return value
 
 
 def _made(base: Any, groups: Groups, rates: list[Rate]) -> list[Rate] | None:
