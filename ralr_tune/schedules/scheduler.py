@@ -50,9 +50,11 @@ class RandomAmplifyLR(LRScheduler):
     never meets an amplified rate: torch's are recursive, and the amplification would stay. The rate in a param group
     counts as amplified: another scheduler that writes there changes the base rate by the same proportion.
 
-    Another `RandomAmplifyLR` of the same optimizer takes over: the base rates are put back first. So does `release()`,
-    and so does the last reference to this object when it goes. Call `release()` before you hand the optimizer to
-    another scheduler. Put the wrapper outermost: around a SequentialLR, not into one.
+    Another `RandomAmplifyLR` of the same optimizer takes over; the base rates are put back first. Call `release()`,
+    which puts them back, before you hand the optimizer to another scheduler. (When the last reference to this object is
+    gone, they are put back at the optimizer's next step.) A copy of the optimizer alone (`copy.deepcopy`) keeps the
+    amplified rates: copy both together, or `state_dict()`. Put the wrapper outermost: around a SequentialLR, not into
+    one.
 
     Raises ValueError for impossible arguments.
 
@@ -77,6 +79,8 @@ class RandomAmplifyLR(LRScheduler):
         # work (initial_lr, the watch over the order of calls), and a second first step would go past it.
         self._draws = Draws(Amplification(probability, lower, upper, law), window, seed, prefix)
         check_integer("last_epoch", last_epoch, low=-1)
+        if not isinstance(optimizer, Optimizer):
+            raise refusal("optimizer", optimizer, "a torch optimizer")
         self._shared = amplifications(optimizer)
         if base_scheduler is None:
             self._shared.keep_only([], optimizer.param_groups)

@@ -205,8 +205,11 @@ def test_a_rate_written_after_the_wrapper_was_dropped_stays() -> None:
     optimizer, scheduler = amplified(BASES["step"], **DOUBLE)
     del scheduler
     optimizer.param_groups[0]["lr"] = 0.07
-    optimizer.step()
-    assert rates(optimizer) == [0.07, 0.02]
+    assert [group["lr"] for group in optimizer.state_dict()["param_groups"]] == [0.07, 0.02]
+    optimizer.register_step_pre_hook(lambda *_: None)
+    for _ in range(2):
+        optimizer.step()
+        assert rates(optimizer) == [0.07, 0.02]
 
 
 def test_a_scheduler_made_later_over_a_plateau_starts_from_the_base_rates() -> None:
@@ -602,6 +605,12 @@ def test_base_and_wrapper_may_be_on_different_levels_of_one_optimizer(kind: Any,
     outer.load_state_dict(states[0])
     scheduler.load_state_dict(states[1])
     assert trace(outer, scheduler, first=7) == whole[7:]
+
+
+@pytest.mark.parametrize("optimizer", [None, "SGD", torchs.StepLR(two_groups(), 5), SGD])
+def test_what_is_no_optimizer_is_refused(optimizer: Any) -> None:
+    with pytest.raises(ValueError, match=r"optimizer = .*allowed: a torch optimizer"):
+        RandomAmplifyLR(optimizer, **ARGUMENTS)
 
 
 def test_what_accelerate_prepared_from_a_scheduler_is_refused() -> None:

@@ -278,7 +278,9 @@ def test_impossible_arguments_are_refused_and_leave_the_rates_alone(arguments: d
     assert rates(optimizer) == [0.05, 0.01]
 
 
-@pytest.mark.parametrize("base", ["StepLR", torchs.StepLR(two_groups(), 5)], ids=["none", "of another optimizer"])
+@pytest.mark.parametrize(
+    "base", ["StepLR", torchs.StepLR(two_groups(), 5)], ids=["no scheduler", "of another optimizer"]
+)
 def test_a_base_scheduler_of_another_optimizer_is_refused(base: Any) -> None:
     with pytest.raises(ValueError, match=r"base_scheduler = .*allowed: a torch scheduler of this very optimizer"):
         RandomAmplifyLR(two_groups(), base, probability=0.5, lower=1.5, upper=3.0)

@@ -31,6 +31,8 @@ class AmplifiedRates:
     def __init__(self) -> None:
         self._now = _Product([], 1.0, [])
         self._next: _Product | None = None
+        self.abandoned = False
+        """Whether the wrapper is gone: then a rate that it did not write is a base rate."""
 
     @property
     def count(self) -> int:
@@ -64,8 +66,9 @@ class AmplifiedRates:
     def under(self, rates: Sequence[Rate], *, unknown_is_base: bool = False) -> list[Rate]:
         """The base rates under `rates`: the kept ones to the last bit, unless another writer was there since."""
         now = self._in_force(rates)
+        factor = 1.0 if unknown_is_base or self.abandoned else now.factor
         known = [
-            _where(rate, amplified, base, rate if unknown_is_base else rate / now.factor)
+            _where(rate, amplified, base, rate / factor)
             for rate, base, amplified in zip(rates, now.base, now.amplified, strict=False)
         ]
         return [*known, *rates[len(known) :]]
@@ -112,16 +115,10 @@ class Amplifications:
 
     def abandon(self, layer: AmplifiedRates, optimizer: Optimizer) -> None:
         """For a wrapper that is gone: the same at the optimizer's next step, but what others wrote by then stays."""
-        if layer not in self._layers:
-            return
-
-        def put_back(optimizer: Optimizer, *_: Any) -> None:
-            handle.remove()
-            if layer in self._layers:
-                write(optimizer.param_groups, layer.under(copies(optimizer.param_groups), unknown_is_base=True))
-                self._layers.remove(layer)
-
-        handle = optimizer.register_step_pre_hook(put_back)
+        if layer in self._layers:
+            layer.abandoned = True
+            # It stays, and finds nothing at later steps: torch's hooks cannot be removed while they are called.
+            optimizer.register_step_pre_hook(lambda optimizer, *_: self.remove(layer, optimizer.param_groups))
 
     def state_saved(self, optimizer: Optimizer, state: dict[str, Any]) -> None:
         """Hook: what is saved are base rates."""
