@@ -7,7 +7,7 @@ PROFILE ?= cpu-short
 DATA ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow faults calibrate bench check format secrets clean
+.PHONY: help demo test test-slow integrations faults calibrate bench check format secrets clean
 
 help:  ## show this
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -23,6 +23,9 @@ test: .venv/.test-installed check  ## install what tests need, lint, check types
 
 test-slow: .venv/.test-installed  ## run the slow tests too
 	@$(BIN)/pytest -q -n 2 --dist worksteal $(TESTS)
+
+integrations: .venv-integrations/.installed  ## run RandomAmplifyLR in Lightning, Hugging Face, accelerate, Fabric, ignite and timm (half a minute after the download)
+	@.venv-integrations/bin/python -m pytest -q tests/integrations
 
 faults: .venv/.test-installed  ## kill, stop and restart workers and databases at random for about an hour (RALR_TUNE_FAULTS=300 per database)
 	@RALR_TUNE_OPENINGS=50 RALR_TUNE_AWAY_S=20 $(BIN)/pytest -q -s tests/faults
@@ -50,7 +53,7 @@ secrets:  ## create the random secrets that docker-compose.yml needs, if missing
 	@echo "Next: docker compose --profile cpu up --build (or gpu). The dashboard's token: cat secrets/dashboard_token"
 
 clean:  ## remove the environment and what tools left behind (not runs/)
-	rm -rf .venv .venv-bench .bench .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf .venv .venv-bench .venv-integrations .bench .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 
 .venv/bin/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -76,4 +79,13 @@ clean:  ## remove the environment and what tools left behind (not runs/)
 	@echo "import site; site.addsitedir('$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')')" \
 		> $$(.venv-bench/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/project.pth
 	@.venv-bench/bin/pip install -q --disable-pip-version-check 'ray[tune]'
+	@touch $@
+
+# Neither are the frameworks of tests/integrations.
+.venv-integrations/.installed: pyproject.toml | .venv/.test-installed
+	@echo "Installing Lightning, transformers, accelerate, ignite and timm into .venv-integrations ..."
+	@$(BIN)/python -m venv .venv-integrations
+	@echo "import site; site.addsitedir('$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')')" \
+		> $$(.venv-integrations/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/project.pth
+	@.venv-integrations/bin/pip install -q --disable-pip-version-check -e '.[integrations]'
 	@touch $@

@@ -1,14 +1,19 @@
-"""Learning-rate traces of a study that has not run: one panel per arm, one stepped line per configuration."""
+"""Learning rates before anything is trained: of a study (one panel per arm, one stepped line per configuration), of a
+scheduler."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from ralr_tune.report.style import FONT, TEMPLATE, arm_styles, log_ticks, safe, templated
+from ralr_tune.report.style import FONT, GREY, TEMPLATE, arm_styles, figure, log_ticks, safe, templated
+
+if TYPE_CHECKING:
+    from ralr_tune.schedules.perturbation import Floats
+    from ralr_tune.schedules.wrapper.preview import RatePreview
 
 PANEL_HEIGHT = 260
 _FADES = (1.0, 0.6, 0.35)
@@ -45,9 +50,37 @@ def draw_preview(study: str, traces: Mapping[str, Sequence[Trace]]) -> go.Figure
     )
 
 
+def plot_preview(preview: RatePreview) -> go.Figure:
+    """What `RandomAmplifyLR.preview` gave: the rates by step, the base schedule under them, one colour a param group.
+
+    A logarithmic axis; rates of 0 are left out.
+    """
+    groups = preview.rates.shape[1]
+    names = ["Learning rate"] if groups == 1 else [f"Param group {index}" for index in range(groups)]
+    seen = [*preview.rates.ravel().tolist(), *preview.base.ravel().tolist()]
+    plot = figure("Learning rate with random amplification", x={"title": {"text": "Step"}}, y=_rate_axis(seen))
+    for column, (name, style) in enumerate(arm_styles(names).items()):
+        dotted = {"color": GREY if groups == 1 else style.colour, "width": 1.5, "dash": "dot"}
+        _draw_steps(plot, preview, preview.rates[:, column], name, {"color": style.colour, "width": 2})
+        _draw_steps(plot, preview, preview.base[:, column], f"{name}, base schedule", dotted)
+    return plot
+
+
+def _draw_steps(plot: go.Figure, preview: RatePreview, rates: Floats, name: str, line: dict[str, object]) -> None:
+    """The last rate holds for one step, too."""
+    plot.add_scatter(
+        x=[*preview.steps.tolist(), int(preview.steps[-1]) + 1],
+        y=[rate if rate > 0 else None for rate in (*rates.tolist(), float(rates[-1]))],
+        mode="lines",
+        name=name,
+        line=line | {"shape": "hv"},
+        hovertemplate="step %{x}: %{y:.4g}<extra></extra>",
+    )
+
+
 def _rate_axis(rates: Sequence[float]) -> dict[str, object]:
     """A logarithmic axis has no zero, the end of some curves: the line leaves the axis at the bottom."""
-    seen = [rate for rate in rates if rate > 0]
+    seen = [rate for rate in rates if rate > 0] or [1.0]
     ticks = log_ticks(min(seen), max(seen))
     axis: dict[str, object] = {"type": "log", "title": {"text": "Learning rate"}}
     return axis | ({"tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]} if ticks else {})

@@ -1,6 +1,6 @@
 """Learning rates as pure functions of the position in a run: base curves and random perturbations of them.
 
-    checks <- curves, perturbation <- amplification, noise <- rate, scheduler;   suggest
+    checks <- curves, perturbation <- amplification, noise <- rate, wrapper <- scheduler;   suggest
 
-Only `scheduler` imports torch.
+Only `scheduler` and its parts in `wrapper` import torch.
 """

@@ -23,17 +23,21 @@ def suggest_amplification(
     probability: Dimension = (0.05, 0.6),
     lower: Dimension = (1.0, 2.0),
     width: Dimension = (0.0, 4.0),
+    prefix: str = "",
 ) -> dict[str, float]:
     """`probability`, `lower` and `upper` as arguments for `RandomAmplifyLR` or `Amplification`.
 
-    Optuna's parameter names are amplify.probability, amplify.lower and amplify.width. upper = lower + width (our
-    choice), so that every configuration is possible. Raises ValueError for a range outside [0, 1], [1, inf) or
+    Searched under the names amplify.probability, amplify.lower and amplify.width, with `prefix` before each: two
+    amplifications of one trial (a GAN's) need two, such as "generator." and "discriminator.". Our choice: upper =
+    lower + width, so that no configuration is impossible. Raises ValueError for a range outside [0, 1], [1, inf) and
     [0, inf), in that order.
     """
+    if not isinstance(prefix, str):
+        raise refusal("prefix", prefix, "a text")
     dimensions = {"probability": probability, "lower": lower, "width": width}
     for name, dimension in dimensions.items():
         _check(name, dimension)
-    value = {name: _suggest(trial, name, dimension) for name, dimension in dimensions.items()}
+    value = {name: _suggest(trial, f"{prefix}amplify.{name}", dimension) for name, dimension in dimensions.items()}
     return {"probability": value["probability"], "lower": value["lower"], "upper": value["lower"] + value["width"]}
 
 
@@ -51,5 +55,6 @@ def _check(name: str, dimension: Dimension) -> None:
 
 def _suggest(trial: SuggestsFloat, name: str, dimension: Dimension) -> float:
     if isinstance(dimension, tuple | list):
-        return trial.suggest_float(f"amplify.{name}", *dimension)
+        low, high = dimension
+        return trial.suggest_float(name, float(low), float(high))  # Optuna stores bounds as JSON, which has no float32
     return float(dimension)

@@ -47,6 +47,13 @@ def test_python_examples_run(code: str, tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=300, cwd=tmp_path)
 
 
+def test_the_examples_of_ones_own_loop_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for code in re.findall(r"```python\n(.*?)```", (ROOT / "docs/own_loop.md").read_text(), flags=re.DOTALL):
+        exec(code, {})
+    assert (tmp_path / "rates.html").exists()
+
+
 @pytest.mark.usefixtures("small_digits")
 def test_every_command_of_the_readme_runs_in_order(tmp_path: Path, warm_interpreter: str) -> None:
     ran = [arguments for arguments in commands() if arguments[0] != "dashboard"]  # serves until it is stopped

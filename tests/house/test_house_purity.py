@@ -25,6 +25,7 @@ LIGHT = (
     "ralr_tune.schedules.noise",
     "ralr_tune.schedules.rate",
     "ralr_tune.schedules.suggest",
+    "ralr_tune.schedules.wrapper.draws",
     *(f"ralr_tune.studyfile.{path.stem}" for path in sorted((ROOT / "ralr_tune" / "studyfile").glob("[!_]*.py"))),
     "ralr_tune.tasks.base",
     "ralr_tune.kinds.simulated.kind",

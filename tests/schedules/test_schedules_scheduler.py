@@ -1,10 +1,7 @@
-"""RandomAmplifyLR around every torch scheduler: the rates are the scheduler's own times a factor, to the last bit."""
+"""RandomAmplifyLR around every scheduler of torch: its own trace to the last bit times one factor, and resumable."""
 
 from __future__ import annotations
 
-import io
-import warnings
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import Parameter
-from torch.optim import SGD, Optimizer, swa_utils
+from torch.optim import SGD, Optimizer
 from torch.optim import lr_scheduler as torchs
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -22,105 +19,22 @@ from ralr_tune.schedules.amplification import Amplification
 from ralr_tune.schedules.curves import make_curve
 from ralr_tune.schedules.rate import LearningRate
 from ralr_tune.schedules.scheduler import RandomAmplifyLR
-
-STEPS = 24
-ARGUMENTS: dict[str, Any] = {"probability": 0.5, "lower": 1.5, "upper": 3.0, "seed": 4}
-
-Factory = Callable[[Optimizer], LRScheduler]
-
-
-def _sequential(optimizer: Optimizer) -> LRScheduler:
-    members: list[LRScheduler] = [torchs.LinearLR(optimizer, 0.1, 1.0, 5), torchs.CosineAnnealingLR(optimizer, 20)]
-    return torchs.SequentialLR(optimizer, members, [5])
-
-
-def _chained(optimizer: Optimizer) -> LRScheduler:
-    return torchs.ChainedScheduler([torchs.ConstantLR(optimizer, 0.5, 6), torchs.ExponentialLR(optimizer, 0.9)])
-
-
-def _cyclic(optimizer: Optimizer) -> LRScheduler:
-    rates = [float(group["lr"]) for group in optimizer.param_groups]
-    return torchs.CyclicLR(optimizer, [rate / 10 for rate in rates], rates, 4)
-
-
-def _one_cycle(optimizer: Optimizer) -> LRScheduler:
-    return torchs.OneCycleLR(optimizer, [float(group["lr"]) for group in optimizer.param_groups], STEPS + 1)
-
-
-def _annealed_average(optimizer: Optimizer) -> LRScheduler:
-    return swa_utils.SWALR(optimizer, swa_lr=0.003, anneal_epochs=6)
-
-
-def _amplified(optimizer: Optimizer) -> LRScheduler:
-    return RandomAmplifyLR(optimizer, torchs.StepLR(optimizer, 5), probability=0.5, lower=1.2, upper=1.4, seed=9)
-
-
-BASES: dict[str, Factory] = {
-    "constant": lambda o: torchs.ConstantLR(o, 0.5, 6),
-    "step": lambda o: torchs.StepLR(o, 5),
-    "multistep": lambda o: torchs.MultiStepLR(o, [8, 16]),
-    "exponential": lambda o: torchs.ExponentialLR(o, 0.9),
-    "linear": lambda o: torchs.LinearLR(o, 1.0, 0.1, 20),
-    "polynomial": lambda o: torchs.PolynomialLR(o, 30, 2.0),
-    "cosine": lambda o: torchs.CosineAnnealingLR(o, 10, 1e-4),
-    "sgdr": lambda o: torchs.CosineAnnealingWarmRestarts(o, 4, 2),
-    "lambda": lambda o: torchs.LambdaLR(o, lambda step: 1 / (1 + step)),
-    "multiplicative": lambda o: torchs.MultiplicativeLR(o, lambda step: 0.95),
-    "cyclic": _cyclic,
-    "one_cycle": _one_cycle,
-    "plateau": lambda o: torchs.ReduceLROnPlateau(o, patience=1, cooldown=1),
-    "sequential": _sequential,
-    "chained": _chained,
-    "swa": _annealed_average,
-    "amplified": _amplified,
-}
-
-
-def two_groups(lr: Any = 0.1, other: Any = 0.02) -> SGD:
-    """An optimizer with two param groups of different rates."""
-    groups = [{"params": [Parameter(torch.zeros(2))]}, {"params": [Parameter(torch.zeros(3))], "lr": other}]
-    return SGD(groups, lr=lr, momentum=0.9)
-
-
-def rates(optimizer: Optimizer) -> list[float]:
-    return [float(group["lr"]) for group in optimizer.param_groups]
-
-
-def advance(optimizer: Optimizer, scheduler: LRScheduler, index: int) -> None:
-    """One step of both, with every warning an error; ReduceLROnPlateau gets a loss that stops falling."""
-    base = getattr(scheduler, "base_scheduler", scheduler)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        optimizer.step()
-        if isinstance(base, torchs.ReduceLROnPlateau):
-            scheduler.step(metrics=1 / (1 + min(index, 4)))  # type: ignore[call-arg]
-        else:
-            scheduler.step()
-
-
-def trace(optimizer: Optimizer, scheduler: LRScheduler, first: int = 0, last: int = STEPS) -> list[list[float]]:
-    """The rates of the steps first..last-1, one row per step, one column per param group."""
-    rows = []
-    for index in range(first, last):
-        rows.append(rates(optimizer))
-        advance(optimizer, scheduler, index)
-    return rows
-
-
-def amplified(make: Factory, optimizer: Optimizer | None = None, **arguments: Any) -> tuple[Optimizer, RandomAmplifyLR]:
-    optimizer = optimizer or two_groups()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        return optimizer, RandomAmplifyLR(optimizer, make(optimizer), **{**ARGUMENTS, **arguments})
-
-
-def expected_factors(count: int = STEPS, seed: int = 4) -> list[float]:
-    return [Amplification(0.5, 1.5, 3.0).factor(seed, index) for index in range(count)]
+from tests.schedules.loops import (
+    BASES,
+    STEPS,
+    advance,
+    amplified,
+    expected_factors,
+    rates,
+    through_a_file,
+    trace,
+    two_groups,
+)
 
 
 @pytest.mark.parametrize("name", BASES)
 def test_the_rate_is_the_base_schedulers_own_times_the_factor(name: str) -> None:
-    """To the last bit: the base scheduler, recursive or not, never sees an amplified rate."""
+    """To the last bit: the base scheduler, recursive or not, is never touched by an amplified rate."""
     bare = two_groups()
     own = trace(bare, BASES[name](bare))
     factors = expected_factors()
@@ -134,7 +48,7 @@ def test_the_first_rate_is_amplified_before_any_step() -> None:
     assert rates(optimizer) == [0.1 * scheduler.factor, 0.02 * scheduler.factor] == scheduler.get_last_lr()
 
 
-def test_factor_and_last_lr_are_the_current_ones() -> None:
+def test_factor_and_last_lr_tell_what_is_in_force() -> None:
     optimizer, scheduler = amplified(BASES["exponential"])
     for index, factor in enumerate(expected_factors()):
         assert scheduler.factor == factor
@@ -143,7 +57,7 @@ def test_factor_and_last_lr_are_the_current_ones() -> None:
         advance(optimizer, scheduler, index)
 
 
-def test_one_step_per_epoch_gives_the_rates_of_learning_rate() -> None:
+def test_one_step_an_epoch_gives_the_rates_of_learning_rate() -> None:
     optimizer, scheduler = amplified(lambda o: torchs.CosineAnnealingLR(o, STEPS))
     curve = make_curve("cosine", epochs=STEPS)
     rate = LearningRate(0.1, curve, STEPS, 1, Amplification(0.5, 1.5, 3.0), 4)
@@ -151,7 +65,7 @@ def test_one_step_per_epoch_gives_the_rates_of_learning_rate() -> None:
     np.testing.assert_allclose(found, rate.trace()[:, 0], rtol=1e-9)
 
 
-def test_the_factor_is_1_outside_of_the_window_and_no_draw_is_shifted_inside() -> None:
+def test_outside_of_the_window_the_factor_is_1_and_inside_no_draw_is_shifted() -> None:
     optimizer, scheduler = amplified(BASES["constant"], window=(3, 15), probability=1.0)
     always = Amplification(1.0, 1.5, 3.0)
     for index in range(STEPS):
@@ -159,7 +73,7 @@ def test_the_factor_is_1_outside_of_the_window_and_no_draw_is_shifted_inside() -
         advance(optimizer, scheduler, index)
 
 
-def test_arguments_of_step_are_passed_to_the_base_scheduler() -> None:
+def test_what_the_base_scheduler_takes_is_handed_on() -> None:
     optimizer, scheduler = amplified(BASES["sgdr"], probability=0.0)
     optimizer.step()
     scheduler.step(2.5)  # torch's fractional epochs
@@ -167,7 +81,7 @@ def test_arguments_of_step_are_passed_to_the_base_scheduler() -> None:
     assert scheduler.last_epoch == 1
 
 
-def test_a_step_that_fails_leaves_a_consistent_state() -> None:
+def test_a_step_that_fails_harms_nothing() -> None:
     optimizer, scheduler = amplified(BASES["plateau"])
     before = trace(*amplified(BASES["plateau"]))
     advance(optimizer, scheduler, 0)
@@ -182,13 +96,6 @@ def test_a_step_that_fails_leaves_a_consistent_state() -> None:
 # Resuming
 
 
-def through_a_file(state: Any) -> Any:
-    file = io.BytesIO()
-    torch.save(state, file)
-    file.seek(0)
-    return torch.load(file, weights_only=True)
-
-
 @pytest.mark.parametrize("scheduler_first", [True, False])
 @pytest.mark.parametrize("name", sorted(BASES.keys() - {"swa"}))  # SWALR keeps a function in its state
 def test_a_resumed_run_has_the_same_rates(name: str, scheduler_first: bool) -> None:
@@ -197,7 +104,7 @@ def test_a_resumed_run_has_the_same_rates(name: str, scheduler_first: bool) -> N
         optimizer, scheduler = amplified(BASES[name])
         trace(optimizer, scheduler, last=stop)
         states = [through_a_file(scheduler.state_dict()), through_a_file(optimizer.state_dict())]
-        # created with other arguments: all of them come from the state
+        # Made anew with other arguments: all of them come from the state.
         optimizer, scheduler = amplified(BASES[name], probability=0.1, upper=9.0, seed=77, window=(2, 3))
         if scheduler_first:
             scheduler.load_state_dict(states[0])
@@ -210,7 +117,7 @@ def test_a_resumed_run_has_the_same_rates(name: str, scheduler_first: bool) -> N
 
 @pytest.mark.parametrize("name", ["step", "cosine", "plateau", "sequential"])
 def test_a_scheduler_made_after_the_optimizer_was_loaded_resumes_too(name: str) -> None:
-    """Its constructor then finds amplified rates in the optimizer."""
+    """Then it finds amplified rates in the optimizer when it is made."""
     whole = trace(*amplified(BASES[name]))
     optimizer, scheduler = amplified(BASES[name])
     trace(optimizer, scheduler, last=9)
@@ -242,7 +149,7 @@ def test_a_state_of_more_param_groups_is_refused() -> None:
 # Param groups, optimizers, tensors, other writers
 
 
-def test_a_param_group_added_later_is_amplified_from_the_next_step_on() -> None:
+def test_a_param_group_added_later_takes_part_from_the_next_step_on() -> None:
     optimizer, scheduler = amplified(BASES["exponential"], probability=1.0)
     trace(optimizer, scheduler, last=3)
     optimizer.add_param_group({"params": [Parameter(torch.zeros(1))], "lr": 0.5})
@@ -284,7 +191,7 @@ def test_the_amplified_rate_is_what_the_optimizer_applies() -> None:
 
 @pytest.mark.parametrize("name", sorted(BASES.keys() - {"swa"}))
 def test_a_tensor_rate_is_written_in_place(name: str) -> None:
-    """A captured or compiled optimizer needs that; torch.float64 so that the traces can be compared."""
+    """As a captured or compiled optimizer needs it; torch.float64 so that the traces can be compared."""
     tensors = [torch.tensor(0.1, dtype=torch.float64), torch.tensor(0.02, dtype=torch.float64)]
     optimizer, scheduler = amplified(BASES[name], two_groups(*tensors))
     found = trace(optimizer, scheduler)
@@ -294,7 +201,7 @@ def test_a_tensor_rate_is_written_in_place(name: str) -> None:
 
 
 def test_param_groups_that_share_one_tensor_are_amplified_once() -> None:
-    """torch gives the same tensor, the default rate, to every group without a rate."""
+    """torch gives its default rate, the very tensor, to every group that names none."""
     shared = torch.tensor(0.1, dtype=torch.float64)
     groups = [{"params": [Parameter(torch.zeros(1))]}, {"params": [Parameter(torch.zeros(1))]}]
     optimizer, scheduler = amplified(BASES["multistep"], SGD(groups, lr=shared))
@@ -318,7 +225,7 @@ def test_a_float32_tensor_rate_resumes_to_the_last_bit() -> None:
 
 
 def test_another_scheduler_on_the_same_optimizer_changes_the_base_rate() -> None:
-    """torch's schedulers are chainable: one that multiplies the rate in between multiplies the base rate."""
+    """torch's schedulers are chainable: whoever multiplies the rate in between multiplies the base, for good."""
     optimizer, scheduler = amplified(BASES["step"])
     other = torchs.ExponentialLR(optimizer, 0.9)
     found = []
@@ -331,10 +238,10 @@ def test_another_scheduler_on_the_same_optimizer_changes_the_base_rate() -> None
     assert found == pytest.approx([lr * factor for lr, factor in zip(own, expected_factors(), strict=True)])
 
 
-def test_it_is_refused_as_a_member_of_a_sequential_scheduler() -> None:
+def test_inside_a_sequential_scheduler_it_is_refused_at_once() -> None:
     optimizer, scheduler = amplified(BASES["cosine"])
     members: list[LRScheduler] = [torchs.LinearLR(optimizer), scheduler]
-    with pytest.raises(ValueError, match="cannot be a member of a SequentialLR: wrap it around"):
+    with pytest.raises(ValueError, match="goes around a SequentialLR, not into one"):
         torchs.SequentialLR(optimizer, members, [5])
 
 
@@ -371,7 +278,9 @@ def test_impossible_arguments_are_refused_and_leave_the_rates_alone(arguments: d
     assert rates(optimizer) == [0.05, 0.01]
 
 
-@pytest.mark.parametrize("base", [None, torchs.StepLR(two_groups(), 5)], ids=["none", "of another optimizer"])
+@pytest.mark.parametrize(
+    "base", ["StepLR", torchs.StepLR(two_groups(), 5)], ids=["no scheduler", "of another optimizer"]
+)
 def test_a_base_scheduler_of_another_optimizer_is_refused(base: Any) -> None:
-    with pytest.raises(ValueError, match=r"base_scheduler = .*allowed: a torch scheduler of the same optimizer"):
+    with pytest.raises(ValueError, match=r"base_scheduler = .*allowed: a torch scheduler of this very optimizer"):
         RandomAmplifyLR(two_groups(), base, probability=0.5, lower=1.5, upper=3.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
 
@@ -31,6 +32,24 @@ def test_a_number_fixes_a_dimension_and_suggests_nothing() -> None:
     assert suggest_amplification(trial, probability=0.2, lower=1) == {"probability": 0.2, "lower": 1.0, "upper": 3.0}
 
 
+def test_a_prefix_keeps_two_amplifications_of_one_trial_apart() -> None:
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    trial = study.ask()
+    found = [suggest_amplification(trial, prefix=prefix) for prefix in ("generator.", "discriminator.")]
+    assert found[0] != found[1]
+    assert len(trial.params) == 6
+    assert trial.params["generator.amplify.probability"] == found[0]["probability"]
+
+
+def test_numpy_scalars_are_ranges_too() -> None:
+    trial = optuna.create_study().ask()
+    low, high = np.float32(0.1), np.float32(0.2)
+    found = suggest_amplification(trial, probability=(low, high), lower=np.float64(1.5), width=np.int64(2))
+    assert 0.1 <= found["probability"] <= 0.21
+    assert [type(value) for value in found.values()] == [float] * 3
+    assert found["upper"] == 3.5
+
+
 @pytest.mark.parametrize(
     ("dimension", "message"),
     [
@@ -40,6 +59,7 @@ def test_a_number_fixes_a_dimension_and_suggests_nothing() -> None:
         ({"width": (3.0, 1.0)}, r"width = 1.0; allowed: a number in \[3.0, inf\)"),
         ({"width": (1.0, 2.0, 3.0)}, "width = .*allowed: a number or a pair"),
         ({"width": "wide"}, "width = 'wide'"),
+        ({"prefix": 1}, "prefix = 1; allowed: a text"),
     ],
 )
 def test_impossible_dimensions_are_refused(dimension: dict[str, Any], message: str) -> None:
