@@ -27,7 +27,7 @@ from ralr_tune.analysis.sequential import Decision, Plan
 from ralr_tune.analysis.twins import Amplified, Twin, amplified, twins
 from ralr_tune.analysis.verdicts import arm_verdicts, configuration_verdicts
 from ralr_tune.metric import Metric, Unit
-from ralr_tune.records import ArmRecord, StudyRecord
+from ralr_tune.records import ArmRecord, Inventory, StudyRecord
 
 __all__ = ["ArmFacts", "Best", "Confirmed", "Facts", "Twin", "as_json", "study_facts"]
 
@@ -110,6 +110,8 @@ class Facts:
     complementarity: tuple[Complementarity, ...] = ()
     edges: tuple[Edge, ...] = ()
     lacks: tuple[MissingEvidence, ...] = ()
+    inventory: Inventory | None = None
+    """What the data hold; None if it is not known."""
 
     @property
     def unit(self) -> Unit:
@@ -152,6 +154,7 @@ def study_facts(record: StudyRecord, *, plan: Plan | None = None) -> Facts:
         complementarity=complementarity(record, split),
         edges=tuple(edge for arm in record.arms.values() for edge in edges(arm, record.metric)),
         lacks=missing_evidence(record),
+        inventory=record.inventory,
     )
 
 
@@ -179,6 +182,7 @@ def as_json(facts: Facts) -> dict[str, Any]:
             arm: {name: _importance_json(found) for name, found in parameters.items()}
             for arm, parameters in facts.importance.items()
         },
+        "data": None if facts.inventory is None else asdict(facts.inventory),
     }
     everything = asdict(facts)
     plain: dict[str, Any] = _plain(found | {name: everything[name] for name in FURTHER})

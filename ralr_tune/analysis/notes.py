@@ -20,6 +20,7 @@ from ralr_tune.analysis.pruning import FEWEST, PruningAudit
 from ralr_tune.analysis.robustness import Forgiveness, RateRange, Robustness
 from ralr_tune.analysis.sentence import Sentence
 from ralr_tune.metric import Unit
+from ralr_tune.records import Inventory
 
 
 def notes(facts: Facts) -> list[str]:
@@ -37,7 +38,22 @@ def notes(facts: Facts) -> list[str]:
 
 def urgent_sentences(facts: Facts) -> list[str]:
     """Problems to fix before relying on the answer."""
-    return [*lack_sentences(facts), *_unfair(facts), *edge_sentences(facts)]
+    return [*lack_sentences(facts), *copies_sentences(facts.inventory), *_unfair(facts), *edge_sentences(facts)]
+
+
+# ---------------------------------------------------------------- the data
+
+
+def copies_sentences(inventory: Inventory | None) -> list[str]:
+    """Samples that more than one split holds, with a pair as an example."""
+    if inventory is None:
+        return []
+    return [
+        f"{found.count} of {inventory.size(found.split)} {found.split} {inventory.unit} "
+        f"{'is an exact copy' if found.count == 1 else 'are exact copies'} of {found.of} {inventory.unit} "
+        f"({' = '.join(found.examples[0])}): {found.split} scores favour what remembers them; keep one of each."
+        for found in inventory.duplicates or ()
+    ]
 
 
 # ---------------------------------------------------------------- lacks and edges

@@ -41,7 +41,7 @@ def load(parts: Sequence[Samples], folder: Path | None) -> Images:
     if folder is None or stamp is None:
         return _read(parts)
     path = folder / f"images-{stamp[:32]}.npy"
-    with _alone(folder.parent):
+    with alone(folder.parent):
         images = _mapped(path, stamp, sum(map(len, parts)))
         if images is None:
             images = _read(parts)
@@ -119,7 +119,7 @@ def _digest(stamp: str, images: Images) -> bytes:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path) -> Iterator[None]:
     """Of several workers that start in one out folder, one decodes and the others wait: else each would map its own."""
     with ExitStack() as held:
         if folder.is_dir():  # the lock would make it

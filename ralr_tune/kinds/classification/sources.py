@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ralr_tune.errors import DataError
-from ralr_tune.kinds.classification.samples import Source, all_samples, restrict, with_own_test_split
+from ralr_tune.kinds.classification.samples import Listing, Source, all_samples, restrict, with_own_test_split
+from ralr_tune.kinds.classification.tree import digest64
 
 RESTRICTIONS = ("limit", "classes")
 """Options that every source takes (see `samples.restrict`)."""
@@ -49,7 +50,7 @@ def _check(name: str, given: Mapping[str, Any]) -> None:
         raise DataError(f"data.{foreign[0]}: no option of source {name!r}; allowed: {', '.join(allowed)}")
     if missing := sorted(set(reader.required) - set(given)):
         raise DataError(f"data.{missing[0]}: missing; source {name!r} needs it")
-    for key in ("limit", "size"):
+    for key in ("limit", "size", "max_pixels"):
         value = given.get(key, 1)
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise DataError(f"data.{key} = {value!r}: must be an integer, at least 1")
@@ -59,7 +60,11 @@ def read_digits() -> Source:
     """scikit-learn's 1,797 handwritten digits, 8x8, grey values 0 .. 16 stretched to 0 .. 255."""
     table = _digits_table()
     images = np.rint(table[:, :-1].reshape(-1, 1, 8, 8) * (255 / 16)).astype(np.uint8)
-    samples = all_samples(table[:, -1].astype(np.int64), lambda rows: images[rows])
+    digests = np.array([digest64(image.tobytes()) for image in images], dtype=np.uint64)
+    listing = Listing(None, lambda row: f"digit {row}", digests=lambda rows, quick: digests[rows])
+    samples = all_samples(
+        table[:, -1].astype(np.int64), lambda rows: images[rows], listing=listing, origin="scikit-learn's digits"
+    )
     return with_own_test_split(tuple(str(digit) for digit in range(10)), samples, where="digits")
 
 
@@ -99,8 +104,8 @@ def _arrays(**options: Any) -> Source:
 
 READERS: Mapping[str, Reader] = {
     "digits": Reader(read_digits),
-    "torchvision": Reader(_torchvision, required=("dataset",), optional=("root", "download", "size")),
-    "folder": Reader(_folder, required=("path",), optional=("size",)),
-    "arrays": Reader(_arrays, required=("path",)),
+    "torchvision": Reader(_torchvision, required=("dataset",), optional=("root", "download", "size", "max_pixels")),
+    "folder": Reader(_folder, required=("path",), optional=("size", "max_pixels")),
+    "arrays": Reader(_arrays, required=("path",), optional=("layout",)),
 }
 """Kinds of source by the name that `data.source` gives them."""
