@@ -45,7 +45,7 @@ def _found(study: str, storage: str | None, out: Path | None, imports: bool) -> 
 
 
 def check_study(study: str, *, imports: bool = True, storage: str | None = None, out: Path | None = None) -> str:
-    """What the study is, in one line, what its data hold, and a line for code that it names.
+    """What the study and its data are, in one line, and one more for code that it names.
 
     Optuna's options are tried, and some of the test data are decoded. Raises DataError besides what `load` raises.
     """
@@ -58,17 +58,16 @@ def check_study(study: str, *, imports: bool = True, storage: str | None = None,
     arms = ", ".join(f"{arm} ({len(spec.space(arm))} dimensions)" for arm in spec.arms)
     says = f"{find_file(study) or study}: valid. Study {spec.name}: {arms}; {spec.search.trials} trials an arm"
     data = data_inventory(spec, sample=SAMPLE)
-    return "\n".join([says, *([_of_data(data)] if data else []), *map(str, imported(spec.kind, spec.task))])
+    return "\n".join([says + (_of_data(data) if data else ""), *map(str, imported(spec.kind, spec.task))])
 
 
 def _of_data(data: Inventory) -> str:
-    """The data in one line; `plan` shows the whole table."""
+    """The data in a few words; `plan` shows the whole table."""
     sizes = ", ".join(f"{split.total:,} {split.name}" for split in data.splits)
     skipped = sum(each.count for each in data.skipped)
     return (
-        f"data: {data.source}: {len(data.classes)} classes; {sizes} {data.unit}"
-        f"{f'; {skipped:,} files skipped (plan shows which)' if skipped else ''}; "
-        f"{data.verified:,} of {data.size('test'):,} test {data.unit} decoded"
+        f". Data {data.source}: {len(data.classes)} classes; {sizes} {data.unit}, {data.verified:,} of the test "
+        f"{data.unit} decoded{f'; {skipped:,} files skipped (`plan` shows which)' if skipped else ''}"
     )
 
 

@@ -33,7 +33,6 @@ from ralr_tune.kinds.classification.samples import (
     Samples,
     Source,
     all_samples,
-    check_present,
     some,
     why,
     with_own_test_split,
@@ -46,7 +45,7 @@ from ralr_tune.studyfile.problems import one_line
 DECODING = "folder 2"
 """Changes whenever the same file is decoded to other pixels: decoded images of before are made again."""
 
-ALLOWED = "allowed: the formats that Pillow decodes, such as .jpg, .png, .webp, .avif, .tiff, .gif"
+ALLOWED = "allowed: .jpg, .png, .webp, .tiff and all else that Pillow decodes"
 
 
 def read(path: str, *, size: int | None = None, max_pixels: int | None = None) -> Source:
@@ -63,16 +62,17 @@ def read(path: str, *, size: int | None = None, max_pixels: int | None = None) -
     classes = _class_names(splits.get("train", root))
     tree = partial(_tree, root, classes, partial(_load, size=size, most=max_pixels))
     if not splits:
-        whole = with_own_test_split(classes, tree(root, check=True), where=f"data.path = {path!r}")
-        return replace(whole, skipped=(*whole.skipped, *skipped))
+        whole = with_own_test_split(classes, tree(root), where=f"data.path = {path!r}")
+        return replace(whole, skipped=(*whole.skipped, *skipped), every_class=(str(root), ALLOWED))
     test, own = splits.get("test", root / "test"), splits.get("validation")
     _check_classes(test, classes)
     return Source(
         classes,
-        train=tree(splits["train"], "train", check=True),
+        train=tree(splits["train"], "train"),
         test=lambda: tree(test, "test"),
         validation=None if own is None else tree(own, "validation"),
         skipped=skipped,
+        every_class=(str(splits["train"]), ALLOWED),
     )
 
 
@@ -179,18 +179,14 @@ def _check_classes(folder: Path, classes: tuple[str, ...]) -> None:
 # ---------------------------------------------------------------- the images of a split
 
 
-def _tree(
-    root: Path, classes: tuple[str, ...], decode: partial[Images], folder: Path, split: str = "", check: bool = False
-) -> Samples:
-    """The images below one folder of the data set `root`; with `check`, each class must have some."""
+def _tree(root: Path, classes: tuple[str, ...], decode: partial[Images], folder: Path, split: str = "") -> Samples:
+    """The images below one folder of the data set `root`."""
     _check_classes(folder, classes)
     parts = [walk(str(folder / name)) if (folder / name).is_dir() else Walk() for name in classes]
     files = [file for part in parts for file in part.files]
     if not files:
         raise DataError(f"{folder}: holds no images; {ALLOWED}")
     labels = np.repeat(np.arange(len(classes)), [len(part.files) for part in parts])
-    if check:
-        check_present(labels, classes, str(folder), ALLOWED)
     known = listing(files, str(root))
     outside = [replace(each, split=split) for each in _folders(folder)[1]] if split else []
     inside = [each for name, part in zip(classes, parts, strict=True) for each in _skipped(part.skipped, split, name)]

@@ -27,7 +27,6 @@ from ralr_tune.kinds.classification.samples import (
     Samples,
     Source,
     all_samples,
-    check_present,
     some,
     stamp,
     why,
@@ -84,7 +83,6 @@ def read(path: str, *, layout: Axes | None = None) -> Source:
     numbers = np.arange(len(given)) if given else _occurring(file, labels)
     classes = given or tuple(str(number) for number in numbers)
     samples = partial(_samples, file, numbers=numbers, classes=classes, layout=layout)
-    check_present(_renumbered(labels, numbers, file, "train_labels"), classes, str(file), "see data.classes")
     own = splits.get("validation")
     return Source(
         classes,
@@ -92,6 +90,7 @@ def read(path: str, *, layout: Axes | None = None) -> Source:
         test=lambda: samples(splits["test"]),
         validation=None if own is None else samples(own),
         skipped=tuple(Skipped("", "", name, "an array that is not read", 1) for name in ignored),
+        every_class=(str(file), "allowed: numbers of classes that occur in train"),
     )
 
 

@@ -91,20 +91,13 @@ class Source:
     """Its own validation data, where it has some."""
     skipped: tuple[Skipped, ...] = ()
     """What lies with the data, belongs to no split and is not read."""
+    every_class: tuple[str, str] | None = None
+    """Where the data lie and what is allowed, for a message, if every class must have training images."""
 
 
 def why(error: Exception) -> str:
     """A library's error over damaged data in a few words: some write essays, some nothing."""
     return cut(one_line(str(error).strip().partition("\n")[0]), 300) or type(error).__name__
-
-
-def check_present(labels: Rows, classes: Sequence[str], where: str, allowed: str) -> None:
-    """Raises DataError unless there are two classes or more, and a sample of each."""
-    if len(classes) < 2:
-        raise DataError(f"{where}: holds one class, {some(classes)}; must be two or more")
-    counts = np.bincount(labels, minlength=len(classes))
-    if empty := [name for name, count in zip(classes, counts, strict=True) if count == 0]:
-        raise DataError(f"{where}: no images for the classes {some(empty)}; {allowed}")
 
 
 def stamp(files: Iterable[str | Path]) -> str | None:
@@ -150,6 +143,20 @@ def hold_out(labels: Rows, share: float, seed: int) -> tuple[Rows, Rows]:
     if len(held_out) == 0:
         raise DataError(f"task.validation = {share}: none of {len(labels)} images; must give at least one")
     return held_out, train
+
+
+def check_every_class(source: Source) -> None:
+    """Raises DataError for a single class, and for classes without training images where there must be some."""
+    if source.every_class is None:
+        return
+    where, allowed = source.every_class
+    if len(source.classes) < 2:
+        raise DataError(f"{where}: holds one class, {some(source.classes)}; must be two or more")
+    counts = np.bincount(source.train.labels, minlength=len(source.classes))
+    if empty := [name for name, count in zip(source.classes, counts, strict=True) if count == 0]:
+        raise DataError(
+            f"{where}: no images for the classes {some(empty)}; {allowed}; data.classes = [...] names those to keep"
+        )
 
 
 def restrict(source: Source, *, classes: Sequence[str | int] | None, limit: int | None) -> Source:

@@ -12,7 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ralr_tune.errors import DataError
-from ralr_tune.kinds.classification.samples import Listing, Source, all_samples, restrict, with_own_test_split
+from ralr_tune.kinds.classification.samples import (
+    Listing,
+    Source,
+    all_samples,
+    check_every_class,
+    restrict,
+    with_own_test_split,
+)
 from ralr_tune.kinds.classification.tree import digest64
 
 RESTRICTIONS = ("limit", "classes")
@@ -40,7 +47,9 @@ def open_source(data: Mapping[str, Any]) -> Source:
         raise DataError(f"data.source = {name!r}: allowed: {', '.join(READERS)}")
     _check(name, given)
     restrictions = {key: given.pop(key, None) for key in RESTRICTIONS}
-    return restrict(READERS[name].read(**given), **restrictions)
+    source = restrict(READERS[name].read(**given), **restrictions)
+    check_every_class(source)
+    return source
 
 
 def _check(name: str, given: Mapping[str, Any]) -> None:
