@@ -39,9 +39,17 @@ def inventory_text(inventory: Inventory) -> str:
         name, *cells = _row(inventory, number)
         grid.add_row(cut(name, LONGEST_NAME), *cells)
     classes = len(inventory.classes)
-    smallest = f" (the {len(shown)} smallest of {classes}; all are in the report)" if len(shown) < classes else ""
+    smallest = (
+        "" if len(shown) == classes else f"{_range(inventory)}; the {len(shown)} smallest (all are in the report)"
+    )
     lines = [f"{inventory.source}: {classes} classes{smallest}", *_drawn(grid), *inventory_lines(inventory)]
     return "\n".join(["data", *(f"  {line}".rstrip() for line in lines)])
+
+
+def _range(inventory: Inventory) -> str:
+    """How many samples to train on the classes have."""
+    counts = inventory.splits[0].counts
+    return f" of {min(counts):,} to {max(counts):,} {inventory.splits[0].name} {inventory.unit}"
 
 
 def inventory_lines(inventory: Inventory) -> list[str]:

@@ -117,9 +117,8 @@ def data_check(found: dict[str, Any]) -> Check:
     """The study's data, as the probe found them."""
     if "error" not in found:
         network = f"; a network of {size(found['weights'])}" if found["weights"] else ""
-        copies = sum(each["count"] for each in (found.get("inventory") or {}).get("duplicates") or ())
-        same = f"{copies} exact copies in more than one split: keep one of each (the table names some)"
-        return judged("data", f"{found['found']}{network}", warning=same if copies else "")
+        copies = found.get("copies") or []
+        return judged("data", f"{found['found']}{network}", warning=" ".join(copies))
     if found["fetched"]:
         return Check("data", "warning", found["error"], "`run` fetches them, which takes the network")
     return Check("data", "problem", found["error"], "put them there, or correct [task] data in the study file")

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from ralr_tune.analysis.notes import MANY_COPIES, copies_sentences
 from ralr_tune.errors import RalrTuneError
 from ralr_tune.search.tasks import first_task
 from ralr_tune.studyfile import parse_study
@@ -70,7 +71,8 @@ def data(text: str, out: Path) -> dict[str, Any]:
         inventory = spec.kind.inventory(task, seed=spec.study.seed, cache=out / "data")
     except RalrTuneError as error:
         return {"error": str(error), "fetched": spec.kind.downloads(spec.task)}
-    return found | {"inventory": None if inventory is None else asdict(inventory)}
+    copies = copies_sentences(inventory, MANY_COPIES)
+    return found | {"inventory": None if inventory is None else asdict(inventory), "copies": copies}
 
 
 if __name__ == "__main__":

@@ -190,10 +190,10 @@ def _shared(keys: NDArray[np.generic], of: Rows, rows: Rows) -> tuple[Rows, Rows
 
 def _digests(parts: Sequence[Samples], of: Rows, rows: Rows, *, quick: bool) -> NDArray[np.uint64]:
     found = np.zeros(len(rows), dtype=np.uint64)
-    for number, part in enumerate(parts):
-        own = of == number
-        if own.any() and part.listing and part.listing.digests:
-            found[own] = part.listing.digests(rows[own], quick)
+    for listing in {id(part.listing): part.listing for part in parts}.values():  # splits of one array read it once
+        own = np.isin(of, [number for number, part in enumerate(parts) if part.listing is listing])
+        if own.any() and listing and listing.digests:
+            found[own] = listing.digests(rows[own], quick)
     return found
 
 

@@ -61,29 +61,29 @@ def is_hidden(name: str) -> bool:
 
 def split_of(name: str) -> SplitName | None:
     """The split that a folder's or an array's name says; None if it says none, or none for certain."""
-    return SPLIT_WORDS.get("".join(word for word in _words(name) if word not in FILLING))
+    return SPLIT_WORDS.get("".join(word for word in _words_of(name) if word not in FILLING))
 
 
 def names_a_split(name: str) -> bool:
     """Whether all that a name says is a split, known or not: train, eval, test2, val_2017."""
-    words = [word for word in _words(name) if word not in FILLING and not word.isdigit()]
+    words = [word for word in _words_of(name) if word not in FILLING and not word.isdigit()]
     return _is_of_split("".join(words)) or (bool(words) and all(map(_is_of_split, words)))
 
 
 def mentions_split(name: str) -> bool:
     """Whether a word of a name is a split's: seg_train, but also bullet_train."""
-    return any(_is_of_split(word) for word in _words(name))
+    return any(_is_of_split(word) for word in _words_of(name))
 
 
 def mentioned_splits(names: Sequence[str]) -> set[SplitName]:
     """The splits that the words of some names mention."""
-    return {SPLIT_WORDS[word] for name in names for word in _words(name) if word in SPLIT_WORDS}
+    return {SPLIT_WORDS[word] for name in names for word in _words_of(name) if word in SPLIT_WORDS}
 
 
 def _is_of_split(word: str) -> bool:
     return word in SPLIT_WORDS or word in UNCLEAR_WORDS
 
 
-def _words(name: str) -> list[str]:
+def _words_of(name: str) -> list[str]:
     """Words and numbers of a name in lower case, split at case, too: TestSet2 is test, set, 2."""
     return [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[^\W\d_]+|\d+", name)]

@@ -27,12 +27,12 @@ from ralr_tune.kinds.classification.samples import (
     Samples,
     Source,
     all_samples,
+    digests_of,
     some,
     stamp,
     why,
 )
 from ralr_tune.kinds.classification.stratify import Rows
-from ralr_tune.kinds.classification.tree import digest64
 from ralr_tune.machine.memory import check_memory
 from ralr_tune.records import Skipped
 from ralr_tune.studyfile.problems import cut
@@ -196,15 +196,11 @@ def _samples(file: Path, prefix: str, *, numbers: Rows, classes: Sequence[str], 
     known = stamp([file])
     load = partial(_images, file, prefix, len(labels), layout)
 
-    def digests(rows: Rows, quick: bool) -> NDArray[np.uint64]:
-        images = load()
-        return np.array([digest64(images[row].tobytes()) for row in rows], dtype=np.uint64)
-
     return all_samples(
         labels,
         lambda rows: load()[rows],
         stamp=f"npz|{prefix}|{known}|{layout or 'NHWC'}",
-        listing=Listing(known, lambda row: f"{prefix}_images[{row}]", digests=digests),
+        listing=Listing(known, lambda row: f"{prefix}_images[{row}]", digests=lambda rows, _: digests_of(load(), rows)),
         origin=f"{file.name}: {prefix}_images",
     )
 

@@ -17,10 +17,10 @@ from ralr_tune.kinds.classification.samples import (
     Source,
     all_samples,
     check_every_class,
+    digests_of,
     restrict,
     with_own_test_split,
 )
-from ralr_tune.kinds.classification.tree import digest64
 
 RESTRICTIONS = ("limit", "classes")
 """Options that every source takes (see `samples.restrict`)."""
@@ -69,8 +69,7 @@ def read_digits() -> Source:
     """scikit-learn's 1,797 handwritten digits, 8x8, grey values 0 .. 16 stretched to 0 .. 255."""
     table = _digits_table()
     images = np.rint(table[:, :-1].reshape(-1, 1, 8, 8) * (255 / 16)).astype(np.uint8)
-    digests = np.array([digest64(image.tobytes()) for image in images], dtype=np.uint64)
-    listing = Listing(None, lambda row: f"digit {row}", digests=lambda rows, quick: digests[rows])
+    listing = Listing(None, lambda row: f"digit {row}", digests=lambda rows, _: digests_of(images, rows))
     samples = all_samples(
         table[:, -1].astype(np.int64), lambda rows: images[rows], listing=listing, origin="scikit-learn's digits"
     )

@@ -17,7 +17,6 @@ import numpy as np
 import PIL
 import torch
 import torchvision.datasets
-from numpy.typing import NDArray
 from PIL import Image
 
 from ralr_tune.errors import DataError
@@ -29,12 +28,12 @@ from ralr_tune.kinds.classification.samples import (
     Samples,
     Source,
     all_samples,
+    digests_of,
     stamp,
     why,
     with_own_test_split,
 )
 from ralr_tune.kinds.classification.stratify import Rows
-from ralr_tune.kinds.classification.tree import digest64
 from ralr_tune.machine.locks import locked
 
 SPLIT_NAMES = {True: ("train", "trainval", "train-standard"), False: ("test", "val", "valid")}
@@ -153,18 +152,16 @@ def _samples(data: Any, *, size: int | None, most: int | None, opener: _Opener) 
 def _listing(data: Any, opener: _Opener) -> Listing:
     """By the images where the data set holds them in memory, else by all files below its root."""
 
+    split = getattr(data, "split", None) or {True: "train", False: "test"}.get(getattr(data, "train", None), "")
+
     def names(row: int) -> str:
-        return f"{opener.name} {getattr(data, 'split', '')}[{row}]"
+        return f"{' '.join(filter(None, (opener.name, split)))}[{row}]"
 
     held = _held(data)
     if held is None:
         return Listing(_root_stamp(str(opener.root)), names)
     images = np.asarray(held)
-
-    def digests(rows: Rows, quick: bool) -> NDArray[np.uint64]:
-        return np.array([digest64(images[row].tobytes()) for row in rows], dtype=np.uint64)
-
-    return Listing(_stamp(data, None), names, digests=digests)
+    return Listing(_stamp(data, None), names, digests=lambda rows, _: digests_of(images, rows))
 
 
 def _root_stamp(root: str) -> str:

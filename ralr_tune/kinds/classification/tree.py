@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ralr_tune.errors import DataError
 from ralr_tune.kinds.classification.layout import is_hidden
 from ralr_tune.kinds.classification.pictures import picture_suffixes
-from ralr_tune.kinds.classification.samples import Listing, why
+from ralr_tune.kinds.classification.samples import Listing, digest64, why
 from ralr_tune.kinds.classification.stratify import Rows
 from ralr_tune.studyfile.problems import one_line
 
@@ -129,8 +129,3 @@ def _digest(path: str, size: int, quick: bool) -> int:
             return digest64(file.read())
     except OSError as error:
         raise DataError(f"{one_line(path)}: not a readable image: {why(error)}") from error
-
-
-def digest64(content: bytes) -> int:
-    """A hash of 64 bits: among a million files, two different ones share one with a chance of 3 in 100 million."""
-    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
