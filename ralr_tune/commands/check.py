@@ -67,7 +67,7 @@ def _of_data(data: Inventory) -> str:
     skipped = sum(each.count for each in data.skipped)
     return (
         f". Data {data.source}: {len(data.classes)} classes; {sizes} {data.unit}, {data.verified:,} of the test "
-        f"{data.unit} decoded{f'; {skipped:,} files skipped (`plan` shows which)' if skipped else ''}"
+        f"{data.unit} decoded{f'; {skipped:,} skipped (`plan` shows which)' if skipped else ''}"
     )
 
 

@@ -58,7 +58,8 @@ class Diagnosis:
 def diagnose(study: str | None = None, *, storage: str | None = None, out: Path | None = None) -> Diagnosis:
     """Looks at everything that a run needs: packages, machine, database, folder, browser, the study's data.
 
-    Leaves nothing behind, not even where it is killed. Raises UsageError and StudyFileError for STUDY itself.
+    Leaves nothing behind, not even where it is killed; but an out folder that is there keeps which test data were
+    verified. Raises UsageError and StudyFileError for STUDY itself.
     """
     studies.quiet_optuna()
     where = None if study is None else locate(study, storage=storage, out=out)

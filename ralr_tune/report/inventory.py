@@ -87,11 +87,11 @@ def _all(inventory: Inventory) -> list[str]:
 
 
 def _skipped(inventory: Inventory) -> Counter[str]:
-    """By class; "" for what belongs to none."""
+    """By class, without zeros; "" for what belongs to none."""
     found = Counter[str]()
     for each in inventory.skipped:
         found[each.group] += each.count
-    return found
+    return +found
 
 
 def _shown(inventory: Inventory) -> Sequence[int]:

@@ -72,7 +72,7 @@ def test_plan_shows_the_table(cli_inside: Cli, study: Path) -> None:
 
 def test_check_says_it_in_a_few_words(cli_inside: Cli, study: Path, pictures: Path) -> None:
     said = cli_inside("check", "sim.toml").out
-    assert "2 classes; 6 train, 2 validation, 4 test images, 4 of the test images decoded; 1 files skipped" in said
+    assert "2 classes; 6 train, 2 validation, 4 test images, 4 of the test images decoded; 1 skipped" in said
 
 
 def test_run_shows_it_first_and_the_report_keeps_it(

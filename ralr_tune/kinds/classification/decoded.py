@@ -119,10 +119,10 @@ def _digest(stamp: str, images: Images) -> bytes:
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path, lock: str = ".decoding.lock") -> Iterator[None]:
     """Of several workers that start in one out folder, one decodes and the others wait: else each would map its own."""
     with ExitStack() as held:
         if folder.is_dir():  # the lock would make it
             with suppress(OSError):  # a closed folder, or a network file system without locks
-                held.enter_context(locked(folder / ".decoding.lock"))
+                held.enter_context(locked(folder / lock))
         yield

@@ -49,7 +49,7 @@ def take_inventory(
     stamp = _stamp(source, splits)
     if cache is None:
         return _taken(source, name, splits, sample)
-    with alone(cache.parent):
+    with alone(cache.parent, ".inventory.lock"):
         found = kept(cache, stamp) if stamp else None
         if found is None:
             found = _taken(source, name, splits, sample)
@@ -86,7 +86,8 @@ def _stamp(source: Source, splits: Splits) -> str | None:
 
 def _taken(source: Source, name: str, splits: Splits, sample: int | None) -> Inventory:
     own = {split: _inventory_of(split, samples, len(source.classes)) for split, samples in splits.items()}
-    verified = _verify(splits["train"], splits["test"], sample)
+    shape = _shape(splits)
+    verified = _verify(splits["test"], shape, sample)
     return Inventory(
         source=one_line(name),
         classes=tuple(map(one_line, source.classes)),
@@ -113,11 +114,19 @@ def _inventory_of(split: str, samples: Samples, classes: int) -> SplitInventory:
 # ---------------------------------------------------------------- whether test data can be read
 
 
-def _verify(train: Samples, test: Samples, sample: int | None) -> int:
+def _shape(splits: Splits) -> tuple[int, ...]:
+    """(C, H, W) of the images that are trained on, and, by its first one, of validation. Raises DataError."""
+    for name, samples in splits.items():
+        if not len(samples):
+            raise DataError(f"data: the {name} split holds no image of the classes asked for")
+    train, validation = (splits[name].take(np.arange(1)).load().shape[1:] for name in ("train", "validation"))
+    if validation != train:
+        raise DataError(f"validation images are {validation}, those of train {train} (C, H, W)")
+    return train
+
+
+def _verify(test: Samples, shape: tuple[int, ...], sample: int | None) -> int:
     """How many test images were decoded. Raises DataError, naming all that cannot be, or that do not fit."""
-    if not len(test):
-        raise DataError("data: the test split holds no image of the classes asked for")
-    shape = train.take(np.arange(1)).load().shape[1:]
     count = len(test) if sample is None else min(sample, len(test))
     rows = test.rows[np.linspace(0, len(test) - 1, count).astype(np.int64)]
     problems = _unreadable(test, rows, shape) if test.in_threads else _misfits(test, rows, shape)

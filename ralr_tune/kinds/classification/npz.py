@@ -89,7 +89,7 @@ def read(path: str, *, layout: Axes | None = None) -> Source:
         train=samples(splits["train"]),
         test=lambda: samples(splits["test"]),
         validation=None if own is None else samples(own),
-        skipped=tuple(Skipped("", "", name, "an array that is not read", 1) for name in ignored),
+        skipped=tuple(Skipped("", "", name, "not read", 0) for name in ignored),
         every_class=(str(file), "allowed: numbers of classes that occur in train"),
     )
 

@@ -152,10 +152,10 @@ def _samples(data: Any, *, size: int | None, most: int | None, opener: _Opener) 
 def _listing(data: Any, opener: _Opener) -> Listing:
     """By the images where the data set holds them in memory, else by all files below its root."""
 
-    split = getattr(data, "split", None) or {True: "train", False: "test"}.get(getattr(data, "train", None), "")
+    split = getattr(data, "split", None) or ("train" if getattr(data, "train", True) else "test")
 
     def names(row: int) -> str:
-        return f"{' '.join(filter(None, (opener.name, split)))}[{row}]"
+        return f"{opener.name} {split}[{row}]"
 
     held = _held(data)
     if held is None:

@@ -67,6 +67,14 @@ def test_it_says_what_was_skipped_once(root: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(("folder", "split"), [("val", "validation"), ("test", "test")])
+def test_splits_that_hold_none_of_the_classes_asked_for_are_told(root: Path, folder: str, split: str) -> None:
+    for name in ("ant", "bee"):
+        shutil.rmtree(root / folder / name)
+    with pytest.raises(DataError, match=f"the {split} split holds no image of the classes asked for"):
+        taken(root, classes=["ant", "bee"])
+
+
 # ---------------------------------------------------------------- whether test data can be read
 
 
@@ -85,6 +93,10 @@ def test_test_images_that_cannot_be_read_are_named_in_one_line(root: Path) -> No
         ({"test_images": np.zeros((6, 5, 4, 3), np.float32)}, "test_images is float32"),
         ({"test_labels": np.array([0, 1, 2, 3, 0, 1])}, "test_labels go from 0 to 3; allowed: 0 to 2"),
         ({"test_labels": np.array([0, 0, 0])}, "N = 3 as in the labels"),
+        (
+            {"val_images": np.zeros((2, 5, 5, 3), np.uint8), "val_labels": np.array([0, 1])},
+            r"validation images are \(3, 5, 5\), those of train \(3, 5, 4\)",
+        ),
     ],
 )
 def test_test_arrays_that_do_not_fit_are_told(write_npz: Writer, changes: dict[str, Any], message: str) -> None:
