@@ -110,7 +110,7 @@ class Facts:
     complementarity: tuple[Complementarity, ...] = ()
     edges: tuple[Edge, ...] = ()
     lacks: tuple[MissingEvidence, ...] = ()
-    inventory: Inventory | None = None
+    data: Inventory | None = None
     """What the data hold; None if it is not known."""
 
     @property
@@ -154,13 +154,13 @@ def study_facts(record: StudyRecord, *, plan: Plan | None = None) -> Facts:
         complementarity=complementarity(record, split),
         edges=tuple(edge for arm in record.arms.values() for edge in edges(arm, record.metric)),
         lacks=missing_evidence(record),
-        inventory=record.inventory,
+        data=record.inventory,
     )
 
 
 FURTHER = (
     "reach", "looks", "amplified", "budgets", "leads", "robustness", "forgiveness", "pruning", "pruning_gaps", "costs",
-    "overfitting", "complementarity", "edges", "lacks",
+    "overfitting", "complementarity", "edges", "lacks", "data",
 )  # fmt: skip
 """Facts that `report --json` contains unchanged, each under its own name; their classes describe the fields."""
 
@@ -182,7 +182,6 @@ def as_json(facts: Facts) -> dict[str, Any]:
             arm: {name: _importance_json(found) for name, found in parameters.items()}
             for arm, parameters in facts.importance.items()
         },
-        "data": None if facts.inventory is None else asdict(facts.inventory),
     }
     everything = asdict(facts)
     plain: dict[str, Any] = _plain(found | {name: everything[name] for name in FURTHER})

@@ -38,7 +38,7 @@ def notes(facts: Facts) -> list[str]:
 
 def urgent_sentences(facts: Facts) -> list[str]:
     """Problems to fix before relying on the answer."""
-    many = copies_sentences(facts.inventory, MANY_COPIES)
+    many = copies_sentences(facts.data, MANY_COPIES)
     return [*lack_sentences(facts), *many, *_unfair(facts), *edge_sentences(facts)]
 
 

@@ -82,7 +82,7 @@ def test_run_shows_it_first_and_the_report_keeps_it(
     report = run(parse_study(study.read_text()), out=tmp_path / "out", launcher="inprocess", workers=1,
                  show_data=shown.append)  # fmt: skip
     (inventory,) = shown
-    assert report.facts.inventory == inventory
+    assert report.facts.data == inventory
     assert any("2 of 4 test images are exact copies of train images" in note for note in report.notes)
     assert json.loads(json.dumps(report.as_json()))["data"]["verified"] == 4
     page = report.page.read_text()
@@ -102,7 +102,7 @@ def test_kinds_without_a_table_have_none(tmp_path: Path, sqlite_url: str) -> Non
     assert (shown, report.as_json()["data"]) == ([], None)
     assert "<h3>Data</h3>" not in report.page.read_text()
     storage = open_storage(sqlite_url)
-    assert make_report(storage, "sim", tmp_path).facts.inventory is None
+    assert make_report(storage, "sim", tmp_path).facts.data is None
     storage.dispose()
 
 
