@@ -153,7 +153,7 @@ def run(
     if not (quiet or as_json):
         logging.getLogger("ralr_tune.commands.run").setLevel(logging.INFO)
     with Display(quiet=quiet or as_json) as display:
-        report = run_study(where.spec, options, progress=display.update)
+        report = run_study(where.spec, options, progress=display.update, show_data=display.show_data)
     _print_report(report, as_json=as_json, quiet=quiet)
 
 

@@ -118,6 +118,75 @@ class Incident:
 
 
 @dataclass(frozen=True)
+class SplitInventory:
+    """One split of a study's data."""
+
+    name: str
+    """"train", "validation" or "test"."""
+    origin: str
+    """Where it comes from, for people: a folder, an array, or a share of another split."""
+    counts: tuple[int, ...]
+    """Samples of each class, in the order of the inventory's classes."""
+    listing: str | None = None
+    """A hash of the names, sizes and times of change of what the split is read from; None if they are not known."""
+
+    @property
+    def total(self) -> int:
+        return sum(self.counts)
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """Files, folders or arrays that lie with the data and are no part of them, counted by kind."""
+
+    split: str
+    """A split's name; "" if they belong to none."""
+    group: str
+    """The class; "" if they belong to none."""
+    what: str
+    """An ending with its dot (".heic"), or a name."""
+    why: str
+    count: int
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """Samples of `split` that are equal, byte for byte, to a sample of `of`."""
+
+    split: str
+    of: str
+    count: int
+    examples: tuple[tuple[str, str], ...]
+    """A few pairs (in `split`, in `of`) by name."""
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """What a study's data hold, as they are read: the table that `plan`, `doctor`, `run` and the report show.
+
+    Plain values, so that it can be stored as JSON and compared with what is found at another start.
+    """
+
+    source: str
+    """Kind and place of the data in a few words."""
+    classes: tuple[str, ...]
+    """In the order of the labels."""
+    splits: tuple[SplitInventory, ...]
+    """train, validation, test, without empty ones."""
+    skipped: tuple[Skipped, ...] = ()
+    duplicates: tuple[Duplicates, ...] | None = ()
+    """None if they were not looked for."""
+    verified: int = 0
+    """Test samples that were decoded to see that they can be; no label of them was shown to a model."""
+    unit: str = "images"
+    """What is counted."""
+
+    def size(self, split: str) -> int:
+        """Samples of the split of this name; 0 if there is none."""
+        return sum(each.total for each in self.splits if each.name == split)
+
+
+@dataclass(frozen=True)
 class ArmRecord:
     """One arm: its searched dimensions as {Optuna name: {"low", "high", "log", "step"} or {"choices"}}."""
 
@@ -155,6 +224,8 @@ class StudyRecord:
     confidence: float
     """Of every interval, e.g. 0.95."""
     arms: Mapping[str, ArmRecord] = field(default_factory=dict)
+    inventory: Inventory | None = None
+    """What its data hold; None if its kind of task has no such table, or nobody has looked yet."""
 
     def rows(self) -> list[Row]:
         """The rows of all arms, in the order of planning."""

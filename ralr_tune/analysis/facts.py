@@ -27,7 +27,7 @@ from ralr_tune.analysis.sequential import Decision, Plan
 from ralr_tune.analysis.twins import Amplified, Twin, amplified, twins
 from ralr_tune.analysis.verdicts import arm_verdicts, configuration_verdicts
 from ralr_tune.metric import Metric, Unit
-from ralr_tune.records import ArmRecord, StudyRecord
+from ralr_tune.records import ArmRecord, Inventory, StudyRecord
 
 __all__ = ["ArmFacts", "Best", "Confirmed", "Facts", "Twin", "as_json", "study_facts"]
 
@@ -110,6 +110,8 @@ class Facts:
     complementarity: tuple[Complementarity, ...] = ()
     edges: tuple[Edge, ...] = ()
     lacks: tuple[MissingEvidence, ...] = ()
+    data: Inventory | None = None
+    """What the data hold; None if it is not known."""
 
     @property
     def unit(self) -> Unit:
@@ -152,12 +154,13 @@ def study_facts(record: StudyRecord, *, plan: Plan | None = None) -> Facts:
         complementarity=complementarity(record, split),
         edges=tuple(edge for arm in record.arms.values() for edge in edges(arm, record.metric)),
         lacks=missing_evidence(record),
+        data=record.inventory,
     )
 
 
 FURTHER = (
     "reach", "looks", "amplified", "budgets", "leads", "robustness", "forgiveness", "pruning", "pruning_gaps", "costs",
-    "overfitting", "complementarity", "edges", "lacks",
+    "overfitting", "complementarity", "edges", "lacks", "data",
 )  # fmt: skip
 """Facts that `report --json` contains unchanged, each under its own name; their classes describe the fields."""
 

@@ -20,6 +20,7 @@ from ralr_tune.analysis.pruning import MIN_AUDITS, PruningAudit
 from ralr_tune.analysis.robustness import Forgiveness, RateRange, Robustness
 from ralr_tune.analysis.sentence import Sentence
 from ralr_tune.metric import Unit
+from ralr_tune.records import Inventory
 
 
 def notes(facts: Facts) -> list[str]:
@@ -37,7 +38,29 @@ def notes(facts: Facts) -> list[str]:
 
 def urgent_sentences(facts: Facts) -> list[str]:
     """Problems to fix before relying on the answer."""
-    return [*missing_evidence_sentences(facts), *_unfair(facts), *edge_sentences(facts)]
+    many = copies_sentences(facts.data, MANY_COPIES)
+    return [*missing_evidence_sentences(facts), *many, *_unfair(facts), *edge_sentences(facts)]
+
+
+# ---------------------------------------------------------------- the data
+
+
+MANY_COPIES = 0.01
+"""Share of a split from which on its copies are urgent (our choice). Public data sets have a few: CIFAR-100 holds 7 of
+its 10,000 test images among those of train, which no verdict notices."""
+
+
+def copies_sentences(inventory: Inventory | None, least: float = 0.0) -> list[str]:
+    """Samples that more than one split holds, with a pair as an example; of splits that have at least this share."""
+    if inventory is None:
+        return []
+    return [
+        f"{found.count:,} of {inventory.size(found.split):,} {found.split} {inventory.unit} "
+        f"{'is an exact copy' if found.count == 1 else 'are exact copies'} of {found.of} {inventory.unit} "
+        f"({' = '.join(found.examples[0])}): {found.split} scores favour what remembers them; keep one of each."
+        for found in inventory.duplicates or ()
+        if found.count >= least * inventory.size(found.split)
+    ]
 
 
 # ---------------------------------------------------------------- missing evidence and edges

@@ -12,10 +12,14 @@ from pydantic import TypeAdapter, create_model
 
 from ralr_tune.commands.locate import find_file, locate, opened, study_files
 from ralr_tune.errors import StudyFileError, UsageError
+from ralr_tune.records import Inventory
 from ralr_tune.studyfile import StudySpec, load_study_file, models, parse_study, registry
 from ralr_tune.studyfile.imports import imports as imported
 from ralr_tune.studyfile.imports import refuse_imports
 from ralr_tune.studyfile.sections import StudyFile
+
+SAMPLE = 100
+"""Test images that `check` decodes (our choice: a second or two); `doctor`, `plan` and `run` decode all."""
 
 
 def load(study: str, *, imports: bool = True, storage: str | None = None, out: Path | None = None) -> StudySpec:
@@ -41,15 +45,30 @@ def _find_spec(study: str, storage: str | None, out: Path | None, imports: bool)
 
 
 def check_study(study: str, *, imports: bool = True, storage: str | None = None, out: Path | None = None) -> str:
-    """Summarize the study in one line, plus one per imported object; also checks the options passed to Optuna."""
+    """What the study and its data are, in one line, and one more for code that it names.
+
+    Optuna's options are tried, and some of the test data are decoded. Raises DataError besides what `load` raises.
+    """
     from ralr_tune.search.samplers import make_pruner, make_sampler
+    from ralr_tune.search.tasks import data_inventory
 
     spec = load(study, imports=imports, storage=storage, out=out)
     make_pruner(spec)
     make_sampler(spec, next(iter(spec.arms)), 1, 0)
     arms = ", ".join(f"{arm} ({len(spec.space(arm))} dimensions)" for arm in spec.arms)
-    summary = f"{find_file(study) or study}: valid. Study {spec.name}: {arms}; {spec.search.trials} trials per arm"
-    return "\n".join([summary, *map(str, imported(spec.kind, spec.task))])
+    says = f"{find_file(study) or study}: valid. Study {spec.name}: {arms}; {spec.search.trials} trials an arm"
+    data = data_inventory(spec, sample=SAMPLE)
+    return "\n".join([says + (_of_data(data) if data else ""), *map(str, imported(spec.kind, spec.task))])
+
+
+def _of_data(data: Inventory) -> str:
+    """The data in a few words; `plan` shows the whole table."""
+    sizes = ", ".join(f"{split.total:,} {split.name}" for split in data.splits)
+    skipped = sum(each.count for each in data.skipped)
+    return (
+        f". Data {data.source}: {len(data.classes)} classes; {sizes} {data.unit}, {data.verified:,} of the test "
+        f"{data.unit} decoded{f'; {skipped:,} skipped (`plan` shows which)' if skipped else ''}"
+    )
 
 
 def study_schema() -> dict[str, Any]:

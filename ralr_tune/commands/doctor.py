@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from pydantic import TypeAdapter
 
 from ralr_tune.commands.gc import counted
 from ralr_tune.commands.health.browser import browser_check
@@ -19,6 +21,8 @@ from ralr_tune.commands.health.storage import storage_checks
 from ralr_tune.commands.locate import StudyLocation, locate, opened
 from ralr_tune.errors import RalrTuneError
 from ralr_tune.machine.cores import available_cores
+from ralr_tune.records import Inventory
+from ralr_tune.report.inventory import inventory_text
 from ralr_tune.store import studies
 from ralr_tune.store.location import given_url
 from ralr_tune.studyfile import StudySpec, parse_study
@@ -29,6 +33,8 @@ class Diagnosis:
     """All checks, in this order: packages, machine, browser, database, devices, data, folder."""
 
     checks: list[Check]
+    data: Inventory | None = None
+    """What the study's data hold, where a study is given whose kind of task has such a table."""
 
     @property
     def healthy(self) -> bool:
@@ -36,11 +42,13 @@ class Diagnosis:
         return not self._counts["problem"]
 
     def as_text(self) -> str:
-        totals = [counted(self._counts[kind], kind) for kind in ("problem", "warning") if self._counts[kind]]
-        return "\n".join([*map(str, self.checks), ", ".join(totals) or "no problems"])
+        said = [counted(self._counts[kind], kind) for kind in ("problem", "warning") if self._counts[kind]]
+        data = [inventory_text(self.data)] if self.data else []
+        return "\n".join([*map(str, self.checks), *data, ", ".join(said) or "no problems"])
 
     def as_json(self) -> dict[str, Any]:
-        return {"healthy": self.healthy, "checks": [check.as_json() for check in self.checks]}
+        data = {"data": asdict(self.data)} if self.data else {}
+        return {"healthy": self.healthy, "checks": [check.as_json() for check in self.checks], **data}
 
     @property
     def _counts(self) -> Counter[str]:
@@ -50,18 +58,21 @@ class Diagnosis:
 def diagnose(study: str | None = None, *, storage: str | None = None, out: Path | None = None) -> Diagnosis:
     """Check everything that a run needs: packages, machine, database, folder, browser, the study's data.
 
-    Leaves no file behind, even if it is killed. Raises UsageError and StudyFileError for STUDY itself.
+    Leaves nothing behind, not even where it is killed; but an out folder that is there keeps which test data were
+    verified. Raises UsageError and StudyFileError for STUDY itself.
     """
     studies.quiet_optuna()
     where = None if study is None else locate(study, storage=storage, out=out)
     spec = None if where is None else _spec(where)
-    probe = Probe(spec.text if isinstance(spec, StudySpec) else None)  # runs in parallel with the next lines
+    folder = where.out if where else out or Path("runs")
+    probe = Probe(spec.text if isinstance(spec, StudySpec) else None, folder)  # works while the next lines do
     url = where.storage_url if where else given_url(storage)
     checks = [*package_checks(), *machine_checks(), browser_check(), *(storage_checks(url) if url else [])]
     found = probe.facts()
     checks += device_checks(found, nvidia_driver())
-    checks += _study_checks(where.out if where else out or Path("runs"), spec, found)
-    return Diagnosis(checks)
+    checks += _study_checks(folder, spec, found)
+    data = (found["data"] or {}).get("inventory") if isinstance(found, dict) else None
+    return Diagnosis(checks, TypeAdapter(Inventory).validate_python(data) if data else None)
 
 
 def _spec(where: StudyLocation) -> StudySpec | str:

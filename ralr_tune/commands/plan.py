@@ -10,12 +10,14 @@ from typing import Any
 from ralr_tune.commands.check import load
 from ralr_tune.launch.devices import Place, places
 from ralr_tune.machine.cores import available_cores
+from ralr_tune.records import Inventory
+from ralr_tune.report.inventory import inventory_text
 from ralr_tune.report.words import duration
 from ralr_tune.search.design import unit_params
 from ralr_tune.search.interim import analysis_seeds
 from ralr_tune.search.samplers import longest_run
 from ralr_tune.search.stages import choosing_seeds, judged_runs
-from ralr_tune.search.tasks import Tasks
+from ralr_tune.search.tasks import Tasks, data_inventory
 from ralr_tune.studyfile import StudySpec
 
 
@@ -44,6 +46,8 @@ class Plan:
     at_once: int
     """Effective workers: those that share a GPU or a core count as one, since the gain of sharing is not known."""
     device: str
+    data: Inventory | None = None
+    """What the data hold; None for a kind of task without such a table."""
 
     @property
     def epochs(self) -> int:
@@ -67,7 +71,7 @@ class Plan:
             f"  time: at most {duration(self.seconds)} on {self._workers()} ({self.device}): {self.epochs} epochs "
             f"of {self.seconds_per_epoch:.3g} s each, from a few timed steps; pruning makes it shorter"
         )
-        return "\n".join(lines)
+        return "\n".join([*lines, *([inventory_text(self.data)] if self.data else [])])
 
     def _workers(self) -> str:
         shared = f", counted as {self.at_once} because they share devices" if self.at_once < self.workers else ""
@@ -88,12 +92,13 @@ def plan_study(
     storage: str | None = None,
     out: Path | None = None,
 ) -> Plan:
-    """Load the data, time a few steps on the first worker's device, and count epochs.
+    """Verify the data, load them, time a few steps on the first worker's device, and count.
 
     Raises UsageError (also if the file imports code and `imports` is False) and DataError.
     """
     spec = load(study, imports=imports, storage=storage, out=out)
     where = places(devices, workers)
+    data = data_inventory(spec, cache=(out or Path("runs") / spec.name) / "data")
     epochs = longest_run(spec)
     trials = spec.search.trials * spec.search.blocks
     arms = {
@@ -109,6 +114,7 @@ def plan_study(
         workers=len(where),
         at_once=_effective_workers(where),
         device=where[0].device,
+        data=data,
     )
 
 

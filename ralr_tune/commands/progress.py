@@ -14,7 +14,8 @@ from rich.text import Text
 
 from ralr_tune.commands.status import ArmStatus, Status, searched_epochs, study_status
 from ralr_tune.commands.terminal import readable
-from ralr_tune.records import Row
+from ralr_tune.records import Inventory, Row
+from ralr_tune.report.inventory import inventory_text
 from ralr_tune.report.words import duration
 from ralr_tune.store.database import Storage
 
@@ -46,7 +47,9 @@ class Display:
 
     def __enter__(self) -> Display:
         if not self._quiet and self._console.is_terminal:
-            self._live = Live(console=self._console, auto_refresh=False, transient=True)
+            self._live = Live(
+                Text("reading the data", style="dim"), console=self._console, auto_refresh=False, transient=True
+            )
             self._live.start()
         return self
 
@@ -55,6 +58,11 @@ class Display:
     ) -> None:
         if self._live:
             self._live.stop()
+
+    def show_data(self, inventory: Inventory) -> None:
+        """Prints the table of the data, above whatever is live."""
+        if not self._quiet:
+            self._console.print(readable(inventory_text(inventory)), soft_wrap=True)
 
     def update(self, storage: Storage, study: str) -> None:
         """Query the study and show it; may be called often, but rarely queries the database."""

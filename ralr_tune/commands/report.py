@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from ralr_tune.store import studies
 from ralr_tune.store.database import Storage
 from ralr_tune.store.reading import read_study
 from ralr_tune.studyfile import parse_study
+from ralr_tune.tasks.inventory import last_kept
 from ralr_tune.training.files import writing
 
 MAX_WARNINGS = 3  # on a terminal; the page shows all
@@ -68,7 +69,7 @@ def make_report(storage: Storage, study: str, out: Path, *, images: Sequence[For
     Raises StorageError if the storage holds no such study, DiskError if a file cannot be written, RalrTuneError if
     `images` needs a browser and there is none.
     """
-    record = read_study(storage, study)
+    record = replace(read_study(storage, study), inventory=last_kept(out / "data"))
     spec = parse_study(record.spec_text, source=f"{study} (as stored)")
     facts = study_facts(record, plan=plan_of(spec))
     drawn = figures(record, facts)

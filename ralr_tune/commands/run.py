@@ -10,14 +10,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ralr_tune.errors import UsageError
+from ralr_tune.errors import DataError, UsageError
 from ralr_tune.launch.folder import folder_token
 from ralr_tune.launch.launcher import Job, Launcher
 from ralr_tune.launch.registry import make_launcher
 from ralr_tune.launch.supervisor import Observer, Supervisor
+from ralr_tune.records import Inventory
 from ralr_tune.search.artifacts import ArtifactStore
 from ralr_tune.search.samplers import make_pruner, make_sampler
 from ralr_tune.search.stages import advance, plan_search, withdraw_audits
+from ralr_tune.search.tasks import data_inventory
 from ralr_tune.store import studies
 from ralr_tune.store.address import parse_address
 from ralr_tune.store.database import Storage, open_storage
@@ -37,6 +39,9 @@ log = logging.getLogger(__name__)
 
 Progress = Callable[[Storage, str], None]
 """Called a few times per second while workers run."""
+
+ShowData = Callable[[Inventory], None]
+"""Called once, before workers start."""
 
 
 @dataclass(frozen=True)
@@ -73,17 +78,24 @@ class RunOptions:
 
 
 def run(
-    spec: StudySpec, options: RunOptions | None = None, *, progress: Progress | None = None, **fields: Any
+    spec: StudySpec,
+    options: RunOptions | None = None,
+    *,
+    progress: Progress | None = None,
+    show_data: ShowData | None = None,
+    **fields: Any,
 ) -> Report:
     """Create or resume a study, search all arms, confirm, test, report and export.
 
     Args:
         options: where and how.
-        progress: called a few times per second with the open storage and the study's name.
+        progress: called a few times a second with the open storage and the study's name.
+        show_data: called with what the data hold, before workers start.
         fields: fields of `RunOptions` by name: `run(spec, workers=2, trials=8)`.
 
-    Raises UsageError before anything starts, TrialError if a failed trial ends the study, Interrupted (resumable) on
-    Ctrl-C, StorageError if the database cannot be reached.
+    Raises UsageError before anything is started, DataError before the first trial if training or test data cannot be
+    read, TrialError when a failed trial ends the study, Interrupted
+    (resumable) on Ctrl-C, StorageError when the database cannot be reached.
     """
     options = replace(options or RunOptions(), **fields)
     _check_arguments(spec, options.trials, options.hours)
@@ -98,6 +110,7 @@ def run(
         ledger = _prepare(opened, spec, options.trials or spec.search.trials)
         job = _job(opened, spec, options, out, launcher)
         if advance(ledger, opened, spec, job.until) is not None:
+            _inspect_data(spec, out, show_data, here=launcher is not None and not launcher.remote)
             workers = Supervisor(launcher, job, places, ledger) if launcher else Observer(job, spec, ledger)
             workers.wait(options.hours, lambda: progress(opened, spec.name) if progress else None)
             ArtifactStore(job.out / "checkpoints", spec).tidy(lambda: ledger.rows(curves=False))
@@ -120,6 +133,22 @@ def init(spec: StudySpec, options: RunOptions) -> str:
         planned = sum(row.stage == "search" for row in rows)
         name = spec.name
         return f"study {name} is ready in {opened.masked}: {planned} trials planned; join with: ralr-tune worker {name}"
+
+
+def _inspect_data(spec: StudySpec, out: Path, show: ShowData | None, *, here: bool) -> None:
+    """Verify the test data before the first trial and show what there is; DataError where they cannot be read.
+
+    Unless workers run `here`, the data may lie on their machines alone: then each verifies them as it starts.
+    """
+    try:
+        inventory = data_inventory(spec, cache=out / "data")
+    except DataError as error:
+        if here:
+            raise
+        log.info("the data are left to the workers to verify: %s", error)
+        return
+    if inventory is not None and show is not None:
+        show(inventory)
 
 
 def _location(spec: StudySpec, options: RunOptions) -> tuple[Path, str]:

@@ -18,11 +18,12 @@ from ralr_tune.analysis.notes import (
     robustness_sentences,
     urgent_sentences,
 )
-from ralr_tune.records import Row, StudyRecord
+from ralr_tune.records import Inventory, Row, StudyRecord
 from ralr_tune.report import markup, tables
 from ralr_tune.report.budget import budget_note
 from ralr_tune.report.curves import crowding, curves_facts
 from ralr_tune.report.figures import Figure, Section
+from ralr_tune.report.inventory import inventory_lines, inventory_table
 from ralr_tune.report.markup import Table, escaped, fold, highlighted, paragraphs, some_folded, table
 from ralr_tune.report.robustness import robustness_facts, robustness_note
 from ralr_tune.report.style import sentence
@@ -240,11 +241,16 @@ def _details(record: StudyRecord, facts: Facts, drawn: Sequence[Figure]) -> str:
     ]
     folds = [
         *(fold(part.heading, _content(record.name, part, drawn, 4)) for part in parts),
+        *([fold("Data", _data(record.inventory))] if record.inventory else []),
         fold("Top trials", table(top) if top.rows else paragraphs([nothing], "note")),
         fold("What was run", _what_was_run(record, facts)),
         fold("Study file", f'<pre tabindex="0">{escaped(record.spec_text)}</pre>'),
     ]
     return "\n".join(['<section id="details">', "<h2>Details</h2>", *folds, "</section>"])
+
+
+def _data(inventory: Inventory) -> str:
+    return "\n".join([table(inventory_table(inventory)), paragraphs(inventory_lines(inventory), "note")])
 
 
 def _what_was_run(record: StudyRecord, facts: Facts) -> str:

@@ -6,7 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ralr_tune.errors import DataError
+from ralr_tune.records import Inventory
 from ralr_tune.studyfile import StudySpec
+from ralr_tune.studyfile.contradictions import corners
+from ralr_tune.studyfile.sections import TaskSection
 from ralr_tune.tasks.base import Task
 
 MAX_LOADED = 2
@@ -44,3 +48,22 @@ class Tasks:
             cache=self._cache,
             like=next(reversed(self._loaded.values()), None),
         )
+
+
+def first_task(spec: StudySpec) -> TaskSection:
+    """[task] with the first or lowest of what is searched in it."""
+    arm = next(iter(spec.arms))
+    return spec.resolved_task(spec.configuration(arm, next(corners(spec.space(arm), ()))).task)
+
+
+def data_inventory(spec: StudySpec, *, cache: Path | None = None, sample: int | None = None) -> Inventory | None:
+    """What the study's data hold, its test data verified (see `studyfile.kind.Kind.inventory`).
+
+    None for a kind without such a table, and for data that loading them will download. Raises DataError.
+    """
+    try:
+        return spec.kind.inventory(first_task(spec), seed=spec.study.seed, cache=cache, sample=sample)
+    except DataError:
+        if not spec.kind.downloads(spec.task):
+            raise
+    return None

@@ -1,8 +1,8 @@
 """The interface of a kind of task: everything the rest of the program needs from one. A kind is a stateless object.
 
     study file   section, training, required, metrics, imports, contradictions, changes
-    training     load, trial, slot_trainer, seconds_per_epoch, steps_per_epoch, needs_torch
-    reporting    packages, examine, caches, script
+    training     load, trial, together, seconds_per_epoch, steps_per_epoch, needs_torch
+    people       packages, examine, inventory, caches, script
 
 Code outside of a kind's folder never checks which kind it has. `registry` finds a kind by name.
 """
@@ -21,6 +21,7 @@ from pydantic import BaseModel
 
 from ralr_tune.errors import UsageError
 from ralr_tune.metric import Metric
+from ralr_tune.records import Inventory
 from ralr_tune.tasks.slots import SerialTrainer
 
 if TYPE_CHECKING:
@@ -91,10 +92,10 @@ class Kind(ABC):
     ) -> Task:
         """The task that `section` describes; `section` is resolved: it has one value per key.
 
-        `seed`: the study's. `device`: torch device name ("cpu", "cuda:0"). `cache`: a folder that all processes of an
-        out folder share for prepared data that are expensive to make; None: no cache. `like`: another task of the same
-        study whose data this one may share. Reads the training and validation data, not the test data. Raises DataError
-        or UsageError, naming field, value and what is allowed.
+        `seed` is the study's, `device` torch's name ("cpu", "cuda:0"), `cache` a folder that all processes of an out
+        folder share for what is expensive to prepare; None: nowhere. `like` is another task of the same study, whose
+        data this one may share. Reads the training and validation data; of the test data nothing but, where there is
+        a `cache`, what `inventory` verifies. Raises DataError or UsageError, naming field, value and what is allowed.
         """
 
     @abstractmethod
@@ -162,6 +163,17 @@ class Kind(ABC):
     def examine(self, section: Any) -> TaskSummary:
         """Information for `doctor`; downloads nothing and imports no third-party code. Raises DataError."""
         return TaskSummary(f"kind {self.name}: not examined")
+
+    def inventory(
+        self, section: Any, *, seed: int, cache: Path | None = None, sample: int | None = None
+    ) -> Inventory | None:
+        """What the data hold by class and split; None for a kind without such a table.
+
+        Verifies that test data can be read and fit, all of them or so many (`sample`), and shows no label of them to a
+        model. `seed` is the study's; `cache` is as in `load`, and keeps what was verified. Downloads nothing and
+        imports no code of others. Raises DataError.
+        """
+        return None
 
     def downloads(self, section: Any) -> bool:
         """Whether `run` would download missing data."""

@@ -29,7 +29,7 @@ def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str | None]:
     given: list[str | None] = []
 
     class Probe:
-        def __init__(self, study: str | None) -> None:
+        def __init__(self, study: str | None, out: Path) -> None:
             given.append(study)
 
         def facts(self) -> dict[str, Any]:

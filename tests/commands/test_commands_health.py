@@ -136,7 +136,7 @@ def test_numbers_and_verdicts_of_a_machine(found: Check, starts_with: str, fix: 
 def test_a_missing_compiler_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     found = kernels_check()
-    assert (found.verdict, found.found) == ("warning", "no C++ compiler here: no-such-compiler")
+    assert (found.verdict, found.found) == ("warning", "no C++ compiler found: no-such-compiler")
     assert found.fix.endswith("install g++, or set CXX")
 
 

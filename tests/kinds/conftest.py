@@ -21,15 +21,16 @@ def picture(seed: int, *, size: tuple[int, int] = (12, 10), mode: str = "RGB") -
 
 @pytest.fixture
 def write_tree(tmp_path: Path) -> Writer:
-    """Writes images as `FOLDER/CLASS/n.png`, `count` per class, and returns the root."""
+    """Writes pictures as `FOLDER/CLASS/n.png`, `count` a class, and gives the root; the folders hold the same ones,
+    or distinct ones."""
 
-    def write(folders: dict[str, list[str]], *, count: int = 3, **options: Any) -> Path:
-        for folder, classes in folders.items():
+    def write(folders: dict[str, list[str]], *, count: int = 3, distinct: bool = False, **options: Any) -> Path:
+        for place_of, (folder, classes) in enumerate(folders.items()):
             for number, name in enumerate(classes):
                 place = tmp_path / "pictures" / folder / name
                 place.mkdir(parents=True)
                 for n in range(count):
-                    picture(100 * number + n, **options).save(place / f"{n}.png")
+                    picture(100 * number + n + 10_000 * place_of * distinct, **options).save(place / f"{n}.png")
         return tmp_path / "pictures"
 
     return write

@@ -8,7 +8,10 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from queue import Empty, Queue
+from threading import Thread
 from typing import Any
 
 from ralr_tune.commands.health.check import Check, make_check
@@ -23,33 +26,52 @@ _REINSTALL = "reinstall both from the same source: pip install --force-reinstall
 class Probe:
     """The process that inspects torch and the data; it starts immediately, and `facts` waits for its result."""
 
-    def __init__(self, study: str | None) -> None:
-        """`study`: the text of a study file, or None."""
+    def __init__(self, study: str | None, out: Path = Path()) -> None:
+        """`study`: the text of a study file, or None. `out`: its out folder, which need not be there."""
+        # a file, not a pipe: what it says on its way would fill one; open as long as the process
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "ralr_tune.commands.health.probe"],
+            [sys.executable, "-m", "ralr_tune.commands.health.probe", str(out.absolute())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self._errors,
             text=True,
             # importing torchvision creates this folder, so use one that exists
             env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": tempfile.gettempdir()},
         )
-        self._study = study or ""
+        self._lines: Queue[str] = Queue()
+        Thread(target=self._talk, args=(study or "",), daemon=True).start()
+        self._study = study
 
     def facts(self, timeout_s: float = TIMEOUT_S) -> dict[str, Any] | str:
-        """The facts that it found, or the reason why it failed."""
+        """What it found, or why it found nothing. Only the study's data may take longer than `timeout_s`."""
         try:
-            out, errors = self._process.communicate(self._study, timeout=timeout_s)
-        except subprocess.TimeoutExpired:
+            found: dict[str, Any] = json.loads(self._lines.get(timeout=timeout_s))
+            return found | {"data": json.loads(self._lines.get()) if self._study else None}
+        except Empty:
             return f"no answer within {timeout_s:g} s: try again when the machine is less loaded"
+        except ValueError:  # it ended without a line of JSON
+            return self._last_words()
         finally:
             self._process.kill()
             self._process.wait()
-        if self._process.returncode:
-            lines = errors.strip().splitlines() or [f"exited with code {self._process.returncode}"]
-            return lines[-1]
-        found: dict[str, Any] = json.loads(out.splitlines()[-1])
-        return found
+            self._errors.close()
+
+    def _talk(self, study: str) -> None:
+        """Give it the study file, and take what it prints; an empty line at its end."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with suppress(BrokenPipeError), self._process.stdin as said:
+            said.write(study)
+        for line in self._process.stdout:
+            self._lines.put(line)
+        self._lines.put("")
+
+    def _last_words(self) -> str:
+        code = self._process.wait()
+        self._errors.seek(0)
+        lines = self._errors.read().strip().splitlines()
+        return lines[-1] if lines else f"exited with code {code}"
 
 
 def device_checks(found: dict[str, Any] | str, driver: str) -> Iterator[Check]:
@@ -95,7 +117,8 @@ def data_check(found: dict[str, Any]) -> Check:
     """Check the study's data as the probe found them."""
     if "error" not in found:
         network = f"; a network of {size(found['weights'])}" if found["weights"] else ""
-        return Check("data", "ok", f"{found['found']}{network}")
+        copies = found.get("copies") or []
+        return make_check("data", f"{found['found']}{network}", warning=" ".join(copies))
     if found["fetched"]:
         return Check("data", "warning", found["error"], "`run` downloads them, which needs internet access")
     return Check("data", "problem", found["error"], "put the data there, or correct [task] data in the study file")

@@ -1,4 +1,5 @@
-"""A separate process of `devices.py`: imports torch, inspects it, and prints its facts as one line of JSON.
+"""Run as a process of its own by `devices.py`: imports torch, looks, and prints what it found: one line of JSON
+of the machine, and one of the study's data, which may take minutes.
 
 A broken installation of torch may kill the process instead of raising, and the import takes seconds, during which
 `doctor` does the rest. Standard input holds the text of the study file whose data to check, or nothing.
@@ -9,19 +10,20 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from ralr_tune.analysis.notes import MANY_COPIES, copies_sentences
 from ralr_tune.errors import RalrTuneError
-from ralr_tune.studyfile import StudySpec, parse_study
-from ralr_tune.studyfile.contradictions import corners
-from ralr_tune.studyfile.sections import TaskSection
+from ralr_tune.search.tasks import first_task
+from ralr_tune.studyfile import parse_study
 from ralr_tune.training.precision import has_bfloat16
 
 
-def facts(text: str) -> dict[str, Any]:
-    """All facts; `text`: a study file, or ""."""
+def facts() -> dict[str, Any]:
+    """What torch can use here."""
     return {
         "threads": torch.get_num_threads(),
         "bfloat16": has_bfloat16("cpu"),
@@ -29,7 +31,6 @@ def facts(text: str) -> dict[str, Any]:
         "cuda": torch.version.cuda,
         "cuda_error": _cuda_error(),
         "gpus": [_gpu(index) for index in range(torch.cuda.device_count())],
-        "data": _data(parse_study(text)) if text else None,
     }
 
 
@@ -61,19 +62,20 @@ def _gpu(index: int) -> dict[str, Any]:
             "bfloat16": has_bfloat16("cuda")}  # fmt: skip
 
 
-def _data(spec: StudySpec) -> dict[str, Any]:
-    """The study's data and the bytes of its network; downloads nothing, and imports no custom code."""
+def data(text: str, out: Path) -> dict[str, Any]:
+    """What a study's data are, and how many bytes its network has; fetches nothing, imports no code of others."""
+    spec = parse_study(text)
+    task = first_task(spec)
     try:
-        return asdict(spec.kind.examine(_first(spec)))
+        found = asdict(spec.kind.examine(task))
+        inventory = spec.kind.inventory(task, seed=spec.study.seed, cache=out / "data")
     except RalrTuneError as error:
         return {"error": str(error), "fetched": spec.kind.downloads(spec.task)}
-
-
-def _first(spec: StudySpec) -> TaskSection:
-    """[task] with the first or lowest value of each searched key."""
-    arm = next(iter(spec.arms))
-    return spec.resolved_task(spec.configuration(arm, next(corners(spec.space(arm), ()))).task)
+    copies = copies_sentences(inventory, MANY_COPIES)
+    return found | {"inventory": None if inventory is None else asdict(inventory), "copies": copies}
 
 
 if __name__ == "__main__":
-    print(json.dumps(facts(sys.stdin.read())))
+    print(json.dumps(facts()), flush=True)
+    if study := sys.stdin.read():
+        print(json.dumps(data(study, Path(sys.argv[1]))))

@@ -1,4 +1,4 @@
-"""What determines the batches of an epoch: the validation split, the batch borders and all random draws.
+"""What the batches of an epoch are made from: the borders of batches, and all draws.
 
 The task and exported scripts share this source, so that both draw the same.
 """
@@ -12,8 +12,6 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from ralr_tune.errors import DataError
-from ralr_tune.kinds.classification.stratify import Rows, stratified_split
 from ralr_tune.seeds import derive_seed
 
 
@@ -22,17 +20,6 @@ class RandomTransform(Protocol):
 
     def draw(self, count: int, generator: Generator) -> Tensor:
         """One row for each of `count` samples."""
-
-
-def hold_out(labels: Rows, share: float, seed: int) -> tuple[Rows, Rows]:
-    """Positions in `labels` (N,) as (validation, train), stratified; `seed` is the study's. Raises DataError."""
-    try:
-        held_out, train = stratified_split(labels, round(share * len(labels)), seed=derive_seed("validation", seed))
-    except ValueError as error:
-        raise DataError(f"task.validation = {share}: {error}") from error
-    if len(held_out) == 0:
-        raise DataError(f"task.validation = {share}: none of {len(labels)} images; must give at least one")
-    return held_out, train
 
 
 def mean_and_std(images: Tensor, device: str) -> tuple[Tensor, Tensor]:

@@ -42,7 +42,7 @@ def load(parts: Sequence[Samples], folder: Path | None) -> Images:
     if folder is None or stamp is None:
         return _read(parts)
     path = folder / f"images-{stamp[:32]}.npy"
-    with _exclusive(folder.parent):
+    with alone(folder.parent):
         images = _map_file(path, stamp, sum(map(len, parts)))
         if images is None:
             images = _read(parts)
@@ -124,10 +124,10 @@ def _digest(stamp: str, images: Images) -> bytes:
 
 
 @contextmanager
-def _exclusive(folder: Path) -> Iterator[None]:
-    """Lets one of the workers of an out folder decode while the others wait, so that all map the same file."""
+def alone(folder: Path, lock: str = ".decoding.lock") -> Iterator[None]:
+    """Of several workers that start in one out folder, one decodes and the others wait: else each would map its own."""
     with ExitStack() as held:
-        if folder.is_dir():  # otherwise taking the lock would create it
-            with suppress(OSError):  # a read-only folder, or a network file system without locks
-                held.enter_context(locked(folder / ".decoding.lock"))
+        if folder.is_dir():  # the lock would make it
+            with suppress(OSError):  # a closed folder, or a network file system without locks
+                held.enter_context(locked(folder / lock))
         yield

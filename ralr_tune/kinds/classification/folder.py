@@ -1,19 +1,32 @@
-"""Class folders of images: PATH/train/CLASS/*.jpg with test/ and optionally val/ next to it, or PATH/CLASS/*.jpg."""
+"""Class folders of images: PATH/train/CLASS/*.jpg with test/ and perhaps val/ beside train/, or PATH/CLASS/*.jpg.
+
+The splits go by their usual names (see layout.py); what looks like a split and is none of them is refused, not guessed.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import PIL
 from PIL import Image, ImageOps
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from ralr_tune.errors import DataError
-from ralr_tune.kinds.classification.pictures import check_pixels, stack
+from ralr_tune.kinds.classification.layout import (
+    USUAL_NAMES,
+    SplitName,
+    is_hidden,
+    mentioned_splits,
+    mentions_split,
+    names_a_split,
+    split_of,
+)
+from ralr_tune.kinds.classification.pictures import check_pixels, eight_bits, open_picture, stack
 from ralr_tune.kinds.classification.samples import (
     MAX_CLASSES,
     Images,
@@ -22,115 +35,188 @@ from ralr_tune.kinds.classification.samples import (
     all_samples,
     listed,
     short_reason,
-    stamp,
     with_own_test_split,
 )
 from ralr_tune.kinds.classification.stratify import Rows
+from ralr_tune.kinds.classification.tree import HIDDEN, Walk, entries, hidden_as, listing, walk
+from ralr_tune.records import Skipped
 from ralr_tune.studyfile.problems import one_line
 
-VALIDATION_NAMES = ("val", "valid", "validation")
+DECODING = "folder 2"
+"""Changes whenever the same file is decoded to other pixels: decoded images of before are made again."""
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "PPM", "TIFF", "GIF")
-"""Formats that Pillow may decode. It detects them by content, not by name, and starts other programs for some (EPS)."""
+ALLOWED = "allowed: .jpg, .png, .webp, .tiff and all else that Pillow decodes"
 
 
-def read(path: str, *, size: int | None = None) -> Source:
-    """The data set under `path`, with the classes of train/. Files below test/ are opened when its images are loaded.
+def read(path: str, *, size: int | None = None, max_pixels: int | None = None) -> Source:
+    """The data set under `path`. The class list is train's; files below test/ are opened when its images are loaded.
 
-    Raises DataError if a folder is missing or empty, or if val/ or test/ has a class that train/ does not have.
+    `max_pixels`: most that one image may have as it is decoded, a JPEG at a fraction of its size where `size` allows.
+    Raises DataError when a folder is missing, empty or of unclear meaning, or when validation or test images have a
+    class that those of train lack.
     """
     root = Path(path).expanduser()
     if not root.is_dir():
-        raise DataError(f"data.path = {path!r}: no such folder (resolved to {root.absolute()})")
-    if not (root / "train").is_dir():
-        classes = _class_names(root)
-        return with_own_test_split(classes, _tree(root, classes, size), where=f"data.path = {path!r}")
-    classes = _class_names(root / "train")
-    test = root / "test"
+        raise DataError(f"data.path = {path!r}: no such folder (looked at {root.absolute()})")
+    splits, skipped = _layout(root)
+    classes = _class_names(splits.get("train", root))
+    tree = partial(_tree, root, classes, partial(_load, size=size, most=max_pixels))
+    if not splits:
+        whole = with_own_test_split(classes, tree(root), where=f"data.path = {path!r}")
+        return replace(whole, skipped=(*whole.skipped, *skipped), every_class=(str(root), ALLOWED))
+    test, own = splits.get("test", root / "test"), splits.get("validation")
     _check_classes(test, classes)
-    own = next((root / name for name in VALIDATION_NAMES if (root / name).is_dir()), None)
     return Source(
         classes,
-        train=_full_tree(root / "train", classes, size),
-        test=lambda: _tree(test, classes, size),
-        validation=None if own is None else _tree(own, classes, size),
+        train=tree(splits["train"], "train"),
+        test=lambda: tree(test, "test"),
+        validation=None if own is None else tree(own, "validation"),
+        skipped=skipped,
+        every_class=(str(splits["train"]), ALLOWED),
     )
 
 
+# ---------------------------------------------------------------- which folder is what
+
+
+def _layout(root: Path) -> tuple[dict[SplitName, Path], tuple[Skipped, ...]]:
+    """Folders of the splits, none if the folders are classes; and what else lies there. Raises DataError if unclear."""
+    names, skipped = _folders(root)
+    by_split: dict[SplitName, list[str]] = {}
+    for name in names:
+        if split := split_of(name):
+            by_split.setdefault(split, []).append(name)
+    if "train" not in by_split or _is_class_named_train(root, names, by_split):
+        _refuse_splits_as_classes(root, names)
+        return {}, skipped
+    if several := [found for found in by_split.values() if len(found) > 1]:
+        raise DataError(f"{root}: {listed(several[0])} name the same split; rename or move all but one of them")
+    known = {found[0] for found in by_split.values()}
+    others = {name: walk(str(root / name)) for name in names if name not in known}
+    if unclear := [name for name, found in others.items() if found.files and mentions_split(name)]:
+        raise _unclear(root, unclear)
+    beside = tuple(Skipped("", "", f"{name}/", "not a split", len(found.files)) for name, found in others.items())
+    return {split: root / found[0] for split, found in by_split.items()}, (*skipped, *beside)
+
+
+def _is_class_named_train(root: Path, names: Sequence[str], by_split: Mapping[SplitName, list[str]]) -> bool:
+    """Whether "train" is a vehicle among others: no other name is a split's, and it holds images as they do."""
+    train, *more = by_split["train"]
+    others = [name for name in names if name != train]
+    alone = not more and len(by_split) == 1 and bool(others) and not any(map(names_a_split, others))
+    return alone and all(_holds_images_alone(root / name) for name in names)
+
+
+def _holds_images_alone(folder: Path) -> bool:
+    return not _folders(folder)[0] and bool(walk(str(folder)).files)
+
+
+def _refuse_splits_as_classes(root: Path, names: Sequence[str]) -> None:
+    """Raises DataError where folders would become classes that look like splits.
+
+    bullet_train, train_station and test_tube are classes: a word of a split says nothing, unless all names are splits'
+    or folders of different splits hold folders in their turn.
+    """
+    if names and all(map(names_a_split, names)):
+        raise _unclear(root, names)
+    nested = [name for name in names if mentions_split(name) and _folders(root / name)[0]]
+    if len(mentioned_splits(nested)) > 1:
+        raise _unclear(root, nested)
+
+
+def _unclear(root: Path, names: Sequence[str]) -> DataError:
+    held = "looks like a split" if len(names) == 1 else "look like splits"
+    return DataError(
+        f"{root}: {listed(names)} {held}, but it is not clear which; there must be train/ and test/, and there may be "
+        f"val/ (also called {USUAL_NAMES}): rename what is meant, and move the rest away"
+    )
+
+
+def _folders(folder: Path) -> tuple[list[str], tuple[Skipped, ...]]:
+    """Names of the folders in a folder, sorted; and what else lies there."""
+    names, skipped = [], Counter[tuple[str, str]]()
+    for entry in entries(str(folder)):
+        if is_hidden(entry.name):
+            skipped[hidden_as(entry), HIDDEN] += 1
+        elif entry.is_dir():
+            names.append(entry.name)
+        else:
+            skipped[os.path.splitext(entry.name)[1].lower() or "no ending", "in no class folder"] += 1
+    return sorted(names), _skipped(skipped, "", "")
+
+
+def _skipped(counts: Mapping[tuple[str, str], int], split: str, group: str) -> tuple[Skipped, ...]:
+    return tuple(Skipped(split, group, what, reason, count) for (what, reason), count in counts.items())
+
+
 def _class_names(folder: Path) -> tuple[str, ...]:
-    names = _folders(folder)
+    names, _ = _folders(folder)
     if not 2 <= len(names) <= MAX_CLASSES:
-        found = f"{len(names)} folders" if names else "none"
-        raise DataError(f"{folder}: needs a folder of images for each of 2 to {MAX_CLASSES} classes; found {found}")
+        held = f"{len(names)} folders" if names else "none"
+        raise DataError(
+            f"{folder}: must hold a folder of images for each of 2 to {MAX_CLASSES} classes; found {held}"
+            f"{_deeper(folder, names)}"
+        )
     return tuple(names)
 
 
-def _folders(folder: Path) -> list[str]:
-    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+def _deeper(folder: Path, names: Sequence[str]) -> str:
+    """A hint where an archive was unpacked into a folder of its own."""
+    inside = _folders(folder / names[0])[0] if len(names) == 1 else []
+    return f"; did you mean data.path = {str(folder / names[0])!r}, which holds {listed(inside)}?" if inside else ""
 
 
 def _check_classes(folder: Path, classes: tuple[str, ...]) -> None:
     if not folder.is_dir():
-        raise DataError(f"{folder}: missing; a folder with train/ also needs test/, with the same class folders")
-    if unknown := sorted(set(_folders(folder)) - set(classes)):
         raise DataError(
-            f"{folder}: has classes that train/ does not have: {listed(unknown)}; allowed: {listed(classes)}"
+            f"{folder}: missing; a folder with train/ also needs test/, with the same class folders (where there is "
+            "validation data alone, call it test/: a share of train is then held out for validation)"
+        )
+    if strange := sorted(set(_folders(folder)[0]) - set(classes)):
+        raise DataError(
+            f"{folder}: has classes that train/ does not have: {listed(strange)}; allowed: {listed(classes)}"
         )
 
 
-def _full_tree(folder: Path, classes: tuple[str, ...], size: int | None) -> Samples:
-    samples = _tree(folder, classes, size)
-    counts = np.bincount(samples.labels, minlength=len(classes))
-    if empty := [name for name, count in zip(classes, counts, strict=True) if count == 0]:
-        raise DataError(f"{folder}: no images for the classes {listed(empty)}; allowed: {', '.join(IMG_EXTENSIONS)}")
-    return samples
+# ---------------------------------------------------------------- the images of a split
 
 
-def _tree(folder: Path, classes: tuple[str, ...], size: int | None) -> Samples:
+def _tree(root: Path, classes: tuple[str, ...], decode: partial[Images], folder: Path, split: str = "") -> Samples:
+    """The images below one folder of the data set `root`."""
     _check_classes(folder, classes)
-    found = [(file, number) for number, name in enumerate(classes) for file in _files(folder / name)]
-    if not found:
-        raise DataError(f"{folder}: contains no images; allowed: {', '.join(IMG_EXTENSIONS)}")
-    files = [file for file, _ in found]
-    known = stamp(files)
+    parts = [walk(str(folder / name)) if (folder / name).is_dir() else Walk() for name in classes]
+    files = [file for part in parts for file in part.files]
+    if not files:
+        raise DataError(f"{folder}: contains no images; {ALLOWED}")
+    labels = np.repeat(np.arange(len(classes)), [len(part.files) for part in parts])
+    known = listing(files, str(root))
+    outside = [replace(each, split=split) for each in _folders(folder)[1]] if split else []
+    inside = [each for name, part in zip(classes, parts, strict=True) for each in _skipped(part.skipped, split, name)]
     return all_samples(
-        np.array([label for _, label in found]),
-        partial(_load, folder, files, size),
-        stamp=known and f"folder|{PIL.__version__}|{size}|{known}",
+        labels,
+        partial(decode, folder, [path for path, _, _ in files]),
+        stamp=f"{DECODING}|{PIL.__version__}|{decode.keywords['size']}|{known.stamp}",
+        listing=known,
+        origin=f"{folder}/",
+        skipped=(*outside, *inside),
+        in_threads=True,
     )
 
 
-def _files(folder: Path) -> Iterator[str]:
-    """Images of a class, in torchvision's order. A folder that contains a link to itself is visited once.
-
-    (torchvision's `make_dataset` follows such links until the path is too long for the operating system.)
-    """
-    seen: set[tuple[int, int]] = set()
-    found: list[tuple[str, list[str]]] = []
-    for place, folders, names in os.walk(folder, followlinks=True):
-        status = os.stat(place)
-        if (status.st_dev, status.st_ino) in seen:
-            folders.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        found.append((place, sorted(names)))
-    for place, names in sorted(found):
-        yield from (os.path.join(place, name) for name in names if name.lower().endswith(IMG_EXTENSIONS))
-
-
-def _load(folder: Path, files: list[str], size: int | None, rows: Rows) -> Images:
-    pictures = _pictures((files[row] for row in rows), size)
+def _load(folder: Path, files: list[str], rows: Rows, *, size: int | None, most: int | None) -> Images:
+    pictures = _pictures((files[row] for row in rows), size, most)
     return stack(pictures, count=len(rows), mode="RGB", size=size, where=str(folder))
 
 
-def _pictures(files: Iterator[str], size: int | None) -> Iterator[Image.Image]:
+def _pictures(files: Iterator[str], size: int | None, most: int | None) -> Iterator[Image.Image]:
     for file in files:
         try:
-            with Image.open(file, formats=FORMATS) as picture:
-                check_pixels(picture, one_line(file))
+            with open_picture(file) as picture:
                 if size is not None:
-                    picture.draft("RGB", (2 * size, 2 * size))  # decodes a large JPEG at a fraction of its size
-                yield ImageOps.exif_transpose(picture).convert("RGB")
+                    picture.draft("RGB", (2 * size, 2 * size))  # a large JPEG is decoded at a fraction of its size
+                check_pixels(picture, one_line(file), most)
+                form = picture.format  # a turned copy forgets it
+                yield eight_bits(ImageOps.exif_transpose(picture), one_line(file), form).convert("RGB")
         except DataError:
             raise
         except Exception as error:  # Pillow's decoders raise errors of many types for damaged bytes

@@ -14,10 +14,12 @@ from ralr_tune.kinds.classification.section import (
     ClassificationSection,
     ClassificationTraining,
     FolderData,
+    ImageData,
     TorchvisionData,
 )
 from ralr_tune.logs import warnings_to_log
 from ralr_tune.metric import Metric
+from ralr_tune.records import Inventory
 from ralr_tune.studyfile import Configuration, StudySpec
 from ralr_tune.studyfile.contradictions import Contradiction, corners, missing_file, path_of_key, training_paths
 from ralr_tune.studyfile.imports import Import, names_code
@@ -29,6 +31,7 @@ from ralr_tune.training.kind import TorchKind
 if TYPE_CHECKING:
     from torch import nn
 
+    from ralr_tune.kinds.classification.samples import Source
     from ralr_tune.kinds.classification.task import ClassificationTask
     from ralr_tune.studyfile.exported import Exported
     from ralr_tune.tasks.base import Task
@@ -47,8 +50,9 @@ class ClassificationKind(TorchKind):
             False,
             "earlier trials may have used other data (if you moved the data, keep a link at the old path)",
         ),
-        ("data", "download"): (True, "whether missing data are downloaded"),
-        (): (False, "earlier trials trained another network"),
+        ("data", "download"): (True, "whether data that are not there are fetched"),
+        ("data", "max_pixels"): (True, "how large an image may be; those that were read are read as before"),
+        (): (False, "the trials trained another network"),
     }
 
     # ------------------------------------------------------------ training
@@ -76,8 +80,11 @@ class ClassificationKind(TorchKind):
         if isinstance(like, ClassificationTask) and like.origin == origin:
             return like.with_network(build, identity)
         with warnings_to_log():
+            source = open_source(section.data.model_dump())
+            if cache is not None and source.train.listing is not None and source.train.listing.stamp is not None:
+                _inventory(section, source, seed, cache)  # bad test data are known before anything is trained
             return ClassificationTask(
-                open_source(section.data.model_dump()),
+                source,
                 build=build,
                 validation=section.validation,
                 seed=seed,
@@ -116,10 +123,7 @@ class ClassificationKind(TorchKind):
     def examine(self, section: ClassificationSection) -> TaskSummary:
         import numpy as np
 
-        from ralr_tune.kinds.classification.sources import open_source
-
-        data = section.data.model_dump()
-        source = open_source({key: False if key == "download" else value for key, value in data.items()})
+        source = _open_here(section)
         channels, height, width = source.train.take(np.arange(1)).load().shape[1:]
         classes = len(source.classes)
         weights = 0
@@ -129,6 +133,12 @@ class ClassificationKind(TorchKind):
         return TaskSummary(
             f"{len(source.train):,} training images, {classes} classes, {channels}x{height}x{width}", weights
         )
+
+    def inventory(
+        self, section: ClassificationSection, *, seed: int, cache: Path | None = None, sample: int | None = None
+    ) -> Inventory:
+        with warnings_to_log():
+            return _inventory(section, _open_here(section), seed, cache, sample)
 
     def downloads(self, section: ClassificationSection) -> bool:
         return isinstance(section.data, TorchvisionData) and section.data.download
@@ -142,6 +152,31 @@ class ClassificationKind(TorchKind):
         from ralr_tune.kinds.classification.script import script
 
         return script(exported)
+
+
+def _open_here(section: ClassificationSection) -> Source:
+    """The data set, if it is there: nothing is downloaded."""
+    from ralr_tune.kinds.classification.sources import open_source
+
+    data = section.data.model_dump()
+    return open_source({key: False if key == "download" else value for key, value in data.items()})
+
+
+def _inventory(
+    section: ClassificationSection, source: Source, seed: int, cache: Path | None, sample: int | None = None
+) -> Inventory:
+    from ralr_tune.kinds.classification.inventory import take_inventory
+
+    return take_inventory(
+        source, name=_place(section.data), validation=section.validation, seed=seed, cache=cache, sample=sample
+    )
+
+
+def _place(data: ImageData) -> str:
+    """Kind and place of the data in a few words."""
+    if isinstance(data, FolderData | ArraysData):
+        return f"{data.source} {data.path}"
+    return f"torchvision's {data.dataset} in {data.root}" if isinstance(data, TorchvisionData) else data.source
 
 
 def _network(section: ClassificationSection, classes: int, channels: int, size: int) -> nn.Module:

@@ -1,4 +1,6 @@
-"""One .npz file with train_images, train_labels, test_images, test_labels and optionally classes.
+"""One .npz file with train_images, train_labels, test_images, test_labels and perhaps val_images, val_labels, classes.
+
+The splits go by their usual names (see layout.py). Labels are treated as folders are: the classes are those of train.
 
 The header of an array gives its dtype and shape. Both are checked first, so that an array of a wrong dtype or an
 impossible size is never decompressed. Nothing is unpickled.
@@ -8,34 +10,42 @@ from __future__ import annotations
 
 import math
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ralr_tune.errors import DataError
+from ralr_tune.kinds.classification.layout import SplitName, split_of
 from ralr_tune.kinds.classification.samples import (
     MAX_CLASSES,
     Images,
+    Listing,
     Samples,
     Source,
     all_samples,
+    digests_of,
     listed,
     short_reason,
     stamp,
 )
 from ralr_tune.kinds.classification.stratify import Rows
 from ralr_tune.machine.memory import check_memory
+from ralr_tune.records import Skipped
 from ralr_tune.studyfile.problems import cut
 
 REQUIRED = ("train_images", "train_labels", "test_images", "test_labels")
+PARTS = ("images", "labels")
+CLASSES = "classes"
 MAX_CHANNELS = 16
-"""With more than this, the axes are probably in another order."""
+"""More than this, and the axes are probably in another order."""
+FEW_CHANNELS = 4
+"""Grey, grey with alpha, colour, colour with alpha."""
 MAX_NAME_LENGTH = 1000
-"""Characters of a class name."""
+"""Characters of a class's name."""
 
 
 class _ArrayHeader(NamedTuple):
@@ -54,24 +64,33 @@ class _ArrayHeader(NamedTuple):
 
 Fits = Callable[[_ArrayHeader], bool]
 
+Axes = Literal["NHWC", "NCHW"]
 
-def read(path: str) -> Source:
+
+def read(path: str, *, layout: Axes | None = None) -> Source:
     """The data set in the file `path`; nothing in it is unpickled.
 
-    Images are uint8 (N, H, W) or (N, H, W, C), labels integers (N,) from 0, `classes` (K,) strings. Raises DataError
-    if an array is missing, has another dtype or shape or is too large, or if a label is out of range. The test arrays
-    are read on first request.
+    Images are uint8 (N, H, W) or (N, H, W, C), with `layout` "NCHW" (N, C, H, W); labels integers (N,) or (N, 1);
+    `classes` (K,) strings that the labels count through from 0. Without `classes` the numbers that occur in train are
+    the classes. Raises DataError when an array is missing, of another type or shape, too large, or a label out of
+    range. The test arrays are read when asked for.
     """
     file = Path(path).expanduser()
-    names = _members(file)
-    if missing := [name for name in REQUIRED if name not in names]:
-        raise DataError(f"{file}: {', '.join(missing)} missing; the file contains {listed(sorted(names)) or 'nothing'}")
-    labels = _labels(file, "train")
-    classes = _classes(file) if "classes" in names else _numbered_classes(file, labels)
+    members = _members(file)
+    splits, ignored = _splits(file, members)
+    labels = _labels(file, splits["train"])
+    given = _classes(file) if CLASSES in members else None
+    numbers = np.arange(len(given)) if given else _occurring(file, labels)
+    classes = given or tuple(str(number) for number in numbers)
+    samples = partial(_samples, file, numbers=numbers, classes=classes, layout=layout)
+    own = splits.get("validation")
     return Source(
         classes,
-        train=_samples(file, "train", labels, classes),
-        test=lambda: _samples(file, "test", _labels(file, "test"), classes),
+        train=samples(splits["train"]),
+        test=lambda: samples(splits["test"]),
+        validation=None if own is None else samples(own),
+        skipped=tuple(Skipped("", "", name, "not read", 0) for name in ignored),
+        every_class=(str(file), "allowed: numbers of classes that occur in train"),
     )
 
 
@@ -85,6 +104,25 @@ def _members(file: Path) -> list[str]:
         raise DataError(f"data.path = {str(file)!r}: no such file (resolved to {file.absolute()})") from None
     except Exception as error:  # zipfile raises errors of many types for damaged bytes
         raise DataError(f"data.path = {str(file)!r}: not an .npz file: {short_reason(error)}") from error
+
+
+def _splits(file: Path, members: Sequence[str]) -> tuple[dict[SplitName, str], list[str]]:
+    """Each split's prefix, such as "val" of val_images and val_labels, and the arrays that belong to none."""
+    found: dict[SplitName, str] = {}
+    used = {CLASSES}
+    for name in members:
+        prefix, _, part = name.rpartition("_")
+        split = split_of(prefix)
+        if part not in PARTS or split is None:
+            continue
+        if found.setdefault(split, prefix) != prefix:
+            raise DataError(f"{file}: {found[split]}_{part} and {name} name the same split; leave one of them out")
+        used.add(name)
+    prefixes = {"train": "train", "test": "test"} | found
+    wanted = [f"{prefix}_{part}" for prefix in prefixes.values() for part in PARTS]
+    if missing := [name for name in wanted if name not in members]:
+        raise DataError(f"{file}: lacks {', '.join(missing)}; it holds {listed(sorted(members)) or 'nothing'}")
+    return found, [name for name in members if name not in used]
 
 
 def _array(file: Path, name: str, fits: Fits, wanted: str) -> NDArray[Any]:
@@ -113,11 +151,12 @@ def _read_header(stream: IO[bytes]) -> _ArrayHeader:
     return _ArrayHeader(dtype, shape)
 
 
-def _labels(file: Path, split: str) -> Rows:
+def _labels(file: Path, prefix: str) -> Rows:
     def fits(labels: _ArrayHeader) -> bool:
-        return len(labels.shape) == 1 and labels.shape[0] >= 1 and labels.dtype.kind in "iu"
+        column = len(labels.shape) == 1 or labels.shape[1:] == (1,)
+        return bool(labels.shape) and column and labels.shape[0] >= 1 and labels.dtype.kind in "iu"
 
-    return _array(file, f"{split}_labels", fits, "integers (N,), N >= 1").astype(np.int64)
+    return _array(file, f"{prefix}_labels", fits, "integers (N,) or (N, 1), N >= 1").astype(np.int64).reshape(-1)
 
 
 def _classes(file: Path) -> tuple[str, ...]:
@@ -130,21 +169,44 @@ def _classes(file: Path) -> tuple[str, ...]:
     return tuple(name.decode(errors="replace") if isinstance(name, bytes) else str(name) for name in names)
 
 
-def _numbered_classes(file: Path, labels: Rows) -> tuple[str, ...]:
+def _occurring(file: Path, labels: Rows) -> Rows:
+    """The numbers that occur, sorted: gaps and a first label of 1 make no empty classes."""
     if labels.max() >= MAX_CLASSES:
         raise DataError(f"{file}: train_labels go up to {labels.max()}; allowed: below {MAX_CLASSES}")
-    return tuple(str(number) for number in range(int(labels.max()) + 1))
+    if labels.min() < 0:
+        raise DataError(f"{file}: train_labels go from {labels.min()} to {labels.max()}; allowed: from 0")
+    return np.unique(labels)
 
 
-def _samples(file: Path, split: str, labels: Rows, classes: tuple[str, ...]) -> Samples:
-    if labels.min() < 0 or labels.max() >= len(classes):
-        raise DataError(
-            f"{file}: {split}_labels go from {labels.min()} to {labels.max()}; allowed: 0 to {len(classes) - 1}"
-        )
-    return all_samples(labels, partial(_load, file, split, len(labels)), stamp=f"npz|{split}|{stamp([file])}")
+def _renumbered(labels: Rows, numbers: Rows, file: Path, name: str) -> Rows:
+    """Labels as positions in `numbers`, which are sorted. Raises DataError for one that is none of them."""
+    places = np.searchsorted(numbers, labels).clip(max=len(numbers) - 1)
+    if (numbers[places] == labels).all():
+        return places
+    if numbers[-1] + 1 == len(numbers):
+        raise DataError(f"{file}: {name} go from {labels.min()} to {labels.max()}; allowed: 0 to {len(numbers) - 1}")
+    strange = np.setdiff1d(labels, numbers).tolist()
+    raise DataError(f"{file}: {name} hold {listed([*map(str, strange)])}, which train lacks; allowed: those of train")
 
 
-def _load(file: Path, split: str, expected: int, rows: Rows) -> Images:
+def _samples(file: Path, prefix: str, *, numbers: Rows, classes: Sequence[str], layout: Axes | None) -> Samples:
+    labels = _renumbered(_labels(file, prefix), numbers, file, f"{prefix}_labels")
+    known = stamp([file])
+    load = partial(_images, file, prefix, len(labels), layout)
+
+    return all_samples(
+        labels,
+        lambda rows: load()[rows],
+        stamp=f"npz|{prefix}|{known}|{layout or 'NHWC'}",
+        listing=Listing(known, lambda row: f"{prefix}_images[{row}]", digests=lambda rows, _: digests_of(load(), rows)),
+        origin=f"{file.name}: {prefix}_images",
+    )
+
+
+def _images(file: Path, prefix: str, expected: int, layout: Axes | None) -> Images:
+    """(N, C, H, W)."""
+    channels = 1 if layout == "NCHW" else 3
+
     def fits(images: _ArrayHeader) -> bool:
         shape = images.shape
         return (
@@ -152,12 +214,24 @@ def _load(file: Path, split: str, expected: int, rows: Rows) -> Images:
             and len(shape) in (3, 4)
             and shape[0] == expected
             and min(shape) >= 1
-            and (len(shape) == 3 or shape[3] <= MAX_CHANNELS)
+            and (len(shape) == 3 or shape[channels] <= MAX_CHANNELS)
+            and (layout is not None or not _is_channels_first(shape))
         )
 
-    wanted = (
-        f"uint8 (N, H, W) or (N, H, W, C), N = {expected} as in the labels, channels last, 1 <= C <= {MAX_CHANNELS}"
-    )
-    images = _array(file, f"{split}_images", fits, wanted)
-    images = images[..., None] if images.ndim == 3 else images
-    return images[rows].transpose(0, 3, 1, 2)
+    axes = "(N, C, H, W)" if layout == "NCHW" else "(N, H, W, C)"
+    order = "channels first" if layout == "NCHW" else "channels last"
+    hint = "" if layout else ' (data.layout = "NCHW" reads channels first)'
+    wanted = f"uint8 (N, H, W) or {axes}, N = {expected} as in the labels, {order}, 1 <= C <= {MAX_CHANNELS}{hint}"
+    images = _array(file, f"{prefix}_images", fits, wanted)
+    if images.ndim == 3:
+        return images[:, None]
+    return images if layout == "NCHW" else images.transpose(0, 3, 1, 2)
+
+
+def _is_channels_first(shape: tuple[int, ...]) -> bool:
+    """Whether (N, A, B, C) can be told to be channels first: A is few, and read as channels last, C would be many, or
+    B and C are the sides of a square and A its channels."""
+    if len(shape) < 4:
+        return False
+    _, first, second, last = shape
+    return first <= FEW_CHANNELS and first < min(second, last) and (last > FEW_CHANNELS or second == last)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from threading import Lock
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -12,9 +13,47 @@ from ralr_tune.kinds.classification.samples import Images
 from ralr_tune.machine.memory import check_memory
 
 MAX_PIXELS = 89_478_485
-"""Of one image. Pillow warns above it: a header of a few bytes can claim any size."""
+"""Of one picture as it is decoded, where `data.max_pixels` is not given: from here on Pillow warns. A file of a few
+bytes may claim any number."""
 
-GREY_MODES = frozenset({"1", "L", "I", "I;16", "F"})
+GREY_MODES = frozenset({"1", "L", "I", "I;16", "I;16B", "I;16L", "I;16N", "F"})
+
+BACKGROUND = (255, 255, 255, 255)
+"""What shows through transparent pixels: white (our choice). Most drawings with alpha are made for a white page."""
+
+REFUSED_FORMATS = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
+"""What Pillow recognises and cannot decode by itself: EPS starts Ghostscript, the others need a handler."""
+
+_OPENING = Lock()
+
+
+def open_picture(file: str) -> Image.Image:
+    """The picture in `file`, whatever its name says: Pillow goes by the content. Nothing is decoded yet.
+
+    Pillow's own bound on pixels does not hold: it counts those of the file, and `check_pixels` those that are decoded.
+    """
+    formats = picture_formats()
+    try:
+        return Image.open(file, formats=formats)
+    except Image.DecompressionBombError:
+        with _OPENING:  # the bound is one number for the whole process
+            bound, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            try:
+                return Image.open(file, formats=formats)
+            finally:
+                Image.MAX_IMAGE_PIXELS = bound
+
+
+def picture_formats() -> list[str]:
+    """All that the installed Pillow decodes, in the order in which it tries them."""
+    Image.init()
+    return [name for name in Image.ID if name not in REFUSED_FORMATS]
+
+
+def picture_suffixes() -> frozenset[str]:
+    """Endings of names, in lower case and with their dot, of all `picture_formats`."""
+    formats = set(picture_formats())
+    return frozenset(suffix for suffix, name in Image.EXTENSION.items() if name in formats)
 
 
 def stack(pictures: Iterable[Image.Image], *, count: int, mode: str | None, size: int | None, where: str) -> Images:
@@ -26,10 +65,9 @@ def stack(pictures: Iterable[Image.Image], *, count: int, mode: str | None, size
     """
     stacked: Images | None = None
     for row, picture in enumerate(pictures):
-        check_pixels(picture, where)
         if mode is None:
             mode = "L" if picture.mode in GREY_MODES else "RGB"
-        pixels = _pixels(picture, mode, size)
+        pixels = _pixels(eight_bits(picture, where), mode, size)
         if stacked is None:
             check_memory(count * pixels.size, f"{where}: {count} images of {_size_text(pixels)} pixels")
             stacked = np.empty((count, *pixels.shape), dtype=np.uint8)
@@ -44,11 +82,43 @@ def stack(pictures: Iterable[Image.Image], *, count: int, mode: str | None, size
     return stacked
 
 
-def check_pixels(picture: Image.Image, where: str) -> None:
-    """Raises DataError for an image that is too large to decode. Reads only its header."""
+def check_pixels(picture: Image.Image, where: str, most: int | None) -> None:
+    """Raises DataError for a picture of which more than `most` pixels would be decoded (None: MAX_PIXELS)."""
     width, height = picture.size
-    if width * height > MAX_PIXELS:
-        raise DataError(f"{where}: an image of {width}x{height} pixels; allowed: at most {MAX_PIXELS} pixels")
+    allowed = MAX_PIXELS if most is None else most
+    if width * height > allowed:
+        raise DataError(
+            f"{where}: an image of {width}x{height} pixels; allowed: at most {allowed} pixels "
+            f"(data.max_pixels = {width * height} or more accepts it)"
+        )
+
+
+def eight_bits(picture: Image.Image, where: str, form: str | None = None) -> Image.Image:
+    """The picture in a mode that `convert` turns into "L" or "RGB" without loss of what is seen.
+
+    16 bits are scaled to 8; alpha that varies is composited on BACKGROUND; alpha that is the same everywhere says
+    nothing and is dropped. `form`: the format of its file, where `picture` does not know it any more. Raises DataError,
+    naming `where`, for numbers without a defined range: which of them is white?
+    """
+    form = form or picture.format
+    if picture.mode.startswith("I;16") or (picture.mode == "I" and form in ("PNG", "PPM")):  # 16 bits held in 32
+        values = np.asarray(picture).astype(np.float64) / 257  # 65535 / 255
+        return Image.fromarray(np.rint(values.clip(0, 255)).astype(np.uint8))
+    if picture.mode in ("I", "F"):
+        held = "32-bit integers" if picture.mode == "I" else "floating-point numbers"
+        raise DataError(
+            f"{where}: pixels are {held}, which have no defined range from black to white; "
+            "allowed: 8 or 16 unsigned bits a channel (convert it)"
+        )
+    return _composited(picture) if picture.has_transparency_data else picture
+
+
+def _composited(picture: Image.Image) -> Image.Image:
+    drawn = picture.convert("RGBA")
+    least, most = drawn.getchannel("A").getextrema()
+    if least == most:
+        return picture
+    return Image.alpha_composite(Image.new("RGBA", drawn.size, BACKGROUND), drawn).convert("RGB")
 
 
 def _pixels(picture: Image.Image, mode: str, size: int | None) -> Images:

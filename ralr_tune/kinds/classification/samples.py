@@ -7,12 +7,14 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ralr_tune.errors import DataError
 from ralr_tune.kinds.classification.stratify import Rows, stratified_split
+from ralr_tune.records import Skipped
 from ralr_tune.seeds import derive_seed
 from ralr_tune.studyfile.problems import cut, one_line
 
@@ -26,6 +28,21 @@ TEST_SHARE = 0.2
 
 
 @dataclass(frozen=True)
+class Listing:
+    """All samples of a source, N of them, as they are stored: what can be said of them without decoding them."""
+
+    stamp: str | None
+    """A hash of the names, sizes and times of change of what they are read from; None if they are not known."""
+    names: Callable[[int], str]
+    """Row to name, for people."""
+    sizes: NDArray[np.int64] | None = None
+    """(N,) in bytes; None if all are equal."""
+    digests: Callable[[Rows, bool], NDArray[np.uint64]] | None = None
+    """Rows (n,) to hashes (n,) of their contents; with True of a part of each that is quick to read: equal contents
+    have equal ones. None if the contents are not stored by sample. Raises DataError."""
+
+
+@dataclass(frozen=True)
 class Samples:
     """Labels (N,) from 0 to classes - 1, and their images, which only `load` reads."""
 
@@ -35,7 +52,14 @@ class Samples:
     rows: Rows
     """(N,): positions of the images in the source."""
     stamp: str | None = None
-    """Changes whenever the data that `read` reads change; None if that is unknown: then the images are not cached."""
+    """Changes with whatever `read` reads; None where that is not known, and then no file is kept of the images."""
+    listing: Listing | None = None
+    origin: str = ""
+    """Where they come from, for people."""
+    skipped: tuple[Skipped, ...] = ()
+    """What lies with them and is not read."""
+    in_threads: bool = False
+    """Whether `read` may be called for some rows at a time, by several threads; else for all at once."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -64,12 +88,26 @@ class Source:
     train: Samples
     test: Callable[[], Samples]
     validation: Samples | None = None
-    """Its own validation data, if it has any."""
+    """Its own validation data, where it has some."""
+    skipped: tuple[Skipped, ...] = ()
+    """What lies with the data, belongs to no split and is not read."""
+    every_class: tuple[str, str] | None = None
+    """Where the data lie and what is allowed, for a message, if every class must have training images."""
 
 
 def short_reason(error: Exception) -> str:
     """The first line of a library's error, at most 300 characters; its type if the error has no text."""
     return cut(one_line(str(error).strip().partition("\n")[0]), 300) or type(error).__name__
+
+
+def digest64(content: bytes) -> int:
+    """A hash of 64 bits: among a million contents, two different ones share one with a chance of 3 in 100 million."""
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
+
+
+def digests_of(images: NDArray[Any], rows: Rows) -> NDArray[np.uint64]:
+    """Hashes (n,) of the rows (n,) of images (N, ...)."""
+    return np.array([digest64(images[row].tobytes()) for row in rows], dtype=np.uint64)
 
 
 def stamp(files: Iterable[str | Path]) -> str | None:
@@ -89,9 +127,9 @@ def listed(names: Sequence[str]) -> str:
     return ", ".join(one_line(cut(name, 80)) for name in names[:20]) + (", ..." if len(names) > 20 else "")
 
 
-def all_samples(labels: Rows, read: Callable[[Rows], Images], stamp: str | None = None) -> Samples:
-    """Every sample of a source, in the order of the source."""
-    return Samples(labels=labels.astype(np.int64), read=read, rows=np.arange(len(labels)), stamp=stamp)
+def all_samples(labels: Rows, read: Callable[[Rows], Images], stamp: str | None = None, **more: Any) -> Samples:
+    """Every sample of a source, in its order. `more`: further fields of `Samples`."""
+    return Samples(labels=labels.astype(np.int64), read=read, rows=np.arange(len(labels)), stamp=stamp, **more)
 
 
 def with_own_test_split(classes: tuple[str, ...], samples: Samples, *, where: str) -> Source:
@@ -99,8 +137,36 @@ def with_own_test_split(classes: tuple[str, ...], samples: Samples, *, where: st
     try:
         test, train = stratified_split(samples.labels, round(TEST_SHARE * len(samples)), seed=derive_seed("test split"))
     except ValueError as error:
-        raise DataError(f"{where}: has no test data of its own, and {error}") from error
-    return Source(classes, train=samples.take(train), test=lambda: samples.take(test))
+        raise DataError(f"{where}: no test data of its own, and {error}") from error
+    share = f"a stratified {TEST_SHARE:.0%} of {samples.origin or where}"
+    rest = replace(samples, origin=f"the rest of {samples.origin or where}", skipped=())
+    held_out = replace(rest, origin=share)
+    return Source(classes, train=rest.take(train), test=lambda: held_out.take(test), skipped=samples.skipped)
+
+
+def hold_out(labels: Rows, share: float, seed: int) -> tuple[Rows, Rows]:
+    """Positions in `labels` (N,) as (validation, train), stratified; `seed` is the study's. Raises DataError."""
+    try:
+        held_out, train = stratified_split(labels, round(share * len(labels)), seed=derive_seed("validation", seed))
+    except ValueError as error:
+        raise DataError(f"task.validation = {share}: {error}") from error
+    if len(held_out) == 0:
+        raise DataError(f"task.validation = {share}: none of {len(labels)} images; must give at least one")
+    return held_out, train
+
+
+def check_every_class(source: Source) -> None:
+    """Raises DataError for a single class, and for classes without training images where there must be some."""
+    if source.every_class is None:
+        return
+    where, allowed = source.every_class
+    if len(source.classes) < 2:
+        raise DataError(f"{where}: holds one class, {listed(source.classes)}; must be two or more")
+    counts = np.bincount(source.train.labels, minlength=len(source.classes))
+    if empty := [name for name, count in zip(source.classes, counts, strict=True) if count == 0]:
+        raise DataError(
+            f"{where}: no images for the classes {listed(empty)}; {allowed}; data.classes = [...] names those to keep"
+        )
 
 
 def restrict(source: Source, *, classes: Sequence[str | int] | None, limit: int | None) -> Source:
@@ -115,7 +181,8 @@ def restrict(source: Source, *, classes: Sequence[str | int] | None, limit: int 
 
 def _keep_classes(source: Source, kept: list[int]) -> Source:
     count = len(source.classes)
-    return Source(
+    return replace(
+        source,
         classes=tuple(source.classes[index] for index in kept),
         train=source.train.keep_classes(kept, count),
         test=lambda: source.test().keep_classes(kept, count),

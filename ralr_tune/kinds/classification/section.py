@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer
 
 from ralr_tune.studyfile.imports import check_model
 from ralr_tune.studyfile.sections import TaskSection
@@ -22,10 +22,18 @@ from ralr_tune.studyfile.values import (
 
 
 class _Images(Frozen):
+    added: ClassVar[frozenset[str]] = frozenset()
+    """Keys that earlier releases did not know, None if not given. Then they are left out of what is hashed: an
+    unchanged study file keeps its fingerprint, and its checkpoints."""
+
     limit: Count | None = None
     """Train on only this many images (a stratified, seeded subset)."""
     classes: Annotated[tuple[str | int, ...], Field(strict=False, min_length=2)] | None = None
     """Use only these classes, given by name or index."""
+
+    @model_serializer(mode="wrap")
+    def _without_added(self, dumped: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in dumped(self).items() if value is not None or key not in self.added}
 
 
 class DigitsData(_Images):
@@ -37,26 +45,36 @@ class DigitsData(_Images):
 class TorchvisionData(_Images):
     """Any classification data set of torchvision, by class name."""
 
+    added = frozenset({"max_pixels"})
     source: Literal["torchvision"]
     dataset: str
     root: str = "data"
     download: bool = False
     size: Searchable[Count] | None = None
+    max_pixels: Count | None = None
+    """Most that one image may have; None: 89 million, Pillow's own bound."""
 
 
 class FolderData(_Images):
     """A folder of class folders, or train/, test/ and optionally val/ with class folders."""
 
+    added = frozenset({"max_pixels"})
     source: Literal["folder"]
     path: str
     size: Searchable[Count] = 224
+    max_pixels: Count | None = None
+    """Most that one image may have as it is decoded (a JPEG is decoded at a fraction of its size where `size` allows);
+    None: 89 million, Pillow's own bound."""
 
 
 class ArraysData(_Images):
-    """One .npz file with train_images, train_labels, test_images, test_labels[, classes]."""
+    """One .npz file with train_images, train_labels, test_images, test_labels[, val_images, val_labels, classes]."""
 
+    added = frozenset({"layout"})
     source: Literal["arrays"]
     path: str
+    layout: Literal["NHWC", "NCHW"] | None = None
+    """Order of the axes of images of several channels; None: NHWC, and what can be told to be NCHW is refused."""
 
 
 ImageData: TypeAlias = Annotated[DigitsData | TorchvisionData | FolderData | ArraysData, Field(discriminator="source")]

@@ -12,7 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ralr_tune.errors import DataError
-from ralr_tune.kinds.classification.samples import Source, all_samples, restrict, with_own_test_split
+from ralr_tune.kinds.classification.samples import (
+    Listing,
+    Source,
+    all_samples,
+    check_every_class,
+    digests_of,
+    restrict,
+    with_own_test_split,
+)
 
 RESTRICTIONS = ("limit", "classes")
 """Options of every source (see `samples.restrict`)."""
@@ -39,7 +47,9 @@ def open_source(data: Mapping[str, Any]) -> Source:
         raise DataError(f"data.source = {name!r}: allowed: {', '.join(READERS)}")
     _check(name, given)
     restrictions = {key: given.pop(key, None) for key in RESTRICTIONS}
-    return restrict(READERS[name].read(**given), **restrictions)
+    source = restrict(READERS[name].read(**given), **restrictions)
+    check_every_class(source)
+    return source
 
 
 def _check(name: str, given: Mapping[str, Any]) -> None:
@@ -49,7 +59,7 @@ def _check(name: str, given: Mapping[str, Any]) -> None:
         raise DataError(f"data.{unknown[0]}: not an option of source {name!r}; allowed: {', '.join(allowed)}")
     if missing := sorted(set(reader.required) - set(given)):
         raise DataError(f"data.{missing[0]}: missing; source {name!r} needs it")
-    for key in ("limit", "size"):
+    for key in ("limit", "size", "max_pixels"):
         value = given.get(key, 1)
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise DataError(f"data.{key} = {value!r}: must be an integer, at least 1")
@@ -59,7 +69,10 @@ def read_digits() -> Source:
     """scikit-learn's 1,797 handwritten digits, 8x8, grey values 0 .. 16 scaled to 0 .. 255."""
     table = _digits_table()
     images = np.rint(table[:, :-1].reshape(-1, 1, 8, 8) * (255 / 16)).astype(np.uint8)
-    samples = all_samples(table[:, -1].astype(np.int64), lambda rows: images[rows])
+    listing = Listing(None, lambda row: f"digit {row}", digests=lambda rows, _: digests_of(images, rows))
+    samples = all_samples(
+        table[:, -1].astype(np.int64), lambda rows: images[rows], listing=listing, origin="scikit-learn's digits"
+    )
     return with_own_test_split(tuple(str(digit) for digit in range(10)), samples, where="digits")
 
 
@@ -99,8 +112,8 @@ def _arrays(**options: Any) -> Source:
 
 READERS: Mapping[str, Reader] = {
     "digits": Reader(read_digits),
-    "torchvision": Reader(_torchvision, required=("dataset",), optional=("root", "download", "size")),
-    "folder": Reader(_folder, required=("path",), optional=("size",)),
-    "arrays": Reader(_arrays, required=("path",)),
+    "torchvision": Reader(_torchvision, required=("dataset",), optional=("root", "download", "size", "max_pixels")),
+    "folder": Reader(_folder, required=("path",), optional=("size", "max_pixels")),
+    "arrays": Reader(_arrays, required=("path",), optional=("layout",)),
 }
 """Readers by `data.source`."""

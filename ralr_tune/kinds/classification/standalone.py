@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from ralr_tune.kinds.classification.augment import Augmentation
-from ralr_tune.kinds.classification.batching import batch_borders, hold_out, mean_and_std
+from ralr_tune.kinds.classification.batching import batch_borders, mean_and_std
 from ralr_tune.kinds.classification.mixing import Mixing
-from ralr_tune.kinds.classification.samples import Source
+from ralr_tune.kinds.classification.samples import Source, hold_out
 
 Batch = tuple[Tensor, Tensor]
 """Normalised images (N, C, H, W) float32 and labels, (N,) int64 or shares (N, classes)."""

@@ -19,12 +19,12 @@ from torch.nn import functional as F
 
 from ralr_tune.errors import DataError, UsageError
 from ralr_tune.kinds.classification.augment import Augmentation, make_augmentations
-from ralr_tune.kinds.classification.batching import batch_borders, draw_epoch, hold_out, mean_and_std
+from ralr_tune.kinds.classification.batching import batch_borders, draw_epoch, mean_and_std
 from ralr_tune.kinds.classification.decoded import load
 from ralr_tune.kinds.classification.metrics import METRICS
 from ralr_tune.kinds.classification.mixing import Mixing
 from ralr_tune.kinds.classification.options import ClassificationOptions
-from ralr_tune.kinds.classification.samples import Samples, Source
+from ralr_tune.kinds.classification.samples import Samples, Source, hold_out
 from ralr_tune.kinds.classification.scores import check_classes, make_score
 from ralr_tune.kinds.classification.section import MIXINGS
 from ralr_tune.kinds.classification.stratify import Rows

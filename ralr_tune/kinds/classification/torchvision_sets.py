@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import inspect
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -19,14 +20,17 @@ import torchvision.datasets
 from PIL import Image
 
 from ralr_tune.errors import DataError
-from ralr_tune.kinds.classification.pictures import stack
+from ralr_tune.kinds.classification.pictures import check_pixels, stack
 from ralr_tune.kinds.classification.samples import (
     MAX_CLASSES,
     Images,
+    Listing,
     Samples,
     Source,
     all_samples,
+    digests_of,
     short_reason,
+    stamp,
     with_own_test_split,
 )
 from ralr_tune.kinds.classification.stratify import Rows
@@ -43,19 +47,27 @@ before it reads it."""
 LABEL_ATTRIBUTES = ("targets", "labels", "_labels")
 
 
-def read(dataset: str, *, root: str = "data", download: bool = False, size: int | None = None) -> Source:
-    """The data set `dataset` of torchvision.datasets below `root`; "EMNIST:letters" selects a variant by its `split`.
+def read(
+    dataset: str,
+    *,
+    root: str = "data",
+    download: bool = False,
+    size: int | None = None,
+    max_pixels: int | None = None,
+) -> Source:
+    """The data set `dataset` of torchvision.datasets below `root`; "EMNIST:letters" names a variant by its `split`.
 
-    If it has no test data of its own, a stratified fifth is set aside. Raises DataError if the data set is unknown,
-    missing, damaged, or not for classification.
+    `max_pixels`: most that one image may have. Where the data set has no test data of its own, a stratified fifth is
+    set aside. Raises DataError when it is unknown, missing, damaged, or not for classification.
     """
     name, _, variant = dataset.partition(":")
     opener = _Opener(name, variant, Path(root).expanduser(), download)
     data = opener.open(train=True)
-    classes, train = _classes(data, opener.where), _samples(data, size, opener.where)
+    samples = partial(_samples, size=size, most=max_pixels, opener=opener)
+    classes, train = _classes(data, opener.where), samples(data)
     if not opener.has_splits():
         return with_own_test_split(classes, train, where=opener.where)
-    return Source(classes, train=train, test=lambda: _samples(opener.open(train=False), size, opener.where))
+    return Source(classes, train=train, test=lambda: samples(opener.open(train=False)))
 
 
 @dataclass(frozen=True)
@@ -128,18 +140,51 @@ def _download_lock(root: Path, wanted: bool) -> Iterator[None]:
         yield
 
 
-def _samples(data: Any, size: int | None, where: str) -> Samples:
-    labels = _labels(data, where)
-    return all_samples(labels, partial(_load, data, labels, size, where), stamp=_stamp(data, size))
+def _samples(data: Any, *, size: int | None, most: int | None, opener: _Opener) -> Samples:
+    labels = _labels(data, opener.where)
+    return all_samples(
+        labels,
+        partial(_load, data, labels, size, most, opener.where),
+        stamp=_stamp(data, size),
+        listing=_listing(data, opener),
+        origin=f"torchvision's {opener.name}",
+    )
+
+
+def _listing(data: Any, opener: _Opener) -> Listing:
+    """By the images where the data set holds them in memory, else by all files below its root."""
+
+    split = getattr(data, "split", None) or ("train" if getattr(data, "train", True) else "test")
+
+    def names(row: int) -> str:
+        return f"{opener.name} {split}[{row}]"
+
+    held = _held(data)
+    if held is None:
+        return Listing(_root_stamp(str(opener.root)), names)
+    images = np.asarray(held)
+    return Listing(_stamp(data, None), names, digests=lambda rows, _: digests_of(images, rows))
+
+
+def _root_stamp(root: str) -> str:
+    """A hash of names, sizes and times of change of all files below a folder, whatever the data set reads of them."""
+    files = [path for place, _, names in os.walk(root) for name in names if os.path.isfile(path := f"{place}/{name}")]
+    return f"{torchvision.__version__}|{stamp(sorted(files))}"
 
 
 def _stamp(data: Any, size: int | None) -> str | None:
-    """A hash of the images if the data set holds them in memory (MNIST, CIFAR, SVHN), otherwise None."""
-    held = getattr(data, "data", None)
-    if not isinstance(held, np.ndarray | torch.Tensor) or not len(held):
+    """A hash of the images where the data set holds them in memory (MNIST, CIFAR, SVHN); else nothing is known."""
+    held = _held(data)
+    if held is None:
         return None
     digest = hashlib.sha256(np.ascontiguousarray(held).data).hexdigest()
     return f"{type(data).__name__}|{torchvision.__version__}|{PIL.__version__}|{size}|{digest}"
+
+
+def _held(data: Any) -> Any:
+    """The array or tensor (N, ...) of images of a data set that holds them in memory; None if it holds none."""
+    held = getattr(data, "data", None)
+    return held if isinstance(held, np.ndarray | torch.Tensor) and len(held) else None
 
 
 def _labels(data: Any, where: str) -> Rows:
@@ -162,15 +207,16 @@ def _classes(data: Any, where: str) -> tuple[str, ...]:
     return tuple(str(number) for number in range(most + 1))
 
 
-def _load(data: Any, labels: Rows, size: int | None, where: str, rows: Rows) -> Images:
-    return stack(_pictures(data, labels, where, rows), count=len(rows), mode=None, size=size, where=where)
+def _load(data: Any, labels: Rows, size: int | None, most: int | None, where: str, rows: Rows) -> Images:
+    return stack(_pictures(data, labels, most, where, rows), count=len(rows), mode=None, size=size, where=where)
 
 
-def _pictures(data: Any, labels: Rows, where: str, rows: Rows) -> Iterator[Image.Image]:
+def _pictures(data: Any, labels: Rows, most: int | None, where: str, rows: Rows) -> Iterator[Image.Image]:
     for row in rows:
         picture, label = _item(data, int(row), where)
         if label != labels[row]:
             raise DataError(f"{where}: sample {row} has label {label}, but the list of labels has {labels[row]}")
+        check_pixels(picture, f"{where}: sample {row}", most)
         yield picture
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from PIL import Image
 from ralr_tune.errors import DataError
 from ralr_tune.kinds.classification.samples import Source
 from ralr_tune.kinds.classification.sources import open_source
+from tests.kinds.conftest import picture
 
 Writer = Callable[..., Path]
 CLASSES = ["ant", "bee", "cat"]
@@ -92,6 +94,113 @@ def test_hidden_folders_are_not_classes(write_tree: Writer) -> None:
     assert len(source.test()) == 9
 
 
+# ---------------------------------------------------------------- names of splits
+
+
+@pytest.mark.parametrize(
+    "names", [("Training", "Testing", None), ("Train", "Test", "Val"), ("TRAIN_images", "test-set", "dev")]
+)
+def test_splits_go_by_their_usual_names(write_tree: Writer, names: tuple[str, str, str | None]) -> None:
+    train, test, own = names
+    source = opened(write_tree({train: CLASSES, test: CLASSES} | ({own: CLASSES} if own else {})))
+    assert source.classes == ("ant", "bee", "cat")
+    assert (source.validation is not None) == (own is not None)
+    assert len(source.test()) == 9
+
+
+@pytest.mark.parametrize(
+    ("names", "refused"),
+    [
+        (["train1", "test1"], "test1, train1 look like splits"),
+        (["seg_train/cat", "seg_train/dog", "seg_test/cat", "seg_pred"], "seg_test, seg_train look like splits"),
+        (["train/cat", "train/dog", "test/cat", "val2/cat"], "val2 looks like a split"),
+        (["train/cat", "train/dog", "test/cat", "eval/cat"], "eval looks like a split"),
+        (["test/cat", "val/cat"], "test, val look like splits"),
+        (["train/cat", "train/dog", "test/cat", "val/cat", "dev/cat"], "dev, val name the same split"),
+        (["train/cat", "train/dog", "Train/cat", "test/cat"], "Train, train name the same split"),
+        (["train", "test"], "must hold a folder of images for each of 2 to 100000 classes; found none"),
+        (["train/cat", "train/dog", "val/cat"], "test: missing; beside train/ there must be test/"),
+        (["deep/train/cat", "deep/test/cat"], "did you mean data.path = .*deep', which holds test, train"),
+        (["cat", "dog", "labels/"], "no images for the classes labels"),
+    ],
+)
+def test_what_looks_like_splits_and_is_none_is_refused(
+    write_tree: Writer, tmp_path: Path, names: list[str], refused: str
+) -> None:
+    root = write_tree({"": [name for name in names if not name.endswith("/")]}, count=2)
+    for name in names:
+        (root / name).mkdir(exist_ok=True)
+    with pytest.raises(DataError, match=refused):
+        opened(root)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["bullet_train", "car", "freight_train"],
+        ["test_tube", "train_station"],
+        ["bus", "car", "train"],
+        ["invalid", "valid"],
+        ["dev", "ops"],
+    ],
+)
+def test_classes_may_hold_the_words_of_splits(write_tree: Writer, names: list[str]) -> None:
+    assert opened(write_tree({"": names})).classes == tuple(names)
+
+
+def test_folders_beside_the_splits_are_named(write_tree: Writer) -> None:
+    root = write_tree({"train": CLASSES, "test": CLASSES, "": ["extra"]})
+    assert [(each.what, each.why, each.count) for each in opened(root).skipped] == [("extra/", "not a split", 3)]
+
+
+# ---------------------------------------------------------------- what is read, and what is skipped
+
+
+def test_hidden_and_system_names_are_ignored_at_every_depth(write_tree: Writer) -> None:
+    root = write_tree({"": CLASSES}, count=5)
+    before = opened(root).train.load()
+    for place in (root, root / "ant", root / "bee" / "deep"):
+        for name in (".ipynb_checkpoints", "@eaDir", "__MACOSX"):
+            (place / name).mkdir(parents=True)
+            shutil.copy(root / "ant" / "0.png", place / name / "0-copy.png")
+        (place / "._0.png").write_bytes(b"a resource fork")
+    source = opened(root)
+    assert source.classes == ("ant", "bee", "cat")
+    assert np.array_equal(source.train.load(), before)
+    assert {(each.group, each.what) for each in source.skipped} == {
+        (group, name) for group in ("", "ant", "bee") for name in ("._*", ".ipynb_checkpoints/", "@eaDir/", "__MACOSX/")
+    }
+
+
+def test_files_are_read_or_counted_by_their_ending(write_tree: Writer) -> None:
+    root = write_tree({"train": CLASSES, "test": CLASSES})
+    cats = root / "train" / "cat"
+    for number, name in enumerate(("jfif", "jpe", "gif", "avif", "JPG")):
+        picture(number).convert("L").save(cats / f"{number}.{name}")
+    for name in ("0.heic", "1.HEIC", "notes.txt", "README"):
+        (cats / name).write_bytes(b"x")
+    (root / "train" / "0.png").write_bytes(b"x")
+    source = opened(root)
+    assert np.bincount(source.train.labels).tolist() == [3, 3, 8]
+    assert len(source.train.load()) == 14
+    assert {(each.split, each.group, each.what, each.count) for each in source.train.skipped} == {
+        ("train", "cat", ".heic", 2),
+        ("train", "cat", ".txt", 1),
+        ("train", "cat", "no ending", 1),
+        ("train", "", ".png", 1),
+    }
+
+
+def test_what_cannot_be_listed_or_read_is_named(write_tree: Writer) -> None:
+    root = write_tree({"train": CLASSES, "test": CLASSES})
+    (root / "train" / "bee" / "9.png").symlink_to("nowhere.png")
+    with pytest.raises(DataError, match=r"bee/9\.png: not a readable image: .*No such file"):
+        opened(root)
+    (root / "train" / "bee" / "9.png").unlink()
+    os.mkfifo(root / "train" / "bee" / "9.png")  # nobody will ever write into it
+    assert [(each.what, each.why) for each in opened(root).train.skipped] == [(".png", "not a file")]
+
+
 @pytest.mark.parametrize("folder", ["val", "test"])
 def test_classes_missing_from_train_are_reported(write_tree: Writer, folder: str) -> None:
     trees = {"train": CLASSES, "val": CLASSES, "test": CLASSES} | {folder: ["ant", "dog"]}
@@ -107,6 +216,7 @@ def test_a_class_without_images_is_reported(write_tree: Writer) -> None:
     (root / "train" / "bee").mkdir()
     with pytest.raises(DataError, match=r"train: no images for the classes bee; allowed: \.jpg"):
         opened(root)
+    assert opened(root, classes=["cat", "ant"]).classes == ("cat", "ant")
 
 
 def test_folders_that_are_not_a_data_set_are_reported(write_tree: Writer, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from ralr_tune.errors import DataError
 from ralr_tune.kinds.classification import sources
+from ralr_tune.kinds.classification.section import ClassificationSection
 from ralr_tune.kinds.classification.sources import _digits_table, open_source
 
 
@@ -91,5 +92,26 @@ from ralr_tune.kinds.classification.sources import open_source
 open_source({"source": "digits"}).train.load()
 print([name for name in sys.modules if name.partition(".")[0] in ("sklearn", "scipy")])
 """
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert ran.stdout == "[]\n"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "key", "value"),
+    [
+        ({"source": "folder", "path": "x"}, "max_pixels", 10**9 - 1),
+        ({"source": "torchvision", "dataset": "MNIST"}, "max_pixels", 1000),
+        ({"source": "arrays", "path": "x"}, "layout", "NCHW"),
+    ],
+)
+def test_keys_that_earlier_releases_did_not_know_change_no_identity_unless_given(
+    data: dict[str, Any], key: str, value: Any
+) -> None:
+    """Fingerprints and checkpoints of unchanged study files stay what they were."""
+    table = {"kind": "classification", "model": "small_cnn"}
+    plain = ClassificationSection.model_validate(table | {"data": data}).model_dump()["data"]
+    assert key not in plain
+    assert "limit" in plain
+    assert (
+        ClassificationSection.model_validate(table | {"data": data | {key: value}}).model_dump()["data"][key] == value
+    )

@@ -1,0 +1,71 @@
+"""Inventories of data as files in a folder that processes share: what was verified once is known at the next start.
+
+inventory-HASH.json    one for each state of the data; the one used last says what the study reads
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from ralr_tune.records import Inventory
+
+logger = logging.getLogger(__name__)
+
+_FORM = TypeAdapter(Inventory)
+
+
+def keep(inventory: Inventory, folder: Path, stamp: str | None) -> None:
+    """Write an inventory, next to its place and renamed; nothing if the folder's own folder is not there.
+
+    `stamp` says which state of the data it is of; None: whatever has this inventory.
+    """
+    text = _FORM.dump_json(inventory, indent=1).decode()
+    path = _path(folder, stamp or hashlib.sha256(text.encode()).hexdigest())
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        folder.mkdir(exist_ok=True)
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(path)
+    except OSError as error:
+        logger.info("%s: cannot be written (%s): the data are verified again at the next start", path, error.strerror)
+        with suppress(OSError):
+            beside.unlink()
+
+
+def kept(folder: Path, stamp: str) -> Inventory | None:
+    """The inventory of this state of the data, which counts as used now; None if there is none."""
+    path = _path(folder, stamp)
+    found = _read(path)
+    if found is not None:
+        with suppress(OSError):
+            os.utime(path)
+    return found
+
+
+def last_kept(folder: Path) -> Inventory | None:
+    """The inventory that was used last; None if there is none."""
+    try:
+        paths = sorted(folder.glob("inventory-*.json"), key=lambda path: path.stat().st_mtime_ns)
+    except OSError:  # one was just removed
+        return None
+    return _read(paths[-1]) if paths else None
+
+
+def _path(folder: Path, stamp: str) -> Path:
+    return folder / f"inventory-{stamp[:32]}.json"
+
+
+def _read(path: Path) -> Inventory | None:
+    try:
+        return _FORM.validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValidationError) as error:
+        logger.warning("%s is made again: %s", path, str(error).partition("\n")[0])
+        return None
