@@ -119,7 +119,7 @@ def test_splits_go_by_their_usual_names(write_tree: Writer, names: tuple[str, st
         (["train/cat", "train/dog", "test/cat", "val/cat", "dev/cat"], "dev, val name the same split"),
         (["train/cat", "train/dog", "Train/cat", "test/cat"], "Train, train name the same split"),
         (["train", "test"], "must hold a folder of images for each of 2 to 100000 classes; found none"),
-        (["train/cat", "train/dog", "val/cat"], "test: missing; beside train/ there must be test/"),
+        (["train/cat", "train/dog", "val/cat"], "test: missing; a folder with train/ also needs test/"),
         (["deep/train/cat", "deep/test/cat"], "did you mean data.path = .*deep', which holds test, train"),
         (["cat", "dog", "labels/"], "no images for the classes labels"),
     ],
