@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, TypeAlias
 
 from pydantic import ValidationError
@@ -56,9 +56,16 @@ def load_study_file(path: str | Path, *, imports: bool = True) -> StudySpec:
     """Read and check a study file. Nothing in it is executed, but for a kind of task that it names by an import path.
 
     Raises StudyFileError with every problem at once, one line each: file, key path, value, what is allowed; UsageError,
-    without `imports`, for a kind named by an import path.
+    without `imports`, for a kind named by an import path, and for what is no path.
     """
-    return _parse(read_text(Path(path)), str(path), _with_files, imports)
+    if not is_path(path):
+        raise UsageError(f"path = {path!r}; allowed: the path of a study file")
+    return _parse(read_text(Path(path).expanduser()), str(path), _with_files, imports)
+
+
+def is_path(value: object) -> bool:
+    """Whether a value can be meant as the path of a file or folder: a text that is not empty, or a Path."""
+    return isinstance(value, PurePath) or (isinstance(value, str) and bool(value.strip()))
 
 
 def parse_study(text: str, source: str = "study file", *, imports: bool = True) -> StudySpec:
