@@ -50,6 +50,16 @@ def _not_empty(url: str | None) -> str | None:
     return url
 
 
+def _at_home(path: Path | None) -> Path | None:
+    """A shell replaces the ~ of `--out ~/x`, and not that of `--out=~/x`."""
+    from ralr_tune.machine.home import at_home
+
+    try:
+        return None if path is None else at_home(path)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
 Study = Annotated[str, typer.Argument(metavar="STUDY", help="A name in studies/, or the path of a study file.")]
 Storage = Annotated[
     str | None,
@@ -70,12 +80,16 @@ SLOTS = "Trials that a worker trains at once as one network: a number, or auto."
 WORKERS = "Worker processes; several on a GPU get equal shares of its memory.  [default: one a GPU, or one a core]"
 SHARING = "Workers on this GPU, this one included: it takes that part of its memory at most."
 LAUNCHER = "What starts the workers: local (processes here), inprocess (threads), or one of an installed package."
+DRAWING = "An .html, .png or .svg file."
+TO_FILE = "File to write.  [default: print it]"
+BESIDE = "Folder for weights and score.  [default: beside CONFIG]"
 LAUNCHER_OPTION = "An option of the launcher; may be repeated."
 Slots = Annotated[Any, typer.Option(metavar="N|auto", parser=_slots, help=SLOTS)]
 Init = Annotated[bool, typer.Option("--init", help="Create study and plan for workers elsewhere, and leave.")]
 NoWorkers = Annotated[bool, typer.Option("--no-workers", help="Start none: wait for those elsewhere, then report.")]
 Force = Annotated[bool, typer.Option("--force", help="Take a SQLite file on a network file system.")]
-Out = Annotated[Path | None, typer.Option(help="Folder for report, logs and checkpoints.  [default: runs/STUDY]")]
+OUT = "Folder for report, logs and checkpoints.  [default: runs/STUDY]"
+Out = Annotated[Path | None, typer.Option(callback=_at_home, help=OUT)]
 NoImports = Annotated[bool, typer.Option("--no-imports", help="Refuse a file that names code of somebody's to import.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print facts as JSON instead of text.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and change nothing.")]
@@ -266,7 +280,9 @@ def plan(
 @app.command(epilog=_example("preview digits -o rates.html"))
 def preview(
     study: Study,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="An .html, .png or .svg file.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", callback=_at_home, help="An .html, .png or .svg file.")
+    ] = None,
     count: Annotated[int, typer.Option(min=1, max=50, help="Traces drawn for each arm.")] = 3,
     storage: Storage = None,
     out: Out = None,
@@ -329,7 +345,7 @@ def export(
     arm: Annotated[str | None, typer.Option(help="Which arm.  [default: the one with the best score]")] = None,
     trial: Annotated[int | None, typer.Option(help="Which trial of it.  [default: the chosen one]")] = None,
     format: Annotated[Format, typer.Option(help="Form of the file.")] = Format.toml,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="File to write.  [default: print it]")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", callback=_at_home, help=TO_FILE)] = None,
     storage: Storage = None,
     out: Out = None,
 ) -> None:
@@ -351,12 +367,12 @@ def export(
 
 @app.command(epilog=_example("train runs/digits/best/ralr.toml"))
 def train(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="An exported configuration (.toml).")],
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="An exported configuration: .toml, .json or .yaml.")],
     device: Annotated[str, typer.Option(help="auto, cpu, cuda:0, ...")] = "auto",
     seed: Annotated[int | None, typer.Option(help="Training seed.  [default: the configuration's]")] = None,
     quiet: Annotated[bool, typer.Option(help="Print the score alone.")] = False,
     no_imports: NoImports = False,
-    out: Annotated[Path | None, typer.Option(help="Folder for weights and score.  [default: beside CONFIG]")] = None,
+    out: Annotated[Path | None, typer.Option(callback=_at_home, help=BESIDE)] = None,
 ) -> None:
     """Train an exported configuration on train + validation, test it once, write model.safetensors."""
     from ralr_tune.commands.train import train_configuration

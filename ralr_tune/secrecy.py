@@ -87,7 +87,7 @@ def given(variable: str) -> str | None:
     value, path = os.environ.get(variable), os.environ.get(named)
     if value and path:
         raise UsageError(f"{variable} and {named}: give one of the two")
-    secret = read(Path(path), f"{named}={path}") if path else value
+    secret = read(Path(path).expanduser(), f"{named}={path}") if path else value
     if secret:
         remember(secret)
     return secret or None

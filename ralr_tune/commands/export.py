@@ -15,7 +15,7 @@ from ralr_tune.store.database import Storage
 from ralr_tune.store.reading import read_study
 from ralr_tune.studyfile import StudySpec, parse_study
 from ralr_tune.studyfile.values import one_of
-from ralr_tune.training.files import write
+from ralr_tune.training.files import encoded, write
 
 _LISTED = 20
 """Most trials that a message names."""
@@ -51,7 +51,7 @@ def export_best(record: StudyRecord, spec: StudySpec, out: Path) -> list[Path]:
     paths = []
     for arm, row in chosen_rows(record, spec).items():
         paths.append(out / "best" / f"{arm}.toml")
-        write(paths[-1], render(exported(record, spec, arm, row), "toml").encode())
+        write(paths[-1], encoded(render(exported(record, spec, arm, row), "toml")))
     return paths
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import quote
 
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from ralr_tune.errors import StorageError
+from ralr_tune.machine.home import at_home
 from ralr_tune.secrecy import MASK, given, remember, without
 
 PASSWORD_VARIABLE = "RALR_TUNE_STORAGE_PASSWORD"
@@ -22,6 +25,14 @@ _DRIVERS = {
     "mysql": "mysql+pymysql",
     "mariadb": "mysql+pymysql",
 }
+_OTHER_DRIVERS = {
+    "sqlite": {"aiosqlite"},
+    "postgresql": {"psycopg2", "psycopg2cffi", "psycopg_async", "asyncpg", "pg8000"},
+    "mysql": {"mysqldb", "mysqlconnector", "mariadbconnector", "aiomysql", "asyncmy", "cymysql"},
+}
+"""SQLAlchemy's other drivers of the same servers: a URL that names one means the same database."""
+_ENCODINGS = {"postgresql": ("client_encoding", "utf8"), "mysql": ("charset", "utf8mb4")}
+"""The option of a URL that says how text is sent, and the one value that can send any text."""
 _ALLOWED = "sqlite:///FILE, postgresql://USER:PASSWORD@HOST/DATABASE, mysql://... or mariadb://..."
 _SECRET_OPTIONS = {"password", "passwd", "sslpassword"}
 
@@ -39,7 +50,7 @@ class Address:
     @property
     def plain(self) -> str:
         """The URL with its password, percent-encoded: for connecting, never for showing."""
-        return self.url.render_as_string(hide_password=False)
+        return _rendered(self.url)
 
     @property
     def for_optuna(self) -> str:
@@ -64,12 +75,15 @@ class Address:
 def parse_address(url: str | URL) -> Address:
     """The address that a storage URL means; a SQLite file becomes absolute, so that any process may be given it.
 
+    A path that begins with ~ means a home folder, as in a shell. Other drivers of a server mean this package's driver.
     A URL that names a user and no password takes it from PASSWORD_VARIABLE or its file; where those are not set
     either, PostgreSQL's own client library looks into PGPASSWORD and ~/.pgpass when it connects.
 
     StorageError for anything else than the URLs in `_ALLOWED`; UsageError for a password file that holds none. Nothing
     of a URL that cannot be parsed is repeated in the message: any part of it may be a piece of the password.
     """
+    if isinstance(url, str) and not url.startswith("sqlite") and re.search("[\udc80-\udcff]", url):
+        raise StorageError("the storage URL is not UTF-8 text; percent-encode what is not ASCII (é is %C3%A9)")
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
@@ -84,7 +98,16 @@ def parse_address(url: str | URL) -> Address:
 
 def sqlite_url(file: Path) -> str:
     """The storage URL of a SQLite file, whatever characters its path holds."""
-    return URL.create("sqlite", database=str(file)).render_as_string()
+    return _rendered(URL.create("sqlite", database=str(file)))
+
+
+def _rendered(url: URL, *, hide_password: bool = False) -> str:
+    """The URL as a text that `parse_address` reads."""
+    try:
+        return url.render_as_string(hide_password=hide_password)
+    except UnicodeEncodeError:  # a path that is not UTF-8, whose bytes stay as they are (PEP 383)
+        kept = re.sub("[^\udc80-\udcff]+", lambda part: quote(part[0], safe=" +/"), url.database or "")
+        return f"{url.drivername}:///{kept}"
 
 
 def _with_driver(url: URL) -> URL:
@@ -92,9 +115,11 @@ def _with_driver(url: URL) -> URL:
     wanted = _DRIVERS.get(backend)
     if wanted is None:
         raise StorageError(f"storage URL: {backend!r} is not supported; allowed: {_ALLOWED}")
-    if driver and driver != wanted.partition("+")[2]:
+    dialect, _, own = wanted.partition("+")
+    if driver not in ("", own, *_OTHER_DRIVERS[dialect]):
         raise StorageError(f"storage URL: driver {driver!r} is not supported; write {backend}://... or {wanted}://...")
-    return url.set(drivername=wanted)
+    option, value = _ENCODINGS.get(dialect, ("", ""))
+    return url.set(drivername=wanted).update_query_dict({option: value} if option in url.query else {})
 
 
 def _with_file(url: URL) -> URL:
@@ -108,7 +133,10 @@ def _with_file(url: URL) -> URL:
         )
     if not url.database or url.database == ":memory:" or url.database.startswith("file:"):
         raise StorageError("storage URL: SQLite needs a file that all workers share; write sqlite:///FILE")
-    return url.set(database=str(Path(url.database).absolute()))
+    try:
+        return url.set(database=str(at_home(url.database).absolute()))
+    except ValueError as error:
+        raise StorageError(f"storage URL: {error}") from None
 
 
 def _with_password(url: URL) -> URL:
@@ -120,7 +148,7 @@ def _with_password(url: URL) -> URL:
 
 def _masked(url: URL) -> str:
     masks = {key: MASK for key in url.query if key.lower() in _SECRET_OPTIONS}
-    return url.update_query_dict(masks).render_as_string(hide_password=True).replace("%2A%2A%2A", MASK)
+    return _rendered(url.update_query_dict(masks), hide_password=True).replace("%2A%2A%2A", MASK)
 
 
 def _secrets(url: URL) -> set[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,8 +25,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ralr_tune.errors import StorageError
 from ralr_tune.store.address import Address, parse_address
+from ralr_tune.store.columns import know_encoding
 from ralr_tune.store.failures import OPENING_S, patience, persist, told
-from ralr_tune.store.file import WatchedFile
+from ralr_tune.store.file import WatchedFile, connect_read_only, is_writable
 from ralr_tune.store.persistent import PersistentStorage
 from ralr_tune.store.schema import nothing_stored, outdated_optuna, prepare
 
@@ -137,7 +139,8 @@ def open_storage(url: str, *, create: bool = False, patience_s: float = OPENING_
     """The database behind a URL (see `address.parse_address`), ready for studies.
 
     With `create`, both schemas are made if they are not there, by one process at a time, and so is the folder of a
-    SQLite file; a server's database itself must exist. A server that does not answer is asked for `patience_s`.
+    SQLite file; a server's database itself must exist. A server that does not answer is asked for `patience_s`. A
+    SQLite file that cannot be written to is opened for reading.
     StorageError, its password masked, if the database cannot be reached, is none of ours, or holds nothing and `create`
     is False.
     """
@@ -156,7 +159,14 @@ def open_storage(url: str, *, create: bool = False, patience_s: float = OPENING_
 
 def _prepare_file(address: Address, create: bool) -> None:
     """Looks before SQLite does: it makes an empty file of whatever it is asked to open."""
-    if address.file is None or address.file.exists():
+    if address.file is None:
+        return
+    if address.file.exists():
+        if create and not is_writable(address.file):
+            raise StorageError(
+                f"{address}: cannot be written to, and neither can a study there: make file and folder writable, or "
+                "copy the file to a folder of your own and give that with --storage"
+            )
         return
     if not create:
         raise nothing_stored(address)
@@ -196,12 +206,15 @@ def _optuna(address: Address, *, skip_table_creation: bool) -> PersistentStorage
 
 
 def _engine_options(address: Address) -> dict[str, Any]:
-    if address.dialect == "sqlite":
+    if address.file is not None:
+        if address.file.exists() and not is_writable(address.file):
+            return {**_POOL, "creator": partial(connect_read_only, address.file)}
         return {**_POOL, "connect_args": {"timeout": BUSY_TIMEOUT_S}}
     arguments: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT_S}
     if address.dialect == "postgresql":
         arguments |= {f"keepalives_{name}": value for name, value in _KEEPALIVE.items()}
         arguments["tcp_user_timeout"] = SILENT_S * 1000
+        arguments["client_encoding"] = "utf8"  # otherwise the database's, and psycopg gives bytes for SQL_ASCII
     else:
         arguments |= {"read_timeout": SILENT_S, "write_timeout": SILENT_S}
     arguments = {name: value for name, value in arguments.items() if name not in address.url.query}
@@ -217,6 +230,8 @@ def _configure(engine: Engine) -> None:
         for statement in _on_connect(engine.dialect.name):
             cursor.execute(statement)
         cursor.close()
+        if engine.dialect.name == "postgresql":
+            know_encoding(engine.dialect, connection.info.parameter_status("server_encoding") or "UTF8")
         connection.commit()  # PostgreSQL takes a SET back with its transaction
 
     if engine.dialect.name == "sqlite":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -112,6 +113,13 @@ def told(address: Address) -> Iterator[None]:
         raise
     except JSONDecodeError as error:
         raise StorageError(f"{address}: a text that Optuna stored is no JSON, somebody changed it: {error}") from error
+    except TypeError as error:
+        option = re.search(r"unexpected keyword argument (\S+)", str(error))  # PyMySQL's answer to an option of the URL
+        if option is None:
+            raise
+        raise StorageError(f"{address}: the driver has no option {option[1]}; leave it out of the URL") from error
+    except UnicodeError as error:
+        raise StorageError(f"{address}: a text that this database or its connection cannot hold: {error}") from error
     except (SQLAlchemyError, StorageInternalError, OSError) as error:
         fault = _database_error(error)
         said = fault.orig if isinstance(fault, DBAPIError) else fault
