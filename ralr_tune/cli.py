@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from ralr_tune.invocation import command, program
+
 if TYPE_CHECKING:
     from ralr_tune.commands.report import Report
 
 app = typer.Typer(
     help="Does amplifying the learning rate at random (RALR) help on your task? A fair search that answers.",
-    epilog="Start with: python -m ralr_tune run digits    (--debug after any command shows tracebacks)",
+    epilog=f"Start with: {command('run', 'digits')}    (--debug after any command shows tracebacks)",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -104,8 +106,8 @@ def _main() -> None:
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
 
 
-def _example(command: str) -> str:
-    return f"Example: python -m ralr_tune {command}"
+def _example(arguments: str) -> str:
+    return f"Example: {program()} {arguments}"
 
 
 @app.command(epilog=_example("run digits --workers 2"))

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, create_model
 
 from ralr_tune.commands.locate import find_file, locate, opened, study_files
 from ralr_tune.errors import StudyFileError, UsageError
+from ralr_tune.invocation import command
 from ralr_tune.studyfile import StudySpec, load_study_file, models, parse_study, registry
 from ralr_tune.studyfile.imports import imports as imported
 from ralr_tune.studyfile.imports import refuse_imports
@@ -73,7 +74,7 @@ def list_studies() -> Iterator[str]:
             text = load_study_file(path, imports=False).text
             says = text.lstrip().splitlines()[0].lstrip("# ") if text.lstrip().startswith("#") else ""
         except StudyFileError as error:
-            says = f"({len(error.problems)} problems, see `check {path.stem}`)"
+            says = f"({len(error.problems)} problems, see `{command('check', path.stem)}`)"
         except UsageError:
-            says = f"(its kind of task is code to import, see `check {path.stem}`)"
+            says = f"(its kind of task is code to import, see `{command('check', path.stem)}`)"
         yield f"{path.stem:<24} {says}"

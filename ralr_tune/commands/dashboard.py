@@ -19,6 +19,7 @@ from ralr_tune.commands.gate import LOGIN_BYTES, Environ, Gate, is_loopback
 from ralr_tune.commands.headers import StartResponse
 from ralr_tune.commands.locate import StudyLocation, opened
 from ralr_tune.errors import UsageError
+from ralr_tune.invocation import python
 from ralr_tune.launch.signals import handling
 from ralr_tune.secrecy import given, remember
 from ralr_tune.store import studies
@@ -91,7 +92,7 @@ def chosen_token(token: str | None, host: str) -> Token | None:
     if not value.strip() or not value.isprintable():
         raise UsageError("the dashboard's token is blank, or holds a control character")
     if len(value) < MIN_TOKEN and not is_loopback(host):
-        how = "for one: python -c 'import secrets; print(secrets.token_urlsafe())'"
+        how = f"for one: {python('-c', 'import secrets; print(secrets.token_urlsafe())')}"
         raise UsageError(
             f"--host {host}: others may guess a token of {len(value)} characters; at least {MIN_TOKEN}; {how}"
         )

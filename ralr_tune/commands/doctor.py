@@ -18,6 +18,7 @@ from ralr_tune.commands.health.packages import package_checks
 from ralr_tune.commands.health.storage import storage_checks
 from ralr_tune.commands.locate import StudyLocation, locate, opened
 from ralr_tune.errors import RalrTuneError
+from ralr_tune.invocation import command
 from ralr_tune.machine.cores import available_cores
 from ralr_tune.store import studies
 from ralr_tune.store.location import given_url
@@ -57,10 +58,11 @@ def diagnose(study: str | None = None, *, storage: str | None = None, out: Path 
     spec = None if where is None else _spec(where)
     probe = Probe(spec.text if isinstance(spec, StudySpec) else None)  # works while the next lines do
     url = where.storage_url if where else given_url(storage)
-    checks = [*package_checks(), *machine_checks(), browser_check(), *(storage_checks(url) if url else [])]
+    stored = storage_checks(url, where.command if where else None) if url else ()
+    checks = [*package_checks(), *machine_checks(), browser_check(), *stored]
     found = probe.facts()
     checks += device_checks(found, nvidia_driver())
-    checks += _of_study(where.out if where else out or Path("runs"), spec, found)
+    checks += _of_study(where, out, spec, found)
     return Diagnosis(checks)
 
 
@@ -75,13 +77,16 @@ def _spec(where: StudyLocation) -> StudySpec | str:
         return str(error)
 
 
-def _of_study(out: Path, spec: StudySpec | str | None, found: dict[str, Any] | str) -> Iterator[Check]:
+def _of_study(
+    where: StudyLocation | None, out: Path | None, spec: StudySpec | str | None, found: dict[str, Any] | str
+) -> Iterator[Check]:
     """The folder and, where a study is given, its file and its data."""
     data = found["data"] if isinstance(found, dict) else None
     needed = None
     if isinstance(spec, str):
-        yield Check("study", "problem", spec, "`ralr-tune check` says more of a file")
+        yield Check("study", "problem", spec)
     if isinstance(spec, StudySpec) and data is not None:
         yield data_check(data)
         needed = needed_bytes(spec, data["weights"], available_cores()) if data.get("weights") else None
-    yield from folder_checks(out, needed)
+    clean = where.command("gc") if where else command("gc", *(("--out", out) if out else ()))
+    yield from folder_checks(where.out if where else out or Path("runs"), needed, clean)

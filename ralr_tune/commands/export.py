@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import fmean
 
 from ralr_tune.analysis.rows import scored
+from ralr_tune.commands.locate import again
 from ralr_tune.errors import UsageError
 from ralr_tune.records import ArmRecord, Row, StudyRecord
 from ralr_tune.report.export import exported, render
@@ -37,7 +38,7 @@ def export_study(storage: Storage, name: str, *, arm: str | None, trial: int | N
         raise UsageError(f"--arm {arm}: study {name} has no such arm; {one_of(record.arms, arm)}")
     if not chosen or (arm is not None and arm not in chosen):
         where = f"study {name}" if arm is None else f"arm {arm} of study {name}"
-        raise UsageError(f"{where} has no complete trial yet; see: python -m ralr_tune status {name}")
+        raise UsageError(f"{where} has no complete trial yet; see: {again('status', name, storage.address)}")
     arm = arm or best_arm(record, chosen)
     row = chosen[arm] if trial is None else _trial(record, chosen[arm], trial)
     return render(exported(record, spec, arm, row), form)

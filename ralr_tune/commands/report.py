@@ -13,13 +13,17 @@ from ralr_tune.analysis.evaluators import study_importances
 from ralr_tune.analysis.facts import Facts, as_json, study_facts
 from ralr_tune.analysis.notes import urgent_sentences
 from ralr_tune.commands.export import export_best
+from ralr_tune.commands.locate import again
 from ralr_tune.errors import StorageError
+from ralr_tune.invocation import command, near
 from ralr_tune.report.figures import figures
 from ralr_tune.report.images import Format, write_images
 from ralr_tune.report.page import write_report
 from ralr_tune.report.panels import write_panels
 from ralr_tune.search.interim import plan_of
+from ralr_tune.secrecy import MASK
 from ralr_tune.store import studies
+from ralr_tune.store.address import PASSWORD_VARIABLE, Address
 from ralr_tune.store.database import Storage
 from ralr_tune.store.reading import read_study
 from ralr_tune.studyfile import StudySpec, parse_study
@@ -35,6 +39,8 @@ class Report:
     """What a report found and where it lies."""
 
     study: str
+    address: Address
+    """Of the database that it was made from."""
     facts: Facts
     page: Path
     best: Sequence[Path]
@@ -62,8 +68,11 @@ class Report:
         if self.images:
             yield f"Figures: {len(self.images)} files in {self.images[0].parent}"
         for path in self.best:
-            yield f"Train it: python -m ralr_tune train {path}"
-        yield f"Browse it: python -m ralr_tune dashboard {self.study}"
+            yield f"Train it: {command('train', near(path))}"
+        browse = again("dashboard", self.study, self.address, self.page.parent)
+        yield f"Browse it: {browse}"
+        if MASK in browse:
+            yield f"({MASK} is the password: write it there, or set {PASSWORD_VARIABLE})"
 
 
 def make_report(storage: Storage, study: str, out: Path, *, images: Sequence[Format] = ()) -> Report:
@@ -82,7 +91,7 @@ def make_report(storage: Storage, study: str, out: Path, *, images: Sequence[For
     best = export_best(record, spec, out)
     _write_panels(storage, facts, spec)
     with writing(folder):
-        return Report(study, facts, page, best, write_images(drawn, folder, images) if images else ())
+        return Report(study, storage.address, facts, page, best, write_images(drawn, folder, images) if images else ())
 
 
 def _write_panels(storage: Storage, facts: Facts, spec: StudySpec) -> None:

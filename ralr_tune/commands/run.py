@@ -12,7 +12,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ralr_tune.commands.locate import find_file, unknown
+from ralr_tune.commands.locate import again, find_file, naming, unknown
 from ralr_tune.errors import UsageError
 from ralr_tune.launch.folder import folder_token
 from ralr_tune.launch.launcher import Job, Launcher
@@ -165,7 +165,7 @@ def run(
     if launcher and launcher.remote:
         _refuse_sqlite(url, options.launcher)
     _make(out)
-    with _database(url, options.force) as opened:
+    with _database(spec.name, url, out, options.force) as opened:
         ledger = _prepare(opened, spec, options.trials or spec.search.trials)
         job = _job(opened, spec, options, out, launcher)
         if advance(ledger, opened, spec, job.until) is not None:
@@ -209,11 +209,12 @@ def init(spec: StudySpec, options: RunOptions) -> str:
     _check_imports(spec, options.imports)
     out, url = _location(spec, options)
     _make(out)
-    with _database(url, options.force) as opened:
+    with _database(spec.name, url, out, options.force) as opened:
         rows = _prepare(opened, spec, options.trials or spec.search.trials).rows(curves=False)
         planned = sum(row.stage == "search" for row in rows)
         name = spec.name
-        return f"study {name} is ready in {opened.masked}: {planned} trials planned; join: ralr-tune worker {name}"
+        join = again("worker", name, opened.address, out)
+        return f"study {name} is ready in {opened.masked}: {planned} trials planned; join: {join}"
 
 
 def _location(spec: StudySpec, options: RunOptions) -> tuple[Path, str]:
@@ -249,12 +250,14 @@ def _refuse_sqlite(url: str, launcher: str) -> None:
 
 
 @contextmanager
-def _database(url: str, force: bool) -> Iterator[Storage]:
+def _database(study: str, url: str, out: Path, force: bool) -> Iterator[Storage]:
     """The study's storage, made if need be."""
     studies.quiet_optuna()
+    address = parse_address(url)
     if not force:
-        refuse_network(parse_address(url))
-    opened = open_storage(url, create=True)
+        refuse_network(address)
+    with naming(lambda verb: again(verb, study, address, out)):
+        opened = open_storage(url, create=True)
     try:
         yield opened
     finally:

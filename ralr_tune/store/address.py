@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,9 +11,11 @@ from urllib.parse import quote
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from ralr_tune.errors import StorageError
+from ralr_tune.errors import StorageError, UsageError
+from ralr_tune.invocation import Variable, near
 from ralr_tune.machine.home import at_home
 from ralr_tune.secrecy import MASK, given, remember, without
+from ralr_tune.store.location import STORAGE_VARIABLE
 
 PASSWORD_VARIABLE = "RALR_TUNE_STORAGE_PASSWORD"
 """The password of a storage URL that names a user and none; with _FILE behind it, the file that holds it."""
@@ -67,6 +70,14 @@ class Address:
         """The database's file, absolute; None for a server."""
         return Path(self.url.database) if self.dialect == "sqlite" and self.url.database else None
 
+    def arguments(self) -> tuple[str | Variable, ...]:
+        """`--storage` as it may be typed to mean this database: by its variable, or with the password masked."""
+        if self == _of_environment():
+            return "--storage", Variable(STORAGE_VARIABLE)
+        if self.file is not None:
+            return "--storage", sqlite_url(near(self.file))
+        return "--storage", self.masked.replace(self.url.drivername, self.dialect, 1)
+
     def clean(self, text: object) -> str:
         """One line of `text` (a driver's message, say) without any password of this address."""
         return " ".join(without(str(text), _secrets(self.url)).split())
@@ -94,6 +105,14 @@ def parse_address(url: str | URL) -> Address:
     for secret in _secrets(parsed):
         remember(secret)
     return Address(parsed, _masked(parsed))
+
+
+def _of_environment() -> Address | None:
+    """The address that STORAGE_VARIABLE means, if it is set to one."""
+    try:
+        return parse_address(os.environ[STORAGE_VARIABLE])
+    except (KeyError, StorageError, UsageError):
+        return None
 
 
 def sqlite_url(file: Path) -> str:
@@ -140,10 +159,12 @@ def _with_file(url: URL) -> URL:
 
 
 def _with_password(url: URL) -> URL:
-    has_one = url.password or any(key.lower() in ("password", "passwd") for key in url.query)
-    if url.get_backend_name() == "sqlite" or not url.username or has_one:
+    if url.get_backend_name() == "sqlite" or not url.username:
         return url
-    return url.set(password=given(PASSWORD_VARIABLE))
+    if url.password == MASK:  # as this program printed it
+        return url.set(password=given(PASSWORD_VARIABLE) or MASK)
+    has_one = url.password or any(key.lower() in ("password", "passwd") for key in url.query)
+    return url if has_one else url.set(password=given(PASSWORD_VARIABLE))
 
 
 def _masked(url: URL) -> str:

@@ -28,7 +28,8 @@ from sqlalchemy.exc import (
 )
 
 from ralr_tune.errors import StorageError
-from ralr_tune.store.address import Address
+from ralr_tune.secrecy import MASK
+from ralr_tune.store.address import PASSWORD_VARIABLE, Address
 
 T = TypeVar("T")
 
@@ -123,7 +124,8 @@ def told(address: Address) -> Iterator[None]:
     except (SQLAlchemyError, StorageInternalError, OSError) as error:
         fault = _database_error(error)
         said = fault.orig if isinstance(fault, DBAPIError) else fault
-        raise StorageError(f"{address}: {address.clean(said or error)}") from error
+        masked = f"; *** is no password: write it, or set {PASSWORD_VARIABLE}" if address.url.password == MASK else ""
+        raise StorageError(f"{address}: {address.clean(said or error)}{masked}") from error
 
 
 def _database_error(error: BaseException) -> SQLAlchemyError | None:

@@ -60,7 +60,11 @@ class Broken:
         return studies.optuna_study(self.storage, f"{self.spec.name}/{arm}")
 
     def repair(self, *, dry_run: bool = False) -> Repair:
-        return repair_study(StudyLocation(self.spec.name, self.spec, self.url, self.out), dry_run=dry_run)
+        return repair_study(self.where, dry_run=dry_run)
+
+    @property
+    def where(self) -> StudyLocation:
+        return StudyLocation(self.spec.name, self.spec, self.url, self.out)
 
 
 @pytest.fixture
@@ -201,7 +205,8 @@ def test_what_only_people_can_mend_is_said(broken: Broken) -> None:
         "sim/ralr trial 1: runs, asked for by somebody else -> left: who asked for it can end it",
         "sim/ralr trial 2: waits, enqueued by somebody -> left: no worker takes up what others enqueue",
         "search ralr 0 (row 2): failed at attempt 1 (bug): ZeroDivisionError: mine -> left: `run` opens it again",
-        f"{broken.out / 'checkpoints'}: 1 file that nobody will read (2.0 KiB) -> left: `ralr-tune gc sim` removes it",
+        f"{broken.out / 'checkpoints'}: 1 file that nobody will read (2.0 KiB) -> "
+        f"left: `{broken.where.command('gc')}` removes it",
     ]
     assert dump(broken.url) == before
 
@@ -271,7 +276,7 @@ def test_a_study_of_the_first_release_is_brought_up_to_date_and_goes_on(bare_url
     spec = simulated()
     where = StudyLocation(spec.name, spec, bare_url, tmp_path / "out")
     before = dump(bare_url)
-    with pytest.raises(StorageError, match='"ralr-tune repair STUDY" brings them up to date'):
+    with pytest.raises(StorageError, match=r"repair sim --storage .*` brings them up to date"):
         run(spec, storage=bare_url, out=where.out)
     (rehearsed,) = repair_study(where, dry_run=True).findings
     assert rehearsed.what == "its tables are of version 0001, this program's of version 0002"

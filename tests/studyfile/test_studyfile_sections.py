@@ -157,7 +157,7 @@ def test_every_form_in_every_table(old: str, key: str, form: str, domain: type |
         (
             'optimizer = "sgd"',
             'optimizer = "SGD"',
-            'training.optimizer = "SGD": not an optimizer offered here; allowed: ',
+            "training.optimizer = \"SGD\": not an optimizer offered here; did you mean 'sgd'?",
         ),
         (
             'optimizer = "sgd"',

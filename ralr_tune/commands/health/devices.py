@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from ralr_tune.commands.health.check import Check, judged
+from ralr_tune.commands.health.packages import pip
 from ralr_tune.report.words import size
 
 TIMEOUT_S = 180.0
 NVIDIA = Path("/proc/driver/nvidia/version")
 
-_REINSTALL = "install both anew, from one place: pip install --force-reinstall torch torchvision"
+_REINSTALL = f"install both anew, from one place: {pip()} install --force-reinstall torch torchvision"
 
 
 class Probe:

@@ -14,6 +14,7 @@ from statistics import median
 from typing import IO
 
 from ralr_tune.commands.health.check import Check, judged
+from ralr_tune.invocation import command
 from ralr_tune.report.words import size
 from ralr_tune.search.audits import share
 from ralr_tune.search.stages import judged_runs
@@ -43,8 +44,11 @@ class Speed:
     """Median of small writes that wait for the disk."""
 
 
-def folder_checks(out: Path, needed: int | None) -> Iterator[Check]:
-    """`out` need not be there yet. `needed`: bytes of the study's checkpoints at once, where they are known."""
+def folder_checks(out: Path, needed: int | None, clean: str | None = None) -> Iterator[Check]:
+    """`out` need not be there yet. `needed`: bytes of the study's checkpoints at once, where they are known.
+
+    `clean`: the command that makes room; None: on all studies here.
+    """
     folder = next(each for each in (out.absolute(), *out.absolute().parents) if each.exists())
     shown = str(out) if folder == out.absolute() else f"{out} (to be made in {folder})"
     try:
@@ -54,7 +58,7 @@ def folder_checks(out: Path, needed: int | None) -> Iterator[Check]:
         yield Check("out folder", "problem", f"{shown}: nothing can be written there: {error.strerror or error}", mend)
         return
     yield speed_check(shown, speed)
-    yield space_check(shutil.disk_usage(folder).free, os.statvfs(folder), needed)
+    yield space_check(shutil.disk_usage(folder).free, os.statvfs(folder), needed, clean)
 
 
 def measured(folder: Path) -> Speed:
@@ -70,13 +74,13 @@ def speed_check(shown: str, speed: Speed) -> Check:
     return judged("out folder", found, warning="give a faster disk with --out: trials wait for it" if slow else "")
 
 
-def space_check(free: int, inodes: os.statvfs_result, needed: int | None) -> Check:
+def space_check(free: int, inodes: os.statvfs_result, needed: int | None, clean: str | None = None) -> Check:
     """Room for checkpoints and weights."""
     wanted = "" if needed is None else f"; checkpoints and weights of this study take up to {size(needed)}"
     little = free < max(LITTLE_SPACE, 2 * (needed or 0))
     # file systems without a fixed number of inodes say 0 of 0
     few = inodes.f_files > 0 and inodes.f_favail < FEW_INODES
-    room = "make room (`ralr-tune gc` removes what is no longer needed), or give another disk with --out"
+    room = f"make room (`{clean or command('gc')}` removes what is no longer needed), or give another disk with --out"
     return judged(
         "space",
         f"{size(free)} free{wanted}",

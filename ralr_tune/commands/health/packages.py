@@ -10,6 +10,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from ralr_tune.commands.health.check import Check, judged
+from ralr_tune.invocation import python as interpreter
 
 OURS = "ralr-tune"
 
@@ -23,11 +24,21 @@ def package_checks() -> Iterator[Check]:
         python = SpecifierSet(metadata(OURS)["Requires-Python"] or "")
         required = [Requirement(line) for line in requires(OURS) or []]
     except PackageNotFoundError:
-        yield Check(OURS, "warning", "not installed, so what it needs is not known", "install it: pip install -e .")
+        yield Check(
+            OURS,
+            "warning",
+            "not installed, so what it needs is not known",
+            f"install it: {pip()} install -e .",
+        )
         return
     yield python_check(python, platform.python_version())
     yield required_check([each for each in required if _applies(each)])
     yield pair_check(version)
+
+
+def pip() -> str:
+    """pip of the interpreter in use, as it may be typed."""
+    return interpreter("-m", "pip")
 
 
 def python_check(wanted: SpecifierSet, found: str) -> Check:
@@ -46,7 +57,7 @@ def required_check(required: list[Requirement], installed: Installed = version) 
         return Check("packages", "ok", f"{len(required)} as required; {shown}")
     found = "; ".join(f"{each.name} {versions[each.name] or 'is missing'}, needs {each.specifier}" for each in wrong)
     wanted = " ".join(f'"{each}"' for each in wrong)
-    return Check("packages", "problem", found, f"pip install {wanted}")
+    return Check("packages", "problem", found, f"{pip()} install {wanted}")
 
 
 def pair_check(installed: Installed = version, asked: Callable[[str], list[str] | None] = requires) -> Check:
@@ -57,7 +68,7 @@ def pair_check(installed: Installed = version, asked: Callable[[str], list[str] 
     shown = " with ".join(f"{name} {number or 'missing'}" for name, number in found.items())
     if wanted is None or _fits(wanted, found["torch"]):
         return Check("torch pair", "ok", shown)
-    mend = "install both together, from one place: pip install --upgrade torch torchvision"
+    mend = f"install both together, from one place: {pip()} install --upgrade torch torchvision"
     return Check("torch pair", "problem", f"{shown}, which needs torch{wanted.specifier}", mend)
 
 

@@ -131,7 +131,11 @@ class ClassificationKind(TorchKind):
         )
 
     def downloads(self, section: ClassificationSection) -> bool:
-        return isinstance(section.data, TorchvisionData) and section.data.download
+        if not isinstance(section.data, TorchvisionData) or not section.data.download:
+            return False
+        from ralr_tune.kinds.classification.torchvision_sets import can_fetch
+
+        return can_fetch(section.data.dataset)
 
     def caches(self, out: Path) -> Iterator[tuple[Path, str]]:
         # a process that has such a file open keeps it until it ends, removed or not

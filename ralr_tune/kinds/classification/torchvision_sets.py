@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import inspect
 from collections.abc import Iterator
@@ -31,6 +30,7 @@ from ralr_tune.kinds.classification.samples import (
 )
 from ralr_tune.kinds.classification.stratify import Rows
 from ralr_tune.machine.locks import locked
+from ralr_tune.nearest import nearest
 
 SPLIT_NAMES = {True: ("train", "trainval", "train-standard"), False: ("test", "val", "valid")}
 """What data sets with a `split` argument call their training data (True) and what to test on (False); the first that a
@@ -39,6 +39,9 @@ data set knows is taken."""
 UNSAFE = frozenset({"LSUN", "LSUNClass"})
 """Their loader unpickles a file that nothing is known of. CIFAR's batches are pickles, too, but torchvision holds each
 against its MD5 before it reads it."""
+
+GONE = frozenset({"StanfordCars"})
+"""torchvision knows how to fetch it, and its address answers no more."""
 
 LABEL_ATTRIBUTES = ("targets", "labels", "_labels")
 
@@ -58,6 +61,15 @@ def read(dataset: str, *, root: str = "data", download: bool = False, size: int 
     return Source(classes, train=train, test=lambda: _samples(opener.open(train=False), size, opener.where))
 
 
+def can_fetch(dataset: str) -> bool:
+    """Whether torchvision can download this data set."""
+    name = dataset.partition(":")[0]
+    found = getattr(torchvision.datasets, name, None)
+    # some take `download` as one of **kwargs, and hand it to the class that they extend
+    bases = inspect.getmro(found) if inspect.isclass(found) else ()
+    return name not in GONE and any("download" in inspect.signature(base).parameters for base in bases[:-1])
+
+
 @dataclass(frozen=True)
 class _Opener:
     """Knows how one data set of torchvision wants to be opened."""
@@ -72,6 +84,9 @@ class _Opener:
         return f"data.dataset = {self.name!r} in data.root = {str(self.root)!r}"
 
     def open(self, *, train: bool) -> Any:
+        self._class()
+        if self.download and not can_fetch(self.name):
+            raise DataError(f"{self.where}: data.download = true: torchvision cannot fetch it; put its files there")
         with _alone(self.root, self.download):
             for choice in self._choices(train):
                 try:
@@ -79,7 +94,9 @@ class _Opener:
                 except ValueError as error:  # torchvision's answer to a split that it does not know
                     last = error
                 except Exception as error:  # of reading damaged or missing files: torchvision has no error of its own
-                    hint = "" if self.download else "; with data.download = true it is fetched"
+                    hint = (
+                        "" if self.download or not can_fetch(self.name) else "; with data.download = true it is fetched"
+                    )
                     raise DataError(f"{self.where}: {why(error)}{hint}") from error
         raise DataError(f"{self.where}: {why(last)}") from last
 
@@ -107,7 +124,7 @@ class _Opener:
         found = getattr(torchvision.datasets, self.name, None)
         if inspect.isclass(found) and issubclass(found, torchvision.datasets.VisionDataset):
             return found
-        near = difflib.get_close_matches(self.name, torchvision.datasets.__all__, n=3, cutoff=0.4)
+        near = nearest(self.name, torchvision.datasets.__all__, count=3, cutoff=0.4)
         raise DataError(
             f"data.dataset = {self.name!r}: no data set of torchvision; the nearest: {', '.join(near) or 'none'}"
         )
