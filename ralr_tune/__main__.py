@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import sys
 import traceback
+from typing import TextIO
 
 import typer
 
@@ -16,6 +19,8 @@ from ralr_tune.errors import Interrupted, RalrTuneError, TrialError
 _CLICK_ERROR = typer.BadParameter.__mro__[2]
 """ClickException: some versions of typer vendor it, others import it from click."""
 
+_OUTPUT_LOST = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}
+
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and exit: 0 done, 1 it ran and failed, 2 wrong usage or study file, 130 interrupted (resumable)."""
@@ -26,35 +31,59 @@ def main(arguments: list[str] | None = None) -> None:
         # as `python -m` does, so that the installed script also finds `model = "my_package.networks:build"`
         sys.path.insert(0, "")
     debug = "--debug" in given
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what the terminal's encoding cannot show is escaped
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(_exit_code_of([argument for argument in given if argument != "--debug"], debug))
 
 
 def _exit_code_of(arguments: list[str], debug: bool) -> int:
     try:
         code = app(arguments, prog_name="ralr-tune", standalone_mode=False)
+        _flush()
         return code if isinstance(code, int) else 0
     except RalrTuneError as error:
         return _print_error(error, str(error), error.exit_code, debug)
     except (KeyboardInterrupt, typer.Abort) as error:
         return _print_error(error, "interrupted", Interrupted.exit_code, debug)
     except BrokenPipeError:
-        # the reader (head, less) closed the pipe; without this, Python reports the error again when it flushes at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard(sys.stdout)  # the reader (head, less) closed the pipe
         return 0
     except Exception as error:
-        if isinstance(error, _CLICK_ERROR):
-            return _print_error(error, error.format_message(), 2, debug)  # type: ignore[attr-defined]
-        hint = "this is a bug in ralr_tune: run the command again with --debug and report its output"
-        return _print_error(error, f"{type(error).__name__}: {error} ({hint})", 1, debug)
+        return _print_error(error, *_unexpected(error), debug)
+
+
+def _unexpected(error: Exception) -> tuple[str, int]:
+    """The message for an error of another package, and the exit code."""
+    if isinstance(error, _CLICK_ERROR):
+        return error.format_message(), 2  # type: ignore[attr-defined]
+    if isinstance(error, OSError) and error.filename is None and error.errno in _OUTPUT_LOST:
+        _discard(sys.stdout)  # failures with a file are errors of this package, so this was a stream
+        return f"the output cannot be written: {error.strerror}", 1
+    hint = "this is a bug in ralr_tune: run the command again with --debug and report its output"
+    return f"{type(error).__name__}: {error} ({hint})", 1
+
+
+def _flush() -> None:
+    if sys.stdout is not None:  # None: closed by the caller (`>&-`)
+        sys.stdout.flush()
+
+
+def _discard(stream: TextIO) -> None:
+    """Discard all further output of a stream; otherwise Python reports the error again when it flushes at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _print_error(error: BaseException, message: str, code: int, debug: bool) -> int:
+    lines = [f"error: {line}" for line in readable(message).splitlines() or [type(error).__name__]]
     if debug:
-        print(readable("".join(traceback.format_exception(error))), file=sys.stderr)
+        lines.insert(0, readable("".join(traceback.format_exception(error))))
     elif isinstance(error, TrialError) and error.detail:
-        print(readable(error.detail), file=sys.stderr)  # the traceback of the user's code, from another process
-    for line in readable(message).splitlines() or [type(error).__name__]:
-        print(f"error: {line}", file=sys.stderr)
+        lines.insert(0, readable(error.detail))  # the traceback of the user's code, from another process
+    try:
+        print("\n".join(lines), file=sys.stderr, flush=True)
+    except OSError:  # the message cannot be shown; the exit code still reports the failure
+        _discard(sys.stderr)
     return code
 
 

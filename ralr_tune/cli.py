@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from ralr_tune.invocation import command, program
+
 if TYPE_CHECKING:
     from ralr_tune.commands.report import Report
 
 app = typer.Typer(
     help="Does RALR (amplifying the learning rate at random) help on your task? Find out with a fair search.",
-    epilog="Start with: python -m ralr_tune run digits    (--debug after any command shows tracebacks)",
+    epilog=f"Start with: {command('run', 'digits')}    (--debug after any command shows tracebacks)",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -50,6 +52,16 @@ def _not_empty(url: str | None) -> str | None:
     return url
 
 
+def _at_home(path: Path | None) -> Path | None:
+    """A shell replaces the ~ of `--out ~/x`, and not that of `--out=~/x`."""
+    from ralr_tune.machine.home import at_home
+
+    try:
+        return None if path is None else at_home(path)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
 Study = Annotated[str, typer.Argument(metavar="STUDY", help="A name in studies/, or the path of a study file.")]
 Storage = Annotated[
     str | None,
@@ -70,12 +82,16 @@ SLOTS = "Trials that a worker trains at the same time as one network: a number, 
 WORKERS = "Worker processes; workers on one GPU share its memory equally.  [default: one per GPU, or one per core]"
 SHARING = "Number of workers on this GPU, including this one; limits it to an equal share of the memory."
 LAUNCHER = "How to start workers: local (processes), inprocess (threads), or a launcher of an installed package."
+DRAWING = "An .html, .png or .svg file."
+TO_FILE = "File to write.  [default: print it]"
+NEXT_TO = "Folder for weights and score.  [default: next to CONFIG]"
 LAUNCHER_OPTION = "An option of the launcher; may be repeated."
 Slots = Annotated[Any, typer.Option(metavar="N|auto", parser=_parse_slots, help=SLOTS)]
 Init = Annotated[bool, typer.Option("--init", help="Create study and plan for workers started elsewhere, then exit.")]
 NoWorkers = Annotated[bool, typer.Option("--no-workers", help="Wait for workers started elsewhere, then report.")]
 Force = Annotated[bool, typer.Option("--force", help="Use a SQLite file on a network file system anyway.")]
-Out = Annotated[Path | None, typer.Option(help="Folder for report, logs and checkpoints.  [default: runs/STUDY]")]
+OUT = "Folder for report, logs and checkpoints.  [default: runs/STUDY]"
+Out = Annotated[Path | None, typer.Option(callback=_at_home, help=OUT)]
 NoImports = Annotated[bool, typer.Option("--no-imports", help="Refuse a file that imports custom code.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the results as JSON instead of text.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and change nothing.")]
@@ -90,8 +106,8 @@ def _main() -> None:
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
 
 
-def _example(command: str) -> str:
-    return f"Example: python -m ralr_tune {command}"
+def _example(arguments: str) -> str:
+    return f"Example: {program()} {arguments}"
 
 
 @app.command(epilog=_example("run digits --workers 2"))
@@ -266,7 +282,7 @@ def plan(
 @app.command(epilog=_example("preview digits -o rates.html"))
 def preview(
     study: Study,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="An .html, .png or .svg file.")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", callback=_at_home, help=DRAWING)] = None,
     count: Annotated[int, typer.Option(min=1, max=50, help="Traces to draw per arm.")] = 3,
     storage: Storage = None,
     out: Out = None,
@@ -329,7 +345,7 @@ def export(
     arm: Annotated[str | None, typer.Option(help="Which arm.  [default: the arm with the best score]")] = None,
     trial: Annotated[int | None, typer.Option(help="Which trial of the arm.  [default: the chosen one]")] = None,
     format: Annotated[Format, typer.Option(help="Format of the file.")] = Format.toml,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="File to write.  [default: print it]")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", callback=_at_home, help=TO_FILE)] = None,
     storage: Storage = None,
     out: Out = None,
 ) -> None:
@@ -351,12 +367,12 @@ def export(
 
 @app.command(epilog=_example("train runs/digits/best/ralr.toml"))
 def train(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="An exported configuration (.toml).")],
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="An exported configuration: .toml, .json or .yaml.")],
     device: Annotated[str, typer.Option(help="auto, cpu, cuda:0, ...")] = "auto",
     seed: Annotated[int | None, typer.Option(help="Training seed.  [default: from CONFIG]")] = None,
     quiet: Annotated[bool, typer.Option(help="Print only the score.")] = False,
     no_imports: NoImports = False,
-    out: Annotated[Path | None, typer.Option(help="Folder for weights and score.  [default: next to CONFIG]")] = None,
+    out: Annotated[Path | None, typer.Option(callback=_at_home, help=NEXT_TO)] = None,
 ) -> None:
     """Train an exported configuration on train + validation, test it once, and write model.safetensors."""
     from ralr_tune.commands.train import train_configuration

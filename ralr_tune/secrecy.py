@@ -87,7 +87,7 @@ def secret_from_environment(variable: str) -> str | None:
     value, path = os.environ.get(variable), os.environ.get(file_variable)
     if value and path:
         raise UsageError(f"{variable} and {file_variable} are both set; set only one of them")
-    secret = read_secret_file(Path(path), f"{file_variable}={path}") if path else value
+    secret = read_secret_file(Path(path).expanduser(), f"{file_variable}={path}") if path else value
     if secret:
         remember(secret)
     return secret or None

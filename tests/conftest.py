@@ -57,8 +57,8 @@ def pytest_configure(config: pytest.Config) -> None:
 class Server(Protocol):
     """Creates databases, and returns their URLs."""
 
-    def create(self) -> str:
-        """An empty database."""
+    def create(self, options: str = "") -> str:
+        """An empty database; `options` end the statement that makes it."""
 
     def copy(self) -> str:
         """A database with both schemas."""
@@ -79,7 +79,7 @@ class SQLiteFolder:
         self._folder = folder
         self._template: Path | None = None
 
-    def create(self) -> str:
+    def create(self, options: str = "") -> str:
         return f"sqlite:///{self._file()}"
 
     def copy(self) -> str:
@@ -104,16 +104,16 @@ class PostgreSQLServer:
         self._template: str | None = None
         self._made: list[str] = []
 
-    def create(self, template: str = "template1") -> str:
+    def create(self, options: str = "TEMPLATE template1") -> str:
         name = f"ralr_tune_test_{secrets.token_hex(6)}"
-        self._admin.execute(f"CREATE DATABASE {name} TEMPLATE {template}".encode())
+        self._admin.execute(f"CREATE DATABASE {name} {options}".encode())
         self._made.append(name)
         return self._url.set(database=name).render_as_string(hide_password=False)
 
     def copy(self) -> str:
         if self._template is None:
             self._template = make_url(_with_schemas(self.create())).database or ""
-        return self.create(self._template)
+        return self.create(f"TEMPLATE {self._template}")
 
     def close(self) -> None:
         self._admin.close()
@@ -137,9 +137,9 @@ class MariaDBServer:
         self._template: tuple[str, list[tuple[str, str]]] | None = None
         self._made: list[str] = []
 
-    def create(self) -> str:
+    def create(self, options: str = "") -> str:
         name = f"ralr_tune_test_{secrets.token_hex(6)}"
-        self._ask(f"CREATE DATABASE {name}")
+        self._ask(f"CREATE DATABASE {name} {options}")
         self._made.append(name)
         return self._url.set(database=name).render_as_string(hide_password=False)
 
@@ -202,10 +202,12 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Serv
 
 @pytest.fixture(scope="session")
 def new_database(servers: dict[str, Server | str]) -> Callable[..., str]:
-    """`new_database(kind)`: URL of a database with both schemas; with `bare=True`, of an empty one."""
+    """`new_database(kind)`: URL of a database with both schemas; with `bare=True` or `options`, of an empty one."""
 
-    def new(kind: str, *, bare: bool = False) -> str:
+    def new(kind: str, *, bare: bool = False, options: str = "") -> str:
         server = _server(servers, kind)
+        if options:
+            return server.create(options)
         return server.create() if bare else server.copy()
 
     return new

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 import numpy as np
 
-from ralr_tune.analysis.importance import thinned
+from ralr_tune.analysis.importance import check_study, scales_of, thinned, with_scale
 from ralr_tune.analysis.rows import scored
 from ralr_tune.errors import UsageError
 from ralr_tune.metric import Metric
@@ -48,17 +48,34 @@ def optuna_importances(study: optuna.Study, *, draws: int = 100, seed: int = 0) 
     """{evaluator: {parameter: ...}} of any single-objective study; an evaluator that fails on it has an empty one.
 
     `draws` resamples and permutations of PED-ANOVA, 0 for none: 2 to 6 ms for each draw and parameter. Above 200
-    complete trials, 200 of them are used, so that it takes seconds at any size. Raises UsageError on several
-    objectives.
+    complete trials, 200 of them are used, so that it takes seconds at any size. A name that was a choice in some trials
+    and a number in others counts in the trials of the more frequent kind alone. Raises UsageError on anything but a
+    study of one objective, and if `draws` or `seed` is negative.
     """
-    if len(study.directions) != 1:
-        names = [direction.name.lower() for direction in study.directions]
-        raise UsageError(f"study.directions = {names}: importance takes a study of one objective")
+    check_study(study)
+    for name, number in (("draws", draws), ("seed", seed)):
+        if not isinstance(number, int | np.integer) or number < 0:
+            raise UsageError(f"{name} = {number!r}: must be a whole number, 0 or more")
     complete = [trial for trial in study.get_trials(deepcopy=False) if trial.state.name == "COMPLETE"]
-    trials = thinned(complete, MAX_TRIALS)
+    trials = _of_one_kind(thinned(complete, MAX_TRIALS))
     found = {name: {key: Evaluated(value) for key, value in _values(name, study, trials).items()} for name in NAMES}
     if draws and found["PED-ANOVA"]:
         found["PED-ANOVA"] = _resampled(study, trials, found["PED-ANOVA"], draws, np.random.default_rng(seed))
+    return found
+
+
+def _of_one_kind(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Trials without parameters of a kind that is less frequent: Optuna's evaluators take a name for one domain."""
+    scales = scales_of(trials)
+    return [_with_params(trial, with_scale(trial, scales)) for trial in trials]
+
+
+def _with_params(trial: FrozenTrial, params: Mapping[str, Any]) -> FrozenTrial:
+    """The trial itself, or a copy that has some of its parameters only."""
+    if len(params) == len(trial.params):
+        return trial
+    found = copy.copy(trial)
+    found.params, found.distributions = dict(params), {name: trial.distributions[name] for name in params}
     return found
 
 

@@ -6,8 +6,10 @@ For users who keep their own training loop; this module does not depend on study
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
+from numbers import Real
 from typing import TYPE_CHECKING, NamedTuple
 
 from ralr_tune.analysis import comparison
@@ -41,9 +43,12 @@ class SearchComparison:
     trials: int
     """Trials that every replicate of both reached; the verdict uses these."""
     verdict: Comparison | None
-    """Of the best values after `trials` trials; None if either side is a single search, which is n = 1."""
+    """Of the best values after `trials` trials; None if either side is a single search, which is n = 1, or if a
+    replicate has no value to compare after so many."""
 
     def __str__(self) -> str:
+        if self.verdict is None and min(self.study.blocks, self.baseline.blocks) > 1:
+            return f"After {self.trials} trials no verdict: not every replicate has a complete trial among them."
         if self.verdict is None:
             return f"One search each is n = 1: after {self.trials} trials no verdict; give replicates of both."
         made, interval = self.verdict, self.verdict.interval
@@ -56,8 +61,8 @@ class SearchComparison:
 
 
 def compare(
-    study: optuna.Study | Sequence[optuna.Study],
-    baseline: optuna.Study | Sequence[optuna.Study],
+    study: optuna.Study | Iterable[optuna.Study],
+    baseline: optuna.Study | Iterable[optuna.Study],
     *,
     margin: float = 0.0,
     confidence: float = 0.95,
@@ -69,24 +74,21 @@ def compare(
     k-th replicates of both share their seeds and are compared pair by pair; otherwise the verdict is Welch's t-test
     (Welch 1947). Differences below `margin` count as equivalent. The comparison uses the best value of each search, in
     the objective's own unit: the maximum of noisy values, biased upwards, more so on the noisier side. Judge the
-    winners on fresh seeds, too.
+    winners on fresh seeds, too. A trial that violates a constraint (Optuna: any value above 0) counts towards the
+    budget and cannot be the best.
 
-    Raises ValueError for several objectives, unequal directions, paired lists of unequal length, or a side without a
-    complete trial.
+    Raises ValueError for anything else than Optuna studies, for several objectives, unequal directions, a study that
+    is given twice, paired lists of unequal length, a side without a complete trial that meets its constraints, a
+    negative `margin`, and a `confidence` outside (0.5, 1).
     """
-    own, other = _side("study", study), _side("baseline", baseline)
-    metric = _metric([*own.studies, *other.studies])
-    _check(own, other, paired)
-    independent = all(type(each.sampler).__name__ == "RandomSampler" for each in [*own.studies, *other.studies])
-    rule = CurveRule(metric, independent, worst_value([own.searches, other.searches], metric))
-    trials = min(len(search) for search in [*own.searches, *other.searches])
-    return SearchComparison(
-        study=curve(own.name, own.searches, rule),
-        baseline=curve(other.name, other.searches, rule),
-        lead=lead((own.name, own.searches), (other.name, other.searches), rule, paired=paired),
-        trials=trials,
-        verdict=_verdict(own, other, trials, rule, VerdictSettings(margin, confidence, paired)),
-    )
+    settings = VerdictSettings(margin, confidence, paired)
+    _check_settings(settings)
+    own, other = _studies("study", study), _studies("baseline", baseline)
+    metric = _metric([*own, *other])
+    _check_distinct(own, other)
+    sides = _side("study", own), _side("baseline", other)
+    _check_sides(*sides, paired)
+    return _compared(*sides, metric, settings)
 
 
 class VerdictSettings(NamedTuple):
@@ -109,11 +111,69 @@ class _Side(NamedTuple):
         return [metric.as_gain(float(incumbents(search, metric)[trials - 1])) for search in self.searches]
 
 
-def _side(role: str, given: optuna.Study | Sequence[optuna.Study]) -> _Side:
-    """Named after its first study; if Optuna generated that name, by its role."""
-    studies = list(given) if isinstance(given, Sequence) else [given]
+def _compared(own: _Side, other: _Side, metric: Metric, settings: VerdictSettings) -> SearchComparison:
+    independent = all(type(each.sampler).__name__ == "RandomSampler" for each in [*own.studies, *other.studies])
+    rule = CurveRule(metric, independent, worst_value([own.searches, other.searches], metric))
+    trials = min(len(search) for search in [*own.searches, *other.searches])
+    return SearchComparison(
+        study=curve(own.name, own.searches, rule),
+        baseline=curve(other.name, other.searches, rule),
+        lead=lead((own.name, own.searches), (other.name, other.searches), rule, paired=settings.paired),
+        trials=trials,
+        verdict=_verdict(own, other, trials, rule, settings),
+    )
+
+
+def _check_settings(settings: VerdictSettings) -> None:
+    """ValueError for settings that no verdict can be made with."""
+    margin, confidence, paired = settings
+    if not (_is_number(margin) and 0 <= margin < math.inf):
+        raise ValueError(f"margin = {margin!r}, allowed: a number, 0 or more, in the objective's own unit")
+    if not (_is_number(confidence) and 0.5 < confidence < 1):  # as in the study file
+        raise ValueError(f"confidence = {confidence!r}, allowed: a number above 0.5 and below 1, such as 0.95")
+    if not isinstance(paired, bool):
+        raise ValueError(f"paired = {paired!r}, allowed: True or False")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _studies(role: str, given: optuna.Study | Iterable[optuna.Study]) -> list[optuna.Study]:
+    """The studies of one side, from a single one, a list, or anything else that can be iterated."""
+    from optuna import Study
+
+    if isinstance(given, Study):
+        return [given]
+    if isinstance(given, str | bytes) or not isinstance(given, Iterable):
+        raise ValueError(f"{role} = {given!r}, allowed: an optuna.Study, or a list of replicates of it")
+    studies = list(given)
     if not studies:
         raise ValueError(f"{role}: an empty list, allowed: a study, or a list of replicates of it")
+    for index, each in enumerate(studies):
+        if not isinstance(each, Study):
+            raise ValueError(f"{role}[{index}] = {each!r}, allowed: an optuna.Study")
+    return studies
+
+
+def _check_distinct(own: Sequence[optuna.Study], other: Sequence[optuna.Study]) -> None:
+    """ValueError if one search would count as two replicates: a study that is given twice, loaded twice, or copied."""
+    judged = [[*own, *other]] if min(len(own), len(other)) > 1 else [own, other]
+    for studies in judged:
+        for (one, mine), (two, theirs) in combinations([(each.study_name, _trials_of(each)) for each in studies], 2):
+            if mine and theirs and (mine <= theirs or theirs <= mine):
+                names = f"{one} is given twice" if one == two else f"{one} and {two} hold the same trials"
+                raise ValueError(f"{names}, allowed: independent replicates, each one once")
+
+
+def _trials_of(study: optuna.Study) -> frozenset[tuple[object, ...]]:
+    """What identifies a study's finished trials, also after `optuna.copy_study`."""
+    finished = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
+    return frozenset((trial.datetime_start, trial.datetime_complete, repr(trial.params)) for trial in finished)
+
+
+def _side(role: str, studies: Sequence[optuna.Study]) -> _Side:
+    """Named after its first study; if Optuna generated that name, by its role."""
     name = studies[0].study_name
     return _Side(role if name.startswith("no-name-") else name, studies, [_search(each) for each in studies])
 
@@ -125,7 +185,10 @@ def _search(study: optuna.Study) -> Search:
 
 
 def _trial(trial: optuna.trial.FrozenTrial) -> Spent:
-    known = trial.state.name in ("COMPLETE", "PRUNED") and trial.value is not None and math.isfinite(trial.value)
+    """A trial that violates a constraint has no value, as a failed one."""
+    feasible = all(violation <= 0 for violation in trial.constraints.values())
+    ended = trial.state.name in ("COMPLETE", "PRUNED") and trial.value is not None and math.isfinite(trial.value)
+    known = ended and feasible
     return Spent(
         value=trial.value if known and trial.value is not None else math.nan,
         complete=known and trial.state.name == "COMPLETE",
@@ -145,10 +208,11 @@ def _metric(studies: Sequence[optuna.Study]) -> Metric:
     return Metric("value", direction="maximize" if names == {"MAXIMIZE"} else "minimize")
 
 
-def _check(own: _Side, other: _Side, paired: bool) -> None:
+def _check_sides(own: _Side, other: _Side, paired: bool) -> None:
     for side in (own, other):
         if not all(has_complete([search]) for search in side.searches):
-            raise ValueError(f"{side.name}: a study without a complete trial, allowed: at least one in each")
+            lacks = "a study without a complete trial that meets its constraints"
+            raise ValueError(f"{side.name}: {lacks}, allowed: at least one in each")
     if paired and len(own.searches) != len(other.searches):
         counts = f"{len(own.searches)} and {len(other.searches)}"
         raise ValueError(f"paired: {counts} replicates, allowed: equally many on both sides")

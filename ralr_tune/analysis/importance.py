@@ -69,9 +69,19 @@ def importance(study: optuna.Study) -> dict[str, Importance]:
     """Importance of each parameter of any single-objective Optuna study, pruned trials included.
 
     Left out: values that are not finite, pruned trials whose last report is not, and trials that this package marked
-    as diverged. A parameter that some trials lack is tested among those that have it. Above 2,000 trials, 2,000 of
-    them are used, evenly spaced through the study. Raises UsageError on anything but a single-objective study.
+    as diverged. A parameter that some trials lack is tested among those that have it; if a name was a choice in some
+    trials and a number in others, among the trials of the more frequent kind. Above 2,000 trials, 2,000 of them are
+    used, evenly spaced through the study. Raises UsageError on anything but a single-objective study.
     """
+    check_study(study)
+    trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state.name in ("COMPLETE", "PRUNED")]
+    scales = scales_of(trials)
+    observed = [seen for trial in trials if (seen := _observed(trial, scales)) is not None]
+    return _importance(scales, _comparable(observed))
+
+
+def check_study(study: optuna.Study) -> None:
+    """UsageError for anything but an Optuna study of one objective."""
     from optuna import Study
 
     if not isinstance(study, Study):
@@ -79,9 +89,6 @@ def importance(study: optuna.Study) -> dict[str, Importance]:
     if len(study.directions) != 1:
         names = [direction.name.lower() for direction in study.directions]
         raise UsageError(f"study.directions = {names}: importance takes a study of one objective")
-    trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state.name in ("COMPLETE", "PRUNED")]
-    scales = {name: _scale_of(domain) for trial in trials for name, domain in trial.distributions.items()}
-    return _importance(scales, _comparable([seen for trial in trials if (seen := _observed(trial)) is not None]))
 
 
 def arm_importance(arm: ArmRecord, metric: Metric) -> dict[str, Importance]:
@@ -186,7 +193,34 @@ def _column(name: str, scale: Scale, trials: Sequence[Observed]) -> Column:
     return Column(scale, values, None if len(rows) == len(trials) else np.array(rows, dtype=np.intp))
 
 
-def _observed(trial: optuna.trial.FrozenTrial) -> Observed | None:
+def scales_of(trials: Sequence[optuna.trial.FrozenTrial]) -> dict[str, Scale]:
+    """How each parameter is measured, by the kind (choice or number) that most trials have, the newest if equally many.
+
+    A number is measured on a log scale if one of its domains was logarithmic and all its values allow it.
+    """
+    domains = defaultdict(list)
+    for trial in trials:
+        for name, domain in trial.distributions.items():
+            domains[name].append((_scale_of(domain), trial.params[name]))
+    return {name: _common(seen) for name, seen in domains.items()}
+
+
+def _common(seen: Sequence[tuple[Scale, Any]]) -> Scale:
+    """One scale for (scale, value) of all trials."""
+    choices = [scale == "choice" for scale, _ in seen]
+    if 2 * sum(choices) > len(seen) or (2 * sum(choices) == len(seen) and choices[-1]):
+        return "choice"
+    numbers = [value for scale, value in seen if scale != "choice"]
+    return "log" if any(scale == "log" for scale, _ in seen) and min(numbers) > 0 else "linear"
+
+
+def with_scale(trial: optuna.trial.FrozenTrial, scales: Mapping[str, Scale]) -> dict[str, Any]:
+    """The trial's parameters without those of another kind (choice or number) than `scales` says."""
+    is_choice = {name: _scale_of(domain) == "choice" for name, domain in trial.distributions.items()}
+    return {name: value for name, value in trial.params.items() if is_choice[name] == (scales[name] == "choice")}
+
+
+def _observed(trial: optuna.trial.FrozenTrial, scales: Mapping[str, Scale]) -> Observed | None:
     """None if the trial ended without a finite score, or this package marked it as diverged."""
     if "ralr_tune:diverged" in trial.user_attrs:
         return None
@@ -194,8 +228,9 @@ def _observed(trial: optuna.trial.FrozenTrial) -> Observed | None:
     scores = {step: score for step, score in reports.items() if math.isfinite(score)}
     if trial.state.name == "COMPLETE":
         final = trial.value
-        return Observed(trial.params, scores, final) if final is not None and math.isfinite(final) else None
-    return Observed(trial.params, scores) if reports and max(reports) in scores else None
+        finite = final is not None and math.isfinite(final)
+        return Observed(with_scale(trial, scales), scores, final) if finite else None
+    return Observed(with_scale(trial, scales), scores) if reports and max(reports) in scores else None
 
 
 def _comparable(trials: Sequence[Observed]) -> list[Observed]:

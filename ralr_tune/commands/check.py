@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, create_model
 
 from ralr_tune.commands.locate import find_file, locate, opened, study_files
 from ralr_tune.errors import StudyFileError, UsageError
+from ralr_tune.invocation import command
 from ralr_tune.records import Inventory
 from ralr_tune.studyfile import StudySpec, load_study_file, models, parse_study, registry
 from ralr_tune.studyfile.imports import imports as imported
@@ -92,7 +93,7 @@ def list_studies() -> Iterator[str]:
             text = load_study_file(path, imports=False).text
             summary = text.lstrip().splitlines()[0].lstrip("# ") if text.lstrip().startswith("#") else ""
         except StudyFileError as error:
-            summary = f"({len(error.problems)} problems, see `check {path.stem}`)"
+            summary = f"({len(error.problems)} problems, see `{command('check', path.stem)}`)"
         except UsageError:
-            summary = f"(its task kind is imported code, see `check {path.stem}`)"
+            summary = f"(its task kind is imported code, see `{command('check', path.stem)}`)"
         yield f"{path.stem:<24} {summary}"

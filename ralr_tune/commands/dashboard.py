@@ -19,6 +19,7 @@ from ralr_tune.commands.gate import LOGIN_BYTES, Environ, Gate, is_loopback
 from ralr_tune.commands.headers import StartResponse
 from ralr_tune.commands.locate import StudyLocation, opened
 from ralr_tune.errors import UsageError
+from ralr_tune.invocation import python
 from ralr_tune.launch.signals import handling
 from ralr_tune.secrecy import remember, secret_from_environment
 from ralr_tune.store import studies
@@ -91,7 +92,7 @@ def chosen_token(token: str | None, host: str) -> Token | None:
     if not value.strip() or not value.isprintable():
         raise UsageError("the dashboard's token is blank or contains a control character; give printable characters")
     if len(value) < MIN_TOKEN and not is_loopback(host):
-        example = "python -c 'import secrets; print(secrets.token_urlsafe())'"
+        example = python("-c", "import secrets; print(secrets.token_urlsafe())")
         raise UsageError(
             f"--host {host}: a token of {len(value)} characters is too short; allowed: at least {MIN_TOKEN}; "
             f"create one with: {example}"

@@ -20,6 +20,7 @@ from ralr_tune.commands.health.packages import package_checks
 from ralr_tune.commands.health.storage import storage_checks
 from ralr_tune.commands.locate import StudyLocation, locate, opened
 from ralr_tune.errors import RalrTuneError
+from ralr_tune.invocation import command
 from ralr_tune.machine.cores import available_cores
 from ralr_tune.records import Inventory
 from ralr_tune.report.inventory import inventory_text
@@ -67,10 +68,11 @@ def diagnose(study: str | None = None, *, storage: str | None = None, out: Path 
     folder = where.out if where else out or Path("runs")
     probe = Probe(spec.text if isinstance(spec, StudySpec) else None, folder)  # works while the next lines do
     url = where.storage_url if where else given_url(storage)
-    checks = [*package_checks(), *machine_checks(), browser_check(), *(storage_checks(url) if url else [])]
+    stored = storage_checks(url, where.command if where else None) if url else ()
+    checks = [*package_checks(), *machine_checks(), browser_check(), *stored]
     found = probe.facts()
     checks += device_checks(found, nvidia_driver())
-    checks += _study_checks(folder, spec, found)
+    checks += _study_checks(where, out, spec, found)
     data = (found["data"] or {}).get("inventory") if isinstance(found, dict) else None
     return Diagnosis(checks, TypeAdapter(Inventory).validate_python(data) if data else None)
 
@@ -86,13 +88,16 @@ def _spec(where: StudyLocation) -> StudySpec | str:
         return str(error)
 
 
-def _study_checks(out: Path, spec: StudySpec | str | None, found: dict[str, Any] | str) -> Iterator[Check]:
+def _study_checks(
+    where: StudyLocation | None, out: Path | None, spec: StudySpec | str | None, found: dict[str, Any] | str
+) -> Iterator[Check]:
     """Checks of the folder and, if a study is given, of its file and its data."""
     data = found["data"] if isinstance(found, dict) else None
     needed = None
     if isinstance(spec, str):
-        yield Check("study", "problem", spec, "run `ralr-tune check STUDY` for all mistakes in a file")
+        yield Check("study", "problem", spec)
     if isinstance(spec, StudySpec) and data is not None:
         yield data_check(data)
         needed = needed_bytes(spec, data["weights"], available_cores()) if data.get("weights") else None
-    yield from folder_checks(out, needed)
+    clean = where.command("gc") if where else command("gc", *(("--out", out) if out else ()))
+    yield from folder_checks(where.out if where else out or Path("runs"), needed, clean)

@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import fmean
 
 from ralr_tune.analysis.rows import scored
+from ralr_tune.commands.locate import again
 from ralr_tune.errors import UsageError
 from ralr_tune.records import ArmRecord, Row, StudyRecord
 from ralr_tune.report.export import exported, render
@@ -15,7 +16,7 @@ from ralr_tune.store.database import Storage
 from ralr_tune.store.reading import read_study
 from ralr_tune.studyfile import StudySpec, parse_study
 from ralr_tune.studyfile.values import one_of
-from ralr_tune.training.files import write
+from ralr_tune.training.files import encoded, write
 
 _MAX_LISTED = 20
 """Maximum number of trials that a message lists."""
@@ -37,7 +38,7 @@ def export_study(storage: Storage, name: str, *, arm: str | None, trial: int | N
         raise UsageError(f"--arm {arm}: study {name} has no such arm; {one_of(record.arms, arm)}")
     if not chosen or (arm is not None and arm not in chosen):
         where = f"study {name}" if arm is None else f"arm {arm} of study {name}"
-        raise UsageError(f"{where} has no complete trial yet; see: python -m ralr_tune status {name}")
+        raise UsageError(f"{where} has no complete trial yet; see: {again('status', name, storage.address)}")
     arm = arm or best_arm(record, chosen)
     row = chosen[arm] if trial is None else _trial(record, chosen[arm], trial)
     return render(exported(record, spec, arm, row), form)
@@ -51,7 +52,7 @@ def export_best(record: StudyRecord, spec: StudySpec, out: Path) -> list[Path]:
     paths = []
     for arm, row in chosen_rows(record, spec).items():
         paths.append(out / "best" / f"{arm}.toml")
-        write(paths[-1], render(exported(record, spec, arm, row), "toml").encode())
+        write(paths[-1], encoded(render(exported(record, spec, arm, row), "toml")))
     return paths
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from ralr_tune.errors import UsageError
-from ralr_tune.training.files import replacing
+from ralr_tune.training.files import encoded, replacing
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text as UTF-8; see `write_bytes`."""
-    write_bytes(path, text.encode())
+    write_bytes(path, encoded(text))
 
 
 def write_bytes(path: Path, data: bytes) -> None:

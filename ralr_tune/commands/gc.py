@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ralr_tune.commands.locate import locate
+from ralr_tune.commands.locate import locate, naming
 from ralr_tune.errors import RalrTuneError, StudyFileError, UsageError
 from ralr_tune.report.words import size
 from ralr_tune.search.artifacts import ArtifactStore
@@ -83,7 +83,8 @@ def collect_garbage(
     found = Garbage(dry_run)
     if study is not None:
         where = locate(study, storage=storage, out=out)
-        _collect_from(where.storage_url, where.out, found)
+        with naming(where.command):
+            _collect_from(where.storage_url, where.out, found)
         return found
     for url, folder in _stored_here(given_url(storage), out):
         try:

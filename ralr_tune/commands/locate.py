@@ -5,21 +5,23 @@ Functions import database code when they need it, so that a mistyped name or an 
 
 from __future__ import annotations
 
-import difflib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ralr_tune.errors import UsageError
+from ralr_tune.errors import StorageError, UsageError
+from ralr_tune.invocation import Variable, command, near
+from ralr_tune.nearest import nearest
 from ralr_tune.store.location import DATABASE, given_url, storage_url
 from ralr_tune.studyfile import StudySpec, load_study_file
 from ralr_tune.studyfile.sections import NAME_PATTERN
 
 if TYPE_CHECKING:
+    from ralr_tune.store.address import Address
     from ralr_tune.store.database import Storage
 
 log = logging.getLogger(__name__)
@@ -36,6 +38,16 @@ class StudyLocation:
     spec: StudySpec | None
     storage_url: str
     out: Path
+    typed: str = ""
+    """STUDY as it was typed: a path, or the name."""
+
+    def command(self, verb: str) -> str:
+        """A command on this study, as it may be typed; `run` needs its file."""
+        file = "STUDY.toml" if self.spec is None else self.typed or self.name
+        study = file if verb == "run" else self.name
+        from ralr_tune.store.address import parse_address
+
+        return again(verb, study, parse_address(self.storage_url), self.out, name=self.name)
 
 
 def locate(
@@ -62,7 +74,22 @@ def locate(
     folder = out or Path("runs") / name
     if spec is None and given is None and not (folder / DATABASE).exists():
         raise UsageError(unknown_study(study))
-    return StudyLocation(name, spec, storage_url(storage, spec, folder), folder)
+    return StudyLocation(name, spec, storage_url(storage, spec, folder), folder, study)
+
+
+def again(verb: str, study: str, address: Address, out: Path | None = None, *, name: str | None = None) -> str:
+    """A command on a study, ready to type: with --out and --storage unless it finds the same study without them.
+
+    `name`: the study's, if `study` is the path of its file.
+    """
+    usual = Path("runs") / (name or study)
+    folder = usual if out is None else near(out)
+    words: list[str | Path | Variable] = [verb, study]
+    if address.file != (folder / DATABASE).absolute() or given_url(None):
+        words += address.arguments()
+    if folder != usual:
+        words += ["--out", folder]
+    return command(*words)
 
 
 def find_file(study: str) -> Path | None:
@@ -73,7 +100,7 @@ def find_file(study: str) -> Path | None:
 
 
 def _is_path(study: str) -> bool:
-    return study.endswith(".toml") or os.sep in study
+    return study.endswith((".toml", ".json", ".yaml", ".yml")) or os.sep in study
 
 
 def study_files() -> list[Path]:
@@ -88,9 +115,20 @@ def study_files() -> list[Path]:
 def unknown_study(study: str) -> str:
     """The message for a STUDY that is neither a file nor stored here."""
     names = [path.stem for path in study_files()]
-    close = difflib.get_close_matches(study, names, n=1)
+    close = nearest(study, names)
     hint = f"did you mean {close[0]!r}?" if close else f"known studies: {', '.join(names) or 'none'}"
     return f"STUDY {study!r}: no such study file, and no study stored in runs/{study}; {hint}"
+
+
+@contextmanager
+def naming(typed: Callable[[str], str]) -> Iterator[None]:
+    """Inside, an error over tables names the whole command that helps: `typed(verb)`."""
+    from ralr_tune.store.schema import Unprepared
+
+    try:
+        yield
+    except Unprepared as error:
+        raise StorageError(error.message(typed(error.verb))) from error
 
 
 @contextmanager
@@ -105,7 +143,8 @@ def opened(where: StudyLocation) -> Iterator[Storage]:
 
     if problem := network_trouble(parse_address(where.storage_url)):
         log.warning("%s; open it only on the machine that runs its workers", problem)
-    storage = open_storage(where.storage_url)
+    with naming(where.command):
+        storage = open_storage(where.storage_url)
     try:
         yield storage
     finally:

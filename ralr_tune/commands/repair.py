@@ -108,7 +108,7 @@ class _Study:
 
     def __init__(self, storage: Storage, where: StudyLocation) -> None:
         text = studies.stored(storage, where.name).text
-        self.storage, self.out = storage, where.out
+        self.storage, self.out, self.where = storage, where.out, where
         self.spec = parse_study(text, source=f"{where.name} (as stored)")
         self.ledger = Ledger(storage, self.spec.name, self.spec.storage.lease_s)
         blocks = range(1, self.spec.search.blocks + 1)
@@ -222,7 +222,7 @@ class _Study:
             yield Finding(
                 what,
                 str(folder),
-                f"left: `ralr-tune gc {self.spec.name}` removes {'it' if len(files) == 1 else 'them'}",
+                f"left: `{self.where.command('gc')}` removes {'it' if len(files) == 1 else 'them'}",
             )
 
     def _session(self) -> Session:

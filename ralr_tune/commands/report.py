@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,17 +13,24 @@ from ralr_tune.analysis.evaluators import study_importances
 from ralr_tune.analysis.facts import Facts, as_json, study_facts
 from ralr_tune.analysis.notes import urgent_sentences
 from ralr_tune.commands.export import export_best
+from ralr_tune.commands.locate import again
+from ralr_tune.errors import StorageError
+from ralr_tune.invocation import command, near
 from ralr_tune.report.figures import figures
 from ralr_tune.report.images import Format, write_images
 from ralr_tune.report.page import write_report
 from ralr_tune.report.panels import write_panels
 from ralr_tune.search.interim import plan_of
+from ralr_tune.secrecy import MASK
 from ralr_tune.store import studies
+from ralr_tune.store.address import PASSWORD_VARIABLE, Address
 from ralr_tune.store.database import Storage
 from ralr_tune.store.reading import read_study
-from ralr_tune.studyfile import parse_study
+from ralr_tune.studyfile import StudySpec, parse_study
 from ralr_tune.tasks.inventory import last_kept
 from ralr_tune.training.files import writing
+
+log = logging.getLogger(__name__)
 
 MAX_WARNINGS = 3  # on a terminal; the page shows all
 
@@ -32,6 +40,8 @@ class Report:
     """The results of a report, and the files that it wrote."""
 
     study: str
+    address: Address
+    """Of the database that it was made from."""
     facts: Facts
     page: Path
     best: Sequence[Path]
@@ -59,8 +69,11 @@ class Report:
         if self.images:
             yield f"Figures: {len(self.images)} files in {self.images[0].parent}"
         for path in self.best:
-            yield f"Train it: python -m ralr_tune train {path}"
-        yield f"Browse it: python -m ralr_tune dashboard {self.study}"
+            yield f"Train it: {command('train', near(path))}"
+        browse = again("dashboard", self.study, self.address, self.page.parent)
+        yield f"Browse it: {browse}"
+        if MASK in browse:
+            yield f"({MASK} is the password: write it there, or set {PASSWORD_VARIABLE})"
 
 
 def make_report(storage: Storage, study: str, out: Path, *, images: Sequence[Format] = ()) -> Report:
@@ -77,7 +90,15 @@ def make_report(storage: Storage, study: str, out: Path, *, images: Sequence[For
     with writing(page):
         write_report(record, facts, page, drawn, study_importances(record))
     best = export_best(record, spec, out)
-    pages = {arm: studies.optuna_study(storage, studies.optuna_name(study, arm)) for arm in spec.arms}
-    write_panels(facts, pages)
+    _write_panels(storage, facts, spec)
     with writing(folder):
-        return Report(study, facts, page, best, write_images(drawn, folder, images) if images else ())
+        return Report(study, storage.address, facts, page, best, write_images(drawn, folder, images) if images else ())
+
+
+def _write_panels(storage: Storage, facts: Facts, spec: StudySpec) -> None:
+    """The dashboard's panels, unless the database refuses them: on a read-only mount, a replica, a reader's account."""
+    try:
+        pages = {arm: studies.optuna_study(storage, studies.optuna_name(spec.name, arm)) for arm in spec.arms}
+        write_panels(facts, pages)
+    except StorageError as error:
+        log.warning("the dashboard's panels were not written: %s", error)

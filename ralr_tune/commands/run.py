@@ -7,14 +7,18 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
+from numbers import Integral, Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ralr_tune.commands.locate import again, find_file, naming, unknown_study
 from ralr_tune.errors import DataError, UsageError
 from ralr_tune.launch.folder import folder_token
 from ralr_tune.launch.launcher import Job, Launcher
 from ralr_tune.launch.registry import make_launcher
 from ralr_tune.launch.supervisor import Observer, Supervisor
+from ralr_tune.machine.home import at_home
 from ralr_tune.records import Inventory
 from ralr_tune.search.artifacts import ArtifactStore
 from ralr_tune.search.samplers import make_pruner, make_sampler
@@ -26,11 +30,13 @@ from ralr_tune.store.database import Storage, open_storage
 from ralr_tune.store.file import refuse_network
 from ralr_tune.store.ledger import Ledger
 from ralr_tune.store.location import storage_url
-from ralr_tune.studyfile import StudySpec, parse_study
+from ralr_tune.studyfile import StudySpec, load_study_file, parse_study
 from ralr_tune.studyfile.changes import changes
 from ralr_tune.studyfile.imports import imports as imported
 from ralr_tune.studyfile.imports import refuse_imports
-from ralr_tune.tasks.slots import Slots
+from ralr_tune.studyfile.reading import is_path
+from ralr_tune.studyfile.values import one_of
+from ralr_tune.tasks.slots import Slots, parse_slots
 
 if TYPE_CHECKING:
     from ralr_tune.commands.report import Report
@@ -76,9 +82,66 @@ class RunOptions:
     launcher_options: Mapping[str, object] = field(default_factory=dict)
     """Further options of the launcher; each launcher declares its own."""
 
+    def __post_init__(self) -> None:
+        """Refuses values of a wrong type with a UsageError, and takes texts where a path or a list is meant."""
+        for name, allowed in _ALLOWED.items():
+            value = getattr(self, name)
+            if not allowed.takes(value):
+                raise UsageError(f"{name} = {value!r}; allowed: {allowed.words}")
+        try:
+            out = None if self.out is None else at_home(self.out)
+        except ValueError as error:
+            raise UsageError(f"out = {self.out!r}: {error}") from None
+        meant = {
+            "out": out,
+            "devices": self.devices if isinstance(self.devices, str) else ",".join(self.devices),
+            "slots": parse_slots(str(self.slots)),
+        }
+        for name, value in meant.items():
+            object.__setattr__(self, name, value)
+
+
+class _Allowed(NamedTuple):
+    """What a field of `RunOptions` may be."""
+
+    takes: Callable[[Any], bool]
+    words: str
+
+
+def _is_none_or(kind: type, value: object) -> bool:
+    return value is None or (isinstance(value, kind) and not isinstance(value, bool))
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _is_devices(value: object) -> bool:
+    return _is_text(value) or (isinstance(value, list | tuple) and bool(value) and all(map(_is_text, value)))
+
+
+_COUNT = _Allowed(partial(_is_none_or, Integral), "a whole number, or None")
+_YES_OR_NO = _Allowed(lambda value: isinstance(value, bool), "True or False")
+_ALLOWED: Mapping[str, _Allowed] = {
+    "storage": _Allowed(
+        lambda value: value is None or _is_text(value), 'a database URL ("sqlite:///study.db"), or None'
+    ),
+    "out": _Allowed(lambda value: value is None or is_path(value), "the path of a folder, or None"),
+    "trials": _COUNT,
+    "workers": _COUNT,
+    "hours": _Allowed(partial(_is_none_or, Real), "a number of hours, or None"),
+    "confirm": _YES_OR_NO,
+    "imports": _YES_OR_NO,
+    "force": _YES_OR_NO,
+    "start_workers": _YES_OR_NO,
+    "devices": _Allowed(_is_devices, 'a text such as "auto" or "cuda:0,cuda:1", or a list of devices'),
+    "launcher": _Allowed(_is_text, "the name of a launcher"),
+    "launcher_options": _Allowed(lambda value: isinstance(value, Mapping), "a dict of the launcher's options"),
+}
+
 
 def run(
-    spec: StudySpec,
+    spec: StudySpec | str | os.PathLike[str],
     options: RunOptions | None = None,
     *,
     progress: Progress | None = None,
@@ -88,6 +151,7 @@ def run(
     """Create or resume a study, search all arms, confirm, test, report and export.
 
     Args:
+        spec: a study, the path of a study file, or a name in studies/.
         options: where and how.
         progress: called a few times a second with the open storage and the study's name.
         show_data: called with what the data hold, before workers start.
@@ -97,7 +161,10 @@ def run(
     read, TrialError when a failed trial ends the study, Interrupted
     (resumable) on Ctrl-C, StorageError when the database cannot be reached.
     """
-    options = replace(options or RunOptions(), **fields)
+    options = _options(options, fields)
+    if progress is not None and not callable(progress):
+        raise UsageError(f"progress = {progress!r}; allowed: a function of the storage and the study's name, or None")
+    spec = _study(spec, options.imports)
     _check_arguments(spec, options.trials, options.hours)
     _check_imports(spec, options.imports)
     launcher = make_launcher(options.launcher, options.launcher_options) if options.start_workers else None
@@ -106,7 +173,7 @@ def run(
     if launcher and launcher.remote:
         _refuse_sqlite(url, options.launcher)
     _make_folder(out)
-    with _database(url, options.force) as opened:
+    with _database(spec.name, url, out, options.force) as opened:
         ledger = _prepare(opened, spec, options.trials or spec.search.trials)
         job = _job(opened, spec, options, out, launcher)
         if advance(ledger, opened, spec, job.until) is not None:
@@ -119,6 +186,29 @@ def run(
         return make_report(opened, spec.name, out)
 
 
+def _options(options: RunOptions | None, fields: Mapping[str, Any]) -> RunOptions:
+    """The options with these fields in place of theirs. UsageError for what are none, TypeError for unknown names."""
+    if not isinstance(options, RunOptions | None):
+        raise UsageError(f"options = {options!r}; allowed: RunOptions, or None; or give its fields by name")
+    for name in fields:
+        if name not in RunOptions.__dataclass_fields__:
+            known = one_of(RunOptions.__dataclass_fields__, name)
+            raise TypeError(f"run() got an unexpected keyword argument {name!r}; {known}")
+    return replace(options or RunOptions(), **fields)
+
+
+def _study(given: StudySpec | str | os.PathLike[str], imports: bool) -> StudySpec:
+    """A study, or that of the file which a path or a name in studies/ means."""
+    if isinstance(given, StudySpec):
+        return given
+    if not is_path(given):
+        raise UsageError(f"spec = {given!r}; allowed: a study, the path of a study file, or a name in studies/")
+    path = find_file(os.fspath(given))
+    if path is None:
+        raise UsageError(unknown_study(os.fspath(given)))
+    return load_study_file(path, imports=imports)
+
+
 def init(spec: StudySpec, options: RunOptions) -> str:
     """Create a study and its plan as `run` does, so that workers started elsewhere can join; safe to repeat.
 
@@ -128,11 +218,12 @@ def init(spec: StudySpec, options: RunOptions) -> str:
     _check_imports(spec, options.imports)
     out, url = _location(spec, options)
     _make_folder(out)
-    with _database(url, options.force) as opened:
+    with _database(spec.name, url, out, options.force) as opened:
         rows = _prepare(opened, spec, options.trials or spec.search.trials).rows(curves=False)
         planned = sum(row.stage == "search" for row in rows)
         name = spec.name
-        return f"study {name} is ready in {opened.masked}: {planned} trials planned; join with: ralr-tune worker {name}"
+        join = again("worker", name, opened.address, out)
+        return f"study {name} is ready in {opened.masked}: {planned} trials planned; join with: {join}"
 
 
 def _inspect_data(spec: StudySpec, out: Path, show: ShowData | None, *, here: bool) -> None:
@@ -184,12 +275,14 @@ def _refuse_sqlite(url: str, launcher: str) -> None:
 
 
 @contextmanager
-def _database(url: str, force: bool) -> Iterator[Storage]:
+def _database(study: str, url: str, out: Path, force: bool) -> Iterator[Storage]:
     """Open the study's storage; creates it if it does not exist."""
     studies.quiet_optuna()
+    address = parse_address(url)
     if not force:
-        refuse_network(parse_address(url))
-    opened = open_storage(url, create=True)
+        refuse_network(address)
+    with naming(lambda verb: again(verb, study, address, out)):
+        opened = open_storage(url, create=True)
     try:
         yield opened
     finally:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ralr_tune.commands.files import write_text
+from ralr_tune.commands.locate import find_file
 from ralr_tune.errors import Interrupted, TrialError, UsageError
 from ralr_tune.launch.devices import Place, places
 from ralr_tune.launch.worker import environment
@@ -43,6 +44,9 @@ def train_configuration(
     Raises StudyFileError or UsageError before training starts (if `imports` is False, also for an imported network),
     DataError, TrialError if it diverges or runs out of memory, Interrupted on Ctrl-C.
     """
+    if not config.suffix and not config.exists() and find_file(str(config)) is not None:
+        best = Path("runs") / config / "best" / "ARM.toml"
+        raise UsageError(f"{config}: is a study; `train` takes an exported configuration, such as {best}")
     exported = load_exported(config, imports=imports)
     if not imports:
         refuse_imports(exported.kind, exported.task)

@@ -84,8 +84,8 @@ class Job:
         lines = [f"export {name}={shlex.quote(value)}\n" for name, value in self.environment(place).items()]
         with writing(file):
             file.unlink(missing_ok=True)  # other users might be able to read an existing file
-            with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as script:
-                script.writelines(lines)
+            with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as script:
+                script.writelines(map(os.fsencode, lines))
 
 
 class Ending(StrEnum):

@@ -15,7 +15,8 @@ from importlib import metadata
 from threading import Thread
 from types import FrameType
 
-from ralr_tune.errors import Interrupted
+from ralr_tune.errors import Interrupted, StorageError
+from ralr_tune.invocation import command
 from ralr_tune.launch.devices import Place
 from ralr_tune.launch.folder import check_shared
 from ralr_tune.launch.launcher import LAUNCHER_VARIABLE, Job
@@ -32,6 +33,7 @@ from ralr_tune.store.database import open_storage
 from ralr_tune.store.failures import RETRY_S
 from ralr_tune.store.file import refuse_network
 from ralr_tune.store.ledger import Ledger
+from ralr_tune.store.schema import Unprepared
 from ralr_tune.studyfile import parse_study
 from ralr_tune.studyfile.imports import refuse_imports
 from ralr_tune.studyfile.kind import Kind
@@ -59,9 +61,13 @@ def work(job: Job, place: Place, *, stop: Stop | None = None) -> None:
     studies.quiet_optuna()
     if job.folder_token is not None:
         check_shared(job.out, job.folder_token)
+    address = parse_address(job.storage_url)
     if not job.force:
-        refuse_network(parse_address(job.storage_url))
-    storage = open_storage(job.storage_url, retry_s=RETRY_S)
+        refuse_network(address)
+    try:
+        storage = open_storage(job.storage_url, retry_s=RETRY_S)
+    except Unprepared as error:
+        raise StorageError(error.message(command(error.verb, job.study, *address.arguments()))) from error
     try:
         spec = parse_study(
             studies.stored(storage, job.study).text,

@@ -7,7 +7,6 @@ package.module:callable                the user's own: called as callable(num_cl
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
@@ -20,6 +19,7 @@ from ralr_tune.errors import UsageError
 from ralr_tune.models import torchvision_models
 from ralr_tune.models.cifar_resnet import CifarResNet
 from ralr_tune.models.small_cnn import SmallCNN
+from ralr_tune.nearest import nearest
 
 CIFAR_DEPTHS = (20, 32, 44, 56, 110)
 """He et al. 2016, table 6."""
@@ -113,7 +113,7 @@ def _imported(name: str) -> Builder:
 
 
 def _unknown(name: str) -> str:
-    near = difflib.get_close_matches(name, known(), n=1, cutoff=0.4)
+    near = nearest(name, known(), cutoff=0.4)
     return (
         f"task.model = {name!r}: no such network{f'; did you mean {near[0]!r}?' if near else ''}"
         f"; allowed: {', '.join(known())}, torchvision:NAME, package.module:callable"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ import torchvision.models
 from torch import Tensor, nn
 
 from ralr_tune.errors import UsageError
+from ralr_tune.nearest import nearest
 
 
 class Grey(nn.Module):
@@ -45,7 +45,7 @@ def names() -> list[str]:
 
 def _check(name: str, channels: int) -> None:
     if name not in names():
-        near = difflib.get_close_matches(name, names(), n=3, cutoff=0.4)
+        near = nearest(name, names(), count=3, cutoff=0.4)
         raise UsageError(
             f"task.model = 'torchvision:{name}': torchvision has no such classification network"
             f"; similar names: {', '.join(f'torchvision:{other}' for other in near) or 'none'}"

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import quote
 
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from ralr_tune.errors import StorageError
+from ralr_tune.errors import StorageError, UsageError
+from ralr_tune.invocation import Variable, near
+from ralr_tune.machine.home import at_home
 from ralr_tune.secrecy import MASK, remember, secret_from_environment, without
+from ralr_tune.store.location import STORAGE_VARIABLE
 
 PASSWORD_VARIABLE = "RALR_TUNE_STORAGE_PASSWORD"
 """The password of a storage URL that has a user but no password; with _FILE appended, the file that holds it."""
@@ -22,6 +28,14 @@ _DRIVERS = {
     "mysql": "mysql+pymysql",
     "mariadb": "mysql+pymysql",
 }
+_OTHER_DRIVERS = {
+    "sqlite": {"aiosqlite"},
+    "postgresql": {"psycopg2", "psycopg2cffi", "psycopg_async", "asyncpg", "pg8000"},
+    "mysql": {"mysqldb", "mysqlconnector", "mariadbconnector", "aiomysql", "asyncmy", "cymysql"},
+}
+"""SQLAlchemy's other drivers of the same servers: a URL that names one means the same database."""
+_ENCODINGS = {"postgresql": ("client_encoding", "utf8"), "mysql": ("charset", "utf8mb4")}
+"""The option of a URL that says how text is sent, and the one value that can send any text."""
 _ALLOWED = "sqlite:///FILE, postgresql://USER:PASSWORD@HOST/DATABASE, mysql://... or mariadb://..."
 _SECRET_OPTIONS = {"password", "passwd", "sslpassword"}
 
@@ -39,7 +53,7 @@ class Address:
     @property
     def plain(self) -> str:
         """The URL with its password, percent-encoded: for connections, never for display."""
-        return self.url.render_as_string(hide_password=False)
+        return _rendered(self.url)
 
     @property
     def for_optuna(self) -> str:
@@ -56,6 +70,14 @@ class Address:
         """The database's file, absolute; None for a server."""
         return Path(self.url.database) if self.dialect == "sqlite" and self.url.database else None
 
+    def arguments(self) -> tuple[str | Variable, ...]:
+        """`--storage` as it may be typed to mean this database: by its variable, or with the password masked."""
+        if self == _of_environment():
+            return "--storage", Variable(STORAGE_VARIABLE)
+        if self.file is not None:
+            return "--storage", sqlite_url(near(self.file))
+        return "--storage", self.masked.replace(self.url.drivername, self.dialect, 1)
+
     def clean(self, text: object) -> str:
         """`text` (for example a driver's message) on one line, without any password of this address."""
         return " ".join(without(str(text), _secrets(self.url)).split())
@@ -64,12 +86,15 @@ class Address:
 def parse_address(url: str | URL) -> Address:
     """The address for a storage URL; the path of a SQLite file becomes absolute, so that any process can use it.
 
-    If the URL has a user but no password, the password comes from PASSWORD_VARIABLE or its file. If neither is set,
-    PostgreSQL's own client library reads PGPASSWORD and ~/.pgpass when it connects.
+    A path that begins with ~ means a home folder, as in a shell. Other drivers of a server are replaced by this
+    package's driver. If the URL has a user but no password, the password comes from PASSWORD_VARIABLE or its file. If
+    neither is set, PostgreSQL's own client library reads PGPASSWORD and ~/.pgpass when it connects.
 
     StorageError for anything but the URLs in `_ALLOWED`; UsageError for a password file without a password. The message
     repeats nothing of a URL that cannot be parsed: any part of it may belong to the password.
     """
+    if isinstance(url, str) and not url.startswith("sqlite") and re.search("[\udc80-\udcff]", url):
+        raise StorageError("the storage URL is not UTF-8 text; percent-encode what is not ASCII (é is %C3%A9)")
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
@@ -82,9 +107,26 @@ def parse_address(url: str | URL) -> Address:
     return Address(parsed, _masked(parsed))
 
 
+def _of_environment() -> Address | None:
+    """The address that STORAGE_VARIABLE means, if it is set to one."""
+    try:
+        return parse_address(os.environ[STORAGE_VARIABLE])
+    except (KeyError, StorageError, UsageError):
+        return None
+
+
 def sqlite_url(file: Path) -> str:
     """The storage URL of a SQLite file; its path may contain any characters."""
-    return URL.create("sqlite", database=str(file)).render_as_string()
+    return _rendered(URL.create("sqlite", database=str(file)))
+
+
+def _rendered(url: URL, *, hide_password: bool = False) -> str:
+    """The URL as a text that `parse_address` reads."""
+    try:
+        return url.render_as_string(hide_password=hide_password)
+    except UnicodeEncodeError:  # a path that is not UTF-8; its bytes stay unchanged (PEP 383)
+        path = re.sub("[^\udc80-\udcff]+", lambda part: quote(part[0], safe=" +/"), url.database or "")
+        return f"{url.drivername}:///{path}"
 
 
 def _with_driver(url: URL) -> URL:
@@ -92,9 +134,11 @@ def _with_driver(url: URL) -> URL:
     wanted = _DRIVERS.get(backend)
     if wanted is None:
         raise StorageError(f"storage URL: {backend!r} is not supported; allowed: {_ALLOWED}")
-    if driver and driver != wanted.partition("+")[2]:
+    dialect, _, own = wanted.partition("+")
+    if driver not in ("", own, *_OTHER_DRIVERS[dialect]):
         raise StorageError(f"storage URL: driver {driver!r} is not supported; write {backend}://... or {wanted}://...")
-    return url.set(drivername=wanted)
+    option, value = _ENCODINGS.get(dialect, ("", ""))
+    return url.set(drivername=wanted).update_query_dict({option: value} if option in url.query else {})
 
 
 def _with_file(url: URL) -> URL:
@@ -108,19 +152,24 @@ def _with_file(url: URL) -> URL:
         )
     if not url.database or url.database == ":memory:" or url.database.startswith("file:"):
         raise StorageError("storage URL: SQLite needs a file that all workers share; write sqlite:///FILE")
-    return url.set(database=str(Path(url.database).absolute()))
+    try:
+        return url.set(database=str(at_home(url.database).absolute()))
+    except ValueError as error:
+        raise StorageError(f"storage URL: {error}") from None
 
 
 def _with_password(url: URL) -> URL:
-    has_one = url.password or any(key.lower() in ("password", "passwd") for key in url.query)
-    if url.get_backend_name() == "sqlite" or not url.username or has_one:
+    if url.get_backend_name() == "sqlite" or not url.username:
         return url
-    return url.set(password=secret_from_environment(PASSWORD_VARIABLE))
+    if url.password == MASK:  # as this program printed it
+        return url.set(password=secret_from_environment(PASSWORD_VARIABLE) or MASK)
+    has_one = url.password or any(key.lower() in ("password", "passwd") for key in url.query)
+    return url if has_one else url.set(password=secret_from_environment(PASSWORD_VARIABLE))
 
 
 def _masked(url: URL) -> str:
     masks = {key: MASK for key in url.query if key.lower() in _SECRET_OPTIONS}
-    return url.update_query_dict(masks).render_as_string(hide_password=True).replace("%2A%2A%2A", MASK)
+    return _rendered(url.update_query_dict(masks), hide_password=True).replace("%2A%2A%2A", MASK)
 
 
 def _secrets(url: URL) -> set[str]:

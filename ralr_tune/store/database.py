@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,8 +25,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ralr_tune.errors import StorageError
 from ralr_tune.store.address import Address, parse_address
+from ralr_tune.store.columns import know_encoding
 from ralr_tune.store.failures import OPEN_RETRY_S, retry, retry_for, storage_errors
-from ralr_tune.store.file import WatchedFile
+from ralr_tune.store.file import WatchedFile, connect_read_only, is_writable
 from ralr_tune.store.retrying import RetryingStorage
 from ralr_tune.store.schema import nothing_stored, outdated_optuna, prepare
 
@@ -137,8 +139,9 @@ def open_storage(url: str, *, create: bool = False, retry_s: float = OPEN_RETRY_
     """The database at a URL (see `address.parse_address`), ready for studies.
 
     With `create`, missing schemas are created, by one process at a time, and so is the folder of a SQLite file; the
-    database of a server must exist. If a server does not answer, it is retried for `retry_s`. StorageError, with the
-    password masked, if the database cannot be reached, has tables of another version, or is empty without `create`.
+    database of a server must exist. If a server does not answer, it is retried for `retry_s`. A SQLite file that
+    cannot be written to is opened read-only. StorageError, with the password masked, if the database cannot be reached,
+    has tables of another version, or is empty without `create`.
     """
     address = parse_address(url)
     _prepare_file(address, create)
@@ -155,7 +158,14 @@ def open_storage(url: str, *, create: bool = False, retry_s: float = OPEN_RETRY_
 
 def _prepare_file(address: Address, create: bool) -> None:
     """Checks the file before SQLite opens it: SQLite would create an empty file if there is none."""
-    if address.file is None or address.file.exists():
+    if address.file is None:
+        return
+    if address.file.exists():
+        if create and not is_writable(address.file):
+            raise StorageError(
+                f"{address}: the file or its folder is read-only, so no study can be written to it; make both "
+                "writable, or copy the file to a folder of your own and give that with --storage"
+            )
         return
     if not create:
         raise nothing_stored(address)
@@ -195,12 +205,15 @@ def _optuna(address: Address, *, skip_table_creation: bool) -> RetryingStorage:
 
 
 def _engine_options(address: Address) -> dict[str, Any]:
-    if address.dialect == "sqlite":
+    if address.file is not None:
+        if address.file.exists() and not is_writable(address.file):
+            return {**_POOL, "creator": partial(connect_read_only, address.file)}
         return {**_POOL, "connect_args": {"timeout": BUSY_TIMEOUT_S}}
     arguments: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT_S}
     if address.dialect == "postgresql":
         arguments |= {f"keepalives_{name}": value for name, value in _KEEPALIVE.items()}
         arguments["tcp_user_timeout"] = SILENCE_TIMEOUT_S * 1000
+        arguments["client_encoding"] = "utf8"  # otherwise the database's, and psycopg gives bytes for SQL_ASCII
     else:
         arguments |= {"read_timeout": SILENCE_TIMEOUT_S, "write_timeout": SILENCE_TIMEOUT_S}
     arguments = {name: value for name, value in arguments.items() if name not in address.url.query}
@@ -216,6 +229,8 @@ def _configure(engine: Engine) -> None:
         for statement in _on_connect(engine.dialect.name):
             cursor.execute(statement)
         cursor.close()
+        if engine.dialect.name == "postgresql":
+            know_encoding(engine.dialect, connection.info.parameter_status("server_encoding") or "UTF8")
         connection.commit()  # PostgreSQL would roll SET back together with its transaction
 
     if engine.dialect.name == "sqlite":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,7 +28,8 @@ from sqlalchemy.exc import (
 )
 
 from ralr_tune.errors import StorageError
-from ralr_tune.store.address import Address
+from ralr_tune.secrecy import MASK
+from ralr_tune.store.address import PASSWORD_VARIABLE, Address
 
 T = TypeVar("T")
 
@@ -114,10 +116,18 @@ def storage_errors(address: Address) -> Iterator[None]:
         raise StorageError(
             f"{address}: a text that Optuna stored was changed and is no longer JSON; restore a copy: {error}"
         ) from error
+    except TypeError as error:
+        option = re.search(r"unexpected keyword argument (\S+)", str(error))  # PyMySQL's error for an option of the URL
+        if option is None:
+            raise
+        raise StorageError(f"{address}: the driver has no option {option[1]}; leave it out of the URL") from error
+    except UnicodeError as error:
+        raise StorageError(f"{address}: a text that this database or its connection cannot hold: {error}") from error
     except (SQLAlchemyError, StorageInternalError, OSError) as error:
         fault = _database_error(error)
         message = fault.orig if isinstance(fault, DBAPIError) else fault
-        raise StorageError(f"{address}: {address.clean(message or error)}") from error
+        masked = f"; *** is no password: write it, or set {PASSWORD_VARIABLE}" if address.url.password == MASK else ""
+        raise StorageError(f"{address}: {address.clean(message or error)}{masked}") from error
 
 
 def _database_error(error: BaseException) -> SQLAlchemyError | None:

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
+import sqlite3
+import tempfile
+from contextlib import closing
 from pathlib import Path
+from urllib.parse import quote
 
 import psutil
 
@@ -41,6 +46,44 @@ class WatchedFile:
             self._opened = now
         elif not os.path.samestat(now, self._opened):
             raise StorageError(f"{self._path}: was replaced by another file while it was in use")
+
+
+def is_writable(file: Path) -> bool:
+    """Whether a SQLite database can be opened for writing there: its folder takes the files alongside it, too."""
+    return all(
+        os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids) for path in (file, file.parent)
+    )
+
+
+def connect_read_only(file: Path) -> sqlite3.Connection:
+    """A connection to a database that cannot be written to: on a read-only mount, in somebody else's folder.
+
+    Opening a database in WAL mode would make files alongside it. Without unfinished writes (-wal, -journal), it counts
+    as immutable. With them and the shared index (-shm) of the process that writes them, SQLite reads past the index.
+    Without that, nobody has it open, and a copy is read that SQLite may complete.
+    """
+    wal, shm, journal = (file.with_name(f"{file.name}{ending}") for ending in ("-wal", "-shm", "-journal"))
+    if not any(part.exists() and part.stat().st_size for part in (wal, journal)):
+        return _opened(f"{_uri(file)}?mode=ro&immutable=1")
+    if shm.exists():
+        return _opened(f"{_uri(file)}?mode=ro")
+    with tempfile.TemporaryDirectory(prefix="ralr_tune-") as folder:
+        for part in (file, wal, journal):
+            if part.exists():
+                shutil.copy(part, folder)
+        with closing(_opened(_uri(Path(folder) / file.name))) as copy:
+            found = _opened(":memory:")
+            copy.backup(found)
+    found.execute("PRAGMA query_only = ON")
+    return found
+
+
+def _uri(file: Path) -> str:
+    return f"file:{quote(os.fsencode(file))}"
+
+
+def _opened(uri: str) -> sqlite3.Connection:
+    return sqlite3.connect(uri, uri=True, check_same_thread=False)  # SQLAlchemy's pool hands it from thread to thread
 
 
 def network_file_system(path: Path) -> str | None:

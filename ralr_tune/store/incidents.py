@@ -37,7 +37,7 @@ def incident_insert(
 
 def signature_of(*parts: str) -> str:
     """A hash of the parts, 64 characters."""
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+    return hashlib.sha256("\0".join(parts).encode(errors="backslashreplace")).hexdigest()
 
 
 def signature_of_error(error: BaseException) -> str:

@@ -6,14 +6,16 @@ that both schemas, Optuna's and this package's, are complete.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
-from alembic import command
+from alembic import command as alembic_command
 from alembic.config import Config
 from sqlalchemy import Connection, Engine, and_, column, func, insert, inspect, select, table, text
 
 from ralr_tune.errors import StorageError
+from ralr_tune.invocation import command, script
 from ralr_tune.store.address import Address
 from ralr_tune.store.locks import named_lock
 from ralr_tune.store.tables import Now, ledger, metadata, schema
@@ -70,13 +72,27 @@ def migrate(engine: Engine, address: Address) -> None:
             not inspect(connection).has_table(VERSION_TABLE)
             or connection.scalar(select(_version.c.version_num)) is None
         ):
-            command.stamp(alembic, FIRST)
-        command.upgrade(alembic, HEAD)
+            alembic_command.stamp(alembic, FIRST)
+        alembic_command.upgrade(alembic, HEAD)
 
 
-def nothing_stored(address: Address) -> StorageError:
+class Unprepared(StorageError):
+    """The tables are missing or outdated; a command creates or updates them."""
+
+    def __init__(self, address: Address, lacks: str, verb: str, does: str) -> None:
+        self._lacks, self._does = f"{address}: {lacks}", does
+        self.verb = verb
+        """The command: "run" or "repair"."""
+        super().__init__(self.message(command(verb, "STUDY", *address.arguments())))
+
+    def message(self, typed: str) -> str:
+        """The message, with the full command that helps."""
+        return f"{self._lacks}; `{typed}` {self._does}"
+
+
+def nothing_stored(address: Address) -> Unprepared:
     """The error for a database without this package's tables."""
-    return StorageError(f"{address}: no study is stored there; `ralr-tune run STUDY` creates one")
+    return Unprepared(address, "no study is stored there", "run", "creates one")
 
 
 def outdated_optuna(address: Address, error: RuntimeError) -> StorageError:
@@ -86,7 +102,7 @@ def outdated_optuna(address: Address, error: RuntimeError) -> StorageError:
     password = " (*** is the password)" if address.url.password else ""
     return StorageError(
         f"{address}: Optuna's tables have an earlier version than the installed Optuna; stop all workers, copy the "
-        f'database, then type: optuna storage upgrade --storage "{address}"{password}'
+        f"database, then type: {script('optuna')} storage upgrade --storage {shlex.quote(str(address))}{password}"
     )
 
 
@@ -95,10 +111,8 @@ def _is_ready(engine: Engine, address: Address) -> bool:
     if found is None or found == HEAD:
         return found is not None
     if found in EARLIER:
-        raise StorageError(
-            f"{address}: its tables are of an earlier version ({found}) than this program's ({HEAD}); "
-            '"ralr-tune repair STUDY" brings them up to date (copy the database first)'
-        )
+        older = f"its tables are of an earlier version ({found}) than this program's ({HEAD})"
+        raise Unprepared(address, older, "repair", "brings them up to date (copy the database first)")
     raise StorageError(
         f"{address}: its tables are of a later version ({found}) than this program's ({HEAD}); update ralr-tune"
     )
@@ -115,7 +129,7 @@ def _make(engine: Engine, make_optuna_tables: Callable[[], None]) -> None:
             index.create(connection, checkfirst=True)  # create_all skips the indexes of tables that already exist
         if connection.scalar(select(schema.c.version)) is None:
             connection.execute(insert(schema).values(version=_NOT_FIRST))
-        command.stamp(_alembic(connection), HEAD)
+        alembic_command.stamp(_alembic(connection), HEAD)
 
 
 def _refuse_if_in_use(connection: Connection, address: Address) -> None:

@@ -8,31 +8,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, Double, Index, Integer, MetaData, String, Table, Text, UniqueConstraint
-from sqlalchemy.dialects.mysql import LONGTEXT, VARCHAR
+from sqlalchemy import BigInteger, Column, Double, Index, Integer, MetaData, Table, UniqueConstraint
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
-from sqlalchemy.types import TypeEngine
 
 from ralr_tune.errors import StorageError
-
-NAME_LENGTH = 200  # of study and arm: both are in one unique key, and MySQL's keys have at most 3072 bytes
+from ralr_tune.store.columns import NAME_LENGTH, FileText, Words, long_text, short_text
 
 NO_SOURCE = -1
 """Source of a row that does not repeat another trial's configuration."""
 
 metadata = MetaData()
 _INNODB: dict[str, Any] = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4"}
-
-
-def _name(length: int = NAME_LENGTH) -> TypeEngine[str]:
-    """A short case-sensitive text: MySQL's default collation treats arms `A` and `a` as equal."""
-    return String(length).with_variant(VARCHAR(length, charset="utf8mb4", collation="utf8mb4_bin"), "mysql")
-
-
-def _long_text() -> TypeEngine[str]:
-    """A text of any length: MySQL's TEXT ends at 64 kB."""
-    return Text().with_variant(LONGTEXT(charset="utf8mb4"), "mysql")
 
 
 schema = Table(
@@ -45,11 +32,11 @@ schema = Table(
 studies = Table(
     "ralr_tune_studies",
     metadata,
-    Column("name", _name(), primary_key=True),
-    Column("text", _long_text(), nullable=False),
-    Column("fingerprint", _name(), nullable=False),
+    Column("name", short_text(), primary_key=True),
+    Column("text", FileText, nullable=False),
+    Column("fingerprint", short_text(), nullable=False),
     Column("created", Double, nullable=False),
-    Column("environment", _long_text()),
+    Column("environment", long_text()),
     **_INNODB,
 )
 
@@ -57,28 +44,28 @@ ledger = Table(
     "ralr_tune_ledger",
     metadata,
     Column("id", Integer, primary_key=True),
-    Column("study", _name(), nullable=False),
-    Column("arm", _name(), nullable=False),
-    Column("stage", _name(16), nullable=False),
+    Column("study", short_text(), nullable=False),
+    Column("arm", short_text(), nullable=False),
+    Column("stage", short_text(16), nullable=False),
     Column("block", Integer, nullable=False),
     Column("ordinal", Integer, nullable=False),
-    Column("role", _name(32), nullable=False),
+    Column("role", short_text(32), nullable=False),
     Column("source", Integer, nullable=False),  # NO_SOURCE and not NULL: a unique key treats NULLs as different
     Column("seed", BigInteger, nullable=False),
-    Column("params", _long_text(), nullable=False),
+    Column("params", long_text(), nullable=False),
     Column("trial", Integer),
-    Column("state", _name(8), nullable=False),
+    Column("state", short_text(8), nullable=False),
     Column("attempt", Integer, nullable=False),
-    Column("owner", _name(255)),  # the last worker that held the row; kept when it is freed or done
-    Column("token", _name(32)),  # of the last claim: shows a worker whose response was lost that it won
+    Column("owner", short_text(255)),  # the last worker that held the row; kept when it is freed or done
+    Column("token", short_text(32)),  # of the last claim: shows a worker whose response was lost that it won
     Column("lease_end", Double),
-    Column("outcome", _name(16)),
-    Column("failure", _name(16)),
-    Column("message", _long_text()),
+    Column("outcome", short_text(16)),
+    Column("failure", short_text(16)),
+    Column("message", Words),
     Column("epoch", Integer, nullable=False),
     Column("value", Double),
     Column("train_value", Double),
-    Column("curve", _long_text()),
+    Column("curve", long_text()),
     Column("seconds", Double),
     Column("started", Double),
     Column("finished", Double),
@@ -91,14 +78,14 @@ incidents = Table(
     "ralr_tune_incidents",  # failures, including those from which a trial recovered
     metadata,
     Column("id", Integer, primary_key=True),
-    Column("study", _name(), nullable=False),
+    Column("study", short_text(), nullable=False),
     Column("row", Integer, nullable=False),
     Column("attempt", Integer, nullable=False),
-    Column("kind", _name(16), nullable=False),
-    Column("signature", _name(64), nullable=False),  # a hash, the same for equal failures (incidents.py)
-    Column("message", _long_text(), nullable=False),
-    Column("detail", _long_text(), nullable=False),  # the traceback; "" if there is none
-    Column("owner", _name(255)),
+    Column("kind", short_text(16), nullable=False),
+    Column("signature", short_text(64), nullable=False),  # a hash, the same for equal failures (incidents.py)
+    Column("message", Words, nullable=False),
+    Column("detail", Words, nullable=False),  # the traceback; "" if there is none
+    Column("owner", short_text(255)),
     Column("epoch", Integer, nullable=False),
     Column("time", Double, nullable=False),
     UniqueConstraint("row", "attempt", "kind", name="ralr_tune_incidents_once"),

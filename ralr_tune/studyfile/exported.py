@@ -6,21 +6,23 @@ The tables of the study file with one value per key, and the origin of the confi
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from datetime import date
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, Field, ValidationError, create_model, field_validator
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, create_model, field_validator
 
+from ralr_tune.invocation import command, python
 from ralr_tune.metric import Metric, Unit
 from ralr_tune.schedules.curves import CURVES, OPTIONS
 from ralr_tune.seeds import SEED_BITS
 from ralr_tune.studyfile import models, problems, registry
 from ralr_tune.studyfile.configuration import AmplifyConfig, Configuration, NoiseConfig, ScheduleConfig, TrainingConfig
 from ralr_tune.studyfile.kind import Kind
-from ralr_tune.studyfile.problems import KeyPath, shown
+from ralr_tune.studyfile.problems import KeyPath, shown, unreadable
 from ralr_tune.studyfile.reading import SUBSTITUTE_TASK, kind_of, read_text, read_toml, refusal
 from ralr_tune.studyfile.sections import OPTIMIZERS, Name, ScheduleSection, TaskSection, TrainingKeys
 from ralr_tune.studyfile.study import searched
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
 Seed = Annotated[int, Field(ge=0, lt=2**SEED_BITS)]
 Number = Annotated[int, Field(ge=0, lt=10**9)]
+Form = Literal["toml", "json", "yaml"]
 Table = TypeVar("Table", TrainingConfig, ScheduleConfig)
 
 _SUBSTITUTES: dict[KeyPath, Any] = {
@@ -58,6 +61,11 @@ class Scores(Frozen):
         return f"{unit.value(self.mean, 2)}{spread} over {len(self.seeds)} seed{'s' if len(self.seeds) > 1 else ''}"
 
 
+def _day(value: Any) -> Any:
+    """JSON has no days: they are texts there."""
+    return date.fromisoformat(value) if isinstance(value, str) else value
+
+
 class Provenance(Frozen):
     """[provenance]: the origin of a configuration and its results."""
 
@@ -77,7 +85,7 @@ class Provenance(Frozen):
     """Determines the validation split."""
     seed: Seed
     """The search trial's training seed."""
-    created: date
+    created: Annotated[date, BeforeValidator(_day)]
     """The day on which the trial was finished (UTC)."""
     fingerprint: str
     """Fingerprint of the study file (StudySpec.fingerprint)."""
@@ -144,17 +152,26 @@ def exported_model(kind: Kind) -> type[Exported]:
 
 
 def load_exported(path: str | Path, *, imports: bool = True) -> Exported:
-    """Read and check an exported file; raises what `parse_exported` raises."""
-    return parse_exported(read_text(Path(path)), source=str(path), imports=imports)
+    """Read and check an exported file, TOML, JSON or YAML by its ending; raises what `parse_exported` raises."""
+    source, ending = str(path), Path(path).suffix.lower()
+    if ending == ".py":
+        raise refusal(source, [f"is a Python script, which trains by itself: {python(source)}"])
+    text = read_text(Path(path))
+    is_json = ending == ".json" or (ending != ".toml" and text.lstrip().startswith("{"))
+    form: Form = "json" if is_json else "yaml" if ending in (".yaml", ".yml") else "toml"
+    return parse_exported(text, source, form=form, imports=imports)
 
 
-def parse_exported(text: str, source: str = "configuration", *, imports: bool = True) -> Exported:
-    """A configuration from its TOML text.
+def parse_exported(text: str, source: str = "configuration", *, form: Form = "toml", imports: bool = True) -> Exported:
+    """A configuration from its text.
 
     Raises StudyFileError with every problem at once, one line each: source, key path, value, what is allowed;
     UsageError, without `imports`, for a kind of task named by an import path.
     """
-    raw = read_toml(text, source)
+    raw = read_toml(text, source) if form == "toml" else _read_other(text, source, form)
+    if "provenance" not in raw and {"study", "arms", "search"} & raw.keys():
+        how = command("run", source)
+        raise refusal(source, [f"is a study file; `{how}` searches it and writes the configurations for `train`"])
     kind = kind_of(raw, source, imports)
     if isinstance(kind, str):
         raise refusal(source, [kind, *_problems_without_kind(raw)])
@@ -167,6 +184,28 @@ def parse_exported(text: str, source: str = "configuration", *, imports: bool = 
     if lines:
         raise refusal(source, lines)
     return found
+
+
+def _read_other(text: str, source: str, form: Form) -> dict[str, Any]:
+    """The tables of an export in JSON or YAML, under the same bounds as TOML's."""
+    try:
+        raw = json.loads(text) if form == "json" else _read_yaml(text)
+    except (ValueError, RecursionError) as error:
+        raise refusal(source, [f"not valid {form.upper()}: {error or 'nested too deeply'}"]) from None
+    if not isinstance(raw, dict) or not all(isinstance(key, str) for key in raw):
+        raise refusal(source, [f"not an exported configuration: its {form.upper()} is no table"])
+    if found := unreadable(raw):
+        raise refusal(source, found)
+    return raw
+
+
+def _read_yaml(text: str) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from None
 
 
 def _problems_without_kind(raw: Mapping[str, Any]) -> list[str]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, TypeAlias
 
 from pydantic import ValidationError
 
 from ralr_tune.errors import StudyFileError, UsageError
+from ralr_tune.invocation import command
 from ralr_tune.secrecy import masked_url
 from ralr_tune.studyfile import models, problems, registry
 from ralr_tune.studyfile.contradictions import Contradiction, contradictions, missing_files
@@ -57,9 +58,19 @@ def load_study_file(path: str | Path, *, imports: bool = True) -> StudySpec:
     """Read and check a study file. Nothing in it is executed, except a kind of task that it names by an import path.
 
     Raises StudyFileError with every problem at once, one line each: file, key path, value, what is allowed; UsageError,
-    without `imports`, for a kind named by an import path.
+    without `imports`, for a kind named by an import path, and for what is no path.
     """
-    return _parse(read_text(Path(path)), str(path), _with_files, imports)
+    if not is_path(path):
+        raise UsageError(f"path = {path!r}; allowed: the path of a study file")
+    if Path(path).suffix.lower() in (".json", ".yaml", ".yml"):
+        line = f"study files are TOML; `{command('train', str(path))}` takes an exported configuration in any form"
+        raise refusal(str(path), [line])
+    return _parse(read_text(Path(path).expanduser()), str(path), _with_files, imports)
+
+
+def is_path(value: object) -> bool:
+    """Whether a value can be meant as the path of a file or folder: a text that is not empty, or a Path."""
+    return isinstance(value, PurePath) or (isinstance(value, str) and bool(value.strip()))
 
 
 def parse_study(text: str, source: str = "study file", *, imports: bool = True) -> StudySpec:
@@ -73,6 +84,8 @@ def _with_files(spec: StudySpec) -> Iterable[Contradiction]:
 
 def _parse(text: str, source: str, check: Check, imports: bool) -> StudySpec:
     raw = read_toml(text, source)
+    if "provenance" in raw and not {"study", "arms", "search"} & raw.keys():
+        raise refusal(source, [f"is an exported configuration, no study; `{command('train', source)}` trains it"])
     kind = kind_of(raw, source, imports)
     if isinstance(kind, str):
         raise refusal(source, _problems_without_kind(kind, raw, check))
@@ -133,6 +146,8 @@ def read_text(path: Path) -> str:
         return content.decode("utf-8-sig")  # some editors write a byte order mark
     except FileNotFoundError:
         raise refusal(str(path), ["no such file"]) from None
+    except IsADirectoryError:
+        raise refusal(str(path), ["cannot be read as UTF-8 text: it is a folder; give a file in it"]) from None
     except (OSError, ValueError) as error:  # ValueError: UnicodeDecodeError, or a NUL in the path
         raise refusal(str(path), [f"cannot be read as UTF-8 text: {error}"]) from None
 

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 from collections.abc import Iterable
@@ -25,6 +24,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from ralr_tune.bounds import BOUNDS
+from ralr_tune.nearest import nearest
 
 
 class Frozen(BaseModel):
@@ -286,5 +286,5 @@ def problem(message: str) -> PydanticCustomError:
 def one_of(allowed: Iterable[str], given: str) -> str:
     """The end of a message: the most similar allowed word, or the only one with this prefix, otherwise all words."""
     words = list(allowed)
-    close = difflib.get_close_matches(given, words, n=1) or [word for word in words if given and word.startswith(given)]
+    close = nearest(given, words) or [word for word in words if given and word.startswith(given)]
     return f"did you mean {close[0]!r}?" if len(close) == 1 else f"allowed: {', '.join(words)}"

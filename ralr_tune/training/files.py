@@ -60,6 +60,11 @@ def write(path: Path, *parts: bytes) -> None:
         file.writelines(parts)
 
 
+def encoded(text: str) -> bytes:
+    """A text for people in UTF-8; bytes of file names that are not UTF-8 are escaped (PEP 383)."""
+    return text.encode("utf-8", "backslashreplace")
+
+
 @contextmanager
 def opened(path: Path, limit: int) -> Iterator[BinaryIO]:
     """Opens a file for reading. Raises OSError, also if `path` is not a regular file or has more than `limit` bytes."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ralr_tune.errors import UsageError
+from ralr_tune.nearest import nearest
 from ralr_tune.studyfile.optimizers import OPTIMIZER_SPECS
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def make_optimizer(
     """
     known = optimizers()
     if training.optimizer not in known:
-        near = difflib.get_close_matches(training.optimizer, known, n=1, cutoff=0.4)
+        near = nearest(training.optimizer, known, cutoff=0.4)
         raise UsageError(
             f"training.optimizer = {training.optimizer!r}{f'; did you mean {near[0]!r}?' if near else ''}"
             f"; allowed: {', '.join(sorted(known))}"

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import optuna
@@ -70,6 +71,21 @@ def test_large_studies_are_thinned(monkeypatch: pytest.MonkeyPatch) -> None:
     assert optuna_importances(few, draws=0)["PED-ANOVA"] != {
         name: Evaluated(value) for name, value in optuna.importance.get_param_importances(few).items()
     }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"study": "study"}, r"study = 'study': must be an optuna.Study"),
+        ({"draws": -1}, "draws = -1: must be a whole number, 0 or more"),
+        ({"draws": 1.5}, "draws = 1.5: "),
+        ({"seed": -1}, "seed = -1: "),
+        ({"seed": None}, "seed = None: "),
+    ],
+)
+def test_arguments_are_checked(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=f"^{message}"):
+        optuna_importances(**{"study": made(trials=1)} | arguments)
 
 
 def test_several_objectives_are_refused() -> None:

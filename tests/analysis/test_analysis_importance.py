@@ -13,6 +13,7 @@ import pytest
 from synthetic_study import make_record
 
 from ralr_tune.analysis.additive import Array, Column
+from ralr_tune.analysis.evaluators import optuna_importances
 from ralr_tune.analysis.importance import (
     Importance,
     Observed,
@@ -269,6 +270,61 @@ def optimized(objective: Callable[[optuna.Trial], float], trials: int = 40) -> o
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=3))
     study.optimize(objective, n_trials=trials)
     return study
+
+
+Domain = tuple[optuna.distributions.BaseDistribution, Callable[[np.random.Generator], Any]]
+NUMBER: Domain = (optuna.distributions.FloatDistribution(0, 1), lambda rng: float(rng.random()))
+LOG: Domain = (optuna.distributions.FloatDistribution(1e-3, 1, log=True), lambda rng: float(10 ** rng.uniform(-3, 0)))
+SIGNED: Domain = (optuna.distributions.FloatDistribution(-1, 1), lambda rng: float(rng.uniform(-1, 1)))
+WHOLE: Domain = (optuna.distributions.IntDistribution(1, 9), lambda rng: int(rng.integers(1, 10)))
+CHOICE: Domain = (optuna.distributions.CategoricalDistribution(["a", "b"]), lambda rng: "ab"[rng.integers(2)])
+MIXED: Domain = (
+    optuna.distributions.CategoricalDistribution([None, True, 3]),
+    lambda rng: (None, True, 3)[rng.integers(3)],
+)
+
+
+def of_two_kinds(first: Domain, second: Domain, counts: tuple[int, int]) -> optuna.Study:
+    """A study in which `p` changed its domain after `counts[0]` trials, and has no effect."""
+    rng, study = np.random.default_rng(0), optuna.create_study()
+    for domain, draw in (domain for domain, count in zip((first, second), counts, strict=True) for _ in range(count)):
+        x = float(rng.random())
+        distributions = {"p": domain, "x": optuna.distributions.FloatDistribution(0, 1)}
+        params = {"p": draw(rng), "x": x}
+        study.add_trial(optuna.trial.create_trial(params=params, distributions=distributions, value=x))
+    return study
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "trials"),
+    [
+        (CHOICE, NUMBER, 30),
+        (NUMBER, CHOICE, 30),
+        (MIXED, WHOLE, 30),
+        (NUMBER, WHOLE, 50),
+        (LOG, SIGNED, 50),
+        (SIGNED, LOG, 50),
+        (LOG, NUMBER, 50),
+    ],
+)
+def test_a_name_that_changed_its_kind_is_judged_among_the_more_frequent(
+    first: Domain, second: Domain, trials: int
+) -> None:
+    found = importance(of_two_kinds(first, second, (30, 20)))
+    assert (found["p"].trials, found["p"].verdict, found["x"].verdict) == (trials, "indistinguishable", "matters")
+
+
+def test_optunas_own_evaluators_take_such_a_name_among_the_more_frequent() -> None:
+    for study in (of_two_kinds(CHOICE, NUMBER, (8, 4)), of_two_kinds(CHOICE, WHOLE, (4, 8))):
+        before = [trial.params for trial in study.trials]
+        found = optuna_importances(study, draws=1)
+        assert all(values["x"].value > 0.5 for values in found.values())
+        assert [trial.params for trial in study.trials] == before
+
+
+def test_of_kinds_that_are_equally_frequent_the_newest_is_judged() -> None:
+    assert importance(of_two_kinds(NUMBER, CHOICE, (12, 12)))["p"].trials == 12
+    assert importance(of_two_kinds(CHOICE, NUMBER, (12, 12)))["p"].null != (0.0, 1.0)
 
 
 def test_all_pruned() -> None:

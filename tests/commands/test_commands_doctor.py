@@ -13,6 +13,7 @@ from ralr_tune.commands.doctor import Diagnosis, diagnose
 from ralr_tune.commands.health.browser import browser_check
 from ralr_tune.commands.health.check import Check
 from ralr_tune.errors import UsageError
+from ralr_tune.invocation import program
 from ralr_tune.store import studies
 from ralr_tune.store.database import open_storage
 from tests.commands.conftest import Cli
@@ -90,7 +91,8 @@ def test_tables_of_the_first_release_are_a_problem_with_a_fix(bare_url: str) -> 
     (tables,) = (check for check in diagnose("sim", storage=bare_url).checks if check.name == "tables")
     assert tables.verdict == "problem"
     assert tables.found.startswith("its tables are of an earlier version (0001)")
-    assert '"ralr-tune repair STUDY" brings them up to date' in tables.found
+    assert f"; `{program()} repair sim --storage " in tables.found
+    assert tables.found.endswith("` brings them up to date (copy the database first)")
     assert dump(bare_url) == before
 
 

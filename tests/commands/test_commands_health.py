@@ -35,6 +35,7 @@ from ralr_tune.commands.health.storage import (
     file_check,
     storage_checks,
 )
+from ralr_tune.invocation import python
 from ralr_tune.store.address import parse_address
 from ralr_tune.store.probing import Answer
 from tests.studies import simulated, simulated_text
@@ -77,7 +78,7 @@ def test_packages_that_are_missing_or_old_are_named_with_the_command() -> None:
     found = required_check(required, installed)
     assert found.verdict == "problem"
     assert found.found == "optuna 4.9, needs <6,>=5; rich is missing, needs >=13"
-    assert found.fix == 'pip install "optuna<6,>=5" "rich>=13"'
+    assert found.fix == f'{python("-m", "pip")} install "optuna<6,>=5" "rich>=13"'
 
 
 @pytest.mark.parametrize(

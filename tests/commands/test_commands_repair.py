@@ -60,7 +60,11 @@ class Broken:
         return studies.optuna_study(self.storage, f"{self.spec.name}/{arm}")
 
     def repair(self, *, dry_run: bool = False) -> Repair:
-        return repair_study(StudyLocation(self.spec.name, self.spec, self.url, self.out), dry_run=dry_run)
+        return repair_study(self.where, dry_run=dry_run)
+
+    @property
+    def where(self) -> StudyLocation:
+        return StudyLocation(self.spec.name, self.spec, self.url, self.out)
 
 
 @pytest.fixture
@@ -211,7 +215,7 @@ def test_findings_that_only_the_user_can_fix_are_listed(broken: Broken) -> None:
         "sim/ralr trial 1: running, asked for by another program -> left: that program can end it",
         "sim/ralr trial 2: waiting, enqueued by another program -> left: workers ignore enqueued trials",
         "search ralr 0 (row 2): failed at attempt 1 (bug): ZeroDivisionError: mine -> left: `run` tries it again",
-        f"{broken.out / 'checkpoints'}: 1 unneeded file (2.0 KiB) -> left: `ralr-tune gc sim` removes it",
+        f"{broken.out / 'checkpoints'}: 1 unneeded file (2.0 KiB) -> left: `{broken.where.command('gc')}` removes it",
     ]
     assert dump(broken.url) == before
 
@@ -281,7 +285,7 @@ def test_a_study_of_the_first_release_is_migrated_and_resumes(bare_url: str, tmp
     spec = simulated()
     where = StudyLocation(spec.name, spec, bare_url, tmp_path / "out")
     before = dump(bare_url)
-    with pytest.raises(StorageError, match='"ralr-tune repair STUDY" brings them up to date'):
+    with pytest.raises(StorageError, match=r"repair sim --storage .*` brings them up to date"):
         run(spec, storage=bare_url, out=where.out)
     (rehearsed,) = repair_study(where, dry_run=True).findings
     assert rehearsed.what == "its tables have version 0001, this program needs version 0002"

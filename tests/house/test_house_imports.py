@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[2] / "ralr_tune"
 PACKAGE = ROOT.name
 
-GROUND = ("errors", "secrecy", "seeds", "bounds", "metric", "records", "logs")
+GROUND = ("errors", "secrecy", "seeds", "bounds", "metric", "records", "logs", "invocation", "nearest")
 """Every room may import these; they import nothing but those before them."""
 
 ROOMS: Mapping[str, tuple[str, ...]] = {

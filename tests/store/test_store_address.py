@@ -18,6 +18,14 @@ from ralr_tune.store.address import PASSWORD_VARIABLE, parse_address, sqlite_url
         ("mysql://u@h/d", "mysql+pymysql"),
         ("mariadb://u@h/d", "mysql+pymysql"),
         ("mariadb+pymysql://u@h/d", "mysql+pymysql"),
+        ("postgresql+psycopg2://u@h/d", "postgresql+psycopg"),
+        ("postgres+psycopg2://u@h/d", "postgresql+psycopg"),
+        ("postgresql+asyncpg://u@h/d", "postgresql+psycopg"),
+        ("postgresql+pg8000://u@h/d", "postgresql+psycopg"),
+        ("mysql+mysqldb://u@h/d", "mysql+pymysql"),
+        ("mysql+mysqlconnector://u@h/d", "mysql+pymysql"),
+        ("mariadb+mariadbconnector://u@h/d", "mysql+pymysql"),
+        ("sqlite+aiosqlite:///x.db", "sqlite+pysqlite"),
         ("sqlite:///x.db", "sqlite+pysqlite"),
     ],
 )
@@ -57,7 +65,10 @@ def test_clean_knows_all_forms_of_a_password() -> None:
         ("postgresql://me:hush@host:sh/db", "cannot be parsed"),
         ("hush", "cannot be parsed"),
         ("oracle://me:hush@host/db", "'oracle' is not supported"),
-        ("postgresql+psycopg2://me:hush@host/db", "'psycopg2' is not supported"),
+        ("postgresql+mysqldb://me:hush@host/db", "'mysqldb' is not supported"),
+        ("mysql+psycopg2://me:hush@host/db", "'psycopg2' is not supported"),
+        ("postgresql+odbc://me:hush@host/db", "'odbc' is not supported"),
+        ("postgresql://me:hush@h\udce9/db", "is not UTF-8"),
         ("postgresql://me:hush@host", "names no database"),
         ("sqlite://", "needs a file"),
         ("sqlite:///:memory:", "needs a file"),
@@ -80,9 +91,48 @@ def test_sqlite_file_becomes_absolute(tmp_path: Path, monkeypatch: pytest.Monkey
     assert parse_address(address.plain) == address
 
 
-@pytest.mark.parametrize("name", ["a b.db", "50%.db", "{x}.db", "ü#&.db", "what?.db"])
+@pytest.mark.parametrize(
+    ("path", "file"),
+    [("~/x.db", "home/x.db"), ("~/a/../x.db", "home/a/../x.db"), ("./~/x.db", "~/x.db"), ("a~/x.db", "a~/x.db")],
+)
+def test_a_home_folder_is_meant_as_in_a_shell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, file: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert parse_address(f"sqlite:///{path}").file == tmp_path / file
+
+
+def test_a_folder_that_release_0_1_named_so_is_still_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "~").mkdir()
+    (tmp_path / "~/x.db").touch()
+    assert parse_address("sqlite:///~/x.db").file == tmp_path / "~/x.db"
+    with pytest.raises(StorageError, match="'~nobody-here' has no home folder"):
+        parse_address("sqlite:///~nobody-here/x.db")
+
+
+@pytest.mark.parametrize(
+    ("url", "query"),
+    [
+        ("mysql://u@h/d?charset=utf8", {"charset": "utf8mb4"}),
+        ("mysql+mysqldb://u@h/d?charset=latin1&connect_timeout=3", {"charset": "utf8mb4", "connect_timeout": "3"}),
+        ("postgresql://u@h/d?client_encoding=latin1", {"client_encoding": "utf8"}),
+        ("postgresql://u@h/d?sslmode=disable", {"sslmode": "disable"}),
+    ],
+)
+def test_text_is_always_sent_as_utf_8(url: str, query: dict[str, str]) -> None:
+    assert dict(parse_address(url).url.query) == query
+
+
+@pytest.mark.parametrize(
+    "name", ["a b.db", "50%.db", "{x}.db", "ü#&.db", "what?.db", "caf\udce9.db", "50%\udce9 é?.db", "\udcff/\udc80.db"]
+)
 def test_sqlite_url_accepts_any_path(tmp_path: Path, name: str) -> None:
-    assert parse_address(sqlite_url(tmp_path / name)).file == tmp_path / name
+    address = parse_address(sqlite_url(tmp_path / name))
+    assert address.file == tmp_path / name
+    assert parse_address(address.plain) == address
+    assert parse_address(address.masked) == address
 
 
 NASTY = r"""p{0}%40/:@#?&'"\ é"""

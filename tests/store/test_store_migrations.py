@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from optuna.storages import RDBStorage
 from sqlalchemy import Engine, event, inspect, text
 
 from ralr_tune.errors import StorageError
+from ralr_tune.invocation import command, script
 from ralr_tune.store import schema
 from ralr_tune.store.address import parse_address
 from ralr_tune.store.database import open_storage
@@ -103,9 +105,10 @@ def test_an_earlier_version_is_refused_and_left_as_it_is(first_url: str) -> None
     for create in (True, False):
         with pytest.raises(StorageError) as raised:
             open_storage(first_url, create=create)
+        typed = command("repair", "STUDY", *parse_address(first_url).arguments())
         assert str(raised.value).endswith(
-            'its tables are of an earlier version (0001) than this program\'s (0002); "ralr-tune repair STUDY" brings '
-            "them up to date (copy the database first)"
+            f"its tables are of an earlier version (0001) than this program's (0002); `{typed}` brings them up to date "
+            "(copy the database first)"
         )
     assert dump(first_url) == before
 
@@ -203,4 +206,6 @@ def test_earlier_tables_of_optuna_are_refused_with_the_upgrade_command(storage_u
     with pytest.raises(StorageError) as raised:
         open_storage(storage_url)
     shown = parse_address(storage_url).masked
-    assert f'copy the database, then type: optuna storage upgrade --storage "{shown}"' in str(raised.value)
+    assert f"copy the database, then type: {script('optuna')} storage upgrade --storage {shlex.quote(shown)}" in str(
+        raised.value
+    )

@@ -157,7 +157,7 @@ def test_every_form_in_every_table(old: str, key: str, form: str, domain: type |
         (
             'optimizer = "sgd"',
             'optimizer = "SGD"',
-            'training.optimizer = "SGD": not a supported optimizer; allowed: ',
+            "training.optimizer = \"SGD\": not a supported optimizer; did you mean 'sgd'?",
         ),
         (
             'optimizer = "sgd"',

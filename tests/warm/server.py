@@ -83,6 +83,8 @@ def _become(request: dict[str, Any], files: list[int], executable: str) -> None:
     for number, file in enumerate(files):
         os.dup2(file, number)
         os.close(file)
+    for name, number in (("stdout", 1), ("stderr", 2)):  # what Python knows of the server's streams does not hold
+        setattr(sys, name, open(number, "w", encoding="utf-8", buffering=1 if number == 2 else -1))  # noqa: SIM115
     for number in RESTORED:
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -15,12 +15,13 @@ from threading import Thread
 from typing import Any
 
 from ralr_tune.commands.health.check import Check, make_check
+from ralr_tune.commands.health.packages import pip
 from ralr_tune.report.words import size
 
 TIMEOUT_S = 180.0
 NVIDIA = Path("/proc/driver/nvidia/version")
 
-_REINSTALL = "reinstall both from the same source: pip install --force-reinstall torch torchvision"
+_REINSTALL = f"reinstall both from the same source: {pip()} install --force-reinstall torch torchvision"
 
 
 class Probe:

@@ -14,6 +14,7 @@ from statistics import median
 from typing import IO
 
 from ralr_tune.commands.health.check import Check, make_check
+from ralr_tune.invocation import command
 from ralr_tune.report.words import size
 from ralr_tune.search.audits import share
 from ralr_tune.search.stages import judged_runs
@@ -43,8 +44,11 @@ class Speed:
     """Median time of a small write with fsync."""
 
 
-def folder_checks(out: Path, needed: int | None) -> Iterator[Check]:
-    """`out` need not exist. `needed`: bytes of all checkpoints that the study keeps at the same time, if known."""
+def folder_checks(out: Path, needed: int | None, clean: str | None = None) -> Iterator[Check]:
+    """`out` need not exist. `needed`: bytes of all checkpoints that the study keeps at the same time, if known.
+
+    `clean`: the command that frees space; None: the one for all studies here.
+    """
     folder = next(each for each in (out.absolute(), *out.absolute().parents) if each.exists())
     shown = str(out) if folder == out.absolute() else f"{out} (will be created in {folder})"
     try:
@@ -54,7 +58,7 @@ def folder_checks(out: Path, needed: int | None) -> Iterator[Check]:
         yield Check("out folder", "problem", f"{shown}: not writable: {error.strerror or error}", fix)
         return
     yield speed_check(shown, speed)
-    yield space_check(shutil.disk_usage(folder).free, os.statvfs(folder), needed)
+    yield space_check(shutil.disk_usage(folder).free, os.statvfs(folder), needed, clean)
 
 
 def measure(folder: Path) -> Speed:
@@ -70,13 +74,13 @@ def speed_check(shown: str, speed: Speed) -> Check:
     return make_check("out folder", found, warning="use a faster disk (--out): trials wait for it" if slow else "")
 
 
-def space_check(free: int, inodes: os.statvfs_result, needed: int | None) -> Check:
+def space_check(free: int, inodes: os.statvfs_result, needed: int | None, clean: str | None = None) -> Check:
     """Check the free space for checkpoints and weights."""
     wanted = "" if needed is None else f"; checkpoints and weights of this study need up to {size(needed)}"
     little = free < max(MIN_SPACE, 2 * (needed or 0))
     # file systems without a fixed number of inodes report 0 of 0
     few = inodes.f_files > 0 and inodes.f_favail < MIN_INODES
-    free_some = "free some space (`ralr-tune gc` removes unneeded files), or use another disk with --out"
+    free_some = f"free some space (`{clean or command('gc')}` removes unneeded files), or use another disk with --out"
     return make_check(
         "space",
         f"{size(free)} free{wanted}",

@@ -10,6 +10,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from ralr_tune.commands.health.check import Check, make_check
+from ralr_tune.invocation import python as interpreter
 
 DISTRIBUTION = "ralr-tune"
 
@@ -23,11 +24,17 @@ def package_checks() -> Iterator[Check]:
         python = SpecifierSet(metadata(DISTRIBUTION)["Requires-Python"] or "")
         required = [Requirement(line) for line in requires(DISTRIBUTION) or []]
     except PackageNotFoundError:
-        yield Check(DISTRIBUTION, "warning", "not installed: requirements unknown", "install it: pip install -e .")
+        fix = f"install it: {pip()} install -e ."
+        yield Check(DISTRIBUTION, "warning", "not installed: requirements unknown", fix)
         return
     yield python_check(python, platform.python_version())
     yield required_check([each for each in required if _applies(each)])
     yield pair_check(version)
+
+
+def pip() -> str:
+    """pip of the interpreter in use, as it may be typed."""
+    return interpreter("-m", "pip")
 
 
 def python_check(wanted: SpecifierSet, found: str) -> Check:
@@ -46,7 +53,7 @@ def required_check(required: list[Requirement], installed: Installed = version) 
         return Check("packages", "ok", f"all {len(required)} requirements met; {shown}")
     found = "; ".join(f"{each.name} {versions[each.name] or 'is missing'}, needs {each.specifier}" for each in wrong)
     wanted = " ".join(f'"{each}"' for each in wrong)
-    return Check("packages", "problem", found, f"pip install {wanted}")
+    return Check("packages", "problem", found, f"{pip()} install {wanted}")
 
 
 def pair_check(installed: Installed = version, requirements: Callable[[str], list[str] | None] = requires) -> Check:
@@ -57,7 +64,7 @@ def pair_check(installed: Installed = version, requirements: Callable[[str], lis
     shown = " with ".join(f"{name} {number or 'missing'}" for name, number in found.items())
     if wanted is None or _fits(wanted, found["torch"]):
         return Check("torch pair", "ok", shown)
-    fix = "install both together from the same source: pip install --upgrade torch torchvision"
+    fix = f"install both together from the same source: {pip()} install --upgrade torch torchvision"
     return Check("torch pair", "problem", f"{shown}, which needs torch{wanted.specifier}", fix)
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 
 from ralr_tune.commands.health.check import Check, make_check
+from ralr_tune.commands.locate import naming
 from ralr_tune.errors import StorageError
 from ralr_tune.report.words import size
 from ralr_tune.store.address import Address, parse_address
@@ -20,8 +22,11 @@ CONNECTIONS_PER_WORKER = 3
 MIN_SPACE = 2**29
 
 
-def storage_checks(url: str) -> Iterator[Check]:
-    """Check the database of a storage URL; a single check if it cannot be used at all."""
+def storage_checks(url: str, typed: Callable[[str], str] | None = None) -> Iterator[Check]:
+    """Check the database of a storage URL; a single check if it cannot be used at all.
+
+    `typed`: the full command for a verb on the given study.
+    """
     try:
         address = parse_address(url)
     except StorageError as error:
@@ -41,7 +46,7 @@ def storage_checks(url: str) -> Iterator[Check]:
         yield connections_check(*answer.connections)
     if answer.ahead_s is not None:
         yield clock_check(answer.ahead_s)
-    yield tables_check(url, answer)
+    yield tables_check(url, answer, typed)
 
 
 def file_check(address: Address) -> Check:
@@ -91,12 +96,13 @@ def clock_check(ahead_s: float) -> Check:
     return make_check("clock", f"the database's is {_ms(abs(ahead_s))} {word} this machine's", warning=warning)
 
 
-def tables_check(url: str, answer: Answer) -> Check:
+def tables_check(url: str, answer: Answer, typed: Callable[[str], str] | None = None) -> Check:
     """Check that this program can use the tables of the database."""
     if answer.write_s is None:
         return Check("tables", "ok", "none yet: `run` creates them")
     try:
-        check_usable(url)
+        with naming(typed) if typed else nullcontext():
+            check_usable(url)
     except StorageError as error:
         return Check("tables", "problem", str(error).removeprefix(f"{parse_address(url)}: "), "follow that advice")
     return Check("tables", "ok", "match this program's version and the installed Optuna")

@@ -141,7 +141,11 @@ class ClassificationKind(TorchKind):
             return _inventory(section, _open_here(section), seed, cache, sample)
 
     def downloads(self, section: ClassificationSection) -> bool:
-        return isinstance(section.data, TorchvisionData) and section.data.download
+        if not isinstance(section.data, TorchvisionData) or not section.data.download:
+            return False
+        from ralr_tune.kinds.classification.torchvision_sets import can_fetch
+
+        return can_fetch(section.data.dataset)
 
     def caches(self, out: Path) -> Iterator[tuple[Path, str]]:
         # a process that maps such a file can still read it after it was removed

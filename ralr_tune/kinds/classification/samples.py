@@ -116,7 +116,9 @@ def stamp(files: Iterable[str | Path]) -> str | None:
     try:
         for file in files:
             found = os.stat(file)
-            total.update(f"{os.path.abspath(file)}|{found.st_size}|{found.st_mtime_ns}\n".encode())
+            total.update(
+                f"{os.path.abspath(file)}|{found.st_size}|{found.st_mtime_ns}\n".encode(errors="surrogateescape")
+            )
     except OSError:
         return None
     return total.hexdigest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import inspect
 import os
@@ -35,6 +34,7 @@ from ralr_tune.kinds.classification.samples import (
 )
 from ralr_tune.kinds.classification.stratify import Rows
 from ralr_tune.machine.locks import locked
+from ralr_tune.nearest import nearest
 
 SPLIT_NAMES = {True: ("train", "trainval", "train-standard"), False: ("test", "val", "valid")}
 """Names of the training split (True) and the test split (False) for data sets with a `split` argument. The first name
@@ -43,6 +43,9 @@ that a data set accepts is used."""
 UNSAFE = frozenset({"LSUN", "LSUNClass"})
 """Their loader unpickles an unverified file. CIFAR's batches are pickles, too, but torchvision checks the MD5 of each
 before it reads it."""
+
+GONE = frozenset({"StanfordCars"})
+"""torchvision knows how to fetch it, and its address answers no more."""
 
 LABEL_ATTRIBUTES = ("targets", "labels", "_labels")
 
@@ -70,6 +73,15 @@ def read(
     return Source(classes, train=train, test=lambda: samples(opener.open(train=False)))
 
 
+def can_fetch(dataset: str) -> bool:
+    """Whether torchvision can download this data set."""
+    name = dataset.partition(":")[0]
+    found = getattr(torchvision.datasets, name, None)
+    # some take `download` as one of **kwargs, and hand it to the class that they extend
+    bases = inspect.getmro(found) if inspect.isclass(found) else ()
+    return name not in GONE and any("download" in inspect.signature(base).parameters for base in bases[:-1])
+
+
 @dataclass(frozen=True)
 class _Opener:
     """Opens one data set of torchvision with the arguments that its class accepts."""
@@ -84,6 +96,9 @@ class _Opener:
         return f"data.dataset = {self.name!r} in data.root = {str(self.root)!r}"
 
     def open(self, *, train: bool) -> Any:
+        self._class()
+        if self.download and not can_fetch(self.name):
+            raise DataError(f"{self.where}: data.download = true: torchvision cannot download it; put its files there")
         with _download_lock(self.root, self.download):
             for choice in self._split_arguments(train):
                 try:
@@ -91,7 +106,8 @@ class _Opener:
                 except ValueError as error:  # torchvision raises it for an unknown split
                     last = error
                 except Exception as error:  # from damaged or missing files: torchvision has no error class of its own
-                    hint = "" if self.download else "; data.download = true downloads it"
+                    can_help = not self.download and can_fetch(self.name)
+                    hint = "; data.download = true downloads it" if can_help else ""
                     raise DataError(f"{self.where}: {short_reason(error)}{hint}") from error
         raise DataError(f"{self.where}: {short_reason(last)}") from last
 
@@ -121,7 +137,7 @@ class _Opener:
         found = getattr(torchvision.datasets, self.name, None)
         if inspect.isclass(found) and issubclass(found, torchvision.datasets.VisionDataset):
             return found
-        near = difflib.get_close_matches(self.name, torchvision.datasets.__all__, n=3, cutoff=0.4)
+        near = nearest(self.name, torchvision.datasets.__all__, count=3, cutoff=0.4)
         raise DataError(
             f"data.dataset = {self.name!r}: not a data set of torchvision; the nearest: {', '.join(near) or 'none'}"
         )
