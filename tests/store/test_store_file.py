@@ -127,7 +127,7 @@ def test_what_a_killed_writer_left_in_its_log_is_read_too(registered: Path, tmp_
 
 
 def test_no_study_is_begun_in_a_database_that_cannot_be_written_to(registered: Path) -> None:
-    with pytest.raises(StorageError, match=r"cannot be written to, .*make file and folder writable, or copy"):
+    with pytest.raises(StorageError, match=r"is read-only, .*make both writable, or copy"):
         open_storage(sqlite_url(registered), create=True)
 
 
