@@ -57,7 +57,7 @@ def check_study(study: str, *, imports: bool = True, storage: str | None = None,
     make_pruner(spec)
     make_sampler(spec, next(iter(spec.arms)), 1, 0)
     arms = ", ".join(f"{arm} ({len(spec.space(arm))} dimensions)" for arm in spec.arms)
-    says = f"{find_file(study) or study}: valid. Study {spec.name}: {arms}; {spec.search.trials} trials an arm"
+    says = f"{find_file(study) or study}: valid. Study {spec.name}: {arms}; {spec.search.trials} trials per arm"
     data = data_inventory(spec, sample=SAMPLE)
     return "\n".join([says + (_of_data(data) if data else ""), *map(str, imported(spec.kind, spec.task))])
 

@@ -155,7 +155,7 @@ def test_where_nothing_is_stored(cli: Cli, typed: Typed, study_file: StudyFile, 
         typed(refused.err, "run", "--init")
         assert cli("status", "sim", *ELSEWHERE, "--json").json()["stage"] == "search"
     else:
-        assert " run sim --storage 'sqlite:///else where/x.db'` makes one" in refused.err.replace("%20", " ")
+        assert " run sim --storage 'sqlite:///else where/x.db'` creates one" in refused.err.replace("%20", " ")
 
 
 def test_a_broken_file_in_the_list(cli: Cli, typed: Typed, tmp_path: Path) -> None:
@@ -198,5 +198,7 @@ def test_a_token_is_made(cli: Cli, study_file: StudyFile) -> None:
     study_file(**SMALL)
     assert cli("run", "sim.toml", "--init").code == 0
     refused = cli("dashboard", "sim", "--host", "0.0.0.0", "--token", "short")
-    made = subprocess.run(["bash", "-c", refused.err.split("for one: ")[1]], capture_output=True, text=True, check=True)
+    made = subprocess.run(
+        ["bash", "-c", refused.err.split("create one with: ")[1]], capture_output=True, text=True, check=True
+    )
     assert len(made.stdout.strip()) > 16
