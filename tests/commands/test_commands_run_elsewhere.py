@@ -76,7 +76,7 @@ def test_no_workers_can_be_interrupted(study_file: StudyFile, tmp_path: Path) ->
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=LONG_S)
     assert process.returncode == 130
-    assert "error: interrupted; workers elsewhere go on" in errors
+    assert "error: interrupted; workers elsewhere continue" in errors
 
 
 def test_no_workers_stops_after_its_hours_with_a_report(cli: Cli, study_file: StudyFile, tmp_path: Path) -> None:

@@ -172,8 +172,8 @@ def test_a_simulated_configuration_runs_the_same_way(tmp_path: Path) -> None:
     [
         ({"seed": -1}, "--seed -1: allowed: 0 to"),
         ({"seed": 2**48}, "allowed: 0 to"),
-        ({"device": "tpu"}, "'tpu' is no device"),
-        ({"device": "cuda:99"}, "no cuda:99 here: this machine has"),
+        ({"device": "tpu"}, "'tpu' is not a device"),
+        ({"device": "cuda:99"}, "cuda:99 is not available: torch sees"),
     ],
 )
 def test_impossible_options_end_before_anything_starts(tmp_path: Path, options: dict[str, Any], message: str) -> None:

@@ -100,10 +100,10 @@ def test_a_single_worker_has_all_free_memory(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_images_are_kept_on_the_gpu_if_they_fit_into_half_of_the_share(monkeypatch: pytest.MonkeyPatch) -> None:
     card = Card(free=70 * GIB).insert(monkeypatch)
-    assert classification._fits(35 * GIB, "cuda:1")
+    assert classification._fits_on_device(35 * GIB, "cuda:1")
     card.fraction = 0.125
-    assert classification._fits(5 * GIB, "cuda:1")
-    assert not classification._fits(5 * GIB + 1, "cuda:1")
+    assert classification._fits_on_device(5 * GIB, "cuda:1")
+    assert not classification._fits_on_device(5 * GIB + 1, "cuda:1")
 
 
 def test_a_cpu_is_not_limited(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,7 +112,7 @@ def test_a_cpu_is_not_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     take_share("cpu", 4)
     assert free_on("cpu") == 7
     assert not is_shared("cpu")
-    assert classification._fits(10**15, "cpu")
+    assert classification._fits_on_device(10**15, "cpu")
 
 
 def test_cuda_without_a_number_is_the_first_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
