@@ -16,6 +16,7 @@ demo: .venv/.installed  ## install, then run the digits study to its answer (abo
 	@$(BIN)/python -m ralr_tune run digits
 	@echo
 	@echo "Next: open runs/digits/report.html in a browser, or type: $(BIN)/python -m ralr_tune dashboard digits"
+	@echo "(after \`. $(BIN)/activate\`, \`python -m ralr_tune\` and \`ralr-tune\` mean this installation)"
 
 test: .venv/.test-installed check  ## install what tests need, lint, check types, run the tests
 	@$(BIN)/pytest -q -n 2 --dist worksteal -m "not slow" $(TESTS)

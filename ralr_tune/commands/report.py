@@ -40,12 +40,12 @@ class Report:
     """The results of a report, and the files that it wrote."""
 
     study: str
-    address: Address
-    """Of the database that it was made from."""
     facts: Facts
     page: Path
     best: Sequence[Path]
     images: Sequence[Path] = ()
+    address: Address | None = None
+    """Of the database that it was made from."""
 
     @property
     def answer(self) -> str:
@@ -70,6 +70,8 @@ class Report:
             yield f"Figures: {len(self.images)} files in {self.images[0].parent}"
         for path in self.best:
             yield f"Train it: {command('train', near(path))}"
+        if self.address is None:
+            return
         browse = again("dashboard", self.study, self.address, self.page.parent)
         yield f"Browse it: {browse}"
         if MASK in browse:
@@ -92,7 +94,7 @@ def make_report(storage: Storage, study: str, out: Path, *, images: Sequence[For
     best = export_best(record, spec, out)
     _write_panels(storage, facts, spec)
     with writing(folder):
-        return Report(study, storage.address, facts, page, best, write_images(drawn, folder, images) if images else ())
+        return Report(study, facts, page, best, write_images(drawn, folder, images) if images else (), storage.address)
 
 
 def _write_panels(storage: Storage, facts: Facts, spec: StudySpec) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -187,8 +187,10 @@ def _check_start(spec: StudySpec) -> Iterator[Contradiction]:
         arms = [fixed(spec, arm) for arm in spec.arms] if any(each.tabled for each in values) else []
         for key, name, value, tabled in values:
             where = f"search.start[{index}].{key} = {shown(value)}"
-            if tabled and name not in searched:
-                yield from _check_tabled(where, name, value, arms)
+            known = [arm[name] for arm in arms if name in arm]
+            if tabled and known and name not in searched:
+                if not any(is_same(value, each) for each in known):
+                    yield Contradiction(f"{where}: this study does not search it, and trains with {shown(known[0])}")
             elif name not in spec.parameters:
                 yield Contradiction(f"{where}: no such parameter; {one_of(spec.parameters, name)}")
             elif name not in searched:
@@ -197,15 +199,6 @@ def _check_start(spec: StudySpec) -> Iterator[Contradiction]:
             for arm in (arm for arm, space in spaces.items() if name in space and not space[name].contains(value)):
                 line = f"{where}: outside arm {arm}'s space: {spaces[arm][name]}"
                 yield Contradiction(line, (*shared_paths(name), ("arms", arm)))
-
-
-def _check_tabled(where: str, name: str, value: Any, arms: Sequence[dict[str, Any]]) -> Iterator[Contradiction]:
-    """A value among those of an exported configuration which this study does not search: it must be the same here."""
-    known = [arm[name] for arm in arms if name in arm]
-    if not known:
-        yield Contradiction(f"{where}: no such parameter; {one_of({key for arm in arms for key in arm}, name)}")
-    elif not any(is_same(value, each) for each in known):
-        yield Contradiction(f"{where}: this study does not search it, and trains with {shown(known[0])}")
 
 
 def _check_sampler_options(spec: StudySpec) -> Iterator[Contradiction]:

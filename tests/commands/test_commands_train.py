@@ -197,5 +197,8 @@ def test_a_file_that_is_not_a_configuration(tmp_path: Path) -> None:
     with pytest.raises(StudyFileError, match="no such file"):
         train(tmp_path / "none.toml")
     (tmp_path / "study.toml").write_text("[study]\nname = 'digits'\n")
-    with pytest.raises(StudyFileError, match="is a study file; .* searches it"):
+    with pytest.raises(StudyFileError, match=r"is a study file; `.* -m ralr_tune run \S+study.toml` searches it"):
         train(tmp_path / "study.toml")
+    (tmp_path / "part.toml").write_text("[task]\nkind = 'simulated'\n")
+    with pytest.raises(StudyFileError, match="provenance is missing"):
+        train(tmp_path / "part.toml")

@@ -9,7 +9,8 @@ from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import IntegrityError, OperationalError, PendingRollbackError
 
 from ralr_tune.errors import StorageError
-from ralr_tune.store.failures import RETRY_S, pause_s, retry, retry_for, transient
+from ralr_tune.store.address import parse_address
+from ralr_tune.store.failures import RETRY_S, pause_s, retry, retry_for, storage_errors, transient
 
 
 def wrapped(error: Exception, *, lost: bool = False) -> OperationalError:
@@ -135,3 +136,17 @@ def test_retry_raises_permanent_errors_at_once() -> None:
 
 def test_pauses_are_bounded() -> None:
     assert all(0 < pause_s(failures) <= 5 for failures in range(1, 60))
+
+
+def test_a_masked_password_that_fails_says_so() -> None:
+    address = parse_address("postgresql://me:***@h/d")
+    masked = r"refused; \*\*\* is no password: write it, or set RALR_TUNE_STORAGE_PASSWORD$"
+    with pytest.raises(StorageError, match=masked), storage_errors(address):
+        raise OSError("refused")
+    with (
+        pytest.raises(StorageError, match="the driver has no option 'ssl_mode'; leave it out"),
+        storage_errors(address),
+    ):
+        raise TypeError("Connection.__init__() got an unexpected keyword argument 'ssl_mode'")
+    with pytest.raises(TypeError), storage_errors(address):
+        raise TypeError("another")

@@ -10,6 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ralr_tune.errors import StudyFileError
+from ralr_tune.invocation import command
+from ralr_tune.report.export import render
+from ralr_tune.studyfile import load_study_file
 from ralr_tune.studyfile.exported import Scores, load_exported, parse_exported
 from tests.exports import configuration, tables
 from tests.fuzz import AT_RANDOM, cases, chance, damaged, soon
@@ -203,3 +206,63 @@ def test_the_metric_is_one_of_the_kinds() -> None:
     assert configuration(provenance={"metric": "loss"}).metric.direction == "minimize"
     (line,) = problems(provenance={"metric": "los"})
     assert line == "best/ralr.toml: provenance.metric = \"los\": did you mean 'loss'?"
+
+
+# ---------------------------------------------------------------- forms, and files that are something else
+
+
+@pytest.mark.parametrize(
+    ("form", "ending"),
+    [
+        ("toml", ".toml"),
+        ("json", ".json"),
+        ("json", ".JSON"),
+        ("json", ""),
+        ("yaml", ".yaml"),
+        ("yaml", ".yml"),
+        ("toml", ""),
+    ],
+)
+def test_every_form_that_export_writes_is_read(tmp_path: Path, form: str, ending: str) -> None:
+    given = configuration(training=SGD | {"weight_decay": 1e-05}, schedule=STEPS, amplify=AMPLIFY)
+    path = tmp_path / f"best{ending}"
+    path.write_text(render(given, form))
+    assert load_exported(path) == given
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "line"),
+    [
+        ("x.json", "{", "not valid JSON: Expecting property name"),
+        ("x.json", "[" * 100_000, "not valid JSON: "),
+        ("x.json", "[1]", "not an exported configuration: its JSON is no table"),
+        ("x.json", '{"task": NaN, "training": 1}', "task = NaN: must be a table"),
+        ("x.yaml", "a: b: c", "not valid YAML: mapping values are not allowed here"),
+        ("x.yaml", "!!python/object/apply:os.getcwd []", "not valid YAML: could not determine a constructor"),
+        ("x.yaml", "1: 2", "not an exported configuration: its YAML is no table"),
+        ("x.yaml", "a: &a [*a]", "nested deeper than 32 levels"),
+        ("x.yml", "", "not an exported configuration: its YAML is no table"),
+        ("x.py", "print()", "is a Python script, which trains by itself: "),
+        ("x.toml", "[study]\nname = 'x'", "is a study file; `"),
+        ("x.toml", "[arms.a]", "is a study file; `"),
+        ("x.json", '{"study": {"name": "x"}}', "is a study file; `"),
+    ],
+)
+def test_a_file_that_is_something_else_is_one_sentence(tmp_path: Path, name: str, content: str, line: str) -> None:
+    path = tmp_path / name
+    path.write_text(content)
+    with pytest.raises(StudyFileError) as caught:
+        load_exported(path)
+    assert caught.value.problems[0].startswith(f"{path}: ")
+    assert line in caught.value.problems[0]
+    assert len(caught.value.problems) == 1 or "NaN" in content
+
+
+@pytest.mark.parametrize("form", ["toml", "json", "yaml"])
+def test_an_exported_file_is_no_study_and_says_what_to_type(tmp_path: Path, form: str) -> None:
+    path = tmp_path / f"best.{form}"
+    path.write_text(render(configuration(), form))
+    with pytest.raises(StudyFileError) as caught:
+        load_study_file(path)
+    (line,) = caught.value.problems
+    assert command("train", str(path)) in line

@@ -10,8 +10,11 @@ import torchvision.datasets
 from PIL import Image
 
 from ralr_tune.errors import DataError
+from ralr_tune.kinds.classification.kind import KIND
 from ralr_tune.kinds.classification.samples import Source
+from ralr_tune.kinds.classification.section import ClassificationSection
 from ralr_tune.kinds.classification.sources import open_source
+from ralr_tune.kinds.classification.torchvision_sets import can_fetch
 
 
 class Toy(torchvision.datasets.VisionDataset):  # type: ignore[misc]
@@ -162,6 +165,8 @@ def test_size_is_applied(tmp_path: Path) -> None:
     ("dataset", "message"),
     [
         ("CIFAR11", "not a data set of torchvision; the nearest: CIFAR10"),
+        ("cifar10", "not a data set of torchvision; the nearest: CIFAR10"),
+        ("flowers102", "not a data set of torchvision; the nearest: Flowers102"),
         ("os", "not a data set of torchvision"),
         ("ToyBoxes", "sample 0 is not a readable image with one class"),
         ("ToyNoImage", "sample 0 is of type str; must be an image"),
@@ -173,3 +178,23 @@ def test_size_is_applied(tmp_path: Path) -> None:
 def test_wrong_data_sets_are_reported(tmp_path: Path, dataset: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         opened(dataset, tmp_path).train.load()
+
+
+def test_a_download_is_promised_and_tried_where_it_can_help(tmp_path: Path) -> None:
+    fetched = {"CIFAR10", "MNIST", "EMNIST:letters", "QMNIST", "Flowers102", "OxfordIIITPet"}
+    refused = {"StanfordCars", "FER2013", "ImageNet", "UCF101", "cifar10", "no such set"}
+    assert {name for name in fetched | refused if can_fetch(name)} == fetched
+    for name in ("StanfordCars", "FER2013"):
+        with pytest.raises(DataError) as missing:
+            open_source({"source": "torchvision", "dataset": name, "root": str(tmp_path)})
+        assert "data.download" not in str(missing.value)
+        with pytest.raises(DataError, match=r"data\.download = true: torchvision cannot download it"):
+            open_source({"source": "torchvision", "dataset": name, "root": str(tmp_path), "download": True})
+
+
+@pytest.mark.parametrize(("dataset", "helps"), [("CIFAR10", True), ("StanfordCars", False), ("cifar10", False)])
+def test_doctor_promises_no_download_that_cannot_help(dataset: str, helps: bool) -> None:
+    section = ClassificationSection(
+        kind="classification", data={"source": "torchvision", "dataset": dataset, "download": True}, model="small_cnn"
+    )
+    assert KIND.downloads(section) == helps
