@@ -23,7 +23,6 @@ from ralr_tune.report.figures import Figure, figures, shortened
 from ralr_tune.report.markup import escaped
 from ralr_tune.report.sections import body
 from ralr_tune.report.tables import Evaluators
-from ralr_tune.training.files import encoded
 
 POLICY = "default-src 'none'; script-src {scripts}; style-src 'unsafe-inline'; img-src data: blob:"
 """`scripts` are the hashes of this package's scripts: no other script runs."""
@@ -44,7 +43,7 @@ def write_report(
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     text = page(record, facts, figures(record, facts) if drawn is None else drawn, evaluators)
-    temporary.write_bytes(encoded(text))
+    temporary.write_text(text, encoding="utf-8")
     return temporary.replace(path)
 
 
