@@ -225,7 +225,7 @@ class StudyRecord:
     """Of every interval, e.g. 0.95."""
     arms: Mapping[str, ArmRecord] = field(default_factory=dict)
     inventory: Inventory | None = None
-    """What its data hold; None if its kind of task has no such table, or nobody has looked yet."""
+    """What its data hold; None if its kind of task has no such table, or if the data were not inspected yet."""
 
     def rows(self) -> list[Row]:
         """The rows of all arms, in the order of planning."""

@@ -56,11 +56,11 @@ def is_writable(file: Path) -> bool:
 
 
 def connect_read_only(file: Path) -> sqlite3.Connection:
-    """A connection to a database that cannot be written to: on a read-only mount, in somebody else's folder.
+    """A connection to a database that cannot be written to: on a read-only mount, in another user's folder.
 
     Opening a database in WAL mode would make files alongside it. Without unfinished writes (-wal, -journal), it counts
     as immutable. With them and the shared index (-shm) of the process that writes them, SQLite reads past the index.
-    Without that, nobody has it open, and a copy is read that SQLite may complete.
+    Without that, no process has it open, and a copy is read that SQLite may complete.
     """
     wal, shm, journal = (file.with_name(f"{file.name}{ending}") for ending in ("-wal", "-shm", "-journal"))
     if not any(part.exists() and part.stat().st_size for part in (wal, journal)):

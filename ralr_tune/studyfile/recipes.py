@@ -57,6 +57,6 @@ def fixed(spec: StudySpec, arm: str) -> dict[str, Any]:
 
 
 def is_same(one: Any, other: Any) -> bool:
-    """Whether two values are written alike in a file, where a list stands for a tuple."""
+    """Whether two values are the same in a file, in which a list stands for a tuple."""
     plain = [json.loads(json.dumps(value, default=str)) for value in (one, other)]
     return bool(plain[0] == plain[1])

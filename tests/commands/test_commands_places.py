@@ -109,7 +109,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def read_only(finished: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Its storage, as on a read-only mount: nothing beside the database is made or changed."""
+    """Its storage, as on a read-only mount: nothing next to the database is made or changed."""
     before = {path.name: path.stat().st_mtime_ns for path in finished.iterdir()}
     for module in ("file", "database"):
         monkeypatch.setattr(f"ralr_tune.store.{module}.is_writable", lambda file: False)

@@ -1,4 +1,4 @@
-"""Class folders of images: PATH/train/CLASS/*.jpg with test/ and perhaps val/ beside train/, or PATH/CLASS/*.jpg.
+"""Class folders of images: PATH/train/CLASS/*.jpg with test/ and optionally val/ next to train/, or PATH/CLASS/*.jpg.
 
 The splits go by their usual names (see layout.py); what looks like a split and is none of them is refused, not guessed.
 """
@@ -95,8 +95,8 @@ def _layout(root: Path) -> tuple[dict[SplitName, Path], tuple[Skipped, ...]]:
     others = {name: walk(str(root / name)) for name in names if name not in known}
     if unclear := [name for name, found in others.items() if found.files and mentions_split(name)]:
         raise _unclear(root, unclear)
-    beside = tuple(Skipped("", "", f"{name}/", "not a split", len(found.files)) for name, found in others.items())
-    return {split: root / found[0] for split, found in by_split.items()}, (*skipped, *beside)
+    no_splits = tuple(Skipped("", "", f"{name}/", "not a split", len(found.files)) for name, found in others.items())
+    return {split: root / found[0] for split, found in by_split.items()}, (*skipped, *no_splits)
 
 
 def _is_class_named_train(root: Path, names: Sequence[str], by_split: Mapping[SplitName, list[str]]) -> bool:

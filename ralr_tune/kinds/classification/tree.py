@@ -95,7 +95,7 @@ def hidden_as(entry: os.DirEntry[str]) -> str:
 
 
 def _status(entry: os.DirEntry[str]) -> os.stat_result | None:
-    """None for what is no file, such as a pipe, into which nobody may ever write."""
+    """None if it is not a regular file: reading a pipe may wait for ever."""
     try:
         status = entry.stat()
     except OSError as error:  # most often a link to nowhere

@@ -197,7 +197,7 @@ def test_what_cannot_be_listed_or_read_is_named(write_tree: Writer) -> None:
     with pytest.raises(DataError, match=r"bee/9\.png: not a readable image: .*No such file"):
         opened(root)
     (root / "train" / "bee" / "9.png").unlink()
-    os.mkfifo(root / "train" / "bee" / "9.png")  # nobody will ever write into it
+    os.mkfifo(root / "train" / "bee" / "9.png")  # no process will ever write into it
     assert [(each.what, each.why) for each in opened(root).train.skipped] == [(".png", "not a file")]
 
 

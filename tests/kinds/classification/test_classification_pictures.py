@@ -41,7 +41,7 @@ def palette(transparency: int | bytes) -> tuple[Image.Image, dict[str, Any]]:
 
 
 def written(folder: Path, drawn: Image.Image, name: str, **options: Any) -> Path:
-    """Two classes that hold this picture, and one beside it where a fifth is set aside."""
+    """Two classes that hold this picture, and another one, since a fifth is set aside."""
     for label in ("a", "b"):
         (folder / label).mkdir(parents=True, exist_ok=True)
         for copy in ("0", "1"):
