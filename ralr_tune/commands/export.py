@@ -9,6 +9,7 @@ from statistics import fmean
 from ralr_tune.analysis.rows import scored
 from ralr_tune.commands.locate import again
 from ralr_tune.errors import UsageError
+from ralr_tune.machine.files import encoded, write
 from ralr_tune.records import ArmRecord, Row, StudyRecord
 from ralr_tune.report.export import exported, render
 from ralr_tune.search.stages import winners
@@ -16,7 +17,6 @@ from ralr_tune.store.database import Storage
 from ralr_tune.store.reading import read_study
 from ralr_tune.studyfile import StudySpec, parse_study
 from ralr_tune.studyfile.values import one_of
-from ralr_tune.training.files import encoded, write
 
 _MAX_LISTED = 20
 """Maximum number of trials that a message lists."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ralr_tune.errors import UsageError
-from ralr_tune.training.files import encoded, replacing
+from ralr_tune.machine.files import encoded, replacing
 
 
 def write_text(path: Path, text: str) -> None:

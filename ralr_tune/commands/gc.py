@@ -32,7 +32,7 @@ IDLE_S = 3600.0
 """No process is writing to a file that has not changed for this long."""
 
 _TEMPORARY = re.compile(r"\..+\.\d+|\.images-\w+")
-"""Temporary files that `training.files.replacing` and `report.images` leave if they are killed."""
+"""Temporary files that `machine.files.replacing` and `report.images` leave if they are killed."""
 _ARTIFACT = re.compile(r"\.?(.+)-(?:row\d+\.\d+|final-[0-9a-f-]+)\.(?:ckpt|safetensors)(?:\.\d+)?")
 """The file name of a checkpoint or weights, with the study's name (see `search.artifacts`)."""
 _FOLDERS_WITH_TEMPORARY = (".", "best", "figures", "data")

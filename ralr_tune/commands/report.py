@@ -16,6 +16,7 @@ from ralr_tune.commands.export import export_best
 from ralr_tune.commands.locate import again
 from ralr_tune.errors import StorageError
 from ralr_tune.invocation import command, near
+from ralr_tune.machine.files import writing
 from ralr_tune.report.figures import figures
 from ralr_tune.report.images import Format, write_images
 from ralr_tune.report.page import write_report
@@ -28,7 +29,6 @@ from ralr_tune.store.database import Storage
 from ralr_tune.store.reading import read_study
 from ralr_tune.studyfile import StudySpec, parse_study
 from ralr_tune.tasks.inventory import last_kept
-from ralr_tune.training.files import writing
 
 log = logging.getLogger(__name__)
 

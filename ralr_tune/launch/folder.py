@@ -12,7 +12,7 @@ import secrets
 from pathlib import Path
 
 from ralr_tune.errors import UsageError
-from ralr_tune.training import files
+from ralr_tune.machine import files
 
 TOKEN_FILE = "folder-token"
 TOKEN_VARIABLE = "RALR_TUNE_FOLDER_TOKEN"

@@ -21,11 +21,11 @@ from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 from ralr_tune.errors import Interrupted, RalrTuneError, UsageError
 from ralr_tune.launch.devices import Place
 from ralr_tune.launch.folder import TOKEN_VARIABLE
+from ralr_tune.machine.files import writing
 from ralr_tune.records import Stage
 from ralr_tune.store.location import STORAGE_VARIABLE
 from ralr_tune.studyfile.values import problem
 from ralr_tune.tasks.slots import Slots
-from ralr_tune.training.files import writing
 
 LAUNCHER_VARIABLE = "RALR_TUNE_LAUNCHER"
 """Environment variable with the process id of a worker's launcher: the worker stops when its parent has another id."""

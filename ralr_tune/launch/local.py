@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ralr_tune.launch.devices import Place, places
 from ralr_tune.launch.launcher import LAUNCHER_VARIABLE, Job, Launcher, LauncherOptions
-from ralr_tune.training.files import writing
+from ralr_tune.machine.files import writing
 
 _MAX_TAIL_BYTES = 64_000
 """The most that is read from the end of a log."""

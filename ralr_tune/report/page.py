@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 import plotly.offline
 
 from ralr_tune.analysis.facts import Facts
+from ralr_tune.machine.files import replacing
 from ralr_tune.records import StudyRecord
 from ralr_tune.report.data import packed
 from ralr_tune.report.figures import Figure, figures, shortened
@@ -35,16 +35,15 @@ def write_report(
     drawn: Sequence[Figure] | None = None,
     evaluators: Evaluators | None = None,
 ) -> Path:
-    """Writes a temporary file next to `path` and renames it, so that no reader sees a partial page; returns `path`.
+    """Writes the page atomically, so that no reader sees a partial one, and creates missing folders; returns `path`.
 
     `drawn` are the study's figures, if the caller already has them; `evaluators` are the importances of Optuna's own
     evaluators.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     text = page(record, facts, figures(record, facts) if drawn is None else drawn, evaluators)
-    temporary.write_text(text, encoding="utf-8")
-    return temporary.replace(path)
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return path
 
 
 def page(record: StudyRecord, facts: Facts, drawn: Sequence[Figure], evaluators: Evaluators | None = None) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
+from ralr_tune.machine.files import replacing
 from ralr_tune.records import Inventory
 
 logger = logging.getLogger(__name__)
@@ -21,21 +22,18 @@ _FORM = TypeAdapter(Inventory)
 
 
 def keep(inventory: Inventory, folder: Path, stamp: str | None) -> None:
-    """Write an inventory, next to its place and renamed; nothing if the folder's own folder is not there.
+    """Write an inventory atomically; nothing if the folder that should hold `folder` does not exist.
 
-    `stamp` says which state of the data it is of; None: whatever has this inventory.
+    `stamp` identifies the state of the data; None: the inventory itself does.
     """
     text = _FORM.dump_json(inventory, indent=1).decode()
     path = _path(folder, stamp or hashlib.sha256(text.encode()).hexdigest())
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         folder.mkdir(exist_ok=True)
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(path)
+        with replacing(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     except OSError as error:
         logger.info("%s: cannot be written (%s): the data are verified again at the next start", path, error.strerror)
-        with suppress(OSError):
-            beside.unlink()
 
 
 def kept(folder: Path, stamp: str) -> Inventory | None:

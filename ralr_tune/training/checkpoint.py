@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from ralr_tune.errors import DiskError
+from ralr_tune.machine.files import opened, write
 from ralr_tune.records import EpochRecord
-from ralr_tune.training.files import opened, write
 
 logger = logging.getLogger(__name__)
 

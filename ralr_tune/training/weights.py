@@ -12,7 +12,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from ralr_tune.errors import DataError
-from ralr_tune.training.files import opened, write
+from ralr_tune.machine.files import opened, write
 
 DIGEST = "ralr_tune.sha256"
 """Key of the file's metadata: `digest` of its tensors. The format itself does not detect a changed weight."""

@@ -18,7 +18,7 @@ GROUND = ("errors", "secrecy", "seeds", "bounds", "metric", "records", "logs", "
 ROOMS: Mapping[str, tuple[str, ...]] = {
     "machine": (),
     "schedules": (),
-    "tasks": (),
+    "tasks": ("machine",),
     "studyfile": ("schedules", "tasks"),
     "models": (),
     "training": ("studyfile", "machine", "models"),

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from ralr_tune.machine.files import replacing
 from ralr_tune.records import Row
 from ralr_tune.search.artifacts import ArtifactStore
 from ralr_tune.studyfile import StudySpec
-from ralr_tune.training.files import replacing
 from tests.studies import simulated
 
 PARAMS = {"lr": 0.1, "weight_decay": 1e-4}

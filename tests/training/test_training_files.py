@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from ralr_tune.errors import DiskError
-from ralr_tune.training.files import opened, replacing, write
+from ralr_tune.machine.files import opened, replacing, write
 from ralr_tune.training.start import start
 
 Make = Callable[..., Any]

@@ -21,6 +21,7 @@ import numpy as np
 
 from ralr_tune.errors import DataError
 from ralr_tune.kinds.classification.samples import Images, Samples, short_reason
+from ralr_tune.machine.files import replacing
 from ralr_tune.machine.locks import locked
 
 logger = logging.getLogger(__name__)
@@ -99,20 +100,16 @@ def _write_file(path: Path, stamp: str, images: Images) -> bool:
     """Writes a temporary file and renames it. False if that fails: this process then uses a copy of its own."""
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(images))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(exist_ok=True)
-        with temporary.open("wb") as file:
+        with replacing(path) as temporary, temporary.open("wb") as file:
             file.writelines([header.getvalue(), images.data, _digest(stamp, images)])
-        temporary.replace(path)
     except OSError as error:
         logger.info(
             "%s: cannot be written (%s): each worker keeps its own copy of the images in memory",
             path,
             short_reason(error),
         )
-        with suppress(OSError):
-            temporary.unlink()
         return False
     return True
 

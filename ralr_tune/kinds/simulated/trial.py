@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from ralr_tune.errors import DataError
 from ralr_tune.kinds.simulated.task import SimulatedTask
+from ralr_tune.machine.files import opened, write
 from ralr_tune.records import EpochRecord
 from ralr_tune.seeds import derive_seed
 from ralr_tune.tasks.base import Split
 from ralr_tune.tasks.trial import TrainingSplit, evaluated_split
 from ralr_tune.training.checkpoint import Checkpoints, Unusable, curve_to_dicts, read_curve
-from ralr_tune.training.files import opened, write
 
 if TYPE_CHECKING:
     from ralr_tune.studyfile import Configuration
