@@ -124,11 +124,11 @@ class SplitInventory:
     name: str
     """"train", "validation" or "test"."""
     origin: str
-    """Where it comes from, for people: a folder, an array, or a share of another split."""
+    """Where it comes from, for display: a folder, an array, or a share of another split."""
     counts: tuple[int, ...]
     """Samples of each class, in the order of the inventory's classes."""
     listing: str | None = None
-    """A hash of the names, sizes and times of change of what the split is read from; None if they are not known."""
+    """A hash of the names, sizes and modification times of the files that the split is read from; None if unknown."""
 
     @property
     def total(self) -> int:
@@ -137,21 +137,21 @@ class SplitInventory:
 
 @dataclass(frozen=True)
 class Skipped:
-    """Files, folders or arrays that lie with the data and are no part of them, counted by kind."""
+    """Files, folders or arrays next to the data that are not part of them, counted by kind."""
 
     split: str
     """A split's name; "" if they belong to none."""
     group: str
     """The class; "" if they belong to none."""
     what: str
-    """An ending with its dot (".heic"), or a name."""
+    """A suffix with its dot (".heic"), or a name."""
     why: str
     count: int
 
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Samples of `split` that are equal, byte for byte, to a sample of `of`."""
+    """Samples of the split `split` that equal, byte for byte, a sample of the split `of`."""
 
     split: str
     of: str
@@ -162,9 +162,9 @@ class Duplicates:
 
 @dataclass(frozen=True)
 class Inventory:
-    """What a study's data hold, as they are read: the table that `plan`, `doctor`, `run` and the report show.
+    """The contents of a study's data, as read: the table that `plan`, `doctor`, `run` and the report show.
 
-    Plain values, so that it can be stored as JSON and compared with what is found at another start.
+    Plain values, so that it can be stored as JSON and compared with the inventory of a later start.
     """
 
     source: str
@@ -175,11 +175,11 @@ class Inventory:
     """train, validation, test, without empty ones."""
     skipped: tuple[Skipped, ...] = ()
     duplicates: tuple[Duplicates, ...] | None = ()
-    """None if they were not looked for."""
+    """Exact copies across splits; None if they were not searched for."""
     verified: int = 0
-    """Test samples that were decoded to see that they can be; no label of them was shown to a model."""
+    """Number of test samples that were decoded to check that they can be. No model has seen their labels."""
     unit: str = "images"
-    """What is counted."""
+    """Plural noun for the samples."""
 
     def size(self, split: str) -> int:
         """Samples of the split of this name; 0 if there is none."""
@@ -205,7 +205,7 @@ class ArmRecord:
 
 @dataclass(frozen=True)
 class StudyRecord:
-    """Everything that the storage has of one study."""
+    """Everything that the storage has about one study."""
 
     name: str
     spec_text: str
@@ -222,10 +222,10 @@ class StudyRecord:
     margin: float
     """Differences below it count as equivalent, in the metric's own unit."""
     confidence: float
-    """Of every interval, e.g. 0.95."""
+    """Confidence level of every interval, e.g. 0.95."""
     arms: Mapping[str, ArmRecord] = field(default_factory=dict)
     inventory: Inventory | None = None
-    """What its data hold; None if its kind of task has no such table, or if the data were not inspected yet."""
+    """The contents of its data; None if its kind of task has no such table, or if the data were not inspected yet."""
 
     def rows(self) -> list[Row]:
         """The rows of all arms, in the order of planning."""

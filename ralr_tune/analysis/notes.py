@@ -1,4 +1,4 @@
-"""Further results in sentences: missing evidence, budget, learning rates, pruning, the paper's other claims.
+"""Further results in sentences: missing evidence, copies, budget, learning rates, pruning, the paper's other claims.
 
 Each function returns complete sentences about one kind of fact, or none if there is no such fact.
 """
@@ -24,7 +24,7 @@ from ralr_tune.records import Inventory
 
 
 def notes(facts: Facts) -> list[str]:
-    """All of them, the most urgent first."""
+    """All sentences except those about the data, the most urgent first."""
     return [
         *missing_evidence_sentences(facts),
         *edge_sentences(facts),
@@ -46,20 +46,21 @@ def urgent_sentences(facts: Facts) -> list[str]:
 
 
 MANY_COPIES = 0.01
-"""Share of a split from which on its copies are urgent (our choice). Public data sets have a few: CIFAR-100 holds 7 of
-its 10,000 test images among those of train, which no verdict notices."""
+"""Share of a split above which its copies are urgent (our choice). Public data sets have a few: 7 of CIFAR-100's
+10,000 test images are also in train, too few to affect a verdict."""
 
 
-def copies_sentences(inventory: Inventory | None, least: float = 0.0) -> list[str]:
-    """Samples that more than one split holds, with a pair as an example; of splits that have at least this share."""
+def copies_sentences(inventory: Inventory | None, min_share: float = 0.0) -> list[str]:
+    """Samples that are in several splits, with a pair as an example, for splits with at least `min_share` of copies."""
     if inventory is None:
         return []
     return [
         f"{found.count:,} of {inventory.size(found.split):,} {found.split} {inventory.unit} "
         f"{'is an exact copy' if found.count == 1 else 'are exact copies'} of {found.of} {inventory.unit} "
-        f"({' = '.join(found.examples[0])}): {found.split} scores favour what remembers them; keep one of each."
+        f"({' = '.join(found.examples[0])}): {found.split} scores favour models that memorise them; "
+        "delete all but one of each."
         for found in inventory.duplicates or ()
-        if found.count >= least * inventory.size(found.split)
+        if found.count >= min_share * inventory.size(found.split)
     ]
 
 
@@ -67,8 +68,8 @@ def copies_sentences(inventory: Inventory | None, least: float = 0.0) -> list[st
 
 
 def missing_evidence_sentences(facts: Facts) -> list[str]:
-    """What keeps the study from an answer."""
-    return [_MISSING[lack.kind].format(**_fields(lack)) for lack in facts.lacks]
+    """Reasons why the study cannot answer its question."""
+    return [_MISSING[missing.kind].format(**_fields(missing)) for missing in facts.lacks]
 
 
 _MISSING: Mapping[Kind, str] = {
@@ -82,8 +83,8 @@ _MISSING: Mapping[Kind, str] = {
 }
 
 
-def _fields(lack: MissingEvidence) -> dict[str, object]:
-    return {"arm": lack.arm, "count": lack.count, "s": "" if lack.count == 1 else "s"}
+def _fields(missing: MissingEvidence) -> dict[str, object]:
+    return {"arm": missing.arm, "count": missing.count, "s": "" if missing.count == 1 else "s"}
 
 
 def edge_sentences(facts: Facts) -> list[str]:
@@ -133,9 +134,9 @@ def _unaudited(audits: Sequence[PruningAudit]) -> str:
 
 def _audit(unit: Unit, audit: PruningAudit) -> str:
     if audit.rate is None or audit.interval is None:
-        yet = f", {audit.waiting} more are planned" if audit.waiting else ""
+        planned = f", {audit.waiting} more are planned" if audit.waiting else ""
         return (
-            f"{audit.audited} of {audit.arm}'s {_stopped(audit.pruned)} were trained to their end{yet}: "
+            f"{audit.audited} of {audit.arm}'s {_stopped(audit.pruned)} were trained to their end{planned}: "
             f"too few for a rate of wrong prunings (at least {MIN_AUDITS} are needed)."
         )
     low, high = map(_share, audit.interval)
@@ -257,15 +258,15 @@ def robustness_sentences(facts: Facts) -> list[str]:
     return [*widths, *singles, *(_diverged(each) for each in facts.robustness if each.diverged)]
 
 
-def _forgiveness(unit: Unit, made: Forgiveness, own: Robustness, other: Robustness) -> str:
-    if own.rates is None or other.rates is None:
+def _forgiveness(unit: Unit, found: Forgiveness, this: Robustness, other: Robustness) -> str:
+    if this.rates is None or other.rates is None:
         return ""
-    answer = {"more": "Yes", "less": "No, less", "no difference shown": "No difference shown"}[made.verdict]
-    low, high = map(_factor, made.interval)
+    answer = {"more": "Yes", "less": "No, less", "no difference shown": "No difference shown"}[found.verdict]
+    low, high = map(_factor, found.interval)
     return (
-        f"Does {made.arm} tolerate a badly chosen learning rate better than {made.against}? {answer}: rates within "
-        f"{unit.size(own.rates.tolerance, 0)} of the best span {_range(unit, own.rates)}, {made.against}'s "
-        f"{_range(unit, other.rates)}; {_factor(made.times)} times as wide (95% interval {low} to {high})."
+        f"Does {found.arm} tolerate a badly chosen learning rate better than {found.against}? {answer}: rates within "
+        f"{unit.size(this.rates.tolerance, 0)} of the best span {_range(unit, this.rates)}, {found.against}'s "
+        f"{_range(unit, other.rates)}; {_factor(found.times)} times as wide (95% interval {low} to {high})."
     )
 
 

@@ -24,7 +24,7 @@ SAMPLE = 100
 
 
 def load(study: str, *, imports: bool = True, storage: str | None = None, out: Path | None = None) -> StudySpec:
-    """The study file with a name or path; if there is none, the file that the storage keeps under that name.
+    """The study file with a name or path; if there is none, the file that is stored under that name.
 
     Raises UsageError for an unknown name and, if `imports` is False, for a file that names code to import;
     StudyFileError for mistakes in a file; StorageError if the storage cannot be reached.
@@ -36,19 +36,19 @@ def load(study: str, *, imports: bool = True, storage: str | None = None, out: P
 
 
 def _find_spec(study: str, storage: str | None, out: Path | None, imports: bool) -> StudySpec:
-    where = locate(study, storage=storage, out=out, imports=imports)
-    if where.spec is not None:
-        return where.spec
+    location = locate(study, storage=storage, out=out, imports=imports)
+    if location.spec is not None:
+        return location.spec
     from ralr_tune.store.studies import stored
 
-    with opened(where) as database:
-        return parse_study(stored(database, where.name).text, source=f"{study} (as stored)", imports=imports)
+    with opened(location) as database:
+        return parse_study(stored(database, location.name).text, source=f"{study} (as stored)", imports=imports)
 
 
 def check_study(study: str, *, imports: bool = True, storage: str | None = None, out: Path | None = None) -> str:
-    """What the study and its data are, in one line, and one more for code that it names.
+    """One line that describes the study and its data, and one for each import that it names.
 
-    Optuna's options are tried, and some of the test data are decoded. Raises DataError besides what `load` raises.
+    Also creates the pruner and a sampler and decodes some of the test data. Raises what `load` raises, and DataError.
     """
     from ralr_tune.search.samplers import make_pruner, make_sampler
     from ralr_tune.search.tasks import data_inventory
@@ -57,12 +57,12 @@ def check_study(study: str, *, imports: bool = True, storage: str | None = None,
     make_pruner(spec)
     make_sampler(spec, next(iter(spec.arms)), 1, 0)
     arms = ", ".join(f"{arm} ({len(spec.space(arm))} dimensions)" for arm in spec.arms)
-    says = f"{find_file(study) or study}: valid. Study {spec.name}: {arms}; {spec.search.trials} trials per arm"
+    summary = f"{find_file(study) or study}: valid. Study {spec.name}: {arms}; {spec.search.trials} trials per arm"
     data = data_inventory(spec, sample=SAMPLE)
-    return "\n".join([says + (_of_data(data) if data else ""), *map(str, imported(spec.kind, spec.task))])
+    return "\n".join([summary + (_data_summary(data) if data else ""), *map(str, imported(spec.kind, spec.task))])
 
 
-def _of_data(data: Inventory) -> str:
+def _data_summary(data: Inventory) -> str:
     """The data in a few words; `plan` shows the whole table."""
     sizes = ", ".join(f"{split.total:,} {split.name}" for split in data.splits)
     skipped = sum(each.count for each in data.skipped)
@@ -74,8 +74,8 @@ def _of_data(data: Inventory) -> str:
 
 def study_schema() -> dict[str, Any]:
     """The JSON schema of study files, for editors that complete and validate TOML."""
-    either: Any = reduce(or_, map(_model_of, registry.names()))
-    return TypeAdapter(either).json_schema()
+    union: Any = reduce(or_, map(_model_of, registry.names()))
+    return TypeAdapter(union).json_schema()
 
 
 def _model_of(kind: str) -> type[StudyFile]:

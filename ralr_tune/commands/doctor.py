@@ -1,4 +1,4 @@
-"""`doctor`: check what is installed and usable here, with numbers, and say how to fix what is not."""
+"""`doctor`: check what is installed and usable on this machine, with numbers, and say how to fix each problem."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Diagnosis:
 
     checks: list[Check]
     data: Inventory | None = None
-    """What the study's data hold, where a study is given whose kind of task has such a table."""
+    """The contents of the study's data; None without a study, or if its kind of task has no such table."""
 
     @property
     def healthy(self) -> bool:
@@ -43,9 +43,9 @@ class Diagnosis:
         return not self._counts["problem"]
 
     def as_text(self) -> str:
-        said = [counted(self._counts[kind], kind) for kind in ("problem", "warning") if self._counts[kind]]
+        totals = [counted(self._counts[kind], kind) for kind in ("problem", "warning") if self._counts[kind]]
         data = [inventory_text(self.data)] if self.data else []
-        return "\n".join([*map(str, self.checks), *data, ", ".join(said) or "no problems"])
+        return "\n".join([*map(str, self.checks), *data, ", ".join(totals) or "no problems"])
 
     def as_json(self) -> dict[str, Any]:
         data = {"data": asdict(self.data)} if self.data else {}
@@ -59,37 +59,37 @@ class Diagnosis:
 def diagnose(study: str | None = None, *, storage: str | None = None, out: Path | None = None) -> Diagnosis:
     """Check everything that a run needs: packages, machine, database, folder, browser, the study's data.
 
-    Leaves nothing behind, not even where it is killed; but an out folder that is there keeps which test data were
-    verified. Raises UsageError and StudyFileError for STUDY itself.
+    Leaves no files behind, not even if it is killed, except the inventory of the verified data in an out folder that
+    exists. Raises UsageError and StudyFileError for STUDY itself.
     """
     studies.quiet_optuna()
-    where = None if study is None else locate(study, storage=storage, out=out)
-    spec = None if where is None else _spec(where)
-    folder = where.out if where else out or Path("runs")
-    probe = Probe(spec.text if isinstance(spec, StudySpec) else None, folder)  # works while the next lines do
-    url = where.storage_url if where else given_url(storage)
-    stored = storage_checks(url, where.command if where else None) if url else ()
+    location = None if study is None else locate(study, storage=storage, out=out)
+    spec = None if location is None else _spec(location)
+    folder = location.out if location else out or Path("runs")
+    probe = Probe(spec.text if isinstance(spec, StudySpec) else None, folder)  # runs alongside the next lines
+    url = location.storage_url if location else given_url(storage)
+    stored = storage_checks(url, location.command if location else None) if url else ()
     checks = [*package_checks(), *machine_checks(), browser_check(), *stored]
     found = probe.facts()
     checks += device_checks(found, nvidia_driver())
-    checks += _study_checks(where, out, spec, found)
+    checks += _study_checks(location, out, spec, found)
     data = (found["data"] or {}).get("inventory") if isinstance(found, dict) else None
     return Diagnosis(checks, TypeAdapter(Inventory).validate_python(data) if data else None)
 
 
-def _spec(where: StudyLocation) -> StudySpec | str:
+def _spec(location: StudyLocation) -> StudySpec | str:
     """The study file, or the one in its storage, or the reason why there is none."""
-    if where.spec is not None:
-        return where.spec
+    if location.spec is not None:
+        return location.spec
     try:
-        with opened(where) as database:
-            return parse_study(studies.stored(database, where.name).text, source=f"{where.name} (as stored)")
+        with opened(location) as database:
+            return parse_study(studies.stored(database, location.name).text, source=f"{location.name} (as stored)")
     except RalrTuneError as error:
         return str(error)
 
 
 def _study_checks(
-    where: StudyLocation | None, out: Path | None, spec: StudySpec | str | None, found: dict[str, Any] | str
+    location: StudyLocation | None, out: Path | None, spec: StudySpec | str | None, found: dict[str, Any] | str
 ) -> Iterator[Check]:
     """Checks of the folder and, if a study is given, of its file and its data."""
     data = found["data"] if isinstance(found, dict) else None
@@ -99,5 +99,5 @@ def _study_checks(
     if isinstance(spec, StudySpec) and data is not None:
         yield data_check(data)
         needed = needed_bytes(spec, data["weights"], available_cores()) if data.get("weights") else None
-    clean = where.command("gc") if where else command("gc", *(("--out", out) if out else ()))
-    yield from folder_checks(where.out if where else out or Path("runs"), needed, clean)
+    clean = location.command("gc") if location else command("gc", *(("--out", out) if out else ()))
+    yield from folder_checks(location.out if location else out or Path("runs"), needed, clean)

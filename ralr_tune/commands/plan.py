@@ -40,14 +40,14 @@ class Plan:
     confirm_epochs: int
     """Maximum confirm epochs: all seeds of `looks`."""
     looks: tuple[int, ...]
-    """Numbers of seeds of the interim analyses, each of which may decide; one number if it is fixed."""
+    """Numbers of seeds at the interim analyses, each of which may decide; one number if the design is fixed."""
     seconds_per_epoch: float
     workers: int
     at_once: int
-    """Effective workers: those that share a GPU or a core count as one, since the gain of sharing is not known."""
+    """Effective workers: those that share a GPU or a core count as one, since the gain from sharing is not known."""
     device: str
     data: Inventory | None = None
-    """What the data hold; None for a kind of task without such a table."""
+    """The contents of the data; None for a kind of task without such a table."""
 
     @property
     def epochs(self) -> int:
@@ -92,12 +92,12 @@ def plan_study(
     storage: str | None = None,
     out: Path | None = None,
 ) -> Plan:
-    """Verify the data, load them, time a few steps on the first worker's device, and count.
+    """Verify and load the data, time a few steps on the first worker's device, and count epochs.
 
     Raises UsageError (also if the file imports code and `imports` is False) and DataError.
     """
     spec = load(study, imports=imports, storage=storage, out=out)
-    where = places(devices, workers)
+    assigned = places(devices, workers)
     data = data_inventory(spec, cache=(out or Path("runs") / spec.name) / "data")
     epochs = longest_run(spec)
     trials = spec.search.trials * spec.search.blocks
@@ -110,18 +110,18 @@ def plan_study(
         arms=arms,
         confirm_epochs=confirm_runs(spec) * epochs,
         looks=analysis_seeds(spec),
-        seconds_per_epoch=_seconds_per_epoch(spec, where[0]),
-        workers=len(where),
-        at_once=_effective_workers(where),
-        device=where[0].device,
+        seconds_per_epoch=_seconds_per_epoch(spec, assigned[0]),
+        workers=len(assigned),
+        at_once=_effective_workers(assigned),
+        device=assigned[0].device,
         data=data,
     )
 
 
-def _effective_workers(where: Sequence[Place]) -> int:
+def _effective_workers(assigned: Sequence[Place]) -> int:
     """See `Plan.at_once`."""
-    devices = {place.device for place in where} - {"cpu"}
-    on_cores = sum(place.device == "cpu" for place in where)
+    devices = {place.device for place in assigned} - {"cpu"}
+    on_cores = sum(place.device == "cpu" for place in assigned)
     return len(devices) + min(on_cores, available_cores())
 
 

@@ -28,7 +28,7 @@ from ralr_tune.store.address import PASSWORD_VARIABLE, Address
 from ralr_tune.store.database import Storage
 from ralr_tune.store.reading import read_study
 from ralr_tune.studyfile import StudySpec, parse_study
-from ralr_tune.tasks.inventory import last_kept
+from ralr_tune.tasks.inventory import last_used
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ def make_report(storage: Storage, study: str, out: Path, *, images: Sequence[For
     Raises StorageError if the storage holds no such study, DiskError if a file cannot be written, RalrTuneError if
     `images` needs a browser and there is none.
     """
-    record = replace(read_study(storage, study), inventory=last_kept(out / "data"))
+    record = replace(read_study(storage, study), inventory=last_used(out / "data"))
     spec = parse_study(record.spec_text, source=f"{study} (as stored)")
     facts = study_facts(record, plan=plan_of(spec))
     drawn = figures(record, facts)

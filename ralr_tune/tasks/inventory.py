@@ -1,6 +1,6 @@
-"""Inventories of data as files in a folder that processes share: what was verified once is known at the next start.
+"""Inventories of data as files in a folder that processes share, so that data are verified only once.
 
-inventory-HASH.json    one for each state of the data; the one used last says what the study reads
+inventory-HASH.json    one for each state of the data; the last used one describes what the study reads
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ logger = logging.getLogger(__name__)
 _FORM = TypeAdapter(Inventory)
 
 
-def keep(inventory: Inventory, folder: Path, stamp: str | None) -> None:
-    """Write an inventory atomically; nothing if the folder that should hold `folder` does not exist.
+def save(inventory: Inventory, folder: Path, stamp: str | None) -> None:
+    """Write an inventory atomically; does nothing if the parent of `folder` does not exist.
 
-    `stamp` identifies the state of the data; None: the inventory itself does.
+    `stamp` identifies the state of the data; if None, a hash of the inventory does.
     """
     text = _FORM.dump_json(inventory, indent=1).decode()
     path = _path(folder, stamp or hashlib.sha256(text.encode()).hexdigest())
@@ -36,8 +36,8 @@ def keep(inventory: Inventory, folder: Path, stamp: str | None) -> None:
         logger.info("%s: cannot be written (%s): the data are verified again at the next start", path, error.strerror)
 
 
-def kept(folder: Path, stamp: str) -> Inventory | None:
-    """The inventory of this state of the data, which counts as used now; None if there is none."""
+def load(folder: Path, stamp: str) -> Inventory | None:
+    """The inventory of this state of the data, marked as used now; None if there is none."""
     path = _path(folder, stamp)
     found = _read(path)
     if found is not None:
@@ -46,11 +46,11 @@ def kept(folder: Path, stamp: str) -> Inventory | None:
     return found
 
 
-def last_kept(folder: Path) -> Inventory | None:
+def last_used(folder: Path) -> Inventory | None:
     """The inventory that was used last; None if there is none."""
     try:
         paths = sorted(folder.glob("inventory-*.json"), key=lambda path: path.stat().st_mtime_ns)
-    except OSError:  # one was just removed
+    except OSError:  # another process just removed one
         return None
     return _read(paths[-1]) if paths else None
 
@@ -65,5 +65,5 @@ def _read(path: Path) -> Inventory | None:
     except FileNotFoundError:
         return None
     except (OSError, ValidationError) as error:
-        logger.warning("%s is made again: %s", path, str(error).partition("\n")[0])
+        logger.warning("%s cannot be used (%s): the data are verified again", path, str(error).partition("\n")[0])
         return None

@@ -206,7 +206,7 @@ def test_the_driver_version_is_read_if_there_is_a_driver(tmp_path: Path) -> None
     [
         ({"found": "10 images", "weights": 2048}, "ok", ""),
         ({"error": "data.path = 'x': no such file", "fetched": False}, "problem", "put the data there"),
-        ({"error": "MNIST: not found", "fetched": True}, "warning", "`run` downloads them"),
+        ({"error": "MNIST: not found", "fetched": True}, "warning", "`run` downloads the data"),
     ],
 )
 def test_data_and_their_verdicts(found: dict[str, Any], verdict: str, fix: str) -> None:

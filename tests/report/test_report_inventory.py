@@ -33,22 +33,22 @@ def test_a_terminal_gets_aligned_columns_with_totals() -> None:
     ]
 
 
-def test_what_the_table_cannot_show_is_said() -> None:
+def test_lines_below_the_table() -> None:
     assert inventory_lines(INVENTORY) == [
         "train: pictures/train; test: pictures/test",
         "skipped, not decoded: 19 .heic (train/猫 18, test/猫 1)",
         "skipped, not a split: notes/",
         "copies: 1 of 20 test images is an exact copy of train images (test/a.png = train/b.png): test scores favour "
-        "what remembers them; keep one of each.",
-        "verified: all 20 test images can be decoded and fit (no label was shown to a model)",
+        "models that memorise them; delete all but one of each.",
+        "verified: all 20 test images can be decoded and fit those of train (no model saw a label)",
     ]
-    assert "copies across splits: not looked for" in inventory_text(replace(INVENTORY, duplicates=None))
+    assert "copies across splits: not searched for" in inventory_text(replace(INVENTORY, duplicates=None))
     assert "verified: 5 of 20" in inventory_text(replace(INVENTORY, verified=5))
 
 
 def test_a_few_copies_are_not_urgent() -> None:
-    assert copies_sentences(INVENTORY, least=0.05)
-    assert not copies_sentences(INVENTORY, least=0.06)
+    assert copies_sentences(INVENTORY, min_share=0.05)
+    assert not copies_sentences(INVENTORY, min_share=0.06)
     assert not copies_sentences(None)
 
 

@@ -28,8 +28,8 @@ class Probe:
     """The process that inspects torch and the data; it starts immediately, and `facts` waits for its result."""
 
     def __init__(self, study: str | None, out: Path = Path()) -> None:
-        """`study`: the text of a study file, or None. `out`: its out folder, which need not be there."""
-        # a file, not a pipe: what it says on its way would fill one; open as long as the process
+        """`study`: the text of a study file, or None. `out`: its out folder, which need not exist."""
+        # a file, not a pipe, which warnings could fill; open as long as the process runs
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self._process = subprocess.Popen(
             [sys.executable, "-m", "ralr_tune.commands.health.probe", str(out.absolute())],
@@ -41,34 +41,34 @@ class Probe:
             env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": tempfile.gettempdir()},
         )
         self._lines: Queue[str] = Queue()
-        Thread(target=self._talk, args=(study or "",), daemon=True).start()
+        Thread(target=self._exchange, args=(study or "",), daemon=True).start()
         self._study = study
 
     def facts(self, timeout_s: float = TIMEOUT_S) -> dict[str, Any] | str:
-        """What it found, or why it found nothing. Only the study's data may take longer than `timeout_s`."""
+        """The facts, or the reason why there are none. Only the study's data may take longer than `timeout_s`."""
         try:
             found: dict[str, Any] = json.loads(self._lines.get(timeout=timeout_s))
             return found | {"data": json.loads(self._lines.get()) if self._study else None}
         except Empty:
             return f"no answer within {timeout_s:g} s: try again when the machine is less loaded"
-        except ValueError:  # it ended without a line of JSON
-            return self._last_words()
+        except ValueError:  # the process ended without a line of JSON
+            return self._last_error_line()
         finally:
             self._process.kill()
             self._process.wait()
             self._errors.close()
 
-    def _talk(self, study: str) -> None:
-        """Give it the study file, and take what it prints; an empty line at its end."""
+    def _exchange(self, study: str) -> None:
+        """Send the study file to the process, and queue the lines that it prints, then an empty line."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        with suppress(BrokenPipeError), self._process.stdin as said:
-            said.write(study)
+        with suppress(BrokenPipeError), self._process.stdin as stdin:
+            stdin.write(study)
         for line in self._process.stdout:
             self._lines.put(line)
         self._lines.put("")
 
-    def _last_words(self) -> str:
+    def _last_error_line(self) -> str:
         code = self._process.wait()
         self._errors.seek(0)
         lines = self._errors.read().strip().splitlines()
@@ -105,7 +105,7 @@ def gpu_check(index: int, gpu: dict[str, Any], driver: str, cuda: str) -> Check:
 
 
 def no_gpu_check(driver: str, cuda: str | None, error: str) -> Check:
-    """torch can use no GPU: "ok" unless the machine has one."""
+    """Check a machine on which torch can use no GPU: "ok" unless it has one."""
     if not driver:
         return Check("gpu", "ok", "none: training on the CPU")
     if cuda is None:
@@ -121,7 +121,7 @@ def data_check(found: dict[str, Any]) -> Check:
         copies = found.get("copies") or []
         return make_check("data", f"{found['found']}{network}", warning=" ".join(copies))
     if found["fetched"]:
-        return Check("data", "warning", found["error"], "`run` downloads them, which needs internet access")
+        return Check("data", "warning", found["error"], "`run` downloads the data, which needs internet access")
     return Check("data", "problem", found["error"], "put the data there, or correct [task] data in the study file")
 
 

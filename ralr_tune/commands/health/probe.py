@@ -1,8 +1,8 @@
-"""Run as a process of its own by `devices.py`: imports torch, looks, and prints what it found: one line of JSON
-of the machine, and one of the study's data, which may take minutes.
+"""`devices.py` runs this as a separate process: it imports torch, inspects it, and prints one line of JSON about
+the machine and one about the study's data, which may take minutes.
 
 A broken installation of torch may kill the process instead of raising, and the import takes seconds, during which
-`doctor` does the rest. Standard input holds the text of the study file whose data to check, or nothing.
+`doctor` runs the other checks. Standard input is the text of the study file whose data to check, or empty.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ralr_tune.training.precision import has_bfloat16
 
 
 def facts() -> dict[str, Any]:
-    """What torch can use here."""
+    """What torch can use on this machine."""
     return {
         "threads": torch.get_num_threads(),
         "bfloat16": has_bfloat16("cpu"),
@@ -39,7 +39,9 @@ def _torchvision() -> str:
     try:
         import torchvision  # noqa: F401
 
-        torch.ops.torchvision.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)  # compiled for one version of torch
+        torch.ops.torchvision.nms(
+            torch.zeros(1, 4), torch.zeros(1), 0.5
+        )  # its compiled code works with only one version of torch
     except (ImportError, RuntimeError, AttributeError) as error:
         return f"{type(error).__name__}: {error}"
     return ""
@@ -63,7 +65,7 @@ def _gpu(index: int) -> dict[str, Any]:
 
 
 def data(text: str, out: Path) -> dict[str, Any]:
-    """What a study's data are, and how many bytes its network has; fetches nothing, imports no code of others."""
+    """The data and the size of its network in bytes. Downloads nothing; imports no network code of the user."""
     spec = parse_study(text)
     task = first_task(spec)
     try:

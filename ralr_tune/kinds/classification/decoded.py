@@ -1,4 +1,4 @@
-"""Decoded images in one file that all processes of a machine map: decoded once, and in memory once.
+"""Decoded images in one file that all processes of a machine map: decoded once, and once in memory.
 
     a .npy array, uint8 (N, C, H, W) | SHA-256 of the source's stamp and of that array
 
@@ -43,7 +43,7 @@ def load(parts: Sequence[Samples], folder: Path | None) -> Images:
     if folder is None or stamp is None:
         return _read(parts)
     path = folder / f"images-{stamp[:32]}.npy"
-    with alone(folder.parent):
+    with exclusive(folder.parent):
         images = _map_file(path, stamp, sum(map(len, parts)))
         if images is None:
             images = _read(parts)
@@ -97,7 +97,7 @@ def _map_file(path: Path, stamp: str, count: int) -> Images | None:
 
 
 def _write_file(path: Path, stamp: str, images: Images) -> bool:
-    """Writes a temporary file and renames it. False if that fails: this process then uses a copy of its own."""
+    """Writes a temporary file and renames it. False if that fails: this process then uses its own copy in memory."""
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(images))
     try:
@@ -121,10 +121,10 @@ def _digest(stamp: str, images: Images) -> bytes:
 
 
 @contextmanager
-def alone(folder: Path, lock: str = ".decoding.lock") -> Iterator[None]:
-    """Of several workers that start in one out folder, one decodes and the others wait: else each would map its own."""
-    with ExitStack() as held:
-        if folder.is_dir():  # the lock would make it
-            with suppress(OSError):  # a closed folder, or a network file system without locks
-                held.enter_context(locked(folder / lock))
+def exclusive(folder: Path, lock: str = ".decoding.lock") -> Iterator[None]:
+    """One of the workers of an out folder decodes while the others wait; otherwise each would map its own copy."""
+    with ExitStack() as stack:
+        if folder.is_dir():  # taking the lock would create it
+            with suppress(OSError):  # a read-only folder, or a network file system without locks
+                stack.enter_context(locked(folder / lock))
         yield

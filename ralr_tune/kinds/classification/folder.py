@@ -1,6 +1,6 @@
 """Class folders of images: PATH/train/CLASS/*.jpg with test/ and optionally val/ next to train/, or PATH/CLASS/*.jpg.
 
-The splits go by their usual names (see layout.py); what looks like a split and is none of them is refused, not guessed.
+Splits are recognised by their usual names (see layout.py). A folder whose name is ambiguous is refused, not guessed.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from ralr_tune.kinds.classification.samples import (
     all_samples,
     listed,
     short_reason,
-    with_own_test_split,
+    with_test_split_from_train,
 )
 from ralr_tune.kinds.classification.stratify import Rows
 from ralr_tune.kinds.classification.tree import HIDDEN, Walk, entries, hidden_as, listing, walk
@@ -43,44 +43,44 @@ from ralr_tune.records import Skipped
 from ralr_tune.studyfile.problems import one_line
 
 DECODING = "folder 2"
-"""Changes whenever the same file is decoded to other pixels: decoded images of before are made again."""
+"""Must change whenever the same file is decoded to other pixels, so that cached images are decoded again."""
 
-ALLOWED = "allowed: .jpg, .png, .webp, .tiff and all else that Pillow decodes"
+ALLOWED = "allowed: .jpg, .png, .webp, .tiff and every other format that Pillow decodes"
 
 
 def read(path: str, *, size: int | None = None, max_pixels: int | None = None) -> Source:
     """The data set under `path`. The class list is train's; files below test/ are opened when its images are loaded.
 
-    `max_pixels`: most that one image may have as it is decoded, a JPEG at a fraction of its size where `size` allows.
-    Raises DataError when a folder is missing, empty or of unclear meaning, or when validation or test images have a
-    class that those of train lack.
+    `max_pixels`: maximum of one image as decoded; with `size`, a JPEG may be decoded at a fraction of its size.
+    Raises DataError if a folder is missing, empty or ambiguous, or if validation or test have a class that train does
+    not have.
     """
     root = Path(path).expanduser()
     if not root.is_dir():
-        raise DataError(f"data.path = {path!r}: no such folder (looked at {root.absolute()})")
+        raise DataError(f"data.path = {path!r}: no such folder (resolved to {root.absolute()})")
     splits, skipped = _layout(root)
     classes = _class_names(splits.get("train", root))
-    tree = partial(_tree, root, classes, partial(_load, size=size, most=max_pixels))
+    tree = partial(_tree, root, classes, partial(_load, size=size, max_pixels=max_pixels))
     if not splits:
-        whole = with_own_test_split(classes, tree(root), where=f"data.path = {path!r}")
+        whole = with_test_split_from_train(classes, tree(root), where=f"data.path = {path!r}")
         return replace(whole, skipped=(*whole.skipped, *skipped), every_class=(str(root), ALLOWED))
-    test, own = splits.get("test", root / "test"), splits.get("validation")
+    test, validation = splits.get("test", root / "test"), splits.get("validation")
     _check_classes(test, classes)
     return Source(
         classes,
         train=tree(splits["train"], "train"),
         test=lambda: tree(test, "test"),
-        validation=None if own is None else tree(own, "validation"),
+        validation=None if validation is None else tree(validation, "validation"),
         skipped=skipped,
         every_class=(str(splits["train"]), ALLOWED),
     )
 
 
-# ---------------------------------------------------------------- which folder is what
+# ---------------------------------------------------------------- splits and classes
 
 
 def _layout(root: Path) -> tuple[dict[SplitName, Path], tuple[Skipped, ...]]:
-    """Folders of the splits, none if the folders are classes; and what else lies there. Raises DataError if unclear."""
+    """Folders of the splits (none if the folders are classes), and what is skipped. Raises DataError if ambiguous."""
     names, skipped = _folders(root)
     by_split: dict[SplitName, list[str]] = {}
     for name in names:
@@ -100,22 +100,22 @@ def _layout(root: Path) -> tuple[dict[SplitName, Path], tuple[Skipped, ...]]:
 
 
 def _is_class_named_train(root: Path, names: Sequence[str], by_split: Mapping[SplitName, list[str]]) -> bool:
-    """Whether "train" is a vehicle among others: no other name is a split's, and it holds images as they do."""
+    """Whether "train" is a class (a vehicle): no other name is a split's, and all folders contain only images."""
     train, *more = by_split["train"]
     others = [name for name in names if name != train]
-    alone = not more and len(by_split) == 1 and bool(others) and not any(map(names_a_split, others))
-    return alone and all(_holds_images_alone(root / name) for name in names)
+    only_split = not more and len(by_split) == 1 and bool(others) and not any(map(names_a_split, others))
+    return only_split and all(_contains_only_images(root / name) for name in names)
 
 
-def _holds_images_alone(folder: Path) -> bool:
+def _contains_only_images(folder: Path) -> bool:
     return not _folders(folder)[0] and bool(walk(str(folder)).files)
 
 
 def _refuse_splits_as_classes(root: Path, names: Sequence[str]) -> None:
-    """Raises DataError where folders would become classes that look like splits.
+    """Raises DataError if folders that look like splits would become classes.
 
-    bullet_train, train_station and test_tube are classes: a word of a split says nothing, unless all names are splits'
-    or folders of different splits hold folders in their turn.
+    bullet_train, train_station and test_tube are classes: a split's word in a name counts only if all names denote
+    splits, or if folders of different splits contain folders.
     """
     if names and all(map(names_a_split, names)):
         raise _unclear(root, names)
@@ -125,15 +125,15 @@ def _refuse_splits_as_classes(root: Path, names: Sequence[str]) -> None:
 
 
 def _unclear(root: Path, names: Sequence[str]) -> DataError:
-    held = "looks like a split" if len(names) == 1 else "look like splits"
+    look = "looks like a split" if len(names) == 1 else "look like splits"
     return DataError(
-        f"{root}: {listed(names)} {held}, but it is not clear which; there must be train/ and test/, and there may be "
-        f"val/ (also called {USUAL_NAMES}): rename what is meant, and move the rest away"
+        f"{root}: {listed(names)} {look}, but it is not clear which; train/ and test/ are required, val/ is "
+        f"optional (allowed names: {USUAL_NAMES}): rename the folders of the splits, and move the others elsewhere"
     )
 
 
 def _folders(folder: Path) -> tuple[list[str], tuple[Skipped, ...]]:
-    """Names of the folders in a folder, sorted; and what else lies there."""
+    """Names of the subfolders, sorted, and what is skipped."""
     names, skipped = [], Counter[tuple[str, str]]()
     for entry in entries(str(folder)):
         if is_hidden(entry.name):
@@ -152,29 +152,29 @@ def _skipped(counts: Mapping[tuple[str, str], int], split: str, group: str) -> t
 def _class_names(folder: Path) -> tuple[str, ...]:
     names, _ = _folders(folder)
     if not 2 <= len(names) <= MAX_CLASSES:
-        held = f"{len(names)} folders" if names else "none"
+        found = f"{len(names)} folders" if names else "none"
         raise DataError(
-            f"{folder}: must hold a folder of images for each of 2 to {MAX_CLASSES} classes; found {held}"
+            f"{folder}: must contain one folder of images per class, for 2 to {MAX_CLASSES} classes; found {found}"
             f"{_deeper(folder, names)}"
         )
     return tuple(names)
 
 
 def _deeper(folder: Path, names: Sequence[str]) -> str:
-    """A hint where an archive was unpacked into a folder of its own."""
+    """A hint if an archive was unpacked into a subfolder."""
     inside = _folders(folder / names[0])[0] if len(names) == 1 else []
-    return f"; did you mean data.path = {str(folder / names[0])!r}, which holds {listed(inside)}?" if inside else ""
+    return f"; did you mean data.path = {str(folder / names[0])!r}, which contains {listed(inside)}?" if inside else ""
 
 
 def _check_classes(folder: Path, classes: tuple[str, ...]) -> None:
     if not folder.is_dir():
         raise DataError(
-            f"{folder}: missing; a folder with train/ also needs test/, with the same class folders (where there is "
-            "validation data alone, call it test/: a share of train is then held out for validation)"
+            f"{folder}: missing; a folder with train/ also needs test/, with the same class folders (if you "
+            "have only validation data, call it test/: a share of train is then held out for validation)"
         )
-    if strange := sorted(set(_folders(folder)[0]) - set(classes)):
+    if unknown := sorted(set(_folders(folder)[0]) - set(classes)):
         raise DataError(
-            f"{folder}: has classes that train/ does not have: {listed(strange)}; allowed: {listed(classes)}"
+            f"{folder}: has classes that train/ does not have: {listed(unknown)}; allowed: {listed(classes)}"
         )
 
 
@@ -203,19 +203,19 @@ def _tree(root: Path, classes: tuple[str, ...], decode: partial[Images], folder:
     )
 
 
-def _load(folder: Path, files: list[str], rows: Rows, *, size: int | None, most: int | None) -> Images:
-    pictures = _pictures((files[row] for row in rows), size, most)
+def _load(folder: Path, files: list[str], rows: Rows, *, size: int | None, max_pixels: int | None) -> Images:
+    pictures = _pictures((files[row] for row in rows), size, max_pixels)
     return stack(pictures, count=len(rows), mode="RGB", size=size, where=str(folder))
 
 
-def _pictures(files: Iterator[str], size: int | None, most: int | None) -> Iterator[Image.Image]:
+def _pictures(files: Iterator[str], size: int | None, max_pixels: int | None) -> Iterator[Image.Image]:
     for file in files:
         try:
             with open_picture(file) as picture:
                 if size is not None:
                     picture.draft("RGB", (2 * size, 2 * size))  # a large JPEG is decoded at a fraction of its size
-                check_pixels(picture, one_line(file), most)
-                form = picture.format  # a turned copy forgets it
+                check_pixels(picture, one_line(file), max_pixels)
+                form = picture.format  # the transposed copy has no format
                 yield eight_bits(ImageOps.exif_transpose(picture), one_line(file), form).convert("RGB")
         except DataError:
             raise

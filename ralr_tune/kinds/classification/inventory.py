@@ -1,7 +1,7 @@
-"""The inventory of a data set: images per class and split, what was skipped, exact copies; and its test data, verified.
+"""The inventory of a data set: images per class and split, skipped files, exact copies, and verified test data.
 
-Verifying decodes every test image and holds its size and channels against those of train. Nothing of it stays, and no
-label of it reaches a model.
+Verifying decodes every test image and compares its size and channels with those of train. The pixels are discarded,
+and no test label reaches a model.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ralr_tune.errors import DataError
-from ralr_tune.kinds.classification.decoded import alone
+from ralr_tune.kinds.classification.decoded import exclusive
 from ralr_tune.kinds.classification.samples import Samples, Source, hold_out, listed
 from ralr_tune.kinds.classification.stratify import Rows
 from ralr_tune.machine.cores import available_cores
 from ralr_tune.records import Duplicates, Inventory, Skipped, SplitInventory
 from ralr_tune.studyfile.problems import one_line
-from ralr_tune.tasks.inventory import keep, kept
+from ralr_tune.tasks.inventory import load, save
 
 logger = logging.getLogger(__name__)
 
 FORMAT = "inventory 1"
-EXAMPLES = 3
-"""Pairs of copies that are named."""
-BLOCK = 32
-"""Images that a thread decodes before it looks whether it is still wanted."""
+MAX_EXAMPLES = 3
+"""Pairs of copies that are listed by name."""
+BLOCK_SIZE = 32
+"""Images that a thread decodes before it checks for cancellation."""
 
 Splits = Mapping[str, Samples]
 
@@ -40,26 +40,26 @@ Splits = Mapping[str, Samples]
 def take_inventory(
     source: Source, *, name: str, validation: float, seed: int, cache: Path | None = None, sample: int | None = None
 ) -> Inventory:
-    """The inventory of `source`, its test data verified: all of them, or `sample` of them, evenly spread.
+    """The inventory of `source`, with its test data verified: all of them, or `sample` of them, evenly spread.
 
-    `name`: kind and place of the data, for people. `validation` and `seed` (the study's) say what is held out. What
-    was verified is remembered in the folder `cache`, by names, sizes and times of change. Raises DataError.
+    `name`: kind and place of the data, for display. The study's `validation` and `seed` determine what is held out.
+    Complete inventories are stored in the folder `cache`, by names, sizes and modification times. Raises DataError.
     """
     splits = dict(_splits(source, validation, seed))
     stamp = _stamp(source, splits)
     if cache is None:
-        return _taken(source, name, splits, sample)
-    with alone(cache.parent, ".inventory.lock"):
-        found = kept(cache, stamp) if stamp else None
+        return _build(source, name, splits, sample)
+    with exclusive(cache.parent, ".inventory.lock"):
+        found = load(cache, stamp) if stamp else None
         if found is None:
-            found = _taken(source, name, splits, sample)
+            found = _build(source, name, splits, sample)
             if sample is None:
-                keep(found, cache, stamp)
+                save(found, cache, stamp)
     return found
 
 
 def _splits(source: Source, validation: float, seed: int) -> Iterator[tuple[str, Samples]]:
-    """As trials use them: what is held out of train for validation is no part of train."""
+    """The splits as trials use them: train does not include what is held out of it for validation."""
     if source.validation is None:
         held_out, rest = hold_out(source.train.labels, validation, seed)
         yield "train", source.train.take(rest)
@@ -72,7 +72,7 @@ def _splits(source: Source, validation: float, seed: int) -> Iterator[tuple[str,
 
 
 def _stamp(source: Source, splits: Splits) -> str | None:
-    """A hash of all that the inventory says; None if a split may change unseen."""
+    """A hash of everything that determines the inventory; None if changes of a split cannot be detected."""
     text = "|".join([FORMAT, *source.classes, *map(str, _skipped(source, splits))])
     total = hashlib.sha256(text.encode(errors="backslashreplace"))
     for name, samples in splits.items():
@@ -84,14 +84,14 @@ def _stamp(source: Source, splits: Splits) -> str | None:
     return total.hexdigest()
 
 
-def _taken(source: Source, name: str, splits: Splits, sample: int | None) -> Inventory:
-    own = {split: _inventory_of(split, samples, len(source.classes)) for split, samples in splits.items()}
+def _build(source: Source, name: str, splits: Splits, sample: int | None) -> Inventory:
+    inventories = {split: _split_inventory(split, samples, len(source.classes)) for split, samples in splits.items()}
     shape = _shape(splits)
     verified = _verify(splits["test"], shape, sample)
     return Inventory(
         source=one_line(name),
         classes=tuple(map(one_line, source.classes)),
-        splits=tuple(own.values()),
+        splits=tuple(inventories.values()),
         skipped=_skipped(source, splits),
         duplicates=None if sample is not None else _duplicates(splits),
         verified=verified,
@@ -99,34 +99,34 @@ def _taken(source: Source, name: str, splits: Splits, sample: int | None) -> Inv
 
 
 def _skipped(source: Source, splits: Splits) -> tuple[Skipped, ...]:
-    """Each once: held-out validation lies where train lies. Names as people may be shown them."""
+    """Each once, since held-out validation and train share their files. Names are escaped for display."""
     every = [*source.skipped, *(each for samples in splits.values() for each in samples.skipped)]
     shown = (replace(each, group=one_line(each.group), what=one_line(each.what)) for each in every)
     return tuple(dict.fromkeys(shown))
 
 
-def _inventory_of(split: str, samples: Samples, classes: int) -> SplitInventory:
+def _split_inventory(split: str, samples: Samples, classes: int) -> SplitInventory:
     counts = np.bincount(samples.labels, minlength=classes).tolist()
     listing = samples.listing.stamp if samples.listing else None
     return SplitInventory(split, one_line(samples.origin), tuple(counts), listing)
 
 
-# ---------------------------------------------------------------- whether test data can be read
+# ---------------------------------------------------------------- verifying the test data
 
 
 def _shape(splits: Splits) -> tuple[int, ...]:
-    """(C, H, W) of the images that are trained on, and, by its first one, of validation. Raises DataError."""
+    """(C, H, W) of the training images, by the first one. Raises DataError if the first one of validation differs."""
     for name, samples in splits.items():
         if not len(samples):
-            raise DataError(f"data: the {name} split holds no image of the classes asked for")
+            raise DataError(f"data: the {name} split has no image of the classes in data.classes")
     train, validation = (splits[name].take(np.arange(1)).load().shape[1:] for name in ("train", "validation"))
     if validation != train:
-        raise DataError(f"validation images are {validation}, those of train {train} (C, H, W)")
+        raise DataError(f"validation images have shape {validation}, training images {train} (C, H, W)")
     return train
 
 
 def _verify(test: Samples, shape: tuple[int, ...], sample: int | None) -> int:
-    """How many test images were decoded. Raises DataError, naming all that cannot be, or that do not fit."""
+    """The number of decoded test images. Raises DataError, naming all that cannot be decoded or have another shape."""
     count = len(test) if sample is None else min(sample, len(test))
     rows = test.rows[np.linspace(0, len(test) - 1, count).astype(np.int64)]
     problems = _unreadable(test, rows, shape) if test.in_threads else _misfits(test, rows, shape)
@@ -142,17 +142,17 @@ Problem = tuple[int, str]
 
 
 def _unreadable(test: Samples, rows: Rows, shape: tuple[int, ...]) -> list[Problem]:
-    """What is wrong with each image, if anything; several are decoded at a time."""
+    """The problems of all images; several threads decode them."""
 
-    def look(block: Rows) -> list[Problem]:
+    def check_block(block: Rows) -> list[Problem]:
         return [problem for row in block for problem in _problem(test, np.array([row]), shape)]
 
-    blocks = np.array_split(rows, -(-len(rows) // BLOCK))
+    blocks = np.array_split(rows, -(-len(rows) // BLOCK_SIZE))
     with ThreadPoolExecutor(available_cores()) as pool:
         try:
-            return [problem for found in pool.map(look, blocks) for problem in found]
+            return [problem for found in pool.map(check_block, blocks) for problem in found]
         finally:
-            pool.shutdown(cancel_futures=True)  # Ctrl-C: what was not begun is left
+            pool.shutdown(cancel_futures=True)  # after Ctrl-C, start no further block
 
 
 def _problem(test: Samples, rows: Rows, shape: tuple[int, ...]) -> list[Problem]:
@@ -166,56 +166,65 @@ def _misfits(test: Samples, rows: Rows, shape: tuple[int, ...]) -> list[Problem]
     found = test.read(rows).shape[1:]
     if found == shape:
         return []
-    return [(int(rows[0]), f"test images are {found}, those of train {shape} (C, H, W)")]
+    return [(int(rows[0]), f"test images have shape {found}, training images {shape} (C, H, W)")]
 
 
 # ---------------------------------------------------------------- exact copies
 
 
 def _duplicates(splits: Splits) -> tuple[Duplicates, ...] | None:
-    """Exact copies across splits: equal size first, then equal hash. None if contents cannot be compared."""
+    """Exact copies across splits: sizes are compared first, then hashes. None if contents cannot be compared."""
     names, parts = list(splits), list(splits.values())
     if any(part.listing is None or part.listing.digests is None for part in parts):
         return None
-    of = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+    split_of = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
     rows = np.concatenate([part.rows for part in parts])
     if all(part.listing and part.listing.sizes is not None for part in parts):
         sizes = np.concatenate([part.listing.sizes[part.rows] for part in parts if part.listing])  # type: ignore[index]
-        of, rows = _shared(sizes, of, rows)
-        of, rows = _shared(_digests(parts, of, rows, quick=True), of, rows)
-    keys = _digests(parts, of, rows, quick=False)
-    pairs = (_copies(names, parts, keys, of, rows, *pair) for pair in combinations(range(len(parts)), 2))
+        split_of, rows = _shared(sizes, split_of, rows)
+        keys = _digests(parts, split_of, rows, quick=True)
+        split_of, rows = _shared(keys, split_of, rows)
+    keys = _digests(parts, split_of, rows, quick=False)
+    pairs = (_copies(names, parts, keys, split_of, rows, *pair) for pair in combinations(range(len(parts)), 2))
     return tuple(found for found in pairs if found)
 
 
-def _shared(keys: NDArray[np.generic], of: Rows, rows: Rows) -> tuple[Rows, Rows]:
-    """Those whose key occurs in more than one split."""
-    _, place = np.unique(keys, return_inverse=True)
-    splits = np.zeros(place.max(initial=-1) + 1, dtype=np.int64)
-    np.bitwise_or.at(splits, place, 1 << of)
-    several = (splits & (splits - 1) != 0)[place]
-    return of[several], rows[several]
+def _shared(keys: NDArray[np.generic], split_of: Rows, rows: Rows) -> tuple[Rows, Rows]:
+    """The rows whose key occurs in more than one split, and their splits."""
+    _, key_index = np.unique(keys, return_inverse=True)
+    splits = np.zeros(key_index.max(initial=-1) + 1, dtype=np.int64)
+    np.bitwise_or.at(splits, key_index, 1 << split_of)
+    several = (splits & (splits - 1) != 0)[key_index]
+    return split_of[several], rows[several]
 
 
-def _digests(parts: Sequence[Samples], of: Rows, rows: Rows, *, quick: bool) -> NDArray[np.uint64]:
+def _digests(parts: Sequence[Samples], split_of: Rows, rows: Rows, *, quick: bool) -> NDArray[np.uint64]:
     found = np.zeros(len(rows), dtype=np.uint64)
-    for listing in {id(part.listing): part.listing for part in parts}.values():  # splits of one array read it once
-        own = np.isin(of, [number for number, part in enumerate(parts) if part.listing is listing])
-        if own.any() and listing and listing.digests:
-            found[own] = listing.digests(rows[own], quick)
+    listings = {id(part.listing): part.listing for part in parts}  # splits that share an array read it once
+    for listing in listings.values():
+        members = np.isin(split_of, [number for number, part in enumerate(parts) if part.listing is listing])
+        if members.any() and listing and listing.digests:
+            found[members] = listing.digests(rows[members], quick)
     return found
 
 
 def _copies(
-    names: Sequence[str], parts: Sequence[Samples], keys: NDArray[np.uint64], of: Rows, rows: Rows, one: int, other: int
+    names: Sequence[str],
+    parts: Sequence[Samples],
+    keys: NDArray[np.uint64],
+    split_of: Rows,
+    rows: Rows,
+    one: int,
+    other: int,
 ) -> Duplicates | None:
-    """The samples of the split `other` that `one` holds, too."""
-    first = dict(zip(keys[of == one].tolist()[::-1], rows[of == one].tolist()[::-1], strict=True))
-    copies = [(int(row), first[key]) for key, row in zip(keys[of == other].tolist(), rows[of == other], strict=True)
+    """The samples of the split `other` that equal one of the split `one`; None if there are none."""
+    in_one, in_other = split_of == one, split_of == other
+    first = dict(zip(keys[in_one].tolist()[::-1], rows[in_one].tolist()[::-1], strict=True))
+    copies = [(int(row), first[key]) for key, row in zip(keys[in_other].tolist(), rows[in_other], strict=True)
               if key in first]  # fmt: skip
     if not copies:
         return None
-    examples = tuple((_name(parts[other], row), _name(parts[one], same)) for row, same in copies[:EXAMPLES])
+    examples = tuple((_name(parts[other], row), _name(parts[one], same)) for row, same in copies[:MAX_EXAMPLES])
     return Duplicates(names[other], names[one], len(copies), examples)
 
 

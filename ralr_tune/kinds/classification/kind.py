@@ -50,8 +50,11 @@ class ClassificationKind(TorchKind):
             False,
             "earlier trials may have used other data (if you moved the data, keep a link at the old path)",
         ),
-        ("data", "download"): (True, "whether data that are not there are fetched"),
-        ("data", "max_pixels"): (True, "how large an image may be; those that were read are read as before"),
+        ("data", "download"): (True, "whether missing data are downloaded"),
+        ("data", "max_pixels"): (
+            True,
+            "how large an image may be; images that were accepted before are decoded the same",
+        ),
         (): (False, "the trials trained another network"),
     }
 
@@ -82,7 +85,7 @@ class ClassificationKind(TorchKind):
         with warnings_to_log():
             source = open_source(section.data.model_dump())
             if cache is not None and source.train.listing is not None and source.train.listing.stamp is not None:
-                _inventory(section, source, seed, cache)  # bad test data are known before anything is trained
+                _inventory(section, source, seed, cache)  # finds bad test data before any training
             return ClassificationTask(
                 source,
                 build=build,
@@ -148,7 +151,7 @@ class ClassificationKind(TorchKind):
         return can_fetch(section.data.dataset)
 
     def caches(self, out: Path) -> Iterator[tuple[Path, str]]:
-        # a process that maps such a file can still read it after it was removed
+        # a process that maps such a file can still read it after its removal
         for path in sorted((out / "data").glob("images-*.npy")):
             yield path, "decoded images, decoded again when needed"
 
@@ -159,7 +162,7 @@ class ClassificationKind(TorchKind):
 
 
 def _open_here(section: ClassificationSection) -> Source:
-    """The data set, if it is there: nothing is downloaded."""
+    """The data set, without downloading it."""
     from ralr_tune.kinds.classification.sources import open_source
 
     data = section.data.model_dump()

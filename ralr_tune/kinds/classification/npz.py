@@ -1,6 +1,6 @@
-"""One .npz file with train_images, train_labels, test_images, test_labels and perhaps val_images, val_labels, classes.
+"""One .npz file with train_images, train_labels, test_images, test_labels[, val_images, val_labels, classes].
 
-The splits go by their usual names (see layout.py). Labels are treated as folders are: the classes are those of train.
+Splits are recognised by their usual names (see layout.py). The classes are those of train, as with class folders.
 
 The header of an array gives its dtype and shape. Both are checked first, so that an array of a wrong dtype or an
 impossible size is never decompressed. Nothing is unpickled.
@@ -41,11 +41,11 @@ REQUIRED = ("train_images", "train_labels", "test_images", "test_labels")
 PARTS = ("images", "labels")
 CLASSES = "classes"
 MAX_CHANNELS = 16
-"""More than this, and the axes are probably in another order."""
-FEW_CHANNELS = 4
+"""If there are more, the axes are probably in another order."""
+MAX_USUAL_CHANNELS = 4
 """Grey, grey with alpha, colour, colour with alpha."""
 MAX_NAME_LENGTH = 1000
-"""Characters of a class's name."""
+"""Characters of a class name."""
 
 
 class _ArrayHeader(NamedTuple):
@@ -71,9 +71,9 @@ def read(path: str, *, layout: Axes | None = None) -> Source:
     """The data set in the file `path`; nothing in it is unpickled.
 
     Images are uint8 (N, H, W) or (N, H, W, C), with `layout` "NCHW" (N, C, H, W); labels integers (N,) or (N, 1);
-    `classes` (K,) strings that the labels count through from 0. Without `classes` the numbers that occur in train are
-    the classes. Raises DataError when an array is missing, of another type or shape, too large, or a label out of
-    range. The test arrays are read when asked for.
+    `classes` (K,) strings, indexed by the labels from 0. Without `classes` the numbers that occur in train are the
+    classes. Raises DataError if an array is missing, of another type or shape, or too large, or if a label is out of
+    range. The test arrays are read only when `Source.test` is called.
     """
     file = Path(path).expanduser()
     members = _members(file)
@@ -83,12 +83,12 @@ def read(path: str, *, layout: Axes | None = None) -> Source:
     numbers = np.arange(len(given)) if given else _occurring(file, labels)
     classes = given or tuple(str(number) for number in numbers)
     samples = partial(_samples, file, numbers=numbers, classes=classes, layout=layout)
-    own = splits.get("validation")
+    validation = splits.get("validation")
     return Source(
         classes,
         train=samples(splits["train"]),
         test=lambda: samples(splits["test"]),
-        validation=None if own is None else samples(own),
+        validation=None if validation is None else samples(validation),
         skipped=tuple(Skipped("", "", name, "not read", 0) for name in ignored),
         every_class=(str(file), "allowed: numbers of classes that occur in train"),
     )
@@ -116,12 +116,12 @@ def _splits(file: Path, members: Sequence[str]) -> tuple[dict[SplitName, str], l
         if part not in PARTS or split is None:
             continue
         if found.setdefault(split, prefix) != prefix:
-            raise DataError(f"{file}: {found[split]}_{part} and {name} name the same split; leave one of them out")
+            raise DataError(f"{file}: {found[split]}_{part} and {name} name the same split; remove one of them")
         used.add(name)
     prefixes = {"train": "train", "test": "test"} | found
     wanted = [f"{prefix}_{part}" for prefix in prefixes.values() for part in PARTS]
     if missing := [name for name in wanted if name not in members]:
-        raise DataError(f"{file}: lacks {', '.join(missing)}; it holds {listed(sorted(members)) or 'nothing'}")
+        raise DataError(f"{file}: {', '.join(missing)} missing; it contains {listed(sorted(members)) or 'nothing'}")
     return found, [name for name in members if name not in used]
 
 
@@ -170,7 +170,7 @@ def _classes(file: Path) -> tuple[str, ...]:
 
 
 def _occurring(file: Path, labels: Rows) -> Rows:
-    """The numbers that occur, sorted: gaps and a first label of 1 make no empty classes."""
+    """The numbers that occur, sorted, so that gaps and a first label of 1 create no empty classes."""
     if labels.max() >= MAX_CLASSES:
         raise DataError(f"{file}: train_labels go up to {labels.max()}; allowed: below {MAX_CLASSES}")
     if labels.min() < 0:
@@ -179,14 +179,14 @@ def _occurring(file: Path, labels: Rows) -> Rows:
 
 
 def _renumbered(labels: Rows, numbers: Rows, file: Path, name: str) -> Rows:
-    """Labels as positions in `numbers`, which are sorted. Raises DataError for one that is none of them."""
+    """Labels as positions in `numbers`, which are sorted. Raises DataError for a label that is not in `numbers`."""
     places = np.searchsorted(numbers, labels).clip(max=len(numbers) - 1)
     if (numbers[places] == labels).all():
         return places
     if numbers[-1] + 1 == len(numbers):
         raise DataError(f"{file}: {name} go from {labels.min()} to {labels.max()}; allowed: 0 to {len(numbers) - 1}")
-    strange = np.setdiff1d(labels, numbers).tolist()
-    raise DataError(f"{file}: {name} hold {listed([*map(str, strange)])}, which train lacks; allowed: those of train")
+    unknown = np.setdiff1d(labels, numbers).tolist()
+    raise DataError(f"{file}: {name} contain {listed([*map(str, unknown)])}; allowed: labels that occur in train")
 
 
 def _samples(file: Path, prefix: str, *, numbers: Rows, classes: Sequence[str], layout: Axes | None) -> Samples:
@@ -229,9 +229,9 @@ def _images(file: Path, prefix: str, expected: int, layout: Axes | None) -> Imag
 
 
 def _is_channels_first(shape: tuple[int, ...]) -> bool:
-    """Whether (N, A, B, C) can be told to be channels first: A is few, and read as channels last, C would be many, or
-    B and C are the sides of a square and A its channels."""
+    """Whether (N, A, B, C) is clearly channels first: A is small, and either C is too large for channels, or B and C
+    are the sides of a square."""
     if len(shape) < 4:
         return False
     _, first, second, last = shape
-    return first <= FEW_CHANNELS and first < min(second, last) and (last > FEW_CHANNELS or second == last)
+    return first <= MAX_USUAL_CHANNELS and first < min(second, last) and (last > MAX_USUAL_CHANNELS or second == last)

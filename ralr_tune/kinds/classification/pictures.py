@@ -13,45 +13,45 @@ from ralr_tune.kinds.classification.samples import Images
 from ralr_tune.machine.memory import check_memory
 
 MAX_PIXELS = 89_478_485
-"""Of one picture as it is decoded, where `data.max_pixels` is not given: from here on Pillow warns. A file of a few
-bytes may claim any number."""
+"""Default of `data.max_pixels`, for one picture as decoded: above it Pillow warns. A file of a few bytes may claim any
+number."""
 
 GREY_MODES = frozenset({"1", "L", "I", "I;16", "I;16B", "I;16L", "I;16N", "F"})
 
 BACKGROUND = (255, 255, 255, 255)
-"""What shows through transparent pixels: white (our choice). Most drawings with alpha are made for a white page."""
+"""Colour behind transparent pixels: white (our choice), since most drawings with alpha are made for a white page."""
 
 REFUSED_FORMATS = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
-"""What Pillow recognises and cannot decode by itself: EPS starts Ghostscript, the others need a handler."""
+"""Formats that Pillow recognises but cannot decode by itself: EPS starts Ghostscript, the others need a handler."""
 
 _OPENING = Lock()
 
 
 def open_picture(file: str) -> Image.Image:
-    """The picture in `file`, whatever its name says: Pillow goes by the content. Nothing is decoded yet.
+    """The picture in `file`, not decoded yet. Pillow detects the format from the content, not from the name.
 
-    Pillow's own bound on pixels does not hold: it counts those of the file, and `check_pixels` those that are decoded.
+    Pillow's own limit on pixels is bypassed: it counts those of the file, `check_pixels` those that are decoded.
     """
     formats = picture_formats()
     try:
         return Image.open(file, formats=formats)
     except Image.DecompressionBombError:
-        with _OPENING:  # the bound is one number for the whole process
-            bound, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        with _OPENING:  # the limit is one number for the whole process
+            limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
             try:
                 return Image.open(file, formats=formats)
             finally:
-                Image.MAX_IMAGE_PIXELS = bound
+                Image.MAX_IMAGE_PIXELS = limit
 
 
 def picture_formats() -> list[str]:
-    """All that the installed Pillow decodes, in the order in which it tries them."""
+    """All formats that the installed Pillow decodes, in the order in which it tries them."""
     Image.init()
     return [name for name in Image.ID if name not in REFUSED_FORMATS]
 
 
 def picture_suffixes() -> frozenset[str]:
-    """Endings of names, in lower case and with their dot, of all `picture_formats`."""
+    """File name suffixes of all `picture_formats`, in lower case, with their dot."""
     formats = set(picture_formats())
     return frozenset(suffix for suffix, name in Image.EXTENSION.items() if name in formats)
 
@@ -61,7 +61,7 @@ def stack(pictures: Iterable[Image.Image], *, count: int, mode: str | None, size
 
     `mode`: "L" or "RGB"; None uses the mode of the first image (grey or colour) for all. `size`: the shorter side is
     resized to it and the central square is cropped; None requires images of equal size. Raises DataError, naming
-    `where`, also if they would not fit into memory.
+    `where`, also if the result would not fit into memory.
     """
     stacked: Images | None = None
     for row, picture in enumerate(pictures):
@@ -82,43 +82,43 @@ def stack(pictures: Iterable[Image.Image], *, count: int, mode: str | None, size
     return stacked
 
 
-def check_pixels(picture: Image.Image, where: str, most: int | None) -> None:
-    """Raises DataError for a picture of which more than `most` pixels would be decoded (None: MAX_PIXELS)."""
+def check_pixels(picture: Image.Image, where: str, max_pixels: int | None) -> None:
+    """Raises DataError if more than `max_pixels` pixels of the picture would be decoded (None: MAX_PIXELS)."""
     width, height = picture.size
-    allowed = MAX_PIXELS if most is None else most
+    allowed = MAX_PIXELS if max_pixels is None else max_pixels
     if width * height > allowed:
         raise DataError(
             f"{where}: an image of {width}x{height} pixels; allowed: at most {allowed} pixels "
-            f"(data.max_pixels = {width * height} or more accepts it)"
+            f"(set data.max_pixels = {width * height} or more to accept it)"
         )
 
 
 def eight_bits(picture: Image.Image, where: str, form: str | None = None) -> Image.Image:
-    """The picture in a mode that `convert` turns into "L" or "RGB" without loss of what is seen.
+    """The picture in a mode that `convert` turns into "L" or "RGB" without visible loss.
 
-    16 bits are scaled to 8; alpha that varies is composited on BACKGROUND; alpha that is the same everywhere says
-    nothing and is dropped. `form`: the format of its file, where `picture` does not know it any more. Raises DataError,
-    naming `where`, for numbers without a defined range: which of them is white?
+    16 bits are scaled to 8; alpha that varies is composited on BACKGROUND; alpha that is the same everywhere
+    carries no information and is dropped. `form`: the file format, if `picture` has lost it. Raises DataError, naming
+    `where`, for numbers without a defined range: it is unknown which of them is white.
     """
     form = form or picture.format
-    if picture.mode.startswith("I;16") or (picture.mode == "I" and form in ("PNG", "PPM")):  # 16 bits held in 32
+    if picture.mode.startswith("I;16") or (picture.mode == "I" and form in ("PNG", "PPM")):  # 16 bits stored in 32
         values = np.asarray(picture).astype(np.float64) / 257  # 65535 / 255
         return Image.fromarray(np.rint(values.clip(0, 255)).astype(np.uint8))
     if picture.mode in ("I", "F"):
-        held = "32-bit integers" if picture.mode == "I" else "floating-point numbers"
+        numbers = "32-bit integers" if picture.mode == "I" else "floating-point numbers"
         raise DataError(
-            f"{where}: pixels are {held}, which have no defined range from black to white; "
+            f"{where}: pixels are {numbers}, which have no defined range from black to white; "
             "allowed: 8 or 16 unsigned bits a channel (convert it)"
         )
     return _composited(picture) if picture.has_transparency_data else picture
 
 
 def _composited(picture: Image.Image) -> Image.Image:
-    drawn = picture.convert("RGBA")
-    least, most = drawn.getchannel("A").getextrema()
-    if least == most:
+    rgba = picture.convert("RGBA")
+    low, high = rgba.getchannel("A").getextrema()
+    if low == high:
         return picture
-    return Image.alpha_composite(Image.new("RGBA", drawn.size, BACKGROUND), drawn).convert("RGB")
+    return Image.alpha_composite(Image.new("RGBA", rgba.size, BACKGROUND), rgba).convert("RGB")
 
 
 def _pixels(picture: Image.Image, mode: str, size: int | None) -> Images:

@@ -1,4 +1,4 @@
-"""Labelled images before they are loaded: what a data source returns, and how subsets are chosen. Pure numpy."""
+"""Labelled images that are not loaded yet: what a data source returns, and how subsets are chosen. Pure numpy."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ from ralr_tune.studyfile.problems import cut, one_line
 Images = NDArray[np.uint8]
 
 MAX_CLASSES = 100_000
-"""Of a data set; ImageNet has 21,841."""
+"""Maximum of a data set; ImageNet has 21,841."""
 
 TEST_SHARE = 0.2
-"""Share that is set aside as test split if a source has no test data of its own."""
+"""Share that is set aside as test split if a source has no test data."""
 
 
 @dataclass(frozen=True)
 class Listing:
-    """All samples of a source, N of them, as they are stored: what can be said of them without decoding them."""
+    """All N samples of a source, as stored: what is known without decoding them."""
 
     stamp: str | None
-    """A hash of the names, sizes and times of change of what they are read from; None if they are not known."""
+    """A hash of the names, sizes and modification times of the files that they are read from; None if unknown."""
     names: Callable[[int], str]
-    """Row to name, for people."""
+    """Row to name, for display."""
     sizes: NDArray[np.int64] | None = None
     """(N,) in bytes; None if all are equal."""
     digests: Callable[[Rows, bool], NDArray[np.uint64]] | None = None
-    """Rows (n,) to hashes (n,) of their contents; with True of a part of each that is quick to read: equal contents
-    have equal ones. None if the contents are not stored by sample. Raises DataError."""
+    """(rows (n,), quick) to hashes (n,) of their contents; if `quick`, of a part that is fast to read. Equal contents
+    have equal hashes. None if the contents are not stored by sample. Raises DataError."""
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Labels (N,) from 0 to classes - 1, and their images, which only `load` reads."""
+    """Labels (N,) from 0 to classes - 1, and the images, which only `load` reads."""
 
     labels: Rows
     read: Callable[[Rows], Images]
@@ -52,14 +52,14 @@ class Samples:
     rows: Rows
     """(N,): positions of the images in the source."""
     stamp: str | None = None
-    """Changes with whatever `read` reads; None where that is not known, and then no file is kept of the images."""
+    """Changes whenever what `read` returns may change; None if that is unknown: the images are then not cached."""
     listing: Listing | None = None
     origin: str = ""
-    """Where they come from, for people."""
+    """Where they come from, for display."""
     skipped: tuple[Skipped, ...] = ()
-    """What lies with them and is not read."""
+    """Files next to them that are not read."""
     in_threads: bool = False
-    """Whether `read` may be called for some rows at a time, by several threads; else for all at once."""
+    """Whether several threads may call `read`, each for some of the rows; otherwise it is called once, for all rows."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -68,10 +68,10 @@ class Samples:
         """The samples at `positions`."""
         return replace(self, labels=self.labels[positions], rows=self.rows[positions])
 
-    def keep_classes(self, kept: Sequence[int], classes: int) -> Samples:
-        """The samples of the classes `kept`, with labels renumbered in that order."""
+    def keep_classes(self, indices: Sequence[int], classes: int) -> Samples:
+        """The samples of the classes `indices`, with labels renumbered in that order."""
         number = np.full(classes, -1, dtype=np.int64)
-        number[list(kept)] = np.arange(len(kept))
+        number[list(indices)] = np.arange(len(indices))
         chosen = self.take(np.flatnonzero(number[self.labels] >= 0))
         return replace(chosen, labels=number[chosen.labels])
 
@@ -82,17 +82,17 @@ class Samples:
 
 @dataclass(frozen=True)
 class Source:
-    """A data set: its classes, its training data, and its test data, which are not read before `test` is called."""
+    """A data set: its classes, its training data, and its test data, which only `test` reads."""
 
     classes: tuple[str, ...]
     train: Samples
     test: Callable[[], Samples]
     validation: Samples | None = None
-    """Its own validation data, where it has some."""
+    """Its own validation data, if it has any."""
     skipped: tuple[Skipped, ...] = ()
-    """What lies with the data, belongs to no split and is not read."""
+    """Files next to the data that belong to no split and are not read."""
     every_class: tuple[str, str] | None = None
-    """Where the data lie and what is allowed, for a message, if every class must have training images."""
+    """If every class must have training images: where the data are and what is allowed, for the message."""
 
 
 def short_reason(error: Exception) -> str:
@@ -101,7 +101,7 @@ def short_reason(error: Exception) -> str:
 
 
 def digest64(content: bytes) -> int:
-    """A hash of 64 bits: among a million contents, two different ones share one with a chance of 3 in 100 million."""
+    """A 64-bit hash: among a million different contents, the chance that any two share one is 3 in 100 million."""
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
 
 
@@ -130,16 +130,16 @@ def listed(names: Sequence[str]) -> str:
 
 
 def all_samples(labels: Rows, read: Callable[[Rows], Images], stamp: str | None = None, **more: Any) -> Samples:
-    """Every sample of a source, in its order. `more`: further fields of `Samples`."""
+    """All samples of a source, in its order. `more`: further fields of `Samples`."""
     return Samples(labels=labels.astype(np.int64), read=read, rows=np.arange(len(labels)), stamp=stamp, **more)
 
 
-def with_own_test_split(classes: tuple[str, ...], samples: Samples, *, where: str) -> Source:
-    """A source without test data: a stratified fifth is set aside as test split, the same one in every study."""
+def with_test_split_from_train(classes: tuple[str, ...], samples: Samples, *, where: str) -> Source:
+    """A source without test data: a stratified fifth is set aside as test split, the same in every study."""
     try:
         test, train = stratified_split(samples.labels, round(TEST_SHARE * len(samples)), seed=derive_seed("test split"))
     except ValueError as error:
-        raise DataError(f"{where}: no test data of its own, and {error}") from error
+        raise DataError(f"{where}: no test data, and none can be set aside: {error}") from error
     share = f"a stratified {TEST_SHARE:.0%} of {samples.origin or where}"
     rest = replace(samples, origin=f"the rest of {samples.origin or where}", skipped=())
     held_out = replace(rest, origin=share)
@@ -147,27 +147,28 @@ def with_own_test_split(classes: tuple[str, ...], samples: Samples, *, where: st
 
 
 def hold_out(labels: Rows, share: float, seed: int) -> tuple[Rows, Rows]:
-    """Positions in `labels` (N,) as (validation, train), stratified; `seed` is the study's. Raises DataError."""
+    """Positions in `labels` (N,) as (validation, train), stratified; `seed`: the study's seed. Raises DataError."""
     try:
         held_out, train = stratified_split(labels, round(share * len(labels)), seed=derive_seed("validation", seed))
     except ValueError as error:
         raise DataError(f"task.validation = {share}: {error}") from error
     if len(held_out) == 0:
-        raise DataError(f"task.validation = {share}: none of {len(labels)} images; must give at least one")
+        raise DataError(f"task.validation = {share}: none of {len(labels)} images; must hold out at least one")
     return held_out, train
 
 
 def check_every_class(source: Source) -> None:
-    """Raises DataError for a single class, and for classes without training images where there must be some."""
+    """Raises DataError for a single class, and for classes without training images if each must have some."""
     if source.every_class is None:
         return
     where, allowed = source.every_class
     if len(source.classes) < 2:
-        raise DataError(f"{where}: holds one class, {listed(source.classes)}; must be two or more")
+        raise DataError(f"{where}: has one class, {listed(source.classes)}; must be two or more")
     counts = np.bincount(source.train.labels, minlength=len(source.classes))
     if empty := [name for name, count in zip(source.classes, counts, strict=True) if count == 0]:
         raise DataError(
-            f"{where}: no images for the classes {listed(empty)}; {allowed}; data.classes = [...] names those to keep"
+            f"{where}: no images for the classes {listed(empty)}; {allowed}; "
+            "set data.classes = [...] to use only some classes"
         )
 
 
@@ -181,14 +182,14 @@ def restrict(source: Source, *, classes: Sequence[str | int] | None, limit: int 
     return source if limit is None else _limited(source, limit)
 
 
-def _keep_classes(source: Source, kept: list[int]) -> Source:
+def _keep_classes(source: Source, indices: list[int]) -> Source:
     count = len(source.classes)
     return replace(
         source,
-        classes=tuple(source.classes[index] for index in kept),
-        train=source.train.keep_classes(kept, count),
-        test=lambda: source.test().keep_classes(kept, count),
-        validation=None if source.validation is None else source.validation.keep_classes(kept, count),
+        classes=tuple(source.classes[index] for index in indices),
+        train=source.train.keep_classes(indices, count),
+        test=lambda: source.test().keep_classes(indices, count),
+        validation=None if source.validation is None else source.validation.keep_classes(indices, count),
     )
 
 
@@ -209,13 +210,13 @@ def _index(known: tuple[str, ...], value: str | int) -> int:
 
 
 def _limited(source: Source, limit: int) -> Source:
-    most = len(source.train)
-    if limit >= most:
+    count = len(source.train)
+    if limit >= count:
         return source
     try:
-        _, kept = stratified_split(source.train.labels, most - limit, seed=derive_seed("limit"))
+        _, chosen = stratified_split(source.train.labels, count - limit, seed=derive_seed("limit"))
     except ValueError as error:
         raise DataError(
             f"data.limit = {limit}: must be at least the number of classes, {len(source.classes)}"
         ) from error
-    return replace(source, train=source.train.take(kept))
+    return replace(source, train=source.train.take(chosen))

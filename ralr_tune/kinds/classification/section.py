@@ -1,4 +1,4 @@
-"""The [task] table of kind "classification", and its own keys of [training]."""
+"""The [task] table of kind "classification", and its keys of [training]."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from ralr_tune.studyfile.values import (
 
 class _Images(Frozen):
     added: ClassVar[frozenset[str]] = frozenset()
-    """Keys that earlier releases did not know, None if not given. Then they are left out of what is hashed: an
-    unchanged study file keeps its fingerprint, and its checkpoints."""
+    """Keys that earlier releases did not have. If None, they are left out of the hash, so that an unchanged study file
+    keeps its fingerprint and its checkpoints."""
 
     limit: Count | None = None
     """Train on only this many images (a stratified, seeded subset)."""
@@ -52,7 +52,7 @@ class TorchvisionData(_Images):
     download: bool = False
     size: Searchable[Count] | None = None
     max_pixels: Count | None = None
-    """Most that one image may have; None: 89 million, Pillow's own bound."""
+    """Maximum of one image; None: 89 million, Pillow's limit."""
 
 
 class FolderData(_Images):
@@ -63,8 +63,8 @@ class FolderData(_Images):
     path: str
     size: Searchable[Count] = 224
     max_pixels: Count | None = None
-    """Most that one image may have as it is decoded (a JPEG is decoded at a fraction of its size where `size` allows);
-    None: 89 million, Pillow's own bound."""
+    """Maximum of one image as decoded (with `size`, a JPEG may be decoded at a fraction of its size); None: 89 million,
+    Pillow's limit."""
 
 
 class ArraysData(_Images):
@@ -74,7 +74,7 @@ class ArraysData(_Images):
     source: Literal["arrays"]
     path: str
     layout: Literal["NHWC", "NCHW"] | None = None
-    """Order of the axes of images of several channels; None: NHWC, and what can be told to be NCHW is refused."""
+    """Order of the axes of images of several channels; None: NHWC, and what is clearly NCHW is refused."""
 
 
 ImageData: TypeAlias = Annotated[DigitsData | TorchvisionData | FolderData | ArraysData, Field(discriminator="source")]
@@ -98,7 +98,7 @@ class ClassificationSection(TaskSection):
 
 
 MIXINGS = ("mixup", "cutmix")
-"""Augmentations that mix the images of a batch with each other. They are applied after all others, whatever their place
+"""Augmentations that mix the images of a batch with each other. They are applied after all others, wherever they are
 in the list. If both are chosen, each image gets one of them (see mixing.py)."""
 
 AUGMENTATIONS = ("crop", "flip", "cutout", *MIXINGS)

@@ -19,7 +19,7 @@ from ralr_tune.kinds.classification.samples import (
     check_every_class,
     digests_of,
     restrict,
-    with_own_test_split,
+    with_test_split_from_train,
 )
 
 RESTRICTIONS = ("limit", "classes")
@@ -36,7 +36,7 @@ class Reader:
 
 
 def open_source(data: Mapping[str, Any]) -> Source:
-    """The data set that `data` describes: `source`, the source's own options, `limit` and `classes`.
+    """The data set that `data` describes: `source`, the options of that source, `limit` and `classes`.
 
     None means that an option is not given. Reads labels, not images. Raises DataError, naming option, value and what is
     allowed.
@@ -73,13 +73,13 @@ def read_digits() -> Source:
     samples = all_samples(
         table[:, -1].astype(np.int64), lambda rows: images[rows], listing=listing, origin="scikit-learn's digits"
     )
-    return with_own_test_split(tuple(str(digit) for digit in range(10)), samples, where="digits")
+    return with_test_split_from_train(tuple(str(digit) for digit in range(10)), samples, where="digits")
 
 
 def _digits_table() -> NDArray[np.float64]:
     """(1797, 65): 64 grey values and the label, from scikit-learn's file.
 
-    Importing scikit-learn for it, which imports scipy.stats, took a fifth of a worker's start-up time.
+    Not by importing scikit-learn: that imports scipy.stats and took a fifth of a worker's start-up time.
     """
     package = find_spec("sklearn")
     for folder in (package and package.submodule_search_locations) or ():

@@ -30,7 +30,7 @@ from ralr_tune.kinds.classification.samples import (
     digests_of,
     short_reason,
     stamp,
-    with_own_test_split,
+    with_test_split_from_train,
 )
 from ralr_tune.kinds.classification.stratify import Rows
 from ralr_tune.machine.locks import locked
@@ -44,8 +44,8 @@ UNSAFE = frozenset({"LSUN", "LSUNClass"})
 """Their loader unpickles an unverified file. CIFAR's batches are pickles, too, but torchvision checks the MD5 of each
 before it reads it."""
 
-GONE = frozenset({"StanfordCars"})
-"""torchvision knows how to fetch it, and its address answers no more."""
+UNAVAILABLE = frozenset({"StanfordCars"})
+"""torchvision has code to download it, but the server no longer exists."""
 
 LABEL_ATTRIBUTES = ("targets", "labels", "_labels")
 
@@ -60,16 +60,16 @@ def read(
 ) -> Source:
     """The data set `dataset` of torchvision.datasets below `root`; "EMNIST:letters" names a variant by its `split`.
 
-    `max_pixels`: most that one image may have. Where the data set has no test data of its own, a stratified fifth is
-    set aside. Raises DataError when it is unknown, missing, damaged, or not for classification.
+    `max_pixels`: maximum of one image. If the data set has no test data, a stratified fifth is set aside. Raises
+    DataError if it is unknown, missing, damaged, or not for classification.
     """
     name, _, variant = dataset.partition(":")
     opener = _Opener(name, variant, Path(root).expanduser(), download)
     data = opener.open(train=True)
-    samples = partial(_samples, size=size, most=max_pixels, opener=opener)
+    samples = partial(_samples, size=size, max_pixels=max_pixels, opener=opener)
     classes, train = _classes(data, opener.where), samples(data)
     if not opener.has_splits():
-        return with_own_test_split(classes, train, where=opener.where)
+        return with_test_split_from_train(classes, train, where=opener.where)
     return Source(classes, train=train, test=lambda: samples(opener.open(train=False)))
 
 
@@ -77,9 +77,9 @@ def can_fetch(dataset: str) -> bool:
     """Whether torchvision can download this data set."""
     name = dataset.partition(":")[0]
     found = getattr(torchvision.datasets, name, None)
-    # some take `download` as one of **kwargs, and hand it to the class that they extend
+    # some take `download` in **kwargs and pass it to their base class
     bases = inspect.getmro(found) if inspect.isclass(found) else ()
-    return name not in GONE and any("download" in inspect.signature(base).parameters for base in bases[:-1])
+    return name not in UNAVAILABLE and any("download" in inspect.signature(base).parameters for base in bases[:-1])
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ class _Opener:
 
 @contextmanager
 def _download_lock(root: Path, wanted: bool) -> Iterator[None]:
-    """Lets one of the workers on this machine download while the others wait."""
+    """One worker of this machine downloads while the others wait."""
     with ExitStack() as held:
         if wanted:
             try:
@@ -156,11 +156,11 @@ def _download_lock(root: Path, wanted: bool) -> Iterator[None]:
         yield
 
 
-def _samples(data: Any, *, size: int | None, most: int | None, opener: _Opener) -> Samples:
+def _samples(data: Any, *, size: int | None, max_pixels: int | None, opener: _Opener) -> Samples:
     labels = _labels(data, opener.where)
     return all_samples(
         labels,
-        partial(_load, data, labels, size, most, opener.where),
+        partial(_load, data, labels, size, max_pixels, opener.where),
         stamp=_stamp(data, size),
         listing=_listing(data, opener),
         origin=f"torchvision's {opener.name}",
@@ -168,39 +168,39 @@ def _samples(data: Any, *, size: int | None, most: int | None, opener: _Opener) 
 
 
 def _listing(data: Any, opener: _Opener) -> Listing:
-    """By the images where the data set holds them in memory, else by all files below its root."""
+    """Identified by the images if the data set has them in memory, otherwise by all files below its root."""
 
     split = getattr(data, "split", None) or ("train" if getattr(data, "train", True) else "test")
 
     def names(row: int) -> str:
         return f"{opener.name} {split}[{row}]"
 
-    held = _held(data)
-    if held is None:
+    in_memory = _images_in_memory(data)
+    if in_memory is None:
         return Listing(_root_stamp(str(opener.root)), names)
-    images = np.asarray(held)
+    images = np.asarray(in_memory)
     return Listing(_stamp(data, None), names, digests=lambda rows, _: digests_of(images, rows))
 
 
 def _root_stamp(root: str) -> str:
-    """A hash of names, sizes and times of change of all files below a folder, whatever the data set reads of them."""
+    """A hash of names, sizes and modification times of all files below a folder, also of those that are never read."""
     files = [path for place, _, names in os.walk(root) for name in names if os.path.isfile(path := f"{place}/{name}")]
     return f"{torchvision.__version__}|{stamp(sorted(files))}"
 
 
 def _stamp(data: Any, size: int | None) -> str | None:
-    """A hash of the images where the data set holds them in memory (MNIST, CIFAR, SVHN); else nothing is known."""
-    held = _held(data)
-    if held is None:
+    """A hash of the images if the data set has them in memory (MNIST, CIFAR, SVHN); otherwise None."""
+    images = _images_in_memory(data)
+    if images is None:
         return None
-    digest = hashlib.sha256(np.ascontiguousarray(held).data).hexdigest()
+    digest = hashlib.sha256(np.ascontiguousarray(images).data).hexdigest()
     return f"{type(data).__name__}|{torchvision.__version__}|{PIL.__version__}|{size}|{digest}"
 
 
-def _held(data: Any) -> Any:
-    """The array or tensor (N, ...) of images of a data set that holds them in memory; None if it holds none."""
-    held = getattr(data, "data", None)
-    return held if isinstance(held, np.ndarray | torch.Tensor) and len(held) else None
+def _images_in_memory(data: Any) -> Any:
+    """The images of a data set as an array or tensor (N, ...); None if it does not have them in memory."""
+    images = getattr(data, "data", None)
+    return images if isinstance(images, np.ndarray | torch.Tensor) and len(images) else None
 
 
 def _labels(data: Any, where: str) -> Rows:
@@ -217,22 +217,22 @@ def _classes(data: Any, where: str) -> tuple[str, ...]:
     if names:
         # ImageNet has several names per class
         return tuple(name if isinstance(name, str) else ", ".join(name) for name in names)
-    most = int(_labels(data, where).max())
-    if not 0 <= most < MAX_CLASSES:
-        raise DataError(f"{where}: labels go up to {most}; allowed: 0 to {MAX_CLASSES - 1}")
-    return tuple(str(number) for number in range(most + 1))
+    highest = int(_labels(data, where).max())
+    if not 0 <= highest < MAX_CLASSES:
+        raise DataError(f"{where}: labels go up to {highest}; allowed: 0 to {MAX_CLASSES - 1}")
+    return tuple(str(number) for number in range(highest + 1))
 
 
-def _load(data: Any, labels: Rows, size: int | None, most: int | None, where: str, rows: Rows) -> Images:
-    return stack(_pictures(data, labels, most, where, rows), count=len(rows), mode=None, size=size, where=where)
+def _load(data: Any, labels: Rows, size: int | None, max_pixels: int | None, where: str, rows: Rows) -> Images:
+    return stack(_pictures(data, labels, max_pixels, where, rows), count=len(rows), mode=None, size=size, where=where)
 
 
-def _pictures(data: Any, labels: Rows, most: int | None, where: str, rows: Rows) -> Iterator[Image.Image]:
+def _pictures(data: Any, labels: Rows, max_pixels: int | None, where: str, rows: Rows) -> Iterator[Image.Image]:
     for row in rows:
         picture, label = _item(data, int(row), where)
         if label != labels[row]:
             raise DataError(f"{where}: sample {row} has label {label}, but the list of labels has {labels[row]}")
-        check_pixels(picture, f"{where}: sample {row}", most)
+        check_pixels(picture, f"{where}: sample {row}", max_pixels)
         yield picture
 
 

@@ -1,4 +1,4 @@
-"""Image files below folders: one walk gathers names, sizes and times of change, and counts what is no image."""
+"""Image files below folders: one walk collects names, sizes and modification times, and counts other files."""
 
 from __future__ import annotations
 
@@ -25,30 +25,30 @@ NO_IMAGE = "not a format that Pillow decodes"
 NO_FILE = "not a file"
 
 QUICK_BYTES = 4096
-"""Of the end of a file, where pictures differ: the beginning is a header. One page of a disk."""
+"""Read from the end of a file for a quick digest: pictures differ there, their headers may not. One disk page."""
 
-READERS = 8
-"""Threads that read files for their digests: a disk that is asked for several at once answers sooner."""
+READ_THREADS = 8
+"""Threads that read files for their digests: disks are faster with several requests at once."""
 
-Found = tuple[str, int, int]
-"""Path, size in bytes, time of change in nanoseconds."""
+ImageFile = tuple[str, int, int]
+"""Path, size in bytes, modification time in nanoseconds."""
 
 
 @dataclass
 class Walk:
-    """Image files below one folder, in torchvision's order, and what else is there by (what, why)."""
+    """Image files below one folder, in torchvision's order, and counts of skipped entries by (what, why)."""
 
-    files: list[Found] = field(default_factory=list)
+    files: list[ImageFile] = field(default_factory=list)
     skipped: Counter[tuple[str, str]] = field(default_factory=Counter)
 
 
 def walk(folder: str) -> Walk:
-    """All images below `folder`; hidden and system names are passed over at every depth.
+    """All images below `folder`; hidden and system names are skipped at every depth.
 
-    A folder that is linked to from within itself is seen once: torchvision's own `make_dataset` follows such links
-    until the path is too long for the system. Raises DataError for what cannot be listed.
+    A folder that contains a link to itself is visited once: torchvision's `make_dataset` follows such links until the
+    path is too long for the system. Raises DataError if a folder cannot be listed or a link leads nowhere.
     """
-    suffixes, found, places = picture_suffixes(), Walk(), dict[str, list[Found]]()
+    suffixes, found, places = picture_suffixes(), Walk(), dict[str, list[ImageFile]]()
     waiting, seen = [folder], set[tuple[int, int]]()
     while waiting:
         place = waiting.pop()
@@ -68,13 +68,13 @@ def walk(folder: str) -> Walk:
                 found.skipped[suffix, NO_FILE] += 1
             else:
                 places[place].append((entry.path, status.st_size, status.st_mtime_ns))
-        waiting += reversed(inside)  # as os.walk goes: of several ways to one folder, the first is taken
+        waiting += reversed(inside)  # the order of os.walk: of several paths to one folder, the first is used
     found.files = [file for place in sorted(places) for file in sorted(places[place])]
     return found
 
 
 def entries(folder: str) -> Iterator[os.DirEntry[str]]:
-    """What a folder holds. Raises DataError if it cannot be listed."""
+    """The entries of a folder. Raises DataError if it cannot be listed."""
     try:
         with os.scandir(folder) as listed:
             yield from listed
@@ -88,35 +88,35 @@ def _identity(folder: str) -> tuple[int, int]:
 
 
 def hidden_as(entry: os.DirEntry[str]) -> str:
-    """What a hidden entry is counted as: names that come once a picture would make a long list."""
+    """The name under which a hidden entry is counted: "._*" for all, as there may be one for each picture."""
     if entry.is_dir():
         return f"{entry.name}/"
     return "._*" if entry.name.startswith("._") else entry.name
 
 
 def _status(entry: os.DirEntry[str]) -> os.stat_result | None:
-    """None if it is not a regular file: reading a pipe may wait for ever."""
+    """None if it is not a regular file: reading a pipe may block forever."""
     try:
         status = entry.stat()
-    except OSError as error:  # most often a link to nowhere
+    except OSError as error:  # usually a broken link
         raise DataError(f"{one_line(entry.path)}: not a readable image: {short_reason(error)}") from error
     return status if stat.S_ISREG(status.st_mode) else None
 
 
-def listing(files: list[Found], root: str) -> Listing:
-    """What `Samples` need to know of these files, which lie below `root`."""
+def listing(files: list[ImageFile], root: str) -> Listing:
+    """The `Listing` of these files, which are below `root`."""
     paths = [path for path, _, _ in files]
-    sizes, times = (np.array([file[place] for file in files], dtype=np.int64) for place in (1, 2))
+    sizes, times = (np.array([file[column] for file in files], dtype=np.int64) for column in (1, 2))
     text = "\0".join([os.path.abspath(root), *paths]).encode(errors="surrogateescape")
     total = hashlib.sha256(text)
     for numbers in (sizes, times):
         total.update(numbers.astype("<i8").tobytes())
 
     def digests(rows: Rows, quick: bool) -> NDArray[np.uint64]:
-        with ThreadPoolExecutor(READERS) as pool:
+        with ThreadPoolExecutor(READ_THREADS) as pool:
             blocks = np.array_split(rows, max(1, len(rows) // 1000))
             found = pool.map(lambda block: [_digest(paths[row], int(sizes[row]), quick) for row in block], blocks)
-            return np.array([each for block in found for each in block], dtype=np.uint64)
+            return np.array([digest for block in found for digest in block], dtype=np.uint64)
 
     return Listing(total.hexdigest(), lambda row: os.path.relpath(paths[row], root), sizes, digests)
 

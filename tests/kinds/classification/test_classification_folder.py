@@ -118,9 +118,9 @@ def test_splits_go_by_their_usual_names(write_tree: Writer, names: tuple[str, st
         (["test/cat", "val/cat"], "test, val look like splits"),
         (["train/cat", "train/dog", "test/cat", "val/cat", "dev/cat"], "dev, val name the same split"),
         (["train/cat", "train/dog", "Train/cat", "test/cat"], "Train, train name the same split"),
-        (["train", "test"], "must hold a folder of images for each of 2 to 100000 classes; found none"),
+        (["train", "test"], "must contain one folder of images per class, for 2 to 100000 classes; found none"),
         (["train/cat", "train/dog", "val/cat"], "test: missing; a folder with train/ also needs test/"),
-        (["deep/train/cat", "deep/test/cat"], "did you mean data.path = .*deep', which holds test, train"),
+        (["deep/train/cat", "deep/test/cat"], "did you mean data.path = .*deep', which contains test, train"),
         (["cat", "dog", "labels/"], "no images for the classes labels"),
     ],
 )
@@ -144,7 +144,7 @@ def test_what_looks_like_splits_and_is_none_is_refused(
         ["dev", "ops"],
     ],
 )
-def test_classes_may_hold_the_words_of_splits(write_tree: Writer, names: list[str]) -> None:
+def test_names_of_classes_may_contain_words_of_splits(write_tree: Writer, names: list[str]) -> None:
     assert opened(write_tree({"": names})).classes == tuple(names)
 
 
@@ -222,7 +222,7 @@ def test_a_class_without_images_is_reported(write_tree: Writer) -> None:
 def test_folders_that_are_not_a_data_set_are_reported(write_tree: Writer, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such folder"):
         opened(tmp_path / "nowhere")
-    with pytest.raises(DataError, match="each of 2 to 100000 classes; found none"):
+    with pytest.raises(DataError, match="one folder of images per class, for 2 to 100000 classes; found none"):
         opened(tmp_path)
     with pytest.raises(DataError, match="test: missing; a folder with train/ also needs test/"):
         opened(write_tree({"train": CLASSES}))

@@ -1,4 +1,4 @@
-"""What a data set holds, and whether its test data can be read: known before the first trial, and remembered."""
+"""The contents of a data set, and whether its test data can be read: checked before the first trial, and stored."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import torchvision.datasets
 from PIL import Image
 
 from ralr_tune.errors import DataError
-from ralr_tune.kinds.classification import inventory as taking
+from ralr_tune.kinds.classification import inventory as inventory_module
 from ralr_tune.kinds.classification import tree
 from ralr_tune.kinds.classification.kind import KIND
 from ralr_tune.kinds.classification.section import ClassificationSection
 from ralr_tune.records import Inventory
-from ralr_tune.tasks.inventory import last_kept
+from ralr_tune.tasks.inventory import last_used
 from tests.kinds.conftest import picture
 
 Writer = Callable[..., Path]
@@ -32,7 +32,7 @@ def section(data: dict[str, Any], **task: Any) -> ClassificationSection:
     )
 
 
-def taken(root: Path, cache: Path | None = None, sample: int | None = None, **data: Any) -> Inventory:
+def inventory_of(root: Path, cache: Path | None = None, sample: int | None = None, **data: Any) -> Inventory:
     """The inventory of a folder, or of an .npz file."""
     source = {"source": "arrays"} if root.is_file() else {"source": "folder", "size": 8}
     found = KIND.inventory(section(source | {"path": str(root)} | data), seed=0, cache=cache, sample=sample)
@@ -51,57 +51,63 @@ def root(write_tree: Writer) -> Path:
 
 
 def test_counts_are_those_that_trials_see(root: Path, write_npz: Writer) -> None:
-    assert counts(taken(root)) == {"train": (3, 3, 3), "validation": (3, 3, 3), "test": (3, 3, 3)}
-    assert counts(taken(write_npz())) == {"train": (5, 5, 5), "validation": (2, 2, 1), "test": (2, 2, 2)}
-    chosen = taken(root, classes=["cat", "ant"], limit=4)
+    assert counts(inventory_of(root)) == {"train": (3, 3, 3), "validation": (3, 3, 3), "test": (3, 3, 3)}
+    assert counts(inventory_of(write_npz())) == {"train": (5, 5, 5), "validation": (2, 2, 1), "test": (2, 2, 2)}
+    chosen = inventory_of(root, classes=["cat", "ant"], limit=4)
     assert (chosen.classes, counts(chosen)["train"]) == (("cat", "ant"), (2, 2))
 
 
-def test_it_says_what_was_skipped_once(root: Path) -> None:
+def test_each_skipped_kind_is_listed_once(root: Path) -> None:
     shutil.rmtree(root / "val")
     (root / "train" / "cat" / "x.heic").touch()
     (root / "test" / "cat" / "x.heic").touch()
-    assert sorted((each.split, each.group, each.what, each.count) for each in taken(root).skipped) == [
+    assert sorted((each.split, each.group, each.what, each.count) for each in inventory_of(root).skipped) == [
         ("test", "cat", ".heic", 1),
         ("train", "cat", ".heic", 1),
     ]
 
 
 @pytest.mark.parametrize(("folder", "split"), [("val", "validation"), ("test", "test")])
-def test_splits_that_hold_none_of_the_classes_asked_for_are_told(root: Path, folder: str, split: str) -> None:
+def test_splits_without_the_chosen_classes_are_refused(root: Path, folder: str, split: str) -> None:
     for name in ("ant", "bee"):
         shutil.rmtree(root / folder / name)
-    with pytest.raises(DataError, match=f"the {split} split holds no image of the classes asked for"):
-        taken(root, classes=["ant", "bee"])
+    with pytest.raises(DataError, match=rf"the {split} split has no image of the classes in data\.classes"):
+        inventory_of(root, classes=["ant", "bee"])
 
 
-# ---------------------------------------------------------------- whether test data can be read
+# ---------------------------------------------------------------- verifying the test data
 
 
 def test_test_images_that_cannot_be_read_are_named_in_one_line(root: Path) -> None:
     (root / "test" / "ant" / "1.png").write_bytes(b"")
     (root / "test" / "cat" / "2.png").write_bytes((root / "test" / "cat" / "2.png").read_bytes()[:-30])
     with pytest.raises(DataError, match=r"ant/1\.png: not a readable image: .* \(and 1 more: test/cat/2\.png\)$"):
-        taken(root)
+        inventory_of(root)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"test_images": np.zeros((6, 5, 5, 3), np.uint8)}, r"test images are \(3, 5, 5\), those of train \(3, 5, 4\)"),
-        ({"test_images": np.zeros((6, 5, 4), np.uint8)}, r"test images are \(1, 5, 4\), those of train \(3, 5, 4\)"),
+        (
+            {"test_images": np.zeros((6, 5, 5, 3), np.uint8)},
+            r"test images have shape \(3, 5, 5\), training images \(3, 5, 4\)",
+        ),
+        (
+            {"test_images": np.zeros((6, 5, 4), np.uint8)},
+            r"test images have shape \(1, 5, 4\), training images \(3, 5, 4\)",
+        ),
         ({"test_images": np.zeros((6, 5, 4, 3), np.float32)}, "test_images is float32"),
         ({"test_labels": np.array([0, 1, 2, 3, 0, 1])}, "test_labels go from 0 to 3; allowed: 0 to 2"),
         ({"test_labels": np.array([0, 0, 0])}, "N = 3 as in the labels"),
         (
             {"val_images": np.zeros((2, 5, 5, 3), np.uint8), "val_labels": np.array([0, 1])},
-            r"validation images are \(3, 5, 5\), those of train \(3, 5, 4\)",
+            r"validation images have shape \(3, 5, 5\), training images \(3, 5, 4\)",
         ),
     ],
 )
-def test_test_arrays_that_do_not_fit_are_told(write_npz: Writer, changes: dict[str, Any], message: str) -> None:
+def test_test_arrays_that_do_not_fit_are_refused(write_npz: Writer, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
-        taken(write_npz(**changes))
+        inventory_of(write_npz(**changes))
 
 
 def test_a_worker_verifies_before_it_trains(root: Path, tmp_path: Path) -> None:
@@ -117,47 +123,47 @@ def test_a_worker_verifies_before_it_trains(root: Path, tmp_path: Path) -> None:
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Numbers of test images that were decoded, by inventory."""
-    verify, numbers = taking._verify, list[int]()
+    verify, numbers = inventory_module._verify, list[int]()
 
     def counting(*arguments: Any) -> int:
         numbers.append(verify(*arguments))
         return numbers[-1]
 
-    monkeypatch.setattr(taking, "_verify", counting)
+    monkeypatch.setattr(inventory_module, "_verify", counting)
     return numbers
 
 
-def test_what_was_verified_is_remembered_until_it_changes(root: Path, tmp_path: Path, decoded: list[int]) -> None:
+def test_verified_data_are_verified_again_only_after_a_change(root: Path, tmp_path: Path, decoded: list[int]) -> None:
     cache = tmp_path / "out" / "data"
     cache.parent.mkdir()
-    first = taken(root, cache)
-    assert taken(root, cache) == taken(root, cache, size=16) == first == last_kept(cache)
+    first = inventory_of(root, cache)
+    assert inventory_of(root, cache) == inventory_of(root, cache, size=16) == first == last_used(cache)
     assert decoded == [9]
     os.utime(root / "test" / "ant" / "0.png", ns=(0, 0))
-    taken(root, cache)
+    inventory_of(root, cache)
     (root / "train" / "ant" / "x.txt").touch()
-    assert taken(root, cache).skipped
+    assert inventory_of(root, cache).skipped
     assert decoded == [9, 9, 9]
     next(cache.glob("inventory-*.json")).write_text("{")
-    taken(root, cache)
-    assert last_kept(cache) is not None
+    inventory_of(root, cache)
+    assert last_used(cache) is not None
 
 
-def test_where_nothing_may_be_written_nothing_is_remembered(root: Path, tmp_path: Path, decoded: list[int]) -> None:
+def test_without_a_writable_folder_nothing_is_stored(root: Path, tmp_path: Path, decoded: list[int]) -> None:
     for cache in (None, tmp_path / "nowhere" / "data"):
-        assert taken(root, cache).verified == 9
+        assert inventory_of(root, cache).verified == 9
     assert not (tmp_path / "nowhere").exists()
     assert decoded == [9, 9]
 
 
-def test_a_sample_is_spread_over_the_split_and_not_remembered(root: Path, tmp_path: Path, decoded: list[int]) -> None:
+def test_a_sample_is_spread_over_the_split_and_not_stored(root: Path, tmp_path: Path, decoded: list[int]) -> None:
     (tmp_path / "out").mkdir()
-    assert taken(root, tmp_path / "out" / "data", sample=4).verified == 4
-    assert taken(root, tmp_path / "out" / "data", sample=100).verified == 9
-    assert last_kept(tmp_path / "out" / "data") is None
+    assert inventory_of(root, tmp_path / "out" / "data", sample=4).verified == 4
+    assert inventory_of(root, tmp_path / "out" / "data", sample=100).verified == 9
+    assert last_used(tmp_path / "out" / "data") is None
     (root / "test" / "cat" / "2.png").write_bytes(b"")
     with pytest.raises(DataError, match=r"cat/2\.png"):
-        taken(root, sample=2)
+        inventory_of(root, sample=2)
 
 
 class Flat(torchvision.datasets.VisionDataset):  # type: ignore[misc]
@@ -175,7 +181,7 @@ class Flat(torchvision.datasets.VisionDataset):  # type: ignore[misc]
             return opened.convert("RGB"), row % 2
 
 
-def test_sets_of_torchvision_are_verified_and_remembered(
+def test_sets_of_torchvision_are_verified_and_stored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, decoded: list[int]
 ) -> None:
     monkeypatch.setattr(torchvision.datasets, "Flat", Flat, raising=False)
@@ -207,7 +213,7 @@ def test_copies_across_splits_are_counted_and_named(root: Path) -> None:
         for number in range(copies):
             shutil.copy(root / "train" / "ant" / f"{number}.png", root / split / "bee" / f"copy-{number}.png")
     shutil.copy(root / "train" / "ant" / "0.png", root / "train" / "cat" / "within.png")
-    found = {(each.split, each.of): (each.count, each.examples[0]) for each in taken(root).duplicates or ()}
+    found = {(each.split, each.of): (each.count, each.examples[0]) for each in inventory_of(root).duplicates or ()}
     assert found == {
         ("validation", "train"): (2, ("val/bee/copy-0.png", "train/ant/0.png")),
         ("test", "train"): (1, ("test/bee/copy-0.png", "train/ant/0.png")),
@@ -215,7 +221,7 @@ def test_copies_across_splits_are_counted_and_named(root: Path) -> None:
     }
 
 
-def test_files_of_one_size_and_one_end_are_told_apart(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_of_equal_size_and_equal_end_are_distinguished(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """BMP files of one shape have one size; here they differ in their first pixels alone."""
     for number, file in enumerate(sorted(root.rglob("*.png"))):
         drawn = Image.new("RGB", (40, 40))
@@ -223,16 +229,16 @@ def test_files_of_one_size_and_one_end_are_told_apart(root: Path, monkeypatch: p
         drawn.save(file.with_suffix(".bmp"))
         file.unlink()
     monkeypatch.setattr(tree, "QUICK_BYTES", 64)
-    assert taken(root).duplicates == ()
+    assert inventory_of(root).duplicates == ()
     shutil.copy(root / "train" / "cat" / "1.bmp", root / "test" / "cat" / "0.bmp")
-    assert [(each.split, each.of, each.count) for each in taken(root).duplicates or ()] == [("test", "train", 1)]
+    assert [(each.split, each.of, each.count) for each in inventory_of(root).duplicates or ()] == [("test", "train", 1)]
 
 
 def test_copies_in_one_tree_are_found_across_what_is_held_out(write_tree: Writer) -> None:
     root = write_tree({"": CLASSES}, count=8, distinct=True)
     for file in sorted((root / "ant").iterdir()):
         shutil.copy(file, root / "ant" / f"copy-{file.name}")
-    duplicates = taken(root).duplicates
+    duplicates = inventory_of(root).duplicates
     assert duplicates
     assert all(one.removeprefix("ant/copy-") == other.removeprefix("ant/copy-") or "copy" in one + other
                for each in duplicates for one, other in each.examples)  # fmt: skip
@@ -241,7 +247,7 @@ def test_copies_in_one_tree_are_found_across_what_is_held_out(write_tree: Writer
 def test_copies_of_arrays_are_found(write_npz: Writer) -> None:
     images = np.random.default_rng(5).integers(0, 256, (26, 5, 4, 3), dtype=np.uint8)
     images[22] = images[3]
-    found = taken(write_npz(train_images=images[:20], test_images=images[20:])).duplicates or ()
+    found = inventory_of(write_npz(train_images=images[:20], test_images=images[20:])).duplicates or ()
     assert [(each.split, each.count, each.examples) for each in found] == [
         ("test", 1, (("test_images[2]", "train_images[3]"),))
     ]

@@ -78,7 +78,7 @@ def test_arrays_that_are_not_read_are_named(write_npz: Writer) -> None:
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 8), (1, 8, 8), (3, 16, 16), (3, 12, 9), (4, 5, 5)])
-def test_channels_first_is_refused_where_it_can_be_told(write_npz: Writer, shape: tuple[int, int, int]) -> None:
+def test_clearly_channels_first_is_refused(write_npz: Writer, shape: tuple[int, int, int]) -> None:
     train, test = (np.zeros((count, *shape), np.uint8) for count in (20, 6))
     file = write_npz(train_images=train, test_images=test)
     with pytest.raises(DataError, match=r'channels last.*data\.layout = "NCHW" reads channels first'):
@@ -95,12 +95,12 @@ def test_channels_last_is_read_as_such(write_npz: Writer, shape: tuple[int, int,
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"train_labels": np.zeros(20, int), "classes": None}, "holds one class, 0; must be two or more"),
+        ({"train_labels": np.zeros(20, int), "classes": None}, "has one class, 0; must be two or more"),
         ({"train_labels": np.zeros(20, int)}, "no images for the classes bee, cat"),
         ({"train_labels": np.arange(20) % 3 + 1}, "train_labels go from 1 to 3; allowed: 0 to 2"),
-        ({"val_images": np.zeros((2, 5, 4, 3), np.uint8)}, "lacks val_labels"),
+        ({"val_images": np.zeros((2, 5, 4, 3), np.uint8)}, "val_labels missing"),
         ({"dev_labels": np.zeros(2, int), "val_labels": np.zeros(2, int)}, "name the same split"),
-        ({"test_labels": None}, "lacks test_labels; it holds classes, test_images, train_images, train_labels"),
+        ({"test_labels": None}, "test_labels missing; it contains classes, test_images, train_images, train_labels"),
         ({"train_labels": np.arange(20) / 2}, r"train_labels is float64 \(20,\); must be integers"),
         ({"train_labels": np.zeros((20, 2), int)}, r"train_labels is int64 \(20, 2\); must be integers \(N,\)"),
         ({"train_labels": np.arange(20)}, "train_labels go from 0 to 19; allowed: 0 to 2"),
@@ -117,9 +117,9 @@ def test_wrong_labels_are_reported_on_opening(write_npz: Writer, changes: dict[s
         opened(write_npz(**changes))
 
 
-def test_test_labels_that_train_lacks_are_told(write_npz: Writer) -> None:
+def test_test_labels_that_do_not_occur_in_train_are_refused(write_npz: Writer) -> None:
     source = opened(write_npz(classes=None, train_labels=np.arange(20) % 3 * 2, test_labels=np.arange(6)))
-    with pytest.raises(DataError, match="test_labels hold 1, 3, 5, which train lacks"):
+    with pytest.raises(DataError, match="test_labels contain 1, 3, 5; allowed: labels that occur in train"):
         source.test()
 
 

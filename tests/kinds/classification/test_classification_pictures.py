@@ -146,13 +146,13 @@ def test_a_huge_jpeg_is_reduced_while_it_is_decoded(tmp_path: Path, monkeypatch:
     folder = written(tmp_path, Image.new("RGB", (400, 300), (9, 9, 9)), "x.jpg")
     assert loaded(folder, size=16).shape == (3, 16, 16)
     with pytest.raises(
-        DataError, match=r"an image of 400x300 pixels; allowed: at most 5000 pixels \(data\.max_pixels = 1200"
+        DataError, match=r"an image of 400x300 pixels; allowed: at most 5000 pixels \(set data\.max_pixels = 1200"
     ):
         loaded(folder)
     assert loaded(folder, max_pixels=120_000).shape == (3, 300, 400)
 
 
-def test_a_bound_of_ones_own_reaches_beyond_pillows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_max_pixels_may_exceed_the_limit_of_pillow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # from twice as many on, Pillow opens nothing
     monkeypatch.setattr(pictures, "MAX_PIXELS", 1000)
     folder = written(tmp_path, Image.new("RGB", (60, 50)), "x.png")

@@ -180,7 +180,7 @@ def test_wrong_data_sets_are_reported(tmp_path: Path, dataset: str, message: str
         opened(dataset, tmp_path).train.load()
 
 
-def test_a_download_is_promised_and_tried_where_it_can_help(tmp_path: Path) -> None:
+def test_a_download_is_offered_and_tried_only_if_it_can_help(tmp_path: Path) -> None:
     fetched = {"CIFAR10", "MNIST", "EMNIST:letters", "QMNIST", "Flowers102", "OxfordIIITPet"}
     refused = {"StanfordCars", "FER2013", "ImageNet", "UCF101", "cifar10", "no such set"}
     assert {name for name in fetched | refused if can_fetch(name)} == fetched
@@ -193,7 +193,7 @@ def test_a_download_is_promised_and_tried_where_it_can_help(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(("dataset", "helps"), [("CIFAR10", True), ("StanfordCars", False), ("cifar10", False)])
-def test_doctor_promises_no_download_that_cannot_help(dataset: str, helps: bool) -> None:
+def test_doctor_offers_no_download_that_cannot_help(dataset: str, helps: bool) -> None:
     section = ClassificationSection(
         kind="classification", data={"source": "torchvision", "dataset": dataset, "download": True}, model="small_cnn"
     )
