@@ -52,12 +52,12 @@ def _not_empty(url: str | None) -> str | None:
     return url
 
 
-def _at_home(path: Path | None) -> Path | None:
+def _expand_home(path: Path | None) -> Path | None:
     """A shell replaces the ~ of `--out ~/x`, and not that of `--out=~/x`."""
-    from ralr_tune.machine.home import at_home
+    from ralr_tune.machine.home import expand_home
 
     try:
-        return None if path is None else at_home(path)
+        return None if path is None else expand_home(path)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
 
@@ -91,7 +91,7 @@ Init = Annotated[bool, typer.Option("--init", help="Create study and plan for wo
 NoWorkers = Annotated[bool, typer.Option("--no-workers", help="Wait for workers started elsewhere, then report.")]
 Force = Annotated[bool, typer.Option("--force", help="Use a SQLite file on a network file system anyway.")]
 OUT = "Folder for report, logs and checkpoints.  [default: runs/STUDY]"
-Out = Annotated[Path | None, typer.Option(callback=_at_home, help=OUT)]
+Out = Annotated[Path | None, typer.Option(callback=_expand_home, help=OUT)]
 NoImports = Annotated[bool, typer.Option("--no-imports", help="Refuse a file that imports custom code.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the results as JSON instead of text.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and change nothing.")]
@@ -282,7 +282,7 @@ def plan(
 @app.command(epilog=_example("preview digits -o rates.html"))
 def preview(
     study: Study,
-    output: Annotated[Path | None, typer.Option("-o", "--output", callback=_at_home, help=DRAWING)] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", callback=_expand_home, help=DRAWING)] = None,
     count: Annotated[int, typer.Option(min=1, max=50, help="Traces to draw per arm.")] = 3,
     storage: Storage = None,
     out: Out = None,
@@ -345,7 +345,7 @@ def export(
     arm: Annotated[str | None, typer.Option(help="Which arm.  [default: the arm with the best score]")] = None,
     trial: Annotated[int | None, typer.Option(help="Which trial of the arm.  [default: the chosen one]")] = None,
     format: Annotated[Format, typer.Option(help="Format of the file.")] = Format.toml,
-    output: Annotated[Path | None, typer.Option("-o", "--output", callback=_at_home, help=TO_FILE)] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", callback=_expand_home, help=TO_FILE)] = None,
     storage: Storage = None,
     out: Out = None,
 ) -> None:
@@ -372,7 +372,7 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Training seed.  [default: from CONFIG]")] = None,
     quiet: Annotated[bool, typer.Option(help="Print only the score.")] = False,
     no_imports: NoImports = False,
-    out: Annotated[Path | None, typer.Option(callback=_at_home, help=NEXT_TO)] = None,
+    out: Annotated[Path | None, typer.Option(callback=_expand_home, help=NEXT_TO)] = None,
 ) -> None:
     """Train an exported configuration on train + validation, test it once, and write model.safetensors."""
     from ralr_tune.commands.train import train_configuration

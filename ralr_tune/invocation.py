@@ -1,4 +1,4 @@
-"""Commands as messages show them: what is printed works when it is typed into the shell that started this program."""
+"""Commands in messages: a printed command works if the user types it into the shell that started this program."""
 
 from __future__ import annotations
 
@@ -14,55 +14,55 @@ SCRIPT = "ralr-tune"
 
 
 class Variable(NamedTuple):
-    """A word of a command that the shell takes from its environment."""
+    """An environment variable in a command, which the shell expands."""
 
     name: str
 
 
 def command(*words: str | Path | Variable) -> str:
-    """`ralr-tune WORDS` as this program was started: by its entry point, or by the interpreter in use."""
+    """`ralr-tune WORDS`, or `python -m ralr_tune WORDS` if this program was not started by its entry point."""
     return " ".join([program(), *map(_quoted, words)])
 
 
 def program() -> str:
-    """`ralr-tune` if its entry point is in use, otherwise `python -m ralr_tune`, both as short as the shell allows."""
+    """`ralr-tune` if its entry point was used, otherwise `python -m ralr_tune`, with a path if the shell needs one."""
     started = Path(sys.argv[0]) if sys.argv else Path()
     return _shortest(started, SCRIPT) if started.name == SCRIPT and started.exists() else f"{python()} -m ralr_tune"
 
 
 def python(*words: str) -> str:
-    """The interpreter in use, with arguments."""
+    """This interpreter as a command, with arguments."""
     interpreter = _shortest(Path(sys.executable), "python", "python3") if sys.executable else "python"
     return " ".join([interpreter, *map(_quoted, words)])
 
 
 def script(name: str) -> str:
-    """Another package's entry point, installed with the interpreter in use."""
+    """Another package's entry point, installed alongside this interpreter."""
     return _shortest(Path(sys.executable).with_name(name), name)
 
 
-def near(path: Path) -> Path:
-    """The path, seen from the current folder if it lies in there."""
+def relative_to_cwd(path: Path) -> Path:
+    """The path relative to the current folder if it is inside it, otherwise unchanged."""
     try:
-        here = Path.cwd()
-    except OSError:  # it was deleted
+        current = Path.cwd()
+    except OSError:  # the current folder was deleted
         return path
-    inside = path.is_absolute() and path.is_relative_to(here) and here != here.parent
-    return path.relative_to(here) if inside else path
+    inside = path.is_absolute() and path.is_relative_to(current) and current != current.parent
+    return path.relative_to(current) if inside else path
 
 
 def _shortest(program: Path, *names: str) -> str:
-    """The first of the names by which the shell finds that program; otherwise its path."""
+    """The first of the names that the shell resolves to this program; otherwise its path."""
     for name in names:
         found = shutil.which(name)
         if found and program.exists() and _is_same(Path(found), program):
             return name
-    path = near(program)
+    path = relative_to_cwd(program)
     return _quoted(path if len(path.parts) > 1 else f"./{path}")
 
 
 def _is_same(found: Path, program: Path) -> bool:
-    """In two environments, `python` may be a link to the same file: its folder tells them apart."""
+    """Compares folders, too: `python` may be a link to the same file in two environments."""
     return os.path.samefile(found, program) and os.path.samefile(found.parent, program.parent)
 
 
@@ -71,5 +71,5 @@ def _quoted(word: str | Path | Variable) -> str:
         return f'"${word.name}"'
     if str(word).isprintable():
         return shlex.quote(str(word))
-    # as bash, zsh and ksh read it: bytes that are not UTF-8, control characters
+    # for bytes that are not UTF-8 and control characters; bash, zsh and ksh read this
     return "$'" + "".join(f"\\x{byte:02x}" for byte in os.fsencode(word)) + "'"

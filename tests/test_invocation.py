@@ -1,4 +1,4 @@
-"""How this program is typed again: by the name that the shell finds, or by the path of what is in use."""
+"""Printed commands: they use the name that the shell resolves, or the path of the program in use."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ralr_tune.invocation import Variable, command, near, program, python, script
+from ralr_tune.invocation import Variable, command, program, python, relative_to_cwd, script
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_an_environment_that_is_not_activated_is_named(environment: Path, monkey
     assert program() == f"{environment}/python -m ralr_tune"
 
 
-def test_an_activated_environment_goes_by_its_names(environment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_of_an_activated_environment_need_no_path(environment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     activate(environment, monkeypatch)
     assert (program(), script("optuna")) == ("python -m ralr_tune", "optuna")
     (environment / "python").unlink()
@@ -48,7 +48,7 @@ def test_an_activated_environment_goes_by_its_names(environment: Path, monkeypat
     assert program() == "python3 -m ralr_tune"
 
 
-def test_another_environment_of_the_same_python_is_another(environment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environments_of_the_same_python_are_distinguished(environment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both link to one file; only in one of them is this package installed."""
     other = environment.parent.parent / "other/bin"
     other.mkdir(parents=True)
@@ -73,7 +73,7 @@ def test_a_path_with_blanks_is_quoted(environment: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     "word", ["a b", "a'b", "$HOME", "`id`", "*", "", "caf\u00e9", "caf\udce9'\\", "a\nb\x1b", "\U0001f680", "~"]
 )
-def test_a_shell_reads_every_word_as_it_is(word: str) -> None:
+def test_a_shell_reads_every_word_unchanged(word: str) -> None:
     typed = python("-c", "import os, sys; print(*map(os.fsencode, sys.argv[1:]))", word, "end")
     assert "\n" not in typed
     assert typed.isascii() or word.isprintable()
@@ -81,16 +81,16 @@ def test_a_shell_reads_every_word_as_it_is(word: str) -> None:
     assert done.stdout == f"{os.fsencode(word)} b'end'\n"
 
 
-def test_a_variable_is_left_to_the_shell() -> None:
+def test_the_shell_expands_a_variable() -> None:
     assert command("status", "sim", "--storage", Variable("URL"), "--out", Path("a b")) == (
         f"{program()} status sim --storage \"$URL\" --out 'a b'"
     )
 
 
-def test_a_path_in_the_current_folder_is_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_path_in_the_current_folder_is_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     for path, shown in ((tmp_path / "here/a/b", "a/b"), (tmp_path / "c", f"{tmp_path}/c"), (Path("a"), "a")):
-        assert str(near(path)) == shown
+        assert str(relative_to_cwd(path)) == shown
     (tmp_path / "here").rmdir()
-    assert near(tmp_path) == tmp_path
+    assert relative_to_cwd(tmp_path) == tmp_path

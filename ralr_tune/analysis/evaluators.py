@@ -1,6 +1,6 @@
 """Optuna's own importances, shown alongside this package's: PED-ANOVA, fANOVA and MDI.
 
-They use complete trials only, have no null distribution, and decide nothing here. PED-ANOVA (Watanabe et al. 2023; the
+They use complete trials only, have no null distribution, and affect no verdict. PED-ANOVA (Watanabe et al. 2023; the
 dashboard's plot) is cheap enough to resample; fANOVA (Hutter et al. 2014) and MDI (Louppe et al. 2013), both based on
 random forests, are shown without an interval. Values are Optuna's: those of one evaluator add up to 1.
 """
@@ -30,27 +30,27 @@ Name = Literal["PED-ANOVA", "fANOVA", "MDI"]
 
 NAMES: tuple[Name, ...] = ("PED-ANOVA", "fANOVA", "MDI")
 MAX_TRIALS = 200  # if more are complete, 200 evenly spaced ones are used: fANOVA takes 2 s for 200, 37 s for 1,000
-MIN_TRIALS = 5  # complete
+MIN_TRIALS = 5  # complete trials
 BAND = (2.5, 97.5)  # percent
 
 
 class Evaluated(NamedTuple):
-    """What one evaluator says about one parameter."""
+    """One evaluator's result for one parameter."""
 
     value: float
     interval: tuple[float, float] | None = None
-    """95%, trials resampled; PED-ANOVA only."""
+    """95% bootstrap interval over trials; PED-ANOVA only."""
     null: tuple[float, float] | None = None
     """Range of 95% of the values when the parameter's column alone is permuted; PED-ANOVA only."""
 
 
 def optuna_importances(study: optuna.Study, *, draws: int = 100, seed: int = 0) -> dict[Name, dict[str, Evaluated]]:
-    """{evaluator: {parameter: ...}} of any single-objective study; an evaluator that fails on it has an empty one.
+    """{evaluator: {parameter: ...}} for any single-objective study; an evaluator that fails has an empty dict.
 
-    `draws` resamples and permutations of PED-ANOVA, 0 for none: 2 to 6 ms for each draw and parameter. Above 200
-    complete trials, 200 of them are used, so that it takes seconds at any size. A name that was a choice in some trials
-    and a number in others counts in the trials of the more frequent kind alone. Raises UsageError on anything but a
-    study of one objective, and if `draws` or `seed` is negative.
+    `draws` is the number of resamples and of permutations for PED-ANOVA, 0 for none: 2 to 6 ms for each draw and
+    parameter. Above 200 complete trials, 200 of them are used, so that it takes seconds at any size. If a parameter was
+    a choice in some trials and a number in others, only the trials of the more frequent kind count for it. Raises
+    UsageError for anything but a study of one objective, and if `draws` or `seed` is negative.
     """
     check_study(study)
     for name, number in (("draws", draws), ("seed", seed)):
@@ -65,13 +65,13 @@ def optuna_importances(study: optuna.Study, *, draws: int = 100, seed: int = 0) 
 
 
 def _of_one_kind(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """Trials without parameters of a kind that is less frequent: Optuna's evaluators take a name for one domain."""
+    """The trials without parameters of the less frequent kind: Optuna's evaluators expect one domain for each name."""
     scales = scales_of(trials)
     return [_with_params(trial, with_scale(trial, scales)) for trial in trials]
 
 
 def _with_params(trial: FrozenTrial, params: Mapping[str, Any]) -> FrozenTrial:
-    """The trial itself, or a copy that has some of its parameters only."""
+    """The trial itself if `params` are all of its parameters, otherwise a copy with only these."""
     if len(params) == len(trial.params):
         return trial
     found = copy.copy(trial)
@@ -80,7 +80,7 @@ def _with_params(trial: FrozenTrial, params: Mapping[str, Any]) -> FrozenTrial:
 
 
 def arm_importances(arm: ArmRecord, metric: Metric, *, draws: int = 100) -> dict[Name, dict[str, Evaluated]]:
-    """The same for the complete search trials of an arm, over all its blocks."""
+    """`optuna_importances` for the complete search trials of an arm, over all its blocks."""
     from optuna import create_study
     from optuna.trial import create_trial
 
@@ -97,10 +97,10 @@ def arm_importances(arm: ArmRecord, metric: Metric, *, draws: int = 100) -> dict
 
 
 def study_importances(record: StudyRecord, *, draws: int = 50) -> dict[str, dict[Name, dict[str, Evaluated]]]:
-    """The same by arm, for each one with at least five complete search trials: a forest needs that many.
+    """`arm_importances` by arm, for each arm with at least five complete search trials: a forest needs that many.
 
-    An arm that Optuna's evaluators reject (choices that are lists, values outside their range) is left out: figures
-    that decide nothing must not block those that do.
+    An arm that Optuna's evaluators reject (choices that are lists, values outside their range) is left out, because
+    these figures affect no verdict and must not block those that do.
     """
     found = {}
     for name, arm in record.arms.items():
@@ -132,7 +132,7 @@ def _values(name: Name, like: optuna.Study, trials: Sequence[FrozenTrial]) -> di
 
 
 class _TrialsOnly:
-    """The part of a storage that evaluators use. Optuna's own copies every trial: three times an evaluation's cost."""
+    """The part of a storage that evaluators use. Optuna's copies each trial: three times an evaluation's cost."""
 
     def __init__(self, trials: Sequence[FrozenTrial]) -> None:
         self._trials = [copy.copy(trial) for trial in trials]
@@ -165,9 +165,9 @@ def _resampled(
 
 def _permuted(trials: Sequence[FrozenTrial], name: str, rng: np.random.Generator) -> list[FrozenTrial]:
     """The trials with that parameter's values permuted among the trials that have it."""
-    having = [index for index, trial in enumerate(trials) if name in trial.params]
+    present = [index for index, trial in enumerate(trials) if name in trial.params]
     permuted = list(trials)
-    for index, other in zip(having, rng.permutation(having), strict=True):
+    for index, other in zip(present, rng.permutation(present), strict=True):
         permuted[index] = copy.copy(trials[index])
         permuted[index].params = {**trials[index].params, name: trials[other].params[name]}
     return permuted

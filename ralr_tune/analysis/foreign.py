@@ -1,6 +1,6 @@
 """Compares two of the user's own Optuna studies: the best value by budget, and a verdict over replicates.
 
-For users who keep their own training loop; this module does not depend on study files or storage.
+For users with their own training loop; this module does not depend on study files or storage.
 """
 
 from __future__ import annotations
@@ -34,29 +34,29 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SearchComparison:
-    """One search against another, or replicates of it against replicates."""
+    """The comparison of two searches, or of the replicates of two searches."""
 
     study: BudgetCurve
     baseline: BudgetCurve
     lead: Lead
-    """The study's best so far minus the baseline's, at equal numbers of trials."""
+    """The study's best value so far minus the baseline's, at equal numbers of trials."""
     trials: int
-    """Trials that every replicate of both reached; the verdict uses these."""
+    """The number of trials that every replicate of both sides has; the verdict uses only these."""
     verdict: Comparison | None
-    """Of the best values after `trials` trials; None if either side is a single search, which is n = 1, or if a
-    replicate has no value to compare after so many."""
+    """Compares the best values after `trials` trials; None if either side is a single search (n = 1), or if a
+    replicate has no complete trial among these."""
 
     def __str__(self) -> str:
         if self.verdict is None and min(self.study.blocks, self.baseline.blocks) > 1:
-            return f"After {self.trials} trials no verdict: not every replicate has a complete trial among them."
+            return f"No verdict after {self.trials} trials: not every replicate has a complete trial among them."
         if self.verdict is None:
-            return f"One search each is n = 1: after {self.trials} trials no verdict; give replicates of both."
-        made, interval = self.verdict, self.verdict.interval
-        share = f"{100 * made.confidence:g}%"
+            return f"No verdict after {self.trials} trials: one search is n = 1; give at least two replicates of both."
+        result, interval = self.verdict, self.verdict.interval
+        share = f"{100 * result.confidence:g}%"
         bounds = "" if interval is None else f" ({share} interval {interval[0]:.4g} to {interval[1]:.4g})"
         return (
-            f"{made.arm} against {made.against}: {made.verdict}; after {self.trials} trials its best differs by "
-            f"{made.difference:.4g}{bounds}, over {made.n} replicates of each."
+            f"{result.arm} against {result.against}: {result.verdict}; after {self.trials} trials its best differs by "
+            f"{result.difference:.4g}{bounds}, over {result.n} replicates of each."
         )
 
 
@@ -73,12 +73,12 @@ def compare(
     A replicate is an independent repetition of the same search, with its own sampler and training seeds. `paired`: the
     k-th replicates of both share their seeds and are compared pair by pair; otherwise the verdict is Welch's t-test
     (Welch 1947). Differences below `margin` count as equivalent. The comparison uses the best value of each search, in
-    the objective's own unit: the maximum of noisy values, biased upwards, more so on the noisier side. Judge the
+    the objective's unit: the maximum of noisy values, which is biased upwards, more on the noisier side. So compare the
     winners on fresh seeds, too. A trial that violates a constraint (Optuna: any value above 0) counts towards the
     budget and cannot be the best.
 
-    Raises ValueError for anything else than Optuna studies, for several objectives, unequal directions, a study that
-    is given twice, paired lists of unequal length, a side without a complete trial that meets its constraints, a
+    Raises ValueError for anything but Optuna studies, for several objectives, different directions, a study that
+    occurs twice, paired lists of unequal length, a study without a complete trial that meets its constraints, a
     negative `margin`, and a `confidence` outside (0.5, 1).
     """
     settings = VerdictSettings(margin, confidence, paired)
@@ -100,7 +100,7 @@ class VerdictSettings(NamedTuple):
 
 
 class _Side(NamedTuple):
-    """One search, or replicates of it."""
+    """One side of the comparison: a search, or replicates of it."""
 
     name: str
     studies: Sequence[optuna.Study]
@@ -125,7 +125,7 @@ def _compared(own: _Side, other: _Side, metric: Metric, settings: VerdictSetting
 
 
 def _check_settings(settings: VerdictSettings) -> None:
-    """ValueError for settings that no verdict can be made with."""
+    """ValueError for a setting outside its allowed range."""
     margin, confidence, paired = settings
     if not (_is_number(margin) and 0 <= margin < math.inf):
         raise ValueError(f"margin = {margin!r}, allowed: a number, 0 or more, in the objective's own unit")
@@ -157,9 +157,9 @@ def _studies(role: str, given: optuna.Study | Iterable[optuna.Study]) -> list[op
 
 
 def _check_distinct(own: Sequence[optuna.Study], other: Sequence[optuna.Study]) -> None:
-    """ValueError if one search would count as two replicates: a study that is given twice, loaded twice, or copied."""
-    judged = [[*own, *other]] if min(len(own), len(other)) > 1 else [own, other]
-    for studies in judged:
+    """ValueError if one search would count as two replicates: a study passed twice, loaded twice, or copied."""
+    samples = [[*own, *other]] if min(len(own), len(other)) > 1 else [own, other]
+    for studies in samples:
         for (one, mine), (two, theirs) in combinations([(each.study_name, _trials_of(each)) for each in studies], 2):
             if mine and theirs and (mine <= theirs or theirs <= mine):
                 names = f"{one} is given twice" if one == two else f"{one} and {two} hold the same trials"
@@ -173,7 +173,7 @@ def _trials_of(study: optuna.Study) -> frozenset[tuple[object, ...]]:
 
 
 def _side(role: str, studies: Sequence[optuna.Study]) -> _Side:
-    """Named after its first study; if Optuna generated that name, by its role."""
+    """Named after its first study, or after its role if Optuna generated that name."""
     name = studies[0].study_name
     return _Side(role if name.startswith("no-name-") else name, studies, [_search(each) for each in studies])
 
@@ -185,7 +185,7 @@ def _search(study: optuna.Study) -> Search:
 
 
 def _trial(trial: optuna.trial.FrozenTrial) -> Spent:
-    """A trial that violates a constraint has no value, as a failed one."""
+    """A trial that violates a constraint has no value, like a failed one."""
     feasible = all(violation <= 0 for violation in trial.constraints.values())
     ended = trial.state.name in ("COMPLETE", "PRUNED") and trial.value is not None and math.isfinite(trial.value)
     known = ended and feasible
@@ -198,7 +198,7 @@ def _trial(trial: optuna.trial.FrozenTrial) -> Spent:
 
 
 def _metric(studies: Sequence[optuna.Study]) -> Metric:
-    """What the studies optimise; Optuna knows only the direction."""
+    """The metric that the studies optimise; Optuna stores only its direction."""
     for study in studies:
         if len(study.directions) != 1:
             raise ValueError(f"{study.study_name}: {len(study.directions)} objectives, allowed: 1")
@@ -211,19 +211,19 @@ def _metric(studies: Sequence[optuna.Study]) -> Metric:
 def _check_sides(own: _Side, other: _Side, paired: bool) -> None:
     for side in (own, other):
         if not all(has_complete([search]) for search in side.searches):
-            lacks = "a study without a complete trial that meets its constraints"
-            raise ValueError(f"{side.name}: {lacks}, allowed: at least one in each")
+            found = "a study without a complete trial that meets its constraints"
+            raise ValueError(f"{side.name}: {found}, allowed: at least one in each")
     if paired and len(own.searches) != len(other.searches):
         counts = f"{len(own.searches)} and {len(other.searches)}"
-        raise ValueError(f"paired: {counts} replicates, allowed: equally many on both sides")
+        raise ValueError(f"paired: {counts} replicates, allowed: the same number on both sides")
 
 
 def _verdict(own: _Side, other: _Side, trials: int, rule: CurveRule, settings: VerdictSettings) -> Comparison | None:
     samples = own.best_after(trials, rule.metric), other.best_after(trials, rule.metric)
     if min(map(len, samples)) < 2 or not all(math.isfinite(value) for sample in samples for value in sample):
         return None
-    judged = {"margin": settings.margin, "confidence": settings.confidence}
+    options = {"margin": settings.margin, "confidence": settings.confidence}
     if settings.paired:
         pairs = Pairs("arm", own.name, other.name, [a - b for a, b in zip(*samples, strict=True)])
-        return comparison.compare([pairs], metric=rule.metric, **judged)[0]
-    return comparison.compare_unpaired((own.name, other.name), samples, metric=rule.metric, **judged)
+        return comparison.compare([pairs], metric=rule.metric, **options)[0]
+    return comparison.compare_unpaired((own.name, other.name), samples, metric=rule.metric, **options)

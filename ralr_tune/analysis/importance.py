@@ -1,8 +1,8 @@
 """Which searched parameters matter: each one's share of the variance of the trials' ranks, compared with chance.
 
-Ranks replace scores: a learning rate beyond the cliff ruins a run, and a few ruined scores would hold nearly all the
-variance. Pruned trials are ranked too (`ranks`). An additive regression (`additive.py`) removes what the other
-parameters explain: it does not detect a parameter that acts only through an interaction.
+Ranks replace scores because a learning rate that is too high ruins a run, and a few ruined scores would account for
+nearly all the variance. Pruned trials are ranked too (`ranks`). An additive regression (`additive.py`) removes what the
+other parameters explain: it does not detect a parameter that acts only through an interaction.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ EVALUATOR = (
     "null from permuting the parameter's column"
 )
 MIN_TRIALS = 10
-MAX_TRIALS = 2000  # if there are more, 2,000 evenly spaced ones are used: more would only take longer
-CHANCE = 0.25  # if the null band reaches above this, a value inside it is no evidence of no effect
-REACHED = 0.8  # share of the trials that reached the reported epoch
+MAX_TRIALS = 2000  # if there are more, 2,000 evenly spaced ones are used, to save time
+MAX_NULL = 0.25  # if the null band reaches above this, a value inside it is no evidence against an effect
+REACHED_SHARE = 0.8  # share of the trials that reached the reported epoch
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,10 @@ class Importance:
     """Range of 95% of the values if the parameter has no effect; (0, 1) if it cannot be estimated."""
     verdict: Verdict
     epoch: int | None
-    """Last epoch (in a foreign study: step) that at least 80% of the trials reached; None if only final
+    """Last epoch (in the user's own study: step) that at least 80% of the trials reached; None if only final
     values are compared."""
     trials: int
-    """Trials that are compared."""
+    """Number of trials compared."""
     evaluator: str = EVALUATOR
 
 
@@ -69,14 +69,14 @@ def importance(study: optuna.Study) -> dict[str, Importance]:
     """Importance of each parameter of any single-objective Optuna study, pruned trials included.
 
     Left out: values that are not finite, pruned trials whose last report is not, and trials that this package marked
-    as diverged. A parameter that some trials lack is tested among those that have it; if a name was a choice in some
-    trials and a number in others, among the trials of the more frequent kind. Above 2,000 trials, 2,000 of them are
-    used, evenly spaced through the study. Raises UsageError on anything but a single-objective study.
+    as diverged. A parameter that some trials lack is tested among those that have it; if it was a choice in some trials
+    and a number in others, among the trials of the more frequent kind. Above 2,000 trials, 2,000 of them are used,
+    evenly spaced through the study. Raises UsageError for anything but a single-objective study.
     """
     check_study(study)
     trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state.name in ("COMPLETE", "PRUNED")]
     scales = scales_of(trials)
-    observed = [seen for trial in trials if (seen := _observed(trial, scales)) is not None]
+    observed = [one for trial in trials if (one := _observed(trial, scales)) is not None]
     return _importance(scales, _comparable(observed))
 
 
@@ -128,13 +128,13 @@ def array_importance(
 def _verdict(value: float, by_chance: float) -> Verdict:
     if value > by_chance:
         return "matters"
-    return "indistinguishable" if by_chance <= CHANCE else "too little evidence"
+    return "indistinguishable" if by_chance <= MAX_NULL else "too little evidence"
 
 
 def comparison_epoch(lengths: Iterable[int]) -> int | None:
     """The last epoch that at least 80% of the trials reached; None without trials."""
     reached = sorted(lengths)
-    return reached[math.floor((1 - REACHED) * len(reached) + 1e-9)] if reached else None
+    return reached[math.floor((1 - REACHED_SHARE) * len(reached) + 1e-9)] if reached else None
 
 
 def ranks(trials: Sequence[Observed]) -> Array:
@@ -181,7 +181,7 @@ def _importance(scales: Mapping[str, Scale], trials: Sequence[Observed]) -> dict
 
 
 def thinned(trials: Sequence[Any], limit: int) -> list[Any]:
-    """At most `limit` of them, evenly spaced: early and late ones, because a sampler's proposals change."""
+    """At most `limit` of the trials, evenly spaced, because a sampler's proposals change over a study."""
     if len(trials) <= limit:
         return list(trials)
     return [trials[index] for index in np.linspace(0, len(trials) - 1, limit).round().astype(int)]
@@ -194,9 +194,9 @@ def _column(name: str, scale: Scale, trials: Sequence[Observed]) -> Column:
 
 
 def scales_of(trials: Sequence[optuna.trial.FrozenTrial]) -> dict[str, Scale]:
-    """How each parameter is measured, by the kind (choice or number) that most trials have, the newest if equally many.
+    """The scale of each parameter, by its kind (choice or number) in most trials; in a tie, in the newest trial.
 
-    A number is measured on a log scale if one of its domains was logarithmic and all its values allow it.
+    A number has a log scale if one of its domains was logarithmic and all its values are positive.
     """
     domains = defaultdict(list)
     for trial in trials:
@@ -206,7 +206,7 @@ def scales_of(trials: Sequence[optuna.trial.FrozenTrial]) -> dict[str, Scale]:
 
 
 def _common(seen: Sequence[tuple[Scale, Any]]) -> Scale:
-    """One scale for (scale, value) of all trials."""
+    """One scale from the (scale, value) of each trial."""
     choices = [scale == "choice" for scale, _ in seen]
     if 2 * sum(choices) > len(seen) or (2 * sum(choices) == len(seen) and choices[-1]):
         return "choice"
@@ -215,7 +215,7 @@ def _common(seen: Sequence[tuple[Scale, Any]]) -> Scale:
 
 
 def with_scale(trial: optuna.trial.FrozenTrial, scales: Mapping[str, Scale]) -> dict[str, Any]:
-    """The trial's parameters without those of another kind (choice or number) than `scales` says."""
+    """The trial's parameters whose kind (choice or number) is that in `scales`."""
     is_choice = {name: _scale_of(domain) == "choice" for name, domain in trial.distributions.items()}
     return {name: value for name, value in trial.params.items() if is_choice[name] == (scales[name] == "choice")}
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ralr_tune.errors import StorageError, UsageError
-from ralr_tune.invocation import Variable, command, near
+from ralr_tune.invocation import Variable, command, relative_to_cwd
 from ralr_tune.nearest import nearest
 from ralr_tune.store.location import DATABASE, given_url, storage_url
 from ralr_tune.studyfile import StudySpec, load_study_file
@@ -83,7 +83,7 @@ def again(verb: str, study: str, address: Address, out: Path | None = None, *, n
     `name`: the study's, if `study` is the path of its file.
     """
     usual = Path("runs") / (name or study)
-    folder = usual if out is None else near(out)
+    folder = usual if out is None else relative_to_cwd(out)
     words: list[str | Path | Variable] = [verb, study]
     if address.file != (folder / DATABASE).absolute() or given_url(None):
         words += address.arguments()
@@ -139,9 +139,9 @@ def opened(where: StudyLocation) -> Iterator[Storage]:
     """
     from ralr_tune.store.address import parse_address
     from ralr_tune.store.database import open_storage
-    from ralr_tune.store.file import network_trouble
+    from ralr_tune.store.file import network_problem
 
-    if problem := network_trouble(parse_address(where.storage_url)):
+    if problem := network_problem(parse_address(where.storage_url)):
         log.warning("%s; open it only on the machine that runs its workers", problem)
     with naming(where.command):
         storage = open_storage(where.storage_url)

@@ -15,7 +15,7 @@ from ralr_tune.analysis.notes import urgent_sentences
 from ralr_tune.commands.export import export_best
 from ralr_tune.commands.locate import again
 from ralr_tune.errors import StorageError
-from ralr_tune.invocation import command, near
+from ralr_tune.invocation import command, relative_to_cwd
 from ralr_tune.machine.files import writing
 from ralr_tune.report.figures import figures
 from ralr_tune.report.images import Format, write_images
@@ -69,7 +69,7 @@ class Report:
         if self.images:
             yield f"Figures: {len(self.images)} files in {self.images[0].parent}"
         for path in self.best:
-            yield f"Train it: {command('train', near(path))}"
+            yield f"Train it: {command('train', relative_to_cwd(path))}"
         if self.address is None:
             return
         browse = again("dashboard", self.study, self.address, self.page.parent)

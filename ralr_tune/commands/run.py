@@ -18,7 +18,7 @@ from ralr_tune.launch.folder import folder_token
 from ralr_tune.launch.launcher import Job, Launcher
 from ralr_tune.launch.registry import make_launcher
 from ralr_tune.launch.supervisor import Observer, Supervisor
-from ralr_tune.machine.home import at_home
+from ralr_tune.machine.home import expand_home
 from ralr_tune.records import Inventory
 from ralr_tune.search.artifacts import ArtifactStore
 from ralr_tune.search.samplers import make_pruner, make_sampler
@@ -89,7 +89,7 @@ class RunOptions:
             if not allowed.takes(value):
                 raise UsageError(f"{name} = {value!r}; allowed: {allowed.words}")
         try:
-            out = None if self.out is None else at_home(self.out)
+            out = None if self.out is None else expand_home(self.out)
         except ValueError as error:
             raise UsageError(f"out = {self.out!r}: {error}") from None
         meant = {

@@ -1,14 +1,14 @@
-"""Paths that begin with ~, which no shell has replaced: in URLs, after `--out=`, in a notebook."""
+"""Expands paths that begin with ~ when no shell has done so: in URLs, after `--out=`, in a notebook."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 
-def at_home(path: str | Path) -> Path:
-    """The path, its ~ or ~USER as that home folder. Raises ValueError if there is no such folder.
+def expand_home(path: str | Path) -> Path:
+    """The path with ~ or ~USER expanded. Raises ValueError if that user has no home folder.
 
-    A path that exists as it is written stays so: release 0.1 made folders that are named ~.
+    A path that exists literally is returned unchanged: release 0.1 created folders named ~.
     """
     found = Path(path)
     if not str(path).startswith("~") or found.exists():
@@ -16,4 +16,4 @@ def at_home(path: str | Path) -> Path:
     try:
         return found.expanduser()
     except RuntimeError:
-        raise ValueError(f"{found.parts[0]!r} has no home folder; write the whole path") from None
+        raise ValueError(f"{found.parts[0]!r} has no home folder; write the full path") from None

@@ -1,5 +1,4 @@
-"""Learning rates before anything is trained: of a study (one panel per arm, one stepped line per configuration), of a
-scheduler."""
+"""Learning rates before training: of a study (one panel per arm, one stepped line per configuration) or a scheduler."""
 
 from __future__ import annotations
 
@@ -21,7 +20,7 @@ _FADES = (1.0, 0.6, 0.35)
 
 
 class Trace(NamedTuple):
-    """One configuration's learning rate: positions in epochs, the rate there, and the base curve under it."""
+    """One configuration's learning rate: positions in epochs, the rates, and the base curve's rates."""
 
     label: str
     epochs: Sequence[float]
@@ -30,7 +29,7 @@ class Trace(NamedTuple):
 
 
 def draw_preview(study: str, traces: Mapping[str, Sequence[Trace]]) -> go.Figure:
-    """Panels under one another, so that arms share the epoch axis; rates on logarithmic axes."""
+    """One panel below the other, so that arms share the epoch axis; rates have logarithmic axes."""
     titles = [safe(arm) for arm in traces]
     spacing = 0.3 / len(traces) ** 1.5
     plot = make_subplots(rows=len(traces), shared_xaxes=True, subplot_titles=titles, vertical_spacing=spacing)
@@ -51,9 +50,9 @@ def draw_preview(study: str, traces: Mapping[str, Sequence[Trace]]) -> go.Figure
 
 
 def plot_preview(preview: RatePreview) -> go.Figure:
-    """What `RandomAmplifyLR.preview` gave: the rates by step, the base schedule under them, one colour a param group.
+    """The result of `RandomAmplifyLR.preview`: rates by step and the base schedule, one colour for each param group.
 
-    A logarithmic axis; rates of 0 are left out.
+    The rate axis is logarithmic; rates of 0 are left out.
     """
     groups = preview.rates.shape[1]
     names = ["Learning rate"] if groups == 1 else [f"Param group {index}" for index in range(groups)]
@@ -67,7 +66,7 @@ def plot_preview(preview: RatePreview) -> go.Figure:
 
 
 def _draw_steps(plot: go.Figure, preview: RatePreview, rates: Floats, name: str, line: dict[str, object]) -> None:
-    """The last rate holds for one step, too."""
+    """Draws the last rate for one step, too."""
     plot.add_scatter(
         x=[*preview.steps.tolist(), int(preview.steps[-1]) + 1],
         y=[rate if rate > 0 else None for rate in (*rates.tolist(), float(rates[-1]))],
@@ -79,7 +78,7 @@ def _draw_steps(plot: go.Figure, preview: RatePreview, rates: Floats, name: str,
 
 
 def _rate_axis(rates: Sequence[float]) -> dict[str, object]:
-    """A logarithmic axis has no zero, the end of some curves: the line leaves the axis at the bottom."""
+    """A logarithmic axis; it has no 0, so that a line that ends at rate 0 stops before."""
     seen = [rate for rate in rates if rate > 0] or [1.0]
     ticks = log_ticks(min(seen), max(seen))
     axis: dict[str, object] = {"type": "log", "title": {"text": "Learning rate"}}

@@ -12,7 +12,7 @@ Dimension = float | tuple[float, float]
 
 
 class SuggestsFloat(Protocol):
-    """The part of an Optuna trial that is used here; any object with this method works."""
+    """The part of an Optuna trial that is used; any object with this method works."""
 
     def suggest_float(self, name: str, low: float, high: float, /) -> float: ...
 
@@ -27,13 +27,13 @@ def suggest_amplification(
 ) -> dict[str, float]:
     """`probability`, `lower` and `upper` as arguments for `RandomAmplifyLR` or `Amplification`.
 
-    Searched under the names amplify.probability, amplify.lower and amplify.width, with `prefix` before each: two
-    amplifications of one trial (a GAN's) need two, such as "generator." and "discriminator.". Our choice: upper =
-    lower + width, so that no configuration is impossible. Raises ValueError for a range outside [0, 1], [1, inf) and
-    [0, inf), in that order.
+    The parameters are named amplify.probability, amplify.lower and amplify.width, each after `prefix`. Two
+    amplifications in one trial (a GAN's) need two prefixes, such as "generator." and "discriminator.". Our choice:
+    upper = lower + width, so that every configuration is valid. Raises ValueError for a probability outside [0, 1], a
+    lower outside [1, inf), or a width outside [0, inf).
     """
     if not isinstance(prefix, str):
-        raise refusal("prefix", prefix, "a text")
+        raise refusal("prefix", prefix, "a string")
     dimensions = {"probability": probability, "lower": lower, "width": width}
     for name, dimension in dimensions.items():
         _check(name, dimension)

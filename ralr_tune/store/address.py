@@ -12,8 +12,8 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from ralr_tune.errors import StorageError, UsageError
-from ralr_tune.invocation import Variable, near
-from ralr_tune.machine.home import at_home
+from ralr_tune.invocation import Variable, relative_to_cwd
+from ralr_tune.machine.home import expand_home
 from ralr_tune.secrecy import MASK, remember, secret_from_environment, without
 from ralr_tune.store.location import STORAGE_VARIABLE
 
@@ -75,7 +75,7 @@ class Address:
         if self == _of_environment():
             return "--storage", Variable(STORAGE_VARIABLE)
         if self.file is not None:
-            return "--storage", sqlite_url(near(self.file))
+            return "--storage", sqlite_url(relative_to_cwd(self.file))
         return "--storage", self.masked.replace(self.url.drivername, self.dialect, 1)
 
     def clean(self, text: object) -> str:
@@ -153,7 +153,7 @@ def _with_file(url: URL) -> URL:
     if not url.database or url.database == ":memory:" or url.database.startswith("file:"):
         raise StorageError("storage URL: SQLite needs a file that all workers share; write sqlite:///FILE")
     try:
-        return url.set(database=str(at_home(url.database).absolute()))
+        return url.set(database=str(expand_home(url.database).absolute()))
     except ValueError as error:
         raise StorageError(f"storage URL: {error}") from None
 

@@ -1,6 +1,6 @@
-"""Types of the columns of our tables: texts that every database can hold, whatever its encoding.
+"""Column types of this package's tables: texts that a database in any encoding can store.
 
-MySQL's columns say utf8mb4 themselves. PostgreSQL has one encoding for a whole database, which a connection learns.
+On MySQL, each column declares utf8mb4. PostgreSQL has one encoding per database; a new connection reads it.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from sqlalchemy import Dialect, String, Text, TypeDecorator
 from sqlalchemy.dialects.mysql import LONGTEXT, VARCHAR
 from sqlalchemy.types import TypeEngine
 
-NAME_LENGTH = 200  # of study and arm: both stand in one unique key, and MySQL's keys hold 3072 bytes
+NAME_LENGTH = 200  # of study and arm: both are in one unique key, and MySQL's keys are limited to 3072 bytes
 
 _encodings: WeakKeyDictionary[Dialect, str] = WeakKeyDictionary()
-"""Of a server's database, as the server calls it; none for one that holds any text."""
+"""By engine: the encoding of its database (the server's name, with cp for WIN); absent if it can store any text."""
 
 
 def short_text(length: int = NAME_LENGTH) -> TypeEngine[str]:
-    """A short text that tells capitals apart: MySQL's default collation takes arms `A` and `a` for one."""
+    """A short case-sensitive text: MySQL's default collation treats arms `A` and `a` as equal."""
     return String(length).with_variant(VARCHAR(length, charset="utf8mb4", collation="utf8mb4_bin"), "mysql")
 
 
@@ -26,18 +26,18 @@ _LONG = LONGTEXT(charset="utf8mb4")
 
 
 def long_text() -> TypeEngine[str]:
-    """A text without bound: MySQL's TEXT ends at 64 kB."""
+    """A text without a length limit: MySQL's TEXT holds at most 64 kB."""
     return Text().with_variant(_LONG, "mysql")
 
 
-def know_encoding(dialect: Dialect, server_encoding: str) -> None:
-    """From now on, texts for this engine's PostgreSQL are kept to what its encoding can hold."""
-    if server_encoding not in ("UTF8", "SQL_ASCII"):  # the latter holds whatever bytes it is given
-        _encodings[dialect] = server_encoding.replace("WIN", "cp")  # as Python calls Windows' code pages
+def remember_encoding(dialect: Dialect, server_encoding: str) -> None:
+    """Stores the encoding of this engine's PostgreSQL database; the column types then escape what it cannot store."""
+    if server_encoding not in ("UTF8", "SQL_ASCII"):  # SQL_ASCII stores any bytes
+        _encodings[dialect] = server_encoding.replace("WIN", "cp")  # Python's names of Windows' code pages
 
 
-def _can_hold(dialect: Dialect, text: str) -> bool:
-    """Whether the database behind `dialect` can hold a text; of an encoding unknown to Python, whether it is ASCII."""
+def _can_store(dialect: Dialect, text: str) -> bool:
+    """Whether the database can store a text; if Python does not know its encoding, whether the text is ASCII."""
     try:
         text.encode(_encodings.get(dialect, "utf-8"))
     except LookupError:
@@ -47,10 +47,10 @@ def _can_hold(dialect: Dialect, text: str) -> bool:
     return True
 
 
-class Words(TypeDecorator[str]):
-    """A message for people: what the database cannot hold is escaped, so that no failure goes unrecorded.
+class EscapedText(TypeDecorator[str]):
+    """A message for the user. Characters that the database cannot store are escaped, so that each failure is recorded.
 
-    This concerns bytes of file names that are not UTF-8, NUL characters, and PostgreSQL in an encoding such as LATIN1.
+    These are bytes of file names that are not UTF-8, NUL, and on PostgreSQL characters outside, for example, LATIN1.
     """
 
     impl = Text
@@ -63,11 +63,11 @@ class Words(TypeDecorator[str]):
         if value is None:
             return None
         value = value.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode()
-        return value if _can_hold(dialect, value) else value.encode("ascii", "backslashreplace").decode()
+        return value if _can_store(dialect, value) else value.encode("ascii", "backslashreplace").decode()
 
 
 class FileText(TypeDecorator[str]):
-    """The text of a study file, unchanged: if the database cannot hold it, in ASCII behind a mark."""
+    """The text of a study file. If the database cannot store it, it is escaped to ASCII and gets a prefix, `mark`."""
 
     impl = Text
     cache_ok = True
@@ -77,7 +77,7 @@ class FileText(TypeDecorator[str]):
         return _LONG if dialect.name == "mysql" else self.impl_instance
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        if value is None or _can_hold(dialect, value):
+        if value is None or _can_store(dialect, value):
             return value
         return self.mark + value.encode("unicode_escape").decode("ascii")
 

@@ -25,7 +25,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ralr_tune.errors import StorageError
 from ralr_tune.store.address import Address, parse_address
-from ralr_tune.store.columns import know_encoding
+from ralr_tune.store.columns import remember_encoding
 from ralr_tune.store.failures import OPEN_RETRY_S, retry, retry_for, storage_errors
 from ralr_tune.store.file import WatchedFile, connect_read_only, is_writable
 from ralr_tune.store.retrying import RetryingStorage
@@ -230,7 +230,7 @@ def _configure(engine: Engine) -> None:
             cursor.execute(statement)
         cursor.close()
         if engine.dialect.name == "postgresql":
-            know_encoding(engine.dialect, connection.info.parameter_status("server_encoding") or "UTF8")
+            remember_encoding(engine.dialect, connection.info.parameter_status("server_encoding") or "UTF8")
         connection.commit()  # PostgreSQL would roll SET back together with its transaction
 
     if engine.dialect.name == "sqlite":

@@ -1,4 +1,4 @@
-"""The file of a SQLite database: problems with it that SQLite itself does not notice."""
+"""Problems with the file of a SQLite database that SQLite itself does not detect."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ import psutil
 from ralr_tune.errors import StorageError
 from ralr_tune.store.address import Address
 
-_KINDS = ("9p", "afs", "afpfs", "beegfs", "ceph", "cifs", "davfs", "gcsfuse", "glusterfs", "gpfs", "juicefs", "lustre")
-_MORE = ("ncpfs", "nfs", "nfs4", "orangefs", "pvfs2", "rclone", "s3fs", "smb2", "smb3", "smbfs", "sshfs", "virtiofs")
-_NETWORK = frozenset({*_KINDS, *_MORE})
-"""File systems that other machines may write to (as Linux and macOS name them)."""
+_A_TO_L = ("9p", "afs", "afpfs", "beegfs", "ceph", "cifs", "davfs", "gcsfuse", "glusterfs", "gpfs", "juicefs", "lustre")
+_N_TO_Z = ("ncpfs", "nfs", "nfs4", "orangefs", "pvfs2", "rclone", "s3fs", "smb2", "smb3", "smbfs", "sshfs", "virtiofs")
+_NETWORK = frozenset({*_A_TO_L, *_N_TO_Z})
+"""File systems that other machines may write to (names of Linux and macOS)."""
 
 
 class WatchedFile:
-    """A database file that must remain the file that was opened.
+    """Detects that a database file was deleted or replaced after it was opened.
 
-    After it is deleted or replaced, an open connection continues to write to a file that no process can open any more,
-    and a new connection creates an empty database.
+    An open connection would continue to write to a file that no process can open any more, and a new connection would
+    create an empty database.
     """
 
     def __init__(self, path: Path) -> None:
@@ -49,7 +49,7 @@ class WatchedFile:
 
 
 def is_writable(file: Path) -> bool:
-    """Whether a SQLite database can be opened for writing there: its folder takes the files alongside it, too."""
+    """Whether a SQLite database can be opened for writing: SQLite also creates files in its folder."""
     return all(
         os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids) for path in (file, file.parent)
     )
@@ -58,21 +58,21 @@ def is_writable(file: Path) -> bool:
 def connect_read_only(file: Path) -> sqlite3.Connection:
     """A connection to a database that cannot be written to: on a read-only mount, in another user's folder.
 
-    Opening a database in WAL mode would make files alongside it. Without unfinished writes (-wal, -journal), it counts
-    as immutable. With them and the shared index (-shm) of the process that writes them, SQLite reads past the index.
-    Without that, no process has it open, and a copy is read that SQLite may complete.
+    SQLite would create files alongside a database in WAL mode. Without unfinished writes (-wal, -journal), the database
+    is opened as immutable. With them and the writing process's shared index (-shm), it is opened read-only, and SQLite
+    bypasses the index. Without that index, no process has it open, and SQLite recovers a copy.
     """
     wal, shm, journal = (file.with_name(f"{file.name}{ending}") for ending in ("-wal", "-shm", "-journal"))
     if not any(part.exists() and part.stat().st_size for part in (wal, journal)):
-        return _opened(f"{_uri(file)}?mode=ro&immutable=1")
+        return _connect(f"{_uri(file)}?mode=ro&immutable=1")
     if shm.exists():
-        return _opened(f"{_uri(file)}?mode=ro")
+        return _connect(f"{_uri(file)}?mode=ro")
     with tempfile.TemporaryDirectory(prefix="ralr_tune-") as folder:
         for part in (file, wal, journal):
             if part.exists():
                 shutil.copy(part, folder)
-        with closing(_opened(_uri(Path(folder) / file.name))) as copy:
-            found = _opened(":memory:")
+        with closing(_connect(_uri(Path(folder) / file.name))) as copy:
+            found = _connect(":memory:")
             copy.backup(found)
     found.execute("PRAGMA query_only = ON")
     return found
@@ -82,12 +82,12 @@ def _uri(file: Path) -> str:
     return f"file:{quote(os.fsencode(file))}"
 
 
-def _opened(uri: str) -> sqlite3.Connection:
-    return sqlite3.connect(uri, uri=True, check_same_thread=False)  # SQLAlchemy's pool hands it from thread to thread
+def _connect(uri: str) -> sqlite3.Connection:
+    return sqlite3.connect(uri, uri=True, check_same_thread=False)  # SQLAlchemy's pool passes it between threads
 
 
 def network_file_system(path: Path) -> str | None:
-    """The network file system that a path lies on; None if it lies on a local disk."""
+    """The type of the network file system that a path is on; None on a local disk."""
     target = path.resolve()
     kinds = {Path(part.mountpoint): part.fstype for part in psutil.disk_partitions(all=True)}
     kind = next((kinds[folder] for folder in (target, *target.parents) if folder in kinds), "")
@@ -95,14 +95,14 @@ def network_file_system(path: Path) -> str | None:
 
 
 def refuse_network(address: Address) -> None:
-    """StorageError if a SQLite file lies where its locks are unreliable (https://www.sqlite.org/useovernet.html)."""
-    if trouble := network_trouble(address):
-        raise StorageError(f"{trouble}; use a local disk, PostgreSQL or MariaDB, or add --force")
+    """StorageError if a SQLite file is on a network file system (https://www.sqlite.org/useovernet.html)."""
+    if problem := network_problem(address):
+        raise StorageError(f"{problem}; use a local disk, PostgreSQL or MariaDB, or add --force")
 
 
-def network_trouble(address: Address) -> str:
-    """What is wrong with the location of a SQLite file; "" if nothing is."""
+def network_problem(address: Address) -> str:
+    """A message if a SQLite file is on a network file system; otherwise ""."""
     kind = network_file_system(address.file) if address.file else None
-    where = f"{address}: lies on a network file system ({kind})"
-    trouble = "where SQLite's locks do not work between machines and the database may be corrupted"
-    return f"{where}, {trouble}" if kind else ""
+    location = f"{address}: is on a network file system ({kind})"
+    consequence = "where SQLite's locks do not work between machines and the database may be corrupted"
+    return f"{location}, {consequence}" if kind else ""

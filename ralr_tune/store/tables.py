@@ -13,7 +13,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
 from ralr_tune.errors import StorageError
-from ralr_tune.store.columns import NAME_LENGTH, FileText, Words, long_text, short_text
+from ralr_tune.store.columns import NAME_LENGTH, EscapedText, FileText, long_text, short_text
 
 NO_SOURCE = -1
 """Source of a row that does not repeat another trial's configuration."""
@@ -61,7 +61,7 @@ ledger = Table(
     Column("lease_end", Double),
     Column("outcome", short_text(16)),
     Column("failure", short_text(16)),
-    Column("message", Words),
+    Column("message", EscapedText),
     Column("epoch", Integer, nullable=False),
     Column("value", Double),
     Column("train_value", Double),
@@ -83,8 +83,8 @@ incidents = Table(
     Column("attempt", Integer, nullable=False),
     Column("kind", short_text(16), nullable=False),
     Column("signature", short_text(64), nullable=False),  # a hash, the same for equal failures (incidents.py)
-    Column("message", Words, nullable=False),
-    Column("detail", Words, nullable=False),  # the traceback; "" if there is none
+    Column("message", EscapedText, nullable=False),
+    Column("detail", EscapedText, nullable=False),  # the traceback; "" if there is none
     Column("owner", short_text(255)),
     Column("epoch", Integer, nullable=False),
     Column("time", Double, nullable=False),

@@ -10,7 +10,7 @@ from typing import Any
 
 from ralr_tune.schedules.curves import OPTIONS
 from ralr_tune.studyfile.problems import KeyPath, dotted, shown
-from ralr_tune.studyfile.recipes import fixed, given, is_same
+from ralr_tune.studyfile.recipes import fixed_values, is_same, recipe_values
 from ralr_tune.studyfile.sections import CURVE_OPTIONS, OPTIMIZER_OPTIONS, OPTIMIZERS, ScheduleSection
 from ralr_tune.studyfile.study import StudySpec
 from ralr_tune.studyfile.values import Choice, Domain, Range, one_of
@@ -183,12 +183,12 @@ def _check_start(spec: StudySpec) -> Iterator[Contradiction]:
     spaces = {arm: spec.space(arm) for arm in spec.arms}
     searched = sorted({name for space in spaces.values() for name in space})
     for index, recipe in enumerate(spec.search.start):
-        values = list(given(recipe))
-        arms = [fixed(spec, arm) for arm in spec.arms] if any(each.tabled for each in values) else []
-        for key, name, value, tabled in values:
+        values = list(recipe_values(recipe))
+        arms = [fixed_values(spec, arm) for arm in spec.arms] if any(each.in_table for each in values) else []
+        for key, name, value, in_table in values:
             where = f"search.start[{index}].{key} = {shown(value)}"
             known = [arm[name] for arm in arms if name in arm]
-            if tabled and known and name not in searched:
+            if in_table and known and name not in searched:
                 if not any(is_same(value, each) for each in known):
                     yield Contradiction(f"{where}: this study does not search it, and trains with {shown(known[0])}")
             elif name not in spec.parameters:

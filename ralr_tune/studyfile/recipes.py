@@ -1,4 +1,4 @@
-"""The user's own recipes (`search.start`): by parameter name, or as the tables of an exported configuration."""
+"""The user's recipes (`search.start`): parameters by name, or the tables of an exported configuration."""
 
 from __future__ import annotations
 
@@ -14,49 +14,49 @@ if TYPE_CHECKING:
 _TABLES = ("training", "schedule", "amplify", "noise", "task")
 
 
-class Given(NamedTuple):
+class RecipeValue(NamedTuple):
     """One value of a recipe."""
 
     key: str
-    """As the file has it."""
+    """The key path in the recipe, as the file writes it."""
     name: str
-    """Of the parameter."""
+    """The parameter's name."""
     value: Any
-    tabled: bool
-    """Whether it stands in a table, as an export has it: among values that the study does not search."""
+    in_table: bool
+    """Whether it is in a table, as in an export, which also holds values that the study does not search."""
 
 
-def given(recipe: Mapping[str, Any]) -> Iterator[Given]:
-    """All values of a recipe; [provenance] of an exported configuration is none."""
+def recipe_values(recipe: Mapping[str, Any]) -> Iterator[RecipeValue]:
+    """All values of a recipe, without the [provenance] of an exported configuration."""
     for key, value in recipe.items():
         if key in _TABLES and isinstance(value, dict):
-            yield from _tabled(key, key, value)
+            yield from _table_values(key, key, value)
         elif key != "provenance":
-            yield Given(key, key, value, tabled=False)
+            yield RecipeValue(key, key, value, in_table=False)
 
 
-def _tabled(path: str, name: str, table: Mapping[str, Any]) -> Iterator[Given]:
-    """Values of a table; what an export has in [training.options] and [schedule.options] has no table of its own."""
+def _table_values(path: str, name: str, table: Mapping[str, Any]) -> Iterator[RecipeValue]:
+    """The values of a table; parameter names leave out `options` of [training.options] and [schedule.options]."""
     for key, value in table.items():
         inner = name if key == "options" and name in ("training", "schedule") else f"{name}.{key}"
         if isinstance(value, dict) and (inner == name or name.startswith("task")):
-            yield from _tabled(f"{path}.{key}", inner, value)
+            yield from _table_values(f"{path}.{key}", inner, value)
         else:
-            yield Given(f"{path}.{key}", inner.removeprefix("training."), value, tabled=True)
+            yield RecipeValue(f"{path}.{key}", inner.removeprefix("training."), value, in_table=True)
 
 
-def fixed(spec: StudySpec, arm: str) -> dict[str, Any]:
-    """What an arm does not search, by name: everything that an export of it holds."""
+def fixed_values(spec: StudySpec, arm: str) -> dict[str, Any]:
+    """The values in an export of an arm that the arm does not search, by name."""
     space = spec.space(arm)
-    somewhere = {
+    any_point = {
         name: encode(domain.choices[0]) if isinstance(domain, Choice) else domain.low for name, domain in space.items()
     }
-    tables = spec.configuration(arm, somewhere).model_dump(exclude={"task"}, exclude_none=True)
+    tables = spec.configuration(arm, any_point).model_dump(exclude={"task"}, exclude_none=True)
     tables["task"] = spec.task.model_dump()
-    return {each.name: each.value for each in given(tables) if each.name not in space}
+    return {each.name: each.value for each in recipe_values(tables) if each.name not in space}
 
 
 def is_same(one: Any, other: Any) -> bool:
-    """Whether two values are the same in a file, in which a list stands for a tuple."""
+    """Whether two values would be equal in a file, which has lists instead of tuples."""
     plain = [json.loads(json.dumps(value, default=str)) for value in (one, other)]
     return bool(plain[0] == plain[1])

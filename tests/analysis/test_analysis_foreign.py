@@ -61,7 +61,7 @@ def test_an_adaptive_sampler_is_not_random_search() -> None:
     assert (found.study.kind, found.study.band) == ("realised", "")
 
 
-def test_the_verdict_uses_the_trials_that_all_have() -> None:
+def test_the_verdict_uses_as_many_trials_as_every_search_has() -> None:
     assert analysis.compare([searched(0.0, 0, trials=5), searched(0.0, 1)], replicates(0.0, 10)).trials == 5
 
 
@@ -125,7 +125,7 @@ def test_replicates_without_a_value_to_compare_get_no_verdict() -> None:
     late = [constrained((0.9, 1.0), (0.1, 0.0)) for _ in range(2)]
     found = analysis.compare(late, [constrained((0.5, 0.0)) for _ in range(2)])
     assert found.verdict is None
-    assert str(found).startswith("After 1 trials no verdict: not every replicate")
+    assert str(found).startswith("No verdict after 1 trials: not every replicate")
 
 
 def test_any_iterable_of_studies_is_a_list_of_replicates() -> None:
@@ -151,7 +151,7 @@ def copied() -> list[optuna.Study]:
 
 
 @pytest.mark.parametrize(("made", "message"), [(loaded_twice, "one is given twice"), (copied, "hold the same trials")])
-def test_one_search_is_no_two_replicates(made: Callable[[], list[optuna.Study]], message: str) -> None:
+def test_one_search_cannot_be_two_replicates(made: Callable[[], list[optuna.Study]], message: str) -> None:
     twice, others = made(), list(replicates(0.0, 10, 2))
     for own, other in ((twice, others), (others, twice), (twice[:1] + others[:1], others[1:] + twice[1:])):
         with pytest.raises(ValueError, match=message):

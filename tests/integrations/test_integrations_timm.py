@@ -103,7 +103,7 @@ def epochs(scheduler: Any, optimizer: Optimizer, first: int, last: int) -> list[
 
 
 @pytest.mark.parametrize(("name", "in_epochs"), CASES)
-def test_timms_schedulers_are_a_base(name: str, in_epochs: bool) -> None:
+def test_a_timm_scheduler_can_be_the_base(name: str, in_epochs: bool) -> None:
     options = {} if name == "plateau" else {"t_in_epochs": in_epochs}
     bare = sgd(network())
     own = epochs(BASES[name](bare, **options), bare, 0, 8)

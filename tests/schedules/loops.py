@@ -1,4 +1,4 @@
-"""Loops around `RandomAmplifyLR`: every scheduler of torch as its base, traces of rates, states through a file."""
+"""Loops around `RandomAmplifyLR`: every torch scheduler as its base, recorded rates, states saved to a file."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ BASES: dict[str, Factory] = {
 
 
 def two_groups(lr: Any = 0.1, other: Any = 0.02) -> SGD:
-    """An optimizer with two param groups, each with a rate of its own."""
+    """An optimizer with two param groups with different rates."""
     groups = [{"params": [Parameter(torch.zeros(2))]}, {"params": [Parameter(torch.zeros(3))], "lr": other}]
     return SGD(groups, lr=lr, momentum=0.9)
 
@@ -92,7 +92,7 @@ def advance(optimizer: Optimizer, scheduler: LRScheduler, index: int) -> None:
 
 
 def trace(optimizer: Optimizer, scheduler: LRScheduler, first: int = 0, last: int = STEPS) -> list[list[float]]:
-    """The rates of the steps first..last-1, one row a step, one column a param group."""
+    """The rates of the steps first..last-1: a row for each step, a column for each param group."""
     rows = []
     for index in range(first, last):
         rows.append(rates(optimizer))

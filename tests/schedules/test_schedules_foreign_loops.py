@@ -1,4 +1,4 @@
-"""RandomAmplifyLR where others hold the loop: wrapped again, resumed without it, dropped, prepared, compiled."""
+"""RandomAmplifyLR in other loops: wrapped again, resumed without it, garbage-collected, prepared, compiled."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ def doubled(values: list[float]) -> list[float]:
     return [2 * value for value in values]
 
 
-# The amplified rate is never taken for a base rate
+# An amplified rate is never used as a base rate
 
 AGAIN: dict[str, Factory] = {
     **{name: BASES[name] for name in BASES.keys() - {"amplified"}},
-    # With rates of their own: in BASES they read them from the optimizer.
+    # With explicit rates: in BASES, they read them from the optimizer.
     "cyclic": lambda o: torchs.CyclicLR(o, 0.01, [0.1, 0.02], 4),
     "one_cycle": lambda o: torchs.OneCycleLR(o, [0.1, 0.02], STEPS + 1),
     "swa": lambda o: swa_utils.SWALR(o, 0.003, anneal_epochs=6),
@@ -59,9 +59,7 @@ AGAIN: dict[str, Factory] = {
 
 @pytest.mark.parametrize("rebound", [False, True])
 @pytest.mark.parametrize("name", sorted(AGAIN.keys() - {"chain_of_sequences"}))
-def test_a_notebook_cell_that_runs_again_changes_nothing_but_what_it_changes_without_a_wrapper(
-    name: str, rebound: bool
-) -> None:
+def test_a_notebook_cell_that_runs_twice_has_the_same_effect_as_without_a_wrapper(name: str, rebound: bool) -> None:
     bare, optimizer, held = two_groups(), two_groups(), []
     for _ in range(3):
         base = AGAIN[name](bare)
@@ -72,7 +70,7 @@ def test_a_notebook_cell_that_runs_again_changes_nothing_but_what_it_changes_wit
 
 
 @pytest.mark.parametrize("name", BASES)
-def test_another_wrapper_of_the_same_base_goes_on(name: str) -> None:
+def test_another_wrapper_of_the_same_base_continues(name: str) -> None:
     optimizer, scheduler = amplified(BASES[name])
     before = trace(optimizer, scheduler, last=7)
     again = RandomAmplifyLR(optimizer, scheduler.base_scheduler, **ARGUMENTS)
@@ -80,7 +78,7 @@ def test_another_wrapper_of_the_same_base_goes_on(name: str) -> None:
     assert before + trace(optimizer, again, first=7) == trace(*amplified(BASES[name]))
 
 
-def test_what_was_written_before_another_wrapper_counts_as_amplified() -> None:
+def test_a_rate_written_before_another_wrapper_counts_as_amplified() -> None:
     optimizer, scheduler = amplified(BASES["step"], **DOUBLE)
     for group in optimizer.param_groups:
         group["lr"] *= 0.5
@@ -89,7 +87,7 @@ def test_what_was_written_before_another_wrapper_counts_as_amplified() -> None:
     assert again.get_base_lr() == pytest.approx([0.05, 0.01])
 
 
-def test_of_two_wrappers_the_one_that_steps_takes_over() -> None:
+def test_the_wrapper_that_steps_replaces_the_other_one() -> None:
     optimizer, first = amplified(BASES["exponential"], **DOUBLE)
     second = RandomAmplifyLR(optimizer, first.base_scheduler, probability=1.0, lower=3.0, upper=3.0)
     for step, (scheduler, factor) in enumerate([(first, 2), (second, 3), (second, 3), (first, 2)], start=1):
@@ -115,7 +113,7 @@ RESUMABLE: dict[str, Callable[[Optimizer, int], LRScheduler]] = {
 
 @pytest.mark.parametrize("name", RESUMABLE)
 def test_the_optimizers_state_alone_resumes_from_the_base_rates(name: str) -> None:
-    """As it would without a wrapper, which is what a base scheduler built with last_epoch=N relies on."""
+    """As without a wrapper; a base scheduler created with last_epoch=N relies on it."""
     bare, optimizer = two_groups(), two_groups()
     trace(bare, RESUMABLE[name](bare, -1), last=7)
     scheduler = RandomAmplifyLR(optimizer, RESUMABLE[name](optimizer, -1), **ARGUMENTS)
@@ -150,8 +148,8 @@ def test_a_wrapped_optimizer_amplifies_what_it_loads(tensor: bool) -> None:
 
 
 @pytest.mark.parametrize("optimizer_first", [False, True])
-def test_a_checkpoint_of_the_first_release_goes_on(optimizer_first: bool) -> None:
-    """There the optimizer's state held amplified rates, and the scheduler's state had no prefix."""
+def test_a_checkpoint_of_release_0_1_resumes(optimizer_first: bool) -> None:
+    """In 0.1, the optimizer's state held amplified rates, and the scheduler's state had no prefix."""
     whole = trace(*amplified(BASES["cosine"]))
     optimizer, scheduler = amplified(BASES["cosine"])
     trace(optimizer, scheduler, last=7)
@@ -169,7 +167,7 @@ def test_a_checkpoint_of_the_first_release_goes_on(optimizer_first: bool) -> Non
 
 
 @pytest.mark.parametrize("name", BASES)
-def test_release_puts_the_base_rates_back(name: str) -> None:
+def test_release_restores_the_base_rates(name: str) -> None:
     bare, (optimizer, scheduler) = two_groups(), amplified(BASES[name])
     base = BASES[name](bare)
     trace(bare, base, last=7)
@@ -186,7 +184,7 @@ def test_release_puts_the_base_rates_back(name: str) -> None:
 
 @pytest.mark.parametrize("released", [True, False])
 def test_weights_averaged_after_the_scheduler_was_swapped(released: bool) -> None:
-    """A wrapper that is only dropped leaves the optimizer at its next step."""
+    """The optimizer's next step restores the base rates of a garbage-collected wrapper."""
 
     def averaging(optimizer: Optimizer) -> list[list[float]]:
         return trace(optimizer, swa_utils.SWALR(optimizer, 0.01, anneal_epochs=4), last=8)
@@ -201,7 +199,7 @@ def test_weights_averaged_after_the_scheduler_was_swapped(released: bool) -> Non
     assert optimizer.state_dict() == bare.state_dict()
 
 
-def test_a_rate_written_after_the_wrapper_was_dropped_stays() -> None:
+def test_a_rate_written_after_the_wrapper_was_collected_is_kept() -> None:
     optimizer, scheduler = amplified(BASES["step"], **DOUBLE)
     del scheduler
     optimizer.param_groups[0]["lr"] = 0.07
@@ -212,7 +210,7 @@ def test_a_rate_written_after_the_wrapper_was_dropped_stays() -> None:
         assert rates(optimizer) == [0.07, 0.02]
 
 
-def test_a_scheduler_made_later_over_a_plateau_starts_from_the_base_rates() -> None:
+def test_a_scheduler_created_after_a_plateau_starts_from_the_base_rates() -> None:
     """ReduceLROnPlateau leaves no "initial_lr"; the next scheduler would read the amplified rate."""
     optimizer, _held = amplified(BASES["plateau"], **DOUBLE)
     assert torchs.StepLR(optimizer, 5).base_lrs == [0.1, 0.02]
@@ -237,7 +235,7 @@ def test_optimizer_and_wrapper_are_freed_without_the_garbage_collector() -> None
     "copied", [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))], ids=["copy", "pickle"]
 )
 @pytest.mark.parametrize("name", sorted(BASES.keys() - {"lambda", "multiplicative"}))
-def test_a_copied_pair_goes_on_like_the_original(name: str, copied: Callable[[Any], Any]) -> None:
+def test_a_copied_pair_continues_like_the_original(name: str, copied: Callable[[Any], Any]) -> None:
     optimizer, scheduler = amplified(BASES[name])
     trace(optimizer, scheduler, last=7)
     other, twin = copied((optimizer, scheduler))
@@ -286,7 +284,7 @@ def test_a_numpy_rate_leaves_the_optimizer_as_a_plain_number() -> None:
         ({"amplification": {"probability": 2, "lower": 1, "upper": 2, "law": "uniform"}}, "probability = 2"),
         ({"window": (5, 3)}, "window = 5"),
         ({"seed": 0.5}, "seed = 0.5"),
-        ({"prefix": None}, "prefix = None; allowed: a text"),
+        ({"prefix": None}, "prefix = None; allowed: a string"),
     ],
 )
 def test_a_refused_state_changes_nothing(change: dict[str, Any], message: str) -> None:
@@ -299,16 +297,16 @@ def test_a_refused_state_changes_nothing(change: dict[str, Any], message: str) -
 
 
 @pytest.mark.parametrize("state", [torchs.StepLR(two_groups(), 5).state_dict(), {}, None, [1]])
-def test_the_state_of_a_bare_scheduler_is_refused_with_what_to_do(state: Any) -> None:
-    with pytest.raises(ValueError, match=r"state_dict = 'nothing under .*seed'; allowed: .* goes into the base sched"):
+def test_the_state_of_a_base_scheduler_is_refused_with_the_fix(state: Any) -> None:
+    with pytest.raises(ValueError, match=r"state_dict = 'no value for .*seed'; allowed: .* into the base sched"):
         amplified(BASES["step"])[1].load_state_dict(state)
 
 
-# Attributes, rates, and those who compute them
+# Attributes, rates, and callers that compute rates
 
 
 @pytest.mark.parametrize("name", sorted(BASES.keys() - {"amplified"}))
-def test_reads_reach_the_base_scheduler(name: str) -> None:
+def test_unknown_attributes_are_read_from_the_base_scheduler(name: str) -> None:
     bare, (_, scheduler) = two_groups(), amplified(BASES[name])
     own = vars(BASES[name](bare)).keys() - {"_schedulers"}  # by which a SequentialLR would take it for a member
     assert [attribute for attribute in own if not hasattr(scheduler, attribute)] == []
@@ -317,7 +315,7 @@ def test_reads_reach_the_base_scheduler(name: str) -> None:
 
 
 def test_the_guards_of_accelerate_for_one_cycle_hold() -> None:
-    """Its AcceleratedScheduler compares these, and counts skipped steps in the scheduler that it was given."""
+    """Its AcceleratedScheduler compares these, and counts skipped steps in the scheduler that it wraps."""
     _, scheduler = amplified(BASES["one_cycle"])
     assert (scheduler.total_steps, scheduler._step_count) == (STEPS + 1, 1)
     scheduler._step_count += 1
@@ -326,8 +324,8 @@ def test_the_guards_of_accelerate_for_one_cycle_hold() -> None:
 
 
 @pytest.mark.parametrize("name", ["multistep", "cosine", "sgdr", "lambda", "cyclic", "one_cycle", "swa", "amplified"])
-def test_a_caller_that_writes_what_get_lr_gives_gets_the_same_rates(name: str) -> None:
-    """As ignite does it, with and without a wrapper: get_lr(), write, count."""
+def test_a_caller_that_writes_the_result_of_get_lr_gets_the_same_rates(name: str) -> None:
+    """Like ignite, with and without a wrapper: get_lr(), write, count."""
 
     def ignite(optimizer: Optimizer, scheduler: LRScheduler) -> list[list[float]]:
         rows = []
@@ -353,11 +351,11 @@ def test_a_caller_that_writes_what_get_lr_gives_gets_the_same_rates(name: str) -
 
 @pytest.mark.parametrize("name", ["plateau", "sequential", "chained"])
 def test_get_lr_of_a_base_without_one_names_the_alternative(name: str) -> None:
-    with pytest.raises(NotImplementedError, match=r"has no get_lr\(\); get_last_lr\(\) gives the rates in force"):
+    with pytest.raises(NotImplementedError, match=r"has no get_lr\(\); get_last_lr\(\) returns the current rates"):
         amplified(BASES[name])[1].get_lr()
 
 
-def test_get_lr_is_warned_about_and_writes_nothing() -> None:
+def test_get_lr_warns_and_writes_nothing() -> None:
     optimizer, scheduler = amplified(BASES["step"])
     before = rates(optimizer)
     with pytest.warns(UserWarning, match="get_last_lr"):
@@ -365,7 +363,7 @@ def test_get_lr_is_warned_about_and_writes_nothing() -> None:
     assert (rates(optimizer), scheduler.get_base_lr()) == (before, [0.1, 0.02])
 
 
-def test_its_name_says_what_it_does() -> None:
+def test_repr_shows_arguments_and_state() -> None:
     _, scheduler = amplified(BASES["amplified"], prefix="g.", window=(0, 9))
     assert repr(scheduler) == (
         "RandomAmplifyLR(RandomAmplifyLR(StepLR, probability=0.5, lower=1.2, upper=1.4, law='uniform', window=None, "
@@ -374,10 +372,10 @@ def test_its_name_says_what_it_does() -> None:
     )
 
 
-# Forms
+# Arguments
 
 
-def test_without_a_base_scheduler_the_base_rate_stays() -> None:
+def test_without_a_base_scheduler_the_base_rate_is_constant() -> None:
     optimizer = two_groups()
     scheduler = RandomAmplifyLR(optimizer, **ARGUMENTS)
     whole = [[0.1 * factor, 0.02 * factor] for factor in expected_factors()]
@@ -391,7 +389,7 @@ def test_without_a_base_scheduler_the_base_rate_stays() -> None:
 
 
 @pytest.mark.parametrize(("last_epoch", "first"), [(-1, 0), (0, 1), (6, 7)])
-def test_last_epoch_is_the_last_step_that_was_done(last_epoch: int, first: int) -> None:
+def test_last_epoch_is_the_last_completed_step(last_epoch: int, first: int) -> None:
     optimizer = two_groups()
     scheduler = RandomAmplifyLR(optimizer, last_epoch=last_epoch, **ARGUMENTS)
     assert scheduler.last_epoch == first
@@ -400,13 +398,13 @@ def test_last_epoch_is_the_last_step_that_was_done(last_epoch: int, first: int) 
     ]
 
 
-def test_an_impossible_last_epoch_is_refused() -> None:
+def test_an_invalid_last_epoch_is_refused() -> None:
     with pytest.raises(ValueError, match="last_epoch = -2; allowed: an integer >= -1"):
         RandomAmplifyLR(two_groups(), last_epoch=-2, **ARGUMENTS)
 
 
-def test_a_prefix_gives_unrelated_draws_at_the_same_seed() -> None:
-    """For two wrappers of one run, a GAN's say."""
+def test_a_prefix_gives_independent_draws_for_the_same_seed() -> None:
+    """For two wrappers in one run, such as a GAN's."""
     streams = [RandomAmplifyLR(two_groups(), probability=1.0, lower=1.0, upper=3.0, prefix=p).preview(200).factors
                for p in ("", "generator.", "discriminator.")]  # fmt: skip
     np.testing.assert_array_equal(streams[0], Amplification(1.0, 1.0, 3.0).factors(0, 0, 200))
@@ -414,7 +412,7 @@ def test_a_prefix_gives_unrelated_draws_at_the_same_seed() -> None:
 
 
 @pytest.mark.parametrize("name", BASES)
-def test_a_preview_is_what_comes_and_moves_nothing(name: str) -> None:
+def test_a_preview_predicts_the_rates_and_changes_nothing(name: str) -> None:
     optimizer, scheduler = amplified(BASES[name])
     trace(optimizer, scheduler, last=5)
     losses = [1 / (1 + min(index, 4)) for index in range(5, STEPS)]
@@ -425,7 +423,7 @@ def test_a_preview_is_what_comes_and_moves_nothing(name: str) -> None:
     assert preview.rates.tolist() == trace(optimizer, scheduler, first=5)
 
 
-def test_a_preview_of_a_tensor_rate_leaves_the_tensor_alone() -> None:
+def test_a_preview_of_a_tensor_rate_does_not_change_the_tensor() -> None:
     tensors = [torch.tensor(0.1, dtype=torch.float64), torch.tensor(0.02, dtype=torch.float64)]
     optimizer, scheduler = amplified(BASES["cosine"], two_groups(*tensors))
     before = rates(optimizer)
@@ -439,17 +437,21 @@ def test_a_preview_of_a_tensor_rate_leaves_the_tensor_alone() -> None:
     [
         ("step", {"steps": 0}, "steps = 0; allowed: an integer >= 1"),
         ("step", {"steps": 2.5}, "steps = 2.5"),
-        ("plateau", {"steps": 3}, "metrics = None; allowed: one value a step, since ReduceLROnPlateau waits for it"),
-        ("plateau", {"steps": 3, "metrics": [1.0]}, "metrics = '1 values'; allowed: one a step, 3"),
+        (
+            "plateau",
+            {"steps": 3},
+            "metrics = None; allowed: one value for each step, because ReduceLROnPlateau needs it",
+        ),
+        ("plateau", {"steps": 3, "metrics": [1.0]}, "metrics = '1 values'; allowed: one for each step, 3"),
     ],
 )
-def test_impossible_previews_are_refused(name: str, arguments: dict[str, Any], message: str) -> None:
+def test_invalid_arguments_of_preview_are_refused(name: str, arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         amplified(BASES[name])[1].preview(**arguments)
 
 
 class CountedByTheCaller:
-    """A scheduler as timm has them: no torch scheduler, stepped to the epoch or update that the caller says."""
+    """A scheduler like timm's: not a torch scheduler, stepped to the epoch or update that the caller passes."""
 
     def __init__(self, optimizer: Optimizer, t_in_epochs: bool = True) -> None:
         self.optimizer = optimizer
@@ -475,8 +477,8 @@ class CountedByTheCaller:
 
 
 @pytest.mark.parametrize("t_in_epochs", [True, False])
-def test_timms_schedulers_are_a_base(t_in_epochs: bool) -> None:
-    """In timm's loop: step_update after each update, step after each epoch of two; one of them moves the rate."""
+def test_a_timm_scheduler_can_be_the_base(t_in_epochs: bool) -> None:
+    """In timm's loop: step_update after each update, step after each epoch of two; one of them changes the rate."""
 
     def run(optimizer: Optimizer, scheduler: Any, first: int = 0) -> list[float]:
         rows = []
@@ -508,11 +510,11 @@ def test_a_torch_base_has_no_step_update() -> None:
         amplified(BASES["step"])[1].step_update(3)
 
 
-# Optimizers inside of others
+# Optimizers that wrap others
 
 
 class Prepared(Optimizer):
-    """As accelerate prepares one: the inner one's groups, and no hooks of its own."""
+    """Like an optimizer prepared by accelerate: the inner one's groups, and no hooks of its own."""
 
     def __init__(self, optimizer: Optimizer) -> None:
         self.optimizer = optimizer
@@ -531,7 +533,7 @@ class Prepared(Optimizer):
 
 
 class Thin:
-    """As Fabric prepares one: of a class made for it, and everything else read from inside."""
+    """Like an optimizer prepared by Fabric: a dynamic class; other attributes are read from the inner one."""
 
     def __init__(self, optimizer: Optimizer) -> None:
         self._optimizer = optimizer
@@ -551,7 +553,7 @@ class Thin:
 
 
 class Lookahead(Optimizer):
-    """As timm's: the groups and the state of another one."""
+    """Like timm's: shares the groups and the state of the inner optimizer."""
 
     def __init__(self, optimizer: Optimizer) -> None:
         self._optimizer_step_pre_hooks, self._optimizer_step_post_hooks = OrderedDict(), OrderedDict()
@@ -570,7 +572,7 @@ class Lookahead(Optimizer):
 
 
 class SharpnessAware(Optimizer):
-    """As SAM is usually written: an optimizer of its own that shares its groups with an inner one."""
+    """Like the usual SAM: a separate optimizer that shares its groups with an inner one."""
 
     def __init__(self, optimizer: Optimizer) -> None:
         super().__init__(optimizer.param_groups, {"rho": 0.05})
@@ -608,16 +610,16 @@ def test_base_and_wrapper_may_be_on_different_levels_of_one_optimizer(kind: Any,
 
 
 @pytest.mark.parametrize("optimizer", [None, "SGD", torchs.StepLR(two_groups(), 5), SGD])
-def test_what_is_no_optimizer_is_refused(optimizer: Any) -> None:
+def test_an_object_that_is_no_optimizer_is_refused(optimizer: Any) -> None:
     with pytest.raises(ValueError, match=r"optimizer = .*allowed: a torch optimizer"):
         RandomAmplifyLR(optimizer, **ARGUMENTS)
 
 
-def test_what_accelerate_prepared_from_a_scheduler_is_refused() -> None:
+def test_a_scheduler_prepared_by_accelerate_is_refused() -> None:
     class AcceleratedScheduler:
         scheduler = torchs.StepLR(two_groups(), 5)
 
-    with pytest.raises(ValueError, match="allowed: a torch scheduler of this very optimizer, not yet prepared"):
+    with pytest.raises(ValueError, match="allowed: a torch or timm scheduler of this optimizer, not yet prepared"):
         RandomAmplifyLR(two_groups(), AcceleratedScheduler(), **ARGUMENTS)
 
 

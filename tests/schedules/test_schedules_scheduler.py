@@ -48,7 +48,7 @@ def test_the_first_rate_is_amplified_before_any_step() -> None:
     assert rates(optimizer) == [0.1 * scheduler.factor, 0.02 * scheduler.factor] == scheduler.get_last_lr()
 
 
-def test_factor_and_last_lr_tell_what_is_in_force() -> None:
+def test_factor_and_last_lr_are_the_current_ones() -> None:
     optimizer, scheduler = amplified(BASES["exponential"])
     for index, factor in enumerate(expected_factors()):
         assert scheduler.factor == factor
@@ -57,7 +57,7 @@ def test_factor_and_last_lr_tell_what_is_in_force() -> None:
         advance(optimizer, scheduler, index)
 
 
-def test_one_step_an_epoch_gives_the_rates_of_learning_rate() -> None:
+def test_one_step_per_epoch_gives_the_rates_of_learning_rate() -> None:
     optimizer, scheduler = amplified(lambda o: torchs.CosineAnnealingLR(o, STEPS))
     curve = make_curve("cosine", epochs=STEPS)
     rate = LearningRate(0.1, curve, STEPS, 1, Amplification(0.5, 1.5, 3.0), 4)
@@ -73,7 +73,7 @@ def test_outside_of_the_window_the_factor_is_1_and_inside_no_draw_is_shifted() -
         advance(optimizer, scheduler, index)
 
 
-def test_what_the_base_scheduler_takes_is_handed_on() -> None:
+def test_arguments_of_step_reach_the_base_scheduler() -> None:
     optimizer, scheduler = amplified(BASES["sgdr"], probability=0.0)
     optimizer.step()
     scheduler.step(2.5)  # torch's fractional epochs
@@ -81,7 +81,7 @@ def test_what_the_base_scheduler_takes_is_handed_on() -> None:
     assert scheduler.last_epoch == 1
 
 
-def test_a_step_that_fails_harms_nothing() -> None:
+def test_a_failed_step_changes_nothing() -> None:
     optimizer, scheduler = amplified(BASES["plateau"])
     before = trace(*amplified(BASES["plateau"]))
     advance(optimizer, scheduler, 0)
@@ -116,7 +116,7 @@ def test_a_resumed_run_has_the_same_rates(name: str, scheduler_first: bool) -> N
 
 
 @pytest.mark.parametrize("name", ["step", "cosine", "plateau", "sequential"])
-def test_a_scheduler_made_after_the_optimizer_was_loaded_resumes_too(name: str) -> None:
+def test_a_scheduler_created_after_the_optimizer_was_loaded_resumes(name: str) -> None:
     """Then it finds amplified rates in the optimizer when it is made."""
     whole = trace(*amplified(BASES[name]))
     optimizer, scheduler = amplified(BASES[name])
@@ -149,7 +149,7 @@ def test_a_state_of_more_param_groups_is_refused() -> None:
 # Param groups, optimizers, tensors, other writers
 
 
-def test_a_param_group_added_later_takes_part_from_the_next_step_on() -> None:
+def test_a_param_group_added_later_is_amplified_from_the_next_step_on() -> None:
     optimizer, scheduler = amplified(BASES["exponential"], probability=1.0)
     trace(optimizer, scheduler, last=3)
     optimizer.add_param_group({"params": [Parameter(torch.zeros(1))], "lr": 0.5})
@@ -238,10 +238,10 @@ def test_another_scheduler_on_the_same_optimizer_changes_the_base_rate() -> None
     assert found == pytest.approx([lr * factor for lr, factor in zip(own, expected_factors(), strict=True)])
 
 
-def test_inside_a_sequential_scheduler_it_is_refused_at_once() -> None:
+def test_it_cannot_be_a_member_of_a_sequential_scheduler() -> None:
     optimizer, scheduler = amplified(BASES["cosine"])
     members: list[LRScheduler] = [torchs.LinearLR(optimizer), scheduler]
-    with pytest.raises(ValueError, match="goes around a SequentialLR, not into one"):
+    with pytest.raises(ValueError, match="must wrap a SequentialLR, not be a member of one"):
         torchs.SequentialLR(optimizer, members, [5])
 
 
@@ -271,7 +271,7 @@ def test_its_draws_are_those_of_amplification(seed: int, law: Any, probability: 
         ({"window": 3}, "window = 3; allowed: None or two steps"),
     ],
 )
-def test_impossible_arguments_are_refused_and_leave_the_rates_alone(arguments: dict[str, Any], message: str) -> None:
+def test_invalid_arguments_are_refused_and_do_not_change_the_rates(arguments: dict[str, Any], message: str) -> None:
     optimizer = two_groups()
     with pytest.raises(ValueError, match=message):
         amplified(BASES["constant"], optimizer, **arguments)
@@ -282,5 +282,5 @@ def test_impossible_arguments_are_refused_and_leave_the_rates_alone(arguments: d
     "base", ["StepLR", torchs.StepLR(two_groups(), 5)], ids=["no scheduler", "of another optimizer"]
 )
 def test_a_base_scheduler_of_another_optimizer_is_refused(base: Any) -> None:
-    with pytest.raises(ValueError, match=r"base_scheduler = .*allowed: a torch scheduler of this very optimizer"):
+    with pytest.raises(ValueError, match=r"base_scheduler = .*allowed: a torch or timm scheduler of this optimizer"):
         RandomAmplifyLR(two_groups(), base, probability=0.5, lower=1.5, upper=3.0)

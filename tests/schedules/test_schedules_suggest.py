@@ -12,7 +12,7 @@ from ralr_tune.schedules.amplification import Amplification
 from ralr_tune.schedules.suggest import suggest_amplification
 
 
-def test_every_suggestion_is_a_possible_amplification() -> None:
+def test_every_suggestion_is_a_valid_amplification() -> None:
     def objective(trial: optuna.Trial) -> float:
         return Amplification(**suggest_amplification(trial)).factor(trial.number, 0)  # type: ignore[arg-type]
 
@@ -59,9 +59,9 @@ def test_numpy_scalars_are_ranges_too() -> None:
         ({"width": (3.0, 1.0)}, r"width = 1.0; allowed: a number in \[3.0, inf\)"),
         ({"width": (1.0, 2.0, 3.0)}, "width = .*allowed: a number or a pair"),
         ({"width": "wide"}, "width = 'wide'"),
-        ({"prefix": 1}, "prefix = 1; allowed: a text"),
+        ({"prefix": 1}, "prefix = 1; allowed: a string"),
     ],
 )
-def test_impossible_dimensions_are_refused(dimension: dict[str, Any], message: str) -> None:
+def test_invalid_dimensions_are_refused(dimension: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         suggest_amplification(optuna.trial.FixedTrial({}), **dimension)

@@ -24,7 +24,7 @@ def database_file(url: str) -> Path:
     return Path(make_url(url).database or "")
 
 
-def test_a_database_that_is_deleted_in_use_is_noticed_at_once(sqlite_url: str) -> None:
+def test_a_database_that_is_deleted_in_use_is_detected_at_once(sqlite_url: str) -> None:
     storage = open_storage(sqlite_url)
     assert studies.names(storage) == []
     database_file(sqlite_url).unlink()
@@ -95,7 +95,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_a_read_only_database_is_read_and_nothing_is_made_beside_it(registered: Path) -> None:
+def test_a_read_only_database_is_read_and_no_file_is_created_next_to_it(registered: Path) -> None:
     before = files(registered.parent)
     storage = open_storage(sqlite_url(registered))
     assert studies.stored(storage, "one").text == "# \U0001f680"
@@ -106,7 +106,7 @@ def test_a_read_only_database_is_read_and_nothing_is_made_beside_it(registered: 
 
 
 @pytest.mark.parametrize("has_index", [True, False])
-def test_what_a_killed_writer_left_in_its_log_is_read_too(registered: Path, tmp_path: Path, has_index: bool) -> None:
+def test_unfinished_writes_of_a_killed_process_are_read_too(registered: Path, tmp_path: Path, has_index: bool) -> None:
     """A copy made while the writer still has it open is what a killed one leaves behind."""
     with closing(sqlite3.connect(registered)) as writer:
         writer.execute("UPDATE ralr_tune_studies SET text = 'later'")
@@ -126,7 +126,7 @@ def test_what_a_killed_writer_left_in_its_log_is_read_too(registered: Path, tmp_
     }
 
 
-def test_no_study_is_begun_in_a_database_that_cannot_be_written_to(registered: Path) -> None:
+def test_no_study_starts_in_a_database_that_cannot_be_written_to(registered: Path) -> None:
     with pytest.raises(StorageError, match=r"is read-only, .*make both writable, or copy"):
         open_storage(sqlite_url(registered), create=True)
 

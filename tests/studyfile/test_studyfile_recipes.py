@@ -11,7 +11,7 @@ import tomli_w
 from ralr_tune.errors import StudyFileError
 from ralr_tune.search.samplers import start_recipe
 from ralr_tune.studyfile import StudySpec, parse_study
-from ralr_tune.studyfile.recipes import Given, given
+from ralr_tune.studyfile.recipes import RecipeValue, recipe_values
 from tests.studies import simulated, simulated_text
 
 FOUND = {"lr": 0.05, "weight_decay": 1e-4, "amplify.probability": 0.3, "amplify.lower": 1.5, "amplify.width": 2.5}
@@ -77,19 +77,19 @@ def test_a_searched_optimizer_curve_and_task_are_taken_from_an_export() -> None:
         ({"amplify": 3}, "search.start[0].amplify = 3: no such parameter; "),
     ],
 )
-def test_what_does_not_fit_is_named_by_the_key_that_it_has(recipe: dict[str, Any], line: str) -> None:
+def test_errors_name_the_key_as_the_recipe_writes_it(recipe: dict[str, Any], line: str) -> None:
     with pytest.raises(StudyFileError) as caught:
         started(recipe)
     assert caught.value.problems[0].startswith(f"x.toml: {line}")
 
 
-def test_names_are_those_of_parameters_and_keys_those_of_the_file() -> None:
-    assert list(given({"lr": 1, "training": {"options": {"momentum": 2}}, "provenance": {"a": 3}})) == [
-        Given("lr", "lr", 1, False),
-        Given("training.options.momentum", "momentum", 2, True),
+def test_recipe_values_have_the_key_of_the_file_and_the_name_of_the_parameter() -> None:
+    assert list(recipe_values({"lr": 1, "training": {"options": {"momentum": 2}}, "provenance": {"a": 3}})) == [
+        RecipeValue("lr", "lr", 1, False),
+        RecipeValue("training.options.momentum", "momentum", 2, True),
     ]
 
 
 def test_a_study_with_a_recipe_by_name_keeps_its_fingerprint() -> None:
-    """As before recipes could be tables."""
+    """The fingerprint is that of releases in which recipes could not be tables."""
     assert started({"lr": 0.1}).fingerprint == "c826c0d93691ebef958525b120d4e103234d7b7e075b7580407f3158405b1b44"

@@ -1,4 +1,4 @@
-"""What `scheduler.RandomAmplifyLR` is made of.
+"""The parts of `scheduler.RandomAmplifyLR`.
 
     draws, rates <- bases <- (scheduler) <- preview
 

@@ -1,4 +1,4 @@
-"""The factors that one `RandomAmplifyLR` draws: arguments checked and made plain, and a pure function of the step."""
+"""The factors that one `RandomAmplifyLR` draws: a pure function of its checked arguments and the step."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from ralr_tune.seeds import derive_seed
 
 @dataclass(frozen=True)
 class Draws:
-    """Step i's factor is `amplification.factor(seed, i)` inside `window` (steps, half open), 1 outside of it.
+    """Step i's factor is `amplification.factor(seed, i)` inside `window` (steps, end excluded), 1 outside of it.
 
-    Our choice: a `prefix` selects a stream unrelated to those of other prefixes at the same seed. Raises ValueError for
-    impossible arguments. Holds plain numbers, since torch.load(weights_only=True) reads no others.
+    Our choice: each `prefix` selects an independent stream for the same seed. Raises ValueError for invalid arguments.
+    Holds Python's own numbers, because torch.load(weights_only=True) reads no others.
     """
 
     amplification: Amplification
@@ -26,19 +26,19 @@ class Draws:
 
     def __post_init__(self) -> None:
         law = self.amplification
-        name = LAWS[LAWS.index(law.law)]  # not NumPy's str either
+        name = LAWS[LAWS.index(law.law)]  # Python's str, not NumPy's
         plain = Amplification(float(law.probability), float(law.lower), float(law.upper), name)
         self._set("amplification", plain)
         self._set("window", _checked_window(self.window))
         check_integer("seed", self.seed, low=0, below=2**64)
         self._set("seed", int(self.seed))
         if not isinstance(self.prefix, str):
-            raise refusal("prefix", self.prefix, "a text")
+            raise refusal("prefix", self.prefix, "a string")
         self._set("prefix", str(self.prefix))
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Draws:
-        """From what `state` gave; the first release had no prefix."""
+        """From the result of `state`; states of release 0.1 have no prefix."""
         fields = {"probability", "lower", "upper", "law"}
         law = state["amplification"]
         if not isinstance(law, Mapping) or set(law) != fields:
@@ -46,7 +46,7 @@ class Draws:
         return cls(Amplification(**law), state["window"], state["seed"], state.get("prefix", ""))
 
     def state(self) -> dict[str, Any]:
-        """Plain values for a file."""
+        """The fields as plain values, for a checkpoint."""
         law = self.amplification
         return {
             "amplification": {"probability": law.probability, "lower": law.lower, "upper": law.upper, "law": law.law},

@@ -1,4 +1,4 @@
-"""The rates that a `RandomAmplifyLR` is going to set, without moving it."""
+"""The future rates of a `RandomAmplifyLR`, computed without a change to it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch.optim import SGD
 
 from ralr_tune.schedules.checks import check_integer, refusal
 from ralr_tune.schedules.perturbation import Floats
-from ralr_tune.schedules.wrapper.bases import counts_itself, wants_metric
+from ralr_tune.schedules.wrapper.bases import is_timm_style, needs_metric
 from ralr_tune.schedules.wrapper.rates import copies, levels
 
 if TYPE_CHECKING:
@@ -26,39 +26,40 @@ class RatePreview(NamedTuple):
     """Learning rates by step; `ralr_tune.plot_preview` draws them."""
 
     steps: NDArray[np.int64]
-    """Shape (n,): the steps, counted as `last_epoch` counts."""
+    """Shape (n,): the steps, counted like `last_epoch`."""
 
     base: Floats
-    """Shape (n, groups): the rates that the base scheduler sets."""
+    """Shape (n, groups): the rates without the factors."""
 
     factors: Floats
     """Shape (n,)."""
 
     rates: Floats
-    """Shape (n, groups): the rates in force."""
+    """Shape (n, groups): the rates that training would use."""
 
 
 def preview(scheduler: RandomAmplifyLR, steps: int, metrics: Sequence[float] | None) -> RatePreview:
-    """See `RandomAmplifyLR.preview`: a copy of the scheduler is stepped, on an optimizer of no weights."""
+    """See `RandomAmplifyLR.preview`: steps a copy of the scheduler, on an optimizer without weights."""
     check_integer("steps", steps, low=1)
     if metrics is not None and len(metrics) < steps:
-        raise refusal("metrics", f"{len(metrics)} values", f"one a step, {steps}")
-    if metrics is None and wants_metric(scheduler):
-        raise refusal("metrics", None, "one value a step, since ReduceLROnPlateau waits for it")
-    twin = _on_no_weights(scheduler)
+        raise refusal("metrics", f"{len(metrics)} values", f"one for each step, {steps}")
+    if metrics is None and needs_metric(scheduler):
+        raise refusal("metrics", None, "one value for each step, because ReduceLROnPlateau needs it")
+    stepped = _copy_without_weights(scheduler)
     rows = []
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's, of a scheduler that is stepped without its optimizer
+        warnings.simplefilter("ignore")  # torch's warning about a scheduler that is stepped without its optimizer
         for index in range(steps):
-            rows.append((twin.last_epoch, twin.get_base_lr(), twin.factor, copies(twin.optimizer.param_groups)))
+            groups = stepped.optimizer.param_groups
+            rows.append((stepped.last_epoch, stepped.get_base_lr(), stepped.factor, copies(groups)))
             if index < steps - 1:
-                _step(twin, () if metrics is None else (metrics[index],))
+                _step(stepped, () if metrics is None else (metrics[index],))
     columns = list(zip(*rows, strict=True))
     return RatePreview(np.array(columns[0], np.int64), *(np.array(column, np.float64) for column in columns[1:]))
 
 
-def _on_no_weights(scheduler: RandomAmplifyLR) -> RandomAmplifyLR:
-    """A deep copy, on an optimizer with the same param groups but for the weights."""
+def _copy_without_weights(scheduler: RandomAmplifyLR) -> RandomAmplifyLR:
+    """A deep copy, on an optimizer with the same param groups but without weights."""
     weightless = SGD([Parameter(torch.zeros(()))])
     groups = [
         {name: value for name, value in group.items() if name != "params"} for group in scheduler.optimizer.param_groups
@@ -67,10 +68,10 @@ def _on_no_weights(scheduler: RandomAmplifyLR) -> RandomAmplifyLR:
     return copy.deepcopy(scheduler, {id(level): weightless for level in levels(scheduler.optimizer)})
 
 
-def _step(twin: RandomAmplifyLR, metric: tuple[float, ...]) -> None:
-    if not counts_itself(twin):
-        twin.step(*metric)
-    elif twin.t_in_epochs:
-        twin.step(twin.last_epoch + 1, *metric)
+def _step(scheduler: RandomAmplifyLR, metric: tuple[float, ...]) -> None:
+    if not is_timm_style(scheduler):
+        scheduler.step(*metric)
+    elif scheduler.t_in_epochs:
+        scheduler.step(scheduler.last_epoch + 1, *metric)
     else:
-        twin.step_update(twin.last_epoch + 1, *metric)
+        scheduler.step_update(scheduler.last_epoch + 1, *metric)
