@@ -12,6 +12,7 @@ from ralr_tune.analysis.budget import Lead
 from ralr_tune.analysis.claims import Cost, GapDifference, Overfitting
 from ralr_tune.analysis.comparison import Interval
 from ralr_tune.analysis.complementarity import Complementarity, Gain
+from ralr_tune.analysis.copies import MANY_COPIES, copies_sentences
 from ralr_tune.analysis.edges import Edge
 from ralr_tune.analysis.facts import Facts
 from ralr_tune.analysis.importance import Importance
@@ -20,7 +21,6 @@ from ralr_tune.analysis.pruning import MIN_AUDITS, PruningAudit
 from ralr_tune.analysis.robustness import Forgiveness, RateRange, Robustness
 from ralr_tune.analysis.sentence import Sentence
 from ralr_tune.metric import Unit
-from ralr_tune.records import Inventory
 
 
 def notes(facts: Facts) -> list[str]:
@@ -40,28 +40,6 @@ def urgent_sentences(facts: Facts) -> list[str]:
     """Problems to fix before relying on the answer."""
     many = copies_sentences(facts.data, MANY_COPIES)
     return [*missing_evidence_sentences(facts), *many, *_unfair(facts), *edge_sentences(facts)]
-
-
-# ---------------------------------------------------------------- the data
-
-
-MANY_COPIES = 0.01
-"""Share of a split above which its copies are urgent (our choice). Public data sets have a few: 7 of CIFAR-100's
-10,000 test images are also in train, too few to affect a verdict."""
-
-
-def copies_sentences(inventory: Inventory | None, min_share: float = 0.0) -> list[str]:
-    """Samples that are in several splits, with a pair as an example, for splits with at least `min_share` of copies."""
-    if inventory is None:
-        return []
-    return [
-        f"{found.count:,} of {inventory.size(found.split):,} {found.split} {inventory.unit} "
-        f"{'is an exact copy' if found.count == 1 else 'are exact copies'} of {found.of} {inventory.unit} "
-        f"({' = '.join(found.examples[0])}): {found.split} scores favour models that memorise them; "
-        "delete all but one of each."
-        for found in inventory.duplicates or ()
-        if found.count >= min_share * inventory.size(found.split)
-    ]
 
 
 # ---------------------------------------------------------------- missing evidence and edges

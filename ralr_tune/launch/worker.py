@@ -87,6 +87,7 @@ def work(job: Job, place: Place, *, stop: Stop | None = None) -> None:
             owner=f"{socket.gethostname()}:{os.getpid()}:{place.index}",
             stop=stop or Stop(),
         )
+        spec.kind.import_training()
         session.tasks.only()  # unreadable data must be noticed before a row is claimed
         keep_memory(spec.kind)
         studies.set_environment(storage, job.study, environment(place, spec.kind))

@@ -16,7 +16,6 @@ from typing import Any
 from torch import nn
 
 from ralr_tune.errors import UsageError
-from ralr_tune.models import torchvision_models
 from ralr_tune.models.cifar_resnet import CifarResNet
 from ralr_tune.models.small_cnn import SmallCNN
 from ralr_tune.nearest import nearest
@@ -60,6 +59,8 @@ def build(
     """
     options = options or {}
     if name.startswith("torchvision:"):
+        from ralr_tune.models import torchvision_models  # the others need no torchvision: 0.1 s of a worker's start
+
         torchvision_build = partial(torchvision_models.build, name.removeprefix("torchvision:"))
         shape = {"classes": classes, "channels": channels, "size": size}
         return _construct(name, torchvision_build, shape | {"options": options, "pretrained": pretrained}, {})

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from io import StringIO
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table as Grid
 
-from ralr_tune.analysis.notes import copies_sentences
+from ralr_tune.analysis.copies import copies_sentences
 from ralr_tune.records import Inventory, Skipped
-from ralr_tune.report.markup import Table
 from ralr_tune.studyfile.problems import cut
+
+if TYPE_CHECKING:
+    from ralr_tune.report.markup import Table
 
 MAX_ROWS = 20
 """Up to this many classes a terminal shows all of them; otherwise the `ROWS_IF_SHORTENED` smallest."""
@@ -25,6 +28,8 @@ MAX_NAME_LENGTH = 40
 
 def inventory_table(inventory: Inventory) -> Table:
     """The table of all classes, for the report."""
+    from ralr_tune.report.markup import Table  # with all figures: `run` shows the text alone, and starts sooner
+
     rows = [_row(inventory, number) for number in range(len(inventory.classes))]
     return Table(f"{inventory.source}.", _header(inventory), [*rows, _totals(inventory)])
 

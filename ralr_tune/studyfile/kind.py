@@ -1,7 +1,7 @@
 """The interface of a kind of task: everything the rest of the program needs from one. A kind is a stateless object.
 
     study file   section, training, required, metrics, imports, contradictions, changes
-    training     load, trial, together, seconds_per_epoch, steps_per_epoch, needs_torch
+    training     load, import_training, trial, together, seconds_per_epoch, steps_per_epoch, needs_torch
     people       packages, examine, inventory, caches, script
 
 Code outside of a kind's folder never checks which kind it has. `registry` finds a kind by name.
@@ -97,6 +97,10 @@ class Kind(ABC):
         data this one may share. Reads the training and validation data; of the test data nothing but, where there is
         a `cache`, what `inventory` verifies. Raises DataError or UsageError, naming field, value and what is allowed.
         """
+
+    def import_training(self) -> None:
+        """Imports what trials need. Workers call it before they claim a row, which would otherwise wait for it."""
+        return
 
     @abstractmethod
     def trial(

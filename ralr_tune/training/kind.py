@@ -23,6 +23,9 @@ class TorchKind(Kind):
     packages: tuple[str, ...] = ("torch", "torchvision")
     needs_torch = True
 
+    def import_training(self) -> None:
+        import ralr_tune.training.start  # noqa: F401  (with torch._dynamo, which every optimizer imports: a second)
+
     def trial(
         self,
         task: TorchTask,

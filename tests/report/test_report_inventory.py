@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ralr_tune.analysis.notes import copies_sentences
+from ralr_tune.analysis.copies import copies_sentences
 from ralr_tune.records import Duplicates, Inventory, Skipped, SplitInventory
 from ralr_tune.report.inventory import inventory_lines, inventory_table, inventory_text
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from ralr_tune.analysis.notes import MANY_COPIES, copies_sentences
+from ralr_tune.analysis.copies import MANY_COPIES, copies_sentences
 from ralr_tune.errors import RalrTuneError
 from ralr_tune.search.tasks import first_task
 from ralr_tune.studyfile import parse_study
