@@ -88,6 +88,8 @@ NEXT_TO = "Folder for weights and score.  [default: next to CONFIG]"
 LAUNCHER_OPTION = "An option of the launcher; may be repeated."
 Slots = Annotated[Any, typer.Option(metavar="N|auto", parser=_parse_slots, help=SLOTS)]
 Init = Annotated[bool, typer.Option("--init", help="Create study and plan for workers started elsewhere, then exit.")]
+NEW_GENERATION = "Begin again with the whole budget if data or code changed since the study's earlier trials."
+NewGeneration = Annotated[bool, typer.Option("--new-generation", help=NEW_GENERATION)]
 NoWorkers = Annotated[bool, typer.Option("--no-workers", help="Wait for workers started elsewhere, then report.")]
 Force = Annotated[bool, typer.Option("--force", help="Use a SQLite file on a network file system anyway.")]
 OUT = "Folder for report, logs and checkpoints.  [default: runs/STUDY]"
@@ -126,16 +128,15 @@ def run(
     init: Init = False,
     no_workers: NoWorkers = False,
     no_imports: NoImports = False,
+    new_generation: NewGeneration = False,
     force: Force = False,
     storage: Storage = None,
     out: Out = None,
 ) -> None:
     """Search all arms, confirm the winners, test, report and export. Run the same command again to resume."""
+    from ralr_tune.commands import run as runs
     from ralr_tune.commands.locate import locate, unknown_study
     from ralr_tune.commands.progress import Display
-    from ralr_tune.commands.run import RunOptions
-    from ralr_tune.commands.run import init as init_study
-    from ralr_tune.commands.run import run as run_study
     from ralr_tune.errors import UsageError
     from ralr_tune.launch.registry import parse_options
 
@@ -147,7 +148,7 @@ def run(
     where = locate(study, storage=storage, out=out, imports=not no_imports)
     if where.spec is None:
         raise UsageError(unknown_study(study))
-    options = RunOptions(
+    options = runs.RunOptions(
         storage=where.storage_url,
         out=where.out,
         trials=trials,
@@ -155,6 +156,7 @@ def run(
         confirm=confirm,
         imports=not no_imports,
         force=force,
+        new_generation=new_generation,
         start_workers=not no_workers,
         workers=workers,
         devices=devices,
@@ -163,13 +165,13 @@ def run(
         launcher_options=parse_options(launcher_option or ()),
     )
     if init:
-        made = init_study(where.spec, options)
+        made = runs.init(where.spec, options)
         _say("" if quiet else made)
         return
     if not (quiet or as_json):
         logging.getLogger("ralr_tune.commands.run").setLevel(logging.INFO)
     with Display(quiet=quiet or as_json) as display:
-        report = run_study(where.spec, options, progress=display.update, show_data=display.show_data)
+        report = runs.run(where.spec, options, progress=display.update, show_data=display.show_data)
     _print_report(report, as_json=as_json, quiet=quiet)
 
 

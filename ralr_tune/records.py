@@ -129,6 +129,8 @@ class SplitInventory:
     """Samples of each class, in the order of the inventory's classes."""
     listing: str | None = None
     """A hash of the names, sizes and modification times of the files that the split is read from; None if unknown."""
+    digest: str | None = None
+    """A hash of the contents and classes of all samples, in their order; None until the contents were read."""
 
     @property
     def total(self) -> int:
@@ -187,6 +189,45 @@ class Inventory:
 
 
 @dataclass(frozen=True)
+class SourceFile:
+    """A file besides the data on which trials depend: a module of the user's code, or pretrained weights."""
+
+    key: str
+    """The key of the study file that names it, e.g. "task.model"."""
+    name: str
+    """For display: "module my_networks", or a file name."""
+    digests: tuple[str, ...] = ()
+    """Hashes of its content. Two states are the same if they share one; none: not known yet."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What the trials of one generation read, and what they ran on."""
+
+    data: Inventory | None = None
+    """None for a kind of task without such a table."""
+    files: tuple[SourceFile, ...] = ()
+    versions: tuple[Mapping[str, str], ...] = ()
+    """Versions of packages by name, and the type of device: each different set of the workers, once."""
+    late: int = 0
+    """Trials that had begun before this was recorded: an earlier release did not record it."""
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One state of the data and code of a study. Results of two generations are never pooled."""
+
+    number: int
+    """From 1."""
+    created: float
+    """Seconds since 1970, the database's clock."""
+    identity: Identity | None
+    """None until it is recorded."""
+    trials: int = 0
+    """Trials of all stages that have begun."""
+
+
+@dataclass(frozen=True)
 class ArmRecord:
     """One arm: its searched dimensions as {Optuna name: {"low", "high", "log", "step"} or {"choices"}}."""
 
@@ -224,8 +265,13 @@ class StudyRecord:
     confidence: float
     """Confidence level of every interval, e.g. 0.95."""
     arms: Mapping[str, ArmRecord] = field(default_factory=dict)
-    inventory: Inventory | None = None
-    """The contents of its data; None if its kind of task has no such table, or if the data were not inspected yet."""
+    generations: tuple[Generation, ...] = ()
+    """Oldest first; this record is of the last one."""
+
+    @property
+    def identity(self) -> Identity | None:
+        """What the trials read; None until it is recorded."""
+        return self.generations[-1].identity if self.generations else None
 
     def rows(self) -> list[Row]:
         """The rows of all arms, in the order of planning."""

@@ -27,7 +27,7 @@ from ralr_tune.analysis.sequential import Decision, Plan
 from ralr_tune.analysis.twins import Amplified, Twin, amplified, twins
 from ralr_tune.analysis.verdicts import arm_verdicts, configuration_verdicts
 from ralr_tune.metric import Metric, Unit
-from ralr_tune.records import ArmRecord, Inventory, StudyRecord
+from ralr_tune.records import ArmRecord, Generation, Inventory, StudyRecord
 
 __all__ = ["ArmFacts", "Best", "Confirmed", "Facts", "Twin", "as_json", "study_facts"]
 
@@ -112,6 +112,8 @@ class Facts:
     lacks: tuple[MissingEvidence, ...] = ()
     data: Inventory | None = None
     """What the data hold; None if it is not known."""
+    generations: tuple[Generation, ...] = ()
+    """States of data and code, the oldest first; everything else is of the last one."""
 
     @property
     def unit(self) -> Unit:
@@ -154,13 +156,14 @@ def study_facts(record: StudyRecord, *, plan: Plan | None = None) -> Facts:
         complementarity=complementarity(record, split),
         edges=tuple(edge for arm in record.arms.values() for edge in edges(arm, record.metric)),
         lacks=missing_evidence(record),
-        data=record.inventory,
+        data=record.identity.data if record.identity else None,
+        generations=record.generations,
     )
 
 
 FURTHER = (
     "reach", "looks", "amplified", "budgets", "leads", "robustness", "forgiveness", "pruning", "pruning_gaps", "costs",
-    "overfitting", "complementarity", "edges", "lacks", "data",
+    "overfitting", "complementarity", "edges", "lacks", "data", "generations",
 )  # fmt: skip
 """Facts that `report --json` contains unchanged, each under its own name; their classes describe the fields."""
 

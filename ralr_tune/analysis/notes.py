@@ -15,6 +15,7 @@ from ralr_tune.analysis.complementarity import Complementarity, Gain
 from ralr_tune.analysis.copies import MANY_COPIES, copies_sentences
 from ralr_tune.analysis.edges import Edge
 from ralr_tune.analysis.facts import Facts
+from ralr_tune.analysis.identity import mixed_versions
 from ralr_tune.analysis.importance import Importance
 from ralr_tune.analysis.missing_evidence import Kind, MissingEvidence
 from ralr_tune.analysis.pruning import MIN_AUDITS, PruningAudit
@@ -39,7 +40,43 @@ def notes(facts: Facts) -> list[str]:
 def urgent_sentences(facts: Facts) -> list[str]:
     """Problems to fix before relying on the answer."""
     many = copies_sentences(facts.data, MANY_COPIES)
-    return [*missing_evidence_sentences(facts), *many, *_unfair(facts), *edge_sentences(facts)]
+    return [
+        *missing_evidence_sentences(facts),
+        *many,
+        *identity_sentences(facts),
+        *_unfair(facts),
+        *edge_sentences(facts),
+    ]
+
+
+# ---------------------------------------------------------------- what the trials read and ran on
+
+
+def identity_sentences(facts: Facts) -> list[str]:
+    """Reasons why trials of the study may not be comparable with each other."""
+    identity = facts.generations[-1].identity if facts.generations else None
+    late = identity.late if identity else 0
+    mixed = [
+        f"Trials ran with different versions of {package} ({', '.join(versions)}): part of what differs between them "
+        "may come from that."
+        if package != "device"
+        else f"Trials ran on different types of devices ({', '.join(versions)}): their results differ in rounding."
+        for package, versions in mixed_versions(identity).items()
+    ]
+    assumed = (
+        f"The first {late} trial{'' if late == 1 else 's'} ran under a release that did not record which data and code "
+        "they read: that these have not changed since then is assumed, not verified."
+    )
+    return [*mixed, *([assumed] if late else [])]
+
+
+def generation_sentences(facts: Facts) -> list[str]:
+    """Earlier generations, whose trials count nowhere."""
+    return [
+        f"This is generation {facts.generations[-1].number}: data or code changed after generation {earlier.number} "
+        f"({earlier.trials} trial{'' if earlier.trials == 1 else 's'}), whose results are not part of this report."
+        for earlier in facts.generations[:-1]
+    ]
 
 
 # ---------------------------------------------------------------- missing evidence and edges

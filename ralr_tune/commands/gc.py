@@ -21,7 +21,7 @@ from ralr_tune.commands.locate import locate, naming
 from ralr_tune.errors import RalrTuneError, StudyFileError, UsageError
 from ralr_tune.report.words import size
 from ralr_tune.search.artifacts import ArtifactStore
-from ralr_tune.store import studies
+from ralr_tune.store import generations, studies
 from ralr_tune.store.address import sqlite_url
 from ralr_tune.store.database import Storage, open_storage
 from ralr_tune.store.ledger import Ledger
@@ -132,14 +132,18 @@ def _finished_files(storage: Storage, out: Path, found: Garbage) -> Iterator[tup
         except StudyFileError as error:
             found.left.append(f"files of study {name}, whose study file this version cannot read: {error.problems[0]}")
             continue
-        yield from leftovers(storage, ArtifactStore(out / "checkpoints", spec))
+        ledger = Ledger(storage, name)
+        yield from leftovers(ledger, ArtifactStore(out / "checkpoints", spec, ledger.key))
+        for number in range(1, ledger.generation):
+            earlier = ArtifactStore(out / "checkpoints", spec, generations.key(name, number))
+            yield from ((path, "of an earlier generation") for path in earlier.leftovers(list))
 
 
 def _unknown_studies(folder: Path, names: list[str]) -> list[str]:
     """A line per study that has files here but is not in the storage: its workers may be running."""
     others: Counter[str] = Counter()
     for path in folder.glob("*"):
-        if (match := _ARTIFACT.fullmatch(path.name)) and match[1] not in names:
+        if (match := _ARTIFACT.fullmatch(path.name)) and match[1].partition("@")[0] not in names:
             others[match[1]] += 1
     return [
         f"{counted(number, 'file')} of study {name} in {folder}: the study is not in this storage"
@@ -147,10 +151,10 @@ def _unknown_studies(folder: Path, names: list[str]) -> list[str]:
     ]
 
 
-def leftovers(storage: Storage, artifacts: ArtifactStore) -> Iterator[tuple[Path, str]]:
+def leftovers(ledger: Ledger, artifacts: ArtifactStore) -> Iterator[tuple[Path, str]]:
     """Files of one study that are no longer needed, and why."""
     name = artifacts.spec.name
-    for path in artifacts.leftovers(lambda: Ledger(storage, name).rows(curves=False)):
+    for path in artifacts.leftovers(lambda: ledger.rows(curves=False)):
         yield path, "weights of no pending test" if path.name.endswith(".safetensors") else "of a finished trial"
     first_release = re.compile(rf"\.?{re.escape(name)}-(search|choose|judge|test)-\d+\.ckpt(\.\d+)?")
     yield from (

@@ -21,7 +21,6 @@ from ralr_tune.commands.locate import StudyLocation, opened
 from ralr_tune.commands.status import describe
 from ralr_tune.records import Row
 from ralr_tune.report.words import duration, size
-from ralr_tune.search.artifacts import ArtifactStore
 from ralr_tune.search.session import Session
 from ralr_tune.search.stages import plan_search
 from ralr_tune.search.tasks import Tasks
@@ -131,7 +130,7 @@ class _Study:
     def _lost_studies(self) -> Iterator[Finding]:
         existing = get_all_study_names(self.storage.optuna)
         for place in self.inspection.trials:
-            name = studies.optuna_name(self.spec.name, *place)
+            name = self.ledger.optuna_name(*place)
             if name not in existing:
                 create = partial(studies.optuna_study, self.storage, name, metric=self.spec.metric)
                 yield Finding("its Optuna study is missing", name, "created again, without trials", create)
@@ -150,7 +149,7 @@ class _Study:
             fix = "attached: the next worker resumes it"
             yield Finding(f"it does not name its Optuna trial {first}", _label(row), fix, attach)
             for number in others:
-                name = studies.optuna_name(self.spec.name, row.arm, row.block)
+                name = self.ledger.optuna_name(row.arm, row.block)
                 yield self._stray(name, number)
 
     def _unreported(self) -> Iterator[Finding]:
@@ -201,7 +200,7 @@ class _Study:
 
     def _foreign(self) -> Iterator[Finding]:
         for place, trial in self.inspection.foreign():
-            where = f"{studies.optuna_name(self.spec.name, *place)} trial {trial.number}"
+            where = f"{self.ledger.optuna_name(*place)} trial {trial.number}"
             if trial.state == TrialState.WAITING:
                 yield Finding("waiting, enqueued by another program", where, "left: workers ignore enqueued trials")
             else:
@@ -216,7 +215,7 @@ class _Study:
 
     def _leftovers(self) -> Iterator[Finding]:
         folder = self.out / "checkpoints"
-        files = [path for path, _ in leftovers(self.storage, ArtifactStore(folder, self.spec))]
+        files = [path for path, _ in leftovers(self.ledger, self._session().artifacts)]
         if files:
             what = f"{counted(len(files), 'unneeded file')} ({size(sum(map(size_of, files)))})"
             yield Finding(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,9 @@ from ralr_tune.secrecy import MASK
 from ralr_tune.store import studies
 from ralr_tune.store.address import PASSWORD_VARIABLE, Address
 from ralr_tune.store.database import Storage
+from ralr_tune.store.ledger import Ledger
 from ralr_tune.store.reading import read_study
 from ralr_tune.studyfile import StudySpec, parse_study
-from ralr_tune.tasks.inventory import last_used
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ def make_report(storage: Storage, study: str, out: Path, *, images: Sequence[For
     Raises StorageError if the storage holds no such study, DiskError if a file cannot be written, RalrTuneError if
     `images` needs a browser and there is none.
     """
-    record = replace(read_study(storage, study), inventory=last_used(out / "data"))
+    record = read_study(storage, study)
     spec = parse_study(record.spec_text, source=f"{study} (as stored)")
     facts = study_facts(record, plan=plan_of(spec))
     drawn = figures(record, facts)
@@ -99,8 +99,9 @@ def make_report(storage: Storage, study: str, out: Path, *, images: Sequence[For
 
 def _write_panels(storage: Storage, facts: Facts, spec: StudySpec) -> None:
     """The dashboard's panels, unless the database refuses them: on a read-only mount, a replica, a reader's account."""
+    ledger = Ledger(storage, spec.name)
     try:
-        pages = {arm: studies.optuna_study(storage, studies.optuna_name(spec.name, arm)) for arm in spec.arms}
+        pages = {arm: studies.optuna_study(storage, ledger.optuna_name(arm)) for arm in spec.arms}
         write_panels(facts, pages)
     except StorageError as error:
         log.warning("the dashboard's panels were not written: %s", error)

@@ -21,6 +21,7 @@ from ralr_tune.launch.supervisor import Observer, Supervisor
 from ralr_tune.machine.home import expand_home
 from ralr_tune.records import Inventory
 from ralr_tune.search.artifacts import ArtifactStore
+from ralr_tune.search.identity import agree, begin_generation, identity_of, needs_contents
 from ralr_tune.search.samplers import make_pruner, make_sampler
 from ralr_tune.search.stages import advance, plan_search, withdraw_audits
 from ralr_tune.search.tasks import data_inventory
@@ -68,6 +69,9 @@ class RunOptions:
     """False: refuse a file that imports custom code (such as its network), here and in every worker."""
     force: bool = False
     """Accept a SQLite file on a network file system, although its locks are unreliable there."""
+    new_generation: bool = False
+    """True: if data or code differ from those of the study's earlier trials, begin a new generation: the whole budget
+    again, pooled with nothing. If they do not differ, the newest generation is resumed."""
     start_workers: bool = True
     """False: start no workers, and wait until workers started elsewhere have finished."""
     workers: int | None = None
@@ -133,6 +137,7 @@ _ALLOWED: Mapping[str, _Allowed] = {
     "confirm": _YES_OR_NO,
     "imports": _YES_OR_NO,
     "force": _YES_OR_NO,
+    "new_generation": _YES_OR_NO,
     "start_workers": _YES_OR_NO,
     "devices": _Allowed(_is_devices, 'a text such as "auto" or "cuda:0,cuda:1", or a list of devices'),
     "launcher": _Allowed(_is_text, "the name of a launcher"),
@@ -173,14 +178,19 @@ def run(
     if launcher and launcher.remote:
         _refuse_sqlite(url, options.launcher)
     _make_folder(out)
+    here = launcher is not None and not launcher.remote
     with _database(spec.name, url, out, options.force) as opened:
+        if options.new_generation:
+            _begin_generation(opened, spec, out)
         ledger = _prepare(opened, spec, options.trials or spec.search.trials)
         job = _job(opened, spec, options, out, launcher)
         if advance(ledger, opened, spec, job.until) is not None:
-            _inspect_data(spec, out, show_data, here=launcher is not None and not launcher.remote)
+            data = _inspect_data(opened, spec, out, show_data, here=here)
+            if here:
+                agree(ledger, identity_of(spec, data))
             workers = Supervisor(launcher, job, places, ledger) if launcher else Observer(job, spec, ledger)
             workers.wait(options.hours, lambda: progress(opened, spec.name) if progress else None)
-            ArtifactStore(job.out / "checkpoints", spec).tidy(lambda: ledger.rows(curves=False))
+            ArtifactStore(job.out / "checkpoints", spec, ledger.key).tidy(lambda: ledger.rows(curves=False))
         from ralr_tune.commands.report import make_report  # imported late, so that the workers start earlier
 
         return make_report(opened, spec.name, out)
@@ -226,20 +236,52 @@ def init(spec: StudySpec, options: RunOptions) -> str:
         return f"study {name} is ready in {opened.masked}: {planned} trials planned; join with: {join}"
 
 
-def _inspect_data(spec: StudySpec, out: Path, show: ShowData | None, *, here: bool) -> None:
-    """Verify the test data before the first trial and show what there is; DataError where they cannot be read.
+def _inspect_data(
+    storage: Storage, spec: StudySpec, out: Path, show: ShowData | None, *, here: bool
+) -> Inventory | None:
+    """Verify the test data before the first trial, and show what the data hold. Raises DataError if unreadable.
 
-    Unless workers run `here`, the data may lie on their machines alone: then each verifies them as it starts.
+    Unless workers run `here`, the data may be on their machines alone: each worker verifies them when it starts.
     """
     try:
-        inventory = data_inventory(spec, cache=out / "data")
+        inventory = _comparable_data(storage, spec, out)
     except DataError as error:
         if here:
             raise
         log.info("the data are left to the workers to verify: %s", error)
-        return
+        return None
     if inventory is not None and show is not None:
         show(inventory)
+    return inventory
+
+
+def _comparable_data(storage: Storage, spec: StudySpec, out: Path) -> Inventory | None:
+    """The inventory of the data, with all that is needed to compare it with what earlier trials read."""
+    inventory = data_inventory(spec, cache=out / "data")
+    if inventory is None or not needs_contents(storage, spec.name, inventory):
+        return inventory
+    log.info("reading the data to compare them with those of earlier trials: their files are new or were modified")
+    return data_inventory(spec, cache=out / "data", contents=True)
+
+
+def _begin_generation(storage: Storage, spec: StudySpec, out: Path) -> None:
+    """Begin a new generation if data or code changed; the report of the one before is kept in OUT/generation-N."""
+    if spec.name not in studies.names(storage):
+        return
+    before = Ledger(storage, spec.name).generation
+    found = begin_generation(storage, spec, identity_of(spec, _comparable_data(storage, spec, out)))
+    if found is None:
+        log.info("data and code are those of generation %d, which is resumed", before)
+        return
+    log.info("generation %d begins, with the whole budget: %s", before + 1, "; ".join(found))
+    _set_aside(out, out / f"generation-{before}")
+
+
+def _set_aside(out: Path, folder: Path) -> None:
+    for name in ("report.html", "best", "figures"):
+        if (out / name).exists() and not (folder / name).exists():
+            folder.mkdir(exist_ok=True)
+            (out / name).rename(folder / name)
 
 
 def _location(spec: StudySpec, options: RunOptions) -> tuple[Path, str]:
@@ -322,11 +364,10 @@ def _prepare(storage: Storage, spec: StudySpec, trials: int) -> Ledger:
     """Bring the stored study up to date: registration, an Optuna study per arm and block, the budget as rows."""
     with studies.study_lock(storage, spec.name):
         _register(storage, spec)
+        ledger = Ledger(storage, spec.name, spec.storage.lease_s)
         for arm in spec.arms:
             for block in range(1, spec.search.blocks + 1):
-                name = studies.optuna_name(spec.name, arm, block)
-                studies.optuna_study(storage, name, metric=spec.metric)
-        ledger = Ledger(storage, spec.name, spec.storage.lease_s)
+                studies.optuna_study(storage, ledger.optuna_name(arm, block), metric=spec.metric)
         plan_search(ledger, spec, trials)
         ledger.reopen_failed()
         withdraw_audits(ledger, spec)

@@ -65,6 +65,8 @@ class Status:
     """Number of attempts that failed, by kind, including those whose retry succeeded."""
     latest: Incident | None = None
     """The latest failure."""
+    generation: int = 1
+    """The newest; trials of earlier ones are not counted."""
 
     def as_json(self) -> dict[str, Any]:
         """The contract of `status --json`."""
@@ -73,6 +75,7 @@ class Status:
             "study": self.study,
             "storage": self.storage,
             "stage": self.stage,
+            "generation": self.generation,
             "arms": arms,
             "failures": {"counts": dict(self.failures), "latest": asdict(self.latest) if self.latest else None},
         }
@@ -88,7 +91,8 @@ class Status:
 
     def as_text(self, logs: Path | None = None) -> str:
         """`logs`: folder of the workers' logs, to quote if the latest failure has no traceback."""
-        lines = [f"study {self.study}, {self.stage}, in {self.storage}"]
+        generation = f"generation {self.generation}, " if self.generation > 1 else ""
+        lines = [f"study {self.study}, {generation}{self.stage}, in {self.storage}"]
         lines += [f"  {name}: {_arm_line(arm)}" for name, arm in self.arms.items()]
         lines += [f"  {stage}: {done} of {planned} runs done" for stage, done, planned in self.confirm_progress()]
         lines += [f"  {_running_line(row)}" for row in self.running]
@@ -126,8 +130,9 @@ def study_status(storage: Storage, name: str) -> Status:
         rows=rows,
         epochs=_epochs(rows),
         epochs_per_trial=longest_run(spec),
-        failures=incidents.counts(storage, name),
-        latest=incidents.latest(storage, name),
+        failures=incidents.counts(storage, ledger.key),
+        latest=incidents.latest(storage, ledger.key),
+        generation=ledger.generation,
     )
 
 

@@ -93,7 +93,7 @@ class Supervisor:
         errors = [line.removeprefix("error: ") for line in tail.splitlines() if line.startswith("error: ")]
         message = errors[-1] if errors else f"the end of its log:\n{tail}"
         logs = self.job.out / "logs"
-        incident = incidents.latest(self.ledger.storage, self.job.study)
+        incident = incidents.latest(self.ledger.storage, self.ledger.key)
         known = incident is not None and incident.message in message
         return TrialError(
             incident.kind if incident and known else "lost",

@@ -9,7 +9,7 @@ import platform
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
 from threading import Thread
@@ -21,6 +21,7 @@ from ralr_tune.launch.devices import Place
 from ralr_tune.launch.folder import check_shared
 from ralr_tune.launch.launcher import LAUNCHER_VARIABLE, Job
 from ralr_tune.launch.signals import Requests, handling
+from ralr_tune.search.identity import agree, identity_of
 from ralr_tune.search.session import Session
 from ralr_tune.search.slot_pool import SlotPool
 from ralr_tune.search.stages import advance
@@ -65,7 +66,7 @@ def work(job: Job, place: Place, *, stop: Stop | None = None) -> None:
     if not job.force:
         refuse_network(address)
     try:
-        storage = open_storage(job.storage_url, retry_s=RETRY_S)
+        storage = open_storage(job.storage_url, write=True, retry_s=RETRY_S)
     except Unprepared as error:
         raise StorageError(error.message(command(error.verb, job.study, *address.arguments()))) from error
     try:
@@ -88,9 +89,11 @@ def work(job: Job, place: Place, *, stop: Stop | None = None) -> None:
             stop=stop or Stop(),
         )
         spec.kind.import_training()
-        session.tasks.only()  # unreadable data must be noticed before a row is claimed
+        task = session.tasks.first()  # unreadable or changed data must be noticed before a row is claimed
+        found = environment(place, spec.kind)
+        agree(session.ledger, identity_of(spec, spec.kind.inventory_of(task), _training_versions(found, spec.kind)))
         keep_memory(spec.kind)
-        studies.set_environment(storage, job.study, environment(place, spec.kind))
+        studies.set_environment(storage, job.study, found)
         with without_gc_of_imports():
             _recover(session)
             _work_until_done(session, job)
@@ -177,6 +180,12 @@ def environment(place: Place, kind: Kind) -> dict[str, str]:
         "device": place.device,
         "threads": str(place.threads),
     }
+
+
+def _training_versions(found: Mapping[str, str], kind: Kind) -> dict[str, str]:
+    """The part of an environment on which results may depend."""
+    names = ("ralr-tune", "numpy", "python", *kind.packages)
+    return {name: found[name] for name in names if name in found} | {"device": found["device"].partition(":")[0]}
 
 
 def _version(package: str) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import stat
 from collections.abc import Iterator
@@ -63,6 +64,15 @@ def write(path: Path, *parts: bytes) -> None:
 def encoded(text: str) -> bytes:
     """A text for people in UTF-8; bytes of file names that are not UTF-8 are escaped (PEP 383)."""
     return text.encode("utf-8", "backslashreplace")
+
+
+def sha256_of(path: Path) -> str | None:
+    """The SHA-256 of a file; None if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
 
 
 @contextmanager

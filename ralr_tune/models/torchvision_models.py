@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
 
+import torch
 import torchvision.models
 from torch import Tensor, nn
 
@@ -41,6 +44,13 @@ def build(
 def names() -> list[str]:
     """Every name that `build` accepts."""
     return list(torchvision.models.list_models(module=torchvision.models))
+
+
+def weights_file(name: str) -> tuple[str, Path]:
+    """The file of the pretrained weights of torchvision's network `name`, and where torch.hub keeps it."""
+    url = torchvision.models.get_model_weights(name).DEFAULT.url
+    file = PurePosixPath(urlsplit(url).path).name
+    return file, Path(torch.hub.get_dir()) / "checkpoints" / file
 
 
 def _check(name: str, channels: int) -> None:

@@ -13,12 +13,13 @@ from ralr_tune.analysis.importance import EVALUATOR
 from ralr_tune.analysis.notes import (
     budget_sentences,
     claim_sentences,
+    generation_sentences,
     importance_sentences,
     pruning_sentences,
     robustness_sentences,
     urgent_sentences,
 )
-from ralr_tune.records import Inventory, Row, StudyRecord
+from ralr_tune.records import Generation, Inventory, Row, StudyRecord
 from ralr_tune.report import markup, tables
 from ralr_tune.report.budget import budget_note
 from ralr_tune.report.curves import crowding, curves_facts
@@ -91,6 +92,7 @@ def _evidence(facts: Facts) -> str:
         ("Amplification alone", twin_sentences(facts), ""),
         ("Detectable differences", detectable_sentences(facts), ""),
         ("To fix", urgent_sentences(facts), "warn"),
+        ("Generation", generation_sentences(facts), ""),
         ("Equivalence margin", [f"Differences below {margin} count as equivalent."] if facts.comparisons else [], ""),
     ]
     lines = "\n".join(
@@ -241,7 +243,7 @@ def _details(record: StudyRecord, facts: Facts, drawn: Sequence[Figure]) -> str:
     ]
     folds = [
         *(fold(part.heading, _content(record.name, part, drawn, 4)) for part in parts),
-        *([fold("Data", _data(record.inventory))] if record.inventory else []),
+        *([fold("Data", _data(facts.data))] if facts.data else []),
         fold("Top trials", table(top) if top.rows else paragraphs([nothing], "note")),
         fold("What was run", _what_was_run(record, facts)),
         fold("Study file", f'<pre tabindex="0">{escaped(record.spec_text)}</pre>'),
@@ -260,6 +262,7 @@ def _what_was_run(record: StudyRecord, facts: Facts) -> str:
         ["storage", record.storage],
         ["created", datetime.fromtimestamp(record.created, UTC).strftime("%Y-%m-%d %H:%M UTC")],
         ["fingerprint", record.fingerprint],
+        *_generation_rows(record.generations),
         *([name, value] for name, value in record.environment.items()),
         ["training time, all runs", duration(sum(row.seconds or 0.0 for row in rows))],
         ["from the first start to the last end", _span(rows)],
@@ -272,6 +275,27 @@ def _what_was_run(record: StudyRecord, facts: Facts) -> str:
             table(lost) if lost.rows else paragraphs(["No run diverged or failed."], "note"),
         ]
     )
+
+
+def _generation_rows(generations: Sequence[Generation]) -> list[list[str]]:
+    """Each generation with its beginning, trials and data; none if there is only one."""
+    if len(generations) < 2:
+        return []
+    return [
+        [f"generation {each.number}{'' if each is generations[-1] else ' (not in this report)'}", _generation(each)]
+        for each in generations
+    ]
+
+
+def _generation(generation: Generation) -> str:
+    began = datetime.fromtimestamp(generation.created, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    data = generation.identity.data if generation.identity else None
+    held = f"; {data.source}: {len(data.classes)} classes, {_sizes(data)} {data.unit}" if data else ""
+    return f"began {began}; {generation.trials} trials{held}"
+
+
+def _sizes(data: Inventory) -> str:
+    return ", ".join(f"{split.total:,} {split.name}" for split in data.splits)
 
 
 def _span(rows: Sequence[Row]) -> str:

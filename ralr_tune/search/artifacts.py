@@ -26,10 +26,12 @@ class ArtifactStore:
 
     folder: Path
     spec: StudySpec
+    key: str
+    """`Ledger.key`: the files of another generation are not this one's."""
 
     def checkpoint(self, row: Row) -> Path:
         """Where this attempt of a row keeps the state of its training."""
-        return self.folder / f"{self.spec.name}-row{row.id}.{row.attempt}.ckpt"
+        return self.folder / f"{self.key}-row{row.id}.{row.attempt}.ckpt"
 
     def checkpoints(self, row: Row) -> list[Path]:
         """Checkpoints of all attempts of a row, the latest first."""
@@ -42,7 +44,7 @@ class ArtifactStore:
 
     def draft(self, row: Row) -> Path:
         """Where this attempt of a judge row saves its weights until the row is done."""
-        return self.folder / f"{self.spec.name}-row{row.id}.{row.attempt}.safetensors"
+        return self.folder / f"{self.key}-row{row.id}.{row.attempt}.safetensors"
 
     def weights(self, row: Row) -> Path:
         """Where the weights of a judged run wait for the test: one path for the judge row and its test row.
@@ -51,7 +53,7 @@ class ArtifactStore:
         """
         configuration = confirm_configuration(self.spec, row)
         task, run = self.spec.task_identity(configuration.task), configuration.identity(row.seed)
-        return self.folder / f"{self.spec.name}-final-{task[:8]}-{run[:16]}.safetensors"
+        return self.folder / f"{self.key}-final-{task[:8]}-{run[:16]}.safetensors"
 
     def forget(self, row: Row) -> None:
         """Removes the files of all attempts of the row; the row must be done."""
@@ -83,12 +85,12 @@ class ArtifactStore:
             remove(path)
 
     def _finals(self) -> list[Path]:
-        name = re.compile(rf"\.?{re.escape(self.spec.name)}-final-[0-9a-f-]+\.safetensors(\.\d+)?")
+        name = re.compile(rf"\.?{re.escape(self.key)}-final-[0-9a-f-]+\.safetensors(\.\d+)?")
         return [path for path in self._files() if name.fullmatch(path.name)]
 
     def _of_rows(self) -> Iterator[tuple[Path, int, int]]:
         """(file, row, attempt) of all files of rows, partly written ones (dot prefix, process id suffix) included."""
-        name = re.compile(rf"\.?{re.escape(self.spec.name)}-row(\d+)\.(\d+)\.(ckpt|safetensors)(\.\d+)?")
+        name = re.compile(rf"\.?{re.escape(self.key)}-row(\d+)\.(\d+)\.(ckpt|safetensors)(\.\d+)?")
         for path in self._files():
             if found := name.fullmatch(path.name):
                 yield path, int(found[1]), int(found[2])

@@ -52,7 +52,7 @@ def retry_or_end(session: Session, row: Row, kind: FailureKind, error: Exception
     message = clean_message(f"{type(error).__name__}: {error}")
     signature = incidents.signature_of_error(error)
     detail = "\n".join(map(one_line, hidden("".join(traceback.format_exception(error))).splitlines()))
-    times = 1 + incidents.count_equal(session.storage, session.spec.name, signature)
+    times = 1 + incidents.count_equal(session.storage, session.ledger.key, signature)
     retry = kind == "bug" and times < MAX_BUGS
     session.ledger.fail(row, kind=kind, message=message, retry=retry, detail=detail, signature=signature)
     _log_failure(row, message, detail, times)
@@ -69,7 +69,7 @@ def end_if_lost_repeatedly(session: Session, row: Row) -> None:
     """
     if row.attempt <= MAX_LOSSES:
         return
-    lost = {each.attempt: each.epoch for each in incidents.of_row(session.storage, session.spec.name, row.id)}
+    lost = {each.attempt: each.epoch for each in incidents.of_row(session.storage, session.ledger.key, row.id)}
     if all(lost.get(attempt) == row.epoch for attempt in range(row.attempt - MAX_LOSSES, row.attempt)):
         message = (
             f"lost its worker {MAX_LOSSES} times in a row after epoch {row.epoch}: the system killed it for using too "

@@ -33,7 +33,7 @@ class Session:
     @property
     def artifacts(self) -> ArtifactStore:
         """Checkpoints and weights of this study, in this out folder."""
-        return ArtifactStore(self.out / "checkpoints", self.spec)
+        return ArtifactStore(self.out / "checkpoints", self.spec, self.ledger.key)
 
 
 class Lease:

@@ -29,6 +29,10 @@ class Tasks:
         """The study's only task; None if values of [task] are searched."""
         return None if self._spec.task_space else self.of({})
 
+    def first(self) -> Task:
+        """The only task, or the one with the first or lowest of what is searched in [task]."""
+        return self.of(first_values(self._spec))
+
     def of(self, searched: Mapping[str, Any]) -> Task:
         """The task with these values (`Configuration.task`). Raises DataError and UsageError as `Kind.load` does."""
         identity = self._spec.task_identity(searched)
@@ -52,17 +56,25 @@ class Tasks:
 
 def first_task(spec: StudySpec) -> TaskSection:
     """[task] with the first or lowest of what is searched in it."""
+    return spec.resolved_task(first_values(spec))
+
+
+def first_values(spec: StudySpec) -> Mapping[str, Any]:
+    """The first or lowest of what is searched in [task] (`Configuration.task`)."""
     arm = next(iter(spec.arms))
-    return spec.resolved_task(spec.configuration(arm, next(corners(spec.space(arm), ()))).task)
+    return spec.configuration(arm, next(corners(spec.space(arm), ()))).task
 
 
-def data_inventory(spec: StudySpec, *, cache: Path | None = None, sample: int | None = None) -> Inventory | None:
+def data_inventory(
+    spec: StudySpec, *, cache: Path | None = None, sample: int | None = None, contents: bool = False
+) -> Inventory | None:
     """What the study's data hold, its test data verified (see `studyfile.kind.Kind.inventory`).
 
     None for a kind without such a table, and for data that loading them will download. Raises DataError.
     """
     try:
-        return spec.kind.inventory(first_task(spec), seed=spec.study.seed, cache=cache, sample=sample)
+        seed = spec.study.seed
+        return spec.kind.inventory(first_task(spec), seed=seed, cache=cache, sample=sample, contents=contents)
     except DataError:
         if not spec.kind.downloads(spec.task):
             raise

@@ -19,7 +19,7 @@ from ralr_tune.store.recovery import strays, unsettled
 def optuna_study(session: Session, row: Row) -> Study:
     """The Optuna study of a row, its sampler seeded for this row alone."""
     sampler = make_sampler(session.spec, row.arm, row.block, row.ordinal)
-    name = studies.optuna_name(session.spec.name, row.arm, row.block)
+    name = session.ledger.optuna_name(row.arm, row.block)
     return studies.optuna_study(session.storage, name, sampler=sampler, pruner=make_pruner(session.spec))
 
 

@@ -67,6 +67,8 @@ class Storage:
     optuna: BaseStorage
     """Optuna's view of the same database, with its cache: give this to `optuna.create_study` and `load_study`."""
     address: Address
+    version: str
+    """Of this package's tables (see schema.py)."""
     _rdb: RDBStorage = field(repr=False)
 
     @property
@@ -135,11 +137,12 @@ def _roll_back(connection: Connection) -> None:
         connection.invalidate()
 
 
-def open_storage(url: str, *, create: bool = False, retry_s: float = OPEN_RETRY_S) -> Storage:
+def open_storage(url: str, *, create: bool = False, write: bool = False, retry_s: float = OPEN_RETRY_S) -> Storage:
     """The database at a URL (see `address.parse_address`), ready for studies.
 
     With `create`, missing schemas are created, by one process at a time, and so is the folder of a SQLite file; the
-    database of a server must exist. If a server does not answer, it is retried for `retry_s`. A SQLite file that
+    database of a server must exist. With `create` or `write`, tables are migrated if only later tables are missing. If
+    a server does not answer, it is retried for `retry_s`. A SQLite file that
     cannot be written to is opened read-only. StorageError, with the password masked, if the database cannot be reached,
     has tables of another version, or is empty without `create`.
     """
@@ -148,12 +151,12 @@ def open_storage(url: str, *, create: bool = False, retry_s: float = OPEN_RETRY_
     engine = make_engine(address)
     try:
         with retry_for(retry_s), storage_errors(address):
-            retry(lambda: _prepare_schemas(engine, address, create))
+            version = retry(lambda: _prepare_schemas(engine, address, create, create or write))
             rdb = retry(lambda: _optuna(address, skip_table_creation=True))
     except BaseException:
         engine.dispose()
         raise
-    return Storage(engine, get_storage(rdb), address, rdb)
+    return Storage(engine, get_storage(rdb), address, version, rdb)
 
 
 def _prepare_file(address: Address, create: bool) -> None:
@@ -175,11 +178,11 @@ def _prepare_file(address: Address, create: bool) -> None:
         raise StorageError(f"{address}: folder {address.file.parent} cannot be created: {error.strerror}") from error
 
 
-def _prepare_schemas(engine: Engine, address: Address, create: bool) -> None:
+def _prepare_schemas(engine: Engine, address: Address, create: bool, write: bool) -> str:
     def make_optuna_tables() -> None:
         _optuna(address, skip_table_creation=False).engine.dispose()
 
-    prepare(engine, address, create, make_optuna_tables)
+    return prepare(engine, address, create=create, write=write, make_optuna_tables=make_optuna_tables)
 
 
 def make_engine(address: Address) -> Engine:

@@ -36,9 +36,10 @@ from sqlalchemy.exc import IntegrityError
 
 from ralr_tune.errors import FailureKind, LeaseLost, StorageError
 from ralr_tune.records import EpochRecord, Outcome, Row, Stage, State
+from ralr_tune.store import generations
 from ralr_tune.store.database import Storage
 from ralr_tune.store.incidents import incident_insert
-from ralr_tune.store.studies import report_statement
+from ralr_tune.store.studies import optuna_name, report_statement
 from ralr_tune.store.tables import NO_SOURCE, Now, check_name, ledger
 from ralr_tune.store.texts import read_curve, read_table
 
@@ -103,7 +104,7 @@ class Count:
 
 
 class Ledger:
-    """The rows of one study. Threads may share it.
+    """The rows of one study, of the generation that is the newest when this is created. Threads may share it.
 
     A write by a row's former owner raises LeaseLost and changes nothing: its lease expired and another worker claimed
     the row, or the row was released. An expired lease without a new claim is still valid.
@@ -113,6 +114,13 @@ class Ledger:
         self.storage = storage
         self.study = study
         self.lease_s = lease_s
+        self.generation = generations.newest(storage, study)
+        self.key = generations.key(study, self.generation)
+        """Under which its rows are stored: the study's name, with the number of a later generation."""
+
+    def optuna_name(self, arm: str, block: int = 1) -> str:
+        """Name of the Optuna study of an arm in this generation."""
+        return optuna_name(self.study, arm, block, self.generation)
 
     def plan(self, rows: Iterable[PlannedRow]) -> int:
         """Adds the rows that do not exist yet, in their order (workers claim in this order); returns how many."""
@@ -297,7 +305,7 @@ class Ledger:
 
     @property
     def _in_study(self) -> ColumnElement[bool]:
-        return ledger.c.study == self.study
+        return ledger.c.study == self.key
 
     @property
     def _lease_end(self) -> ColumnElement[float]:
@@ -312,7 +320,7 @@ class Ledger:
 
     def _new(self, row: PlannedRow) -> dict[str, Any]:
         fields = {name: getattr(row, name) for name in ("arm", "stage", "block", "ordinal", "seed", "role")}
-        begin = {"study": self.study, "state": "free", "attempt": 0, "epoch": 0, "source": row.source_number}
+        begin = {"study": self.key, "state": "free", "attempt": 0, "epoch": 0, "source": row.source_number}
         return {**fields, **begin, "params": json.dumps(dict(row.params))}
 
     def _candidates(self, stage: Stage) -> list[Row]:
@@ -358,7 +366,7 @@ class Ledger:
         # Otherwise it is already written: the response to the first try was lost, or the caller repeated the call.
 
     def _incident(self, row: Row, kind: FailureKind, message: str, **more: Any) -> Insert:
-        return incident_insert(self.study, row, kind, message, **more)
+        return incident_insert(self.key, row, kind, message, **more)
 
     def _fenced(self, write: Update, also: Sequence[Insert]) -> int:
         """The number of rows that `write` matched; `also` is executed if it matched one."""

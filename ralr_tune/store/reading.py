@@ -9,9 +9,10 @@ from dataclasses import replace
 from optuna.trial import FrozenTrial
 
 from ralr_tune.records import ArmRecord, EpochRecord, Row, StudyRecord
+from ralr_tune.store import generations
 from ralr_tune.store.database import Storage
 from ralr_tune.store.ledger import Ledger
-from ralr_tune.store.studies import optuna_name, optuna_trials, stored
+from ralr_tune.store.studies import optuna_trials, stored
 from ralr_tune.studyfile import StudySpec, parse_study
 
 Trials = Mapping[tuple[str, int], Mapping[int, FrozenTrial]]
@@ -39,13 +40,15 @@ def read_study(storage: Storage, name: str, *, curves: bool = True) -> StudyReco
         margin=spec.margin,
         confidence=spec.confirm.confidence,
         arms=_arms(storage, name, spec, curves),
+        generations=generations.every(storage, name),
     )
 
 
 def _arms(storage: Storage, name: str, spec: StudySpec, curves: bool) -> dict[str, ArmRecord]:
-    rows = Ledger(storage, name).rows(curves=curves)
+    ledger = Ledger(storage, name)
+    rows = ledger.rows(curves=curves)
     places = sorted({(row.arm, row.block) for row in rows if row.trial is not None})
-    trials = {place: optuna_trials(storage, optuna_name(name, *place)) for place in places}
+    trials = {place: optuna_trials(storage, ledger.optuna_name(*place)) for place in places}
     filled = [_with_trial(row, trials) for row in rows]
     return {arm: _arm(spec, arm, filled) for arm in spec.arms}
 

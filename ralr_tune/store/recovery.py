@@ -25,7 +25,7 @@ from ralr_tune.store.failures import OPEN_RETRY_S, retry_for, storage_errors
 from ralr_tune.store.incidents import incident_insert
 from ralr_tune.store.ledger import Ledger
 from ralr_tune.store.schema import EARLIER, migrate, version
-from ralr_tune.store.studies import ROW_MARK, optuna_name, optuna_trials, running_trials
+from ralr_tune.store.studies import ROW_MARK, optuna_trials, running_trials
 from ralr_tune.store.tables import Now
 
 ArmBlock = tuple[str, int]
@@ -80,11 +80,7 @@ def strays(ledger: Ledger) -> list[tuple[str, int]]:
         row = rows.get(row_id)
         return row is None or (row["is_search"] and row["trial"] not in (None, number))
 
-    return [
-        (optuna_name(ledger.study, *arm_block), number)
-        for arm_block, number, row_id in asked
-        if is_stray(number, row_id)
-    ]
+    return [(ledger.optuna_name(*arm_block), number) for arm_block, number, row_id in asked if is_stray(number, row_id)]
 
 
 # ---------------------------------------------------------------- a whole study, inspected for `repair`
@@ -162,17 +158,17 @@ class Inspection:
 def inspect(ledger: Ledger, arm_blocks: Iterable[ArmBlock]) -> Inspection:
     """The study as it is now; `arm_blocks`: its arms and blocks."""
     before = set(map(_state_of, ledger.rows(curves=False)))
-    trials = {each: optuna_trials(ledger.storage, optuna_name(ledger.study, *each)) for each in arm_blocks}
+    trials = {each: optuna_trials(ledger.storage, ledger.optuna_name(*each)) for each in arm_blocks}
     rows = ledger.rows(curves=False)
     since = (Now() - _ledger.c.lease_end).label("since")
-    query = select(_ledger.c.id, since).where(_ledger.c.study == ledger.study, _expired)
+    query = select(_ledger.c.id, since).where(_ledger.c.study == ledger.key, _expired)
     expired = {found["id"]: float(found["since"]) for found in ledger.storage.rows(query)}
     return Inspection(rows, frozenset(row.id for row in rows if _state_of(row) in before), expired, trials)
 
 
 def free(ledger: Ledger, row: Row) -> bool:
     """Frees a row whose owner's lease expired; returns whether it did. An owner that resumes loses the row."""
-    note = incident_insert(ledger.study, row, "lost", f"{row.owner} is gone, and its lease ran out")
+    note = incident_insert(ledger.key, row, "lost", f"{row.owner} is gone, and its lease ran out")
     return _change(ledger, row, _expired, note, state="free", lease_end=None)
 
 
@@ -246,7 +242,7 @@ def _agrees(row: Row, trial: FrozenTrial, diverged: Callable[[Row], float]) -> b
 
 
 def _search(ledger: Ledger) -> ColumnElement[bool]:
-    return and_(_ledger.c.study == ledger.study, _ledger.c.stage == "search")
+    return and_(_ledger.c.study == ledger.key, _ledger.c.stage == "search")
 
 
 def _running_by_study(ledger: Ledger) -> dict[ArmBlock, dict[int, FrozenTrial]]:
@@ -257,7 +253,7 @@ def _running_by_study(ledger: Ledger) -> dict[ArmBlock, dict[int, FrozenTrial]]:
 
 
 def _running(ledger: Ledger, arm: str, block: int) -> dict[int, FrozenTrial]:
-    return running_trials(ledger.storage, optuna_name(ledger.study, arm, block))
+    return running_trials(ledger.storage, ledger.optuna_name(arm, block))
 
 
 def _row_id(trial: FrozenTrial) -> int | None:

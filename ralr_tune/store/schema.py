@@ -23,27 +23,37 @@ from ralr_tune.store.tables import Now, ledger, metadata, schema
 VERSION_TABLE = "ralr_tune_alembic_version"
 FIRST = "0001"
 """Release 0.1, which stores its version in `ralr_tune_schema` only."""
-EARLIER = (FIRST,)
+EARLIER = (FIRST, "0002")
 """Versions that can be migrated."""
-HEAD = "0002"
+HEAD = "0003"
 """The version that this program works with."""
+READABLE = ("0002", HEAD)
+"""Versions that can be read as they are, and are migrated when a worker starts: the others only lack a table."""
 
 _version = table(VERSION_TABLE, column("version_num"))
 _NOT_FIRST = 2  # in `ralr_tune_schema`: release 0.1 reads 1 and refuses anything else
 
 
-def prepare(engine: Engine, address: Address, create: bool, make_optuna_tables: Callable[[], None]) -> None:
-    """Makes sure that both schemas exist; with `create`, one process at a time creates them if they are missing.
+def prepare(
+    engine: Engine, address: Address, *, create: bool, write: bool, make_optuna_tables: Callable[[], None]
+) -> str:
+    """Makes sure that both schemas exist, and returns their version.
 
-    StorageError if they are missing without `create`, or have another version than this program's.
+    With `create`, one process at a time creates them if they are missing. With `write`, earlier versions in `READABLE`
+    are migrated. StorageError if they are missing without `create`, or have a version that this program cannot read.
     """
-    if _is_ready(engine, address):
-        return
-    if not create:
+    found = _usable(engine, address)
+    if found is None and create:
+        with named_lock(engine, "create"):
+            if _usable(engine, address) is None:
+                _make(engine, make_optuna_tables)
+        found = _usable(engine, address)
+    if found is None:
         raise nothing_stored(address)
-    with named_lock(engine, "create"):
-        if not _is_ready(engine, address):
-            _make(engine, make_optuna_tables)
+    if write and found != HEAD:
+        migrate(engine, address)
+        return HEAD
+    return found
 
 
 def version(engine: Engine) -> str | None:
@@ -61,10 +71,12 @@ def migrate(engine: Engine, address: Address) -> None:
 
     StorageError while workers use them: these run the earlier program.
     """
+    if version(engine) not in EARLIER:
+        if _usable(engine, address) is None:
+            raise nothing_stored(address)
+        return
     with named_lock(engine, "create"), engine.connect() as connection:
-        if version(engine) not in EARLIER:
-            if not _is_ready(engine, address):
-                raise nothing_stored(address)
+        if version(engine) not in EARLIER:  # another process was faster
             return
         _refuse_if_in_use(connection, address)
         alembic = _alembic(connection)
@@ -106,10 +118,11 @@ def outdated_optuna(address: Address, error: RuntimeError) -> StorageError:
     )
 
 
-def _is_ready(engine: Engine, address: Address) -> bool:
+def _usable(engine: Engine, address: Address) -> str | None:
+    """The version of the tables if this program can read it; None if there are no tables. StorageError otherwise."""
     found = version(engine)
-    if found is None or found == HEAD:
-        return found is not None
+    if found is None or found in READABLE:
+        return found
     if found in EARLIER:
         older = f"its tables are of an earlier version ({found}) than this program's ({HEAD})"
         raise Unprepared(address, older, "repair", "brings them up to date (copy the database first)")

@@ -96,9 +96,9 @@ def study_lock(storage: Storage, name: str, *, timeout_s: float = TIMEOUT_S) -> 
     return named_lock(storage.engine, f"study-{name}", timeout_s=timeout_s)
 
 
-def optuna_name(study: str, arm: str, block: int = 1) -> str:
-    """Name of the Optuna study of an arm: STUDY/ARM, and STUDY/ARM#2, ... for further blocks."""
-    return f"{study}/{arm}" if block == 1 else f"{study}/{arm}#{block}"
+def optuna_name(study: str, arm: str, block: int = 1, generation: int = 1) -> str:
+    """Name of the Optuna study of an arm: STUDY/ARM, then @2, ... for later generations, #2, ... for further blocks."""
+    return f"{study}/{arm}" + (f"@{generation}" if generation > 1 else "") + (f"#{block}" if block > 1 else "")
 
 
 def optuna_study(

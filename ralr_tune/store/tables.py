@@ -40,11 +40,23 @@ studies = Table(
     **_INNODB,
 )
 
+generations = Table(
+    "ralr_tune_generations",  # states of the data and code of a study; without a row, it has one generation
+    metadata,
+    Column("study", short_text(), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("created", Double, nullable=False),
+    Column("identity", long_text()),  # NULL until a worker has read data and code
+    Column("text", FileText),  # the study file and its fingerprint when the next generation began; NULL in the newest
+    Column("fingerprint", short_text()),
+    **_INNODB,
+)
+
 ledger = Table(
     "ralr_tune_ledger",
     metadata,
     Column("id", Integer, primary_key=True),
-    Column("study", short_text(), nullable=False),
+    Column("study", short_text(), nullable=False),  # of a later generation: STUDY@2 (see generations.py)
     Column("arm", short_text(), nullable=False),
     Column("stage", short_text(16), nullable=False),
     Column("block", Integer, nullable=False),
@@ -78,7 +90,7 @@ incidents = Table(
     "ralr_tune_incidents",  # failures, including those from which a trial recovered
     metadata,
     Column("id", Integer, primary_key=True),
-    Column("study", short_text(), nullable=False),
+    Column("study", short_text(), nullable=False),  # as in the ledger
     Column("row", Integer, nullable=False),
     Column("attempt", Integer, nullable=False),
     Column("kind", short_text(16), nullable=False),

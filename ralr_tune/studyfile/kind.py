@@ -2,7 +2,8 @@
 
     study file   section, training, required, metrics, imports, contradictions, changes
     training     load, import_training, trial, together, seconds_per_epoch, steps_per_epoch, needs_torch
-    people       packages, examine, inventory, caches, script
+    reporting    packages, examine, caches, script
+    identity     identity, inventory, inventory_of, source_files
 
 Code outside of a kind's folder never checks which kind it has. `registry` finds a kind by name.
 """
@@ -21,7 +22,7 @@ from pydantic import BaseModel
 
 from ralr_tune.errors import UsageError
 from ralr_tune.metric import Metric
-from ralr_tune.records import Inventory
+from ralr_tune.records import Inventory, SourceFile
 from ralr_tune.tasks.slots import SerialTrainer
 
 if TYPE_CHECKING:
@@ -169,15 +170,33 @@ class Kind(ABC):
         return TaskSummary(f"kind {self.name}: not examined")
 
     def inventory(
-        self, section: Any, *, seed: int, cache: Path | None = None, sample: int | None = None
+        self,
+        section: Any,
+        *,
+        seed: int,
+        cache: Path | None = None,
+        sample: int | None = None,
+        contents: bool = False,
     ) -> Inventory | None:
         """What the data hold by class and split; None for a kind without such a table.
 
         Verifies that test data can be read and fit, all of them or so many (`sample`), and shows no label of them to a
-        model. `seed` is the study's; `cache` is as in `load`, and keeps what was verified. Downloads nothing and
-        imports no code of others. Raises DataError.
+        model. `contents`: all splits get the digests of their contents, which may have to be read; otherwise those
+        that are known. `seed` is the study's; `cache` is as in `load`, and keeps what was verified. Downloads nothing
+        and imports no code of others. Raises DataError.
         """
         return None
+
+    def inventory_of(self, task: Any) -> Inventory | None:
+        """The inventory of the data of a task that was loaded with a `cache`, with all digests.
+
+        Workers compare it with the stored one before they claim a row. None for a kind without such a table.
+        """
+        return None
+
+    def source_files(self, section: Any) -> Iterable[SourceFile]:
+        """Files besides the data and the imported modules on which trials depend, such as pretrained weights."""
+        return ()
 
     def downloads(self, section: Any) -> bool:
         """Whether `run` would download missing data."""

@@ -1,11 +1,10 @@
 """Inventories of data as files in a folder that processes share, so that data are verified only once.
 
-inventory-HASH.json    one for each state of the data; the last used one describes what the study reads
+inventory-HASH.json    one for each state of the data
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 from contextlib import suppress
@@ -21,13 +20,11 @@ logger = logging.getLogger(__name__)
 _FORM = TypeAdapter(Inventory)
 
 
-def save(inventory: Inventory, folder: Path, stamp: str | None) -> None:
-    """Write an inventory atomically; does nothing if the parent of `folder` does not exist.
-
-    `stamp` identifies the state of the data; if None, a hash of the inventory does.
-    """
+def save(inventory: Inventory, folder: Path, stamp: str) -> None:
+    """Write the inventory of this state of the data atomically; does nothing if the parent of `folder` does not
+    exist."""
     text = _FORM.dump_json(inventory, indent=1).decode()
-    path = _path(folder, stamp or hashlib.sha256(text.encode()).hexdigest())
+    path = _path(folder, stamp)
     try:
         folder.mkdir(exist_ok=True)
         with replacing(path) as temporary:
@@ -44,15 +41,6 @@ def load(folder: Path, stamp: str) -> Inventory | None:
         with suppress(OSError):
             os.utime(path)
     return found
-
-
-def last_used(folder: Path) -> Inventory | None:
-    """The inventory that was used last; None if there is none."""
-    try:
-        paths = sorted(folder.glob("inventory-*.json"), key=lambda path: path.stat().st_mtime_ns)
-    except OSError:  # another process just removed one
-        return None
-    return _read(paths[-1]) if paths else None
 
 
 def _path(folder: Path, stamp: str) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks import accuracy, fusing, large, operators, orchestration
+from benchmarks import accuracy, fusing, identity, large, operators, orchestration
 from ralr_tune.training import precision
 
 
@@ -18,6 +18,15 @@ def test_large_studies(capsys: pytest.CaptureFixture[str]) -> None:
 def test_orchestration(capsys: pytest.CaptureFixture[str]) -> None:
     orchestration.main(["--databases", "sqlite", "--trials", "2", "--repeats", "0"])
     assert len(_rows(capsys.readouterr().out)) == 4  # head, rule, short and long trials
+
+
+def test_identity_of_data(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(identity, "_empty_cache", lambda: False)
+    identity.main(["--files", "120"])
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
+    assert [(row[1], row[3], float(row[2]) > 0) for row in rows] == [
+        ("first", "-", True), ("again", "-", True), ("contents", "-", True),
+    ]  # fmt: skip
 
 
 def test_ways_to_fuse(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

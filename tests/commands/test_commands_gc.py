@@ -39,7 +39,7 @@ class Folder:
     def study(self, name: str) -> ArtifactStore:
         spec = simulated(study={"name": name})
         studies.register(self.storage, name=name, text=spec.text, fingerprint=spec.fingerprint)
-        return ArtifactStore(self.out / "checkpoints", spec)
+        return ArtifactStore(self.out / "checkpoints", spec, name)
 
     def row(self, ordinal: int, stage: Stage = "search", *, name: str = "sim", lease_s: float = 60) -> Row:
         """A row that a worker has claimed."""

@@ -205,8 +205,8 @@ def test_findings_that_only_the_user_can_fix_are_listed(broken: Broken) -> None:
     broken.expiring.fail(failed, kind="bug", message="ZeroDivisionError: mine\nand more", retry=False)
     broken.study("ralr").ask()
     broken.study("ralr").enqueue_trial({"lr": 0.1})
-    ArtifactStore(broken.out / "checkpoints", broken.spec).checkpoint(done).parent.mkdir(parents=True)
-    ArtifactStore(broken.out / "checkpoints", broken.spec).checkpoint(done).write_bytes(b"x" * 2048)
+    ArtifactStore(broken.out / "checkpoints", broken.spec, "sim").checkpoint(done).parent.mkdir(parents=True)
+    ArtifactStore(broken.out / "checkpoints", broken.spec, "sim").checkpoint(done).write_bytes(b"x" * 2048)
     before = dump(broken.url)
     lines = broken.repair().as_text().splitlines()
     assert lines == [
@@ -288,7 +288,7 @@ def test_a_study_of_the_first_release_is_migrated_and_resumes(bare_url: str, tmp
     with pytest.raises(StorageError, match=r"repair sim --storage .*` brings them up to date"):
         run(spec, storage=bare_url, out=where.out)
     (rehearsed,) = repair_study(where, dry_run=True).findings
-    assert rehearsed.what == "its tables have version 0001, this program needs version 0002"
+    assert rehearsed.what == "its tables have version 0001, this program needs version 0003"
     assert dump(bare_url) == before
     first, lease = repair_study(where).findings
     assert first.fix == "migrated"

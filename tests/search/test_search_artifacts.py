@@ -31,7 +31,7 @@ def spec() -> StudySpec:
 
 @pytest.fixture
 def artifacts(tmp_path: Path, spec: StudySpec) -> ArtifactStore:
-    return ArtifactStore(tmp_path, spec)
+    return ArtifactStore(tmp_path, spec, spec.name)
 
 
 def names(artifacts: ArtifactStore) -> set[str]:
@@ -61,7 +61,7 @@ def test_earlier_attempts_come_latest_first(artifacts: ArtifactStore) -> None:
 
 
 def test_without_a_folder_there_are_no_files(tmp_path: Path, spec: StudySpec) -> None:
-    artifacts = ArtifactStore(tmp_path / "none", spec)
+    artifacts = ArtifactStore(tmp_path / "none", spec, spec.name)
     assert (artifacts.earlier(row(1)), artifacts.leftovers(lambda: pytest.fail("nothing to hold rows against"))) == (
         [],
         [],
@@ -90,13 +90,15 @@ def test_partly_written_files_are_recognized_by_their_temporary_name(artifacts: 
 def test_leftovers_are_files_that_no_worker_will_read(artifacts: ArtifactStore, spec: StudySpec) -> None:
     for other in (row(1), row(2), row(3), row(99)):
         artifacts.checkpoint(other).touch()
-    ArtifactStore(artifacts.folder, simulated(study={"name": "sim-row1.1"})).checkpoint(row(1)).touch()
+    ArtifactStore(artifacts.folder, spec, "sim-row1.1").checkpoint(row(1)).touch()
+    ArtifactStore(artifacts.folder, spec, "sim@2").checkpoint(row(1)).touch()  # of another generation
     (artifacts.folder / "model.safetensors").touch()
     failed = row(3, state="done", outcome="failed")  # the next `run` reopens it
     rows = [row(1), row(2, state="done", outcome="complete"), failed]
     assert [path.name for path in artifacts.leftovers(lambda: rows)] == ["sim-row2.1.ckpt", "sim-row99.1.ckpt"]
     artifacts.tidy(lambda: rows)
-    assert names(artifacts) == {"sim-row1.1.ckpt", "sim-row3.1.ckpt", "sim-row1.1-row1.1.ckpt", "model.safetensors"}
+    assert names(artifacts) == {"sim-row1.1.ckpt", "sim-row3.1.ckpt", "sim-row1.1-row1.1.ckpt", "sim@2-row1.1.ckpt",
+                                "model.safetensors"}  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -29,10 +30,12 @@ from ralr_tune.kinds.classification.layout import (
 from ralr_tune.kinds.classification.pictures import check_pixels, eight_bits, open_picture, stack
 from ralr_tune.kinds.classification.samples import (
     MAX_CLASSES,
+    Contents,
     Images,
     Samples,
     Source,
     all_samples,
+    digest64,
     listed,
     short_reason,
     with_test_split_from_train,
@@ -194,7 +197,7 @@ def _tree(root: Path, classes: tuple[str, ...], decode: partial[Images], folder:
     inside = [each for name, part in zip(classes, parts, strict=True) for each in _skipped(part.skipped, split, name)]
     return all_samples(
         labels,
-        partial(decode, folder, [path for path, _, _ in files]),
+        partial(decode, folder, [path for path, _, _ in files], known.contents),
         stamp=f"{DECODING}|{PIL.__version__}|{decode.keywords['size']}|{known.stamp}",
         listing=known,
         origin=f"{folder}/",
@@ -203,15 +206,23 @@ def _tree(root: Path, classes: tuple[str, ...], decode: partial[Images], folder:
     )
 
 
-def _load(folder: Path, files: list[str], rows: Rows, *, size: int | None, max_pixels: int | None) -> Images:
-    pictures = _pictures((files[row] for row in rows), size, max_pixels)
+def _load(
+    folder: Path, files: list[str], contents: Contents, rows: Rows, *, size: int | None, max_pixels: int | None
+) -> Images:
+    pictures = _pictures(files, contents, rows, size, max_pixels)
     return stack(pictures, count=len(rows), mode="RGB", size=size, where=str(folder))
 
 
-def _pictures(files: Iterator[str], size: int | None, max_pixels: int | None) -> Iterator[Image.Image]:
-    for file in files:
+def _pictures(
+    files: list[str], contents: Contents, rows: Rows, size: int | None, max_pixels: int | None
+) -> Iterator[Image.Image]:
+    """The images of these rows; the bytes that are decoded are also those that are hashed."""
+    for row in rows:
+        file = files[row]
         try:
-            with open_picture(file) as picture:
+            content = Path(file).read_bytes()
+            contents.add(row, digest64(content))
+            with open_picture(BytesIO(content)) as picture:
                 if size is not None:
                     picture.draft("RGB", (2 * size, 2 * size))  # a large JPEG is decoded at a fraction of its size
                 check_pixels(picture, one_line(file), max_pixels)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ralr_tune.errors import DataError
 from ralr_tune.kinds.classification.decoded import exclusive
-from ralr_tune.kinds.classification.samples import Samples, Source, hold_out, listed
+from ralr_tune.kinds.classification.samples import Samples, Source, hold_out, listed, split_digest
 from ralr_tune.kinds.classification.stratify import Rows
 from ralr_tune.machine.cores import available_cores
 from ralr_tune.records import Duplicates, Inventory, Skipped, SplitInventory
@@ -37,25 +37,56 @@ BLOCK_SIZE = 32
 Splits = Mapping[str, Samples]
 
 
-def take_inventory(
-    source: Source, *, name: str, validation: float, seed: int, cache: Path | None = None, sample: int | None = None
-) -> Inventory:
-    """The inventory of `source`, with its test data verified: all of them, or `sample` of them, evenly spread.
+class InventoryTaker:
+    """Takes the inventory of one source, and remembers it in a folder, by names, sizes and modification times."""
 
-    `name`: kind and place of the data, for display. The study's `validation` and `seed` determine what is held out.
-    Complete inventories are stored in the folder `cache`, by names, sizes and modification times. Raises DataError.
-    """
-    splits = dict(_splits(source, validation, seed))
-    stamp = _stamp(source, splits)
-    if cache is None:
-        return _build(source, name, splits, sample)
-    with exclusive(cache.parent, ".inventory.lock"):
-        found = load(cache, stamp) if stamp else None
-        if found is None:
-            found = _build(source, name, splits, sample)
-            if sample is None:
-                save(found, cache, stamp)
-    return found
+    def __init__(self, source: Source, *, name: str, validation: float, seed: int, cache: Path | None = None) -> None:
+        """`name`: kind and place of the data, for display. The study's `validation` and `seed` determine what is held
+        out. `cache`: the folder; None: nothing is remembered on disk."""
+        self._source, self._name, self._cache = source, name, cache
+        self._splits = dict(_splits(source, validation, seed))
+        self._stamp = None if cache is None else _stamp(source, self._splits)
+        self._taken: Inventory | None = None
+
+    def take(self, *, sample: int | None = None, contents: bool = False) -> Inventory:
+        """The inventory, with the test data verified: all of them, or `sample` of them, evenly spread.
+
+        `contents`: with the digests of all splits; contents that were not hashed while they were decoded are read.
+        Otherwise a split has a digest if it is known already. Raises DataError.
+        """
+        if sample is not None:
+            return _build(self._source, self._name, self._splits, sample)
+        if self._cache is None:
+            self._taken = self._complete(contents)
+            return self._taken
+        with exclusive(self._cache.parent, ".inventory.lock"):
+            stored = load(self._cache, self._stamp) if self._stamp else None
+            self._taken = stored or self._taken
+            self._taken = self._complete(contents)
+            if self._stamp and self._taken != stored:
+                save(self._taken, self._cache, self._stamp)
+        return self._taken
+
+    def _complete(self, contents: bool) -> Inventory:
+        found = self._taken or _build(self._source, self._name, self._splits, None)
+        splits = tuple(_with_digest(split, self._splits[split.name], contents) for split in found.splits)
+        return replace(found, splits=splits)
+
+
+def check_unchanged(split: str, samples: Samples, inventory: Inventory) -> None:
+    """Raises DataError if the samples of a split, which were just read, are not those of an inventory."""
+    known = next(each for each in inventory.splits if each.name == split)
+    if samples.listing is None or (samples.listing.stamp and samples.listing.stamp == known.listing):
+        return
+    if known.digest is not None and split_digest(samples) != known.digest:
+        raise DataError(f"{samples.origin}: the {split} {inventory.unit} changed since this process verified them")
+
+
+def _with_digest(known: SplitInventory, samples: Samples, contents: bool) -> SplitInventory:
+    listing = samples.listing
+    if known.digest or listing is None or not (contents or listing.contents.known(samples.rows)):
+        return known
+    return replace(known, digest=split_digest(samples))
 
 
 def _splits(source: Source, validation: float, seed: int) -> Iterator[tuple[str, Samples]]:
@@ -175,7 +206,7 @@ def _misfits(test: Samples, rows: Rows, shape: tuple[int, ...]) -> list[Problem]
 def _duplicates(splits: Splits) -> tuple[Duplicates, ...] | None:
     """Exact copies across splits: sizes are compared first, then hashes. None if contents cannot be compared."""
     names, parts = list(splits), list(splits.values())
-    if any(part.listing is None or part.listing.digests is None for part in parts):
+    if any(part.listing is None or not part.listing.separate for part in parts):
         return None
     split_of = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
     rows = np.concatenate([part.rows for part in parts])
@@ -203,8 +234,9 @@ def _digests(parts: Sequence[Samples], split_of: Rows, rows: Rows, *, quick: boo
     listings = {id(part.listing): part.listing for part in parts}  # splits that share an array read it once
     for listing in listings.values():
         members = np.isin(split_of, [number for number, part in enumerate(parts) if part.listing is listing])
-        if members.any() and listing and listing.digests:
-            found[members] = listing.digests(rows[members], quick)
+        if members.any() and listing:
+            hashes = listing.quick if quick and listing.quick else listing.contents.of
+            found[members] = hashes(rows[members])
     return found
 
 

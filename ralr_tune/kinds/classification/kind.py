@@ -18,11 +18,12 @@ from ralr_tune.kinds.classification.section import (
     TorchvisionData,
 )
 from ralr_tune.logs import warnings_to_log
+from ralr_tune.machine.files import sha256_of
 from ralr_tune.metric import Metric
-from ralr_tune.records import Inventory
+from ralr_tune.records import Inventory, SourceFile
 from ralr_tune.studyfile import Configuration, StudySpec
 from ralr_tune.studyfile.contradictions import Contradiction, corners, missing_file, path_of_key, training_paths
-from ralr_tune.studyfile.imports import Import, names_code
+from ralr_tune.studyfile.imports import TORCHVISION, Import, names_code
 from ralr_tune.studyfile.kind import TaskSummary
 from ralr_tune.studyfile.problems import dotted
 from ralr_tune.studyfile.values import Choice
@@ -31,6 +32,7 @@ from ralr_tune.training.kind import TorchKind
 if TYPE_CHECKING:
     from torch import nn
 
+    from ralr_tune.kinds.classification.inventory import InventoryTaker
     from ralr_tune.kinds.classification.samples import Source
     from ralr_tune.kinds.classification.task import ClassificationTask
     from ralr_tune.studyfile.exported import Exported
@@ -84,9 +86,10 @@ class ClassificationKind(TorchKind):
             return like.with_network(build, identity)
         with warnings_to_log():
             source = open_source(section.data.model_dump())
-            if cache is not None and source.train.listing is not None and source.train.listing.stamp is not None:
-                _inventory(section, source, seed, cache)  # finds bad test data before any training
-            return ClassificationTask(
+            taker = None if cache is None else _inventory_taker(section, source, seed, cache)
+            if taker:
+                taker.take()  # finds bad test data before any training
+            task = ClassificationTask(
                 source,
                 build=build,
                 validation=section.validation,
@@ -97,6 +100,11 @@ class ClassificationKind(TorchKind):
                 origin=origin,
                 metric=metric,
             )
+            task.inventory = taker.take(contents=True) if taker else None
+            return task
+
+    def inventory_of(self, task: ClassificationTask) -> Inventory | None:
+        return task.inventory
 
     # ------------------------------------------------------------ the study file
 
@@ -138,10 +146,28 @@ class ClassificationKind(TorchKind):
         )
 
     def inventory(
-        self, section: ClassificationSection, *, seed: int, cache: Path | None = None, sample: int | None = None
+        self,
+        section: ClassificationSection,
+        *,
+        seed: int,
+        cache: Path | None = None,
+        sample: int | None = None,
+        contents: bool = False,
     ) -> Inventory:
         with warnings_to_log():
-            return _inventory(section, _open_here(section), seed, cache, sample)
+            taker = _inventory_taker(section, _open_here(section), seed, cache)
+            return taker.take(sample=sample, contents=contents)
+
+    def source_files(self, section: ClassificationSection) -> Iterator[SourceFile]:
+        if not section.pretrained:
+            return
+        from ralr_tune.models.torchvision_models import weights_file
+
+        for model in _models(section):
+            if model.startswith(TORCHVISION):  # building any other network refuses `pretrained`
+                name, path = weights_file(model.removeprefix(TORCHVISION))
+                digest = sha256_of(path)  # None before the first download; the name contains a part of it
+                yield SourceFile("task.pretrained", f"weights {name}", (digest,) if digest else ())
 
     def downloads(self, section: ClassificationSection) -> bool:
         if not isinstance(section.data, TorchvisionData) or not section.data.download:
@@ -169,14 +195,10 @@ def _open_here(section: ClassificationSection) -> Source:
     return open_source({key: False if key == "download" else value for key, value in data.items()})
 
 
-def _inventory(
-    section: ClassificationSection, source: Source, seed: int, cache: Path | None, sample: int | None = None
-) -> Inventory:
-    from ralr_tune.kinds.classification.inventory import take_inventory
+def _inventory_taker(section: ClassificationSection, source: Source, seed: int, cache: Path | None) -> InventoryTaker:
+    from ralr_tune.kinds.classification.inventory import InventoryTaker
 
-    return take_inventory(
-        source, name=_place(section.data), validation=section.validation, seed=seed, cache=cache, sample=sample
-    )
+    return InventoryTaker(source, name=_place(section.data), validation=section.validation, seed=seed, cache=cache)
 
 
 def _place(data: ImageData) -> str:

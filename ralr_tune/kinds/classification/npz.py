@@ -22,6 +22,7 @@ from ralr_tune.errors import DataError
 from ralr_tune.kinds.classification.layout import SplitName, split_of
 from ralr_tune.kinds.classification.samples import (
     MAX_CLASSES,
+    Contents,
     Images,
     Listing,
     Samples,
@@ -194,11 +195,18 @@ def _samples(file: Path, prefix: str, *, numbers: Rows, classes: Sequence[str], 
     known = stamp([file])
     load = partial(_images, file, prefix, len(labels), layout)
 
+    contents = Contents(len(labels), lambda rows: digests_of(load(), rows))
+
+    def read(rows: Rows) -> Images:
+        images = load()
+        contents.add(rows, digests_of(images, rows))
+        return images[rows]
+
     return all_samples(
         labels,
-        lambda rows: load()[rows],
+        read,
         stamp=f"npz|{prefix}|{known}|{layout or 'NHWC'}",
-        listing=Listing(known, lambda row: f"{prefix}_images[{row}]", digests=lambda rows, _: digests_of(load(), rows)),
+        listing=Listing(known, lambda row: f"{prefix}_images[{row}]", contents),
         origin=f"{file.name}: {prefix}_images",
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from threading import Lock
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -27,7 +28,7 @@ REFUSED_FORMATS = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
 _OPENING = Lock()
 
 
-def open_picture(file: str) -> Image.Image:
+def open_picture(file: str | BinaryIO) -> Image.Image:
     """The picture in `file`, not decoded yet. Pillow detects the format from the content, not from the name.
 
     Pillow's own limit on pixels is bypassed: it counts those of the file, `check_pixels` those that are decoded.

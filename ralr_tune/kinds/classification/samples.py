@@ -27,6 +27,32 @@ TEST_SHARE = 0.2
 """Share that is set aside as test split if a source has no test data."""
 
 
+class Contents:
+    """Hashes of the contents of N samples. Each is computed once: while the sample is decoded, or on request."""
+
+    def __init__(self, count: int, compute: Callable[[Rows], NDArray[np.uint64]]) -> None:
+        """`compute`: rows (n,) to hashes (n,); equal contents have equal hashes. May raise DataError."""
+        self._compute = compute
+        self._hashes = np.zeros(count, dtype=np.uint64)
+        self._known = np.zeros(count, dtype=bool)
+
+    def add(self, rows: Rows | int, hashes: NDArray[np.uint64] | int) -> None:
+        """Stores the hashes of contents that were just read. Threads may call it."""
+        self._hashes[rows] = hashes
+        self._known[rows] = True
+
+    def known(self, rows: Rows) -> bool:
+        """Whether all of them are computed."""
+        return bool(self._known[rows].all())
+
+    def of(self, rows: Rows) -> NDArray[np.uint64]:
+        """(n,) of the rows (n,). Raises DataError."""
+        missing = rows[~self._known[rows]]
+        if len(missing):
+            self.add(missing, self._compute(missing))
+        return self._hashes[rows]
+
+
 @dataclass(frozen=True)
 class Listing:
     """All N samples of a source, as stored: what is known without decoding them."""
@@ -35,11 +61,13 @@ class Listing:
     """A hash of the names, sizes and modification times of the files that they are read from; None if unknown."""
     names: Callable[[int], str]
     """Row to name, for display."""
+    contents: Contents
     sizes: NDArray[np.int64] | None = None
     """(N,) in bytes; None if all are equal."""
-    digests: Callable[[Rows, bool], NDArray[np.uint64]] | None = None
-    """(rows (n,), quick) to hashes (n,) of their contents; if `quick`, of a part that is fast to read. Equal contents
-    have equal hashes. None if the contents are not stored by sample. Raises DataError."""
+    quick: Callable[[Rows], NDArray[np.uint64]] | None = None
+    """Like `Contents.of`, for a part of each sample that is fast to read; None if all of it is. Raises DataError."""
+    separate: bool = True
+    """Whether the contents can be hashed without decoding them, so that copies can be found before training."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +131,16 @@ def short_reason(error: Exception) -> str:
 def digest64(content: bytes) -> int:
     """A 64-bit hash: among a million different contents, the chance that any two share one is 3 in 100 million."""
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
+
+
+def split_digest(samples: Samples) -> str | None:
+    """A hash of the contents and labels of all samples, in their order; None without a listing. Raises DataError."""
+    if samples.listing is None:
+        return None
+    total = hashlib.sha256(b"contents 1")
+    for numbers in (samples.labels.astype("<i8"), samples.listing.contents.of(samples.rows).astype("<u8")):
+        total.update(numbers.tobytes())
+    return total.hexdigest()
 
 
 def digests_of(images: NDArray[Any], rows: Rows) -> NDArray[np.uint64]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ralr_tune.errors import DataError
 from ralr_tune.kinds.classification.samples import (
+    Contents,
     Listing,
     Source,
     all_samples,
@@ -69,7 +70,8 @@ def read_digits() -> Source:
     """scikit-learn's 1,797 handwritten digits, 8x8, grey values 0 .. 16 scaled to 0 .. 255."""
     table = _digits_table()
     images = np.rint(table[:, :-1].reshape(-1, 1, 8, 8) * (255 / 16)).astype(np.uint8)
-    listing = Listing(None, lambda row: f"digit {row}", digests=lambda rows, _: digests_of(images, rows))
+    contents = Contents(len(images), lambda rows: digests_of(images, rows))
+    listing = Listing(None, lambda row: f"digit {row}", contents)
     samples = all_samples(
         table[:, -1].astype(np.int64), lambda rows: images[rows], listing=listing, origin="scikit-learn's digits"
     )

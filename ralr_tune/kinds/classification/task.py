@@ -21,6 +21,7 @@ from ralr_tune.errors import DataError, UsageError
 from ralr_tune.kinds.classification.augment import Augmentation, make_augmentations
 from ralr_tune.kinds.classification.batching import batch_borders, draw_epoch, mean_and_std
 from ralr_tune.kinds.classification.decoded import load
+from ralr_tune.kinds.classification.inventory import check_unchanged
 from ralr_tune.kinds.classification.metrics import METRICS
 from ralr_tune.kinds.classification.mixing import Mixing
 from ralr_tune.kinds.classification.options import ClassificationOptions
@@ -30,6 +31,7 @@ from ralr_tune.kinds.classification.section import MIXINGS
 from ralr_tune.kinds.classification.stratify import Rows
 from ralr_tune.machine.sharing import free_on, is_cuda
 from ralr_tune.metric import Metric
+from ralr_tune.records import Inventory
 from ralr_tune.seeds import derive_seed
 from ralr_tune.tasks.base import Autocast, Batch, Capabilities, Split
 from ralr_tune.tasks.tensors import TensorBatch
@@ -110,6 +112,8 @@ class ClassificationTask:
         self.input_shape: tuple[int, ...] = tuple(self._pool.images.shape[1:])
         self._mean, self._std = mean_and_std(self._pool.images[self._rows["train"]], device)
         self._model_checked = False
+        self.inventory: Inventory | None = None
+        """What the data hold, if `load` was given a folder that remembers it."""
 
     def with_network(self, build: Callable[[int, int, int], nn.Module], identity: str) -> ClassificationTask:
         """A task with another network that shares the data of this one."""
@@ -282,6 +286,8 @@ class ClassificationTask:
         samples = self._read_test()
         _check_not_empty(samples, "test")
         pool = _pool([samples], self.device, self._decoded)
+        if self.inventory is not None:
+            check_unchanged("test", samples, self.inventory)
         if pool.images.shape[1:] != self.input_shape:
             raise DataError(
                 f"test images have shape {tuple(pool.images.shape[1:])}, training images {self.input_shape} (C, H, W)"

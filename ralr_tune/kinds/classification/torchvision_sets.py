@@ -16,17 +16,20 @@ import numpy as np
 import PIL
 import torch
 import torchvision.datasets
+from numpy.typing import NDArray
 from PIL import Image
 
 from ralr_tune.errors import DataError
 from ralr_tune.kinds.classification.pictures import check_pixels, stack
 from ralr_tune.kinds.classification.samples import (
     MAX_CLASSES,
+    Contents,
     Images,
     Listing,
     Samples,
     Source,
     all_samples,
+    digest64,
     digests_of,
     short_reason,
     stamp,
@@ -158,11 +161,12 @@ def _download_lock(root: Path, wanted: bool) -> Iterator[None]:
 
 def _samples(data: Any, *, size: int | None, max_pixels: int | None, opener: _Opener) -> Samples:
     labels = _labels(data, opener.where)
+    listing = _listing(data, opener)
     return all_samples(
         labels,
-        partial(_load, data, labels, size, max_pixels, opener.where),
+        partial(_load, data, labels, listing.contents, size, max_pixels, opener.where),
         stamp=_stamp(data, size),
-        listing=_listing(data, opener),
+        listing=listing,
         origin=f"torchvision's {opener.name}",
     )
 
@@ -177,9 +181,19 @@ def _listing(data: Any, opener: _Opener) -> Listing:
 
     in_memory = _images_in_memory(data)
     if in_memory is None:
-        return Listing(_root_stamp(str(opener.root)), names)
+        contents = Contents(len(data), partial(_digests_of_pictures, data, opener.where))
+        return Listing(_root_stamp(str(opener.root)), names, contents, separate=False)
     images = np.asarray(in_memory)
-    return Listing(_stamp(data, None), names, digests=lambda rows, _: digests_of(images, rows))
+    return Listing(_stamp(data, None), names, Contents(len(images), lambda rows: digests_of(images, rows)))
+
+
+def _digests_of_pictures(data: Any, where: str, rows: Rows) -> NDArray[np.uint64]:
+    return np.array([_digest(_item(data, int(row), where)[0]) for row in rows], dtype=np.uint64)
+
+
+def _digest(picture: Image.Image) -> int:
+    """Of the pixels: torchvision's data sets do not say in which file a sample is stored."""
+    return digest64(f"{picture.mode}|{picture.size}|".encode() + picture.tobytes())
 
 
 def _root_stamp(root: str) -> str:
@@ -223,16 +237,24 @@ def _classes(data: Any, where: str) -> tuple[str, ...]:
     return tuple(str(number) for number in range(highest + 1))
 
 
-def _load(data: Any, labels: Rows, size: int | None, max_pixels: int | None, where: str, rows: Rows) -> Images:
-    return stack(_pictures(data, labels, max_pixels, where, rows), count=len(rows), mode=None, size=size, where=where)
+def _load(
+    data: Any, labels: Rows, contents: Contents, size: int | None, max_pixels: int | None, where: str, rows: Rows
+) -> Images:
+    pictures = _pictures(data, labels, contents, max_pixels, where, rows)
+    return stack(pictures, count=len(rows), mode=None, size=size, where=where)
 
 
-def _pictures(data: Any, labels: Rows, max_pixels: int | None, where: str, rows: Rows) -> Iterator[Image.Image]:
+def _pictures(
+    data: Any, labels: Rows, contents: Contents, max_pixels: int | None, where: str, rows: Rows
+) -> Iterator[Image.Image]:
+    in_memory = _images_in_memory(data) is not None  # their hashes are fast to compute, if they are needed
     for row in rows:
         picture, label = _item(data, int(row), where)
         if label != labels[row]:
             raise DataError(f"{where}: sample {row} has label {label}, but the list of labels has {labels[row]}")
         check_pixels(picture, f"{where}: sample {row}", max_pixels)
+        if not in_memory:
+            contents.add(row, _digest(picture))
         yield picture
 
 

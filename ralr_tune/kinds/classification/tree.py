@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from ralr_tune.errors import DataError
 from ralr_tune.kinds.classification.layout import is_hidden
 from ralr_tune.kinds.classification.pictures import picture_suffixes
-from ralr_tune.kinds.classification.samples import Listing, digest64, short_reason
+from ralr_tune.kinds.classification.samples import Contents, Listing, digest64, short_reason
 from ralr_tune.kinds.classification.stratify import Rows
 from ralr_tune.studyfile.problems import one_line
 
@@ -112,13 +113,19 @@ def listing(files: list[ImageFile], root: str) -> Listing:
     for numbers in (sizes, times):
         total.update(numbers.astype("<i8").tobytes())
 
-    def digests(rows: Rows, quick: bool) -> NDArray[np.uint64]:
+    def digests(rows: Rows, *, quick: bool) -> NDArray[np.uint64]:
         with ThreadPoolExecutor(READ_THREADS) as pool:
             blocks = np.array_split(rows, max(1, len(rows) // 1000))
             found = pool.map(lambda block: [_digest(paths[row], int(sizes[row]), quick) for row in block], blocks)
             return np.array([digest for block in found for digest in block], dtype=np.uint64)
 
-    return Listing(total.hexdigest(), lambda row: os.path.relpath(paths[row], root), sizes, digests)
+    return Listing(
+        total.hexdigest(),
+        names=lambda row: os.path.relpath(paths[row], root),
+        contents=Contents(len(files), partial(digests, quick=False)),
+        sizes=sizes,
+        quick=partial(digests, quick=True),
+    )
 
 
 def _digest(path: str, size: int, quick: bool) -> int:

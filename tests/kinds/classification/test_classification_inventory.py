@@ -19,7 +19,6 @@ from ralr_tune.kinds.classification import tree
 from ralr_tune.kinds.classification.kind import KIND
 from ralr_tune.kinds.classification.section import ClassificationSection
 from ralr_tune.records import Inventory
-from ralr_tune.tasks.inventory import last_used
 from tests.kinds.conftest import picture
 
 Writer = Callable[..., Path]
@@ -137,16 +136,17 @@ def test_verified_data_are_verified_again_only_after_a_change(root: Path, tmp_pa
     cache = tmp_path / "out" / "data"
     cache.parent.mkdir()
     first = inventory_of(root, cache)
-    assert inventory_of(root, cache) == inventory_of(root, cache, size=16) == first == last_used(cache)
+    assert inventory_of(root, cache) == inventory_of(root, cache, size=16) == first
     assert decoded == [9]
     os.utime(root / "test" / "ant" / "0.png", ns=(0, 0))
     inventory_of(root, cache)
     (root / "train" / "ant" / "x.txt").touch()
     assert inventory_of(root, cache).skipped
     assert decoded == [9, 9, 9]
-    next(cache.glob("inventory-*.json")).write_text("{")
+    for file in cache.glob("inventory-*.json"):
+        file.write_text("{")
     inventory_of(root, cache)
-    assert last_used(cache) is not None
+    assert decoded == [9, 9, 9, 9]
 
 
 def test_without_a_writable_folder_nothing_is_stored(root: Path, tmp_path: Path, decoded: list[int]) -> None:
@@ -160,7 +160,7 @@ def test_a_sample_is_spread_over_the_split_and_not_stored(root: Path, tmp_path: 
     (tmp_path / "out").mkdir()
     assert inventory_of(root, tmp_path / "out" / "data", sample=4).verified == 4
     assert inventory_of(root, tmp_path / "out" / "data", sample=100).verified == 9
-    assert last_used(tmp_path / "out" / "data") is None
+    assert not (tmp_path / "out" / "data").exists()
     (root / "test" / "cat" / "2.png").write_bytes(b"")
     with pytest.raises(DataError, match=r"cat/2\.png"):
         inventory_of(root, sample=2)
@@ -203,6 +203,110 @@ def test_sets_of_torchvision_are_verified_and_stored(
 def test_digits_need_no_file() -> None:
     found = KIND.inventory(section({"source": "digits"}), seed=0)
     assert (found.verified, found.duplicates, len(found.classes)) == (359, (), 10)
+
+
+# ---------------------------------------------------------------- digests of the contents
+
+
+def digests(found: Inventory) -> dict[str, str | None]:
+    return {split.name: split.digest for split in found.splits}
+
+
+def read_digests(root: Path, **data: Any) -> dict[str, str | None]:
+    source = {"source": "arrays"} if root.is_file() else {"source": "folder", "size": 8}
+    return digests(KIND.inventory(section(source | {"path": str(root)} | data), seed=0, contents=True))
+
+
+def test_digests_are_of_contents_not_of_names_times_or_places(root: Path, tmp_path: Path) -> None:
+    first = read_digests(root)
+    assert None not in first.values()
+    copied = shutil.copytree(root, tmp_path / "elsewhere", copy_function=shutil.copyfile)
+    for file in copied.rglob("*.png"):
+        os.utime(file, ns=(0, 0))
+        file.rename(file.with_name(f"renamed-{file.name}"))
+    assert read_digests(copied) == first == read_digests(root, size=16)
+
+
+def test_digests_differ_if_contents_classes_or_their_order_do(root: Path, tmp_path: Path) -> None:
+    first = read_digests(root)
+    ant, bee, other = (root / "train" / name for name in ("ant/0.png", "bee/0.png", "ant/1.png"))
+    for one, two in ((ant, bee), (ant, other)):
+        for _ in range(2):  # there and back
+            held = one.read_bytes()
+            one.write_bytes(two.read_bytes())
+            two.write_bytes(held)
+            changed = read_digests(root)
+            assert (changed["validation"], changed["test"]) == (first["validation"], first["test"])
+            if _ == 0:
+                assert changed["train"] != first["train"]
+        assert changed == first
+
+
+def test_arrays_digits_and_restricted_data_have_digests(write_npz: Writer, root: Path) -> None:
+    file = write_npz()
+    first, fewer = read_digests(file), read_digests(file, limit=9)
+    assert first["train"] != fewer["train"]
+    assert first["test"] == fewer["test"]
+    assert first == read_digests(file)
+    assert None not in read_digests(root, classes=["ant", "cat"]).values()
+    found = digests(KIND.inventory(section({"source": "digits"}), seed=0, contents=True))
+    assert len({*found.values()}) == 3
+
+
+def loaded(root: Path, out: Path) -> Any:
+    out.mkdir(exist_ok=True)
+    task = section({"source": "folder", "path": str(root), "size": 8})
+    return KIND.load(task, metric=KIND.default_metric, seed=0, device="cpu", cache=out / "data")
+
+
+def test_a_task_hashes_what_it_decodes_and_reads_nothing_twice(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = read_digests(root)
+    whole, digest = list[str](), tree._digest
+
+    def counting(path: str, size: int, quick: bool) -> int:
+        whole.extend([path] * (not quick))
+        return digest(path, size, quick)
+
+    monkeypatch.setattr(tree, "_digest", counting)
+    found = KIND.inventory_of(loaded(root, tmp_path / "out"))
+    assert found is not None
+    assert digests(found) == expected
+    assert whole == []
+    # remembered: a later process need not read anything to know them
+    again = KIND.inventory(
+        section({"source": "folder", "path": str(root), "size": 8}), seed=0, cache=tmp_path / "out" / "data"
+    )
+    assert again is not None
+    assert digests(again) == expected
+    assert whole == []
+
+
+def test_test_data_that_change_while_a_worker_runs_are_refused_when_they_are_read(root: Path, tmp_path: Path) -> None:
+    task = loaded(root, tmp_path / "out")
+    model = task.build_model(0)
+    file = root / "test" / "ant" / "0.png"
+    os.utime(file, ns=(0, 0))  # touched, but the same
+    task.evaluate(model, "test")
+    task = loaded(root, tmp_path / "out")
+    picture(77).save(file)
+    with pytest.raises(DataError, match=r"test/: the test images changed since this process verified them"):
+        task.evaluate(model, "test")
+
+
+def test_sets_of_torchvision_have_digests_of_their_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torchvision.datasets, "Flat", Flat, raising=False)
+    for number in range(10):
+        for split in ("train", "test"):
+            (tmp_path / "set" / split).mkdir(parents=True, exist_ok=True)
+            picture(number).save(tmp_path / "set" / split / f"{number}.png")
+    task = section({"source": "torchvision", "dataset": "Flat", "root": str(tmp_path / "set")})
+    first = digests(KIND.inventory(task, seed=0, contents=True))
+    picture(3).save(tmp_path / "set" / "train" / "3.png", compress_level=1)
+    assert digests(KIND.inventory(task, seed=0, contents=True)) == first
+    picture(99).save(tmp_path / "set" / "train" / "3.png")
+    assert digests(KIND.inventory(task, seed=0, contents=True)) != first
 
 
 # ---------------------------------------------------------------- exact copies

@@ -1,0 +1,84 @@
+"""Files of code on which a task depends: the modules that its keys name, and those next to them which they import.
+
+Nothing is executed: imports are found by reading the code.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import sys
+import sysconfig
+from collections.abc import Iterator
+from importlib.machinery import PathFinder
+from modulefinder import ModuleFinder
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ralr_tune.records import SourceFile
+from ralr_tune.studyfile.imports import Import, imports
+
+if TYPE_CHECKING:
+    from ralr_tune.studyfile.kind import Kind
+    from ralr_tune.studyfile.sections import TaskSection
+
+_PACKAGE = __name__.partition(".")[0]
+_INSTALLED = frozenset(Path(sysconfig.get_path(name)).resolve() for name in ("purelib", "platlib", "stdlib"))
+
+
+def source_files(kind: Kind, task: TaskSection) -> tuple[SourceFile, ...]:
+    """All files besides the data on which trials depend, by key and name."""
+    code = (file for named in imports(kind, task) for file in _modules(named))
+    return tuple(sorted({*code, *kind.source_files(task)}, key=lambda file: (file.key, file.name)))
+
+
+def _modules(named: Import) -> Iterator[SourceFile]:
+    """The module that a key names, and the user's own modules that it imports; none if it is not found."""
+    for name, path in _files(named).items():
+        try:
+            content = path.read_bytes()
+        except OSError:
+            continue
+        yield SourceFile(named.key, f"module {name}", _digests(content))
+
+
+def _files(named: Import) -> dict[str, Path]:
+    """Files by module name. Of an installed module only its own file: its distribution has a version."""
+    folder = named.folder()
+    if folder is None:
+        return {}
+    if folder.resolve() in _INSTALLED:
+        own = _own_file(named.module, folder)
+        return {named.module: own} if own else {}
+    finder = ModuleFinder(path=[str(folder)], excludes=[_PACKAGE])
+    try:
+        finder.import_hook(named.module)
+    except (ImportError, SyntaxError, ValueError):  # loading the task reports it
+        own = _own_file(named.module, folder)
+        return {named.module: own} if own else {}
+    files: dict[str, str | None] = {name: getattr(module, "__file__", None) for name, module in finder.modules.items()}
+    return {name: Path(file) for name, file in files.items() if file}
+
+
+def _own_file(module: str, folder: Path) -> Path | None:
+    """The file of a module below a folder; its parents are not imported."""
+    places: list[str] | None = [str(folder)]
+    found = None
+    for part in module.split("."):
+        found = PathFinder.find_spec(part, places)
+        if found is None:
+            return None
+        places = list(found.submodule_search_locations or ())
+    return Path(found.origin) if found and found.origin else None
+
+
+def _digests(content: bytes) -> tuple[str, ...]:
+    """Of the text and of the syntax: comments and line breaks may change. The syntax tree depends on Python's version,
+    so two versions compare the text."""
+    text = hashlib.sha256(content).hexdigest()
+    try:
+        tree = ast.dump(ast.parse(content))
+    except (SyntaxError, ValueError, RecursionError):  # not Python, or not valid
+        return (text,)
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    return text, hashlib.sha256(f"{version}|{tree}".encode(errors="backslashreplace")).hexdigest()
