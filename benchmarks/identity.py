@@ -1,7 +1,7 @@
 """What comparing the data costs at start: `python -m benchmarks.identity --files 60000 1300000`.
 
-Writes a tree of tiny pictures (8x8, BMP, all different: a fiftieth for test, the rest for train, in 1,000 classes) into
-a temporary folder, and prints wall-clock seconds of one process for each kind of start:
+Writes a tree of tiny pictures (8x8, BMP, all different: a fiftieth for test, the rest for train, in 1,000 classes
+or fewer) into a temporary folder, and prints wall-clock seconds of one process for each kind of start:
 
 first      of a study: names, sizes and times; copies across splits; all test images decoded (training images are hashed
            while the first worker decodes them, which is not part of this)
@@ -56,12 +56,13 @@ def main(typed: list[str] | None = None) -> None:
 def write_tree(root: Path, count: int) -> None:
     """`count` pictures below `root`, each of 246 bytes; no two are equal."""
     header = b"BM" + (246).to_bytes(4, "little") + bytes(4) + (54).to_bytes(4, "little") + (40).to_bytes(4, "little")
+    classes = min(CLASSES, count // 40)
     header += (8).to_bytes(4, "little") * 2 + (1).to_bytes(2, "little") + (24).to_bytes(2, "little") + bytes(24)
     for split, number in (("test", count // TEST_SHARE), ("train", count - count // TEST_SHARE)):
-        for name in range(min(CLASSES, number)):
+        for name in range(classes):
             folder = root / split / f"class{name:04}"
             folder.mkdir(parents=True)
-            for each in range(name, number, CLASSES):
+            for each in range(name, number, classes):
                 pixels = f"{split}{each:012}".encode().ljust(192, b".")
                 with open(folder / f"{each}.bmp", "wb", buffering=0) as file:
                     file.write(header + pixels)
