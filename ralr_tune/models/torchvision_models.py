@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import torch
 import torchvision.models
 from torch import Tensor, nn
 
@@ -36,6 +38,19 @@ def build(
     if pretrained:
         _copy_matching(_pretrained(name), model)
     return model if channels == 3 else nn.Sequential(Grey(), model)
+
+
+def has_weights_here(name: str) -> bool:
+    """Whether the default weights of a network are in torch.hub's folder. True also if there is no such network.
+
+    Raises UsageError if torchvision has no weights for it.
+    """
+    if name not in names():
+        return True
+    weights = list(torchvision.models.get_model_weights(name))
+    if not weights:
+        raise UsageError(f"task.pretrained = true: torchvision has no weights for torchvision:{name}")
+    return any((Path(torch.hub.get_dir()) / "checkpoints" / Path(each.url).name).exists() for each in weights)
 
 
 def names() -> list[str]:

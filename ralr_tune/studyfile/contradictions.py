@@ -39,15 +39,25 @@ class Contradiction:
         )
 
 
+@dataclass(frozen=True)
+class Problem(Contradiction):
+    """A reason why a study cannot be trained that only its network, its data or Optuna show (`Kind.problems`)."""
+
+    of_data: bool = False
+    """Whether the data are wrong, and not the study file."""
+    absent: bool = False
+    """Whether what is missing may be on another machine: data that are not here, code that is not installed."""
+
+
 def contradictions(spec: StudySpec) -> Iterator[Contradiction]:
     """All contradictions, in the order of the file."""
     for check in _CHECKS:
         yield from check(spec)
 
 
-def missing_files(spec: StudySpec) -> Iterator[Contradiction]:
-    """Files and folders that the study file names but that do not exist on this machine."""
-    yield from spec.kind.missing_files(spec.task)
+def missing(spec: StudySpec) -> Iterator[Contradiction]:
+    """What the study file names but does not exist on this machine."""
+    yield from spec.kind.missing(spec.task)
 
 
 def missing_file(path: KeyPath, name: str) -> Iterator[Contradiction]:
