@@ -14,6 +14,7 @@ from functools import partial, reduce
 from typing import Any
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from ralr_tune.errors import UsageError
 from ralr_tune.models.cifar_resnet import CifarResNet
@@ -79,6 +80,8 @@ def _construct(name: str, builder: Builder, shape: Mapping[str, Any], options: M
         raise UsageError(f"task.model = {name!r}: {error}{called}{allowed}") from error
     if not isinstance(model, nn.Module):
         raise UsageError(f"task.model = {name!r}: returned {type(model).__name__}, not a torch.nn.Module")
+    if any(map(is_lazy, model.parameters())):
+        raise UsageError(f"task.model = {name!r}: has lazy layers; must have all its weights when it is built")
     return model
 
 

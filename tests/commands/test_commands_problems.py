@@ -55,6 +55,9 @@ class TwoInTraining(Frozen):
         outputs = self.inner(images)
         return (outputs, outputs) if self.training else outputs
 
+def lazy(num_classes):
+    return nn.Sequential(nn.Flatten(), nn.LazyLinear(num_classes))
+
 word = "word"
 """
 
@@ -125,6 +128,7 @@ MISTAKES: dict[str, tuple[dict[str, Tables], str]] = {
     "outputs": (network("seven"), "task.model = 'users:seven': returns (1, 7) for one image; must be (1, 10), one out"),
     "too deep": (network("too_deep"), "task.model = 'users:too_deep': cannot process images of shape (1, 8, 8) (C,"),
     "no gradient": (network("Frozen"), "task.model = 'users:Frozen': its loss has no gradient"),
+    "lazy": (network("lazy"), "task.model = 'users:lazy': has lazy layers; must have all its weights when it is built"),
     "training": (network("TwoInTraining"), "returns tuple for 2 images in training; must be (2, 10), one output per"),
     "option": (task(model_options={"widht": 3}), "unexpected keyword argument 'widht'; its model_options: width, drop"),
     "searched option": (task(model_options={"width": {"low": 0, "high": 9}}), "width = 0: must be at least 1"),
