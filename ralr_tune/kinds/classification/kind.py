@@ -132,6 +132,7 @@ class ClassificationKind(TorchKind):
     def problems(self, spec: StudySpec, *, imports: bool = True, sample: int) -> Iterator[Problem]:
         from ralr_tune.kinds.classification.problems import network_problems, read_data, study_problems
 
+        assert isinstance(spec.task, ClassificationSection)
         with warnings_to_log():
             found = read_data(spec, _open_here, sample)
             yield from network_problems(spec, found, imports=imports)
