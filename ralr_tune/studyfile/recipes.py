@@ -48,7 +48,7 @@ def values_for(spec: StudySpec, arm: str, recipe: Mapping[str, Any]) -> list[Rec
     values, amplify = list(recipe_values(recipe)), spec.arms[arm].amplify
     if amplify is None:
         return values
-    lower = next((each.value for each in values if each.name == "amplify.lower"), amplify.lower)
+    lower: Any = next((each.value for each in values if each.name == "amplify.lower"), amplify.lower)
     given, wanted, sign = (_UPPER, _WIDTH, -1) if amplify.upper is None else (_WIDTH, _UPPER, 1)
     if not _is_number(lower):
         return values
