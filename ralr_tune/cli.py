@@ -248,11 +248,12 @@ def worker(
 def check(
     study: Annotated[str | None, typer.Argument(metavar="STUDY", help="A name in studies/, or a path.")] = None,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of study files.")] = False,
+    fast: Annotated[bool, typer.Option("--fast", help="Check the file alone: try neither network nor data.")] = False,
     no_imports: NoImports = False,
     storage: Storage = None,
     out: Out = None,
 ) -> None:
-    """Validate a study file: report every mistake at once, with what is allowed."""
+    """Validate a study file, its network and its data: report every mistake at once, with what is allowed."""
     from ralr_tune.commands.check import check_study, study_schema
     from ralr_tune.errors import UsageError
 
@@ -261,7 +262,7 @@ def check(
     if study is None:
         _print_json(study_schema())
     else:
-        _say(check_study(study, imports=not no_imports, storage=storage, out=out))
+        _say(check_study(study, imports=not no_imports, fast=fast, storage=storage, out=out))
 
 
 @app.command(epilog=_example("plan digits"))

@@ -11,16 +11,15 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, create_model
 
 from ralr_tune.commands.locate import find_file, locate, opened, study_files
+from ralr_tune.commands.problems import SAMPLE, problems, refuse
 from ralr_tune.errors import StudyFileError, UsageError
 from ralr_tune.invocation import command
 from ralr_tune.records import Inventory
 from ralr_tune.studyfile import StudySpec, load_study_file, models, parse_study, registry
 from ralr_tune.studyfile.imports import imports as imported
 from ralr_tune.studyfile.imports import refuse_imports
+from ralr_tune.studyfile.reading import Reading, read_study_file
 from ralr_tune.studyfile.sections import StudyFile
-
-SAMPLE = 100
-"""Test images that `check` decodes (our choice: a second or two); `doctor`, `plan` and `run` decode all."""
 
 
 def load(study: str, *, imports: bool = True, storage: str | None = None, out: Path | None = None) -> StudySpec:
@@ -45,21 +44,56 @@ def _find_spec(study: str, storage: str | None, out: Path | None, imports: bool)
         return parse_study(stored(database, location.name).text, source=f"{study} (as stored)", imports=imports)
 
 
-def check_study(study: str, *, imports: bool = True, storage: str | None = None, out: Path | None = None) -> str:
+def check_study(
+    study: str, *, imports: bool = True, fast: bool = False, storage: str | None = None, out: Path | None = None
+) -> str:
     """One line that describes the study and its data, and one for each import that it names.
 
-    Also creates the pruner and a sampler and decodes some of the test data. Raises what `load` raises, and DataError.
+    Also tries the sampler, the pruner, every network and some of the data; with `fast`, neither network nor data.
+    Raises what `load` raises, with every problem at once, and DataError.
     """
-    from ralr_tune.search.samplers import make_pruner, make_sampler
+    spec = checked(study, imports=imports, fast=fast, storage=storage, out=out)
+    return "\n".join([_summary(study, spec, fast), *_notes(spec)])
+
+
+def checked(
+    study: str, *, imports: bool = True, fast: bool = False, storage: str | None = None, out: Path | None = None
+) -> StudySpec:
+    """The study of a name or path, with nothing wrong in its file, its network and its data.
+
+    Raises what `load` raises and DataError, with every problem at once.
+    """
+    reading = _read(study, imports, storage, out)
+    spec = reading.spec
+    found = [] if spec is None else problems(spec, imports=imports, fast=fast, left_out=reading.left_out)
+    refuse(found, reading)
+    return reading.valid()
+
+
+def _read(study: str, imports: bool, storage: str | None, out: Path | None) -> Reading:
+    path = find_file(study)
+    if path is not None:
+        return read_study_file(path, imports=imports)
+    return Reading(study, (), _find_spec(study, storage, out, imports))
+
+
+def _summary(study: str, spec: StudySpec, fast: bool) -> str:
     from ralr_tune.search.tasks import data_inventory
 
-    spec = load(study, imports=imports, storage=storage, out=out)
-    make_pruner(spec)
-    make_sampler(spec, next(iter(spec.arms)), 1, 0)
     arms = ", ".join(f"{arm} ({len(spec.space(arm))} dimensions)" for arm in spec.arms)
     summary = f"{find_file(study) or study}: valid. Study {spec.name}: {arms}; {spec.search.trials} trials per arm"
+    if fast:
+        return f"{summary}. Neither network nor data were tried"
     data = data_inventory(spec, sample=SAMPLE)
-    return "\n".join([summary + (_data_summary(data) if data else ""), *map(str, imported(spec.kind, spec.task))])
+    if data is None and spec.kind.downloads(spec.task):
+        return f"{summary}. The data are not here: `run` will download them, and they were not tried"
+    return summary + (_data_summary(data) if data else "")
+
+
+def _notes(spec: StudySpec) -> Iterator[str]:
+    yield from map(str, imported(spec.kind, spec.task))
+    if all(arm.amplify is None and arm.noise is None for arm in spec.arms.values()):
+        yield "No arm amplifies its learning rates: this study compares schedules without RALR"
 
 
 def _data_summary(data: Inventory) -> str:

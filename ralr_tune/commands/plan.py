@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ralr_tune.commands.check import load
+from ralr_tune.commands.check import checked
 from ralr_tune.launch.devices import Place, places
 from ralr_tune.machine.cores import available_cores
 from ralr_tune.records import Inventory
@@ -94,9 +94,9 @@ def plan_study(
 ) -> Plan:
     """Verify and load the data, time a few steps on the first worker's device, and count epochs.
 
-    Raises UsageError (also if the file imports code and `imports` is False) and DataError.
+    Raises UsageError (also if the file imports code and `imports` is False) and DataError, with every problem at once.
     """
-    spec = load(study, imports=imports, storage=storage, out=out)
+    spec = checked(study, imports=imports, storage=storage, out=out)
     assigned = places(devices, workers)
     data = data_inventory(spec, cache=(out or Path("runs") / spec.name) / "data")
     epochs = longest_run(spec)

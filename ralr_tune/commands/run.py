@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ralr_tune.commands.locate import again, find_file, naming, unknown_study
+from ralr_tune.commands.problems import problems, refuse
 from ralr_tune.errors import DataError, UsageError
 from ralr_tune.launch.folder import folder_token
 from ralr_tune.launch.launcher import Job, Launcher
@@ -22,7 +23,6 @@ from ralr_tune.machine.home import expand_home
 from ralr_tune.records import Inventory
 from ralr_tune.search.artifacts import ArtifactStore
 from ralr_tune.search.identity import agree, begin_generation, identity_of, needs_contents
-from ralr_tune.search.samplers import make_pruner, make_sampler
 from ralr_tune.search.stages import advance, plan_search, withdraw_audits
 from ralr_tune.search.tasks import data_inventory
 from ralr_tune.store import studies
@@ -31,11 +31,12 @@ from ralr_tune.store.database import Storage, open_storage
 from ralr_tune.store.file import refuse_network
 from ralr_tune.store.ledger import Ledger
 from ralr_tune.store.location import storage_url
+from ralr_tune.store.schema import Unprepared
 from ralr_tune.studyfile import StudySpec, load_study_file, parse_study
 from ralr_tune.studyfile.changes import changes
 from ralr_tune.studyfile.imports import imports as imported
 from ralr_tune.studyfile.imports import refuse_imports
-from ralr_tune.studyfile.reading import is_path
+from ralr_tune.studyfile.reading import Reading, is_path
 from ralr_tune.studyfile.values import one_of
 from ralr_tune.tasks.slots import Slots, parse_slots
 
@@ -177,8 +178,9 @@ def run(
     out, url = _location(spec, options)
     if launcher and launcher.remote:
         _refuse_sqlite(url, options.launcher)
-    _make_folder(out)
     here = launcher is not None and not launcher.remote
+    _check_trainable(spec, url, options, here=here)
+    _make_folder(out)
     with _database(spec.name, url, out, options.force) as opened:
         if options.new_generation:
             _begin_generation(opened, spec, out)
@@ -227,6 +229,7 @@ def init(spec: StudySpec, options: RunOptions) -> str:
     _check_arguments(spec, options.trials, options.hours)
     _check_imports(spec, options.imports)
     out, url = _location(spec, options)
+    _check_trainable(spec, url, options, here=False)
     _make_folder(out)
     with _database(spec.name, url, out, options.force) as opened:
         rows = _prepare(opened, spec, options.trials or spec.search.trials).rows(curves=False)
@@ -336,8 +339,6 @@ def _check_arguments(spec: StudySpec, trials: int | None, hours: float | None) -
         raise UsageError(f"--trials {trials}: allowed: at least 1")
     if hours is not None and not hours > 0:
         raise UsageError(f"--hours {hours}: allowed: more than 0")
-    make_pruner(spec)  # raises for options that Optuna does not accept, before anything starts
-    make_sampler(spec, next(iter(spec.arms)), 1, 0)
 
 
 def _check_imports(spec: StudySpec, allowed: bool) -> None:
@@ -346,6 +347,38 @@ def _check_imports(spec: StudySpec, allowed: bool) -> None:
         refuse_imports(spec.kind, spec.task)
     for named in imported(spec.kind, spec.task):
         log.info("%s", named)
+
+
+def _check_trainable(spec: StudySpec, url: str, options: RunOptions, *, here: bool) -> None:
+    """Refuse, before anything is created, a study that cannot be trained.
+
+    Unless workers run `here`, data and code that are not on this machine may be on theirs.
+    """
+    if _has_started(spec, url, options.force):
+        return  # it could be trained, and what is left to do may not need its data
+    found = problems(spec)
+    refuse([each for each in found if here or not each.absent], Reading(f"study {spec.name}", (), spec))
+    for each in found:
+        log.info("left to the workers to check: %s", each.line)
+
+
+def _has_started(spec: StudySpec, url: str, force: bool) -> bool:
+    """Whether trials of this very study file have started."""
+    address = parse_address(url)
+    if address.file and not address.file.exists():
+        return False
+    if not force:
+        refuse_network(address)
+    try:
+        opened = open_storage(url)
+    except Unprepared:
+        return False
+    try:
+        if spec.name not in studies.names(opened) or studies.stored(opened, spec.name).text != spec.text:
+            return False
+        return any(row.attempt for row in Ledger(opened, spec.name).rows(curves=False))
+    finally:
+        opened.dispose()
 
 
 def _make_folder(out: Path) -> None:

@@ -1,8 +1,8 @@
 """Networks by name.
 
-small_cnn, resnet20, resnet32, ...     this package's own (see `known`)
+small_cnn, resnet20, resnet32, ...     this package's own (see `names.NAMES`)
 torchvision:NAME                       any classification network of torchvision
-package.module:callable                the user's own: called as callable(num_classes=..., **options)
+package.module:callable                the user's own: called as callable(num_classes=..., **options) (see contract.py)
 """
 
 from __future__ import annotations
@@ -14,14 +14,13 @@ from functools import partial, reduce
 from typing import Any
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from ralr_tune.errors import UsageError
 from ralr_tune.models.cifar_resnet import CifarResNet
+from ralr_tune.models.contract import CALLED
+from ralr_tune.models.names import CIFAR_DEPTHS, unknown_network
 from ralr_tune.models.small_cnn import SmallCNN
-from ralr_tune.nearest import nearest
-
-CIFAR_DEPTHS = (20, 32, 44, 56, 110)
-"""He et al. 2016, table 6."""
 
 Builder = Callable[..., Any]
 
@@ -36,11 +35,6 @@ BUILDERS: Mapping[str, Builder] = {
     **{f"resnet{depth}": partial(_cifar_resnet, depth) for depth in CIFAR_DEPTHS},
 }
 """This package's networks, called as callable(classes=..., channels=..., size=..., **options)."""
-
-
-def known() -> list[str]:
-    """Names of this package's networks."""
-    return list(BUILDERS)
 
 
 def build(
@@ -72,7 +66,7 @@ def build(
         return _construct(name, BUILDERS[name], {"classes": classes, "channels": channels, "size": size}, options)
     if ":" in name:
         return _construct(name, _imported(name), {"num_classes": classes}, options)
-    raise UsageError(_unknown(name))
+    raise UsageError(unknown_network(name))
 
 
 def _construct(name: str, builder: Builder, shape: Mapping[str, Any], options: Mapping[str, Any]) -> nn.Module:
@@ -82,9 +76,12 @@ def _construct(name: str, builder: Builder, shape: Mapping[str, Any], options: M
         raise UsageError(f"task.model = {name!r}: it tried to exit the program ({error})") from error
     except (TypeError, ValueError) as error:
         allowed = f"; its model_options: {_option_names(builder, shape)}" if options else ""
-        raise UsageError(f"task.model = {name!r}: {error}{allowed}") from error
+        called = f"; {CALLED}" if isinstance(error, TypeError) and "num_classes" in shape else ""
+        raise UsageError(f"task.model = {name!r}: {error}{called}{allowed}") from error
     if not isinstance(model, nn.Module):
         raise UsageError(f"task.model = {name!r}: returned {type(model).__name__}, not a torch.nn.Module")
+    if any(map(is_lazy, model.parameters())):
+        raise UsageError(f"task.model = {name!r}: has lazy layers; must have all its weights when it is built")
     return model
 
 
@@ -111,11 +108,3 @@ def _imported(name: str) -> Builder:
     if not callable(found):
         raise UsageError(f"task.model = {name!r}: {path!r} is {type(found).__name__}, not callable")
     return found
-
-
-def _unknown(name: str) -> str:
-    near = nearest(name, known(), cutoff=0.4)
-    return (
-        f"task.model = {name!r}: no such network{f'; did you mean {near[0]!r}?' if near else ''}"
-        f"; allowed: {', '.join(known())}, torchvision:NAME, package.module:callable"
-    )

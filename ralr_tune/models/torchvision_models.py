@@ -41,16 +41,21 @@ def build(
     return model if channels == 3 else nn.Sequential(Grey(), model)
 
 
+def weights_file(name: str) -> Path:
+    """Where torch.hub keeps the default weights of network `name`, downloaded or not; the file name contains a hash.
+
+    Raises UsageError if torchvision has no weights for it.
+    """
+    weights = torchvision.models.get_model_weights(name)
+    if not list(weights):
+        raise UsageError(f"task.pretrained = true: torchvision has no weights for torchvision:{name}")
+    file = PurePosixPath(urlsplit(weights.DEFAULT.url).path).name
+    return Path(torch.hub.get_dir()) / "checkpoints" / file
+
+
 def names() -> list[str]:
     """Every name that `build` accepts."""
     return list(torchvision.models.list_models(module=torchvision.models))
-
-
-def weights_file(name: str) -> tuple[str, Path]:
-    """The file of the pretrained weights of torchvision's network `name`, and where torch.hub keeps it."""
-    url = torchvision.models.get_model_weights(name).DEFAULT.url
-    file = PurePosixPath(urlsplit(url).path).name
-    return file, Path(torch.hub.get_dir()) / "checkpoints" / file
 
 
 def _check(name: str, channels: int) -> None:

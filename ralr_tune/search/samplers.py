@@ -20,7 +20,7 @@ from ralr_tune.search.space import distribution
 from ralr_tune.search.widened import WideGP, WideTPE
 from ralr_tune.seeds import derive_seed
 from ralr_tune.studyfile import StudySpec
-from ralr_tune.studyfile.recipes import recipe_values
+from ralr_tune.studyfile.recipes import values_for
 from ralr_tune.studyfile.values import encode
 
 Built = TypeVar("Built")
@@ -52,7 +52,8 @@ def start_recipe(spec: StudySpec, arm: str, ordinal: int) -> dict[str, Any]:
     if ordinal >= len(spec.search.start):
         return {}
     space = spec.space(arm)
-    return {each.name: encode(each.value) for each in recipe_values(spec.search.start[ordinal]) if each.name in space}
+    values = values_for(spec, arm, spec.search.start[ordinal])
+    return {each.name: encode(each.value) for each in values if each.name in space}
 
 
 def make_pruner(spec: StudySpec) -> pruners.BasePruner:

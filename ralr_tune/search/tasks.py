@@ -9,8 +9,7 @@ from typing import Any
 from ralr_tune.errors import DataError
 from ralr_tune.records import Inventory
 from ralr_tune.studyfile import StudySpec
-from ralr_tune.studyfile.contradictions import corners
-from ralr_tune.studyfile.sections import TaskSection
+from ralr_tune.studyfile.tasks import first_task, first_values
 from ralr_tune.tasks.base import Task
 
 MAX_LOADED = 2
@@ -52,17 +51,6 @@ class Tasks:
             cache=self._cache,
             like=next(reversed(self._loaded.values()), None),
         )
-
-
-def first_task(spec: StudySpec) -> TaskSection:
-    """[task] with the first or lowest of what is searched in it."""
-    return spec.resolved_task(first_values(spec))
-
-
-def first_values(spec: StudySpec) -> Mapping[str, Any]:
-    """The first or lowest of what is searched in [task] (`Configuration.task`)."""
-    arm = next(iter(spec.arms))
-    return spec.configuration(arm, next(corners(spec.space(arm), ()))).task
 
 
 def data_inventory(

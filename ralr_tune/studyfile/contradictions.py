@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any
 
 from ralr_tune.schedules.curves import OPTIONS
 from ralr_tune.studyfile.problems import KeyPath, dotted, shown
-from ralr_tune.studyfile.recipes import fixed_values, is_same, recipe_values
+from ralr_tune.studyfile.recipes import UPPER_ENDS, RecipeValue, fixed_values, is_same, recipe_values, values_for
 from ralr_tune.studyfile.sections import CURVE_OPTIONS, OPTIMIZER_OPTIONS, OPTIMIZERS, ScheduleSection
 from ralr_tune.studyfile.study import StudySpec
 from ralr_tune.studyfile.values import Choice, Domain, Range, one_of
@@ -39,15 +39,25 @@ class Contradiction:
         )
 
 
+@dataclass(frozen=True)
+class Problem(Contradiction):
+    """A reason why a study cannot be trained that only its network, its data or Optuna show (`Kind.problems`)."""
+
+    of_data: bool = False
+    """Whether the data are wrong, and not the study file."""
+    absent: bool = False
+    """Whether what is missing may be on another machine: data that are not here, code that is not installed."""
+
+
 def contradictions(spec: StudySpec) -> Iterator[Contradiction]:
     """All contradictions, in the order of the file."""
     for check in _CHECKS:
         yield from check(spec)
 
 
-def missing_files(spec: StudySpec) -> Iterator[Contradiction]:
-    """Files and folders that the study file names but that do not exist on this machine."""
-    yield from spec.kind.missing_files(spec.task)
+def missing(spec: StudySpec) -> Iterator[Contradiction]:
+    """What the study file names but does not exist on this machine."""
+    yield from spec.kind.missing(spec.task)
 
 
 def missing_file(path: KeyPath, name: str) -> Iterator[Contradiction]:
@@ -181,24 +191,46 @@ def _check_noise(spec: StudySpec) -> Iterator[Contradiction]:
 
 def _check_start(spec: StudySpec) -> Iterator[Contradiction]:
     spaces = {arm: spec.space(arm) for arm in spec.arms}
-    searched = sorted({name for space in spaces.values() for name in space})
     for index, recipe in enumerate(spec.search.start):
         values = list(recipe_values(recipe))
-        arms = [fixed_values(spec, arm) for arm in spec.arms] if any(each.in_table for each in values) else []
-        for key, name, value, in_table in values:
-            where = f"search.start[{index}].{key} = {shown(value)}"
-            known = [arm[name] for arm in arms if name in arm]
-            if in_table and known and name not in searched:
-                if not any(is_same(value, each) for each in known):
-                    yield Contradiction(f"{where}: this study does not search it, and trains with {shown(known[0])}")
-            elif name not in spec.parameters:
-                yield Contradiction(f"{where}: no such parameter; {one_of(spec.parameters, name)}")
-            elif name not in searched:
-                line = f"{where}: not searched in any arm; {one_of(searched, name) if searched else 'nothing is'}"
-                yield Contradiction(line, (*shared_paths(name), ("arms",)))
-            for arm in (arm for arm, space in spaces.items() if name in space and not space[name].contains(value)):
-                line = f"{where}: outside arm {arm}'s space: {spaces[arm][name]}"
-                yield Contradiction(line, (*shared_paths(name), ("arms", arm)))
+        fixed = {arm: fixed_values(spec, arm) for arm in spec.arms} if any(each.in_table for each in values) else {}
+        in_arms = {arm: values_for(spec, arm, recipe) for arm in spec.arms}
+        for place, value in enumerate(values):
+            where = f"search.start[{index}].{value.key} = {shown(value.value)}"
+            own = {arm: in_arms[arm][place] for arm in spec.arms}
+            known = [(each, fixed[arm][each.name]) for arm, each in own.items() if each.name in fixed.get(arm, {})]
+            if not any(each.name in spaces[arm] for arm, each in own.items()):
+                yield from _not_searched(spec, where, value, known)
+            for arm, each in own.items():
+                domain = spaces[arm].get(each.name)
+                if domain is not None and not domain.contains(each.value):
+                    line = f"{where}: outside arm {arm}'s space: {_named(each, value, ' is ')}{domain}"
+                    yield Contradiction(line, (*shared_paths(each.name), ("arms", arm)))
+
+
+def _not_searched(
+    spec: StudySpec, where: str, value: RecipeValue, known: Sequence[tuple[RecipeValue, Any]]
+) -> Iterator[Contradiction]:
+    """The problem of a recipe's value that no arm searches; in a table, it may be what arms train with (`known`)."""
+    name = value.name
+    searched = sorted({name for arm in spec.arms for name in spec.space(arm)})
+    if value.in_table and known:
+        own, trained = known[0]
+        if not any(is_same(each.value, fixed) for each, fixed in known):
+            line = f"this study does not search it, and trains with {_named(own, value, ' = ')}{shown(trained)}"
+            yield Contradiction(f"{where}: {line}")
+    elif name not in spec.parameters:
+        yield Contradiction(f"{where}: no such parameter; {one_of(spec.parameters, name)}")
+    elif name in UPPER_ENDS and not UPPER_ENDS.isdisjoint(searched):
+        yield Contradiction(f"{where}: needs amplify.lower in the same recipe (upper = lower + width)", (("arms",),))
+    else:
+        line = f"{where}: not searched in any arm; {one_of(searched, name) if searched else 'nothing is'}"
+        yield Contradiction(line, (*shared_paths(name), ("arms",)))
+
+
+def _named(own: RecipeValue, given: RecipeValue, between: str) -> str:
+    """The parameter's name, if the recipe gives it in another form than the arm."""
+    return "" if own.name == given.name else f"{own.name}{between}"
 
 
 def _check_sampler_options(spec: StudySpec) -> Iterator[Contradiction]:

@@ -1,6 +1,6 @@
 """The interface of a kind of task: everything the rest of the program needs from one. A kind is a stateless object.
 
-    study file   section, training, required, metrics, imports, contradictions, changes
+    study file   section, training, required, substitutes, metrics, imports, contradictions, missing, problems, changes
     training     load, import_training, trial, together, seconds_per_epoch, steps_per_epoch, needs_torch
     reporting    packages, examine, caches, script
     identity     identity, inventory, inventory_of, source_files
@@ -27,7 +27,7 @@ from ralr_tune.tasks.slots import SerialTrainer
 
 if TYPE_CHECKING:
     from ralr_tune.studyfile import Configuration, StudySpec
-    from ralr_tune.studyfile.contradictions import Contradiction
+    from ralr_tune.studyfile.contradictions import Contradiction, Problem
     from ralr_tune.studyfile.exported import Exported
     from ralr_tune.studyfile.imports import Import
     from ralr_tune.tasks.base import Task
@@ -63,6 +63,8 @@ class Kind(ABC):
     """Its own keys of [training] with their defaults, annotated likewise; the task gets their values as `options`."""
     required: frozenset[str] = frozenset()
     """Required keys of [training], in addition to `epochs` and `lr`."""
+    substitutes: Mapping[str, Any] = {}
+    """Valid values of required keys of [task]: they replace wrong ones, so that the other keys can still be checked."""
     packages: tuple[str, ...] = ()
     """Distributions whose versions the report lists, in addition to those that every study needs."""
     needs_torch = False
@@ -155,8 +157,19 @@ class Kind(ABC):
         """Contradictions between keys that are each valid on their own; reads no other file."""
         return ()
 
-    def missing_files(self, section: Any) -> Iterable[Contradiction]:
-        """Files and folders that [task] names but that do not exist on this machine."""
+    def missing(self, section: Any) -> Iterable[Contradiction]:
+        """What [task] names but does not exist: files and folders on this machine, networks of this package.
+
+        Imports nothing heavy: every command that reads a study file calls it.
+        """
+        return ()
+
+    def problems(self, spec: StudySpec, *, imports: bool = True, sample: int) -> Iterable[Problem]:
+        """Everything in network and data that would stop `plan`, `run` or a worker, all at once, in their words.
+
+        Tries every network of the study, and so many (`sample`) images or other items of each split. Downloads nothing,
+        shows no test label to a model, and imports no code of the user unless `imports` is true.
+        """
         return ()
 
     def complaints(self, configuration: Configuration) -> Iterable[str]:

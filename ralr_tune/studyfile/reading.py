@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path, PurePath
 from typing import Any, TypeAlias
@@ -14,11 +15,12 @@ from ralr_tune.errors import StudyFileError, UsageError
 from ralr_tune.invocation import command
 from ralr_tune.secrecy import masked_url
 from ralr_tune.studyfile import models, problems, registry
-from ralr_tune.studyfile.contradictions import Contradiction, contradictions, missing_files
+from ralr_tune.studyfile.contradictions import Contradiction, contradictions, missing
 from ralr_tune.studyfile.imports import Import
 from ralr_tune.studyfile.kind import Kind
 from ralr_tune.studyfile.problems import KeyPath
 from ralr_tune.studyfile.study import StudySpec
+from ralr_tune.studyfile.unintended import unintended
 from ralr_tune.studyfile.values import one_of
 
 Check: TypeAlias = Callable[[StudySpec], Iterable[Contradiction]]
@@ -54,18 +56,44 @@ _MAX_PASSES = 6
 """Removing a wrong key can make its table invalid in turn; each pass removes keys one level further up."""
 
 
+@dataclass(frozen=True)
+class Reading:
+    """A study file as far as it can be read."""
+
+    source: str
+    lines: tuple[str, ...]
+    """Every problem of the file, without its name; empty if it is valid."""
+    spec: StudySpec | None
+    """The study; if there are problems, without the wrong keys. None if too little is left."""
+    left_out: frozenset[KeyPath] = frozenset()
+    """The wrong keys: what depends on them is unknown."""
+
+    def valid(self) -> StudySpec:
+        """The study. Raises StudyFileError with every problem."""
+        if self.lines:
+            raise refusal(self.source, list(self.lines))
+        assert self.spec is not None
+        return self.spec
+
+
 def load_study_file(path: str | Path, *, imports: bool = True) -> StudySpec:
     """Read and check a study file. Nothing in it is executed, except a kind of task that it names by an import path.
 
     Raises StudyFileError with every problem at once, one line each: file, key path, value, what is allowed; UsageError,
     without `imports`, for a kind named by an import path, and for what is no path.
     """
+    return read_study_file(path, imports=imports).valid()
+
+
+def read_study_file(path: str | Path, *, imports: bool = True) -> Reading:
+    """A study file with its problems, for a caller that has more to check. Raises what `load_study_file` raises for a
+    file that holds no tables of a study at all."""
     if not is_path(path):
         raise UsageError(f"path = {path!r}; allowed: the path of a study file")
     if Path(path).suffix.lower() in (".json", ".yaml", ".yml"):
         line = f"study files are TOML; `{command('train', str(path))}` takes an exported configuration in any form"
         raise refusal(str(path), [line])
-    return _parse(read_text(Path(path).expanduser()), str(path), _with_files, imports)
+    return _read(read_text(Path(path).expanduser()), str(path), _all_checks, imports)
 
 
 def is_path(value: object) -> bool:
@@ -75,37 +103,36 @@ def is_path(value: object) -> bool:
 
 def parse_study(text: str, source: str = "study file", *, imports: bool = True) -> StudySpec:
     """A study from its TOML text. Raises what `load_study_file` raises; reads no other file."""
-    return _parse(text, source, contradictions, imports)
+    return _read(text, source, contradictions, imports).valid()
 
 
-def _with_files(spec: StudySpec) -> Iterable[Contradiction]:
-    return chain(contradictions(spec), missing_files(spec))
+def _all_checks(spec: StudySpec) -> Iterable[Contradiction]:
+    return chain(contradictions(spec), unintended(spec), missing(spec))
 
 
-def _parse(text: str, source: str, check: Check, imports: bool) -> StudySpec:
+def _read(text: str, source: str, check: Check, imports: bool) -> Reading:
     raw = read_toml(text, source)
     if "provenance" in raw and not {"study", "arms", "search"} & raw.keys():
         raise refusal(source, [f"is an exported configuration, no study; `{command('train', source)}` trains it"])
     kind = kind_of(raw, source, imports)
     if isinstance(kind, str):
-        raise refusal(source, _problems_without_kind(kind, raw, check))
+        return Reading(source, tuple(_problems_without_kind(kind, raw, check)), None)
     model = models.study_file(kind)
     try:
         file = model.model_validate(raw)
-        spec = StudySpec(file, _without_password(text, file.storage.url, source), kind)
-        found = [contradiction.line for contradiction in check(spec)]
     except ValidationError as error:
-        wrong = problems.faults(error, raw, _SUBSTITUTES)
-        found = [*problems.lines(error, model, raw), *_remaining_contradictions(wrong, raw, kind, check)]
-    if found:
-        raise refusal(source, found)
-    return spec
+        rest = _rest(problems.faults(error, raw, _substitutes(kind)), raw, kind)
+        return Reading(
+            source, (*problems.lines(error, model, raw), *rest.contradictions(check)), rest.spec, rest.left_out
+        )
+    spec = StudySpec(file, _without_password(text, file.storage.url, source), kind)
+    return Reading(source, tuple(contradiction.line for contradiction in check(spec)), spec)
 
 
 def kind_of(raw: Mapping[str, Any], source: str, imports: bool) -> Kind | str:
-    """The kind that [task] names, or an error line if it is missing or wrong.
+    """The kind that [task] names, or an error line if it is missing, wrong or cannot be imported.
 
-    Raises StudyFileError if the kind's code cannot be imported, UsageError if importing is not allowed.
+    Raises UsageError if importing is not allowed.
     """
     task = raw.get("task")
     name = task.get("kind") if isinstance(task, dict) else None
@@ -121,10 +148,9 @@ def kind_of(raw: Mapping[str, Any], source: str, imports: bool) -> Kind | str:
         raise UsageError(f"{source}: {Import('task.kind', name)}; --no-imports forbids that")
     try:
         return registry.find(name)
-    except KeyError:
-        return f"task.kind = {problems.shown(name)}: {one_of(registry.names(), name)}"
-    except UsageError as error:
-        raise refusal(source, [str(error)]) from error
+    except (KeyError, UsageError) as error:
+        unknown = f"task.kind = {problems.shown(name)}: {one_of(registry.names(), name)}"
+        return unknown if isinstance(error, KeyError) else str(error)
 
 
 def _without_password(text: str, url: str | None, source: str) -> str:
@@ -192,20 +218,37 @@ def _problems_without_kind(line: str, raw: dict[str, Any], check: Check) -> list
         lines = problems.lines(error, model, rest)
         wrong |= problems.faults(error, rest, _SUBSTITUTES)
     before = [each for each in lines if each.startswith("study")]
-    return [*before, line, *lines[len(before) :], *_remaining_contradictions(wrong, raw, kind, check)]
+    return [*before, line, *lines[len(before) :], *_rest(wrong, raw, kind).contradictions(check)]
 
 
-def _remaining_contradictions(wrong: set[KeyPath], raw: dict[str, Any], kind: Kind, check: Check) -> list[str]:
-    """Contradictions that remain after the wrong keys are removed, so that one read reports all problems."""
+@dataclass(frozen=True)
+class _Rest:
+    """What is left of a file without its wrong keys."""
+
+    spec: StudySpec | None
+    left_out: frozenset[KeyPath]
+
+    def contradictions(self, check: Check) -> list[str]:
+        """Contradictions of the remaining keys, so that one read reports all problems."""
+        if self.spec is None:
+            return []
+        return [each.line for each in check(self.spec) if not each.depends_on(self.left_out)]
+
+
+def _rest(wrong: set[KeyPath], raw: dict[str, Any], kind: Kind) -> _Rest:
     left_out: set[KeyPath] = set()
     for _ in range(_MAX_PASSES):
         left_out |= wrong
-        raw = problems.without_faults(wrong, raw, _SUBSTITUTES)
+        raw = problems.without_faults(wrong, raw, _substitutes(kind))
         kind = kind if ("task",) not in wrong else registry.find(raw["task"]["kind"])
         try:
-            spec = StudySpec(models.study_file(kind).model_validate(raw), "", kind)
+            file = models.study_file(kind).model_validate(raw)
         except ValidationError as deeper:
-            wrong = problems.faults(deeper, raw, _SUBSTITUTES)
+            wrong = problems.faults(deeper, raw, _substitutes(kind))
         else:
-            return [each.line for each in check(spec) if not each.depends_on(left_out)]
-    return []  # too many faults to check further
+            return _Rest(StudySpec(file, "", kind), frozenset(left_out))
+    return _Rest(None, frozenset(left_out))  # too many faults to check further
+
+
+def _substitutes(kind: Kind) -> Mapping[KeyPath, Any]:
+    return {**_SUBSTITUTES, **{("task", key): value for key, value in kind.substitutes.items()}}

@@ -11,6 +11,11 @@ from ralr_tune.studyfile.values import Choice, encode
 if TYPE_CHECKING:
     from ralr_tune.studyfile.study import StudySpec
 
+_WIDTH, _UPPER = "amplify.width", "amplify.upper"
+UPPER_ENDS = frozenset({_WIDTH, _UPPER})
+"""Both forms of the upper end of amplification."""
+_DIGITS = 12
+"""Digits of a converted value: 2.3 - 1.1 is 1.2."""
 _TABLES = ("training", "schedule", "amplify", "noise", "task")
 
 
@@ -35,6 +40,30 @@ def recipe_values(recipe: Mapping[str, Any]) -> Iterator[RecipeValue]:
             yield RecipeValue(key, key, value, in_table=False)
 
 
+def values_for(spec: StudySpec, arm: str, recipe: Mapping[str, Any]) -> list[RecipeValue]:
+    """All values of a recipe, the upper end of amplification as the arm gives it: as `width`, or as `upper` itself.
+
+    An export has `width`. The end stays as it is if the arm does not amplify, or if neither recipe nor arm fix `lower`.
+    """
+    values, amplify = list(recipe_values(recipe)), spec.arms[arm].amplify
+    if amplify is None:
+        return values
+    lower: Any = next((each.value for each in values if each.name == "amplify.lower"), amplify.lower)
+    given, wanted, sign = (_UPPER, _WIDTH, -1) if amplify.upper is None else (_WIDTH, _UPPER, 1)
+    if not _is_number(lower):
+        return values
+    return [
+        each._replace(name=wanted, value=round(each.value + sign * lower, _DIGITS))
+        if each.name == given and _is_number(each.value)
+        else each
+        for each in values
+    ]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _table_values(path: str, name: str, table: Mapping[str, Any]) -> Iterator[RecipeValue]:
     """The values of a table; parameter names leave out `options` of [training.options] and [schedule.options]."""
     for key, value in table.items():
@@ -53,6 +82,9 @@ def fixed_values(spec: StudySpec, arm: str) -> dict[str, Any]:
     }
     tables = spec.configuration(arm, any_point).model_dump(exclude={"task"}, exclude_none=True)
     tables["task"] = spec.task.model_dump()
+    amplify = spec.arms[arm].amplify
+    if amplify is not None and amplify.upper is not None:
+        tables["amplify"]["upper"] = tables["amplify"].pop("width") + tables["amplify"]["lower"]
     return {each.name: each.value for each in recipe_values(tables) if each.name not in space}
 
 

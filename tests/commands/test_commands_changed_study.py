@@ -11,7 +11,7 @@ import pytest
 from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial
 
-from ralr_tune.commands.run import run
+from ralr_tune.commands.run import RunOptions, init, run
 from ralr_tune.errors import DataError, TrialError, UsageError
 from ralr_tune.records import Row
 from ralr_tune.search.stages import plan_search
@@ -255,10 +255,9 @@ def test_a_refusal_names_key_values_and_reason_and_changes_nothing(
 def test_before_any_trial_starts_every_change_is_accepted(
     storage: Storage, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A wrong network or missing data ends the first run: the corrected file must not be refused."""
-    broken = {"kind": "classification", "data": {"source": "folder", "path": str(tmp_path)}, "model": "small_cnn"}
-    with pytest.raises(Exception, match="classes"):
-        resume(simulated(task=broken, training={"epochs": 9}), tmp_path)
+    """A mistake is noticed after `run --init`: the corrected file must not be refused."""
+    digits = {"kind": "classification", "data": {"source": "digits"}, "model": "small_cnn"}
+    init(simulated(task=digits, training={"epochs": 9}), RunOptions(out=tmp_path))
     assert len(rows(storage)) == 8
     arms = {"monotone": {}, "other": {"amplify": AMPLIFY}}
     with caplog.at_level(logging.INFO, "ralr_tune.commands.run"):

@@ -16,6 +16,21 @@ from tests.commands.conftest import Cli
 from tests.waiting import LONG_S
 
 StudyFile = Callable[..., Path]
+BREAKS_LATER = """
+from torch import nn
+
+class build(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(64, num_classes))
+
+    def forward(self, images):
+        if len(images) > 2:
+            raise ZeroDivisionError("my own bug")
+        return self.layers(images)
+"""
+"""A network with a bug that shows only in training."""
+
 SMALL: dict[str, Any] = {"search": {"trials": 2}, "confirm": {"top": 1, "seeds": 2}}
 
 
@@ -92,7 +107,7 @@ def test_no_workers_stops_after_its_hours_with_a_report(cli: Cli, study_file: St
 
 def test_a_failed_study_ends_no_workers_with_its_reason(cli: Cli, study_file: StudyFile, tmp_path: Path) -> None:
     task = {"kind": "classification", "data": {"source": "digits"}, "model": "broken:build"}
-    (tmp_path / "broken.py").write_text("def build(num_classes):\n    raise ZeroDivisionError('my own bug')\n")
+    (tmp_path / "broken.py").write_text(BREAKS_LATER)
     study_file(**SMALL, task=task)
     assert cli("run", "sim.toml", "--init").code == 0
     process = watching(tmp_path)

@@ -13,11 +13,12 @@ import torch
 from ralr_tune.commands.train import Line, train_configuration
 from ralr_tune.errors import Interrupted, StudyFileError, TrialError, UsageError
 from ralr_tune.kinds.classification.task import ClassificationTask
-from ralr_tune.kinds.simulated.section import SimulatedSection
 from ralr_tune.kinds.simulated.trial import SimulatedTrial
 from ralr_tune.report.export import render
 from ralr_tune.seeds import derive_seed
-from tests.exports import SEED, configuration
+from ralr_tune.studyfile import registry
+from ralr_tune.studyfile.exported import exported_model
+from tests.exports import SEED, configuration, tables
 
 SMALL = {"epochs": 3, "batch_size": 16, "options": {"momentum": 0.9}, "augment": ["crop"]}
 AMPLIFY = {"probability": 0.9, "lower": 1.5, "width": 2.0}
@@ -141,8 +142,8 @@ def test_ctrl_c_is_an_interruption_that_can_be_resumed(tmp_path: Path, monkeypat
 
 
 def simulated(folder: Path, **training: Any) -> Path:
-    task = SimulatedSection.model_validate({"kind": "simulated"})
-    made = configuration(training={"epochs": 2, **training}).model_copy(update={"task": task})
+    given = tables(training={"epochs": 2, **training}) | {"task": {"kind": "simulated"}}
+    made = exported_model(registry.find("simulated")).model_validate(given, strict=False)
     (folder / "ralr.toml").write_text(render(made, "toml"))
     return folder / "ralr.toml"
 

@@ -10,7 +10,8 @@ import torchvision.models
 
 from ralr_tune.errors import UsageError
 from ralr_tune.models import registry, torchvision_models
-from ralr_tune.models.registry import build, known
+from ralr_tune.models.names import NAMES, is_unknown
+from ralr_tune.models.registry import build
 
 SHAPE: dict[str, Any] = {"classes": 5, "channels": 3, "size": 32}
 
@@ -36,7 +37,7 @@ def users_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.mark.parametrize("name", ["small_cnn", "resnet20"])
 def test_known_networks_give_one_logit_a_class(name: str) -> None:
-    assert name in known()
+    assert name in NAMES
     assert build(name, **SHAPE)(torch.rand(2, 3, 32, 32)).shape == (2, 5)
 
 
@@ -164,5 +165,7 @@ def test_networks_with_special_arguments_give_one_output(name: str, size: int) -
     assert model(torch.rand(2, 3, size, size)).shape == (2, 5)
 
 
-def test_known_lists_what_build_accepts() -> None:
-    assert known() == ["small_cnn", *(f"resnet{depth}" for depth in registry.CIFAR_DEPTHS)]
+def test_names_are_those_that_build_accepts() -> None:
+    assert tuple(registry.BUILDERS) == NAMES
+    assert not any(map(is_unknown, [*NAMES, "torchvision:resnet18", "my.networks:build"]))
+    assert is_unknown("resnet18")

@@ -29,6 +29,7 @@ from ralr_tune.kinds.classification.section import AUGMENTATIONS, Classification
 from ralr_tune.kinds.classification.sources import open_source
 from ralr_tune.kinds.simulated.section import SimulatedSection
 from ralr_tune.models import registry
+from ralr_tune.models.names import NAMES
 from ralr_tune.report.export import render
 from ralr_tune.schedules import amplification, curves, noise, rate
 from ralr_tune.schedules.curves import CURVES
@@ -296,7 +297,7 @@ def same_model(one: torch.nn.Module, other: torch.nn.Module) -> None:
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
-@pytest.mark.parametrize("name", registry.known())
+@pytest.mark.parametrize("name", NAMES)
 def test_all_networks_of_this_package_are_the_study_s(tmp_path: Path, name: str) -> None:
     options = {"width": 4, "dropout": 0.5} if name == "small_cnn" else {}
     names = loaded(tmp_path, script(task={"model": name, "model_options": options}))

@@ -11,6 +11,7 @@ from ralr_tune.errors import UsageError
 from ralr_tune.kinds.classification.kind import KIND
 from ralr_tune.kinds.classification.section import ClassificationSection, DigitsData
 from ralr_tune.models import registry
+from ralr_tune.models.names import NAMES
 from ralr_tune.studyfile.imports import Import, check_model, imports, refuse_imports
 from tests.studyfile.design_file import DESIGN, complaints
 
@@ -32,7 +33,7 @@ def network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("model", [*registry.known(), "torchvision:resnet18", ""])
+@pytest.mark.parametrize("model", [*NAMES, "torchvision:resnet18", ""])
 def test_built_in_networks_import_nothing(model: str) -> None:
     assert imports(KIND, task(model)) == ()
     refuse_imports(KIND, task(model))

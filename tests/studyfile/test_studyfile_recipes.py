@@ -12,7 +12,7 @@ from ralr_tune.errors import StudyFileError
 from ralr_tune.search.samplers import start_recipe
 from ralr_tune.studyfile import StudySpec, parse_study
 from ralr_tune.studyfile.recipes import RecipeValue, recipe_values
-from tests.studies import simulated, simulated_text
+from tests.studies import AMPLIFY, simulated, simulated_text
 
 FOUND = {"lr": 0.05, "weight_decay": 1e-4, "amplify.probability": 0.3, "amplify.lower": 1.5, "amplify.width": 2.5}
 
@@ -60,9 +60,44 @@ def test_a_searched_optimizer_curve_and_task_are_taken_from_an_export() -> None:
     assert found == {"momentum": 0.9, "schedule.gamma": 0.1, "task.model": "small_cnn"}
 
 
+UPPER: dict[str, Any] = {"probability": {"low": 0.1, "high": 0.5}, "lower": 1.1, "upper": {"low": 2.0, "high": 6.0}}
+
+
+@pytest.mark.parametrize(
+    ("amplify", "recipe", "found"),
+    [
+        (AMPLIFY, {"lower": 1.1, "upper": 2.3}, {"amplify.lower": 1.1, "amplify.width": 1.2}),
+        (UPPER, {"lower": 1.1, "upper": 2.3}, {"amplify.upper": 2.3}),
+        (UPPER, {"lower": 1.1, "width": 1.2}, {"amplify.upper": 2.3}),
+        (UPPER, {"width": 1.2}, {"amplify.upper": 2.3}),
+        (UPPER | {"upper": 2.3}, {"probability": 0.3, "lower": 1.1, "width": 1.2}, {"amplify.probability": 0.3}),
+        ({"probability": 0.3, "lower": 1.1, "width": 1.2}, {"probability": 0.3, "upper": 2.3}, {}),
+    ],
+)
+def test_the_upper_end_may_be_given_in_both_forms(
+    amplify: dict[str, Any], recipe: dict[str, Any], found: dict[str, float]
+) -> None:
+    spec = started({"amplify": recipe}, arms={"monotone": {}, "ralr": {"amplify": amplify}})
+    assert start_recipe(spec, "ralr", 0) == found
+    assert start_recipe(spec, "monotone", 0) == {}
+
+
+def test_an_export_starts_an_arm_that_gives_the_upper_end() -> None:
+    spec = simulated(arms={"monotone": {}, "ralr": {"amplify": UPPER}})
+    point = {"lr": 0.05, "weight_decay": 1e-4, "amplify.probability": 0.3, "amplify.upper": 4.0}
+    tables = spec.configuration("ralr", point).model_dump(exclude_none=True, exclude={"task"})
+    again = started(tomllib.loads(tomli_w.dumps(tables)), arms={"monotone": {}, "ralr": {"amplify": UPPER}})
+    assert start_recipe(again, "ralr", 0) == point
+
+
 @pytest.mark.parametrize(
     ("recipe", "line"),
     [
+        (
+            {"amplify": {"lower": 1.0, "upper": 9.0}},
+            "search.start[0].amplify.upper = 9.0: outside arm ralr's space: amplify.width is 0.0 to 4.0",
+        ),
+        ({"amplify.upper": 3.0}, "search.start[0].amplify.upper = 3.0: needs amplify.lower in the same recipe"),
         (
             {"training": {"lr": 0.1, "epochs": 9}},
             "search.start[0].training.epochs = 9: this study does not search it, and trains with 4",

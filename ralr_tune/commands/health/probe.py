@@ -17,8 +17,8 @@ import torch
 
 from ralr_tune.analysis.copies import MANY_COPIES, copies_sentences
 from ralr_tune.errors import RalrTuneError
-from ralr_tune.search.tasks import first_task
 from ralr_tune.studyfile import parse_study
+from ralr_tune.studyfile.tasks import first_task
 from ralr_tune.training.precision import has_bfloat16
 
 

@@ -20,9 +20,17 @@ from ralr_tune.kinds.classification.section import (
 from ralr_tune.logs import warnings_to_log
 from ralr_tune.machine.files import sha256_of
 from ralr_tune.metric import Metric
+from ralr_tune.models.names import is_unknown, unknown_network
 from ralr_tune.records import Inventory, SourceFile
 from ralr_tune.studyfile import Configuration, StudySpec
-from ralr_tune.studyfile.contradictions import Contradiction, corners, missing_file, path_of_key, training_paths
+from ralr_tune.studyfile.contradictions import (
+    Contradiction,
+    Problem,
+    corners,
+    missing_file,
+    path_of_key,
+    training_paths,
+)
 from ralr_tune.studyfile.imports import TORCHVISION, Import, names_code
 from ralr_tune.studyfile.kind import TaskSummary
 from ralr_tune.studyfile.problems import dotted
@@ -46,6 +54,7 @@ class ClassificationKind(TorchKind):
     metrics = METRICS
     section = ClassificationSection
     training = ClassificationTraining
+    substitutes = {"data": {"source": "digits"}, "model": "small_cnn"}
     changes = {
         ("validation",): (False, "all earlier trials were evaluated on another validation split"),
         ("data",): (
@@ -121,9 +130,23 @@ class ClassificationKind(TorchKind):
                     yield Contradiction(line, training_paths(arm, "batch_size", "augment"))
                     break
 
-    def missing_files(self, section: ClassificationSection) -> Iterator[Contradiction]:
+    def missing(self, section: ClassificationSection) -> Iterator[Contradiction]:
+        for name in _models(section):
+            if is_unknown(name):
+                yield Contradiction(unknown_network(name), (("task", "model"),))
         if isinstance(section.data, FolderData | ArraysData):
             yield from missing_file(("task", "data", "path"), section.data.path)
+
+    def problems(self, spec: StudySpec, *, imports: bool = True, sample: int) -> Iterator[Problem]:
+        from ralr_tune.kinds.classification.problems import network_problems, read_data, study_problems
+
+        assert isinstance(spec.task, ClassificationSection)
+        with warnings_to_log():
+            found = read_data(spec, _open_here, sample)
+            yield from network_problems(spec, found, imports=imports)
+            yield from study_problems(spec, found)
+            if found.labels_read or not self.downloads(spec.task):  # `run` downloads missing data
+                yield from found.problems
 
     def complaints(self, configuration: Configuration) -> Iterator[str]:
         if mixing := _mixes_one_sample(configuration):
@@ -161,13 +184,13 @@ class ClassificationKind(TorchKind):
     def source_files(self, section: ClassificationSection) -> Iterator[SourceFile]:
         if not section.pretrained:
             return
-        from ralr_tune.models.torchvision_models import weights_file
+        from ralr_tune.models.torchvision_models import names, weights_file
 
         for model in _models(section):
-            if model.startswith(TORCHVISION):  # building any other network refuses `pretrained`
-                name, path = weights_file(model.removeprefix(TORCHVISION))
-                digest = sha256_of(path)  # None before the first download; the name contains a part of it
-                yield SourceFile("task.pretrained", f"weights {name}", (digest,) if digest else ())
+            if model.removeprefix(TORCHVISION) in names():  # building any other network refuses `pretrained`
+                file = weights_file(model.removeprefix(TORCHVISION))
+                digest = sha256_of(file)  # None before the download
+                yield SourceFile("task.pretrained", f"weights {file.name}", (digest,) if digest else ())
 
     def downloads(self, section: ClassificationSection) -> bool:
         if not isinstance(section.data, TorchvisionData) or not section.data.download:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ralr_tune.errors import DataError, UsageError
+from ralr_tune.errors import DataError
 from ralr_tune.kinds.classification.augment import Augmentation, make_augmentations
 from ralr_tune.kinds.classification.batching import batch_borders, draw_epoch, mean_and_std
 from ralr_tune.kinds.classification.decoded import load
@@ -31,6 +31,7 @@ from ralr_tune.kinds.classification.section import MIXINGS
 from ralr_tune.kinds.classification.stratify import Rows
 from ralr_tune.machine.sharing import free_on, is_cuda
 from ralr_tune.metric import Metric
+from ralr_tune.models.contract import check_fit
 from ralr_tune.records import Inventory
 from ralr_tune.seeds import derive_seed
 from ralr_tune.tasks.base import Autocast, Batch, Capabilities, Split
@@ -127,7 +128,7 @@ class ClassificationTask:
             torch.manual_seed(derive_seed("init", seed))
             model = self._build(len(self.classes), channels, min(height, width))
         if not self._model_checked:  # all trials share the network's shape: one check is enough
-            _check_fit(model, self.input_shape, len(self.classes))
+            check_fit(model, self.input_shape, len(self.classes))
             self._model_checked = True
         return model
 
@@ -341,20 +342,6 @@ def _pool(parts: Sequence[Samples], device: str, decoded: Path | None) -> _Pool:
 def _fits_on_device(size: int, device: str) -> bool:
     """Whether data of `size` bytes take at most half of the memory that this process may use on the device."""
     return not is_cuda(device) or size <= free_on(device) / 2
-
-
-def _check_fit(model: nn.Module, input_shape: tuple[int, ...], classes: int) -> None:
-    """Raises UsageError unless the model maps one image to one output per class."""
-    training = model.training
-    try:
-        with torch.no_grad():
-            outputs = model.eval()(torch.zeros(1, *input_shape))
-    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
-        raise UsageError(f"task.model: cannot process images of shape {input_shape} (C, H, W): {error}") from error
-    model.train(training)
-    shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
-    if shape != (1, classes):
-        raise UsageError(f"task.model: returns {shape} for one image; must be (1, {classes}), one output per class")
 
 
 def _blocks(cuts: list[int], samples: int) -> Iterator[list[int]]:
