@@ -1,4 +1,4 @@
-"""The reference of all commands, from the program's own parser."""
+"""The sections of reference/commands.md, from the program's own parser."""
 
 from __future__ import annotations
 
@@ -10,18 +10,11 @@ import typer
 from ralr_tune.cli import app
 from ralr_tune.invocation import SCRIPT, program
 
-INTRODUCTION = f"""# Commands
-
-`{SCRIPT} COMMAND`, or `python -m ralr_tune COMMAND`. STUDY is a name in `studies/` or the path of a study file.
-`--debug` after any command shows tracebacks. Exit codes: 0 done; 1 it ran and failed; 2 wrong usage or study file; 130
-interrupted, and the same command resumes.
-"""
-
 
 def text() -> str:
     group: Any = typer.main.get_command(app)
     above = group.context_class(group, info_name=SCRIPT)
-    return INTRODUCTION + "".join(section(name, command, above) for name, command in group.commands.items())
+    return "".join(section(name, command, above) for name, command in group.commands.items())
 
 
 def section(name: str, command: Any, above: Any) -> str:
@@ -39,8 +32,9 @@ def example(command: Any) -> str:
 def options(command: Any, context: Any) -> Iterator[str]:
     for parameter in command.params:
         name, meaning = parameter.get_help_record(context)
-        yield f"| `{escaped(name)}` | {escaped(meaning)} |\n"
+        yield f"| `{name}` | {escaped(meaning)} |\n"
 
 
 def escaped(cell: str) -> str:
-    return " ".join(cell.split()).replace("|", "\\|")
+    """As a cell of a table; Markdown would take brackets for a link."""
+    return " ".join(cell.split()).replace("|", "\\|").replace("[", "\\[")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from mkdocs.structure.files import File
 ROOT = Path(__file__).parents[2]
 PROJECT = ("CONTRIBUTING.md", "CHANGELOG.md", "LOG.md")
 """Documents of the root folder that are pages of the site."""
+GENERATED = "<!-- generated -->"
 LINK = re.compile(r"\]\((?!\w+:|#)([^)#\s]+)(#[^)\s]*)?\)")
 
 
@@ -30,24 +31,29 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    return reports.with_answers(relinked(markdown, page.file.src_uri))
+    text = relinked(markdown, page.file.src_uri)
+    if page.file.src_uri in PARTS:
+        text = text.replace(GENERATED, PARTS[page.file.src_uri]())
+    return reports.with_reports(text)
 
 
 def pages() -> Mapping[str, str]:
     """The generated pages by their path in the site."""
-    made = {
-        "reference/study_file.md": study_file_page.text(),
-        "reference/commands.md": commands_page.text(),
-        "reference/studies.md": "".join(studies()),
-        **{f"project/{name}": (ROOT / name).read_text() for name in PROJECT},
-    }
-    return made | {f"source/{path}.md": source(path) for path in linked_sources()}
+    documents = {f"project/{name}": (ROOT / name).read_text() for name in PROJECT}
+    return documents | {f"source/{path}.md": source(path) for path in linked_sources()}
 
 
-def studies() -> Iterator[str]:
-    yield "# Example studies\n\nThe study files that ship with ralr_tune, as they are.\n"
-    for path in sorted((ROOT / "studies").glob("*.toml")):
-        yield f"\n## {path.stem}\n\n```toml\n{path.read_text()}```\n"
+def studies() -> str:
+    files = sorted((ROOT / "studies").glob("*.toml"))
+    return "".join(f"\n## {path.stem}\n\n```toml\n{path.read_text()}```\n" for path in files)
+
+
+PARTS: Mapping[str, Callable[[], str]] = {
+    "reference/study_file.md": study_file_page.text,
+    "reference/commands.md": commands_page.text,
+    "reference/studies.md": studies,
+}
+"""What replaces `GENERATED` in a page."""
 
 
 def source(path: str) -> str:
@@ -59,7 +65,7 @@ def source(path: str) -> str:
 
 def linked_sources() -> set[str]:
     """Files outside of docs/ that a document links to, relative to the root folder."""
-    documents = [*(ROOT / "docs").glob("*.md"), *(ROOT / name for name in PROJECT)]
+    documents = [*(ROOT / "docs").rglob("*.md"), *(ROOT / name for name in PROJECT)]
     found = {
         posixpath.normpath(posixpath.join(document.parent.relative_to(ROOT).as_posix(), link))
         for document in documents

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
 RESULTS = Path(__file__).parent / "results"
-ANSWER = re.compile(r"<!-- answer of (\w+) -->")
+MARK = re.compile(r"<!-- report of (\w+) -->")
 
 
 class Made(NamedTuple):
@@ -46,9 +46,17 @@ def made(results: Path) -> Made:
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"{results.name}: the report cannot be made: {done.stderr.strip()}")
-        return Made((out / "report.html").read_text(), done.stdout.partition("\n\n")[0])
+        # the report names its database
+        return Made((out / "report.html").read_text().replace(f"{Path(folder).resolve()}/", ""), done.stdout.partition("\n\n")[0])
 
 
-def with_answers(markdown: str) -> str:
-    """The text of a page, with the printed answer in place of each `<!-- answer of STUDY -->`."""
-    return ANSWER.sub(lambda match: f"```text\n{reports()[match[1]].answer}\n```", markdown)
+def with_reports(markdown: str) -> str:
+    """The text of a page, with the printed answer, a link and the report itself for each `<!-- report of STUDY -->`."""
+    return MARK.sub(lambda match: shown(match[1]), markdown)
+
+
+def shown(study: str) -> str:
+    answer = "\n>\n".join(f"> {line}" for line in reports()[study].answer.splitlines())
+    page = f"gallery/{study}.html"
+    frame = f'<iframe src="{page}" title="Report of the study {study}" loading="lazy"></iframe>'
+    return f"{answer}\n\n[Open the report]({page})\n\n{frame}"

@@ -1,4 +1,4 @@
-"""The reference of the study file, from the models and the JSON schema that `check` uses."""
+"""The tables of reference/study_file.md, from the models and the JSON schema that `check` uses."""
 
 from __future__ import annotations
 
@@ -68,25 +68,15 @@ EXAMPLES: Mapping[str, Any] = {
     "data": {},
     "lr_decay": 0.01,
     "FolderData.path": "my_images",
+    "StudySection.name": "my_images",
     "SimulatedSection.kind": "simulated",
     "momentum_decay": 0.004,
 }
 """Values for keys that no shipped study uses, or uses with another meaning; a name may be MODEL.KEY."""
 
-INTRODUCTION = """# Study file
-
-A study is one TOML file; unknown keys are refused. This page is made from the schema that `check` uses;
-`python -m ralr_tune check --schema` prints it as JSON, for editors that complete TOML.
-
-A value that may be **searched** has three forms: fixed (`lr = 0.1`), a range
-(`lr = { low = 1e-3, high = 1.0, log = true }`, optionally with `step`), or a choice (`lr = { choices = [0.1, 0.3] }`).
-Lengths and positions below 1 are shares of the run, otherwise epochs. The commented template is
-[my_images](studies.md#my_images).
-"""
-
 
 def text() -> str:
-    return INTRODUCTION + "".join(sections())
+    return "".join(sections())
 
 
 def sections() -> Iterator[str]:

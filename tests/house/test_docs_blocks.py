@@ -23,7 +23,7 @@ from ralr_tune.cli import app
 from ralr_tune.studyfile import parse_study
 
 ROOT = Path(__file__).parents[2]
-PAGES = ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+PAGES = ["README.md", "CONTRIBUTING.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))]
 
 ELSEWHERE = {
     "README.md": "test_docs.py runs its blocks",

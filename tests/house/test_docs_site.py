@@ -115,4 +115,4 @@ def test_the_gallery_holds_the_reports(site: Path) -> None:
     for study in results:
         assert f'href="gallery/{study}.html"' in page
         assert "<h1>" in (site / f"gallery/{study}.html").read_text()
-    assert "answer of" not in page
+    assert "report of" not in page
