@@ -47,7 +47,10 @@ def made(results: Path) -> Made:
         if done.returncode:
             raise RuntimeError(f"{results.name}: the report cannot be made: {done.stderr.strip()}")
         # the report names its database
-        return Made((out / "report.html").read_text().replace(f"{Path(folder).resolve()}/", ""), done.stdout.partition("\n\n")[0])
+        return Made(
+            (out / "report.html").read_text().replace(f"{Path(folder).resolve()}/", ""),
+            done.stdout.partition("\n\n")[0],
+        )
 
 
 def with_reports(markdown: str) -> str:

@@ -6,6 +6,7 @@ The blocks of a page run in order in one folder, with smaller studies. What cann
 from __future__ import annotations
 
 import copy
+import os
 import re
 import shlex
 import subprocess
@@ -148,6 +149,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warm_interpreter: st
     (programs / "python").chmod(0o700)
     (tmp_path / ".tuning-password").write_text("unused")
     monkeypatch.setenv("PATH", str(programs), prepend=":")
+    monkeypatch.setenv("XDG_CACHE_HOME", os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache")))  # built kernels
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("PYTHONPATH", str(ROOT), prepend=":")
     monkeypatch.chdir(tmp_path)
