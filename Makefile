@@ -7,7 +7,7 @@ PROFILE ?= cpu-short
 DATA ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow integrations faults calibrate bench check format secrets clean
+.PHONY: help demo test test-slow docs integrations faults calibrate bench check format secrets clean
 
 help:  ## show this
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -24,6 +24,10 @@ test: .venv/.test-installed check  ## install what tests need, lint, check types
 
 test-slow: .venv/.test-installed  ## run the slow tests too
 	@$(BIN)/pytest -q -n 2 --dist worksteal $(TESTS)
+
+docs: .venv/.test-installed  ## build the documentation as a site in site/, strictly: a broken link is an error
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
+	@echo "Next: open site/index.html in a browser, or type: $(BIN)/python -m mkdocs serve"
 
 integrations: .venv-integrations/.installed  ## run RandomAmplifyLR in Lightning, Hugging Face, accelerate, Fabric, ignite and timm (half a minute after the download)
 	@.venv-integrations/bin/python -m pytest -q tests/integrations
@@ -54,7 +58,7 @@ secrets:  ## create the random secrets that docker-compose.yml needs, if missing
 	@echo "Next: docker compose --profile cpu up --build (or gpu). The dashboard's token: cat secrets/dashboard_token"
 
 clean:  ## remove the environment and what tools left behind (not runs/)
-	rm -rf .venv .venv-bench .venv-integrations .bench .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf .venv .venv-bench .venv-integrations .bench site .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 
 .venv/bin/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

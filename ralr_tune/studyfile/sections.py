@@ -65,10 +65,13 @@ class StudySection(Frozen):
     """[study]: the question."""
 
     name: Name
+    """Name of the study, of its folder in runs/ and of its Optuna studies."""
     metric: str
     """A metric of the kind; the default is the kind's first (see `models.study_file`)."""
     baseline: Name
+    """The arm that all others are compared with."""
     seed: Annotated[int, Field(ge=0, lt=2**48)] = 0
+    """Determines the split of the data, initial weights, order of the data and the search."""
 
 
 # ---------------------------------------------------------------- [task]
@@ -78,6 +81,7 @@ class TaskSection(Frozen):
     """[task]; each kind of task derives its own model from this one (see kind.py)."""
 
     kind: str
+    """The kind of task: built in, installed, or `package.module:NAME`."""
 
 
 # ---------------------------------------------------------------- [training]
@@ -102,6 +106,7 @@ class FirstTrainingKeys(Frozen):
     epochs: Searchable[Annotated[int, within("epochs")]] | None = None
     batch_size: Searchable[Annotated[int, within("batch_size")]] | None = None
     optimizer: Choosable[Optimizer] | None = None
+    """One of the optimizers below."""
     lr: Searchable[Rate] | None = None
     weight_decay: Searchable[Annotated[float, within("weight_decay")]] | None = None
 
@@ -111,15 +116,20 @@ class FurtherTrainingKeys(Frozen):
 
     clip_norm: Searchable[Annotated[float, within("clip_norm")]] | None = None
     precision: Literal["auto", "float32", "bfloat16"] | None = None
+    """Number format of the forward and backward pass; auto: what is fastest on the device."""
     channels_last: bool | Literal["auto"] | None = None
+    """Memory layout of images; auto: what is fastest on the device."""
     compile: bool | Literal["auto"] | None = None
+    """Whether torch.compile compiles the network; auto: where it pays off."""
     # the optimizers' own options, by torch's names
     momentum: Searchable[Annotated[float, within("momentum")]] | None = None
     dampening: Searchable[Annotated[float, within("dampening")]] | None = None
     nesterov: Choosable[bool] | None = None
+    """Nesterov momentum (sgd); needs momentum above 0 and dampening 0."""
     betas: Choosable[Betas] | None = None
     eps: Searchable[Annotated[float, within("eps")]] | None = None
     amsgrad: Choosable[bool] | None = None
+    """The AMSGrad variant (adam, adamw)."""
     rho: Searchable[Annotated[float, within("rho")]] | None = None
     lr_decay: Searchable[Annotated[float, within("lr_decay")]] | None = None
     initial_accumulator_value: Searchable[Annotated[float, within("initial_accumulator_value")]] | None = None
@@ -128,7 +138,9 @@ class FurtherTrainingKeys(Frozen):
     t0: Searchable[Annotated[float, within("t0")]] | None = None
     momentum_decay: Searchable[Annotated[float, within("momentum_decay")]] | None = None
     decoupled_weight_decay: Choosable[bool] | None = None
+    """Weight decay as in AdamW (nadam, radam)."""
     centered: Choosable[bool] | None = None
+    """Normalize by the variance of the gradient (rmsprop)."""
 
 
 class TrainingKeys(FurtherTrainingKeys, FirstTrainingKeys):
@@ -166,7 +178,9 @@ class ScheduleSection(Frozen):
     """[schedule]: the base curve. Lengths below 1 are shares of the run, otherwise epochs."""
 
     name: Choosable[Annotated[str, AfterValidator(_curve)]] = "constant"
+    """One of the base curves below."""
     granularity: Granularity = "epoch"
+    """Whether the base rate changes once per epoch or at every step."""
     warmup: Searchable[Annotated[float, within("schedule.warmup")]] = 0.0
     warmup_factor: Searchable[Annotated[float, within("schedule.warmup_factor")]] = 0.1
     milestones: Choosable[Annotated[tuple[Milestone, ...], Field(strict=False, min_length=1)]] | None = None
@@ -178,6 +192,7 @@ class ScheduleSection(Frozen):
     multiplier: Searchable[Annotated[int, within("schedule.multiplier")]] | None = None
     low_factor: Searchable[Annotated[float, within("schedule.low_factor")]] | None = None
     mode: Choosable[Literal["triangular", "triangular2", "exp_range"]] | None = None
+    """How the amplitude of cyclic changes: constant, halved after each cycle, or times gamma per step."""
     peak_at: Searchable[Annotated[float, within("schedule.peak_at")]] | None = None
     div_factor: Searchable[Annotated[float, within("schedule.div_factor")]] | None = None
     final_div_factor: Searchable[Annotated[float, within("schedule.final_div_factor")]] | None = None
@@ -205,8 +220,11 @@ class AmplifySection(Frozen):
     upper: Searchable[Upper] | None = None
     width: Searchable[Width] | None = None
     law: Choosable[Literal["uniform", "loguniform"]] = "uniform"
+    """Distribution of the factor between its two ends."""
     granularity: Choosable[Granularity] = "epoch"
+    """Whether the factor is drawn once per epoch or at every step."""
     window: Choosable[Window] = (0.0, 1.0)
+    """Amplifies only within this part of the run: [start, end] as shares."""
 
     @model_validator(mode="after")
     def _one_upper_end(self) -> AmplifySection:
@@ -239,15 +257,20 @@ class NoiseSection(Frozen):
     amplitude: Searchable[Amplitude] = 0.67
     std: Searchable[Std] = 1.0
     law: Choosable[Literal["normal", "uniform"]] = "normal"
+    """Distribution of the deviation from the curve."""
     granularity: Choosable[Granularity] = "epoch"
+    """Whether the deviation is drawn once per epoch or at every step."""
     window: Choosable[Window] = (0.0, 1.0)
+    """Adds noise only within this part of the run: [start, end] as shares."""
 
 
 class ArmSection(Frozen):
     """[arms.NAME]: one schedule family; its keys replace those of the shared tables."""
 
     amplify: AmplifySection | None = None
+    """Random amplification of the base curve (RALR)."""
     noise: NoiseSection | None = None
+    """Learning-rate noise, as an alternative."""
     schedule: ScheduleSection | None = None
     """Replaces the whole [schedule] table."""
     training: TrainingKeys | None = None
@@ -277,16 +300,23 @@ class SearchSection(Frozen):
     """[search]: the budget of every arm, the sampler and the pruner."""
 
     trials: Annotated[int, Field(ge=1, le=1_000_000)]
+    """The budget: configurations that each arm tries in each block."""
     sampler: Literal["tpe", "random", "qmc", "gp"] = "tpe"
+    """Optuna's sampler, which proposes configurations."""
     sampler_options: Options = {}
+    """Arguments of the sampler, by the names that Optuna gives them."""
     pruner: Literal["median", "asha", "hyperband", "patient", "none"] = "median"
+    """Optuna's pruner, which stops trials that look bad."""
     pruner_options: Options = {}
+    """Arguments of the pruner, by the names that Optuna gives them."""
     prune_on: PruneOn = "value"
     """What the pruner compares: the value of a trial, its moving average, or its best value so far."""
     audit: Audit = "auto"
     """The share of pruned trials that are still trained to the end, outside of the search, to check the pruner."""
     blocks: Annotated[int, Field(ge=1, le=10_000)] = 1
+    """Whole searches of every arm; with one, the schedules themselves are not compared."""
     start: Annotated[tuple[Options, ...], Field(strict=False)] = ()
+    """Configurations that every arm tries first, such as a known recipe."""
 
 
 def _seeds(value: Any) -> Any:
@@ -302,12 +332,15 @@ class ConfirmSection(Frozen):
     """[confirm]: how many configurations are trained again, and on how many fresh seeds."""
 
     top: Annotated[int, Field(ge=1, le=10_000)] = 2
+    """Configurations of each arm that are trained again before the winner is chosen."""
     seeds: Seeds = 5
     """Number of seeds, or "auto": seeds are added until there is a verdict, up to `most_seeds` (see search.interim)."""
     most_seeds: Annotated[int, Field(ge=3, le=1_000)] = 20
+    """The largest number of seeds if `seeds` is "auto"."""
     margin: NonNegative | None = None
     """Differences below it count as equivalent, in the metric's unit; None: the metric's default margin."""
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    """Confidence of the intervals; verdicts err in at most the rest."""
 
     @property
     def max_seeds(self) -> int:
@@ -318,7 +351,9 @@ class StorageSection(Frozen):
     """[storage]: the database of the study; --storage and RALR_TUNE_STORAGE override it."""
 
     url: Annotated[str | None, Field(repr=False)] = None  # it may hold a password
+    """Database URL; without one, runs/STUDY/study.db (SQLite)."""
     lease_s: Annotated[float, Field(ge=1, le=86_400)] = 30.0
+    """Seconds after which a worker that does not renew its lease counts as lost."""
 
 
 class StudyFile(Frozen):

@@ -1,4 +1,7 @@
-"""The documents are correct: the README's examples and commands run, links have targets, its tree is the package's."""
+"""The documents are correct: the README's examples and commands run, links have targets, the layout is the package's.
+
+test_docs_blocks.py runs the other pages, test_docs_site.py builds the site.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ DOCUMENTS = [
     "CONTRIBUTING.md",
     "CHANGELOG.md",
     "LOG.md",
-    *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")),
+    *(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md")),
 ]
 
 
@@ -47,18 +50,11 @@ def test_python_examples_run(code: str, tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=300, cwd=tmp_path)
 
 
-def test_the_examples_of_ones_own_loop_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    for code in re.findall(r"```python\n(.*?)```", (ROOT / "docs/own_loop.md").read_text(), flags=re.DOTALL):
-        exec(code, {})
-    assert (tmp_path / "rates.html").exists()
-
-
 @pytest.mark.usefixtures("small_digits")
 def test_every_command_of_the_readme_runs_in_order(tmp_path: Path, warm_interpreter: str) -> None:
     ran = [arguments for arguments in commands() if arguments[0] != "dashboard"]  # serves until it is stopped
     assert [arguments[0] for arguments in ran] == [
-        "check", "plan", "preview", "run", "status", "report", "export", "train", "doctor", "repair", "gc"
+        "run", "check", "plan", "preview", "run", "status", "report", "export", "train", "doctor", "repair", "gc"
     ]  # fmt: skip
     for arguments in ran:
         interpreter = sys.executable if arguments[0] == "check" else warm_interpreter  # imports take 3 s each
@@ -86,16 +82,30 @@ def test_every_link_has_a_target(document: str) -> None:
     assert missing == []
 
 
-def test_the_readme_opens_with_the_two_commands_and_a_figure() -> None:
-    opening = README.splitlines()[:25]
-    assert any(line.startswith("make demo") for line in opening)
-    assert any(line.startswith("make test") for line in opening)
-    assert any(line.startswith("![") for line in opening)
+def test_the_readme_answers_within_a_screen_and_a_half() -> None:
+    """What and why, then install, ten lines, one command, its answer, one picture; everything else is a link."""
+    opening = [
+        "make demo",
+        "make test",
+        "from ralr_tune import RandomAmplifyLR",
+        "python -m ralr_tune run",
+        "ralr's",
+        "![",
+    ]
+    places = [next(n for n, line in enumerate(README.splitlines()) if line.startswith(start)) for start in opening]
+    assert places == sorted(places)
+    assert places[-1] <= 60
     assert 60 <= len(README.splitlines()) <= 170
 
 
-def test_the_tree_in_the_readme_is_that_of_the_package() -> None:
-    (tree,) = re.findall(r"```\nralr_tune/\n(.*?)```", README, flags=re.DOTALL)
+def test_the_readme_links_every_page() -> None:
+    linked = set(re.findall(r"\]\((docs/[\w/]+\.md)\)", README))
+    assert linked == {name for name in DOCUMENTS if name.startswith("docs/")} - {"docs/index.md"}
+
+
+def test_the_tree_of_the_layout_is_that_of_the_package() -> None:
+    layout = (ROOT / "CONTRIBUTING.md").read_text()
+    (tree,) = re.findall(r"```\nralr_tune/\n(.*?)```", layout, flags=re.DOTALL)
     named = set(re.findall(r"[├└]── ([a-z_]+)(?:/|\.py)|([a-z_]+)\.py", tree))
     rooms = {path.stem for path in (ROOT / "ralr_tune").iterdir() if path.suffix in ("", ".py")}
     assert {first or second for first, second in named} == rooms - {"__init__", "__main__", "__pycache__"}

@@ -98,4 +98,4 @@ def test_the_example_of_the_document_fits() -> None:
     (code,) = re.findall(r"```python\n(.*?)```", DOCUMENT, flags=re.DOTALL)
     made: dict[str, Any] = {}
     exec(code, made)
-    assert misfit(lambda classes, *_: made["Small"](classes, width=4), "my:net", Images(5, (3, 8, 8)), batch=2) is None
+    assert misfit(lambda classes, *_: made["small"](classes, width=4), "my:net", DIGITS, batch=2) is None

@@ -40,6 +40,7 @@ class DigitsData(_Images):
     """scikit-learn's 1,797 digits, embedded: nothing to download."""
 
     source: Literal["digits"]
+    """The embedded digits."""
 
 
 class TorchvisionData(_Images):
@@ -47,10 +48,15 @@ class TorchvisionData(_Images):
 
     added = frozenset({"max_pixels"})
     source: Literal["torchvision"]
+    """A data set of torchvision."""
     dataset: str
+    """Its class name in torchvision.datasets."""
     root: str = "data"
+    """The folder that holds the data set."""
     download: bool = False
+    """Download the data set if it is missing."""
     size: Searchable[Count] | None = None
+    """Resize and crop every image to a square of so many pixels."""
     max_pixels: Count | None = None
     """Maximum of one image; None: 89 million, Pillow's limit."""
 
@@ -60,8 +66,11 @@ class FolderData(_Images):
 
     added = frozenset({"max_pixels"})
     source: Literal["folder"]
+    """A folder of images."""
     path: str
+    """The folder, relative to where the command runs."""
     size: Searchable[Count] = 224
+    """Resize and crop every image to a square of so many pixels."""
     max_pixels: Count | None = None
     """Maximum of one image as decoded (with `size`, a JPEG may be decoded at a fraction of its size); None: 89 million,
     Pillow's limit."""
@@ -72,7 +81,9 @@ class ArraysData(_Images):
 
     added = frozenset({"layout"})
     source: Literal["arrays"]
+    """Arrays in one file."""
     path: str
+    """The .npz file, relative to where the command runs."""
     layout: Literal["NHWC", "NCHW"] | None = None
     """Order of the axes of images of several channels; None: NHWC, and what is clearly NCHW is refused."""
 
@@ -91,10 +102,15 @@ class ClassificationSection(TaskSection):
     """[task] kind = "classification"."""
 
     data: ImageData
+    """Where the images come from: one of the tables below."""
     model: Choosable[Annotated[str, AfterValidator(_model)]]
+    """small_cnn, resnet20 ... resnet110, `torchvision:NAME`, or `package.module:callable`."""
     model_options: SearchableOptions = {}
+    """Arguments of the network; values may be searched."""
     pretrained: bool = False
+    """Start from torchvision's default weights."""
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """Share of the training data that is held out if there is no validation split."""
 
 
 MIXINGS = ("mixup", "cutmix")
@@ -126,4 +142,5 @@ class ClassificationTraining(Frozen):
     """Keys of [training] for images."""
 
     augment: Choosable[Augment] = ()
+    """Any of crop, flip, cutout, mixup, cutmix; drawn separately for each image."""
     label_smoothing: Searchable[Annotated[float, within("label_smoothing")]] = 0.0

@@ -24,6 +24,7 @@ class SimulatedTraining(Frozen):
     """Keys of [training] that have no effect unless `data.effects` defines one: parameters that do not matter."""
 
     augment: Choosable[Annotated[tuple[str, ...], Field(strict=False)]] = ()
+    """Has no effect."""
     label_smoothing: Searchable[Annotated[float, within("label_smoothing")]] = 0.0
 
 
@@ -54,7 +55,9 @@ class Effect(Frozen):
     """Effect of one parameter: accuracy drops by `loss` at a distance of one unit (`log`: one decade) from `best`."""
 
     best: float
+    """The best value of the parameter."""
     loss: NonNegative
+    """Accuracy lost at a distance of one unit from `best`."""
     log: bool = False
     """Must equal `log` of the range in which the parameter is searched."""
 
@@ -69,12 +72,19 @@ class SimulatedData(Frozen):
     """Constants of the simulated task's formula (see task.py)."""
 
     optimum: Positive = 0.1
+    """The best learning rate."""
     effect: Annotated[float, Field(ge=-0.5, le=0.5)] = 0.0
+    """What amplification adds to the accuracy, in the mean."""
     noise: NonNegative = 0.005
+    """Standard deviation between seeds."""
     epoch_noise: NonNegative = 0.002
+    """Standard deviation between epochs."""
     jitter: NonNegative = 0.01
+    """How much an amplified epoch adds to the noise."""
     diverges_above: Positive = 5.0
+    """A trial whose rate exceeds this diverges."""
     seconds_per_epoch: NonNegative = 0.0
+    """Time that an epoch takes."""
     effects: dict[Annotated[str, AfterValidator(_parameter)], Effect] = {}
     """By Optuna name; a parameter without an entry has no effect."""
 
@@ -83,3 +93,4 @@ class SimulatedSection(TaskSection):
     """[task] kind = "simulated": curves from a formula, to test the software and the statistics."""
 
     data: SimulatedData = SimulatedData()
+    """Constants of the formula."""
