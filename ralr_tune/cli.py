@@ -299,7 +299,7 @@ def preview(
 def range_test(
     study: Study,
     seeds: Annotated[int, typer.Option(min=1, max=20, help="Networks to train.")] = 3,
-    steps: Annotated[int, typer.Option(min=50, max=100_000, help="Training steps of each.")] = 300,
+    steps: Annotated[int, typer.Option(min=100, max=100_000, help="Training steps of each.")] = 300,
     low: Annotated[float | None, typer.Option(help=LOW)] = None,
     high: Annotated[float | None, typer.Option(help=HIGH)] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda:0, ...")] = "auto",

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from ralr_tune.records import RateSweep
 
 WINDOW_SHARE = 1 / 20  # of the sweep's steps
-MIN_WINDOW = 5  # steps
+MIN_WINDOW = 9  # steps
 FALLEN = 0.05  # of the whole fall
 NEAR = 0.1  # of the whole fall, above the lowest loss
 RISEN = 0.5  # of the whole fall, above the lowest loss
@@ -146,11 +146,18 @@ class _Curve:
         self.bottom = int(np.argmin(self.smooth))
         self.lowest = float(self.smooth[self.bottom])
         self.fall = self.start - self.lowest
-        # 1.4826 and 1.2533: from the median deviation of normal noise to its sd, and to the sd of a median of many
-        finite = np.isfinite(losses) & np.isfinite(self.smooth)
-        deviations = np.abs(np.asarray(losses)[finite] - self.smooth[finite])
-        self.standard_error = 1.2533 * 1.4826 * float(np.median(deviations)) / math.sqrt(window)
+        self.standard_error = 1.2533 * _noise(losses) / math.sqrt(window)  # of the median of normal noise
         self.clear = CLEAR * self.standard_error
+
+
+def _noise(losses: Sequence[float]) -> float:
+    """The standard deviation of the losses about their curve, from the median difference of successive ones.
+
+    Not from the distance to the smoothed curve, which follows the noise if the window is short.
+    """
+    finite = np.asarray(losses)[np.isfinite(losses)]
+    # 1.4826: from the median deviation of normal noise to its standard deviation
+    return 1.4826 * float(np.median(np.abs(np.diff(finite)))) / math.sqrt(2) if len(finite) > 1 else 0.0
 
 
 def _seed_range(sweep: RateSweep, window: int) -> SeedRange:

@@ -95,7 +95,7 @@ class ArmsTest:
     def _advice(self, again: Callable[..., str]) -> Iterator[str]:
         first, last = (_two_digits(rate) for rate in (self.sweeps[0].rates[0], max(s.rates[-1] for s in self.sweeps)))
         if self.proposal.line is None:
-            yield f"  no proposal: {_why_none(self.proposal, again, first)}"
+            yield f"  no proposal: {_why_none(self.proposal, again, first, last)}"
             return
         yield f"  paste into {' and '.join(f'[{table}]' for table in self.tables)}; now it is lr = {self.in_file}:"
         yield self.proposal.line
@@ -181,7 +181,7 @@ def range_test(
 def sweep_ends(optimizer: str, low: float | None, high: float | None) -> tuple[float, float]:
     """The lowest and the highest rate of the sweep. Raises UsageError."""
     usual = OPTIMIZER_SPECS[optimizer].usual_rates
-    first, last = low or usual[0] * BELOW, high or usual[1] * ABOVE
+    first, last = usual[0] * BELOW if low is None else low, usual[1] * ABOVE if high is None else high
     most = BOUNDS["lr"].high
     if not 0 < first <= last / MIN_SPAN * (1 + 1e-9) or last > most:
         raise UsageError(
@@ -314,10 +314,10 @@ def _seed_line(index: int, seed: SeedRange) -> str:
     return f"seed {index}: the loss falls {start}, is lowest ({seed.lowest:.3g}) at {seed.lowest_at:.2g} {end}"
 
 
-def _why_none(proposal: RangeProposal, again: Callable[..., str], first: float) -> str:
+def _why_none(proposal: RangeProposal, again: Callable[..., str], first: float, last: float) -> str:
     """The most frequent problem of the seeds, and what to try."""
     problem = max(proposal.problems, key=proposal.problems.count)
-    if problem == "flat":
+    if problem == "flat" or (problem == "rises" and last > MIN_SPAN * first):
         return f"{_WHY[problem]}; a longer sweep may show more: `{again('--steps', 1000)}`"
     return f"{_WHY[problem]}; begin at lower rates: `{again('--low', first / 1000)}`"
 

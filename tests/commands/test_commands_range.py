@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,13 @@ def study(tmp_path: Path) -> Callable[..., str]:
 
 
 Study = Callable[..., str]
-QUICK = ("--seeds", 1, "--steps", 60, "--device", "cpu")
+QUICK = ("--seeds", 1, "--steps", 100, "--low", 1e-3, "--high", 30, "--device", "cpu")
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command would set as many threads of torch as there are cores, and tests run in parallel."""
+    monkeypatch.setattr("ralr_tune.launch.devices.available_cores", lambda: 1)
 
 
 def test_the_line_that_it_prints_fits_into_the_file(cli_inside: Cli, study: Study, tmp_path: Path) -> None:
@@ -59,10 +66,7 @@ def test_the_line_that_it_prints_fits_into_the_file(cli_inside: Cli, study: Stud
     ran = cli_inside("range", file, *QUICK)
     assert ran.code == 0, ran.err
     (line,) = [line for line in ran.out.splitlines() if line.startswith("lr = ")]
-    tables = {name: table for name, table in TABLES.items() if name != "training"}
-    training = {key: value for key, value in TABLES["training"].items() if key != "lr"}
-    pasted = f"{tomli_w.dumps(tables)}\n[training]\n{line}\n{tomli_w.dumps(training)}"
-    low_and_high = parse_study(pasted).training("monotone")["lr"]
+    low_and_high = parse_study(text(training=tomllib.loads(line))).training("monotone")["lr"]
     assert low_and_high.log
     assert "arms monotone, ralr" in ran.out
     assert "momentum = 0.9, weight_decay = 0.0001 (middle of its range)" in ran.out
@@ -98,15 +102,15 @@ def test_the_json_has_everything_and_only_the_training_split_is_read(
     found = cli_inside("range", study(), "--json", "-o", "loss.html", *QUICK).json()
     assert set(read) == {"train"}
     (test,) = found["tests"]
-    assert (found["seeds"], found["steps"], found["device"], found["figure"]) == (1, 60, "cpu", "loss.html")
+    assert (found["seeds"], found["steps"], found["device"], found["figure"]) == (1, 100, "cpu", "loss.html")
     assert test["arms"] == ["monotone", "ralr"]
     assert test["amplified"] == ["ralr"]
     assert test["fixed"] == {"optimizer": "sgd", "batch_size": 64, "momentum": 0.9}
     assert test["middle"] == {"weight_decay": pytest.approx(1e-4)}
     assert test["proposal"]["low"] < test["proposal"]["high"]
     (sweep,) = test["sweeps"]
-    assert len(sweep["rates"]) == len(sweep["losses"]) <= 60
-    assert sweep["rates"][0] == pytest.approx(1e-5)
+    assert len(sweep["rates"]) == len(sweep["losses"]) <= 100
+    assert sweep["rates"][0] == pytest.approx(1e-3)
     assert (tmp_path / "loss.html").exists()
 
 
@@ -123,7 +127,7 @@ def test_arms_that_train_differently_are_tested_separately(cli_inside: Cli, stud
 
 
 def test_a_loss_that_shows_nothing_is_code_1_with_the_next_step(cli_inside: Cli, study: Study) -> None:
-    ran = cli_inside("range", study(), "--low", 1e-12, "--high", 1e-11, *QUICK)
+    ran = cli_inside("range", study(), *QUICK, "--low", 1e-12, "--high", 1e-11)
     assert ran.code == 1
     assert "no proposal: the loss does not fall by more than its noise" in ran.out
     assert "--steps 1000`" in ran.out
@@ -149,7 +153,7 @@ def test_a_kind_without_torch_is_refused_in_one_line(cli_inside: Cli, tmp_path: 
         (["--low", "0"], "--low above 0"),
         (["--high", "1e9"], "at most 1e+06"),
         (["--high", "nan"], "allowed"),
-        (["--steps", "10"], "--steps"),
+        (["--steps", "99"], "--steps"),
         (["-o", "loss.pdf"], "must end in .html, .png or .svg"),
     ],
 )
@@ -179,7 +183,7 @@ def test_the_default_sweep_is_wider_than_the_usual_rates() -> None:
 def test_progress_counts_the_steps_of_all_seeds(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     seen: list[tuple[int, int]] = []
-    options = RangeOptions(seeds=2, steps=50, device="cpu")
+    options = RangeOptions(seeds=2, steps=50, low=1e-3, device="cpu")
     range_test(study(), options, progress=lambda done, planned: seen.append((done, planned)))
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
     assert {planned for _, planned in seen} == {100}
