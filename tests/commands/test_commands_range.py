@@ -72,7 +72,7 @@ def test_the_line_that_it_prints_fits_into_the_file(cli_inside: Cli, study: Stud
     assert "momentum = 0.9, weight_decay = 0.0001 (middle of its range)" in ran.out
     assert "arm ralr: tests the base rate only" in ran.out
     assert "paste into [training]; now it is lr = 0.001 to 1.0 (log):" in ran.out
-    assert (tmp_path / "runs/small/range.html").read_text().startswith("<html>")
+    assert "plotly" in (tmp_path / "runs/small/range.html").read_text()
 
 
 def test_a_study_that_exists_is_untouched(cli_inside: Cli, study: Study, tmp_path: Path) -> None:
@@ -254,4 +254,4 @@ def test_the_rates_that_train_digits_best_lie_in_the_proposal(
     good = [lr for lr, score in scores.items() if score >= best - 0.02]
     assert all(found.low <= lr <= found.high for lr in good), (json.dumps(scores), found.line)
     assert found.low > 1e-3  # it excludes what does not train
-    assert found.high < 10.0
+    assert found.high <= 10.0
