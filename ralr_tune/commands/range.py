@@ -119,6 +119,8 @@ class RangeReport:
     figure: Path
     typed: tuple[str | Path | Variable, ...]
     """STUDY and the options that find it again."""
+    ends: Mapping[str, float]
+    """The options --low and --high, as far as they were given."""
 
     @property
     def complete(self) -> bool:
@@ -148,7 +150,8 @@ class RangeReport:
         return "\n".join(lines)
 
     def _again(self, option: str, rate: float) -> str:
-        return command("range", *self.typed, option, f"{rate:g}")
+        given = {**self.ends, option: rate}
+        return command("range", *self.typed, *(word for name in given for word in (name, f"{given[name]:g}")))
 
 
 def range_test(
@@ -175,7 +178,8 @@ def range_test(
     _write_figure(spec, found, path, window_of(options.steps))
     typed: list[str | Path | Variable] = [study, *(parse_address(storage).arguments() if storage else ())]
     typed += ["--out", relative_to_cwd(out)] if out else []
-    return RangeReport(spec.name, place.device, options.seeds, options.steps, found, path, tuple(typed))
+    ends = {name: end for name, end in (("--low", options.low), ("--high", options.high)) if end is not None}
+    return RangeReport(spec.name, place.device, options.seeds, options.steps, found, path, tuple(typed), ends)
 
 
 def sweep_ends(optimizer: str, low: float | None, high: float | None) -> tuple[float, float]:

@@ -130,7 +130,7 @@ def test_a_loss_that_shows_nothing_is_code_1_with_the_next_step(cli_inside: Cli,
     ran = cli_inside("range", study(), *QUICK, "--low", 1e-12, "--high", 1e-11)
     assert ran.code == 1
     assert "no proposal: the loss does not fall by more than its noise" in ran.out
-    assert "--steps 1000`" in ran.out
+    assert "range small.toml --low 1e-12 --high 1e-11 --steps 1000`" in ran.out
     assert "lr = {" not in ran.out
     assert "Then:" not in ran.out
 

@@ -197,9 +197,10 @@ def test_files_that_are_meant_for_another_command(
 
 
 def test_a_range_that_looks_wrong(cli: Cli, typed: Typed, tmp_path: Path) -> None:
-    text = (ROOT.parent / "studies/digits.toml").read_text()
+    text = (ROOT.parent / "studies/digits.toml").read_text().replace("start = [{ lr = 0.1 }]", "")
     (tmp_path / "my study.toml").write_text(text.replace("low = 1e-3, high = 1.0, log", "low = 1e-9, high = 1e-6, log"))
     planned = cli("plan", "my study.toml", "--devices", "cpu")
+    assert planned.code == 0, planned.err
     small = "--seeds 1 --steps 100 --low 1e-3 --high 30 --device cpu"
     proposed = typed(planned.out, "range", f"{small} --out 'o ut'")
     assert "lr = {" in proposed.out
