@@ -83,6 +83,8 @@ WORKERS = "Worker processes; workers on one GPU share its memory equally.  [defa
 SHARING = "Number of workers on this GPU, including this one; limits it to an equal share of the memory."
 LAUNCHER = "How to start workers: local (processes), inprocess (threads), or a launcher of an installed package."
 DRAWING = "An .html, .png or .svg file."
+LOW = "Lowest learning rate.  [default: a tenth of what is usual for the optimizer]"
+HIGH = "Highest learning rate.  [default: 30 times what is usual for the optimizer]"
 TO_FILE = "File to write.  [default: print it]"
 NEXT_TO = "Folder for weights and score.  [default: next to CONFIG]"
 LAUNCHER_OPTION = "An option of the launcher; may be repeated."
@@ -294,6 +296,33 @@ def preview(
     from ralr_tune.commands.preview import preview_study
 
     _say(f"Open {preview_study(study, count=count, output=output, storage=storage, out=out)}")
+
+
+@app.command(name="range", epilog=_example("range digits"))
+def range_test(
+    study: Study,
+    seeds: Annotated[int, typer.Option(min=1, max=20, help="Networks to train.")] = 3,
+    steps: Annotated[int, typer.Option(min=100, max=100_000, help="Training steps of each.")] = 300,
+    low: Annotated[float | None, typer.Option(help=LOW)] = None,
+    high: Annotated[float | None, typer.Option(help=HIGH)] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda:0, ...")] = "auto",
+    output: Annotated[Path | None, typer.Option("-o", "--output", callback=_expand_home, help=DRAWING)] = None,
+    as_json: AsJson = False,
+    no_imports: NoImports = False,
+    storage: Storage = None,
+    out: Out = None,
+) -> None:
+    """Propose a range of learning rates to search: train a few networks while the rate grows (nothing is stored)."""
+    from ralr_tune.commands.progress import StepBar
+    from ralr_tune.commands.range import RangeOptions
+    from ralr_tune.commands.range import range_test as test
+
+    options = RangeOptions(seeds=seeds, steps=steps, low=low, high=high, device=device, output=output)
+    with StepBar(quiet=as_json) as bar:
+        found = test(study, options, imports=not no_imports, storage=storage, out=out, progress=bar.show)
+    _print_json(found.as_json()) if as_json else _say(found.as_text())
+    if not found.complete:
+        raise typer.Exit(1)
 
 
 @app.command(epilog=_example("status digits --watch"))

@@ -41,6 +41,18 @@ class EpochRecord:
 
 
 @dataclass(frozen=True)
+class RateSweep:
+    """One seed of a learning-rate range test: the training loss of every step while the rate grows."""
+
+    seed: int
+    rates: tuple[float, ...]
+    losses: tuple[float, ...]
+    """The loss of the step at each rate, before the step changed the weights; not finite if it overflowed."""
+    ended_early: bool
+    """Whether the loss diverged, so that higher rates were not tried."""
+
+
+@dataclass(frozen=True)
 class Row:
     """One row of the ledger: one planned trial and its outcome."""
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ralr_tune.commands.check import checked
+from ralr_tune.commands.usual_rates import unusual_rates
+from ralr_tune.invocation import command
 from ralr_tune.launch.devices import Place, places
 from ralr_tune.machine.cores import available_cores
 from ralr_tune.records import Inventory
@@ -48,6 +50,8 @@ class Plan:
     device: str
     data: Inventory | None = None
     """The contents of the data; None for a kind of task without such a table."""
+    advice: tuple[str, ...] = ()
+    """Sentences on learning rates that are unusual for the optimizer."""
 
     @property
     def epochs(self) -> int:
@@ -71,6 +75,7 @@ class Plan:
             f"  time: at most {duration(self.seconds)} on {self._workers()} ({self.device}): {self.epochs} epochs "
             f"of {self.seconds_per_epoch:.3g} s each, from a few timed steps; pruning makes it shorter"
         )
+        lines += [f"  {sentence}" for sentence in self.advice]
         return "\n".join([*lines, *([inventory_text(self.data)] if self.data else [])])
 
     def _workers(self) -> str:
@@ -115,6 +120,7 @@ def plan_study(
         at_once=_effective_workers(assigned),
         device=assigned[0].device,
         data=data,
+        advice=tuple(f"{each}; `{command('range', study)}` measures which rates train" for each in unusual_rates(spec)),
     )
 
 

@@ -109,6 +109,33 @@ class Display:
         return f"{self._footer(status)} | {arms}{later}"
 
 
+class StepBar:
+    """A bar of training steps on a terminal; elsewhere, or if `quiet`, it shows nothing."""
+
+    def __init__(self, *, quiet: bool = False, console: Console | None = None) -> None:
+        console = console or plain_console(stderr=True)
+        shown = console.is_terminal and not quiet
+        self._live = Live(Text("reading the data", style="dim"), console=console, transient=True) if shown else None
+
+    def __enter__(self) -> StepBar:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.stop()
+
+    def show(self, done: int, planned: int) -> None:
+        """The steps done and the steps planned."""
+        if self._live:
+            table = Table.grid(padding=(0, 2, 0, 0))
+            table.add_row(ProgressBar(total=planned, completed=done, width=40), f"{done}/{planned} steps")
+            self._live.update(table)
+
+
 def watch_study(storage: Storage, study: str) -> None:
     """Show a study until it is done, has failed, has no unfinished rows for IDLE_S, or the user presses Ctrl-C."""
     idle_s = 0.0

@@ -1,7 +1,7 @@
 """The interface of a kind of task: everything the rest of the program needs from one. A kind is a stateless object.
 
     study file   section, training, required, substitutes, metrics, imports, contradictions, missing, problems, changes
-    training     load, import_training, trial, together, seconds_per_epoch, steps_per_epoch, needs_torch
+    training     load, import_training, trial, together, seconds_per_epoch, steps_per_epoch, range_test, needs_torch
     reporting    packages, examine, caches, script
     identity     identity, inventory, inventory_of, source_files
 
@@ -13,16 +13,16 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import BaseModel
 
 from ralr_tune.errors import UsageError
 from ralr_tune.metric import Metric
-from ralr_tune.records import Inventory, SourceFile
+from ralr_tune.records import Inventory, RateSweep, SourceFile
 from ralr_tune.tasks.slots import SerialTrainer
 
 if TYPE_CHECKING:
@@ -47,6 +47,33 @@ class TaskSummary:
     """A short description of the data."""
     weights: int = 0
     """Bytes of the network's weights; 0 if it has none or the size is unknown."""
+
+
+Diverged = Callable[[Sequence[float]], bool]
+"""Whether losses, of all steps so far, have diverged."""
+Advance = Callable[[int], None]
+"""Called with the number of steps done so far, from time to time."""
+
+
+class RateSweeper(Protocol):
+    """Trains one seed of a learning-rate range test."""
+
+    def __call__(
+        self,
+        task: Any,
+        configuration: Configuration,
+        *,
+        seed: int,
+        rates: Sequence[float],
+        diverged: Diverged,
+        advance: Advance,
+    ) -> RateSweep:
+        """Trains a new network, one step at each rate, until the last one or until the loss has diverged.
+
+        Optimizer, batch size and everything else are the configuration's, except its schedule, amplification and noise:
+        `rates` take their place. Only the training split is used. Raises UsageError if network, optimizer or options
+        do not fit, TrialError("oom") if memory runs out.
+        """
 
 
 class Kind(ABC):
@@ -131,6 +158,12 @@ class Kind(ABC):
     def steps_per_epoch(self, task: Any, configuration: Configuration) -> list[int]:
         """Optimizer steps of each epoch."""
         return [1] * configuration.training.epochs
+
+    def range_test(self) -> RateSweeper:
+        """The function that trains one seed of a learning-rate range test. Raises UsageError if the kind has none."""
+        raise UsageError(
+            f"task.kind = {self.name!r}: has no learning-rate range test; allowed: kinds that train with torch"
+        )
 
     def slot_trainer(self, task: Any, slots: Slots) -> SlotTrainer:
         """The trainer of `slots` concurrent trials of this task; by default each trial trains separately."""

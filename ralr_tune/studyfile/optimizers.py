@@ -20,6 +20,8 @@ class OptimizerSpec:
     """Its class in torch.optim."""
     options: frozenset[str]
     """Its options other than lr and weight_decay, by torch's names."""
+    usual_rates: tuple[float, float]
+    """Learning rates that networks are usually trained with (our choice; torch's default lies within)."""
     one_kernel: bool = False
     """Whether torch has a fused implementation that updates all weights in one kernel, on CPU and CUDA, and reads the
     learning rate from the device, so that steps can be recorded. On a CPU it takes a third of the time of torch's
@@ -30,29 +32,37 @@ class OptimizerSpec:
     """Options that must be equal in all slots. A trial with any other option trains separately."""
 
 
-def _spec(torch_name: str, *options: str) -> OptimizerSpec:
-    return OptimizerSpec(torch_name, frozenset(options))
+_PLAIN_RATES = (1e-4, 1.0)
+_ADAPTIVE_RATES = (1e-5, 3e-2)
+"""Of optimizers that divide each weight's gradient by its running size."""
+
+
+def _spec(torch_name: str, usual_rates: tuple[float, float], *options: str) -> OptimizerSpec:
+    return OptimizerSpec(torch_name, frozenset(options), usual_rates)
 
 
 def _adam(torch_name: str) -> OptimizerSpec:
     slot_options = frozenset({"betas", "eps"})
-    return OptimizerSpec(torch_name, slot_options | {"amsgrad"}, one_kernel=True, slot_options=slot_options)
+    return OptimizerSpec(
+        torch_name, slot_options | {"amsgrad"}, _ADAPTIVE_RATES, one_kernel=True, slot_options=slot_options
+    )
 
 
 OPTIMIZER_SPECS: Mapping[str, OptimizerSpec] = MappingProxyType(
     {
-        "adadelta": _spec("Adadelta", "rho", "eps"),
-        "adagrad": _spec("Adagrad", "lr_decay", "initial_accumulator_value", "eps"),
+        "adadelta": _spec("Adadelta", (1e-2, 10.0), "rho", "eps"),
+        "adagrad": _spec("Adagrad", _PLAIN_RATES, "lr_decay", "initial_accumulator_value", "eps"),
         "adam": _adam("Adam"),
-        "adamax": _spec("Adamax", "betas", "eps"),
+        "adamax": _spec("Adamax", _ADAPTIVE_RATES, "betas", "eps"),
         "adamw": _adam("AdamW"),
-        "asgd": _spec("ASGD", "lambd", "alpha", "t0"),
-        "nadam": _spec("NAdam", "betas", "eps", "momentum_decay", "decoupled_weight_decay"),
-        "radam": _spec("RAdam", "betas", "eps", "decoupled_weight_decay"),
-        "rmsprop": _spec("RMSprop", "alpha", "eps", "momentum", "centered"),
+        "asgd": _spec("ASGD", _PLAIN_RATES, "lambd", "alpha", "t0"),
+        "nadam": _spec("NAdam", _ADAPTIVE_RATES, "betas", "eps", "momentum_decay", "decoupled_weight_decay"),
+        "radam": _spec("RAdam", _ADAPTIVE_RATES, "betas", "eps", "decoupled_weight_decay"),
+        "rmsprop": _spec("RMSprop", _ADAPTIVE_RATES, "alpha", "eps", "momentum", "centered"),
         "sgd": OptimizerSpec(
             "SGD",
             frozenset({"momentum", "dampening", "nesterov"}),
+            _PLAIN_RATES,
             one_kernel=True,
             slot_options=frozenset({"momentum", "dampening"}),
             shared_options=frozenset({"nesterov"}),

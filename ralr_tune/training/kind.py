@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ralr_tune.studyfile.kind import Kind
+from ralr_tune.studyfile.kind import Kind, RateSweeper
 from ralr_tune.tasks.slots import SerialTrainer
 
 if TYPE_CHECKING:
@@ -48,6 +48,11 @@ class TorchKind(Kind):
     def steps_per_epoch(self, task: TorchTask, configuration: Configuration) -> list[int]:
         training = configuration.training
         return [task.steps("train", training.batch_size, epoch) for epoch in range(training.epochs)]
+
+    def range_test(self) -> RateSweeper:
+        from ralr_tune.training.range_test import sweep_rates
+
+        return sweep_rates
 
     def slot_trainer(self, task: TorchTask, slots: Slots) -> SlotTrainer:
         if slots == 1:

@@ -222,7 +222,7 @@ class TorchTrial:
         self.state.model.train()
         total = torch.zeros((), device=self.task.device)
         weight = 0.0
-        with _seeded(derive_seed("dropout", self.seed, epoch), self.task.device), too_few_samples_is_oom(micro_batch):
+        with seeded(derive_seed("dropout", self.seed, epoch), self.task.device), too_few_samples_is_oom(micro_batch):
             batches = self.task.batches(
                 self.split,
                 seed=self.seed,
@@ -268,7 +268,7 @@ def _log_once(choice: str) -> None:
 
 
 @contextmanager
-def _seeded(seed: int, device: str) -> Iterator[None]:
+def seeded(seed: int, device: str) -> Iterator[None]:
     """Seeds the global generators of torch, numpy and Python inside the block and restores them afterwards.
 
     torch's own layers draw from the first; a user's network may draw from any of them.

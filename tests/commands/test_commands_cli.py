@@ -14,7 +14,7 @@ from ralr_tune.store.database import open_storage
 from tests.commands.conftest import Cli
 
 COMMANDS = [
-    *("run", "worker", "check", "plan", "preview", "status", "report", "export", "train", "dashboard"),
+    *("run", "worker", "check", "plan", "preview", "range", "status", "report", "export", "train", "dashboard"),
     *("doctor", "repair", "gc", "studies"),
 ]
 HEAVY = ["torch", "torchvision", "optuna", "plotly", "sqlalchemy", "scipy", "pandas", "rich.live"]

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from ralr_tune.commands import progress
-from ralr_tune.commands.progress import Display
+from ralr_tune.commands.progress import Display, StepBar
 from ralr_tune.commands.status import Status, study_status
 from ralr_tune.records import EpochRecord
 from ralr_tune.search.session import Session
@@ -147,3 +147,12 @@ def test_an_audit_counts_only_the_epochs_that_the_search_has_not_trained(auditin
     assert [row.epoch for row in status.rows if row.outcome == "pruned"] == [1, 1]
     assert status.epochs == searched + 2
     assert progress._epochs_left(status) == (4 - 3) + (4 - 1)
+
+
+@pytest.mark.parametrize(("terminal", "quiet"), [(True, False), (True, True), (False, False)])
+def test_a_bar_of_steps_is_shown_on_a_terminal_only(terminal: bool, quiet: bool) -> None:
+    output = console(terminal=terminal)
+    with StepBar(quiet=quiet, console=output) as bar:
+        bar.show(30, 90)
+    assert isinstance(output.file, io.StringIO)
+    assert ("30/90 steps" in output.file.getvalue()) == (terminal and not quiet)

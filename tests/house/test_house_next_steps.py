@@ -33,6 +33,8 @@ TYPED = {
     "commands.health.packages": "nothing to type here: it installs packages",
     "commands.health.storage": "test_tables_of_the_first_release",
     "commands.locate": "test_where_nothing_is_stored",
+    "commands.plan": "test_a_range_that_looks_wrong",
+    "commands.range": "test_a_range_that_looks_wrong",
     "commands.repair": "test_what_is_stuck_and_what_is_left",
     "commands.report": "test_after_a_run",
     "commands.run": "test_a_worker_joins",
@@ -192,6 +194,19 @@ def test_files_that_are_meant_for_another_command(
     for ending in ("toml", "json"):
         assert cli("export", "sim", "--format", ending, "-o", f"be st.{ending}").code == 0
         typed(cli("check", f"./be st.{ending}").err, "train")
+
+
+def test_a_range_that_looks_wrong(cli: Cli, typed: Typed, tmp_path: Path) -> None:
+    text = (ROOT.parent / "studies/digits.toml").read_text().replace("start = [{ lr = 0.1 }]", "")
+    (tmp_path / "my study.toml").write_text(text.replace("low = 1e-3, high = 1.0, log", "low = 1e-9, high = 1e-6, log"))
+    planned = cli("plan", "my study.toml", "--devices", "cpu")
+    assert planned.code == 0, planned.err
+    small = "--seeds 1 --steps 100 --low 1e-3 --high 30 --device cpu"
+    proposed = typed(planned.out, "range", f"{small} --out 'o ut'")
+    assert "lr = {" in proposed.out
+    assert "digits" in typed(proposed.out, "plan", "--devices cpu").out
+    flat = cli("range", "my study.toml", *small.split(), "--low", "1e-12", "--high", "1e-11")
+    assert "lr = {" in typed(flat.out, "range", small + " --steps 120").out
 
 
 def test_a_token_is_made(cli: Cli, study_file: StudyFile) -> None:

@@ -1,0 +1,40 @@
+"""Whether a study's learning rates are usual for its optimizers: a reason to try `range` before a search."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+from ralr_tune.studyfile import StudySpec
+from ralr_tune.studyfile.optimizers import OPTIMIZER_SPECS
+from ralr_tune.studyfile.values import Choice, Range
+
+MOSTLY = 0.5
+"""Of a range, on its own scale, or of the choices (our choice)."""
+
+
+def unusual_rates(spec: StudySpec) -> tuple[str, ...]:
+    """One sentence for each `lr` that lies mostly outside of what is usual for every optimizer that it may have."""
+    return tuple(dict.fromkeys(_unusual(spec))) if spec.kind.needs_torch else ()
+
+
+def _unusual(spec: StudySpec) -> Iterator[str]:
+    for arm in spec.arms:
+        training = spec.training(arm)
+        chosen = training.get("optimizer", "sgd")
+        names = list(chosen.choices) if isinstance(chosen, Choice) else [chosen]
+        usual = [OPTIMIZER_SPECS[name].usual_rates for name in names]
+        if max(share_within(training["lr"], low, high) for low, high in usual) < MOSTLY:
+            spans = "; ".join(f"{name}: {low:g} to {high:g}" for name, (low, high) in zip(names, usual, strict=True))
+            yield f"lr = {training['lr']} is mostly outside the usual learning rates ({spans})"
+
+
+def share_within(lr: float | Range[float] | Choice[float], low: float, high: float) -> float:
+    """The share of a value, range or choice of learning rates that lies from low to high."""
+    if not isinstance(lr, Range):
+        rates: Sequence[float] = lr.choices if isinstance(lr, Choice) else [lr]
+        return sum(low <= rate <= high for rate in rates) / len(rates)
+    first, last, _ = lr.numbers()
+    ends = (first, last, max(first, low), min(last, high))
+    first, last, start, end = map(math.log, ends) if lr.log else ends
+    return max(0.0, end - start) / (last - first)
