@@ -48,6 +48,29 @@ BAND = (2.5, 97.5)  # percent
 
 
 @dataclass(frozen=True)
+class LocalScores:
+    """The true scores of the trials near one rate, in the metric's own unit."""
+
+    rate: float
+    lower: float
+    middle: float
+    upper: float
+    """The quartiles; diverged trials count as the metric's worst value, otherwise as the worst trial."""
+    supported: bool
+    """Whether at least three trials lie within a bandwidth."""
+
+
+@dataclass(frozen=True)
+class RateTrial:
+    """One finished search trial at its base rate."""
+
+    rate: float
+    value: float | None
+    """Of a pruned trial: the value at which it is expected to end. None if it diverged or nothing is known."""
+    outcome: str
+
+
+@dataclass(frozen=True)
 class RateRange:
     """Base rates whose expected score lies within the tolerance of the best one."""
 
@@ -75,27 +98,6 @@ class RateRange:
     def judged(self) -> bool:
         """Whether the trials determine the width."""
         return _determined(self.factor_interval)
-
-
-class LocalScores(NamedTuple):
-    """The true scores of the trials near one rate, in the metric's own unit."""
-
-    rate: float
-    low: float
-    middle: float
-    high: float
-    """The quartiles; diverged trials count as the metric's worst value, otherwise as the worst trial."""
-    supported: bool
-    """Whether at least three trials lie within a bandwidth."""
-
-
-class RateTrial(NamedTuple):
-    """One finished search trial at its base rate."""
-
-    rate: float
-    value: float | None
-    """Of a pruned trial: the value at which it is expected to end. None if it diverged or nothing is known."""
-    outcome: str
 
 
 @dataclass(frozen=True)

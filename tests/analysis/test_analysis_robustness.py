@@ -166,7 +166,7 @@ def test_the_local_scores_follow_the_trials_over_a_cliff() -> None:
     local = {round(math.log10(each.rate), 2): each for each in found.local}
     assert local[0.0].middle == pytest.approx(0.26)
     assert local[-0.9].middle == pytest.approx(0.95)  # no cliff is smeared this far
-    assert all(each.low <= each.middle <= each.high for each in found.local)
+    assert all(each.lower <= each.middle <= each.upper for each in found.local)
     assert all(each.supported for each in found.local)
 
 
@@ -181,7 +181,7 @@ def test_diverged_trials_pull_the_local_scores_down() -> None:
     low, high = local_scores(trials, [10**-2.5, 10**-0.2], ACCURACY)
     assert low.middle == pytest.approx(0.9)
     assert high.middle == pytest.approx(0.0)
-    losses = [trial._replace(value=None if trial.value is None else 0.5) for trial in trials]
+    losses = [replace(trial, value=None if trial.value is None else 0.5) for trial in trials]
     assert local_scores(losses, [1.0], LOSS)[0].middle == 0.5  # of an unbounded metric: the worst trial
 
 
