@@ -121,8 +121,10 @@ def draw_budget(drawn: BudgetFacts, facts: Facts, arm_styles: Mapping[str, ArmSt
 
 
 def _finding(drawn: BudgetFacts, facts: Facts) -> str:
-    best = max(drawn.lines, key=lambda line: facts.metric.as_gain(line.middle[-1]))
-    return f"Best validation {facts.metric.name}: {facts.unit.value(best.middle[-1], 2)} by {best.arm}"
+    """Who found the best; all of those that are level."""
+    best = facts.metric.best(line.middle[-1] for line in drawn.lines)
+    arms = " and ".join(line.arm for line in drawn.lines if line.middle[-1] == best)
+    return f"Best validation {facts.metric.name}: {facts.unit.value(best, 2)} by {arms}"
 
 
 def _draw_dots(plot: go.Figure, line: Line, style: ArmStyle, facts: Facts) -> None:

@@ -36,7 +36,7 @@ Section = Literal[
 ]  # fmt: skip
 """The section of the page that shows the figure."""
 
-TITLE_PX = 40  # of a drawing's height, for the title; a page shows titles itself
+TITLE_PX = 60  # of a drawing's height, for the title; a page shows titles itself
 DIGITS = 6  # of a number in a drawing; the data table has all
 
 

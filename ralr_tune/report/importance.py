@@ -72,7 +72,7 @@ def draw_importance(drawn: ImportanceFacts, arm_styles: Mapping[str, ArmStyle]) 
         "range": [len(rows) - 0.5, -0.5],
         "showgrid": False,
     }
-    height = 170 + len(rows) * (24 + 20 * len(drawn.arms))
+    height = 190 + len(rows) * (24 + 20 * len(drawn.arms))
     plot = figure(_finding(drawn), "Which parameters matter, compared with chance?", x=x, y=y, height=height)
     plot.update_layout(barmode="overlay")
     for arm in drawn.arms:

@@ -46,6 +46,7 @@ class Reference(NamedTuple):
     """Adds a legend."""
 
 
+LEGEND_PX = 60  # beyond one line: its entries are long
 NOTHING = Reference()
 
 
@@ -66,7 +67,11 @@ def draw_intervals(
         "showgrid": False,
     }
     plot = figure(
-        *titles, x=x, y=y, height=(200 if reference.names else 150) + 62 * len(rows), legend=reference.names is not None
+        *titles,
+        x=x,
+        y=y,
+        height=(LEGEND_PX + 190 if reference.names else 170) + 62 * len(rows),
+        legend=reference.names is not None,
     )
     if reference.band:
         low, high = reference.band
@@ -77,6 +82,7 @@ def draw_intervals(
     for place, row in zip(places, rows, strict=True):
         _draw_row(plot, place, row, arm_styles[row.arm])
     if reference.names:
+        plot.update_layout(margin_t=plot.layout.margin.t + LEGEND_PX)
         _explain(plot, rows, reference.names, banded=reference.band is not None)
     return plot
 

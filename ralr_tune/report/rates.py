@@ -12,7 +12,7 @@ from ralr_tune.analysis import rows as study_rows
 from ralr_tune.analysis.facts import Facts
 from ralr_tune.records import ArmRecord
 from ralr_tune.report.data import Data
-from ralr_tune.report.style import GREY, TEMPLATE, ArmStyle, number_axis, safe, templated, titled
+from ralr_tune.report.style import GREY, LINE_PX, TEMPLATE, ArmStyle, number_axis, safe, templated, titled
 
 PANEL_PX = 130
 
@@ -57,9 +57,9 @@ def draw_rates(drawn: Sequence[RatesFacts], arm_styles: Mapping[str, ArmStyle]) 
         _draw_panel(plot, row, each, arm_styles[each.arm])
         plot.update_yaxes(number_axis("Learning rate", (min(seen), max(seen)), log=True), row=row, col=1)
     plot.update_xaxes(title_text="Epoch", rangemode="tozero", row=rows, col=1)
-    title = titled(_finding(drawn), "Which rates did the winners use? Dotted: the base schedule", legend=False)
-    height = 130 + PANEL_PX * rows
-    return plot.update_layout(template=TEMPLATE, height=height, **title).update_layout(margin_t=78)
+    question = "Which rates did the winners use? Dotted: the base schedule"
+    title = titled(_finding(drawn), question, 150 + PANEL_PX * rows, legend=False)
+    return plot.update_layout(template=TEMPLATE, **title).update_layout(margin_t=title["margin_t"] + LINE_PX)
 
 
 def _draw_panel(plot: go.Figure, row: int, drawn: RatesFacts, style: ArmStyle) -> None:

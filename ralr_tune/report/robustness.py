@@ -63,7 +63,7 @@ def draw_robustness(lines: Sequence[RateLine], facts: Facts, arm_styles: Mapping
     bounds = sorted(facts.unit.factor * each for each in (worst - 0.04 * (top - worst), end))
     y = score_axis(facts.metric, where="validation") | {"range": bounds}
     question = "How robust is each arm against a badly chosen base rate?"
-    plot = figure(_finding(lines, facts), question, x=x, y=y, height=460)
+    plot = figure(_finding(lines, facts), question, x=x, y=y, height=480)
     for line in lines:
         _draw_band(plot, line, facts, arm_styles[line.arm], worst)
     for line in lines:
@@ -88,7 +88,7 @@ def _finding(lines: Sequence[RateLine], facts: Facts) -> str:
     ranges = [f"{_range(line.found)} in {line.arm}" for line in lines if line.found]
     if ranges:
         close = facts.unit.size(max(line.found.tolerance for line in lines if line.found), 0)
-        return f"Within {close} of the best: base rates {', '.join(ranges)}"
+        return f"On average within {close} of the best rate: {', '.join(ranges)}"
     best = [f"{_best(line, facts.metric):.2g} in {line.arm}" for line in lines]
     return f"Best base rate: {', '.join(best)}"
 
@@ -258,8 +258,8 @@ def robustness_note(lines: Sequence[RateLine], facts: Facts) -> str:
         close = facts.unit.size(max(found.tolerance for found in ranges), 0)
         parts.append(
             "The line is the median of the trials near a rate, the area holds half of them, whatever their other "
-            f"parameters are. The bar at the top spans the rates whose mean is within {close} of the arm's best "
-            "(local linear regression); an arrow: it may continue beyond the rates that were tried."
+            f"parameters are. The bar at the top spans the rates whose mean is within {close} of the best mean, with "
+            "bad scores cut (local linear regression); an arrow: it may continue beyond the rates that were tried."
         )
     return " ".join(parts)
 

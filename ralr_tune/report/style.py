@@ -24,6 +24,7 @@ DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 
 TITLE_WIDTH = 84  # characters of a line, in an image
 LINE_PX = 19  # of a title
+TITLE_TOP_PX = 18  # from the top edge to the first line's baseline
 
 _AXIS: dict[str, Any] = {
     "gridcolor": RULE,
@@ -42,10 +43,9 @@ TEMPLATE = go.layout.Template(
         "title": {
             "font": {"size": 15},
             "subtitle": {"font": {"size": 12}},
-            "x": 0,
-            "xref": "paper",
+            "x": 0.016,
+            "xref": "container",
             "xanchor": "left",
-            "y": 0.98,
             "yref": "container",
             "yanchor": "top",
         },
@@ -88,16 +88,18 @@ def figure(
     finding: str, question: str = "", *, x: dict[str, Any], y: dict[str, Any], height: int = 380, legend: bool = True
 ) -> go.Figure:
     """An empty figure with this template; its title is the finding, its subtitle the question, both plain text."""
-    layout = titled(finding, question, legend=legend) | {"xaxis": x, "yaxis": y, "height": height}
+    layout = titled(finding, question, height, legend=legend) | {"xaxis": x, "yaxis": y}
     return go.Figure(layout={"template": TEMPLATE} | layout)
 
 
-def titled(finding: str, question: str, *, legend: bool = True) -> dict[str, Any]:
-    """The title and the room for it; a long one is broken into lines."""
+def titled(finding: str, question: str, height: int, *, legend: bool = True) -> dict[str, Any]:
+    """The title and the room for it; a long one is broken into lines, which plotly would place above the top edge."""
     lines = [safe(line) for line in textwrap.wrap(finding, TITLE_WIDTH, break_long_words=False)]
-    top = (86 if legend else 58) + LINE_PX * (len(lines) - 1)
-    title = {"text": "<br>".join(lines)} | ({"subtitle": {"text": safe(question)}} if question else {})
-    return {"title": title, "margin_t": top} | ({} if legend else {"showlegend": False})
+    top = (106 if legend else 78) + LINE_PX * (len(lines) - 1)
+    title = {"text": "<br>".join(lines), "y": 1 - TITLE_TOP_PX / height} | (
+        {"subtitle": {"text": safe(question)}} if question else {}
+    )
+    return {"title": title, "margin_t": top, "height": height} | ({} if legend else {"showlegend": False})
 
 
 def safe(text: object) -> str:

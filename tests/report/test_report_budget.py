@@ -119,6 +119,16 @@ def test_the_data_are_the_facts() -> None:
         assert tuple(row[7] for row in own) == curve.low
 
 
+def test_the_title_names_every_arm_that_found_the_best() -> None:
+    facts = study_facts(make_record(until="searched"))
+    found = budget.budget_facts(facts)
+    assert found is not None
+    level = found._replace(lines=tuple(line._replace(middle=(0.9, 0.95)) for line in found.lines))
+    titles = [budget.draw_budget(each, facts, arm_styles(facts.arms)).layout.title.text for each in (found, level)]
+    assert titles[0].endswith((" by monotone", " by ralr"))
+    assert titles[1] == "Best validation accuracy: 95.00% by monotone and ralr"
+
+
 def test_before_a_trial_is_complete_there_is_nothing() -> None:
     facts = study_facts(make_record(until="planned"))
     assert budget.budget_facts(facts) is None

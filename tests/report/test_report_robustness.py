@@ -78,7 +78,7 @@ def test_a_bar_spans_the_good_rates_and_an_arrow_marks_an_open_end() -> None:
     bar = next(trace for trace in plot.data if trace.mode == "lines+markers" and trace.x[0] is not None)
     assert bar.x == (line.found.low, line.found.high)
     assert bar.marker.symbol == ("triangle-left", "line-ns-open")
-    assert "base rates below" in plot.layout.title.text
+    assert "of the best rate: below" in plot.layout.title.text
 
 
 def test_an_outlier_of_an_unbounded_metric_does_not_squeeze_the_others() -> None:
