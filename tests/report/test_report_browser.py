@@ -240,7 +240,9 @@ def test_few_tab_stops_none_of_them_in_an_image(browser: Browser, finished: Path
     with opened(browser, finished) as tab:
         tab.until("document.querySelector('.modebar-btn')")
         folded = tab.page.evaluate(f"({STOPS})().length")
-        links = tab.page.evaluate("document.querySelectorAll('nav a, a.data[href], summary, .views button, pre').length")
+        links = tab.page.evaluate(
+            "document.querySelectorAll('nav a, a.data[href], summary, .views button, pre').length"
+        )
         assert folded <= links < 40
         tab.unfold()
         assert tab.page.evaluate(f"({STOPS})().filter(part => part.closest('[role=img]')).length") == 0
