@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 from ralr_tune.analysis.comparison import Comparison, Interval
 from ralr_tune.analysis.facts import ArmFacts, Facts, Twin
-from ralr_tune.analysis.power import MAX_PAIRS, Counts, DetectableEffect, detectable_difference
+from ralr_tune.analysis.power import ENOUGH_PAIRS, MAX_PAIRS, Counts, DetectableEffect, detectable_difference
 from ralr_tune.analysis.sentence import Sentence
 from ralr_tune.analysis.sequential import Decision
 from ralr_tune.analysis.twins import Amplified
@@ -86,6 +86,11 @@ def _combined(*verdicts: str) -> str:
 
 def _detectable(facts: Facts, found: DetectableEffect) -> str:
     unit, pairs = facts.unit, _pairs(found.what)(found.n)
+    if not found.judged:
+        return (
+            f"{found.arm} against {found.against}, {_kind(found.what)}: {found.n} {pairs} are too few to judge which "
+            f"difference they could detect; at least {ENOUGH_PAIRS} are needed."
+        )
     low, high = found.visible_interval
     return (
         f"{found.arm} against {found.against}, {_kind(found.what)}: with {found.n} {pairs}, a true difference of "
@@ -153,6 +158,8 @@ def _beyond(facts: Facts, made: Comparison) -> str:
     if made.verdict != "inconclusive" or found is None:
         return ""
     pairs = _pairs(made.what)
+    if not found.judged:
+        return f"; {made.n} {pairs(made.n)} are too few to judge, at least {ENOUGH_PAIRS} are needed"
     seen = f"; {made.n} {pairs(made.n)} could have detected a difference of {facts.unit.size(found.visible)}"
     if found.more is None:
         return f"{seen}, and no affordable number of {pairs(2)} would settle this one"

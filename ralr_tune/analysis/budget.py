@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Literal, NamedTuple
@@ -54,6 +54,16 @@ Search = Sequence[Spent]
 
 
 @dataclass(frozen=True)
+class FinalPoint:
+    """A complete trial, and what its block had spent when it ended."""
+
+    trials: int
+    epochs: int
+    seconds: float
+    value: float
+
+
+@dataclass(frozen=True)
 class BudgetCurve:
     """The best validation value against the budget; the tuples have one entry for each number of trials."""
 
@@ -73,6 +83,8 @@ class BudgetCurve:
     band: Band
     """What `low` and `high` are, pointwise for each budget; "" if there is no band. The bootstrap band is too narrow as
     n approaches N."""
+    finals: tuple[FinalPoint, ...] = ()
+    """Every complete trial of every block."""
 
 
 @dataclass(frozen=True)
@@ -197,7 +209,16 @@ def curve(arm: str, searches: Sequence[Search], rule: CurveRule) -> BudgetCurve:
         low=low,
         high=high,
         band=trajectory.band,
+        finals=tuple(final for search in begun for final in _finals(search)),
     )
+
+
+def _finals(search: Search) -> Iterator[FinalPoint]:
+    epochs, seconds = 0, 0.0
+    for number, trial in enumerate(search, start=1):
+        epochs, seconds = epochs + trial.epochs, seconds + trial.seconds
+        if trial.complete:
+            yield FinalPoint(number, epochs, seconds, trial.value)
 
 
 def expected_best(gains: Array, trials: int) -> Array:

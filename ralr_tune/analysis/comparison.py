@@ -58,6 +58,9 @@ class Comparison:
     n: int
     """Pairs: seeds for "configuration", blocks for "arm"."""
     verdict: Verdict
+    equivalence_interval: Interval | None = None
+    """It lies within the margin exactly if the verdict is "equivalent": both one-sided tests at the comparison's level
+    (90% for a single comparison at 95%). None if n is too small, or if nothing counts as equivalent."""
 
 
 class PairedTest(NamedTuple):
@@ -202,6 +205,10 @@ def compare(family: Iterable[Pairs], *, margin: float, confidence: float, metric
     ]
     different = _adjusted([test.p_value for test in tests])
     equivalent = _adjusted([test.p_equivalent for test in tests])
+    levels = [
+        _one_sided_level(test.p_equivalent, q, (1 - confidence) / max(1, tested), 1 - confidence)
+        for test, q in zip(tests, equivalent, strict=True)
+    ]
     return tuple(
         Comparison(
             what=pairs.what,
@@ -213,9 +220,24 @@ def compare(family: Iterable[Pairs], *, margin: float, confidence: float, metric
             p_value=p,
             n=len(pairs.differences),
             verdict=_verdict(metric.as_gain(test.difference), p, q, 1 - confidence),
+            equivalence_interval=_equivalence_interval(pairs, margin, level),
         )
-        for pairs, test, p, q in zip(members, tests, different, equivalent, strict=True)
+        for pairs, test, p, q, level in zip(members, tests, different, equivalent, levels, strict=True)
     )
+
+
+def _one_sided_level(p: float | None, adjusted: float | None, smallest: float, alpha: float) -> float:
+    """The level at which the raw p-value decides what Holm's adjusted one decides at alpha."""
+    if p is None or adjusted is None or adjusted >= 1:
+        return smallest
+    return alpha * p / adjusted if adjusted else alpha
+
+
+def _equivalence_interval(pairs: Pairs, margin: float, level: float) -> Interval | None:
+    """Both one-sided tests at `level` as an interval (Schuirmann 1987)."""
+    if not margin:
+        return None
+    return paired_test(pairs.differences, margin=margin, confidence=1 - 2 * level, by_seed=pairs.by_seed).interval
 
 
 def compare_unpaired(
@@ -238,6 +260,9 @@ def compare_unpaired(
         p_value=test.p_value,
         n=min(map(len, samples)),
         verdict=_verdict(metric.as_gain(test.difference), test.p_value, test.p_equivalent, 1 - confidence),
+        equivalence_interval=welch_test(*samples, margin=margin, confidence=2 * confidence - 1).interval
+        if margin
+        else None,
     )
 
 

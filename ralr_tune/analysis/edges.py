@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ralr_tune.analysis import rows as study_rows
+from ralr_tune.analysis.missing_evidence import MIN_TRIALS
 from ralr_tune.bounds import BOUNDS
 from ralr_tune.metric import Metric
 from ralr_tune.records import ArmRecord
@@ -38,7 +39,12 @@ class Edge:
 
 
 def edges(arm: ArmRecord, metric: Metric) -> tuple[Edge, ...]:
-    """Edges of the configuration that confirm judged; before that, of the best search trial."""
+    """Edges of the configuration that confirm judged; before that, of the best search trial.
+
+    None below ten finished trials: the best of a few lies near an end by chance.
+    """
+    if len(study_rows.finished(arm)) < MIN_TRIALS:
+        return ()
     params = _best_params(arm, metric)
     return tuple(
         edge for name, domain in arm.dimensions.items() for edge in _edge(arm.name, name, domain, params.get(name))

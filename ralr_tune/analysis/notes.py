@@ -276,10 +276,13 @@ def robustness_sentences(facts: Facts) -> list[str]:
 def _forgiveness(unit: Unit, found: Forgiveness, this: Robustness, other: Robustness) -> str:
     if this.rates is None or other.rates is None:
         return ""
+    question = f"Does {found.arm} tolerate a badly chosen learning rate better than {found.against}?"
+    if not found.judged:
+        return f"{question} {found.trials} trials are too few to judge, at least about {found.enough} are needed."
     answer = {"more": "Yes", "less": "No, less", "no difference shown": "No difference shown"}[found.verdict]
     low, high = map(_factor, found.interval)
     return (
-        f"Does {found.arm} tolerate a badly chosen learning rate better than {found.against}? {answer}: rates within "
+        f"{question} {answer}: rates within "
         f"{unit.size(this.rates.tolerance, 0)} of the best span {_range(unit, this.rates)}, {found.against}'s "
         f"{_range(unit, other.rates)}; {_factor(found.times)} times as wide (95% interval {low} to {high})."
     )

@@ -23,6 +23,7 @@ from ralr_tune.analysis.comparison import Comparison, Interval, What
 POWER = 0.8  # the convention of Cohen 1988, ch. 2
 MAX_PAIRS = 1000  # pairs; a verdict that needs more is out of reach
 SPREAD_CONFIDENCE = 0.95  # of the interval for the standard deviation
+ENOUGH_PAIRS = 4  # below, the interval for the standard deviation spans more than a factor of 10
 
 _NODES = (np.arange(400) + 0.5) / 400
 """Quadrature nodes (probabilities) for the distribution of s; more of them change no power by 0.001."""
@@ -68,6 +69,11 @@ class DetectableEffect:
     more_to_equal_range: Counts | None
     floor: ErrorFloor | None = None
     """From the seeds on which all blocks were judged."""
+
+    @property
+    def judged(self) -> bool:
+        """Whether there are enough pairs to judge what they can detect."""
+        return self.n >= ENOUGH_PAIRS
 
     @property
     def more(self) -> tuple[int, Counts] | None:

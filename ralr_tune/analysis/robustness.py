@@ -8,13 +8,16 @@ the tolerance of it. Its interval is a percentile bootstrap over trials (Efron a
 
 - a pruned trial gets its last score plus the median gain of complete trials from that epoch to their end;
 - a diverged trial, and every worse one, counts as five tolerances below the best complete trial: how bad it is says
-  nothing about how near the good rates are."""
+  nothing about how near the good rates are.
+
+That cut hides how far scores fall, so the figure draws something else: the local median of the true scores and their
+quartiles, with the same kernel. Unlike a local mean, they do not smear a cliff over its surroundings."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Literal, NamedTuple
 
@@ -35,8 +38,36 @@ MIN_TRIALS = 10  # trials with a rate, for a range
 BAD = 5  # tolerances below the best
 BANDWIDTH = 0.1  # of the searched decades
 GRID = 201
+EVERY = 2  # every so many points of the grid are drawn
+MIN_SUPPORT = 3  # trials within a bandwidth of a rate, for a line there
+QUARTILES = (0.25, 0.5, 0.75)
+MAX_FACTOR = 100.0  # if an interval of a ratio spans more, the trials are too few to judge it
+ENOUGH_FACTOR = 10.0  # the span for which the number of trials needed is estimated
 DRAWS = 400
 BAND = (2.5, 97.5)  # percent
+
+
+@dataclass(frozen=True)
+class LocalScores:
+    """The true scores of the trials near one rate, in the metric's own unit."""
+
+    rate: float
+    lower: float
+    middle: float
+    upper: float
+    """The quartiles; diverged trials count as the metric's worst value, otherwise as the worst trial."""
+    supported: bool
+    """Whether at least three trials lie within a bandwidth."""
+
+
+@dataclass(frozen=True)
+class RateTrial:
+    """One finished search trial at its base rate."""
+
+    rate: float
+    value: float | None
+    """Of a pruned trial: the value at which it is expected to end. None if it diverged or nothing is known."""
+    outcome: str
 
 
 @dataclass(frozen=True)
@@ -59,7 +90,14 @@ class RateRange:
     trials: int
     rates: tuple[float, ...]
     expected: tuple[float, ...]
-    """For drawing: the expected score at each of `rates`, in the metric's own unit."""
+    """The curve whose range this is, in the metric's own unit. Scores are cut: it does not show how far they fall."""
+    local: tuple[LocalScores, ...] = ()
+    """For drawing: what the trials near a rate scored."""
+
+    @property
+    def judged(self) -> bool:
+        """Whether the trials determine the width."""
+        return _determined(self.factor_interval)
 
 
 @dataclass(frozen=True)
@@ -76,6 +114,8 @@ class Robustness:
     """diverged / finished, among the configurations that the search proposed; an adaptive one learns to avoid them."""
     share_interval: Interval | None
     """95%, Clopper and Pearson 1934."""
+    trials: tuple[RateTrial, ...] = ()
+    """Every finished trial whose rate is a searched number."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +131,24 @@ class Forgiveness:
     verdict: Literal["more", "less", "no difference shown"]
     p_diverged: float
     """Fisher's exact test of the two shares of diverged trials, uncorrected."""
+    trials: int = 0
+    """Of the arm with fewer."""
+
+    @property
+    def judged(self) -> bool:
+        """Whether the trials determine the ratio."""
+        return _determined(self.interval)
+
+    @property
+    def enough(self) -> int:
+        """About how many trials each arm needs: an interval's logarithm shrinks with the root of their number."""
+        low, high = self.interval
+        needed = self.trials * (math.log(high / low) / math.log(ENOUGH_FACTOR)) ** 2
+        return max(self.trials + 1, int(float(f"{needed:.1g}")))
+
+
+def _determined(interval: Interval) -> bool:
+    return interval[1] <= MAX_FACTOR * interval[0]
 
 
 class _Fit(NamedTuple):
@@ -103,7 +161,7 @@ class _Fit(NamedTuple):
 def robustness(record: StudyRecord) -> tuple[tuple[Robustness, ...], tuple[Forgiveness, ...]]:
     """One for each arm, and each arm against the baseline if both have a range."""
     fits = {name: _fit(record, arm) for name, arm in record.arms.items()}
-    found = {name: _robustness(arm, fits[name]) for name, arm in record.arms.items()}
+    found = {name: _robustness(record.metric, arm, fits[name]) for name, arm in record.arms.items()}
     base = fits.get(record.baseline)
     compared = [
         _forgiveness(found[name], found[record.baseline], fit, base)
@@ -113,7 +171,7 @@ def robustness(record: StudyRecord) -> tuple[tuple[Robustness, ...], tuple[Forgi
     return tuple(found.values()), tuple(compared)
 
 
-def _robustness(arm: ArmRecord, fit: _Fit | None) -> Robustness:
+def _robustness(metric: Metric, arm: ArmRecord, fit: _Fit | None) -> Robustness:
     rows = study_rows.finished(arm)
     diverged, finished = sum(_diverged(row) for row in rows), len(rows)
     return Robustness(
@@ -123,6 +181,7 @@ def _robustness(arm: ArmRecord, fit: _Fit | None) -> Robustness:
         finished=finished,
         share=diverged / finished if finished else None,
         share_interval=share_interval(diverged, finished) if finished else None,
+        trials=_rate_trials(arm, metric),
     )
 
 
@@ -140,6 +199,7 @@ def _forgiveness(own: Robustness, other: Robustness, fit: _Fit, base: _Fit) -> F
         interval=(float(10**low), float(10**high)),
         verdict="more" if low > 0 else "less" if high < 0 else "no difference shown",
         p_diverged=float(stats.fisher_exact(np.array(table)).pvalue),
+        trials=min(fit.found.trials, base.found.trials),
     )
 
 
@@ -148,7 +208,7 @@ def _forgiveness(own: Robustness, other: Robustness, fit: _Fit, base: _Fit) -> F
 
 def _fit(record: StudyRecord, arm: ArmRecord) -> _Fit | None:
     """None if the rate is not a searched number, or fewer than ten trials are usable."""
-    if "choices" in arm.dimensions.get(RATE, {"choices": ()}):
+    if not _searched(arm):
         return None
     ranked = study_rows.ranked(arm.search(), record.metric)
     close = record.metric.close(ranked[0][1]) if ranked else 0.0
@@ -156,7 +216,37 @@ def _fit(record: StudyRecord, arm: ArmRecord) -> _Fit | None:
     x, y = np.array([rate for rate, _ in scored]), np.array([gain for _, gain in scored])
     if len(x) < MIN_TRIALS or np.ptp(x) < 1e-6:
         return None
-    return _smoothed(x, y, close, record.metric)
+    fit = _smoothed(x, y, close, record.metric)
+    local = local_scores(_rate_trials(arm, record.metric), fit.found.rates[::EVERY], record.metric)
+    return fit._replace(found=replace(fit.found, local=local))
+
+
+def _searched(arm: ArmRecord) -> bool:
+    """Whether the base rate is a searched number."""
+    return "choices" not in arm.dimensions.get(RATE, {"choices": ()})
+
+
+def _rate(row: Row) -> float | None:
+    """The base rate; None if it is unusable, or if the trial ran out of memory: that says nothing about the rate."""
+    rate = row.params.get(RATE)
+    usable = isinstance(rate, int | float) and 0 < rate < math.inf and row.failure != "oom"
+    return rate if usable else None
+
+
+def _rate_trials(arm: ArmRecord, metric: Metric) -> tuple[RateTrial, ...]:
+    """A pruned trial is expected to end no better than the best complete one."""
+    if not _searched(arm):
+        return ()
+    rows = study_rows.finished(arm)
+    complete = study_rows.scored(rows)
+    remaining, best = _remaining_gain([row for row, _ in complete]), [value for _, value in complete]
+    found = []
+    for row in rows:
+        rate, value = _rate(row), _final_value(row, remaining)
+        if rate is not None:
+            known = metric.worst_of([value, *([metric.best(best)] if best else [])]) if math.isfinite(value) else None
+            found.append(RateTrial(rate, known, str(row.outcome)))
+    return tuple(found)
 
 
 def _scored(arm: ArmRecord, metric: Metric, close: float) -> list[tuple[float, float]]:
@@ -167,8 +257,8 @@ def _scored(arm: ArmRecord, metric: Metric, close: float) -> list[tuple[float, f
     remaining = _remaining_gain([row for row, _ in complete])
     found = []
     for row in rows:
-        rate = row.params.get(RATE)
-        if isinstance(rate, int | float) and 0 < rate < math.inf and row.failure != "oom":
+        rate = _rate(row)
+        if rate is not None:
             gain = metric.as_gain(_final_value(row, remaining))
             found.append((math.log10(rate), gain if gain > floor else floor))  # NaN becomes the floor, too
     return found
@@ -233,6 +323,25 @@ def local_linear(x: Array, y: Array, grid: Array, counts: Array, h: float) -> Ar
     t0, t1 = (counts @ (kernel * u**power * y).T for power in (0, 1))
     s2 = s2 + 0.05 * s0
     return np.asarray((s2 * t0 - s1 * t1) / (s2 * s0 - s1**2))
+
+
+def local_scores(trials: Sequence[RateTrial], rates: Sequence[float], metric: Metric) -> tuple[LocalScores, ...]:
+    """Weighted quartiles of the scores at each rate: Gaussian weights, interpolated between the trials' scores."""
+    known = [trial.value for trial in trials if trial.value is not None]
+    worst = metric.of_diverged(known)
+    x = np.log10([trial.rate for trial in trials])
+    y = np.array([metric.as_gain(worst if trial.value is None else trial.value) for trial in trials])
+    order = np.argsort(y)
+    grid = np.log10(rates)
+    u = np.abs(x[None, order] - grid[:, None]) / (BANDWIDTH * float(np.ptp(x)))
+    weights = np.exp(-0.5 * u**2)
+    below = (np.cumsum(weights, axis=1) - 0.5 * weights) / weights.sum(axis=1, keepdims=True)
+    found = [np.sort(metric.as_gain(np.interp(QUARTILES, each, y[order]))) for each in below]
+    supported = (u <= 1).sum(axis=1) >= MIN_SUPPORT
+    return tuple(
+        LocalScores(rate, float(low), float(middle), float(high), bool(enough))
+        for rate, (low, middle, high), enough in zip(rates, found, supported, strict=True)
+    )
 
 
 def _around_best(curve: Array, close: float) -> tuple[int, int]:

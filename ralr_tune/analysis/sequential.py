@@ -93,6 +93,8 @@ class Decision:
     "equivalent"."""
     next_look: int | None
     """Pairs at the next analysis; None when it is settled."""
+    equivalence_interval: Interval | None = None
+    """It lies within the margin exactly if this analysis finds equivalence. None if it could not."""
 
 
 def next_analysis(differences: Sequence[float], plan: Plan) -> Decision:
@@ -144,15 +146,20 @@ def _analysis(differences: Sequence[float], plan: Plan, index: int) -> Decision:
         differs = bool(mean) and 2.0 ** (1 - n) <= 2 * _tail(differ, n)
         equals = abs(mean) < plan.margin and 2.0**-n <= _tail(equal, n)
         interval = (mean, mean) if 2.0 ** (1 - n) <= 2 * _tail(differ, n) else None
+        inner = (mean, mean) if 2.0**-n <= _tail(equal, n) else None
     else:
         differs = abs(mean) > differ * error
         equals = abs(mean) + equal * error < plan.margin
-        interval = (mean - differ * error, mean + differ * error) if math.isfinite(differ) else None
+        interval, inner = (_around(mean, bound * error) for bound in (differ, equal))
     last = index == len(plan.analyses) - 1
     verdict = _verdict(plan.metric.as_gain(mean), equals, differs, last)
     p_value = _p_value(d, plan, index) if verdict in ("better", "worse", "inconclusive") else None
     following = plan.analyses[index + 1] if verdict == "go on" else None
-    return Decision(verdict, n, index + 1, len(plan.analyses), mean, interval, p_value, following)
+    return Decision(verdict, n, index + 1, len(plan.analyses), mean, interval, p_value, following, inner)
+
+
+def _around(mean: float, half: float) -> Interval | None:
+    return (mean - half, mean + half) if math.isfinite(half) else None
 
 
 def _verdict(gain: float, equals: bool, differs: bool, last: bool) -> InterimVerdict:

@@ -1,20 +1,23 @@
-"""Figures of the best value found by budget (trials, epochs or device time), and of the lead over the baseline."""
+"""The figure of the best value found by budget: trials, epochs or device time."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import numpy as np
 import plotly.graph_objects as go
 
-from ralr_tune.analysis.budget import BudgetCurve, Lead
+from ralr_tune.analysis.budget import BudgetCurve, FinalPoint
 from ralr_tune.analysis.facts import Facts
+from ralr_tune.analysis.importance import thinned
 from ralr_tune.report.data import Data, metric_column
-from ralr_tune.report.style import GREY, ArmStyle, figure, safe, score_axis, templated
+from ralr_tune.report.style import ArmStyle, figure, hover_score, safe, score_axis, templated
 
 MAX_POINTS = 150  # of a line; more would not change its shape
+MAX_DOTS = 150  # of an arm; more cannot be distinguished
 SPAN_FROM = 0.2  # of the budget; the steep rise before it may leave the axis: it would fill the plot
 
 
@@ -40,6 +43,8 @@ class Line(NamedTuple):
     high: tuple[float, ...] | None
     stepped: bool
     """True for an observed trajectory, False for an expectation."""
+    finals: tuple[FinalPoint, ...] = ()
+    """Complete trials, at most MAX_DOTS."""
 
     @property
     def values(self) -> tuple[float, ...]:
@@ -77,29 +82,7 @@ def _line(curve: BudgetCurve) -> Line:
         None if curve.low is None else _picked(curve.low, known),
         None if curve.high is None else _picked(curve.high, known),
         stepped=curve.kind != "expected",
-    )
-
-
-def lead_facts(facts: Facts) -> BudgetFacts | None:
-    """None when no arm is compared with the baseline."""
-    lines = [_lead_line(made) for made in facts.leads if any(each is not None for each in made.difference)]
-    if not lines:
-        return None
-    low, high = _span(lines)
-    return BudgetFacts(tuple(lines), (min(low, 0.0), max(high, 0.0)))
-
-
-def _lead_line(made: Lead) -> Line:
-    known = _drawn([place for place, difference in enumerate(made.difference) if difference is not None])
-    return Line(
-        made.arm,
-        _picked(made.trials, known),
-        (),
-        (),
-        _picked(made.difference, known),
-        None if made.low is None else _picked(made.low, known),
-        None if made.high is None else _picked(made.high, known),
-        stepped=made.kind != "expected",
+        finals=tuple(thinned(curve.finals, MAX_DOTS)),
     )
 
 
@@ -114,7 +97,7 @@ def _picked(values: Sequence[Any], places: Iterable[int]) -> tuple[Any, ...]:
 
 
 def _span(lines: Sequence[Line]) -> tuple[float, float]:
-    """The range of all lines and bands after a fifth of the budget."""
+    """The range of all lines and bands after a fifth of the budget, and below them the better half of the trials."""
     seen = [
         value
         for line in lines
@@ -123,42 +106,59 @@ def _span(lines: Sequence[Line]) -> tuple[float, float]:
         for trials, value in zip(line.trials, values, strict=True)
         if trials >= SPAN_FROM * line.trials[-1] and math.isfinite(value)
     ]
-    return min(seen), max(seen)
+    dots = [final.value for line in lines for final in line.finals]
+    return min(*seen, float(np.median(dots))), max(*seen, float(np.median(dots)))
 
 
 def draw_budget(drawn: BudgetFacts, facts: Facts, arm_styles: Mapping[str, ArmStyle]) -> go.Figure:
-    """The best so far, or expected, against the number of trials; `views` has the other axes."""
+    """The best so far, or expected, above the complete trials; `views` has the other axes."""
     y = score_axis(facts.metric, where="best validation") | _range(drawn.span, facts.unit.factor)
-    plot = figure("Best found so far", x=_x("Trials of the arm"), y=y)
+    plot = figure(_finding(drawn, facts), "How good is the best found so far?", x=_x("Trials of the arm"), y=y)
     for line in drawn.lines:
+        _draw_dots(plot, line, arm_styles[line.arm], facts)
         _draw_line(plot, line, line.trials, arm_styles[line.arm], facts.unit.factor, facts.unit.value_suffix)
     return plot
 
 
-def draw_lead(drawn: BudgetFacts, facts: Facts, arm_styles: Mapping[str, ArmStyle]) -> go.Figure:
-    """Best so far minus the baseline's, at equal numbers of trials."""
-    unit = facts.unit
-    title = f"Ahead of {facts.baseline}, {unit.difference_suffix.strip() or facts.metric.name}"
-    y = {"title": {"text": safe(title)}} | _range(drawn.span, unit.factor)
-    plot = figure(f"Lead over {facts.baseline}", x=_x("Trials of each arm"), y=y)
-    plot.add_hline(y=0, line={"color": GREY, "width": 1}, layer="below")
-    for line in drawn.lines:
-        _draw_line(plot, line, line.trials, arm_styles[line.arm], unit.factor, unit.difference_suffix)
-    return plot
+def _finding(drawn: BudgetFacts, facts: Facts) -> str:
+    """Who found the best; all of those that are level."""
+    best = facts.metric.best(line.middle[-1] for line in drawn.lines)
+    arms = " and ".join(line.arm for line in drawn.lines if line.middle[-1] == best)
+    return f"Best validation {facts.metric.name}: {facts.unit.value(best, 2)} by {arms}"
+
+
+def _draw_dots(plot: go.Figure, line: Line, style: ArmStyle, facts: Facts) -> None:
+    plot.add_scatter(
+        x=[final.trials for final in line.finals],
+        y=[final.value * facts.unit.factor for final in line.finals],
+        mode="markers",
+        marker={"color": style.colour, "symbol": style.symbol + "-open", "size": 5},
+        legendgroup=f"arm {line.arm}",
+        showlegend=False,
+        hovertemplate=f"{templated(line.arm)}<br>a trial, at %{{x:.4g}}: {hover_score(facts.unit)}<extra></extra>",
+    )
 
 
 def views(drawn: BudgetFacts) -> tuple[View, ...]:
     """The axes over which the budget's figure can be drawn."""
     scale, unit = _time_unit(max(line.seconds[-1] for line in drawn.lines))
-    axes: tuple[tuple[str, str, Callable[[Line], Iterable[float]]], ...] = (
-        ("trials", "Trials of the arm", lambda line: line.trials),
-        ("epochs", "Epochs of the arm, summed over its trials", lambda line: line.epochs),
-        ("device time", f"Device time of the arm, {unit}", lambda line: (each / scale for each in line.seconds)),
+    axes: tuple[tuple[str, str, Callable[[Line | FinalPoint], Any], float], ...] = (
+        ("trials", "Trials of the arm", attrgetter("trials"), 1),
+        ("epochs", "Epochs of the arm, summed over its trials", attrgetter("epochs"), 1),
+        ("device time", f"Device time of the arm, {unit}", attrgetter("seconds"), scale),
     )
-    return tuple(
-        View(name, title, tuple(x for line in drawn.lines for x in (tuple(x_of(line)),) * _traces(line)))
-        for name, title, x_of in axes
-    )
+    return tuple(View(name, title, _places(drawn, x_of, scale)) for name, title, x_of, scale in axes)
+
+
+def _places(
+    drawn: BudgetFacts, x_of: Callable[[Line | FinalPoint], Any], scale: float
+) -> tuple[tuple[float, ...], ...]:
+    """x of every trace, in the order in which they are drawn."""
+    found = []
+    for line in drawn.lines:
+        found.append(tuple(x_of(final) / scale for final in line.finals))
+        found += [tuple(x / scale for x in x_of(line))] * _traces(line)
+    return tuple(found)
 
 
 def _time_unit(seconds: float) -> tuple[float, str]:
@@ -210,25 +210,33 @@ def _draw_line(plot: go.Figure, line: Line, x: Sequence[float], style: ArmStyle,
 
 
 def budget_note(facts: Facts) -> str:
-    """What the lines and bands mean, in both figures."""
+    """What the lines, bands and dots mean."""
     kinds = {curve.kind for curve in facts.budgets}
     lines = {
         "expected": "Expected best of that many random trials (Dodge et al. 2019).",
         "blocks": "Best complete trial so far, mean over the search blocks.",
         "realised": "Best complete trial so far in this single search; another search may differ.",
     }
-    drawn = [found for found in (budget_facts(facts), lead_facts(facts)) if found is not None]
+    drawn = budget_facts(facts)
     return " ".join(
         [
             *(text for kind, text in lines.items() if kind in kinds),
             _bands("Bands", facts.budgets),
-            *([_bands("Bands of the lead", facts.leads)] if facts.leads and facts.leads[0].band else []),
-            *(["The first fifth of the budget is partly outside the axes."] if any(each.cut for each in drawn) else []),
+            *([_dots(drawn)] if drawn else []),
+            *(["The first fifth of the budget is partly outside the axes."] if drawn and drawn.cut else []),
         ]
     )
 
 
-def _bands(what: str, of: Sequence[BudgetCurve | Lead]) -> str:
+def _dots(drawn: BudgetFacts) -> str:
+    """How many of the dots the axis leaves out."""
+    low, high = drawn.span
+    values = [final.value for line in drawn.lines for final in line.finals]
+    outside = sum(not low <= value <= high for value in values)
+    return "Dots: complete trials" + (f"; {outside} of {len(values)} lie outside the axis." if outside else ".")
+
+
+def _bands(what: str, of: Sequence[BudgetCurve]) -> str:
     bands = list(dict.fromkeys(each.band for each in of if each.band))
     return f"{what}: {'; '.join(bands)}." if bands else "A single search has no band."
 
@@ -247,19 +255,7 @@ def budget_data(facts: Facts) -> Data:
     return Data("budget", columns, rows)
 
 
-def lead_data(facts: Facts) -> Data:
-    """The same for differences."""
-    difference = metric_column(facts, "best_validation", "difference")
-    columns = ("arm", "against", "kind", "paired_by", "trials", difference, "band_low", "band_high", "band")
-    rows = [
-        (lead.arm, lead.against, lead.kind, lead.paired_by, trials, best, *_band(lead, place), lead.band)
-        for lead in facts.leads
-        for place, (trials, best) in enumerate(zip(lead.trials, lead.difference, strict=True))
-    ]
-    return Data("lead", columns, rows)
-
-
-def _band(of: BudgetCurve | Lead, place: int) -> tuple[float | None, float | None]:
+def _band(of: BudgetCurve, place: int) -> tuple[float | None, float | None]:
     return (None if of.low is None else of.low[place], None if of.high is None else of.high[place])
 
 
@@ -267,11 +263,3 @@ def budget_alt(drawn: BudgetFacts, facts: Facts) -> str:
     """The ends of the lines."""
     ends = [f"{line.arm} {facts.unit.value(line.middle[-1], 2)} after {line.trials[-1]} trials" for line in drawn.lines]
     return f"Best validation {facts.metric.name}: {', '.join(ends)}."
-
-
-def lead_alt(drawn: BudgetFacts, facts: Facts) -> str:
-    """The same for differences."""
-    ends = [
-        f"{line.arm} {facts.unit.difference(line.middle[-1], 2)} after {line.trials[-1]} trials" for line in drawn.lines
-    ]
-    return f"Lead over {facts.baseline}: {', '.join(ends)}."

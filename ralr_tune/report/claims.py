@@ -12,7 +12,7 @@ from ralr_tune.analysis.claims import Cost, GapDifference
 from ralr_tune.analysis.comparison import Interval
 from ralr_tune.analysis.facts import Facts
 from ralr_tune.report.data import Data, bounds, metric_column
-from ralr_tune.report.intervals import IntervalRow, draw_intervals
+from ralr_tune.report.intervals import IntervalRow, Reference, draw_intervals
 from ralr_tune.report.style import ArmStyle, log_ticks, safe
 
 
@@ -38,7 +38,14 @@ def timed(facts: Facts) -> tuple[Cost, ...]:
 def draw_costs(costs: Sequence[Cost], arm_styles: Mapping[str, ArmStyle]) -> go.Figure:
     """Ratios on a logarithmic axis; the line marks no extra cost."""
     rows = [_cost_row(cost) for cost in costs]
-    return draw_intervals(rows, arm_styles, "Duration of an epoch, as a ratio", _ratio_axis(costs), zero=1.0)
+    ratios = [f"{cost.ratio:.2f}" for cost in costs]
+    finding = (
+        f"An epoch takes {min(ratios)} to {max(ratios)} times as long"
+        if len(costs) > 1
+        else (f"An epoch takes {ratios[0]} times as long")
+    )
+    titles = finding, "Does amplification cost time?"
+    return draw_intervals(rows, arm_styles, titles, _ratio_axis(costs), Reference(zero=1.0))
 
 
 def _cost_row(cost: Cost) -> IntervalRow:
@@ -85,7 +92,10 @@ def draw_gaps(found: Sequence[Gap], facts: Facts, arm_styles: Mapping[str, ArmSt
     title = f"Difference of the gaps, {unit.difference_suffix.strip() or facts.metric.name}"
     x = {"title": {"text": safe(title)}}
     rows = [_gap_row(gap, facts) for gap in found]
-    return draw_intervals(rows, arm_styles, "Training minus validation, against the other", x, zero=0.0)
+    shown = [f"{gap.arm} {gap.found.verdict}" for gap in found if gap.found.verdict != "no difference shown"]
+    finding = f"Overfitting: {', '.join(shown) or 'no difference shown'}"
+    titles = finding, "Does amplification reduce the gap between training and validation?"
+    return draw_intervals(rows, arm_styles, titles, x, Reference(zero=0.0))
 
 
 def _gap_row(gap: Gap, facts: Facts) -> IntervalRow:

@@ -11,7 +11,7 @@ from ralr_tune.analysis.comparison import Interval
 from ralr_tune.analysis.complementarity import Complementarity, Gain
 from ralr_tune.analysis.facts import Facts
 from ralr_tune.report.data import Data, bounds, metric_column
-from ralr_tune.report.intervals import IntervalRow, draw_intervals
+from ralr_tune.report.intervals import IntervalRow, Reference, draw_intervals
 from ralr_tune.report.style import ArmStyle, safe
 
 
@@ -54,9 +54,10 @@ def draw_complementarity(rows: tuple[ChangeRow, ...], facts: Facts, arm_styles: 
     """Rows of three, above a band where a difference counts as none."""
     unit, margin = facts.unit, facts.margin * facts.unit.factor
     x = {"title": {"text": safe(f"Change by amplification, {unit.difference_suffix.strip() or facts.metric.name}")}}
-    title = "Does amplification add to the other changes?"
+    verdicts = [f"with {', '.join(found.differs)}, {found.verdict}" for found in facts.complementarity]
+    titles = f"Amplification {'; '.join(verdicts)}", "Does amplification add to the other changes?"
     shown = [_interval_row(row, facts) for row in rows]
-    return draw_intervals(shown, arm_styles, title, x, zero=0.0, band=(-margin, margin))
+    return draw_intervals(shown, arm_styles, titles, x, Reference(0.0, (-margin, margin)))
 
 
 def _interval_row(row: ChangeRow, facts: Facts) -> IntervalRow:

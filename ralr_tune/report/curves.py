@@ -1,4 +1,4 @@
-"""Figures by epoch: learning curves, and the learning rates of the winners."""
+"""Learning curves of the search trials."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ralr_tune.analysis.facts import Facts
 from ralr_tune.analysis.importance import thinned
 from ralr_tune.records import ArmRecord, Row
 from ralr_tune.report.data import Data, metric_column
-from ralr_tune.report.style import GREY, ArmStyle, figure, hover_score, number_axis, score_axis
+from ralr_tune.report.style import GREY, ArmStyle, figure, hover_score, score_axis
 
 MAX_CURVES = 150  # curves besides the best one in one figure; more cannot be distinguished
 
@@ -35,17 +35,6 @@ class CurvesFacts(NamedTuple):
     others: tuple[Curve, ...]
 
 
-class RatesFacts(NamedTuple):
-    """The learning rate of one run as it was trained, at the first step of each epoch."""
-
-    arm: str
-    trial: int | None
-    seed: int
-    rates: tuple[float, ...]
-    base: tuple[float, ...]
-    """The scheduled rate, before amplification."""
-
-
 def curves_facts(arm: ArmRecord, facts: Facts) -> CurvesFacts | None:
     """None before a trial of the arm has an epoch."""
     found = study_rows.ranked(arm.search(), facts.metric)
@@ -60,12 +49,13 @@ def curves_facts(arm: ArmRecord, facts: Facts) -> CurvesFacts | None:
 def draw_curves(drawn: CurvesFacts, facts: Facts, style: ArmStyle) -> go.Figure:
     """Faint lines, fainter where pruned; a mark where a trial was pruned or diverged; the best one heavy."""
     y = score_axis(facts.metric, where="validation")
-    plot = figure(f"Learning curves of {drawn.arm}", x={"title": {"text": "Epoch"}}, y=y)
+    finding = f"{drawn.arm}: {_ends(drawn)}{_best_end(drawn, facts)}"
+    plot = figure(finding, f"How did the search trials of {drawn.arm} learn?", x={"title": {"text": "Epoch"}}, y=y)
     others: list[Curve] = thinned(drawn.others, MAX_CURVES)
-    for name, opacity in (("pruned", 0.25), ("diverged", 0.35), ("running", 0.5), ("complete", 0.4)):
+    for name, dash in (("pruned", "dot"), ("diverged", "dot"), ("running", "dash"), ("complete", "solid")):
         own = [curve for curve in others if curve.outcome == name]
         if own:
-            _draw_curves(plot, own, facts, {"color": style.colour, "width": 1}, opacity, name)
+            _draw_curves(plot, own, facts, {"color": GREY, "width": 1, "dash": dash}, name)
     for name, symbol in (("pruned", "line-ns-open"), ("diverged", "x-thin-open")):
         own = [curve for curve in others if curve.outcome == name]
         plot.add_scatter(
@@ -79,47 +69,18 @@ def draw_curves(drawn: CurvesFacts, facts: Facts, style: ArmStyle) -> go.Figure:
         )
     if drawn.best:
         stroke = {"color": style.colour, "width": 4}
-        _draw_curves(plot, [drawn.best], facts, stroke, 1.0, f"best, trial {drawn.best.trial}", legend=True)
+        _draw_curves(plot, [drawn.best], facts, stroke, f"best, trial {drawn.best.trial}", legend=True)
     return plot
 
 
-def rates_facts(arm: ArmRecord, facts: Facts) -> RatesFacts | None:
-    """The arm's confirmed configuration on its first seed, otherwise its best search trial; None if neither has run.
-
-    As trained, from the stored epochs: recomputing the trace would need the number of steps per epoch.
-    """
-    candidate = study_rows.chosen(arm, facts.metric)
-    judged = [row for row, _ in study_rows.scored(arm.stage("judge")) if (row.block, row.source) == candidate]
-    searched = [row for row, _ in study_rows.ranked(arm.search(), facts.metric)]
-    for row in [*judged, *searched]:
-        curve = [epoch for epoch in row.curve if epoch.lr > 0 and epoch.factor > 0]
-        if curve:
-            rates = tuple(epoch.lr for epoch in curve)
-            base = tuple(epoch.lr / epoch.factor for epoch in curve)
-            return RatesFacts(arm.name, row.source if row.trial is None else row.trial, row.seed, rates, base)
-    return None
+def _ends(drawn: CurvesFacts) -> str:
+    curves = [*drawn.others, *([drawn.best] if drawn.best else [])]
+    complete = sum(curve.outcome == "complete" for curve in curves)
+    return f"{complete} of {len(curves)} search trials ran to their end"
 
 
-def draw_rates(drawn: RatesFacts, style: ArmStyle) -> go.Figure:
-    """Stepped lines on a logarithmic axis: the scheduled rate in grey beneath the one that was used."""
-    title = f"Learning rate of {drawn.arm}'s winner" + ("" if drawn.trial is None else f", trial {drawn.trial}")
-    seen = (*drawn.rates, *drawn.base)
-    y = number_axis("Learning rate", (min(seen), max(seen)), log=True)
-    plot = figure(title, x={"title": {"text": "Epoch"}, "rangemode": "tozero"}, y=y, height=320)
-    epochs = list(range(len(drawn.rates) + 1))
-    for name, rates, stroke in (
-        ("as trained", drawn.rates, {"color": style.colour, "width": 2.5}),
-        ("base schedule", drawn.base, {"color": GREY, "width": 1.5, "dash": "dot"}),
-    ):
-        plot.add_scatter(
-            x=epochs,
-            y=[*rates, rates[-1]],
-            mode="lines",
-            name=name,
-            line=stroke | {"shape": "hv"},
-            hovertemplate="after epoch %{x}: %{y:.4g}<extra></extra>",
-        )
-    return plot
+def _best_end(drawn: CurvesFacts, facts: Facts) -> str:
+    return f", the best at {facts.unit.value(drawn.best.values[-1], 2)}" if drawn.best else ""
 
 
 def _curve(row: Row) -> Curve:
@@ -132,7 +93,6 @@ def _draw_curves(
     curves: Sequence[Curve],
     facts: Facts,
     line: Mapping[str, Any],
-    opacity: float,
     name: str,
     *,
     legend: bool = False,
@@ -145,7 +105,6 @@ def _draw_curves(
         mode="lines",
         name=name,
         showlegend=legend,
-        opacity=opacity,
         line=dict(line),
         hovertemplate=f"trial %{{customdata}}, epoch %{{x}}: {hover_score(facts.unit)}<extra></extra>",
     )
@@ -171,23 +130,4 @@ def curves_data(drawn: CurvesFacts, facts: Facts) -> Data:
 
 def curves_alt(drawn: CurvesFacts, facts: Facts) -> str:
     """How many, and the best."""
-    best = f", the best ending at {facts.unit.value(drawn.best.values[-1], 2)}" if drawn.best else ""
-    return f"{len(drawn.others) + bool(drawn.best)} learning curves of {drawn.arm}{best}."
-
-
-def rates_data(drawn: RatesFacts) -> Data:
-    """One row for each epoch."""
-    rows = [
-        (drawn.arm, drawn.trial, drawn.seed, epoch, rate, base)
-        for epoch, (rate, base) in enumerate(zip(drawn.rates, drawn.base, strict=True), start=1)
-    ]
-    return Data(f"rates-{drawn.arm}", ("arm", "trial", "seed", "epoch", "lr", "scheduled_lr"), rows)
-
-
-def rates_alt(drawn: RatesFacts) -> str:
-    """From where to where, and how often amplified."""
-    hit = sum(rate != base for rate, base in zip(drawn.rates, drawn.base, strict=True))
-    return (
-        f"The learning rate of {drawn.arm}'s winner over {len(drawn.rates)} epochs, from {drawn.base[0]:.3g} to "
-        f"{drawn.base[-1]:.3g} as scheduled; amplified in {hit} of them."
-    )
+    return f"{len(drawn.others) + bool(drawn.best)} learning curves of {drawn.arm}{_best_end(drawn, facts)}."

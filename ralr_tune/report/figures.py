@@ -21,6 +21,7 @@ from ralr_tune.report import (
     differences,
     importance,
     pruning,
+    rates,
     robustness,
     scores,
     trials,
@@ -30,11 +31,12 @@ from ralr_tune.report.data import Data
 from ralr_tune.report.style import arm_styles
 
 Section = Literal[
-    "better", "amplification", "budget", "importance", "robustness", "pruning", "claims",
-    "parameters", "history", "curves", "rates",
+    "better", "budget", "importance", "robustness", "rates", "pruning", "complementarity",
+    "claims", "parameters", "curves",
 ]  # fmt: skip
 """The section of the page that shows the figure."""
 
+TITLE_PX = 60  # of a drawing's height, for the title; a page shows titles itself
 DIGITS = 6  # of a number in a drawing; the data table has all
 
 
@@ -55,24 +57,28 @@ class Figure(NamedTuple):
 
     @property
     def title(self) -> str:
-        """As markup that is safe to show."""
-        return str(self.plot.layout.title.text)
+        """The finding, as markup that is safe to show, without the line breaks of an image."""
+        return str(self.plot.layout.title.text).replace("<br>", " ")
+
+    @property
+    def question(self) -> str:
+        """What the figure answers, as markup that is safe to show."""
+        return str(self.plot.layout.title.subtitle.text)
 
 
 def figures(record: StudyRecord, facts: Facts) -> list[Figure]:
     """Every figure that the study has data for."""
     drawn = [
         *_better(facts),
-        *_amplification(facts),
         *_budget(facts),
         *_importance(facts),
         *_robustness(facts),
+        *_rates(record, facts),
         *_pruning(facts),
+        *_complementarity(facts),
         *_claims(facts),
         *_parameters(record, facts),
-        *_history(record, facts),
         *_curves(record, facts),
-        *_rates(record, facts),
     ]
     return list(_named(drawn))
 
@@ -97,8 +103,8 @@ def file_stem(name: str) -> str:
 
 def panel_figures(facts: Facts) -> list[Figure]:
     """Figures that also appear on the study's page in optuna-dashboard: small, whatever the study's size."""
-    drawn = [*_importance(facts), *_better(facts), *_amplification(facts), *_budget(facts), *_robustness(facts)]
-    return [figure._replace(plot=go.Figure(shortened(figure.plot))) for figure in drawn if figure.name != "lead"]
+    drawn = [*_importance(facts), *_better(facts), *_budget(facts), *_robustness(facts)]
+    return [figure._replace(plot=go.Figure(shortened(figure.plot))) for figure in drawn]
 
 
 def shortened(plot: go.Figure) -> dict[str, Any]:
@@ -116,35 +122,20 @@ def _short(value: Any) -> Any:
 
 
 def _better(facts: Facts) -> Iterator[Figure]:
+    if rows := differences.difference_rows(facts):
+        plot = differences.draw_differences(rows, facts, arm_styles(facts.arms))
+        alt, data = differences.differences_alt(rows, facts), differences.differences_data(rows, facts)
+        yield Figure("better", "differences", plot, alt, data, wide=len(rows) > scores.MAX_NARROW)
     if drawn := scores.scores_facts(facts):
         plot = scores.draw_scores(drawn, facts, arm_styles(facts.arms))
         alt, data = scores.scores_alt(drawn, facts), scores.scores_data(drawn, facts)
         yield Figure("better", "scores", plot, alt, data, wide=len(drawn.columns) > scores.MAX_NARROW)
-    title = f"Differences in {facts.metric.name} with {100 * facts.confidence:g}% intervals"
-    yield from _differences("better", "differences", differences.comparison_rows(facts), facts, title)
-
-
-def _amplification(facts: Facts) -> Iterator[Figure]:
-    title = f"Amplification alone, with {100 * facts.confidence:g}% intervals"
-    yield from _differences("amplification", "twins", differences.twin_rows(facts), facts, title)
-
-
-def _differences(
-    section: Section, name: str, rows: tuple[differences.DifferenceRow, ...], facts: Facts, title: str
-) -> Iterator[Figure]:
-    if rows:
-        plot = differences.draw_differences(rows, facts, arm_styles(facts.arms), title)
-        alt, data = differences.differences_alt(rows, facts), differences.differences_data(name, rows, facts)
-        yield Figure(section, name, plot, alt, data, wide=len(rows) > scores.MAX_NARROW)
 
 
 def _budget(facts: Facts) -> Iterator[Figure]:
     if drawn := budget.budget_facts(facts):
         plot, alt = budget.draw_budget(drawn, facts, arm_styles(facts.arms)), budget.budget_alt(drawn, facts)
         yield Figure("budget", "budget", plot, alt, budget.budget_data(facts), budget.views(drawn))
-    if lead := budget.lead_facts(facts):
-        plot = budget.draw_lead(lead, facts, arm_styles(facts.arms))
-        yield Figure("budget", "lead", plot, budget.lead_alt(lead, facts), budget.lead_data(facts))
 
 
 def _importance(facts: Facts) -> Iterator[Figure]:
@@ -174,10 +165,13 @@ def _claims(facts: Facts) -> Iterator[Figure]:
     if gaps := claims.gaps(facts):
         plot = claims.draw_gaps(gaps, facts, arm_styles(facts.arms))
         yield Figure("claims", "gaps", plot, claims.gaps_alt(gaps, facts), claims.gaps_data(facts))
+
+
+def _complementarity(facts: Facts) -> Iterator[Figure]:
     if rows := complementarity.change_rows(facts):
         plot = complementarity.draw_complementarity(rows, facts, arm_styles(facts.arms))
         alt, data = complementarity.complementarity_alt(rows, facts), complementarity.complementarity_data(rows, facts)
-        yield Figure("claims", "complementarity", plot, alt, data)
+        yield Figure("complementarity", "complementarity", plot, alt, data)
 
 
 def _parameters(record: StudyRecord, facts: Facts) -> Iterator[Figure]:
@@ -186,12 +180,6 @@ def _parameters(record: StudyRecord, facts: Facts) -> Iterator[Figure]:
         if any(drawn.points.values()):
             plot = trials.draw_parameter(drawn, facts, arm_styles(facts.arms))
             yield Figure("parameters", f"parameter-{drawn.parameter}", plot, trials.parameter_alt(drawn, facts), data)
-
-
-def _history(record: StudyRecord, facts: Facts) -> Iterator[Figure]:
-    if lines := trials.history_facts(record):
-        plot = trials.draw_history(lines, facts, arm_styles(facts.arms))
-        yield Figure("history", "history", plot, trials.history_alt(lines, facts), trials.trials_data(record, facts))
 
 
 def _curves(record: StudyRecord, facts: Facts) -> Iterator[Figure]:
@@ -203,7 +191,6 @@ def _curves(record: StudyRecord, facts: Facts) -> Iterator[Figure]:
 
 
 def _rates(record: StudyRecord, facts: Facts) -> Iterator[Figure]:
-    for name, arm in record.arms.items():
-        if drawn := curves.rates_facts(arm, facts):
-            plot = curves.draw_rates(drawn, arm_styles(facts.arms)[name])
-            yield Figure("rates", f"rates-{name}", plot, curves.rates_alt(drawn), curves.rates_data(drawn))
+    if drawn := [found for arm in record.arms.values() if (found := rates.rates_facts(arm, facts))]:
+        plot = rates.draw_rates(drawn, arm_styles(facts.arms))
+        yield Figure("rates", "rates", plot, rates.rates_alt(drawn), rates.rates_data(drawn))

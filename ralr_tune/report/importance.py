@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import plotly.graph_objects as go
 
 from ralr_tune.analysis.facts import Facts
 from ralr_tune.analysis.importance import Importance
 from ralr_tune.report.data import Data
-from ralr_tune.report.style import FAINT, ArmStyle, figure, safe
+from ralr_tune.report.style import FAINT, GREY, ArmStyle, figure, safe
 
-SHARES = (0.0, 0.01, 0.05, 0.25, 0.5, 1.0)  # labelled on the axis
+BAR = 0.5  # thickness of a bar, of the room for one arm
 UNKNOWN = "too little evidence"
 
 
@@ -53,18 +53,16 @@ def importance_facts(facts: Facts) -> ImportanceFacts | None:
 
 
 def draw_importance(drawn: ImportanceFacts, arm_styles: Mapping[str, ArmStyle]) -> go.Figure:
-    """Parameters in rows, arms side by side; grey is what chance gives, a filled mark lies beyond it.
+    """Parameters in rows, arms side by side; a bar is what chance gives, a filled mark lies beyond it and matters.
 
-    A square-root axis: next to a dominant parameter, the others would collapse at zero.
+    Only such a mark has its interval, as far as it lies beyond the bar: the rest would contradict the verdict, which
+    compares the value, not the interval, with chance.
     """
-    ends = [end for mark in drawn.marks if _known(mark) for end in (mark.found.interval[1], mark.found.null[1])]
     x = {
         "title": {"text": "Share explained"},
-        "tickmode": "array",
-        "tickvals": [share**0.5 for share in SHARES],
-        "ticktext": [f"{share:.0%}" for share in SHARES],
+        "tickformat": ".0%",
         "tickangle": 0,
-        "range": [-0.02, 1.03 * max(0.5, *(end**0.5 for end in ends))],
+        "range": [-0.02, 1.03],
     }
     rows = list(range(len(drawn.parameters)))
     y = {
@@ -74,11 +72,42 @@ def draw_importance(drawn: ImportanceFacts, arm_styles: Mapping[str, ArmStyle]) 
         "range": [len(rows) - 0.5, -0.5],
         "showgrid": False,
     }
-    height = 150 + len(rows) * (24 + 20 * len(drawn.arms))
-    plot = figure("Importance of each parameter", x=x, y=y, height=height)
+    height = 190 + len(rows) * (24 + 20 * len(drawn.arms))
+    plot = figure(_finding(drawn), "Which parameters matter, compared with chance?", x=x, y=y, height=height)
+    plot.update_layout(barmode="overlay")
     for arm in drawn.arms:
         _draw_arm(plot, drawn, arm, arm_styles[arm])
-    return plot
+    return _explain(plot, drawn)
+
+
+def _finding(drawn: ImportanceFacts) -> str:
+    """What matters in each arm; once if it is the same in all."""
+    matters = {
+        arm: [
+            parameter
+            for parameter in drawn.parameters
+            for mark in drawn.marks
+            if (mark.parameter, mark.arm, mark.found.verdict) == (parameter, arm, "matters")
+        ]
+        for arm in drawn.arms
+    }
+    if not any(matters.values()):
+        return "No parameter is shown to matter"
+    first = matters[drawn.arms[0]]
+    if all(names == first for names in matters.values()):
+        where = " in every arm" if len(drawn.arms) > 1 else ""
+        return f"{' and '.join(first)} {'matters' if len(first) == 1 else 'matter'}{where}"
+    named = [f"{arm}: {', '.join(names) or 'nothing'}" for arm, names in matters.items()]
+    return f"What matters: {'; '.join(named)}"
+
+
+def _explain(plot: go.Figure, drawn: ImportanceFacts) -> go.Figure:
+    """Legend entries for what the bars and the hollow marks mean."""
+    hollow = {"symbol": "circle-open", "color": GREY, "size": 10}
+    if any(_known(mark) and mark.found.verdict != "matters" for mark in drawn.marks):
+        plot.add_scatter(x=[None], y=[None], name="within chance", mode="markers", marker=hollow)
+    square = {"symbol": "square", "size": 12, "color": FAINT, "line": {"color": GREY, "width": 1}}
+    return plot.add_scatter(x=[None], y=[None], name="range by chance", mode="markers", marker=square)
 
 
 def _draw_arm(plot: go.Figure, drawn: ImportanceFacts, arm: str, style: ArmStyle) -> None:
@@ -88,13 +117,18 @@ def _draw_arm(plot: go.Figure, drawn: ImportanceFacts, arm: str, style: ArmStyle
         place = drawn.parameters.index(mark.parameter) + offset
         if mark.arm == arm and not _known(mark):
             text = f"{safe(arm)}: too little evidence"
-            plot.add_annotation(x=0, y=place, text=text, showarrow=False, xanchor="left", font={"color": style.colour})
+            plot.add_annotation(x=0, y=place, text=text, showarrow=False, xanchor="left")
         elif mark.arm == arm:
             known.append((place, mark))
-    for place, mark in known:
-        ends = [bound**0.5 for bound in mark.found.null]
-        band = {"color": FAINT, "width": 12}
-        plot.add_scatter(x=ends, y=[place] * 2, mode="lines", line=band, hoverinfo="skip", showlegend=False)
+    plot.add_bar(
+        x=[mark.found.null[1] for _, mark in known],
+        y=[place for place, _ in known],
+        width=BAR / len(drawn.arms),
+        orientation="h",
+        marker={"color": FAINT, "line": {"color": GREY, "width": 1}},
+        hoverinfo="skip",
+        showlegend=False,
+    )
     _draw_marks(plot, arm, known, style)
 
 
@@ -102,25 +136,30 @@ def _draw_marks(plot: go.Figure, arm: str, known: list[tuple[float, ImportanceMa
     marker = {"color": style.colour, "size": 10}
     # A separate legend entry: plotly would show the first mark.
     plot.add_scatter(x=[None], y=[None], name=safe(arm), mode="markers", marker=marker | {"symbol": style.symbol})
-    found = [mark.found for _, mark in known]
-    symbols = [style.symbol if one.verdict == "matters" else style.symbol + "-open" for one in found]
-    plot.add_scatter(
-        x=[one.value**0.5 for one in found],
-        y=[place for place, _ in known],
-        showlegend=False,
-        mode="markers",
-        marker=marker | {"symbol": symbols},
-        error_x={
-            "type": "data",
-            "array": [one.interval[1] ** 0.5 - one.value**0.5 for one in found],
-            "arrayminus": [one.value**0.5 - one.interval[0] ** 0.5 for one in found],
-            "width": 4,
-            "thickness": 2,
-            "color": style.colour,
-        },
-        hovertext=[_importance_text(mark) for _, mark in known],
-        hoverinfo="text",
-    )
+    for matters, symbol in ((True, style.symbol), (False, style.symbol + "-open")):
+        own = [(place, mark) for place, mark in known if (mark.found.verdict == "matters") == matters]
+        found = [mark.found for _, mark in own]
+        plot.add_scatter(
+            x=[one.value for one in found],
+            y=[place for place, _ in own],
+            showlegend=False,
+            mode="markers",
+            marker=marker | {"symbol": symbol},
+            error_x=_error_bars(found, style) if matters else None,
+            hovertext=[_importance_text(mark) for _, mark in own],
+            hoverinfo="text",
+        )
+
+
+def _error_bars(found: Sequence[Importance], style: ArmStyle) -> dict[str, Any]:
+    return {
+        "type": "data",
+        "array": [one.interval[1] - one.value for one in found],
+        "arrayminus": [one.value - max(one.interval[0], one.null[1]) for one in found],
+        "width": 4,
+        "thickness": 2,
+        "color": style.colour,
+    }
 
 
 def _importance_text(mark: ImportanceMark) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from ralr_tune.analysis.sentence import Sentence
-from ralr_tune.report.figures import Figure, file_stem
+from ralr_tune.report.figures import TITLE_PX, Figure, file_stem
 from ralr_tune.report.style import writable
 
 POWER = re.compile(r"\d[\d.]*e-\d+")
@@ -59,7 +59,7 @@ def _unbroken(text: str) -> str:
 
 
 def table(made: Table) -> str:
-    """A table that scrolls on its own when the page is narrow."""
+    """A table that scrolls on its own when the page is narrow; page.js then adds a hint."""
     head = "".join(
         f'<th scope="col"{_side(made, place)}>{_breaking(cell)}</th>' for place, cell in enumerate(made.head)
     )
@@ -106,12 +106,13 @@ def figure_box(study: str, figure: Figure, level: int) -> str:
     title = f'<h{level} id="{name}-title">{figure.title}</h{level}>'
     wide = ' class="wide"' if figure.wide else ""
     place = f'<div class="plot" id="{name}" role="img" aria-label="{alt}" style="min-height:{_height(figure)}px"></div>'
-    caption = f"<figcaption>{title}{_views(figure)}{_link(study, figure)}</figcaption>"
+    question = f'<p class="question">{figure.question}</p>'
+    caption = f"<figcaption>{title}{_views(figure)}{_link(study, figure)}{question}</figcaption>"
     return f'<figure{wide} aria-labelledby="{name}-title">{caption}{place}</figure>'
 
 
 def _height(figure: Figure) -> int:
-    return int(figure.plot.layout.height)
+    return int(figure.plot.layout.height) - TITLE_PX
 
 
 def _views(figure: Figure) -> str:
@@ -129,7 +130,7 @@ def _link(study: str, figure: Figure) -> str:
     if figure.data is None:
         return ""
     name, file = escaped(figure.data.name), escaped(file_stem(f"{study}-{figure.data.name}"))
-    label = f"Data of {re.sub('<br>', ' ', figure.title)} as CSV"  # a title is markup already
+    label = f"Data as CSV: {figure.question}"  # markup already
     return f'<a class="data" data-csv="{name}" download="{file}.csv" aria-label="{_attribute(label)}">data</a>'
 
 

@@ -4,6 +4,12 @@
   const root = document.documentElement;
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
   const print = window.matchMedia("print");
+  // None uploads, none selects: nothing here uses a selection.
+  const BUTTONS = [["toImage", "zoom2d", "pan2d", "resetScale2d"]];
+  const drawn = new Map(); // names, and the widths with which they were drawn
+  const boxes = new ResizeObserver((seen) => {
+    for (const { target } of seen) if (target.clientWidth && target.clientWidth !== drawn.get(target.id)) draw(target.id);
+  });
   const touch = window.matchMedia("(pointer: coarse)").matches;
 
   // Everything that is neither data nor an arm's colour comes from the template, so a theme is one template.
@@ -25,10 +31,28 @@
     const box = document.getElementById(name);
     if (box.closest("details:not([open])")) return; // without a size there is nothing to draw into
     const { data, layout } = figures[name];
-    // For printing, plots are drawn at once with the width of the paper; on screen a plot follows its box.
-    const width = root.classList.contains("paper") ? { width: box.clientWidth } : {};
-    const options = { responsive: true, displaylogo: false, displayModeBar: touch ? false : "hover" };
-    Plotly.react(box, data, { ...themed(layout), ...width }, options);
+    // A width that is given once stays: only a size that is always given follows the box to paper and back.
+    const options = { displaylogo: false, displayModeBar: touch ? false : "hover", modeBarButtons: BUTTONS };
+    Plotly.react(box, data, { ...themed(layout), width: box.clientWidth }, options);
+    if (!drawn.has(name)) box.on("plotly_afterplot", () => withoutTabStops(box));
+    drawn.set(name, box.clientWidth);
+    withoutTabStops(box);
+    boxes.observe(box);
+  }
+
+  // An image has no parts that a keyboard reaches; the buttons only repeat what the pointer does.
+  function withoutTabStops(box) {
+    for (const part of box.querySelectorAll("a, button, [tabindex]")) part.setAttribute("tabindex", "-1");
+  }
+
+  // A table is a tab stop, and has a hint, only while it is wider than its box.
+  function markTables() {
+    for (const box of document.querySelectorAll(".scroll")) {
+      const wide = box.scrollWidth > box.clientWidth + 1;
+      box.classList.toggle("wide-table", wide);
+      if (wide) box.setAttribute("tabindex", "0");
+      else box.removeAttribute("tabindex");
+    }
   }
 
   function drawAll(within = document) {
@@ -52,7 +76,17 @@
       fold.toggleAttribute("data-folded", on);
       fold.open = on;
     }
+    evidenceAfterFigures(on);
     drawAll();
+    markTables();
+  }
+
+  // On paper the first page starts with the answer and its figures.
+  function evidenceAfterFigures(on) {
+    const evidence = document.querySelector("section[aria-label='Evidence for the answer']");
+    const figures = document.getElementById("question-better");
+    const contents = document.querySelector("nav");
+    if (evidence && figures && contents) on ? figures.after(evidence) : contents.before(evidence);
   }
 
   async function unpack(link) {
@@ -66,10 +100,16 @@
   for (const button of document.querySelectorAll("button[data-view]")) {
     button.addEventListener("click", () => choose(button));
   }
-  document.addEventListener("toggle", (event) => event.target.open && drawAll(event.target), true);
+  function unfolded(part) {
+    drawAll(part);
+    markTables();
+  }
+  document.addEventListener("toggle", (event) => event.target.open && unfolded(event.target), true);
+  window.addEventListener("resize", markTables);
   dark.addEventListener("change", () => drawAll());
   print.addEventListener("change", (event) => toPaper(event.matches));
   window.addEventListener("beforeprint", () => toPaper(true));
   window.addEventListener("afterprint", () => toPaper(false));
   drawAll();
+  markTables();
 })();

@@ -19,11 +19,12 @@ from ralr_tune.analysis.facts import Facts
 from ralr_tune.machine.files import replacing
 from ralr_tune.records import StudyRecord
 from ralr_tune.report.data import packed
-from ralr_tune.report.figures import Figure, figures, shortened
+from ralr_tune.report.figures import TITLE_PX, Figure, figures, shortened
 from ralr_tune.report.markup import escaped
 from ralr_tune.report.sections import body
 from ralr_tune.report.tables import Evaluators
 
+PANEL_TITLE_PX = 20  # above the first of several panels
 POLICY = "default-src 'none'; script-src {scripts}; style-src 'unsafe-inline'; img-src data: blob:"
 """`scripts` are the hashes of this package's scripts: no other script runs."""
 
@@ -80,13 +81,15 @@ def _hash(script: str) -> str:
 
 
 def _plots(drawn: Sequence[Figure]) -> dict[str, Any]:
-    """The figures by name, without titles: the headings show them."""
+    """The figures by name, without titles: headings and questions show them."""
     plots: dict[str, Any] = {}
     for figure in drawn:
         plot = shortened(figure.plot)
         del plot["layout"]["title"]
         top = 12 if plot["layout"].get("showlegend") is False else 40
-        plot["layout"]["margin"] = {"l": 8, "r": 22, "t": top, "b": 8}
+        panels = PANEL_TITLE_PX if plot["layout"].get("annotations") and "xaxis2" in plot["layout"] else 0
+        plot["layout"]["margin"] = {"l": 8, "r": 22, "t": top + panels, "b": 8}
+        plot["layout"]["height"] -= TITLE_PX
         if figure.views:
             plot["views"] = [{"title": view.title, "x": view.x} for view in figure.views]
         plots[figure.name] = plot

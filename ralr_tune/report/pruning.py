@@ -21,7 +21,9 @@ def rated(facts: Facts) -> tuple[PruningAudit, ...]:
 def draw_pruning(audits: Sequence[PruningAudit], arm_styles: Mapping[str, ArmStyle]) -> go.Figure:
     """A dot and an interval for each arm."""
     x = {"title": {"text": "Wrong, of the audited prunings"}, "range": [-2, 102], "ticksuffix": "%"}
-    return draw_intervals([_row(audit) for audit in audits], arm_styles, "Prunings that were wrong", x)
+    counts = ", ".join(f"{audit.wrong} of {audit.audited} in {audit.arm}" for audit in audits)
+    titles = f"Wrong prunings: {counts}", "Did pruning stop good trials?"
+    return draw_intervals([_row(audit) for audit in audits], arm_styles, titles, x)
 
 
 def _row(audit: PruningAudit) -> IntervalRow:

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from ralr_tune.analysis.facts import Confirmed, Facts
 from ralr_tune.report.data import Data, metric_column
-from ralr_tune.report.style import FAINT, ArmStyle, figure, safe, score_axis
+from ralr_tune.report.style import GREY, ArmStyle, figure, safe, score_axis
 
 SPREAD = 0.3  # of a column's width, over which its seeds are spread
 MAX_NARROW = 4  # columns whose labels and means fit into half the width of a page
@@ -84,12 +84,12 @@ def draw_scores(drawn: ScoresFacts, facts: Facts, arm_styles: Mapping[str, ArmSt
         labels = [f"{column.label}<br>{unit.value(column.mean, 2)}" for column in drawn.columns]
         x |= {"ticktext": labels, "tickangle": 0}
     offsets = _offsets(drawn.columns)
-    plot = figure("Confirmed scores, seed by seed", x=x, y=score_axis(facts.metric, where=facts.split))
+    y = score_axis(facts.metric, where=facts.split)
+    plot = figure(_finding(drawn, facts), "What did each confirmed configuration score?", x=x, y=y, legend=False)
     for line in drawn.joined:
         ys = [value * unit.factor for _, value in line]
-        plot.add_scatter(
-            x=[place for place, _ in line], y=ys, mode="lines", line={"color": FAINT, "width": 1}, hoverinfo="skip"
-        )
+        joint = {"color": GREY, "width": 0.75}
+        plot.add_scatter(x=[place for place, _ in line], y=ys, mode="lines", line=joint, hoverinfo="skip")
     for place, column in enumerate(drawn.columns):
         style = arm_styles[column.arm]
         texts = [f"{column.label}<br>seed {seed}: {unit.value(value, 2)}" for seed, value in column.by_seed.items()]
@@ -100,7 +100,15 @@ def draw_scores(drawn: ScoresFacts, facts: Facts, arm_styles: Mapping[str, ArmSt
         mean = column.mean * unit.factor
         bar = {"color": style.colour, "width": 3}
         plot.add_scatter(x=[place - 0.2, place + 0.2], y=[mean, mean], mode="lines", line=bar, hoverinfo="skip")
-    return plot.update_layout(showlegend=False, margin_t=40)
+    return plot
+
+
+def _finding(drawn: ScoresFacts, facts: Facts) -> str:
+    best = max(drawn.columns, key=lambda column: facts.metric.as_gain(column.mean))
+    whose = f"{best.arm}{' without its amplification' if best.twin else ''}"
+    seeds = len(best.by_seed)
+    count = "1 seed" if seeds == 1 else f"{seeds} seeds"
+    return f"Best mean on the {facts.split} split: {whose}, {facts.unit.value(best.mean, 2)} over {count}"
 
 
 def scores_data(drawn: ScoresFacts, facts: Facts) -> Data:

@@ -129,13 +129,6 @@ def _questions(record: StudyRecord, facts: Facts, found: tables.Evaluators) -> l
     return [
         Part("better", "Is it better?", [], _BETTER, "No configuration has been confirmed yet.", _arms(facts)),
         Part(
-            "amplification",
-            "Is it the tuning or the amplification?",
-            [],
-            _AMPLIFICATION,
-            "No configuration has been judged both with and without amplification.",
-        ),
-        Part(
             "budget",
             "What does the search cost?",
             budget_sentences(facts),
@@ -151,25 +144,18 @@ def _questions(record: StudyRecord, facts: Facts, found: tables.Evaluators) -> l
             _evaluators(facts, found),
         ),
         _robustness(facts),
+        Part("rates", "Which learning rates were used?", [], _RATES, "No run has recorded its learning rates yet."),
         Part("pruning", "Was pruning fair?", pruning_sentences(facts), _PRUNING, _no_audit(facts)),
-        Part(
-            "claims",
-            "Do the paper's other claims hold?",
-            claim_sentences(facts),
-            f"Intervals of {100 * facts.confidence:g}%, uncorrected; no verdict depends on these figures.",
-            "No runs can be paired yet, so neither the cost of an epoch nor overfitting is compared.",
-        ),
+        *([_complementarity(facts)] if facts.complementarity else []),
     ]
 
 
 _BETTER = (
-    "Each mark is one fresh seed of a fixed configuration; up to twelve seeds are joined by thin lines. A hollow mark "
-    "is the same configuration with its amplification off. In the differences, grey is what counts as equivalent; the "
-    "dotted line spans true differences that fewer than four of five such studies would detect."
-)
-_AMPLIFICATION = (
-    "The same configuration with minus without amplification, over equal seeds: an arm against its twin, whose "
-    "amplification is off, and the baseline amplified as another arm is. Right of the line, it raises the score."
+    "Amplification alone: a configuration with minus without it, over equal seeds (an arm against its twin, whose "
+    "amplification is off, and the baseline amplified as another arm is). The thick interval decides whether a "
+    "difference is equivalent, the thin one whether it is better or worse; fewer than four of five such studies would "
+    "detect a true difference within the dotted line. In the scores, each mark is a fresh seed of a fixed "
+    "configuration, hollow with its amplification off; up to twelve seeds are joined by thin lines."
 )
 _PRUNING = (
     "With exact 95% intervals. Wrong: trained to its end, the trial is in the better half of the complete trials."
@@ -178,10 +164,7 @@ _MARKS = (
     "One mark for each search trial, at its last epoch. Pruned trials are hollow, at the score that they had when they "
     "stopped; scores far below the others are triangles at the bottom, diverged trials are crosses."
 )
-_HISTORY = "The line is the best complete trial so far; a thin line is a further block of search."
-_CURVES = (
-    "Short strokes mark the end of pruned trials, crosses that of diverged ones. The heavy line is the best trial."
-)
+_CURVES = "Strokes mark the end of pruned trials, crosses that of diverged ones. The heavy line is the best trial."
 _RATES = "As trained, at the first step of each epoch; dotted: the base schedule, solid: the rate that was used."
 
 
@@ -197,9 +180,10 @@ def _importance_note(facts: Facts) -> str:
         for found in list(parameters.values())[:1]
     ]
     return (
-        "The share of the variance of the trials' ranks that one parameter explains by itself, with its 95% "
-        "interval, on a square-root axis. Grey: the range for a parameter without any effect; filled marks lie beyond "
-        f"it. Method: {EVALUATOR}; effects that exist only in interactions are not detected. "
+        "The share of the variance of the trials' ranks that one parameter explains by itself. A grey bar is the range "
+        "for a parameter without any effect: only a mark beyond it matters, is filled, and has its 95% interval, as "
+        f"far as that lies beyond the bar. Method: {EVALUATOR}; effects that exist only in interactions are not "
+        "detected. "
         f"Compared: {'; '.join(epochs)}."
     )
 
@@ -222,6 +206,21 @@ def _robustness(facts: Facts) -> Part:
     )
 
 
+def _complementarity(facts: Facts) -> Part:
+    note = "Each of the four arms is tuned separately; intervals are uncorrected."
+    return Part("complementarity", "Does amplification add to other changes?", [], note, "")
+
+
+def _claims(facts: Facts) -> Part:
+    return Part(
+        "claims",
+        "The paper's other claims",
+        claim_sentences(facts),
+        f"Intervals of {100 * facts.confidence:g}%, uncorrected; no verdict depends on these figures.",
+        "No runs can be paired yet, so neither the cost of an epoch nor overfitting is compared.",
+    )
+
+
 def _no_audit(facts: Facts) -> str:
     if any(arm.counts["pruned"] for arm in facts.arms.values()):
         return "No pruned trial was trained to its end, so it is unknown whether pruning was fair."
@@ -236,10 +235,9 @@ def _details(record: StudyRecord, facts: Facts, drawn: Sequence[Figure]) -> str:
     top = tables.top_trials(record, facts)
     curves = [found for arm in record.arms.values() if (found := curves_facts(arm, facts))]
     parts = [
-        Part("parameters", f"{metric} against each searched parameter", [], _MARKS, nothing),
-        Part("history", "Optimization history", [], _HISTORY, nothing),
+        Part("parameters", f"{metric} against each other searched parameter", [], _MARKS, nothing),
         Part("curves", "Learning curves", [], _CURVES + crowding(curves), nothing),
-        Part("rates", "Learning rates of the winners", [], _RATES, nothing),
+        _claims(facts),
     ]
     folds = [
         *(fold(part.heading, _content(record.name, part, drawn, 4)) for part in parts),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+import textwrap
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -11,13 +12,19 @@ import plotly.graph_objects as go
 
 from ralr_tune.metric import Metric, Unit
 
-INK, RULE, GREY, FAINT = "#1d2733", "#d9dee4", "#7a838c", "rgba(128, 128, 128, 0.35)"
+INK, RULE, GREY, FAINT = "#1d2733", "#d9dee4", "#7a838c", "rgba(128, 128, 128, 0.25)"
+"""FAINT is an area's colour: too weak without an outline in GREY."""
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
-# Okabe and Ito, "Color Universal Design" (2008): distinguishable with any kind of colour vision. Symbols help in print.
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+# The first four of Okabe and Ito, "Color Universal Design" (2008), distinguishable with any kind of colour vision; two
+# darker ones replace their orange and sky blue, whose contrast on white is below 3. Symbols help in print.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#A87400", "#8A63D2")
 SYMBOLS = ("circle", "diamond", "square", "triangle-up", "star", "hexagon")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+
+TITLE_WIDTH = 84  # characters of a line, in an image
+LINE_PX = 19  # of a title
+TITLE_TOP_PX = 18  # from the top edge to the first line's baseline
 
 _AXIS: dict[str, Any] = {
     "gridcolor": RULE,
@@ -35,10 +42,10 @@ TEMPLATE = go.layout.Template(
         "font": {"family": FONT, "size": 13, "color": INK},
         "title": {
             "font": {"size": 15},
-            "x": 0,
-            "xref": "paper",
+            "subtitle": {"font": {"size": 12}},
+            "x": 0.016,
+            "xref": "container",
             "xanchor": "left",
-            "y": 0.98,
             "yref": "container",
             "yanchor": "top",
         },
@@ -48,7 +55,7 @@ TEMPLATE = go.layout.Template(
         "yaxis": _AXIS,
         "hoverlabel": {"align": "left", "font": {"family": FONT}},
         "legend": {"orientation": "h", "x": 0, "y": 1.02, "xanchor": "left", "yanchor": "bottom"},
-        "margin": {"l": 12, "r": 24, "t": 72, "b": 12},
+        "margin": {"l": 12, "r": 24, "b": 12},
         "hovermode": "closest",
     }
 )
@@ -77,11 +84,22 @@ def _style(index: int, varied: int) -> ArmStyle:
     return ArmStyle(PALETTE[index % len(PALETTE)], SYMBOLS[varied % len(SYMBOLS)], DASHES[varied % len(DASHES)])
 
 
-def figure(title: str, *, x: dict[str, Any], y: dict[str, Any], height: int = 380) -> go.Figure:
-    """An empty figure with this template; the title is plain text."""
-    return go.Figure(
-        layout={"template": TEMPLATE, "title": {"text": safe(title)}, "xaxis": x, "yaxis": y, "height": height}
+def figure(
+    finding: str, question: str = "", *, x: dict[str, Any], y: dict[str, Any], height: int = 380, legend: bool = True
+) -> go.Figure:
+    """An empty figure with this template; its title is the finding, its subtitle the question, both plain text."""
+    layout = titled(finding, question, height, legend=legend) | {"xaxis": x, "yaxis": y}
+    return go.Figure(layout={"template": TEMPLATE} | layout)
+
+
+def titled(finding: str, question: str, height: int, *, legend: bool = True) -> dict[str, Any]:
+    """The title and the room for it; a long one is broken into lines, which plotly would place above the top edge."""
+    lines = [safe(line) for line in textwrap.wrap(finding, TITLE_WIDTH, break_long_words=False)]
+    top = (106 if legend else 78) + LINE_PX * (len(lines) - 1)
+    title = {"text": "<br>".join(lines), "y": 1 - TITLE_TOP_PX / height} | (
+        {"subtitle": {"text": safe(question)}} if question else {}
     )
+    return {"title": title, "margin_t": top, "height": height} | ({} if legend else {"showlegend": False})
 
 
 def safe(text: object) -> str:

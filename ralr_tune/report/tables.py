@@ -99,7 +99,7 @@ def _rate_cells(rates: RateRange | None) -> list[str]:
     if rates is None:
         return ["–"] * 3
     low, high = ("< " if rates.low_open else "", " >" if rates.high_open else "")
-    interval = " to ".join(_factor(end) for end in rates.factor_interval)
+    interval = " to ".join(_factor(end) for end in rates.factor_interval) if rates.judged else "too few trials"
     return [f"{low}{rates.low:.2g} to {rates.high:.2g}{high}", _factor(rates.factor), interval]
 
 

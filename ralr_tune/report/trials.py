@@ -1,7 +1,8 @@
-"""Figures of the search trials as marks: score against each parameter, and history."""
+"""Figures of the search trials as marks: score against each parameter."""
 
 from __future__ import annotations
 
+import html
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ import plotly.graph_objects as go
 
 from ralr_tune.analysis import rows as study_rows
 from ralr_tune.analysis.facts import Facts
+from ralr_tune.analysis.robustness import RATE
 from ralr_tune.records import ArmRecord, Row, StudyRecord
 from ralr_tune.report.data import Data, metric_column
 from ralr_tune.report.style import (
@@ -51,21 +53,15 @@ class ParameterFacts(NamedTuple):
     points: Mapping[str, tuple[Point, ...]]
 
 
-class HistoryLine(NamedTuple):
-    """One block of one arm's search in the order of its trials; x is the trial's number."""
-
-    arm: str
-    block: int
-    points: tuple[Point, ...]
-    best: tuple[tuple[int, float], ...]
-    """(trial number, best complete value so far), as high as it is drawn."""
-
-
 def parameter_facts(record: StudyRecord) -> tuple[ParameterFacts, ...]:
-    """One for each searched parameter, in the order of the arms' dimensions."""
+    """One for each searched parameter, in the order of the arms' dimensions.
+
+    Except a base rate that is a number: the figure of robustness has its trials.
+    """
     floor = axis_floor(record)
     names = dict.fromkeys(name for arm in record.arms.values() for name in arm.dimensions)
-    return tuple(_parameter(record, name, floor) for name in names)
+    found = tuple(_parameter(record, name, floor) for name in names)
+    return tuple(each for each in found if each.parameter != RATE or each.choices)
 
 
 def _parameter(record: StudyRecord, name: str, floor: float) -> ParameterFacts:
@@ -92,52 +88,18 @@ def draw_parameter(drawn: ParameterFacts, facts: Facts, arm_styles: Mapping[str,
     else:
         x = number_axis(drawn.parameter, drawn.span, log=drawn.log)
     y = score_axis(facts.metric, where="validation")
-    plot = figure(f"{sentence(facts.metric.name)} against {drawn.parameter}", x=x, y=y, height=340)
+    question = f"How does the {facts.metric.name} depend on {drawn.parameter}?"
+    plot = figure(_finding(drawn, facts), question, x=x, y=y, height=340)
     for arm, points in drawn.points.items():
         _draw_points(plot, arm, points, facts, arm_styles[arm])
     return _explain_marks(plot, drawn.points.values(), facts)
 
 
-def history_facts(record: StudyRecord) -> tuple[HistoryLine, ...]:
-    """One line for each arm and block that has finished trials."""
-    floor = axis_floor(record)
-    lines = [
-        _history_line(record, arm, block, floor)
-        for arm in record.arms.values()
-        for block in sorted({row.block for row in arm.search()})
-    ]
-    return tuple(line for line in lines if line.points)
-
-
-def _history_line(record: StudyRecord, arm: ArmRecord, block: int, floor: float) -> HistoryLine:
-    points = tuple(_point(row, _number(row), floor, record) for row in _finished(arm) if row.block == block)
-    best: list[tuple[int, float]] = []
-    for point in points:
-        if point.outcome == "complete" and point.value is not None:
-            best.append((point.trial, record.metric.best([point.height, best[-1][1]]) if best else point.height))
-    if best:
-        best.append((points[-1].trial, best[-1][1]))
-    return HistoryLine(arm.name, block, points, tuple(best))
-
-
-def draw_history(lines: Sequence[HistoryLine], facts: Facts, arm_styles: Mapping[str, ArmStyle]) -> go.Figure:
-    """Trials as marks, the best so far as a stepped line, thinner for further blocks."""
-    y = score_axis(facts.metric, where="validation")
-    plot = figure("Best so far, trial by trial", x={"title": {"text": "Trial of the arm"}}, y=y)
-    for line in lines:
-        style, first = arm_styles[line.arm], line.block == min(other.block for other in lines if other.arm == line.arm)
-        _draw_points(plot, line.arm, line.points, facts, style, opacity=0.45, legend=False)
-        plot.add_scatter(
-            x=[trial for trial, _ in line.best],
-            y=[value * facts.unit.factor for _, value in line.best],
-            mode="lines",
-            name=safe(line.arm),
-            legendgroup=f"arm {line.arm}",
-            showlegend=first,
-            line={"color": style.colour, "width": 3 if first else 1.5, "shape": "hv", "dash": style.dash},
-            hoverinfo="skip",
-        )
-    return _explain_marks(plot, [line.points for line in lines], facts)
+def _finding(drawn: ParameterFacts, facts: Facts) -> str:
+    """Where the best trial of each arm lies."""
+    best = {arm: _best_at(points, facts) for arm, points in drawn.points.items()}
+    known = ", ".join(f"{at} in {arm}" for arm, at in best.items() if at)
+    return f"Best {drawn.parameter}: {known or 'unknown'}"
 
 
 def axis_floor(record: StudyRecord) -> float:
@@ -176,17 +138,14 @@ def _draw_points(
     points: Sequence[Point],
     facts: Facts,
     style: ArmStyle,
-    *,
-    opacity: float = 0.85,
-    legend: bool = True,
 ) -> None:
     """Complete trials filled, pruned ones hollow, those on the floor as triangles, diverged ones as crosses."""
     marker = {"color": style.colour, "size": 8}
-    if legend:  # a separate entry: plotly would show the first mark
-        own = marker | {"symbol": style.symbol}
-        plot.add_scatter(
-            x=[None], y=[None], mode="markers", name=safe(arm), legendgroup=f"arm {arm}", marker=own, hoverinfo="skip"
-        )
+    # A separate legend entry: plotly would show the first mark.
+    own = marker | {"symbol": style.symbol}
+    plot.add_scatter(
+        x=[None], y=[None], mode="markers", name=safe(arm), legendgroup=f"arm {arm}", marker=own, hoverinfo="skip"
+    )
     # A trace for each kind of mark: a text and a symbol for each of thousands of marks would double the page size.
     for kind, symbol in _symbols(facts, style).items():
         own_points = [point for point in points if _kind(point) == kind]
@@ -198,7 +157,6 @@ def _draw_points(
                 mode="markers",
                 legendgroup=f"arm {arm}",
                 showlegend=False,
-                opacity=opacity,
                 marker=marker | {"symbol": symbol},
                 hovertemplate=_hover(arm, kind, facts),
             )
@@ -266,7 +224,10 @@ def trials_data(record: StudyRecord, facts: Facts) -> Data:
 
 def parameter_alt(drawn: ParameterFacts, facts: Facts) -> str:
     """How many marks, and the position of the best one."""
-    parts = [f"{len(points)} trials of {arm}{_best_at(points, facts)}" for arm, points in drawn.points.items()]
+    parts = [
+        f"{len(points)} trials of {arm}" + (f", the best at {at}" if (at := _best_at(points, facts)) else "")
+        for arm, points in drawn.points.items()
+    ]
     return f"{sentence(facts.metric.name)} against {drawn.parameter}: {'; '.join(parts)}."
 
 
@@ -279,14 +240,4 @@ def _best_at(points: Sequence[Point], facts: Facts) -> str:
     if not complete:
         return ""
     at = max(complete, key=lambda pair: pair[0])[1]
-    return f", the best at {at:.3g}" if isinstance(at, float) else f", the best at {at}"
-
-
-def history_alt(lines: Sequence[HistoryLine], facts: Facts) -> str:
-    """The result of each search."""
-    parts = []
-    for line in lines:
-        values = [point.value for point in line.points if point.outcome == "complete" and point.value is not None]
-        best = f", best {facts.unit.value(facts.metric.best(values), 2)}" if values else ""
-        parts.append(f"{line.arm}, block {line.block}: {len(line.points)} trials{best}")
-    return f"{'; '.join(parts)}."
+    return f"{at:.3g}" if isinstance(at, float) else html.unescape(str(at))  # a choice is markup already

@@ -50,6 +50,27 @@ def test_equivalence_is_two_one_sided_tests() -> None:
     assert tested.p_equivalent == pytest.approx(max(upper, lower))
 
 
+def test_the_equivalence_interval_is_at_90_percent_and_decides() -> None:
+    d = np.array([0.003, 0.005, 0.004, 0.0052, 0.0041])
+    (low, inner), (_, outer) = (stats.ttest_1samp(d, 0).confidence_interval(share) for share in (0.90, 0.95))
+    made = one(list(d), margin=(inner + outer) / 2)  # the 95% interval alone would contradict the verdict
+    assert made.equivalence_interval == pytest.approx((low, inner))
+    assert made.verdict == "equivalent"
+    assert one(list(d), margin=inner - 1e-6).verdict == "better"
+    assert one(list(d)).equivalence_interval is None
+
+
+def test_of_several_comparisons_the_equivalence_interval_decides_each() -> None:
+    random = np.random.default_rng(0)
+    for _ in range(200):
+        sizes = random.uniform(0, 0.006, 3)
+        family = [Pairs("configuration", str(i), "m", list(random.normal(m, 0.002, 6))) for i, m in enumerate(sizes)]
+        for made in compare(family, margin=0.005, confidence=0.95, metric=ACCURACY):
+            assert made.equivalence_interval is not None
+            low, high = made.equivalence_interval
+            assert (low >= -0.005 and high <= 0.005) == (made.verdict == "equivalent")
+
+
 def test_no_margin_means_nothing_is_equivalent() -> None:
     assert one([0.001, -0.001, 0.0005, 0.0, -0.0004], margin=0.0).verdict == "inconclusive"
     assert one([0.0] * 8, margin=0.0).verdict == "inconclusive"

@@ -17,10 +17,11 @@ LOG = {"low": 1e-3, "high": 1.0, "log": True, "step": None}
 
 
 def arm(name: str, domain: Mapping[str, Any], value: Any) -> ArmRecord:
-    """An arm whose best trial has this value."""
+    """An arm of ten trials, whose best one has this value."""
     base = make_record(until="searched").arms["monotone"]
     row = next(row for row in base.rows if row.outcome == "complete")
-    return ArmRecord("monotone", {name: domain}, (replace(row, params={name: value}),))
+    rows = (replace(row, params={name: value}), *(replace(row, params={}, value=0.1) for _ in range(9)))
+    return ArmRecord("monotone", {name: domain}, rows)
 
 
 def edge(name: str, domain: Mapping[str, Any], value: Any) -> Edge | None:
@@ -78,6 +79,12 @@ def test_the_range_to_try(
 )
 def test_no_edge(name: str, domain: Mapping[str, Any], value: Any) -> None:
     assert edge(name, domain, value) is None
+
+
+def test_a_few_trials_say_nothing_about_a_range() -> None:
+    few = arm("lr", LOG, 0.9)
+    assert edges(few, ACCURACY)
+    assert edges(replace(few, rows=few.rows[:9]), ACCURACY) == ()
 
 
 def test_a_linear_scale_is_measured_linearly() -> None:

@@ -60,6 +60,7 @@ def test_json_of_a_finished_study_is_the_contract() -> None:
     (made,) = found["comparisons"]
     assert set(made) == {
         "what", "arm", "against", "difference", "interval", "confidence", "p_value", "n", "verdict",
+            "equivalence_interval",
     }  # fmt: skip
     assert (made["what"], made["arm"], made["against"], made["n"]) == ("configuration", "ralr", "monotone", 5)
     one = found["importance"]["ralr"]["amplify.probability"]
@@ -293,10 +294,10 @@ def differences(facts: Facts) -> list[float]:
 
 
 def test_blocks_have_a_separate_detectable_difference() -> None:
-    facts = undecided(blocks=3)
+    facts = undecided(blocks=4)
     found = {each.what: each for each in facts.reach}
-    assert (found["arm"].n, found["configuration"].n) == (3, 5)
-    assert "3 blocks could have detected" in " ".join(answers(facts))
+    assert (found["arm"].n, found["configuration"].n) == (4, 5)
+    assert "4 blocks could have detected" in " ".join(answers(facts))
 
 
 def test_several_arms_share_the_level() -> None:

@@ -10,7 +10,7 @@ from synthetic_study import SHARED, Builder, make_record
 
 from ralr_tune.analysis.facts import study_facts
 from ralr_tune.analysis.notes import robustness_sentences
-from ralr_tune.analysis.robustness import Robustness, local_linear, robustness
+from ralr_tune.analysis.robustness import RateTrial, Robustness, local_linear, local_scores, robustness
 from ralr_tune.records import ArmRecord, EpochRecord, Row, StudyRecord
 from tests.metrics import ACCURACY, BLEU, LOSS
 
@@ -93,6 +93,16 @@ def test_a_flatter_peak_tolerates_more() -> None:
     assert sentence.startswith("Does ralr tolerate a badly chosen learning rate better than monotone? Yes:")
 
 
+def test_an_interval_of_a_ratio_that_spans_a_factor_of_a_hundred_is_not_quoted() -> None:
+    record = study(monotone=peak(0.3, noise=0.001), ralr=peak(0.03, noise=0.001))
+    facts = study_facts(record)
+    wide = replace(facts.forgiveness[0], interval=(0.0055, 97.0), trials=24)
+    (sentence,) = robustness_sentences(replace(facts, forgiveness=(wide,)))
+    assert sentence.endswith("? 24 trials are too few to judge, at least about 400 are needed.")
+    assert replace(wide, interval=(1.0, 100.0)).judged
+    assert wide.enough > replace(wide, interval=(0.1, 11.0)).enough > 24
+
+
 def test_equal_peaks_show_no_difference() -> None:
     _, (made,) = robustness(study(monotone=peak(0.08, noise=0.004), ralr=peak(0.08, noise=0.004)))
     assert made.verdict == "no difference shown"
@@ -144,6 +154,44 @@ def test_pruned_trials_are_extrapolated_by_the_gain_of_complete_ones() -> None:
     assert before is not None
     assert after is not None
     assert after.factor == pytest.approx(before.factor, rel=0.05)
+
+
+def test_the_local_scores_follow_the_trials_over_a_cliff() -> None:
+    """The curve behind the range cuts scores; what is drawn must not: here they fall from 95% to 26%."""
+    rates = np.linspace(-3, 0, 61)
+    scores = [(float(rate), 0.95 if rate < -0.75 else 0.26) for rate in rates]
+    found = only(study(monotone=scores)).rates
+    assert found is not None
+    assert min(found.expected) > 0.89
+    local = {round(math.log10(each.rate), 2): each for each in found.local}
+    assert local[0.0].middle == pytest.approx(0.26)
+    assert local[-0.9].middle == pytest.approx(0.95)  # no cliff is smeared this far
+    assert all(each.lower <= each.middle <= each.upper for each in found.local)
+    assert all(each.supported for each in found.local)
+
+
+def test_local_scores_without_trials_nearby_are_marked() -> None:
+    trials = [RateTrial(10**x, 0.9, "complete") for x in (-3.0, -2.95, -2.9, 0.0)]
+    ends = local_scores(trials, [10**-2.95, 10**-1.5, 1.0], ACCURACY)
+    assert [each.supported for each in ends] == [True, False, False]
+
+
+def test_diverged_trials_pull_the_local_scores_down() -> None:
+    trials = [RateTrial(10**x, 0.9 if x < -1 else None, "complete") for x in np.linspace(-3, 0, 40)]
+    low, high = local_scores(trials, [10**-2.5, 10**-0.2], ACCURACY)
+    assert low.middle == pytest.approx(0.9)
+    assert high.middle == pytest.approx(0.0)
+    losses = [replace(trial, value=None if trial.value is None else 0.5) for trial in trials]
+    assert local_scores(losses, [1.0], LOSS)[0].middle == 0.5  # of an unbounded metric: the worst trial
+
+
+def test_a_pruned_trial_is_expected_to_end_no_better_than_the_best() -> None:
+    record = make_record(until="searched")
+    for found, arm_record in zip(robustness(record)[0], record.arms.values(), strict=True):
+        best = max(row.value or 0.0 for row in arm_record.search() if row.outcome == "complete")
+        assert {trial.outcome for trial in found.trials} == {"complete", "pruned", "diverged"}
+        assert all(trial.value is None or trial.value <= best for trial in found.trials)
+        assert all((trial.value is None) == (trial.outcome == "diverged") for trial in found.trials)
 
 
 @pytest.mark.parametrize("scores", [peak(0.08, n=9), [(-1.0, 0.9)] * 20, [(-1.0, None)] * 20, []])

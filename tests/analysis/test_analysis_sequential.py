@@ -61,6 +61,19 @@ def test_a_large_difference_stops_early(mean: float, metric: Metric, verdict: st
     assert decision.p_value <= 0.05
 
 
+def test_an_analysis_finds_equivalence_if_its_inner_interval_lies_within_the_margin() -> None:
+    seen = set()
+    for seed in range(40):
+        d = draws(0.0, seed=seed)
+        decision = latest_analysis([difference / 2 for difference in d], PLAN)
+        assert decision.equivalence_interval is not None
+        low, high = decision.equivalence_interval
+        assert (low > -0.005 and high < 0.005) == (decision.verdict == "equivalent")
+        seen.add(decision.verdict)
+    assert {"equivalent", "inconclusive"} <= seen
+    assert latest_analysis(draws(0.0), replace(PLAN, margin=0.0)).equivalence_interval is None
+
+
 def test_it_continues_until_the_last_analysis() -> None:
     d = draws(0.0)
     for n in range(13):

@@ -20,7 +20,7 @@ from ralr_tune.analysis.evaluators import Evaluated, Name, optuna_importances
 from ralr_tune.analysis.importance import Importance
 from ralr_tune.report.figures import Figure
 from ralr_tune.report.images import write_images
-from ralr_tune.report.style import FAINT, PALETTE, figure
+from ralr_tune.report.style import FAINT, GREY, PALETTE, figure
 from tests.calibration.importance import EPOCHS, accuracies
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -92,20 +92,23 @@ def draw(found: Case) -> go.Figure:
     ticks = {"tickmode": "array", "tickvals": list(range(len(rows))), "ticktext": [row[0] for row in rows]}
     plot = figure(
         f"Only lr acts: {TRIALS} trials, {found.pruned} of them pruned",
+        "Which importance is beyond chance?",
         x={"title": {"text": "Importance, 95% interval; grey: where 95% fall by chance"}, "range": [-0.02, 1.02]},
         y=ticks | {"range": [len(rows) - 0.5, -0.5], "showgrid": False},
-        height=300,
+        height=320,
+        legend=False,
     )
     for place, (_, colour, one, label) in enumerate(rows):
         if one.null:
-            plot.add_scatter(x=one.null, y=[place] * 2, mode="lines", line={"color": FAINT, "width": 14})
+            ends = {"x0": one.null[0], "x1": one.null[1], "y0": place - 0.22, "y1": place + 0.22}
+            plot.add_shape(type="rect", fillcolor=FAINT, line={"color": GREY, "width": 1}, layer="below", **ends)
         if one.interval:
             plot.add_scatter(x=one.interval, y=[place] * 2, mode="lines", line={"color": colour, "width": 2})
         plot.add_scatter(
             x=[one.value], y=[place], mode="markers+text", marker={"color": colour, "size": 11}, text=label,
             textposition="top right" if one.value < 0.1 else "top center", cliponaxis=False,
         )  # fmt: skip
-    return plot.update_layout(showlegend=False, margin_t=48)
+    return plot
 
 
 if __name__ == "__main__":

@@ -219,7 +219,7 @@ def test_screen_readers_and_keyboards_find_their_way(browser: Browser, finished:
         names = tab.page.evaluate(
             "[...document.querySelectorAll('a.data')].map(link => link.getAttribute('aria-label'))"
         )
-        assert all(name.startswith("Data of ") for name in names)
+        assert all(name.startswith("Data as CSV: ") for name in names)
         tab.page.evaluate("document.activeElement.blur()")
         for _ in range(len(names) + 60):
             tab.page.keyboard.press("Tab")
@@ -230,6 +230,69 @@ def test_screen_readers_and_keyboards_find_their_way(browser: Browser, finished:
         with tab.page.expect_download() as begun:
             tab.page.keyboard.press("Enter")
         assert begun.value.suggested_filename == "digits-scores.csv"
+
+
+STOPS = """() => [...document.querySelectorAll('a[href], button, summary, [tabindex]')]
+    .filter(part => part.tabIndex >= 0 && part.getClientRects().length)"""
+
+
+def test_few_tab_stops_none_of_them_in_an_image(browser: Browser, finished: Path) -> None:
+    with opened(browser, finished) as tab:
+        tab.until("document.querySelector('.modebar-btn')")
+        folded = tab.page.evaluate(f"({STOPS})().length")
+        links = tab.page.evaluate(
+            "document.querySelectorAll('nav a, a.data[href], summary, .views button, pre').length"
+        )
+        assert folded <= links < 40
+        tab.unfold()
+        assert tab.page.evaluate(f"({STOPS})().filter(part => part.closest('[role=img]')).length") == 0
+
+
+def test_no_button_uploads_or_selects(browser: Browser, finished: Path) -> None:
+    with opened(browser, finished) as tab:
+        tab.until("document.querySelector('.modebar-btn')")
+        buttons = tab.page.evaluate(
+            "[...new Set([...document.querySelectorAll('.modebar-btn')].map(button => button.dataset.title))]"
+        )
+        assert buttons == ["Download plot as a PNG", "Zoom", "Pan", "Reset axes"]
+
+
+def test_figures_follow_the_window_and_come_back_from_paper(browser: Browser, finished: Path) -> None:
+    fits = """[...document.querySelectorAll('section > .grid .js-plotly-plot')]
+        .every(box => box.querySelector('.main-svg').clientWidth === box.clientWidth)"""
+    with opened(browser, finished) as tab:
+        before = tab.page.evaluate("document.querySelector('#budget .main-svg').clientWidth")
+        tab.page.emulate_media(media="print")
+        tab.until("document.documentElement.classList.contains('paper')")
+        assert tab.page.evaluate("document.querySelector('#budget .main-svg').clientWidth") < before
+        tab.page.emulate_media(media="screen")
+        tab.until(f"{fits} && document.querySelector('#budget .main-svg').clientWidth === {before}")
+        tab.page.set_viewport_size({"width": 700, "height": 900})
+        tab.until(f"{fits} && document.querySelector('#budget .main-svg').clientWidth < 700")
+        assert tab.complaints == []
+
+
+def test_paper_starts_with_the_answer_and_its_figures(browser: Browser, finished: Path) -> None:
+    with opened(browser, finished) as tab:
+        tab.page.emulate_media(media="print")
+        tab.until("document.documentElement.classList.contains('paper')")
+        sections = "[...document.querySelectorAll('main > section')].map(part => part.id)"
+        assert tab.page.evaluate(sections)[0] == "question-better"
+        top = tab.page.evaluate("document.querySelector('#differences').getBoundingClientRect().top")
+        assert top < 700  # of about 1,000 pixels of a page
+        tab.page.emulate_media(media="screen")
+        tab.until("!document.documentElement.classList.contains('paper')")
+        assert tab.page.evaluate(sections)[0] != "question-better"
+
+
+def test_a_wide_table_is_a_tab_stop_with_a_hint(browser: Browser, finished: Path) -> None:
+    hint = "getComputedStyle(document.querySelector('.scroll'), '::before').content"
+    with opened(browser, finished) as tab:
+        assert tab.page.evaluate(hint) == "none"
+        assert tab.page.locator(".scroll").first.get_attribute("tabindex") is None
+    with opened(browser, finished, **SCREENS["phone"]) as tab:
+        assert "Scroll sideways" in tab.page.evaluate(hint)
+        assert tab.page.locator(".scroll").first.get_attribute("tabindex") == "0"
 
 
 def unlike(change: Callable[[Row], Row]) -> StudyRecord:

@@ -29,7 +29,7 @@ def test_a_line_for_each_arm_with_its_band() -> None:
     for line, curve in zip(found.lines, facts.budgets, strict=True):
         assert (line.middle, line.low, line.high) == (curve.best, curve.low, curve.high)
     plot = budget.draw_budget(found, facts, arm_styles(facts.arms))
-    assert len(plot.data) == 6
+    assert len(plot.data) == 8
     assert [trace.name for trace in plot.data if trace.showlegend] == ["monotone", "ralr"]
     assert [trace.line.dash for trace in plot.data if trace.showlegend] == ["solid", "dash"]
 
@@ -45,7 +45,8 @@ def test_the_axes_count_trials_epochs_and_device_time() -> None:
     for trace, *others in zip(plot.data, trials.x, epochs.x, seconds.x, strict=True):
         assert trace.x == others[0]
         assert {len(x) for x in others} == {len(trace.y)}
-    assert epochs.x[0] == facts.budgets[0].epochs
+    assert epochs.x[0] == tuple(final.epochs for final in facts.budgets[0].finals)
+    assert epochs.x[1] == facts.budgets[0].epochs
     assert seconds.x[-1] == facts.budgets[-1].seconds
 
 
@@ -60,7 +61,7 @@ def test_long_searches_count_minutes_or_hours(seconds: float, unit: str, last: f
         assert budget.views(found)[2].title.endswith("seconds")  # 72 s
     else:
         assert budget.views(found)[2].title.endswith("hours")
-        assert budget.views(found)[2].x[0][-1] == pytest.approx(last)
+        assert budget.views(found)[2].x[1][-1] == pytest.approx(last)
 
 
 def test_a_single_search_is_stepped_and_has_no_band() -> None:
@@ -73,10 +74,10 @@ def test_a_single_search_is_stepped_and_has_no_band() -> None:
 
 def test_bands_are_named_by_their_kind() -> None:
     blocks = budget.budget_note(study_facts(make_record(until="searched", blocks=3)))
-    assert "Bands: lowest and highest block. Bands of the lead: 95%, t over blocks." in blocks
+    assert "Bands: lowest and highest block. Dots: complete trials" in blocks
     random = budget.budget_note(expected())
     assert "Dodge et al. 2019" in random
-    assert "Bands: 95%, bootstrap over trials. Bands of the lead: 95%, trials permuted." in random
+    assert "Bands: 95%, bootstrap over trials." in random
 
 
 def test_only_the_steep_start_may_leave_the_axis() -> None:
@@ -108,15 +109,6 @@ def test_long_lines_are_thinned() -> None:
     assert len(budget.budget_data(facts).rows) == 1000
 
 
-def test_the_lead_has_a_line_at_zero() -> None:
-    facts = expected()
-    found = budget.lead_facts(facts)
-    assert found is not None
-    assert [line.arm for line in found.lines] == ["ralr"]
-    assert found.lines[0].middle == facts.leads[0].difference
-    assert found.span[0] <= 0 <= found.span[1]
-
-
 def test_the_data_are_the_facts() -> None:
     facts = expected()
     rows = budget.budget_data(facts).rows
@@ -125,13 +117,35 @@ def test_the_data_are_the_facts() -> None:
         assert tuple(row[6] for row in own) == curve.best
         assert tuple(row[5] for row in own) == curve.seconds
         assert tuple(row[7] for row in own) == curve.low
-    assert tuple(row[5] for row in budget.lead_data(facts).rows) == facts.leads[0].difference
+
+
+def test_the_title_names_every_arm_that_found_the_best() -> None:
+    facts = study_facts(make_record(until="searched"))
+    found = budget.budget_facts(facts)
+    assert found is not None
+    level = found._replace(lines=tuple(line._replace(middle=(0.9, 0.95)) for line in found.lines))
+    titles = [budget.draw_budget(each, facts, arm_styles(facts.arms)).layout.title.text for each in (found, level)]
+    assert titles[0].endswith((" by monotone", " by ralr"))
+    assert titles[1] == "Best validation accuracy: 95.00% by monotone and ralr"
 
 
 def test_before_a_trial_is_complete_there_is_nothing() -> None:
     facts = study_facts(make_record(until="planned"))
     assert budget.budget_facts(facts) is None
-    assert budget.lead_facts(facts) is None
     alone = study_facts(make_record(until="searched", arms=("monotone",)))
     assert budget.budget_facts(alone) is not None
-    assert budget.lead_facts(alone) is None
+
+
+def test_complete_trials_lie_under_the_lines_and_the_note_counts_those_outside() -> None:
+    record = make_record(until="searched")
+    facts = study_facts(record)
+    found = budget.budget_facts(facts)
+    assert found is not None
+    for line, arm in zip(found.lines, record.arms.values(), strict=True):
+        complete = {row.ordinal + 1: row.value for row in arm.search() if row.outcome == "complete"}
+        assert {final.trials: final.value for final in line.finals} == complete
+    low, high = found.span
+    values = [final.value for line in found.lines for final in line.finals]
+    outside = [value for value in values if not low <= value <= high]
+    assert 0 < len(outside) <= len(values) / 2
+    assert f"Dots: complete trials; {len(outside)} of {len(values)} lie outside the axis." in budget.budget_note(facts)

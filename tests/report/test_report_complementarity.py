@@ -45,10 +45,10 @@ def test_it_is_drawn_in_points_above_the_margin() -> None:
     assert (plot.layout.shapes[0].x0, plot.layout.shapes[0].x1) == (-0.5, 0.5)
 
 
-def test_the_figure_is_among_the_claims_and_needs_a_square() -> None:
+def test_the_figure_has_a_section_and_needs_a_square() -> None:
     record = make_record(arms=ARMS, trials=4)
     (figure,) = [figure for figure in figures(record, squared()) if figure.name == "complementarity"]
-    assert figure.section == "claims"
+    assert figure.section == "complementarity"
     assert figure.alt.endswith("the second minus the first -0.30 points, inconclusive.")
     assert figure.data is not None
     assert tuple(figure.data.rows[2]) == ("interaction", "both", "ralr", -0.003, -0.008, 0.002, 5, "inconclusive")

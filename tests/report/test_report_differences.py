@@ -10,6 +10,7 @@ from ralr_tune.analysis.facts import Facts, study_facts
 from ralr_tune.analysis.twins import Amplified
 from ralr_tune.report.differences import (
     comparison_rows,
+    difference_rows,
     differences_alt,
     differences_data,
     draw_differences,
@@ -24,7 +25,7 @@ ADDED = Amplified(
 
 
 def drawn(facts: Facts) -> Any:
-    return draw_differences(comparison_rows(facts), facts, arm_styles(facts.arms), "Differences")
+    return draw_differences(comparison_rows(facts), facts, arm_styles(facts.arms))
 
 
 def test_comparisons_by_configuration_then_by_arm() -> None:
@@ -51,7 +52,7 @@ def test_the_detectable_difference_is_drawn_next_to_its_row() -> None:
     facts = study_facts(make_record())
     (row,) = comparison_rows(facts)
     assert row.visible == facts.reach[0].visible
-    span = drawn(facts).data[1]
+    (span,) = [trace for trace in drawn(facts).data if trace.mode == "lines+markers" and trace.x[0] is not None]
     assert span.x == pytest.approx((-100 * facts.reach[0].visible, 100 * facts.reach[0].visible))
     assert span.line.dash == "dot"
 
@@ -59,7 +60,46 @@ def test_the_detectable_difference_is_drawn_next_to_its_row() -> None:
 def test_a_difference_without_an_interval_is_drawn() -> None:
     facts = study_facts(make_record(seeds=1))
     assert comparison_rows(facts)[0].interval is None
-    assert [trace.error_x.array for trace in drawn(facts).data] == [(0.0,)]
+    (dot,) = [trace for trace in drawn(facts).data if trace.x[0] is not None]
+    assert (dot.error_x.array, dot.marker.symbol) == (None, "diamond-open")
+
+
+def test_amplification_alone_comes_first_and_is_the_title() -> None:
+    facts = replace(study_facts(make_record()), amplified=(ADDED,))
+    rows = difference_rows(facts)
+    assert [row.what for row in rows] == ["amplification off", "amplification added", "configuration"]
+    title = draw_differences(rows, facts, arm_styles(facts.arms)).layout.title.text
+    assert title.startswith("Amplification alone: ralr ")
+    assert title.endswith("; monotone +0.40 points, better")
+    many = draw_differences(rows[:1] * 4, facts, arm_styles(facts.arms)).layout.title.text
+    assert many == f"Amplification alone: {rows[0].verdict} in 4 of 4 comparisons"
+
+
+def test_both_intervals_are_drawn_with_a_legend() -> None:
+    facts = study_facts(make_record())
+    (row,) = comparison_rows(facts)
+    assert row.interval is not None
+    assert row.inner is not None
+    plot = drawn(facts)
+    thick = plot.data[0]
+    assert thick.x == pytest.approx([100 * end for end in row.inner])
+    assert thick.line.width > plot.data[1].error_x.thickness
+    assert [trace.name for trace in plot.data if trace.showlegend] == [
+        "95% interval: without 0, better or worse",
+        "90% interval: within the margin, equivalent",
+        "smaller differences may be missed",
+        "margin",
+    ]
+
+
+def test_too_few_blocks_have_no_interval_but_say_so() -> None:
+    facts = study_facts(make_record(blocks=2))
+    arm = next(row for row in comparison_rows(facts) if row.what == "arm")
+    assert (arm.judged, arm.visible) == (False, None)
+    plot = draw_differences([arm], facts, arm_styles(facts.arms))
+    assert plot.layout.yaxis.ticktext == ("arm ralr − arm monotone<br>2 blocks: too few to judge",)
+    assert [trace.error_x.array for trace in plot.data if trace.x[0] is not None] == [None]
+    assert arm._replace(verdict="better").judged
 
 
 def test_the_grey_band_is_the_margin() -> None:
@@ -70,11 +110,11 @@ def test_the_grey_band_is_the_margin() -> None:
 
 def test_the_data_are_the_comparisons() -> None:
     facts = study_facts(make_record(blocks=2))
-    data = differences_data("differences", comparison_rows(facts), facts)
+    data = differences_data(comparison_rows(facts), facts)
     assert data.columns[3] == "test_difference_accuracy_share"
     for made, row in zip(facts.comparisons, data.rows, strict=True):
         assert made.interval is not None
-        assert tuple(row[:-1]) == (
+        assert tuple(row[:-3]) == (
             made.what, made.arm, made.against, made.difference, *made.interval, made.confidence, made.n, made.p_value,
             made.verdict,
         )  # fmt: skip

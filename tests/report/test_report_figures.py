@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
+from importlib.resources import files
 from typing import Any
 
 import pytest
@@ -9,9 +11,9 @@ from synthetic_study import make_record
 
 from ralr_tune.analysis.facts import study_facts
 from ralr_tune.records import ArmRecord, Row, StudyRecord
-from ralr_tune.report import curves, importance, scores, trials
+from ralr_tune.report import curves, importance, rates, scores, trials
 from ralr_tune.report.figures import Figure, figures, panel_figures
-from ralr_tune.report.style import PALETTE, arm_styles, log_ticks, number_axis
+from ralr_tune.report.style import GREY, PALETTE, arm_styles, log_ticks, number_axis
 from tests.metrics import LOSS
 
 
@@ -27,29 +29,23 @@ def uneven(row: Row) -> Row:
 def test_order_and_names_of_a_finished_study() -> None:
     found = drawn(make_record(change=uneven))
     assert [figure.name for figure in found] == [
-        "scores",
         "differences",
-        "twins",
+        "scores",
         "budget",
-        "lead",
         "importance",
         "robustness",
+        "rates",
         "costs",
         "gaps",
-        "parameter-lr",
         "parameter-weight_decay",
         "parameter-amplify.probability",
         "parameter-amplify.lower",
         "parameter-amplify.width",
-        "history",
         "curves-monotone",
         "curves-ralr",
-        "rates-monotone",
-        "rates-ralr",
     ]
     assert list(dict.fromkeys(figure.section for figure in found)) == [
-        "better", "amplification", "budget", "importance", "robustness", "claims", "parameters", "history", "curves",
-        "rates",
+        "better", "budget", "importance", "robustness", "rates", "claims", "parameters", "curves",
     ]  # fmt: skip
 
 
@@ -57,16 +53,19 @@ def test_order_and_names_of_a_finished_study() -> None:
 def test_unfinished_studies_have_the_figures_that_they_have_data_for(until: str) -> None:
     names = {figure.name for figure in drawn(make_record(until=until))}  # type: ignore[arg-type]
     assert ("scores" in names) == (until == "confirmed")
-    for name in ("history", "budget", "importance"):
+    for name in ("budget", "importance", "robustness"):
         assert (name in names) == (until != "planned")
     assert names or until == "planned"
 
 
-def test_every_axis_has_a_name_and_every_figure_a_title() -> None:
+def test_every_axis_has_a_name_and_every_figure_a_finding_and_a_question() -> None:
     for figure in drawn(make_record()):
         layout = figure.plot.layout
         assert figure.title
-        assert layout.xaxis.title.text or layout.xaxis.ticktext
+        assert not figure.title.endswith(("?", "."))
+        assert figure.question.split(" Dotted")[0].endswith("?")
+        lowest = layout.xaxis2 if "xaxis2" in layout else layout.xaxis  # panels share it
+        assert lowest.title.text or lowest.ticktext
         assert layout.yaxis.title.text or layout.yaxis.ticktext
 
 
@@ -77,15 +76,15 @@ def test_every_figure_has_a_sentence_and_data() -> None:
         assert figure.data is not None, figure.name
         assert figure.data.rows, figure.name
     tables = {figure.data.name for figure in found if figure.data}
-    own = {figure.name for figure in found if figure.section not in ("parameters", "history")}
+    own = {figure.name for figure in found if figure.section != "parameters"}
     assert tables == own | {"trials"}
 
 
 def test_accuracy_is_shown_in_percent_and_rates_on_a_log_axis() -> None:
     plots = {figure.name: figure.plot for figure in drawn(make_record())}
-    assert plots["history"].layout.yaxis.ticksuffix == "%"
-    assert plots["parameter-lr"].layout.xaxis.type == "log"
-    assert plots["rates-ralr"].layout.yaxis.type == "log"
+    assert plots["budget"].layout.yaxis.ticksuffix == "%"
+    assert plots["parameter-weight_decay"].layout.xaxis.type == "log"
+    assert plots["rates"].layout.yaxis2.type == "log"
     assert plots["parameter-amplify.lower"].layout.xaxis.type is None
     best = plots["curves-ralr"].data[-1]
     assert 90 < best.y[-2] <= 100
@@ -101,10 +100,41 @@ def test_plotlys_own_template_is_stripped() -> None:
 def test_panel_figures_stay_small() -> None:
     found = panel_figures(study_facts(make_record(trials=400, seeds=100)))
     assert [figure.name for figure in found] == [
-        "importance", "scores", "differences", "twins", "budget", "robustness",
+        "importance", "differences", "scores", "budget", "robustness",
     ]  # fmt: skip
     for figure in found:
         assert len(figure.plot.to_json()) < 30_000, figure.name
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance (WCAG 2.2)."""
+    parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one: str, other: str) -> float:
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+PAPERS = {"light": "#ffffff", "dark": "#15191e"}
+
+
+@pytest.mark.parametrize("paper", PAPERS.values(), ids=PAPERS)
+def test_marks_have_a_contrast_of_three_on_either_background(paper: str) -> None:
+    assert all(contrast(colour, paper) >= 3 for colour in (*PALETTE, GREY))
+
+
+def test_texts_have_a_contrast_of_four_and_a_half() -> None:
+    css = files("ralr_tune.report").joinpath("page.css").read_text(encoding="utf-8")
+    themes = [dict(re.findall(r"--(\w+): (#\w{6})", block)) for block in re.findall(r":root[^{]*{[^}]*}", css)]
+    assert [theme["paper"] for theme in themes] == ["#ffffff", "#15191e", "#ffffff"]
+    for theme in themes:
+        for text in ("ink", "soft", "warn", "link"):
+            if text in theme:
+                assert contrast(theme[text], theme["paper"]) >= 4.5, (text, theme)
+                assert contrast(theme[text], theme["card"]) >= 4.5, (text, theme)
 
 
 def test_colours_stay_with_their_arm() -> None:
@@ -144,6 +174,26 @@ def test_importance_shows_the_strongest_first_and_arms_side_by_side() -> None:
     assert [mark.arm for mark in found.marks if mark.parameter == "lr"] == ["monotone", "ralr"]
 
 
+def test_importance_is_drawn_as_its_verdict_says() -> None:
+    """Filled exactly beyond the bar of chance; no interval reaches into the bar, or belongs to a hollow mark."""
+    facts = study_facts(make_record())
+    found = importance.importance_facts(facts)
+    assert found is not None
+    plot = importance.draw_importance(found, arm_styles(facts.arms))
+    bars = {y: x for trace in plot.data if trace.type == "bar" for x, y in zip(trace.x, trace.y, strict=True)}
+    seen = set()
+    for trace in plot.data:
+        if trace.type == "scatter" and trace.x and trace.x[0] is not None:
+            filled = not trace.marker.symbol.endswith("-open")
+            seen.add(filled)
+            assert all((x > bars[y]) == filled for x, y in zip(trace.x, trace.y, strict=True))
+            assert (trace.error_x.array is not None) == filled
+            for x, y, below in zip(trace.x, trace.y, trace.error_x.arrayminus or (), strict=filled):
+                assert x - below >= bars[y] - 1e-12
+    assert seen == {True, False}
+    assert plot.layout.xaxis.type is None
+
+
 def test_without_an_importance_there_is_no_figure() -> None:
     assert importance_of(until="planned") is None
     assert importance_of(until="searched", trials=6) is None
@@ -155,9 +205,9 @@ def importance_of(**how: Any) -> importance.ImportanceFacts | None:
 
 def test_points_distinguish_complete_pruned_and_diverged() -> None:
     record = make_record()
-    lr = trials.parameter_facts(record)[0]
-    assert (lr.parameter, lr.log, lr.span) == ("lr", True, (1e-3, 1.0))
-    for name, points in lr.points.items():
+    decay = trials.parameter_facts(record)[0]
+    assert (decay.parameter, decay.log, decay.span) == ("weight_decay", True, (1e-5, 1e-2))
+    for name, points in decay.points.items():
         counts = study_facts(record).arms[name].counts
         for outcome in ("complete", "pruned", "diverged"):
             assert sum(point.outcome == outcome for point in points) == counts[outcome]
@@ -181,9 +231,8 @@ def test_the_floor_is_a_ceiling_for_losses() -> None:
 
     record = replace(make_record(until="searched", change=loss), metric=LOSS)
     assert trials.axis_floor(record) < 9.0
-    line = trials.history_facts(record)[0]
-    bests = [value for _, value in line.best]
-    assert bests == sorted(bests, reverse=True)
+    points = trials.parameter_facts(record)[0].points["ralr"]
+    assert max(point.height for point in points) == trials.axis_floor(record)
 
 
 def test_choices_are_a_category_axis_and_escaped() -> None:
@@ -197,16 +246,6 @@ def test_choices_are_a_category_axis_and_escaped() -> None:
     axis = plots["parameter-kind"].layout.xaxis
     assert axis.type == "category"
     assert list(axis.categoryarray) == ["&lt;b&gt;", "b"]
-
-
-def test_history_has_a_line_for_each_block_and_only_complete_trials_are_best() -> None:
-    record = make_record(blocks=2, until="searched")
-    lines = trials.history_facts(record)
-    assert [(line.arm, line.block) for line in lines] == [("monotone", 1), ("monotone", 2), ("ralr", 1), ("ralr", 2)]
-    best = max(
-        row.value for row in record.arms["ralr"].search() if row.outcome == "complete" and row.value and row.block == 2
-    )
-    assert lines[3].best[-1] == (23, best)
 
 
 def test_curves_highlight_the_best_and_mark_the_pruned() -> None:
@@ -244,12 +283,15 @@ def test_running_trials_have_curves() -> None:
 
 def test_rates_are_of_the_first_judged_seed_with_the_base_schedule() -> None:
     record = make_record()
-    found = curves.rates_facts(record.arms["ralr"], study_facts(record))
+    found = rates.rates_facts(record.arms["ralr"], study_facts(record))
     assert found is not None
     judged = record.arms["ralr"].stage("judge")[0]
     assert (found.seed, found.trial) == (70, judged.source)
     assert found.rates == tuple(epoch.lr for epoch in judged.curve)
     assert found.base == pytest.approx([epoch.lr / epoch.factor for epoch in judged.curve])
+    hit = sum(epoch.factor != 1 for epoch in judged.curve)
+    (title,) = [figure.title for figure in drawn(record) if figure.name == "rates"]
+    assert title == f"Amplified: {hit} of 12 epochs of ralr"
     assert any(rate > base for rate, base in zip(found.rates, found.base, strict=True))
 
 
@@ -258,7 +300,7 @@ def test_rates_need_a_recorded_rate() -> None:
         return replace(row, curve=tuple(replace(epoch, lr=float("nan")) for epoch in row.curve))
 
     record = make_record(change=unknown)
-    assert curves.rates_facts(record.arms["ralr"], study_facts(record)) is None
+    assert rates.rates_facts(record.arms["ralr"], study_facts(record)) is None
 
 
 @pytest.mark.parametrize(

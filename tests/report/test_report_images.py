@@ -18,7 +18,7 @@ def test_png_and_svg_of_each_figure(browser_path: str, tmp_path: Path, monkeypat
     assert [path.name for path in written] == ["importance.png", "importance.svg"]
     assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == sorted(path.name for path in written)
     assert written[0].read_bytes().startswith(b"\x89PNG")
-    assert "Importance of each parameter" in written[1].read_text(encoding="utf-8")
+    assert "Which parameters matter, compared with chance?" in written[1].read_text(encoding="utf-8")
 
 
 def test_without_a_browser_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

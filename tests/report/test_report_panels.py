@@ -40,7 +40,7 @@ def test_each_arm_gets_the_figures_and_a_note(studies: dict[str, optuna.Study]) 
     write_panels(facts, studies)
     for arm, study in studies.items():
         found = panels(study)
-        names = ("importance", "scores", "differences", "twins", "budget", "robustness")
+        names = ("importance", "scores", "differences", "budget", "robustness")
         assert set(found) == {f"ralr-tune-{name}" for name in names}
         assert all("data" in json.loads(text) for text in found.values())
         assert f"Arm `{arm}` of the study `digits`" in get_note(study)

@@ -13,6 +13,7 @@ from synthetic_study import make_record
 from ralr_tune.analysis.answer import answers, detectable_sentences, twin_sentences
 from ralr_tune.analysis.evaluators import Evaluated
 from ralr_tune.analysis.facts import Facts, study_facts
+from ralr_tune.analysis.missing_evidence import MissingEvidence
 from ralr_tune.analysis.notes import (
     budget_sentences,
     claim_sentences,
@@ -57,14 +58,15 @@ def test_the_answer_comes_before_its_evidence() -> None:
 
 
 def test_problems_to_fix_are_flagged_at_the_top() -> None:
-    record = make_record(trials=8)
+    record = make_record(trials=10)
     arms = {name: replace(arm, dimensions={**arm.dimensions, **NARROW}) for name, arm in record.arms.items()}
     record = replace(record, arms=arms)
     unfair = PruningGap("ralr", "monotone", 0.0004, True)
-    facts = replace(study_facts(record), pruning=AUDITS, pruning_gaps=(unfair,))
+    few = (MissingEvidence("few trials", "noise", 8),)
+    facts = replace(study_facts(record), pruning=AUDITS, pruning_gaps=(unfair,), lacks=few)
     urgent = urgent_sentences(facts)
-    assert urgent == [*missing_evidence_sentences(facts), urgent[2], *edge_sentences(facts)]
-    assert "not equally fair" in urgent[2]
+    assert urgent == [*missing_evidence_sentences(facts), urgent[1], *edge_sentences(facts)]
+    assert "not equally fair" in urgent[1]
     assert len(edge_sentences(facts)) > 0
     top = parts(record, facts)[""]
     assert "To fix" in top
@@ -80,7 +82,7 @@ def test_each_question_has_its_sentences() -> None:
         "importance": importance_sentences(facts),
         "robustness": robustness_sentences(facts),
         "pruning": pruning_sentences(facts),
-        "claims": claim_sentences(facts),
+        "details": claim_sentences(facts),
     }.items():
         assert sentences
         assert all(sentence in found[name] for sentence in sentences), name
@@ -90,13 +92,13 @@ def test_each_question_has_its_sentences() -> None:
     ("until", "section", "sentence"),
     [
         ("searched", "better", "No configuration has been confirmed yet."),
-        ("searched", "amplification", "No configuration has been judged both with and without amplification."),
+        ("planned", "rates", "No run has recorded its learning rates yet."),
         ("planned", "budget", "No search trial is complete yet."),
         ("planned", "importance", "In ralr, there is too little evidence on every parameter."),
         ("planned", "robustness", "No arm has searched its learning rate in at least 10 usable trials"),
         ("planned", "pruning", "Nothing was pruned."),
         ("searched", "pruning", "none of them was trained to the end to check whether that was right."),
-        ("planned", "claims", "No runs can be paired yet"),
+        ("planned", "details", "No runs can be paired yet"),
         ("planned", "details", "Nothing to show yet."),
     ],
 )

@@ -19,7 +19,7 @@ from ralr_tune.commands.status import study_status
 from ralr_tune.records import EpochRecord, Row, StudyRecord
 from ralr_tune.report.export import exported
 from ralr_tune.report.panels import note
-from ralr_tune.report.trials import history_facts, parameter_facts
+from ralr_tune.report.trials import parameter_facts
 from ralr_tune.search.interim import plan_of
 from ralr_tune.search.session import Session
 from ralr_tune.search.stages import advance, plan_search
@@ -79,13 +79,8 @@ class Whole:
     @property
     def heights(self) -> list[tuple[Any, ...]]:
         """Every mark of the figures of trials: (trial, outcome, height)."""
-        lines = history_facts(self.record)
-        marks = [point for line in lines for point in line.points]
-        marks += [
-            point for drawn in parameter_facts(self.record) for points in drawn.points.values() for point in points
-        ]
-        best = [(number, "best", height) for line in lines for number, height in line.best]
-        return [*((mark.trial, mark.outcome, mark.height) for mark in marks), *best]
+        drawn = [points for each in parameter_facts(self.record) for points in each.points.values()]
+        return [(mark.trial, mark.outcome, mark.height) for points in drawn for mark in points]
 
     @property
     def evaluators(self) -> Any:
@@ -155,12 +150,12 @@ def _asked(storage: Storage, spec: StudySpec) -> dict[str, Any]:
 VALUES: Mapping[str, frozenset[str]] = {
     "arms": frozenset({"value", "values", "mean", "generalization_gap"}),
     "twins": frozenset({"difference", "interval"}),
-    "comparisons": frozenset({"difference", "interval"}),
-    "looks": frozenset({"difference", "interval"}),
-    "amplified": frozenset({"difference", "interval"}),
-    "budgets": frozenset({"best", "low", "high"}),
+    "comparisons": frozenset({"difference", "interval", "equivalence_interval"}),
+    "looks": frozenset({"difference", "interval", "equivalence_interval"}),
+    "amplified": frozenset({"difference", "interval", "equivalence_interval"}),
+    "budgets": frozenset({"best", "low", "high", "value"}),
     "leads": frozenset({"difference", "interval", "low", "high"}),
-    "robustness": frozenset({"expected"}),
+    "robustness": frozenset({"expected", "value", "lower", "middle", "upper"}),
 }
 """Keys of `report --json`, by section, that hold values of the metric or differences of them. Everything else must be
 equal: verdicts, p-values, spreads, gains, shares, seeds, parameters."""
@@ -178,10 +173,12 @@ def _turned(part: Any, values: frozenset[str]) -> Any:
     if not isinstance(part, Mapping):
         return part
     turned = {key: negative(value) if key in values else _turned(value, values) for key, value in part.items()}
-    if {"low", "high"} <= values & part.keys():
-        turned["low"], turned["high"] = turned["high"], turned["low"]
-    if "interval" in values & part.keys() and turned["interval"] is not None:
-        turned["interval"].reverse()
+    for low, high in (("low", "high"), ("lower", "upper")):
+        if {low, high} <= values & part.keys():
+            turned[low], turned[high] = turned[high], turned[low]
+    for key in {"interval", "equivalence_interval"} & values & part.keys():
+        if turned[key] is not None:
+            turned[key].reverse()
     return turned
 
 
