@@ -93,6 +93,9 @@ class Decision:
     "equivalent"."""
     next_look: int | None
     """Pairs at the next analysis; None when it is settled."""
+    deciding: Interval | None = None
+    """The interval that gives the verdict (see `Comparison.deciding`): for "equivalent" that of the two one-sided tests
+    at this analysis, otherwise `interval`."""
 
 
 def next_analysis(differences: Sequence[float], plan: Plan) -> Decision:
@@ -144,15 +147,18 @@ def _analysis(differences: Sequence[float], plan: Plan, index: int) -> Decision:
         differs = bool(mean) and 2.0 ** (1 - n) <= 2 * _tail(differ, n)
         equals = abs(mean) < plan.margin and 2.0**-n <= _tail(equal, n)
         interval = (mean, mean) if 2.0 ** (1 - n) <= 2 * _tail(differ, n) else None
+        inner: Interval | None = (mean, mean)
     else:
         differs = abs(mean) > differ * error
         equals = abs(mean) + equal * error < plan.margin
         interval = (mean - differ * error, mean + differ * error) if math.isfinite(differ) else None
+        inner = (mean - equal * error, mean + equal * error) if math.isfinite(equal) else None
     last = index == len(plan.analyses) - 1
     verdict = _verdict(plan.metric.as_gain(mean), equals, differs, last)
     p_value = _p_value(d, plan, index) if verdict in ("better", "worse", "inconclusive") else None
     following = plan.analyses[index + 1] if verdict == "go on" else None
-    return Decision(verdict, n, index + 1, len(plan.analyses), mean, interval, p_value, following)
+    deciding = inner if verdict == "equivalent" else interval
+    return Decision(verdict, n, index + 1, len(plan.analyses), mean, interval, p_value, following, deciding)
 
 
 def _verdict(gain: float, equals: bool, differs: bool, last: bool) -> InterimVerdict:

@@ -29,6 +29,8 @@ class Twin:
     p_value: float | None
     n: int
     verdict: Verdict
+    deciding: Interval | None = None
+    """The interval that gives the verdict (see `Comparison.deciding`)."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,8 @@ class Amplified:
     verdict: Verdict
     lost: int
     """Amplified seeds that diverged or failed; no figure includes them."""
+    deciding: Interval | None = None
+    """The interval that gives the verdict (see `Comparison.deciding`)."""
 
 
 def twins(record: StudyRecord, split: Split) -> tuple[Twin, ...]:
@@ -62,7 +66,7 @@ def twins(record: StudyRecord, split: Split) -> tuple[Twin, ...]:
         stage = study_rows.stage_of(split)
         own, twin = (study_rows.scores(arm, stage, role, candidate) for role in ("best", "twin"))
         for made in _compare(record, arm.name, own, twin):
-            figures = (made.difference, made.interval, made.p_value, made.n, made.verdict)
+            figures = (made.difference, made.interval, made.p_value, made.n, made.verdict, made.deciding)
             found.append(Twin(arm.name, candidate[1], split, *figures))
     return tuple(found)
 
@@ -95,6 +99,7 @@ def _amplified(record: StudyRecord, arm: ArmRecord, candidate: Chosen, split: Sp
                 n=made.n,
                 verdict=made.verdict,
                 lost=study_rows.lost(arm, stage, role, candidate),
+                deciding=made.deciding,
             )
 
 

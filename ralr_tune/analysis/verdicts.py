@@ -99,6 +99,7 @@ def _comparison(pairs: Pairs, decision: Decision, confidence: float) -> Comparis
         p_value=decision.p_value,
         n=decision.n or len(pairs.differences),
         verdict="inconclusive" if decision.verdict == "go on" else decision.verdict,
+        deciding=decision.deciding,
     )
 
 
