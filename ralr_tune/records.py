@@ -226,6 +226,8 @@ class StudyRecord:
     arms: Mapping[str, ArmRecord] = field(default_factory=dict)
     inventory: Inventory | None = None
     """The contents of its data; None if its kind of task has no such table, or if the data were not inspected yet."""
+    cost_per_hour: float | None = None
+    """The price of one device for an hour, in the user's currency."""
 
     def rows(self) -> list[Row]:
         """The rows of all arms, in the order of planning."""

@@ -39,6 +39,7 @@ def read_study(storage: Storage, name: str, *, curves: bool = True) -> StudyReco
         margin=spec.margin,
         confidence=spec.confirm.confidence,
         arms=_arms(storage, name, spec, curves),
+        cost_per_hour=spec.study.cost_per_hour,
     )
 
 

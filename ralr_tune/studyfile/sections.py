@@ -69,6 +69,8 @@ class StudySection(Frozen):
     """A metric of the kind; the default is the kind's first (see `models.study_file`)."""
     baseline: Name
     seed: Annotated[int, Field(ge=0, lt=2**48)] = 0
+    cost_per_hour: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """The price of one device for an hour, in any currency: the report says what the study cost."""
 
 
 # ---------------------------------------------------------------- [task]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from synthetic_study import make_record
+from synthetic_study import card_of, make_record
 
 from ralr_tune.analysis.facts import study_facts
 from ralr_tune.analysis.notes import missing_evidence_sentences
@@ -91,7 +91,8 @@ def opened(browser: Browser, path: Path, **how: Any) -> Iterator[Tab]:
 
 
 def written(record: StudyRecord, folder: Path) -> Path:
-    return write_report(record, study_facts(record), folder / "report.html")
+    facts = study_facts(record)
+    return write_report(record, facts, card_of(facts), folder / "report.html")
 
 
 @pytest.fixture(scope="module")

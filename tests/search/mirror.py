@@ -12,8 +12,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ralr_tune.analysis.card import make_card
 from ralr_tune.analysis.evaluators import study_importances
 from ralr_tune.analysis.facts import Facts, as_json, study_facts
+from ralr_tune.analysis.next_step import Typed
 from ralr_tune.commands.export import chosen_rows
 from ralr_tune.commands.status import study_status
 from ralr_tune.records import EpochRecord, Row, StudyRecord
@@ -74,7 +76,8 @@ class Whole:
     @property
     def notes(self) -> dict[str, str]:
         """The dashboard's note of each arm."""
-        return {arm: note(self.facts, arm) for arm in self.facts.arms}
+        card = make_card(self.facts, Typed("run", "status"))
+        return {arm: note(self.facts, card, arm) for arm in self.facts.arms}
 
     @property
     def heights(self) -> list[tuple[Any, ...]]:
