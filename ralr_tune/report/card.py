@@ -184,7 +184,7 @@ def _spoken(card: Card, row: Drawn) -> str:
 
 def _key(card: Card, drawn: Axis, seen: set[str]) -> str:
     def entry(mark: str, text: str) -> str:
-        return f'<span><svg width="22" height="12" aria-hidden="true">{mark}</svg>{text}</span>'
+        return f'<span><svg width="22" height="12" aria-hidden="true">{mark}</svg><span>{text}</span></span>'
 
     entries = [entry('<line class="thick" x2="22" y1="6" y2="6"/>', f"{_levels(card)} interval, which decides")]
     if any(row.whole for row in drawn.rows):

@@ -32,6 +32,8 @@ class DifferenceRow(NamedTuple):
     p_value: float | None
     visible: float | None = None
     """Smallest true difference that these pairs detect in four of five studies (80% power); None if unknown."""
+    deciding: Interval | None = None
+    """The interval that gives the verdict, if it is not `interval`: drawn thick on top of it."""
 
 
 def comparison_rows(facts: Facts) -> tuple[DifferenceRow, ...]:
@@ -46,7 +48,7 @@ def _comparison_row(made: Comparison, visible: float | None) -> DifferenceRow:
         label = f"arm {arm} − arm {against}<br>{made.n} blocks of search"
     else:
         label = f"{arm} − {against}<br>{made.n} seeds"
-    figures = (made.difference, made.interval, made.n, made.verdict, made.p_value, visible)
+    figures = (made.difference, made.interval, made.n, made.verdict, made.p_value, visible, _other(made))
     return DifferenceRow(made.what, made.arm, made.against, label, *figures)
 
 
@@ -58,15 +60,19 @@ def twin_rows(facts: Facts) -> tuple[DifferenceRow, ...]:
 def _twin_row(twin: Twin) -> DifferenceRow:
     arm = safe(twin.arm)
     label = f"{arm} − its twin<br>{twin.n} seeds"
-    figures = (twin.difference, twin.interval, twin.n, twin.verdict, twin.p_value)
+    figures = (twin.difference, twin.interval, twin.n, twin.verdict, twin.p_value, None, _other(twin))
     return DifferenceRow("amplification off", twin.arm, twin.arm, label, *figures)
 
 
 def _amplified_row(added: Amplified) -> DifferenceRow:
     arm = safe(added.arm)
     label = f"{arm} amplified<br>as {safe(added.donor)}, {added.n} seeds"
-    figures = (added.difference, added.interval, added.n, added.verdict, added.p_value)
+    figures = (added.difference, added.interval, added.n, added.verdict, added.p_value, None, _other(added))
     return DifferenceRow("amplification added", added.arm, added.arm, label, *figures)
+
+
+def _other(made: Comparison | Twin | Amplified) -> Interval | None:
+    return made.deciding if made.deciding != made.interval else None
 
 
 def draw_differences(
@@ -83,8 +89,9 @@ def _interval_row(row: DifferenceRow, facts: Facts) -> IntervalRow:
     factor = facts.unit.factor
     seen = None if row.visible is None else (-row.visible * factor, row.visible * factor)
     interval = (row.interval[0] * factor, row.interval[1] * factor) if row.interval else None
+    deciding = (row.deciding[0] * factor, row.deciding[1] * factor) if row.deciding else None
     text = f"{row.label}<br>{facts.unit.difference(row.difference, 2)}: {row.verdict}"
-    return IntervalRow(row.label, row.arm, row.difference * factor, interval, text, seen)
+    return IntervalRow(row.label, row.arm, row.difference * factor, interval, text, seen, deciding)
 
 
 def differences_data(name: str, rows: Sequence[DifferenceRow], facts: Facts) -> Data:

@@ -22,6 +22,8 @@ class IntervalRow(NamedTuple):
     text: str
     span: Interval | None = None
     """A dotted line next to the dot."""
+    deciding: Interval | None = None
+    """A thick line on top of the interval: what gives the verdict, if the interval does not."""
 
 
 def draw_intervals(
@@ -64,6 +66,9 @@ def _draw_row(plot: go.Figure, place: int, row: IntervalRow, style: ArmStyle) ->
         hovertext=[row.text],
         hoverinfo="text",
     )
+    if row.deciding:
+        line = {"color": style.colour, "width": 6}
+        plot.add_scatter(x=list(row.deciding), y=[place] * 2, mode="lines", line=line, hoverinfo="skip")
     if row.span:
         plot.add_scatter(
             x=list(row.span),

@@ -156,7 +156,8 @@ def _questions(record: StudyRecord, facts: Facts, found: tables.Evaluators) -> l
 
 _BETTER = (
     "Each mark is one fresh seed of a fixed configuration; up to twelve seeds are joined by thin lines. A hollow mark "
-    "is the same configuration with its amplification off. In the differences, grey is what counts as equivalent; the "
+    "is the same configuration with its amplification off. In the differences, grey is what counts as equivalent; a "
+    "thick bar is the interval that decides, if it is not the one drawn with caps (equivalence needs the 90% one); the "
     "dotted line spans true differences that fewer than four of five such studies would detect."
 )
 _AMPLIFICATION = (

@@ -142,7 +142,7 @@ def test_every_verdict_on_the_page_is_highlighted(monkeypatch: pytest.MonkeyPatc
     verdicts = [each for each in told_apart if isinstance(each, Sentence)]
     assert len(verdicts) >= 3
     text = body(record, facts, card_of(facts), figures(record, facts), {})
-    assert text.count("<strong>") == len(verdicts)
+    assert text.count("<strong>") == len(verdicts) + 1  # and that of the card
     monkeypatch.setattr("ralr_tune.analysis.evidence._verdict", lambda facts, made: "a draw, more or less")
     assert "<strong>a draw, more or less</strong>" in body(record, facts, card_of(facts), [], {})
 
