@@ -75,8 +75,8 @@ class Whole:
 
     @property
     def notes(self) -> dict[str, str]:
-        """The dashboard's note of each arm."""
-        card = make_card(self.facts, Typed("run", "status"))
+        """The dashboard's note of each arm, without the time that it took."""
+        card = make_card(replace(self.facts, spending=None), Typed("run", "status"))
         return {arm: note(self.facts, card, arm) for arm in self.facts.arms}
 
     @property
@@ -158,9 +158,9 @@ def _asked(storage: Storage, spec: StudySpec) -> dict[str, Any]:
 VALUES: Mapping[str, frozenset[str]] = {
     "arms": frozenset({"value", "values", "mean", "generalization_gap"}),
     "twins": frozenset({"difference", "interval"}),
-    "comparisons": frozenset({"difference", "interval"}),
-    "looks": frozenset({"difference", "interval"}),
-    "amplified": frozenset({"difference", "interval"}),
+    "comparisons": frozenset({"difference", "interval", "deciding"}),
+    "looks": frozenset({"difference", "interval", "deciding"}),
+    "amplified": frozenset({"difference", "interval", "deciding"}),
     "budgets": frozenset({"best", "low", "high"}),
     "leads": frozenset({"difference", "interval", "low", "high"}),
     "robustness": frozenset({"expected"}),
@@ -183,8 +183,9 @@ def _turned(part: Any, values: frozenset[str]) -> Any:
     turned = {key: negative(value) if key in values else _turned(value, values) for key, value in part.items()}
     if {"low", "high"} <= values & part.keys():
         turned["low"], turned["high"] = turned["high"], turned["low"]
-    if "interval" in values & part.keys() and turned["interval"] is not None:
-        turned["interval"].reverse()
+    for key in {"interval", "deciding"} & values & part.keys():
+        if turned[key] is not None:
+            turned[key].reverse()
     return turned
 
 
