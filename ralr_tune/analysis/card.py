@@ -172,9 +172,14 @@ def _cost(found: Spending) -> str:
     used: Use = found.total
     money = found.money(used)
     cost = "" if money is None else f", {money:.2f} at {found.cost_per_hour:g} per hour"
-    further = f" and {found.confirm.runs:,} runs to confirm" if found.confirm.runs else ""
-    trials = f"{found.search.runs:,} trial{'' if found.search.runs == 1 else 's'}"
-    return f"{trials}{further}, {used.epochs:,} epochs, {hours(used.seconds)} of device time{cost}"
+    counts = ((found.search, "trial"), (found.audit, "audit"), (found.confirm, "run to confirm"))
+    runs = [_count(use.runs, noun) for use, noun in counts if use.runs] or ["no trials"]
+    return f"{_enumerated(runs)}, {used.epochs:,} epochs, {hours(used.seconds)} of device time{cost}"
+
+
+def _count(number: int, noun: str) -> str:
+    first, _, rest = noun.partition(" ")
+    return f"{number:,} {first}{'' if number == 1 else 's'}{rest and f' {rest}'}"
 
 
 # ---------------------------------------------------------------- which comparison

@@ -29,7 +29,8 @@ class Spending:
     """What a study has used, and what more of it would use."""
 
     search: Use
-    """With its audits."""
+    audit: Use
+    """Pruned trials that were trained to their end."""
     confirm: Use
     seed: Use
     """One more seed for everything that is judged, as the judged seeds so far have cost; zero before any is judged."""
@@ -42,8 +43,8 @@ class Spending:
 
     @property
     def total(self) -> Use:
-        """Search and confirmation together."""
-        return _sum([self.search, self.confirm])
+        """Search, audits and confirmation together."""
+        return _sum([self.search, self.audit, self.confirm])
 
     @property
     def block(self) -> Use:
@@ -63,7 +64,8 @@ def spending(record: StudyRecord) -> Spending:
     seeds = len({row.seed for row in judged if row.state == "done"})
     judge = _use(judged, inherited)
     return Spending(
-        search=_use([row for row in rows if row.stage in ("search", "audit")], inherited),
+        search=_use([row for row in rows if row.stage == "search"], inherited),
+        audit=_use([row for row in rows if row.stage == "audit"], inherited),
         confirm=_use([row for row in rows if row.stage in CONFIRM], inherited),
         seed=times(judge, 1 / seeds) if seeds else Use(0, 0, 0.0),
         blocks=len({row.block for row in rows if row.stage == "search"}),

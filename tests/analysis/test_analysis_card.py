@@ -242,6 +242,7 @@ def test_the_cost_counts_every_run_and_has_a_price() -> None:
     assert spent.total.seconds == pytest.approx(sum(row.seconds or 0 for row in rows))
     assert spent.total.epochs == sum(row.epoch for row in rows if row.stage != "test")
     assert spent.search.runs == 48
+    assert found.cost.startswith("48 trials and 19 runs to confirm, ")
     money = spent.total.seconds / 3600 * 3.0
     assert found.cost.endswith(f"of device time, {money:.2f} at 3 per hour")
     assert as_json(found)["cost"]["cost"] == pytest.approx(money)

@@ -63,7 +63,7 @@ def test_json_of_a_finished_study_is_the_contract() -> None:
     assert len(twin["interval"]) == 2
     (made,) = found["comparisons"]
     assert set(made) == {
-        "what", "arm", "against", "difference", "interval", "confidence", "p_value", "n", "verdict",
+        "what", "arm", "against", "difference", "interval", "confidence", "p_value", "n", "verdict", "deciding",
     }  # fmt: skip
     assert (made["what"], made["arm"], made["against"], made["n"]) == ("configuration", "ralr", "monotone", 5)
     one = found["importance"]["ralr"]["amplify.probability"]
@@ -380,5 +380,5 @@ def test_without_pruning_there_is_no_sentence_on_it() -> None:
 def test_audits_count_in_no_other_fact() -> None:
     record = make_record(trials=80)
     audited = study_facts(with_audits(record, {"ralr": [1.0] * 12, "monotone": [1.0] * 12}))
-    pruning = {"pruning": (), "pruning_gaps": ()}
+    pruning: dict[str, Any] = {"pruning": (), "pruning_gaps": (), "spending": None}
     assert replace(audited, **pruning) == replace(study_facts(record), **pruning)
