@@ -173,7 +173,7 @@ def run(
     if not (quiet or as_json):
         logging.getLogger("ralr_tune.commands.run").setLevel(logging.INFO)
     with Display(quiet=quiet or as_json) as display:
-        report = runs.run(where.spec, options, progress=display.update, show_data=display.show_data)
+        report = runs.run(where.typed, options, progress=display.update, show_data=display.show_data)
     _print_report(report, as_json=as_json, quiet=quiet)
 
 
@@ -198,7 +198,7 @@ def _print_report(report: Report, *, as_json: bool, quiet: bool = False) -> None
     if as_json:
         _print_json(report.as_json())
         return
-    _say("\n".join([report.answer, *([] if quiet else [*report.notes, "", *report.next_steps()])]))
+    _say(report.answer if quiet else "\n".join([report.as_text(), "", *report.next_steps()]))
 
 
 def _print_json(value: Any) -> None:
@@ -367,7 +367,8 @@ def report(
     wanted: list[tuple[Literal["png", "svg"], bool]] = [("png", png), ("svg", svg)]
     images = [name for name, is_wanted in wanted if is_wanted]
     with opened(where) as database:
-        made = make_report(database, where.name, where.out, images=images)
+        file = where.typed if where.spec else None
+        made = make_report(database, where.name, where.out, images=images, file=file)
     _print_report(made, as_json=as_json)
 
 

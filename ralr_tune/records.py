@@ -279,6 +279,8 @@ class StudyRecord:
     arms: Mapping[str, ArmRecord] = field(default_factory=dict)
     generations: tuple[Generation, ...] = ()
     """Oldest first; this record is of the last one."""
+    cost_per_hour: float | None = None
+    """The price of one device for an hour, in the user's currency."""
 
     @property
     def identity(self) -> Identity | None:

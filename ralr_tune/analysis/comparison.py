@@ -61,6 +61,10 @@ class Comparison:
     equivalence_interval: Interval | None = None
     """It lies within the margin exactly if the verdict is "equivalent": both one-sided tests at the comparison's level
     (90% for a single comparison at 95%). None if n is too small, or if nothing counts as equivalent."""
+    deciding: Interval | None = None
+    """The interval that gives the verdict: "equivalent" exactly if it lies within the margin (that of the two one-sided
+    tests, 90% at a confidence of 95%), "better" or "worse" exactly if it excludes 0 (at the level of Holm's step),
+    otherwise `interval`. None if n is too small."""
 
 
 class PairedTest(NamedTuple):
@@ -191,6 +195,21 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
+def holm_levels(p_values: Sequence[float], alpha: float) -> list[float]:
+    """The level that decides each test in Holm's procedure, in the order given.
+
+    It is alpha / (m - rank) up to the first test that is not rejected, and that test's level for all after it: a test
+    is rejected exactly if its p-value is at most its level.
+    """
+    levels, rejecting, level = [alpha] * len(p_values), True, alpha
+    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        if rejecting:
+            level = alpha / (len(p_values) - rank)
+            rejecting = p_values[index] <= level
+        levels[index] = level
+    return levels
+
+
 def compare(family: Iterable[Pairs], *, margin: float, confidence: float, metric: Metric) -> tuple[Comparison, ...]:
     """All comparisons that are made together, corrected together, in the order given.
 
@@ -203,34 +222,60 @@ def compare(family: Iterable[Pairs], *, margin: float, confidence: float, metric
     tests = [
         paired_test(pairs.differences, margin=margin, confidence=joint, by_seed=pairs.by_seed) for pairs in members
     ]
-    different = _adjusted([test.p_value for test in tests])
-    equivalent = _adjusted([test.p_equivalent for test in tests])
-    levels = [
-        _one_sided_level(test.p_equivalent, q, (1 - confidence) / max(1, tested), 1 - confidence)
-        for test, q in zip(tests, equivalent, strict=True)
-    ]
+    alpha = 1 - confidence
+    different = _Corrected.of([test.p_value for test in tests], alpha)
+    equivalent = _Corrected.of([test.p_equivalent for test in tests], alpha)
     return tuple(
-        Comparison(
-            what=pairs.what,
-            arm=pairs.arm,
-            against=pairs.against,
-            difference=test.difference,
-            interval=test.interval,
-            confidence=confidence,
-            p_value=p,
-            n=len(pairs.differences),
-            verdict=_verdict(metric.as_gain(test.difference), p, q, 1 - confidence),
-            equivalence_interval=_equivalence_interval(pairs, margin, level),
-        )
-        for pairs, test, p, q, level in zip(members, tests, different, equivalent, levels, strict=True)
+        _compared(pairs, test, differs, equals, _Criteria(margin, confidence, metric))
+        for pairs, test, differs, equals in zip(members, tests, different, equivalent, strict=True)
     )
 
 
-def _one_sided_level(p: float | None, adjusted: float | None, smallest: float, alpha: float) -> float:
-    """The level at which the raw p-value decides what Holm's adjusted one decides at alpha."""
-    if p is None or adjusted is None or adjusted >= 1:
-        return smallest
-    return alpha * p / adjusted if adjusted else alpha
+class _Criteria(NamedTuple):
+    """What all comparisons made together share."""
+
+    margin: float
+    confidence: float
+    metric: Metric
+
+
+class _Corrected(NamedTuple):
+    """The p-value of one of several tests, adjusted by Holm, and the level of the step that decides this test."""
+
+    p_value: float | None
+    level: float
+
+    @classmethod
+    def of(cls, p_values: Sequence[float | None], alpha: float) -> list[_Corrected]:
+        """Missing p-values stay None and do not count."""
+        known = [p for p in p_values if p is not None]
+        corrected = iter(zip(holm(known), holm_levels(known, alpha), strict=True))
+        return [cls(None, alpha) if p is None else cls(*next(corrected)) for p in p_values]
+
+
+def _compared(
+    pairs: Pairs, test: PairedTest, differs: _Corrected, equals: _Corrected, criteria: _Criteria
+) -> Comparison:
+    margin, confidence, metric = criteria
+    verdict = _verdict(metric.as_gain(test.difference), differs.p_value, equals.p_value, 1 - confidence)
+    levels = {"equivalent": 2 * equals.level, "better": differs.level, "worse": differs.level}
+    deciding = test.interval
+    if verdict in levels:
+        at = 1 - levels[verdict]
+        deciding = paired_test(pairs.differences, margin=margin, confidence=at, by_seed=pairs.by_seed).interval
+    return Comparison(
+        what=pairs.what,
+        arm=pairs.arm,
+        against=pairs.against,
+        difference=test.difference,
+        interval=test.interval,
+        confidence=confidence,
+        p_value=differs.p_value,
+        n=len(pairs.differences),
+        verdict=verdict,
+        equivalence_interval=_equivalence_interval(pairs, margin, equals.level),
+        deciding=deciding,
+    )
 
 
 def _equivalence_interval(pairs: Pairs, margin: float, level: float) -> Interval | None:
@@ -250,6 +295,9 @@ def compare_unpaired(
 ) -> Comparison:
     """One arm against another over independent searches of each: a single comparison, uncorrected."""
     test = welch_test(*samples, margin=margin, confidence=confidence)
+    alpha = 1 - confidence
+    verdict = _verdict(metric.as_gain(test.difference), test.p_value, test.p_equivalent, alpha)
+    one_sided = welch_test(*samples, margin=margin, confidence=1 - 2 * alpha)
     return Comparison(
         what="arm",
         arm=arms[0],
@@ -259,17 +307,10 @@ def compare_unpaired(
         confidence=confidence,
         p_value=test.p_value,
         n=min(map(len, samples)),
-        verdict=_verdict(metric.as_gain(test.difference), test.p_value, test.p_equivalent, 1 - confidence),
-        equivalence_interval=welch_test(*samples, margin=margin, confidence=2 * confidence - 1).interval
-        if margin
-        else None,
+        verdict=verdict,
+        equivalence_interval=one_sided.interval if margin else None,
+        deciding=one_sided.interval if verdict == "equivalent" else test.interval,
     )
-
-
-def _adjusted(p_values: Sequence[float | None]) -> list[float | None]:
-    """Holm over the p-values that exist; the others stay None."""
-    known = iter(holm([p for p in p_values if p is not None]))
-    return [None if p is None else next(known) for p in p_values]
 
 
 def _verdict(gain: float, p_value: float | None, p_equivalent: float | None, alpha: float) -> Verdict:

@@ -24,10 +24,11 @@ from ralr_tune.analysis.pruning import PruningAudit, PruningGap, pruning_gaps, s
 from ralr_tune.analysis.robustness import Forgiveness, Robustness, robustness
 from ralr_tune.analysis.rows import Chosen, Split
 from ralr_tune.analysis.sequential import Decision, Plan
+from ralr_tune.analysis.spending import Spending, spending
 from ralr_tune.analysis.twins import Amplified, Twin, amplified, twins
 from ralr_tune.analysis.verdicts import arm_verdicts, configuration_verdicts
 from ralr_tune.metric import Metric, Unit
-from ralr_tune.records import ArmRecord, Generation, Inventory, StudyRecord
+from ralr_tune.records import AMPLIFICATION, ArmRecord, Generation, Inventory, StudyRecord
 
 __all__ = ["ArmFacts", "Best", "Confirmed", "Facts", "Twin", "as_json", "study_facts"]
 
@@ -77,6 +78,15 @@ class ArmFacts:
     gap_from: Literal["judge", "search"] | None
     failures: Mapping[str, int]
     """Failed and diverged rows of all stages by kind."""
+    recipe: Mapping[str, Any] | None = None
+    """The searched parameters of the confirmed configuration; before that, of the best search trial."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """All settings of the arm, fixed and searched (see `records.ArmRecord`)."""
+
+    @property
+    def amplifies(self) -> bool:
+        """Whether its schedule is amplified."""
+        return any(name.startswith(AMPLIFICATION) for name in self.settings)
 
 
 @dataclass(frozen=True)
@@ -114,6 +124,10 @@ class Facts:
     """What the data hold; None if it is not known."""
     generations: tuple[Generation, ...] = ()
     """States of data and code, the oldest first; everything else is of the last one."""
+    spending: Spending | None = None
+    winner: str | None = None
+    """The arm whose confirmed configuration is the best on fresh seeds of the validation split; before all are
+    confirmed, the arm with the best search trial. None if no trial is complete."""
 
     @property
     def unit(self) -> Unit:
@@ -158,6 +172,8 @@ def study_facts(record: StudyRecord, *, plan: Plan | None = None) -> Facts:
         lacks=missing_evidence(record),
         data=record.identity.data if record.identity else None,
         generations=record.generations,
+        spending=spending(record),
+        winner=_winner(record),
     )
 
 
@@ -243,7 +259,30 @@ def _arm_facts(arm: ArmRecord, metric: Metric, split: Split) -> ArmFacts:
         generalization_gap=searched if judged is None else judged,
         gap_from="judge" if judged is not None else "search" if searched is not None else None,
         failures=study_rows.failures(arm.rows),
+        recipe=_recipe(arm, metric, candidate),
+        settings={**arm.dimensions, **arm.settings},
     )
+
+
+def _recipe(arm: ArmRecord, metric: Metric, candidate: Chosen | None) -> Mapping[str, Any] | None:
+    for row in arm.search():
+        if candidate is not None and (row.block, row.trial) == candidate:
+            return dict(row.params)
+    best = _best(arm, metric)
+    return best.params if best else None
+
+
+def _winner(record: StudyRecord) -> str | None:
+    """Fresh seeds are never compared with search values, which are the best of many and biased upwards."""
+    candidates = {name: study_rows.chosen(arm, record.metric) for name, arm in record.arms.items()}
+    judged = {
+        name: fmean(scores.values())
+        for name, arm in record.arms.items()
+        if (candidate := candidates[name]) and (scores := study_rows.scores(arm, "judge", "best", candidate))
+    }
+    searched = {name: best.value for name, arm in record.arms.items() if (best := _best(arm, record.metric))}
+    values = judged if judged.keys() >= searched.keys() else searched
+    return max(values, key=lambda name: record.metric.as_gain(values[name]), default=None)
 
 
 def _best(arm: ArmRecord, metric: Metric) -> Best | None:

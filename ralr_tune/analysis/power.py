@@ -128,6 +128,11 @@ def spread_interval(spread: float, n: int, confidence: float = SPREAD_CONFIDENCE
     return spread * math.sqrt(nu / low), spread * math.sqrt(nu / high)
 
 
+def spread_of(interval: Interval, n: int, confidence: float) -> float:
+    """The standard deviation of n paired differences, from the t interval of their mean."""
+    return (interval[1] - interval[0]) / 2 * math.sqrt(n) / _critical((1 - confidence) / 2, n)
+
+
 def power_to_differ(difference: float, spread: float, n: int, alpha: float, floor: ErrorFloor | None = None) -> float:
     """Probability that n pairs detect a true difference: P(|T| > t_c), T noncentral t.
 

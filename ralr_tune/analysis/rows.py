@@ -132,6 +132,13 @@ def finished(arm: ArmRecord) -> list[Row]:
     return sorted(rows, key=lambda row: (row.block, row.ordinal))
 
 
+def searched_epochs(rows: Iterable[Row]) -> dict[int, int]:
+    """Epochs that each audit inherits from its search trial, by the id of the audit's row."""
+    found = list(rows)
+    search = {(row.arm, row.block, row.ordinal): row.epoch for row in found if row.stage == "search"}
+    return {row.id: search[row.arm, row.block, row.ordinal] for row in found if row.stage == "audit"}
+
+
 def search_counts(arm: ArmRecord) -> Mapping[str, int]:
     """budget, complete, pruned, diverged, failed, running and waiting search trials."""
     rows = arm.search()

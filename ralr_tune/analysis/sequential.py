@@ -95,6 +95,9 @@ class Decision:
     """Pairs at the next analysis; None when it is settled."""
     equivalence_interval: Interval | None = None
     """It lies within the margin exactly if this analysis finds equivalence. None if it could not."""
+    deciding: Interval | None = None
+    """The interval that gives the verdict (see `Comparison.deciding`): for "equivalent" that of the two one-sided tests
+    at this analysis, otherwise `interval`."""
 
 
 def next_analysis(differences: Sequence[float], plan: Plan) -> Decision:
@@ -155,7 +158,8 @@ def _analysis(differences: Sequence[float], plan: Plan, index: int) -> Decision:
     verdict = _verdict(plan.metric.as_gain(mean), equals, differs, last)
     p_value = _p_value(d, plan, index) if verdict in ("better", "worse", "inconclusive") else None
     following = plan.analyses[index + 1] if verdict == "go on" else None
-    return Decision(verdict, n, index + 1, len(plan.analyses), mean, interval, p_value, following, inner)
+    deciding = inner if verdict == "equivalent" else interval
+    return Decision(verdict, n, index + 1, len(plan.analyses), mean, interval, p_value, following, inner, deciding)
 
 
 def _around(mean: float, half: float) -> Interval | None:

@@ -31,6 +31,8 @@ class Twin:
     verdict: Verdict
     equivalence_interval: Interval | None = None
     """As in `Comparison`."""
+    deciding: Interval | None = None
+    """The interval that gives the verdict (see `Comparison.deciding`)."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ class Amplified:
     """Amplified seeds that diverged or failed; no figure includes them."""
     equivalence_interval: Interval | None = None
     """As in `Comparison`."""
+    deciding: Interval | None = None
+    """The interval that gives the verdict (see `Comparison.deciding`)."""
 
 
 def twins(record: StudyRecord, split: Split) -> tuple[Twin, ...]:
@@ -66,7 +70,8 @@ def twins(record: StudyRecord, split: Split) -> tuple[Twin, ...]:
         stage = study_rows.stage_of(split)
         own, twin = (study_rows.scores(arm, stage, role, candidate) for role in ("best", "twin"))
         for made in _compare(record, arm.name, own, twin):
-            figures = (made.difference, made.interval, made.p_value, made.n, made.verdict, made.equivalence_interval)
+            intervals = (made.equivalence_interval, made.deciding)
+            figures = (made.difference, made.interval, made.p_value, made.n, made.verdict, *intervals)
             found.append(Twin(arm.name, candidate[1], split, *figures))
     return tuple(found)
 
@@ -100,6 +105,7 @@ def _amplified(record: StudyRecord, arm: ArmRecord, candidate: Chosen, split: Sp
                 verdict=made.verdict,
                 lost=study_rows.lost(arm, stage, role, candidate),
                 equivalence_interval=made.equivalence_interval,
+                deciding=made.deciding,
             )
 
 

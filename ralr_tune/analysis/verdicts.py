@@ -100,6 +100,7 @@ def _comparison(pairs: Pairs, decision: Decision, confidence: float) -> Comparis
         n=decision.n or len(pairs.differences),
         verdict="inconclusive" if decision.verdict == "go on" else decision.verdict,
         equivalence_interval=decision.equivalence_interval,
+        deciding=decision.deciding,
     )
 
 

@@ -44,15 +44,15 @@ def export_study(storage: Storage, name: str, *, arm: str | None, trial: int | N
     return render(exported(record, spec, arm, row), form)
 
 
-def export_best(record: StudyRecord, spec: StudySpec, out: Path) -> list[Path]:
-    """Write OUT/best/ARM.toml for every arm that has a complete trial; returns the paths, in the order of the arms.
+def export_best(record: StudyRecord, spec: StudySpec, out: Path) -> dict[str, Path]:
+    """Write OUT/best/ARM.toml for every arm that has a complete trial; returns the paths by arm, in the study's order.
 
     Raises DiskError.
     """
-    paths = []
+    paths = {}
     for arm, row in chosen_rows(record, spec).items():
-        paths.append(out / "best" / f"{arm}.toml")
-        write(paths[-1], encoded(render(exported(record, spec, arm, row), "toml")))
+        paths[arm] = out / "best" / f"{arm}.toml"
+        write(paths[arm], encoded(render(exported(record, spec, arm, row), "toml")))
     return paths
 
 

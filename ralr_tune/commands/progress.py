@@ -12,7 +12,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from ralr_tune.commands.status import ArmStatus, Status, searched_epochs, study_status
+from ralr_tune.analysis.rows import searched_epochs
+from ralr_tune.commands.status import ArmStatus, Status, study_status
 from ralr_tune.commands.terminal import readable
 from ralr_tune.records import Inventory, Row
 from ralr_tune.report.inventory import inventory_text

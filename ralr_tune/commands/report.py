@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ralr_tune.analysis.answer import answer, block_sentences, twin_sentences
+import plotly.graph_objects as go
+
+from ralr_tune.analysis.card import Card, make_card
+from ralr_tune.analysis.card import as_json as card_json
+from ralr_tune.analysis.comparison import Comparison
 from ralr_tune.analysis.evaluators import study_importances
 from ralr_tune.analysis.facts import Facts, as_json, study_facts
+from ralr_tune.analysis.next_step import Typed
 from ralr_tune.analysis.notes import urgent_sentences
+from ralr_tune.analysis.recipe import Recipe, recipe
+from ralr_tune.analysis.twins import Amplified, Twin
 from ralr_tune.commands.export import export_best
-from ralr_tune.commands.locate import again
+from ralr_tune.commands.locate import again, find_file
 from ralr_tune.errors import StorageError
 from ralr_tune.invocation import command, relative_to_cwd
 from ralr_tune.machine.files import writing
+from ralr_tune.report.card import card_text, notebook_html
+from ralr_tune.report.data import Data
 from ralr_tune.report.figures import figures
 from ralr_tune.report.images import Format, write_images
 from ralr_tune.report.page import write_report
 from ralr_tune.report.panels import write_panels
+from ralr_tune.report.trials import trials_data
 from ralr_tune.search.interim import plan_of
 from ralr_tune.secrecy import MASK
 from ralr_tune.store import studies
@@ -33,43 +43,92 @@ from ralr_tune.studyfile import StudySpec, parse_study
 log = logging.getLogger(__name__)
 
 MAX_WARNINGS = 3  # on a terminal; the page shows all
+UNKNOWN_FILE = "STUDY.toml"
+"""In a command, if the storage alone is known: it has the text of the study file, not its place."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
-    """The results of a report, and the files that it wrote."""
+    """The results of a study, and the files that `run` and `report` wrote. In a notebook it shows the verdict card.
+
+    report = ralr_tune.run("digits")
+    report.answer                          # the verdict in sentences
+    report.best["ralr"].params             # the best recipe of each arm
+    report.verdicts                        # every comparison: difference, interval, n, verdict
+    report.trials()                        # every finished search trial, as a pandas.DataFrame
+    report.figures["importance"].show()    # the figures of report.html, as plotly figures
+    """
 
     study: str
+    """The study's name."""
     facts: Facts
+    """Everything that the page says or draws, as plain values."""
+    card: Card
+    """The verdict, the interval that decides it, the recipe, the cost, and the next step."""
     page: Path
-    best: Sequence[Path]
+    """report.html."""
+    best: Mapping[str, Recipe]
+    """By arm: its best configuration so far; `command` trains it."""
+    files: Mapping[str, Path]
+    """By arm: the file best/ARM.toml, which `train` reads."""
+    figures: Mapping[str, go.Figure] = field(default_factory=dict)
+    """The figures of the page by name, as plotly figures: "scores", "importance", "budget", ..."""
     images: Sequence[Path] = ()
+    """Figures written as PNG or SVG files."""
     address: Address | None = None
     """Of the database that it was made from."""
+    table: Data | None = None
+    """Every finished search trial; see `trials`."""
 
     @property
     def answer(self) -> str:
-        return answer(self.facts)
+        """The verdict, and what it does not say, in sentences."""
+        return " ".join(self.card.sentences)
+
+    @property
+    def verdicts(self) -> tuple[Comparison | Twin | Amplified, ...]:
+        """Every comparison: arms and configurations with the baseline, configurations with and without amplification.
+
+        Each has `arm`, `difference`, `interval`, `n` and `verdict` ("better", "worse", "equivalent", "inconclusive").
+        """
+        return (*self.facts.comparisons, *self.facts.twins, *self.facts.amplified)
+
+    def trials(self) -> Any:
+        """Every finished search trial with its numbers and parameters.
+
+        A `pandas.DataFrame` if pandas is installed, otherwise a list of dicts.
+        """
+        columns, rows = ((), ()) if self.table is None else (self.table.columns, self.table.rows)
+        try:
+            from pandas import DataFrame
+        except ImportError:
+            return [dict(zip(columns, row, strict=True)) for row in rows]
+        return DataFrame([list(row) for row in rows], columns=list(columns))
 
     @property
     def notes(self) -> list[str]:
-        """Sentences after the answer: the effect of amplification alone, what to fix, what more blocks would cost."""
-        twins, urgent = twin_sentences(self.facts), urgent_sentences(self.facts)
+        """The most important warnings: what to fix before relying on the answer."""
+        urgent = urgent_sentences(self.facts)
         rest = len(urgent) - MAX_WARNINGS
         more = [f"{rest} more like {'this' if rest == 1 else 'these'} in the report."] if rest > 0 else []
-        return [*twins, *urgent[:MAX_WARNINGS], *more, *block_sentences(self.facts)]
+        return [*urgent[:MAX_WARNINGS], *more]
+
+    def as_text(self) -> str:
+        """The card and the warnings, for a terminal."""
+        return "\n".join([card_text(self.card), *([""] if self.notes else []), *self.notes])
 
     def as_json(self) -> dict[str, Any]:
         """The contract of `report --json`."""
-        return as_json(self.facts)
+        return as_json(self.facts) | {"card": card_json(self.card)}
 
     def next_steps(self) -> Iterator[str]:
-        """What to open or type next, one line each."""
+        """What else to open or type, one line each."""
         yield f"Open {self.page}"
         if self.images:
             yield f"Figures: {len(self.images)} files in {self.images[0].parent}"
-        for path in self.best:
-            yield f"Train it: {command('train', relative_to_cwd(path))}"
+        for arm, found in self.best.items():
+            if found.command and (self.card.recipe is None or arm != self.card.recipe.arm):
+                yield f"Train {arm}'s recipe: {found.command}"
         if self.address is None:
             return
         browse = again("dashboard", self.study, self.address, self.page.parent)
@@ -77,9 +136,20 @@ class Report:
         if MASK in browse:
             yield f"({MASK} is the password: write it there, or set {PASSWORD_VARIABLE})"
 
+    def __repr__(self) -> str:
+        return f"<Report of {self.study}: {self.card.verdict} {self.page}>"
 
-def make_report(storage: Storage, study: str, out: Path, *, images: Sequence[Format] = ()) -> Report:
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return notebook_html(self.card)
+
+
+def make_report(
+    storage: Storage, study: str, out: Path, *, images: Sequence[Format] = (), file: str | None = None
+) -> Report:
     """Write OUT/report.html, OUT/best/ARM.toml, the dashboard's panels, and figures as `images` ("png", "svg").
+
+    `file`: the study file as `run` takes it (a path, or a name in studies/), for the next step; None: unknown.
 
     Raises StorageError if the storage holds no such study, DiskError if a file cannot be written, RalrTuneError if
     `images` needs a browser and there is none.
@@ -89,19 +159,48 @@ def make_report(storage: Storage, study: str, out: Path, *, images: Sequence[For
     facts = study_facts(record, plan=plan_of(spec))
     drawn = figures(record, facts)
     page, folder = out / "report.html", out / "figures"
+    files = export_best(record, spec, out)
+    typed = _typed(spec, storage.address, out, file, files)
+    card = make_card(facts, typed)
     with writing(page):
-        write_report(record, facts, page, drawn, study_importances(record))
-    best = export_best(record, spec, out)
-    _write_panels(storage, facts, spec)
+        write_report(record, facts, card, page, drawn, study_importances(record))
+    _write_panels(storage, facts, card, spec)
     with writing(folder):
-        return Report(study, facts, page, best, write_images(drawn, folder, images) if images else (), storage.address)
+        return Report(
+            study=study,
+            facts=facts,
+            card=card,
+            page=page,
+            best=_recipes(facts, typed),
+            files=files,
+            figures={figure.name: figure.plot for figure in drawn},
+            images=write_images(drawn, folder, images) if images else (),
+            address=storage.address,
+            table=trials_data(record, facts),
+        )
 
 
-def _write_panels(storage: Storage, facts: Facts, spec: StudySpec) -> None:
+def _typed(spec: StudySpec, address: Address, out: Path, file: str | None, files: Mapping[str, Path]) -> Typed:
+    """The commands of the card's next step."""
+    known = file or (spec.name if find_file(spec.name) else UNKNOWN_FILE)
+    return Typed(
+        run=again("run", known, address, out, name=spec.name),
+        status=again("status", spec.name, address, out),
+        train={arm: command("train", relative_to_cwd(path)) for arm, path in files.items()},
+        can_add_seeds=spec.confirm.seeds != "auto",
+    )
+
+
+def _recipes(facts: Facts, typed: Typed) -> dict[str, Recipe]:
+    found = {name: recipe(arm, typed.train.get(name, "")) for name, arm in facts.arms.items()}
+    return {name: each for name, each in found.items() if each is not None}
+
+
+def _write_panels(storage: Storage, facts: Facts, card: Card, spec: StudySpec) -> None:
     """The dashboard's panels, unless the database refuses them: on a read-only mount, a replica, a reader's account."""
     ledger = Ledger(storage, spec.name)
     try:
         pages = {arm: studies.optuna_study(storage, ledger.optuna_name(arm)) for arm in spec.arms}
-        write_panels(facts, pages)
+        write_panels(facts, card, pages)
     except StorageError as error:
         log.warning("the dashboard's panels were not written: %s", error)

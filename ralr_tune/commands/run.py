@@ -150,17 +150,21 @@ def run(
     spec: StudySpec | str | os.PathLike[str],
     options: RunOptions | None = None,
     *,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     show_data: ShowData | None = None,
     **fields: Any,
 ) -> Report:
     """Create or resume a study, search all arms, confirm, test, report and export.
 
+        report = ralr_tune.run("digits")                        # a name in studies/, or the path of a file
+        report = ralr_tune.run("my_study.toml", workers=2)
+
     Args:
         spec: a study, the path of a study file, or a name in studies/.
         options: where and how.
-        progress: called a few times a second with the open storage and the study's name.
-        show_data: called with what the data hold, before workers start.
+        progress: None shows the progress on a terminal and in a notebook, True everywhere (as lines in a log), False
+            nowhere. A function is called instead, a few times a second, with the open storage and the study's name.
+        show_data: called with what the data hold, before workers start; None shows it with the progress.
         fields: fields of `RunOptions` by name: `run(spec, workers=2, trials=8)`.
 
     Raises UsageError before anything is started, DataError before the first trial if training or test data cannot be
@@ -168,8 +172,10 @@ def run(
     (resumable) on Ctrl-C, StorageError when the database cannot be reached.
     """
     options = _options(options, fields)
-    if progress is not None and not callable(progress):
-        raise UsageError(f"progress = {progress!r}; allowed: a function of the storage and the study's name, or None")
+    if not (progress is None or isinstance(progress, bool) or callable(progress)):
+        allowed = "True, False, a function of the storage and the study's name, or None"
+        raise UsageError(f"progress = {progress!r}; allowed: {allowed}")
+    file = None if isinstance(spec, StudySpec) else spec
     spec = _study(spec, options.imports)
     _check_arguments(spec, options.trials, options.hours)
     _check_imports(spec, options.imports)
@@ -181,21 +187,35 @@ def run(
     here = launcher is not None and not launcher.remote
     _check_trainable(spec, url, options, here=here)
     _make_folder(out)
-    with _database(spec.name, url, out, options.force) as opened:
+    with _watched(progress, show_data) as (seen, shown), _database(spec.name, url, out, options.force) as opened:
         if options.new_generation:
             _begin_generation(opened, spec, out)
         ledger = _prepare(opened, spec, options.trials or spec.search.trials)
         job = _job(opened, spec, options, out, launcher)
         if advance(ledger, opened, spec, job.until) is not None:
-            data = _inspect_data(opened, spec, out, show_data, here=here)
+            data = _inspect_data(opened, spec, out, shown, here=here)
             if here:
                 agree(ledger, identity_of(spec, data))
             workers = Supervisor(launcher, job, places, ledger) if launcher else Observer(job, spec, ledger)
-            workers.wait(options.hours, lambda: progress(opened, spec.name) if progress else None)
+            workers.wait(options.hours, lambda: seen(opened, spec.name) if seen else None)
             ArtifactStore(job.out / "checkpoints", spec, ledger.key).tidy(lambda: ledger.rows(curves=False))
         from ralr_tune.commands.report import make_report  # imported late, so that the workers start earlier
 
-        return make_report(opened, spec.name, out)
+        return make_report(opened, spec.name, out, file=None if file is None else os.fspath(file))
+
+
+@contextmanager
+def _watched(
+    progress: Progress | bool | None, show_data: ShowData | None
+) -> Iterator[tuple[Progress | None, ShowData | None]]:
+    """What to call while the study runs: the user's functions, or those of a display."""
+    from ralr_tune.commands.watching import display, is_watched
+
+    if progress is True or (progress is None and is_watched()):
+        with display() as shown:
+            yield shown.update, show_data or shown.show_data
+    else:
+        yield progress or None, show_data
 
 
 def _options(options: RunOptions | None, fields: Mapping[str, Any]) -> RunOptions:

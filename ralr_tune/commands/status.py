@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from ralr_tune.analysis.rows import ranked
+from ralr_tune.analysis.rows import ranked, searched_epochs
 from ralr_tune.errors import FailureKind
 from ralr_tune.launch.local import tail
 from ralr_tune.metric import Metric
@@ -134,12 +134,6 @@ def study_status(storage: Storage, name: str) -> Status:
         latest=incidents.latest(storage, ledger.key),
         generation=ledger.generation,
     )
-
-
-def searched_epochs(rows: Sequence[Row]) -> dict[int, int]:
-    """Epochs that each audit inherits from its search trial, by the id of the audit's row."""
-    search = {(row.arm, row.block, row.ordinal): row.epoch for row in rows if row.stage == "search"}
-    return {row.id: search[row.arm, row.block, row.ordinal] for row in rows if row.stage == "audit"}
 
 
 def _epochs(rows: Sequence[Row]) -> int:

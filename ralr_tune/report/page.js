@@ -76,17 +76,17 @@
       fold.toggleAttribute("data-folded", on);
       fold.open = on;
     }
-    evidenceAfterFigures(on);
+    warningsAfterFigures(on);
     drawAll();
     markTables();
   }
 
   // On paper the first page starts with the answer and its figures.
-  function evidenceAfterFigures(on) {
-    const evidence = document.querySelector("section[aria-label='Evidence for the answer']");
+  function warningsAfterFigures(on) {
+    const warnings = document.getElementById("warnings");
     const figures = document.getElementById("question-better");
     const contents = document.querySelector("nav");
-    if (evidence && figures && contents) on ? figures.after(evidence) : contents.before(evidence);
+    if (warnings && figures && contents) on ? figures.after(warnings) : contents.before(warnings);
   }
 
   async function unpack(link) {
@@ -96,6 +96,31 @@
     link.href = URL.createObjectURL(blob);
   }
 
+  // A text that is copied is selected too, for browsers that refuse the clipboard.
+  async function copy(button) {
+    const text = button.dataset.copy;
+    const shown = button.parentElement.querySelector("pre") ?? button;
+    try {
+      await navigator.clipboard.writeText(text);
+      button.textContent = "Copied";
+    } catch {
+      getSelection().selectAllChildren(shown);
+      button.textContent = shown === button ? "Not allowed" : "Selected";
+    }
+    setTimeout(() => (button.textContent = "Copy"), 2000);
+  }
+
+  // A link to a folded part unfolds it.
+  function unfold() {
+    const part = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    if (part instanceof HTMLDetailsElement) part.open = true;
+  }
+
+  for (const button of document.querySelectorAll("button[data-copy]")) {
+    button.addEventListener("click", () => copy(button));
+  }
+  window.addEventListener("hashchange", unfold);
+  unfold();
   for (const link of document.querySelectorAll("a[data-csv]")) unpack(link);
   for (const button of document.querySelectorAll("button[data-view]")) {
     button.addEventListener("click", () => choose(button));

@@ -15,9 +15,11 @@ from typing import Any
 
 import plotly.offline
 
+from ralr_tune.analysis.card import Card
 from ralr_tune.analysis.facts import Facts
 from ralr_tune.machine.files import replacing
 from ralr_tune.records import StudyRecord
+from ralr_tune.report.card import style as card_style
 from ralr_tune.report.data import packed
 from ralr_tune.report.figures import TITLE_PX, Figure, figures, shortened
 from ralr_tune.report.markup import escaped
@@ -32,6 +34,7 @@ POLICY = "default-src 'none'; script-src {scripts}; style-src 'unsafe-inline'; i
 def write_report(
     record: StudyRecord,
     facts: Facts,
+    card: Card,
     path: Path,
     drawn: Sequence[Figure] | None = None,
     evaluators: Evaluators | None = None,
@@ -41,13 +44,15 @@ def write_report(
     `drawn` are the study's figures, if the caller already has them; `evaluators` are the importances of Optuna's own
     evaluators.
     """
-    text = page(record, facts, figures(record, facts) if drawn is None else drawn, evaluators)
+    text = page(record, facts, card, figures(record, facts) if drawn is None else drawn, evaluators)
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return path
 
 
-def page(record: StudyRecord, facts: Facts, drawn: Sequence[Figure], evaluators: Evaluators | None = None) -> str:
+def page(
+    record: StudyRecord, facts: Facts, card: Card, drawn: Sequence[Figure], evaluators: Evaluators | None = None
+) -> str:
     """The whole page as text."""
     package = files("ralr_tune.report")
     style, script = (package.joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
@@ -61,11 +66,11 @@ def page(record: StudyRecord, facts: Facts, drawn: Sequence[Figure], evaluators:
 <meta http-equiv="Content-Security-Policy" content="{policy}">
 <link rel="icon" href="data:,">
 <title>{escaped(record.name)} – ralr_tune</title>
-<style>{style}</style>
+<style>{style}{card_style()}</style>
 </head>
 <body>
 <main>
-{body(record, facts, drawn, evaluators or {})}
+{body(record, facts, card, drawn, evaluators or {})}
 </main>
 <script type="application/json" id="figures">{_json(_plots(drawn))}</script>
 <script type="application/json" id="tables">{_json(_tables(drawn))}</script>

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from ralr_tune.analysis.answer import answer
+from ralr_tune.analysis.card import Card
 from ralr_tune.analysis.facts import Facts
 from ralr_tune.analysis.notes import urgent_sentences
+from ralr_tune.report.card import card_markdown
 from ralr_tune.report.figures import panel_figures
 from ralr_tune.report.style import safe, writable
 
@@ -20,7 +21,7 @@ PREFIX = "ralr-tune-"  # of the graphs' ids; the same id replaces the figure tha
 MARK = "*Written by ralr_tune; it is written anew after each report.*"
 
 
-def write_panels(facts: Facts, studies: Mapping[str, optuna.Study]) -> None:
+def write_panels(facts: Facts, card: Card, studies: Mapping[str, optuna.Study]) -> None:
     """Adds the figures that answer the question, and a note, to the page of each arm's study.
 
     All arms get the same figures: what they show is the comparison. A note that this package did not write stays.
@@ -31,10 +32,10 @@ def write_panels(facts: Facts, studies: Mapping[str, optuna.Study]) -> None:
     for arm, study in studies.items():
         for figure in drawn:
             save_plotly_graph_object(study, figure.plot, graph_object_id=PREFIX + figure.name)
-        _write_note(study, note(facts, arm))
+        _write_note(study, note(facts, card, arm))
 
 
-def note(facts: Facts, arm: str) -> str:
+def note(facts: Facts, card: Card, arm: str) -> str:
     """What this Optuna study is, in Markdown."""
     others = ", ".join(_code(f"{facts.study}/{name}") for name in facts.arms if name != arm)
     base = _code(f"{facts.study}/{facts.baseline}")
@@ -42,7 +43,7 @@ def note(facts: Facts, arm: str) -> str:
     return "\n\n".join(
         [
             f"## Arm {_code(arm)} of the study {_code(facts.study)}",
-            safe(answer(facts)),
+            card_markdown(card),
             *(f"- {safe(warning)}" for warning in urgent_sentences(facts)[:MAX_WARNINGS]),
             f"This Optuna study is the search of one arm, {role}. "
             f"Its values are the validation {safe(facts.metric.name)} ({facts.metric.reading}) at a trial's last "

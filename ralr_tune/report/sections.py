@@ -1,4 +1,4 @@
-"""The content of the page, in order: the answer, its evidence, the figures by question, folded details."""
+"""The content of the page, in order: the verdict card, warnings, then the evidence, folded by question."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from ralr_tune.analysis import robustness as rates
-from ralr_tune.analysis.answer import answers, detectable_sentences, twin_sentences
+from ralr_tune.analysis.card import Card
+from ralr_tune.analysis.evidence import comparison_sentences, detectable_sentences, twin_sentences
 from ralr_tune.analysis.facts import Facts
 from ralr_tune.analysis.importance import EVALUATOR
 from ralr_tune.analysis.notes import (
@@ -22,10 +23,11 @@ from ralr_tune.analysis.notes import (
 from ralr_tune.records import Generation, Inventory, Row, StudyRecord
 from ralr_tune.report import markup, tables
 from ralr_tune.report.budget import budget_note
+from ralr_tune.report.card import card_html
 from ralr_tune.report.curves import crowding, curves_facts
 from ralr_tune.report.figures import Figure, Section
 from ralr_tune.report.inventory import inventory_lines, inventory_table
-from ralr_tune.report.markup import Table, escaped, fold, highlighted, paragraphs, some_folded, table
+from ralr_tune.report.markup import Table, escaped, fold, paragraphs, some_folded, table
 from ralr_tune.report.robustness import robustness_facts, robustness_note
 from ralr_tune.report.style import sentence
 from ralr_tune.report.words import duration
@@ -46,13 +48,13 @@ class Part(NamedTuple):
     """Tables, as HTML."""
 
 
-def body(record: StudyRecord, facts: Facts, drawn: Sequence[Figure], found: tables.Evaluators) -> str:
+def body(record: StudyRecord, facts: Facts, card: Card, drawn: Sequence[Figure], found: tables.Evaluators) -> str:
     """The visible part of the page."""
     questions = _questions(record, facts, found)
     return "\n".join(
         [
-            _head(record, facts),
-            _evidence(facts),
+            _head(record, facts, card),
+            _warnings(facts),
             _contents(questions),
             *(_question(record.name, part, drawn) for part in questions),
             _details(record, facts, drawn),
@@ -60,16 +62,13 @@ def body(record: StudyRecord, facts: Facts, drawn: Sequence[Figure], found: tabl
     )
 
 
-# ---------------------------------------------------------------- the answer
+# ---------------------------------------------------------------- the card
 
 
-def _head(record: StudyRecord, facts: Facts) -> str:
-    """The answer in large letters, unless many arms make it long."""
-    sentences = answers(facts)
-    kind = "answer" if len(sentences) < 4 else "answer many"
-    answer = "\n".join(f'<p class="{kind}">{highlighted(each)}</p>' for each in sentences)
+def _head(record: StudyRecord, facts: Facts, card: Card) -> str:
     context = escaped(" · ".join(_context(record, facts)))
-    return f'<header>\n<h1>{escaped(record.name)}</h1>\n<p class="context">{context}</p>\n{answer}\n</header>'
+    shown = "\n".join([card_html(card, copyable=True), paragraphs(generation_sentences(facts), "note")])
+    return f'<header>\n<h1>{escaped(record.name)}</h1>\n<p class="context">{context}</p>\n{shown}\n</header>'
 
 
 def _context(record: StudyRecord, facts: Facts) -> Iterable[str]:
@@ -85,24 +84,11 @@ def _context(record: StudyRecord, facts: Facts) -> Iterable[str]:
     yield datetime.fromtimestamp(record.created, UTC).strftime("%Y-%m-%d")
 
 
-def _evidence(facts: Facts) -> str:
-    """What a reader must know to judge the answer."""
-    margin = facts.unit.size(facts.margin)
-    rows = [
-        ("Amplification alone", twin_sentences(facts), ""),
-        ("Detectable differences", detectable_sentences(facts), ""),
-        ("To fix", urgent_sentences(facts), "warn"),
-        ("Generation", generation_sentences(facts), ""),
-        ("Equivalence margin", [f"Differences below {margin} count as equivalent."] if facts.comparisons else [], ""),
-    ]
-    lines = "\n".join(
-        f'<div class="{kind}"><dt>{escaped(name)}</dt><dd>{some_folded(sentences)}</dd></div>'
-        for name, sentences, kind in rows
-        if sentences
-    )
-    return (
-        f'<section aria-label="Evidence for the answer"><dl class="rests">\n{lines}\n</dl></section>' if lines else ""
-    )
+def _warnings(facts: Facts) -> str:
+    """What to fix before relying on the card, folded: its next step is the most important one."""
+    urgent = urgent_sentences(facts)
+    heading = f"{len(urgent)} warning{'' if len(urgent) == 1 else 's'}"
+    return fold(heading, paragraphs(urgent), 2, "warnings") if urgent else ""
 
 
 def _contents(parts: Sequence[Part]) -> str:
@@ -114,8 +100,8 @@ def _contents(parts: Sequence[Part]) -> str:
 
 
 def _question(study: str, part: Part, drawn: Sequence[Figure]) -> str:
-    content = _content(study, part, drawn, 3)
-    return f'<section id="question-{part.key}">\n<h2>{escaped(part.heading)}</h2>\n{content}\n</section>'
+    """Folded: the card holds the answer."""
+    return fold(part.heading, _content(study, part, drawn, 3), 2, f"question-{part.key}")
 
 
 def _content(study: str, part: Part, drawn: Sequence[Figure], level: int) -> str:
@@ -127,7 +113,14 @@ def _content(study: str, part: Part, drawn: Sequence[Figure], level: int) -> str
 
 def _questions(record: StudyRecord, facts: Facts, found: tables.Evaluators) -> list[Part]:
     return [
-        Part("better", "Is it better?", [], _BETTER, "No configuration has been confirmed yet.", _arms(facts)),
+        Part(
+            "better",
+            "Is it better?",
+            _compared(facts),
+            _BETTER,
+            "No configuration has been confirmed yet.",
+            _arms(facts),
+        ),
         Part(
             "budget",
             "What does the search cost?",
@@ -166,6 +159,10 @@ _MARKS = (
 )
 _CURVES = "Strokes mark the end of pruned trials, crosses that of diverged ones. The heavy line is the best trial."
 _RATES = "As trained, at the first step of each epoch; dotted: the base schedule, solid: the rate that was used."
+
+
+def _compared(facts: Facts) -> list[str]:
+    return [*twin_sentences(facts), *comparison_sentences(facts), *detectable_sentences(facts)]
 
 
 def _arms(facts: Facts) -> str:

@@ -41,6 +41,7 @@ def read_study(storage: Storage, name: str, *, curves: bool = True) -> StudyReco
         confidence=spec.confirm.confidence,
         arms=_arms(storage, name, spec, curves),
         generations=generations.every(storage, name),
+        cost_per_hour=spec.study.cost_per_hour,
     )
 
 

@@ -72,6 +72,8 @@ class StudySection(Frozen):
     """The arm that all others are compared with."""
     seed: Annotated[int, Field(ge=0, lt=2**48)] = 0
     """Determines the split of the data, initial weights, order of the data and the search."""
+    cost_per_hour: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """The price of one device for an hour, in any currency: the report says what the study cost."""
 
 
 # ---------------------------------------------------------------- [task]

@@ -125,8 +125,8 @@ class StudySpec:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the meaning of the file (without comments, the order of tables and [storage])."""
-        meaning = self.meaning.model_dump(mode="json", exclude={"storage"})
+        """SHA-256 of the meaning of the file (without comments, the order of tables, [storage] and the price)."""
+        meaning = self.meaning.model_dump(mode="json", exclude={"storage": True, "study": {"cost_per_hour"}})
         return hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()
 
     def space(self, arm: str) -> dict[str, Domain]:

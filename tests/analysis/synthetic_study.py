@@ -10,6 +10,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ralr_tune.analysis.card import Card, make_card
+from ralr_tune.analysis.facts import Facts
+from ralr_tune.analysis.next_step import Typed
 from ralr_tune.records import ArmRecord, EpochRecord, Outcome, Row, Stage, StudyRecord
 from tests.metrics import ACCURACY
 
@@ -29,6 +32,18 @@ name = "digits"   # </script> & <b>markup</b> must stay text
 metric = "accuracy"
 baseline = "monotone"
 """
+
+
+TYPED = Typed(
+    run="ralr-tune run digits",
+    status="ralr-tune status digits",
+    train={arm: f"ralr-tune train runs/digits/best/{arm}.toml" for arm in ("monotone", "ralr")},
+)
+
+
+def card_of(facts: Facts, typed: Typed = TYPED) -> Card:
+    """The card with commands on this study."""
+    return make_card(facts, typed)
 
 
 class Builder:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ralr_tune.analysis.comparison import Comparison, Pairs, compare, holm, paired_test
+from ralr_tune.analysis.comparison import Comparison, Pairs, compare, holm, holm_levels, paired_test
 from ralr_tune.metric import Metric
 from tests.metrics import ACCURACY, LOSS
 
@@ -181,3 +181,45 @@ def test_no_square_overflows() -> None:
     assert large.p_value == pytest.approx(small.p_value)
     assert large.interval == pytest.approx(tuple(1e200 * bound for bound in small.interval or ()))
     assert one([0.0, 1e200, 1e-200]).p_value == pytest.approx(one([0.0, 1.0, 0.0]).p_value)
+
+
+def agrees(made: Comparison, margin: float) -> bool:
+    """Whether the deciding interval shows the verdict."""
+    if made.deciding is None:
+        return made.verdict == "inconclusive"
+    low, high = made.deciding
+    within, away = -margin < low <= high < margin, low > 0 or high < 0
+    return {"equivalent": within, "better": away, "worse": away}.get(made.verdict, not within and not away)
+
+
+def test_the_deciding_interval_always_agrees_with_the_verdict() -> None:
+    """For one or several comparisons, over seeds, over blocks, over both, with and without spread."""
+    random, seen = np.random.default_rng(7), []
+    for _ in range(300):
+        n, margin = int(random.integers(1, 9)), float(random.choice([0.0, 0.005, 0.01]))
+        means = random.choice([0.0, 0.002, 0.01, 0.02], size=random.integers(1, 5))
+        spread = float(random.choice([0.0, 0.001, 0.004, 0.01]))
+        by_seed = [list(random.normal(0.0, spread, 5)) if random.random() < 0.3 else [] for _ in means]
+        family = [
+            Pairs("arm", "a", "b", list(random.normal(mean, spread, n)), seeds)
+            for mean, seeds in zip(means, by_seed, strict=True)
+        ]
+        for made in compare(family, margin=margin, confidence=0.95, metric=ACCURACY):
+            assert agrees(made, margin), made
+            seen.append(made.verdict)
+    assert {"better", "equivalent", "inconclusive"} <= set(seen)
+
+
+def test_equivalence_is_shown_by_the_90_percent_interval() -> None:
+    d = [0.004, -0.004, 0.004, 0.0, 0.001, 0.003]
+    made = one(d, margin=0.004)
+    assert made.verdict == "equivalent"
+    assert made.interval is not None
+    assert made.interval[1] > 0.004
+    assert made.deciding == pytest.approx(tuple(stats.ttest_1samp(d, 0).confidence_interval(0.90)))
+    assert one(d, margin=0.002).deciding == one(d, margin=0.002).interval
+
+
+def test_the_levels_of_holms_steps() -> None:
+    assert holm_levels([0.01, 0.5, 0.02], 0.05) == pytest.approx([0.05 / 3, 0.05, 0.025])
+    assert holm_levels([0.01, 0.04, 0.03], 0.05) == pytest.approx([0.05 / 3, 0.025, 0.025])

@@ -10,14 +10,18 @@ from statistics import fmean, stdev
 from typing import Any
 
 import pytest
-from synthetic_study import make_record, with_audits
+from synthetic_study import card_of, make_record, with_audits
 
-from ralr_tune.analysis.answer import answer, answers, detectable_sentences
+from ralr_tune.analysis.evidence import comparison_sentences, detectable_sentences
 from ralr_tune.analysis.facts import FURTHER, Facts, as_json, study_facts
 from ralr_tune.analysis.notes import notes
 from ralr_tune.analysis.sequential import Plan
 from ralr_tune.records import Row, StudyRecord
 from tests.metrics import ACCURACY, BLEU, LOSS
+
+
+def evidence(facts: Facts) -> str:
+    return " ".join(comparison_sentences(facts))
 
 
 def facts_of(**known: Any) -> Facts:
@@ -60,7 +64,7 @@ def test_json_of_a_finished_study_is_the_contract() -> None:
     (made,) = found["comparisons"]
     assert set(made) == {
         "what", "arm", "against", "difference", "interval", "confidence", "p_value", "n", "verdict",
-            "equivalence_interval",
+        "equivalence_interval", "deciding",
     }  # fmt: skip
     assert (made["what"], made["arm"], made["against"], made["n"]) == ("configuration", "ralr", "monotone", 5)
     one = found["importance"]["ralr"]["amplify.probability"]
@@ -117,7 +121,7 @@ def test_all_diverged() -> None:
     facts = facts_of(until="searched", change=spoil)
     assert facts.arms["ralr"].best is None
     assert facts.arms["ralr"].counts["diverged"] == 24
-    assert "48 diverged" in answer(facts)
+    assert "48 diverged" in card_of(facts).verdict
     json.dumps(as_json(facts), allow_nan=False)
 
 
@@ -127,13 +131,13 @@ def test_one_arm_empty() -> None:
     facts = study_facts(record)
     assert facts.comparisons == ()
     assert facts.arms["ralr"].confirm is not None
-    assert "monotone has no completed trial" in answer(facts)
+    assert card_of(facts).about == "amplification"
 
 
 def test_no_arms_at_all() -> None:
     facts = study_facts(replace(make_record(), arms={}))
     assert as_json(facts)["arms"] == {}
-    assert answer(facts).startswith("No trial has completed")
+    assert card_of(facts).verdict.startswith("The study has no arms")
 
 
 def test_the_test_split_counts_when_all_of_it_is_done() -> None:
@@ -158,7 +162,7 @@ def test_a_seed_that_diverged_is_left_out_and_named() -> None:
     assert confirm is not None
     assert (confirm.lost, confirm.seeds) == (1, (70, 72, 73, 74))
     assert facts.comparisons[0].n == 4
-    assert "Of ralr's 5 seeds 1 diverged or failed" in answer(facts)
+    assert "Of ralr's 5 seeds 1 diverged or failed" in " ".join(card_of(facts).caveats)
 
 
 def test_the_gap_is_of_judged_runs_or_otherwise_of_the_search() -> None:
@@ -190,7 +194,7 @@ def test_blocks_compare_arms() -> None:
     }
     expected = fmean(a - b for a, b in zip(means["ralr"], means["monotone"], strict=True))
     assert made["arm"].difference == pytest.approx(expected)
-    assert any(sentence.startswith("Arm against arm, ralr") for sentence in answers(study_facts(record)))
+    assert any(sentence.startswith("Arm against arm, ralr") for sentence in comparison_sentences(study_facts(record)))
 
 
 def test_among_blocks_the_configuration_is_chosen_without_the_judge() -> None:
@@ -208,7 +212,7 @@ def test_among_blocks_the_configuration_is_chosen_without_the_judge() -> None:
 def test_with_one_block_the_answer_says_that_arms_were_not_compared() -> None:
     facts = facts_of()
     assert {comparison.what for comparison in facts.comparisons} == {"configuration"}
-    assert answer(facts).endswith("The schedules themselves were not compared: one block of search each.")
+    assert card_of(facts).caveats == ("The schedules themselves were not compared: each was searched once.",)
 
 
 def test_the_answer_names_figures_uncertainty_n_and_split() -> None:
@@ -216,7 +220,7 @@ def test_the_answer_names_figures_uncertainty_n_and_split() -> None:
     made, arm = facts.comparisons[0], facts.arms["ralr"].confirm
     assert arm is not None
     assert arm.mean is not None
-    sentences = answer(facts)
+    sentences = evidence(facts)
     assert f"ralr's best configuration scored {100 * arm.mean:.1f}% against" in sentences
     assert "on the test split" in sentences
     assert f"difference {100 * made.difference:+.1f} points, 95% interval" in sentences
@@ -224,14 +228,8 @@ def test_the_answer_names_figures_uncertainty_n_and_split() -> None:
     assert sentences.count(made.verdict) == 1
 
 
-def test_the_answer_before_confirm_compares_nothing() -> None:
-    sentences = answer(facts_of(until="searched"))
-    assert sentences.startswith("Not confirmed yet.")
-    assert "nothing is compared" in sentences
-
-
 def test_the_answer_with_one_seed_has_no_interval() -> None:
-    sentences = answer(facts_of(seeds=1))
+    sentences = evidence(facts_of(seeds=1))
     assert "too few for an interval, 1 paired seed)" in sentences
     assert "inconclusive" in sentences
 
@@ -240,12 +238,12 @@ def test_the_answer_names_the_margin_of_an_equivalent_configuration() -> None:
     def even(row: Row) -> Row:
         return replace(row, value=0.97 + 0.0001 * row.ordinal) if row.stage == "test" else row
 
-    assert "equivalent within 0.5 points" in answer(facts_of(change=even))
+    assert "equivalent within 0.5 points" in evidence(facts_of(change=even))
 
 
 def test_other_metrics_are_plain_numbers() -> None:
-    record = replace(make_record(until="searched"), metric=BLEU)
-    assert "%" not in answer(study_facts(record))
+    record = replace(make_record(), metric=BLEU)
+    assert "%" not in evidence(study_facts(record)).replace("95% interval", "")
 
 
 @pytest.mark.parametrize(
@@ -261,9 +259,7 @@ def test_small_differences_keep_a_second_decimal() -> None:
 
 
 def test_importing_the_facts_imports_nothing_heavy() -> None:
-    code = (
-        "import sys, ralr_tune.analysis.answer; print(*{'torch', 'optuna', 'plotly', 'sqlalchemy'} & set(sys.modules))"
-    )
+    code = "import sys, ralr_tune.analysis.card; print(*{'torch', 'optuna', 'plotly', 'sqlalchemy'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"
 
 
@@ -278,7 +274,7 @@ def test_without_a_verdict_the_answer_says_how_many_more_pairs_are_needed() -> N
     assert made.verdict == "inconclusive"
     assert reach.spread == pytest.approx(stdev(differences(facts)))
     assert reach.more is not None
-    sentences = answer(facts)
+    sentences = evidence(facts)
     assert f"5 seeds could have detected a difference of {100 * reach.visible:.1f} points" in sentences
     assert f"about {reach.more[0]} more would settle it" in sentences
     (long, *_) = detectable_sentences(facts)
@@ -297,7 +293,7 @@ def test_blocks_have_a_separate_detectable_difference() -> None:
     facts = undecided(blocks=4)
     found = {each.what: each for each in facts.reach}
     assert (found["arm"].n, found["configuration"].n) == (4, 5)
-    assert "4 blocks could have detected" in " ".join(answers(facts))
+    assert "4 blocks could have detected" in evidence(facts)
 
 
 def test_several_arms_share_the_level() -> None:
@@ -316,7 +312,7 @@ def test_interim_analyses_decide_if_there_is_a_plan() -> None:
     (made,) = facts.comparisons
     assert facts.looks["ralr"].verdict == made.verdict == "better"
     assert made.n == facts.looks["ralr"].n < 8
-    assert f"interim analysis {facts.looks['ralr'].looks} of up to 6, corrected for all of them" in answer(facts)
+    assert f"interim analysis {facts.looks['ralr'].looks} of up to 6, corrected for all of them" in evidence(facts)
 
 
 def test_the_answer_names_the_next_interim_analysis() -> None:
@@ -324,7 +320,7 @@ def test_the_answer_names_the_next_interim_analysis() -> None:
     facts = study_facts(make_record(until="confirmed", noise=0.02, gain=0.0), plan=plan)
     assert facts.looks["ralr"].next_look == 12
     assert facts.comparisons[0].verdict == "inconclusive"
-    assert "inconclusive so far; the next interim analysis is at 12 seeds" in answer(facts)
+    assert "inconclusive so far; the next interim analysis is at 12 seeds" in evidence(facts)
 
 
 def test_the_test_split_is_judged_by_the_latest_analysis() -> None:
@@ -385,5 +381,5 @@ def test_without_pruning_there_is_no_sentence_on_it() -> None:
 def test_audits_count_in_no_other_fact() -> None:
     record = make_record(trials=80)
     audited = study_facts(with_audits(record, {"ralr": [1.0] * 12, "monotone": [1.0] * 12}))
-    pruning = {"pruning": (), "pruning_gaps": ()}
+    pruning: dict[str, Any] = {"pruning": (), "pruning_gaps": (), "spending": None}
     assert replace(audited, **pruning) == replace(study_facts(record), **pruning)

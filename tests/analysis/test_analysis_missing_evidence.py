@@ -4,9 +4,8 @@ import json
 from dataclasses import replace
 
 import pytest
-from synthetic_study import make_record
+from synthetic_study import card_of, make_record
 
-from ralr_tune.analysis.answer import answers, detectable_sentences
 from ralr_tune.analysis.facts import Facts, as_json, study_facts
 from ralr_tune.analysis.notes import missing_evidence_sentences, notes
 from ralr_tune.records import StudyRecord
@@ -43,7 +42,7 @@ def test_each_kind_has_its_sentence_and_all_facts_exist(kind: str) -> None:
     facts = study_facts(record)
     assert kind in {lack.kind for lack in facts.lacks}
     assert words in sentences_of(facts)
-    assert answers(facts)
+    assert card_of(facts).sentences
     assert all(notes(facts))
     json.dumps(as_json(facts), allow_nan=False)
 
@@ -51,9 +50,3 @@ def test_each_kind_has_its_sentence_and_all_facts_exist(kind: str) -> None:
 def test_a_complete_study_lacks_nothing() -> None:
     assert study_facts(make_record()).lacks == ()
     assert study_facts(make_record(until="planned")).lacks == ()
-
-
-def test_with_one_block_a_sentence_says_what_more_blocks_would_detect() -> None:
-    (sentence,) = [each for each in detectable_sentences(study_facts(make_record())) if "blocks" in each]
-    assert "two can detect a difference of 11.5 times the spread between blocks, four one of 2.1 times" in sentence
-    assert not any("To compare arms" in each for each in detectable_sentences(study_facts(make_record(blocks=2))))

@@ -9,14 +9,16 @@ from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from synthetic_study import AMPLIFY, SHARED, make_record
+from synthetic_study import AMPLIFY, SHARED, card_of, make_record
 
-from ralr_tune.analysis.answer import answer, detectable_sentences, twin_sentences
+from ralr_tune.analysis.card import as_json as card_json
+from ralr_tune.analysis.evidence import comparison_sentences, detectable_sentences, twin_sentences
 from ralr_tune.analysis.facts import as_json, study_facts
 from ralr_tune.analysis.notes import notes
 from ralr_tune.analysis.sequential import Plan
 from ralr_tune.metric import Metric
 from ralr_tune.records import ArmRecord, EpochRecord, Row, StudyRecord, amplified_role
+from ralr_tune.report.card import card_text
 from tests.fuzz import AT_RANDOM, cases
 
 NUMBERS = st.one_of(
@@ -118,7 +120,11 @@ def check(record: StudyRecord, plan: Plan | None) -> None:
     facts = study_facts(record, plan=plan)
     found = as_json(facts)
     assert json.loads(json.dumps(found, allow_nan=False)) == found
-    for sentence in (answer(facts), *twin_sentences(facts), *detectable_sentences(facts), *notes(facts)):
+    card = card_of(facts)
+    json.dumps(card_json(card), allow_nan=False)
+    assert "nan" not in card_text(card)
+    spoken = (*card.sentences, card.next_step.why, *comparison_sentences(facts))
+    for sentence in (*spoken, *twin_sentences(facts), *detectable_sentences(facts), *notes(facts)):
         assert sentence.endswith((".", "?"))
         assert "nan" not in sentence.replace("nanos", "")
     for arm in facts.robustness:

@@ -118,6 +118,15 @@ def test_the_verdict_and_the_interval_agree() -> None:
         assert excludes == (decision.p_value <= 0.05)
 
 
+def test_the_deciding_interval_lies_within_the_margin_exactly_if_equivalent() -> None:
+    found = [next_analysis(draws(0.0, seed=seed), PLAN) for seed in range(60)]
+    assert {"equivalent", "inconclusive"} <= {decision.verdict for decision in found}
+    for decision in found:
+        if decision.deciding is not None:
+            low, high = decision.deciding
+            assert (-PLAN.margin < low and high < PLAN.margin) == (decision.verdict == "equivalent")
+
+
 def test_equal_differences_get_the_sign_test() -> None:
     settled = next_analysis([0.01] * 12, replace(PLAN, margin=0.0))
     assert settled.verdict == "better"

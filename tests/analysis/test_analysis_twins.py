@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from synthetic_study import make_record
 
-from ralr_tune.analysis.answer import twin_sentences
+from ralr_tune.analysis.evidence import twin_sentences
 from ralr_tune.analysis.facts import Facts, as_json, study_facts
 from ralr_tune.analysis.rows import chosen
 from ralr_tune.analysis.twins import amplification

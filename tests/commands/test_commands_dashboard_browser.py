@@ -16,7 +16,6 @@ import waitress
 from optuna.artifacts import upload_artifact
 from optuna_dashboard import save_note, wsgi
 
-from ralr_tune.analysis.answer import answer
 from ralr_tune.analysis.facts import study_facts
 from ralr_tune.commands.dashboard import _SERVER, Artifacts, make_app
 from ralr_tune.report.figures import panel_figures
@@ -218,12 +217,13 @@ def test_the_panels_of_a_report_are_drawn_and_its_note_shown(
     context: BrowserContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(Path(__file__).parents[1] / "analysis")
-    from synthetic_study import make_record
+    from synthetic_study import card_of, make_record
 
     facts = study_facts(make_record(trials=60))
+    card = card_of(facts)
     opened = open_storage(f"sqlite:///{tmp_path}/study.db", create=True)
     studies = {arm: optuna.create_study(study_name=f"digits/{arm}", storage=opened.optuna) for arm in facts.arms}
-    write_panels(facts, studies)
+    write_panels(facts, card, studies)
     with served(make_app(opened, tmp_path, write=False, token=None)) as address:
         tab = Tab(context.new_page(), address)
         tab.open("/dashboard/studies/2")
@@ -235,7 +235,7 @@ def test_the_panels_of_a_report_are_drawn_and_its_note_shown(
             assert size is not None
             assert min(size["width"], size["height"]) > 150
         tab.open("/dashboard/studies/2/note")
-        tab.page.get_by_text(answer(facts)[:60]).wait_for()
+        tab.page.get_by_text(card.next_step.why[:60]).wait_for()
         assert tab.complaints == []
     opened.dispose()
 

@@ -45,7 +45,7 @@ def test_a_study_from_file_to_answer(cli: Cli, study_file: StudyFile, storage_ur
     study_file()
     storage = ["--storage", storage_url]
     facts = cli("run", "sim.toml", *storage, "--workers", 2, "--json").json()
-    assert set(facts) == {*DESIGNED, *FURTHER}
+    assert set(facts) == {*DESIGNED, *FURTHER, "card"}
     assert facts["split"] == "test"
     assert [len(arm["confirm"]["seeds"]) for arm in facts["arms"].values()] == [3, 3]
     assert facts["arms"]["ralr"]["confirm"]["seeds"] == facts["arms"]["monotone"]["confirm"]["seeds"]
@@ -53,6 +53,8 @@ def test_a_study_from_file_to_answer(cli: Cli, study_file: StudyFile, storage_ur
     assert (comparison["what"], comparison["arm"], comparison["against"]) == ("configuration", "ralr", "monotone")
     assert comparison["n"] == 3
     assert len(facts["twins"]) == 1
+    assert " run sim.toml" in facts["card"]["next_step"]["command"]
+    assert facts["card"]["cost"]["trials"] == 8
 
     status = cli("status", "sim.toml", *storage, "--json").json()
     assert status["stage"] == "done"

@@ -121,6 +121,7 @@ def test_after_a_run(cli: Cli, typed: Typed, study_file: StudyFile, given: tuple
     assert ran.code == 0, ran.err
     folder = shlex.quote(f"{given[-1]}/best/ralr.toml") if given else "runs/sim/best/ralr.toml"
     typed(ran.out, f"train {folder}", "--quiet")
+    typed(ran.out, "run", "--launcher inprocess --workers 1 --quiet")  # the card's next step, without its lines
     served = typed(ran.out, "dashboard", "--host 203.0.113.1 --token twenty-characters-long", code=2)
     assert "cannot listen" in served.err  # once the study was found
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import itertools
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from synthetic_study import make_record
+from synthetic_study import card_of, make_record
 
 from ralr_tune.analysis.facts import study_facts
 from ralr_tune.analysis.notes import missing_evidence_sentences
@@ -91,7 +92,8 @@ def opened(browser: Browser, path: Path, **how: Any) -> Iterator[Tab]:
 
 
 def written(record: StudyRecord, folder: Path) -> Path:
-    return write_report(record, study_facts(record), folder / "report.html")
+    facts = study_facts(record)
+    return write_report(record, facts, card_of(facts), folder / "report.html")
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +125,7 @@ def test_dark_and_light_differ_only_in_the_background(browser: Browser, finished
     colours = """() => [document.body, document.querySelector('#scores .main-svg')]
         .map(part => getComputedStyle(part).backgroundColor)"""
     with opened(browser, finished) as tab:
+        tab.unfold()
         assert tab.page.evaluate(colours) == ["rgb(255, 255, 255)"] * 2
         tab.page.emulate_media(color_scheme="dark")
         tab.until(f"({colours})().every(colour => colour === 'rgb(21, 25, 30)')")
@@ -156,6 +159,7 @@ def check_download(tab: Tab, figure: Figure) -> None:
 def test_the_budget_axis_can_be_changed(browser: Browser, finished: Path) -> None:
     facts = study_facts(make_record(blocks=2))
     with opened(browser, finished) as tab:
+        tab.unfold()
         last = "() => document.getElementById('budget').data.at(-1).x.at(-1)"
         title = tab.page.locator("#budget .xtitle")
         assert tab.page.evaluate(last) == 24
@@ -341,8 +345,33 @@ def test_with_missing_data_the_page_opens_and_says_so(
             assert lack in shown
         shows = "box => box.data.some(trace => trace.x.some(x => x !== null))"
         assert tab.page.evaluate(f"[...document.querySelectorAll('.plot')].every({shows})")
-        for section in tab.page.locator("section[id^=question]").all():
-            assert section.locator("h2 ~ *").count()  # a figure or a sentence
+        questions = tab.page.locator("details[id^=question]").all()
+        assert len(questions) == 7
+        for question in questions:
+            assert question.locator("> summary ~ *").count()  # a figure or a sentence
+
+
+def test_buttons_copy_and_a_link_unfolds(browser: Browser, finished: Path) -> None:
+    card = card_of(study_facts(make_record(blocks=2)))
+    assert card.recipe is not None
+    with opened(browser, finished, permissions=["clipboard-read", "clipboard-write"]) as tab:
+        for name, text in (("Copy the recipe", card.recipe.text()), ("Copy the lines", card.next_step.toml)):
+            button = tab.page.get_by_role("button", name=name)
+            button.click()
+            tab.until(f"document.querySelector('[aria-label={json.dumps(name)}]').textContent === 'Copied'")
+            assert tab.page.evaluate("navigator.clipboard.readText()") == text
+        tab.page.locator("nav a").first.click()
+        tab.until("document.querySelector('#question-better[open] .js-plotly-plot') !== null")
+        assert tab.complaints == []
+
+
+def test_a_term_is_explained_on_focus_within_a_phone(browser: Browser, finished: Path) -> None:
+    with opened(browser, finished, viewport={"width": 390, "height": 800}) as tab:
+        for term in tab.page.locator(".term").all():
+            term.focus()
+            shown = "part => getComputedStyle(part, '::after').display"
+            assert term.evaluate(shown) == "block"
+            assert tab.overflow == 0
 
 
 @pytest.fixture(scope="module")

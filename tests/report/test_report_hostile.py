@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from plotly.offline import get_plotlyjs
-from synthetic_study import make_record
+from synthetic_study import card_of, make_record
 
 from ralr_tune.analysis.facts import study_facts
 from ralr_tune.records import ArmRecord, Row, StudyRecord
@@ -99,7 +99,7 @@ def test_nothing_in_the_report_runs(browser: Browser, tmp_path: Path, text: str)
     record = hostile(text)
     facts = study_facts(record)
     drawn = figures(record, facts)
-    path = write_report(record, facts, tmp_path / "report.html", drawn)
+    path = write_report(record, facts, card_of(facts), tmp_path / "report.html", drawn)
     for tab, complaints in opened(browser, path):
         tab.evaluate("document.querySelectorAll('details').forEach(fold => { fold.open = true; })")
         tab.locator(".plot-container").nth(len(drawn) - 1).wait_for()
@@ -128,7 +128,7 @@ def test_an_injected_script_would_not_run(browser: Browser, tmp_path: Path) -> N
     """The second protection: the page names the hashes of its own scripts, and a browser runs no others."""
     record = make_record(until="planned")
     facts = study_facts(record)
-    text = page(record, facts, figures(record, facts))
+    text = page(record, facts, card_of(facts), figures(record, facts))
     harm = f"<script>{FLAG}</script><img src=x onerror='{FLAG}'><button onclick='{FLAG}'>press</button>"
     for name, content in {"locked": text, "open": re.sub(r"<meta http-equiv[^>]*>", "", text)}.items():
         path = tmp_path / f"{name}.html"
@@ -154,7 +154,7 @@ def test_the_preview_shows_names_as_texts(browser: Browser, tmp_path: Path, text
 def test_every_label_of_a_figure_is_escaped(text: str) -> None:
     record = hostile(text)
     facts = study_facts(record)
-    body = page(record, facts, figures(record, facts)).replace(get_plotlyjs(), "")
+    body = page(record, facts, card_of(facts), figures(record, facts)).replace(get_plotlyjs(), "")
     assert body.count("<script") == 4
     data = re.search(r'<script type="application/json" id="figures">(.*?)</script>', body, re.DOTALL)
     assert data is not None
@@ -180,7 +180,7 @@ def labels(part: object, key: str = "") -> Iterator[str]:
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
 def test_the_note_in_the_dashboard_is_text(text: str) -> None:
     facts = study_facts(hostile(text))
-    written = note(facts, text)
+    written = note(facts, card_of(facts), text)
     written.encode()
     outside = re.sub(r"`[^`\n]*`", "", written)
     assert "`" not in outside

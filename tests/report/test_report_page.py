@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 from plotly.offline import get_plotlyjs
-from synthetic_study import make_record
+from synthetic_study import card_of, make_record
 
-from ralr_tune.analysis.answer import answer
 from ralr_tune.analysis.facts import study_facts
 from ralr_tune.records import ArmRecord, Row, StudyRecord
 from ralr_tune.report import page as page_module
@@ -23,7 +22,7 @@ NASTY = "</script><script>alert(1)</script><img src=x onerror=alert(2)>&amp;"
 
 def page_of(record: StudyRecord) -> str:
     facts = study_facts(record)
-    return page(record, facts, figures(record, facts))
+    return page(record, facts, card_of(facts), figures(record, facts))
 
 
 def nasty_record() -> StudyRecord:
@@ -70,7 +69,7 @@ def outline(text: str) -> Outline:
 def test_sections_are_in_the_order_of_the_questions() -> None:
     record = make_record()
     text = page_of(record)
-    assert text.index(answer(study_facts(record)).split(": ")[0].replace("'", "&#x27;")) < text.index("<h2>")
+    assert text.index('<section class="ralr-card"') < text.index("<h2>")
     assert outline(text).headings == [
         "Is it better?",
         "What does the search cost?",
@@ -119,12 +118,12 @@ def test_the_page_is_written_to_a_temporary_file_and_renamed(tmp_path: Path, mon
     record = make_record(until="planned")
     facts = study_facts(record)
     target = tmp_path / "out" / "report.html"
-    assert write_report(record, facts, target) == target
+    assert write_report(record, facts, card_of(facts), target) == target
     before = target.read_text(encoding="utf-8")
     assert [path.name for path in target.parent.iterdir()] == ["report.html"]
     monkeypatch.setattr(page_module, "page", lambda *_: "\ud800")  # cannot be written
     with pytest.raises(UnicodeEncodeError):
-        write_report(record, facts, target)
+        write_report(record, facts, card_of(facts), target)
     assert target.read_text(encoding="utf-8") == before
 
 

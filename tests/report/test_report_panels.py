@@ -6,10 +6,9 @@ from collections.abc import Iterator
 import optuna
 import pytest
 from optuna_dashboard import get_note, save_note
-from synthetic_study import make_record
+from synthetic_study import card_of, make_record
 
-from ralr_tune.analysis.answer import answer
-from ralr_tune.analysis.facts import study_facts
+from ralr_tune.analysis.facts import Facts, study_facts
 from ralr_tune.analysis.notes import urgent_sentences
 from ralr_tune.report.panels import MAX_WARNINGS, note, write_panels
 
@@ -25,6 +24,10 @@ def studies() -> Iterator[dict[str, optuna.Study]]:
     optuna.logging.set_verbosity(before)
 
 
+def write(facts: Facts, studies: dict[str, optuna.Study]) -> None:
+    write_panels(facts, card_of(facts), studies)
+
+
 def panels(study: optuna.Study) -> dict[str, str]:
     """Stored figures by id, their parts joined."""
     found: dict[str, str] = {}
@@ -37,20 +40,20 @@ def panels(study: optuna.Study) -> dict[str, str]:
 
 def test_each_arm_gets_the_figures_and_a_note(studies: dict[str, optuna.Study]) -> None:
     facts = study_facts(make_record())
-    write_panels(facts, studies)
+    write(facts, studies)
     for arm, study in studies.items():
         found = panels(study)
         names = ("importance", "scores", "differences", "budget", "robustness")
         assert set(found) == {f"ralr-tune-{name}" for name in names}
         assert all("data" in json.loads(text) for text in found.values())
         assert f"Arm `{arm}` of the study `digits`" in get_note(study)
-        assert answer(facts) in get_note(study)
+        assert card_of(facts).next_step.command in get_note(study)
 
 
 def test_writing_again_replaces(studies: dict[str, optuna.Study]) -> None:
-    write_panels(study_facts(make_record(arms=("monotone", "ralr", "noise"))), studies)
+    write(study_facts(make_record(arms=("monotone", "ralr", "noise"))), studies)
     larger = panels(studies["ralr"])
-    write_panels(study_facts(make_record(until="searched")), studies)
+    write(study_facts(make_record(until="searched")), studies)
     smaller = panels(studies["ralr"])
     assert set(smaller) == set(larger)
     assert len(smaller["ralr-tune-importance"]) < len(larger["ralr-tune-importance"])
@@ -61,16 +64,16 @@ def test_writing_again_replaces(studies: dict[str, optuna.Study]) -> None:
 
 def test_the_note_names_what_is_most_urgent() -> None:
     facts = study_facts(make_record(trials=6))
-    text = note(facts, "ralr")
+    text = note(facts, card_of(facts), "ralr")
     urgent = urgent_sentences(facts)
     assert urgent
     for warning in urgent[:MAX_WARNINGS]:
         assert f"- {warning}" in text
-    assert answer(facts) in text
+    assert card_of(facts).next_step.why in text
 
 
 def test_a_note_of_the_user_stays(studies: dict[str, optuna.Study]) -> None:
     save_note(studies["ralr"], "My own thoughts.")
-    write_panels(study_facts(make_record()), studies)
+    write(study_facts(make_record()), studies)
     assert get_note(studies["ralr"]) == "My own thoughts."
     assert "Arm `monotone`" in get_note(studies["monotone"])

@@ -8,10 +8,10 @@ from dataclasses import replace
 from html import unescape
 
 import pytest
-from synthetic_study import make_record
+from synthetic_study import card_of, make_record
 
-from ralr_tune.analysis.answer import answers, detectable_sentences, twin_sentences
 from ralr_tune.analysis.evaluators import Evaluated
+from ralr_tune.analysis.evidence import comparison_sentences, detectable_sentences, twin_sentences
 from ralr_tune.analysis.facts import Facts, study_facts
 from ralr_tune.analysis.missing_evidence import MissingEvidence
 from ralr_tune.analysis.notes import (
@@ -42,19 +42,20 @@ AUDITS = (
 def parts(record: StudyRecord, facts: Facts | None = None, evaluators: Evaluators | None = None) -> dict[str, str]:
     """The text of the page by section; "" is the part before the first question."""
     facts = facts or study_facts(record)
-    text = body(record, facts, figures(record, facts), evaluators or {})
-    pieces = re.split(r'<section id="(?:question-)?([a-z]+)">', text)
+    text = body(record, facts, card_of(facts), figures(record, facts), evaluators or {})
+    pieces = re.split(r'<(?:section|details) id="(?:question-)?([a-z]+)">', text)
     named = zip(["", *pieces[1::2]], pieces[0::2], strict=True)
     return {name: unescape(re.sub(r"<[^>]*>", "", piece)) for name, piece in named}
 
 
-def test_the_answer_comes_before_its_evidence() -> None:
+def test_the_card_comes_first_and_the_evidence_is_folded() -> None:
     record = make_record()
     facts = study_facts(record)
-    top = parts(record)[""]
-    places = [top.index(each) for each in (*answers(facts), *twin_sentences(facts), *detectable_sentences(facts))]
-    assert places == sorted(places)
-    assert "Differences below 0.5 points count as equivalent." in top
+    found, card = parts(record), card_of(facts)
+    assert all(sentence in found[""] for sentence in (*card.sentences, card.next_step.why, card.cost))
+    for sentence in (*comparison_sentences(facts), *detectable_sentences(facts)):
+        assert sentence in found["better"]
+    assert all(sentence in found["better"] for sentence in twin_sentences(facts))
 
 
 def test_problems_to_fix_are_flagged_at_the_top() -> None:
@@ -68,9 +69,9 @@ def test_problems_to_fix_are_flagged_at_the_top() -> None:
     assert urgent == [*missing_evidence_sentences(facts), urgent[1], *edge_sentences(facts)]
     assert "not equally fair" in urgent[1]
     assert len(edge_sentences(facts)) > 0
-    top = parts(record, facts)[""]
-    assert "To fix" in top
-    assert all(warning in top for warning in urgent)
+    warnings = parts(record, facts)["warnings"]
+    assert warnings.strip().startswith(f"{len(urgent)} warnings")
+    assert all(warning in warnings for warning in urgent)
 
 
 def test_each_question_has_its_sentences() -> None:
@@ -139,13 +140,13 @@ def test_every_verdict_on_the_page_is_highlighted(monkeypatch: pytest.MonkeyPatc
     """Also when it is worded in another way."""
     record = make_record()
     facts = study_facts(record)
-    told_apart = [*answers(facts), *twin_sentences(facts), *claim_sentences(facts)]
+    told_apart = [*comparison_sentences(facts), *twin_sentences(facts), *claim_sentences(facts)]
     verdicts = [each for each in told_apart if isinstance(each, Sentence)]
     assert len(verdicts) >= 3
-    text = body(record, facts, figures(record, facts), {})
-    assert text.count("<strong>") == len(verdicts)
-    monkeypatch.setattr("ralr_tune.analysis.answer._verdict", lambda facts, made: "a draw, more or less")
-    assert "<strong>a draw, more or less</strong>" in body(record, facts, [], {})
+    text = body(record, facts, card_of(facts), figures(record, facts), {})
+    assert text.count("<strong>") == len(verdicts) + 1  # and that of the card
+    monkeypatch.setattr("ralr_tune.analysis.evidence._verdict", lambda facts, made: "a draw, more or less")
+    assert "<strong>a draw, more or less</strong>" in body(record, facts, card_of(facts), [], {})
 
 
 def test_a_sentence_with_a_verdict_is_plain_text_elsewhere() -> None:

@@ -12,8 +12,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ralr_tune.analysis.card import make_card
 from ralr_tune.analysis.evaluators import study_importances
 from ralr_tune.analysis.facts import Facts, as_json, study_facts
+from ralr_tune.analysis.next_step import Typed
 from ralr_tune.commands.export import chosen_rows
 from ralr_tune.commands.status import study_status
 from ralr_tune.records import EpochRecord, Row, StudyRecord
@@ -73,8 +75,9 @@ class Whole:
 
     @property
     def notes(self) -> dict[str, str]:
-        """The dashboard's note of each arm."""
-        return {arm: note(self.facts, arm) for arm in self.facts.arms}
+        """The dashboard's note of each arm, without the time that it took."""
+        card = make_card(replace(self.facts, spending=None), Typed("run", "status"))
+        return {arm: note(self.facts, card, arm) for arm in self.facts.arms}
 
     @property
     def heights(self) -> list[tuple[Any, ...]]:
@@ -150,9 +153,9 @@ def _asked(storage: Storage, spec: StudySpec) -> dict[str, Any]:
 VALUES: Mapping[str, frozenset[str]] = {
     "arms": frozenset({"value", "values", "mean", "generalization_gap"}),
     "twins": frozenset({"difference", "interval"}),
-    "comparisons": frozenset({"difference", "interval", "equivalence_interval"}),
-    "looks": frozenset({"difference", "interval", "equivalence_interval"}),
-    "amplified": frozenset({"difference", "interval", "equivalence_interval"}),
+    "comparisons": frozenset({"difference", "interval", "equivalence_interval", "deciding"}),
+    "looks": frozenset({"difference", "interval", "equivalence_interval", "deciding"}),
+    "amplified": frozenset({"difference", "interval", "equivalence_interval", "deciding"}),
     "budgets": frozenset({"best", "low", "high", "value"}),
     "leads": frozenset({"difference", "interval", "low", "high"}),
     "robustness": frozenset({"expected", "value", "lower", "middle", "upper"}),
@@ -176,7 +179,7 @@ def _turned(part: Any, values: frozenset[str]) -> Any:
     for low, high in (("low", "high"), ("lower", "upper")):
         if {low, high} <= values & part.keys():
             turned[low], turned[high] = turned[high], turned[low]
-    for key in {"interval", "equivalence_interval"} & values & part.keys():
+    for key in {"interval", "equivalence_interval", "deciding"} & values & part.keys():
         if turned[key] is not None:
             turned[key].reverse()
     return turned

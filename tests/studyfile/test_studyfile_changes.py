@@ -53,6 +53,7 @@ TAKEN = {
     "confirm.seeds": ("seeds = 5", "seeds = 10", "confirm.seeds"),
     "confirm.margin": ("margin = 0.005", "margin = 0.01", "confirm.margin"),
     "confirm.confidence": ("confidence = 0.95", "confidence = 0.9", "confirm.confidence"),
+    "a price": ("seed = 0", "seed = 0\ncost_per_hour = 2.5", "study.cost_per_hour"),
     "lease": ("lease_s = 30", "lease_s = 60", "storage.lease_s"),
     "a range, wider below": ("low = 0.05", "low = 0.01", "arms.ralr.amplify.probability"),
     "a range, wider above": ("high = 0.6", "high = 0.9", "arms.ralr.amplify.probability"),

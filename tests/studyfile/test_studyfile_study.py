@@ -241,12 +241,23 @@ def reordered(table: Any) -> Any:
         tomli_w.dumps(reordered(tomllib.loads(DESIGN))),
         DESIGN.but("lease_s = 30", "lease_s = 60"),
         DESIGN[: DESIGN.index("[storage]")],
+        DESIGN.but("seed = 0", "seed = 0\ncost_per_hour = 2.5"),
         DESIGN.but("1e-3, high = 1.0", "0.001, high = 1"),
         DESIGN.but('optimizer = "sgd"', ""),
         DESIGN.but("blocks = 1", ""),
         DESIGN.but('metric = "accuracy"', "").but("margin = 0.005", ""),
     ],
-    ids=["comment", "order", "lease", "no storage", "spelling", "a default left out", "another", "those of the metric"],
+    ids=[
+        "comment",
+        "order",
+        "lease",
+        "no storage",
+        "price",
+        "spelling",
+        "a default left out",
+        "another",
+        "those of the metric",
+    ],
 )
 def test_equivalent_files_have_the_same_fingerprint(text: str) -> None:
     assert parse_study(text).fingerprint == DESIGN.study().fingerprint

@@ -1,30 +1,20 @@
-"""The answer of a study in sentences: the differences, their uncertainty, n, and the kind of comparison."""
+"""The evidence for the verdict card in sentences: every difference, its uncertainty, n, and the kind of comparison."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
 from ralr_tune.analysis.comparison import Comparison, Interval
-from ralr_tune.analysis.facts import ArmFacts, Facts, Twin
-from ralr_tune.analysis.power import ENOUGH_PAIRS, MAX_PAIRS, Counts, DetectableEffect, detectable_difference
+from ralr_tune.analysis.facts import Facts, Twin
+from ralr_tune.analysis.power import ENOUGH_PAIRS, MAX_PAIRS, Counts, DetectableEffect
 from ralr_tune.analysis.sentence import Sentence
 from ralr_tune.analysis.sequential import Decision
 from ralr_tune.analysis.twins import Amplified
 
 
-def answer(facts: Facts) -> str:
-    """What the data support so far; one or two sentences if one arm is compared with the baseline."""
-    return " ".join(answers(facts))
-
-
-def answers(facts: Facts) -> list[str]:
-    """The same as a list: a sentence for each arm, and the comparisons that are missing."""
-    made = [comparison for comparison in facts.comparisons if comparison.what == "configuration"]
-    if made:
-        return [*(_configuration(facts, comparison) for comparison in made), *_lost(facts), *_arms(facts)]
-    if any(arm.best for arm in facts.arms.values()):
-        return [_searched(facts)]
-    return [_nothing(facts)]
+def comparison_sentences(facts: Facts) -> list[str]:
+    """Each arm against the baseline: scores, difference, interval and n."""
+    return [(_configuration if made.what == "configuration" else _arm)(facts, made) for made in facts.comparisons]
 
 
 def twin_sentences(facts: Facts) -> list[str]:
@@ -40,7 +30,7 @@ def detectable_sentences(facts: Facts) -> list[str]:
     """For each comparison without a verdict: the detectable difference, and the pairs that a verdict needs."""
     verdicts = {(made.what, made.arm): made.verdict for made in facts.comparisons}
     open_ones = [each for each in facts.reach if verdicts.get((each.what, each.arm)) == "inconclusive"]
-    return [*(_detectable(facts, each) for each in open_ones), *block_sentences(facts)]
+    return [_detectable(facts, each) for each in open_ones]
 
 
 def _twin(facts: Facts, twin: Twin) -> str:
@@ -122,20 +112,6 @@ def _pairs(what: str) -> Callable[[int], str]:
     return lambda count: noun if count == 1 else f"{noun}s"
 
 
-def block_sentences(facts: Facts) -> Iterable[str]:
-    """What comparing the schedules themselves needs, if each has one block: the spread between blocks is unknown."""
-    if len(facts.arms) > 1 and any(arm.best for arm in facts.arms.values()) and _single(facts):
-        two, four = (detectable_difference(1.0, n, 1 - facts.confidence) for n in (2, 4))
-        yield (
-            "To compare the schedules themselves, search in several blocks: two can detect a difference of "
-            f"{two:.1f} times the spread between blocks, four one of {four:.1f} times."
-        )
-
-
-def _single(facts: Facts) -> bool:
-    return all(arm.blocks <= 1 for arm in facts.arms.values())
-
-
 def _configuration(facts: Facts, made: Comparison) -> str:
     unit, arm, base = facts.unit, facts.arms[made.arm].confirm, facts.arms[made.against].confirm
     if arm is None or base is None or arm.mean is None or base.mean is None:  # a comparison has values on both sides
@@ -203,51 +179,6 @@ def _verdict(facts: Facts, made: Comparison) -> str:
     return made.verdict
 
 
-def _arms(facts: Facts) -> list[str]:
-    made = [comparison for comparison in facts.comparisons if comparison.what == "arm"]
-    if not made:
-        reason = "one block of search each" if _single(facts) else "fewer than two blocks of search were judged in each"
-        return [f"The schedules themselves were not compared: {reason}."]
-    return [
-        Sentence(
-            f"Arm against arm, {each.arm} against {each.against}: {_evidence(facts, each)}: ",
-            _verdict(facts, each),
-            f"{_beyond(facts, each)}.",
-        )
-        for each in made
-    ]
-
-
-def _lost(facts: Facts) -> Iterable[str]:
-    """Seeds without a score bias a configuration's mean upwards, so their number is reported."""
-    for name, arm in facts.arms.items():
-        if arm.confirm and arm.confirm.lost:
-            total = arm.confirm.lost + len(arm.confirm.values)
-            yield f"Of {name}'s {total} seeds {arm.confirm.lost} diverged or failed and are in no figure above."
-
-
-def _searched(facts: Facts) -> str:
-    found = [
-        f"{name}'s best of {_done(arm)} reached {_best(facts, arm)}" for name, arm in facts.arms.items() if arm.best
-    ]
-    missing = [f"{name} has no completed trial" for name, arm in facts.arms.items() if not arm.best]
-    return (
-        f"Not confirmed yet. On the validation split {', '.join(found + missing)}; "
-        "each is one run with one seed, so nothing is compared."
-    )
-
-
-def _best(facts: Facts, arm: ArmFacts) -> str:
-    return facts.unit.value(arm.best.value) if arm.best else "nothing"
-
-
-def _done(arm: ArmFacts) -> str:
-    return f"{sum(arm.counts[name] for name in ('complete', 'pruned', 'diverged'))} trials"
-
-
-def _nothing(facts: Facts) -> str:
-    total = {name: sum(arm.counts[name] for arm in facts.arms.values()) for name in ("budget", "diverged", "failed")}
-    return (
-        f"No trial has completed yet: {total['budget']} are planned, {total['diverged']} diverged, "
-        f"{total['failed']} failed."
-    )
+def _arm(facts: Facts, made: Comparison) -> str:
+    question = f"Arm against arm, {made.arm} against {made.against}: {_evidence(facts, made)}: "
+    return Sentence(question, _verdict(facts, made), f"{_beyond(facts, made)}.")
