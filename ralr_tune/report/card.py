@@ -12,7 +12,7 @@ from ralr_tune.analysis.comparison import Interval
 from ralr_tune.analysis.sentence import Sentence
 from ralr_tune.report.glossary import TERMS, first_use
 from ralr_tune.report.markup import escaped
-from ralr_tune.report.style import safe
+from ralr_tune.report.style import safe, writable
 
 ROOM = 1.5  # half width of an axis, in units of what is drawn: numbers need space
 BAR = 49  # characters
@@ -237,10 +237,18 @@ def card_markdown(card: Card) -> str:
     recipe = "" if card.recipe is None else f"Recipe: {_whose(card)}: {_listed(card)}."
     texts = [_strong(card.verdict), *card.caveats, recipe, f"Cost so far: {card.cost}." if card.cost else ""]
     texts += [f"Next step: {step.why}", *([PASTE.capitalize()] if step.toml else [])]
-    code = textwrap.indent("\n".join(filter(None, [step.toml, step.command])), "    ")
-    bars = textwrap.indent("\n".join(_bars(card)).rstrip(), "    ")
+    code, bars = _block([step.toml, step.command]), _block(_bars(card))
     paragraphs = [safe(text) for text in texts if text]
     return "\n\n".join([*paragraphs[:1], *([bars] if bars else []), *paragraphs[1:], code])
+
+
+def _block(lines: Sequence[str]) -> str:
+    """A block of code. Names may come from a foreign database: nothing in it may look like HTML or end the block."""
+    text = writable("\n".join(filter(None, lines))).translate(_NO_MARKUP)
+    return textwrap.indent(text, "    ", lambda line: True)
+
+
+_NO_MARKUP = {ord("<"): "‹", ord(">"): "›", ord("`"): "'"}
 
 
 def _strong(verdict: str) -> str:
