@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ralr_tune.analysis.answer import answer, block_sentences, twin_sentences
+from ralr_tune.analysis.cost import Cost, cost
 from ralr_tune.analysis.evaluators import study_importances
 from ralr_tune.analysis.facts import Facts, as_json, study_facts
 from ralr_tune.analysis.notes import urgent_sentences
@@ -43,6 +44,7 @@ class Report:
     facts: Facts
     page: Path
     best: Sequence[Path]
+    cost: Cost
     images: Sequence[Path] = ()
     address: Address | None = None
     """Of the database that it was made from."""
@@ -94,7 +96,15 @@ def make_report(storage: Storage, study: str, out: Path, *, images: Sequence[For
     best = export_best(record, spec, out)
     _write_panels(storage, facts, spec)
     with writing(folder):
-        return Report(study, facts, page, best, write_images(drawn, folder, images) if images else (), storage.address)
+        return Report(
+            study,
+            facts,
+            page,
+            best,
+            cost(record.rows()),
+            write_images(drawn, folder, images) if images else (),
+            storage.address,
+        )
 
 
 def _write_panels(storage: Storage, facts: Facts, spec: StudySpec) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ralr_tune.commands.locate import again, find_file, naming, unknown_study
 from ralr_tune.errors import DataError, UsageError
+from ralr_tune.launch.devices import Place
 from ralr_tune.launch.folder import folder_token
 from ralr_tune.launch.launcher import Job, Launcher
 from ralr_tune.launch.registry import make_launcher
@@ -48,6 +49,12 @@ Progress = Callable[[Storage, str], None]
 
 ShowData = Callable[[Inventory], None]
 """Called once, before workers start."""
+
+Starting = Callable[[int], None]
+"""Called once with the number of workers, before they start; 0 if they are started elsewhere."""
+
+Stopping = Callable[[], None]
+"""Called at once when the user asks to stop, before the workers have saved their state."""
 
 
 @dataclass(frozen=True)
@@ -146,6 +153,8 @@ def run(
     *,
     progress: Progress | None = None,
     show_data: ShowData | None = None,
+    starting: Starting | None = None,
+    stopping: Stopping | None = None,
     **fields: Any,
 ) -> Report:
     """Create or resume a study, search all arms, confirm, test, report and export.
@@ -155,6 +164,8 @@ def run(
         options: where and how.
         progress: called a few times a second with the open storage and the study's name.
         show_data: called with what the data hold, before workers start.
+        starting: called with the number of workers, before they start.
+        stopping: called when the user asks to stop (Ctrl-C), while the workers save their state.
         fields: fields of `RunOptions` by name: `run(spec, workers=2, trials=8)`.
 
     Raises UsageError before anything is started, DataError before the first trial if training or test data cannot be
@@ -178,12 +189,27 @@ def run(
         job = _job(opened, spec, options, out, launcher)
         if advance(ledger, opened, spec, job.until) is not None:
             _inspect_data(spec, out, show_data, here=launcher is not None and not launcher.remote)
-            workers = Supervisor(launcher, job, places, ledger) if launcher else Observer(job, spec, ledger)
+            if starting is not None:
+                starting(len(places))
+            workers = _workers(launcher, job, places, spec, ledger, stopping)
             workers.wait(options.hours, lambda: progress(opened, spec.name) if progress else None)
             ArtifactStore(job.out / "checkpoints", spec).tidy(lambda: ledger.rows(curves=False))
         from ralr_tune.commands.report import make_report  # imported late, so that the workers start earlier
 
         return make_report(opened, spec.name, out)
+
+
+def _workers(
+    launcher: Launcher | None,
+    job: Job,
+    places: list[Place],
+    spec: StudySpec,
+    ledger: Ledger,
+    stopping: Stopping | None,
+) -> Supervisor | Observer:
+    if launcher is None:
+        return Observer(job, spec, ledger)
+    return Supervisor(launcher, job, places, ledger, stopping or (lambda: None))
 
 
 def _options(options: RunOptions | None, fields: Mapping[str, Any]) -> RunOptions:

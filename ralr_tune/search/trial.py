@@ -117,7 +117,7 @@ def _search(session: Session, row: Row, lease: Lease) -> Work:
     judge = Judge(study, session.spec.search.prune_on)
 
     def report(record: EpochRecord) -> None:
-        session.ledger.progress(row, record, report_to=asked._trial_id)
+        session.ledger.progress(row, record, curve=trial.curve, report_to=asked._trial_id)
         studies.cache_report(asked, record)
 
     def prune(record: EpochRecord) -> bool:
@@ -184,9 +184,11 @@ def _start(session: Session, row: Row, configuration: Configuration, also: Seque
 
 def _trained(session: Session, row: Row, trial: Trial, lease: Lease) -> Generator[Trial, None, Ending]:
     """Train to the end: only search rows are pruned."""
-    ending = yield from _follow(
-        session, trial, lease, lambda record: session.ledger.progress(row, record), lambda record: False
-    )
+
+    def report(record: EpochRecord) -> None:
+        session.ledger.progress(row, record, curve=trial.curve)
+
+    ending = yield from _follow(session, trial, lease, report, lambda record: False)
     return ending
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from ralr_tune.analysis.cost import cost
 from ralr_tune.analysis.edges import Edge
 from ralr_tune.analysis.facts import ArmFacts, Facts
 from ralr_tune.analysis.missing_evidence import MissingEvidence
@@ -20,7 +21,7 @@ FACTS = Facts(
 
 
 def report(facts: Facts) -> Report:
-    return Report("digits", facts, Path("report.html"), ())
+    return Report("digits", facts, Path("report.html"), (), cost(()))
 
 
 def edge(parameter: str) -> Edge:
