@@ -23,6 +23,7 @@ from ralr_tune.commands.terminal import readable, wrapped
 from ralr_tune.records import Inventory, Row, Stage
 from ralr_tune.report.inventory import inventory_text
 from ralr_tune.report.words import duration
+from ralr_tune.search.forecast import REPORT_S
 from ralr_tune.store.database import Storage
 
 REFRESH_S = 0.5
@@ -34,8 +35,6 @@ IDLE_S = 10.0
 """A study without unfinished rows for this long has ended: it will not be confirmed."""
 WINDOW_S = 30.0
 """Speed is averaged over this window, or over half of the time since the first epoch if that is longer."""
-REPORT_S = 5.0
-"""Time between the last trial and the answer: the workers end, and the report is written (LOG.md, 2026-11-29)."""
 BAR = 24
 """Largest width of a progress bar and of a running trial's curve, in columns."""
 MIN_BAR = 5

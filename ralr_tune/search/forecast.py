@@ -28,6 +28,11 @@ STARTUP_TRIALS = 5
 TEST_EPOCHS = 1 / 3
 """A test is one forward pass over a split: a third of an epoch, if the splits were equally large (our choice)."""
 
+START_S = 5.0
+"""Seconds from the command to the first trial: imports and data of the digits study (LOG.md, 2026-11-29)."""
+REPORT_S = 8.0
+"""Seconds from the last trial to the answer: the workers end, and the report is written (LOG.md, 2026-11-29)."""
+
 
 class Left(NamedTuple):
     """Epochs left in a stage."""

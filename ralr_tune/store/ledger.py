@@ -38,7 +38,7 @@ from ralr_tune.errors import FailureKind, LeaseLost, StorageError
 from ralr_tune.records import EpochRecord, Outcome, Row, Stage, State
 from ralr_tune.store.database import Storage
 from ralr_tune.store.incidents import incident_insert
-from ralr_tune.store.studies import report_statement
+from ralr_tune.store.studies import attributes_statement, report_statement
 from ralr_tune.store.tables import NO_SOURCE, Now, check_name, ledger
 from ralr_tune.store.texts import read_curve, read_table
 
@@ -197,18 +197,21 @@ class Ledger:
         failure: FailureKind | None = None,
         message: str | None = None,
         recovered: str | None = None,
+        attributes: Mapping[str, Any] | None = None,
+        report_to: int | None = None,
     ) -> None:
         """Marks the row done, with its outcome. `seconds`: of all attempts together. Non-finite numbers become None.
 
         A failure is also recorded as an incident, and so is `recovered`: how a trial continued after running out of
-        memory.
+        memory. `attributes` become user attributes of the Optuna trial with the id `report_to`, in one transaction.
         """
         incidents = [self._incident(row, failure, message or "")] if failure else []
         incidents += [self._incident(row, "oom", recovered)] if recovered else []
+        shown = [attributes_statement(report_to, attributes)] if report_to is not None and attributes else []
         self._write(
             row,
             "done",
-            also=incidents,
+            also=[*incidents, *shown],
             outcome=outcome,
             value=finite(value),
             train_value=finite(train_value),
