@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
+import sys
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -218,11 +220,12 @@ def _refuse_together(option: str, others: Mapping[str, object]) -> None:
 
 
 def _say(text: str) -> None:
-    """Print text, escaped for a terminal; "" prints nothing."""
-    from ralr_tune.commands.terminal import readable
+    """Print text, escaped for a terminal, whose lines break between words; "" prints nothing."""
+    from ralr_tune.commands.terminal import readable, wrapped
 
     if text:
-        typer.echo(readable(text))
+        width = shutil.get_terminal_size().columns if sys.stdout is not None and sys.stdout.isatty() else None
+        typer.echo(wrapped(readable(text), width))
 
 
 def _print_report(report: Report, *, as_json: bool, quiet: bool = False) -> None:
