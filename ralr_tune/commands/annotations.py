@@ -32,11 +32,12 @@ new MutationObserver(mark).observe(document.documentElement, {childList: true, s
 
 _STYLE = """
 [data-search-value]::after { content: "\u00a0· search value"; }
-#ralr-tune { position: fixed; inset: auto 0 0 0; z-index: 1100; margin: 0; padding: 4px 12px 4px 76px;
+#ralr_tune { position: fixed; inset: auto 0 0 0; z-index: 1100; margin: 0; padding: 4px 12px 4px 76px;
   font: 13px/1.4 system-ui, sans-serif; color: #4a3b00; background: #fff4cc; border-top: 1px solid #e0c766; }
-#ralr-tune code { white-space: nowrap; }
+#ralr_tune code { white-space: nowrap; }
 #dashboard { padding-bottom: 48px; }
-@media (prefers-color-scheme: dark) { #ralr-tune { color: #ffe9a8; background: #3a3110; border-color: #6b5a1c; } }
+.MuiBox-root > p { white-space: normal; overflow-wrap: anywhere; } /* a long attribute widened the page of a trial */
+@media (prefers-color-scheme: dark) { #ralr_tune { color: #ffe9a8; background: #3a3110; border-color: #6b5a1c; } }
 """
 _HIDDEN = """
 [aria-label="rename study"], [aria-label="delete study"], [aria-label="delete artifact"],
@@ -50,7 +51,7 @@ def annotated(application: Application, *, write: bool) -> Application:
     style = _STYLE if write else _STYLE + _HIDDEN
     text = BEST if write else f"{READ_ONLY} {BEST}"
     head = f'<style>{style}</style><script defer src="{SCRIPT_PATH}"></script></head>'.encode()
-    body = f'<p id="ralr-tune" role="note">{text}</p></body>'.encode()
+    body = f'<p id="ralr_tune" role="note">{text}</p></body>'.encode()
 
     def answer(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         path = environ.get("PATH_INFO") or "/"

@@ -41,10 +41,10 @@ def importance_note(study: optuna.Study) -> str:
         "**Hyperparameter Importance on the study's page is Optuna's own, and differs from this package's.** It asks "
         "which parameters separate the best tenth of the completed trials from all of them, has no comparison with "
         "chance, and its shares sum to 1 even if no parameter has an effect. Read the panel *importance* instead, with "
-        f"the other panels of the report [at the end of the study's page]({page}): it compares every parameter with "
+        f"the other panels of the report [on the study's page]({page}): it compares every parameter with "
         "what chance alone gives.\n\n"
         "**The best value on the study's page is a search value**: the best of many trials on one seed each, biased "
-        "upwards. Scores on fresh seeds are below."
+        "upwards. Scores on fresh seeds are below, once there are any."
     )
 
 
