@@ -1,4 +1,4 @@
-"""`python -m ralr_tune`: runs the command line and turns every exception into error lines and an exit code."""
+"""`python -m ralr_tune`: runs the command line and turns every exception into lines on stderr and an exit code."""
 
 from __future__ import annotations
 
@@ -75,7 +75,8 @@ def _discard(stream: TextIO) -> None:
 
 
 def _print_error(error: BaseException, message: str, code: int, debug: bool) -> int:
-    lines = [f"error: {line}" for line in readable(message).splitlines() or [type(error).__name__]]
+    begin = "" if code == Interrupted.exit_code else "error: "  # the user asked for it
+    lines = [f"{begin}{line}" for line in readable(message).splitlines() or [type(error).__name__]]
     if debug:
         lines.insert(0, readable("".join(traceback.format_exception(error))))
     elif isinstance(error, TrialError) and error.detail:

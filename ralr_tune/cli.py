@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
+import sys
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -17,7 +19,9 @@ import typer
 from ralr_tune.invocation import command, program
 
 if TYPE_CHECKING:
+    from ralr_tune.commands.locate import StudyLocation
     from ralr_tune.commands.report import Report
+    from ralr_tune.commands.run import RunOptions
 
 app = typer.Typer(
     help="Does RALR (amplifying the learning rate at random) help on your task? Find out with a fair search.",
@@ -138,13 +142,16 @@ def run(
     """Search all arms, confirm the winners, test, report and export. Run the same command again to resume."""
     from ralr_tune.commands import run as runs
     from ralr_tune.commands.locate import locate, unknown_study
-    from ralr_tune.commands.progress import Display
     from ralr_tune.errors import UsageError
     from ralr_tune.launch.registry import parse_options
 
-    worker_options = {"--workers": workers, "--devices": devices != "auto", "--slots": slots != 1}
-    worker_options |= {"--launcher": launcher != "local", "--launcher-option": launcher_option or None}
-    run_options = {"--no-workers": no_workers, "--hours": hours, "--no-confirm": not confirm, "--json": as_json}
+    worker_options: dict[str, object] = {"--workers": workers, "--devices": _unless("auto", devices)}
+    worker_options |= {"--slots": _unless(1, slots), "--launcher": _unless("local", launcher)}
+    worker_options |= {"--launcher-option": launcher_option or None}
+    run_options: dict[str, object] = {"--no-workers": no_workers, "--hours": hours, "--no-confirm": not confirm}
+    run_options |= {"--json": as_json}
+    other_options = {"--trials": trials, "--quiet": quiet, "--no-imports": no_imports, "--force": force}
+    other_options |= {"--new-generation": new_generation}
     _refuse_together("--init", worker_options | run_options if init else {})
     _refuse_together("--no-workers", worker_options if no_workers else {})
     where = locate(study, storage=storage, out=out, imports=not no_imports)
@@ -170,11 +177,43 @@ def run(
         made = runs.init(where.spec, options)
         _say("" if quiet else made)
         return
+    chosen = worker_options | run_options | other_options
+    _run_and_show(where, options, chosen, as_json=as_json, quiet=quiet)
+
+
+def _run_and_show(
+    where: StudyLocation, options: RunOptions, chosen: Mapping[str, object], *, as_json: bool, quiet: bool
+) -> None:
+    """Run with a live display, and print the report; Interrupted names the command that resumes, with its options."""
+    from ralr_tune.commands.arguments import given_words
+    from ralr_tune.commands.progress import Display
+    from ralr_tune.commands.run import run
+    from ralr_tune.errors import Interrupted
+
+    assert where.spec is not None
     if not (quiet or as_json):
         logging.getLogger("ralr_tune.commands.run").setLevel(logging.INFO)
-    with Display(quiet=quiet or as_json) as display:
-        report = runs.run(where.typed, options, progress=display.update, show_data=display.show_data)
+    display = Display(quiet=quiet or as_json, until="test" if options.confirm else "search")
+    try:
+        with display:
+            report = run(
+                where.typed,
+                options,
+                progress=display.update,
+                show_data=display.show_data,
+                starting=display.starting,
+                stopping=display.stopping,
+            )
+    except (KeyboardInterrupt, Interrupted) as stopped:
+        resume = where.command("run", *given_words(chosen))
+        raise Interrupted(f"{str(stopped) or 'interrupted; everything is saved'}; resume with: {resume}") from None
     _print_report(report, as_json=as_json, quiet=quiet)
+    display.ended(report.card.cost)
+
+
+def _unless(default: object, value: object) -> object:
+    """The value of an option, or None if it is the default."""
+    return None if value == default else value
 
 
 def _refuse_together(option: str, others: Mapping[str, object]) -> None:
@@ -187,11 +226,12 @@ def _refuse_together(option: str, others: Mapping[str, object]) -> None:
 
 
 def _say(text: str) -> None:
-    """Print text, escaped for a terminal; "" prints nothing."""
-    from ralr_tune.commands.terminal import readable
+    """Print text, escaped for a terminal, whose lines break between words; "" prints nothing."""
+    from ralr_tune.commands.terminal import readable, wrapped
 
     if text:
-        typer.echo(readable(text))
+        width = shutil.get_terminal_size().columns if sys.stdout is not None and sys.stdout.isatty() else None
+        typer.echo(wrapped(readable(text), width))
 
 
 def _print_report(report: Report, *, as_json: bool, quiet: bool = False) -> None:

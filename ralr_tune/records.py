@@ -86,7 +86,7 @@ class Row:
     train_value: float | None
     """Metric at the end on a fixed part of the training split, without augmentation."""
     curve: tuple[EpochRecord, ...]
-    """All epochs once done (search: also while it runs, values only, from Optuna)."""
+    """All epochs once done; values only while it runs."""
     seconds: float | None
     """Wall seconds of training, all attempts together."""
     started: float | None

@@ -139,6 +139,13 @@ def searched_epochs(rows: Iterable[Row]) -> dict[int, int]:
     return {row.id: search[row.arm, row.block, row.ordinal] for row in found if row.stage == "audit"}
 
 
+def trained_epochs(rows: Iterable[Row]) -> int:
+    """Epochs trained so far, in all stages; an audit counts only those that its search trial had not trained."""
+    found = list(rows)
+    inherited = searched_epochs(found)
+    return sum(max(0, row.epoch - inherited.get(row.id, 0)) for row in found if row.stage != "test")
+
+
 def search_counts(arm: ArmRecord) -> Mapping[str, int]:
     """budget, complete, pruned, diverged, failed, running and waiting search trials."""
     rows = arm.search()

@@ -1,8 +1,8 @@
-"""Secrets in command-line arguments: mask them in the process list, and warn with a safer way to pass them."""
+"""Command-line arguments: those given as words of a command; secrets in them masked, with a safer way to pass them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 
 from ralr_tune.secrecy import MASK, masked_url, remember
@@ -11,6 +11,16 @@ _SAFER = {
     "--storage": "RALR_TUNE_STORAGE_PASSWORD, RALR_TUNE_STORAGE_PASSWORD_FILE or ~/.pgpass",
     "--token": "RALR_TUNE_DASHBOARD_TOKEN or RALR_TUNE_DASHBOARD_TOKEN_FILE",
 }
+
+
+def given_words(options: Mapping[str, object]) -> Iterator[str]:
+    """The words of the options that were given, by name; True is a switch, a list a repeated option."""
+    for name, value in options.items():
+        if value is True:
+            yield name
+        elif value not in (None, False):
+            for each in value if isinstance(value, list) else [value]:
+                yield from (name, str(each))
 
 
 def conceal(arguments: Sequence[str]) -> Iterator[str]:

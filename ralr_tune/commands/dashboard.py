@@ -15,6 +15,7 @@ from urllib.parse import quote
 from optuna.artifacts import FileSystemArtifactStore
 from optuna.artifacts.exceptions import ArtifactNotFound
 
+from ralr_tune.commands.annotations import annotated
 from ralr_tune.commands.gate import LOGIN_BYTES, Environ, Gate, is_loopback
 from ralr_tune.commands.headers import StartResponse
 from ralr_tune.commands.locate import StudyLocation, opened
@@ -114,7 +115,7 @@ def make_app(storage: Storage, out: Path, *, write: bool, token: str | None) -> 
             body: Iterable[bytes] = dashboard(environ, start_response)
             return body
 
-    return Gate(answer, write=write, token=token)
+    return Gate(annotated(answer, write=write), write=write, token=token)
 
 
 class Artifacts(FileSystemArtifactStore):

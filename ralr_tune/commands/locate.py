@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,13 +41,13 @@ class StudyLocation:
     typed: str = ""
     """STUDY as it was typed: a path, or the name."""
 
-    def command(self, verb: str) -> str:
-        """A command on this study, as it may be typed; `run` needs its file."""
+    def command(self, verb: str, *more: str) -> str:
+        """A command on this study, as it may be typed, with `more` words at its end; `run` needs its file."""
         file = "STUDY.toml" if self.spec is None else self.typed or self.name
         study = file if verb == "run" else self.name
         from ralr_tune.store.address import parse_address
 
-        return again(verb, study, parse_address(self.storage_url), self.out, name=self.name)
+        return again(verb, study, parse_address(self.storage_url), self.out, name=self.name, more=more)
 
 
 def locate(
@@ -77,10 +77,18 @@ def locate(
     return StudyLocation(name, spec, storage_url(storage, spec, folder), folder, study)
 
 
-def again(verb: str, study: str, address: Address, out: Path | None = None, *, name: str | None = None) -> str:
+def again(
+    verb: str,
+    study: str,
+    address: Address,
+    out: Path | None = None,
+    *,
+    name: str | None = None,
+    more: Sequence[str] = (),
+) -> str:
     """A command on a study, ready to type: with --out and --storage unless it finds the same study without them.
 
-    `name`: the study's, if `study` is the path of its file.
+    `name`: the study's, if `study` is the path of its file. `more`: further options.
     """
     usual = Path("runs") / (name or study)
     folder = usual if out is None else relative_to_cwd(out)
@@ -89,7 +97,7 @@ def again(verb: str, study: str, address: Address, out: Path | None = None, *, n
         words += address.arguments()
     if folder != usual:
         words += ["--out", folder]
-    return command(*words)
+    return command(*words, *more)
 
 
 def find_file(study: str) -> Path | None:

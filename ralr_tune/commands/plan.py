@@ -16,9 +16,10 @@ from ralr_tune.records import Inventory
 from ralr_tune.report.inventory import inventory_text
 from ralr_tune.report.words import duration
 from ralr_tune.search.design import unit_params
+from ralr_tune.search.forecast import REPORT_S, START_S, choosing_runs, epochs_left
 from ralr_tune.search.interim import analysis_seeds
 from ralr_tune.search.samplers import longest_run
-from ralr_tune.search.stages import choosing_seeds, judged_runs
+from ralr_tune.search.stages import judged_runs
 from ralr_tune.search.tasks import Tasks, data_inventory
 from ralr_tune.studyfile import StudySpec
 
@@ -41,6 +42,8 @@ class Plan:
     arms: dict[str, ArmPlan]
     confirm_epochs: int
     """Maximum confirm epochs: all seeds of `looks`."""
+    expected_epochs: float
+    """Expected epochs of search, audits and confirm: pruning saves some, and interim analyses may decide early."""
     looks: tuple[int, ...]
     """Numbers of seeds at the interim analyses, each of which may decide; one number if the design is fixed."""
     seconds_per_epoch: float
@@ -59,11 +62,20 @@ class Plan:
 
     @property
     def seconds(self) -> float:
-        """Maximum time if all workers are busy."""
-        return self.epochs * self.seconds_per_epoch / self.at_once
+        """Maximum time if all workers are busy, with the start and the report."""
+        return self._seconds(self.epochs)
+
+    @property
+    def expected_seconds(self) -> float:
+        """The same for the expected epochs."""
+        return self._seconds(self.expected_epochs)
+
+    def _seconds(self, epochs: float) -> float:
+        return START_S + epochs * self.seconds_per_epoch / self.at_once + REPORT_S
 
     def as_json(self) -> dict[str, Any]:
-        return asdict(self) | {"epochs": self.epochs, "seconds": self.seconds}
+        derived = {"epochs": self.epochs, "seconds": self.seconds, "expected_seconds": self.expected_seconds}
+        return asdict(self) | derived
 
     def as_text(self) -> str:
         lines = [f"study {self.study}"]
@@ -72,8 +84,9 @@ class Plan:
             lines += [f"    {parameter}: {domain}" for parameter, domain in arm.dimensions.items()] or ["    none"]
         lines.append(f"  confirm: at most {self.confirm_epochs} epochs{self._interim_analyses()}")
         lines.append(
-            f"  time: at most {duration(self.seconds)} on {self._workers()} ({self.device}): {self.epochs} epochs "
-            f"of {self.seconds_per_epoch:.3g} s each, from a few timed steps; pruning makes it shorter"
+            f"  time: about {duration(self.expected_seconds)}, at most {duration(self.seconds)}, on {self._workers()} "
+            f"({self.device}): about {self.expected_epochs:.0f} of at most {self.epochs} epochs, "
+            f"{self.seconds_per_epoch:.3g} s each, from a few timed steps"
         )
         lines += [f"  {sentence}" for sentence in self.advice]
         return "\n".join([*lines, *([inventory_text(self.data)] if self.data else [])])
@@ -114,6 +127,7 @@ def plan_study(
         study=spec.name,
         arms=arms,
         confirm_epochs=confirm_runs(spec) * epochs,
+        expected_epochs=sum(left.expected for stage, left in epochs_left(spec, ()).items() if stage != "test"),
         looks=analysis_seeds(spec),
         seconds_per_epoch=_seconds_per_epoch(spec, assigned[0]),
         workers=len(assigned),
@@ -133,9 +147,7 @@ def _effective_workers(assigned: Sequence[Place]) -> int:
 
 def confirm_runs(spec: StudySpec) -> int:
     """Maximum number of training runs of the stages choose and judge."""
-    candidates = min(spec.confirm.top, spec.search.trials) * spec.search.blocks
-    choosing = candidates * len(choosing_seeds(spec)) if candidates > 1 else 0
-    return len(spec.arms) * choosing + judged_runs(spec)
+    return choosing_runs(spec) + judged_runs(spec)
 
 
 def _seconds_per_epoch(spec: StudySpec, place: Place) -> float:

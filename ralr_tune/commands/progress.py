@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections import deque
+from bisect import bisect
+from collections.abc import Sequence
+from itertools import pairwise
+from statistics import fmean
 from types import TracebackType
 
+from rich.cells import cell_len
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from ralr_tune.analysis.rows import searched_epochs
 from ralr_tune.commands.status import ArmStatus, Status, study_status
-from ralr_tune.commands.terminal import readable
-from ralr_tune.records import Inventory, Row
+from ralr_tune.commands.terminal import readable, wrapped
+from ralr_tune.records import Inventory, Row, Stage
 from ralr_tune.report.inventory import inventory_text
 from ralr_tune.report.words import duration
 from ralr_tune.store.database import Storage
@@ -28,23 +32,33 @@ PLAIN_S = 15.0
 IDLE_S = 10.0
 """A study without unfinished rows for this long has ended: it will not be confirmed."""
 WINDOW_S = 30.0
-"""Speed is averaged over this window."""
+"""Speed is averaged over this window, or over half of the time since the first epoch if that is longer."""
+MAX_REPORT_S = 30.0
+"""Longest time that is expected between the last epoch and the answer (our choice)."""
+BAR = 24
+"""Largest width of a progress bar and of a running trial's curve, in columns."""
+MIN_BAR = 5
+"""On a terminal that leaves fewer columns, they are not shown."""
+GAP = 2
+"""Columns between two columns of a table."""
 
 _BARS = "▁▂▃▄▅▆▇█"
 
 
 class Display:
-    """Shows a study's progress; if `quiet`, it shows nothing."""
+    """Shows a study's progress up to the stage `until`; if `quiet`, it shows nothing."""
 
-    def __init__(self, *, quiet: bool = False, console: Console | None = None) -> None:
+    def __init__(self, *, quiet: bool = False, console: Console | None = None, until: Stage = "test") -> None:
         self._console = console or plain_console(stderr=True)
         self._quiet = quiet
+        self._until = until
         self._live: Live | None = None
         self._speed = _Speed()
-        self._curves = _Curves()
+        self._waiting = "waiting for the first epoch"
         self._query_at = 0.0
         self._shown_at = 0.0
         self._stage = ""
+        self._began = time.monotonic()
 
     def __enter__(self) -> Display:
         if not self._quiet and self._console.is_terminal:
@@ -61,9 +75,23 @@ class Display:
             self._live.stop()
 
     def show_data(self, inventory: Inventory) -> None:
-        """Prints the table of the data, above whatever is live."""
-        if not self._quiet:
-            self._console.print(readable(inventory_text(inventory)), soft_wrap=True)
+        """Print the table of the data, above whatever is live."""
+        self._say(inventory_text(inventory))
+
+    def starting(self, workers: int) -> None:
+        """Show that this many workers start, until the first epoch ends; 0: they are started elsewhere."""
+        here = f"starting {workers} {'worker' if workers == 1 else 'workers'}…"
+        self._waiting = here if workers else "waiting for workers started elsewhere…"
+        if self._live:
+            self._live.update(Text(self._waiting, style="dim"), refresh=True)
+
+    def stopping(self) -> None:
+        """Answer Ctrl-C at once: workers need a moment to save their state."""
+        self._say("stopping; saving the state of the running trials…")
+
+    def ended(self, cost: str) -> None:
+        """Print the last line: how long this run took, and what the study has cost."""
+        self._say(f"took {duration(time.monotonic() - self._began)}; the study so far: {cost}")
 
     def update(self, storage: Storage, study: str) -> None:
         """Query the study and show it; may be called often, but rarely queries the database."""
@@ -78,31 +106,45 @@ class Display:
         """Redraw the live table; without a terminal, print a line if one is due."""
         now = time.monotonic()
         self._speed.note(now, status.epochs)
-        self._curves.note(status)
         if self._live:
             self._live.update(self._tables(status), refresh=True)
         elif status.stage != self._stage or now - self._shown_at >= PLAIN_S:
-            self._console.print(readable(self._line(status)), soft_wrap=True)
+            self._say(self._line(status))
             self._stage, self._shown_at = status.stage, now
 
+    def _say(self, text: str) -> None:
+        """Print lines above whatever is live; only a terminal gets them wrapped, between words."""
+        if not self._quiet:
+            width = self._console.width if self._console.is_terminal else None
+            self._console.print(wrapped(readable(text), width), soft_wrap=True)
+
     def _tables(self, status: Status) -> Group:
-        parts = [_arms_table(status)]
+        parts = [_arms_table(status, self._console.width)]
         if status.running:
-            parts.append(self._running_table(status))
+            parts.append(_running_table(status, self._console.width))
         return Group(*parts, Text(self._footer(status), style="dim"))
 
-    def _running_table(self, status: Status) -> Table:
-        table = Table("running", "epoch", "value", "curve", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-        for row in status.running:
-            value = "" if row.value is None else f"{row.value:.4f}"
-            table.add_row(_title(row), f"{row.epoch}/{status.epochs_per_trial}", value, self._curves.sparkline(row))
-        return table
-
     def _footer(self, status: Status) -> str:
+        return f"{status.study}: {status.stage}, {self._pace(status)}"
+
+    def _pace(self, status: Status) -> str:
+        """Speed and time left of the whole study, as far as they are known."""
+        left, most = status.left(self._until)
+        if not left:
+            return "writing the report"
         speed = self._speed.epochs_per_second
-        left = _epochs_left(status)
-        time_left = f", about {duration(left / speed)} left in {status.stage}" if speed and left else ""
-        return f"{status.study}: {status.stage}, {speed:.2g} epochs/s{time_left}"
+        if speed is None:
+            return self._waiting
+        expected = duration(left / speed + self._report_s)
+        bound = f", at most {duration(most / speed + self._report_s)}" if status.is_adaptive else ""
+        return f"{_rate_text(speed)}, about {expected} left{bound}"
+
+    @property
+    def _report_s(self) -> float:
+        """Time between the last epoch and the answer: about as long as this machine took to its first epoch, since
+        both are mostly imports and processes that start or end (measured: LOG.md, 2026-11-29)."""
+        first = self._speed.first_change
+        return min(MAX_REPORT_S, first - self._began) if first is not None else 0.0
 
     def _line(self, status: Status) -> str:
         arms = "; ".join(f"{name} {_done(arm)}/{arm.budget}{_best(arm)}" for name, arm in status.arms.items())
@@ -162,17 +204,48 @@ def plain_console(*, stderr: bool = False) -> Console:
     return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
 
 
-def _arms_table(status: Status) -> Table:
-    table = Table(
-        "arm", "search", "", "pruned", "diverged", "best so far", box=None, pad_edge=False, padding=(0, 2, 0, 0)
-    )
-    for name, arm in status.arms.items():
-        bar = ProgressBar(total=max(arm.budget, 1), completed=_done(arm), width=24)
-        counts = f"{_done(arm)}/{arm.budget}"
-        table.add_row(name, bar, counts, str(arm.pruned), str(arm.diverged), _best(arm).strip(" ,"))
-    for stage, done, planned in status.confirm_progress():
-        table.add_row(stage, ProgressBar(total=planned, completed=done, width=24), f"{done}/{planned}", "", "", "")
+def _arms_table(status: Status, width: int) -> Table:
+    rows = [
+        (name, _done(arm), arm.budget, str(arm.pruned), str(arm.diverged), _best(arm).removeprefix(", best "))
+        for name, arm in status.arms.items()
+    ]
+    rows += [(stage, done, planned, "", "", "") for stage, done, planned in status.confirm_progress()]
+    cells = [(name, f"{done}/{budget}", *rest) for name, done, budget, *rest in rows]
+    heads = ("arm", "done", "pruned", "diverged", "best")
+    bar = _room(width, heads, cells)
+    table = _table(heads[0], *([""] if bar else []), *heads[1:])
+    for (name, done, budget, *_), (_, *rest) in zip(rows, cells, strict=True):
+        drawn = [ProgressBar(total=max(budget, 1), completed=done, width=bar)] if bar else []
+        table.add_row(name, *drawn, *rest)
     return table
+
+
+def _running_table(status: Status, width: int) -> Table:
+    cells = [
+        (_title(row), f"{row.epoch}/{status.epochs_per_trial}", "" if row.value is None else f"{row.value:.4f}")
+        for row in status.running
+    ]
+    heads = ("running", "epoch", "value")
+    room = _room(width, heads, cells)
+    table = _table(*heads, *(["curve"] if room else []))
+    for row, shown in zip(status.running, cells, strict=True):
+        table.add_row(*shown, *([sparkline([epoch.value for epoch in row.curve], room)] if room else []))
+    return table
+
+
+def _table(*heads: str) -> Table:
+    """A table whose first column alone gives way on a narrow terminal; no word is broken."""
+    table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0))
+    for number, head in enumerate(heads):
+        table.add_column(head, no_wrap=bool(number), overflow="ellipsis")
+    return table
+
+
+def _room(width: int, heads: Sequence[str], cells: Sequence[Sequence[str]]) -> int:
+    """Columns that a table of this width leaves for a bar or a curve; 0 if they are too few."""
+    needed = sum(GAP + max(map(cell_len, column)) for column in zip(heads, *cells, strict=True))
+    room = min(BAR, width - needed - GAP)
+    return room if room >= MIN_BAR else 0
 
 
 def _title(row: Row) -> str:
@@ -188,53 +261,48 @@ def _best(arm: ArmStatus) -> str:
     return "" if arm.best_value is None else f", best {arm.best_value:.4f}"
 
 
-def _epochs_left(status: Status) -> float:
-    """Epochs left in this stage; estimates pruning from the search so far."""
-    rows = [row for row in status.rows if row.state != "done" and row.stage != "test"]
-    ended = [row.epoch for row in status.rows if row.stage == "search" and row.state == "done"]
-    typical = sum(ended) / len(ended) if ended else status.epochs_per_trial
-    already_trained = searched_epochs(status.rows)
-    return sum(
-        max(typical - row.epoch, 0)
-        if row.stage == "search"
-        else status.epochs_per_trial - max(row.epoch, already_trained.get(row.id, 0))
-        for row in rows
-    )
+def _rate_text(speed: float) -> str:
+    """Epochs per second, or per minute if they are few: two digits."""
+    if speed < 0.5:
+        return f"{60 * speed:.2g} epochs/min"
+    return f"{speed:.0f} epochs/s" if speed >= 10 else f"{speed:.1f} epochs/s"
+
+
+def sparkline(values: Sequence[float], width: int) -> str:
+    """A curve in at most `width` columns: every epoch, or the mean of as many as share a column."""
+    finite = [value for value in values if math.isfinite(value)]
+    count = min(width, len(finite))
+    edges = [len(finite) * column // count for column in range(count + 1)] if count else []
+    shown = [fmean(finite[begin:end]) for begin, end in pairwise(edges)]
+    if not shown or max(shown) == min(shown):
+        return _BARS[3] * len(shown)
+    low, high = min(shown), max(shown)
+    return "".join(_BARS[int((value - low) / (high - low) * (len(_BARS) - 1))] for value in shown)
 
 
 class _Speed:
-    """Epochs per second, over the last WINDOW_S."""
+    """Epochs per second since the first one, over a window that grows with the run."""
 
     def __init__(self) -> None:
-        self._seen: deque[tuple[float, int]] = deque()
+        self._seen: list[tuple[float, int]] = []
 
     def note(self, now: float, epochs: int) -> None:
-        self._seen.append((now, epochs))
-        while now - self._seen[0][0] > WINDOW_S:
-            self._seen.popleft()
+        """Only changes are kept: the time before the first epoch, and that since the last one, tell no speed."""
+        if not self._seen or epochs != self._seen[-1][1]:
+            self._seen.append((now, epochs))
 
     @property
-    def epochs_per_second(self) -> float:
-        (began, first), (now, last) = self._seen[0], self._seen[-1]
-        return max(0.0, (last - first) / (now - began)) if now > began else 0.0
+    def first_change(self) -> float | None:
+        """When the first epoch was seen to end; None before."""
+        return self._seen[1][0] if len(self._seen) > 1 else None
 
-
-class _Curves:
-    """The values of running rows, for a sparkline; epochs between two queries are missing."""
-
-    def __init__(self) -> None:
-        self._values: dict[int, dict[int, float]] = {}
-
-    def note(self, status: Status) -> None:
-        running = {row.id for row in status.running}
-        self._values = {row_id: values for row_id, values in self._values.items() if row_id in running}
-        for row in status.running:
-            if row.value is not None:
-                self._values.setdefault(row.id, {})[row.epoch] = row.value
-
-    def sparkline(self, row: Row) -> str:
-        values = list(self._values.get(row.id, {}).values())[-24:]
-        if len(values) < 2 or max(values) == min(values):
-            return _BARS[3] * len(values)
-        low, high = min(values), max(values)
-        return "".join(_BARS[int((value - low) / (high - low) * (len(_BARS) - 1))] for value in values)
+    @property
+    def epochs_per_second(self) -> float | None:
+        """None until two changes were seen, the first of which may have come at any time within its epoch."""
+        changes = self._seen[1:]
+        if len(changes) < 2:
+            return None
+        now, last = changes[-1]
+        began = min(now - WINDOW_S, (changes[0][0] + now) / 2)
+        since, first = changes[max(0, bisect(changes, (began,)) - 1)]
+        return (last - first) / (now - since) if now > since and last > first else None

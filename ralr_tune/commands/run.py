@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ralr_tune.commands.locate import again, find_file, naming, unknown_study
 from ralr_tune.commands.problems import problems, refuse
 from ralr_tune.errors import DataError, UsageError
+from ralr_tune.launch.devices import Place
 from ralr_tune.launch.folder import folder_token
 from ralr_tune.launch.launcher import Job, Launcher
 from ralr_tune.launch.registry import make_launcher
@@ -50,6 +51,12 @@ Progress = Callable[[Storage, str], None]
 
 ShowData = Callable[[Inventory], None]
 """Called once, before workers start."""
+
+Starting = Callable[[int], None]
+"""Called once with the number of workers, before they start; 0 if they are started elsewhere."""
+
+Stopping = Callable[[], None]
+"""Called at once when the user asks to stop, before the workers have saved their state."""
 
 
 @dataclass(frozen=True)
@@ -152,6 +159,8 @@ def run(
     *,
     progress: Progress | bool | None = None,
     show_data: ShowData | None = None,
+    starting: Starting | None = None,
+    stopping: Stopping | None = None,
     **fields: Any,
 ) -> Report:
     """Create or resume a study, search all arms, confirm, test, report and export.
@@ -165,16 +174,16 @@ def run(
         progress: None shows the progress on a terminal and in a notebook, True everywhere (as lines in a log), False
             nowhere. A function is called instead, a few times a second, with the open storage and the study's name.
         show_data: called with what the data hold, before workers start; None shows it with the progress.
+        starting: called with the number of workers, before they start.
+        stopping: called when the user asks to stop (Ctrl-C), while the workers save their state.
         fields: fields of `RunOptions` by name: `run(spec, workers=2, trials=8)`.
 
-    Raises UsageError before anything is started, DataError before the first trial if training or test data cannot be
-    read, TrialError when a failed trial ends the study, Interrupted
-    (resumable) on Ctrl-C, StorageError when the database cannot be reached.
+    Raises UsageError before anything is started, DataError before the first trial if data cannot be read, TrialError
+    when a failed trial ends the study, Interrupted (resumable) on Ctrl-C, StorageError without the database.
     """
     options = _options(options, fields)
     if not (progress is None or isinstance(progress, bool) or callable(progress)):
-        allowed = "True, False, a function of the storage and the study's name, or None"
-        raise UsageError(f"progress = {progress!r}; allowed: {allowed}")
+        raise UsageError(f"progress = {progress!r}; allowed: True, False, None, a function of storage and study name")
     file = None if isinstance(spec, StudySpec) else spec
     spec = _study(spec, options.imports)
     _check_arguments(spec, options.trials, options.hours)
@@ -196,7 +205,9 @@ def run(
             data = _inspect_data(opened, spec, out, shown, here=here)
             if here:
                 agree(ledger, identity_of(spec, data))
-            workers = Supervisor(launcher, job, places, ledger) if launcher else Observer(job, spec, ledger)
+            if starting is not None:
+                starting(len(places))
+            workers = _workers(launcher, job, places, spec, ledger, stopping)
             workers.wait(options.hours, lambda: seen(opened, spec.name) if seen else None)
             ArtifactStore(job.out / "checkpoints", spec, ledger.key).tidy(lambda: ledger.rows(curves=False))
         from ralr_tune.commands.report import make_report  # imported late, so that the workers start earlier
@@ -216,6 +227,19 @@ def _watched(
             yield shown.update, show_data or shown.show_data
     else:
         yield progress or None, show_data
+
+
+def _workers(
+    launcher: Launcher | None,
+    job: Job,
+    places: list[Place],
+    spec: StudySpec,
+    ledger: Ledger,
+    stopping: Stopping | None,
+) -> Supervisor | Observer:
+    if launcher is None:
+        return Observer(job, spec, ledger)
+    return Supervisor(launcher, job, places, ledger, stopping or (lambda: None))
 
 
 def _options(options: RunOptions | None, fields: Mapping[str, Any]) -> RunOptions:

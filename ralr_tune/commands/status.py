@@ -8,11 +8,13 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from ralr_tune.analysis.rows import ranked, searched_epochs
+from ralr_tune.analysis.rows import ranked, trained_epochs
 from ralr_tune.errors import FailureKind
 from ralr_tune.launch.local import tail
 from ralr_tune.metric import Metric
 from ralr_tune.records import Incident, Row, Stage
+from ralr_tune.search.forecast import Left, epochs_left
+from ralr_tune.search.interim import analysis_seeds
 from ralr_tune.search.samplers import longest_run
 from ralr_tune.search.stages import STAGES, pending_stage
 from ralr_tune.store import incidents, studies
@@ -61,6 +63,9 @@ class Status:
     epochs: int = 0
     """Epochs trained so far, in all stages."""
     epochs_per_trial: int = 0
+    epochs_left: Mapping[Stage, Left] = field(default_factory=dict)
+    is_adaptive: bool = False
+    """Whether interim analyses decide how many seeds are judged."""
     failures: Mapping[FailureKind, int] = field(default_factory=dict)
     """Number of attempts that failed, by kind, including those whose retry succeeded."""
     latest: Incident | None = None
@@ -88,6 +93,12 @@ class Status:
     def ended(self) -> bool:
         """Whether no more work will start by itself: everything is done, or a row failed."""
         return self.stage == "done" or any(row.outcome == "failed" for row in self.rows)
+
+    def left(self, until: Stage = "test") -> Left:
+        """Epochs left up to and including a stage; the audits belong to the search."""
+        last: Stage = "audit" if until == "search" else until
+        stages = [self.epochs_left[stage] for stage in STAGES[: STAGES.index(last) + 1]]
+        return Left(sum(left.expected for left in stages), sum(left.most for left in stages))
 
     def as_text(self, logs: Path | None = None) -> str:
         """`logs`: folder of the workers' logs, to quote if the latest failure has no traceback."""
@@ -128,17 +139,14 @@ def study_status(storage: Storage, name: str) -> Status:
         stage=_shown(pending_stage(spec, rows)),
         arms={arm: _arm([row for row in search if row.arm == arm], spec.metric) for arm in spec.arms},
         rows=rows,
-        epochs=_epochs(rows),
+        epochs=trained_epochs(rows),
         epochs_per_trial=longest_run(spec),
+        epochs_left=epochs_left(spec, rows),
+        is_adaptive=len(analysis_seeds(spec)) > 1,
         failures=incidents.counts(storage, ledger.key),
         latest=incidents.latest(storage, ledger.key),
         generation=ledger.generation,
     )
-
-
-def _epochs(rows: Sequence[Row]) -> int:
-    inherited = searched_epochs(rows)
-    return sum(max(0, row.epoch - inherited.get(row.id, 0)) for row in rows if row.stage != "test")
 
 
 def _shown(stage: Stage | None) -> ShownStage:

@@ -41,6 +41,8 @@ class Supervisor:
     job: Job
     places: list[Place]
     ledger: Ledger
+    stopping: Tick = lambda: None
+    """Called at once if asked to stop, before the workers have saved their state."""
     _restarts: int = 0
     _moved: tuple[int, int] = (0, 0)
 
@@ -59,7 +61,8 @@ class Supervisor:
                     time.sleep(self.launcher.poll_s)
                 tick()
             except KeyboardInterrupt:
-                raise Interrupted("interrupted; all results are saved; the same command resumes") from None
+                self.stopping()
+                raise Interrupted("interrupted; everything is saved") from None
             finally:
                 self.launcher.stop(STOP_S)
 
@@ -123,9 +126,7 @@ class Observer:
                     time.sleep(OBSERVER_POLL_S)
                 tick()
             except KeyboardInterrupt:
-                raise Interrupted(
-                    "interrupted; workers elsewhere continue; the same command waits for them again"
-                ) from None
+                raise Interrupted("interrupted; workers elsewhere continue") from None
 
     def _unfinished(self) -> bool:
         return advance(self.ledger, self.ledger.storage, self.spec, self.job.until) is not None

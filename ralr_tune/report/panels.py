@@ -32,7 +32,21 @@ def write_panels(facts: Facts, card: Card, studies: Mapping[str, optuna.Study]) 
     for arm, study in studies.items():
         for figure in drawn:
             save_plotly_graph_object(study, figure.plot, graph_object_id=PREFIX + figure.name)
-        _write_note(study, note(facts, card, arm))
+        _write_note(study, f"{importance_note(study)}\n\n{note(facts, card, arm)}")
+
+
+def importance_note(study: optuna.Study) -> str:
+    """Why the dashboard's own importance and best value are not this package's answers, with a link to the panels."""
+    page = f"/dashboard/studies/{study._study_id}"
+    return (
+        "**Hyperparameter Importance on the study's page is Optuna's own, and differs from this package's.** It asks "
+        "which parameters separate the best tenth of the completed trials from all of them, has no comparison with "
+        "chance, and its shares sum to 1 even if no parameter has an effect. Read the panel *importance* instead, with "
+        f"the other panels of the report [on the study's page]({page}): it compares every parameter with "
+        "what chance alone gives.\n\n"
+        "**The best value on the study's page is a search value**: the best of many trials on one seed each, biased "
+        "upwards. Scores on fresh seeds are below, once there are any."
+    )
 
 
 def note(facts: Facts, card: Card, arm: str) -> str:

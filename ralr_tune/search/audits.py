@@ -38,8 +38,13 @@ def sampled(spec: StudySpec, rows: Sequence[Row]) -> list[Row]:
 
 def is_sampled(spec: StudySpec, row: Row, trials: int) -> bool:
     """Whether this search row is audited if it is pruned; `trials` as for `share`."""
+    return is_sampled_place(spec, row.block, row.ordinal, trials)
+
+
+def is_sampled_place(spec: StudySpec, block: int, ordinal: int, trials: int) -> bool:
+    """As `is_sampled`, also for a trial that is not planned yet."""
     limit = share(spec, trials) * (1 << SEED_BITS)
-    return derive_seed("audit", spec.study.seed, row.block, row.ordinal) < limit
+    return derive_seed("audit", spec.study.seed, block, ordinal) < limit
 
 
 def waiting(spec: StudySpec, rows: Sequence[Row]) -> list[Row]:

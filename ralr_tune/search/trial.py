@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,7 +118,7 @@ def _search(session: Session, row: Row, lease: Lease) -> Work:
     judge = Judge(study, session.spec.search.prune_on)
 
     def report(record: EpochRecord) -> None:
-        session.ledger.progress(row, record, report_to=asked._trial_id)
+        session.ledger.progress(row, record, curve=trial.curve, report_to=asked._trial_id)
         studies.cache_report(asked, record)
 
     def prune(record: EpochRecord) -> bool:
@@ -126,7 +127,14 @@ def _search(session: Session, row: Row, lease: Lease) -> Work:
     for record in trial.curve:  # from an earlier attempt, which may have died before it reported its last epoch
         report(record)
     ending = yield from _follow(session, trial, lease, report, prune)
-    _finish(session, row, trial, ending, forget=not (ending.outcome == "pruned" and _is_audited(session, row)))
+    audited = ending.outcome == "pruned" and _is_audited(session, row)
+    attributes = {
+        "seed": row.seed,
+        "configuration": json.dumps(configuration.model_dump(mode="json", exclude_defaults=True)),
+        "device hours": float(f"{_seconds(trial) / 3600:.3g}"),
+        "checkpoint": "kept until its audit is done" if audited else "removed when the trial ended",
+    }
+    _finish(session, row, trial, ending, forget=not audited, attributes=attributes, report_to=asked._trial_id)
     tell(session, session.ledger.row(row.id), study)
 
 
@@ -184,9 +192,11 @@ def _start(session: Session, row: Row, configuration: Configuration, also: Seque
 
 def _trained(session: Session, row: Row, trial: Trial, lease: Lease) -> Generator[Trial, None, Ending]:
     """Train to the end: only search rows are pruned."""
-    ending = yield from _follow(
-        session, trial, lease, lambda record: session.ledger.progress(row, record), lambda record: False
-    )
+
+    def report(record: EpochRecord) -> None:
+        session.ledger.progress(row, record, curve=trial.curve)
+
+    ending = yield from _follow(session, trial, lease, report, lambda record: False)
     return ending
 
 
@@ -226,8 +236,13 @@ def _finish(
     value: float | None = None,
     forget: bool = True,
     trained_elsewhere: Sequence[EpochRecord] = (),
+    attributes: Mapping[str, Any] | None = None,
+    report_to: int | None = None,
 ) -> None:
-    """`trained_elsewhere`: epochs that another row trained; their time counts for that row."""
+    """`trained_elsewhere`: epochs that another row trained; their time counts for that row.
+
+    `attributes` and `report_to`: as in the ledger.
+    """
     complete = ending.outcome == "complete"
     if value is None and trial.curve and ending.outcome != "diverged":
         value = trial.curve[-1].value
@@ -237,13 +252,19 @@ def _finish(
         value=value,
         curve=trial.curve,
         train_value=trial.train_value() if complete and row.stage not in ("audit", "test") else None,
-        seconds=sum(record.seconds for record in trial.curve if record not in trained_elsewhere),
+        seconds=_seconds(trial, trained_elsewhere),
         failure=ending.failure,
         message=ending.message,
         recovered=trial.recovered if complete or ending.outcome == "pruned" else None,
+        attributes=attributes,
+        report_to=report_to,
     )
     if forget:
         session.artifacts.forget(row)
+
+
+def _seconds(trial: Trial, trained_elsewhere: Sequence[EpochRecord] = ()) -> float:
+    return sum(record.seconds for record in trial.curve if record not in trained_elsewhere)
 
 
 # ---------------------------------------------------------------- Optuna's side

@@ -39,7 +39,7 @@ from ralr_tune.records import EpochRecord, Outcome, Row, Stage, State
 from ralr_tune.store import generations
 from ralr_tune.store.database import Storage
 from ralr_tune.store.incidents import incident_insert
-from ralr_tune.store.studies import optuna_name, report_statement
+from ralr_tune.store.studies import attributes_statement, optuna_name, report_statement
 from ralr_tune.store.tables import NO_SOURCE, Now, check_name, ledger
 from ralr_tune.store.texts import read_curve, read_table
 
@@ -52,7 +52,9 @@ _expired = and_(ledger.c.state == "held", ledger.c.lease_end < Now())
 _waiting = or_(_free, _expired)
 _always = true()
 _ALL_COLUMNS = [ledger.c[name] for name in Row.__dataclass_fields__]
-_WITHOUT_CURVE = [column for column in _ALL_COLUMNS if column is not ledger.c.curve]
+_RUNNING_CURVE = case((ledger.c.state == "held", ledger.c.curve)).label("curve")
+_LIGHT = [column if column is not ledger.c.curve else _RUNNING_CURVE for column in _ALL_COLUMNS]
+"""Without the curves of rows that are not running."""
 _ended: dict[str, Any] = {"lease_end": None, "finished": Now()}
 
 Key = tuple[str, str, int, int, str, int]
@@ -171,8 +173,12 @@ class Ledger:
         """Renews the lease."""
         self._write(row, "held", lease_end=self._lease_end)
 
-    def progress(self, row: Row, record: EpochRecord, *, report_to: int | None = None) -> None:
+    def progress(
+        self, row: Row, record: EpochRecord, *, curve: Sequence[EpochRecord] = (), report_to: int | None = None
+    ) -> None:
         """Renews the lease, records an epoch, and reports its value to the Optuna trial with this id (not number).
+
+        `curve`: all epochs so far, whose values are stored for `status` and the live table.
 
         All in one transaction, which first checks the fencing token: reported values are never overwritten, and a
         worker that lost the row cannot report. (Optuna's own `report` knows no owner and overwrites.)
@@ -184,6 +190,7 @@ class Ledger:
             lease_end=self._lease_end,
             epoch=record.epoch,
             value=finite(record.value),
+            curve=json.dumps([finite(each.value) for each in curve]),
         )
 
     def finish(
@@ -198,18 +205,21 @@ class Ledger:
         failure: FailureKind | None = None,
         message: str | None = None,
         recovered: str | None = None,
+        attributes: Mapping[str, Any] | None = None,
+        report_to: int | None = None,
     ) -> None:
         """Marks the row done, with its outcome. `seconds`: of all attempts together. Non-finite numbers become None.
 
         A failure is also recorded as an incident, and so is `recovered`: how a trial continued after running out of
-        memory.
+        memory. `attributes` become user attributes of the Optuna trial with the id `report_to`, in one transaction.
         """
         incidents = [self._incident(row, failure, message or "")] if failure else []
         incidents += [self._incident(row, "oom", recovered)] if recovered else []
+        shown = [attributes_statement(report_to, attributes)] if report_to is not None and attributes else []
         self._write(
             row,
             "done",
-            also=incidents,
+            also=[*incidents, *shown],
             outcome=outcome,
             value=finite(value),
             train_value=finite(train_value),
@@ -272,8 +282,8 @@ class Ledger:
         return _row(found[0])
 
     def rows(self, stage: Stage | None = None, *, curves: bool = True) -> list[Row]:
-        """All rows, or those of one stage, in order of their ids. Without `curves` they are quick to read."""
-        query = select(*(_ALL_COLUMNS if curves else _WITHOUT_CURVE)).where(self._in_study).order_by(ledger.c.id)
+        """All rows, or those of one stage, in order of their ids. `curves`: False reads only those of running rows."""
+        query = select(*(_ALL_COLUMNS if curves else _LIGHT)).where(self._in_study).order_by(ledger.c.id)
         return [_row(found) for found in self.storage.rows(query if stage is None else _in_stage(query, stage))]
 
     def counts(self) -> dict[tuple[str, Stage], Count]:
@@ -324,7 +334,7 @@ class Ledger:
         return {**fields, **begin, "params": json.dumps(dict(row.params))}
 
     def _candidates(self, stage: Stage) -> list[Row]:
-        query = _in_stage(select(*_WITHOUT_CURVE).where(self._in_study, _waiting).order_by(ledger.c.id), stage)
+        query = _in_stage(select(*_LIGHT).where(self._in_study, _waiting).order_by(ledger.c.id), stage)
         return [_row(found) for found in self.storage.rows(query.limit(_CANDIDATES))]
 
     def _try_claim(self, row: Row, owner: str, token: str) -> bool:

@@ -235,6 +235,12 @@ def report_statement(trial_id: int, record: EpochRecord) -> Insert:
     return insert(table).from_select(columns, select(*row).where(~there))
 
 
+def attributes_statement(trial_id: int, attributes: Mapping[str, Any]) -> Insert:
+    """The statement that adds user attributes to the Optuna trial with this id; it must not have them yet."""
+    rows = [{"trial_id": trial_id, "key": key, "value_json": json.dumps(value)} for key, value in attributes.items()]
+    return insert(models.TrialUserAttributeModel.__table__).values(rows)
+
+
 def cache_report(trial: Trial, record: EpochRecord) -> None:
     """Adds what `report_statement` wrote to this process's copy of a trial: the pruner reads it there."""
     trial._cached_frozen_trial.intermediate_values.setdefault(record.epoch, record.value)

@@ -6,6 +6,7 @@ They may come from anyone with write access to the database. JSON executes no co
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import fields
 from typing import Any
 
@@ -25,11 +26,25 @@ def read_table(text: str | None, where: str) -> dict[str, Any]:
 
 
 def read_curve(text: str | None, where: str) -> tuple[EpochRecord, ...]:
-    """Epochs as the ledger stores them; none if there is no text. StorageError, beginning with `where`, otherwise."""
+    """Epochs as the ledger stores them; none if there is no text. StorageError, beginning with `where`, otherwise.
+
+    While a row runs, the ledger stores only values, one for each epoch: the other fields are then NaN.
+    """
     value = _read(text or "[]", where)
+    if isinstance(value, list) and all(map(_is_value, value)):
+        return tuple(_reported(epoch, each) for epoch, each in enumerate(value, start=1))
     if not isinstance(value, list) or not all(map(_is_epoch, value)):
         raise _unexpected(where, text, f"a JSON list of epochs, each with the numbers {', '.join(sorted(_EPOCH))}")
     return tuple(EpochRecord(**record) for record in value)
+
+
+def _is_value(value: object) -> bool:
+    return value is None or type(value) in (int, float)
+
+
+def _reported(epoch: int, value: float | None) -> EpochRecord:
+    nan = math.nan
+    return EpochRecord(epoch, nan if value is None else value, train_loss=nan, lr=nan, factor=nan, seconds=nan)
 
 
 def _read(text: str, where: str) -> Any:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from ralr_tune.commands.arguments import conceal
+from ralr_tune.commands.arguments import conceal, given_words
 
 URL, MASKED = "postgresql://me:s3cr3t@h/d", "postgresql://me:***@h/d"
 
@@ -38,3 +38,15 @@ def test_secrets_are_masked_in_the_process_list(
 def test_without_a_secret_nothing_changes(titles: list[str], arguments: list[str]) -> None:
     assert list(conceal(arguments)) == []
     assert titles == []
+
+
+def test_options_as_words() -> None:
+    options = {
+        "--trials": 8,
+        "--hours": None,
+        "--force": False,
+        "--no-confirm": True,
+        "--launcher-option": ["a=1", "b"],
+    }
+    words = ["--trials", "8", "--no-confirm", "--key", "a=1", "--key", "b"]
+    assert list(given_words(options)) == words

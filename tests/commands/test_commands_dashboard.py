@@ -24,6 +24,7 @@ from optuna.artifacts import upload_artifact
 from optuna_dashboard import wsgi
 from sqlalchemy import MetaData, select
 
+from ralr_tune.commands.annotations import BEST, READ_ONLY, SCRIPT_PATH
 from ralr_tune.commands.dashboard import _SERVER, MIN_TOKEN, TOKEN_VARIABLE, Artifacts, chosen_token, make_app
 from ralr_tune.commands.gate import Gate
 from ralr_tune.errors import UsageError
@@ -115,6 +116,20 @@ def test_the_dashboard_shows_the_arms(seen: Seen) -> None:
     status, _, body = ask(seen.app(), "/api/studies")
     assert status == 200
     assert [study["study_name"] for study in json.loads(body)["study_summaries"]] == ["sim/monotone", "sim/ralr"]
+
+
+@pytest.mark.parametrize("write", [False, True])
+@pytest.mark.parametrize("path", ["/dashboard", "/dashboard/studies/2/note"])
+def test_a_page_says_what_read_only_means_and_what_best_is(unchanged: Seen, path: str, write: bool) -> None:
+    status, headers, body = ask(unchanged.app(write=write), path, if_modified_since="Fri, 01 Jan 2100 00:00:00 GMT")
+    assert (status, headers["Content-Length"]) == (200, str(len(body)))
+    assert body.rstrip().endswith(b"</p></body>\n</html>")
+    assert BEST.encode() in body
+    assert (READ_ONLY.encode() in body) == (b'[aria-label="delete study"]' in body) == (not write)
+    assert f'<script defer src="{SCRIPT_PATH}">'.encode() in body
+    status, headers, script = ask(unchanged.app(write=write), SCRIPT_PATH)
+    assert (status, headers["Content-Type"]) == (200, "text/javascript; charset=utf-8")
+    assert b"Best Trial" in script
 
 
 @pytest.mark.parametrize(("method", "rule"), CHANGES)

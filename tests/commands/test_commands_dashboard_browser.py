@@ -177,6 +177,24 @@ def test_pages_render_and_no_stored_content_runs(tab: Tab) -> None:
     }
 
 
+def test_what_read_only_forbids_is_hidden_and_best_is_marked(tab: Tab) -> None:
+    read_only = tab.page.get_by_text("Read-only: ").count() == 1
+    tab.page.get_by_label("delete study").first.wait_for(state="attached")
+    for control in (tab.page.get_by_label("delete study"), tab.page.get_by_role("button", name="Create")):
+        assert control.first.is_visible() != read_only
+    assert tab.page.get_by_role("button", name="Reload").is_visible()
+    tab.open("/dashboard/studies/1")
+    tab.plots(4)
+    tab.page.get_by_text("Upload a New File").wait_for(state="attached")
+    assert tab.page.get_by_text("Upload a New File").is_visible() != read_only
+    assert tab.page.get_by_text("dot.png").first.is_visible()  # artifacts are still shown
+    best = tab.page.locator("h6[data-search-value]")
+    best.wait_for()
+    assert best.inner_text().startswith("Best Trial")
+    assert "search value" in best.evaluate("element => getComputedStyle(element, '::after').content")
+    assert tab.complaints == []
+
+
 def test_the_parallel_coordinates_are_drawn(tab: Tab) -> None:
     """The only plot that compiles code: it must not stay empty under the policy."""
     tab.open("/dashboard/studies/1/smartSelection")

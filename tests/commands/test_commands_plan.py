@@ -8,13 +8,15 @@ import pytest
 
 from ralr_tune.commands import plan
 from ralr_tune.commands.plan import plan_study
+from ralr_tune.report.words import duration
+from ralr_tune.search.forecast import REPORT_S, START_S
 from tests.studies import simulated_text
 
 
 @pytest.fixture
 def study(tmp_path: Path) -> str:
     file = tmp_path / "sim.toml"
-    file.write_text(simulated_text())
+    file.write_text(simulated_text(search={"trials": 8}))
     return str(file)
 
 
@@ -38,7 +40,10 @@ def test_workers_that_share_count_once(
     monkeypatch.setattr(plan, "_seconds_per_epoch", lambda spec, place: 2.0)
     found = plan_study(study, devices=devices, workers=workers)
     assert (found.workers, found.at_once) == (workers, at_once)
-    assert found.seconds == found.epochs * 2.0 / at_once
+    assert found.seconds == START_S + found.epochs * 2.0 / at_once + REPORT_S
+    assert found.expected_seconds == START_S + found.expected_epochs * 2.0 / at_once + REPORT_S
+    assert f"time: about {duration(found.expected_seconds)}, at most {duration(found.seconds)}, on" in found.as_text()
+    assert found.expected_epochs < found.epochs  # three trials of each arm may be pruned
     shared = f"on {workers} workers, counted as {at_once} because they share devices ("
     assert (shared in found.as_text()) == (at_once < workers)
     assert found.as_json()["at_once"] == at_once

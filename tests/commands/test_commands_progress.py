@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import io
+import math
+import re
+from dataclasses import replace
 from itertools import count, pairwise
 from types import SimpleNamespace
 
@@ -43,22 +46,92 @@ def shown(made: Console) -> str:
     return made.file.getvalue()
 
 
-def test_a_terminal_shows_arms_and_running_trials_with_their_curves(
-    started: Session, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(progress, "_pause_s", lambda took_s: 0.0)
+def held_at(session: Session, *values: float) -> None:
+    """The running row has these values, one for each epoch."""
+    row = next(row for row in session.ledger.rows() if row.state == "held")
+    curve = [EpochRecord(epoch, value, 1.0, 0.1, 1.0, 0.1) for epoch, value in enumerate(values, start=1)]
+    session.ledger.progress(row, curve[-1], curve=curve)
+
+
+def test_a_terminal_shows_arms_and_running_trials_with_all_epochs_of_their_curves(started: Session) -> None:
     made = console(terminal=True)
+    held_at(started, 0.2, 0.9, 0.5)
     with Display(console=made) as display:
-        display.update(started.storage, "sim")
-        held = next(row for row in started.ledger.rows() if row.state == "held")
-        started.ledger.progress(held, EpochRecord(3, 0.7, 1.0, 0.1, 1.0, 0.1))
         display.update(started.storage, "sim")
     seen = shown(made)
     assert "monotone" in seen
     assert "1/4" in seen  # trials done of the budget
     assert "3/4" in seen  # epochs of the running trial
-    assert "▁█" in seen  # its curve so far
-    assert "epochs/s" in seen
+    assert "▁█▄" in seen  # its curve, although the display was late
+
+
+def test_until_the_first_epoch_the_workers_start(started: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "_pause_s", lambda took_s: 0.0)
+    made = console(terminal=False)
+    with Display(console=made) as display:
+        display.starting(2)
+        display.update(started.storage, "sim")
+        for values in ((0.2, 0.9, 0.5), (0.2, 0.9, 0.5, 0.6)):
+            held_at(started, *values)
+            display._shown_at = -1e9
+            display.update(started.storage, "sim")
+    first, second, third = shown(made).splitlines()
+    assert "search, starting 2 workers… |" in first
+    assert "starting 2 workers…" in second  # one change tells no speed
+    assert "epochs/s, about " in third
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+def test_no_word_is_broken_on_a_narrow_terminal(started: Session, width: int) -> None:
+    held_at(started, 0.2, 0.9, 0.5)
+    made = Console(file=io.StringIO(), force_terminal=True, width=width, color_system=None)
+    status = study_status(started.storage, "sim")
+    with Display(console=made) as display:
+        display.show(replace(status, arms={"baseline_with_a_longer_name": status.arms["ralr"], **status.arms}))
+    lines = [line for line in re.sub(r"\x1b\[[^A-Za-z]*[A-Za-z]", "", shown(made)).splitlines() if line.strip()]
+    assert max(map(len, lines)) <= width
+    words = " ".join(lines).split()
+    heads = {"arm", "done", "pruned", "diverged", "best", "running", "epoch", "value", "curve"}
+    assert {*heads, "monotone", "1/4", "0.5000"} <= set(words)
+    assert ("baseline_with_a_longer_name" in words) == (width > 50)
+
+
+@pytest.mark.parametrize(
+    ("values", "width", "drawn"),
+    [
+        ([], 8, ""),
+        ([0.5], 8, "▄"),
+        ([0.5, 0.5], 8, "▄▄"),
+        ([0.0, math.nan, 1.0], 8, "▁█"),
+        ([0.0, 0.0, 1.0, 1.0], 2, "▁█"),  # means of two
+        (list(range(100)), 8, "▁▂▃▄▅▆▇█"),
+    ],
+)
+def test_a_curve_fits_whatever_its_length(values: list[float], width: int, drawn: str) -> None:
+    assert progress.sparkline(values, width) == drawn
+
+
+def test_the_speed_counts_no_time_before_the_first_epoch() -> None:
+    speed = progress._Speed()
+    for now in range(20):
+        speed.note(now, 7)  # of an earlier run
+    assert speed.epochs_per_second is speed.first_change is None
+    for now in range(20, 30):
+        speed.note(now, 7 + 2 * (now - 19))
+    assert (speed.epochs_per_second, speed.first_change) == (2, 20)
+    for now in range(30, 130):
+        speed.note(now, 27 + (now - 29))
+    assert speed.epochs_per_second == pytest.approx(1, rel=0.1)  # the first seconds are forgotten
+
+
+def test_the_last_line_says_what_it_took_and_cost(started: Session) -> None:
+    made = console(terminal=False)
+    with Display(console=made) as display:
+        display.stopping()
+    display.ended("8 trials, 32 epochs, 2 s of device time")
+    stopping, last = shown(made).splitlines()
+    assert stopping == "stopping; saving the state of the running trials…"
+    assert re.fullmatch(r"took \d s; the study so far: 8 trials, 32 epochs, 2 s of device time", last)
 
 
 def test_without_a_terminal_a_plain_line_is_printed_sometimes(
@@ -146,7 +219,9 @@ def test_an_audit_counts_only_the_epochs_that_the_search_has_not_trained(auditin
     searched = sum(row.epoch for row in status.rows if row.stage == "search")
     assert [row.epoch for row in status.rows if row.outcome == "pruned"] == [1, 1]
     assert status.epochs == searched + 2
-    assert progress._epochs_left(status) == (4 - 3) + (4 - 1)
+    assert status.epochs_left["audit"].expected == (4 - 3) + (4 - 1)
+    assert status.left("search").expected == (4 - 3) + (4 - 1)
+    assert status.left("test").expected > status.left("search").expected
 
 
 @pytest.mark.parametrize(("terminal", "quiet"), [(True, False), (True, True), (False, False)])

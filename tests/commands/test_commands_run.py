@@ -133,7 +133,9 @@ def test_interrupted_is_130_and_the_same_command_resumes(study_file: StudyFile, 
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=LONG_S)
     assert process.returncode == 130
-    assert "error: interrupted; all results are saved" in errors
+    assert "stopping; saving the state of the running trials…" in errors
+    assert "error" not in errors
+    assert "\ninterrupted; everything is saved; resume with: " in errors
     status = cli("status", "sim.toml", "--json").json()
     assert sum(arm["running"] for arm in status["arms"].values()) == 0
     assert cli("run", "sim.toml", "--quiet").code == 0

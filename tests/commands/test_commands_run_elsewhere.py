@@ -94,7 +94,8 @@ def test_no_workers_can_be_interrupted(study_file: StudyFile, tmp_path: Path) ->
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=LONG_S)
     assert process.returncode == 130
-    assert "error: interrupted; workers elsewhere continue" in errors
+    assert "\ninterrupted; workers elsewhere continue; resume with: " in f"\n{errors}"
+    assert errors.rstrip().endswith(" run sim.toml --no-workers")
 
 
 def test_no_workers_stops_after_its_hours_with_a_report(cli: Cli, study_file: StudyFile, tmp_path: Path) -> None:

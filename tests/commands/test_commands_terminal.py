@@ -11,7 +11,8 @@ import pytest
 from rich.console import Console
 
 from ralr_tune.commands import progress
-from ralr_tune.commands.terminal import readable
+from ralr_tune.commands.terminal import readable, wrapped
+from ralr_tune.invocation import program
 from ralr_tune.records import Row
 from ralr_tune.search.session import Session
 from ralr_tune.secrecy import remember
@@ -33,6 +34,13 @@ def secret() -> None:
 
 def test_lines_stay_lines_with_escaped_characters() -> None:
     assert readable(f"{TEXT}\n\n  é ▁█\tx\n") == f"{SHOWN}\n\n  é ▁█\\tx"
+
+
+def test_lines_break_between_words_and_commands_stay_whole() -> None:
+    command = f"  Train it: {program()} train runs/digits/best/ralr.toml"
+    text = f"  a-hyphenated word and another-one\n{command}"
+    assert wrapped(text, 20).splitlines() == ["  a-hyphenated word", "  and another-one", command]
+    assert wrapped(text, None) == text
 
 
 def failed(session: Session, text: str, *, detail: str = "") -> Row:

@@ -6,6 +6,7 @@ import ast
 import os
 import re
 import shlex
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,7 +24,7 @@ __all__ = ["cli", "quick_databases", "study_file"]
 MAKERS = frozenset({"command", "again", "program", "python", "naming"})
 
 TYPED = {
-    "cli": "examples of --help, see tests/commands/test_commands_cli.py",
+    "cli": "test_an_interrupted_run_names_what_resumes_it",  # examples of --help: tests/commands/test_commands_cli.py
     "commands.check": "test_a_broken_file_in_the_list",
     "commands.dashboard": "test_a_token_is_made",
     "commands.doctor": "test_what_is_stuck_and_what_is_left",
@@ -37,6 +38,7 @@ TYPED = {
     "commands.range": "test_a_range_that_looks_wrong",
     "commands.repair": "test_what_is_stuck_and_what_is_left",
     "commands.report": "test_after_a_run",
+    "commands.terminal": "prints no command of its own: keeps lines with commands whole",
     "commands.run": "test_a_worker_joins",
     "launch.worker": "test_where_nothing_is_stored",
     "store.schema": "test_tables_of_the_first_release",
@@ -124,6 +126,23 @@ def test_after_a_run(cli: Cli, typed: Typed, study_file: StudyFile, given: tuple
     typed(ran.out, "run", "--launcher inprocess --workers 1 --quiet")  # the card's next step, without its lines
     served = typed(ran.out, "dashboard", "--host 203.0.113.1 --token twenty-characters-long", code=2)
     assert "cannot listen" in served.err  # once the study was found
+
+
+def test_an_interrupted_run_names_what_resumes_it(
+    cli: Cli, typed: Typed, study_file: StudyFile, warm_interpreter: str, tmp_path: Path
+) -> None:
+    study_file(**SMALL | {"task": {"data": {"seconds_per_epoch": 0.2}}, "search": {"trials": 200}})
+    chosen = ("--launcher", "inprocess", "--workers", "1", "--trials", "3", "--no-confirm", *ELSEWHERE)
+    words = [warm_interpreter, "-m", "ralr_tune", "run", "sim.toml", *chosen]
+    process = subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    assert "starting 1 worker…" in process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=LONG_S)
+    assert process.returncode == 130, errors
+    typed(errors.splitlines()[-1], "run")
+    arms = cli("status", "sim", *ELSEWHERE, "--json").json()["arms"]
+    assert [(arm["budget"], arm["waiting"]) for arm in arms.values()] == [(3, 0)] * 2
 
 
 @pytest.mark.parametrize("from_environment", [False, True])

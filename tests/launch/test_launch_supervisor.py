@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ralr_tune.errors import StorageError, TrialError
+from ralr_tune.errors import Interrupted, StorageError, TrialError
 from ralr_tune.launch import supervisor
 from ralr_tune.launch.devices import Place
 from ralr_tune.launch.launcher import Ending, Job, Launcher
@@ -111,3 +111,23 @@ def test_all_workers_are_stopped_if_one_cannot_be_started(supervise: Supervise) 
     with pytest.raises(StorageError, match="no engine there"):
         supervise(launcher)
     assert launcher.stopped
+
+
+def test_a_request_to_stop_is_answered_before_the_workers_have_stopped(
+    make_session: MakeSession, tmp_path: Path
+) -> None:
+    seen = []
+
+    class Slow(Scripted):
+        def poll(self) -> dict[int, int | None]:
+            raise KeyboardInterrupt
+
+        def stop(self, timeout_s: float) -> None:
+            seen.append("stopped")
+
+    session, launcher = make_session(simulated()), Slow()
+    job = Job("sim", session.storage.url, tmp_path)
+    workers = Supervisor(launcher, job, launcher.places("auto", 1), session.ledger, lambda: seen.append("answered"))
+    with pytest.raises(Interrupted, match="interrupted; everything is saved"):
+        workers.wait(None, lambda: None)
+    assert seen == ["answered", "stopped"]

@@ -48,6 +48,10 @@ def test_each_arm_gets_the_figures_and_a_note(studies: dict[str, optuna.Study]) 
         assert all("data" in json.loads(text) for text in found.values())
         assert f"Arm `{arm}` of the study `digits`" in get_note(study)
         assert card_of(facts).next_step.command in get_note(study)
+        first, second = get_note(study).split("\n\n")[:2]
+        assert first.startswith("**Hyperparameter Importance on the study's page is Optuna's own, and differs")
+        assert f"](/dashboard/studies/{study._study_id})" in first
+        assert second.startswith("**The best value on the study's page is a search value**")
 
 
 def test_writing_again_replaces(studies: dict[str, optuna.Study]) -> None:

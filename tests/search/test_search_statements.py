@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from ralr_tune.search.session import Session
 from ralr_tune.search.tasks import Tasks
 from ralr_tune.search.telling import settle
 from ralr_tune.search.trial import work_on
+from ralr_tune.store import studies
 from ralr_tune.store.database import open_storage
 from tests.statements import executed
 
@@ -51,3 +53,22 @@ def test_an_epoch_is_one_transaction(tmp_path: Path) -> None:
     _, long = statements_of(tmp_path, 20, epochs=15)
     more = {word: long[word] - short[word] for word in ("BEGIN", "COMMIT", "UPDATE", "INSERT")}
     assert more == dict.fromkeys(more, 10)
+
+
+def test_the_attributes_of_a_trial_are_one_statement_in_the_transaction_that_ends_it(tmp_path: Path) -> None:
+    storage = open_storage(f"sqlite:///{tmp_path}/study.db", create=True)
+    spec = study(3, epochs=2, **NEVER_PRUNES)
+    ledger = fill(storage, spec, free=2)
+    session = Session(spec, storage, ledger, Tasks(spec, device="cpu"), tmp_path / "out", "me")
+    row = ledger.claim("me", "search")
+    assert row is not None
+    with executed(storage) as statements:
+        work_on(session, row)
+    done = next(n for n, text in enumerate(statements) if text.startswith("UPDATE") and "outcome" in text)
+    inserted = [n for n, text in enumerate(statements) if text.startswith("INSERT INTO trial_user_attributes")]
+    assert inserted[1:] == [done + 1]  # the first one is the mark of its row, when the trial was asked
+    trial = studies.optuna_study(storage, studies.optuna_name(spec.name, row.arm)).trials[-1]
+    storage.dispose()
+    assert {"seed", "configuration", "device hours", "checkpoint", studies.ROW_MARK} == trial.user_attrs.keys()
+    assert trial.user_attrs["seed"] == row.seed
+    assert json.loads(trial.user_attrs["configuration"])["training"]["lr"] == trial.params["lr"]

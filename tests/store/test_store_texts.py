@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict
 from typing import Any
 
@@ -24,7 +25,7 @@ EPOCH = asdict(CURVE[1])
 
 NO_JSON = ["nothing", "{", "[" * 100_000, "9" * 5000, "\0", "{'a': 1}"]
 NO_TABLE = [*NO_JSON, "[]", "1", "null", '"x"']
-NO_CURVE = [*NO_JSON, "{}", "1", "null", "[1]", "[{}]", "[[1, 2]]"] + [
+NO_CURVE = [*NO_JSON, "{}", "1", "null", "[true]", "[{}]", "[[1, 2]]"] + [
     json.dumps([EPOCH | changed])
     for changed in ({"more": 1}, {"value": "0.5"}, {"value": None}, {"value": True}, {"value": [1]}, {"epoch": 1.0})
 ]
@@ -85,3 +86,9 @@ def test_invalid_texts_of_optuna_are_reported_with_their_database(sqlite: Storag
     ):
         studies.optuna_trials(other, "s/a")
     other.dispose()
+
+
+def test_the_curve_of_a_running_row_holds_values_only() -> None:
+    first, second = read_curve("[0.5, null]", "row 1: curve")
+    assert (first.epoch, first.value, second.epoch) == (1, 0.5, 2)
+    assert all(map(math.isnan, (first.seconds, first.lr, second.value)))
