@@ -22,6 +22,7 @@ from ralr_tune.commands.terminal import readable, wrapped
 from ralr_tune.records import Inventory, Row, Stage
 from ralr_tune.report.inventory import inventory_text
 from ralr_tune.report.words import duration
+from ralr_tune.search.forecast import REPORT_S
 from ralr_tune.store.database import Storage
 
 REFRESH_S = 0.5
@@ -141,10 +142,10 @@ class Display:
 
     @property
     def _report_s(self) -> float:
-        """Time between the last epoch and the answer: about as long as this machine took to its first epoch, since
-        both are mostly imports and processes that start or end (measured: LOG.md, 2026-11-29)."""
+        """Time between the last epoch and the answer: REPORT_S, or what this machine took to its first epoch if that is
+        longer, since both are mostly imports and processes that start or end (measured: LOG.md, 2026-11-29)."""
         first = self._speed.first_change
-        return min(MAX_REPORT_S, first - self._began) if first is not None else 0.0
+        return REPORT_S if first is None else min(MAX_REPORT_S, max(REPORT_S, first - self._began))
 
     def _line(self, status: Status) -> str:
         arms = "; ".join(f"{name} {_done(arm)}/{arm.budget}{_best(arm)}" for name, arm in status.arms.items())

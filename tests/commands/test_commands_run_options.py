@@ -81,7 +81,7 @@ def test_a_value_of_another_type_is_one_line(field: str, value: Any) -> None:
         ({"spec": ""}, "spec = ''; allowed"),
         ({"spec": "digit"}, "STUDY 'digit': no such study file, .*did you mean 'digits'"),
         ({"options": {"workers": 1}}, "options = {'workers': 1}; allowed: RunOptions"),
-        ({"progress": 5}, "progress = 5; allowed: True, False, a function"),
+        ({"progress": 5}, "progress = 5; allowed: True, False, None, a function"),
         ({"launcher": "x"}, "--launcher x: no such launcher; allowed: local, inprocess"),
     ],
 )
