@@ -136,7 +136,7 @@ def searched_epochs(rows: Iterable[Row]) -> dict[int, int]:
     """Epochs that each audit inherits from its search trial, by the id of the audit's row."""
     found = list(rows)
     search = {(row.arm, row.block, row.ordinal): row.epoch for row in found if row.stage == "search"}
-    return {row.id: search[row.arm, row.block, row.ordinal] for row in found if row.stage == "audit"}
+    return {row.id: search.get((row.arm, row.block, row.ordinal), 0) for row in found if row.stage == "audit"}
 
 
 def trained_epochs(rows: Iterable[Row]) -> int:

@@ -97,16 +97,16 @@ def test_a_study_that_has_just_started(tmp_path: Path) -> None:
     for arm, where in ((None, "study sim"), ("ralr", "arm ralr of study sim")):
         with pytest.raises(UsageError, match=f"^{where} has no complete trial yet"):
             export_study(storage, "sim", arm=arm, trial=None, form="toml")
-    assert export_best(read_study(storage, "sim"), simulated(), tmp_path) == []
+    assert export_best(read_study(storage, "sim"), simulated(), tmp_path) == {}
     storage.dispose()
 
 
 def test_the_best_of_every_arm_is_written_next_to_the_report(finished: Storage, tmp_path: Path) -> None:
     record = read_study(finished, "sim")
     paths = export_best(record, parse_study(record.spec_text), tmp_path)
-    assert paths == [tmp_path / "best" / "monotone.toml", tmp_path / "best" / "ralr.toml"]
-    assert [load_exported(path).provenance.arm for path in paths] == ["monotone", "ralr"]
-    assert [path.name for path in (tmp_path / "best").iterdir() if path not in paths] == []
+    assert paths == {arm: tmp_path / "best" / f"{arm}.toml" for arm in ("monotone", "ralr")}
+    assert [load_exported(path).provenance.arm for path in paths.values()] == ["monotone", "ralr"]
+    assert [path.name for path in (tmp_path / "best").iterdir() if path not in paths.values()] == []
 
 
 # ---------------------------------------------------------------- which arm, which trial: on records made by hand
