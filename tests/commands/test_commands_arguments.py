@@ -48,5 +48,5 @@ def test_options_as_words() -> None:
         "--no-confirm": True,
         "--launcher-option": ["a=1", "b"],
     }
-    words = ["--trials", "8", "--no-confirm", "--key", "a=1", "--key", "b"]
+    words = ["--trials", "8", "--no-confirm", "--launcher-option", "a=1", "--launcher-option", "b"]
     assert list(given_words(options)) == words

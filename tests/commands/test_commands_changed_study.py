@@ -32,7 +32,7 @@ def resume(spec: StudySpec, out: Path, **options: Any) -> None:
 @pytest.fixture(autouse=True)
 def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every run ends with a report, which no test here reads."""
-    monkeypatch.setattr("ralr_tune.commands.report.make_report", lambda *_: None)
+    monkeypatch.setattr("ralr_tune.commands.report.make_report", lambda *_, **__: None)
 
 
 @pytest.fixture

@@ -64,8 +64,10 @@ class Whole:
 
     @property
     def json(self) -> dict[str, Any]:
-        """`report --json`."""
-        return as_json(self.facts)
+        """`report --json`, without when each generation began."""
+        found = as_json(self.facts)
+        del found["generations"]
+        return found
 
     @property
     def exports(self) -> dict[str, dict[str, Any]]:
