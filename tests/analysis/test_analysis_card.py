@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import tomllib
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,6 +17,7 @@ from ralr_tune.analysis.facts import study_facts
 from ralr_tune.analysis.recipe import recipe
 from ralr_tune.analysis.sentence import Sentence
 from ralr_tune.analysis.sequential import Plan
+from ralr_tune.analysis.spending import spending
 from ralr_tune.records import Row, StudyRecord
 from tests.metrics import LOSS
 
@@ -247,6 +249,14 @@ def test_the_cost_counts_every_run_and_has_a_price() -> None:
     assert found.cost.endswith(f"of device time, {money:.2f} at 3 per hour")
     assert as_json(found)["cost"]["cost"] == pytest.approx(money)
     assert as_json(card(record))["cost"]["cost"] is None
+
+
+def test_an_audit_without_its_trial_and_an_infinite_time_have_a_cost() -> None:
+    first, *others = make_record(until="searched").rows()
+    audit = replace(first, id=9999, stage="audit", ordinal=99, epoch=12, seconds=math.inf)
+    spent = spending(make_record(until="searched", change=lambda row: audit if row.id == first.id else row))
+    assert (spent.audit.runs, spent.audit.epochs, spent.audit.seconds) == (1, 12, 0.0)
+    assert spent.search.seconds == pytest.approx(sum(row.seconds or 0 for row in others))
 
 
 # ---------------------------------------------------------------- the next step
