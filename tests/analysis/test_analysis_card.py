@@ -87,9 +87,16 @@ def test_with_several_blocks_it_is_about_the_schedules(shift: float, words: str)
 
 
 def test_undecided_schedules() -> None:
-    verdict = card(blocks=3, noise=0.02, gain=0.0).verdict
+    verdict = card(blocks=4, noise=0.02, gain=0.0).verdict
     assert verdict.startswith("ralr's search and monotone's differ by ")
-    assert ": not decided; 3 blocks can show a difference of " in verdict
+    assert ": not decided; 4 blocks can show a difference of " in verdict
+
+
+@pytest.mark.parametrize(("known", "pairs"), [({"seeds": 3}, "3 pairs of runs"), ({"blocks": 3}, "3 blocks of search")])
+def test_few_pairs_have_no_interval_but_say_so(known: dict[str, int], pairs: str) -> None:
+    found = card(noise=0.02, gain=0.0, **known)
+    assert f" in {pairs}, too few to judge (at least 4 are needed): nothing is shown." in found.verdict
+    assert found.judged[0].shown is None
 
 
 def test_smaller_is_better_for_a_loss() -> None:
@@ -273,6 +280,16 @@ def test_more_seeds_have_a_price() -> None:
     assert found.spending.seed.runs == 3  # ralr, its twin, monotone
     assert f"about {3 * count} runs and " in step.why
     assert f"at a cost of {1000 * found.spending.seed.seconds * count / 3600:.2f}" in step.why
+
+
+@pytest.mark.parametrize(
+    ("seeds", "why"),
+    [(1, "One seed says nothing about chance: 4 more"), (3, "3 seeds are too few to judge: 2 more")],
+)
+def test_few_seeds_become_enough_to_judge(seeds: int, why: str) -> None:
+    step = card(noise=0.02, gain=0.0, seeds=seeds).next_step
+    assert step.why.startswith(why)
+    assert tomllib.loads(step.toml) == {"confirm": {"seeds": 5}}
 
 
 def test_interim_analyses_fix_the_number_of_seeds() -> None:
