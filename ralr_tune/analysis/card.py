@@ -12,9 +12,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ralr_tune.analysis.comparison import Comparison, Interval
+from ralr_tune.analysis.comparison import Comparison, Interval, deciding_level
 from ralr_tune.analysis.facts import ArmFacts, Facts
 from ralr_tune.analysis.next_step import NextStep, Typed, effect, hours, next_step
+from ralr_tune.analysis.power import ENOUGH_PAIRS, tells
 from ralr_tune.analysis.recipe import Recipe, recipe
 from ralr_tune.analysis.sentence import Sentence
 from ralr_tune.analysis.spending import Spending, Use
@@ -48,10 +49,14 @@ class Judged:
         return f"{self.comparison.n} {noun.replace(' ', 's ', 1) if ' ' in noun else noun + 's'}"
 
     @property
+    def shown(self) -> Interval | None:
+        """The interval that decides; None if the pairs are too few for one that says something."""
+        return _shown(self.comparison)
+
+    @property
     def level(self) -> float:
-        """The confidence of the deciding interval: two one-sided tests at 5% each are a 90% interval."""
-        confidence = self.comparison.confidence
-        return 2 * confidence - 1 if self.comparison.verdict == "equivalent" else confidence
+        """The confidence of the deciding interval."""
+        return deciding_level(self.comparison.verdict, self.comparison.confidence)
 
 
 @dataclass(frozen=True)
@@ -261,7 +266,7 @@ def _against(facts: Facts, made: Comparison, noun: str) -> str:
 
 
 def _undecided(facts: Facts, made: Comparison, verdict: str) -> tuple[str, str]:
-    return ("nothing is shown", ".") if made.deciding is None else (verdict, f"{_detectable(facts, made)}.")
+    return ("nothing is shown", ".") if _shown(made) is None else (verdict, f"{_detectable(facts, made)}.")
 
 
 def _ranking(facts: Facts, about: About, made: Sequence[Comparison]) -> str:
@@ -292,12 +297,18 @@ def _decided(facts: Facts, made: Comparison) -> str:
 
 def _observed(facts: Facts, made: Comparison) -> str:
     """Difference and bounds, with their signs."""
-    digits = _digits(facts, made)
+    digits, shown = _digits(facts, made), _shown(made)
     difference = facts.unit.difference(made.difference, digits)
-    if made.deciding is None:
-        return f"{difference} in {made.n} pair{'' if made.n == 1 else 's'} of runs, too few for an interval"
-    low, high = (facts.unit.signed(end, digits) for end in made.deciding)
+    if shown is None:
+        single, runs = ("block", "search") if made.what == "arm" else ("pair", "runs")
+        few = f"to judge (at least {ENOUGH_PAIRS} are needed)" if made.deciding else "for an interval"
+        return f"{difference} in {made.n} {single}{'' if made.n == 1 else 's'} of {runs}, too few {few}"
+    low, high = (facts.unit.signed(end, digits) for end in shown)
     return f"{difference}, between {low} and {high}"
+
+
+def _shown(made: Comparison) -> Interval | None:
+    return made.deciding if tells(made.n, made.verdict) else None
 
 
 def _detectable(facts: Facts, made: Comparison) -> str:
@@ -313,7 +324,7 @@ def _margin(facts: Facts) -> str:
 
 
 def _digits(facts: Facts, made: Comparison) -> int:
-    return facts.unit.digits(made.difference, *(made.deciding or ()))
+    return facts.unit.digits(made.difference, *(_shown(made) or ()))
 
 
 def _enumerated(names: Sequence[str]) -> str:

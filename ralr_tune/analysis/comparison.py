@@ -313,6 +313,11 @@ def compare_unpaired(
     )
 
 
+def deciding_level(verdict: Verdict, confidence: float) -> float:
+    """The confidence of the deciding interval: two one-sided tests at 5% each are a 90% interval."""
+    return 2 * confidence - 1 if verdict == "equivalent" else confidence
+
+
 def _verdict(gain: float, p_value: float | None, p_equivalent: float | None, alpha: float) -> Verdict:
     """Equivalence first: a real difference that is reliably below the margin is no reason to change."""
     if p_value is None or p_equivalent is None:

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
-from ralr_tune.analysis.comparison import Comparison, Interval
+from ralr_tune.analysis.comparison import Comparison, Interval, What
 from ralr_tune.analysis.facts import Facts, Twin
 from ralr_tune.analysis.power import ENOUGH_PAIRS, MAX_PAIRS, Counts, DetectableEffect
 from ralr_tune.analysis.sentence import Sentence
 from ralr_tune.analysis.sequential import Decision
 from ralr_tune.analysis.twins import Amplified
 
+Compared = tuple[What, str, str]
+"""What was compared with what; a configuration without its amplification has the name of its arm."""
 
-def comparison_sentences(facts: Facts) -> list[str]:
+
+def comparison_sentences(facts: Facts, but: Collection[Compared] = ()) -> list[str]:
     """Each arm against the baseline: scores, difference, interval and n."""
-    return [(_configuration if made.what == "configuration" else _arm)(facts, made) for made in facts.comparisons]
+    made = [each for each in facts.comparisons if (each.what, each.arm, each.against) not in but]
+    return [(_configuration if each.what == "configuration" else _arm)(facts, each) for each in made]
 
 
-def twin_sentences(facts: Facts) -> list[str]:
+def twin_sentences(facts: Facts, but: Collection[Compared] = ()) -> list[str]:
     """What amplification did, apart from luck in tuning: a configuration with and without it, in both directions."""
     return [
-        *(_twin(facts, twin) for twin in facts.twins),
+        *(_twin(facts, twin) for twin in facts.twins if ("configuration", twin.arm, twin.arm) not in but),
         *(_amplified(facts, added) for added in facts.amplified),
         *_both_ways(facts),
     ]

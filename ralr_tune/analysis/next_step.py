@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 from ralr_tune.analysis.comparison import Comparison
 from ralr_tune.analysis.edges import Edge
 from ralr_tune.analysis.facts import ArmFacts, Facts
-from ralr_tune.analysis.power import DetectableEffect, detectable_effect, spread_of
+from ralr_tune.analysis.missing_evidence import MissingEvidence
+from ralr_tune.analysis.notes import edge_sentence, missing_sentence
+from ralr_tune.analysis.power import ENOUGH_PAIRS, DetectableEffect, detectable_effect, spread_of
 from ralr_tune.analysis.recipe import toml
 from ralr_tune.analysis.spending import Use, times
 from ralr_tune.records import AMPLIFICATION
@@ -97,16 +99,17 @@ def _unfinished(facts: Facts, typed: Typed) -> Iterator[NextStep]:
 def _diverged(facts: Facts, typed: Typed) -> Iterator[NextStep]:
     for lack in facts.lacks:
         if lack.kind == "all diverged":
-            yield _lower_rates(facts, facts.arms[lack.arm], typed)
+            yield _lower_rates(facts, lack, typed)
 
 
-def _lower_rates(facts: Facts, arm: ArmFacts, typed: Typed) -> NextStep:
+def _lower_rates(facts: Facts, lack: MissingEvidence, typed: Typed) -> NextStep:
+    arm, why = facts.arms[lack.arm], missing_sentence(lack)
     domain = arm.settings.get("lr")
     if not (isinstance(domain, Mapping) and "low" in domain):
-        return NextStep(f"All trials of {arm.name} diverged, at a fixed rate. The status has details.", typed.status)
+        return NextStep(f"{why} The rate is fixed; the status has details.", typed.status)
     lower = {**domain, "low": float(f"{domain['low'] / LOWER_RATES:.3g}")}
     paste = {"search": (_trials_line(arm),), _table(facts, arm, "lr"): (f"lr = {_domain(lower)}",)}
-    return NextStep(f"All finished trials of {arm.name} diverged: search lower rates.", typed.run, paste)
+    return NextStep(why, typed.run, paste)
 
 
 def _other_arm(facts: Facts, typed: Typed) -> NextStep:
@@ -140,9 +143,8 @@ def _wider(facts: Facts, typed: Typed) -> Iterator[NextStep]:
         if edge.arm == facts.winner and found is not None and found.verdict == "matters":
             arm = facts.arms[edge.arm]
             line, table = _wider_line(arm, edge), _table(facts, arm, edge.parameter)
-            why = f"{edge.arm}'s best {edge.parameter} ({edge.value:.3g}) lies at the {edge.end} end of its range"
             paste = {"search": (_trials_line(arm),), table: (line,)}
-            yield NextStep(f"{why}, and it matters: search a wider one.", typed.run, paste)
+            yield NextStep(f"{edge_sentence(edge)} This parameter matters.", typed.run, paste)
 
 
 def _wider_line(arm: ArmFacts, edge: Edge) -> str:
@@ -209,9 +211,11 @@ def _interim(facts: Facts, made: Comparison, typed: Typed) -> Iterator[NextStep]
 def _more_seeds(facts: Facts, made: Comparison, typed: Typed) -> Iterator[NextStep]:
     if made.what != "configuration" or made.verdict != "inconclusive" or not typed.can_add_seeds:
         return
-    if made.n < 2:
-        why = f"One seed says nothing about chance: {FEW_SEEDS - made.n} more{_uses(facts, FEW_SEEDS - made.n)}."
-        yield NextStep(why, typed.run, {"confirm": (f"seeds = {FEW_SEEDS}",)})
+    if made.n < ENOUGH_PAIRS:
+        few = "One seed says nothing about chance" if made.n == 1 else f"{made.n} seeds are too few to judge"
+        more = FEW_SEEDS - made.n
+        paste = {"confirm": (f"seeds = {_seeds(facts) + more}",)}
+        yield NextStep(f"{few}: {more} more{_uses(facts, more)}.", typed.run, paste)
         return
     found = effect(facts, made)
     if found is not None and found.more is not None and found.more[0] <= MANY_SEEDS:

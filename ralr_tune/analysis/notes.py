@@ -84,7 +84,12 @@ def generation_sentences(facts: Facts) -> list[str]:
 
 def missing_evidence_sentences(facts: Facts) -> list[str]:
     """Reasons why the study cannot answer its question."""
-    return [_MISSING[missing.kind].format(**_fields(missing)) for missing in facts.lacks]
+    return [missing_sentence(missing) for missing in facts.lacks]
+
+
+def missing_sentence(missing: MissingEvidence) -> str:
+    """One such reason."""
+    return _MISSING[missing.kind].format(**_fields(missing))
 
 
 _MISSING: Mapping[Kind, str] = {
@@ -104,10 +109,11 @@ def _fields(missing: MissingEvidence) -> dict[str, object]:
 
 def edge_sentences(facts: Facts) -> list[str]:
     """Ranges that may have been too narrow."""
-    return [_edge(edge) for edge in facts.edges]
+    return [edge_sentence(edge) for edge in facts.edges]
 
 
-def _edge(edge: Edge) -> str:
+def edge_sentence(edge: Edge) -> str:
+    """One such range, and a wider one."""
     return (
         f"{edge.arm}'s best {edge.parameter} ({edge.value:.3g}) lies at the {edge.end} end of its range "
         f"({edge.low:g} to {edge.high:g}): try {edge.try_low:g} to {edge.try_high:g}."

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import optimize, special
 
-from ralr_tune.analysis.comparison import Comparison, Interval, What
+from ralr_tune.analysis.comparison import Comparison, Interval, Verdict, What
 
 POWER = 0.8  # the convention of Cohen 1988, ch. 2
 MAX_PAIRS = 1000  # pairs; a verdict that needs more is out of reach
@@ -81,6 +81,11 @@ class DetectableEffect:
         verdicts = ((self.more_to_differ, self.more_to_differ_range), (self.more_to_equal, self.more_to_equal_range))
         known = [(count, span) for count, span in verdicts if count is not None and span is not None]
         return min(known, default=None, key=lambda pair: pair[0])
+
+
+def tells(n: int, verdict: Verdict) -> bool:
+    """Whether n pairs are enough for an interval that says something, or there is a verdict."""
+    return n >= ENOUGH_PAIRS or verdict != "inconclusive"
 
 
 def detectable_effect(

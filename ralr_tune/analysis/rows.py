@@ -133,7 +133,7 @@ def finished(arm: ArmRecord) -> list[Row]:
 
 
 def searched_epochs(rows: Iterable[Row]) -> dict[int, int]:
-    """Epochs that each audit inherits from its search trial, by the id of the audit's row."""
+    """Epochs that each audit inherits from its search trial (0 if that has no row), by the id of the audit's row."""
     found = list(rows)
     search = {(row.arm, row.block, row.ordinal): row.epoch for row in found if row.stage == "search"}
     return {row.id: search.get((row.arm, row.block, row.ordinal), 0) for row in found if row.stage == "audit"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -85,7 +86,7 @@ def _use(rows: Iterable[Row], inherited: dict[int, int]) -> Use:
     return Use(
         runs=sum(row.state == "done" for row in trained),
         epochs=sum(max(0, row.epoch - inherited.get(row.id, 0)) for row in trained),
-        seconds=sum(row.seconds or 0.0 for row in rows),
+        seconds=sum(row.seconds for row in rows if row.seconds is not None and math.isfinite(row.seconds)),
     )
 
 

@@ -13,6 +13,7 @@ from ralr_tune.analysis.sentence import Sentence
 from ralr_tune.report.glossary import TERMS, first_use
 from ralr_tune.report.markup import escaped
 from ralr_tune.report.style import safe, writable
+from ralr_tune.report.words import levels
 
 ROOM = 1.5  # half width of an axis, in units of what is drawn: numbers need space
 BAR = 49  # characters
@@ -41,7 +42,8 @@ class Axis(NamedTuple):
 def axis(card: Card) -> Axis:
     """Where everything lies; the right side is better, whichever values are."""
     made = [each.comparison for each in card.judged]
-    ends = [abs(end) for each in made for pair in (each.deciding, each.interval) for end in pair or ()]
+    shown = [pair for each in card.judged if each.shown for pair in (each.shown, each.comparison.interval) if pair]
+    ends = [abs(end) for pair in shown for end in pair]
     half = ROOM * max([*ends, *(abs(each.difference) for each in made), card.margin]) or 1.0
 
     right = 1 if card.larger_is_better else -1
@@ -57,8 +59,8 @@ def axis(card: Card) -> Axis:
         Drawn(
             judged,
             place(each.difference),
-            places(each.deciding),
-            places(each.interval) if each.interval != each.deciding else None,
+            places(judged.shown),
+            places(each.interval) if judged.shown and each.interval != judged.shown else None,
         )
         for judged, each in zip(card.judged, made, strict=True)
     )
@@ -67,7 +69,7 @@ def axis(card: Card) -> Axis:
 
 def _levels(card: Card) -> str:
     """Which interval decides: "95%", or "90%", or both if rows differ."""
-    return " or ".join(f"{level:.0%}" for level in sorted({round(each.level, 4) for each in card.judged}))
+    return levels(each.level for each in card.judged if each.shown)
 
 
 def _band(card: Card) -> str:
@@ -163,12 +165,12 @@ def _svg(card: Card, row: Drawn, margin: Interval | None) -> str:
 
 def _ends(card: Card, row: Drawn) -> Iterator[str]:
     """The numbers at the ends of what is drawn, and no difference."""
-    made = row.judged.comparison
+    shown = row.judged.shown
     yield '<text x="50%" y="56" text-anchor="middle">0</text>'
-    if row.deciding is None or made.deciding is None:
+    if row.deciding is None or shown is None:
         return
-    ends = made.deciding if card.larger_is_better else reversed(made.deciding)
-    left, right = (card.unit.signed(end, card.unit.digits(*made.deciding)) for end in ends)
+    ends = shown if card.larger_is_better else reversed(shown)
+    left, right = (card.unit.signed(end, card.unit.digits(*shown)) for end in ends)
     yield f'<text x="{row.deciding[0]:.2%}" dx="-6" y="33" text-anchor="end">{left}</text>'
     yield f'<text x="{row.deciding[1]:.2%}" dx="6" y="33">{right}</text>'
 
@@ -176,9 +178,9 @@ def _ends(card: Card, row: Drawn) -> Iterator[str]:
 def _spoken(card: Card, row: Drawn) -> str:
     made = row.judged.comparison
     bounds = ""
-    if made.deciding:
-        low, high = (card.unit.signed(end, card.unit.digits(*made.deciding)) for end in made.deciding)
-        bounds = f", {row.judged.level:.0%} interval {low} to {high}"
+    if shown := row.judged.shown:
+        low, high = (card.unit.signed(end, card.unit.digits(*shown)) for end in shown)
+        bounds = f", {levels([row.judged.level])} interval {low} to {high}"
     return f"{row.judged.label}: {card.unit.difference(made.difference, 2)}{bounds}, {_band(card)}; {made.verdict}"
 
 
@@ -186,10 +188,12 @@ def _key(card: Card, drawn: Axis, seen: set[str]) -> str:
     def entry(mark: str, text: str) -> str:
         return f'<span><svg width="22" height="12" aria-hidden="true">{mark}</svg><span>{text}</span></span>'
 
-    entries = [entry('<line class="thick" x2="22" y1="6" y2="6"/>', f"{_levels(card)} interval, which decides")]
+    entries = []
+    if any(row.deciding for row in drawn.rows):
+        entries.append(entry('<line class="thick" x2="22" y1="6" y2="6"/>', f"{_levels(card)} interval, which decides"))
     if any(row.whole for row in drawn.rows):
         confidence = card.judged[0].comparison.confidence
-        entries.append(entry('<line class="thin" x2="22" y1="6" y2="6"/>', f"{confidence:.0%} interval"))
+        entries.append(entry('<line class="thin" x2="22" y1="6" y2="6"/>', f"{levels([confidence])} interval"))
     if drawn.margin:
         entries.append(entry('<rect class="band" width="22" height="12"/>', _terms(_band(card), seen)))
     return "".join(entries)
@@ -268,8 +272,9 @@ def _bars(card: Card) -> list[str]:
     for row in drawn.rows:
         verdict = f": {row.judged.comparison.verdict}" if len(drawn.rows) > 1 else ""
         lines += [f"{_caption(card, row.judged)}{verdict}", f"{INDENT}worse {bar(row, drawn.margin)} better"]
-    keys = [f"├─┤ {_levels(card)} interval, which decides"]
-    keys += [f"··· {card.judged[0].comparison.confidence:.0%} interval"] if any(row.whole for row in drawn.rows) else []
+    keys = [f"├─┤ {_levels(card)} interval, which decides"] if any(row.deciding for row in drawn.rows) else []
+    whole = f"··· {levels([card.judged[0].comparison.confidence])} interval"
+    keys += [whole] if any(row.whole for row in drawn.rows) else []
     keys += [f"░ {_band(card)}"] if drawn.margin else []
     return [*lines, f"{INDENT}{'   '.join(keys)}", ""]
 

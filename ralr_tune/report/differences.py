@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import plotly.graph_objects as go
 
-from ralr_tune.analysis.comparison import Comparison, Interval
+from ralr_tune.analysis.comparison import Comparison, Interval, Verdict, deciding_level
 from ralr_tune.analysis.facts import Facts, Twin
-from ralr_tune.analysis.power import ENOUGH_PAIRS
+from ralr_tune.analysis.power import tells
 from ralr_tune.analysis.twins import Amplified
 from ralr_tune.report.data import Data, bounds, metric_column
 from ralr_tune.report.intervals import IntervalRow, Names, Reference, draw_intervals
 from ralr_tune.report.style import ArmStyle, safe
+from ralr_tune.report.words import levels
 
 AMPLIFICATION = ("amplification off", "amplification added")
 MAX_NAMED = 3  # comparisons that a title names
+MAX_TICKS = 6  # on a phone and on paper, labels leave little room
 
 
 class DifferenceRow(NamedTuple):
@@ -33,17 +35,19 @@ class DifferenceRow(NamedTuple):
     difference: float
     interval: Interval | None
     n: int
-    verdict: str
+    verdict: Verdict
     p_value: float | None
     visible: float | None = None
     """Smallest true difference that these pairs detect in four of five studies (80% power); None if unknown."""
-    inner: Interval | None = None
+    equivalence: Interval | None = None
     """It lies within the margin exactly if the verdict is "equivalent"."""
+    deciding: Interval | None = None
+    """The interval that gives the verdict, as on the card."""
 
     @property
     def judged(self) -> bool:
-        """Whether there are enough pairs for an interval that says something, or there is a verdict."""
-        return self.n >= ENOUGH_PAIRS or self.verdict != "inconclusive"
+        """Whether its intervals are drawn."""
+        return tells(self.n, self.verdict)
 
 
 def difference_rows(facts: Facts) -> tuple[DifferenceRow, ...]:
@@ -63,8 +67,13 @@ def _comparison_row(made: Comparison, visible: float | None) -> DifferenceRow:
         label = f"arm {arm} − arm {against}<br>{made.n} blocks"
     else:
         label = f"{arm} − {against}<br>{made.n} seeds"
-    figures = (made.difference, made.interval, made.n, made.verdict, made.p_value, visible, made.equivalence_interval)
-    return DifferenceRow(made.what, made.arm, made.against, label, *figures)
+    return DifferenceRow(made.what, made.arm, made.against, label, *_figures(made, visible))
+
+
+def _figures(made: Comparison | Twin | Amplified, visible: float | None = None) -> tuple[Any, ...]:
+    """The fields of a row from the difference on."""
+    intervals = (made.equivalence_interval, made.deciding)
+    return (made.difference, made.interval, made.n, made.verdict, made.p_value, visible, *intervals)
 
 
 def twin_rows(facts: Facts) -> tuple[DifferenceRow, ...]:
@@ -75,31 +84,31 @@ def twin_rows(facts: Facts) -> tuple[DifferenceRow, ...]:
 def _twin_row(twin: Twin) -> DifferenceRow:
     arm = safe(twin.arm)
     label = f"{arm} − its twin<br>{twin.n} seeds"
-    figures = (twin.difference, twin.interval, twin.n, twin.verdict, twin.p_value, None, twin.equivalence_interval)
-    return DifferenceRow("amplification off", twin.arm, twin.arm, label, *figures)
+    return DifferenceRow("amplification off", twin.arm, twin.arm, label, *_figures(twin))
 
 
 def _amplified_row(added: Amplified) -> DifferenceRow:
     arm = safe(added.arm)
     label = f"{arm} amplified<br>as {safe(added.donor)}, {added.n} seeds"
-    inner = added.equivalence_interval
-    figures = (added.difference, added.interval, added.n, added.verdict, added.p_value, None, inner)
-    return DifferenceRow("amplification added", added.arm, added.arm, label, *figures)
+    return DifferenceRow("amplification added", added.arm, added.arm, label, *_figures(added))
 
 
 def draw_differences(rows: Sequence[DifferenceRow], facts: Facts, arm_styles: Mapping[str, ArmStyle]) -> go.Figure:
     """A dot and its intervals for each comparison, on top of the equivalence band."""
     unit, margin = facts.unit, facts.margin * facts.unit.factor
-    axis = {"title": {"text": safe(f"Difference, {unit.difference_suffix.strip() or facts.metric.name}")}}
+    title = safe(f"Difference, {unit.difference_suffix.strip() or facts.metric.name}")
+    axis = {"title": {"text": title}, "tickangle": 0, "nticks": MAX_TICKS}
     shown = [_interval_row(row, facts) for row in rows]
     band = (-margin, margin) if margin else None
-    return draw_intervals(shown, arm_styles, _titles(rows, facts), axis, Reference(0.0, band, _names(facts)))
+    return draw_intervals(shown, arm_styles, _titles(rows, facts), axis, Reference(0.0, band, _names(rows, facts)))
 
 
-def _names(facts: Facts) -> Names:
+def _names(rows: Sequence[DifferenceRow], facts: Facts) -> Names:
+    """As on the card."""
+    deciding = levels(deciding_level(row.verdict, facts.confidence) for row in rows if row.judged)
     return Names(
-        f"{100 * facts.confidence:g}% interval: without 0, better or worse",
-        f"{100 * (2 * facts.confidence - 1):g}% interval: within the margin, equivalent",
+        f"{levels([facts.confidence])} interval",
+        f"{deciding} interval, which decides",
         "smaller differences may be missed",
         "margin",
     )
@@ -132,11 +141,10 @@ def _interval_row(row: DifferenceRow, facts: Facts) -> IntervalRow:
         return (interval[0] * factor, interval[1] * factor) if interval and row.judged else None
 
     seen = None if row.visible is None else (-row.visible, row.visible)
-    label = f"{row.label}: {_verdict(row)}"
+    label = f"{row.label}<br>{_verdict(row)}"
     text = f"{row.label}<br>{facts.unit.difference(row.difference, 2)}: {_verdict(row)}"
-    return IntervalRow(
-        label, row.arm, row.difference * factor, shown(row.interval), text, shown(seen), shown(row.inner)
-    )
+    other = None if row.interval == row.deciding else row.interval
+    return IntervalRow(label, row.arm, row.difference * factor, shown(other), text, shown(seen), shown(row.deciding))
 
 
 def differences_data(rows: Sequence[DifferenceRow], facts: Facts) -> Data:
@@ -144,11 +152,12 @@ def differences_data(rows: Sequence[DifferenceRow], facts: Facts) -> Data:
     columns = (
         "what", "arm", "against", metric_column(facts, facts.split, "difference"), "interval_low", "interval_high",
         "confidence", "pairs", "p_value", "verdict", "visible_difference", "equivalence_low", "equivalence_high",
+        "deciding_low", "deciding_high",
     )  # fmt: skip
     cells = [
         (
             row.what, row.arm, row.against, row.difference, *bounds(row.interval), facts.confidence, row.n, row.p_value,
-            row.verdict, row.visible, *bounds(row.inner),
+            row.verdict, row.visible, *bounds(row.equivalence), *bounds(row.deciding),
         )
         for row in rows
     ]  # fmt: skip

@@ -19,18 +19,19 @@ class IntervalRow(NamedTuple):
     arm: str
     middle: float
     interval: Interval | None
+    """Drawn thin, with caps."""
     text: str
     span: Interval | None = None
     """A dotted line next to the dot."""
-    inner: Interval | None = None
-    """A second interval, drawn thick."""
+    thick: Interval | None = None
+    """Another interval, drawn thick."""
 
 
 class Names(NamedTuple):
     """What the legend calls the kinds of lines."""
 
     interval: str
-    inner: str
+    thick: str
     span: str
     band: str
 
@@ -88,13 +89,13 @@ def draw_intervals(
 
 
 def _draw_row(plot: go.Figure, place: int, row: IntervalRow, style: ArmStyle) -> None:
-    """A dot without an interval is hollow."""
-    if row.inner:
+    """A dot without any interval is hollow."""
+    if row.thick:
         stroke = {"color": style.colour, "width": 6}
         plot.add_scatter(
-            x=list(row.inner), y=[place] * 2, mode="lines", line=stroke, hoverinfo="skip", showlegend=False
+            x=list(row.thick), y=[place] * 2, mode="lines", line=stroke, hoverinfo="skip", showlegend=False
         )
-    bar = None
+    bar, drawn = None, row.interval or row.thick
     if row.interval:
         ends = {"array": [row.interval[1] - row.middle], "arrayminus": [row.middle - row.interval[0]]}
         bar = {"type": "data", "width": 6, "thickness": 2} | ends
@@ -102,7 +103,7 @@ def _draw_row(plot: go.Figure, place: int, row: IntervalRow, style: ArmStyle) ->
         x=[row.middle],
         y=[place],
         mode="markers",
-        marker={"color": style.colour, "symbol": style.symbol + ("" if row.interval else "-open"), "size": 11},
+        marker={"color": style.colour, "symbol": style.symbol + ("" if drawn else "-open"), "size": 11},
         error_x=bar,
         hovertext=[row.text],
         hoverinfo="text",
@@ -123,8 +124,8 @@ _SPAN: dict[str, Any] = {
 def _explain(plot: go.Figure, rows: Sequence[IntervalRow], names: Names, *, banded: bool) -> None:
     """Legend entries for the kinds of lines that occur."""
     entries: list[tuple[bool, str, dict[str, Any]]] = [
+        (any(row.thick for row in rows), names.thick, {"mode": "lines", "line": {"color": GREY, "width": 6}}),
         (any(row.interval for row in rows), names.interval, {"mode": "lines", "line": {"color": GREY, "width": 2}}),
-        (any(row.inner for row in rows), names.inner, {"mode": "lines", "line": {"color": GREY, "width": 6}}),
         (any(row.span for row in rows), names.span, {"mode": "lines+markers"} | _SPAN),
         (banded, names.band, {"mode": "markers", "marker": _square()}),
     ]

@@ -86,10 +86,10 @@ def _breaking(name: str) -> str:
     return re.sub(r"(?<=[._])", "<wbr>", escaped(name))
 
 
-def fold(heading: str, body: str, level: int = 3, place: str = "") -> str:
-    """A folded details element; `place` is its id."""
-    name = f' id="{place}"' if place else ""
-    return f"<details{name}><summary><h{level}>{escaped(heading)}</h{level}></summary>\n{body}\n</details>"
+def fold(heading: str, body: str, level: int = 3, place: str = "", *, opened: bool = False) -> str:
+    """A details element, folded unless `opened`; `place` is its id."""
+    marks = (f' id="{place}"' if place else "") + (" open" if opened else "")
+    return f"<details{marks}><summary><h{level}>{escaped(heading)}</h{level}></summary>\n{body}\n</details>"
 
 
 def grid(study: str, drawn: Sequence[Figure], level: int = 3) -> str:

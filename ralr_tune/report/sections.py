@@ -1,4 +1,4 @@
-"""The content of the page, in order: the verdict card, warnings, then the evidence, folded by question."""
+"""The content of the page: the verdict card, warnings, whether it is better, then the other questions, folded."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ class Part(NamedTuple):
 
 def body(record: StudyRecord, facts: Facts, card: Card, drawn: Sequence[Figure], found: tables.Evaluators) -> str:
     """The visible part of the page."""
-    questions = _questions(record, facts, found)
+    questions = _questions(record, facts, card, found)
     return "\n".join(
         [
             _head(record, facts, card),
-            _warnings(facts),
+            _warnings(facts, card),
             _contents(questions),
             *(_question(record.name, part, drawn) for part in questions),
             _details(record, facts, drawn),
@@ -84,9 +84,10 @@ def _context(record: StudyRecord, facts: Facts) -> Iterable[str]:
     yield datetime.fromtimestamp(record.created, UTC).strftime("%Y-%m-%d")
 
 
-def _warnings(facts: Facts) -> str:
-    """What to fix before relying on the card, folded: its next step is the most important one."""
-    urgent = urgent_sentences(facts)
+def _warnings(facts: Facts, card: Card) -> str:
+    """What to fix before relying on the card, except what it says itself; folded: its next step comes first."""
+    said = " ".join([*card.sentences, card.next_step.why])
+    urgent = [each for each in urgent_sentences(facts) if each not in said]
     heading = f"{len(urgent)} warning{'' if len(urgent) == 1 else 's'}"
     return fold(heading, paragraphs(urgent), 2, "warnings") if urgent else ""
 
@@ -100,26 +101,27 @@ def _contents(parts: Sequence[Part]) -> str:
 
 
 def _question(study: str, part: Part, drawn: Sequence[Figure]) -> str:
-    """Folded: the card holds the answer."""
-    return fold(part.heading, _content(study, part, drawn, 3), 2, f"question-{part.key}")
+    """Folded, because the card holds the answer; only the figures behind that answer are open."""
+    opened = part.key == "better" and any(figure.section == part.key for figure in drawn)
+    return fold(part.heading, _content(study, part, drawn, 3), 2, f"question-{part.key}", opened=opened)
 
 
 def _content(study: str, part: Part, drawn: Sequence[Figure], level: int) -> str:
     own = [figure for figure in drawn if figure.section == part.key]
     answer = some_folded(part.answer, "says") or ("" if own else paragraphs([part.without], "note"))
     notes = paragraphs([part.note], "note") if own else ""
-    return "\n".join(filter(None, [answer, markup.grid(study, own, level), notes, part.more]))
+    return "\n".join(filter(None, [markup.grid(study, own, level), answer, notes, part.more]))
 
 
-def _questions(record: StudyRecord, facts: Facts, found: tables.Evaluators) -> list[Part]:
+def _questions(record: StudyRecord, facts: Facts, card: Card, found: tables.Evaluators) -> list[Part]:
     return [
         Part(
             "better",
             "Is it better?",
-            _compared(facts),
+            _compared(facts, card),
             _BETTER,
             "No configuration has been confirmed yet.",
-            _arms(facts),
+            _arms(facts) + _detectable(facts),
         ),
         Part(
             "budget",
@@ -145,8 +147,8 @@ def _questions(record: StudyRecord, facts: Facts, found: tables.Evaluators) -> l
 
 _BETTER = (
     "Amplification alone: a configuration with minus without it, over equal seeds (an arm against its twin, whose "
-    "amplification is off, and the baseline amplified as another arm is). The thick interval decides whether a "
-    "difference is equivalent, the thin one whether it is better or worse; fewer than four of five such studies would "
+    "amplification is off, and the baseline amplified as another arm is). The thick interval is the one that the "
+    "verdict rests on, as on the card; fewer than four of five such studies would "
     "detect a true difference within the dotted line. In the scores, each mark is a fresh seed of a fixed "
     "configuration, hollow with its amplification off; up to twelve seeds are joined by thin lines."
 )
@@ -161,8 +163,15 @@ _CURVES = "Strokes mark the end of pruned trials, crosses that of diverged ones.
 _RATES = "As trained, at the first step of each epoch; dotted: the base schedule, solid: the rate that was used."
 
 
-def _compared(facts: Facts) -> list[str]:
-    return [*twin_sentences(facts), *comparison_sentences(facts), *detectable_sentences(facts)]
+def _compared(facts: Facts, card: Card) -> list[str]:
+    """Every comparison except the card's."""
+    said = [(made.what, made.arm, made.against) for made in (each.comparison for each in card.judged)]
+    return [*twin_sentences(facts, said), *comparison_sentences(facts, said)]
+
+
+def _detectable(facts: Facts) -> str:
+    found = detectable_sentences(facts)
+    return fold("Detectable differences", paragraphs(found)) if found else ""
 
 
 def _arms(facts: Facts) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 def duration(seconds: float) -> str:
     """Seconds in words: `45 s`, `3 min 20 s`, `5 h 10 min`."""
@@ -19,3 +21,8 @@ def size(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1024
     return f"{count:.1f} TiB"
+
+
+def levels(confidences: Iterable[float]) -> str:
+    """Levels of intervals: `95%`, or `90% or 95%` if they differ."""
+    return " or ".join(f"{100 * level:g}%" for level in sorted({round(level, 4) for level in confidences}))

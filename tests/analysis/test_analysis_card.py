@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import tomllib
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,6 +17,7 @@ from ralr_tune.analysis.facts import study_facts
 from ralr_tune.analysis.recipe import recipe
 from ralr_tune.analysis.sentence import Sentence
 from ralr_tune.analysis.sequential import Plan
+from ralr_tune.analysis.spending import spending
 from ralr_tune.records import Row, StudyRecord
 from tests.metrics import LOSS
 
@@ -85,9 +87,16 @@ def test_with_several_blocks_it_is_about_the_schedules(shift: float, words: str)
 
 
 def test_undecided_schedules() -> None:
-    verdict = card(blocks=3, noise=0.02, gain=0.0).verdict
+    verdict = card(blocks=4, noise=0.02, gain=0.0).verdict
     assert verdict.startswith("ralr's search and monotone's differ by ")
-    assert ": not decided; 3 blocks can show a difference of " in verdict
+    assert ": not decided; 4 blocks can show a difference of " in verdict
+
+
+@pytest.mark.parametrize(("known", "pairs"), [({"seeds": 3}, "3 pairs of runs"), ({"blocks": 3}, "3 blocks of search")])
+def test_few_pairs_have_no_interval_but_say_so(known: dict[str, int], pairs: str) -> None:
+    found = card(noise=0.02, gain=0.0, **known)
+    assert f" in {pairs}, too few to judge (at least 4 are needed): nothing is shown." in found.verdict
+    assert found.judged[0].shown is None
 
 
 def test_smaller_is_better_for_a_loss() -> None:
@@ -249,6 +258,14 @@ def test_the_cost_counts_every_run_and_has_a_price() -> None:
     assert as_json(card(record))["cost"]["cost"] is None
 
 
+def test_an_audit_without_its_trial_and_an_infinite_time_have_a_cost() -> None:
+    first, *others = make_record(until="searched").rows()
+    audit = replace(first, id=9999, stage="audit", ordinal=99, epoch=12, seconds=math.inf)
+    spent = spending(make_record(until="searched", change=lambda row: audit if row.id == first.id else row))
+    assert (spent.audit.runs, spent.audit.epochs, spent.audit.seconds) == (1, 12, 0.0)
+    assert spent.search.seconds == pytest.approx(sum(row.seconds or 0 for row in others))
+
+
 # ---------------------------------------------------------------- the next step
 
 
@@ -263,6 +280,16 @@ def test_more_seeds_have_a_price() -> None:
     assert found.spending.seed.runs == 3  # ralr, its twin, monotone
     assert f"about {3 * count} runs and " in step.why
     assert f"at a cost of {1000 * found.spending.seed.seconds * count / 3600:.2f}" in step.why
+
+
+@pytest.mark.parametrize(
+    ("seeds", "why"),
+    [(1, "One seed says nothing about chance: 4 more"), (3, "3 seeds are too few to judge: 2 more")],
+)
+def test_few_seeds_become_enough_to_judge(seeds: int, why: str) -> None:
+    step = card(noise=0.02, gain=0.0, seeds=seeds).next_step
+    assert step.why.startswith(why)
+    assert tomllib.loads(step.toml) == {"confirm": {"seeds": 5}}
 
 
 def test_interim_analyses_fix_the_number_of_seeds() -> None:

@@ -4,10 +4,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from synthetic_study import make_record
+from synthetic_study import card_of, make_record
 
 from ralr_tune.analysis.facts import Facts, study_facts
 from ralr_tune.analysis.twins import Amplified
+from ralr_tune.records import Row
+from ralr_tune.report.card import axis
 from ralr_tune.report.differences import (
     comparison_rows,
     difference_rows,
@@ -75,21 +77,60 @@ def test_amplification_alone_comes_first_and_is_the_title() -> None:
     assert many == f"Amplification alone: {rows[0].verdict} in 4 of 4 comparisons"
 
 
-def test_both_intervals_are_drawn_with_a_legend() -> None:
-    facts = study_facts(make_record())
+def flat(row: Row) -> Row:
+    """Judged runs of equal scores, apart from a little noise."""
+    return row if row.stage == "search" else replace(row, value=0.9 + 0.0003 * (row.id % 7))
+
+
+STUDIES: dict[str, dict[str, Any]] = {
+    "inconclusive": {"gain": 0.0},
+    "better": {"gain": 0.05},
+    "equivalent": {"change": flat},
+    "three arms": {"gain": 0.05, "arms": ("monotone", "ralr", "other")},
+    "several blocks": {"blocks": 4},
+    "too few": {"seeds": 3},
+}
+
+
+@pytest.mark.parametrize("known", STUDIES.values(), ids=STUDIES)
+def test_the_card_and_the_figure_draw_the_same_intervals(known: dict[str, Any]) -> None:
+    facts = study_facts(make_record(**known))
+    found, rows = card_of(facts), difference_rows(facts)
+    places = {(row.what.replace("amplification off", "configuration"), row.arm, row.against): row for row in rows}
+    assert found.judged
+    for judged in found.judged:
+        made = judged.comparison
+        row = places[made.what, made.arm, made.against]
+        data = draw_differences([row], facts, arm_styles(facts.arms)).data
+        thick = [trace for trace in data if trace.mode == "lines" and trace.x[0] is not None]
+        (dot,) = [trace for trace in data if trace.mode == "markers" and trace.x[0] is not None]
+        assert [trace.x for trace in thick] == ([pytest.approx(shares(judged.shown))] if judged.shown else [])
+        (own,) = [each for each in axis(found).rows if each.judged is judged]
+        assert (own.whole is not None) == (dot.error_x.array is not None)
+        if own.whole is not None:
+            low, high = shares(made.interval)
+            assert (dot.x[0] - dot.error_x.arrayminus[0], dot.x[0] + dot.error_x.array[0]) == pytest.approx((low, high))
+
+
+def shares(interval: Any) -> tuple[float, float]:
+    return 100 * interval[0], 100 * interval[1]
+
+
+def test_the_deciding_interval_is_thick_and_the_other_thin_with_a_legend() -> None:
+    facts = study_facts(make_record(change=flat))
     (row,) = comparison_rows(facts)
-    assert row.interval is not None
-    assert row.inner is not None
+    assert row.verdict == "equivalent"
+    assert row.interval != row.deciding == row.equivalence
     plot = drawn(facts)
-    thick = plot.data[0]
-    assert thick.x == pytest.approx([100 * end for end in row.inner])
-    assert thick.line.width > plot.data[1].error_x.thickness
+    assert plot.data[0].line.width > plot.data[1].error_x.thickness
     assert [trace.name for trace in plot.data if trace.showlegend] == [
-        "95% interval: without 0, better or worse",
-        "90% interval: within the margin, equivalent",
+        "90% interval, which decides",
+        "95% interval",
         "smaller differences may be missed",
         "margin",
     ]
+    one = drawn(study_facts(make_record()))
+    assert next(trace.name for trace in one.data if trace.showlegend) == "95% interval, which decides"
 
 
 def test_too_few_blocks_have_no_interval_but_say_so() -> None:
@@ -97,7 +138,7 @@ def test_too_few_blocks_have_no_interval_but_say_so() -> None:
     arm = next(row for row in comparison_rows(facts) if row.what == "arm")
     assert (arm.judged, arm.visible) == (False, None)
     plot = draw_differences([arm], facts, arm_styles(facts.arms))
-    assert plot.layout.yaxis.ticktext == ("arm ralr − arm monotone<br>2 blocks: too few to judge",)
+    assert plot.layout.yaxis.ticktext == ("arm ralr − arm monotone<br>2 blocks<br>too few to judge",)
     assert [trace.error_x.array for trace in plot.data if trace.x[0] is not None] == [None]
     assert arm._replace(verdict="better").judged
 
@@ -114,7 +155,10 @@ def test_the_data_are_the_comparisons() -> None:
     assert data.columns[3] == "test_difference_accuracy_share"
     for made, row in zip(facts.comparisons, data.rows, strict=True):
         assert made.interval is not None
-        assert tuple(row[:-3]) == (
+        assert tuple(row[:-5]) == (
             made.what, made.arm, made.against, made.difference, *made.interval, made.confidence, made.n, made.p_value,
             made.verdict,
         )  # fmt: skip
+        assert made.equivalence_interval is not None
+        assert made.deciding is not None
+        assert tuple(row[-4:]) == (*made.equivalence_interval, *made.deciding)

@@ -43,7 +43,7 @@ def parts(record: StudyRecord, facts: Facts | None = None, evaluators: Evaluator
     """The text of the page by section; "" is the part before the first question."""
     facts = facts or study_facts(record)
     text = body(record, facts, card_of(facts), figures(record, facts), evaluators or {})
-    pieces = re.split(r'<(?:section|details) id="(?:question-)?([a-z]+)">', text)
+    pieces = re.split(r'<(?:section|details) id="(?:question-)?([a-z]+)"(?: open)?>', text)
     named = zip(["", *pieces[1::2]], pieces[0::2], strict=True)
     return {name: unescape(re.sub(r"<[^>]*>", "", piece)) for name, piece in named}
 
@@ -55,7 +55,17 @@ def test_the_card_comes_first_and_the_evidence_is_folded() -> None:
     assert all(sentence in found[""] for sentence in (*card.sentences, card.next_step.why, card.cost))
     for sentence in (*comparison_sentences(facts), *detectable_sentences(facts)):
         assert sentence in found["better"]
-    assert all(sentence in found["better"] for sentence in twin_sentences(facts))
+
+
+@pytest.mark.parametrize(("blocks", "arms"), [(1, 2), (2, 2), (1, 3)])
+def test_the_evidence_repeats_no_comparison_of_the_card(blocks: int, arms: int) -> None:
+    record = make_record(blocks=blocks, arms=("monotone", "ralr", "other")[:arms])
+    facts = study_facts(record)
+    card, better = card_of(facts), parts(record)["better"]
+    twins = [each for each in twin_sentences(facts) if each not in better]
+    made = [each for each in comparison_sentences(facts) if each not in better]
+    assert len(twins) + len(made) == len(card.judged) > 0
+    assert len(twins) == (card.about == "amplification")
 
 
 def test_problems_to_fix_are_flagged_at_the_top() -> None:
@@ -68,10 +78,31 @@ def test_problems_to_fix_are_flagged_at_the_top() -> None:
     urgent = urgent_sentences(facts)
     assert urgent == [*missing_evidence_sentences(facts), urgent[1], *edge_sentences(facts)]
     assert "not equally fair" in urgent[1]
-    assert len(edge_sentences(facts)) > 0
-    warnings = parts(record, facts)["warnings"]
-    assert warnings.strip().startswith(f"{len(urgent)} warnings")
-    assert all(warning in warnings for warning in urgent)
+    assert len(edge_sentences(facts)) > 1
+    found = parts(record, facts)
+    said, others = urgent[2], [*urgent[:2], *urgent[3:]]
+    assert card_of(facts).next_step.why == f"{said} This parameter matters."
+    assert said not in found["warnings"]
+    assert found["warnings"].strip().startswith(f"{len(others)} warnings")
+    assert all(warning in found["warnings"] for warning in others)
+
+
+def test_a_reason_that_the_card_gives_is_no_warning() -> None:
+    record = make_record(arms=("monotone",))
+    (missing,) = missing_evidence_sentences(study_facts(record))
+    found = parts(record)
+    assert missing in found[""]
+    assert missing not in found.get("warnings", "")
+
+
+def test_only_the_figures_behind_the_answer_are_open() -> None:
+    record = make_record()
+    facts = study_facts(record)
+    text = body(record, facts, card_of(facts), figures(record, facts), {})
+    assert re.findall(r"<details[^>]* open>", text) == ['<details id="question-better" open>']
+    record = make_record(until="searched")
+    facts = study_facts(record)
+    assert " open>" not in body(record, facts, card_of(facts), figures(record, facts), {})
 
 
 def test_each_question_has_its_sentences() -> None:
@@ -144,7 +175,7 @@ def test_every_verdict_on_the_page_is_highlighted(monkeypatch: pytest.MonkeyPatc
     verdicts = [each for each in told_apart if isinstance(each, Sentence)]
     assert len(verdicts) >= 3
     text = body(record, facts, card_of(facts), figures(record, facts), {})
-    assert text.count("<strong>") == len(verdicts) + 1  # and that of the card
+    assert text.count("<strong>") == len(verdicts)  # the twin's is that of the card
     monkeypatch.setattr("ralr_tune.analysis.evidence._verdict", lambda facts, made: "a draw, more or less")
     assert "<strong>a draw, more or less</strong>" in body(record, facts, card_of(facts), [], {})
 
