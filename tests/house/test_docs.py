@@ -54,7 +54,8 @@ def test_python_examples_run(code: str, tmp_path: Path) -> None:
 def test_every_command_of_the_readme_runs_in_order(tmp_path: Path, warm_interpreter: str) -> None:
     ran = [arguments for arguments in commands() if arguments[0] != "dashboard"]  # serves until it is stopped
     assert [arguments[0] for arguments in ran] == [
-        "run", "check", "plan", "preview", "range", "run", "status", "report", "export", "train", "doctor", "repair", "gc"
+        "run", "check", "plan", "preview", "range", "run", "status", "report", "export", "train", "doctor", "repair",
+        "gc",
     ]  # fmt: skip
     for arguments in ran:
         interpreter = sys.executable if arguments[0] == "check" else warm_interpreter  # imports take 3 s each
