@@ -59,7 +59,7 @@ def with_reports(markdown: str) -> str:
 
 
 def shown(study: str) -> str:
-    answer = "\n>\n".join(f"> {line}" for line in reports()[study].answer.splitlines())
+    answer = "\n".join(f"> {line}" for line in reports()[study].answer.splitlines())
     page = f"gallery/{study}.html"
     frame = f'<iframe src="{page}" title="Report of the study {study}" loading="lazy"></iframe>'
     return f"{answer}\n\n[Open the report]({page})\n\n{frame}"

@@ -13,7 +13,7 @@ from ralr_tune.analysis.sentence import Sentence
 from ralr_tune.report.glossary import TERMS, first_use
 from ralr_tune.report.markup import escaped
 from ralr_tune.report.style import safe, writable
-from ralr_tune.report.words import levels
+from ralr_tune.report.words import intervals, levels
 
 ROOM = 1.5  # half width of an axis, in units of what is drawn: numbers need space
 BAR = 49  # characters
@@ -67,9 +67,10 @@ def axis(card: Card) -> Axis:
     return Axis(rows, places((-card.margin, card.margin)) if card.margin else None)
 
 
-def _levels(card: Card) -> str:
-    """Which interval decides: "95%", or "90%", or both if rows differ."""
-    return levels(each.level for each in card.judged if each.shown)
+def _intervals(card: Card) -> tuple[str, str]:
+    """The interval that decides and the study's, if there are any."""
+    shown = [each for each in card.judged if each.shown]
+    return intervals([each.level for each in shown], card.judged[0].comparison.confidence)
 
 
 def _band(card: Card) -> str:
@@ -188,12 +189,11 @@ def _key(card: Card, drawn: Axis, seen: set[str]) -> str:
     def entry(mark: str, text: str) -> str:
         return f'<span><svg width="22" height="12" aria-hidden="true">{mark}</svg><span>{text}</span></span>'
 
-    entries = []
+    entries, (decides, whole) = [], _intervals(card)
     if any(row.deciding for row in drawn.rows):
-        entries.append(entry('<line class="thick" x2="22" y1="6" y2="6"/>', f"{_levels(card)} interval, which decides"))
+        entries.append(entry('<line class="thick" x2="22" y1="6" y2="6"/>', decides))
     if any(row.whole for row in drawn.rows):
-        confidence = card.judged[0].comparison.confidence
-        entries.append(entry('<line class="thin" x2="22" y1="6" y2="6"/>', f"{levels([confidence])} interval"))
+        entries.append(entry('<line class="thin" x2="22" y1="6" y2="6"/>', whole))
     if drawn.margin:
         entries.append(entry('<rect class="band" width="22" height="12"/>', _terms(_band(card), seen)))
     return "".join(entries)
@@ -272,15 +272,15 @@ def _bars(card: Card) -> list[str]:
     for row in drawn.rows:
         verdict = f": {row.judged.comparison.verdict}" if len(drawn.rows) > 1 else ""
         lines += [f"{_caption(card, row.judged)}{verdict}", f"{INDENT}worse {bar(row, drawn.margin)} better"]
-    keys = [f"├─┤ {_levels(card)} interval, which decides"] if any(row.deciding for row in drawn.rows) else []
-    whole = f"··· {levels([card.judged[0].comparison.confidence])} interval"
-    keys += [whole] if any(row.whole for row in drawn.rows) else []
-    keys += [f"░ {_band(card)}"] if drawn.margin else []
+    decides, whole = _intervals(card)
+    keys = [f"├─┤ {decides}"] if any(row.deciding for row in drawn.rows) else []
+    keys += [f"··· {whole}"] if any(row.whole for row in drawn.rows) else []
+    keys += [f"░═ {_band(card)}"] if drawn.margin else []
     return [*lines, f"{INDENT}{'   '.join(keys)}", ""]
 
 
 def bar(row: Drawn, margin: Interval | None) -> str:
-    """An interval as text: ├──●──┤ on the margin ░, with a line at no difference."""
+    """An interval as text: ├──●──┤, within the margin ═, on the margin ░, with a line at no difference."""
     cells = [" "] * BAR
     for pair, mark in ((margin, "░"), (row.whole, "·")):
         if pair is not None:
@@ -290,7 +290,8 @@ def bar(row: Drawn, margin: Interval | None) -> str:
     if row.deciding is not None:
         low, high = map(_cell, row.deciding)
         for place in range(low, high + 1):
-            cells[place] = "┼" if place == _cell(0.5) else "─"
+            line, cross = "═╪" if cells[place] == "░" or (margin and place == _cell(0.5)) else "─┼"
+            cells[place] = cross if place == _cell(0.5) else line
         cells[low], cells[high] = "├", "┤"
     cells[_cell(row.middle)] = "●"
     return "".join(cells)

@@ -15,7 +15,7 @@ from ralr_tune.analysis.twins import Amplified
 from ralr_tune.report.data import Data, bounds, metric_column
 from ralr_tune.report.intervals import IntervalRow, Names, Reference, draw_intervals
 from ralr_tune.report.style import ArmStyle, safe
-from ralr_tune.report.words import levels
+from ralr_tune.report.words import intervals
 
 AMPLIFICATION = ("amplification off", "amplification added")
 MAX_NAMED = 3  # comparisons that a title names
@@ -105,10 +105,11 @@ def draw_differences(rows: Sequence[DifferenceRow], facts: Facts, arm_styles: Ma
 
 def _names(rows: Sequence[DifferenceRow], facts: Facts) -> Names:
     """As on the card."""
-    deciding = levels(deciding_level(row.verdict, facts.confidence) for row in rows if row.judged)
+    deciding = [deciding_level(row.verdict, facts.confidence) for row in rows if row.judged]
+    thick, thin = intervals(deciding, facts.confidence)
     return Names(
-        f"{levels([facts.confidence])} interval",
-        f"{deciding} interval, which decides",
+        thin,
+        thick,
         "smaller differences may be missed",
         "margin",
     )

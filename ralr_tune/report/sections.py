@@ -119,7 +119,7 @@ def _questions(record: StudyRecord, facts: Facts, card: Card, found: tables.Eval
             "better",
             "Is it better?",
             _compared(facts, card),
-            _BETTER,
+            (_DIFFERENCES if facts.comparisons or facts.twins or facts.amplified else "") + _SCORES,
             "No configuration has been confirmed yet.",
             _arms(facts) + _detectable(facts),
         ),
@@ -145,12 +145,15 @@ def _questions(record: StudyRecord, facts: Facts, card: Card, found: tables.Eval
     ]
 
 
-_BETTER = (
+_DIFFERENCES = (
     "Amplification alone: a configuration with minus without it, over equal seeds (an arm against its twin, whose "
     "amplification is off, and the baseline amplified as another arm is). The thick interval is the one that the "
-    "verdict rests on, as on the card; fewer than four of five such studies would "
-    "detect a true difference within the dotted line. In the scores, each mark is a fresh seed of a fixed "
-    "configuration, hollow with its amplification off; up to twelve seeds are joined by thin lines."
+    "verdict rests on, as on the card; fewer than four of five such studies would detect a true difference within the "
+    "dotted line. "
+)
+_SCORES = (
+    "In the scores, each mark is a fresh seed of a fixed configuration, hollow with its amplification off; up to "
+    "twelve seeds are joined by thin lines."
 )
 _PRUNING = (
     "With exact 95% intervals. Wrong: trained to its end, the trial is in the better half of the complete trials."

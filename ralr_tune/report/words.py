@@ -26,3 +26,9 @@ def size(count: float) -> str:
 def levels(confidences: Iterable[float]) -> str:
     """Levels of intervals: `95%`, or `90% or 95%` if they differ."""
     return " or ".join(f"{100 * level:g}%" for level in sorted({round(level, 4) for level in confidences}))
+
+
+def intervals(deciding: Iterable[float], confidence: float) -> tuple[str, str]:
+    """Names of the interval that decides, and of another one of the study's confidence."""
+    decides, whole = levels(deciding), levels([confidence])
+    return f"{decides} interval, which decides", f"{whole} interval{' for all at once' if decides == whole else ''}"

@@ -90,7 +90,7 @@ def test_the_readme_answers_within_a_screen_and_a_half() -> None:
         "make test",
         "from ralr_tune import RandomAmplifyLR",
         "python -m ralr_tune run",
-        "ralr's",
+        "Amplification changes ralr's recipe by ",
         "![",
     ]
     places = [next(n for n, line in enumerate(README.splitlines()) if line.startswith(start)) for start in opening]
