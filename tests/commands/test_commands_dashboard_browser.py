@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -246,7 +247,9 @@ def test_the_panels_of_a_report_are_drawn_and_its_note_shown(
         tab = Tab(context.new_page(), address)
         tab.open("/dashboard/studies/2")
         for figure in panel_figures(facts):
-            title = tab.page.locator(".gtitle", has_text=figure.title)
+            # a long title is several lines, without a space between them
+            words = re.compile(r"\s*".join(map(re.escape, figure.title.split())))
+            title = tab.page.locator(".gtitle", has_text=words)
             title.wait_for()
             plot = tab.page.locator(".js-plotly-plot", has=title).locator(".main-svg").first
             size = plot.bounding_box()

@@ -16,6 +16,7 @@ import optuna
 import pytest
 
 from ralr_tune.__main__ import main
+from ralr_tune.analysis.card import Card
 from ralr_tune.analysis.facts import Facts
 from ralr_tune.commands.dashboard import make_app
 from ralr_tune.commands.locate import locate, opened
@@ -130,7 +131,7 @@ def test_what_only_reads_works_on_a_read_only_database(cli_inside: Cli, read_onl
 def test_a_report_whose_panels_are_refused_is_a_report_all_the_same(
     read_only: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def refused(facts: Facts, pages: dict[str, optuna.Study]) -> None:
+    def refused(facts: Facts, card: Card, pages: dict[str, optuna.Study]) -> None:
         pages["ralr"].set_user_attr("key", "value")
 
     monkeypatch.setattr("ralr_tune.commands.report.write_panels", refused)

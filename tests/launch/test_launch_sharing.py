@@ -80,7 +80,7 @@ def test_a_worker_limits_its_memory_before_it_loads_data(
         fractions.append(card.fraction)
         raise UsageError("far enough")
 
-    monkeypatch.setattr("ralr_tune.search.tasks.Tasks.only", loaded)
+    monkeypatch.setattr("ralr_tune.search.tasks.Tasks.first", loaded)
     with pytest.raises(UsageError, match="far enough"):
         work(Job("digits", digits.storage.url, tmp_path / "out"), SHARED)
     assert fractions == [pytest.approx(0.25 - sharing.OVERHEAD / card.total)]
