@@ -20,7 +20,7 @@ from typing import Any
 
 from ralr_tune.machine.files import writing
 from ralr_tune.records import EpochRecord
-from ralr_tune.training.checkpoint import Unusable, curve_to_dicts, read_curve
+from ralr_tune.training.checkpoint import Unusable, read_curve
 
 _EPOCH_BYTES, _OTHER_BYTES = 1024, 8192
 
@@ -33,18 +33,22 @@ class Saved:
     checkpoint: Path | None
     """What the program can resume from after the last epoch of the curve; None if it has reported nothing."""
 
-    def encode(self) -> bytes:
-        """As the content of a checkpoint file that lies next to the checkpoint's folder."""
-        found = self.checkpoint
-        kept = None if found is None else [found.parent.name, found.name, digest(found)]
-        losses = [None if math.isnan(record.train_loss) else record.train_loss for record in self.curve]
-        curve = curve_to_dicts([replace(record, train_loss=0.0) for record in self.curve])
-        return json.dumps({"curve": curve, "losses": losses, "checkpoint": kept}).encode()
+
+def encoded(record: EpochRecord) -> str:
+    """One epoch as JSON; each is encoded only once, so that long runs stay fast."""
+    entry = dict(vars(record))
+    return json.dumps(entry | {"train_loss": None} if math.isnan(record.train_loss) else entry)
+
+
+def content(epochs: Sequence[str], checkpoint: Path | None) -> bytes:
+    """The content of a checkpoint file, which lies next to the folder of `checkpoint`; `epochs`: `encoded` records."""
+    kept = None if checkpoint is None else [checkpoint.parent.name, checkpoint.name, digest(checkpoint)]
+    return f'{{"curve": [{", ".join(epochs)}], "checkpoint": {json.dumps(kept)}}}'.encode()
 
 
 @dataclass(frozen=True)
 class SavedReader:
-    """Reads what `Saved.encode` wrote (see training.checkpoint.Reader)."""
+    """Reads what `content` wrote (see training.checkpoint.Reader)."""
 
     epochs: int
     root: Path
@@ -58,7 +62,9 @@ class SavedReader:
         """Raises Unusable, also for an unfinished training without a checkpoint: the program must start again."""
         try:
             stored = json.loads(content)
-            curve = _with_losses(read_curve(stored["curve"], self.epochs), stored["losses"])
+            losses = [entry["train_loss"] for entry in stored["curve"]]
+            without = [entry | {"train_loss": 0.0} for entry in stored["curve"]]
+            curve = _with_losses(read_curve(without, self.epochs), losses)
             kept = stored["checkpoint"]
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise Unusable(f"cannot be read: {error}") from error

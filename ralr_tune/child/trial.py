@@ -20,7 +20,7 @@ from ralr_tune.child import weights
 from ralr_tune.child.channel import Channel, Flood
 from ralr_tune.child.messages import Final, Report
 from ralr_tune.child.process import Process, described, environment
-from ralr_tune.child.saved import Saved, SavedReader, keep, remove
+from ralr_tune.child.saved import SavedReader, content, encoded, keep, remove
 from ralr_tune.errors import Interrupted, TrialError
 from ralr_tune.machine.files import write, writing
 from ralr_tune.records import EpochRecord
@@ -80,6 +80,7 @@ class ChildTrial:
         self._checkpoints = Checkpoints(plan.identity, checkpoint, earlier)
         found = self._checkpoints.first(SavedReader(plan.epochs, checkpoint.parent))
         self.curve: list[EpochRecord] = found.curve if found else []
+        self._saved = [encoded(record) for record in self.curve]
         self._checkpoint = found.checkpoint if found else None
         self._reported: Path | None = None
 
@@ -97,7 +98,9 @@ class ChildTrial:
                 record, kept = program.record(report), self._keep(report)
                 if report.epoch == self._plan.epochs:
                     program.finish()
-                self._checkpoints.save(Saved([*self.curve, record], kept).encode())
+                saved = [*self._saved, encoded(record)]
+                self._checkpoints.save(content(saved, kept))
+                self._saved = saved
                 self.curve.append(record)
                 self._replace(kept, report.checkpoint)
                 yield record

@@ -127,6 +127,6 @@ def _run(row: Row) -> tuple[str, int, int, str, int | None]:
 
 
 def remove(path: Path) -> None:
-    """Removes a file or folder if permissions allow it: a leftover file does no harm, and `gc` lists it."""
+    """Removes a file, or an attempt's folder, if permissions allow it: leftovers do no harm, and `gc` lists them."""
     with suppress(OSError):
-        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        shutil.rmtree(path) if path.suffix == ".files" else path.unlink()
