@@ -104,6 +104,11 @@ class Kind(ABC):
         """The values of its own [training] keys in the form that its tasks expect. Hashable."""
         return self.training.model_validate(values)
 
+    @property
+    def default_metric(self) -> Metric:
+        """The first of `metrics`; a kind whose [task] defines them has none."""
+        return next(iter(self.metrics.values()))
+
     def metrics_of(self, section: Any) -> Mapping[str, Metric]:
         """The metrics of one [task] by name; the first is the default."""
         return self.metrics
