@@ -18,6 +18,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from ralr_tune.bounds import BOUNDS, Bounds
 from ralr_tune.kinds.classification.section import ArraysData, DigitsData, FolderData, TorchvisionData
+from ralr_tune.kinds.command.section import MetricTable
 from ralr_tune.kinds.simulated.section import Effect, SimulatedData
 from ralr_tune.schedules.curves import CURVES, OPTIONS
 from ralr_tune.studyfile import models, registry
@@ -71,6 +72,18 @@ EXAMPLES: Mapping[str, Any] = {
     "StudySection.name": "my_images",
     "SimulatedSection.kind": "simulated",
     "momentum_decay": 0.004,
+    "CommandSection.kind": "command",
+    "CommandSection.metric": {"name": "accuracy", "direction": "maximize", "unit": "share"},
+    "command": ["python", "train.py", "--lr", "{lr}", "{nesterov:flag}"],
+    "resume": ["--resume", "{checkpoint}"],
+    "test": ["--test-only"],
+    "files": ["train.py", "src/**/*.py"],
+    "params": {"dropout": {"low": 0.0, "high": 0.5}},
+    "variables": ["SLURM_TMPDIR"],
+    "report_timeout": 600.0,
+    "MetricTable.name": "accuracy",
+    "direction": "maximize",
+    "worst": 100.0,
 }
 """Values for keys that no shipped study uses, or uses with another meaning; a name may be MODEL.KEY."""
 
@@ -84,11 +97,12 @@ def sections() -> Iterator[str]:
     classification = kinds["classification"]
     yield table("[study]", models.study_file(classification).model_fields["study"].annotation)
     yield "\n`metric` by kind of task (the first is the default):\n\n"
-    yield rows(("kind", "metrics"), ((f"`{name}`", code(kind.metrics)) for name, kind in kinds.items()))
+    yield rows(("kind", "metrics"), ((f"`{name}`", metrics_of(kind)) for name, kind in kinds.items()))
     for name, kind in kinds.items():
         yield table(f'[task], kind = "{name}"', kind.section)
     for source in (FolderData, TorchvisionData, ArraysData, DigitsData):
         yield table(f'task.data, source = "{source.model_fields["source"].annotation.__args__[0]}"', source)
+    yield table("task.metric of the command kind", MetricTable)
     yield table("task.data of the simulated kind", SimulatedData)
     yield table("task.data.effects.NAME", Effect)
     yield training(classification)
@@ -101,6 +115,10 @@ def sections() -> Iterator[str]:
     yield table("[search]", SearchSection)
     yield table("[confirm]", ConfirmSection)
     yield table("[storage]", StorageSection)
+
+
+def metrics_of(kind: Kind) -> str:
+    return code(kind.metrics) if kind.metrics else "the one in `task.metric`"
 
 
 def training(kind: Kind) -> str:

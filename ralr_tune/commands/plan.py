@@ -46,7 +46,8 @@ class Plan:
     """Expected epochs of search, audits and confirm: pruning saves some, and interim analyses may decide early."""
     looks: tuple[int, ...]
     """Numbers of seeds at the interim analyses, each of which may decide; one number if the design is fixed."""
-    seconds_per_epoch: float
+    seconds_per_epoch: float | None
+    """None if only the trials will show it."""
     workers: int
     at_once: int
     """Effective workers: those that share a GPU or a core count as one, since the gain from sharing is not known."""
@@ -61,16 +62,18 @@ class Plan:
         return sum(arm.epochs for arm in self.arms.values()) + self.confirm_epochs
 
     @property
-    def seconds(self) -> float:
-        """Maximum time if all workers are busy, with the start and the report."""
+    def seconds(self) -> float | None:
+        """Maximum time if all workers are busy, with the start and the report; None if unknown."""
         return self._seconds(self.epochs)
 
     @property
-    def expected_seconds(self) -> float:
+    def expected_seconds(self) -> float | None:
         """The same for the expected epochs."""
         return self._seconds(self.expected_epochs)
 
-    def _seconds(self, epochs: float) -> float:
+    def _seconds(self, epochs: float) -> float | None:
+        if self.seconds_per_epoch is None:
+            return None
         return START_S + epochs * self.seconds_per_epoch / self.at_once + REPORT_S
 
     def as_json(self) -> dict[str, Any]:
@@ -83,13 +86,21 @@ class Plan:
             lines.append(f"  arm {name}: {arm.trials} trials, at most {arm.epochs} epochs; searched parameters:")
             lines += [f"    {parameter}: {domain}" for parameter, domain in arm.dimensions.items()] or ["    none"]
         lines.append(f"  confirm: at most {self.confirm_epochs} epochs{self._interim_analyses()}")
-        lines.append(
-            f"  time: about {duration(self.expected_seconds)}, at most {duration(self.seconds)}, on {self._workers()} "
-            f"({self.device}): about {self.expected_epochs:.0f} of at most {self.epochs} epochs, "
-            f"{self.seconds_per_epoch:.3g} s each, from a few timed steps"
-        )
+        lines.append(f"  time: {self._time()}")
         lines += [f"  {sentence}" for sentence in self.advice]
         return "\n".join([*lines, *([inventory_text(self.data)] if self.data else [])])
+
+    def _time(self) -> str:
+        where = f"on {self._workers()} ({self.device})"
+        epochs = f"about {self.expected_epochs:.0f} of at most {self.epochs} epochs"
+        if self.expected_seconds is None or self.seconds is None:
+            return (
+                f"{epochs} {where}; how long one takes is not known before the first trial: `run` shows the time left"
+            )
+        return (
+            f"about {duration(self.expected_seconds)}, at most {duration(self.seconds)}, {where}: {epochs}, "
+            f"{self.seconds_per_epoch:.3g} s each, from a few timed steps"
+        )
 
     def _workers(self) -> str:
         shared = f", counted as {self.at_once} because they share devices" if self.at_once < self.workers else ""
@@ -150,7 +161,7 @@ def confirm_runs(spec: StudySpec) -> int:
     return choosing_runs(spec) + judged_runs(spec)
 
 
-def _seconds_per_epoch(spec: StudySpec, place: Place) -> float:
+def _seconds_per_epoch(spec: StudySpec, place: Place) -> float | None:
     """Seconds per epoch, in the middle of the first arm's space: it depends mostly on batch size and network."""
     from ralr_tune.launch.worker import set_threads
 

@@ -33,7 +33,7 @@ def problems(
     """
     found = [*_optuna_problems(spec), *([] if fast else spec.kind.problems(spec, imports=imports, sample=SAMPLE))]
     if not imports:
-        tried = "; --no-imports forbids that, so the network was not tried"
+        tried = "; --no-imports forbids that, so it was not tried"
         found += [Problem(f"{each}{tried}") for each in imported(spec.kind, spec.task)]
     kept = [each for each in found if not each.depends_on(left_out)]
     return list({each.line: each for each in kept}.values())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from ralr_tune.seeds import SEED_BITS
 from ralr_tune.studyfile.exported import Exported, load_exported
 from ralr_tune.studyfile.imports import refuse_imports
 from ralr_tune.tasks.trial import Trial
+from ralr_tune.training.checkpoint import companion
 
 WEIGHTS, SCORE, CHECKPOINT = "model.safetensors", "score.json", "checkpoint.pt"
 
@@ -65,6 +67,7 @@ def train_configuration(
         raise TrialError("diverged", "the network's outputs on the test split are not finite")
     write_text(folder / SCORE, _score(exported, config, trial, seed, value, place))
     (folder / CHECKPOINT).unlink(missing_ok=True)
+    shutil.rmtree(companion(folder / CHECKPOINT), ignore_errors=True)
     score = f"test {task.metric.name} {task.metric.format.value(value, 2)}"
     yield Line(f"{score} (seed {seed}): {folder / SCORE}, {folder / WEIGHTS}", final=True)
 
@@ -110,8 +113,9 @@ def _train(trial: Trial, exported: Exported) -> Iterator[Line]:
     try:
         with closing(trial.epochs()) as epochs:
             for record in epochs:
-                text = f"epoch {record.epoch}/{exported.training.epochs}: loss {record.train_loss:.4f}"
-                yield Line(f"{text}, learning rate {record.lr:.4g}, {record.seconds:.1f} s")
+                loss = "" if math.isnan(record.train_loss) else f"loss {record.train_loss:.4f}, "
+                text = f"epoch {record.epoch}/{exported.training.epochs}: {loss}learning rate {record.lr:.4g}"
+                yield Line(f"{text}, {record.seconds:.1f} s")
     except KeyboardInterrupt:
         done = f"after epoch {len(trial.curve)}" if trial.curve else "before the end of the first epoch"
         raise Interrupted(f"interrupted {done}; run the same command again to resume") from None

@@ -9,6 +9,7 @@ the worker that finishes the audit does.
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -89,8 +90,8 @@ class ArtifactStore:
         return [path for path in self._files() if name.fullmatch(path.name)]
 
     def _of_rows(self) -> Iterator[tuple[Path, int, int]]:
-        """(file, row, attempt) of all files of rows, partly written ones (dot prefix, process id suffix) included."""
-        name = re.compile(rf"\.?{re.escape(self.key)}-row(\d+)\.(\d+)\.(ckpt|safetensors)(\.\d+)?")
+        """(path, row, attempt) of all files and folders of rows, partly written ones (.NAME.PROCESS) included."""
+        name = re.compile(rf"\.?{re.escape(self.key)}-row(\d+)\.(\d+)\.(ckpt|files|safetensors)(\.\d+)?")
         for path in self._files():
             if found := name.fullmatch(path.name):
                 yield path, int(found[1]), int(found[2])
@@ -126,6 +127,6 @@ def _run(row: Row) -> tuple[str, int, int, str, int | None]:
 
 
 def remove(path: Path) -> None:
-    """Removes a file if it exists and permissions allow it: a leftover file does no harm, and `gc` lists it."""
+    """Removes a file, or an attempt's folder, if permissions allow it: leftovers do no harm, and `gc` lists them."""
     with suppress(OSError):
-        path.unlink()
+        shutil.rmtree(path) if path.suffix == ".files" else path.unlink()

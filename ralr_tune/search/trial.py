@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -175,7 +175,8 @@ def _test(session: Session, row: Row, lease: Lease) -> Work:
         trial.load_weights(session.artifacts.weights(row))
     except DataError:  # the run was judged on another machine, or the folder was deleted
         ending = yield from _trained(session, row, trial, lease)
-    value = trial.evaluate("test") if ending.outcome == "complete" else None
+    with session.stop.interruptible():
+        value = trial.evaluate("test") if ending.outcome == "complete" else None
     _finish(session, row, trial, ending, value=value)
     remove(session.artifacts.weights(row))
 
@@ -207,7 +208,7 @@ def _follow(
     try:
         if trial.curve and verdict(trial.curve[-1]):  # an earlier attempt was killed between report and verdict
             return Ending("pruned")
-        with closing(trial.epochs()) as epochs:
+        with _left_cleanly(trial.epochs()) as epochs:
             while not trial.finished:
                 yield trial
                 record = _next(session, epochs)
@@ -220,6 +221,18 @@ def _follow(
             raise
         return Ending("diverged", error.kind, clean_message(str(error)))
     return Ending("complete")
+
+
+@contextmanager
+def _left_cleanly(epochs: Generator[EpochRecord, None, None]) -> Iterator[Generator[EpochRecord, None, None]]:
+    """Closes the generator at the end; throws Interrupted into it if an error, such as a lost lease, ends the work."""
+    try:
+        yield epochs
+    except BaseException:
+        with suppress(Interrupted, StopIteration):
+            epochs.throw(Interrupted("the worker leaves the trial"))
+        raise
+    epochs.close()
 
 
 def _next(session: Session, epochs: Iterator[EpochRecord]) -> EpochRecord:
@@ -264,7 +277,9 @@ def _finish(
 
 
 def _seconds(trial: Trial, trained_elsewhere: Sequence[EpochRecord] = ()) -> float:
-    return sum(record.seconds for record in trial.curve if record not in trained_elsewhere)
+    elsewhere = {(record.epoch, record.value, record.seconds) for record in trained_elsewhere}  # a loss may be NaN
+    own = (each for each in trial.curve if (each.epoch, each.value, each.seconds) not in elsewhere)
+    return sum(record.seconds for record in own)
 
 
 # ---------------------------------------------------------------- Optuna's side

@@ -39,7 +39,7 @@ def _modules(named: Import) -> Iterator[SourceFile]:
             content = path.read_bytes()
         except OSError:
             continue
-        yield SourceFile(named.key, f"module {name}", _digests(content))
+        yield SourceFile(named.key, f"module {name}", digests(content))
 
 
 def _files(named: Import) -> dict[str, Path]:
@@ -72,9 +72,10 @@ def _own_file(module: str, folder: Path) -> Path | None:
     return Path(found.origin) if found and found.origin else None
 
 
-def _digests(content: bytes) -> tuple[str, ...]:
-    """Of the text and of the syntax: comments and line breaks may change. The syntax tree depends on Python's version,
-    so two versions compare the text."""
+def digests(content: bytes) -> tuple[str, ...]:
+    """Hashes of the text and of the syntax of a file: comments and line breaks may change.
+
+    The syntax tree depends on Python's version, so two versions compare the text."""
     text = hashlib.sha256(content).hexdigest()
     try:
         tree = ast.dump(ast.parse(content))

@@ -29,6 +29,18 @@ if TYPE_CHECKING:
 
 TASK = "task."
 """Prefix of the names of searched [task] parameters."""
+OWN = "params."
+"""Prefix of the names of a program's own parameters, which are in task.params."""
+
+
+def task_parameter(path: str) -> str:
+    """The name of the parameter that is at this path below [task]."""
+    return path if path.startswith(OWN) else f"{TASK}{path}"
+
+
+def task_path(name: str) -> str | None:
+    """The path below [task] of the parameter of this name; None for one of another table."""
+    return name if name.startswith(OWN) else name.removeprefix(TASK) if name.startswith(TASK) else None
 
 
 class FirstTrainingConfig(Frozen):
@@ -146,8 +158,8 @@ class Configuration(Frozen):
     def number(self, name: str) -> float | None:
         """The value of an Optuna name (`lr`, `schedule.gamma`, `amplify.width`); None if it is not a number here."""
         table, _, key = name.rpartition(".")
-        if name.startswith(TASK):
-            return _number(self.task.get(name.removeprefix(TASK)))
+        if (path := task_path(name)) is not None:
+            return _number(self.task.get(path))
         if name == "amplify.upper":
             return None if self.amplify is None else self.amplify.upper
         values = dict(getattr(self, table or "training") or {})

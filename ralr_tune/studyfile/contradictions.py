@@ -82,8 +82,8 @@ def _check_baseline(spec: StudySpec) -> Iterator[Contradiction]:
 
 
 def _check_metric(spec: StudySpec) -> Iterator[Contradiction]:
-    given, offered = spec.study.metric, spec.kind.metrics
-    if given is not None and given not in offered:
+    given, offered = spec.study.metric, spec.kind.metrics_of(spec.task)
+    if given and given not in offered:
         line = f"study.metric = {shown(given)}: {one_of(offered, given)}"
         yield Contradiction(line, (("study", "metric"), ("task", "kind")))
 

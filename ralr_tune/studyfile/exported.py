@@ -126,7 +126,7 @@ class Exported(Frozen):
     @property
     def metric(self) -> Metric:
         """The metric of the study, also used when the configuration is trained again."""
-        return self.kind.metrics[self.provenance.metric]
+        return self.kind.metrics_of(self.task)[self.provenance.metric]
 
     def lines(self) -> list[str]:
         """The origin of the configuration, as text."""
@@ -222,8 +222,8 @@ def _task_problems(found: Exported) -> Iterator[str]:
     for path, domain in searched(found.task):
         yield f"task.{path} = {shown(domain.describe())}: must be one value, not a range or choice"
     kind, metric = found.kind, found.provenance.metric
-    if metric not in kind.metrics:
-        yield f"provenance.metric = {shown(metric)}: {one_of(kind.metrics, metric)}"
+    if metric not in (offered := kind.metrics_of(found.task)):
+        yield f"provenance.metric = {shown(metric)}: {one_of(offered, metric)}"
 
 
 def _remaining_contradictions(raw: Mapping[str, Any], kind: Kind) -> list[str]:

@@ -26,10 +26,12 @@ TORCHVISION = "torchvision:"
 
 @dataclass(frozen=True)
 class Import:
-    """One key that names code."""
+    """One key that names code or a program."""
 
     key: str
     value: str
+    is_program: bool = False
+    """Whether it is not a module but a command, which runs in a process of its own."""
 
     @property
     def module(self) -> str:
@@ -37,6 +39,8 @@ class Import:
 
     def folder(self) -> Path | None:
         """The folder from which the module would be imported, None if it is not found. Imports nothing."""
+        if self.is_program:
+            return None
         try:
             found = find_spec(self.module.partition(".")[0])  # only the top-level package: this imports no parent
         except (ImportError, ValueError):  # ValueError: loaded, but without a spec
@@ -47,6 +51,8 @@ class Import:
         return places[0].absolute().parent
 
     def __str__(self) -> str:
+        if self.is_program:
+            return f"{self.key} = {json.dumps(self.value)} runs a program"
         folder = self.folder()
         where = "not found" if folder is None else f"from {folder}"
         return f"{self.key} = {json.dumps(self.value)} runs code outside of ralr_tune: module {self.module}, {where}"

@@ -1,6 +1,7 @@
 """The interface of a kind of task: everything the rest of the program needs from one. A kind is a stateless object.
 
-    study file   section, training, required, substitutes, metrics, imports, contradictions, missing, problems, changes
+    study file   section, training, required, substitutes, metrics, metrics_of, imports, contradictions, missing,
+                 problems, changes
     training     load, import_training, trial, together, seconds_per_epoch, steps_per_epoch, range_test, needs_torch
     reporting    packages, examine, caches, script
     identity     identity, inventory, inventory_of, source_files
@@ -82,7 +83,7 @@ class Kind(ABC):
     name: str
     """The value of `task.kind` in a study file."""
     metrics: Mapping[str, Metric]
-    """Its metrics by name; the first is the default."""
+    """Its metrics by name; the first is the default. Empty if [task] defines them (see `metrics_of`)."""
     section: type[BaseModel]
     """The model of [task], a `studyfile.sections.TaskSection`. Keys that may be searched are annotated as `Searchable`
     or `Choosable`; the parameter is called `task.KEY`."""
@@ -105,7 +106,12 @@ class Kind(ABC):
 
     @property
     def default_metric(self) -> Metric:
+        """The first of `metrics`; a kind whose [task] defines them has none."""
         return next(iter(self.metrics.values()))
+
+    def metrics_of(self, section: Any) -> Mapping[str, Metric]:
+        """The metrics of one [task] by name; the first is the default."""
+        return self.metrics
 
     # ------------------------------------------------------------ training
 
@@ -152,8 +158,8 @@ class Kind(ABC):
         """
 
     @abstractmethod
-    def seconds_per_epoch(self, task: Any, configuration: Configuration) -> float:
-        """Estimated wall-clock seconds of one epoch, validation included."""
+    def seconds_per_epoch(self, task: Any, configuration: Configuration) -> float | None:
+        """Estimated wall-clock seconds of one epoch, validation included; None if only its trials will show it."""
 
     def steps_per_epoch(self, task: Any, configuration: Configuration) -> list[int]:
         """Optimizer steps of each epoch."""
@@ -172,7 +178,7 @@ class Kind(ABC):
     def identity(self, section: BaseModel, *, seed: int, metric: Metric) -> str:
         """A hash of data, network, study seed and metric; checkpoints with another identity are not used."""
         # without the default metric, as in releases that had no other: their checkpoints stay usable
-        judged = [] if metric == self.default_metric else [metric.name]
+        judged = [] if metric == next(iter(self.metrics_of(section).values())) else [metric.name]
         text = json.dumps([self.identified(section), seed, *judged], sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()
 

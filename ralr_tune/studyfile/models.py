@@ -75,7 +75,7 @@ def configuration(kind: Kind) -> type[Configuration]:
 
 
 def _study_section(kind: Kind) -> type[StudySection]:
-    fields: dict[str, Any] = {"metric": (str, kind.default_metric.name)}
+    fields: dict[str, Any] = {"metric": (str, kind.default_metric.name if kind.metrics else "")}
     return create_model("StudySection", __base__=StudySection, **fields)
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ralr_tune.studyfile.configuration import TASK, task_parameter
 from ralr_tune.studyfile.values import Choice, encode
 
 if TYPE_CHECKING:
@@ -71,7 +72,9 @@ def _table_values(path: str, name: str, table: Mapping[str, Any]) -> Iterator[Re
         if isinstance(value, dict) and (inner == name or name.startswith("task")):
             yield from _table_values(f"{path}.{key}", inner, value)
         else:
-            yield RecipeValue(f"{path}.{key}", inner.removeprefix("training."), value, in_table=True)
+            in_task = inner.removeprefix(TASK)
+            parameter = inner.removeprefix("training.") if in_task == inner else task_parameter(in_task)
+            yield RecipeValue(f"{path}.{key}", parameter, value, in_table=True)
 
 
 def fixed_values(spec: StudySpec, arm: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from ralr_tune.studyfile.kind import Kind
 GROUP = "ralr_tune.kinds"
 BUILT_IN = {
     "classification": "ralr_tune.kinds.classification.kind:KIND",
+    "command": "ralr_tune.kinds.command.kind:KIND",
     "simulated": "ralr_tune.kinds.simulated.kind:KIND",
 }
 """Import paths in the format of entry points."""

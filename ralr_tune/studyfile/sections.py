@@ -67,7 +67,7 @@ class StudySection(Frozen):
     name: Name
     """Name of the study, of its folder in runs/ and of its Optuna studies."""
     metric: str
-    """A metric of the kind; the default is the kind's first (see `models.study_file`)."""
+    """A metric of the kind; the default is its first (see `models.study_file`), or the one that [task] defines."""
     baseline: Name
     """The arm that all others are compared with."""
     seed: Annotated[int, Field(ge=0, lt=2**48)] = 0

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from ralr_tune.metric import Metric
 from ralr_tune.schedules.curves import OPTIONS
 from ralr_tune.studyfile import models
-from ralr_tune.studyfile.configuration import TASK, Configuration
+from ralr_tune.studyfile.configuration import Configuration, task_parameter, task_path
 from ralr_tune.studyfile.kind import Kind
 from ralr_tune.studyfile.sections import (
     CURVE_OPTIONS,
@@ -59,7 +59,8 @@ class StudySpec:
     @cached_property
     def metric(self) -> Metric:
         """The metric by which trials are judged."""
-        return self.kind.metrics[self.study.metric]
+        offered = self.kind.metrics_of(self.task)
+        return offered[self.study.metric or next(iter(offered))]
 
     @property
     def margin(self) -> float:
@@ -90,8 +91,11 @@ class StudySpec:
 
     @cached_property
     def meaning(self) -> StudyFile:
-        """The file with the default margin, which depends on the metric, filled in: equivalent files compare equal."""
-        return self.file.model_copy(update={"confirm": self.confirm.model_copy(update={"margin": self.margin})})
+        """The file with metric and margin filled in, whose defaults depend on the task: equivalent files compare
+        equal."""
+        study = self.study.model_copy(update={"metric": self.metric.name})
+        confirm = self.confirm.model_copy(update={"margin": self.margin})
+        return self.file.model_copy(update={"study": study, "confirm": confirm})
 
     @cached_property
     def task_space(self) -> dict[str, Domain]:
@@ -120,7 +124,7 @@ class StudySpec:
             *(f"schedule.{key}" for key in ScheduleSection.model_fields),
             *(f"amplify.{key}" for key in AmplifySection.model_fields),
             *(f"noise.{key}" for key in NoiseSection.model_fields),
-            *(f"{TASK}{path}" for path in self.task_space),
+            *map(task_parameter, self.task_space),
         )
 
     @cached_property
@@ -158,8 +162,8 @@ class StudySpec:
         tables: dict[str, dict[str, Any]] = {"training": {"options": {}}, "schedule": {"options": {}}, "task": {}}
         for name, value in self._values(arm):
             resolved = _resolve(value, params[name]) if isinstance(value, Range | Choice) else value
-            if name.startswith(TASK):
-                tables["task"][name.removeprefix(TASK)] = resolved
+            if (path := task_path(name)) is not None:
+                tables["task"][path] = resolved
                 continue
             table, _, key = name.rpartition(".")
             _place(tables.setdefault(table or "training", {}), key, resolved)
@@ -183,7 +187,7 @@ class StudySpec:
         """(Optuna name, fixed value or domain) of every key of an arm; its own keys override the shared ones."""
         section = self.arms[arm]
         yield from self.training(arm).items()
-        yield from ((f"{TASK}{path}", domain) for path, domain in self.task_space.items())
+        yield from ((task_parameter(path), domain) for path, domain in self.task_space.items())
         for table in _PREFIXES:
             model = self.schedule(arm) if table == "schedule" else getattr(section, table)
             for key in type(model).model_fields if model is not None else ():

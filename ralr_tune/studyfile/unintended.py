@@ -65,7 +65,8 @@ def _check_arm_names(spec: StudySpec) -> Iterator[Contradiction]:
 
 def _check_margin(spec: StudySpec) -> Iterator[Contradiction]:
     margin = spec.confirm.margin
-    if spec.study.metric not in spec.kind.metrics or spec.metric.unit != "share" or margin is None or margin < 1:
+    offered = ["", *spec.kind.metrics_of(spec.task)]
+    if spec.study.metric not in offered or spec.metric.unit != "share" or margin is None or margin < 1:
         return
     line = f"confirm.margin = {margin:g}: must be below 1: it is a share, and {margin / 100:g} is {margin:g} points"
     yield Contradiction(line, (("confirm", "margin"), ("study", "metric"), ("task", "kind")))

@@ -40,7 +40,8 @@ class Trial(Protocol):
     def epochs(self) -> Generator[EpochRecord, None, None]:
         """Trains the remaining epochs and yields a record after each.
 
-        The caller prunes by leaving (use `contextlib.closing`: an exception in the caller does not close a generator).
+        The caller prunes by closing the generator (use `contextlib.closing`: an exception in the caller does not close
+        it), and throws Interrupted into it to leave a trial that another process will continue.
         An epoch is saved in the checkpoint before its record is yielded and before it is in `curve`. A process may be
         killed at any moment; a resumed trial continues after the last saved epoch.
 

@@ -111,6 +111,11 @@ class Checkpoints:
         return content
 
 
+def companion(checkpoint: Path) -> Path:
+    """The folder for further files of the same attempt, if its trial has any."""
+    return checkpoint.with_suffix(".files")
+
+
 def digest(identity: bytes, content: bytes) -> bytes:
     """SHA-256 over both, so that a header of one trial with the content of another is detected."""
     total = hashlib.sha256(identity)

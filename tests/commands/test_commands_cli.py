@@ -136,5 +136,5 @@ def test_a_local_file_hides_a_shipped_one(cli_inside: Cli, study_file: Callable[
 def test_the_schema_is_json(cli_inside: Cli) -> None:
     schema = cli_inside("check", "--schema").json()
     files = [schema["$defs"][each["$ref"].rpartition("/")[2]] for each in schema["anyOf"]]  # one for each kind of task
-    assert len(files) == 2
+    assert len(files) == 3
     assert all({"study", "task", "training", "arms", "search"} <= set(file["properties"]) for file in files)

@@ -69,7 +69,7 @@ def test_no_imports_refuses_a_study_before_anything_is_imported(
     assert ran.code == 2
     assert 'task.model = "spy_net:build" runs code' in ran.err
     assert len(ran.err.splitlines()) == 1
-    tried = "" if command == "run" else ", so the network was not tried"
+    tried = "" if command == "run" else ", so it was not tried"
     assert ran.err.endswith(f"; --no-imports forbids that{tried}\n")
     assert not spy.exists()
     assert not (tmp_path / "runs").exists()

@@ -250,7 +250,7 @@ def test_without_imports_the_rest_is_still_checked() -> None:
     found = refusal(check_study, study, imports=False)
     assert "users" not in sys.modules
     assert [line.partition(":")[0] for line in found] == ["task.model = 'torchvision", "empty", 'task.model = "users']
-    assert found[-1].endswith("; --no-imports forbids that, so the network was not tried")
+    assert found[-1].endswith("; --no-imports forbids that, so it was not tried")
 
 
 def test_data_that_run_would_download_are_not_downloaded(folder: Path) -> None:

@@ -23,7 +23,10 @@ ROOMS: Mapping[str, tuple[str, ...]] = {
     "models": (),
     "training": ("studyfile", "machine", "models"),
     # no room imports a kind: the registry finds it by name
-    "kinds": ("training", "script"),
+    "kinds": ("training", "script", "child"),
+    # what runs in another process: a copy of it must work without this package
+    "client": (),
+    "child": ("training", "client"),
     "store": ("studyfile", "machine"),
     # whether to judge further seeds and what is said of them in the end must be one decision
     "search": ("store", "training", "analysis"),

@@ -9,6 +9,7 @@ from ralr_tune.machine.files import replacing
 from ralr_tune.records import Row
 from ralr_tune.search.artifacts import ArtifactStore
 from ralr_tune.studyfile import StudySpec
+from ralr_tune.training.checkpoint import companion
 from tests.studies import simulated
 
 PARAMS = {"lr": 0.1, "weight_decay": 1e-4}
@@ -47,6 +48,18 @@ def test_every_attempt_has_its_own_files(artifacts: ArtifactStore) -> None:
         == 4
     )
     assert artifacts.weights(row(5, stage="judge")) == artifacts.weights(row(9, attempt=4, stage="test"))
+
+
+def test_the_folder_of_an_attempt_goes_with_its_files(artifacts: ArtifactStore) -> None:
+    for row_id in (5, 6):
+        artifacts.checkpoint(row(row_id)).touch()
+        companion(artifacts.checkpoint(row(row_id))).mkdir()
+        (companion(artifacts.checkpoint(row(row_id))) / "state.json").touch()
+    assert artifacts.checkpoints(row(5)) == [artifacts.checkpoint(row(5))]
+    artifacts.forget(row(5))
+    assert names(artifacts) == {"sim-row6.1.ckpt", "sim-row6.1.files"}
+    artifacts.tidy(lambda: [row(6, state="done", outcome="complete")])
+    assert names(artifacts) == set()
 
 
 def test_earlier_attempts_come_latest_first(artifacts: ArtifactStore) -> None:
