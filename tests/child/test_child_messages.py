@@ -5,10 +5,11 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ralr_tune.child.messages import Final, Refused, Report, parse
+from tests.fuzz import AT_RANDOM
 
 
 def line(**keys: Any) -> bytes:
@@ -57,6 +58,7 @@ _JSON = st.recursive(
 )
 
 
+@settings(deadline=None, suppress_health_check=list(HealthCheck), derandomize=not AT_RANDOM)  # busy machines are slow
 @given(st.dictionaries(st.sampled_from(["v", "type", "epoch", "value", "loss", "seconds", "checkpoint", "x"]), _JSON))
 def test_any_object_is_a_message_or_refused(content: dict[str, Any]) -> None:
     try:
