@@ -59,7 +59,7 @@ class RangeOptions:
 
 @dataclass(frozen=True)
 class ArmsTest:
-    """The test of all arms that train alike but for schedule, amplification and noise."""
+    """The test of all arms that train the same way except for schedule, amplification and noise."""
 
     arms: tuple[str, ...]
     amplified: tuple[str, ...]
@@ -163,7 +163,7 @@ def range_test(
     out: Path | None = None,
     progress: Progress = lambda done, planned: None,
 ) -> RangeReport:
-    """Train new networks with growing rates, once for all arms that train alike, and draw the figure.
+    """Train new networks with growing rates, once for all arms that train the same way, and draw the figure.
 
     Reads the training split only and writes nothing but the figure: no database, ledger or checkpoint. Raises
     UsageError (also for a kind of task without training by torch), DataError, TrialError if it runs out of memory.
@@ -198,11 +198,11 @@ def sweep_ends(optimizer: str, low: float | None, high: float | None) -> tuple[f
 def _tests(
     spec: StudySpec, place: Place, options: RangeOptions, progress: Progress, *, cache: Path
 ) -> Iterator[ArmsTest]:
-    alike = _alike(spec)
-    ends = [sweep_ends(plain.training.optimizer, options.low, options.high) for plain, _ in alike]
+    shared = _shared_tests(spec)
+    ends = [sweep_ends(plain.training.optimizer, options.low, options.high) for plain, _ in shared]
     tasks = Tasks(spec, device=place.device, cache=cache)
-    counter = _Counter(progress, len(alike) * options.seeds * options.steps)
-    for (plain, arms), (low, high) in zip(alike, ends, strict=True):
+    counter = _Counter(progress, len(shared) * options.seeds * options.steps)
+    for (plain, arms), (low, high) in zip(shared, ends, strict=True):
         task, rates = tasks.of(plain.task), growing_rates(low, high, options.steps)
         sweeps = tuple(_sweep(spec, task, plain, index, rates, counter) for index in range(options.seeds))
         epochs = options.steps / spec.kind.steps_per_epoch(task, plain)[0]
@@ -238,7 +238,7 @@ def _sweep(
     return swept
 
 
-def _alike(spec: StudySpec) -> list[tuple[Configuration, list[str]]]:
+def _shared_tests(spec: StudySpec) -> list[tuple[Configuration, list[str]]]:
     """Arms by the configuration of their test: the middle of their space, without what the growing rate replaces."""
     found: list[tuple[Configuration, list[str]]] = []
     for arm in spec.arms:

@@ -11,7 +11,7 @@ from ralr_tune.commands.progress import Display, plain_console
 
 
 def is_watched() -> bool:
-    """Whether somebody sees what is printed: on a terminal or in a notebook, not in a log."""
+    """Whether the user sees what is printed: on a terminal or in a notebook, not in a log."""
     return in_notebook() or sys.stderr.isatty()
 
 

@@ -19,7 +19,7 @@ GREEN = "rgba(0, 158, 115, 0.14)"
 
 
 class Panel(NamedTuple):
-    """The sweeps of arms that train alike, and what they propose."""
+    """The sweeps of arms that train the same way, and what they propose."""
 
     arms: str
     sweeps: Sequence[RateSweep]

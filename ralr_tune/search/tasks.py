@@ -56,7 +56,7 @@ class Tasks:
 def data_inventory(
     spec: StudySpec, *, cache: Path | None = None, sample: int | None = None, contents: bool = False
 ) -> Inventory | None:
-    """What the study's data hold, its test data verified (see `studyfile.kind.Kind.inventory`).
+    """What the study's data hold, its test data verified; the options are those of `studyfile.kind.Kind.inventory`.
 
     None for a kind without such a table, and for data that loading them will download. Raises DataError.
     """

@@ -231,13 +231,13 @@ def test_digests_differ_if_contents_classes_or_their_order_do(root: Path, tmp_pa
     first = read_digests(root)
     ant, bee, other = (root / "train" / name for name in ("ant/0.png", "bee/0.png", "ant/1.png"))
     for one, two in ((ant, bee), (ant, other)):
-        for _ in range(2):  # there and back
+        for turn in ("there", "back"):
             held = one.read_bytes()
             one.write_bytes(two.read_bytes())
             two.write_bytes(held)
             changed = read_digests(root)
             assert (changed["validation"], changed["test"]) == (first["validation"], first["test"])
-            if _ == 0:
+            if turn == "there":
                 assert changed["train"] != first["train"]
         assert changed == first
 
