@@ -13,6 +13,7 @@ from types import TracebackType
 from rich.cells import cell_len
 from rich.console import Console, Group
 from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -153,31 +154,18 @@ class Display:
         return f"{self._footer(status)} | {arms}{later}"
 
 
-class StepBar:
+class StepBar(Progress):
     """A bar of training steps on a terminal; elsewhere, or if `quiet`, it shows nothing."""
 
     def __init__(self, *, quiet: bool = False, console: Console | None = None) -> None:
         console = console or plain_console(stderr=True)
-        shown = console.is_terminal and not quiet
-        self._live = Live(Text("reading the data", style="dim"), console=console, transient=True) if shown else None
-
-    def __enter__(self) -> StepBar:
-        if self._live:
-            self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._live:
-            self._live.stop()
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("steps"))
+        super().__init__(*columns, console=console, transient=True, disable=quiet or not console.is_terminal)
+        self._steps = self.add_task("reading the data", total=None)
 
     def show(self, done: int, planned: int) -> None:
         """The steps done and the steps planned."""
-        if self._live:
-            table = Table.grid(padding=(0, 2, 0, 0))
-            table.add_row(ProgressBar(total=planned, completed=done, width=40), f"{done}/{planned} steps")
-            self._live.update(table)
+        self.update(self._steps, description="training", completed=done, total=planned)
 
 
 def watch_study(storage: Storage, study: str) -> None:
