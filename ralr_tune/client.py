@@ -55,7 +55,8 @@ class Trial:
         self.first_epoch: int = content["first_epoch"]
         """The epoch to train next, from 1; `epochs` + 1 if all are trained and only the test is left."""
         self.stage: str = content["stage"]
-        """"train", or "test": then report the metric on the test split after the last epoch."""
+        """"search", "confirm", "train" (the final training), or "test": then report the metric on the test split after
+        the last epoch."""
         self.split: str = content["split"]
         """What to train on: "train", or "train+validation" for the final training of a chosen configuration."""
         self.device: str = content["device"]
@@ -63,20 +64,41 @@ class Trial:
         """This attempt's own folder: for checkpoints and whatever else the program writes."""
         self.checkpoint = Path(content["checkpoint"]) if content["checkpoint"] else None
         """What to resume from; None at the start."""
-        self.base: list[float] = content["base"]
-        self.factors: list[float] = content["factors"]
+        self.by_step: bool = content["base"] is None
+        """Whether the rate changes within an epoch, so that `declare_steps` is needed."""
+        self.base: list[list[float]] = [[each] for each in content["base"] or ()]
+        """The base curve: for each epoch, one multiplier, or one for each step that was declared."""
+        self.factors: list[list[float]] = [[each] for each in content["factors"] or ()]
+        """The amplification factors, in the same way."""
 
-    def factor(self, epoch: int) -> float:
-        """The amplification factor of an epoch, from 1."""
-        return self.factors[epoch - 1]
+    def declare_steps(self, steps_per_epoch: int) -> None:
+        """Asks for the schedule of every step; afterwards `factor`, `multiplier` and `rate` take a step.
 
-    def multiplier(self, epoch: int) -> float:
+        Raises Refused, and NoStudy if the program was not started by a study.
+        """
+        answer = exchange({"type": "steps", "steps_per_epoch": steps_per_epoch})
+        if answer is None:
+            raise NoStudy("RALR_TUNE_SOCKET is not set: only a study knows the schedule of every step")
+        found = json.loads(Path(answer["schedule"]).read_text(encoding="utf-8"))
+        self.base, self.factors = found["base"], found["factors"]
+
+    def factor(self, epoch: int, step: int = 0) -> float:
+        """The amplification factor of an epoch, from 1; with declared steps, of a step of it, from 0."""
+        return self._at(self.factors, epoch, step)
+
+    def multiplier(self, epoch: int, step: int = 0) -> float:
         """The base curve times the amplification factor: multiply the base rate by it."""
-        return self.base[epoch - 1] * self.factors[epoch - 1]
+        return self._at(self.base, epoch, step) * self._at(self.factors, epoch, step)
 
-    def rate(self, epoch: int) -> float:
-        """The learning rate of an epoch: `params["lr"]` times `multiplier`."""
-        return float(self.params["lr"]) * self.multiplier(epoch)
+    def rate(self, epoch: int, step: int = 0) -> float:
+        """The learning rate: `params["lr"]` times `multiplier`."""
+        return float(self.params["lr"]) * self.multiplier(epoch, step)
+
+    def _at(self, table: list[list[float]], epoch: int, step: int) -> float:
+        if not table:
+            raise Refused("this study changes the rate at every step: call declare_steps(steps_per_epoch) first")
+        steps = table[epoch - 1]
+        return steps[step if len(steps) > 1 else 0]
 
 
 def trial() -> Trial:
@@ -94,29 +116,49 @@ def report(
     loss: float | None = None,
     seconds: float | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
+    metrics: dict[str, float] | None = None,
 ) -> str:
     """Reports the metric after an epoch (from 1) on the validation split, and returns CONTINUE, STOP or RELEASE.
 
     `checkpoint`: a file or folder in the trial's folder that is complete: write it under another name, then rename it.
-    After STOP and RELEASE the program must exit soon; after RELEASE the trial continues later from its checkpoint.
-    Raises Refused.
+    `metrics`: further ones by name, which are shown and never judged. After STOP and RELEASE the program must exit
+    soon; after RELEASE the trial continues later from its checkpoint. Raises Refused.
     """
     path = None if checkpoint is None else os.fspath(checkpoint)
-    return _sent(
-        {"type": "report", "epoch": epoch, "value": value, "loss": loss, "seconds": seconds, "checkpoint": path}
+    numbers = None if metrics is None else {name: _plain(each) for name, each in metrics.items()}
+    return _answer(
+        {
+            "type": "report",
+            "epoch": epoch,
+            "value": _plain(value),
+            "loss": _plain(loss),
+            "seconds": _plain(seconds),
+            "checkpoint": path,
+            "metrics": numbers,
+        }
     )
+
+
+def log(step: int, **metrics: float) -> None:
+    """Reports metrics of a step, counted over the whole run: shown and never judged; at most 50 points of each are
+    kept. Raises Refused."""
+    _answer({"type": "log", "step": step, "metrics": {name: _plain(each) for name, each in metrics.items()}})
 
 
 def report_test(value: float) -> str:
     """Reports the metric on the test split; only in the stage "test". Raises Refused."""
-    return _sent({"type": "test", "value": value})
+    return _answer({"type": "test", "value": _plain(value)})
 
 
-def _sent(message: dict[str, Any]) -> str:
+def exchange(message: dict[str, Any]) -> dict[str, Any] | None:
+    """Sends a message of the protocol, and returns the answer; None in a program that no study started.
+
+    Raises Refused.
+    """
     path = os.environ.get(SOCKET)
     if not path:
-        return CONTINUE
-    given = {key: _plain(value) for key, value in message.items() if value is not None}
+        return None
+    given = {key: value for key, value in message.items() if value is not None}
     line = json.dumps({"v": VERSION, **given}).encode() + b"\n"
     with socket.socket(socket.AF_UNIX) as channel:
         channel.connect(path)
@@ -128,7 +170,12 @@ def _sent(message: dict[str, Any]) -> str:
     answer: dict[str, Any] = json.loads(found)
     if answer.get("answer") not in EXIT_CODES:
         raise Refused(str(answer.get("message")))
-    return str(answer["answer"])
+    return answer
+
+
+def _answer(message: dict[str, Any]) -> str:
+    answer = exchange(message)
+    return CONTINUE if answer is None else str(answer["answer"])
 
 
 def _plain(value: Any) -> Any:
@@ -146,15 +193,32 @@ def main(arguments: list[str] | None = None) -> int:
     one.add_argument("--loss", type=float)
     one.add_argument("--seconds", type=float)
     one.add_argument("--checkpoint")
+    one.add_argument("--metric", action="append", type=_named, default=[], metavar="NAME=VALUE", dest="metrics")
+    steps = commands.add_parser("steps", help="prints the path of a JSON file with the schedule of every step")
+    steps.add_argument("--per-epoch", type=int, required=True, dest="steps_per_epoch")
     test = commands.add_parser("report-test", help="the metric on the test split")
     test.add_argument("--value", type=float, required=True)
     given = vars(parser.parse_args(arguments))
     message = given.pop("message")
     try:
-        return EXIT_CODES[report(**given) if message == "report" else report_test(**given)]
+        if message == "steps":
+            answer = exchange({"type": "steps", **given})
+            if answer is None:
+                raise Refused("RALR_TUNE_SOCKET is not set: only a study knows the schedule of every step")
+            print(answer["schedule"])
+            return 0
+        if message == "report":
+            return EXIT_CODES[report(**given | {"metrics": dict(given["metrics"]) or None})]
+        return EXIT_CODES[report_test(**given)]
     except (Refused, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+
+
+def _named(text: str) -> tuple[str, float]:
+    """A number with its name, as on the command line."""
+    name, _, value = text.partition("=")
+    return name, float(value)
 
 
 if __name__ == "__main__":

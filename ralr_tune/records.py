@@ -40,6 +40,22 @@ class EpochRecord:
     """Wall seconds of the epoch, evaluation included."""
 
 
+MetricAxis = Literal["epoch", "step"]
+
+
+@dataclass(frozen=True)
+class MetricSeries:
+    """A metric that a program reported besides the study's: shown, never judged."""
+
+    name: str
+    axis: MetricAxis
+    """What the positions count, from 1 or from the program's own first step."""
+    every: int
+    """Every how many-th value is kept; the last one always is."""
+    points: tuple[tuple[int, float | None], ...]
+    """Position and value, in order; None for a value that is not finite."""
+
+
 @dataclass(frozen=True)
 class RateSweep:
     """One seed of a learning-rate range test: the training loss of every step while the rate grows."""

@@ -90,11 +90,16 @@ class Channel:
         self._received: list[tuple[Connection, bytes]] = []
         self._waiting: Connection | None = None
         self._refused = 0
+        self._token: str | None = None
 
     def watch(self, ended: int) -> None:
         """`ended` is a descriptor that becomes readable when the program has exited."""
         self._ended = ended
         self._selector.register(ended, selectors.EVENT_READ)
+
+    def begin(self, token: str) -> None:
+        """A new trial: messages with the token of another one are refused."""
+        self._token, self._refused = token, 0
 
     def receive(self, timeout_s: float | None) -> Message | None:
         """The next valid message; None if the program has exited and everything it sent was read.
@@ -107,7 +112,7 @@ class Channel:
             while self._received:
                 connection, line = self._received.pop(0)
                 try:
-                    message = parse(line)
+                    message = parse(line, self._token)
                 except Refused as reason:
                     self._refuse(connection, str(reason))
                 else:
@@ -116,12 +121,12 @@ class Channel:
             if not self._poll(None if deadline is None else max(0.0, deadline - time.monotonic())):
                 return None
 
-    def answer(self, answer: Answer) -> bool:
-        """Answers the last message; does nothing, and returns False, if it was answered."""
+    def answer(self, answer: Answer, **more: str) -> bool:
+        """Answers the last message, with `more` keys; does nothing, and returns False, if it was answered."""
         if self._waiting is None:
             return False
         waiting, self._waiting = self._waiting, None
-        self._send(waiting, answered(answer))
+        self._send(waiting, answered(answer, **more))
         return True
 
     def refuse(self, message: str) -> None:

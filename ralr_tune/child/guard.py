@@ -44,6 +44,7 @@ def main(log: str, command: list[str]) -> None:
         os.killpg(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     _end_descendants()
+    _remove_socket_without_worker()
     _exit_with(status)
 
 
@@ -104,6 +105,17 @@ def _end_descendants() -> None:
             for left in file.read().split():
                 os.kill(int(left), signal.SIGKILL)
         time.sleep(0.01)
+
+
+def _remove_socket_without_worker() -> None:
+    """The worker removes its socket itself, unless it was killed."""
+    ready, _, _ = select.select([0], [], [], 0)
+    path = os.environ.get("RALR_TUNE_SOCKET")
+    if path and ready and not os.read(0, 1):
+        with suppress(OSError):
+            os.unlink(path)
+        with suppress(OSError):
+            os.rmdir(os.path.dirname(path))
 
 
 def _exit_with(status: int) -> None:

@@ -19,15 +19,16 @@ _OWN, _SCHEDULERS = "RALR_TUNE_", ("SLURM_", "RAY_")
 _TAIL_LINES, _TAIL_BYTES = 20, 8192
 
 
-def environment(trial: Path, socket: Path, keep: Collection[str] = ()) -> dict[str, str]:
-    """This process's environment for the program, with the two variables that its client reads.
+def environment(socket: Path, *, trial: Path | None = None, keep: Collection[str] = ()) -> dict[str, str]:
+    """This process's environment for the program, with the variables that its client reads.
 
-    Without variables of this package and without any that holds a secret of the storage. Without those of schedulers,
-    unless they are in `keep`: Lightning, for one, would requeue the enclosing Slurm job.
+    `trial`: the description of its only trial. Without variables of this package and without any that holds a secret of
+    the storage. Without those of schedulers, unless they are in `keep`: Lightning, for one, would requeue the enclosing
+    Slurm job.
     """
     kept = {name: value for name, value in os.environ.items() if name in keep or not name.startswith(_SCHEDULERS)}
     clean = {name: value for name, value in kept.items() if not name.startswith(_OWN) and hidden(value) == value}
-    return clean | {TRIAL: str(trial), SOCKET: str(socket)}
+    return clean | {SOCKET: str(socket)} | ({} if trial is None else {TRIAL: str(trial)})
 
 
 class Process:
@@ -35,7 +36,7 @@ class Process:
 
     def __init__(self, command: Sequence[str], *, log: Path, environment: Mapping[str, str]) -> None:
         """`log` gets its output, after what is there already."""
-        self._log, self._began = log, log.stat().st_size if log.exists() else 0
+        self.log_to(log)
         self._guard = subprocess.Popen(
             [sys.executable, "-I", "-S", guard.__file__, str(log), *command],
             stdin=subprocess.PIPE,
@@ -47,6 +48,10 @@ class Process:
         assert self._guard.stdin is not None
         assert self._guard.stdout is not None
         self._control, self._ended = self._guard.stdin, self._guard.stdout
+
+    def log_to(self, log: Path) -> None:
+        """Where its output is from now on, after what is there already."""
+        self._log, self._began = log, log.stat().st_size if log.exists() else 0
 
     @property
     def ended(self) -> int:

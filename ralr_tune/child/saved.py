@@ -14,10 +14,11 @@ import os
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ralr_tune.child.metrics import METRICS_BYTES, OtherMetrics
 from ralr_tune.machine.files import writing
 from ralr_tune.records import EpochRecord
 from ralr_tune.training.checkpoint import Unusable, read_curve
@@ -32,6 +33,7 @@ class Saved:
     curve: list[EpochRecord]
     checkpoint: Path | None
     """What the program can resume from after the last epoch of the curve; None if it has reported nothing."""
+    metrics: OtherMetrics = field(default_factory=OtherMetrics)
 
 
 def encoded(record: EpochRecord) -> str:
@@ -40,10 +42,11 @@ def encoded(record: EpochRecord) -> str:
     return json.dumps(entry | {"train_loss": None} if math.isnan(record.train_loss) else entry)
 
 
-def content(epochs: Sequence[str], checkpoint: Path | None) -> bytes:
+def content(epochs: Sequence[str], checkpoint: Path | None, metrics: OtherMetrics) -> bytes:
     """The content of a checkpoint file, which lies next to the folder of `checkpoint`; `epochs`: `encoded` records."""
     kept = None if checkpoint is None else [checkpoint.parent.name, checkpoint.name, digest(checkpoint)]
-    return f'{{"curve": [{", ".join(epochs)}], "checkpoint": {json.dumps(kept)}}}'.encode()
+    others = json.dumps(metrics.as_json())
+    return f'{{"curve": [{", ".join(epochs)}], "checkpoint": {json.dumps(kept)}, "metrics": {others}}}'.encode()
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class SavedReader:
 
     @property
     def limit(self) -> int:
-        return _EPOCH_BYTES * (self.epochs + 1) + _OTHER_BYTES
+        return _EPOCH_BYTES * (self.epochs + 1) + _OTHER_BYTES + METRICS_BYTES
 
     def read(self, content: bytes) -> Saved:
         """Raises Unusable, also for an unfinished training without a checkpoint: the program must start again."""
@@ -65,18 +68,18 @@ class SavedReader:
             losses = [entry["train_loss"] for entry in stored["curve"]]
             without = [entry | {"train_loss": 0.0} for entry in stored["curve"]]
             curve = _with_losses(read_curve(without, self.epochs), losses)
-            kept = stored["checkpoint"]
+            kept, metrics = stored["checkpoint"], OtherMetrics(stored.get("metrics", ()))
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise Unusable(f"cannot be read: {error}") from error
         if kept is None:
             if len(curve) < self.epochs:
                 raise Unusable("the program has reported no checkpoint")
-            return Saved(curve, None)
+            return Saved(curve, None, metrics)
         folder, name, expected = kept
         path = self.root / folder / name
         if digest(path) != expected:
             raise Unusable(f"the program's checkpoint {path} is missing or damaged")
-        return Saved(curve, path)
+        return Saved(curve, path, metrics)
 
 
 def _with_losses(curve: Sequence[EpochRecord], losses: Sequence[Any]) -> list[EpochRecord]:

@@ -64,6 +64,10 @@ class LearningRate:
         """
         return self._rates(0, self.epochs).reshape(self.epochs, self._common_steps())
 
+    def base_trace(self) -> Floats:
+        """Shape (epochs, steps_per_epoch): the curve's multipliers of the whole run. Raises ValueError as `trace`."""
+        return self._base(0, self.epochs).reshape(self.epochs, self._common_steps())
+
     def factor_trace(self) -> Floats:
         """Shape (epochs, steps_per_epoch): the factors of the whole run. Raises ValueError as `trace` does."""
         return self._factors(0, self.epochs).reshape(self.epochs, self._common_steps())
@@ -90,9 +94,12 @@ class LearningRate:
         return steps[first:last] if isinstance(steps, tuple) else [steps] * (last - first)
 
     def _rates(self, first: int, last: int) -> Floats:
+        return np.asarray(self.lr * self._base(first, last) * self._factors(first, last))
+
+    def _base(self, first: int, last: int) -> Floats:
         positions = self._positions(first, last, self.granularity)
         base = np.array([self.curve.factor(t) for t in positions.tolist()])
-        return np.asarray(self.lr * self._each_step(base, first, last, self.granularity) * self._factors(first, last))
+        return self._each_step(base, first, last, self.granularity)
 
     def _factors(self, first: int, last: int) -> Floats:
         if self.perturbation is None:

@@ -14,7 +14,7 @@ from optuna.study import Study
 from optuna.trial import Trial as OptunaTrial
 
 from ralr_tune.errors import DataError, DiskError, FailureKind, Interrupted, LeaseLost, StorageError, TrialError
-from ralr_tune.records import EpochRecord, Outcome, Row
+from ralr_tune.records import EpochRecord, Outcome, Row, Stage
 from ralr_tune.search import audits
 from ralr_tune.search.artifacts import confirm_configuration, remove
 from ralr_tune.search.failing import (
@@ -33,9 +33,14 @@ from ralr_tune.search.telling import optuna_study, tell
 from ralr_tune.store import studies
 from ralr_tune.store.recovery import find_orphan
 from ralr_tune.studyfile import Configuration
-from ralr_tune.tasks.trial import Trial
+from ralr_tune.tasks.trial import Trial, TrialStage
 
 log = logging.getLogger(__name__)
+
+_STAGES: Mapping[Stage, TrialStage] = {
+    "search": "search", "audit": "search", "choose": "confirm", "judge": "confirm", "test": "confirm",
+}  # fmt: skip
+"""What a trial of a row is for, as the code that it trains is told; `evaluate` makes it "test"."""
 
 Report = Callable[[EpochRecord], None]
 """Records an epoch; LeaseLost if another worker owns the row."""
@@ -188,7 +193,9 @@ def _start(session: Session, row: Row, configuration: Configuration, also: Seque
     """`also`: checkpoints of another row with the same configuration and seed."""
     own, earlier = session.artifacts.checkpoint(row), [*session.artifacts.earlier(row), *also]
     task = session.tasks.of(configuration.task)
-    return session.spec.kind.trial(task, configuration, seed=row.seed, checkpoint=own, earlier=earlier)
+    return session.spec.kind.trial_in_stage(
+        task, configuration, stage=_STAGES[row.stage], seed=row.seed, checkpoint=own, earlier=earlier
+    )
 
 
 def _trained(session: Session, row: Row, trial: Trial, lease: Lease) -> Generator[Trial, None, Ending]:

@@ -2,7 +2,8 @@
 
     study file   section, training, required, substitutes, metrics, metrics_of, imports, contradictions, missing,
                  problems, changes
-    training     load, import_training, trial, together, seconds_per_epoch, steps_per_epoch, range_test, needs_torch
+    training     load, import_training, trial, trial_in_stage, slot_trainer, seconds_per_epoch, steps_per_epoch,
+                 range_test, needs_torch
     reporting    packages, examine, caches, script
     identity     identity, inventory, inventory_of, source_files
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from ralr_tune.studyfile.imports import Import
     from ralr_tune.tasks.base import Task
     from ralr_tune.tasks.slots import Slots, SlotTrainer
-    from ralr_tune.tasks.trial import TrainingSplit, Trial
+    from ralr_tune.tasks.trial import TrainingSplit, Trial, TrialStage
 
 
 class NoKeys(BaseModel):
@@ -156,6 +157,20 @@ class Kind(ABC):
         warning in the log. Raises UsageError if network, optimizer or options do not fit, TrialError("oom") if the
         network does not fit into memory.
         """
+
+    def trial_in_stage(
+        self,
+        task: Any,
+        configuration: Configuration,
+        *,
+        stage: TrialStage,
+        seed: int,
+        checkpoint: Path | None = None,
+        earlier: Sequence[Path] = (),
+        split: TrainingSplit = "train",
+    ) -> Trial:
+        """`trial`, for a kind that tells the code it runs what the trial is for; by default it makes no difference."""
+        return self.trial(task, configuration, seed=seed, checkpoint=checkpoint, earlier=earlier, split=split)
 
     @abstractmethod
     def seconds_per_epoch(self, task: Any, configuration: Configuration) -> float | None:

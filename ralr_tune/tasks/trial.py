@@ -12,6 +12,9 @@ from ralr_tune.tasks.base import Split
 TrainingSplit = Literal["train", "train+validation"]
 """The split that a trial trains on."""
 
+TrialStage = Literal["search", "confirm", "test", "train"]
+"""What a trial is for; "train" is the final training of a chosen configuration, and any training without a study."""
+
 
 def evaluated_split(split: TrainingSplit, gap_split: Split | None = "probe") -> Split:
     """The split on which the value of an epoch is measured; `gap_split` is the task's (see tasks.base.Capabilities).

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from ralr_tune.child.trial import ChildTrial, Plan
+from ralr_tune.child.plan import Plan, Schedule, Start
+from ralr_tune.child.single import SinglePrograms
+from ralr_tune.child.trial import ChildTrial
 
 ROOT = Path(__file__).parents[2]
 
@@ -60,24 +62,32 @@ def trial_of(
 ) -> ChildTrial:
     path = folder / "program.py"
     path.write_text(HEAD + script)
+    command: Callable[[Start], list[str]] = changes.pop("command", lambda start: [sys.executable, "-S", str(path)])
+    programs = SinglePrograms(command, changes.pop("variables", ()))
+    place = {number: folder / f"row1.{number}.ckpt" for number in (attempt, *earlier)}
+    return ChildTrial(
+        plan(**changes), programs, checkpoint=place[attempt], earlier=[place[number] for number in earlier]
+    )
+
+
+def plan(**changes: Any) -> Plan:
+    """Four epochs at a base rate of 0.1."""
     given: dict[str, Any] = {
         "identity": "trial",
-        "command": lambda start: [sys.executable, "-S", str(path)],
         "epochs": 4,
-        "description": {
-            "params": {"lr": 0.1},
-            "seed": 5,
-            "split": "train",
-            "device": "cpu",
-            "base": [1.0, 0.8, 0.6, 0.4],
-            "factors": [1.0, 2.0, 1.0, 1.0],
-        },
-        "rates": [0.1, 0.16, 0.06, 0.04],
-        "factors": [1.0, 2.0, 1.0, 1.0],
+        "stage": "search",
+        "description": {"params": {"lr": 0.1}, "seed": 5, "split": "train", "device": "cpu"},
+        "schedule": schedule,
+        "by_step": False,
         "report_timeout": 20.0,
         "grace_s": 10.0,
     }
-    place = {number: folder / f"row1.{number}.ckpt" for number in (attempt, *earlier)}
-    return ChildTrial(
-        Plan(**{**given, **changes}), checkpoint=place[attempt], earlier=[place[number] for number in earlier]
-    )
+    return Plan(**{**given, **changes})
+
+
+def schedule(steps: int) -> Schedule:
+    """Epochs of constant rate."""
+    base, factors = [1.0, 0.8, 0.6, 0.4], [1.0, 2.0, 1.0, 1.0]
+    rates = [round(0.1 * one * other, 9) for one, other in zip(base, factors, strict=True)]
+    base_, factors_, rates_ = ([[each] * steps for each in values] for values in (base, factors, rates))
+    return Schedule(base_, factors_, rates_)

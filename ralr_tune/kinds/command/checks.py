@@ -2,48 +2,38 @@
 
 from __future__ import annotations
 
-import glob
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ralr_tune.child.kind import source_paths, values_by_step
+from ralr_tune.child.section import OTHER_VALUES
 from ralr_tune.kinds.command.placeholders import Malformed, Placeholder, placeholders
-from ralr_tune.kinds.command.section import OTHER_PLACEHOLDERS, CommandSection
+from ralr_tune.kinds.command.section import CommandSection
 from ralr_tune.studyfile import StudySpec
 from ralr_tune.studyfile.contradictions import Contradiction, Problem, path_of_key
-from ralr_tune.studyfile.problems import KeyPath, dotted, shown
+from ralr_tune.studyfile.problems import dotted, shown
 from ralr_tune.studyfile.values import Choice, Range, one_of
 
 _READERS = (b"RALR_TUNE_TRIAL", b"ralr_tune.client", b"ralr_tune import client")
 """What a program mentions that reads the schedule."""
+_STEP_READERS = (b"steps_per_epoch", b"declare_steps", b"client steps", b'"steps"')
+"""What it mentions if it asks for the schedule of every step."""
 _COMMANDS = ("command", "resume", "test")
 _MAX_READ = 10_000_000
 
 
-def source_paths(section: CommandSection) -> Iterator[tuple[str, Path]]:
-    """The files of `task.files`, with the pattern that found each, in a fixed order."""
-    for pattern in section.files:
-        for name in sorted(glob.glob(pattern, recursive=True)):
-            if Path(name).is_file():
-                yield pattern, Path(name)
-
-
-def missing(section: CommandSection) -> Iterator[Contradiction]:
-    """A program or files that are not on this machine."""
+def missing_program(section: CommandSection) -> Iterator[Contradiction]:
+    """A program that is not on this machine."""
     program = section.command[0]
     if not section.shell and "{" not in program and shutil.which(program) is None:
         line = f"task.command[0] = {shown(program)}: no such program in PATH or in {Path.cwd()}"
         yield Contradiction(line, (("task", "command"),))
-    found = {pattern for pattern, _ in source_paths(section)}
-    for index, pattern in enumerate(section.files):
-        if pattern not in found:
-            line = f"task.files[{index}] = {shown(pattern)}: no such file (relative to {Path.cwd()})"
-            yield Contradiction(line, (("task", "files"),))
 
 
 def contradictions(spec: StudySpec) -> Iterator[Contradiction]:
-    """Placeholders that no value fills, values that no placeholder uses, and schedules that change within an epoch."""
+    """Placeholders that no value fills, and values that no placeholder uses."""
     assert isinstance(spec.task, CommandSection)
     used = list(_used(spec.task))
     yield from (found for found in used if isinstance(found, Contradiction))
@@ -51,7 +41,6 @@ def contradictions(spec: StudySpec) -> Iterator[Contradiction]:
     yield from _unfilled(spec, known)
     for arm in spec.arms:
         yield from _unused(spec, {found.name for _, found in known}, arm)
-        yield from _by_step(spec, arm)
 
 
 def _own_values(spec: StudySpec, arm: str) -> dict[str, Any]:
@@ -80,12 +69,12 @@ def _unfilled(spec: StudySpec, known: list[tuple[str, Placeholder]]) -> Iterator
     arms = {arm: _own_values(spec, arm) for arm in spec.arms}
     paths = (*(("task", key) for key in (*_COMMANDS, "params")), ("training",), ("arms",))
     for where, found in known:
-        if found.name in OTHER_PLACEHOLDERS and not found.is_flag:
+        if found.name in OTHER_VALUES and not found.is_flag:
             continue
         without = [arm for arm, own in arms.items() if found.name not in own]
         if without:
             which = "" if len(without) == len(arms) else f" in arm {without[0]}"
-            allowed = dict.fromkeys([*arms[without[0]], *OTHER_PLACEHOLDERS])
+            allowed = dict.fromkeys([*arms[without[0]], *OTHER_VALUES])
             line = f"{where}: no key of [training] or task.params is called {found.name}{which}"
             yield Contradiction(f"{line}; {one_of(allowed, found.name)}", paths)
         elif found.is_flag and not all(
@@ -114,35 +103,36 @@ def _values(value: Any) -> tuple[Any, ...]:
     return value.choices if isinstance(value, Choice) else (None,) if isinstance(value, Range) else (value,)
 
 
-def _by_step(spec: StudySpec, arm: str) -> Iterator[Contradiction]:
-    section = spec.arms[arm]
-    tables: dict[KeyPath, Any] = {("arms", arm, "amplify"): section.amplify, ("arms", arm, "noise"): section.noise}
-    tables[("arms", arm, "schedule") if section.schedule else ("schedule",)] = spec.schedule(arm)
-    for path, table in tables.items():
-        if table is not None and "step" in _values(table.granularity):
-            line = f'{dotted((*path, "granularity"))} = "step": a program gets one rate for each epoch; use "epoch"'
-            yield Contradiction(line, (path,))
-
-
 def unread_schedule(spec: StudySpec) -> Iterator[Problem]:
     """A schedule that the program cannot know: all arms would then train the same."""
     assert isinstance(spec.task, CommandSection)
     arms = [arm for arm, section in spec.arms.items() if section.amplify is not None or section.noise is not None]
     constant = all(spec.schedule(arm).name == "constant" for arm in spec.arms)
-    if (constant and not arms) or any(_reads_schedule(path) for _, path in source_paths(spec.task)):
-        return
-    line = (
-        f"task.files = {shown(list(spec.task.files))}: none of these files reads the schedule, so every arm would "
-        "train with its base rate alone; multiply the rate by `ralr_tune.client.trial().multiplier(epoch)`, or by "
-        "the values in the file that RALR_TUNE_TRIAL names, and list the file that does it"
-    )
-    yield Problem(line, (("task", "files"), ("schedule",), ("arms",)))
+    files = shown(list(spec.task.files))
+    if (not constant or arms) and not _mentions(spec.task, _READERS):
+        line = (
+            f"task.files = {files}: none of these files reads the schedule, so every arm would train with its base "
+            "rate alone; multiply the rate by `ralr_tune.client.trial().multiplier(epoch)`, or by the values in the "
+            "file that RALR_TUNE_TRIAL names, and list the file that does it"
+        )
+        yield Problem(line, (("task", "files"), ("schedule",), ("arms",)))
+    by_step = [path for arm in spec.arms for path in values_by_step(spec, arm)]
+    if by_step and not _mentions(spec.task, _STEP_READERS):
+        line = (
+            f'{dotted(by_step[0])} = "step": none of the files in task.files = {files} asks for the schedule of every '
+            'step; call `declare_steps` of `ralr_tune.client.trial()`, or use "epoch"'
+        )
+        yield Problem(line, (("task", "files"), *by_step))
 
 
-def _reads_schedule(path: Path) -> bool:
+def _mentions(task: CommandSection, words: tuple[bytes, ...]) -> bool:
+    return any(word in content for _, path in source_paths(task) for content in [_content(path)] for word in words)
+
+
+def _content(path: Path) -> bytes:
+    """What is read of a file that may be anything."""
     try:
         with path.open("rb") as file:
-            content = file.read(_MAX_READ)
+            return file.read(_MAX_READ)
     except OSError:
-        return False
-    return any(each in content for each in _READERS)
+        return b""

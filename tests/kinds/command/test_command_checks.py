@@ -39,7 +39,7 @@ def problems(write: Write, **changes: dict[str, Any]) -> list[str]:
         ({"files": ["program.py", "src/**/*.py"]}, 'task.files[1] = "src/**/*.py": no such file (relative to'),
         ({"files": []}, "task.files = []: must have 1 or more items"),
         ({"params": {"momentum": 0.9}}, "momentum: a key of [training] has this name"),
-        ({"params": {"seed": 0}}, "seed: the placeholder {seed} has another meaning"),
+        ({"params": {"seed": 0}}, "seed: has another meaning (the program gets it anyway)"),
         ({"params": {"a-b": 0}}, "a-b: not a valid name"),
         ({"metric": {"name": "loss"}}, "task.metric.direction is missing"),
         ({"metric": {"name": "loss", "direction": "down"}}, "task.metric.direction = \"down\": must be 'maximize' or"),
@@ -56,9 +56,14 @@ def test_a_wrong_key_hides_no_other_problem(study: Write) -> None:
     assert len(found) == 3, found
 
 
-def test_a_schedule_by_step_is_refused(study: Write) -> None:
-    (line,) = problems(study, schedule={"name": "cosine", "granularity": "step"})
-    assert line.startswith('schedule.granularity = "step": a program gets one rate for each epoch')
+def test_a_schedule_by_step_needs_a_program_that_asks_for_it(study: Write, folder: Path) -> None:
+    study(schedule={"name": "cosine", "granularity": "step"})
+    with pytest.raises(
+        StudyFileError, match=r'schedule\.granularity = "step": none of the files .* asks for the sched'
+    ):
+        check_study("own.toml")
+    (folder / "program.py").write_text(PROGRAM.replace("state = ", "trial.declare_steps(2)\nstate = "))
+    assert "runs a program" in check_study("own.toml")
 
 
 def test_a_program_that_does_not_read_the_schedule_is_refused(study: Write, folder: Path) -> None:
@@ -108,12 +113,14 @@ def test_what_the_program_gets(study: Write) -> None:
     task = Tasks(spec, device="cpu").of(configuration.task)
     plan = KIND.trial(task, configuration, seed=3)._plan
     assert plan.description["params"].items() >= {"lr": 0.5, "width": 1, "nesterov": True, "momentum": 0.9}.items()
-    base, factors = plan.description["base"], plan.description["factors"]
+    schedule = plan.schedule(1)
+    base, factors, rates = ([each for (each,) in table] for table in vars(schedule).values())
     assert all(1.5 <= factor <= 2.0 for factor in factors)
-    assert plan.rates == pytest.approx([0.5 * one * other for one, other in zip(base, factors, strict=True)])
+    assert rates == pytest.approx([0.5 * one * other for one, other in zip(base, factors, strict=True)])
     assert base[0] == 1.0 > base[1] > base[2]
-    twin = KIND.trial(task, configuration.without_amplification(), seed=3)._plan
-    assert (twin.description["base"], twin.description["factors"]) == (base, [1.0, 1.0, 1.0])
+    assert plan.schedule(2).factors == [[each] * 2 for each in factors]
+    twin = KIND.trial(task, configuration.without_amplification(), seed=3)._plan.schedule(1)
+    assert (twin.base, twin.factors) == (schedule.base, [[1.0]] * 3)
 
 
 @pytest.mark.parametrize(
