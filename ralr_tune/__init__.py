@@ -7,6 +7,7 @@ The parts that serve people who keep their own training loop and their own Optun
     suggest_amplification(trial)
     analysis.compare(studies, others), analysis.importance(study)
     load_study_file(path), run(spec, ...)
+    def train(trial: Trial): ...; train(trial(lr=0.1))          a function of one's own, in a study or by itself
 
 Names are imported when they are first used: `import ralr_tune` costs nothing.
 """
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from ralr_tune import analysis as analysis
     from ralr_tune.commands.run import RunOptions as RunOptions
     from ralr_tune.commands.run import run as run
+    from ralr_tune.own.alone import trial as trial
+    from ralr_tune.own.trial import Trial as Trial
     from ralr_tune.report.preview import plot_preview as plot_preview
     from ralr_tune.schedules.scheduler import RandomAmplifyLR as RandomAmplifyLR
     from ralr_tune.schedules.suggest import suggest_amplification as suggest_amplification
@@ -31,20 +34,24 @@ _HOMES = {
     "analysis": "ralr_tune.analysis",
     "RunOptions": "ralr_tune.commands.run",
     "RandomAmplifyLR": "ralr_tune.schedules.scheduler",
+    "Trial": "ralr_tune.own.trial",
     "load_study_file": "ralr_tune.studyfile",
     "plot_preview": "ralr_tune.report.preview",
     "run": "ralr_tune.commands.run",
     "suggest_amplification": "ralr_tune.schedules.suggest",
+    "trial": "ralr_tune.own.alone",
 }
 
 __all__ = [
     "RandomAmplifyLR",
     "RunOptions",
+    "Trial",
     "analysis",
     "load_study_file",
     "plot_preview",
     "run",
     "suggest_amplification",
+    "trial",
 ]
 
 

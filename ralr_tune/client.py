@@ -79,7 +79,11 @@ class Trial:
         answer = exchange({"type": "steps", "steps_per_epoch": steps_per_epoch})
         if answer is None:
             raise NoStudy("RALR_TUNE_SOCKET is not set: only a study knows the schedule of every step")
-        found = json.loads(Path(answer["schedule"]).read_text(encoding="utf-8"))
+        self.read_schedule(answer["schedule"])
+
+    def read_schedule(self, path: str | os.PathLike[str]) -> None:
+        """Reads the schedule of every step, which the worker wrote."""
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
         self.base, self.factors = found["base"], found["factors"]
 
     def factor(self, epoch: int, step: int = 0) -> float:

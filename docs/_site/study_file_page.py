@@ -17,8 +17,8 @@ import tomli_w
 from pydantic import BaseModel, TypeAdapter
 
 from ralr_tune.bounds import BOUNDS, Bounds
+from ralr_tune.child.section import MetricTable
 from ralr_tune.kinds.classification.section import ArraysData, DigitsData, FolderData, TorchvisionData
-from ralr_tune.kinds.command.section import MetricTable
 from ralr_tune.kinds.simulated.section import Effect, SimulatedData
 from ralr_tune.schedules.curves import CURVES, OPTIONS
 from ralr_tune.studyfile import models, registry
@@ -74,6 +74,9 @@ EXAMPLES: Mapping[str, Any] = {
     "momentum_decay": 0.004,
     "CommandSection.kind": "command",
     "CommandSection.metric": {"name": "accuracy", "direction": "maximize", "unit": "share"},
+    "FunctionSection.kind": "function",
+    "FunctionSection.metric": {"name": "accuracy", "direction": "maximize", "unit": "share"},
+    "target": "my_training:train",
     "command": ["python", "train.py", "--lr", "{lr}", "{nesterov:flag}"],
     "resume": ["--resume", "{checkpoint}"],
     "test": ["--test-only"],
@@ -102,7 +105,7 @@ def sections() -> Iterator[str]:
         yield table(f'[task], kind = "{name}"', kind.section)
     for source in (FolderData, TorchvisionData, ArraysData, DigitsData):
         yield table(f'task.data, source = "{source.model_fields["source"].annotation.__args__[0]}"', source)
-    yield table("task.metric of the command kind", MetricTable)
+    yield table("task.metric of the command and function kinds", MetricTable)
     yield table("task.data of the simulated kind", SimulatedData)
     yield table("task.data.effects.NAME", Effect)
     yield training(classification)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -99,8 +99,12 @@ class ProgramKind(Kind):
         earlier: Sequence[Path] = (),
         split: TrainingSplit = "train",
     ) -> ChildTrial:
-        values = values_of(task.section, configuration, seed=seed, device=task.device, split=split)
-        plan = plan_of(task, configuration, values, stage)
+        values = values_of(task.section.params, configuration, seed=seed, device=task.device, split=split)
+        plan = replace(
+            plan_of(configuration, values, stage, of=task.identity),
+            report_timeout=task.section.report_timeout,
+            grace_s=task.section.grace,
+        )
         programs = self.programs(task, {**values["params"], **values, "epochs": plan.epochs})
         return ChildTrial(plan, programs, checkpoint=checkpoint, earlier=earlier)
 
@@ -127,27 +131,25 @@ class ProgramKind(Kind):
 
 
 def values_of(
-    section: ProgramSection, configuration: Configuration, *, seed: int, device: str, split: TrainingSplit
+    own: Mapping[str, Any], configuration: Configuration, *, seed: int, device: str, split: TrainingSplit
 ) -> dict[str, Any]:
-    """What the program gets besides the schedule and what differs between two starts of it."""
+    """What the program gets besides the schedule and what differs between two starts; `own`: its own parameters."""
     training = configuration.training
     shared = {key: value for key, value in dict(training).items() if key not in ("options", "epochs")}
     given = {key: value for key, value in shared.items() if value not in (None, "auto")}
-    return {"params": {**given, **training.options, **section.params}, "seed": seed, "device": device, "split": split}
+    return {"params": {**given, **training.options, **own}, "seed": seed, "device": device, "split": split}
 
 
-def plan_of(task: ProgramTask, configuration: Configuration, values: Mapping[str, Any], stage: TrialStage) -> Plan:
-    """The trial of one configuration and seed."""
-    section, seed, split = task.section, values["seed"], values["split"]
+def plan_of(configuration: Configuration, values: Mapping[str, Any], stage: TrialStage, *, of: str = "") -> Plan:
+    """The trial of one configuration with the `values_of` it; `of`: the task's identity."""
+    seed = values["seed"]
     return Plan(
-        identity=f"{task.identity}|{configuration.identity(seed)}|{split}",
+        identity=f"{of}|{configuration.identity(seed)}|{values['split']}",
         epochs=configuration.training.epochs,
         stage=stage,
         description=values,
         schedule=lambda steps: _schedule(configuration, steps, seed),
         by_step=changes_by_step(configuration),
-        report_timeout=section.report_timeout,
-        grace_s=section.grace,
     )
 
 

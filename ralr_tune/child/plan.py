@@ -58,9 +58,9 @@ class Plan:
     """The schedule for a number of steps in each epoch."""
     by_step: bool
     """Whether the rate changes within an epoch, so that the program must ask for the schedule of every step."""
-    report_timeout: float | None
+    report_timeout: float | None = None
     """Seconds without a report after which the program counts as stuck."""
-    grace_s: float
+    grace_s: float = 10.0
     """Seconds between asking it to leave and SIGTERM, and between SIGTERM and SIGKILL."""
     metrics: OtherMetrics = field(default_factory=OtherMetrics)
     """What it reports besides the study's metric."""

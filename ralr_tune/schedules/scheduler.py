@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import ConstantLR, LRScheduler
 from ralr_tune.schedules.amplification import Amplification, Law
 from ralr_tune.schedules.checks import check_integer, check_number, refusal
 from ralr_tune.schedules.wrapper.bases import base_state, check_base, computed_lr, load_base, position, take_over
-from ralr_tune.schedules.wrapper.draws import Draws
+from ralr_tune.schedules.wrapper.draws import Draws, ListedFactors
 from ralr_tune.schedules.wrapper.rates import AmplifiedRates, Groups, Rate, amplifications, copies, levels, write
 
 if TYPE_CHECKING:
@@ -78,9 +78,13 @@ class RandomAmplifyLR(LRScheduler):
         prefix: str = "",
         last_epoch: int = -1,
     ) -> None:
+        draws = Draws(Amplification(probability, lower, upper, law), window, seed, prefix)
+        self._wrap(optimizer, base_scheduler, draws, last_epoch)
+
+    def _wrap(self, optimizer: Optimizer, base_scheduler: Any, draws: Draws | ListedFactors, last_epoch: int) -> None:
         # LRScheduler.__init__ is not called, as in torch's composite schedulers: the base scheduler's did the same work
         # (initial_lr, the check of the order of calls), and its initial step would advance the schedule.
-        self._draws = Draws(Amplification(probability, lower, upper, law), window, seed, prefix)
+        self._draws = draws
         check_integer("last_epoch", last_epoch, low=-1)
         if not isinstance(optimizer, Optimizer):
             raise refusal("optimizer", optimizer, "a torch optimizer")
@@ -137,8 +141,8 @@ class RandomAmplifyLR(LRScheduler):
 
         Raises ValueError for a state that does not fit, and then changes nothing.
         """
-        _check_state(state_dict, len(self._groups))
-        draws = Draws.from_state(state_dict)
+        _check_state(state_dict, len(self._groups), self._drawn)
+        draws = self._draws_of(state_dict)
         load_base(self.base_scheduler, state_dict["base_scheduler"])
         self._draws, self._step = draws, int(state_dict["last_epoch"])
         self._restore_base_rates()
@@ -146,25 +150,37 @@ class RandomAmplifyLR(LRScheduler):
         write(groups, state_dict["base_lrs"])
         self._amplify(groups)
 
+    _drawn: tuple[str, ...] = ("amplification", "window", "seed")
+    """Keys of a state without which `_draws_of` cannot do."""
+
+    def _draws_of(self, state: Mapping[str, Any]) -> Draws | ListedFactors:
+        return Draws.from_state(state)
+
+    @property
+    def _law(self) -> Draws:
+        if not isinstance(self._draws, Draws):
+            raise AttributeError("the factors were given as a list, so they have no law")
+        return self._draws
+
     @property
     def amplification(self) -> Amplification:
         """The law of the factors."""
-        return self._draws.amplification
+        return self._law.amplification
 
     @property
     def window(self) -> tuple[int, int] | None:
         """The steps within which the rate may be amplified."""
-        return self._draws.window
+        return self._law.window
 
     @property
     def seed(self) -> int:
         """The seed of the draws."""
-        return self._draws.seed
+        return self._law.seed
 
     @property
     def prefix(self) -> str:
         """Selects one of the independent streams of draws for the seed."""
-        return self._draws.prefix
+        return self._law.prefix
 
     @property
     def factor(self) -> float:
@@ -299,9 +315,9 @@ def _abandon(optimizer: weakref.ref[Optimizer], rates: AmplifiedRates) -> None:
         amplifications(alive).abandon(rates, levels(alive)[-1])
 
 
-def _check_state(state: Any, groups: int) -> None:
+def _check_state(state: Any, groups: int, drawn: tuple[str, ...]) -> None:
     """ValueError for a state that lacks keys, or whose rates or step do not fit."""
-    needed = ("base_scheduler", "base_lrs", "last_epoch", "amplification", "window", "seed")
+    needed = ("base_scheduler", "base_lrs", "last_epoch", *drawn)
     missing = [name for name in needed if name not in state] if isinstance(state, Mapping) else list(needed)
     if missing:
         allowed = (

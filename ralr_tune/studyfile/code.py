@@ -33,8 +33,7 @@ def source_files(kind: Kind, task: TaskSection) -> tuple[SourceFile, ...]:
 
 
 def _modules(named: Import) -> Iterator[SourceFile]:
-    """The module that a key names, and the user's own modules that it imports; none if it is not found."""
-    for name, path in _files(named).items():
+    for name, path in module_files(named).items():
         try:
             content = path.read_bytes()
         except OSError:
@@ -42,8 +41,10 @@ def _modules(named: Import) -> Iterator[SourceFile]:
         yield SourceFile(named.key, f"module {name}", digests(content))
 
 
-def _files(named: Import) -> dict[str, Path]:
-    """Files by module name. Of an installed module only its own file: its distribution has a version."""
+def module_files(named: Import) -> dict[str, Path]:
+    """The module that a key names and the user's own modules that it imports; none if it is not found.
+
+    Of an installed module only its own file: its distribution has a version."""
     folder = named.folder()
     if folder is None:
         return {}

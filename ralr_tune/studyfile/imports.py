@@ -72,9 +72,14 @@ def refuse_imports(kind: Kind, task: TaskSection) -> None:
 
 def check_model(value: str) -> str:
     """Returns the name of a network unchanged. Raises ValueError if it has a colon but is not an import path."""
+    return check_import_path(value) if names_code(value) else value
+
+
+def check_import_path(value: str) -> str:
+    """Returns an import path unchanged. Raises ValueError if it is none."""
     module, _, path = value.partition(":")
     parts = [*module.split("."), *path.split(".")]
-    if names_code(value) and not all(part.isidentifier() and not keyword.iskeyword(part) for part in parts):
+    if not all(part.isidentifier() and not keyword.iskeyword(part) for part in parts):
         raise ValueError("not an import path package.module:callable")
     return value
 

@@ -45,10 +45,12 @@ LOADS = {"torch": ("weights_only", True), "np": ("allow_pickle", False), "numpy"
 
 IMPORTS_CODE = {
     "models/registry.py": ["importlib.import_module"],
+    "own/serve.py": ["importlib.import_module"],
     "studyfile/registry.py": ["importlib.import_module"],
     "script/bundle.py": ["import_module"],
 }
-"""Where that may stand: `model = "package.module:callable"`, `kind = "package.module:NAME"`, and modules of this
+"""Where that may stand: `model = "package.module:callable"`, `kind = "package.module:NAME"`,
+`target = "package.module:name"`, and modules of this
 package whose source an exported script carries."""
 
 OWN_PARTS = "import_module(_HOMES[name])"

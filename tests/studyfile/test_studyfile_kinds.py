@@ -52,9 +52,9 @@ nothing = 3
     ("table", "line"),
     [
         ('kind = "simulatd"', "task.kind = \"simulatd\": did you mean 'simulated'?"),
-        ('kind = "detection"', 'task.kind = "detection": allowed: classification, command, simulated'),
+        ('kind = "detection"', 'task.kind = "detection": allowed: classification, command, function, simulated'),
         ("kind = 3", "task.kind = 3: must be a string in quotes"),
-        ("", "task.kind is missing; allowed: classification, command, simulated"),
+        ("", "task.kind is missing; allowed: classification, command, function, simulated"),
     ],
 )
 def test_an_unknown_kind_is_reported_with_all_other_problems(table: str, line: str) -> None:

@@ -174,9 +174,9 @@ def test_every_form_in_every_table(old: str, key: str, form: str, domain: type |
         (
             'kind = "classification"',
             'kind = "detection"',
-            'task.kind = "detection": allowed: classification, command, simulated',
+            'task.kind = "detection": allowed: classification, command, function, simulated',
         ),
-        ('kind = "classification"', "", "task.kind is missing; allowed: classification, command, simulated"),
+        ('kind = "classification"', "", "task.kind is missing; allowed: classification, command, function, simulated"),
         # lists
         ("milestones = [0.5, 0.75]", "milestones = []", "schedule.milestones = []: must have 1 or more items"),
         ("milestones = [0.5, 0.75]", "milestones = [0.5, 0]", "schedule.milestones[1] = 0: must be above 0"),

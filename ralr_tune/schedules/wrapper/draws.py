@@ -67,6 +67,21 @@ class Draws:
         object.__setattr__(self, field, value)  # the dataclass is frozen
 
 
+@dataclass(frozen=True)
+class ListedFactors:
+    """Step i's factor is `factors[i]`; 1 after the last one."""
+
+    factors: tuple[float, ...]
+
+    def state(self) -> dict[str, Any]:
+        """Nothing: a resumed run gets the same list again."""
+        return {}
+
+    def factor(self, step: int) -> float:
+        """The factor at one step, from 0."""
+        return self.factors[step] if step < len(self.factors) else 1.0
+
+
 def _checked_window(window: object) -> tuple[int, int] | None:
     if window is None:
         return None

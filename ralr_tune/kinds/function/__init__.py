@@ -1,0 +1,1 @@
+"""The function kind: a Python function trains."""
