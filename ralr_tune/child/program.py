@@ -120,7 +120,8 @@ class Program:
 
     def go_on(self) -> None:
         """Answers the last message, if it was not answered, that training goes on."""
-        self._channel.answer("continue")
+        if not self.returned:
+            self._channel.answer("continue")
         self._answered = time.perf_counter()
 
     def _accepted(self, report: Report) -> Report | None:
