@@ -86,6 +86,7 @@ SLOTS = "Trials that a worker trains at the same time as one network: a number, 
 WORKERS = "Worker processes; workers on one GPU share its memory equally.  [default: one per GPU, or one per core]"
 SHARING = "Number of workers on this GPU, including this one; limits it to an equal share of the memory."
 LAUNCHER = "How to start workers: local (processes), inprocess (threads), or a launcher of an installed package."
+REHEARSE = "Train a few epochs: is it reproducible, does it resume, does it use rate, seed and schedule?"
 DRAWING = "An .html, .png or .svg file."
 LOW = "Lowest learning rate.  [default: a tenth of what is usual for the optimizer]"
 HIGH = "Highest learning rate.  [default: 30 times what is usual for the optimizer]"
@@ -291,6 +292,7 @@ def check(
     study: Annotated[str | None, typer.Argument(metavar="STUDY", help="A name in studies/, or a path.")] = None,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of study files.")] = False,
     fast: Annotated[bool, typer.Option("--fast", help="Check the file alone: try neither network nor data.")] = False,
+    rehearsed: Annotated[bool, typer.Option("--rehearse", help=REHEARSE)] = False,
     no_imports: NoImports = False,
     storage: Storage = None,
     out: Out = None,
@@ -301,8 +303,15 @@ def check(
 
     if schema == (study is not None):
         raise UsageError("check needs either a STUDY or --schema; give one of the two")
+    if fast and rehearsed:
+        raise UsageError("--fast and --rehearse: the first trains nothing, the second does; give one of the two")
     if study is None:
         _print_json(study_schema())
+    elif rehearsed:
+        from ralr_tune.commands.rehearse import rehearse
+
+        for line in rehearse(study, imports=not no_imports, storage=storage, out=out):
+            _say(line)
     else:
         _say(check_study(study, imports=not no_imports, fast=fast, storage=storage, out=out))
 

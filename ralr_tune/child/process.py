@@ -63,16 +63,22 @@ class Process:
         ready, _, _ = select.select([self._ended], [], [], timeout_s)
         return self._guard.wait() if ready else None
 
-    def end(self, grace_s: float, *, asked: bool) -> None:
-        """Ends it: SIGTERM to its process group, SIGKILL `grace_s` later.
+    def kill(self) -> None:
+        """Kills it at once, and waits until it has ended."""
+        self._signal(b"K")
+        self.wait(None)
+
+    def end(self, grace_s: float, *, asked: bool) -> bool:
+        """Ends it: SIGTERM to its process group, SIGKILL `grace_s` later. Returns whether it had ended by itself.
 
         `asked`: it was told to leave, and gets `grace_s` before the first signal.
         """
         try:
-            if asked and self.wait(grace_s) is not None:
-                return
+            if self.wait(grace_s if asked else 0.0) is not None:
+                return True
             self._signal(b"T")
             self.wait(grace_s)
+            return False
         finally:
             self._signal(b"K")
             self._guard.wait()

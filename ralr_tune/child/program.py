@@ -41,6 +41,8 @@ class Program:
         self._leaving: Literal["stop", "release"] = "stop"
         self.asked = False
         """Whether it was told to leave."""
+        self.obeyed = True
+        """False: it was told to leave, and did not within the grace."""
         self.returned = returned
         """Whether it has ended this trial and waits for another one."""
 
@@ -117,6 +119,10 @@ class Program:
                 return message.value
             if self._accepted(message):
                 self.go_on()
+
+    def kill(self) -> None:
+        """Kills its process, as the system does that has no memory left."""
+        self._process.kill()
 
     def go_on(self) -> None:
         """Answers the last message, if it was not answered, that training goes on."""

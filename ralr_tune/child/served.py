@@ -44,6 +44,7 @@ class ServedPrograms:
                     yield program
             finally:
                 reusable = program.returned or (program.asked and program.leaves_within(plan.grace_s))
+                program.obeyed = reusable or not program.asked
         finally:
             if reusable and self._reuse:
                 self._put(server)

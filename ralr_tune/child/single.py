@@ -37,6 +37,7 @@ class SinglePrograms:
                 with conversation(program):
                     yield program
             finally:
-                process.end(plan.grace_s, asked=program.asked)
+                ended = process.end(plan.grace_s, asked=program.asked)
+                program.obeyed = ended or not program.asked
         finally:
             channel.close()

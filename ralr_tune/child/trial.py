@@ -14,7 +14,7 @@ from pathlib import Path
 from ralr_tune.child import weights
 from ralr_tune.child.messages import Report
 from ralr_tune.child.plan import KEPT, Plan, Start
-from ralr_tune.child.program import Programs
+from ralr_tune.child.program import Program, Programs
 from ralr_tune.child.saved import SavedReader, content, encoded, keep, remove
 from ralr_tune.errors import TrialError
 from ralr_tune.machine.files import writing
@@ -43,6 +43,17 @@ class ChildTrial:
         self._saved = [encoded(record) for record in self.curve]
         self._checkpoint = found.checkpoint if found else None
         self._reported: Path | None = None
+        self._program: Program | None = None
+
+    @property
+    def obeyed(self) -> bool:
+        """False if the program was told to leave, and had to be ended."""
+        return self._program is None or self._program.obeyed
+
+    def kill(self) -> None:
+        """Kills the program of the last start."""
+        if self._program is not None:
+            self._program.kill()
 
     @property
     def metrics(self) -> list[MetricSeries]:
@@ -58,6 +69,7 @@ class ChildTrial:
             return
         start = Start(self._plan.stage, len(self.curve) + 1, self._folder, self._resumable())
         with self._programs.running(self._plan, start) as program:
+            self._program = program
             while not self.finished:
                 report = program.report()
                 record, kept = program.record(report), self._keep(report)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from ralr_tune.report.images import Format, write_images
 from ralr_tune.report.page import write_report
 from ralr_tune.report.panels import write_panels
 from ralr_tune.report.trials import trials_data
+from ralr_tune.search import rehearsal
 from ralr_tune.search.interim import plan_of
 from ralr_tune.secrecy import MASK
 from ralr_tune.store import studies
@@ -39,6 +40,7 @@ from ralr_tune.store.database import Storage
 from ralr_tune.store.ledger import Ledger
 from ralr_tune.store.reading import read_study
 from ralr_tune.studyfile import StudySpec, parse_study
+from ralr_tune.studyfile.imports import imports
 
 log = logging.getLogger(__name__)
 
@@ -162,8 +164,9 @@ def make_report(
     files = export_best(record, spec, out)
     typed = _typed(spec, storage.address, out, file, files)
     card = make_card(facts, typed)
+    shown = replace(record, environment={**record.environment, **_rehearsed(spec, out)})
     with writing(page):
-        write_report(record, facts, card, page, drawn, study_importances(record))
+        write_report(shown, facts, card, page, drawn, study_importances(record))
     _write_panels(storage, facts, card, spec)
     with writing(folder):
         return Report(
@@ -178,6 +181,17 @@ def make_report(
             address=storage.address,
             table=trials_data(record, facts),
         )
+
+
+def _rehearsed(spec: StudySpec, out: Path) -> Mapping[str, str]:
+    """What a rehearsal of the study's own code has shown, by item; empty for a study without any."""
+    if not imports(spec.kind, spec.task):
+        return {}
+    found = rehearsal.load(out / rehearsal.FILE)
+    if found is None:
+        return {"rehearsal": f"none: `{command('check', spec.name, '--rehearse')}` measures whether it resumes exactly"}
+    changed = "" if found.code == rehearsal.code_of(spec) else ", of an earlier state of the code"
+    return {"rehearsal": f"{found.day}{changed}", **{f"– {each.item}": each.text for each in found.findings}}
 
 
 def _typed(spec: StudySpec, address: Address, out: Path, file: str | None, files: Mapping[str, Path]) -> Typed:
