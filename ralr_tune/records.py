@@ -108,6 +108,8 @@ class Row:
     started: float | None
     finished: float | None
     """Seconds since 1970, the database's clock."""
+    metrics: tuple[MetricSeries, ...] = ()
+    """What the program reported besides the study's metric; known once done, if curves are read."""
 
     @property
     def part(self) -> str:

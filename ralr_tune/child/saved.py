@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 import os
 import shutil
@@ -23,6 +24,8 @@ from ralr_tune.machine.files import writing
 from ralr_tune.records import EpochRecord
 from ralr_tune.training.checkpoint import Unusable, read_curve
 
+logger = logging.getLogger(__name__)
+
 _EPOCH_BYTES, _OTHER_BYTES = 1024, 8192
 
 
@@ -34,6 +37,8 @@ class Saved:
     checkpoint: Path | None
     """What the program can resume from after the last epoch of the curve; None if it has reported nothing."""
     metrics: OtherMetrics = field(default_factory=OtherMetrics)
+    lost_s: float = 0.0
+    """Seconds of earlier epochs that had to be trained again, because there was no checkpoint."""
 
 
 def encoded(record: EpochRecord) -> str:
@@ -42,11 +47,11 @@ def encoded(record: EpochRecord) -> str:
     return json.dumps(entry | {"train_loss": None} if math.isnan(record.train_loss) else entry)
 
 
-def content(epochs: Sequence[str], checkpoint: Path | None, metrics: OtherMetrics) -> bytes:
+def content(epochs: Sequence[str], checkpoint: Path | None, metrics: OtherMetrics, lost_s: float) -> bytes:
     """The content of a checkpoint file, which lies next to the folder of `checkpoint`; `epochs`: `encoded` records."""
     kept = None if checkpoint is None else [checkpoint.parent.name, checkpoint.name, digest(checkpoint)]
-    others = json.dumps(metrics.as_json())
-    return f'{{"curve": [{", ".join(epochs)}], "checkpoint": {json.dumps(kept)}, "metrics": {others}}}'.encode()
+    rest = {"checkpoint": kept, "metrics": metrics.as_json(), "lost_s": lost_s}
+    return f'{{"curve": [{", ".join(epochs)}], {json.dumps(rest)[1:]}'.encode()
 
 
 @dataclass(frozen=True)
@@ -62,24 +67,26 @@ class SavedReader:
         return _EPOCH_BYTES * (self.epochs + 1) + _OTHER_BYTES + METRICS_BYTES
 
     def read(self, content: bytes) -> Saved:
-        """Raises Unusable, also for an unfinished training without a checkpoint: the program must start again."""
+        """Raises Unusable. An unfinished training without a checkpoint starts again, and only its cost remains."""
         try:
             stored = json.loads(content)
             losses = [entry["train_loss"] for entry in stored["curve"]]
             without = [entry | {"train_loss": 0.0} for entry in stored["curve"]]
             curve = _with_losses(read_curve(without, self.epochs), losses)
             kept, metrics = stored["checkpoint"], OtherMetrics(stored.get("metrics", ()))
+            lost_s = float(stored.get("lost_s", 0.0))
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise Unusable(f"cannot be read: {error}") from error
         if kept is None:
             if len(curve) < self.epochs:
-                raise Unusable("the program has reported no checkpoint")
-            return Saved(curve, None, metrics)
+                logger.warning("the program has reported no checkpoint: starting with the first epoch")
+                return Saved([], None, lost_s=lost_s + sum(record.seconds for record in curve))
+            return Saved(curve, None, metrics, lost_s)
         folder, name, expected = kept
         path = self.root / folder / name
         if digest(path) != expected:
             raise Unusable(f"the program's checkpoint {path} is missing or damaged")
-        return Saved(curve, path, metrics)
+        return Saved(curve, path, metrics, lost_s)
 
 
 def _with_losses(curve: Sequence[EpochRecord], losses: Sequence[Any]) -> list[EpochRecord]:

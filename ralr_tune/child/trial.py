@@ -40,6 +40,8 @@ class ChildTrial:
         found = self._checkpoints.first(SavedReader(plan.epochs, checkpoint.parent))
         self._plan = replace(plan, metrics=found.metrics) if found else plan
         self.curve: list[EpochRecord] = found.curve if found else []
+        self.lost_s = found.lost_s if found else 0.0
+        """Seconds of epochs that had to be trained again, because the program had reported no checkpoint."""
         self._saved = [encoded(record) for record in self.curve]
         self._checkpoint = found.checkpoint if found else None
         self._reported: Path | None = None
@@ -76,7 +78,7 @@ class ChildTrial:
                 if report.epoch == self._plan.epochs:
                     program.finish()
                 saved = [*self._saved, encoded(record)]
-                self._checkpoints.save(content(saved, kept, self._plan.metrics))
+                self._checkpoints.save(content(saved, kept, self._plan.metrics, self.lost_s))
                 self._saved = saved
                 self.curve.append(record)
                 self._replace(kept, report.checkpoint)

@@ -20,6 +20,7 @@ from ralr_tune.report import (
     curves,
     differences,
     importance,
+    other_metrics,
     pruning,
     rates,
     robustness,
@@ -32,7 +33,7 @@ from ralr_tune.report.style import arm_styles
 
 Section = Literal[
     "better", "budget", "importance", "robustness", "rates", "pruning", "complementarity",
-    "claims", "parameters", "curves",
+    "claims", "parameters", "curves", "others",
 ]  # fmt: skip
 """The section of the page that shows the figure."""
 
@@ -79,6 +80,7 @@ def figures(record: StudyRecord, facts: Facts) -> list[Figure]:
         *_claims(facts),
         *_parameters(record, facts),
         *_curves(record, facts),
+        *_others(record, facts),
     ]
     return list(_named(drawn))
 
@@ -188,6 +190,13 @@ def _curves(record: StudyRecord, facts: Facts) -> Iterator[Figure]:
             plot = curves.draw_curves(drawn, facts, arm_styles(facts.arms)[name])
             data = curves.curves_data(drawn, facts)
             yield Figure("curves", f"curves-{name}", plot, curves.curves_alt(drawn, facts), data)
+
+
+def _others(record: StudyRecord, facts: Facts) -> Iterator[Figure]:
+    for drawn in other_metrics.other_metrics(record):
+        plot = other_metrics.draw_other_metric(drawn, arm_styles(facts.arms))
+        alt, data = other_metrics.other_metric_alt(drawn), other_metrics.other_metric_data(drawn)
+        yield Figure("others", f"metric-{drawn.name}-{drawn.axis}", plot, alt, data)
 
 
 def _rates(record: StudyRecord, facts: Facts) -> Iterator[Figure]:

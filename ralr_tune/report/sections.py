@@ -28,6 +28,7 @@ from ralr_tune.report.curves import crowding, curves_facts
 from ralr_tune.report.figures import Figure, Section
 from ralr_tune.report.inventory import inventory_lines, inventory_table
 from ralr_tune.report.markup import Table, escaped, fold, paragraphs, some_folded, table
+from ralr_tune.report.other_metrics import other_metrics, other_metrics_note
 from ralr_tune.report.robustness import robustness_facts, robustness_note
 from ralr_tune.report.style import sentence
 from ralr_tune.report.words import duration
@@ -243,9 +244,11 @@ def _details(record: StudyRecord, facts: Facts, drawn: Sequence[Figure]) -> str:
     metric, nothing = sentence(facts.metric.name), "Nothing to show yet."
     top = tables.top_trials(record, facts)
     curves = [found for arm in record.arms.values() if (found := curves_facts(arm, facts))]
+    others = other_metrics(record)
     parts = [
         Part("parameters", f"{metric} against each other searched parameter", [], _MARKS, nothing),
         Part("curves", "Learning curves", [], _CURVES + crowding(curves), nothing),
+        *([Part("others", "Other metrics", [], other_metrics_note(others), nothing)] if others else []),
         _claims(facts),
     ]
     folds = [

@@ -275,6 +275,7 @@ def _finish(
         seconds=_seconds(trial, trained_elsewhere),
         failure=ending.failure,
         message=ending.message,
+        metrics=getattr(trial, "metrics", ()),
         recovered=trial.recovered if complete or ending.outcome == "pruned" else None,
         attributes=attributes,
         report_to=report_to,
@@ -286,7 +287,8 @@ def _finish(
 def _seconds(trial: Trial, trained_elsewhere: Sequence[EpochRecord] = ()) -> float:
     elsewhere = {(record.epoch, record.value, record.seconds) for record in trained_elsewhere}  # a loss may be NaN
     own = (each for each in trial.curve if (each.epoch, each.value, each.seconds) not in elsewhere)
-    return sum(record.seconds for record in own)
+    again = getattr(trial, "lost_s", 0.0)  # only of a trial that could not resume
+    return again + sum(record.seconds for record in own)
 
 
 # ---------------------------------------------------------------- Optuna's side

@@ -12,7 +12,7 @@ import random
 import secrets
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sqlalchemy import (
@@ -35,13 +35,13 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError
 
 from ralr_tune.errors import FailureKind, LeaseLost, StorageError
-from ralr_tune.records import EpochRecord, Outcome, Row, Stage, State
+from ralr_tune.records import EpochRecord, MetricSeries, Outcome, Row, Stage, State
 from ralr_tune.store import generations
 from ralr_tune.store.database import Storage
 from ralr_tune.store.incidents import incident_insert
 from ralr_tune.store.studies import attributes_statement, optuna_name, report_statement
 from ralr_tune.store.tables import NO_SOURCE, Now, check_name, ledger
-from ralr_tune.store.texts import read_curve, read_table
+from ralr_tune.store.texts import read_table, read_training, training_text
 
 _CANDIDATES = 8  # read together, so that workers that claim at the same time rarely need a second query
 _ROWS_PER_INSERT = 1000  # rows a statement, of 12 parameters each: SQLite takes 32766
@@ -51,7 +51,7 @@ _free = ledger.c.state == "free"
 _expired = and_(ledger.c.state == "held", ledger.c.lease_end < Now())
 _waiting = or_(_free, _expired)
 _always = true()
-_ALL_COLUMNS = [ledger.c[name] for name in Row.__dataclass_fields__]
+_ALL_COLUMNS = [ledger.c[name] for name in Row.__dataclass_fields__ if name != "metrics"]  # metrics: in `curve`
 _RUNNING_CURVE = case((ledger.c.state == "held", ledger.c.curve)).label("curve")
 _LIGHT = [column if column is not ledger.c.curve else _RUNNING_CURVE for column in _ALL_COLUMNS]
 """Without the curves of rows that are not running."""
@@ -202,6 +202,7 @@ class Ledger:
         curve: Sequence[EpochRecord],
         seconds: float,
         train_value: float | None = None,
+        metrics: Sequence[MetricSeries] = (),
         failure: FailureKind | None = None,
         message: str | None = None,
         recovered: str | None = None,
@@ -223,7 +224,7 @@ class Ledger:
             outcome=outcome,
             value=finite(value),
             train_value=finite(train_value),
-            curve=json.dumps([asdict(record) for record in curve]),
+            curve=training_text(curve, metrics),
             epoch=curve[-1].epoch if curve else 0,
             seconds=seconds,
             failure=failure,
@@ -411,5 +412,5 @@ def _row(found: RowMapping) -> Row:
     where = f"ledger row {fields['id']}"
     fields["source"] = None if fields["source"] == NO_SOURCE else fields["source"]
     fields["params"] = read_table(fields["params"], f"{where}: params")
-    fields["curve"] = read_curve(fields.get("curve"), f"{where}: curve")
+    fields["curve"], fields["metrics"] = read_training(fields.get("curve"), f"{where}: curve")
     return Row(**fields)

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import fields
+from collections.abc import Sequence
+from dataclasses import asdict, fields
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from ralr_tune.errors import StorageError
-from ralr_tune.records import EpochRecord
+from ralr_tune.records import EpochRecord, MetricSeries
 from ralr_tune.studyfile.problems import shown
 
+_METRICS = TypeAdapter(list[MetricSeries])
 _EPOCH = {field.name for field in fields(EpochRecord)}
 
 
@@ -23,6 +27,26 @@ def read_table(text: str | None, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise _unexpected(where, text, "a JSON object")
     return value
+
+
+def training_text(curve: Sequence[EpochRecord], metrics: Sequence[MetricSeries]) -> str:
+    """Epochs and other metrics as the ledger stores them: a list of epochs, or an object if there are metrics."""
+    epochs = [asdict(record) for record in curve]
+    return json.dumps({"curve": epochs, "metrics": [asdict(series) for series in metrics]} if metrics else epochs)
+
+
+def read_training(text: str | None, where: str) -> tuple[tuple[EpochRecord, ...], tuple[MetricSeries, ...]]:
+    """Epochs and other metrics of a row; empty if there is no text. StorageError, beginning with `where`, otherwise."""
+    value = _read(text or "[]", where)
+    if not isinstance(value, dict):
+        return read_curve(text, where), ()
+    if value.keys() != {"curve", "metrics"} or not isinstance(value["metrics"], list):
+        raise _unexpected(where, text, "a JSON object with curve and metrics")
+    try:
+        metrics = tuple(_METRICS.validate_python(value["metrics"]))
+    except ValidationError as error:
+        raise _unexpected(where, text, "metrics, each with name, axis, every and points") from error
+    return read_curve(json.dumps(value["curve"]), where), metrics
 
 
 def read_curve(text: str | None, where: str) -> tuple[EpochRecord, ...]:

@@ -78,6 +78,16 @@ def test_a_program_without_checkpoints_starts_again(make_trial: MakeTrial) -> No
     assert make_trial(script, attempt=3, earlier=(2, 1)).finished
 
 
+def test_the_cost_of_epochs_that_are_trained_again_is_counted(make_trial: MakeTrial) -> None:
+    script = LOOP.replace(", checkpoint=save(epoch)", ", seconds=10.0 * epoch")
+    for attempt, epochs_, lost in ((1, 1, 0.0), (2, 2, 10.0), (3, 1, 40.0)):
+        trial = make_trial(script, attempt=attempt, earlier=tuple(range(attempt - 1, 0, -1)))
+        assert trial.lost_s == lost
+        with closing(trial.epochs()) as epochs:
+            for _ in range(epochs_):
+                next(epochs)
+
+
 def test_a_checkpoint_may_be_a_folder(make_trial: MakeTrial, tmp_path: Path) -> None:
     script = """
 if trial.checkpoint:

@@ -11,13 +11,13 @@ import pytest
 from sqlalchemy import update
 
 from ralr_tune.errors import StorageError
-from ralr_tune.records import EpochRecord
+from ralr_tune.records import EpochRecord, MetricSeries
 from ralr_tune.store import studies
 from ralr_tune.store.database import Storage, open_storage
 from ralr_tune.store.ledger import Ledger, PlannedRow
 from ralr_tune.store.tables import ledger as ledger_table
 from ralr_tune.store.tables import studies as studies_table
-from ralr_tune.store.texts import read_curve, read_table
+from ralr_tune.store.texts import read_curve, read_table, read_training, training_text
 from tests.metrics import ACCURACY
 
 CURVE = (EpochRecord(1, 0.5, float("nan"), 0.1, 1.0, 2.0), EpochRecord(2, 1, 0.1, 0.1, 1.0, 2.0))
@@ -35,6 +35,22 @@ def test_texts_of_this_program_are_read() -> None:
     assert read_table('{"lr": 0.1, "optimizer": "sgd"}', "x") == {"lr": 0.1, "optimizer": "sgd"}
     assert repr(read_curve(json.dumps([asdict(record) for record in CURVE]), "x")) == repr(CURVE)
     assert (read_table(None, "x"), read_curve("", "x")) == ({}, ())
+
+
+def test_other_metrics_are_stored_with_the_curve() -> None:
+    metrics = (MetricSeries("f1", "epoch", 1, ((1, 0.5), (2, None))), MetricSeries("loss", "step", 4, ((3, 0.25),)))
+    curve, found = read_training(training_text(CURVE[:1], metrics), "x")
+    assert (repr(curve), found) == (repr(tuple(CURVE[:1])), metrics)
+    assert training_text(CURVE[:1], ()) == json.dumps([asdict(CURVE[0])])  # as in releases that had no others
+    assert read_training(training_text(CURVE[:1], ()), "x")[1] == ()
+
+
+@pytest.mark.parametrize(
+    "text", ['{"curve": []}', '{"curve": [], "metrics": 1}', '{"curve": [], "metrics": [{"name": 1}]}']
+)
+def test_other_metrics_that_this_program_did_not_write(text: str) -> None:
+    with pytest.raises(StorageError, match=r"row 1: curve = .*not written by this program; allowed: "):
+        read_training(text, "row 1: curve")
 
 
 @pytest.mark.parametrize("text", NO_TABLE, ids=range(len(NO_TABLE)))

@@ -54,6 +54,13 @@ def test_a_study_finds_the_known_answer(finished: tuple[Path, dict[str, Any]]) -
     assert list((folder / "out/checkpoints").iterdir()) == []
 
 
+def test_other_metrics_are_in_the_report(finished: tuple[Path, dict[str, Any]]) -> None:
+    folder, _ = finished
+    page = (folder / "out/report.html").read_text()
+    assert "state in 4 search trials" in page
+    assert "no verdict and no pruning depends on them" in page
+
+
 def test_one_process_trained_all_and_was_told_what_for(finished: tuple[Path, dict[str, Any]]) -> None:
     folder, _ = finished
     assert len({pid for pid, *_ in lines(folder)[:-3]}) == 1  # the last three may be those of the test below
