@@ -17,7 +17,7 @@ from ralr_tune.own import random_states
 from ralr_tune.own.trial import StudyLink, Trial
 
 if TYPE_CHECKING:
-    from ralr_tune.child.plan import Plan
+    from ralr_tune.child.plan import Schedule
     from ralr_tune.studyfile import Configuration
 
 _AMPLIFY = ("probability", "lower", "upper")
@@ -48,7 +48,8 @@ def trial(
     if path:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
         random_states.seed_all(content["seed"])
-        return Trial(content, StudyLink(content["token"]))
+        link = StudyLink(content["token"]) if os.environ.get(client.SOCKET) else PrintingLink.of(content)
+        return Trial(content, link)
     if taken := sorted(params.keys() & _FLAGS):
         raise ValueError(f"trial({taken[0]}=...): is an option of the command line; choose another name")
     parser = _parser({"lr": lr, **params}, epochs, schedule, amplify or {})
@@ -101,7 +102,7 @@ def _alone(options: argparse.Namespace, names: Sequence[str]) -> Trial:
     plan = plan_of(configuration, values, "test" if options.test else "train")
     folder = (options.folder or Path(tempfile.mkdtemp(prefix="ralr_tune-alone-"))).absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    link = PrintingLink(plan, folder)
+    link = PrintingLink(plan.epochs, folder, plan.identity, plan.schedule)
     first, checkpoint = link.resumable()
     written = describe(plan, Start(plan.stage, first, folder, checkpoint))
     return Trial(json.loads(written.path.read_text(encoding="utf-8")), link)
@@ -135,10 +136,17 @@ def _device() -> str:
 class PrintingLink:
     """Prints what is reported, and notes in the folder how far the training is."""
 
-    def __init__(self, plan: Plan, folder: Path) -> None:
-        self._plan, self._folder = plan, folder
+    def __init__(
+        self, epochs: int, folder: Path, identity: str = "", schedule: Callable[[int], Schedule] | None = None
+    ) -> None:
+        """`identity`: of what is trained; `schedule`: for a number of steps in each epoch; None: not known here."""
+        self._epochs, self._folder, self._identity, self._schedule = epochs, folder, identity, schedule
         self._notes = folder / "reported.json"
-        self._rates = None if plan.by_step else plan.schedule(1).rates
+
+    @classmethod
+    def of(cls, content: Mapping[str, Any]) -> PrintingLink:
+        """For an exported script, which has the description of its trial."""
+        return cls(content["epochs"], Path(content["folder"]))
 
     def resumable(self) -> tuple[int, Path | None]:
         """The epoch to train next, and the checkpoint from which."""
@@ -147,7 +155,7 @@ class PrintingLink:
             epoch, checkpoint, identity = found["epoch"], Path(found["checkpoint"]), found["identity"]
         except (OSError, ValueError, KeyError, TypeError):
             return 1, None
-        same = identity == self._plan.identity and checkpoint.exists()
+        same = identity == self._identity and checkpoint.exists()
         return (epoch + 1, checkpoint) if same else (1, None)
 
     def exchange(self, message: dict[str, Any]) -> dict[str, Any]:
@@ -155,9 +163,10 @@ class PrintingLink:
 
         answer: dict[str, Any] = {"answer": client.CONTINUE}
         if message["type"] == "steps":
-            schedule = self._plan.schedule(message["steps_per_epoch"])
-            self._rates = schedule.rates
-            answer["schedule"] = str(write_schedule(self._folder, schedule))
+            if self._schedule is None:
+                raise client.Refused("only a study, or a trial of its own, knows the schedule of every step")
+            steps = self._schedule(message["steps_per_epoch"])
+            answer["schedule"] = str(write_schedule(self._folder, steps))
         elif message["type"] == "report":
             self._report(message)
         elif message["type"] == "test":
@@ -168,8 +177,7 @@ class PrintingLink:
         epoch = message["epoch"]
         others = {"loss": message["loss"], **(message["metrics"] or {})}
         shown = "".join(f", {name} {value:.6g}" for name, value in others.items() if value is not None)
-        rate = f", learning rate {self._rates[epoch - 1][0]:.4g}" if self._rates else ""
-        print(f"epoch {epoch}/{self._plan.epochs}: value {message['value']:.6g}{shown}{rate}", flush=True)
+        print(f"epoch {epoch}/{self._epochs}: value {message['value']:.6g}{shown}", flush=True)
         if message["checkpoint"]:
-            note = {"epoch": epoch, "checkpoint": message["checkpoint"], "identity": self._plan.identity}
+            note = {"epoch": epoch, "checkpoint": message["checkpoint"], "identity": self._identity}
             self._notes.write_text(json.dumps(note), encoding="utf-8")

@@ -23,10 +23,10 @@ ROOMS: Mapping[str, tuple[str, ...]] = {
     "models": (),
     "training": ("studyfile", "machine", "models"),
     # no room imports a kind: the registry finds it by name
-    "kinds": ("training", "script", "child"),
+    "kinds": ("child",),
     # what runs in another process: a copy of it must work without this package
     "client": (),
-    "child": ("training", "client"),
+    "child": ("script", "client"),
     # what people's own training code uses
     "own": ("child",),
     "store": ("studyfile", "machine"),

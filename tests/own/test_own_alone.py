@@ -38,7 +38,7 @@ def test_defaults_and_the_command_line(capsys: pytest.CaptureFixture[str]) -> No
     }
     assert (one.seed, one.stage, one.max_epochs, one.first_epoch) == (4, "train", 3, 1)
     assert trained(one) == [0.5, 0.5, 0.5]
-    assert capsys.readouterr().out.splitlines()[0] == "epoch 1/3: value 0.1, loss 1, f1 0.5, learning rate 0.5"
+    assert capsys.readouterr().out.splitlines()[0] == "epoch 1/3: value 0.1, loss 1, f1 0.5"
 
 
 def test_schedule_and_amplification() -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ralr_tune.child.kind import ProgramKind, ProgramTask
 from ralr_tune.child.plan import Start
@@ -15,6 +16,9 @@ from ralr_tune.studyfile import StudySpec
 from ralr_tune.studyfile.contradictions import Contradiction, Problem
 from ralr_tune.studyfile.imports import Import
 from ralr_tune.studyfile.kind import TaskSummary
+
+if TYPE_CHECKING:
+    from ralr_tune.studyfile.exported import Exported
 
 
 class CommandKind(ProgramKind):
@@ -44,6 +48,15 @@ class CommandKind(ProgramKind):
 
     def problems(self, spec: StudySpec, *, imports: bool = True, sample: int) -> Iterable[Problem]:
         return checks.unread_schedule(spec)
+
+    def script(self, exported: Exported) -> str:
+        from ralr_tune.child.script import DEVICE, FOLDER, command_script, script_values
+
+        values = script_values(exported)
+        known = {**values["params"], **values, "epochs": exported.training.epochs, "device": DEVICE}
+        section = exported.task
+        assert isinstance(section, CommandSection)
+        return command_script(exported, _words(section, known, Start("test", 1, Path(FOLDER), None)))
 
     def examine(self, section: CommandSection) -> TaskSummary:
         return TaskSummary(f"the program {section.command[0]} reads its own data")

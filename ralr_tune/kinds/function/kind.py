@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ralr_tune.child.kind import ProgramKind, ProgramTask
 from ralr_tune.child.served import ServedPrograms
@@ -14,6 +14,9 @@ from ralr_tune.studyfile import StudySpec
 from ralr_tune.studyfile.contradictions import Contradiction, Problem
 from ralr_tune.studyfile.imports import Import
 from ralr_tune.studyfile.kind import TaskSummary
+
+if TYPE_CHECKING:
+    from ralr_tune.studyfile.exported import Exported
 
 
 class FunctionKind(ProgramKind):
@@ -42,6 +45,13 @@ class FunctionKind(ProgramKind):
 
     def problems(self, spec: StudySpec, *, imports: bool = True, sample: int) -> Iterable[Problem]:
         return checks.problems(spec, imports=imports)
+
+    def script(self, exported: Exported) -> str:
+        from ralr_tune.child.script import function_script
+
+        section = exported.task
+        assert isinstance(section, FunctionSection)
+        return function_script(exported, section.target)
 
     def examine(self, section: FunctionSection) -> TaskSummary:
         return TaskSummary(f"the function {section.target} reads its own data")

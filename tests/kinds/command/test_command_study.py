@@ -18,7 +18,9 @@ import pytest
 from ralr_tune import run
 from ralr_tune.commands.train import train_configuration
 from ralr_tune.errors import TrialError, UsageError
+from ralr_tune.report.export import render
 from ralr_tune.studyfile import load_study_file
+from ralr_tune.studyfile.exported import load_exported
 from tests.kinds.command.conftest import PROGRAM, Write, text
 from tests.waiting import LONG_S, until
 
@@ -108,3 +110,12 @@ def test_changed_code_is_refused_or_begins_a_generation(study: Write, folder: Pa
     with pytest.raises(UsageError, match=r"program\.py \(task\.files\) changed"):
         answer(spec, out=folder / "out", confirm=False, trials=2)
     answer(spec, out=folder / "out", confirm=False, new_generation=True)
+
+
+def test_the_exported_script_runs_the_winners_command_line(finished: tuple[Path, dict[str, Any]]) -> None:
+    folder, _ = finished
+    before = trained(folder)
+    (folder / "winner.py").write_text(render(load_exported(folder / "out/best/ralr.toml"), "python"))
+    subprocess.run([sys.executable, "winner.py"], check=True)
+    assert sorted((trained(folder) - before).values()) == [1, 1, 1]
+    assert (folder / "winner" / "state.json").exists()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -15,8 +17,12 @@ import pytest
 from ralr_tune import run
 from ralr_tune.commands.train import train_configuration
 from ralr_tune.errors import TrialError, UsageError
+from ralr_tune.report.export import render
 from ralr_tune.studyfile import load_study_file
+from ralr_tune.studyfile.exported import load_exported
 from tests.kinds.function.conftest import FUNCTION, Write, text
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(autouse=True)
@@ -115,3 +121,14 @@ def test_changed_code_is_refused(study: Write, folder: Path) -> None:
     (folder / "known_answer.py").write_text(FUNCTION.replace("EFFECT = 0.05", "EFFECT = 0.06"))
     with pytest.raises(UsageError, match="known_answer"):
         answer("own.toml", out="out")
+
+
+def test_the_exported_script_trains_the_winner_and_tests_it_once(finished: tuple[Path, dict[str, Any]]) -> None:
+    folder, _ = finished
+    exported = load_exported(folder / "out/best/ralr.toml")
+    (folder / "winner.py").write_text(render(exported, "python"))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(folder)])}
+    done = subprocess.run([sys.executable, "winner.py"], capture_output=True, text=True, check=True, env=environment)
+    *epochs, test = done.stdout.splitlines()
+    assert [line.partition(":")[0] for line in epochs] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]
+    assert 0.6 < float(test.removeprefix("test value ")) < 0.8
