@@ -73,7 +73,7 @@ class Report:
     files: Mapping[str, Path]
     """By arm: the file best/ARM.toml, which `train` reads."""
     figures: Mapping[str, go.Figure] = field(default_factory=dict)
-    """The figures of the page by name, as plotly figures: "scores", "importance", "budget", ..."""
+    """The figures of the page by name, as plotly figures: "scores", "importance", ...; those with enough trials."""
     images: Sequence[Path] = ()
     """Figures written as PNG or SVG files."""
     address: Address | None = None

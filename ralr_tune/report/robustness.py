@@ -92,7 +92,9 @@ def _ticks(metric: Metric, low: float, high: float) -> dict[str, Any]:
         return {}
     step = next(step for step in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20) if (high - low) / step <= MAX_TICKS or step == 20)
     first, last = math.ceil(max(low, 0.0) / step), math.floor(min(high, 100.0) / step + 1e-9)
-    return {"tickmode": "array", "tickvals": [round(place * step, 1) for place in range(first, last + 1)]}
+    ticks = [round(place * step, 1) for place in range(first, last + 1)]
+    labels = [f"{tick:g}{metric.format.value_suffix}" for tick in ticks]
+    return {"tickmode": "array", "tickvals": ticks, "ticktext": labels}
 
 
 def _finding(lines: Sequence[RateLine], facts: Facts) -> str:

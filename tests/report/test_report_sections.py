@@ -160,7 +160,8 @@ def test_optunas_evaluators_are_compared_and_folded() -> None:
 def test_the_verdict_is_highlighted_whatever_its_words(verdict: str) -> None:
     shown = highlighted(Sentence("a's best scored (n = 5): ", verdict, "; 5 seeds could have detected more."))
     inner = verdict.replace("1e-03", '<span class="number">1e-03</span>')
-    assert shown == f"a&#x27;s best scored (n = 5): <strong>{inner}</strong>; 5 seeds could have detected more."
+    pairs = '<span class="number">n = 5</span>'
+    assert shown == f"a&#x27;s best scored ({pairs}): <strong>{inner}</strong>; 5 seeds could have detected more."
 
 
 def test_words_of_a_verdict_elsewhere_are_not_highlighted() -> None:
