@@ -7,13 +7,15 @@ import io
 import os
 import sys
 import traceback
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import TextIO
 
 import typer
 
 from ralr_tune.cli import app
 from ralr_tune.commands.arguments import conceal
-from ralr_tune.commands.terminal import readable
+from ralr_tune.commands.terminal import PLAIN, readable
 from ralr_tune.errors import Interrupted, RalrTuneError, TrialError
 
 _CLICK_ERROR = typer.BadParameter.__mro__[2]
@@ -32,8 +34,8 @@ def main(arguments: list[str] | None = None) -> None:
         sys.path.insert(0, "")
     debug = "--debug" in given
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # what the terminal's encoding cannot show is escaped
-            stream.reconfigure(errors="backslashreplace")
+        if isinstance(stream, io.TextIOWrapper):  # what the terminal's encoding cannot show is replaced or escaped
+            stream.reconfigure(errors=PLAIN)
     sys.exit(_exit_code_of([argument for argument in given if argument != "--debug"], debug))
 
 
@@ -50,18 +52,29 @@ def _exit_code_of(arguments: list[str], debug: bool) -> int:
         _discard(sys.stdout)  # the reader (head, less) closed the pipe
         return 0
     except Exception as error:
-        return _print_error(error, *_unexpected(error), debug)
+        return _print_error(error, *_unexpected(error, arguments), debug)
 
 
-def _unexpected(error: Exception) -> tuple[str, int]:
+def _unexpected(error: Exception, given: Sequence[str]) -> tuple[str, int]:
     """The message for an error of another package, and the exit code."""
     if isinstance(error, _CLICK_ERROR):
-        return error.format_message(), 2  # type: ignore[attr-defined]
+        return _wrong_option(error, given) or error.format_message(), 2  # type: ignore[attr-defined]
     if isinstance(error, OSError) and error.filename is None and error.errno in _OUTPUT_LOST:
         _discard(sys.stdout)  # failures with a file are errors of this package, so this was a stream
         return f"the output cannot be written: {error.strerror}", 1
     hint = "this is a bug in ralr_tune: run the command again with --debug and report its output"
     return f"{type(error).__name__}: {error} ({hint})", 1
+
+
+def _wrong_option(error: Exception, given: Sequence[str]) -> str | None:
+    """The option as it was given and what is allowed: typer's own message may lack the value. None for other errors."""
+    for name in getattr(getattr(error, "param", None), "opts", ()):
+        values = [word.removeprefix(f"{name}=") for word in given if word.startswith(f"{name}=")]
+        values += [value for word, value in pairwise(given) if word == name]
+        if name.startswith("-") and values:
+            message, _, _ = str(getattr(error, "message", error)).partition(", unable to parse")
+            return f"{name} {values[-1]}: {message.replace('Input should be', 'allowed:')}"
+    return None
 
 
 def _flush() -> None:

@@ -15,9 +15,17 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+MINUS = "\N{MINUS SIGN}"
+"""In numbers that people read; JSON, CSV and what is pasted keep "-"."""
+
 Direction = Literal["maximize", "minimize"]
 UnitName = Literal["share", "plain"]
 Number = TypeVar("Number", float, "NDArray[np.float64]")
+
+
+def ascii_minus(text: str) -> str:
+    """The text with "-" for each minus sign: for what programs read."""
+    return text.replace(MINUS, "-")
 
 
 class Unit(NamedTuple):
@@ -33,7 +41,7 @@ class Unit(NamedTuple):
         return self._number(value, digits) + self.value_suffix
 
     def difference(self, value: float, digits: int = 1) -> str:
-        """ "+0.2 points" or "-0.0312"."""
+        """ "+0.2 points" or "−0.0312", with a real minus sign: for sentences and labels."""
         return self.signed(value, digits) + self.difference_suffix
 
     def size(self, value: float, digits: int = 1) -> str:
@@ -44,17 +52,17 @@ class Unit(NamedTuple):
     def signed(self, value: float, digits: int = 1) -> str:
         """A difference without its unit."""
         text = self._number(value, digits)
-        return text if text.startswith("-") else "+" + text
+        return text if text.startswith(MINUS) else "+" + text
 
     def digits(self, *differences: float) -> int:
         """Decimals of percentages: one, or two if one would round a difference to zero."""
         return 2 if any(0 < abs(difference) * self.factor < 0.05 for difference in differences) else 1
 
     def _number(self, value: float, digits: int) -> str:
-        if not self.value_suffix:
-            return f"{value:.4g}"
-        text = f"{value * self.factor:.{digits}f}"
-        return text.removeprefix("-") if not float(text) else text  # no "-0.0"
+        text = f"{value * self.factor:.{digits}f}" if self.value_suffix else f"{value:.4g}"
+        if not text.startswith("-"):
+            return text
+        return text[1:] if self.value_suffix and not float(text) else MINUS + text[1:]  # no "−0.0"
 
 
 UNITS: dict[UnitName, Unit] = {"share": Unit(100.0, "%", " points"), "plain": Unit(1.0, "", "")}

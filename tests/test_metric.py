@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ralr_tune.metric import Metric
+from ralr_tune.metric import Metric, ascii_minus
 from tests.metrics import ACCURACY, BLEU, LOSS
 
 
@@ -58,3 +58,11 @@ def test_close_to_the_best_is_a_point_of_a_share_and_a_hundredth_of_a_number() -
 def test_how_values_are_formatted(metric: Metric, value: str, difference: str, reading: str) -> None:
     assert (metric.format.value(0.9812), metric.format.difference(0.0021)) == (value, difference)
     assert metric.reading == reading
+
+
+def test_a_number_has_a_real_minus_sign_and_zero_has_none() -> None:
+    points, plain = ACCURACY.format, LOSS.format
+    assert (points.difference(-0.003), points.signed(-0.0312, 2)) == ("\N{MINUS SIGN}0.3 points", "\N{MINUS SIGN}3.12")
+    assert (plain.difference(-0.003), plain.value(-2.0)) == ("\N{MINUS SIGN}0.003", "\N{MINUS SIGN}2")
+    assert (points.difference(-0.00001), plain.size(-0.003)) == ("+0.0 points", "0.003")
+    assert ascii_minus(points.difference(-0.003)) == "-0.3 points"

@@ -20,7 +20,7 @@ from ralr_tune.analysis.recipe import Recipe, recipe
 from ralr_tune.analysis.sentence import Sentence
 from ralr_tune.analysis.spending import Spending, Use
 from ralr_tune.analysis.twins import Twin
-from ralr_tune.metric import Unit
+from ralr_tune.metric import Unit, ascii_minus
 
 About = Literal["schedules", "amplification", "recipes", "nothing"]
 
@@ -125,14 +125,19 @@ def as_json(card: Card) -> dict[str, Any]:
     step, found = card.next_step, card.spending
     return {
         "about": card.about,
-        "verdict": str(card.verdict),
-        "caveats": list(map(str, card.caveats)),
+        "verdict": ascii_minus(card.verdict),
+        "caveats": list(map(ascii_minus, card.caveats)),
         "margin": card.margin,
         "interval": _interval_json(card, card.judged[0]) if card.judged else None,
         "ranking": [_interval_json(card, each) for each in card.judged] if len(card.judged) > 1 else [],
         "recipe": None if card.recipe is None else _recipe_json(card.recipe),
         "cost": None if found is None else _cost_json(found),
-        "next_step": {"why": step.why, "command": step.command, "toml": step.toml or None},
+        "next_step": {
+            "why": ascii_minus(step.why),
+            "command": step.command,
+            "file": step.file,
+            "toml": step.toml or None,
+        },
     }
 
 
@@ -266,7 +271,10 @@ def _against(facts: Facts, made: Comparison, noun: str) -> str:
 
 
 def _undecided(facts: Facts, made: Comparison, verdict: str) -> tuple[str, str]:
-    return ("nothing is shown", ".") if _shown(made) is None else (verdict, f"{_detectable(facts, made)}.")
+    """The verdict, and that it is no proof of equality: what the interval means, and what such studies miss."""
+    if _shown(made) is None:
+        return "nothing is shown", "."
+    return verdict, f", but the true difference may lie anywhere in between{_missed(facts, made)}."
 
 
 def _ranking(facts: Facts, about: About, made: Sequence[Comparison]) -> str:
@@ -311,12 +319,12 @@ def _shown(made: Comparison) -> Interval | None:
     return made.deciding if tells(made.n, made.verdict) else None
 
 
-def _detectable(facts: Facts, made: Comparison) -> str:
+def _missed(facts: Facts, made: Comparison) -> str:
     found = effect(facts, made)
     if found is None:
         return ""
     noun = "block" if made.what == "arm" else "seed"
-    return f"; {made.n} {noun}s can show a difference of {facts.unit.size(found.visible)}"
+    return f"; {made.n} {noun}s often miss differences below {facts.unit.size(found.visible)}"
 
 
 def _margin(facts: Facts) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable
 
 from ralr_tune.analysis.comparison import Comparison, Interval, What
 from ralr_tune.analysis.facts import Facts, Twin
-from ralr_tune.analysis.power import ENOUGH_PAIRS, MAX_PAIRS, Counts, DetectableEffect
+from ralr_tune.analysis.power import ENOUGH_PAIRS, MAX_PAIRS, Counts
 from ralr_tune.analysis.sentence import Sentence
 from ralr_tune.analysis.sequential import Decision
 from ralr_tune.analysis.twins import Amplified
@@ -28,13 +28,6 @@ def twin_sentences(facts: Facts, but: Collection[Compared] = ()) -> list[str]:
         *(_amplified(facts, added) for added in facts.amplified),
         *_both_ways(facts),
     ]
-
-
-def detectable_sentences(facts: Facts) -> list[str]:
-    """For each comparison without a verdict: the detectable difference, and the pairs that a verdict needs."""
-    verdicts = {(made.what, made.arm): made.verdict for made in facts.comparisons}
-    open_ones = [each for each in facts.reach if verdicts.get((each.what, each.arm)) == "inconclusive"]
-    return [_detectable(facts, each) for each in open_ones]
 
 
 def _twin(facts: Facts, twin: Twin) -> str:
@@ -78,37 +71,8 @@ def _combined(*verdicts: str) -> str:
     return "has no effect that both comparisons distinguish from chance"
 
 
-def _detectable(facts: Facts, found: DetectableEffect) -> str:
-    unit, pairs = facts.unit, _pairs(found.what)(found.n)
-    if not found.judged:
-        return (
-            f"{found.arm} against {found.against}, {_kind(found.what)}: {found.n} {pairs} are too few to judge which "
-            f"difference they could detect; at least {ENOUGH_PAIRS} are needed."
-        )
-    low, high = found.visible_interval
-    return (
-        f"{found.arm} against {found.against}, {_kind(found.what)}: with {found.n} {pairs}, a true difference of "
-        f"{unit.size(found.visible)} is detected in 4 of 5 studies ({unit.signed(low)[1:]} to {unit.size(high)}, since "
-        f"{found.n} {pairs} estimate the spread only roughly). {_pairs_needed(found)}"
-    )
-
-
-def _pairs_needed(found: DetectableEffect) -> str:
-    if found.more is None:
-        more = "; set more seeds for each (`confirm.seeds`)" if found.floor else ""
-        pairs = _pairs(found.what)(2)
-        return f"No number of {pairs} up to {MAX_PAIRS:,} would settle a difference like the observed one{more}."
-    count, span = found.more
-    more = f"about {count} more {_pairs(found.what)(count)} settle it ({_span(span)})"
-    return f"If the observed difference is the true one, {more}."
-
-
 def _span(counts: Counts) -> str:
     return f"{counts[0]} to " + (f"more than {MAX_PAIRS:,}" if counts[1] is None else str(counts[1]))
-
-
-def _kind(what: str) -> str:
-    return {"configuration": "configuration by configuration", "arm": "arm by arm"}[what]
 
 
 def _pairs(what: str) -> Callable[[int], str]:
@@ -143,7 +107,8 @@ def _beyond(facts: Facts, made: Comparison) -> str:
     seen = f"; {made.n} {pairs(made.n)} could have detected a difference of {facts.unit.size(found.visible)}"
     if found.more is None:
         return f"{seen}, and no affordable number of {pairs(2)} would settle this one"
-    return f"{seen}, and about {found.more[0]} more would settle it"
+    count, span = found.more
+    return f"{seen}, and about {count} more ({_span(span)}) would settle it"
 
 
 def _digits(facts: Facts, made: Comparison) -> int:

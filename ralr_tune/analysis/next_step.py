@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from ralr_tune.analysis.comparison import Comparison
@@ -28,6 +28,8 @@ class Typed(NamedTuple):
 
     run: str
     status: str
+    file: str = "the study file"
+    """What a next step changes: the path of the study file."""
     train: Mapping[str, str] = {}
     """By arm: trains its best configuration."""
     can_add_seeds: bool = True
@@ -44,6 +46,8 @@ class NextStep:
     """To type; after the file was changed, if there is something to paste."""
     paste: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Lines of TOML by table, which replace the lines of the study file with the same keys."""
+    file: str = ""
+    """The study file, as the reader may open it."""
 
     @property
     def toml(self) -> str:
@@ -53,7 +57,7 @@ class NextStep:
 
 def next_step(facts: Facts, made: Comparison | None, typed: Typed) -> NextStep:
     """The first step that applies. `made`: the comparison that the verdict rests on."""
-    return next(_steps(facts, made, typed))
+    return replace(next(_steps(facts, made, typed)), file=typed.file)
 
 
 def _steps(facts: Facts, made: Comparison | None, typed: Typed) -> Iterator[NextStep]:
@@ -214,15 +218,16 @@ def _more_seeds(facts: Facts, made: Comparison, typed: Typed) -> Iterator[NextSt
     if made.n < ENOUGH_PAIRS:
         few = "One seed says nothing about chance" if made.n == 1 else f"{made.n} seeds are too few to judge"
         more = FEW_SEEDS - made.n
-        paste = {"confirm": (f"seeds = {_seeds(facts) + more}",)}
-        yield NextStep(f"{few}: {more} more{_uses(facts, more)}.", typed.run, paste)
+        total = _seeds(facts) + more
+        why = f"{few}: {more} more, {total} in all{_uses(facts, more)}."
+        yield NextStep(why, typed.run, {"confirm": (f"seeds = {total}",)})
         return
     found = effect(facts, made)
     if found is not None and found.more is not None and found.more[0] <= MANY_SEEDS:
         count, (fewest, most) = found.more
-        span = f"{fewest} to {'more than 1,000' if most is None else most}"
-        why = f"About {count} more seed{_s(count)} would settle it ({span}){_uses(facts, count)}."
-        yield NextStep(why, typed.run, {"confirm": (f"seeds = {_seeds(facts) + count}",)})
+        span, total = f"{fewest} to {'more than 1,000' if most is None else most}", _seeds(facts) + count
+        why = f"About {count} more seed{_s(count)} ({span}), {total} in all, would settle it{_uses(facts, count)}."
+        yield NextStep(why, typed.run, {"confirm": (f"seeds = {total}",)})
 
 
 def _seeds(facts: Facts) -> int:
@@ -231,7 +236,7 @@ def _seeds(facts: Facts) -> int:
 
 
 def _uses(facts: Facts, seeds: int) -> str:
-    return "" if facts.spending is None else f", {_used(facts, times(facts.spending.seed, seeds))}"
+    return "" if facts.spending is None else f": {_used(facts, times(facts.spending.seed, seeds))}"
 
 
 def _more_blocks(facts: Facts, made: Comparison, typed: Typed) -> Iterator[NextStep]:
@@ -247,10 +252,11 @@ def _more_blocks(facts: Facts, made: Comparison, typed: Typed) -> Iterator[NextS
             yield NextStep(why, typed.run, {"confirm": (f"seeds = {seeds}",)})
         if made.verdict != "inconclusive" or more is None or more[0] > MANY_SEEDS:
             return
-        count, reason = more[0], f"About {more[0]} more block{_s(more[0])} of search would settle it"
+        count = more[0]
+        reason = f"About {count} more block{_s(count)} of search, {blocks + count} in all, would settle it"
     else:
         count = max(1, BLOCKS - blocks)
-        reason = f"To compare the schedules themselves, search {count} more block{_s(count)}"
+        reason = f"To compare the schedules themselves, search {count} more block{_s(count)}, {blocks + count} in all"
     used = "" if facts.spending is None else f": {_used(facts, times(facts.spending.block, count))}"
     yield NextStep(f"{reason}{used}.", typed.run, {"search": (f"blocks = {blocks + count}",)})
 

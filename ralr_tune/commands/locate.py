@@ -107,6 +107,11 @@ def find_file(study: str) -> Path | None:
     return next((path for path in study_files() if path.stem == study), None)
 
 
+def is_packaged(path: Path) -> bool:
+    """Whether a study file belongs to the installed package: an upgrade would undo a change of it."""
+    return path.parent == _SHIPPED[0]
+
+
 def _is_path(study: str) -> bool:
     return study.endswith((".toml", ".json", ".yaml", ".yml")) or os.sep in study
 

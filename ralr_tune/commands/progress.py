@@ -18,12 +18,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from ralr_tune.commands.preloading import report_s
 from ralr_tune.commands.status import ArmStatus, Status, study_status
 from ralr_tune.commands.terminal import readable, wrapped
 from ralr_tune.records import Inventory, Row, Stage
 from ralr_tune.report.inventory import inventory_text
 from ralr_tune.report.words import duration
-from ralr_tune.search.forecast import REPORT_S
 from ralr_tune.store.database import Storage
 
 REFRESH_S = 0.5
@@ -35,8 +35,6 @@ IDLE_S = 10.0
 """A study without unfinished rows for this long has ended: it will not be confirmed."""
 WINDOW_S = 30.0
 """Speed is averaged over this window, or over half of the time since the first epoch if that is longer."""
-MAX_REPORT_S = 30.0
-"""Longest time that is expected between the last epoch and the answer (our choice)."""
 BAR = 24
 """Largest width of a progress bar and of a running trial's curve, in columns."""
 MIN_BAR = 5
@@ -137,16 +135,9 @@ class Display:
         speed = self._speed.epochs_per_second
         if speed is None:
             return self._waiting
-        expected = duration(left / speed + self._report_s)
-        bound = f", at most {duration(most / speed + self._report_s)}" if status.is_adaptive else ""
+        expected = duration(left / speed + report_s())
+        bound = f", at most {duration(most / speed + report_s())}" if status.is_adaptive else ""
         return f"{_rate_text(speed)}, about {expected} left{bound}"
-
-    @property
-    def _report_s(self) -> float:
-        """Time between the last epoch and the answer: REPORT_S, or what this machine took to its first epoch if that is
-        longer, since both are mostly imports and processes that start or end (measured: LOG.md, 2026-11-29)."""
-        first = self._speed.first_change
-        return REPORT_S if first is None else min(MAX_REPORT_S, max(REPORT_S, first - self._began))
 
     def _line(self, status: Status) -> str:
         arms = "; ".join(f"{name} {_done(arm)}/{arm.budget}{_best(arm)}" for name, arm in status.arms.items())
@@ -279,11 +270,6 @@ class _Speed:
         """Only changes are kept: the time before the first epoch, and that since the last one, tell no speed."""
         if not self._seen or epochs != self._seen[-1][1]:
             self._seen.append((now, epochs))
-
-    @property
-    def first_change(self) -> float | None:
-        """When the first epoch was seen to end; None before."""
-        return self._seen[1][0] if len(self._seen) > 1 else None
 
     @property
     def epochs_per_second(self) -> float | None:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import plotly.graph_objects as go
 
@@ -20,10 +20,11 @@ from ralr_tune.analysis.notes import urgent_sentences
 from ralr_tune.analysis.recipe import Recipe, recipe
 from ralr_tune.analysis.twins import Amplified, Twin
 from ralr_tune.commands.export import export_best
-from ralr_tune.commands.locate import again, find_file
+from ralr_tune.commands.locate import again, find_file, is_packaged
 from ralr_tune.errors import StorageError
 from ralr_tune.invocation import command, relative_to_cwd
 from ralr_tune.machine.files import writing
+from ralr_tune.records import StudyRecord
 from ralr_tune.report.card import card_text, notebook_html
 from ralr_tune.report.data import Data
 from ralr_tune.report.figures import figures
@@ -45,8 +46,8 @@ from ralr_tune.studyfile.imports import imports
 log = logging.getLogger(__name__)
 
 MAX_WARNINGS = 3  # on a terminal; the page shows all
-UNKNOWN_FILE = "STUDY.toml"
-"""In a command, if the storage alone is known: it has the text of the study file, not its place."""
+STUDY_COPY = "study.toml"
+"""In OUT: the stored text of the study file, if the file is unknown or belongs to the installed package."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -74,7 +75,7 @@ class Report:
     files: Mapping[str, Path]
     """By arm: the file best/ARM.toml, which `train` reads."""
     figures: Mapping[str, go.Figure] = field(default_factory=dict)
-    """The figures of the page by name, as plotly figures: "scores", "importance", "budget", ..."""
+    """The figures of the page by name, as plotly figures: "scores", "importance", ...; those with enough trials."""
     images: Sequence[Path] = ()
     """Figures written as PNG or SVG files."""
     address: Address | None = None
@@ -162,9 +163,10 @@ def make_report(
     drawn = figures(record, facts)
     page, folder = out / "report.html", out / "figures"
     files = export_best(record, spec, out)
-    typed = _typed(spec, storage.address, out, file, files)
+    own = _study_file(record, out, file)
+    typed = _typed(spec, storage.address, out, own, files)
     card = make_card(facts, typed)
-    shown = replace(record, environment={**record.environment, **_rehearsed(spec, out)})
+    shown = replace(record, environment={**record.environment, **_rehearsed(spec, storage.address, out, own.typed)})
     with writing(page):
         write_report(shown, facts, card, page, drawn, study_importances(record))
     _write_panels(storage, facts, card, spec)
@@ -183,23 +185,46 @@ def make_report(
         )
 
 
-def _rehearsed(spec: StudySpec, out: Path) -> Mapping[str, str]:
+def _rehearsed(spec: StudySpec, address: Address, out: Path, typed: str) -> Mapping[str, str]:
     """What a rehearsal of the study's own code has shown, by item; empty for a study without any."""
     if not imports(spec.kind, spec.task):
         return {}
     found = rehearsal.load(out / rehearsal.FILE)
     if found is None:
-        return {"rehearsal": f"none: `{command('check', spec.name, '--rehearse')}` measures whether it resumes exactly"}
+        rehearse = again("check", typed, address, out, name=spec.name, more=["--rehearse"])
+        return {"rehearsal": f"none: `{rehearse}` measures whether the code resumes, stops and uses what it gets"}
     changed = "" if found.code == rehearsal.code_of(spec) else ", of an earlier state of the code"
     return {"rehearsal": f"{found.day}{changed}", **{f"– {each.item}": each.text for each in found.findings}}
 
 
-def _typed(spec: StudySpec, address: Address, out: Path, file: str | None, files: Mapping[str, Path]) -> Typed:
+class _StudyFile(NamedTuple):
+    typed: str
+    """STUDY of `run`: a path or a name."""
+    path: Path
+
+
+def _study_file(record: StudyRecord, out: Path, file: str | None) -> _StudyFile:
+    """The study's file, which a next step may change: the user's, or otherwise a copy of the stored text in OUT.
+
+    A copy that is there stays as it is: the user may have changed it. Raises DiskError if none can be written.
+    """
+    typed = file or record.name
+    path = find_file(typed)
+    if path is not None and path.exists() and not is_packaged(path):
+        return _StudyFile(typed, relative_to_cwd(path))
+    path = relative_to_cwd(out / STUDY_COPY)
+    if not path.exists():
+        with writing(path):
+            path.write_text(record.spec_text, encoding="utf-8")
+    return _StudyFile(str(path), path)
+
+
+def _typed(spec: StudySpec, address: Address, out: Path, file: _StudyFile, files: Mapping[str, Path]) -> Typed:
     """The commands of the card's next step."""
-    known = file or (spec.name if find_file(spec.name) else UNKNOWN_FILE)
     return Typed(
-        run=again("run", known, address, out, name=spec.name),
+        run=again("run", file.typed, address, out, name=spec.name),
         status=again("status", spec.name, address, out),
+        file=str(file.path),
         train={arm: command("train", relative_to_cwd(path)) for arm, path in files.items()},
         can_add_seeds=spec.confirm.seeds != "auto",
     )

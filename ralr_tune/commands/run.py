@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ralr_tune.commands.locate import again, find_file, naming, unknown_study
+from ralr_tune.commands.preloading import preload
 from ralr_tune.commands.problems import problems, refuse
 from ralr_tune.errors import DataError, UsageError
 from ralr_tune.launch.devices import Place
@@ -208,11 +209,19 @@ def run(
             if starting is not None:
                 starting(len(places))
             workers = _workers(launcher, job, places, spec, ledger, stopping)
-            workers.wait(options.hours, lambda: seen(opened, spec.name) if seen else None)
+            workers.wait(options.hours, partial(_tick, launcher, partial(seen, opened, spec.name) if seen else None))
             ArtifactStore(job.out / "checkpoints", spec, ledger.key).tidy(lambda: ledger.rows(curves=False))
-        from ralr_tune.commands.report import make_report  # imported late, so that the workers start earlier
+        from ralr_tune.commands.report import make_report  # imported by now, if workers were started: see _tick
 
         return make_report(opened, spec.name, out, file=None if file is None else os.fspath(file))
+
+
+def _tick(launcher: Launcher | None, seen: Callable[[], None] | None) -> None:
+    """Called while workers run: the first call prepares the report, the others show the progress."""
+    if launcher is None or not launcher.in_process:  # two threads that import parts of one package may block each other
+        preload()
+    if seen is not None:
+        seen()
 
 
 @contextmanager

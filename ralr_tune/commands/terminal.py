@@ -2,11 +2,33 @@
 
 from __future__ import annotations
 
+import codecs
 import textwrap
 
 from ralr_tune.invocation import program
 from ralr_tune.secrecy import hidden
 from ralr_tune.studyfile.problems import one_line
+
+PLAIN = "ralr_tune.plain"
+"""An error handler for streams: plain characters in place of those that an encoding lacks, escapes for all others."""
+
+_PLAIN = str.maketrans(
+    {"±": "+/-", "…": "...", "←": "<-", "→": "->", "×": "x"}
+    | dict.fromkeys("\N{MINUS SIGN}–—─━", "-")
+    | dict.fromkeys("│┃", "|")
+    | {"├": "[", "┤": "]", "┼": "+", "╪": "+", "●": "o", "═": "=", "░": ":", "·": ".", "‹": "<", "›": ">"}
+    | dict(zip("▁▂▃▄▅▆▇█", "_.-:=+*#", strict=True))
+)
+
+
+def _replaced(error: UnicodeError) -> tuple[str | bytes, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lacking = error.object[error.start : error.end]
+    return lacking.translate(_PLAIN).encode("ascii", "backslashreplace").decode(), error.end
+
+
+codecs.register_error(PLAIN, _replaced)
 
 
 def readable(text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import traceback
 from dataclasses import replace
 from threading import Thread
+from typing import ClassVar
 
 from ralr_tune.errors import RalrTuneError
 from ralr_tune.launch.devices import Place, places
@@ -15,6 +16,8 @@ from ralr_tune.search.stopping import Stop
 
 class InProcess(Launcher):
     """One thread per place. The threads share the interpreter lock, so more threads are not faster."""
+
+    in_process: ClassVar[bool] = True
 
     def __init__(self, options: LauncherOptions | None = None) -> None:
         super().__init__(options)

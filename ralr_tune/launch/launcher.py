@@ -138,6 +138,8 @@ class Launcher(ABC):
     Options: ClassVar[type[LauncherOptions]] = LauncherOptions
     remote: ClassVar[bool] = False
     """Whether workers run on other machines. If so, `run` refuses SQLite, and workers check that OUT is shared."""
+    in_process: ClassVar[bool] = False
+    """Whether workers are threads of this process."""
     poll_s: ClassVar[float] = 0.25
     """Seconds between two calls of `poll`."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from importlib.resources import files
@@ -19,7 +20,6 @@ ROOM = 1.5  # half width of an axis, in units of what is drawn: numbers need spa
 BAR = 49  # characters
 WIDTH = 100  # of text on a terminal
 INDENT = "  "
-PASTE = "set in the study file, then type the command:"
 
 
 class Drawn(NamedTuple):
@@ -73,8 +73,18 @@ def _intervals(card: Card) -> tuple[str, str]:
     return intervals([each.level for each in shown], card.judged[0].comparison.confidence)
 
 
+def _paste(card: Card) -> str:
+    return f"Set in {card.next_step.file}, then type the command:"
+
+
 def _band(card: Card) -> str:
     return f"margin: ±{card.unit.size(card.margin)}"
+
+
+def _rule(card: Card) -> str:
+    """How the interval decides."""
+    within = "all inside the margin: equivalent; " if card.margin else ""
+    return f"{within}all on one side of 0: better or worse"
 
 
 def _caption(card: Card, judged: Judged) -> str:
@@ -160,7 +170,8 @@ def _svg(card: Card, row: Drawn, margin: Interval | None) -> str:
         parts.append(f'<line class="thick" x1="{row.deciding[0]:.2%}" x2="{row.deciding[1]:.2%}" y1="17" y2="17"/>')
     parts.append(f'<circle class="dot" cx="{row.middle:.2%}" cy="17" r="6"/>')
     parts += _ends(card, row)
-    parts += ['<text x="0" y="56">← worse</text>', '<text x="100%" y="56" text-anchor="end">better →</text>']
+    parts.append('<text x="50%" dx="-16" y="56" text-anchor="end">← worse</text>')
+    parts.append('<text x="50%" dx="16" y="56">better →</text>')
     return f'<svg width="100%" height="62" role="img" aria-label="{escaped(_spoken(card, row))}">{"".join(parts)}</svg>'
 
 
@@ -196,10 +207,14 @@ def _key(card: Card, drawn: Axis, seen: set[str]) -> str:
         entries.append(entry('<line class="thin" x2="22" y1="6" y2="6"/>', whole))
     if drawn.margin:
         entries.append(entry('<rect class="band" width="22" height="12"/>', _terms(_band(card), seen)))
+    if any(row.deciding for row in drawn.rows):
+        entries.append(f"<span><span>{_terms(_rule(card), seen)}</span></span>")
     return "".join(entries)
 
 
 def _facts(card: Card, seen: set[str], copyable: bool) -> Iterator[str]:
+    """The next step first, so that a phone's first screen shows it."""
+    yield f"<dt>Next step</dt><dd>{''.join(_step(card, seen, copyable))}</dd>"
     if card.recipe is not None:
         values = "".join(f"<span>{escaped(name)} <b>{escaped(value)}</b></span>" for name, value in card.recipe.rows())
         button = _button(card.recipe.text(), "Copy the recipe") if copyable else ""
@@ -210,17 +225,22 @@ def _facts(card: Card, seen: set[str], copyable: bool) -> Iterator[str]:
             yield f"<dt>Train it</dt><dd>{_typed(card.recipe.command, copyable, 'Copy the command')}</dd>"
     if card.cost:
         yield f"<dt>Cost so far</dt><dd>{escaped(card.cost)}</dd>"
+
+
+def _step(card: Card, seen: set[str], copyable: bool) -> Iterator[str]:
     step = card.next_step
-    lines = [f'<p class="explains">{_terms(step.why, seen)}</p>']
+    yield f'<p class="explains">{_terms(step.why, seen)}</p>'
     if step.toml:
-        lines += [f"<p>{PASTE.capitalize()}</p>", _typed(step.toml, copyable, "Copy the lines")]
+        yield f"<p>{escaped(_paste(card))}</p>"
+        yield _typed(step.toml, copyable, "Copy the lines")
     if step.command != (card.recipe.command if card.recipe else None):
-        lines.append(_typed(step.command, copyable, "Copy the command"))
-    yield f"<dt>Next step</dt><dd>{''.join(lines)}</dd>"
+        yield _typed(step.command, copyable, "Copy the command")
 
 
 def _typed(text: str, copyable: bool, label: str) -> str:
-    return f'<div class="copied"><pre>{escaped(text)}</pre>{_button(text, label) if copyable else ""}</div>'
+    """Lines break at spaces alone: half a word of a command reads as another one."""
+    words = re.sub(r"\S+", r'<span class="word">\g<0></span>', escaped(text))
+    return f'<div class="copied"><pre>{words}</pre>{_button(text, label) if copyable else ""}</div>'
 
 
 def _button(text: str, label: str) -> str:
@@ -240,7 +260,7 @@ def card_markdown(card: Card) -> str:
     step = card.next_step
     recipe = "" if card.recipe is None else f"Recipe: {_whose(card)}: {_listed(card)}."
     texts = [_strong(card.verdict), *card.caveats, recipe, f"Cost so far: {card.cost}." if card.cost else ""]
-    texts += [f"Next step: {step.why}", *([PASTE.capitalize()] if step.toml else [])]
+    texts += [f"Next step: {step.why}", *([_paste(card)] if step.toml else [])]
     code, bars = _block([step.toml, step.command]), _block(_bars(card))
     paragraphs = [safe(text) for text in texts if text]
     return "\n\n".join([*paragraphs[:1], *([bars] if bars else []), *paragraphs[1:], code])
@@ -276,7 +296,8 @@ def _bars(card: Card) -> list[str]:
     keys = [f"├─┤ {decides}"] if any(row.deciding for row in drawn.rows) else []
     keys += [f"··· {whole}"] if any(row.whole for row in drawn.rows) else []
     keys += [f"░═ {_band(card)}"] if drawn.margin else []
-    return [*lines, f"{INDENT}{'   '.join(keys)}", ""]
+    rule = [f"{INDENT}{_rule(card)}"] if any(row.deciding for row in drawn.rows) else []
+    return [*lines, f"{INDENT}{'   '.join(keys)}", *rule, ""]
 
 
 def bar(row: Drawn, margin: Interval | None) -> str:
@@ -311,7 +332,7 @@ def _fact_lines(card: Card) -> Iterator[str]:
         yield from _named("Cost", card.cost)
     yield from _named("Next step", step.why)
     if step.toml:
-        yield f"{'':11}{PASTE}"
+        yield from _named("", _paste(card))
         yield from (f"{'':13}{line}" for line in step.toml.splitlines())
     if step.command != (card.recipe.command if card.recipe else None):
         yield f"{'':11}{step.command}"

@@ -69,7 +69,11 @@ def inventory_lines(inventory: Inventory) -> list[str]:
 
 
 def _rendered(grid: Grid) -> list[str]:
-    console = Console(file=StringIO(), width=WIDTH, markup=False, emoji=False, highlight=False, no_color=True)
+    # plain text also in a notebook, where rich would add codes for bold text and show an output of its own
+    console = Console(
+        file=StringIO(), force_terminal=False, force_jupyter=False, no_color=True,
+        width=WIDTH, markup=False, emoji=False, highlight=False,
+    )  # fmt: skip
     with console.capture() as captured:
         console.print(grid)
     return captured.get().splitlines()

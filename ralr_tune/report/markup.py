@@ -11,7 +11,7 @@ from ralr_tune.analysis.sentence import Sentence
 from ralr_tune.report.figures import TITLE_PX, Figure, file_stem
 from ralr_tune.report.style import writable
 
-POWER = re.compile(r"\d[\d.]*e-\d+")
+UNBROKEN = re.compile(r"\d[\d.]*e-\d+|\bn = \d+")
 
 MAX_SENTENCES = 3
 LOW_PX = 300  # a figure with only a few rows
@@ -48,14 +48,14 @@ def some_folded(sentences: Sequence[str], kind: str = "") -> str:
 
 
 def highlighted(sentence: str) -> str:
-    """A sentence with its verdict highlighted, if it has one, and no line break at a number's exponent."""
+    """A sentence with its verdict highlighted, if it has one, and no line break within a number or "n = 5"."""
     if isinstance(sentence, Sentence):
         return f"{_unbroken(sentence.before)}<strong>{_unbroken(sentence.verdict)}</strong>{_unbroken(sentence.after)}"
     return _unbroken(sentence)
 
 
 def _unbroken(text: str) -> str:
-    return POWER.sub(r'<span class="number">\g<0></span>', escaped(text))
+    return UNBROKEN.sub(r'<span class="number">\g<0></span>', escaped(text))
 
 
 def table(made: Table) -> str:

@@ -15,6 +15,7 @@ from ralr_tune.report.data import Data
 from ralr_tune.report.style import GREY, LINE_PX, TEMPLATE, ArmStyle, number_axis, safe, templated, titled
 
 PANEL_PX = 130
+MAX_TICKS = 5  # of a panel
 
 
 class RatesFacts(NamedTuple):
@@ -55,7 +56,9 @@ def draw_rates(drawn: Sequence[RatesFacts], arm_styles: Mapping[str, ArmStyle]) 
     seen = [rate for each in drawn for rate in (*each.rates, *each.base)]
     for row, each in enumerate(drawn, start=1):
         _draw_panel(plot, row, each, arm_styles[each.arm])
-        plot.update_yaxes(number_axis("Learning rate", (min(seen), max(seen)), log=True), row=row, col=1)
+        plot.update_yaxes(
+            number_axis("Learning rate", (min(seen), max(seen)), log=True, most=MAX_TICKS), row=row, col=1
+        )
     plot.update_xaxes(title_text="Epoch", rangemode="tozero", row=rows, col=1)
     question = "Which rates did the winners use? Dotted: the base schedule"
     title = titled(_finding(drawn), question, 150 + PANEL_PX * rows, legend=False)

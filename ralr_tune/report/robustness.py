@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 from typing import Any, NamedTuple
@@ -24,6 +25,7 @@ from ralr_tune.report.style import (
     templated,
 )
 
+MAX_TICKS = 8  # of the scores
 MAX_DOTS = 200  # of an arm; more cannot be distinguished
 BELOW = 3  # of an unbounded metric: the worst score drawn, in distances from the best to the median
 ROW = 0.06  # of the axis: room for the range of one arm
@@ -61,7 +63,7 @@ def draw_robustness(lines: Sequence[RateLine], facts: Facts, arm_styles: Mapping
     worst, top, end = _axis(lines, facts.metric, rows=len(ranged))
     x = number_axis("Base learning rate", (min(rates), max(rates)), log=True)
     bounds = sorted(facts.unit.factor * each for each in (worst - 0.04 * (top - worst), end))
-    y = score_axis(facts.metric, where="validation") | {"range": bounds}
+    y = score_axis(facts.metric, where="validation") | {"range": bounds} | _ticks(facts.metric, *bounds)
     question = "How robust is each arm against a badly chosen base rate?"
     plot = figure(_finding(lines, facts), question, x=x, y=y, height=480)
     for line in lines:
@@ -82,6 +84,17 @@ def _axis(lines: Sequence[RateLine], metric: Metric, *, rows: int) -> tuple[floa
         worst = max(worst, best - BELOW * (best - median(gains)))
     height = best - worst or abs(best) or 1.0
     return metric.as_gain(best - height), metric.as_gain(best), metric.as_gain(best + height * (ROW * rows + 0.05))
+
+
+def _ticks(metric: Metric, low: float, high: float) -> dict[str, Any]:
+    """A share has no ticks beyond 100%, although the ranges are drawn there."""
+    if metric.unit != "share":
+        return {}
+    step = next(step for step in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20) if (high - low) / step <= MAX_TICKS or step == 20)
+    first, last = math.ceil(max(low, 0.0) / step), math.floor(min(high, 100.0) / step + 1e-9)
+    ticks = [round(place * step, 1) for place in range(first, last + 1)]
+    labels = [f"{tick:g}{metric.format.value_suffix}" for tick in ticks]
+    return {"tickmode": "array", "tickvals": ticks, "ticktext": labels}
 
 
 def _finding(lines: Sequence[RateLine], facts: Facts) -> str:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from ralr_tune.analysis import robustness as rates
 from ralr_tune.analysis.card import Card
-from ralr_tune.analysis.evidence import comparison_sentences, detectable_sentences, twin_sentences
+from ralr_tune.analysis.evidence import comparison_sentences, twin_sentences
 from ralr_tune.analysis.facts import Facts
 from ralr_tune.analysis.importance import EVALUATOR
 from ralr_tune.analysis.notes import (
@@ -122,7 +122,7 @@ def _questions(record: StudyRecord, facts: Facts, card: Card, found: tables.Eval
             _compared(facts, card),
             (_DIFFERENCES if facts.comparisons or facts.twins or facts.amplified else "") + _SCORES,
             "No configuration has been confirmed yet.",
-            _arms(facts) + _detectable(facts),
+            _arms(facts),
         ),
         Part(
             "budget",
@@ -171,11 +171,6 @@ def _compared(facts: Facts, card: Card) -> list[str]:
     """Every comparison except the card's."""
     said = [(made.what, made.arm, made.against) for made in (each.comparison for each in card.judged)]
     return [*twin_sentences(facts, said), *comparison_sentences(facts, said)]
-
-
-def _detectable(facts: Facts) -> str:
-    found = detectable_sentences(facts)
-    return fold("Detectable differences", paragraphs(found)) if found else ""
 
 
 def _arms(facts: Facts) -> str:

@@ -133,14 +133,19 @@ def hover_score(unit: Unit, place: str = "y") -> str:
     return f"%{{{place}:.2f}}{unit.value_suffix}" if unit.value_suffix else f"%{{{place}:.4g}}"
 
 
-def number_axis(title: str, span: tuple[float, float], *, log: bool) -> dict[str, Any]:
-    """An axis over span, (lowest, highest), with a little padding; a logarithmic one is ticked at round numbers."""
+def number_axis(title: str, span: tuple[float, float], *, log: bool, most: int = 12) -> dict[str, Any]:
+    """An axis over span, (lowest, highest), with a little padding.
+
+    A logarithmic one is ticked at round numbers, or only at powers of ten if there are more than `most`.
+    """
     low, high = (math.log10(end) for end in span) if log else span
     padding = 0.04 * ((high - low) or 1.0)
     axis: dict[str, Any] = {"title": {"text": safe(title)}, "range": [low - padding, high + padding]}
     if not log:
         return axis
     ticks = log_ticks(*span) or list(span)
+    if len(ticks) > most:
+        ticks = [tick for tick in ticks if f"{tick:e}".startswith("1.000000e")] or ticks
     return axis | {"type": "log", "tickmode": "array", "tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}
 
 

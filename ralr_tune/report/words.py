@@ -31,4 +31,7 @@ def levels(confidences: Iterable[float]) -> str:
 def intervals(deciding: Iterable[float], confidence: float) -> tuple[str, str]:
     """Names of the interval that decides, and of another one of the study's confidence."""
     decides, whole = levels(deciding), levels([confidence])
-    return f"{decides} interval, which decides", f"{whole} interval{' for all at once' if decides == whole else ''}"
+    return (
+        f"{decides} interval, which decides the verdict",
+        f"{whole} interval{' for all at once' if decides == whole else ''}",
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import tomllib
 from collections.abc import Callable
 from dataclasses import replace
@@ -71,8 +72,15 @@ def test_without_a_verdict_it_shows_the_sign_and_what_could_be_seen() -> None:
     made = found.judged[0].comparison
     assert made.verdict == "inconclusive"
     low, high = made.deciding or (0, 0)
-    assert f"by {100 * made.difference:+.1f} points, between {100 * low:+.1f} and {100 * high:+.1f}: " in found.verdict
-    assert "no effect seen; 5 seeds can show a difference of " in found.verdict
+    observed = f"by {100 * made.difference:+.1f} points, between {100 * low:+.1f} and {100 * high:+.1f}: "
+    assert low < 0
+    assert observed.replace("-", "\N{MINUS SIGN}") in found.verdict
+    open_ends = (
+        "no effect seen, but the true difference may lie anywhere in between; 5 seeds often miss differences below "
+    )
+    assert open_ends in found.verdict
+    assert open_ends in as_json(found)["verdict"]
+    assert observed in as_json(found)["verdict"]  # programs read "-"
 
 
 @pytest.mark.parametrize(
@@ -89,7 +97,10 @@ def test_with_several_blocks_it_is_about_the_schedules(shift: float, words: str)
 def test_undecided_schedules() -> None:
     verdict = card(blocks=4, noise=0.02, gain=0.0).verdict
     assert verdict.startswith("ralr's search and monotone's differ by ")
-    assert ": not decided; 4 blocks can show a difference of " in verdict
+    assert (
+        ": not decided, but the true difference may lie anywhere in between; 4 blocks often miss differences below "
+        in verdict
+    )
 
 
 @pytest.mark.parametrize(("known", "pairs"), [({"seeds": 3}, "3 pairs of runs"), ({"blocks": 3}, "3 blocks of search")])
@@ -274,7 +285,7 @@ def test_more_seeds_have_a_price() -> None:
     found = card(record)
     step = found.next_step
     count = int(step.why.split()[1])
-    assert step.why.startswith(f"About {count} more seeds would settle it (")
+    assert re.match(rf"About {count} more seeds \(\d+ to \d+\), {5 + count} in all, would settle it: about ", step.why)
     assert tomllib.loads(step.toml) == {"confirm": {"seeds": 5 + count}}
     assert found.spending is not None
     assert found.spending.seed.runs == 3  # ralr, its twin, monotone
@@ -284,7 +295,10 @@ def test_more_seeds_have_a_price() -> None:
 
 @pytest.mark.parametrize(
     ("seeds", "why"),
-    [(1, "One seed says nothing about chance: 4 more"), (3, "3 seeds are too few to judge: 2 more")],
+    [
+        (1, "One seed says nothing about chance: 4 more, 5 in all: "),
+        (3, "3 seeds are too few to judge: 2 more, 5 in all: "),
+    ],
 )
 def test_few_seeds_become_enough_to_judge(seeds: int, why: str) -> None:
     step = card(noise=0.02, gain=0.0, seeds=seeds).next_step
@@ -302,7 +316,7 @@ def test_interim_analyses_fix_the_number_of_seeds() -> None:
 
 def test_once_amplification_is_judged_blocks_compare_the_schedules() -> None:
     step = card(gain=0.05).next_step
-    assert step.why.startswith("To compare the schedules themselves, search 3 more blocks: about ")
+    assert step.why.startswith("To compare the schedules themselves, search 3 more blocks, 4 in all: about ")
     assert tomllib.loads(step.toml) == {"search": {"blocks": 4}}
 
 

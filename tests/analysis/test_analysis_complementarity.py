@@ -226,7 +226,8 @@ def test_the_sentence_and_the_json() -> None:
     assert claim_sentences(facts)[-1] == (
         "Does amplification add to the changes from monotone to regularised (augment, label_smoothing)? It changes "
         "monotone by +2.00 points and regularised by +0.12 points (+0.04 to +0.19), the second minus the first is "
-        "-1.88 points (95% interval -1.96 to -1.81, n = 3 seeds on the test split): less together. Each of the four "
+        "\N{MINUS SIGN}1.88 points (95% interval \N{MINUS SIGN}1.96 to \N{MINUS SIGN}1.81, "
+        "n = 3 seeds on the test split): less together. Each of the four "
         "arms is tuned separately; uncorrected."
     )
     (written,) = json.loads(json.dumps(as_json(facts)))["complementarity"]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from synthetic_study import AMPLIFY, SHARED, card_of, make_record
 
 from ralr_tune.analysis.card import as_json as card_json
-from ralr_tune.analysis.evidence import comparison_sentences, detectable_sentences, twin_sentences
+from ralr_tune.analysis.evidence import comparison_sentences, twin_sentences
 from ralr_tune.analysis.facts import as_json, study_facts
 from ralr_tune.analysis.notes import notes
 from ralr_tune.analysis.sequential import Plan
@@ -124,7 +124,7 @@ def check(record: StudyRecord, plan: Plan | None) -> None:
     json.dumps(card_json(card), allow_nan=False)
     assert "nan" not in card_text(card)
     spoken = (*card.sentences, card.next_step.why, *comparison_sentences(facts))
-    for sentence in (*spoken, *twin_sentences(facts), *detectable_sentences(facts), *notes(facts)):
+    for sentence in (*spoken, *twin_sentences(facts), *notes(facts)):
         assert sentence.endswith((".", "?"))
         assert "nan" not in sentence.replace("nanos", "")
     for arm in facts.robustness:

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from ralr_tune.commands import progress
-from ralr_tune.commands.terminal import readable, wrapped
+from ralr_tune.commands.terminal import PLAIN, readable, wrapped
 from ralr_tune.invocation import program
 from ralr_tune.records import Row
 from ralr_tune.search.session import Session
@@ -91,3 +91,32 @@ def test_watching_shows_a_failure_and_no_markup(make_session: MakeSession, monke
 def _on(console: Console, screen: io.StringIO) -> Console:
     console.file = screen
     return console
+
+
+@pytest.mark.parametrize(
+    ("encoding", "shown"),
+    [
+        ("ascii", "by -0.3, +/-0.5 [--o--|:: ..._- \\xe9 \\ud800"),
+        ("latin-1", "by -0.3, \xb10.5 [--o--|:: ..._- \xe9 \\ud800"),
+        ("utf-8", "by \N{MINUS SIGN}0.3, \xb10.5 ├──●──│░░ …▁▃ \xe9 \\ud800"),
+    ],
+)
+def test_what_an_encoding_lacks_is_shown_in_plain_characters(encoding: str, shown: str) -> None:
+    text = "by \N{MINUS SIGN}0.3, \xb10.5 ├──●──│░░ …▁▃ \xe9 \ud800"
+    assert text.encode(encoding, PLAIN).decode(encoding) == shown
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["range", "digits", "--steps", "60"], "--steps 60: allowed: greater than or equal to 100"),
+        (["range", "digits", "--steps=6O"], "--steps 6O: allowed: a valid integer"),
+        (["preview", "digits", "--count", "0"], "--count 0: allowed: greater than or equal to 1"),
+        (["export", "digits", "--format", "jsn"], "--format jsn: "),
+    ],
+)
+def test_a_refused_option_is_shown_with_its_value_and_what_is_allowed(cli: Cli, words: list[str], line: str) -> None:
+    refused = cli(*words)
+    assert refused.code == 2
+    assert refused.err.startswith(f"error: {line}")
+    assert len(refused.err.splitlines()) == 1

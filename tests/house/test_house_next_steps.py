@@ -128,6 +128,23 @@ def test_after_a_run(cli: Cli, typed: Typed, study_file: StudyFile, given: tuple
     assert "cannot listen" in served.err  # once the study was found
 
 
+def test_after_the_file_of_a_study_is_gone(cli: Cli, typed: Typed, study_file: StudyFile, tmp_path: Path) -> None:
+    path = study_file(**SMALL)
+    ran = cli("run", "sim.toml", "--launcher", "inprocess", "--workers", 1, "--quiet", *ELSEWHERE)
+    assert ran.code == 0, ran.err
+    text = path.read_text()
+    path.unlink()
+    shown = cli("report", "sim", *ELSEWHERE).out
+    copy = tmp_path / "runs/sim/study.toml"
+    assert "Set in runs/sim/study.toml, then type the command:" in shown
+    assert copy.read_text() == text
+    copy.write_text(text.replace("seeds = 2", "seeds = 3"))
+    typed(shown, "run runs/sim/study.toml", "--launcher inprocess --workers 1 --quiet")
+    assert "seeds = 3" in copy.read_text()  # what the user changed stays
+    (study,) = cli("report", "sim", *ELSEWHERE, "--json").json()["comparisons"]
+    assert study["n"] == 3
+
+
 def test_an_interrupted_run_names_what_resumes_it(
     cli: Cli, typed: Typed, study_file: StudyFile, warm_interpreter: str, tmp_path: Path
 ) -> None:

@@ -81,7 +81,7 @@ def test_the_90_percent_interval_is_drawn_within_the_margin_and_the_other_one_th
     assert row.whole is not None
     assert drawn.margin[0] < row.deciding[0] < row.deciding[1] < drawn.margin[1] < row.whole[1]
     html = card_html(found)
-    assert "90% interval, which decides" in html
+    assert "90% interval, which decides the verdict" in html
     assert html.count('class="thin"') == html.count('class="thick"') == 2  # drawn and explained
     assert "··· 95% interval" in card_text(found)
 

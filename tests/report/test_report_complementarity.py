@@ -49,7 +49,7 @@ def test_the_figure_has_a_section_and_needs_a_square() -> None:
     record = make_record(arms=ARMS, trials=4)
     (figure,) = [figure for figure in figures(record, squared()) if figure.name == "complementarity"]
     assert figure.section == "complementarity"
-    assert figure.alt.endswith("the second minus the first -0.30 points, inconclusive.")
+    assert figure.alt.endswith("the second minus the first \N{MINUS SIGN}0.30 points, inconclusive.")
     assert figure.data is not None
     assert tuple(figure.data.rows[2]) == ("interaction", "both", "ralr", -0.003, -0.008, 0.002, 5, "inconclusive")
     assert "complementarity" not in [figure.name for figure in figures(record, study_facts(record))]

@@ -124,13 +124,13 @@ def test_the_deciding_interval_is_thick_and_the_other_thin_with_a_legend() -> No
     plot = drawn(facts)
     assert plot.data[0].line.width > plot.data[1].error_x.thickness
     assert [trace.name for trace in plot.data if trace.showlegend] == [
-        "90% interval, which decides",
+        "90% interval, which decides the verdict",
         "95% interval",
         "smaller differences may be missed",
         "margin",
     ]
     one = drawn(study_facts(make_record()))
-    assert next(trace.name for trace in one.data if trace.showlegend) == "95% interval, which decides"
+    assert next(trace.name for trace in one.data if trace.showlegend) == "95% interval, which decides the verdict"
 
 
 def test_too_few_blocks_have_no_interval_but_say_so() -> None:

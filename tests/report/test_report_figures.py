@@ -295,6 +295,13 @@ def test_rates_are_of_the_first_judged_seed_with_the_base_schedule() -> None:
     assert any(rate > base for rate, base in zip(found.rates, found.base, strict=True))
 
 
+def test_a_low_panel_has_few_ticks() -> None:
+    crowded, thin = (number_axis("rate", (0.003, 0.6), log=True, most=most) for most in (12, 5))
+    assert crowded["tickvals"] == [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5]
+    assert thin["tickvals"] == [0.01, 0.1]
+    assert number_axis("rate", (0.2, 0.9), log=True, most=1)["tickvals"] == [0.2, 0.5]  # no power of ten
+
+
 def test_rates_need_a_recorded_rate() -> None:
     def unknown(row: Row) -> Row:
         return replace(row, curve=tuple(replace(epoch, lr=float("nan")) for epoch in row.curve))

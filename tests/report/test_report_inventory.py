@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from ralr_tune.analysis.copies import copies_sentences
 from ralr_tune.records import Duplicates, Inventory, Skipped, SplitInventory
 from ralr_tune.report.inventory import inventory_lines, inventory_table, inventory_text
@@ -31,6 +33,13 @@ def test_a_terminal_gets_aligned_columns_with_totals() -> None:
         "  猫         2    20       19",  # as wide as two letters
         "  all    1,202    20       19",
     ]
+
+
+def test_a_notebook_gets_the_same_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There, rich shows an output of its own and bold text, unless it is told not to."""
+    before = inventory_text(INVENTORY)
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    assert inventory_text(INVENTORY) == before
 
 
 def test_lines_below_the_table() -> None:

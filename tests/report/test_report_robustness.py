@@ -48,6 +48,11 @@ def test_every_trial_is_a_mark_at_its_true_score() -> None:
     low, high = plot.layout.yaxis.range
     assert low < 26.0
     assert high > max(y for _, y in complete)
+    ticks = plot.layout.yaxis.tickvals
+    assert high > 100 >= ticks[-1] > 90  # no accuracy beyond 100%, where the good rates are drawn
+    assert 4 <= len(ticks) <= robustness.MAX_TICKS + 1
+    assert ticks[0] >= low
+    assert plot.layout.yaxis.ticktext[-1].endswith("0%")
 
 
 def test_the_line_falls_as_far_as_the_trials() -> None:

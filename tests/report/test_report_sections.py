@@ -11,7 +11,7 @@ import pytest
 from synthetic_study import card_of, make_record
 
 from ralr_tune.analysis.evaluators import Evaluated
-from ralr_tune.analysis.evidence import comparison_sentences, detectable_sentences, twin_sentences
+from ralr_tune.analysis.evidence import comparison_sentences, twin_sentences
 from ralr_tune.analysis.facts import Facts, study_facts
 from ralr_tune.analysis.missing_evidence import MissingEvidence
 from ralr_tune.analysis.notes import (
@@ -53,7 +53,7 @@ def test_the_card_comes_first_and_the_evidence_is_folded() -> None:
     facts = study_facts(record)
     found, card = parts(record), card_of(facts)
     assert all(sentence in found[""] for sentence in (*card.sentences, card.next_step.why, card.cost))
-    for sentence in (*comparison_sentences(facts), *detectable_sentences(facts)):
+    for sentence in comparison_sentences(facts):
         assert sentence in found["better"]
 
 
@@ -160,7 +160,8 @@ def test_optunas_evaluators_are_compared_and_folded() -> None:
 def test_the_verdict_is_highlighted_whatever_its_words(verdict: str) -> None:
     shown = highlighted(Sentence("a's best scored (n = 5): ", verdict, "; 5 seeds could have detected more."))
     inner = verdict.replace("1e-03", '<span class="number">1e-03</span>')
-    assert shown == f"a&#x27;s best scored (n = 5): <strong>{inner}</strong>; 5 seeds could have detected more."
+    pairs = '<span class="number">n = 5</span>'
+    assert shown == f"a&#x27;s best scored ({pairs}): <strong>{inner}</strong>; 5 seeds could have detected more."
 
 
 def test_words_of_a_verdict_elsewhere_are_not_highlighted() -> None:
