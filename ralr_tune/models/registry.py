@@ -1,8 +1,8 @@
 """Networks by name.
 
-small_cnn, resnet20, resnet32, ...     this package's own (see `names.NAMES`)
-torchvision:NAME                       any classification network of torchvision
-package.module:callable                the user's own: called as callable(num_classes=..., **options) (see contract.py)
+small_cnn, resnet20, wrn_28_10, ...     this package's own (see `names.NAMES` and `names.FAMILIES`)
+torchvision:NAME                        any classification network of torchvision
+package.module:callable                 the user's own: called as callable(num_classes=..., **options) (see contract.py)
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from torch.nn.parameter import is_lazy
 from ralr_tune.errors import UsageError
 from ralr_tune.models.cifar_resnet import CifarResNet
 from ralr_tune.models.contract import CALLED
-from ralr_tune.models.names import CIFAR_DEPTHS, unknown_network
+from ralr_tune.models.densenet import DenseNetBC
+from ralr_tune.models.names import CIFAR_DEPTHS, family, unknown_network
+from ralr_tune.models.preactivation import preresnet, wide_resnet
 from ralr_tune.models.small_cnn import SmallCNN
 
 Builder = Callable[..., Any]
@@ -30,11 +32,57 @@ def _cifar_resnet(depth: int, *, classes: int, channels: int, size: int) -> nn.M
     return CifarResNet(classes=classes, channels=channels, depth=depth)
 
 
-BUILDERS: Mapping[str, Builder] = {
+def _preresnet(depth: int, *, classes: int, channels: int, size: int) -> nn.Module:
+    del size
+    return preresnet(depth, classes=classes, channels=channels)
+
+
+def _wide_resnet(depth: int, widen: int, *, classes: int, channels: int, size: int, dropout: float = 0.0) -> nn.Module:
+    del size
+    return wide_resnet(depth, widen, classes=classes, channels=channels, dropout=dropout)
+
+
+def _densenet_bc(
+    depth: int,
+    growth: int,
+    *,
+    classes: int,
+    channels: int,
+    size: int,
+    dropout: float = 0.0,
+    memory_efficient: bool = False,
+) -> nn.Module:
+    del size
+    return DenseNetBC(
+        classes=classes,
+        channels=channels,
+        depth=depth,
+        growth=growth,
+        dropout=dropout,
+        memory_efficient=memory_efficient,
+    )
+
+
+_SINGLE: Mapping[str, Builder] = {
     "small_cnn": SmallCNN,
     **{f"resnet{depth}": partial(_cifar_resnet, depth) for depth in CIFAR_DEPTHS},
 }
-"""This package's networks, called as callable(classes=..., channels=..., size=..., **options)."""
+_FAMILIES: Mapping[str, Builder] = {
+    "preresnet": _preresnet,
+    "wide_resnet": _wide_resnet,
+    "densenet_bc": _densenet_bc,
+}
+
+
+def builder(name: str) -> Builder | None:
+    """This package's network of that name, called as callable(classes=..., channels=..., size=..., **options).
+
+    None for a name that is none of this package's.
+    """
+    if name in _SINGLE:
+        return _SINGLE[name]
+    found = family(name)
+    return None if found is None else partial(_FAMILIES[found[0]], *found[1])
 
 
 def build(
@@ -62,8 +110,9 @@ def build(
         raise UsageError(
             f"task.pretrained = true: task.model = {name!r} has no weights to download; use torchvision:NAME"
         )
-    if name in BUILDERS:
-        return _construct(name, BUILDERS[name], {"classes": classes, "channels": channels, "size": size}, options)
+    own = builder(name)
+    if own is not None:
+        return _construct(name, own, {"classes": classes, "channels": channels, "size": size}, options)
     if ":" in name:
         return _construct(name, _imported(name), {"num_classes": classes}, options)
     raise UsageError(unknown_network(name))

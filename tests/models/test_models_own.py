@@ -4,7 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+from ralr_tune.errors import UsageError
+from ralr_tune.models import preactivation
 from ralr_tune.models.cifar_resnet import Block, CifarResNet
+from ralr_tune.models.densenet import DenseNetBC
 from ralr_tune.models.registry import build
 from ralr_tune.models.small_cnn import SmallCNN
 
@@ -79,3 +82,76 @@ def test_small_cnn_uses_its_options() -> None:
 def test_small_cnn_refuses_impossible_options(options: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SmallCNN(**{"classes": 2, "channels": 1, "size": 8, **options})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("densenet_bc_40_12", 176_122),  # the authors' code prints it
+        ("densenet_bc_100_12", 769_162),  # Huang et al. 2017, table 2: 0.8M
+        ("wrn_16_4", 2_748_890),  # Zagoruyko and Komodakis 2016, table 6: 2.8M
+        ("wrn_40_4", 8_949_210),  # table 4: 8.9M
+        ("wrn_28_10", 36_479_194),  # table 4: 36.5M
+        ("preresnet110", 1_730_522),  # He et al. 2016, "Identity Mappings": 1.7M
+    ],
+)
+def test_networks_have_the_published_size(name: str, count: int) -> None:
+    with torch.device("meta"):
+        assert parameters(build(name, classes=10, channels=3, size=32)) == count
+
+
+def test_dense_blocks_grow_and_transitions_halve() -> None:
+    model = DenseNetBC(classes=10, channels=3, depth=40, growth=12)
+    x = model.stem(torch.rand(1, 3, 32, 32))
+    shapes = []
+    for layer in model.stages:
+        x = layer(x)
+        shapes.append((x.shape[1], x.shape[-1]))
+    assert shapes[0] == (36, 32)
+    assert shapes[5:8] == [(96, 32), (48, 16), (60, 16)]
+    assert shapes[-1] == (132, 8)
+
+
+def test_the_memory_efficient_densenet_has_the_same_gradients() -> None:
+    def gradients(memory_efficient: bool) -> list[torch.Tensor]:
+        torch.manual_seed(0)
+        model = DenseNetBC(classes=3, channels=1, depth=16, growth=4, memory_efficient=memory_efficient)
+        model(torch.rand(2, 1, 8, 8)).square().sum().backward()
+        return [weight.grad for weight in model.parameters() if weight.grad is not None]
+
+    kept, recomputed = gradients(False), gradients(True)
+    assert len(kept) == len(recomputed) > 20
+    assert all(torch.allclose(one, other, atol=1e-6) for one, other in zip(kept, recomputed, strict=True))
+
+
+@pytest.mark.parametrize("name", ["wrn_10_2", "densenet_bc_10_4"])
+def test_dropout_is_random_in_training_only(name: str) -> None:
+    model = build(name, classes=3, channels=1, size=8, options={"dropout": 0.5})
+    images = torch.rand(4, 1, 8, 8)
+    assert not torch.equal(model(images), model(images))
+    model.eval()
+    assert torch.equal(model(images), model(images))
+
+
+def test_a_preactivation_block_keeps_its_input() -> None:
+    block = preactivation.Block(4, 4, 1, 0.0)
+    nn.init.zeros_(block.conv2.weight)
+    images = torch.rand(2, 4, 8, 8)
+    assert torch.equal(block(images), images)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("wrn_27_10", {}, r"depth = 27: must be 6n \+ 4 with n >= 1"),
+        ("wrn_28_0", {}, r"widen = 0: must be at least 1"),
+        ("densenet_bc_100_0", {}, r"growth = 0: must be at least 1"),
+        ("densenet_bc_99_12", {}, r"depth = 99: must be 6n \+ 4"),
+        ("preresnet111", {}, r"depth = 111: must be 6n \+ 2"),
+        ("wrn_16_4", {"dropout": 1.0}, r"dropout = 1\.0: must be in \[0, 1\)"),
+        ("densenet_bc_40_12", {"dropuot": 0.2}, r"dropuot.*; its model_options: dropout, memory_efficient"),
+    ],
+)
+def test_impossible_networks_are_refused(name: str, options: dict[str, float], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        build(name, classes=10, channels=3, size=32, options=options)

@@ -179,8 +179,7 @@ def _network(task: ClassificationSection) -> tuple[str, str]:
         builder: Any = torchvision_models.build
         name = literal(task.model.removeprefix("torchvision:"))
         given = [name, *_SHAPE_ARGUMENTS, f"options={literal(task.model_options)}", f"pretrained={task.pretrained}"]
-    elif task.model in registry.BUILDERS:
-        builder = registry.BUILDERS[task.model]
+    elif (builder := registry.builder(task.model)) is not None:
         given = [*_SHAPE_ARGUMENTS, *options]
         if isinstance(builder, partial):
             builder, given = builder.func, [*map(literal, builder.args), *given]
