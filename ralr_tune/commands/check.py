@@ -121,13 +121,24 @@ def _model_of(kind: str) -> type[StudyFile]:
 
 
 def list_studies() -> Iterator[str]:
-    """One line per study file: its name, and its first comment or what is wrong with it."""
-    for path in study_files():
+    """One line per study file: its name, its first comment, and whether something is wrong with it or missing."""
+    for name, path in study_files().items():
+        parts = [_first_comment(path)]
         try:
-            text = load_study_file(path, imports=False).text
-            summary = text.lstrip().splitlines()[0].lstrip("# ") if text.lstrip().startswith("#") else ""
+            load_study_file(path, imports=False)
         except StudyFileError as error:
-            summary = f"({len(error.problems)} problems, see `{command('check', path.stem)}`)"
+            count = f"{len(error.problems)} problem{'s' if len(error.problems) > 1 else ''}"
+            parts.append(f"({count}, see `{command('check', name)}`)")
         except UsageError:
-            summary = f"(its task kind is imported code, see `{command('check', path.stem)}`)"
-        yield f"{path.stem:<24} {summary}"
+            parts.append(f"(its task kind is imported code, see `{command('check', name)}`)")
+        yield f"{name:<24} {' '.join(filter(None, parts))}"
+
+
+def _first_comment(path: Path) -> str:
+    """The first line of a study file, if it is a comment; it may be no text at all."""
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            line = file.readline(1000).strip()
+    except OSError:
+        return ""
+    return line.lstrip("# ") if line.startswith("#") else ""

@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 _SHIPPED = (Path(__file__).parent.parent / "studies", Path(__file__).parent.parent.parent / "studies")
 """Shipped study files: in a wheel, and in a checkout."""
+_SUFFIXES = (".toml", ".json", ".yaml", ".yml")
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,8 @@ def locate(
     spec = None if path is None else load_study_file(path, imports=imports)
     name = study if spec is None else spec.name
     if spec is None and not NAME_PATTERN.fullmatch(study):
-        raise UsageError(f"STUDY {study!r}: no such file, and not a study name (letters, digits, '.', '_', '-')")
+        allowed = "not a study name (letters, digits, '.', '_', '-')"
+        raise UsageError(f"STUDY {study!r}: no such file, and {allowed}; {_similar(study)}")
     folder = out or Path("runs") / name
     if spec is None and given is None and not (folder / DATABASE).exists():
         raise UsageError(unknown_study(study))
@@ -101,36 +103,44 @@ def again(
 
 
 def find_file(study: str) -> Path | None:
-    """The study file of a path or name: ./studies/NAME.toml first, then the shipped study files."""
-    if _is_path(study):
+    """The study file of a path or name: ./studies/NAME.toml first, then the shipped study files.
+
+    A name may have folders: paper/NAME.
+    """
+    if study.endswith(_SUFFIXES):
         return Path(study)
-    return next((path for path in study_files() if path.stem == study), None)
+    path = Path(study)
+    return study_files().get(study) or (path if os.sep in study and path.exists() else None)
 
 
 def is_packaged(path: Path) -> bool:
     """Whether a study file belongs to the installed package: an upgrade would undo a change of it."""
-    return path.parent == _SHIPPED[0]
+    return _SHIPPED[0] in path.parents
 
 
 def _is_path(study: str) -> bool:
-    return study.endswith((".toml", ".json", ".yaml", ".yml")) or os.sep in study
+    """Whether it cannot be the name of a stored study."""
+    return study.endswith(_SUFFIXES) or os.sep in study
 
 
-def study_files() -> list[Path]:
-    """All study files, sorted by name; a file in ./studies hides the shipped file of the same name."""
+def study_files() -> dict[str, Path]:
+    """All study files by name, sorted, those in folders last; a file in ./studies hides the shipped one of its name."""
     found: dict[str, Path] = {}
     for folder in (Path("studies"), *_SHIPPED):
-        for path in sorted(path for path in folder.glob("*.toml") if path.is_file()):
-            found.setdefault(path.stem, path)
-    return sorted(found.values(), key=lambda path: path.stem)
+        for path in (path for path in folder.rglob("*.toml") if path.is_file()):
+            found.setdefault(path.relative_to(folder).with_suffix("").as_posix(), path)
+    return dict(sorted(found.items(), key=lambda item: (item[0].count("/"), item[0])))
 
 
 def unknown_study(study: str) -> str:
     """The message for a STUDY that is neither a file nor stored here."""
-    names = [path.stem for path in study_files()]
+    return f"STUDY {study!r}: no such study file, and no study stored in runs/{study}; {_similar(study)}"
+
+
+def _similar(study: str) -> str:
+    names = [*study_files()]
     close = nearest(study, names)
-    hint = f"did you mean {close[0]!r}?" if close else f"known studies: {', '.join(names) or 'none'}"
-    return f"STUDY {study!r}: no such study file, and no study stored in runs/{study}; {hint}"
+    return f"did you mean {close[0]!r}?" if close else f"known studies: {', '.join(names) or 'none'}"
 
 
 @contextmanager

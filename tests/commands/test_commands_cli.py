@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ralr_tune.store.database import open_storage
+from ralr_tune.studyfile.registry import BUILT_IN
 from tests.commands.conftest import Cli
 
 COMMANDS = [
@@ -69,7 +70,7 @@ def test_the_list_of_commands_is_the_contract(cli_inside: Cli) -> None:
         (["run", "digits", "--init", "--json"], "--json and --init"),
         (["run", "digits", "--init", "--no-workers"], "--no-workers and --init"),
         (["run", "digits", "--no-workers", "--devices", "cpu"], "--devices and --no-workers"),
-        (["status", "digits", "--storage", ""], "invalid value for '--storage': is empty"),
+        (["status", "digits", "--storage", ""], "--storage '': is empty"),
         (["check"], "check needs either a study or --schema; give one of the two"),
         (["check", "digits", "--schema"], "check needs either a study or --schema; give one of the two"),
         (["status", "../evil"], "no such file"),
@@ -133,8 +134,24 @@ def test_a_local_file_hides_a_shipped_one(cli_inside: Cli, study_file: Callable[
     assert "4 trials per arm" in cli_inside("check", "digits").out
 
 
+def test_study_files_may_be_in_folders(cli_inside: Cli, study_file: Callable[..., Path], tmp_path: Path) -> None:
+    (tmp_path / "studies/paper").mkdir(parents=True)
+    study_file(study={"name": "inner"}).rename(tmp_path / "studies/paper/resnet.toml")
+    *_, last = cli_inside("studies").out.splitlines()
+    assert last.split()[0] == "paper/resnet"
+    assert "Study inner" in cli_inside("check", "paper/resnet").out
+    wrong = cli_inside("check", "paper/resnt")
+    assert wrong.code == 2
+    assert "did you mean 'paper/resnet'?" in wrong.err
+
+
+def test_a_study_whose_data_are_not_here_is_described_nevertheless(cli_inside: Cli) -> None:
+    (line,) = (line for line in cli_inside("studies").out.splitlines() if line.startswith("cifar100_resnet20"))
+    assert re.search(r"CIFAR-100.*\(1 problem, see `.*check cifar100_resnet20`\)", line)
+
+
 def test_the_schema_is_json(cli_inside: Cli) -> None:
     schema = cli_inside("check", "--schema").json()
     files = [schema["$defs"][each["$ref"].rpartition("/")[2]] for each in schema["anyOf"]]  # one for each kind of task
-    assert len(files) == 3
+    assert len(files) == len(BUILT_IN)
     assert all({"study", "task", "training", "arms", "search"} <= set(file["properties"]) for file in files)
