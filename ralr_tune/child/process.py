@@ -13,10 +13,18 @@ from pathlib import Path
 
 from ralr_tune.child import guard
 from ralr_tune.client import SOCKET, TRIAL
+from ralr_tune.errors import FailureKind
 from ralr_tune.secrecy import hidden
 
 _OWN, _SCHEDULERS = "RALR_TUNE_", ("SLURM_", "RAY_")
 _TAIL_LINES, _TAIL_BYTES = 20, 8192
+_OWN_FAULTS = frozenset(
+    getattr(signal, name)
+    for name in ("SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGPIPE", "SIGSEGV", "SIGSYS", "SIGTRAP")
+)
+"""Signals that a program gets for what it did itself; all others come from outside."""
+_OUT_OF_MEMORY = ("out of memory", "outofmemoryerror", "memoryerror")
+"""In the output, in lower case: CUDA's, torch's and Python's words."""
 
 
 def environment(socket: Path, *, trial: Path | None = None, keep: Collection[str] = ()) -> dict[str, str]:
@@ -90,6 +98,17 @@ class Process:
     def _signal(self, request: bytes) -> None:
         with suppress(OSError):  # the guard has ended
             self._control.write(request)
+
+
+def failure_kind(code: int, output: Sequence[str]) -> FailureKind:
+    """The kind of failure that an exit code stands for, with the last lines of the output.
+
+    A program that was ended from outside (by the system for its memory, by an administrator, by a scheduler) is lost;
+    nothing shows that the program itself is wrong.
+    """
+    if code < 0:
+        return "bug" if -code in _OWN_FAULTS else "lost"
+    return "oom" if code and any(sign in line.lower() for line in output for sign in _OUT_OF_MEMORY) else "bug"
 
 
 def described(code: int) -> str:

@@ -247,7 +247,7 @@ class Ledger:
         """
         why: dict[str, Any] = {"failure": kind, "message": message}
         incidents = [self._incident(row, kind, message, detail=detail, signature=signature)]
-        if kind == "lost":  # the worker that claimed the row after a loss has already recorded it
+        if kind == "lost" and not retry:  # it ends the study for its losses, each of which is recorded already
             incidents = []
         if retry:
             self._write(row, "free", also=incidents, **why, lease_end=None)

@@ -232,6 +232,27 @@ def test_failures_name_what_happened(make_trial: MakeTrial, script: str, message
     assert not trial.finished
 
 
+@pytest.mark.parametrize(
+    ("script", "kind"),
+    [
+        ("os.kill(os.getpid(), signal.SIGKILL)", "lost"),
+        ("client.report(1, 0.5); os.kill(os.getpid(), signal.SIGTERM)", "lost"),
+        ("[client.report(n, 0.5) for n in (1, 2, 3, 4)]; os.kill(os.getpid(), signal.SIGHUP)", "lost"),
+        ("print('MemoryError', flush=True); os.kill(os.getpid(), signal.SIGKILL)", "lost"),
+        ("print('out of memory', flush=True); os.kill(os.getpid(), signal.SIGABRT)", "bug"),
+        ("raise MemoryError", "oom"),
+        ("client.report(1, 0.5); sys.exit('torch.OutOfMemoryError: CUDA out of memory. Tried 2 GiB')", "oom"),
+        ("[client.report(n, 0.5) for n in (1, 2, 3, 4)]; print('Out of memory'); sys.exit(1)", "oom"),
+        ("print('out of memory, smaller batches')", "bug"),
+        ("print('memory is enough'); sys.exit(1)", "bug"),
+    ],
+)
+def test_how_a_program_ends_says_what_kind_of_failure_it_is(make_trial: MakeTrial, script: str, kind: str) -> None:
+    with pytest.raises(TrialError) as caught:
+        run(make_trial(script))
+    assert caught.value.kind == kind
+
+
 def test_the_end_of_the_output_is_part_of_the_error(make_trial: MakeTrial) -> None:
     with pytest.raises(TrialError) as caught:
         run(make_trial("print('reading data', flush=True); sys.exit('no data')"))
