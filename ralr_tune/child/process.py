@@ -56,6 +56,7 @@ class Process:
         assert self._guard.stdin is not None
         assert self._guard.stdout is not None
         self._control, self._ended = self._guard.stdin, self._guard.stdout
+        self._code: int | None = None
 
     def log_to(self, log: Path) -> None:
         """Where its output is from now on, after what is there already."""
@@ -68,8 +69,12 @@ class Process:
 
     def wait(self, timeout_s: float | None) -> int | None:
         """The exit code, negative for a signal; None if it still runs after `timeout_s`."""
-        ready, _, _ = select.select([self._ended], [], [], timeout_s)
-        return self._guard.wait() if ready else None
+        if self._code is None and select.select([self._ended], [], [], timeout_s)[0]:
+            written = self._ended.read()
+            if not written:  # the guard was killed, or a signal's exception came between reading the code and here
+                self._control.close()
+            self._code = int(written) if written else self._guard.wait()
+        return self._code
 
     def end(self, grace_s: float, *, asked: bool) -> None:
         """Ends it: SIGTERM to its process group, SIGKILL `grace_s` later.
@@ -83,8 +88,9 @@ class Process:
             self.wait(grace_s)
         finally:
             self._signal(b"K")
-            self._guard.wait()
+            self.wait(None)
             self._control.close()
+            self._guard.wait()
             self._ended.close()
 
     def tail(self) -> list[str]:
@@ -96,7 +102,7 @@ class Process:
         return []
 
     def _signal(self, request: bytes) -> None:
-        with suppress(OSError):  # the guard has ended
+        with suppress(OSError, ValueError):  # the guard has ended, or its control is closed
             self._control.write(request)
 
 

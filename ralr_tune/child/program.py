@@ -120,7 +120,8 @@ class Program:
 
     def go_on(self) -> None:
         """Answers the last message, if it was not answered, that training goes on."""
-        self._channel.answer("continue")
+        if not self.returned:  # the message of a process that waits for another trial is answered with that
+            self._channel.answer("continue")
         self._answered = time.perf_counter()
 
     def _accepted(self, report: Report) -> Report | None:
@@ -183,6 +184,7 @@ class Program:
                 self.returned = True
                 return None
             if isinstance(message, Failed):
+                self.leave("stop")  # it waits for an answer before it exits
                 self._process.wait(_MOMENT_S)  # its last output
                 raise self._failure(f"failed {when}", message.kind, message.message)
             if isinstance(message, Steps):

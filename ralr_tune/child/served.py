@@ -16,6 +16,7 @@ from ralr_tune.child.channel import Channel
 from ralr_tune.child.plan import LOG, Plan, Start, describe
 from ralr_tune.child.process import Process, environment
 from ralr_tune.child.program import Program, conversation
+from ralr_tune.errors import TrialError
 
 
 class ServedPrograms:
@@ -35,15 +36,18 @@ class ServedPrograms:
         server = self._take()
         if server is None:
             server = _Server(self._command, self._variables, start.folder / LOG)
-        reusable = False
+        healthy, reusable = True, False
         try:
             program = server.program(plan, start)
             try:
                 with conversation(program):
                     program.begin(describe(plan, start))
                     yield program
+            except TrialError as error:
+                healthy = error.kind == "diverged"
+                raise
             finally:
-                reusable = program.returned or (program.asked and program.leaves_within(plan.grace_s))
+                reusable = healthy and (program.returned or (program.asked and program.leaves_within(plan.grace_s)))
         finally:
             if reusable and self._reuse:
                 self._put(server)

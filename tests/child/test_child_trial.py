@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from ralr_tune.child.process import Process
 from ralr_tune.child.trial import ChildTrial
 from ralr_tune.errors import DataError, Interrupted, TrialError
 from ralr_tune.records import EpochRecord
@@ -370,3 +371,29 @@ def test_the_interpreter_of_the_scripts_is_this_one(make_trial: MakeTrial, tmp_p
     """The scripts above would also pass with another Python, whose client would then be the one that is tested."""
     run(make_trial("(folder / 'python').write_text(sys.version)" + LOOP))
     assert (tmp_path / "row1.1.files" / "python").read_text() == sys.version
+
+
+def test_a_guard_that_is_killed_takes_the_program_with_it(make_trial: MakeTrial) -> None:
+    with pytest.raises(TrialError, match="was ended by SIGKILL") as caught:
+        run(make_trial("os.kill(os.getppid(), signal.SIGKILL); time.sleep(600)"))
+    assert caught.value.kind == "lost"
+
+
+def test_an_interrupt_while_the_exit_code_is_read_does_not_block_the_end(
+    make_trial: MakeTrial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal's exception may come at any moment, also between reading the code and keeping it."""
+    reading = Process.wait
+
+    def interrupted(process: Process, timeout_s: float | None) -> int | None:
+        if timeout_s is None and process._code is None and not seen:
+            seen.append(process)
+            process._ended.read()
+            raise Interrupted("asked to stop")
+        return reading(process, timeout_s)
+
+    seen: list[Process] = []
+    monkeypatch.setattr(Process, "wait", interrupted)
+    with pytest.raises(Interrupted):
+        run(make_trial("sys.exit(3)"))
+    assert seen
