@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from ralr_tune.child.process import Process
+from ralr_tune.child.saved import keep
 from ralr_tune.child.trial import ChildTrial
 from ralr_tune.errors import DataError, Interrupted, TrialError
 from ralr_tune.records import EpochRecord
@@ -66,6 +67,26 @@ def test_resumed_equals_uninterrupted_and_old_names_are_the_programs_business(
             next(epochs)
     assert [replace(record, seconds=0.0) for record in trial.curve] == whole
     assert (tmp_path / "row1.1.files" / "checkpoint-1.json").exists()  # an earlier attempt's files are not changed
+
+
+def test_a_checkpoint_that_its_own_worker_replaces_at_this_moment(
+    make_trial: MakeTrial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker of the earlier attempt was suspended beyond its lease, and now continues."""
+    first = make_trial().epochs()
+    next(first), next(first)
+
+    def keep_late(checkpoint: Path, target: Path) -> Path:
+        monkeypatch.undo()
+        next(first)
+        return keep(checkpoint, target)
+
+    monkeypatch.setattr("ralr_tune.child.trial.keep", keep_late)
+    resumed = make_trial(attempt=2, earlier=(1,))
+    first.close()
+    assert values(resumed) == VALUES[:3]
+    run(resumed)
+    assert values(resumed) == VALUES
 
 
 def test_a_program_without_checkpoints_starts_again(make_trial: MakeTrial) -> None:

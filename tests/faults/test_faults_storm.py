@@ -182,7 +182,7 @@ def test_a_few_faults_of_programs(
     monkeypatch.chdir(tmp_path)
     short = {"training": {"epochs": 5}, "search": {"trials": 1, "audit": 0}, "confirm": {"top": 1, "seeds": 2}}
     text = own_study(kind, "storm", tmp_path, **short, storage={"lease_s": 1.0})
-    storm = Storm(sqlite_url, tmp_path, workers=2, seed=1, pause_s=(0.1, 0.3), faults=CHILD_FAULTS, temporary=temporary)
+    storm = Storm(sqlite_url, tmp_path, workers=1, seed=1, pause_s=(0.1, 0.3), faults=CHILD_FAULTS, temporary=temporary)
     spec = storm.run_study(text, faults=5)
     assert violations(sqlite_url, spec, tmp_path, retrained=6, temporary=temporary) == NO_VIOLATIONS
     assert storm.stats.faults == 5
