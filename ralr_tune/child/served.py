@@ -33,6 +33,7 @@ class ServedPrograms:
 
     @contextmanager
     def running(self, plan: Plan, start: Start) -> Generator[Program]:
+        written = describe(plan, start)  # first: a new process finds its log's folder
         server = self._take()
         if server is None:
             server = _Server(self._command, self._variables, start.folder / LOG)
@@ -41,7 +42,7 @@ class ServedPrograms:
             program = server.program(plan, start)
             try:
                 with conversation(program):
-                    program.begin(describe(plan, start))
+                    program.begin(written)
                     yield program
             except TrialError as error:
                 healthy = error.kind == "diverged"

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from ralr_tune.child import program
+from ralr_tune.child.process import Process
 from ralr_tune.child.served import ServedPrograms
 from ralr_tune.child.trial import ChildTrial
 from ralr_tune.errors import Interrupted, TrialError
@@ -108,6 +109,17 @@ def test_one_process_trains_trial_after_trial_and_each_has_its_own_log(served: M
     assert len(set(pids(tmp_path, 1, 2, 3, 4))) == 1
     for number in (1, 2, 3, 4):
         assert written(tmp_path, number, "program.log") == f"trains seed 1{number}\n"
+
+
+def test_a_new_process_finds_the_folder_of_its_log(served: MakeServed, monkeypatch: pytest.MonkeyPatch) -> None:
+    starting = Process.__init__
+
+    def checked(process: Process, command: Sequence[str], *, log: Path, environment: Mapping[str, str]) -> None:
+        assert (log.parent / "trial.json").exists()
+        starting(process, command, log=log, environment=environment)
+
+    monkeypatch.setattr(Process, "__init__", checked)
+    assert run(served(LOOP)(1)) == VALUES
 
 
 def test_it_tests_a_trial_that_it_trained_or_that_is_trained_already(served: MakeServed, tmp_path: Path) -> None:
