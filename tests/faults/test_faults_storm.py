@@ -175,7 +175,7 @@ def temporary() -> Iterator[Path]:
         yield Path(folder)
 
 
-@pytest.mark.parametrize("kind", OWN_KINDS)
+@pytest.mark.parametrize("kind", [pytest.param("command", marks=pytest.mark.slow), "function"])
 def test_a_few_faults_of_programs(
     kind: str, sqlite_url: str, tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
