@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
@@ -418,3 +420,18 @@ def test_an_interrupt_while_the_exit_code_is_read_does_not_block_the_end(
     with pytest.raises(Interrupted):
         run(make_trial("sys.exit(3)"))
     assert seen
+
+
+def test_an_interrupt_while_the_channel_is_opened_leaves_no_folder(
+    make_trial: MakeTrial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt() -> None:
+        raise Interrupted("asked to stop")
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr("ralr_tune.child.channel.selectors.DefaultSelector", interrupt)
+    with pytest.raises(Interrupted):
+        run(make_trial())
+    monkeypatch.undo()
+    gc.collect()
+    assert list(tmp_path.glob("ralr_tune-*")) == []
