@@ -207,10 +207,10 @@ def test_many_faults_of_programs(
         assert violations(url, spec, tmp_path, temporary=temporary) == NO_VIOLATIONS
         if storm.stats.faults >= FAULTS:
             break
-    assert set(storm.stats.counted) >= {*FAULTS_OF_WORKERS, *CHILD_FAULTS}
     misbehaviour = Counter((tmp_path / "misbehaviour.log").read_text().splitlines())
-    assert len(misbehaviour) >= 10
     _log_result(f"{kind}, {database}", storm, misbehaviour=dict(sorted(misbehaviour.items())))
+    assert set(storm.stats.counted) >= {*FAULTS_OF_WORKERS, *CHILD_FAULTS}
+    assert set(misbehaviour) >= {"wrong messages", "out of order", "reported again", "started another process"}
 
 
 def _log_result(title: str, storm: Storm, **more: Any) -> None:
