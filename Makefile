@@ -32,7 +32,7 @@ docs: .venv/.test-installed  ## build the documentation as a site in site/, stri
 integrations: .venv-integrations/.installed  ## run RandomAmplifyLR in Lightning, Hugging Face, accelerate, Fabric, ignite and timm (half a minute after the download)
 	@.venv-integrations/bin/python -m pytest -q tests/integrations
 
-faults: .venv/.test-installed  ## kill, stop and restart workers and databases at random for about an hour (RALR_TUNE_FAULTS=300 per database)
+faults: .venv/.test-installed  ## kill, stop and restart workers, programs and databases at random for about two hours (RALR_TUNE_FAULTS=300 per database)
 	@RALR_TUNE_OPENINGS=50 RALR_TUNE_AWAY_S=20 $(BIN)/pytest -q -s tests/faults
 
 calibrate: .venv/.test-installed  ## how often the statistics err: recreate all tables, about twenty minutes on two cores (RALR_TUNE_CALIBRATE=1000 studies per row)

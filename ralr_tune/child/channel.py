@@ -8,7 +8,6 @@ call of the client in a shell script is a new one.
 from __future__ import annotations
 
 import selectors
-import shutil
 import socket
 import tempfile
 import time
@@ -73,8 +72,9 @@ class Channel:
     """The socket, before the program starts; `watch` it once it has started."""
 
     def __init__(self) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="ralr_tune-"))  # mode 0700; short: a socket's path has 107 bytes
-        self.path = self._folder / "socket"
+        # mode 0700; short: a socket's path has 107 bytes; an object, so that it also goes if an interrupt comes here
+        self._folder = tempfile.TemporaryDirectory(prefix="ralr_tune-", ignore_cleanup_errors=True)
+        self.path = Path(self._folder.name) / "socket"
         self._selector = selectors.DefaultSelector()
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.setblocking(False)
@@ -82,7 +82,7 @@ class Channel:
             self._listener.bind(str(self.path))
         except OSError as error:
             self._listener.close()
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder.cleanup()
             raise DiskError(f"{self.path}: cannot be created: {error}; set TMPDIR to a shorter path") from error
         self._listener.listen(_BACKLOG)
         self._selector.register(self._listener, selectors.EVENT_READ)
@@ -142,7 +142,7 @@ class Channel:
         for connection in (*open_ones, *(each for each, _ in self._received)):
             connection.socket.close()
         self._selector.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.cleanup()
 
     def _poll(self, timeout_s: float | None) -> bool:
         """Waits for events; False if there is nothing but the end of the program."""

@@ -3,8 +3,9 @@
     python -I -S guard.py LOG PROGRAM ARGUMENT...
 
 Standard input is the worker's control: "T" sends SIGTERM to the program's process group, "K" SIGKILL; its end, also
-when the worker was killed, does the same as "K". Standard output stays open until the program and all its descendants
-have ended. The guard exits with the program's exit code, or of the same signal.
+when the worker was killed, does the same as "K". When the program and all its descendants have ended, the guard writes
+the program's exit code, negative for a signal, to its standard output, and closes that. It stays until standard input
+ends, and then removes the socket: a worker that was killed cannot do so.
 
 A separate process: only one that is still there can end the descendants of a program that was killed, and no signal of
 the worker's terminal reaches it. It imports nothing of this package, so that it starts in 20 ms.
@@ -14,7 +15,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import resource
 import select
 import signal
 import sys
@@ -30,7 +30,7 @@ _DEFAULTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE, signa
 
 
 def main(log: str, command: list[str]) -> None:
-    """Runs the command to its end, and exits as it did."""
+    """Runs the command to its end, reports its exit code, and stays until the worker is done with it."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     _control_process(_PR_SET_CHILD_SUBREAPER, 1)
@@ -44,8 +44,12 @@ def main(log: str, command: list[str]) -> None:
         os.killpg(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     _end_descendants()
-    _remove_socket_without_worker()
-    _exit_with(status)
+    with suppress(BrokenPipeError):  # the worker is gone
+        os.write(1, str(os.waitstatus_to_exitcode(status)).encode())
+    os.close(1)
+    while os.read(0, 1):
+        pass
+    _remove_socket()
 
 
 def _control_process(option: int, value: int) -> None:
@@ -107,25 +111,13 @@ def _end_descendants() -> None:
         time.sleep(0.01)
 
 
-def _remove_socket_without_worker() -> None:
-    """The worker removes its socket itself, unless it was killed."""
-    ready, _, _ = select.select([0], [], [], 0)
-    path = os.environ.get("RALR_TUNE_SOCKET")
-    if path and ready and not os.read(0, 1):
+def _remove_socket() -> None:
+    """And its folder, unless the worker has done so."""
+    if path := os.environ.get("RALR_TUNE_SOCKET"):
         with suppress(OSError):
             os.unlink(path)
         with suppress(OSError):
             os.rmdir(os.path.dirname(path))
-
-
-def _exit_with(status: int) -> None:
-    if os.WIFSIGNALED(status):
-        number = os.WTERMSIG(status)
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        with suppress(OSError):
-            signal.signal(number, signal.SIG_DFL)  # SIGKILL has no handler
-        os.kill(os.getpid(), number)
-    os._exit(os.waitstatus_to_exitcode(status))
 
 
 if __name__ == "__main__":

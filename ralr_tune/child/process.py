@@ -13,10 +13,18 @@ from pathlib import Path
 
 from ralr_tune.child import guard
 from ralr_tune.client import SOCKET, TRIAL
+from ralr_tune.errors import FailureKind
 from ralr_tune.secrecy import hidden
 
 _OWN, _SCHEDULERS = "RALR_TUNE_", ("SLURM_", "RAY_")
 _TAIL_LINES, _TAIL_BYTES = 20, 8192
+_OWN_FAULTS = frozenset(
+    getattr(signal, name)
+    for name in ("SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGPIPE", "SIGSEGV", "SIGSYS", "SIGTRAP")
+)
+"""Signals that a program gets for what it did itself; all others come from outside."""
+_OUT_OF_MEMORY = ("out of memory", "outofmemoryerror", "memoryerror")
+"""In the output, in lower case: CUDA's, torch's and Python's words."""
 
 
 def environment(socket: Path, *, trial: Path | None = None, keep: Collection[str] = ()) -> dict[str, str]:
@@ -48,6 +56,7 @@ class Process:
         assert self._guard.stdin is not None
         assert self._guard.stdout is not None
         self._control, self._ended = self._guard.stdin, self._guard.stdout
+        self._code: int | None = None
 
     def log_to(self, log: Path) -> None:
         """Where its output is from now on, after what is there already."""
@@ -60,8 +69,12 @@ class Process:
 
     def wait(self, timeout_s: float | None) -> int | None:
         """The exit code, negative for a signal; None if it still runs after `timeout_s`."""
-        ready, _, _ = select.select([self._ended], [], [], timeout_s)
-        return self._guard.wait() if ready else None
+        if self._code is None and select.select([self._ended], [], [], timeout_s)[0]:
+            written = self._ended.read()
+            if not written:  # the guard was killed, or a signal's exception came between reading the code and here
+                self._control.close()
+            self._code = int(written) if written else self._guard.wait()
+        return self._code
 
     def kill(self) -> None:
         """Kills it at once, and waits until it has ended."""
@@ -81,8 +94,9 @@ class Process:
             return False
         finally:
             self._signal(b"K")
-            self._guard.wait()
+            self.wait(None)
             self._control.close()
+            self._guard.wait()
             self._ended.close()
 
     def tail(self) -> list[str]:
@@ -94,8 +108,19 @@ class Process:
         return []
 
     def _signal(self, request: bytes) -> None:
-        with suppress(OSError):  # the guard has ended
+        with suppress(OSError, ValueError):  # the guard has ended, or its control is closed
             self._control.write(request)
+
+
+def failure_kind(code: int, output: Sequence[str]) -> FailureKind:
+    """The kind of failure that an exit code stands for, with the last lines of the output.
+
+    A program that was ended from outside (by the system for its memory, by an administrator, by a scheduler) is lost;
+    nothing shows that the program itself is wrong.
+    """
+    if code < 0:
+        return "bug" if -code in _OWN_FAULTS else "lost"
+    return "oom" if code and any(sign in line.lower() for line in output for sign in _OUT_OF_MEMORY) else "bug"
 
 
 def described(code: int) -> str:

@@ -12,8 +12,8 @@ from typing import Literal, Protocol
 from ralr_tune.child.channel import Channel, Flood
 from ralr_tune.child.messages import Failed, Final, Log, Message, Ready, Report, Steps
 from ralr_tune.child.plan import KEPT, LOG, WORKERS_OWN, Plan, Schedule, Start, Written, write_schedule
-from ralr_tune.child.process import Process, described
-from ralr_tune.errors import Interrupted, TrialError
+from ralr_tune.child.process import Process, described, failure_kind
+from ralr_tune.errors import FailureKind, Interrupted, TrialError
 from ralr_tune.records import EpochRecord
 
 _MOMENT_S = 1.0
@@ -52,7 +52,7 @@ class Program:
             if self._received("before its first trial") is not None:
                 self._channel.refuse("no trial has begun")
             elif not self.returned:
-                raise self._failure(f"{described(self._process.wait(None) or 0)} before its first trial")
+                raise self._ended("before its first trial")
         self.returned = False
         self._channel.begin(written.token)
         self._channel.answer("continue", trial=str(written.path))
@@ -92,8 +92,8 @@ class Program:
         while message := self._received("after its last report"):
             if not self._is_repeated(message):
                 self._channel.refuse("all epochs are reported")
-        if not self.returned and (code := self._process.wait(None)):
-            raise self._failure(f"{described(code)} after its last report")
+        if not self.returned and self._process.wait(None):
+            raise self._ended("after its last report")
 
     def leaves_within(self, seconds: float) -> bool:
         """Whether the program, told to leave, ends its trial in that time, as one does that serves all trials."""
@@ -126,7 +126,7 @@ class Program:
 
     def go_on(self) -> None:
         """Answers the last message, if it was not answered, that training goes on."""
-        if not self.returned:
+        if not self.returned:  # the message of a process that waits for another trial is answered with that
             self._channel.answer("continue")
         self._answered = time.perf_counter()
 
@@ -180,7 +180,7 @@ class Program:
             return message
         if self.returned:
             raise self._failure(f"returned {when}")
-        raise self._failure(f"{described(self._process.wait(None) or 0)} {when}")
+        raise self._ended(when)
 
     def _received(self, when: str) -> Report | Final | None:
         """The next message about the trial's result; None if the program has ended."""
@@ -190,7 +190,9 @@ class Program:
                 self.returned = True
                 return None
             if isinstance(message, Failed):
-                raise self._failure(f"failed {when}", message)
+                self.leave("stop")  # it waits for an answer before it exits
+                self._process.wait(_MOMENT_S)  # its last output
+                raise self._failure(f"failed {when}", message.kind, message.message)
             if isinstance(message, Steps):
                 self._declare(message.steps_per_epoch)
             elif isinstance(message, Log):
@@ -215,14 +217,16 @@ class Program:
             self._schedule = schedule
         self._channel.answer("continue", schedule=str(write_schedule(self._start.folder, schedule)))
 
-    def _failure(self, what: str, known: Failed | None = None) -> TrialError:
-        """`known`: what the program itself said."""
-        if known:
-            self._process.wait(_MOMENT_S)
+    def _ended(self, when: str) -> TrialError:
+        """The failure of a program that has exited."""
+        code = self._process.wait(None) or 0
+        return self._failure(f"{described(code)} {when}", failure_kind(code, self._process.tail()))
+
+    def _failure(self, what: str, kind: FailureKind = "bug", reason: str | None = None) -> TrialError:
+        """`reason`: what the program itself said; None: the last line of its output."""
         output = self._process.tail()
         last = next((line.strip() for line in reversed(output) if line.strip()), "it printed nothing")
-        reason = known.message if known else last
-        kind = known.kind if known else "bug"
+        reason = last if reason is None else reason
         error = TrialError(kind, f"the program {what}: {reason} (its output: {self._start.folder / LOG})")
         error.add_note("\n".join(["the end of the program's output:", *output]))
         return error

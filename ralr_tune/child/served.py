@@ -16,6 +16,7 @@ from ralr_tune.child.channel import Channel
 from ralr_tune.child.plan import LOG, Plan, Start, describe
 from ralr_tune.child.process import Process, environment
 from ralr_tune.child.program import Program, conversation
+from ralr_tune.errors import TrialError
 
 
 class ServedPrograms:
@@ -32,19 +33,23 @@ class ServedPrograms:
 
     @contextmanager
     def running(self, plan: Plan, start: Start) -> Generator[Program]:
+        written = describe(plan, start)  # first: a new process finds its log's folder
         server = self._take()
         if server is None:
             server = _Server(self._command, self._variables, start.folder / LOG)
-        reusable = False
+        healthy, reusable = True, False
         try:
             program = server.program(plan, start)
             try:
                 with conversation(program):
-                    program.begin(describe(plan, start))
+                    program.begin(written)
                     yield program
+            except TrialError as error:
+                healthy = error.kind == "diverged"
+                raise
             finally:
-                reusable = program.returned or (program.asked and program.leaves_within(plan.grace_s))
-                program.obeyed = reusable or not program.asked
+                reusable = healthy and (program.returned or (program.asked and program.leaves_within(plan.grace_s)))
+                program.obeyed = program.returned or reusable or not program.asked
         finally:
             if reusable and self._reuse:
                 self._put(server)

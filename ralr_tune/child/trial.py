@@ -15,11 +15,12 @@ from ralr_tune.child import weights
 from ralr_tune.child.messages import Report
 from ralr_tune.child.plan import KEPT, Plan, Start
 from ralr_tune.child.program import Program, Programs
-from ralr_tune.child.saved import SavedReader, content, encoded, keep, remove
-from ralr_tune.errors import TrialError
+from ralr_tune.child.saved import Saved, SavedReader, content, encoded, keep, remove
+from ralr_tune.errors import DiskError, TrialError
 from ralr_tune.machine.files import writing
 from ralr_tune.records import EpochRecord, MetricSeries
 from ralr_tune.tasks.base import Split
+from ralr_tune.tasks.trial import TrialStage
 from ralr_tune.training.checkpoint import Checkpoints, companion
 
 
@@ -37,7 +38,7 @@ class ChildTrial:
             checkpoint = Path(self._temporary.name) / "trial.ckpt"
         self._folder = companion(checkpoint).absolute()
         self._checkpoints = Checkpoints(plan.identity, checkpoint, earlier)
-        found = self._checkpoints.first(SavedReader(plan.epochs, checkpoint.parent))
+        found = self._restored(SavedReader(plan.epochs, checkpoint.parent))
         self._plan = replace(plan, metrics=found.metrics) if found else plan
         self.curve: list[EpochRecord] = found.curve if found else []
         self.lost_s = found.lost_s if found else 0.0
@@ -69,8 +70,7 @@ class ChildTrial:
     def epochs(self) -> Generator[EpochRecord, None, None]:
         if self.finished:
             return
-        start = Start(self._plan.stage, len(self.curve) + 1, self._folder, self._resumable())
-        with self._programs.running(self._plan, start) as program:
+        with self._programs.running(self._plan, self._start(self._plan.stage, len(self.curve) + 1)) as program:
             self._program = program
             while not self.finished:
                 report = program.report()
@@ -93,9 +93,8 @@ class ChildTrial:
         """The metric on the test split: the program resumes from its last checkpoint; without one it trains again."""
         if split != "test":
             raise TrialError("bug", f"split {split}: a program reports its epochs, and the test split; nothing else")
-        checkpoint = self._resumable()
-        first = 1 if checkpoint is None else self._plan.epochs + 1
-        with self._programs.running(self._plan, Start("test", first, self._folder, checkpoint)) as program:
+        first = 1 if self._checkpoint is None else self._plan.epochs + 1
+        with self._programs.running(self._plan, self._start("test", first)) as program:
             return program.test_value()
 
     def save_weights(self, path: Path) -> None:
@@ -106,12 +105,24 @@ class ChildTrial:
             self._folder.mkdir(parents=True, exist_ok=True)
         self._checkpoint = weights.load(path, self._plan.identity, self._folder)
 
-    def _resumable(self) -> Path | None:
-        """The checkpoint in this attempt's own folder: another attempt's may be removed by its own worker."""
-        found = self._checkpoint
-        if found is not None and found.parent.absolute() != self._folder:
-            self._checkpoint = keep(found, self._folder / found.name)
-        return None if self._checkpoint is None else self._checkpoint.absolute()
+    def _restored(self, reader: SavedReader) -> Saved | None:
+        """What to resume from, with its checkpoint in this attempt's own folder.
+
+        The worker of an earlier attempt may still run, and removes its own checkpoint at any moment: then it has saved
+        a later one.
+        """
+        while (found := self._checkpoints.first(reader)) is not None:
+            if found.checkpoint is None or found.checkpoint.parent.absolute() == self._folder:
+                return found
+            try:
+                return replace(found, checkpoint=keep(found.checkpoint, self._folder / found.checkpoint.name))
+            except DiskError:
+                if found.checkpoint.exists():
+                    raise
+        return None
+
+    def _start(self, stage: TrialStage, first_epoch: int) -> Start:
+        return Start(stage, first_epoch, self._folder, self._checkpoint and self._checkpoint.absolute())
 
     def _keep(self, report: Report) -> Path | None:
         if report.checkpoint is None:

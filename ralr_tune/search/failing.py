@@ -4,13 +4,15 @@ oom       training continues with smaller micro-batches; if even these do not fi
 diverged  the configuration counts as a trial and is reported to the sampler with the worst value
 data      ends the study: every other trial would fail in the same way
 bug       the row is retried (the machine may be the cause); MAX_BUGS equal failures, in any rows, end the study
-lost      the next worker resumes from the checkpoint; MAX_LOSSES in a row without a new epoch end the study
+lost      the worker, or the program that trains, was ended from outside: the next attempt resumes from the checkpoint;
+          MAX_LOSSES in a row without a new epoch end the study
 """
 
 from __future__ import annotations
 
 import logging
 import traceback
+from dataclasses import replace
 
 from ralr_tune.errors import DataError, FailureKind, TrialError
 from ralr_tune.records import Row
@@ -50,6 +52,9 @@ def record_diverged(session: Session, row: Row, kind: FailureKind, message: str)
 def retry_or_end(session: Session, row: Row, kind: FailureKind, error: Exception) -> None:
     """Handle a failure that the configuration did not cause: retry the row, or end the study (TrialError)."""
     message = clean_message(f"{type(error).__name__}: {error}")
+    if kind == "lost":
+        _retry_lost(session, row, message)
+        return
     signature = incidents.signature_of_error(error)
     detail = "\n".join(map(one_line, hidden("".join(traceback.format_exception(error))).splitlines()))
     times = 1 + incidents.count_equal(session.storage, session.ledger.key, signature)
@@ -61,19 +66,29 @@ def retry_or_end(session: Session, row: Row, kind: FailureKind, error: Exception
         raise study_ended(row, kind, f"failed{often}: {message}") from error
 
 
+def _retry_lost(session: Session, row: Row, message: str) -> None:
+    """Free a row whose program was ended from outside, and record the loss, as the next worker does for a lost one."""
+    reached = session.ledger.row(row.id).epoch  # `row` is as it was claimed
+    session.ledger.fail(replace(row, epoch=reached), kind="lost", message=message, retry=True)
+    log.warning("row %d (%s) lost its program: %s", row.id, _describe(row), message)
+
+
 def end_if_lost_repeatedly(session: Session, row: Row) -> None:
-    """Raise TrialError, which ends the study, if a row kills every worker that runs it.
+    """Raise TrialError, which ends the study, if a row loses every worker or program that trains it.
 
     The operating system kills a process that uses too much memory, and a bug in a native library can crash it: without
-    a limit, each next worker would die in the same way.
+    a limit, each next one would die in the same way.
     """
     if row.attempt <= MAX_LOSSES:
         return
-    lost = {each.attempt: each.epoch for each in incidents.of_row(session.storage, session.ledger.key, row.id)}
-    if all(lost.get(attempt) == row.epoch for attempt in range(row.attempt - MAX_LOSSES, row.attempt)):
-        message = (
-            f"lost its worker {MAX_LOSSES} times in a row after epoch {row.epoch}: the system killed it for using too "
-            "much memory, or a library crashed; read the workers' logs, fix the cause, then `run` retries it"
+    found = incidents.of_row(session.storage, session.ledger.key, row.id)
+    lost = {each.attempt: each for each in found if each.kind == "lost"}
+    last = [lost[attempt] for attempt in range(row.attempt - MAX_LOSSES, row.attempt) if attempt in lost]
+    if len(last) == MAX_LOSSES and all(each.epoch == row.epoch for each in last):
+        message = clean_message(
+            f"lost its worker or program {MAX_LOSSES} times in a row after epoch {row.epoch}: the system killed it for "
+            "using too much memory, or a library crashed; read the logs of workers and programs, fix the cause, then "
+            f"`run` retries it; the last time: {last[-1].message}"
         )
         session.ledger.fail(row, kind="lost", message=message, retry=False)
         raise study_ended(row, "lost", message)

@@ -158,7 +158,7 @@ class Ledger:
         incident of kind "lost" is recorded.
         """
         token = secrets.token_hex(16)
-        # The loop ends: another worker won each candidate that was lost, and the number of rows is finite.
+        # The loop ends: another worker won or freed each candidate that was lost, and the number of rows is finite.
         while candidates := self._candidates(stage):
             for candidate in _first_then_shuffled(candidates):
                 if self._try_claim(candidate, owner, token):
@@ -248,7 +248,7 @@ class Ledger:
         """
         why: dict[str, Any] = {"failure": kind, "message": message}
         incidents = [self._incident(row, kind, message, detail=detail, signature=signature)]
-        if kind == "lost":  # the worker that claimed the row after a loss has already recorded it
+        if kind == "lost" and not retry:  # it ends the study for its losses, each of which is recorded already
             incidents = []
         if retry:
             self._write(row, "free", also=incidents, **why, lease_end=None)
@@ -342,7 +342,8 @@ class Ledger:
         """Tries to claim a row with one conditional UPDATE; the token identifies a claim whose response was lost."""
         attempt = row.attempt + 1
         held = {"state": "held", "owner": owner, "token": token, "attempt": attempt, "lease_end": self._lease_end}
-        seen = and_(ledger.c.id == row.id, ledger.c.attempt == row.attempt)
+        # in the same state: an owner that woke up may have freed it since, and a row that was freed is not lost
+        seen = and_(ledger.c.id == row.id, ledger.c.attempt == row.attempt, ledger.c.state == row.state)
         first = func.coalesce(ledger.c.started, Now())
         gone = f"{row.owner} is gone, and its lease ran out"
         lost = [self._incident(row, "lost", gone)] if row.state == "held" else []

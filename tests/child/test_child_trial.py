@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
@@ -13,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from ralr_tune.child.process import Process
+from ralr_tune.child.saved import keep
 from ralr_tune.child.trial import ChildTrial
 from ralr_tune.errors import DataError, Interrupted, TrialError
 from ralr_tune.records import EpochRecord
@@ -65,6 +69,26 @@ def test_resumed_equals_uninterrupted_and_old_names_are_the_programs_business(
             next(epochs)
     assert [replace(record, seconds=0.0) for record in trial.curve] == whole
     assert (tmp_path / "row1.1.files" / "checkpoint-1.json").exists()  # an earlier attempt's files are not changed
+
+
+def test_a_checkpoint_that_its_own_worker_replaces_at_this_moment(
+    make_trial: MakeTrial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker of the earlier attempt was suspended beyond its lease, and now continues."""
+    first = make_trial().epochs()
+    next(first), next(first)
+
+    def keep_late(checkpoint: Path, target: Path) -> Path:
+        monkeypatch.undo()
+        next(first)
+        return keep(checkpoint, target)
+
+    monkeypatch.setattr("ralr_tune.child.trial.keep", keep_late)
+    resumed = make_trial(attempt=2, earlier=(1,))
+    first.close()
+    assert values(resumed) == VALUES[:3]
+    run(resumed)
+    assert values(resumed) == VALUES
 
 
 def test_a_program_without_checkpoints_starts_again(make_trial: MakeTrial) -> None:
@@ -242,6 +266,27 @@ def test_failures_name_what_happened(make_trial: MakeTrial, script: str, message
     assert not trial.finished
 
 
+@pytest.mark.parametrize(
+    ("script", "kind"),
+    [
+        ("os.kill(os.getpid(), signal.SIGKILL)", "lost"),
+        ("client.report(1, 0.5); os.kill(os.getpid(), signal.SIGTERM)", "lost"),
+        ("[client.report(n, 0.5) for n in (1, 2, 3, 4)]; os.kill(os.getpid(), signal.SIGHUP)", "lost"),
+        ("print('MemoryError', flush=True); os.kill(os.getpid(), signal.SIGKILL)", "lost"),
+        ("print('out of memory', flush=True); os.kill(os.getpid(), signal.SIGABRT)", "bug"),
+        ("raise MemoryError", "oom"),
+        ("client.report(1, 0.5); sys.exit('torch.OutOfMemoryError: CUDA out of memory. Tried 2 GiB')", "oom"),
+        ("[client.report(n, 0.5) for n in (1, 2, 3, 4)]; print('Out of memory'); sys.exit(1)", "oom"),
+        ("print('out of memory, smaller batches')", "bug"),
+        ("print('memory is enough'); sys.exit(1)", "bug"),
+    ],
+)
+def test_how_a_program_ends_says_what_kind_of_failure_it_is(make_trial: MakeTrial, script: str, kind: str) -> None:
+    with pytest.raises(TrialError) as caught:
+        run(make_trial(script))
+    assert caught.value.kind == kind
+
+
 def test_the_end_of_the_output_is_part_of_the_error(make_trial: MakeTrial) -> None:
     with pytest.raises(TrialError) as caught:
         run(make_trial("print('reading data', flush=True); sys.exit('no data')"))
@@ -359,3 +404,44 @@ def test_the_interpreter_of_the_scripts_is_this_one(make_trial: MakeTrial, tmp_p
     """The scripts above would also pass with another Python, whose client would then be the one that is tested."""
     run(make_trial("(folder / 'python').write_text(sys.version)" + LOOP))
     assert (tmp_path / "row1.1.files" / "python").read_text() == sys.version
+
+
+def test_a_guard_that_is_killed_takes_the_program_with_it(make_trial: MakeTrial) -> None:
+    with pytest.raises(TrialError, match="was ended by SIGKILL") as caught:
+        run(make_trial("os.kill(os.getppid(), signal.SIGKILL); time.sleep(600)"))
+    assert caught.value.kind == "lost"
+
+
+def test_an_interrupt_while_the_exit_code_is_read_does_not_block_the_end(
+    make_trial: MakeTrial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal's exception may come at any moment, also between reading the code and keeping it."""
+    reading = Process.wait
+
+    def interrupted(process: Process, timeout_s: float | None) -> int | None:
+        if timeout_s is None and process._code is None and not seen:
+            seen.append(process)
+            process._ended.read()
+            raise Interrupted("asked to stop")
+        return reading(process, timeout_s)
+
+    seen: list[Process] = []
+    monkeypatch.setattr(Process, "wait", interrupted)
+    with pytest.raises(Interrupted):
+        run(make_trial("sys.exit(3)"))
+    assert seen
+
+
+def test_an_interrupt_while_the_channel_is_opened_leaves_no_folder(
+    make_trial: MakeTrial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt() -> None:
+        raise Interrupted("asked to stop")
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr("ralr_tune.child.channel.selectors.DefaultSelector", interrupt)
+    with pytest.raises(Interrupted):
+        run(make_trial())
+    monkeypatch.undo()
+    gc.collect()
+    assert list(tmp_path.glob("ralr_tune-*")) == []

@@ -1,18 +1,20 @@
 """Injects faults at random moments of a real study, and checks what must be true afterwards.
 
-A storm starts `ralr_tune run`, restarts it if it ends early, and sends signals to its workers and to `run` itself.
-A fault counts only if a trial was running: its target holds a row, or it is `run` while any row is held.
+A storm starts `ralr_tune run`, restarts it if it ends early, and sends signals to its workers, to the programs that
+they started, and to `run` itself. A fault counts only if a trial was running: its target holds a row, it is the program
+of a worker that does, or it is `run` while any row is held.
 """
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,20 +22,26 @@ from pathlib import Path
 import psutil
 from optuna.trial import FrozenTrial, TrialState
 
+from ralr_tune.child import guard
+from ralr_tune.errors import TrialError
 from ralr_tune.kinds.simulated.task import SimulatedTask
-from ralr_tune.records import Row
+from ralr_tune.records import EpochRecord, Row
 from ralr_tune.search.artifacts import confirm_configuration
 from ralr_tune.search.audits import sampled
+from ralr_tune.search.tasks import Tasks
 from ralr_tune.store import studies
 from ralr_tune.store.database import Storage, open_storage
 from ralr_tune.store.ledger import Ledger
 from ralr_tune.studyfile import StudySpec, parse_study
-from ralr_tune.tasks.base import Task
-from tests.studies import loaded_task
+from ralr_tune.tasks.trial import Trial
 
 FAULTS = ("SIGKILL", "SIGSTOP", "SIGTERM", "SIGINT")
+CHILD_FAULTS = ("child SIGKILL", "child SIGSTOP", "child SIGTERM", "worker and child SIGKILL")
+"""For kinds whose trials are programs: the child is the program that a worker's guard started."""
 RUN_SHARE = 0.08
 """Share of the faults that target `run` itself."""
+MAX_HITS = 5
+"""Faults of one row after one epoch: ten losses without a new epoch would end the study."""
 END_S = 1200.0
 """How long a study may take after the last fault."""
 LEAVE_S = 120.0
@@ -58,17 +66,34 @@ class FaultStatistics:
 
 
 class Storm:
-    """Injects faults into one study after another, until there are enough of them."""
+    """Injects faults into one study after another, until there are enough of them.
 
-    def __init__(self, url: str, out: Path, *, workers: int, seed: int, pause_s: tuple[float, float]) -> None:
+    `temporary`: the folder for temporary files; None: the system's.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        out: Path,
+        *,
+        workers: int,
+        seed: int,
+        pause_s: tuple[float, float],
+        faults: Sequence[str] = FAULTS,
+        temporary: Path | None = None,
+    ) -> None:
         self._url, self._out, self._workers, self._pause_s = url, out, workers, pause_s
+        self._faults = faults
+        self._environment = dict(os.environ) if temporary is None else os.environ | {"TMPDIR": str(temporary)}
         self._chance = random.Random(seed)
         self.stats = FaultStatistics()
+        self._hits: Counter[tuple[int, int]] = Counter()
         self._killed: dict[int, tuple[int, float]] = {}
         self._suspended: list[tuple[float, psutil.Process]] = []
 
     def run_study(self, text: str, faults: int) -> StudySpec:
         """Runs the study of `text` to its end with at most `faults` more faults."""
+        self._hits.clear()
         spec = parse_study(text)
         file = self._out / f"{spec.name}.toml"
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -108,33 +133,55 @@ class Storm:
                 [*command, "--storage", self._url, "--out", str(self._out / file.stem)],
                 stdout=log,
                 stderr=log,
+                env=self._environment,
             )
 
     def _log_tail(self, file: Path) -> str:
         return file.with_suffix(".log").read_text()[-3000:]
 
     def _inject_fault(self, run: subprocess.Popen[bytes], rows: list[Row], lease_s: float) -> None:
-        kind = self._chance.choice(FAULTS)
+        kind = self._chance.choice(self._faults)
         held = {int(row.owner.split(":")[1]): row for row in rows if row.state == "held" and row.owner}
         here = {process.pid for process in self._processes(run)} & set(held)
         here -= {process.pid for _, process in self._suspended}
+        here -= {pid for pid in here if self._hits[held[pid].id, held[pid].epoch] >= MAX_HITS}
         if not here:
             self.stats.idle += 1
             return
-        if self._chance.random() < RUN_SHARE and kind != "SIGSTOP":
+        if self._chance.random() < RUN_SHARE and kind in FAULTS and kind != "SIGSTOP":
             run.send_signal(signal.Signals[kind])
             self.stats.counted[f"run {kind}"] += 1
             return
         pid = self._chance.choice(sorted(here))
         with suppress(psutil.NoSuchProcess):
-            self._send_signal(psutil.Process(pid), kind, lease_s)
-            if kind == "SIGKILL":
+            targets = self._targets(psutil.Process(pid), kind)
+            if not targets:
+                self.stats.idle += 1
+                return
+            for target in targets:
+                self._send_signal(target, kind.rpartition(" ")[2], lease_s)
+            if kind.endswith("SIGKILL"):
                 self._killed[held[pid].id] = (held[pid].attempt, time.monotonic())
             self.stats.counted[kind] += 1
+            self._hits[held[pid].id, held[pid].epoch] += 1
+
+    def _targets(self, worker: psutil.Process, kind: str) -> list[psutil.Process]:
+        """The processes that get the signal, in this order; none if the worker has no program now."""
+        if "child" not in kind:
+            return [worker]
+        programs = [
+            program
+            for process in worker.children()
+            if guard.__file__ in process.cmdline()
+            for program in process.children()[:1]
+        ]
+        if not programs or kind.startswith("child"):
+            return programs
+        return self._chance.sample([worker, *programs], 2)
 
     def _send_signal(self, process: psutil.Process, kind: str, lease_s: float) -> None:
         process.send_signal(signal.Signals[kind])
-        if kind == "SIGSTOP":  # suspended beyond its lease: another worker resumes its row
+        if kind == "SIGSTOP":  # beyond the lease: another worker resumes the row of a suspended one
             self._suspended.append((time.monotonic() + lease_s * self._chance.uniform(1.1, 1.6), process))
 
     def _continue_suspended(self) -> None:
@@ -159,10 +206,13 @@ class Storm:
         return []
 
 
-def violations(url: str, spec: StudySpec, out: Path, *, retrained: int | None = None) -> dict[str, list[str]]:
+def violations(
+    url: str, spec: StudySpec, out: Path, *, retrained: int | None = None, temporary: Path | None = None
+) -> dict[str, list[str]]:
     """Everything that must not happen, by the guarantee that it breaks; all lists are empty if none is broken.
 
     `retrained`: how many rows are trained again, without faults, to compare every epoch; None: all of them.
+    `temporary`: as for the storm.
     """
     storage = open_storage(url)
     try:
@@ -170,7 +220,7 @@ def violations(url: str, spec: StudySpec, out: Path, *, retrained: int | None = 
         return {
             "lost": list(_lost(storage, spec, rows)),
             "duplicated": list(_duplicated(storage, spec, rows)),
-            "stuck": [*_stuck(storage, spec, rows), *_leftovers(out)],
+            "stuck": [*_stuck(storage, spec, rows), *_leftovers(out), *_sockets(temporary)],
             "differs": list(_differing(storage, spec, rows, retrained)),
         }
     finally:
@@ -229,6 +279,11 @@ def _leftovers(out: Path) -> Iterator[str]:
     yield from (f"{path.name} is left" for path in out.glob("checkpoints/*"))
 
 
+def _sockets(temporary: Path | None) -> Iterator[str]:
+    """Folders of channels that remain; call it when no process is left."""
+    yield from (f"{path} is left" for path in ([] if temporary is None else temporary.glob("ralr_tune-*")))
+
+
 def _alive(out: Path) -> list[str]:
     found = []
     for process in psutil.process_iter():
@@ -248,24 +303,43 @@ def _differing(storage: Storage, spec: StudySpec, rows: list[Row], retrained: in
                 if reported != {record.epoch: record.value for record in row.curve}:
                     yield f"row {row.id}: reported {reported}, kept {row.curve}"
     chosen = rows if retrained is None else random.Random(0).sample(rows, min(retrained, len(rows)))
-    task = loaded_task(spec)
-    if isinstance(task, SimulatedTask):
-        task = replace(task, seconds_per_epoch=0.0)  # the values do not depend on it
+    tasks = Tasks(spec, device="cpu")
     for row in chosen:
-        yield from _differs_from_undisturbed(storage, spec, task, row)
+        yield from _differs_from_undisturbed(storage, spec, tasks, row)
 
 
-def _differs_from_undisturbed(storage: Storage, spec: StudySpec, task: Task, row: Row) -> Iterator[str]:
+def _differs_from_undisturbed(storage: Storage, spec: StudySpec, tasks: Tasks, row: Row) -> Iterator[str]:
     if row.stage == "search":
         name = studies.optuna_name(spec.name, row.arm, row.block)
         params = studies.optuna_trials(storage, name)[row.trial or 0].params
         configuration = spec.configuration(row.arm, params)
     else:
         configuration = confirm_configuration(spec, row)
-    undisturbed = spec.kind.trial(task, configuration, seed=row.seed).epochs()
+    task = tasks.of(configuration.task)
+    if isinstance(task, SimulatedTask):
+        task = replace(task, seconds_per_epoch=0.0)  # the values do not depend on it
+    trial = spec.kind.trial(task, configuration, seed=row.seed)
+    undisturbed = _until_diverged(trial)
     for kept, again in zip(row.curve, undisturbed, strict=False):  # a pruned row is shorter
-        if replace(kept, seconds=0.0) != replace(again, seconds=0.0):
+        if again is None or replace(kept, seconds=0.0) != replace(again, seconds=0.0):
             yield f"row {row.id} epoch {kept.epoch}: {kept} was disturbed, {again} was not"
+    if row.outcome == "diverged" and next(undisturbed, None) is not None:
+        yield f"row {row.id} diverged after epoch {row.epoch}, the undisturbed training did not"
+    if row.outcome == "complete" and row.stage == "test":
+        list(undisturbed)
+        if trial.evaluate("test") != row.value:
+            yield f"row {row.id}: {row.value} on the test split was disturbed, {trial.evaluate('test')} was not"
+    undisturbed.close()
+
+
+def _until_diverged(trial: Trial) -> Generator[EpochRecord | None, None, None]:
+    """The epochs of a trial; a last one that is None if it diverges."""
+    try:
+        yield from trial.epochs()
+    except TrialError as error:
+        if error.kind != "diverged":
+            raise
+        yield None
 
 
 def _trials(storage: Storage, spec: StudySpec, arm: str) -> list[FrozenTrial]:

@@ -412,7 +412,9 @@ def test_a_row_that_kills_every_worker_ends_the_study_until_the_next_run(
             with pytest.raises(Killed):
                 work_on(session, claim(session))
             expire(session)
-        with pytest.raises(TrialError, match=rf"lost its worker {MAX_LOSSES} times in a row after epoch 2.*memory"):
+        with pytest.raises(
+            TrialError, match=rf"lost its worker or program {MAX_LOSSES} times in a row after epoch 2.*memory"
+        ):
             work_on(session, claim(session))
     assert session.ledger.rows()[0].failure == "lost"
     assert session.ledger.reopen_failed() == 1

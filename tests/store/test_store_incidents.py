@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from ralr_tune.errors import LeaseLost
-from ralr_tune.records import EpochRecord, Row
+from ralr_tune.records import EpochRecord, Row, Stage
 from ralr_tune.store import incidents, studies
 from ralr_tune.store.ledger import Ledger, PlannedRow
 from tests.metrics import ACCURACY
@@ -52,6 +52,30 @@ def test_the_next_worker_records_a_lost_worker(ledger: Ledger, dying: Ledger) ->
     ledger.release(new)
     claimed(ledger, "third")
     assert len(incidents.of_row(ledger.storage, ledger.study, new.id)) == 1  # a released row is not lost
+
+
+@pytest.mark.parametrize("freed_by", ["failure", "release"])
+def test_a_row_that_its_owner_frees_while_another_claims_it_is_not_lost(
+    ledger: Ledger, dying: Ledger, monkeypatch: pytest.MonkeyPatch, freed_by: str
+) -> None:
+    plan(ledger, 1)
+    old = claimed(dying, "suspended beyond its lease")
+    reading = ledger._candidates
+
+    def candidates(stage: Stage) -> list[Row]:
+        monkeypatch.undo()
+        found = reading(stage)
+        if freed_by == "failure":
+            dying.fail(old, kind="lost", message="the program was ended by SIGKILL", retry=True)
+        else:
+            dying.release(old)
+        return found
+
+    monkeypatch.setattr(ledger, "_candidates", candidates)
+    new = claimed(ledger, "alive")
+    assert new.attempt == 2
+    found = incidents.of_row(ledger.storage, ledger.study, new.id)
+    assert [each.message for each in found] == ["the program was ended by SIGKILL"] * (freed_by == "failure")
 
 
 def test_a_worker_that_lost_the_row_writes_no_incident(ledger: Ledger, dying: Ledger) -> None:

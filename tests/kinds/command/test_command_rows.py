@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from ralr_tune.errors import Interrupted
+from ralr_tune.errors import Interrupted, TrialError
+from ralr_tune.search.failing import MAX_LOSSES
 from ralr_tune.search.session import Session
 from ralr_tune.search.trial import epochs_of, work_on
+from ralr_tune.store import incidents
 from ralr_tune.store.ledger import Ledger
 from tests.kinds.command.conftest import PROGRAM, Write
 from tests.search.conftest import MakeSession, sessions
@@ -38,6 +40,12 @@ def make_session(tmp_path: Path, quick_tables: None) -> Iterator[MakeSession]:
 def session(study: Write, folder: Path, make_session: MakeSession) -> Session:
     (folder / "program.py").write_text(ANSWERS)
     return make_session(study(search={"trials": 1, "start": []}))
+
+
+def killed_in(epoch: int) -> str:
+    """The program, which always ends in this epoch as if the system had killed it."""
+    report = "    answer = client.report"
+    return ANSWERS.replace(report, f"    if epoch == {epoch}:\n        os.kill(os.getpid(), 9)\n{report}")
 
 
 def answers(folder: Path) -> list[str]:
@@ -88,3 +96,39 @@ def test_a_pruned_program_is_stopped(session: Session, folder: Path, monkeypatch
     work_on(session, row)
     assert session.ledger.row(row.id).outcome == "pruned"
     assert answers(folder) == ["stop"]
+
+
+def test_a_program_that_is_killed_resumes_from_its_checkpoint(session: Session, folder: Path) -> None:
+    (folder / "program.py").write_text(killed_in(epoch=2))
+    for attempt in (1, 2):
+        row = session.ledger.claim("me", "search")
+        assert row is not None
+        assert (row.attempt, row.epoch) == (attempt, attempt - 1)
+        work_on(session, row)
+    (first, second) = incidents.of_row(session.storage, session.ledger.key, row.id)
+    assert [(each.kind, each.attempt, each.epoch) for each in (first, second)] == [("lost", 1, 1), ("lost", 2, 1)]
+    assert "was ended by SIGKILL" in first.message
+    (folder / "program.py").write_text(ANSWERS)
+    last = session.ledger.claim("me", "search")
+    assert last is not None
+    work_on(session, last)
+    assert [record.epoch for record in session.ledger.row(row.id).curve] == [1, 2, 3]
+    assert answers(folder) == ["continue"] * 3  # no epoch was reported twice
+
+
+def test_a_program_that_is_always_killed_ends_the_study_until_the_next_run(session: Session, folder: Path) -> None:
+    (folder / "program.py").write_text(killed_in(epoch=1))
+    for _ in range(MAX_LOSSES):
+        row = session.ledger.claim("me", "search")
+        assert row is not None
+        work_on(session, row)
+    row = session.ledger.claim("me", "search")
+    assert row is not None
+    with pytest.raises(TrialError, match=rf"program {MAX_LOSSES} times in a row after epoch 0.*last time.*SIGKILL"):
+        work_on(session, row)
+    (folder / "program.py").write_text(ANSWERS)
+    assert session.ledger.reopen_failed() == 1
+    again = session.ledger.claim("me", "search")
+    assert again is not None
+    work_on(session, again)
+    assert session.ledger.row(row.id).outcome == "complete"
