@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ from torch.nn import Dropout, Linear, Sequential
 from torch.utils.data import DataLoader
 
 from ralr_tune.own.trial import Trial
+from tests.child.conftest import trial_of
 from tests.integrations.frameworks import data, framework, loss_of, rate
 from tests.integrations.trials import (
     EPOCHS,
@@ -24,6 +28,21 @@ from tests.integrations.trials import (
 
 pl = framework("lightning.pytorch")
 callbacks = framework("ralr_tune.integrations.lightning")
+
+SEVERAL = """
+import ralr_tune
+from lightning.pytorch.callbacks import Callback
+from tests.integrations.test_integrations_callback_lightning import train
+
+class Note(Callback):
+    def on_train_epoch_start(self, trainer, pl_module):
+        with (trial.folder.parent / "notes").open("a") as notes:
+            notes.write(f"{trainer.global_rank} {trainer.current_epoch + 1}\\n")
+
+trial = ralr_tune.trial()
+train(trial, strategy="ddp", devices=2, more=[Note()])
+"""
+"""A program that Lightning starts a second time."""
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
@@ -56,12 +75,12 @@ def module_of(package: Any, trial: Trial, rates: list[float]) -> Any:
     return Module()
 
 
-def train(trial: Trial, package: Any = pl, resume: bool = True, **options: Any) -> Any:
+def train(trial: Trial, package: Any = pl, resume: bool = True, more: Sequence[Any] = (), **options: Any) -> Any:
     rates: list[float] = []
     module = module_of(package, trial, rates)
     callback = callbacks.RalrTuneCallback(trial, loss="train_loss", metrics=["val_loss"])
     given = {
-        "max_epochs": trial.max_epochs, "callbacks": [callback], "default_root_dir": trial.folder, "devices": 1,
+        "max_epochs": trial.max_epochs, "callbacks": [callback, *more], "default_root_dir": trial.folder, "devices": 1,
         "accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False,
         "enable_checkpointing": False,
     } | options  # fmt: skip
@@ -124,3 +143,21 @@ def test_a_trainer_that_does_not_fit(tmp_path: Path, options: dict[str, Any], me
 def test_a_trainer_that_was_not_resumed(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"ckpt_path=trial\.checkpoint"):
         run(lambda trial: train(trial, resume=False), Worker(tmp_path), checkpoint=tmp_path / "x.ckpt", first=3)
+
+
+def test_two_ranks_report_once_resume_and_stop(tmp_path: Path) -> None:
+    def several(attempt: int, earlier: tuple[int, ...] = ()) -> Any:
+        command = [sys.executable, str(tmp_path / "program.py")]
+        return trial_of(
+            tmp_path, SEVERAL, attempt=attempt, earlier=earlier, command=lambda start: command, report_timeout=None
+        )
+
+    whole = [record.value for record in several(1).epochs()]
+    with closing(several(2).epochs()) as epochs:
+        next(epochs)
+    second = several(3, (2,))
+    list(second.epochs())
+    assert [record.value for record in second.curve] == whole
+    assert len(set(whole)) == EPOCHS
+    notes = sorted((tmp_path / "notes").read_text().splitlines())
+    assert notes == sorted(f"{rank} {epoch}" for rank in (0, 1) for epoch in (1, 2, 3, 4) for _ in (1, 2))

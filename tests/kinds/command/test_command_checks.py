@@ -72,6 +72,8 @@ def test_a_program_that_does_not_read_the_schedule_is_refused(study: Write, fold
     (folder / "program.py").write_text(PROGRAM.replace("from ralr_tune import client", "import something"))
     with pytest.raises(StudyFileError, match="none of these files reads the schedule"):
         check_study("own.toml")
+    (folder / "program.py").write_text("import ralr_tune\n\ntrain(ralr_tune.trial())\n")
+    assert "runs a program" in check_study("own.toml")
 
 
 def test_no_imports_refuses_the_program(study: Write) -> None:
