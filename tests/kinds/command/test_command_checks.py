@@ -125,6 +125,17 @@ def test_what_the_program_gets(study: Write) -> None:
     assert (twin.base, twin.factors) == (schedule.base, [[1.0]] * 3)
 
 
+def test_the_program_s_seed_is_one_that_numpy_accepts(study: Write) -> None:
+    """Studies draw seeds of 48 bits; the schedule and the identity still follow from all of them."""
+    spec = study(search={"trials": 1, "start": []}, training={"epochs": 3, "lr": 0.5})
+    configuration = spec.configuration("ralr", {"params.width": 1})
+    task = Tasks(spec, device="cpu").of(configuration.task)
+    short, long = (KIND.trial(task, configuration, seed=seed)._plan for seed in (3, 2**40 + 3))
+    assert short.description["seed"] == long.description["seed"] == 3
+    assert short.schedule(1).factors != long.schedule(1).factors
+    assert short.identity != long.identity
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [
