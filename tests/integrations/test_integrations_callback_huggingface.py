@@ -92,7 +92,14 @@ def test_every_evaluation_is_reported(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"twice": True}, {"eval_on_start": True}, {"save_strategy": "steps", "save_steps": 3}], ids=str
+    "options",
+    [
+        {"twice": True},
+        {"eval_on_start": True},
+        {"eval_strategy": "steps", "eval_steps": STEPS},
+        {"save_strategy": "steps", "save_steps": 3},
+    ],
+    ids=str,
 )
 def test_one_report_for_each_step_that_was_evaluated(tmp_path: Path, options: dict[str, Any]) -> None:
     assert all(each["value"] < 0 for each in checked_reports(lambda trial: train(trial, **options), tmp_path))
