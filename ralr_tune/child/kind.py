@@ -101,7 +101,7 @@ class ProgramKind(Kind):
     ) -> ChildTrial:
         values = values_of(task.section.params, configuration, seed=seed, device=task.device, split=split)
         plan = replace(
-            plan_of(configuration, values, stage, of=task.identity),
+            plan_of(configuration, values, stage, seed=seed, of=task.identity),
             report_timeout=task.section.report_timeout,
             grace_s=task.section.grace,
         )
@@ -133,16 +133,20 @@ class ProgramKind(Kind):
 def values_of(
     own: Mapping[str, Any], configuration: Configuration, *, seed: int, device: str, split: TrainingSplit
 ) -> dict[str, Any]:
-    """What the program gets besides the schedule and what differs between two starts; `own`: its own parameters."""
+    """What the program gets besides the schedule and what differs between two starts; `own`: its own parameters.
+
+    The program's seed has 32 bits: numpy.random.seed, and with it the frameworks' own functions, refuse longer ones.
+    """
     training = configuration.training
     shared = {key: value for key, value in dict(training).items() if key not in ("options", "epochs")}
     given = {key: value for key, value in shared.items() if value not in (None, "auto")}
-    return {"params": {**given, **training.options, **own}, "seed": seed, "device": device, "split": split}
+    return {"params": {**given, **training.options, **own}, "seed": seed % 2**32, "device": device, "split": split}
 
 
-def plan_of(configuration: Configuration, values: Mapping[str, Any], stage: TrialStage, *, of: str = "") -> Plan:
-    """The trial of one configuration with the `values_of` it; `of`: the task's identity."""
-    seed = values["seed"]
+def plan_of(
+    configuration: Configuration, values: Mapping[str, Any], stage: TrialStage, *, seed: int, of: str = ""
+) -> Plan:
+    """The trial of one configuration with the `values_of` it; `seed`: the study's; `of`: the task's identity."""
     return Plan(
         identity=f"{of}|{configuration.identity(seed)}|{values['split']}",
         epochs=configuration.training.epochs,

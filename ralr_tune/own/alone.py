@@ -99,7 +99,7 @@ def _alone(options: argparse.Namespace, names: Sequence[str]) -> Trial:
 
     configuration, own = _configuration(options, names)
     values = values_of(own, configuration, seed=options.seed, device=options.device or _device(), split="train")
-    plan = plan_of(configuration, values, "test" if options.test else "train")
+    plan = plan_of(configuration, values, "test" if options.test else "train", seed=options.seed)
     folder = (options.folder or Path(tempfile.mkdtemp(prefix="ralr_tune-alone-"))).absolute()
     folder.mkdir(parents=True, exist_ok=True)
     link = PrintingLink(plan.epochs, folder, plan.identity, plan.schedule)

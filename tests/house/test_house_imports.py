@@ -29,6 +29,8 @@ ROOMS: Mapping[str, tuple[str, ...]] = {
     "child": ("script", "client"),
     # what people's own training code uses
     "own": ("child",),
+    # callbacks of frameworks, which people's own training code imports
+    "integrations": ("own", "schedules"),
     "store": ("studyfile", "machine"),
     # whether to judge further seeds and what is said of them in the end must be one decision
     "search": ("store", "training", "analysis"),
@@ -165,7 +167,7 @@ def test_the_closure_of_the_table() -> None:
     assert allowed("errors") == {"errors"}
     assert allowed("analysis") == {"analysis", *GROUND}
     assert allowed("training") == {"training", "schedules", "tasks", "studyfile", "models", "machine", *GROUND}
-    assert allowed("cli") == {*ROOMS, *GROUND} - {"own"}  # it runs in the user's process
+    assert allowed("cli") == {*ROOMS, *GROUND} - {"own", "integrations"}  # they run in the user's process
     assert "store" not in allowed("report") | allowed("kinds") | allowed("training")
 
 

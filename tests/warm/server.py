@@ -42,7 +42,9 @@ def _import_everything() -> None:
     import ralr_tune
 
     packages = pkgutil.walk_packages(ralr_tune.__path__, "ralr_tune.")
-    for name in (*(found.name for found in packages if not found.name.endswith(("__main__", ".env"))), *LAZY):
+    names = [found.name for found in packages if not found.name.endswith(("__main__", ".env"))]
+    optional = "ralr_tune.integrations."  # each of these needs a framework
+    for name in (*(name for name in names if not name.startswith(optional)), *LAZY):
         importlib.import_module(name)
     gc.freeze()  # what was imported stays in pages that all programs share
 

@@ -16,7 +16,9 @@ from ralr_tune.studyfile.contradictions import Contradiction, Problem, path_of_k
 from ralr_tune.studyfile.problems import dotted, shown
 from ralr_tune.studyfile.values import Choice, Range, one_of
 
-_READERS = (b"RALR_TUNE_TRIAL", b"ralr_tune.client", b"ralr_tune import client")
+_READERS = (
+    b"RALR_TUNE_TRIAL", b"ralr_tune.client", b"ralr_tune import client", b"ralr_tune.trial", b"ralr_tune import trial",
+)  # fmt: skip
 """What a program mentions that reads the schedule."""
 _STEP_READERS = (b"steps_per_epoch", b"declare_steps", b"client steps", b'"steps"')
 """What it mentions if it asks for the schedule of every step."""
@@ -113,7 +115,7 @@ def unread_schedule(spec: StudySpec) -> Iterator[Problem]:
         line = (
             f"task.files = {files}: none of these files reads the schedule, so every arm would train with its base "
             "rate alone; multiply the rate by `ralr_tune.client.trial().multiplier(epoch)`, or by the values in the "
-            "file that RALR_TUNE_TRIAL names, and list the file that does it"
+            "file that RALR_TUNE_TRIAL names, or use `ralr_tune.trial()`, and list the file that does it"
         )
         yield Problem(line, (("task", "files"), ("schedule",), ("arms",)))
     by_step = [path for arm in spec.arms for path in values_by_step(spec, arm)]

@@ -72,6 +72,8 @@ def test_a_program_that_does_not_read_the_schedule_is_refused(study: Write, fold
     (folder / "program.py").write_text(PROGRAM.replace("from ralr_tune import client", "import something"))
     with pytest.raises(StudyFileError, match="none of these files reads the schedule"):
         check_study("own.toml")
+    (folder / "program.py").write_text("import ralr_tune\n\ntrain(ralr_tune.trial())\n")
+    assert "runs a program" in check_study("own.toml")
 
 
 def test_no_imports_refuses_the_program(study: Write) -> None:
@@ -121,6 +123,17 @@ def test_what_the_program_gets(study: Write) -> None:
     assert plan.schedule(2).factors == [[each] * 2 for each in factors]
     twin = KIND.trial(task, configuration.without_amplification(), seed=3)._plan.schedule(1)
     assert (twin.base, twin.factors) == (schedule.base, [[1.0]] * 3)
+
+
+def test_the_program_s_seed_is_one_that_numpy_accepts(study: Write) -> None:
+    """Studies draw seeds of 48 bits; the schedule and the identity still follow from all of them."""
+    spec = study(search={"trials": 1, "start": []}, training={"epochs": 3, "lr": 0.5})
+    configuration = spec.configuration("ralr", {"params.width": 1})
+    task = Tasks(spec, device="cpu").of(configuration.task)
+    short, long = (KIND.trial(task, configuration, seed=seed)._plan for seed in (3, 2**40 + 3))
+    assert short.description["seed"] == long.description["seed"] == 3
+    assert short.schedule(1).factors != long.schedule(1).factors
+    assert short.identity != long.identity
 
 
 @pytest.mark.parametrize(
