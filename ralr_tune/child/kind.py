@@ -146,7 +146,7 @@ def values_of(
 def plan_of(
     configuration: Configuration, values: Mapping[str, Any], stage: TrialStage, *, seed: int, of: str = ""
 ) -> Plan:
-    """The trial of one configuration with the `values_of` it; `seed`: the study's; `of`: the task's identity."""
+    """The trial of one configuration with the `values_of` it; `seed`: all of its bits; `of`: the task's identity."""
     return Plan(
         identity=f"{of}|{configuration.identity(seed)}|{values['split']}",
         epochs=configuration.training.epochs,

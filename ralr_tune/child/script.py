@@ -84,7 +84,7 @@ def _description(exported: Exported) -> Mapping[str, Any]:
     if changes_by_step(configuration):
         raise UsageError(f'granularity = "step": a script has one rate for each epoch; {OTHER_FORMATS}, and `train` it')
     values = script_values(exported)
-    plan = plan_of(configuration, values, "test")
+    plan = plan_of(configuration, values, "test", seed=exported.provenance.seed)
     schedule = plan.schedule(1)
     return {
         "token": "",
