@@ -46,9 +46,11 @@ def made(results: Path) -> Made:
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"{results.name}: the report cannot be made: {done.stderr.strip()}")
-        # the report names its database
+        page = (out / "report.html").read_text()
+        for machines in (folder, str(ROOT)):  # the report names its database, and the study file that a step changes
+            page = page.replace(f"{Path(machines).resolve()}/", "")
         return Made(
-            (out / "report.html").read_text().replace(f"{Path(folder).resolve()}/", ""),
+            page,
             done.stdout.partition("\n\n")[0],
         )
 

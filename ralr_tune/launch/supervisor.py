@@ -136,9 +136,14 @@ def _deadline(hours: float | None) -> float:
     return float("inf") if hours is None else time.monotonic() + 3600 * hours
 
 
+class StopRequest(KeyboardInterrupt):
+    """A KeyboardInterrupt of its own type: Python remembers one of the built-in type that came within `exec`, where the
+    import of a named tuple spends its time, and then ends by SIGINT, whatever exit code the program asked for."""
+
+
 @contextmanager
 def signals_as_interrupt() -> Iterator[None]:
-    """SIGTERM and a closed terminal stop a run as Ctrl-C does; repeats are ignored while it stops its workers.
+    """Ctrl-C, SIGTERM and a closed terminal stop a run; repeats are ignored while it stops its workers.
 
     Python allows signal handlers only in the main thread; in another thread this does nothing.
     """
@@ -146,10 +151,10 @@ def signals_as_interrupt() -> Iterator[None]:
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         if not requests.is_repeat():
-            raise KeyboardInterrupt
+            raise StopRequest
 
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    with handling(interrupt, signal.SIGTERM, signal.SIGHUP):
+    with handling(interrupt, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         yield

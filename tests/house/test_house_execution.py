@@ -44,14 +44,15 @@ LOADS = {"torch": ("weights_only", True), "np": ("allow_pickle", False), "numpy"
 """Calls of `X.load` (and `X.read_array`) that need a safe argument."""
 
 IMPORTS_CODE = {
+    "commands/preloading.py": ["import_module"],
     "models/registry.py": ["importlib.import_module"],
     "own/serve.py": ["importlib.import_module"],
     "studyfile/registry.py": ["importlib.import_module"],
     "script/bundle.py": ["import_module"],
 }
 """Where that may stand: `model = "package.module:callable"`, `kind = "package.module:NAME"`,
-`target = "package.module:name"`, and modules of this
-package whose source an exported script carries."""
+`target = "package.module:name"`, modules of this
+package whose source an exported script carries, and a list of libraries that the report needs."""
 
 OWN_PARTS = "import_module(_HOMES[name])"
 """It may also import the package's own modules on first use: only names from a table."""

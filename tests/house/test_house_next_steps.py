@@ -47,7 +47,7 @@ TYPED = {
 }
 """Modules that print commands, and the test of this file that types them."""
 
-TRAVELS = {"report.export", "script.parts"}
+TRAVELS = {"child.script", "report.export", "script.parts"}
 """Their texts go into files that are read on other machines: those name the program in general."""
 
 

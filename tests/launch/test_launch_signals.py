@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -53,3 +55,17 @@ def test_a_run_counts_repeats_as_one_request(monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setattr(signals, "REPEAT_S", 0.0)
         with pytest.raises(KeyboardInterrupt):
             send(signal.SIGTERM)
+
+
+def test_an_interrupt_within_exec_leaves_the_exit_code_alone() -> None:
+    """Importing a named tuple executes text: with a plain KeyboardInterrupt there, Python would end by SIGINT."""
+    script = """
+import os, signal, sys
+from ralr_tune.launch.supervisor import signals_as_interrupt
+try:
+    with signals_as_interrupt():
+        exec("os.kill(os.getpid(), signal.SIGINT)\\nwhile True: pass")
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+    assert subprocess.run([sys.executable, "-c", script], check=False, timeout=100).returncode == 130

@@ -33,7 +33,7 @@ GRID = [
     pytest.param(*pair, marks=() if pair in DIAGONAL else pytest.mark.slow)
     for pair in itertools.product(SAMPLERS, PRUNERS)
 ]
-NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?(?:e[+-]?\d+)?")
+NUMBER = re.compile(r"[+−-]?\d+(?:\.\d+)?(?:e[+-]?\d+)?")
 BETTER = re.compile(r"\b(larger|smaller) is better")
 
 
@@ -89,7 +89,7 @@ def _check_note(value: str, error: str) -> None:
     assert (BETTER.search(error) or [""])[0] == "smaller is better"
     texts = [BETTER.sub("", text.replace(" error ", " value ")) for text in (value, error)]
     assert NUMBER.sub("#", texts[0]) == NUMBER.sub("#", texts[1])
-    numbers = [sorted(number.lstrip("+-") for number in NUMBER.findall(text)) for text in texts]
+    numbers = [sorted(number.lstrip("+−-") for number in NUMBER.findall(text)) for text in texts]
     assert numbers[0] == numbers[1]
 
 
