@@ -1,8 +1,8 @@
-"""Hugging Face's Trainer teaches a tiny vision transformer scikit-learn's digits. Alone: python train.py --lr 0.003"""
+"""Hugging Face's Trainer teaches a tiny ConvNeXt scikit-learn's digits. Alone: python train.py --lr 0.003"""
 
 import torch
 from sklearn.datasets import load_digits
-from transformers import Trainer, TrainingArguments, ViTConfig, ViTForImageClassification
+from transformers import ConvNextConfig, ConvNextForImageClassification, Trainer, TrainingArguments
 
 import ralr_tune
 from ralr_tune.integrations.huggingface import RalrTuneCallback
@@ -25,11 +25,11 @@ def accuracy(found) -> dict[str, float]:
 
 def train(trial: ralr_tune.Trial) -> None:
     training, validation, test = digits()
-    shape = ViTConfig(
-        image_size=8, patch_size=2, num_channels=1, num_labels=10, hidden_size=32, num_hidden_layers=2,
-        num_attention_heads=4, intermediate_size=trial.params["width"],
-    )  # fmt: skip
-    model = ViTForImageClassification(shape)
+    width = trial.params["width"]
+    shape = ConvNextConfig(
+        num_channels=1, patch_size=2, num_stages=2, hidden_sizes=[width, 2 * width], depths=[1, 1], num_labels=10
+    )
+    model = ConvNextForImageClassification(shape)
     optimizer = torch.optim.AdamW(model.parameters(), lr=trial.params["lr"])
     scheduler = trial.schedule(optimizer, steps_per_epoch=len(training) // BATCH)
     arguments = TrainingArguments(
