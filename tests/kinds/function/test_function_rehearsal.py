@@ -53,40 +53,46 @@ def test_a_good_function_and_the_report_that_says_so(study: Write, folder: Path,
     assert ", of an earlier state of the code" in report.page.read_text()
 
 
+CASES: list[tuple[tuple[str, str], str, str, str]] = [
+    (("gauss(0, 0.002)", "gauss(0, 0.0)"), "another seed", "WRONG", "gives the same value: nothing random follows"),
+    (('trial.params["lr"] / 0.1', "1"), "another base rate", "WRONG", "gives the same values: lr is not used"),
+    (
+        ("(trial.factor(epoch) != 1)", "(trial.factor(epoch) < 0)"),
+        "amplification",
+        "WRONG",
+        "gives the same values",
+    ),
+    ((", checkpoint=path", ""), "resume", "note", "not possible, since no checkpoint is reported"),
+    (("return learned", "return random.random() + learned"), "the same seed", "ok", "gives the same values"),
+    (
+        ("return learned", "return int.from_bytes(os.urandom(2)) + learned"),
+        "the same seed",
+        "note",
+        "does not give",
+    ),
+    (
+        ("def train(trial):", "COUNT = []\ndef train(trial):\n    COUNT.append(1)"),
+        "the same seed",
+        "ok",
+        "gives the",
+    ),
+    (('state, "test")', 'state, "test") * math.nan'), "test value", "WRONG", "came, but is not a number"),
+    (('if trial.stage == "test"', "if True"), "trains", "WRONG", 'trial.stage = "search": a test value is allowed'),
+    (
+        ("        trial.report(", "        if epoch == 2: 1 / 0\n        trial.report("),
+        "trains",
+        "WRONG",
+        "ZeroDiv",
+    ),
+]
+"""A change of the good function, and what is then found: item, mark and text."""
+FAST = ("amplification", "resume", "test value")
+"""Items that the fast tests measure; the others are slow."""
+
+
 @pytest.mark.parametrize(
     ("changed", "item", "mark", "text"),
-    [
-        (("gauss(0, 0.002)", "gauss(0, 0.0)"), "another seed", "WRONG", "gives the same value: nothing random follows"),
-        (('trial.params["lr"] / 0.1', "1"), "another base rate", "WRONG", "gives the same values: lr is not used"),
-        (
-            ("(trial.factor(epoch) != 1)", "(trial.factor(epoch) < 0)"),
-            "amplification",
-            "WRONG",
-            "gives the same values",
-        ),
-        ((", checkpoint=path", ""), "resume", "note", "not possible, since no checkpoint is reported"),
-        (("return learned", "return random.random() + learned"), "the same seed", "ok", "gives the same values"),
-        (
-            ("return learned", "return int.from_bytes(os.urandom(2)) + learned"),
-            "the same seed",
-            "note",
-            "does not give",
-        ),
-        (
-            ("def train(trial):", "COUNT = []\ndef train(trial):\n    COUNT.append(1)"),
-            "the same seed",
-            "ok",
-            "gives the",
-        ),
-        (('state, "test")', 'state, "test") * math.nan'), "test value", "WRONG", "came, but is not a number"),
-        (('if trial.stage == "test"', "if True"), "trains", "WRONG", 'trial.stage = "search": a test value is allowed'),
-        (
-            ("        trial.report(", "        if epoch == 2: 1 / 0\n        trial.report("),
-            "trains",
-            "WRONG",
-            "ZeroDiv",
-        ),
-    ],
+    [pytest.param(*case, marks=() if case[1] in FAST else pytest.mark.slow) for case in CASES],
 )
 def test_what_is_wrong_is_found(
     study: Write, folder: Path, changed: tuple[str, str], item: str, mark: str, text: str
