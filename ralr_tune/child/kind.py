@@ -31,6 +31,10 @@ _MANNERS = ("report_timeout", "grace", "reuse")
 """Keys that do not change what a trial is."""
 
 
+_MAX_READ = 10_000_000
+"""Bytes of a source file that are searched."""
+
+
 @dataclass(frozen=True)
 class ProgramTask:
     """A program with its own parameters fixed."""
@@ -176,6 +180,15 @@ def source_paths(section: ProgramSection) -> Iterator[tuple[str, Path]]:
         for name in sorted(glob.glob(pattern, recursive=True)):
             if Path(name).is_file():
                 yield pattern, Path(name)
+
+
+def content_of(path: Path) -> bytes:
+    """What is searched of a source file, which may be anything; nothing if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return file.read(_MAX_READ)
+    except OSError:
+        return b""
 
 
 def values_by_step(spec: StudySpec, arm: str) -> Iterator[KeyPath]:

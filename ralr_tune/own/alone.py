@@ -19,6 +19,7 @@ from ralr_tune.own.trial import StudyLink, Trial
 if TYPE_CHECKING:
     from ralr_tune.child.plan import Schedule
     from ralr_tune.studyfile import Configuration
+    from ralr_tune.tasks.trial import TrialStage
 
 _AMPLIFY = ("probability", "lower", "upper")
 _FLAGS = frozenset({*_AMPLIFY, "seed", "device", "configuration", "folder", "test"})
@@ -99,7 +100,8 @@ def _alone(options: argparse.Namespace, names: Sequence[str]) -> Trial:
 
     configuration, own = _configuration(options, names)
     values = values_of(own, configuration, seed=options.seed, device=options.device or _device(), split="train")
-    plan = plan_of(configuration, values, "test" if options.test else "train", seed=options.seed)
+    stage: TrialStage = "test" if options.test else "train"
+    plan = plan_of(configuration, values, stage, seed=options.seed, of=json.dumps(own, sort_keys=True, default=str))
     folder = (options.folder or Path(tempfile.mkdtemp(prefix="ralr_tune-alone-"))).absolute()
     folder.mkdir(parents=True, exist_ok=True)
     link = PrintingLink(plan.epochs, folder, plan.identity, plan.schedule)
@@ -116,7 +118,7 @@ def _configuration(options: argparse.Namespace, names: Sequence[str]) -> tuple[C
         from ralr_tune.studyfile.exported import load_exported
 
         exported = load_exported(options.configuration)
-        own = {**exported.task.model_dump().get("params", {})}
+        own = exported.task.model_dump().get("params", {})
         return exported.configuration(), {**{name: getattr(options, name) for name in names}, **own}
     given = {key: getattr(options, key) for key in _AMPLIFY if getattr(options, key) is not None}
     configuration = Configuration(

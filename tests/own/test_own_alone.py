@@ -112,3 +112,13 @@ def test_a_folder_keeps_the_training(tmp_path: Path) -> None:
     assert [epoch for epoch, *_ in whole] == [1, 2, 3, 4]
     assert run(tmp_path / "parts", stop_after=2) + run(tmp_path / "parts") == whole
     assert run(tmp_path / "parts") == []
+
+
+def test_other_parameters_do_not_resume_from_the_same_folder(tmp_path: Path) -> None:
+    for width, first in (("8", 1), ("8", 2), ("16", 1)):
+        one = trial(epochs=4, width=8, arguments=["--folder", str(tmp_path), "--width", width])
+        assert one.first_epoch == first
+        one.keep(counter=Counter())
+        for _ in one.epochs():
+            one.report(0.5)
+            break

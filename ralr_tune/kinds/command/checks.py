@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ralr_tune.child.kind import source_paths, values_by_step
+from ralr_tune.child.kind import content_of, source_paths, values_by_step
 from ralr_tune.child.section import OTHER_VALUES
 from ralr_tune.kinds.command.placeholders import Malformed, Placeholder, placeholders
 from ralr_tune.kinds.command.section import CommandSection
@@ -23,7 +23,6 @@ _READERS = (
 _STEP_READERS = (b"steps_per_epoch", b"declare_steps", b"client steps", b'"steps"')
 """What it mentions if it asks for the schedule of every step."""
 _COMMANDS = ("command", "resume", "test")
-_MAX_READ = 10_000_000
 
 
 def missing_program(section: CommandSection) -> Iterator[Contradiction]:
@@ -128,13 +127,4 @@ def unread_schedule(spec: StudySpec) -> Iterator[Problem]:
 
 
 def _mentions(task: CommandSection, words: tuple[bytes, ...]) -> bool:
-    return any(word in content for _, path in source_paths(task) for content in [_content(path)] for word in words)
-
-
-def _content(path: Path) -> bytes:
-    """What is read of a file that may be anything."""
-    try:
-        with path.open("rb") as file:
-            return file.read(_MAX_READ)
-    except OSError:
-        return b""
+    return any(word in content for _, path in source_paths(task) for content in [content_of(path)] for word in words)

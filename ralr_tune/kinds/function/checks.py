@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from ralr_tune.child.kind import source_paths
+from ralr_tune.child.kind import content_of, source_paths
 from ralr_tune.kinds.function.section import FunctionSection
 from ralr_tune.kinds.function.server import server_command, target_import
 from ralr_tune.studyfile import StudySpec
@@ -45,7 +45,7 @@ def _unapplied_schedule(spec: StudySpec, section: FunctionSection) -> Iterator[P
     amplified = any(arm.amplify is not None or arm.noise is not None for arm in spec.arms.values())
     constant = all(spec.schedule(arm).name == "constant" for arm in spec.arms)
     paths = [*module_files(target_import(section.target)).values(), *(path for _, path in source_paths(section))]
-    if (constant and not amplified) or any(_APPLIES_SCHEDULE.search(_content(path)) for path in paths):
+    if (constant and not amplified) or any(_APPLIES_SCHEDULE.search(content_of(path)) for path in paths):
         return
     line = (
         f"task.target = {shown(section.target)}: its code does not apply the schedule, so all arms would train the "
@@ -53,10 +53,3 @@ def _unapplied_schedule(spec: StudySpec, section: FunctionSection) -> Iterator[P
         "`trial.multiplier(epoch)`"
     )
     yield Problem(line, (("task", "target"), ("schedule",), ("arms",)))
-
-
-def _content(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError:
-        return b""
