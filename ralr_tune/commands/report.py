@@ -192,7 +192,9 @@ def _rehearsed(spec: StudySpec, address: Address, out: Path, typed: str) -> Mapp
     found = rehearsal.load(out / rehearsal.FILE)
     if found is None:
         rehearse = again("check", typed, address, out, name=spec.name, more=["--rehearse"])
-        return {"rehearsal": f"none: `{rehearse}` measures whether the code resumes, stops and uses what it gets"}
+        return {
+            "rehearsal": f"none; to measure whether the code resumes, stops and uses what it gets, type: {rehearse}"
+        }
     changed = "" if found.code == rehearsal.code_of(spec) else ", of an earlier state of the code"
     return {"rehearsal": f"{found.day}{changed}", **{f"– {each.item}": each.text for each in found.findings}}
 
