@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 import ralr_tune
-
 from ralr_tune.store.database import open_storage
 from ralr_tune.studyfile.registry import BUILT_IN
 from tests.commands.conftest import Cli
