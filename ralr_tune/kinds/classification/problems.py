@@ -16,7 +16,8 @@ import numpy as np
 from torch import nn
 
 from ralr_tune.errors import DataError, UsageError
-from ralr_tune.kinds.classification.samples import Samples, Source, hold_out, listed
+from ralr_tune.images.files import listed
+from ralr_tune.kinds.classification.samples import Samples, Source, hold_out
 from ralr_tune.kinds.classification.scores import check_classes
 from ralr_tune.kinds.classification.section import ArraysData, ClassificationSection, FolderData, TorchvisionData
 from ralr_tune.kinds.classification.stratify import Rows
