@@ -44,6 +44,10 @@ class Capabilities:
     """The split on which a trained network is evaluated for the generalisation gap; None: not at all (it may be
     expensive)."""
 
+    evaluate_every: int = 1
+    """Epochs between two evaluations on the validation split, which may take as long as an epoch. Only evaluated epochs
+    have a record; the last one always is evaluated."""
+
     @property
     def may_record(self) -> bool:
         """Whether steps may be recorded as CUDA graphs or compiled."""

@@ -140,8 +140,9 @@ def curve_to_dicts(curve: Sequence[EpochRecord]) -> list[dict[str, Any]]:
     return [dict(vars(record)) for record in curve]  # `asdict` would deep-copy every number
 
 
-def read_curve(stored: object, epochs: int) -> list[EpochRecord]:
-    """The curve from the output of `curve_to_dicts`, of at most `epochs` epochs: 1 to n in order, all numbers finite.
+def read_curve(stored: object, epochs: int, *, every: int = 1) -> list[EpochRecord]:
+    """The curve from the output of `curve_to_dicts`: a record of each `every`-th of `epochs` epochs and of the last one,
+    from the first one on, all numbers finite.
 
     Raises Unusable.
     """
@@ -153,8 +154,9 @@ def read_curve(stored: object, epochs: int) -> list[EpochRecord]:
         raise Unusable(f"invalid: its curve: {error}") from error
     for number, record in enumerate(curve, 1):
         epoch, *numbers = astuple(record)
-        if type(epoch) is not int or epoch != number:
-            raise Unusable(f"invalid: epoch {epoch!r} instead of epoch {number}")
+        expected = min(number * every, epochs)
+        if type(epoch) is not int or epoch != expected:
+            raise Unusable(f"invalid: epoch {epoch!r} instead of epoch {expected}")
         if not all(type(value) is float and math.isfinite(value) for value in numbers):
-            raise Unusable(f"invalid: not all numbers of epoch {number} are finite")
+            raise Unusable(f"invalid: not all numbers of epoch {expected} are finite")
     return curve

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
-from ralr_tune.tasks.base import Batch, Split, TorchTask
+from ralr_tune.tasks.base import Batch, Capabilities, Split, TorchTask
 from ralr_tune.training.start import start
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def seconds_per_epoch(task: TorchTask, configuration: Configuration, *, steps: i
         timed = next(epochs, first).seconds
     training = timed * task.steps("train", batch_size) / few.steps("train", batch_size)
     validation = task.steps("validation", batch_size) / task.steps("train", batch_size)
-    return training * (1 + FORWARD_SHARE * validation)
+    return training * (1 + FORWARD_SHARE * validation / task.capabilities.evaluate_every)
 
 
 class _FewBatches:
@@ -37,6 +38,10 @@ class _FewBatches:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._task, name)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return replace(self._task.capabilities, evaluate_every=1)
 
     def steps(self, split: Split, batch_size: int, epoch: int = 0, *, seed: int = 0) -> int:
         return min(self._count, self._task.steps(split, batch_size, epoch, seed=seed))

@@ -43,20 +43,25 @@ class SlotEpoch:
     @property
     def seed_and_epoch(self) -> tuple[int, int]:
         """Determines the epoch's order, augmentation and dropout; epochs count from 0."""
-        return self._trial.seed, len(self._trial.curve)
+        return self._trial.seed, self._trial.epochs_done
 
     def rates(self) -> NDArray[np.float64]:
         """Learning rates, one per step."""
-        return self._trial.learning_rate.rates(len(self._trial.curve))
+        return self._trial.learning_rate.rates(self._trial.epochs_done)
 
     def key(self) -> tuple[object, ...] | None:
         """What epochs must have in common to be fused; None if this one cannot be."""
         trial, training = self._trial, self.training
         optimizer = fused_optimizer.fusion_key(training)
         alone = trial.memory.training is not None or training.compile is True or trial.finished
-        if optimizer is None or alone or not trial.task.capabilities.fusable:
+        if (
+            optimizer is None
+            or alone
+            or not trial.task.capabilities.fusable
+            or trial.task.capabilities.evaluate_every > 1
+        ):
             return None
-        state, steps = self.state, trial.learning_rate.steps(len(trial.curve))
+        state, steps = self.state, trial.learning_rate.steps(trial.epochs_done)
         how = state.precision.bfloat16, state.compilation.recorded, state.compilation.kernels
         return (*optimizer, training.batch_size, self.options, *how, self.split, steps)
 
