@@ -141,8 +141,8 @@ def curve_to_dicts(curve: Sequence[EpochRecord]) -> list[dict[str, Any]]:
 
 
 def read_curve(stored: object, epochs: int, *, every: int = 1) -> list[EpochRecord]:
-    """The curve from the output of `curve_to_dicts`: a record of each `every`-th of `epochs` epochs and of the last one,
-    from the first one on, all numbers finite.
+    """The curve from the output of `curve_to_dicts`: records of each `every`-th of `epochs` epochs and of
+    the last one, from the first one on, all numbers finite.
 
     Raises Unusable.
     """

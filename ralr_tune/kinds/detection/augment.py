@@ -179,7 +179,7 @@ def mosaicked(sample: Sample, generator: Generator, partner: Partner) -> Sample:
 
 def _cleaned(sample: Sample) -> Sample:
     """With boxes clamped to the image, and without those that are narrower than MIN_SIDE."""
-    boxes = F.clamp_bounding_boxes(sample.boxes, BoundingBoxFormat.XYXY, sample.size)
+    boxes = F.clamp_bounding_boxes(sample.boxes, BoundingBoxFormat.XYXY, sample.size, clamping_mode="hard")
     return replace(sample, boxes=boxes).take((boxes[:, 2:] - boxes[:, :2] >= MIN_SIDE).all(1))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import combinations
@@ -154,23 +154,24 @@ def _left_out(parts: Parts) -> Iterator[Skipped]:
 
 
 def _notes(classes: Sequence[str], parts: Parts) -> Iterator[str]:
-    clipped = {split: sum(part.cleaned.values(), Cleaned()).clipped for split, part in parts.items()}
-    if any(clipped.values()):
-        counts = ", ".join(f"{split} {count:,}" for split, count in clipped.items() if count)
-        yield f"boxes that reach beyond their image, clipped to it: {counts}"
-    for key, text in (("crowd", "crowds, not trained on"), ("difficult", "difficult objects, not evaluated")):
-        marked = {
-            split: sum(int(getattr(each.objects, key).sum()) for each in part.pictures) for split, part in parts.items()
-        }
-        if any(marked.values()):
-            yield f"{text}: {', '.join(f'{split} {count:,}' for split, count in marked.items() if count)}"
-    bare = {split: sum(not len(each.objects) for each in part.pictures) for split, part in parts.items()}
-    if any(bare.values()):
-        yield f"images without objects: {', '.join(f'{split} {count:,}' for split, count in bare.items() if count)}"
+    counts: Mapping[str, Callable[[Part], int]] = {
+        "boxes that reach beyond their image, clipped to it": _clipped,
+        "crowds, not trained on": lambda part: sum(int(p.objects.crowd.sum()) for p in part.pictures),
+        "difficult objects, not evaluated": lambda part: sum(int(p.objects.difficult.sum()) for p in part.pictures),
+        "images without objects": lambda part: sum(not len(p.objects) for p in part.pictures),
+    }
+    for text, count in counts.items():
+        found = {split: count(part) for split, part in parts.items()}
+        if any(found.values()):
+            yield f"{text}: {', '.join(f'{split} {number:,}' for split, number in found.items() if number)}"
     for split, part in parts.items():
-        missing = [name for name, count in zip(classes, part.boxes(len(classes)), strict=True) if not count]
+        missing = [name for name, boxes in zip(classes, part.boxes(len(classes)), strict=True) if not boxes]
         if missing:
             yield f"classes without an object in {split}, which no mean includes: {listed(missing)}"
+
+
+def _clipped(part: Part) -> int:
+    return sum(part.cleaned.values(), Cleaned()).clipped
 
 
 def _verify(test: Part, loader: PictureLoader, sample: int | None) -> int:

@@ -22,10 +22,8 @@ from ralr_tune.studyfile.tasks import first_task, typical_tasks
 from ralr_tune.studyfile.values import Choice, Range
 
 DATA: KeyPath = ("task", "data")
-NETWORK: tuple[KeyPath, ...] = tuple(
-    ("task", key)
-    for key in ("model", "backbone", "fpn_channels", "head_convs", "min_size", "train_sizes", "pretrained")
-)
+KEYS = ("model", "backbone", "fpn_channels", "head_convs", "min_size", "train_sizes", "pretrained")
+NETWORK: tuple[KeyPath, ...] = tuple(("task", key) for key in KEYS)
 TRIED_SIDE = 128
 """Pixels of the image that every detector is tried on: its own size might take minutes on a CPU."""
 
