@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
-from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import AfterValidator, Field
 
 from ralr_tune.studyfile.imports import check_model
 from ralr_tune.studyfile.sections import TaskSection
 from ralr_tune.studyfile.values import (
     Choosable,
     Count,
-    Frozen,
+    Extended,
     Searchable,
     SearchableOptions,
     one_of,
@@ -21,19 +21,11 @@ from ralr_tune.studyfile.values import (
 )
 
 
-class _Images(Frozen):
-    added: ClassVar[frozenset[str]] = frozenset()
-    """Keys that earlier releases did not have. If None, they are left out of the hash, so that an unchanged study file
-    keeps its fingerprint and its checkpoints."""
-
+class _Images(Extended):
     limit: Count | None = None
     """Train on only this many images (a stratified, seeded subset)."""
     classes: Annotated[tuple[str | int, ...], Field(strict=False, min_length=2)] | None = None
     """Use only these classes, given by name or index."""
-
-    @model_serializer(mode="wrap")
-    def _without_added(self, dumped: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {key: value for key, value in dumped(self).items() if value is not None or key not in self.added}
 
 
 class DigitsData(_Images):
@@ -138,7 +130,7 @@ Augment = Annotated[
 ]
 
 
-class ClassificationTraining(Frozen):
+class ClassificationTraining(Extended):
     """Keys of [training] for images."""
 
     augment: Choosable[Augment] = ()
