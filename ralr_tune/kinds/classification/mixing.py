@@ -1,4 +1,4 @@
-"""mixup and cutmix: images and labels of a batch mixed in pairs. Self-contained, since exported scripts include it.
+"""mixup and cutmix: images and labels of a batch mixed in pairs.
 
     mixup    k * x_i + (1 - k) * x_j, and the labels likewise            Zhang et al. 2018, arXiv 1710.09412, section 2
     cutmix   x_i with a box of x_j in it, the labels by its area         Yun et al. 2019, arXiv 1905.04899, section 3.1
@@ -21,6 +21,8 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
+
+from ralr_tune.kinds.classification.beta import beta_quantile
 
 CUTMIX_SHARE = 0.5
 """Share of the samples."""
@@ -73,16 +75,6 @@ class Mixing:
         length = (side * edge).long()
         first = centre - length // 2
         return first.clamp(min=0), (first + length).clamp(max=side)
-
-
-def beta_quantile(shares: Tensor, alpha: float) -> Tensor:
-    """Uniform numbers as numbers from Beta(alpha, alpha): one draw for each, whatever alpha is, so that trials with
-    different alphas have the same order of shares. torch's Beta does not accept a generator."""
-    if alpha == 1:
-        return shares
-    from scipy.special import betaincinv  # here, so that a script without alpha does not need scipy
-
-    return torch.from_numpy(betaincinv(alpha, alpha, shares.double().numpy())).to(shares.dtype)
 
 
 def _inside(side: int, first: Tensor, last: Tensor) -> Tensor:

@@ -25,6 +25,10 @@ from ralr_tune.studyfile.exported import Exported
 
 _REPLACEMENTS = {"ralr_tune.machine.memory.check_memory": "ralr_tune.kinds.classification.standalone.check_memory"}
 
+_WITHOUT_ALPHA = {
+    "ralr_tune.kinds.classification.beta.beta_quantile": "ralr_tune.kinds.classification.standalone.beta_quantile"
+}
+
 _READERS: Mapping[str, Callable[..., Any]] = {
     "digits": sources.read_digits,
     "torchvision": torchvision_sets.read,
@@ -143,7 +147,8 @@ def script(configuration: Exported) -> str:
         **_training(training),
         **_augmentation(options),
     )
-    return bundle(text, replacements=_REPLACEMENTS)
+    plain = (options.mixup_alpha, options.cutmix_alpha) == (1, 1)
+    return bundle(text, replacements=_REPLACEMENTS | (_WITHOUT_ALPHA if plain else {}))
 
 
 def _return_value(expression: str) -> str:

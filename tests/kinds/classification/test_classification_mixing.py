@@ -7,7 +7,8 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from ralr_tune.kinds.classification.mixing import CUTMIX_SHARE, Mixing, beta_quantile
+from ralr_tune.kinds.classification.beta import beta_quantile
+from ralr_tune.kinds.classification.mixing import CUTMIX_SHARE, Mixing
 
 HEIGHT, WIDTH, CLASSES = 16, 12, 5
 WAYS = [("mixup",), ("cutmix",), ("mixup", "cutmix")]
