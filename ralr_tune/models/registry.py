@@ -27,19 +27,31 @@ from ralr_tune.models.small_cnn import SmallCNN
 Builder = Callable[..., Any]
 
 
-def _cifar_resnet(depth: int, *, classes: int, channels: int, size: int) -> nn.Module:
+def _cifar_resnet(
+    depth: int, *, classes: int, channels: int, size: int, stochastic_depth_prob: float = 0.0
+) -> nn.Module:
     del size  # unused: the network ends in global average pooling
-    return CifarResNet(classes=classes, channels=channels, depth=depth)
+    return CifarResNet(classes=classes, channels=channels, depth=depth, stochastic_depth_prob=stochastic_depth_prob)
 
 
-def _preresnet(depth: int, *, classes: int, channels: int, size: int) -> nn.Module:
+def _preresnet(depth: int, *, classes: int, channels: int, size: int, stochastic_depth_prob: float = 0.0) -> nn.Module:
     del size
-    return preresnet(depth, classes=classes, channels=channels)
+    return preresnet(depth, classes=classes, channels=channels, stochastic_depth_prob=stochastic_depth_prob)
 
 
-def _wide_resnet(depth: int, widen: int, *, classes: int, channels: int, size: int, dropout: float = 0.0) -> nn.Module:
+def _wide_resnet(
+    depth: int,
+    widen: int,
+    *,
+    classes: int,
+    channels: int,
+    size: int,
+    dropout: float = 0.0,
+    stochastic_depth_prob: float = 0.0,
+) -> nn.Module:
     del size
-    return wide_resnet(depth, widen, classes=classes, channels=channels, dropout=dropout)
+    regularised = {"dropout": dropout, "stochastic_depth_prob": stochastic_depth_prob}
+    return wide_resnet(depth, widen, classes=classes, channels=channels, **regularised)
 
 
 def _densenet_bc(

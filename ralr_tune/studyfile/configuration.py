@@ -22,7 +22,7 @@ from ralr_tune.studyfile.sections import (
     Width,
     Window,
 )
-from ralr_tune.studyfile.values import Frozen, problem, within
+from ralr_tune.studyfile.values import Extended, Frozen, problem, within
 
 if TYPE_CHECKING:
     from ralr_tune.studyfile.kind import Kind
@@ -43,7 +43,7 @@ def task_path(name: str) -> str | None:
     return name if name.startswith(OWN) else name.removeprefix(TASK) if name.startswith(TASK) else None
 
 
-class FirstTrainingConfig(Frozen):
+class FirstTrainingConfig(Extended):
     """See sections.FirstTrainingKeys."""
 
     epochs: Annotated[int, within("epochs")]
@@ -56,7 +56,7 @@ class FirstTrainingConfig(Frozen):
     """Other options of the torch.optim class, by its argument names."""
 
 
-class FurtherTrainingConfig(Frozen):
+class FurtherTrainingConfig(Extended):
     """See sections.FurtherTrainingKeys."""
 
     clip_norm: Annotated[float, within("clip_norm")] | None = None

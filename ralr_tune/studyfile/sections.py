@@ -20,6 +20,7 @@ from ralr_tune.studyfile.optimizers import OPTIMIZER_SPECS
 from ralr_tune.studyfile.values import (
     Choice,
     Choosable,
+    Extended,
     Frozen,
     NonNegative,
     Options,
@@ -101,7 +102,7 @@ def _optimizer(value: str) -> str:
 Optimizer = Annotated[str, AfterValidator(_optimizer)]
 
 
-class FirstTrainingKeys(Frozen):
+class FirstTrainingKeys(Extended):
     """Keys of [training] before those of the kind. The order matters: Optuna suggests values in this order, and
     configurations are hashed in it."""
 
@@ -113,7 +114,7 @@ class FirstTrainingKeys(Frozen):
     weight_decay: Searchable[Annotated[float, within("weight_decay")]] | None = None
 
 
-class FurtherTrainingKeys(Frozen):
+class FurtherTrainingKeys(Extended):
     """Keys of [training] after those of the kind."""
 
     clip_norm: Searchable[Annotated[float, within("clip_norm")]] | None = None

@@ -178,6 +178,7 @@ class StudySpec:
             table, _, key = name.rpartition(".")
             _place(tables.setdefault(table or "training", {}), key, resolved)
         _drop_foreign_options(tables)
+        tables["training"] = dict(self.kind.in_effect(tables["training"]))
         return models.configuration(self.kind).model_validate(tables)
 
     def schedule(self, arm: str) -> ScheduleSection:
@@ -185,13 +186,14 @@ class StudySpec:
         return self.arms[arm].schedule or self.file.schedule
 
     def training(self, arm: str) -> dict[str, Any]:
-        """Fixed values and domains of [training] for an arm: its own keys override the shared ones."""
+        """Fixed values and domains of [training] for an arm: its own keys override the shared ones. Keys without effect
+        in this arm are left out."""
         own = self.arms[arm].training
         layers: list[TrainingKeys] = [self.file.training, *([own] if own else [])]
         keys = models.training_keys(self.kind).model_fields
         given = ((key, getattr(layer, key)) for layer in layers for key in keys)
         merged = {key: value for key, value in given if value is not None}
-        return {key: merged[key] for key in keys if key in merged}
+        return dict(self.kind.in_effect({key: merged[key] for key in keys if key in merged}))
 
     def _values(self, arm: str) -> Iterator[tuple[str, Any]]:
         """(Optuna name, fixed value or domain) of every key of an arm; its own keys override the shared ones."""

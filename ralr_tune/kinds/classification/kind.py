@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ralr_tune.kinds.classification import regularisers
 from ralr_tune.kinds.classification.metrics import METRICS
 from ralr_tune.kinds.classification.options import ClassificationOptions
 from ralr_tune.kinds.classification.section import (
@@ -120,7 +121,11 @@ class ClassificationKind(TorchKind):
     def imports(self, section: ClassificationSection) -> tuple[Import, ...]:
         return tuple(Import("task.model", name) for name in _models(section) if names_code(name))
 
+    def in_effect(self, training: Mapping[str, Any]) -> Mapping[str, Any]:
+        return regularisers.in_effect(training)
+
     def contradictions(self, spec: StudySpec) -> Iterator[Contradiction]:
+        yield from regularisers.without_effect(spec)
         for arm in spec.arms:
             for corner in corners(spec.space(arm), ("batch_size", "augment")):
                 configuration = spec.configuration(arm, corner)
@@ -149,6 +154,7 @@ class ClassificationKind(TorchKind):
                 yield from found.problems
 
     def complaints(self, configuration: Configuration) -> Iterator[str]:
+        yield from regularisers.complaints(configuration.training)
         if mixing := _mixes_one_sample(configuration):
             yield f"training.batch_size = 1: {mixing} mixes pairs of images; needs a batch size of 2 or more"
 

@@ -16,6 +16,7 @@ import numpy as np
 from torch import nn
 
 from ralr_tune.errors import DataError, UsageError
+from ralr_tune.kinds.classification.regularisers import misfits
 from ralr_tune.kinds.classification.samples import Samples, Source, hold_out, listed
 from ralr_tune.kinds.classification.scores import check_classes
 from ralr_tune.kinds.classification.section import ArraysData, ClassificationSection, FolderData, TorchvisionData
@@ -43,6 +44,8 @@ class Found:
     classes: int | None = None
     shape: tuple[int, ...] | None = None
     """(C, H, W) of the first training image."""
+    with_images: int | None = None
+    """Classes with training images."""
     train: int | None = None
     """Training images without those that are held out."""
     labels_read: bool = False
@@ -70,6 +73,7 @@ def read_data(spec: StudySpec, open_here: Callable[[ClassificationSection], Sour
         found.classes = len(section.data.classes) if section.data.classes else None
         return found
     found.labels_read, found.classes, train = True, len(source.classes), source.train
+    found.with_images = len(np.unique(train.labels))
     splits: dict[str, Samples] = {}
     if source.validation is not None:
         splits["validation"] = source.validation
@@ -151,6 +155,7 @@ def study_problems(spec: StudySpec, found: Found) -> Iterator[Problem]:
             check_classes(spec.metric.name, found.classes)
         except UsageError as error:
             yield Problem(str(error), (("study", "metric"), DATA))
+    yield from misfits(spec, channels=found.shape[0] if found.shape else None, classes=found.with_images)
     for arm in spec.arms if found.train is not None else ():
         given = spec.training(arm)["batch_size"]
         if _largest(given) > (found.train or 0):

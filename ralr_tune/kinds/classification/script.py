@@ -15,6 +15,7 @@ from ralr_tune.kinds.classification import folder, npz, sources, torchvision_set
 from ralr_tune.kinds.classification.augment import AUGMENTATIONS
 from ralr_tune.kinds.classification.options import ClassificationOptions
 from ralr_tune.kinds.classification.section import MIXINGS, ClassificationSection, ImageData
+from ralr_tune.kinds.classification.transform import Augmentation
 from ralr_tune.models import registry, torchvision_models
 from ralr_tune.script.bundle import bundle
 from ralr_tune.script.parts import docstring, import_of, optimizer_call, rate_call
@@ -23,6 +24,10 @@ from ralr_tune.studyfile.configuration import TrainingConfig
 from ralr_tune.studyfile.exported import Exported
 
 _REPLACEMENTS = {"ralr_tune.machine.memory.check_memory": "ralr_tune.kinds.classification.standalone.check_memory"}
+
+_WITHOUT_ALPHA = {
+    "ralr_tune.kinds.classification.beta.beta_quantile": "ralr_tune.kinds.classification.standalone.beta_quantile"
+}
 
 _READERS: Mapping[str, Callable[..., Any]] = {
     "digits": sources.read_digits,
@@ -44,7 +49,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ralr_tune.kinds.classification.standalone import Batch, accuracy, load_images, mixed, train_batches
-from ralr_tune.kinds.classification.augment import Crop, Cutout, Flip
 from ralr_tune.kinds.classification.batching import batch_borders, draw_epoch
 from ralr_tune.kinds.classification.mixing import Mixing
 from ralr_tune.kinds.classification.samples import Source, restrict
@@ -131,7 +135,7 @@ def script(configuration: Exported) -> str:
     rate, rate_imports = rate_call(configuration)
     text = _SCRIPT.substitute(
         docstring=docstring(configuration),
-        imports="\n".join([network_import, reader_import, *rate_imports]),
+        imports="\n".join([network_import, reader_import, *rate_imports, *_augmentation_imports(options)]),
         **{name: literal(getattr(provenance, name)) for name in ("seed", "study_seed")},
         **{name: literal(getattr(training, name)) for name in ("epochs", "batch_size", "lr")},
         source=_return_value(source),
@@ -141,9 +145,10 @@ def script(configuration: Exported) -> str:
         validation=literal(task.validation),
         smoothing=f", label_smoothing={literal(options.label_smoothing)}" if options.label_smoothing else "",
         **_training(training),
-        **_augmentation(options.augment),
+        **_augmentation(options),
     )
-    return bundle(text, replacements=_REPLACEMENTS)
+    plain = (options.mixup_alpha, options.cutmix_alpha) == (1, 1)
+    return bundle(text, replacements=_REPLACEMENTS | (_WITHOUT_ALPHA if plain else {}))
 
 
 def _return_value(expression: str) -> str:
@@ -211,16 +216,20 @@ def _training(training: TrainingConfig) -> dict[str, str]:
     }
 
 
-def _augmentation(augment: tuple[str, ...]) -> dict[str, str]:
+def _augmentation(options: ClassificationOptions) -> dict[str, str]:
     """The random draws of an epoch, and the batches made with them."""
-    kinds = [AUGMENTATIONS[name].__name__ for name in augment if name in AUGMENTATIONS]
-    mixings = [name for name in augment if name in MIXINGS]
+    kinds = {name: AUGMENTATIONS[name] for name in options.augment if name in AUGMENTATIONS}
+    mixings = [name for name in options.augment if name in MIXINGS]
     lines = []
     if kinds:
-        made = ", ".join(f"{kind}(height, width, fill)" for kind in kinds)
-        lines += ["fill = data.mean.round().to(torch.uint8)", f"augmentations = [{made}]"]
+        made = [_made(kind, options.parameters(name)) for name, kind in kinds.items()]
+        augmentations = wrapped(f"[{', '.join(made)}]", indent=4, used=len("augmentations = "))
+        lines += ["fill = data.mean.round().to(torch.uint8)", f"augmentations = {augmentations}"]
     if mixings:
-        lines.append(f"mixing = Mixing({literal(mixings)}, height, width, len(data.classes))")
+        alphas = {f"{name}_alpha": options.parameters(name)["alpha"] for name in mixings}
+        changed = {key: alpha for key, alpha in alphas.items() if alpha != 1}
+        given = [literal(mixings), "height", "width", "len(data.classes)", *arguments(changed)]
+        lines.append(f"mixing = Mixing({', '.join(given)})")
     draws = "draws" if kinds else ""
     if mixings:
         draws = f"(*{draws or '_'}, mix)"
@@ -236,3 +245,11 @@ def _augmentation(augment: tuple[str, ...]) -> dict[str, str]:
         "augment": "".join(f"    {line}\n" for line in lines),
         "batches": "\n".join(f"        {line}" for line in body),
     }
+
+
+def _augmentation_imports(options: ClassificationOptions) -> list[str]:
+    return [import_of(AUGMENTATIONS[name]) for name in options.augment if name in AUGMENTATIONS]
+
+
+def _made(kind: type[Augmentation], parameters: Mapping[str, Any]) -> str:
+    return f"{kind.__name__}({', '.join(['height', 'width', 'fill', *arguments(parameters)])})"

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ralr_tune.kinds.classification.augment import Augmentation
 from ralr_tune.kinds.classification.batching import batch_borders, mean_and_std
 from ralr_tune.kinds.classification.mixing import Mixing
 from ralr_tune.kinds.classification.samples import Source, hold_out
+from ralr_tune.kinds.classification.transform import Augmentation
 
 Batch = tuple[Tensor, Tensor]
 """Normalised images (N, C, H, W) float32 and labels, (N,) int64 or shares (N, classes)."""
@@ -66,7 +66,8 @@ def train_batches(
         rows = order[first:last]
         images = data.train_images[rows].to(device)
         for augmentation, drawn in zip(augmentations, draws, strict=True):
-            images = augmentation.apply(images, drawn[first:last].to(device))
+            moved = drawn[first:last] if augmentation.draws_on_host else drawn[first:last].to(device)
+            images = augmentation.apply(images, moved)
         yield (images - mean) / std, data.train_labels[rows].to(device)
 
 
@@ -90,6 +91,11 @@ def accuracy(
     found = torch.cat(outputs)
     correct = (found.argmax(1) == data.test_labels).float().mean().item()
     return correct if found.isfinite().all() else float("nan")
+
+
+def beta_quantile(shares: Tensor, alpha: float) -> Tensor:
+    """For alpha = 1: Beta(1, 1) is uniform. The package's own needs scipy."""
+    return shares
 
 
 def check_memory(size_bytes: int, what: str) -> None:

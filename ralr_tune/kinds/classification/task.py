@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ralr_tune.errors import DataError
-from ralr_tune.kinds.classification.augment import Augmentation, make_augmentations
+from ralr_tune.kinds.classification.augment import make_augmentations
 from ralr_tune.kinds.classification.batching import batch_borders, draw_epoch, mean_and_std
 from ralr_tune.kinds.classification.decoded import load
 from ralr_tune.kinds.classification.inventory import check_unchanged
@@ -29,6 +29,7 @@ from ralr_tune.kinds.classification.samples import Samples, Source, hold_out
 from ralr_tune.kinds.classification.scores import check_classes, make_score
 from ralr_tune.kinds.classification.section import MIXINGS
 from ralr_tune.kinds.classification.stratify import Rows
+from ralr_tune.kinds.classification.transform import Augmentation
 from ralr_tune.machine.sharing import free_on, is_cuda
 from ralr_tune.metric import Metric
 from ralr_tune.models.contract import check_fit
@@ -142,13 +143,13 @@ class ClassificationTask:
     def batches(
         self, split: Split, *, seed: int, epoch: int, batch_size: int, options: Hashable = PLAIN
     ) -> Iterator[ImageBatch]:
-        drawn = self._batches(split, [(seed, epoch)], batch_size, _checked_options(options).augment)
+        drawn = self._batches(split, [(seed, epoch)], batch_size, _checked_options(options))
         return (ImageBatch(batch.images[:, 0], batch.labels[:, 0]) for batch in drawn)
 
     def fused_batches(
         self, split: Split, *, slot_epochs: Sequence[tuple[int, int]], batch_size: int, options: Hashable = PLAIN
     ) -> Iterator[ImageBatch]:
-        drawn = self._batches(split, slot_epochs, batch_size, _checked_options(options).augment)
+        drawn = self._batches(split, slot_epochs, batch_size, _checked_options(options))
         return (ImageBatch(batch.images.flatten(1, 2), batch.labels) for batch in drawn)
 
     def fused_losses(self, outputs: Tensor, batch: Batch, *, options: Hashable = PLAIN) -> Tensor:
@@ -196,11 +197,11 @@ class ClassificationTask:
         return torch.where(finite, score.values(), math.nan).tolist()
 
     def _batches(
-        self, split: Split, slot_epochs: Sequence[tuple[int, int]], batch_size: int, augment: Sequence[str]
+        self, split: Split, slot_epochs: Sequence[tuple[int, int]], batch_size: int, options: ClassificationOptions
     ) -> Iterator[ImageBatch]:
         """Batches of K slots, each a (seed, epoch): images (N, K, C, H, W), labels (N, K) or (N, K, classes)."""
         pool, rows = self._part(split)
-        orders, changes, mixes = zip(*(self._draw_epoch(rows, *each, augment) for each in slot_epochs), strict=True)
+        orders, changes, mixes = zip(*(self._draw_epoch(rows, *each, options) for each in slot_epochs), strict=True)
         order = torch.stack(orders, dim=1)
         merged = [
             (drawn[0][0], torch.stack([draws for _, draws in drawn], dim=1)) for drawn in zip(*changes, strict=True)
@@ -245,14 +246,17 @@ class ClassificationTask:
         return ImageBatch((images - self._mean) / self._std, labels)
 
     def _draw_epoch(
-        self, rows: Tensor, seed: int, epoch: int, augment: Sequence[str]
+        self, rows: Tensor, seed: int, epoch: int, options: ClassificationOptions
     ) -> tuple[Tensor, _Draws, _MixDraws]:
         """Everything random in an epoch: the order, and draws (N, k) in that order."""
-        augmentations, mixings = self._augmentations(augment), self._mixings(augment)
+        augmentations, mixings = self._augmentations(options), self._mixings(options)
         order, draws = draw_epoch(len(rows), [*augmentations, *mixings], seed=seed, epoch=epoch)
-        moved, first = [each.to(self.device) for each in draws], len(augmentations)
-        changes = list(zip(augmentations, moved[:first], strict=True))
-        mixes = list(zip(mixings, moved[first:], strict=True))
+        first = len(augmentations)
+        changes = [
+            (each, drawn if each.draws_on_host else drawn.to(self.device))
+            for each, drawn in zip(augmentations, draws[:first], strict=True)
+        ]
+        mixes = [(each, drawn.to(self.device)) for each, drawn in zip(mixings, draws[first:], strict=True)]
         return rows[order.to(rows.device)], changes, mixes
 
     def _to_device(self, some: Tensor) -> Tensor:
@@ -266,16 +270,19 @@ class ClassificationTask:
         """cuda or cpu, a key of this module's constants."""
         return "cuda" if is_cuda(self.device) else "cpu"
 
-    def _augmentations(self, names: Sequence[str]) -> list[Augmentation]:
+    def _augmentations(self, options: ClassificationOptions) -> list[Augmentation]:
         _, height, width = self.input_shape
         fill = self._mean.round().to(torch.uint8)
-        return make_augmentations(names, height=height, width=width, fill=fill)
+        return make_augmentations(options, height=height, width=width, fill=fill)
 
-    def _mixings(self, names: Sequence[str]) -> list[Mixing]:
+    def _mixings(self, options: ClassificationOptions) -> list[Mixing]:
         """One `Mixing` for all mixing names, or none. It comes last, since it mixes augmented images."""
         _, height, width = self.input_shape
-        asked = [name for name in names if name in MIXINGS]
-        return [Mixing(asked, height, width, len(self.classes))] if asked else []
+        asked, alphas = (
+            [name for name in options.augment if name in MIXINGS],
+            (options.mixup_alpha, options.cutmix_alpha),
+        )
+        return [Mixing(asked, height, width, len(self.classes), *alphas)] if asked else []
 
     def _part(self, split: Split) -> tuple[_Pool, Tensor]:
         if split == "test":
