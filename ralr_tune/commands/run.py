@@ -482,10 +482,10 @@ def _register(storage: Storage, spec: StudySpec) -> None:
         studies.register(storage, name=spec.name, text=spec.text, fingerprint=spec.fingerprint)
         return
     stored = studies.stored(storage, spec.name)
-    if stored.text == spec.text:
+    if stored.text == spec.text and stored.fingerprint == spec.fingerprint:
         return
     ledger = Ledger(storage, spec.name)
-    before = parse_study(stored.text, source=f"{spec.name} (as stored)")
+    before = parse_study(stored.text, source=f"{spec.name} (as stored)", fingerprint=stored.fingerprint)
     found = changes(before, spec, judged=any(row.attempt for row in ledger.rows("judge", curves=False)))
     refused = [str(change) for change in found if not change.applied]
     if refused and not _withdraw_unstarted(ledger):

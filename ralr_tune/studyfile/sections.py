@@ -20,6 +20,7 @@ from ralr_tune.studyfile.optimizers import OPTIMIZER_SPECS
 from ralr_tune.studyfile.values import (
     Choice,
     Choosable,
+    Extended,
     Frozen,
     NonNegative,
     Options,
@@ -101,7 +102,7 @@ def _optimizer(value: str) -> str:
 Optimizer = Annotated[str, AfterValidator(_optimizer)]
 
 
-class FirstTrainingKeys(Frozen):
+class FirstTrainingKeys(Extended):
     """Keys of [training] before those of the kind. The order matters: Optuna suggests values in this order, and
     configurations are hashed in it."""
 
@@ -113,7 +114,7 @@ class FirstTrainingKeys(Frozen):
     weight_decay: Searchable[Annotated[float, within("weight_decay")]] | None = None
 
 
-class FurtherTrainingKeys(Frozen):
+class FurtherTrainingKeys(Extended):
     """Keys of [training] after those of the kind."""
 
     clip_norm: Searchable[Annotated[float, within("clip_norm")]] | None = None
@@ -225,8 +226,9 @@ class AmplifySection(Frozen):
     """Distribution of the factor between its two ends."""
     granularity: Choosable[Granularity] = "epoch"
     """Whether the factor is drawn once per epoch or at every step."""
-    window: Choosable[Window] = (0.0, 1.0)
-    """Amplifies only within this part of the run: [start, end] as shares."""
+    window: Choosable[Window] | None = None
+    """Amplifies only within this part of the run: [start, end] as shares; None: from the end of the warm-up (our
+    choice)."""
 
     @model_validator(mode="after")
     def _one_upper_end(self) -> AmplifySection:

@@ -219,7 +219,7 @@ class TorchTrial:
         The loss is summed on the device and read once, at the end: reading it in every step would stall a GPU.
         """
         micro_batch, self._largest_batch = self.memory.training, 0
-        self.state.model.train()
+        self.state.begin(epoch)
         total = torch.zeros((), device=self.task.device)
         weight = 0.0
         with seeded(derive_seed("dropout", self.seed, epoch), self.task.device), too_few_samples_is_oom(micro_batch):

@@ -85,7 +85,7 @@ class _Sweep:
     def _losses(self, rates: Sequence[float]) -> Iterator[Tensor]:
         """The loss of each step, on the device."""
         state, micro_batch = start(self._task, self._configuration, seed=self._seed).state, self._memory.training
-        state.model.train()
+        state.begin(self._configuration.training.epochs - 1)  # nothing is frozen: that, too, is part of a schedule
         for rate, (epoch, step, batch) in zip(rates, self._batches(), strict=False):
             self._largest_batch = max(self._largest_batch, len(batch))
             # the generators are seeded for each step: they must not stay changed while this generator is suspended

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from ralr_tune.tasks.base import Batch, Split, TorchTask
 from ralr_tune.training.compiling import Compilation, Network
+from ralr_tune.training.groups import Freezer, groups_of
 from ralr_tune.training.memory import micro_batches
 from ralr_tune.training.optimizer import make_optimizer
 from ralr_tune.training.precision import Precision
@@ -40,18 +42,33 @@ class TrainState:
         self._training, self._options = configuration.training, configuration.options
         self.precision, self.compilation = precision, compilation
         self.model = model.to(memory_format=precision.memory_format).to(task.device)
-        self._rate = torch.zeros((), device=task.device) if compilation.recorded else None
-        self._optimizer = make_optimizer(self._training, self.model.parameters(), self._rate)
+        self.groups = groups_of(task, self.model, self._options)
+        self._freezer = Freezer(self.model, self.groups)
+        self._rates = [torch.zeros((), device=task.device) for _ in self.groups] if compilation.recorded else None
+        self._optimizer = self._new_optimizer()
         if saved is not None:
             self._restore(saved)
         self._network = Network(self.model, batch_size=self._training.batch_size, compilation=compilation)
         self._recorder = Recorder(self._task.device)
+
+    def _new_optimizer(self) -> Optimizer:
+        parameters: list[dict[str, Any]] = [{"params": list(group.weights)} for group in self.groups]
+        if self._rates is None:
+            return make_optimizer(self._training, parameters)
+        for group, rate in zip(parameters, self._rates, strict=True):
+            group["lr"] = rate
+        return make_optimizer(self._training, parameters, self._rates[0])
 
     def fresh(self, model: nn.Module) -> TrainState:
         """An untrained state with this network and the same settings."""
         return TrainState(
             self._task, self._configuration, model, precision=self.precision, compilation=self.compilation
         )
+
+    def begin(self, epoch: int) -> None:
+        """Prepares the network for the steps of an epoch, counted from 0."""
+        if self._freezer.train(epoch):
+            self._recorder = Recorder(self._task.device)  # a recording would still train the same weights
 
     def step(self, batch: Batch, rate: float, largest: int | None) -> Tensor:
         """One step on the batch at this learning rate; returns its mean loss, a scalar on the device.
@@ -66,11 +83,11 @@ class TrainState:
         return self._step(batch, largest)
 
     def _set_rate(self, rate: float) -> None:
-        if self._rate is not None:
-            self._rate.fill_(rate)
-            return
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
+        for place, group in enumerate(self.groups):
+            if self._rates is None:
+                self._optimizer.param_groups[place]["lr"] = rate * group.factor
+            else:
+                self._rates[place].fill_(rate * group.factor)
 
     def _step(self, batch: Batch, largest: int | None = None) -> Tensor:
         self._optimizer.zero_grad()
@@ -94,8 +111,8 @@ class TrainState:
 
     def optimizer_state(self) -> OptimizerState:
         """The optimizer's state without the param groups' options, which the configuration contains."""
-        state: OptimizerState = self._optimizer.state_dict()["state"]
-        return state
+        states = self._optimizer.state
+        return {index: states[weight] for index, weight in enumerate(self.model.parameters()) if weight in states}
 
     def optimizer_options(self) -> Mapping[str, Any]:
         """All options of the optimizer, including defaults."""
@@ -116,11 +133,15 @@ class TrainState:
     def _restore(self, saved: SavedState) -> None:
         self.model.load_state_dict(saved.model)
         groups = self._optimizer.state_dict()["param_groups"]
-        self._optimizer.load_state_dict({"state": saved.optimizer, "param_groups": groups})
+        # torch counts the weights group by group
+        grouped = [id(weight) for group in self._optimizer.param_groups for weight in group["params"]]
+        place = [grouped.index(id(weight)) for weight in self.model.parameters()]
+        states = {place[index]: state for index, state in saved.optimizer.items()}
+        self._optimizer.load_state_dict({"state": states, "param_groups": groups})
         for weight, kept in self._optimizer.state.items():
             kept.update({name: _with_strides_of(weight, value) for name, value in kept.items()})
-        if self._rate is not None:  # load_state_dict replaced it by a copy
-            self._optimizer.param_groups[0]["lr"] = self._rate
+        for group, rate in zip(self._optimizer.param_groups, self._rates or (), strict=False):
+            group["lr"] = rate  # load_state_dict replaced it by a copy
 
     def _autocast(self) -> AbstractContextManager[object]:
         return self.precision.autocast(self._task.device)

@@ -361,6 +361,8 @@ def test_every_augmentation_has_its_counterpart(name: str) -> None:
     [
         {"augment": ["crop", "flip", "cutout"], "options": {"momentum": 0.9}, "weight_decay": 1e-3},
         {"augment": ["flip", "cutmix", "mixup"], "label_smoothing": 0.1, "clip_norm": 0.5},
+        {"augment": ["rand_augment", "random_erasing", "mixup"], "rand_augment_magnitude": 20, "mixup_alpha": 0.4},
+        {"augment": ["trivial_augment", "cutout"], "cutout_size": 0.3},
         {"optimizer": "adamw", "channels_last": True, "precision": "bfloat16"},
         {"optimizer": "rmsprop"},
     ],
@@ -565,7 +567,8 @@ def test_scripts_do_not_import_this_package() -> None:
         }
         own = {"tests"}  # where the network comes from, when it is somebody's
         digits = {"sklearn"} if "def read_digits" in text else set()
-        assert needed <= {*ALLOWED, *own, *digits, *sys.stdlib_module_names}
+        alpha = {"scipy"} if "_alpha=" in text else set()
+        assert needed <= {*ALLOWED, *own, *digits, *alpha, *sys.stdlib_module_names}
 
 
 def test_scripts_have_nothing_unused_and_nothing_missing(tmp_path: Path) -> None:

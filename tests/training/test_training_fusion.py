@@ -73,6 +73,18 @@ def together(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return counts
 
 
+def test_slots_with_stochastic_depth_learn_the_same(make_images: Make, configure: Make, together: list[int]) -> None:
+    """The same samples drop the same branches: on a CPU, the draws of a slot are those of its trial."""
+    task = make_images(model="preresnet8", stochastic_depth_prob=0.5)
+    configurations = [configure(lr=0.05 / (1 + k), epochs=2, channels_last=True) for k in range(2)]
+    alone = [run(start(task, each, seed=k)) for k, each in enumerate(configurations)]
+    slots = [start(task, each, seed=k) for k, each in enumerate(configurations)]
+    train(FusedTrainer(task, 2), slots)
+    assert together == [2, 2]
+    for one, other in zip(alone, slots, strict=True):
+        assert losses(other) == pytest.approx(losses(one), rel=TOLERANCE)
+
+
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 def test_a_slot_learns_the_same_as_its_trial_without_fusion(
     make_images: Make, configure: Make, recipe: dict[str, Any], together: list[int]

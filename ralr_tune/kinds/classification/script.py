@@ -15,6 +15,7 @@ from ralr_tune.kinds.classification import folder, npz, sources, torchvision_set
 from ralr_tune.kinds.classification.augment import AUGMENTATIONS
 from ralr_tune.kinds.classification.options import ClassificationOptions
 from ralr_tune.kinds.classification.section import MIXINGS, ClassificationSection, ImageData
+from ralr_tune.kinds.classification.transform import Augmentation
 from ralr_tune.models import registry, torchvision_models
 from ralr_tune.script.bundle import bundle
 from ralr_tune.script.parts import docstring, import_of, optimizer_call, rate_call
@@ -23,6 +24,10 @@ from ralr_tune.studyfile.configuration import TrainingConfig
 from ralr_tune.studyfile.exported import Exported
 
 _REPLACEMENTS = {"ralr_tune.machine.memory.check_memory": "ralr_tune.kinds.classification.standalone.check_memory"}
+
+_WITHOUT_ALPHA = {
+    "ralr_tune.kinds.classification.beta.beta_quantile": "ralr_tune.kinds.classification.standalone.beta_quantile"
+}
 
 _READERS: Mapping[str, Callable[..., Any]] = {
     "digits": sources.read_digits,
@@ -44,7 +49,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ralr_tune.kinds.classification.standalone import Batch, accuracy, load_images, mixed, train_batches
-from ralr_tune.kinds.classification.augment import Crop, Cutout, Flip
 from ralr_tune.kinds.classification.batching import batch_borders, draw_epoch
 from ralr_tune.kinds.classification.mixing import Mixing
 from ralr_tune.kinds.classification.samples import Source, restrict
@@ -85,7 +89,7 @@ def learning_rate(steps_per_epoch: int) -> LearningRate:
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parse_options(__doc__, __file__, arguments)
     device = options.device
-    data = load_images(open_source(), validation=$validation, study_seed=STUDY_SEED)
+    data = load_images(open_source(), validation=$validation, study_seed=STUDY_SEED$normalisation)
     count, (channels, height, width) = len(data.train_labels), data.train_images.shape[1:]
     precision = $precision
 
@@ -126,12 +130,13 @@ def script(configuration: Exported) -> str:
     task, options = configuration.task, configuration.configuration().options
     assert isinstance(task, ClassificationSection)
     assert isinstance(options, ClassificationOptions)
+    _refuse_unsupported(task, options)
     network, network_import = _network(task)
     source, reader_import = _source(task.data)
     rate, rate_imports = rate_call(configuration)
     text = _SCRIPT.substitute(
         docstring=docstring(configuration),
-        imports="\n".join([network_import, reader_import, *rate_imports]),
+        imports="\n".join([network_import, reader_import, *rate_imports, *_augmentation_imports(options)]),
         **{name: literal(getattr(provenance, name)) for name in ("seed", "study_seed")},
         **{name: literal(getattr(training, name)) for name in ("epochs", "batch_size", "lr")},
         source=_return_value(source),
@@ -139,11 +144,35 @@ def script(configuration: Exported) -> str:
         optimizer=_return_value(optimizer_call(configuration)),
         rate=_return_value(rate),
         validation=literal(task.validation),
+        normalisation=_normalisation(task),
         smoothing=f", label_smoothing={literal(options.label_smoothing)}" if options.label_smoothing else "",
         **_training(training),
-        **_augmentation(options.augment),
+        **_augmentation(options),
     )
-    return bundle(text, replacements=_REPLACEMENTS)
+    plain = (options.mixup_alpha, options.cutmix_alpha) == (1, 1)
+    return bundle(text, replacements=_REPLACEMENTS | (_WITHOUT_ALPHA if plain else {}))
+
+
+def _refuse_unsupported(task: ClassificationSection, options: ClassificationOptions) -> None:
+    """Scripts train all weights at one rate, on whole images."""
+    values = {
+        "task.weights": (task.weights, None),
+        "task.train_size": (task.train_size, None),
+        "task.test_size": (task.test_size, None),
+        "training.head_factor": (options.head_factor, 1.0),
+        "training.freeze_trunk": (options.freeze_trunk, 0),
+    }
+    if task.model.startswith("timm:"):  # type: ignore[union-attr]
+        raise UsageError(f"task.model = {task.model!r}: a script cannot build timm's networks; {OTHER_FORMATS}")
+    for key, (value, default) in values.items():
+        if value != default:
+            raise UsageError(f"{key} = {value!r}: a script cannot do that; {OTHER_FORMATS}")
+
+
+def _normalisation(task: ClassificationSection) -> str:
+    assert isinstance(task.model, str)
+    given = registry.normalisation(task.model) if task.pretrained else None
+    return "" if given is None else f", normalisation={literal(given)}"
 
 
 def _return_value(expression: str) -> str:
@@ -211,16 +240,20 @@ def _training(training: TrainingConfig) -> dict[str, str]:
     }
 
 
-def _augmentation(augment: tuple[str, ...]) -> dict[str, str]:
+def _augmentation(options: ClassificationOptions) -> dict[str, str]:
     """The random draws of an epoch, and the batches made with them."""
-    kinds = [AUGMENTATIONS[name].__name__ for name in augment if name in AUGMENTATIONS]
-    mixings = [name for name in augment if name in MIXINGS]
+    kinds = {name: AUGMENTATIONS[name] for name in options.augment if name in AUGMENTATIONS}
+    mixings = [name for name in options.augment if name in MIXINGS]
     lines = []
     if kinds:
-        made = ", ".join(f"{kind}(height, width, fill)" for kind in kinds)
-        lines += ["fill = data.mean.round().to(torch.uint8)", f"augmentations = [{made}]"]
+        made = [_made(kind, options.parameters(name)) for name, kind in kinds.items()]
+        augmentations = wrapped(f"[{', '.join(made)}]", indent=4, used=len("augmentations = "))
+        lines += ["fill = data.mean.round().to(torch.uint8)", f"augmentations = {augmentations}"]
     if mixings:
-        lines.append(f"mixing = Mixing({literal(mixings)}, height, width, len(data.classes))")
+        alphas = {f"{name}_alpha": options.parameters(name)["alpha"] for name in mixings}
+        changed = {key: alpha for key, alpha in alphas.items() if alpha != 1}
+        given = [literal(mixings), "height", "width", "len(data.classes)", *arguments(changed)]
+        lines.append(f"mixing = Mixing({', '.join(given)})")
     draws = "draws" if kinds else ""
     if mixings:
         draws = f"(*{draws or '_'}, mix)"
@@ -236,3 +269,11 @@ def _augmentation(augment: tuple[str, ...]) -> dict[str, str]:
         "augment": "".join(f"    {line}\n" for line in lines),
         "batches": "\n".join(f"        {line}" for line in body),
     }
+
+
+def _augmentation_imports(options: ClassificationOptions) -> list[str]:
+    return [import_of(AUGMENTATIONS[name]) for name in options.augment if name in AUGMENTATIONS]
+
+
+def _made(kind: type[Augmentation], parameters: Mapping[str, Any]) -> str:
+    return f"{kind.__name__}({', '.join(['height', 'width', 'fill', *arguments(parameters)])})"
