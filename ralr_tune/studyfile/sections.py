@@ -117,6 +117,15 @@ class FirstTrainingKeys(Extended):
 class FurtherTrainingKeys(Extended):
     """Keys of [training] after those of the kind."""
 
+    added = frozenset({"weight_decay_schedule", "weight_decay_end", "weight_decay_follows", "ema_decay"})
+
+    weight_decay_schedule: Choosable[Literal["constant", "linear", "cosine"]] | None = None
+    """How the weight decay goes from weight_decay to weight_decay_end."""
+    weight_decay_end: Searchable[Annotated[float, within("weight_decay_end")]] | None = None
+    weight_decay_follows: Choosable[Literal["rate", "base"]] | None = None
+    """Whether amplification amplifies the decay of a decoupled optimizer (adamw), which is rate * weight_decay, or the
+    decay follows the base curve alone."""
+    ema_decay: Searchable[Annotated[float, within("ema_decay")]] | None = None
     clip_norm: Searchable[Annotated[float, within("clip_norm")]] | None = None
     precision: Literal["auto", "float32", "bfloat16"] | None = None
     """Number format of the forward and backward pass; auto: what is fastest on the device."""
