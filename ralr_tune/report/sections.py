@@ -49,15 +49,23 @@ class Part(NamedTuple):
     """Tables, as HTML."""
 
 
-def body(record: StudyRecord, facts: Facts, card: Card, drawn: Sequence[Figure], found: tables.Evaluators) -> str:
-    """The visible part of the page."""
+def body(
+    record: StudyRecord,
+    facts: Facts,
+    card: Card,
+    drawn: Sequence[Figure],
+    found: tables.Evaluators,
+    examples: str = "",
+) -> str:
+    """The visible part of the page; `examples` is markup (see report.examples)."""
     questions = _questions(record, facts, card, found)
     return "\n".join(
         [
             _head(record, facts, card),
             _warnings(facts, card),
-            _contents(questions),
+            _contents(questions, bool(examples)),
             *(_question(record.name, part, drawn) for part in questions),
+            *([fold("Examples", examples, 2, "examples")] if examples else []),
             _details(record, facts, drawn),
         ]
     )
@@ -93,8 +101,9 @@ def _warnings(facts: Facts, card: Card) -> str:
     return fold(heading, paragraphs(urgent), 2, "warnings") if urgent else ""
 
 
-def _contents(parts: Sequence[Part]) -> str:
+def _contents(parts: Sequence[Part], examples: bool) -> str:
     links = "".join(f'<a href="#question-{part.key}">{escaped(part.heading)}</a>' for part in parts)
+    links += '<a href="#examples">Examples</a>' if examples else ""
     return f'<nav aria-label="Contents">{links}<a href="#details">Details</a></nav>'
 
 

@@ -17,6 +17,7 @@ from ralr_tune.errors import DataError, DiskError, FailureKind, Interrupted, Lea
 from ralr_tune.records import EpochRecord, Outcome, Row, Stage
 from ralr_tune.search import audits
 from ralr_tune.search.artifacts import confirm_configuration, remove
+from ralr_tune.search.examples import keep_examples
 from ralr_tune.search.failing import (
     CONFIGURATION_FAILURES,
     clean_message,
@@ -165,6 +166,7 @@ def _confirm(session: Session, row: Row, lease: Lease) -> Work:
     keep = row.stage == "judge" and ending.outcome == "complete"
     if keep:
         trial.save_weights(session.artifacts.draft(row))
+        keep_examples(session, row, trial)
     _finish(session, row, trial, ending, forget=not keep)
     if keep:  # only now is it certain that this attempt finished the row
         with suppress(OSError):  # without the weights, the test trains again
