@@ -1,7 +1,7 @@
 """The interface of a kind of task: everything the rest of the program needs from one. A kind is a stateless object.
 
-    study file   section, training, required, substitutes, metrics, metrics_of, imports, contradictions, missing,
-                 problems, changes
+    study file   section, training, required, substitutes, metrics, metrics_of, epoch_metrics, imports, contradictions,
+                 missing, problems, changes
     training     load, import_training, trial, trial_in_stage, slot_trainer, seconds_per_epoch, steps_per_epoch,
                  range_test, needs_torch
     reporting    packages, examine, examples, shown_examples, caches, script
@@ -114,6 +114,13 @@ class Kind(ABC):
     def metrics_of(self, section: Any) -> Mapping[str, Metric]:
         """The metrics of one [task] by name; the first is the default."""
         return self.metrics
+
+    def epoch_metrics(self, section: Any, metric: Metric) -> Mapping[str, Metric]:
+        """By name, what its trials measure after every epoch besides the study's `metric` (`EpochRecord.others`).
+
+        `search.prune_metric` may name one of them.
+        """
+        return {}
 
     # ------------------------------------------------------------ training
 
