@@ -46,3 +46,6 @@ class _FewBatches:
 
     def evaluate(self, *_: Any, **__: Any) -> float:
         return 0.0
+
+    def measure(self, *_: Any, **__: Any) -> dict[str, float]:
+        return {self._task.metric.name: 0.0}

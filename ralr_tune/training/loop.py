@@ -6,12 +6,12 @@ import logging
 import math
 import random
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class TrainedEpoch:
@@ -51,6 +53,8 @@ class TrainedEpoch:
     value: float
     """The metric after the epoch; NaN if the network's outputs are not finite."""
     seconds: float
+    others: Mapping[str, float] = field(default_factory=dict)
+    """Further metrics after the epoch, by name."""
 
 
 class TorchTrial:
@@ -111,14 +115,26 @@ class TorchTrial:
 
     def evaluate(self, split: Split) -> float:
         """See `tasks.trial.Trial.evaluate`; NaN if the network's outputs are not finite."""
+        return self.in_batches(split, self.state.evaluate)
+
+    def in_batches(self, split: Split, work: Callable[[Split, int], T]) -> T:
+        """What `work` returns for the split and a batch size, which is halved whenever memory runs out.
+
+        Raises TrialError of kind "oom" or "data".
+        """
         with warnings_to_log(), trial_errors():
             samples = self.task.size(split)  # reads the data now: smaller batches would not reduce their memory
             default_batch = min(samples, self.task.evaluation_batch)
-            while isinstance(value := within_memory(lambda: self._evaluated(split, default_batch)), OutOfMemory):
-                self.memory = self.memory.less_for_evaluation(default_batch, value.reason)
-                logger.warning("evaluating again in batches of %d: %s", self.memory.evaluation, value.reason)
+            while isinstance(
+                found := within_memory(
+                    lambda: work(split, min(default_batch, self.memory.evaluation or default_batch))
+                ),
+                OutOfMemory,
+            ):
+                self.memory = self.memory.less_for_evaluation(default_batch, found.reason)
+                logger.warning("evaluating again in batches of %d: %s", self.memory.evaluation, found.reason)
                 free()
-            return value
+            return found
 
     def save_weights(self, path: Path) -> None:
         save_weights(self.state.model, path)
@@ -186,6 +202,7 @@ class TorchTrial:
             lr=float(rates[0]),
             factor=float(factors[0]),
             seconds=trained.seconds,
+            others=trained.others,
         )
 
     def _train_alone(self, epoch: int, rates: NDArray[np.float64]) -> TrainedEpoch:
@@ -193,8 +210,13 @@ class TorchTrial:
         began = time.perf_counter()
         loss = self._train(epoch, rates)
         split = evaluated_split(self.split, self.task.capabilities.gap_split)
-        value = self.evaluate(split) if math.isfinite(loss) else math.nan
-        return TrainedEpoch(loss, value, time.perf_counter() - began)
+        measured = dict(self.measure(split, epoch)) if math.isfinite(loss) else {}
+        value = measured.pop(self.task.metric.name, math.nan)
+        return TrainedEpoch(loss, value, time.perf_counter() - began, measured)
+
+    def measure(self, split: Split, epoch: int) -> Mapping[str, float]:
+        """The metric after an epoch (0-based) and further ones, by name."""
+        return self.in_batches(split, self.state.measure)
 
     def _train(self, epoch: int, rates: NDArray[np.float64]) -> float:
         """Trains one epoch. If memory runs out, restarts it: without recorded steps if they were recorded, which does
@@ -235,9 +257,6 @@ class TorchTrial:
                 total += self.state.step(batch, rate, micro_batch) * batch.weight
                 weight += batch.weight
         return total.item() / weight
-
-    def _evaluated(self, split: Split, default_batch: int) -> float:
-        return self.state.evaluate(split, min(default_batch, self.memory.evaluation or default_batch))
 
     def _reload_last_epoch(self) -> None:
         """Restores the state after the last epoch and saves it with the new budget, so that a resumed trial starts with

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from ralr_tune.tasks.base import Batch, Split, TorchTask
+from ralr_tune.tasks.base import Batch, MeasuringTask, Split, TorchTask
 from ralr_tune.training.compiling import Compilation, Network
 from ralr_tune.training.memory import micro_batches
 from ralr_tune.training.optimizer import make_optimizer
@@ -89,6 +89,14 @@ class TrainState:
     def evaluate(self, split: Split, batch_size: int) -> float:
         """The metric over the whole split; NaN if the network's outputs are not finite."""
         return self._task.evaluate(
+            self._network.for_evaluation(), split, batch_size=batch_size, autocast=self._autocast
+        )
+
+    def measure(self, split: Split, batch_size: int) -> Mapping[str, float]:
+        """As `evaluate`: the metric and, if the task measures more, its further metrics."""
+        if not self._task.capabilities.measures:
+            return {self._task.metric.name: self.evaluate(split, batch_size)}
+        return cast(MeasuringTask, self._task).measure(
             self._network.for_evaluation(), split, batch_size=batch_size, autocast=self._autocast
         )
 
