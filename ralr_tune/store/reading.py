@@ -27,7 +27,7 @@ def read_study(storage: Storage, name: str, *, curves: bool = True) -> StudyReco
     cannot read the stored file.
     """
     kept = stored(storage, name)
-    spec = parse_study(kept.text, source=f"{name} (as stored)")
+    spec = parse_study(kept.text, source=f"{name} (as stored)", fingerprint=kept.fingerprint)
     return StudyRecord(
         name=name,
         spec_text=kept.text,
@@ -37,6 +37,7 @@ def read_study(storage: Storage, name: str, *, curves: bool = True) -> StudyReco
         environment=kept.environment,
         baseline=spec.study.baseline,
         metric=spec.metric,
+        prune_metric=spec.prune_metric,
         margin=spec.margin,
         confidence=spec.confirm.confidence,
         arms=_arms(storage, name, spec, curves),

@@ -137,12 +137,18 @@ def _read(path: Path, limit: int) -> tuple[bytes, bytes]:
 
 def curve_to_dicts(curve: Sequence[EpochRecord]) -> list[dict[str, Any]]:
     """A curve as a list of dicts of numbers."""
-    return [dict(vars(record)) for record in curve]  # `asdict` would deep-copy every number
+    return [_entry(record) for record in curve]
+
+
+def _entry(record: EpochRecord) -> dict[str, Any]:
+    entry = dict(vars(record))  # `asdict` would deep-copy every number
+    others = entry.pop("others")
+    return entry | ({"others": dict(others)} if others else {})
 
 
 def read_curve(stored: object, epochs: int, *, every: int = 1) -> list[EpochRecord]:
-    """The curve from the output of `curve_to_dicts`: records of each `every`-th of `epochs` epochs and of
-    the last one, from the first one on, all numbers finite.
+    """The curve from the output of `curve_to_dicts`: records of each `every`-th of `epochs` epochs and of the last one,
+    from the first one on, all numbers finite but those of further metrics.
 
     Raises Unusable.
     """
@@ -153,10 +159,12 @@ def read_curve(stored: object, epochs: int, *, every: int = 1) -> list[EpochReco
     except TypeError as error:
         raise Unusable(f"invalid: its curve: {error}") from error
     for number, record in enumerate(curve, 1):
-        epoch, *numbers = astuple(record)
+        epoch, *numbers, others = astuple(record)
         expected = min(number * every, epochs)
         if type(epoch) is not int or epoch != expected:
             raise Unusable(f"invalid: epoch {epoch!r} instead of epoch {expected}")
         if not all(type(value) is float and math.isfinite(value) for value in numbers):
             raise Unusable(f"invalid: not all numbers of epoch {expected} are finite")
+        if type(others) is not dict or not all(type(value) is float for value in others.values()):
+            raise Unusable(f"invalid: the further metrics of epoch {expected} are not numbers by name")
     return curve

@@ -53,6 +53,9 @@ class DetectionKind(TorchKind):
         (): (False, "the trials trained another network"),
     }
 
+    def epoch_metrics(self, section: DetectionSection, metric: Metric) -> Mapping[str, Metric]:
+        return {name: each for name, each in METRICS.items() if name != metric.name}
+
     # ------------------------------------------------------------ training
 
     def options(self, values: Mapping[str, Any]) -> DetectionOptions:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from itertools import pairwise
@@ -68,7 +68,7 @@ class DetectionTask:
         """`build`: builds the network for so many classes, with weights from torch's global generator. `origin`:
         describes how the data were read; tasks with equal origins can share them."""
         self.device, self.metric, self.identity, self.origin = device, metric, identity, origin
-        self.capabilities = Capabilities(evaluate_every=evaluate_every)
+        self.capabilities = Capabilities(evaluate_every=evaluate_every, measures=True)
         self.classes = source.classes
         self._build, self._loader, self._read_test = build, loader, source.test
         self._splits = _splits(source, validation, seed)
@@ -81,7 +81,7 @@ class DetectionTask:
         """A task with another network that shares the annotations of this one."""
         other = copy.copy(self)
         other._build, other.identity, other._loader = build, identity, loader
-        other.capabilities = Capabilities(evaluate_every=evaluate_every)
+        other.capabilities = Capabilities(evaluate_every=evaluate_every, measures=True)
         return other
 
     def build_model(self, seed: int) -> nn.Module:
@@ -132,15 +132,22 @@ class DetectionTask:
     def evaluate(
         self, model: nn.Module, split: Split, *, batch_size: int | None = None, autocast: Autocast | None = None
     ) -> float:
-        """The metric (see metrics.py). Leaves the model in evaluation mode.
+        """The metric (see metrics.py). Leaves the model in evaluation mode."""
+        return self.measure(model, split, batch_size=batch_size, autocast=autocast)[self.metric.name]
+
+    def measure(
+        self, model: nn.Module, split: Split, *, batch_size: int | None = None, autocast: Autocast | None = None
+    ) -> Mapping[str, float]:
+        """All metrics of metrics.py: one evaluation gives them all.
 
         NaN if a weight or a detection is not finite: detectors drop what is not finite without an error.
         """
         found = self.detect(model, split, batch_size=batch_size, autocast=autocast)
         weights = (weight for weight in model.state_dict().values() if weight.is_floating_point())
         if not all(each.finite for each in found) or not all(bool(weight.isfinite().all()) for weight in weights):
-            return math.nan
-        return precisions(found, [each.objects for each in self.pictures(split)]).value(self.metric.name)
+            return dict.fromkeys(METRICS, math.nan)
+        precision = precisions(found, [each.objects for each in self.pictures(split)])
+        return {name: precision.value(name) for name in METRICS}
 
     @torch.no_grad()
     def detect(
