@@ -25,8 +25,10 @@ BEYOND_ALL_SIZES = 2e10
 SIZES = ("small", "medium", "large")
 """COCO's ranges of areas: below 32 ** 2 pixels, up to 96 ** 2, above."""
 
-RECALLS = 101
-"""Points of a precision-recall curve, from recall 0 to 1: COCO's interpolation."""
+IOUS = np.linspace(0.5, 0.95, 10).tolist()
+RECALLS = np.linspace(0.0, 1.0, 101).tolist()
+"""COCO's, in double precision: torchmetrics' defaults are rounded to float32, and its results therefore differ from COCO's
+own by up to 5e-4 where a recall equals one of these (measured)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +92,9 @@ def _mean(values: NDArray[np.float64]) -> float:
 
 def precisions(found: Sequence[Detections], wanted: Sequence[Objects]) -> Precisions:
     """Compares the detections of some images (at least one) with their objects."""
-    metric = MeanAveragePrecision(backend="faster_coco_eval", extended_summary=True)
+    metric = MeanAveragePrecision(
+        iou_thresholds=IOUS, rec_thresholds=RECALLS, backend="faster_coco_eval", extended_summary=True
+    )
     metric.warn_on_many_detections = False  # COCO's evaluation takes the best 100, and so does this one
     metric.update(
         [{"boxes": each.boxes, "scores": each.scores, "labels": each.labels} for each in found],
@@ -98,7 +102,7 @@ def precisions(found: Sequence[Detections], wanted: Sequence[Objects]) -> Precis
     )
     computed = metric.compute()
     if "precision" not in computed or computed["classes"].numel() == 0:  # neither objects nor detections
-        return Precisions(np.full((10, RECALLS, 0, 4), -1.0), ())
+        return Precisions(np.full((len(IOUS), len(RECALLS), 0, 4), -1.0), ())
     table = computed["precision"][..., -1].double().numpy()
     return Precisions(table, tuple(computed["classes"].reshape(-1).tolist()))
 

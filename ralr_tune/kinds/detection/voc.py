@@ -144,7 +144,8 @@ def _object(element: ElementTree.Element, number: int, one_based: bool) -> RawOb
         given = ", ".join(f"{corner} = {text}" for corner, text in zip(CORNERS, texts, strict=True))
         return f"{where}: {given}: must be four numbers"
     x1, y1, x2, y2 = (each for each in numbers if each is not None)
-    if one_based and x2 > x1 and y2 > y1:  # a box of one pixel has two equal ends: it is a slip of the mouse
+    # two equal ends would be a box of one pixel: a slip of the mouse; numbers up to 1 are shares, which are refused
+    if one_based and x2 > x1 and y2 > y1 and max(x2, y2) > 1:
         x1, y1 = x1 - 1, y1 - 1
     difficult = (element.findtext("difficult") or "").strip() == "1"
     return RawObject(name, (x1, y1, x2, y2), difficult=difficult, where=where)
