@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,8 +23,11 @@ from ralr_tune.studyfile.values import Choice
 from ralr_tune.training.kind import TorchKind
 
 if TYPE_CHECKING:
+    from ralr_tune.kinds.detection.scores import Detections
     from ralr_tune.kinds.detection.task import DetectionTask
-    from ralr_tune.tasks.base import Task
+    from ralr_tune.tasks.base import Split, Task
+    from ralr_tune.tasks.examples import Examples
+    from ralr_tune.training.loop import TorchTrial
 
 NEEDED = ("torchmetrics", "faster_coco_eval")
 """Packages of the extra `detection`."""
@@ -140,6 +143,20 @@ class DetectionKind(TorchKind):
         boxes = sum(len(picture.objects) for picture in source.train.pictures)
         found = f"{len(source.train):,} training images, {boxes:,} boxes, {len(source.classes)} classes"
         return TaskSummary(found, weights)
+
+    def examples(self, task: DetectionTask, trial: TorchTrial) -> Mapping[str, Any]:
+        from ralr_tune.kinds.detection.shown import gathered
+
+        def detect(split: Split, batch_size: int) -> Sequence[Detections]:
+            return trial.state.with_judged(partial(task.detect, split=split, batch_size=batch_size))
+
+        found = trial.in_batches("validation", detect)
+        return gathered(task.pictures("validation"), found, task.classes, task.metric.name)
+
+    def shown_examples(self, section: DetectionSection, by_arm: Mapping[str, Mapping[str, Any]]) -> Examples:
+        from ralr_tune.kinds.detection.shown import shown_examples
+
+        return shown_examples(by_arm)
 
     def inventory(
         self,
