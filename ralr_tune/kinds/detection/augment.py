@@ -1,7 +1,7 @@
 """Augmentation of one image with its boxes: parameters from its own generator, applied by torchvision's v2 functions.
 
 v2's transform classes draw from torch's global generator: with them, an image could not be a pure function of
-(seed, epoch, index), nor be augmented in a thread. Every geometric step ends in `_cleaned`: boxes are clamped to the
+(seed, epoch, index), nor be augmented in a thread. Every geometric step ends in `_valid`: boxes are clamped to the
 image, those that nearly vanish are removed, and labels and flags with them.
 """
 
@@ -76,7 +76,7 @@ def flipped(sample: Sample, generator: Generator, partner: Partner) -> Sample:
     if generator.random() < 0.5:
         return sample
     boxes = F.horizontal_flip_bounding_boxes(sample.boxes, BoundingBoxFormat.XYXY, sample.size)
-    return _cleaned(replace(sample, image=F.horizontal_flip(sample.image), boxes=boxes))
+    return _valid(replace(sample, image=F.horizontal_flip(sample.image), boxes=boxes))
 
 
 def scale_jittered(sample: Sample, generator: Generator, partner: Partner) -> Sample:
@@ -98,7 +98,7 @@ def _placed(sample: Sample, height: int, width: int, generator: Generator) -> Sa
     shown = sample.image[:, max(0, top) : top + height, max(0, left) : left + width]
     down, right = max(0, -top), max(0, -left)
     canvas[:, down : down + shown.shape[1], right : right + shown.shape[2]] = shown
-    return _cleaned(replace(sample, image=canvas, boxes=sample.boxes - torch.tensor([left, top] * 2)))
+    return _valid(replace(sample, image=canvas, boxes=sample.boxes - torch.tensor([left, top] * 2)))
 
 
 def _offset(spare: int, generator: Generator) -> int:
@@ -134,7 +134,7 @@ def _crop(sample: Sample, least: float, generator: Generator) -> Sample | None:
             continue
         kept = sample.take(inside)
         image = kept.image[:, top : top + new_height, left : left + new_width].contiguous()
-        return _cleaned(replace(kept, image=image, boxes=kept.boxes - crop[:2].repeat(2)))
+        return _valid(replace(kept, image=image, boxes=kept.boxes - crop[:2].repeat(2)))
     return None
 
 
@@ -174,10 +174,10 @@ def mosaicked(sample: Sample, generator: Generator, partner: Partner) -> Sample:
     boxes, labels, flags = (
         torch.cat([getattr(part, name) for part in parts]) for name in ("boxes", "labels", "difficult")
     )
-    return _cleaned(Sample(image, boxes, labels, flags))
+    return _valid(Sample(image, boxes, labels, flags))
 
 
-def _cleaned(sample: Sample) -> Sample:
+def _valid(sample: Sample) -> Sample:
     """With boxes clamped to the image, and without those that are narrower than MIN_SIDE."""
     boxes = F.clamp_bounding_boxes(sample.boxes, BoundingBoxFormat.XYXY, sample.size, clamping_mode="hard")
     return replace(sample, boxes=boxes).take((boxes[:, 2:] - boxes[:, :2] >= MIN_SIDE).all(1))

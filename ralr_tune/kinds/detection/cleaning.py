@@ -77,19 +77,19 @@ def check_unit(raw: Sequence[RawPicture], split: str, faults: Faults) -> None:
         for number, each in enumerate(picture.objects, 1):
             ends.append(max(each.corners))
             if 0 < max(each.corners) <= 1 and any(not value.is_integer() for value in each.corners):
-                what = f"{_shown(each.corners)} is a share of the image; must be pixels"
+                what = f"{_corners_text(each.corners)} is a share of the image; must be pixels"
                 faults.add(f"{picture.annotation}: {each.where or f'box {number}'}", what)
     smallest = min((min(each.width, each.height) for each in raw if each.objects), default=0)
     if len(ends) >= SURE and 1 < max(ends) <= 100 and smallest >= 200:
         first = next(each for each in raw if each.objects)
-        box = _shown(first.objects[0].corners)
+        box = _corners_text(first.objects[0].corners)
         raise DataError(
             f"{first.annotation}: {first.objects[0].where or 'box 1'}: {box}: all {len(ends):,} boxes of {split} end "
             f"within 100, in images of at least {smallest} pixels: they are in percent; must be pixels"
         )
 
 
-def _shown(corners: Sequence[float]) -> str:
+def _corners_text(corners: Sequence[float]) -> str:
     return "(" + ", ".join(f"{value:g}" for value in corners) + ")"
 
 

@@ -151,17 +151,17 @@ def _annotation(
     where = f"{where} ({images[image]['file_name']})"
     if category not in categories:
         return f"{where}: category_id {category!r} is unknown; allowed: {listed([str(each) for each in categories])}"
-    if not isinstance(box, list) or len(box) != 4 or not all(_is_number(value) for value in box):
+    if not isinstance(box, list) or len(box) != 4 or not all(_is_finite(value) for value in box):
         return f"{where}: bbox = {json.dumps(box)}: must be four numbers"
     one, two, three, four = map(float, box)
     corners = (one, two, one + three, two + four) if form == "xywh" else (one, two, three, four)
     area = entry.get("area")
-    size = float(area) if _is_number(area) else 0.0
+    size = float(area) if _is_finite(area) else 0.0
     name, crowd = categories[category], entry.get("iscrowd") in (1, True)
     return image, RawObject(name, corners, crowd=crowd, area=size, where=where)
 
 
-def _is_number(value: Any) -> bool:
+def _is_finite(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 

@@ -25,6 +25,7 @@ from ralr_tune.training.kind import TorchKind
 if TYPE_CHECKING:
     from ralr_tune.kinds.detection.scores import Detections
     from ralr_tune.kinds.detection.task import DetectionTask
+    from ralr_tune.studyfile.exported import Exported
     from ralr_tune.tasks.base import Split, Task
     from ralr_tune.tasks.examples import Examples
     from ralr_tune.training.loop import TorchTrial
@@ -185,6 +186,11 @@ class DetectionKind(TorchKind):
         for file in dict.fromkeys(pretrained_file(model, backbone) for model in models for backbone in backbones):
             digest = sha256_of(file)  # None before the download
             yield SourceFile("task.pretrained", f"weights {file.name}", (digest,) if digest else ())
+
+    def script(self, exported: Exported) -> str:
+        from ralr_tune.kinds.detection.script import script
+
+        return script(exported)
 
 
 def _place(section: DetectionSection) -> str:

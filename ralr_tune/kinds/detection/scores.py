@@ -27,8 +27,8 @@ SIZES = ("small", "medium", "large")
 
 IOUS = np.linspace(0.5, 0.95, 10).tolist()
 RECALLS = np.linspace(0.0, 1.0, 101).tolist()
-"""COCO's, in double precision: torchmetrics' defaults are rounded to float32, and its results therefore differ from those
-of COCO's own code by up to 5e-4 where a recall equals one of these (measured)."""
+"""COCO's, in double precision: torchmetrics' defaults are rounded to float32, and its results therefore differ from
+those of COCO's own code by up to 5e-4 where a recall equals one of these (measured)."""
 
 
 @dataclass(frozen=True, eq=False)

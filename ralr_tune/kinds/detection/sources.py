@@ -24,10 +24,14 @@ def open_source(data: DetectionData) -> Source:
 
 def make_loader(section: DetectionSection) -> PictureLoader:
     """Reduces images to the largest size that the detector sees. `section` is resolved: it has one value per key."""
+    side = largest_side(section)
+    return PictureLoader(side, longest_side(side), section.data.max_pixels)
+
+
+def largest_side(section: DetectionSection) -> int:
+    """The largest shorter side in pixels to which the detector resizes images."""
     assert isinstance(section.model, str)
-    assert not isinstance(section.min_size, dict)
-    size = max(input_side(section.model, _number(section.min_size)), *section.train_sizes, 0)
-    return PictureLoader(size, longest_side(size), section.data.max_pixels)
+    return max(input_side(section.model, _number(section.min_size)), *section.train_sizes, 0)
 
 
 def network(section: DetectionSection, classes: int) -> nn.Module:

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
-from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from itertools import pairwise
-from typing import Any, TypeVar, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -17,21 +14,19 @@ from torch import Tensor, nn
 
 from ralr_tune.errors import DataError
 from ralr_tune.kinds.detection.annotated import Part, Picture, Source
-from ralr_tune.kinds.detection.augment import Sample, augmented, generator_of
-from ralr_tune.kinds.detection.batches import DetectionBatch, Target, aspect_batches, batch_count
+from ralr_tune.kinds.detection.augment import generator_of
+from ralr_tune.kinds.detection.batches import DetectionBatch, batch_count
+from ralr_tune.kinds.detection.feeding import aspect_ratios, detect, training_batches
 from ralr_tune.kinds.detection.loading import PictureLoader
 from ralr_tune.kinds.detection.metrics import METRICS
 from ralr_tune.kinds.detection.options import DetectionOptions
 from ralr_tune.kinds.detection.scores import Detections, precisions
 from ralr_tune.kinds.detection.splits import hold_out
-from ralr_tune.machine.cores import available_cores
 from ralr_tune.machine.sharing import is_cuda
 from ralr_tune.metric import Metric
 from ralr_tune.records import Inventory
 from ralr_tune.seeds import derive_seed
 from ralr_tune.tasks.base import Autocast, Batch, Capabilities, Split
-
-T = TypeVar("T")
 
 PLAIN = DetectionOptions()
 
@@ -100,24 +95,15 @@ class DetectionTask:
 
     def steps(self, split: Split, batch_size: int, epoch: int = 0, *, seed: int = 0) -> int:
         """The same for every epoch and seed."""
-        return batch_count(self._ratios(split), batch_size)
+        return batch_count(aspect_ratios(self.pictures(split)), batch_size)
 
     def batches(
         self, split: Split, *, seed: int, epoch: int, batch_size: int, options: Hashable = PLAIN
     ) -> Iterator[DetectionBatch]:
         assert isinstance(options, DetectionOptions), options
-        augment, pictures = options.augment, self.pictures(split)
-        orders = aspect_batches(self._ratios(split), batch_size, seed=seed, epoch=epoch)
-
-        def sample(position: int) -> Sample:
-            generator = generator_of(derive_seed("augment", seed, epoch, position))
-            return augmented(self._sample(pictures[position]), augment, generator, partner)
-
-        def partner(generator: np.random.Generator) -> Sample:
-            return self._sample(pictures[int(generator.integers(len(pictures)))])
-
-        prepared = _prepared(sample, [order.tolist() for order in orders], ahead=self._ahead)
-        return (self._batch(samples) for samples in prepared)
+        drawn = {"seed": seed, "epoch": epoch, "batch_size": batch_size}
+        feed = {"device": self.device, "ahead": self._ahead}
+        return training_batches(self.pictures(split), self._loader, options.augment, **drawn, **feed)
 
     def loss(self, model: nn.Module, batch: Batch, *, options: Hashable = PLAIN) -> Tensor:
         """The sum of the network's losses, weighted as the network gives them."""
@@ -149,49 +135,17 @@ class DetectionTask:
         precision = precisions(found, [each.objects for each in self.pictures(split)])
         return {name: precision.value(name) for name in METRICS}
 
-    @torch.no_grad()
     def detect(
         self, model: nn.Module, split: Split, *, batch_size: int | None = None, autocast: Autocast | None = None
     ) -> list[Detections]:
         """What the network finds in each image of a split, in their order, in pixels of the stored images."""
-        model.eval()
-        pictures, size = self.pictures(split), batch_size or self.evaluation_batch
-        order = sorted(range(len(pictures)), key=lambda place: (pictures[place].width / pictures[place].height, place))
-        found: list[Detections | None] = [None] * len(pictures)
-        places = [order[first:last] for first, last in pairwise([*range(0, len(order), size), len(order)])]
-        loaded = _prepared(lambda place: self._loader.load(pictures[place]), places, ahead=self._ahead)
-        for some, decoded in zip(places, loaded, strict=True):
-            with (autocast or nullcontext)():
-                outputs = model([self._pixels(each.image) for each in decoded])
-            for place, each, output in zip(some, decoded, outputs, strict=True):
-                scale = torch.tensor([*each.scale, *each.scale])
-                boxes, scores, labels = (output[name].cpu() for name in ("boxes", "scores", "labels"))
-                found[place] = Detections(boxes.float() / scale, scores.float(), labels - 1)
-        return cast(list[Detections], found)
+        size, how = batch_size or self.evaluation_batch, autocast or nullcontext
+        feed = {"device": self.device, "ahead": self._ahead}
+        return detect(model, self.pictures(split), self._loader, batch_size=size, autocast=how, **feed)
 
     @property
     def _ahead(self) -> int:
         return PREPARED if is_cuda(self.device) else 0
-
-    def _ratios(self, split: Split) -> list[float]:
-        return [each.width / each.height for each in self.pictures(split)]
-
-    def _sample(self, picture: Picture) -> Sample:
-        decoded = self._loader.load(picture)
-        objects = picture.objects.take(~picture.objects.crowd)
-        boxes = torch.from_numpy(objects.corners) * torch.tensor([*decoded.scale, *decoded.scale])
-        return Sample(
-            decoded.image, boxes, torch.from_numpy(objects.labels), torch.from_numpy(objects.difficult.copy())
-        )
-
-    def _batch(self, samples: Sequence[Sample]) -> DetectionBatch:
-        targets: list[Target] = [
-            {"boxes": each.boxes.to(self.device), "labels": (each.labels + 1).to(self.device)} for each in samples
-        ]  # class 0 is the background
-        return DetectionBatch(tuple(self._pixels(each.image) for each in samples), tuple(targets))
-
-    def _pixels(self, image: Tensor) -> Tensor:
-        return image.to(self.device, non_blocking=True).float() / 255
 
 
 def _splits(source: Source, validation: float, seed: int) -> dict[str, Sequence[Picture]]:
@@ -214,21 +168,3 @@ def _not_empty(part: Part, split: str) -> Part:
     if not any(len(each.objects) for each in part.pictures):
         raise DataError(f"data: the {split} split has no object of the chosen classes")
     return part
-
-
-def _prepared(work: Callable[[int], Any], batches: Sequence[Sequence[int]], *, ahead: int) -> Iterator[list[Any]]:
-    """`work` of every position, batch by batch; threads do that of the next `ahead` batches, with equal results."""
-    if not ahead:
-        yield from ([work(position) for position in batch] for batch in batches)
-        return
-    with ThreadPoolExecutor(available_cores()) as pool:
-        waiting = deque[list[Any]]()
-        try:
-            for batch in batches:
-                waiting.append([pool.submit(work, position) for position in batch])
-                if len(waiting) > ahead:
-                    yield [each.result() for each in waiting.popleft()]
-            while waiting:
-                yield [each.result() for each in waiting.popleft()]
-        finally:
-            pool.shutdown(cancel_futures=True)

@@ -41,7 +41,7 @@ def read_voc(path: str, *, one_based: bool = True) -> Source:
 
     def part_of(split: str, files: Sequence[Path]) -> list[RawPicture]:
         faults = Faults()
-        raw = [each for file in files if (each := _read(file, finder, split, one_based, faults)) is not None]
+        raw = [each for file in files if (each := _read_annotation(file, finder, split, one_based, faults)) is not None]
         faults.check()
         return raw
 
@@ -99,7 +99,9 @@ def _xml_files(folder: Path) -> list[Path]:
     return files
 
 
-def _read(file: Path, finder: PictureFinder, split: str, one_based: bool, faults: Faults) -> RawPicture | None:
+def _read_annotation(
+    file: Path, finder: PictureFinder, split: str, one_based: bool, faults: Faults
+) -> RawPicture | None:
     try:
         root = ElementTree.parse(file).getroot()
     except FileNotFoundError:
