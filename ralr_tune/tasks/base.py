@@ -132,7 +132,7 @@ class TorchTask(Task, Protocol):
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Shape of one sample as the model gets it; images: (C, H, W). () if sizes vary."""
+        """Shape of one sample as the model gets it; images: (C, H, W). If sizes vary: of a typical sample, or ()."""
 
     @property
     def evaluation_batch(self) -> int:

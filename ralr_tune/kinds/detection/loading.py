@@ -33,15 +33,15 @@ class Decoded:
 
 
 class PictureLoader:
-    """Images whose shorter side has at most `size` pixels: larger ones are reduced when they are decoded.
+    """Images whose shorter side has at most `side` pixels: larger ones are reduced when they are decoded.
 
     The network resizes them to that side anyway. Augmentation therefore works on images of the size that is trained on
     (our choice): it is several times as fast, and a crop is enlarged from fewer pixels. Threads may share a loader.
     """
 
-    def __init__(self, size: int, longest: int, max_pixels: int | None) -> None:
+    def __init__(self, side: int, longest: int, max_pixels: int | None) -> None:
         """`longest`: limit of the longer side. `max_pixels`: limit of the stored image."""
-        self._size, self._longest, self._max_pixels = size, longest, max_pixels
+        self.side, self._longest, self._max_pixels = side, longest, max_pixels
         self._kept: dict[str, Decoded] = {}
         self._bytes = 0
 
@@ -77,7 +77,7 @@ class PictureLoader:
     def _target(self, picture: Picture) -> tuple[int, int]:
         """(width, height) in pixels: as torchvision's GeneralizedRCNNTransform resizes, but never enlarged."""
         sides = picture.width, picture.height
-        scale = min(1.0, self._size / min(sides), self._longest / max(sides))
+        scale = min(1.0, self.side / min(sides), self._longest / max(sides))
         return max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
 
 

@@ -78,7 +78,7 @@ class DetectionSection(TaskSection):
     pretrained backbone stays as it is; otherwise it is trained."""
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """Share of the training images that is held out if there is no validation split."""
-    evaluate_every: Annotated[int, within("task.evaluate_every")] = 1
+    evaluate_every: Count = 1
     """Epochs between two evaluations, and so between two decisions to prune; the last epoch is always evaluated."""
 
 

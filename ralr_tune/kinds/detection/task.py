@@ -44,8 +44,6 @@ class DetectionTask:
     data. Raises DataError if a split would be empty.
     """
 
-    input_shape: tuple[int, ...] = ()
-
     def __init__(
         self,
         source: Source,
@@ -78,6 +76,11 @@ class DetectionTask:
         other._build, other.identity, other._loader = build, identity, loader
         other.capabilities = Capabilities(evaluate_every=evaluate_every, measures=True)
         return other
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """(3, H, W) of a square image: sizes vary, and this one stands for them in the choice of a number format."""
+        return (3, self._loader.side, self._loader.side)
 
     def build_model(self, seed: int) -> nn.Module:
         with torch.random.fork_rng(devices=[]):

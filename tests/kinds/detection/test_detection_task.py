@@ -157,7 +157,7 @@ def test_detections_are_in_pixels_of_the_stored_images(write_voc: Callable[..., 
     root = write_voc(size=(0, 0))
     write_image(root / "JPEGImages" / "000008.png", size=(640, 480))
     task = make(root)
-    assert task.input_shape == ()
+    assert task.input_shape == (3, 48, 48)
     for batch_size in (1, 4):
         found = task.detect(Oracle(), "validation", batch_size=batch_size)
         assert found[0].boxes[0].tolist() == pytest.approx([160.0, 240.0, 480.0, 480.0])
