@@ -1,4 +1,4 @@
-"""Metrics that a program reported besides the study's: shown, never judged."""
+"""Metrics that a trial reported besides the study's: shown, never judged."""
 
 from __future__ import annotations
 
@@ -96,4 +96,6 @@ def other_metrics_note(found: Sequence[OtherMetric]) -> str:
     """That they are not judged, and which values are kept."""
     coarse = [f"{each.name}: every {each.every}th" for each in found if each.every > 1]
     kept = f" At most 50 values of a trial are kept ({', '.join(coarse)}, and the last one)." if coarse else ""
-    return f"Reported by the program, for information: no verdict and no pruning depends on them.{kept}"
+    return (
+        f"Reported besides the metric of the study, for information: no verdict and no pruning depends on them.{kept}"
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,8 @@ Make = Callable[..., Any]
 
 
 @pytest.fixture(autouse=True)
-def said_anew() -> Iterator[None]:
+def nothing_said_yet() -> None:
     loop.log_once.cache_clear()
-    yield
 
 
 def started(task: Any, configuration: Any, **given: Any) -> TorchTrial:
