@@ -101,7 +101,8 @@ class AmplifyConfig(Frozen):
     width: Width
     law: Literal["uniform", "loguniform"] = "uniform"
     granularity: Granularity = "epoch"
-    window: Window = (0.0, 1.0)
+    window: Window | None = None
+    """None: from the end of the warm-up (see `Configuration.window`)."""
 
     @model_validator(mode="before")
     @classmethod
@@ -144,10 +145,25 @@ class Configuration(Frozen):
     """The searched values of [task], by their path below it (`model`, `data.size`)."""
 
     @model_serializer(mode="wrap")
-    def _without_empty_task(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Same JSON as in releases that could not search [task], so that hashes do not change."""
+    def _as_in_earlier_releases(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Same JSON as in releases that could not search [task] and whose window was never open, so that hashes do not
+        change."""
         dumped: dict[str, Any] = handler(self)
+        if self.amplify is not None and "window" in dumped.get("amplify", {}):
+            dumped["amplify"]["window"] = self.window
         return {key: value for key, value in dumped.items() if key != "task" or value}
+
+    @property
+    def window(self) -> tuple[float, float]:
+        """The part of the run that may be amplified, as shares: by default all of it after the warm-up.
+
+        The warm-up is there because larger rates would not be stable yet (our choice; measured in LOG.md, 2026-11-29).
+        """
+        if self.amplify is not None and self.amplify.window is not None:
+            return self.amplify.window
+        warmup = self.schedule.warmup
+        share = warmup if warmup < 1 else warmup / self.training.epochs
+        return (share if share < 1 else 0.0), 1.0  # the curve refuses a warm-up of the whole run
 
     @property
     def options(self) -> Hashable:
@@ -216,7 +232,8 @@ class Configuration(Frozen):
     def perturbation(self) -> Amplification | Noise | None:
         """The random factor of the curve. Raises ValueError if its options do not fit each other."""
         if self.amplify is not None:
-            return Amplification(upper=self.amplify.upper, **self.amplify.model_dump(exclude={"width"}))
+            law = self.amplify.model_dump(exclude={"width", "window"})
+            return Amplification(upper=self.amplify.upper, window=self.window, **law)
         return None if self.noise is None else Noise(**self.noise.model_dump())
 
     def identity(self, seed: int) -> str:

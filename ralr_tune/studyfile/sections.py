@@ -235,8 +235,9 @@ class AmplifySection(Frozen):
     """Distribution of the factor between its two ends."""
     granularity: Choosable[Granularity] = "epoch"
     """Whether the factor is drawn once per epoch or at every step."""
-    window: Choosable[Window] = (0.0, 1.0)
-    """Amplifies only within this part of the run: [start, end] as shares."""
+    window: Choosable[Window] | None = None
+    """Amplifies only within this part of the run: [start, end] as shares; None: from the end of the warm-up (our
+    choice)."""
 
     @model_validator(mode="after")
     def _one_upper_end(self) -> AmplifySection:

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from ralr_tune.errors import UsageError
 from ralr_tune.kinds.classification import section
+from ralr_tune.kinds.classification.crops import CentreCrop, RandomWindow, ResizedCrop
 from ralr_tune.kinds.classification.erasing import RandomErasing
 from ralr_tune.kinds.classification.operations import RandAugment, TrivialAugment
 from ralr_tune.kinds.classification.options import ClassificationOptions
@@ -92,6 +93,7 @@ class Cutout(Augmentation):
 
 
 AUGMENTATIONS: Mapping[str, type[Augmentation]] = {
+    "resized_crop": ResizedCrop,
     "crop": Crop,
     "flip": Flip,
     "cutout": Cutout,
@@ -102,9 +104,23 @@ AUGMENTATIONS: Mapping[str, type[Augmentation]] = {
 """Augmentations of single images by name."""
 
 
-def make_augmentations(options: ClassificationOptions, *, height: int, width: int, fill: Tensor) -> list[Augmentation]:
-    """The augmentations of single images in `options`, in their order. Raises UsageError on an unknown name."""
+def make_augmentations(
+    options: ClassificationOptions, *, height: int, width: int, fill: Tensor, train_size: int | None = None
+) -> list[Augmentation]:
+    """The augmentations of single images (C, height, width) in `options`, in their order.
+
+    With another `train_size`, the crop to this size comes first (resized_crop if it is in the list, otherwise a random
+    window for crop, otherwise the centre), and the others work on the result. Raises UsageError on an unknown name.
+    """
     if unknown := [name for name in options.augment if name not in section.AUGMENTATIONS]:
         raise UsageError(f"training.augment: {unknown[0]!r} is unknown; allowed: {', '.join(section.AUGMENTATIONS)}")
-    names = [name for name in options.augment if name in AUGMENTATIONS]
-    return [AUGMENTATIONS[name](height, width, fill, **options.parameters(name)) for name in names]
+    names, first = [name for name in options.augment if name in AUGMENTATIONS], []
+    if train_size is not None and (train_size, train_size) != (height, width):
+        sizing = next((name for name in ("resized_crop", "crop") if name in names), None)
+        names = [name for name in names if name != sizing]
+        first = [_SIZING[sizing](train_size, train_size, fill, (height, width))]
+        height = width = train_size
+    return [*first, *(AUGMENTATIONS[name](height, width, fill, **options.parameters(name)) for name in names)]
+
+
+_SIZING = {"resized_crop": ResizedCrop, "crop": RandomWindow, None: CentreCrop}

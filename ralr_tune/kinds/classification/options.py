@@ -17,6 +17,10 @@ class ClassificationOptions:
     """Names of augmentations and mixings (see augment.py for the order of composition)."""
     label_smoothing: float = 0.0
     """In [0, 1), as in torch's cross_entropy."""
+    head_factor: float = 1.0
+    """The head's learning rate as a multiple of the trunk's (see models.heads)."""
+    freeze_trunk: int = 0
+    """Epochs at the start in which only the head trains."""
     cutout_size: float = 0.5
     """16 of 32 pixels, as in DeVries and Taylor 2017 (arXiv 1708.04552) for CIFAR-10."""
     mixup_alpha: float = 1.0

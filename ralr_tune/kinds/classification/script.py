@@ -91,7 +91,7 @@ def learning_rate(steps_per_epoch: int) -> LearningRate:
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parse_options(__doc__, __file__, arguments)
     device = options.device
-    data = load_images(open_source(), validation=$validation, study_seed=STUDY_SEED)
+    data = load_images(open_source(), validation=$validation, study_seed=STUDY_SEED$normalisation)
     count, (channels, height, width) = len(data.train_labels), data.train_images.shape[1:]
     precision = $precision
 
@@ -132,6 +132,7 @@ def script(configuration: Exported) -> str:
     task, options = configuration.task, configuration.configuration().options
     assert isinstance(task, ClassificationSection)
     assert isinstance(options, ClassificationOptions)
+    _refuse_unsupported(task, options)
     network, network_import = _network(task)
     source, reader_import = _source(task.data)
     rate, rate_imports = rate_call(configuration)
@@ -149,6 +150,7 @@ def script(configuration: Exported) -> str:
         optimizer=_return_value(optimizer_call(configuration)),
         rate=_return_value(rate),
         validation=literal(task.validation),
+        normalisation=_normalisation(task),
         smoothing=f", label_smoothing={literal(options.label_smoothing)}" if options.label_smoothing else "",
         **_training(training),
         **_train_call(training, decay),
@@ -156,6 +158,28 @@ def script(configuration: Exported) -> str:
     )
     plain = (options.mixup_alpha, options.cutmix_alpha) == (1, 1)
     return bundle(text, replacements=_REPLACEMENTS | (_WITHOUT_ALPHA if plain else {}))
+
+
+def _refuse_unsupported(task: ClassificationSection, options: ClassificationOptions) -> None:
+    """Scripts train all weights at one rate, on whole images."""
+    values = {
+        "task.weights": (task.weights, None),
+        "task.train_size": (task.train_size, None),
+        "task.test_size": (task.test_size, None),
+        "training.head_factor": (options.head_factor, 1.0),
+        "training.freeze_trunk": (options.freeze_trunk, 0),
+    }
+    if task.model.startswith("timm:"):  # type: ignore[union-attr]
+        raise UsageError(f"task.model = {task.model!r}: a script cannot build timm's networks; {OTHER_FORMATS}")
+    for key, (value, default) in values.items():
+        if value != default:
+            raise UsageError(f"{key} = {value!r}: a script cannot do that; {OTHER_FORMATS}")
+
+
+def _normalisation(task: ClassificationSection) -> str:
+    assert isinstance(task.model, str)
+    given = registry.normalisation(task.model) if task.pretrained else None
+    return "" if given is None else f", normalisation={literal(given)}"
 
 
 def _return_value(expression: str) -> str:

@@ -91,9 +91,10 @@ def _model(value: str) -> str:
         raise problem(str(error)) from None
 
 
-class ClassificationSection(TaskSection):
+class ClassificationSection(Extended, TaskSection):
     """[task] kind = "classification"."""
 
+    added = frozenset({"train_size", "test_size", "weights"})
     data: ImageData
     """Where the images come from: one of the tables below."""
     model: Choosable[Annotated[str, AfterValidator(_model)]]
@@ -101,7 +102,15 @@ class ClassificationSection(TaskSection):
     model_options: SearchableOptions = {}
     """Arguments of the network; values may be searched."""
     pretrained: bool = False
-    """Start from torchvision's default weights."""
+    """Start from the weights that torchvision or timm has for the network; the images are normalised as they were for
+    these weights. A head of other classes is initialised."""
+    weights: str | None = None
+    """Start from the weights in this file (.safetensors, or of torch.save); all but the head must fit."""
+    train_size: Searchable[Count] | None = None
+    """Pixels of a side of the square that the network sees in training, cut from the image (see `resized_crop`); None:
+    the whole image."""
+    test_size: Searchable[Count] | None = None
+    """The same in evaluation, cut from the centre."""
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """Share of the training data that is held out if there is no validation split."""
 
@@ -110,7 +119,16 @@ MIXINGS = ("mixup", "cutmix")
 """Augmentations that mix the images of a batch with each other. They are applied after all others, wherever they are
 in the list. If both are chosen, each image gets one of them (see mixing.py)."""
 
-AUGMENTATIONS = ("crop", "flip", "cutout", "random_erasing", "rand_augment", "trivial_augment", *MIXINGS)
+AUGMENTATIONS = (
+    "resized_crop",
+    "crop",
+    "flip",
+    "cutout",
+    "random_erasing",
+    "rand_augment",
+    "trivial_augment",
+    *MIXINGS,
+)
 """Listed here so that a study file can be checked without importing torch; a test compares them with augment.py."""
 
 COLOUR_OPERATIONS = ("rand_augment", "trivial_augment")
@@ -142,9 +160,11 @@ class ClassificationTraining(Extended):
 
     added = frozenset(vars(_DEFAULT)) - {"augment", "label_smoothing"}
     augment: Choosable[Augment] = ()
-    """Any of crop, flip, cutout, random_erasing, rand_augment, trivial_augment, mixup, cutmix; drawn for each image and
-    applied in the order of the list, mixup and cutmix last."""
+    """Any of resized_crop, crop, flip, cutout, random_erasing, rand_augment, trivial_augment, mixup, cutmix; drawn for
+    each image and applied in the order of the list, mixup and cutmix last."""
     label_smoothing: Searchable[Annotated[float, within("label_smoothing")]] = 0.0
+    head_factor: Searchable[Annotated[float, within("head_factor")]] = _DEFAULT.head_factor
+    freeze_trunk: Searchable[Annotated[int, within("freeze_trunk")]] = _DEFAULT.freeze_trunk
     cutout_size: Searchable[Annotated[float, within("cutout_size")]] = _DEFAULT.cutout_size
     mixup_alpha: Searchable[Annotated[float, within("mixup_alpha")]] = _DEFAULT.mixup_alpha
     cutmix_alpha: Searchable[Annotated[float, within("cutmix_alpha")]] = _DEFAULT.cutmix_alpha

@@ -32,5 +32,5 @@ class Augmentation(ABC):
     def apply(self, images: Tensor, draws: Tensor) -> Tensor:
         """Images (N, C, H, W) of any dtype, draws (N, k) on the same device (`draws_on_host`: on any device).
 
-        Returns images of the same shape.
+        Returns images (N, C, height, width) of the same dtype.
         """
