@@ -282,13 +282,20 @@ def init(spec: StudySpec, options: RunOptions) -> str:
     _check_arguments(spec, options.trials, options.hours)
     _check_imports(spec, options.imports)
     out, url = _location(spec, options)
+    launcher = None if options.launcher == "local" else make_launcher(options.launcher, options.launcher_options)
+    places = launcher.places(options.devices, options.workers) if launcher else []
+    if launcher and launcher.remote:
+        _refuse_sqlite(url, options.launcher)
     _check_trainable(spec, url, options, here=False)
     _make_folder(out)
     with _database(spec.name, url, out, options.force) as opened:
         rows = _prepare(opened, spec, options.trials or spec.search.trials).rows(curves=False)
         planned = sum(row.stage == "search" for row in rows)
         name = spec.name
-        join = again("worker", name, opened.address, out)
+        if launcher:
+            join = launcher.prepare(_job(opened.url, spec, options, out, _token(opened, spec, out, launcher)), places)
+        else:
+            join = again("worker", name, opened.address, out)
         return f"study {name} is ready in {opened.masked}: {planned} trials planned; join with: {join}"
 
 

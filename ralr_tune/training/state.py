@@ -6,14 +6,13 @@ import io
 import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from ralr_tune.records import EpochRecord
-from ralr_tune.tasks.metrics import METRICS_BYTES, OtherMetrics
 from ralr_tune.training.checkpoint import Unusable, curve_to_dicts, read_curve
 from ralr_tune.training.memory import MemoryBudget
 from ralr_tune.training.optimizer import state_of_one_weight
@@ -57,7 +56,6 @@ class SavedState:
     kernels: bool
     """Whether it was trained with this package's kernels."""
     average: SavedAverage | None = None
-    metrics: OtherMetrics = field(default_factory=OtherMetrics)
 
     def encode(self) -> bytes:
         """The whole state in memory, so that disk errors occur in Python's write and not inside torch."""
@@ -73,7 +71,7 @@ class SavedState:
             "kernels": self.kernels,
         }
         if self.average is not None:
-            content |= {"average": vars(self.average), "metrics": self.metrics.as_json()}
+            content["average"] = vars(self.average)
         torch.save(content, buffer)
         return buffer.getvalue()
 
@@ -92,7 +90,7 @@ class StateReader:
         """Twice the maximum size of this network's state, plus space for names and the zip file's records."""
         copies = MAX_COPIES + (self._training.ema_decay > 0)
         tensors = copies * len(self._model)
-        return 2 * copies * self._size + METRICS_BYTES + 4096 * tensors + 1024 * self._training.epochs + 2**20
+        return 2 * copies * self._size + 4096 * tensors + 2048 * self._training.epochs + 2**20
 
     def read(self, content: bytes) -> SavedState:
         stored = _unpacked(content)
@@ -107,9 +105,8 @@ class StateReader:
                 torch=_checked("torch", stored["torch"], str),
                 kernels=_checked("kernels", stored.get("kernels", False), bool),
                 average=self._checked_average(stored["average"]) if self._training.ema_decay else None,
-                metrics=OtherMetrics(stored.get("metrics", ())),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError) as error:
             raise Unusable(f"invalid: {type(error).__name__}: {error}") from error
 
     def _checked_model(self, stored: object) -> Mapping[str, Tensor]:
