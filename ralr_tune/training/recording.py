@@ -13,7 +13,7 @@ from functools import cached_property
 import torch
 from torch import Generator, Tensor, fx, nn
 
-from ralr_tune.studyfile.optimizers import OPTIMIZER_SPECS
+from ralr_tune.studyfile.optimizers import optimizer_spec
 from ralr_tune.tasks.base import Batch, Capabilities
 from ralr_tune.training.memory import first_line, is_out_of_memory
 
@@ -33,7 +33,7 @@ Work = Callable[[Batch], Tensor]
 
 def recording_obstacle(capabilities: Capabilities, model: nn.Module, optimizer: str) -> str | None:
     """Why steps must not be recorded; None when every step is the same sequence of operations on the same shapes."""
-    if not OPTIMIZER_SPECS[optimizer].one_kernel:
+    if not optimizer_spec(optimizer).one_kernel:
         return f"{optimizer} cannot read the learning rate from the device"
     if capabilities.static_steps and not capabilities.static_shapes:
         return "the task's batches differ in shape"

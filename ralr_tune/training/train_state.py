@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from ralr_tune.studyfile.optimizers import is_imported
 from ralr_tune.tasks.base import Batch, Split, TorchTask
 from ralr_tune.training.compiling import Compilation, Network
 from ralr_tune.training.memory import micro_batches
@@ -93,9 +94,12 @@ class TrainState:
         )
 
     def optimizer_state(self) -> OptimizerState:
-        """The optimizer's state without the param groups' options, which the configuration contains."""
-        state: OptimizerState = self._optimizer.state_dict()["state"]
-        return state
+        """The optimizer's state; only an imported one has its param groups too (see state.OptimizerState).
+
+        The configuration contains the param groups of all others.
+        """
+        state = self._optimizer.state_dict()
+        return state if is_imported(self._training.optimizer) else state["state"]
 
     def optimizer_options(self) -> Mapping[str, Any]:
         """All options of the optimizer, including defaults."""
@@ -115,8 +119,10 @@ class TrainState:
 
     def _restore(self, saved: SavedState) -> None:
         self.model.load_state_dict(saved.model)
-        groups = self._optimizer.state_dict()["param_groups"]
-        self._optimizer.load_state_dict({"state": saved.optimizer, "param_groups": groups})
+        state = dict(saved.optimizer)
+        if not is_imported(self._training.optimizer):
+            state = {"state": state, "param_groups": self._optimizer.state_dict()["param_groups"]}
+        self._optimizer.load_state_dict(state)
         for weight, kept in self._optimizer.state.items():
             kept.update({name: _with_strides_of(weight, value) for name, value in kept.items()})
         if self._rate is not None:  # load_state_dict replaced it by a copy

@@ -36,7 +36,7 @@ from ralr_tune.schedules.curves import CURVES
 from ralr_tune.seeds import derive_seed
 from ralr_tune.studyfile import registry as registry_of_kinds
 from ralr_tune.studyfile.exported import Exported, exported_model
-from ralr_tune.studyfile.sections import OPTIMIZERS
+from ralr_tune.studyfile.optimizer_keys import OPTIMIZERS
 from ralr_tune.training.loop import TorchTrial
 from ralr_tune.training.optimizer import make_optimizer
 from tests.exports import SEED, configuration

@@ -17,7 +17,7 @@ from tests.studies import simulated
 def first_params(spec: StudySpec, arm: str, ordinal: int, block: int = 1) -> dict[str, Any]:
     """What the arm's sampler proposes on an empty study."""
     study = optuna.create_study(sampler=make_sampler(spec, arm, block, ordinal))
-    return suggest(study.ask(), spec.space(arm))
+    return suggest(study.ask(), spec, arm)
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,8 @@ def curve(table: str, arm: str = "") -> Text:
             'optimizer = "sgd"',
             'optimizer = "adam"',
             [
-                f"training.momentum = 0.9: not an option of adam (arm {arm}); allowed: amsgrad, betas, eps"
+                f"training.momentum = 0.9: not an option of adam but of muon, rmsprop, sgd (arm {arm}); "
+                "allowed: amsgrad, betas, eps"
                 for arm in ("monotone", "ralr")
             ],
         ),
@@ -65,8 +66,11 @@ def curve(table: str, arm: str = "") -> Text:
             "[arms.monotone]",
             '[arms.monotone.training]\noptimizer = "adamw"\nalpha = 0.5\n',
             [
-                f"{key}: not an option of adamw (arm monotone); allowed: amsgrad, betas, eps"
-                for key in ("arms.monotone.training.alpha = 0.5", "training.momentum = 0.9")
+                f"{key}: not an option of adamw but of {owners} (arm monotone); allowed: amsgrad, betas, eps"
+                for key, owners in (
+                    ("training.momentum = 0.9", "muon, rmsprop, sgd"),
+                    ("arms.monotone.training.alpha = 0.5", "asgd, rmsprop"),
+                )
             ],
         ),
         (

@@ -14,10 +14,9 @@ from torch import nn
 from ralr_tune.commands.check import study_schema
 from ralr_tune.schedules.curves import OPTIONS
 from ralr_tune.studyfile.configuration import Configuration
+from ralr_tune.studyfile.optimizer_keys import OPTIMIZER_OPTIONS, OPTIMIZERS
 from ralr_tune.studyfile.sections import (
     CURVE_OPTIONS,
-    OPTIMIZER_OPTIONS,
-    OPTIMIZERS,
     ScheduleSection,
     TrainingKeys,
 )

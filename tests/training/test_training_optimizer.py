@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from ralr_tune.errors import UsageError
 from ralr_tune.studyfile.configuration import TrainingConfig
+from ralr_tune.studyfile.optimizer_keys import OPTIMIZERS
 from ralr_tune.studyfile.optimizers import OPTIMIZER_SPECS as SPECS
-from ralr_tune.studyfile.sections import OPTIMIZERS
 from ralr_tune.training.optimizer import make_optimizer, optimizers, state_of_one_weight
 from tests.training.recipes import OPTIMIZER_RECIPES
 from tests.training.trials import configuration

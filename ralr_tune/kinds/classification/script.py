@@ -17,7 +17,7 @@ from ralr_tune.kinds.classification.options import ClassificationOptions
 from ralr_tune.kinds.classification.section import MIXINGS, ClassificationSection, ImageData
 from ralr_tune.models import registry, torchvision_models
 from ralr_tune.script.bundle import bundle
-from ralr_tune.script.parts import docstring, import_of, optimizer_call, rate_call
+from ralr_tune.script.parts import docstring, import_of, optimizer_call, optimizer_imports, rate_call
 from ralr_tune.script.text import OTHER_FORMATS, arguments, is_identifier, literal, wrapped
 from ralr_tune.studyfile.configuration import TrainingConfig
 from ralr_tune.studyfile.exported import Exported
@@ -131,7 +131,7 @@ def script(configuration: Exported) -> str:
     rate, rate_imports = rate_call(configuration)
     text = _SCRIPT.substitute(
         docstring=docstring(configuration),
-        imports="\n".join([network_import, reader_import, *rate_imports]),
+        imports="\n".join([network_import, reader_import, *rate_imports, *optimizer_imports(configuration)]),
         **{name: literal(getattr(provenance, name)) for name in ("seed", "study_seed")},
         **{name: literal(getattr(training, name)) for name in ("epochs", "batch_size", "lr")},
         source=_return_value(source),
