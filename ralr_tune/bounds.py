@@ -109,3 +109,8 @@ BOUNDS: Mapping[str, Bounds] = MappingProxyType(
     }
 )
 """By Optuna name. A length or position below 1 is a share of the run, otherwise a number of epochs."""
+
+
+def bounds_of(name: str) -> Bounds | None:
+    """The row of a parameter, also of one that belongs to one optimizer (`optimizers.adamw.lr`); None without a row."""
+    return BOUNDS.get(name.rpartition(".")[2] if name.startswith("optimizers.") else name)

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ralr_tune.records import OF_OPTIMIZER
 from ralr_tune.studyfile.optimizer_keys import OF_IMPORTED, OPTIMIZER_OPTIONS, OPTIMIZERS
 from ralr_tune.studyfile.optimizers import is_imported
 from ralr_tune.studyfile.values import Choice, Domain, Range
@@ -21,7 +22,7 @@ TABLES = "optimizers"
 OPTIONS = "options"
 """The table of a configuration with the optimizer's own options."""
 
-OF_OPTIMIZERS = (f"{TABLES}.", f"{OF_IMPORTED}.")
+OF_OPTIMIZERS = (OF_OPTIMIZER, f"{OF_IMPORTED}.")
 """Prefixes of the names of parameters that single optimizers have."""
 
 
@@ -66,7 +67,7 @@ def training_parameters(training: Mapping[str, Any], tables: Mapping[str, Mappin
         yield from _of_key("", key, value, None if users == set(names) else users)
     for optimizer, own in tables.items():
         for key, value in own.items() if optimizer in names else ():
-            yield from _of_key(f"{TABLES}.{optimizer}.", key, value, frozenset({optimizer}))
+            yield from _of_key(f"{OF_OPTIMIZER}{optimizer}.", key, value, frozenset({optimizer}))
 
 
 def users_of(key: str, names: tuple[str, ...]) -> Iterator[str]:
@@ -90,7 +91,7 @@ def _of_key(prefix: str, key: str, value: Any, users: frozenset[str] | None) -> 
 
 def own_name(name: str, optimizer: str) -> str | None:
     """The key that a parameter sets when this optimizer trains; None if another optimizer's table has it."""
-    if not name.startswith(f"{TABLES}."):
+    if not name.startswith(OF_OPTIMIZER):
         return name.removeprefix(f"{OF_IMPORTED}.")
-    own = f"{TABLES}.{optimizer}."
+    own = f"{OF_OPTIMIZER}{optimizer}."
     return name.removeprefix(own).removeprefix(f"{OF_IMPORTED}.") if name.startswith(own) else None

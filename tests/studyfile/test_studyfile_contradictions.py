@@ -81,6 +81,39 @@ def curve(table: str, arm: str = "") -> Text:
                 for arm in ("monotone", "ralr")
             ],
         ),
+        (
+            'optimizer = "sgd"',
+            'optimizer = "sgd"\noptimizer_options = { a = 1 }',
+            [
+                'training.optimizer_options = {"a": 1}: only for an optimizer by import path, '
+                f"not for sgd (arm {arm})"
+                for arm in ("monotone", "ralr")
+            ],
+        ),
+        (
+            "[schedule] ",
+            "[training.optimizers.sgd]\nbetas = [0.9, 0.9]\n[schedule] ",
+            [
+                "training.optimizers.sgd.betas = (0.9, 0.9): not an option of sgd but of adam, adamax, adamw, muon, "
+                f"nadam, radam (arm {arm}); allowed: dampening, momentum, nesterov"
+                for arm in ("monotone", "ralr")
+            ],
+        ),
+        (
+            "[schedule] ",
+            "[training.optimizers.sgd]\nlr = 0.1\n[schedule] ",
+            [
+                "training.lr = 0.001 to 1.0 (log): no trial of arm "
+                f"{arm} would use it: sgd has its own in "
+                "training.optimizers.sgd; remove that one"
+                for arm in ("monotone", "ralr")
+            ],
+        ),
+        (
+            "[schedule] ",
+            "[training.optimizers.adam]\nlr = 0.1\n[schedule] ",
+            ["training.optimizers.adam: no arm has this optimizer; allowed: sgd"],
+        ),
         (START, "start = [{ lrr = 1 }]", ["search.start[0].lrr = 1: no such parameter; did you mean 'lr'?"]),
         (
             START,
