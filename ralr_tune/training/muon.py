@@ -115,9 +115,9 @@ class MuonWithAdamW(Optimizer):
 def hidden_matrices(weights: Iterable[nn.Parameter]) -> set[nn.Parameter]:
     """The weights with two or more dimensions, without the first and the last of them in the order of the network.
 
-    A weight with a single row is no matrix: a class token or the embedding of positions.
+    (1, ...) with three or more dimensions is no layer but a class token or the embedding of positions.
     """
-    matrices = [weight for weight in weights if weight.dim() >= 2 and weight.shape[0] > 1]
+    matrices = [weight for weight in weights if weight.dim() == 2 or (weight.dim() > 2 and weight.shape[0] > 1)]
     return set(matrices[1:-1])
 
 

@@ -101,7 +101,7 @@ def curve(table: str, arm: str = "") -> Text:
         ),
         (
             "[schedule] ",
-            "[training.optimizers.sgd]\nlr = 0.1\n[schedule] ",
+            "[training.optimizers.sgd]\nlr = { low = 0.01, high = 1.0 }\n[schedule] ",
             [
                 "training.lr = 0.001 to 1.0 (log): no trial of arm "
                 f"{arm} would use it: sgd has its own in "
