@@ -257,7 +257,7 @@ def _contradictions(configuration: Configuration, kind: Kind) -> list[str]:
 
 def _option_problems(configuration: Configuration, kind: Kind) -> list[str]:
     training, schedule = configuration.training, configuration.schedule
-    lines = []
+    lines: list[str] = []
     if not is_imported(training.optimizer):  # otherwise its class decides, when training starts
         allowed = OPTIMIZERS[training.optimizer]
         lines += _table_problems("training.options", training.options, allowed, OptimizerOptions)
