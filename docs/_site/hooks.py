@@ -44,8 +44,10 @@ def pages() -> Mapping[str, str]:
 
 
 def studies() -> str:
-    files = sorted((ROOT / "studies").glob("*.toml"))
-    return "".join(f"\n## {path.stem}\n\n```toml\n{path.read_text()}```\n" for path in files)
+    folder = ROOT / "studies"
+    files = sorted(folder.rglob("*.toml"), key=lambda path: (len(path.parts), path))
+    names = {path: path.relative_to(folder).with_suffix("").as_posix() for path in files}
+    return "".join(f"\n## {name}\n\n```toml\n{path.read_text()}```\n" for path, name in names.items())
 
 
 PARTS: Mapping[str, Callable[[], str]] = {

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from functools import reduce
+from itertools import takewhile
 from operator import or_
 from pathlib import Path
 from typing import Any, Literal
@@ -120,9 +122,11 @@ def _model_of(kind: str) -> type[StudyFile]:
 
 
 def list_studies() -> Iterator[str]:
-    """One line per study file: its name, its first comment, and whether something is wrong with it or missing."""
-    for name, path in study_files().items():
-        parts = [_first_comment(path)]
+    """One line per study file: its name, its first sentence, and whether something is wrong with it or missing."""
+    found = study_files()
+    width = max(map(len, found), default=0)
+    for name, path in found.items():
+        parts = [_first_sentence(path)]
         try:
             load_study_file(path, imports=False)
         except StudyFileError as error:
@@ -130,14 +134,16 @@ def list_studies() -> Iterator[str]:
             parts.append(f"({count}, see `{command('check', name)}`)")
         except UsageError:
             parts.append(f"(its task kind is imported code, see `{command('check', name)}`)")
-        yield f"{name:<24} {' '.join(filter(None, parts))}"
+        yield f"{name:<{width}}  {' '.join(filter(None, parts))}"
 
 
-def _first_comment(path: Path) -> str:
-    """The first line of a study file, if it is a comment; it may be no text at all."""
+def _first_sentence(path: Path) -> str:
+    """Of the comment that a study file begins with; it may be no text at all."""
     try:
         with path.open(encoding="utf-8", errors="replace") as file:
-            line = file.readline(1000).strip()
+            lines = takewhile(lambda line: line.startswith("#"), file.read(4000).splitlines())
     except OSError:
         return ""
-    return line.lstrip("# ") if line.startswith("#") else ""
+    comment = " ".join(line.strip("# ") for line in lines)
+    sentence = re.match(r".+?[.?!](?=\s+[A-Z]|$)", comment)  # "et al. 2016" ends none
+    return sentence[0] if sentence else comment

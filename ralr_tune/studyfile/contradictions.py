@@ -10,6 +10,7 @@ from typing import Any
 
 from ralr_tune.schedules.curves import OPTIONS
 from ralr_tune.studyfile.optimizer_keys import OF_IMPORTED, OPTIMIZERS
+from ralr_tune.studyfile.optimizers import DECOUPLED, is_decoupled
 from ralr_tune.studyfile.parameters import TABLES, possible, users_of
 from ralr_tune.studyfile.problems import KeyPath, dotted, shown
 from ralr_tune.studyfile.recipes import UPPER_ENDS, RecipeValue, fixed_values, is_same, recipe_values, values_for
@@ -164,6 +165,37 @@ def _check_nesterov(spec: StudySpec) -> Iterator[Contradiction]:
                 break
 
 
+def _check_weight_decay(spec: StudySpec) -> Iterator[Contradiction]:
+    """Keys of the weight decay's course that have no effect."""
+    for arm in spec.arms:
+        training = spec.training(arm)
+        shapes = possible(training.get("weight_decay_schedule", "constant"))
+        ends = [training.get(key, 0.0) for key in ("weight_decay", "weight_decay_end")]
+        wrong: dict[str, str] = {}
+        if "weight_decay_end" in training and set(shapes) == {"constant"}:
+            wrong["weight_decay_end"] = 'needs weight_decay_schedule = "linear" or "cosine"'
+        if set(shapes) != {"constant"} and ends == [0, 0]:
+            wrong["weight_decay_schedule"] = "needs a weight_decay or weight_decay_end above 0"
+        if "base" in possible(training.get("weight_decay_follows", "rate")) and not _may_decouple(training):
+            allowed = f"{', '.join(sorted(DECOUPLED))}; nadam or radam with decoupled_weight_decay = true"
+            wrong["weight_decay_follows"] = f"needs an optimizer with decoupled weight decay: {allowed}"
+        for key, needed in wrong.items():
+            line = (
+                f"{dotted(path_of_key(spec, arm, key))} = {shown(training[key])}: has no effect; {needed} (arm {arm})"
+            )
+            yield Contradiction(line, training_paths(arm, "optimizer", "weight_decay", *_DECAY_KEYS))
+
+
+_DECAY_KEYS = ("weight_decay_schedule", "weight_decay_end", "weight_decay_follows", "decoupled_weight_decay")
+
+
+def _may_decouple(training: Mapping[str, Any]) -> bool:
+    """Whether a trial may have decoupled weight decay."""
+    names = possible(training.get("optimizer", "sgd"))
+    chosen = possible(training.get("decoupled_weight_decay", False))
+    return any(is_decoupled(name, {"decoupled_weight_decay": each}) for name in names for each in chosen)
+
+
 def _check_kind(spec: StudySpec) -> Iterator[Contradiction]:
     yield from spec.kind.contradictions(spec)
 
@@ -314,6 +346,7 @@ _CHECKS = (
     _check_optimizer_tables,
     _check_optimizers_of_programs,
     _check_nesterov,
+    _check_weight_decay,
     _check_kind,
     _check_curve_options,
     _check_units,

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import AfterValidator, Field
 
 from ralr_tune.studyfile.imports import check_import_path
 from ralr_tune.studyfile.optimizers import OPTIMIZER_SPECS, is_imported, refusal_of
-from ralr_tune.studyfile.values import Choosable, Frozen, Searchable, SearchableOptions, one_of, problem, within
+from ralr_tune.studyfile.values import (
+    Choosable,
+    Extended,
+    Frozen,
+    Searchable,
+    SearchableOptions,
+    one_of,
+    problem,
+    within,
+)
 
 OPTIMIZERS: dict[str, frozenset[str]] = {name: spec.options for name, spec in OPTIMIZER_SPECS.items()}
 """Options of each optimizer of the table, other than lr and weight_decay."""
@@ -42,14 +51,10 @@ Beta = Annotated[float, within("betas")]
 Betas = Annotated[tuple[Beta, Beta], Field(strict=False)]
 
 
-class OptimizerOptions(Frozen):
+class OptimizerOptions(Extended):
     """The optimizers' own options, by torch's names. None: not given."""
 
-    added: ClassVar[frozenset[str]] = frozenset(
-        {"beta2_decay", "d", "ns_steps", "adjust_lr_fn", "fallback_factor", OF_IMPORTED}
-    )
-    """Keys that earlier releases did not have. If None, they are left out of the hash, so that an unchanged study file
-    keeps its fingerprint."""
+    added = frozenset({"beta2_decay", "d", "ns_steps", "adjust_lr_fn", "fallback_factor", OF_IMPORTED})
 
     momentum: Searchable[Annotated[float, within("momentum")]] | None = None
     dampening: Searchable[Annotated[float, within("dampening")]] | None = None
@@ -79,10 +84,6 @@ class OptimizerOptions(Frozen):
     fallback_factor: Searchable[Annotated[float, within("fallback_factor")]] | None = None
     optimizer_options: SearchableOptions | None = None
     """Arguments of an optimizer that is named by its import path; values may be searched."""
-
-    @model_serializer(mode="wrap")
-    def _without_added(self, dumped: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {key: value for key, value in dumped(self).items() if value is not None or key not in self.added}
 
 
 class _Rates(Frozen):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -117,3 +118,12 @@ def is_imported(name: str) -> bool:
 def refusal_of(name: str) -> str | None:
     """Why a known optimizer is not supported; None for any other name."""
     return REFUSED.get(name.lower().replace("_", "").replace("-", ""))
+
+
+DECOUPLED = frozenset({"adamw", "adafactor", "muon"})
+"""Optimizers that shrink the weights by rate * weight_decay and leave the gradient as it is (arXiv 1711.05101)."""
+
+
+def is_decoupled(optimizer: str, options: Mapping[str, Any]) -> bool:
+    """Whether the weight decay is decoupled from the gradient; `options`: the optimizer's own."""
+    return optimizer in DECOUPLED or bool(options.get("decoupled_weight_decay"))

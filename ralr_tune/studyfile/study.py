@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from operator import getitem
 from typing import Any
@@ -92,11 +92,21 @@ class StudySpec:
 
     @cached_property
     def meaning(self) -> StudyFile:
-        """The file with metric and margin filled in, whose defaults depend on the task: equivalent files compare
-        equal."""
+        """The file with metric, margin and windows filled in, whose defaults depend on other keys: equivalent files
+        compare equal."""
         study = self.study.model_copy(update={"metric": self.metric.name})
         confirm = self.confirm.model_copy(update={"margin": self.margin})
-        return self.file.model_copy(update={"study": study, "confirm": confirm})
+        arms = {name: _whole_window(arm) for name, arm in self.arms.items() if self.schedule(name).warmup == 0}
+        return self.file.model_copy(update={"study": study, "confirm": confirm, "arms": {**self.arms, **arms}})
+
+    def as_stored(self, fingerprint: str) -> StudySpec:
+        """The study as the release that stored it with this fingerprint read its text.
+
+        Without `window`, earlier releases amplified the warm-up, too.
+        """
+        arms = {name: _whole_window(arm) for name, arm in self.arms.items()}
+        earlier = replace(self, file=self.file.model_copy(update={"arms": arms}))
+        return earlier if earlier.fingerprint == fingerprint else self
 
     @cached_property
     def task_space(self) -> dict[str, Domain]:
@@ -188,7 +198,7 @@ class StudySpec:
         for each in self._parameters(arm):
             if each.is_used(optimizer):
                 _place(tables.setdefault(each.table, {}), each.key, each.resolved(params))
-        tables["training"]["options"] = tables.pop("options")
+        tables["training"] = dict(self.kind.in_effect(tables["training"] | {"options": tables.pop("options")}))
         _drop_foreign_options(tables["schedule"])
         return models.configuration(self.kind).model_validate(tables)
 
@@ -199,12 +209,12 @@ class StudySpec:
     def training(self, arm: str) -> dict[str, Any]:
         """Fixed values and domains of [training] for an arm: its own keys override the shared ones.
 
-        Without the tables of single optimizers (see `optimizer_tables`).
+        Without keys that have no effect in this arm, and without the tables of single optimizers (`optimizer_tables`).
         """
         keys = models.training_keys(self.kind).model_fields
         given = ((key, getattr(layer, key)) for layer in self._training_layers(arm) for key in keys if key != TABLES)
         merged = {key: value for key, value in given if value is not None}
-        return {key: merged[key] for key in keys if key in merged}
+        return dict(self.kind.in_effect({key: merged[key] for key in keys if key in merged}))
 
     def optimizer_tables(self, arm: str) -> dict[str, dict[str, Any]]:
         """The keys of each [training.optimizers.NAME] for an arm: its own override the shared ones."""
@@ -244,6 +254,13 @@ class StudySpec:
                 value = getattr(model, key)
                 if value is not None:
                     yield Parameter(f"{table}.{key}", value, table, key)
+
+
+def _whole_window(arm: ArmSection) -> ArmSection:
+    """The arm with the whole run as its window, unless it has another or does not amplify."""
+    if arm.amplify is None or arm.amplify.window is not None:
+        return arm
+    return arm.model_copy(update={"amplify": arm.amplify.model_copy(update={"window": (0.0, 1.0)})})
 
 
 def searched(table: BaseModel | Mapping[str, Any]) -> Iterator[tuple[str, Domain]]:

@@ -56,7 +56,7 @@ def arguments_of(training: TrainingConfig, found: type[Optimizer]) -> dict[str, 
     accepted = inspect.signature(found).parameters
     if "weight_decay" in accepted or any(each.kind is each.VAR_KEYWORD for each in accepted.values()):
         return {**training.options, "weight_decay": training.weight_decay}
-    if training.weight_decay:
+    if training.weight_decay or training.weight_decay_schedule != "constant":
         raise UsageError(
             f"training.weight_decay = {training.weight_decay:g}: {training.optimizer} has none; leave it out"
         )

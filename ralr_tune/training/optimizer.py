@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.optimizer import ParamsT
 
 from ralr_tune.errors import UsageError
 from ralr_tune.nearest import nearest
@@ -40,12 +41,11 @@ def optimizer_class(name: str) -> type[Optimizer]:
     )
 
 
-def make_optimizer(
-    training: TrainingConfig, parameters: Iterable[nn.Parameter], rate: Tensor | None = None
-) -> Optimizer:
+def make_optimizer(training: TrainingConfig, parameters: ParamsT, rate: Tensor | None = None) -> Optimizer:
     """The optimizer that `training` describes. Raises UsageError for an unknown name or option, or an impossible value.
 
-    `rate`: a scalar learning rate on the device, for a fused optimizer whose steps are recorded as a CUDA graph.
+    `parameters`: the weights, or torch's groups of them. `rate`: a scalar learning rate on the device, for a fused
+    optimizer whose steps are recorded as a CUDA graph; each group needs one of its own.
     """
     chosen = optimizer_class(training.optimizer)
     allowed = inspect.signature(chosen).parameters
@@ -78,22 +78,28 @@ def _recording_options(rate: Tensor | None, allowed: Mapping[str, object]) -> di
 
 def state_of_one_weight(training: TrainingConfig) -> Mapping[str, Any]:
     """This optimizer's state of a weight of shape (2,) after one step, by torch's names."""
-    optimizer = _after_one_step(training, [torch.Size([2])])
-    return dict(next(iter(optimizer.state.values()), {}))
+    optimizer, (weight,) = _after_one_step(training, [torch.Size([2])])
+    return dict(optimizer.state[weight])
 
 
-def state_of_weights(training: TrainingConfig, shapes: Sequence[torch.Size]) -> dict[str, Any]:
-    """This optimizer's whole `state_dict()` after one step of weights of these shapes."""
-    return _after_one_step(training, shapes).state_dict()
+def state_of_weights(training: TrainingConfig, shapes: Sequence[torch.Size]) -> list[dict[str, Any]]:
+    """This optimizer's state of each of these weights after one step, by torch's names."""
+    optimizer, weights = _after_one_step(training, shapes)
+    return [dict(optimizer.state[weight]) for weight in weights]
 
 
-def _after_one_step(training: TrainingConfig, shapes: Sequence[torch.Size]) -> Optimizer:
+def whole_state(training: TrainingConfig, shapes: Sequence[torch.Size]) -> dict[str, Any]:
+    """This optimizer's `state_dict()` after one step of weights of these shapes, all in one param group."""
+    return _after_one_step(training, shapes)[0].state_dict()
+
+
+def _after_one_step(training: TrainingConfig, shapes: Sequence[torch.Size]) -> tuple[Optimizer, list[nn.Parameter]]:
     weights = [nn.Parameter(torch.zeros(shape)) for shape in shapes]
     optimizer = make_optimizer(training, weights)
     for weight in weights:
         weight.grad = torch.zeros_like(weight)
     optimizer.step()
-    return optimizer
+    return optimizer, weights
 
 
 def has_uniform_state(training: TrainingConfig) -> bool:

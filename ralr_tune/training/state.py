@@ -6,7 +6,7 @@ import io
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from ralr_tune.records import EpochRecord
 from ralr_tune.studyfile.optimizers import is_imported
+from ralr_tune.tasks.metrics import METRICS_BYTES, OtherMetrics
 from ralr_tune.training.checkpoint import Unusable, curve_to_dicts, read_curve
 from ralr_tune.training.memory import MemoryBudget
-from ralr_tune.training.optimizer import has_uniform_state, state_of_one_weight, state_of_weights
+from ralr_tune.training.optimizer import has_uniform_state, state_of_one_weight, state_of_weights, whole_state
 from ralr_tune.training.precision import Precision, can_bfloat16
 
 if TYPE_CHECKING:
@@ -34,6 +35,15 @@ centered rmsprop."""
 
 
 @dataclass(frozen=True)
+class SavedAverage:
+    """The moving average of the weights."""
+
+    model: Mapping[str, Tensor]
+    updates: int
+    """Steps that are in it."""
+
+
+@dataclass(frozen=True)
 class SavedState:
     """Everything that a trial needs to continue. Random numbers derive from (seed, epoch), so it has no generator."""
 
@@ -47,6 +57,8 @@ class SavedState:
     """Version that trained it."""
     kernels: bool
     """Whether it was trained with this package's kernels."""
+    average: SavedAverage | None = None
+    metrics: OtherMetrics = field(default_factory=OtherMetrics)
 
     def encode(self) -> bytes:
         """The whole state in memory, so that disk errors occur in Python's write and not inside torch."""
@@ -61,6 +73,8 @@ class SavedState:
             "torch": self.torch,
             "kernels": self.kernels,
         }
+        if self.average is not None:
+            content |= {"average": vars(self.average), "metrics": self.metrics.as_json()}
         torch.save(content, buffer)
         return buffer.getvalue()
 
@@ -77,11 +91,11 @@ class StateReader:
     @property
     def limit(self) -> int:
         """Twice the maximum size of this network's state, plus space for names and the zip file's records."""
-        tensors = MAX_COPIES * len(self._model)
-        copies = self._size * MAX_COPIES
+        copies = MAX_COPIES + (self._training.ema_decay > 0)
+        tensors, size = copies * len(self._model), copies * self._size
         if is_imported(self._training.optimizer):
-            copies = max(copies, 2 * (self._size + _bytes(state_of_weights(self._training, self._weights))))
-        return 2 * copies + 4096 * tensors + 1024 * self._training.epochs + 2**20
+            size += _bytes(self._imported_state())
+        return 2 * size + METRICS_BYTES + 4096 * tensors + 1024 * self._training.epochs + 2**20
 
     def read(self, content: bytes) -> SavedState:
         stored = _unpacked(content)
@@ -95,8 +109,10 @@ class StateReader:
                 threads=_checked("threads", stored["threads"], int),
                 torch=_checked("torch", stored["torch"], str),
                 kernels=_checked("kernels", stored.get("kernels", False), bool),
+                average=self._checked_average(stored["average"]) if self._training.ema_decay else None,
+                metrics=OtherMetrics(stored.get("metrics", ())),
             )
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise Unusable(f"invalid: {type(error).__name__}: {error}") from error
 
     def _checked_model(self, stored: object) -> Mapping[str, Tensor]:
@@ -105,13 +121,17 @@ class StateReader:
             raise Unusable("invalid: its weights are not those of this network")
         return tensors
 
+    def _checked_average(self, stored: object) -> SavedAverage:
+        found = SavedAverage(**_checked("average", stored, dict))
+        if _checked("updates", found.updates, int) < 0:
+            raise Unusable(f"invalid: average: updates = {found.updates}")
+        return SavedAverage(self._checked_model(found.model), found.updates)
+
     def _checked_optimizer(self, stored: object) -> OptimizerState:
         """Weights without a gradient have no state; the state of all others must be complete."""
         states = _checked("optimizer", stored, dict)
         if is_imported(self._training.optimizer):
-            if _structure(states) != _structure(state_of_weights(self._training, self._weights)):
-                raise Unusable(f"invalid: its optimizer's state is not one of {self._training.optimizer}")
-            return states
+            return self._checked_imported(states)
         expected = self._expected_states()
         for index, state in states.items():
             if type(index) is not int or not 0 <= index < len(self._weights):
@@ -122,12 +142,30 @@ class StateReader:
                 raise Unusable(f"invalid: its optimizer's state of weight {index} is not one of {name}")
         return states
 
+    def _checked_imported(self, stored: dict[Any, Any]) -> OptimizerState:
+        """The order of the weights depends on the task's groups, so each state must be one of some weight."""
+        expected = self._imported_state()
+        known = [_structure(each) for each in expected["state"].values()]
+        found = [_structure(each) for each in _checked("optimizer", stored["state"], dict).values()]
+        names = {name for group in expected["param_groups"] for name in group}
+        groups = [set(group) for group in _checked("optimizer", stored["param_groups"], list)]
+        if (
+            stored.keys() != expected.keys()
+            or not all(each in known for each in found)
+            or groups.count(names) != len(groups)
+        ):
+            raise Unusable(f"invalid: its optimizer's state is not one of {self._training.optimizer}")
+        return stored
+
+    def _imported_state(self) -> dict[str, Any]:
+        return whole_state(self._training, self._weights)
+
     def _expected_states(self) -> Callable[[int], Mapping[str, object]]:
         """What the state of a weight must look like, by the weight's index."""
         if has_uniform_state(self._training):
             example = state_of_one_weight(self._training)
             return lambda index: {name: _shape(value, self._weights[index]) for name, value in example.items()}
-        states = state_of_weights(self._training, self._weights)["state"]
+        states = state_of_weights(self._training, self._weights)
         return lambda index: {name: _shape(value) for name, value in states[index].items()}
 
     def _checked_precision(self, bfloat16: object, channels_last: object) -> Precision:

@@ -8,15 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from ralr_tune.studyfile.optimizers import is_imported
 from ralr_tune.tasks.base import Batch, Split, TorchTask
+from ralr_tune.training.averaging import WeightAverage
 from ralr_tune.training.compiling import Compilation, Network
+from ralr_tune.training.groups import Freezer, groups_of
 from ralr_tune.training.memory import micro_batches
 from ralr_tune.training.optimizer import make_optimizer
 from ralr_tune.training.precision import Precision
 from ralr_tune.training.recording import Recorder
-from ralr_tune.training.state import OptimizerState, SavedState
+from ralr_tune.training.state import OptimizerState, SavedAverage, SavedState
 
 if TYPE_CHECKING:
     from ralr_tune.studyfile import Configuration
@@ -41,12 +44,34 @@ class TrainState:
         self._training, self._options = configuration.training, configuration.options
         self.precision, self.compilation = precision, compilation
         self.model = model.to(memory_format=precision.memory_format).to(task.device)
-        self._rate = torch.zeros((), device=task.device) if compilation.recorded else None
-        self._optimizer = make_optimizer(self._training, self.model.parameters(), self._rate)
+        self.groups = groups_of(task, self.model, self._options)
+        self._freezer = Freezer(self.model, self.groups)
+        self._factors = {id(weight): group.factor for group in self.groups for weight in group.weights}
+        self._rates = [torch.zeros((), device=task.device) for _ in self.groups] if compilation.recorded else None
+        self._optimizer = self._new_optimizer()
+        self.average = WeightAverage(self.model, self._training.ema_decay) if self._training.ema_decay else None
         if saved is not None:
             self._restore(saved)
         self._network = Network(self.model, batch_size=self._training.batch_size, compilation=compilation)
+        self._judged_network = self._network
+        if self.average is not None:
+            self._judged_network = Network(
+                self.average.network, batch_size=self._training.batch_size, compilation=compilation
+            )
         self._recorder = Recorder(self._task.device)
+
+    @property
+    def judged(self) -> nn.Module:
+        """The network that is evaluated and kept: the average of the weights if there is one."""
+        return self.model if self.average is None else self.average.network
+
+    def _new_optimizer(self) -> Optimizer:
+        parameters: list[dict[str, Any]] = [{"params": list(group.weights)} for group in self.groups]
+        if self._rates is None:
+            return make_optimizer(self._training, parameters)
+        for group, rate in zip(parameters, self._rates, strict=True):
+            group["lr"] = rate
+        return make_optimizer(self._training, parameters, self._rates[0])
 
     def fresh(self, model: nn.Module) -> TrainState:
         """An untrained state with this network and the same settings."""
@@ -54,24 +79,40 @@ class TrainState:
             self._task, self._configuration, model, precision=self.precision, compilation=self.compilation
         )
 
-    def step(self, batch: Batch, rate: float, largest: int | None) -> Tensor:
+    def begin(self, epoch: int) -> None:
+        """Prepares the network for the steps of an epoch, counted from 0."""
+        if self._freezer.train(epoch):
+            self._recorder = Recorder(self._task.device)  # a recording would still train the same weights
+
+    def step(self, batch: Batch, rate: float, largest: int | None, weight_decay: float | None = None) -> Tensor:
         """One step on the batch at this learning rate; returns its mean loss, a scalar on the device.
+
+        `weight_decay`: that of this step, which is then not recorded; None: the configuration's.
 
         A batch of more than `largest` samples is processed in parts whose gradients add up to the gradient of the
         whole; clipping and the optimizer's step follow once, after the last part. Batch normalisation normalises each
         part separately, so with it the step equals that of the whole batch only in expectation.
         """
         self._set_rate(rate)
-        if self.compilation.recorded and largest is None:
-            return self._recorder(self._step, batch)
-        return self._step(batch, largest)
+        for group in self._optimizer.param_groups if weight_decay is not None else ():
+            group["weight_decay"] = weight_decay
+        recorded = self.compilation.recorded and largest is None
+        loss = self._recorder(self._step, batch) if recorded else self._step(batch, largest)
+        if self.average is not None:  # not recorded: the numbers of its update change from step to step
+            self.average.update(self.model)
+        return loss
 
     def _set_rate(self, rate: float) -> None:
-        if self._rate is not None:
-            self._rate.fill_(rate)
+        if self._rates is not None:
+            for place, group in enumerate(self.groups):
+                self._rates[place].fill_(rate * group.factor)
             return
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
+        for param_group in self._optimizer.param_groups:
+            param_group["lr"] = rate * self._factor(param_group)
+
+    def _factor(self, param_group: Mapping[str, Any]) -> float:
+        """The factor of a group of the optimizer's, which may have split those that it was made with (muon)."""
+        return self._factors.get(id(param_group["params"][0]), 1.0) if param_group["params"] else 1.0
 
     def _step(self, batch: Batch, largest: int | None = None) -> Tensor:
         self._optimizer.zero_grad()
@@ -87,19 +128,27 @@ class TrainState:
         self._optimizer.step()
         return total
 
-    def evaluate(self, split: Split, batch_size: int) -> float:
-        """The metric over the whole split; NaN if the network's outputs are not finite."""
-        return self._task.evaluate(
-            self._network.for_evaluation(), split, batch_size=batch_size, autocast=self._autocast
-        )
+    def evaluate(self, split: Split, batch_size: int, *, averaged: bool = True) -> float:
+        """The metric over the whole split; NaN if the network's outputs are not finite.
+
+        Of the average of the weights if there is one, unless `averaged` is false.
+        """
+        network = self._judged_network if averaged else self._network
+        return self._task.evaluate(network.for_evaluation(), split, batch_size=batch_size, autocast=self._autocast)
+
+    def saved_average(self) -> SavedAverage | None:
+        average = self.average
+        return None if average is None else SavedAverage(average.network.state_dict(), average.updates)
 
     def optimizer_state(self) -> OptimizerState:
-        """The optimizer's state; only an imported one has its param groups too (see state.OptimizerState).
+        """The optimizer's state by weight; of an imported one with its param groups (see state.OptimizerState).
 
         The configuration contains the param groups of all others.
         """
-        state = self._optimizer.state_dict()
-        return state if is_imported(self._training.optimizer) else state["state"]
+        if is_imported(self._training.optimizer):
+            return self._optimizer.state_dict()
+        states = self._optimizer.state
+        return {index: states[weight] for index, weight in enumerate(self.model.parameters()) if weight in states}
 
     def optimizer_options(self) -> Mapping[str, Any]:
         """All options of the optimizer, including defaults."""
@@ -119,14 +168,24 @@ class TrainState:
 
     def _restore(self, saved: SavedState) -> None:
         self.model.load_state_dict(saved.model)
-        state = dict(saved.optimizer)
-        if not is_imported(self._training.optimizer):
-            state = {"state": state, "param_groups": self._optimizer.state_dict()["param_groups"]}
-        self._optimizer.load_state_dict(state)
+        if self.average is not None and saved.average is not None:
+            self.average.network.load_state_dict(saved.average.model)
+            self.average.updates = saved.average.updates
+        self._optimizer.load_state_dict(self._state_dict(saved.optimizer))
         for weight, kept in self._optimizer.state.items():
             kept.update({name: _with_strides_of(weight, value) for name, value in kept.items()})
-        if self._rate is not None:  # load_state_dict replaced it by a copy
-            self._optimizer.param_groups[0]["lr"] = self._rate
+        for group, rate in zip(self._optimizer.param_groups, self._rates or (), strict=False):
+            group["lr"] = rate  # load_state_dict replaced it by a copy
+
+    def _state_dict(self, saved: OptimizerState) -> dict[str, Any]:
+        """A saved state of the optimizer as torch loads it."""
+        if is_imported(self._training.optimizer):
+            return dict(saved)
+        # torch counts the weights group by group
+        grouped = [id(weight) for group in self._optimizer.param_groups for weight in group["params"]]
+        place = [grouped.index(id(weight)) for weight in self.model.parameters()]
+        states = {place[index]: state for index, state in saved.items()}
+        return {"state": states, "param_groups": self._optimizer.state_dict()["param_groups"]}
 
     def _autocast(self) -> AbstractContextManager[object]:
         return self.precision.autocast(self._task.device)

@@ -6,9 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from ralr_tune.studyfile import parse_study
+from ralr_tune.kinds.classification.section import ClassificationSection, TorchvisionData
+from ralr_tune.studyfile import StudySpec, parse_study
+from ralr_tune.studyfile.sections import AmplifySection
 
-STUDIES = sorted((Path(__file__).parents[2] / "studies").glob("*.toml"))
+STUDIES = sorted((Path(__file__).parents[2] / "studies").rglob("*.toml"))
+PAPER = [path for path in STUDIES if path.parent.name == "paper" and not path.stem.endswith("_small")]
+ABLATIONS = [path for path in STUDIES if path.stem.startswith("ablation_")]
+
+
+def read(name: str) -> StudySpec:
+    return parse_study(next(path for path in STUDIES if path.stem == name).read_text())
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
@@ -18,19 +26,58 @@ def test_every_shipped_study_is_valid_and_starts_with_a_description(path: Path) 
     assert spec.name == path.stem
     assert text.startswith("# ")
     assert spec.study.baseline == "monotone"
-    assert spec.arms["ralr"].amplify is not None
+    assert any(arm.amplify is not None for arm in spec.arms.values())
 
 
-def test_the_papers_headline_recipe() -> None:
-    spec = parse_study(next(path for path in STUDIES if path.stem == "cifar100_resnet110").read_text())
-    assert spec.task.model == "resnet110"
-    assert spec.file.training.augment == ("crop", "flip")
-    assert spec.confirm.seeds == 4
+@pytest.mark.parametrize("path", PAPER, ids=lambda path: path.stem)
+def test_a_study_of_the_paper_has_its_protocol_and_a_small_variant(path: Path) -> None:
+    spec, small = read(path.stem), read(f"{path.stem}_small")
+    assert isinstance(spec.task, ClassificationSection)
+    assert isinstance(small.task, ClassificationSection)
+    assert spec.confirm.seeds == small.confirm.seeds == 4
+    if path.stem.startswith("cifar"):
+        assert spec.file.training.augment == small.file.training.augment == ("crop", "flip")
+        assert isinstance(spec.task.data, TorchvisionData)
+        assert path.stem == f"{spec.task.data.dataset.lower()}_{spec.task.model}"
+        assert spec.schedule("ralr").milestones == small.schedule("ralr").milestones
+    assert small.search.start == spec.search.start != ()
+
+
+@pytest.mark.parametrize("path", ABLATIONS, ids=lambda path: path.stem)
+def test_the_arms_of_an_ablation_differ_in_one_parameter(path: Path) -> None:
+    spec = read(path.stem)
+    tables = [arm.amplify for name, arm in spec.arms.items() if name != "monotone" and arm.amplify]
+    assert len(tables) == len(spec.arms) - 1 >= 2
+    values = [table.model_dump() | {"width": width(table)} for table in tables]
+    differing = {key for key in values[0] if key != "upper" and len({str(each[key]) for each in values}) > 1}
+    assert differing == {path.stem.removeprefix("ablation_")}
+
+
+def width(table: AmplifySection) -> float:
+    if isinstance(table.width, float):
+        return table.width
+    assert isinstance(table.upper, float)
+    assert isinstance(table.lower, float)
+    return table.upper - table.lower
+
+
+def test_rivals_has_six_schedules_in_three_blocks() -> None:
+    spec = read("rivals")
+    names = {arm: spec.schedule(arm).name for arm in spec.arms}
+    assert names == {
+        "monotone": "multistep",
+        "ralr": "multistep",
+        "noise": "multistep",
+        "sgdr": "sgdr",
+        "one_cycle": "one_cycle",
+        "cyclic": "cyclic",
+    }
+    assert spec.search.blocks == 3
 
 
 def test_complementarity_is_a_two_by_two() -> None:
     """The arms without regularisation override everything on the marked lines; nothing else differs."""
-    spec = parse_study(next(path for path in STUDIES if path.stem == "complementarity").read_text())
+    spec = read("complementarity")
     names = [name for row in (("monotone", "ralr"), ("regularised", "ralr_regularised")) for name in row]
     assert list(spec.arms) == names
     plain, amplified, other, both = (spec.settings(name) for name in names)
