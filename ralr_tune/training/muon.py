@@ -40,8 +40,10 @@ class MuonWithAdamW(Optimizer):
         adjust_lr_fn: str | None = None,
         betas: tuple[float, float] = (0.9, 0.95),
         fallback_factor: float = 0.015,
+        order: Iterable[nn.Parameter] | None = None,
     ) -> None:
-        """`fallback_factor`: AdamW's rate as a multiple of `lr`. Each given group is split into two.
+        """`fallback_factor`: AdamW's rate as a multiple of `lr`. Each given group is split into two. `order`: all
+        weights in the order of the network; None: that of the groups.
 
         Raises ValueError if no weight is a hidden matrix.
         """
@@ -59,7 +61,7 @@ class MuonWithAdamW(Optimizer):
         given = list(params)
         groups = given if isinstance(given[0], dict) else [{"params": given}]
         groups = [{**group, "params": list(group["params"])} for group in groups]
-        hidden = hidden_matrices([weight for group in groups for weight in group["params"]])
+        hidden = hidden_matrices(order or [weight for group in groups for weight in group["params"]])
         if not hidden:
             raise ValueError("no weight is a hidden matrix: the first and the last layer do not count")
         super().__init__([part for group in groups for part in _parts(group, hidden)], defaults)

@@ -41,17 +41,24 @@ def optimizer_class(name: str) -> type[Optimizer]:
     )
 
 
-def make_optimizer(training: TrainingConfig, parameters: ParamsT, rate: Tensor | None = None) -> Optimizer:
+def make_optimizer(
+    training: TrainingConfig,
+    parameters: ParamsT,
+    rate: Tensor | None = None,
+    order: Sequence[nn.Parameter] | None = None,
+) -> Optimizer:
     """The optimizer that `training` describes. Raises UsageError for an unknown name or option, or an impossible value.
 
     `parameters`: the weights, or torch's groups of them. `rate`: a scalar learning rate on the device, for a fused
-    optimizer whose steps are recorded as a CUDA graph; each group needs one of its own.
+    optimizer whose steps are recorded as a CUDA graph; each group needs one of its own. `order`: all weights in the order
+    of the network, if the groups have another.
     """
     chosen = optimizer_class(training.optimizer)
     allowed = inspect.signature(chosen).parameters
     options = {"lr": training.lr, **optimizer_options(training)}
+    order_option = {"order": order} if chosen is MuonWithAdamW else {}
     try:
-        return chosen(parameters, **options | _recording_options(rate, allowed))
+        return chosen(parameters, **options | order_option | _recording_options(rate, allowed))
     except Exception as error:
         if not isinstance(error, TypeError | ValueError) and not is_imported(training.optimizer):
             raise

@@ -68,7 +68,7 @@ class TrainState:
     def _new_optimizer(self) -> Optimizer:
         parameters: list[dict[str, Any]] = [{"params": list(group.weights)} for group in self.groups]
         if self._rates is None:
-            return make_optimizer(self._training, parameters)
+            return make_optimizer(self._training, parameters, order=list(self.model.parameters()))
         for group, rate in zip(parameters, self._rates, strict=True):
             group["lr"] = rate
         return make_optimizer(self._training, parameters, self._rates[0])
