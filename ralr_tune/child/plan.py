@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ralr_tune.child.metrics import OtherMetrics
 from ralr_tune.machine.files import write
-from ralr_tune.tasks.metrics import OtherMetrics
 from ralr_tune.tasks.trial import TrialStage
 
 VERSION = 1
@@ -64,6 +64,8 @@ class Plan:
     """Seconds between asking it to leave and SIGTERM, and between SIGTERM and SIGKILL."""
     metrics: OtherMetrics = field(default_factory=OtherMetrics)
     """What it reports besides the study's metric."""
+    epoch_metrics: tuple[str, ...] = ()
+    """Those of them that every report must contain."""
 
 
 @dataclass(frozen=True)

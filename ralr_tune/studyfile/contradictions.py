@@ -323,12 +323,31 @@ def _check_pruning(spec: StudySpec) -> Iterator[Contradiction]:
     if search.pruner == "none" and search.prune_on != "value":
         line = f'search.prune_on = {shown(search.prune_on)}: has no effect with the pruner none; use "value"'
         yield Contradiction(line, _PRUNER)
+    if search.pruner == "none" and search.prune_metric is not None:
+        line = f"search.prune_metric = {shown(search.prune_metric)}: has no effect with the pruner none; leave it out"
+        yield Contradiction(line, _PRUNER)
     if search.pruner == "patient" and search.prune_on == "best":
         line = "the patient pruner waits for values to get worse, and a best value never does; use value or smoothed"
         yield Contradiction(f'search.prune_on = "best": {line}', _PRUNER)
 
 
 _PRUNER = (("search", "pruner"),)
+
+
+def _check_prune_metric(spec: StudySpec) -> Iterator[Contradiction]:
+    given = spec.search.prune_metric
+    offered = spec.kind.metrics_of(spec.task)
+    if given is None or (spec.study.metric and spec.study.metric not in offered):
+        return
+    paths = (("search", "prune_metric"), ("study", "metric"), ("task",))
+    where, found = f"search.prune_metric = {shown(given)}", spec.kind.epoch_metrics(spec.task, spec.metric)
+    if given == spec.metric.name:
+        yield Contradiction(f"{where}: is the study's metric, which the pruner sees anyway; leave it out", paths)
+    elif not found:
+        line = f"with the metric {spec.metric.name}, trials of this kind measure nothing else every epoch; leave it out"
+        yield Contradiction(f"{where}: {line}", paths)
+    elif given not in found:
+        yield Contradiction(f"{where}: not measured every epoch; {one_of(found, given)}", paths)
 
 
 def _check_most_seeds(spec: StudySpec) -> Iterator[Contradiction]:
@@ -355,6 +374,7 @@ _CHECKS = (
     _check_start,
     _check_sampler_options,
     _check_pruning,
+    _check_prune_metric,
     _check_most_seeds,
 )
 

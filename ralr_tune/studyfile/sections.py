@@ -296,12 +296,20 @@ class SearchSection(Frozen):
     """Arguments of the pruner, by the names that Optuna gives them."""
     prune_on: PruneOn = "value"
     """What the pruner compares: the value of a trial, its moving average, or its best value so far."""
+    prune_metric: str | None = None
+    """What only the pruner sees in place of the study's metric: another one that the kind measures every epoch."""
     audit: Audit = "auto"
     """The share of pruned trials that are still trained to the end, outside of the search, to check the pruner."""
     blocks: Annotated[int, Field(ge=1, le=10_000)] = 1
     """Whole searches of every arm; with one, the schedules themselves are not compared."""
     start: Annotated[tuple[Options, ...], Field(strict=False)] = ()
     """Configurations that every arm tries first, such as a known recipe."""
+
+    @model_serializer(mode="wrap")
+    def _as_without_prune_metric(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Same JSON as in releases without `prune_metric`, so that fingerprints do not change."""
+        dumped: dict[str, Any] = handler(self)
+        return {key: value for key, value in dumped.items() if key != "prune_metric" or value is not None}
 
 
 def _seeds(value: Any) -> Any:

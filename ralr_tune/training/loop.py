@@ -6,12 +6,12 @@ import logging
 import math
 import random
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import cache
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -21,10 +21,9 @@ from torch import nn
 from ralr_tune.errors import TrialError, UsageError
 from ralr_tune.logs import warnings_to_log
 from ralr_tune.machine.sharing import is_cuda
-from ralr_tune.records import EpochRecord, MetricSeries
+from ralr_tune.records import EpochRecord
 from ralr_tune.seeds import derive_seed
 from ralr_tune.tasks.base import Split, TorchTask
-from ralr_tune.tasks.metrics import OtherMetrics
 from ralr_tune.tasks.trial import TrainingSplit, evaluated_split
 from ralr_tune.training.checkpoint import Checkpoints
 from ralr_tune.training.compiling import Compilation, choose_compilation
@@ -42,6 +41,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class TrainedEpoch:
@@ -52,8 +53,8 @@ class TrainedEpoch:
     value: float
     """The metric after the epoch; NaN if the network's outputs are not finite."""
     seconds: float
-    raw_value: float | None = None
-    """The metric of the weights themselves, if `value` is that of their average."""
+    others: Mapping[str, float] = field(default_factory=dict)
+    """Further metrics after the epoch, by name."""
 
 
 class TorchTrial:
@@ -101,11 +102,6 @@ class TorchTrial:
     def recovered(self) -> str | None:
         return self.memory.recovered(self._training.batch_size)
 
-    @property
-    def metrics(self) -> list[MetricSeries]:
-        """The metric of the weights themselves, if it is their average that is judged."""
-        return self._other_metrics.series()
-
     def epochs(self) -> Generator[EpochRecord, None, None]:
         while not self.finished:
             with warnings_to_log(), trial_errors():
@@ -120,19 +116,26 @@ class TorchTrial:
 
     def evaluate(self, split: Split) -> float:
         """See `tasks.trial.Trial.evaluate`; NaN if the network's outputs are not finite."""
-        return self._evaluate(split, averaged=True)
+        return self.in_batches(split, self.state.evaluate)
 
-    def _evaluate(self, split: Split, *, averaged: bool) -> float:
+    def in_batches(self, split: Split, work: Callable[[Split, int], T]) -> T:
+        """What `work` returns for the split and a batch size, which is halved whenever memory runs out.
+
+        Raises TrialError of kind "oom" or "data".
+        """
         with warnings_to_log(), trial_errors():
             samples = self.task.size(split)  # reads the data now: smaller batches would not reduce their memory
             default_batch = min(samples, self.task.evaluation_batch)
             while isinstance(
-                value := within_memory(lambda: self._evaluated(split, default_batch, averaged)), OutOfMemory
+                found := within_memory(
+                    lambda: work(split, min(default_batch, self.memory.evaluation or default_batch))
+                ),
+                OutOfMemory,
             ):
-                self.memory = self.memory.less_for_evaluation(default_batch, value.reason)
-                logger.warning("evaluating again in batches of %d: %s", self.memory.evaluation, value.reason)
+                self.memory = self.memory.less_for_evaluation(default_batch, found.reason)
+                logger.warning("evaluating again in batches of %d: %s", self.memory.evaluation, found.reason)
                 free()
-            return value
+            return found
 
     def save_weights(self, path: Path) -> None:
         save_weights(self.state.judged, path)
@@ -154,7 +157,6 @@ class TorchTrial:
         self.memory = memory or (saved.memory if saved else MemoryBudget())
         precision = saved.precision if saved else self._chosen_precision()
         compilation = self._chosen_compilation(model)
-        self._other_metrics = saved.metrics if saved else OtherMetrics()
         log_once(f"precision: {precision.reason}; channels last: {precision.channels_last}; {compilation.reason}")
         self.state = TrainState(
             self.task, self.configuration, model, precision=precision, compilation=compilation, saved=saved
@@ -194,8 +196,6 @@ class TorchTrial:
             raise TrialError(
                 "diverged", f"outputs are not finite after epoch {epoch + 1}, learning rate {rates.max():g}"
             )
-        if trained.raw_value is not None:
-            self._other_metrics.add("epoch", epoch + 1, {f"{self.task.metric.name}_without_ema": trained.raw_value})
         return EpochRecord(
             epoch=epoch + 1,
             value=trained.value,
@@ -203,6 +203,7 @@ class TorchTrial:
             lr=float(rates[0]),
             factor=float(factors[0]),
             seconds=trained.seconds,
+            others=trained.others,
         )
 
     def _train_alone(self, epoch: int, rates: NDArray[np.float64]) -> TrainedEpoch:
@@ -210,9 +211,16 @@ class TorchTrial:
         began = time.perf_counter()
         loss = self._train(epoch, rates)
         split = evaluated_split(self.split, self.task.capabilities.gap_split)
-        value = self.evaluate(split) if math.isfinite(loss) else math.nan
-        raw = self._evaluate(split, averaged=False) if self.state.average is not None else None
-        return TrainedEpoch(loss, value, time.perf_counter() - began, raw)
+        measured = dict(self.measure(split, epoch)) if math.isfinite(loss) else {}
+        value = measured.pop(self.task.metric.name, math.nan)
+        if self.state.average is not None and math.isfinite(loss):
+            raw = self.in_batches(split, partial(self.state.evaluate, averaged=False))
+            measured[f"{self.task.metric.name}_without_ema"] = raw
+        return TrainedEpoch(loss, value, time.perf_counter() - began, measured)
+
+    def measure(self, split: Split, epoch: int) -> Mapping[str, float]:
+        """The metric after an epoch (0-based) and further ones, by name."""
+        return self.in_batches(split, self.state.measure)
 
     def _train(self, epoch: int, rates: NDArray[np.float64]) -> float:
         """Trains one epoch. If memory runs out, restarts it: without recorded steps if they were recorded, which does
@@ -259,10 +267,6 @@ class TorchTrial:
         decay = self.weight_decay
         return decay.values(epoch).tolist() if decay.varies else [None] * self.learning_rate.steps(epoch)
 
-    def _evaluated(self, split: Split, default_batch: int, averaged: bool) -> float:
-        batch_size = min(default_batch, self.memory.evaluation or default_batch)
-        return self.state.evaluate(split, batch_size, averaged=averaged)
-
     def _reload_last_epoch(self) -> None:
         """Restores the state after the last epoch and saves it with the new budget, so that a resumed trial starts with
         the smaller micro-batches."""
@@ -282,7 +286,6 @@ class TorchTrial:
             torch=str(torch.__version__),
             kernels=self.state.compilation.kernels,
             average=self.state.saved_average(),
-            metrics=self._other_metrics,
         )
         self._checkpoints.save(saved.encode())
 

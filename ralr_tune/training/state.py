@@ -6,7 +6,7 @@ import io
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from ralr_tune.records import EpochRecord
 from ralr_tune.studyfile.optimizers import is_imported
-from ralr_tune.tasks.metrics import METRICS_BYTES, OtherMetrics
 from ralr_tune.training.checkpoint import Unusable, curve_to_dicts, read_curve
 from ralr_tune.training.memory import MemoryBudget
 from ralr_tune.training.optimizer import has_uniform_state, state_of_one_weight, state_of_weights, whole_state
@@ -58,7 +57,6 @@ class SavedState:
     kernels: bool
     """Whether it was trained with this package's kernels."""
     average: SavedAverage | None = None
-    metrics: OtherMetrics = field(default_factory=OtherMetrics)
 
     def encode(self) -> bytes:
         """The whole state in memory, so that disk errors occur in Python's write and not inside torch."""
@@ -74,7 +72,7 @@ class SavedState:
             "kernels": self.kernels,
         }
         if self.average is not None:
-            content |= {"average": vars(self.average), "metrics": self.metrics.as_json()}
+            content["average"] = vars(self.average)
         torch.save(content, buffer)
         return buffer.getvalue()
 
@@ -95,7 +93,7 @@ class StateReader:
         tensors, size = copies * len(self._model), copies * self._size
         if is_imported(self._training.optimizer):
             size += _bytes(self._imported_state())
-        return 2 * size + METRICS_BYTES + 4096 * tensors + 1024 * self._training.epochs + 2**20
+        return 2 * size + 4096 * tensors + 2048 * self._training.epochs + 2**20
 
     def read(self, content: bytes) -> SavedState:
         stored = _unpacked(content)
@@ -110,9 +108,8 @@ class StateReader:
                 torch=_checked("torch", stored["torch"], str),
                 kernels=_checked("kernels", stored.get("kernels", False), bool),
                 average=self._checked_average(stored["average"]) if self._training.ema_decay else None,
-                metrics=OtherMetrics(stored.get("metrics", ())),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError) as error:
             raise Unusable(f"invalid: {type(error).__name__}: {error}") from error
 
     def _checked_model(self, stored: object) -> Mapping[str, Tensor]:

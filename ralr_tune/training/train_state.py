@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ralr_tune.studyfile.optimizers import is_imported
-from ralr_tune.tasks.base import Batch, Split, TorchTask
+from ralr_tune.tasks.base import Batch, MeasuringTask, Split, TorchTask
 from ralr_tune.training.averaging import WeightAverage
 from ralr_tune.training.compiling import Compilation, Network
 from ralr_tune.training.groups import Freezer, groups_of
@@ -139,6 +139,14 @@ class TrainState:
     def saved_average(self) -> SavedAverage | None:
         average = self.average
         return None if average is None else SavedAverage(average.network.state_dict(), average.updates)
+
+    def measure(self, split: Split, batch_size: int) -> Mapping[str, float]:
+        """As `evaluate`: the metric and, if the task measures more, its further metrics."""
+        if not self._task.capabilities.measures:
+            return {self._task.metric.name: self.evaluate(split, batch_size)}
+        return cast(MeasuringTask, self._task).measure(
+            self._judged_network.for_evaluation(), split, batch_size=batch_size, autocast=self._autocast
+        )
 
     def optimizer_state(self) -> OptimizerState:
         """The optimizer's state by weight; of an imported one with its param groups (see state.OptimizerState).

@@ -17,10 +17,11 @@ import numpy as np
 from torch import nn
 
 from ralr_tune.errors import DataError, UsageError
+from ralr_tune.images.files import listed
 from ralr_tune.kinds.classification import fine_tuning
 from ralr_tune.kinds.classification.inputs import Inputs
 from ralr_tune.kinds.classification.regularisers import misfits
-from ralr_tune.kinds.classification.samples import Samples, Source, hold_out, listed
+from ralr_tune.kinds.classification.samples import Samples, Source, hold_out
 from ralr_tune.kinds.classification.scores import check_classes
 from ralr_tune.kinds.classification.section import ArraysData, ClassificationSection, FolderData, TorchvisionData
 from ralr_tune.kinds.classification.stratify import Rows
