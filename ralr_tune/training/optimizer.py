@@ -50,8 +50,8 @@ def make_optimizer(
     """The optimizer that `training` describes. Raises UsageError for an unknown name or option, or an impossible value.
 
     `parameters`: the weights, or torch's groups of them. `rate`: a scalar learning rate on the device, for a fused
-    optimizer whose steps are recorded as a CUDA graph; each group needs one of its own. `order`: all weights in the order
-    of the network, if the groups have another.
+    optimizer whose steps are recorded as a CUDA graph; each group needs one of its own. `order`: all weights in the
+    order of the network, if the groups have another.
     """
     chosen = optimizer_class(training.optimizer)
     allowed = inspect.signature(chosen).parameters
