@@ -144,6 +144,13 @@ def weights_file(name: str) -> Path | None:
     return None if source is None else source.weights_file(name.partition(":")[2])
 
 
+def fetch(name: str) -> None:
+    """Downloads the network's pretrained weights unless they are here. Raises UsageError if that fails or if they are
+    damaged; nothing for a network without any, which `build` refuses."""
+    if (source := _pretrainable(name)) is not None:
+        source.fetch(name.partition(":")[2])
+
+
 def _pretrainable(name: str) -> Any:
     """The module that builds the networks with this name's prefix; None for networks without pretrained weights."""
     if name.startswith("torchvision:"):

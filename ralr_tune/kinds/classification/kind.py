@@ -86,6 +86,7 @@ class ClassificationKind(TorchKind):
     ) -> ClassificationTask:
         from ralr_tune.kinds.classification.sources import open_source
         from ralr_tune.kinds.classification.task import ClassificationTask
+        from ralr_tune.models import registry
 
         def build(classes: int, channels: int, size: int) -> nn.Module:
             return _network(section, classes, channels, size)
@@ -95,6 +96,8 @@ class ClassificationKind(TorchKind):
         if isinstance(like, ClassificationTask) and like.origin == origin:
             return like.with_network(build, identity, inputs)
         with warnings_to_log():
+            if section.pretrained:
+                registry.fetch(str(section.model))  # in one line and before any trial, if they cannot be had
             source = open_source(section.data.model_dump())
             taker = None if cache is None else _inventory_taker(section, source, seed, cache)
             if taker:
@@ -155,6 +158,10 @@ class ClassificationKind(TorchKind):
             yield from study_problems(spec, found)
             if found.labels_read or not self.downloads(spec.task):  # `run` downloads missing data
                 yield from found.problems
+
+    def notes(self, section: ClassificationSection) -> Iterator[str]:
+        if section.pretrained and not self.downloads(section):
+            yield from fine_tuning.head_notes(section, len(_open_here(section).classes))
 
     def complaints(self, configuration: Configuration) -> Iterator[str]:
         yield from regularisers.complaints(configuration.training)
