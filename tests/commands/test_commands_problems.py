@@ -146,7 +146,7 @@ MISTAKES: dict[str, tuple[dict[str, Tables], str]] = {
     "test size": (task(test_size={"choices": [8, 9]}), "task.test_size = 9: larger than the images, 8x8 pixels"),
     "small train size": (task(train_size=3), "images of 3 pixels: small_cnn needs at least 4"),
     "frozen trunk": (
-        {"training": {"freeze_trunk": {"low": 0, "high": 4}}},
+        task() | {"training": {"freeze_trunk": {"low": 0, "high": 4}}},
         "training.freeze_trunk = 4: must be below the number of epochs, 2 (arm monotone)",
     ),
     "head without trunk": (

@@ -216,15 +216,15 @@ def _forget(name: str, before: Collection[str]) -> None:
 def build(section: ClassificationSection, classes: int, channels: int, size: int) -> nn.Module:
     """The network that `section` describes, with pretrained weights if they need no download."""
     name, shape = str(section.model), {"classes": classes, "channels": channels, "size": size}
+    if section.pretrained and section.weights is not None:  # reported as a contradiction
+        return registry.build(name, **shape, options=section.model_options)
     pretrained = section.pretrained
     if pretrained and name.startswith((TORCHVISION, TIMM)):
         registry.build(name, **shape, options=section.model_options)  # an unknown name has no weights, either
         file = registry.weights_file(name)
         pretrained = file is not None and file.exists()
     weights = section.weights if section.weights is not None and Path(section.weights).is_file() else None
-    return registry.build(
-        name, **shape, options=section.model_options, pretrained=pretrained and weights is None, weights=weights
-    )
+    return registry.build(name, **shape, options=section.model_options, pretrained=pretrained, weights=weights)
 
 
 def training_paths_of_all(spec: StudySpec) -> tuple[KeyPath, ...]:
