@@ -10,7 +10,7 @@ import json
 import math
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from itertools import islice
@@ -31,6 +31,7 @@ from ralr_tune.store import studies
 from ralr_tune.store.database import Storage
 from ralr_tune.store.ledger import Ledger
 from ralr_tune.store.tables import ledger as rows_table
+from ralr_tune.store.texts import training_text
 from ralr_tune.studyfile import StudySpec, parse_study
 
 EPOCHS = 30
@@ -190,7 +191,7 @@ def _done(trial: _Trial) -> dict[str, Any]:
         "epoch": last.epoch,
         "value": last.value,
         "train_value": None if trial.pruned else last.value + 0.01,
-        "curve": json.dumps([asdict(record) for record in trial.curve]),
+        "curve": training_text(trial.curve, ()),
         "seconds": 0.01 * last.epoch,
         "started": 0.0,
         "finished": 1.0,

@@ -74,6 +74,8 @@ BOUNDS: Mapping[str, Bounds] = MappingProxyType(
         ),
         "rand_augment_operations": Bounds("[1, 101)", "operations", "operations for each image", integer=True),
         "rand_augment_magnitude": Bounds("[0, 31)", "step", "magnitude of every operation", integer=True),
+        "weight_decay_end": Bounds("[0, inf)", "1", "weight decay at the end of the run"),
+        "ema_decay": Bounds("[0, 1)", "share", "share of the average of the weights that a step keeps; 0: no average"),
         "clip_norm": Bounds("(0, inf)", "norm", "largest norm of a step's gradients"),
         "momentum": Bounds("[0, 1)", "share", "share of the velocity that the next step keeps (sgd, rmsprop)"),
         "dampening": Bounds("[0, 1)", "share", "share of the gradient that is left out of the velocity (sgd)"),

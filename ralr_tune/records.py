@@ -7,7 +7,8 @@ types (`EpochRecord`, `Outcome`) to the ledger.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -38,6 +39,9 @@ class EpochRecord:
     """Amplification factor of the epoch's first step; 1.0 without amplification."""
     seconds: float
     """Wall seconds of the epoch, evaluation included."""
+    others: Mapping[str, float] = field(default_factory=dict, hash=False)
+    """Further metrics on the validation split after this epoch, by name: those of `Kind.epoch_metrics`. The database
+    stores them as `MetricSeries`, and a trial that is read from it has none."""
 
 
 MetricAxis = Literal["epoch", "step"]
@@ -45,7 +49,7 @@ MetricAxis = Literal["epoch", "step"]
 
 @dataclass(frozen=True)
 class MetricSeries:
-    """A metric that a program reported besides the study's: shown, never judged."""
+    """A metric that a trial measured besides the study's: shown, never judged; the pruner may see it."""
 
     name: str
     axis: MetricAxis
@@ -54,6 +58,17 @@ class MetricSeries:
     """Every how many-th value is kept; the last one always is."""
     points: tuple[tuple[int, float | None], ...]
     """Position and value, in order; None for a value that is not finite."""
+
+
+def epoch_series(curve: Sequence[EpochRecord]) -> tuple[MetricSeries, ...]:
+    """The further metrics of a curve's epochs, one series for each, by name."""
+    names = sorted({name for record in curve for name in record.others})
+    return tuple(MetricSeries(name, "epoch", 1, _points(curve, name)) for name in names)
+
+
+def _points(curve: Sequence[EpochRecord], name: str) -> tuple[tuple[int, float | None], ...]:
+    found = ((record.epoch, record.others[name]) for record in curve if name in record.others)
+    return tuple((epoch, value if math.isfinite(value) else None) for epoch, value in found)
 
 
 @dataclass(frozen=True)
@@ -109,7 +124,7 @@ class Row:
     finished: float | None
     """Seconds since 1970, the database's clock."""
     metrics: tuple[MetricSeries, ...] = ()
-    """What the program reported besides the study's metric; known once done, if curves are read."""
+    """What the trial measured besides the study's metric; known once done, if curves are read."""
 
     @property
     def part(self) -> str:
@@ -297,6 +312,8 @@ class StudyRecord:
     arms: Mapping[str, ArmRecord] = field(default_factory=dict)
     generations: tuple[Generation, ...] = ()
     """Oldest first; this record is of the last one."""
+    prune_metric: Metric | None = None
+    """What the pruner saw in place of the study's metric; None: the study's metric."""
     cost_per_hour: float | None = None
     """The price of one device for an hour, in the user's currency."""
 

@@ -27,7 +27,7 @@ from ralr_tune.studyfile.values import Choice
 from ralr_tune.tasks.base import Task
 from ralr_tune.tasks.trial import TrainingSplit, TrialStage
 
-_MANNERS = ("report_timeout", "grace", "reuse")
+_MANNERS = ("report_timeout", "grace", "reuse", "epoch_metrics")
 """Keys that do not change what a trial is."""
 
 
@@ -64,6 +64,9 @@ class ProgramKind(Kind):
 
     def metrics_of(self, section: ProgramSection) -> Mapping[str, Metric]:
         return {section.metric.name: section.metric.metric()}
+
+    def epoch_metrics(self, section: ProgramSection, metric: Metric) -> Mapping[str, Metric]:
+        return {name: Metric(name, direction) for name, direction in section.epoch_metrics.items()}
 
     def load(
         self,
@@ -108,6 +111,7 @@ class ProgramKind(Kind):
             plan_of(configuration, values, stage, seed=seed, of=task.identity),
             report_timeout=task.section.report_timeout,
             grace_s=task.section.grace,
+            epoch_metrics=tuple(task.section.epoch_metrics),
         )
         programs = self.programs(task, {**values["params"], **values, "epochs": plan.epochs})
         return ChildTrial(plan, programs, checkpoint=checkpoint, earlier=earlier)

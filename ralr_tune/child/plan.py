@@ -64,6 +64,8 @@ class Plan:
     """Seconds between asking it to leave and SIGTERM, and between SIGTERM and SIGKILL."""
     metrics: OtherMetrics = field(default_factory=OtherMetrics)
     """What it reports besides the study's metric."""
+    epoch_metrics: tuple[str, ...] = ()
+    """Those of them that every report must contain."""
 
 
 @dataclass(frozen=True)

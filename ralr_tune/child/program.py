@@ -78,6 +78,7 @@ class Program:
             lr=self._schedule.rates[epoch - 1][0],
             factor=self._schedule.factors[epoch - 1][0],
             seconds=now - self._answered if report.seconds is None else report.seconds,
+            others={name: report.metrics[name] for name in self._plan.epoch_metrics},
         )
 
     def leave(self, answer: Literal["stop", "release"]) -> None:
@@ -146,6 +147,8 @@ class Program:
         elif not math.isfinite(report.value):
             self.leave("stop")
             raise TrialError("diverged", f"the program reported the value {report.value} in epoch {report.epoch}")
+        elif absent := [name for name in self._plan.epoch_metrics if name not in report.metrics]:
+            self._channel.refuse(f"metrics: {absent[0]} is missing: task.epoch_metrics says that every report has it")
         elif problem := self._problem_of(report.checkpoint):
             self._channel.refuse(problem)
         else:

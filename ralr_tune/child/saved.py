@@ -22,7 +22,7 @@ from typing import Any
 from ralr_tune.child.metrics import METRICS_BYTES, OtherMetrics
 from ralr_tune.machine.files import writing
 from ralr_tune.records import EpochRecord
-from ralr_tune.training.checkpoint import Unusable, read_curve
+from ralr_tune.training.checkpoint import Unusable, curve_to_dicts, read_curve
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class Saved:
 
 def encoded(record: EpochRecord) -> str:
     """One epoch as JSON; each is encoded only once, so that long runs stay fast."""
-    entry = dict(vars(record))
+    (entry,) = curve_to_dicts([record])
     return json.dumps(entry | {"train_loss": None} if math.isnan(record.train_loss) else entry)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer
 
 from ralr_tune.metric import Direction, Metric, UnitName
 from ralr_tune.studyfile.sections import Name, TaskSection, TrainingKeys
@@ -67,6 +67,16 @@ class ProgramSection(TaskSection):
     """Seconds without a report after which the program counts as stuck; None: no limit."""
     grace: NonNegative = 10.0
     """Seconds that the program has to leave before SIGTERM, and then before SIGKILL."""
+
+    epoch_metrics: Annotated[dict[Name, Direction], Field(max_length=5)] = {}
+    """Further metrics that every report contains in `metrics`, and whether they are to be maximized or minimized:
+    `search.prune_metric` may name one of them."""
+
+    @model_serializer(mode="wrap")
+    def _as_without_epoch_metrics(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Same JSON as in releases without `epoch_metrics`, so that fingerprints do not change."""
+        dumped: dict[str, Any] = handler(self)
+        return {key: value for key, value in dumped.items() if key != "epoch_metrics" or value}
 
     def patterns(self) -> tuple[str, ...]:
         """Names and patterns of files that belong to the program."""

@@ -21,18 +21,20 @@ from ralr_tune.analysis.recipe import Recipe, recipe
 from ralr_tune.analysis.twins import Amplified, Twin
 from ralr_tune.commands.export import export_best
 from ralr_tune.commands.locate import again, find_file, is_packaged
-from ralr_tune.errors import StorageError
+from ralr_tune.errors import DataError, StorageError
 from ralr_tune.invocation import command, relative_to_cwd
 from ralr_tune.machine.files import writing
 from ralr_tune.records import StudyRecord
 from ralr_tune.report.card import card_text, notebook_html
 from ralr_tune.report.data import Data
+from ralr_tune.report.examples import examples_html
 from ralr_tune.report.figures import figures
 from ralr_tune.report.images import Format, write_images
 from ralr_tune.report.page import write_report
 from ralr_tune.report.panels import write_panels
 from ralr_tune.report.trials import trials_data
 from ralr_tune.search import rehearsal
+from ralr_tune.search.examples import load_examples
 from ralr_tune.search.interim import plan_of
 from ralr_tune.secrecy import MASK
 from ralr_tune.store import studies
@@ -168,7 +170,7 @@ def make_report(
     card = make_card(facts, typed)
     shown = replace(record, environment={**record.environment, **_rehearsed(spec, storage.address, out, own.typed)})
     with writing(page):
-        write_report(shown, facts, card, page, drawn, study_importances(record))
+        write_report(shown, facts, card, page, drawn, study_importances(record), _examples(storage, spec, record, out))
     _write_panels(storage, facts, card, spec)
     with writing(folder):
         return Report(
@@ -197,6 +199,17 @@ def _rehearsed(spec: StudySpec, address: Address, out: Path, typed: str) -> Mapp
         }
     changed = "" if found.code == rehearsal.code_of(spec) else ", of an earlier state of the code"
     return {"rehearsal": f"{found.day}{changed}", **{f"– {each.item}": each.text for each in found.findings}}
+
+
+def _examples(storage: Storage, spec: StudySpec, record: StudyRecord, out: Path) -> str:
+    """Markup of what the kind shows of the arms' networks; "" if it shows nothing."""
+    found = load_examples(out, Ledger(storage, spec.name).key, record.rows())
+    try:
+        shown = spec.kind.shown_examples(spec.task, found) if found else None
+    except DataError as error:
+        log.warning("the examples in %s cannot be shown: %s", out, error)
+        return ""
+    return examples_html(shown, [arm for arm in spec.arms if arm not in found]) if shown else ""
 
 
 class _StudyFile(NamedTuple):

@@ -121,7 +121,7 @@ def build(
     model = _built(name, {"classes": classes, "channels": channels, "size": size}, options or {}, pretrained)
     if weights is not None:
         grey = isinstance(model, nn.Sequential) and type(model[0]).__name__ == "Grey"
-        weight_files.load(model[1] if grey else model, weights, classes)
+        weight_files.load(model.get_submodule("1") if grey else model, weights, classes)
     return model
 
 

@@ -1,4 +1,4 @@
-"""Metrics that a program reported besides the study's: shown, never judged."""
+"""Metrics that trials measured besides the study's: shown, never judged."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import NamedTuple
 import plotly.graph_objects as go
 
 from ralr_tune.analysis.importance import thinned
+from ralr_tune.metric import Metric
 from ralr_tune.records import ArmRecord, MetricAxis, MetricSeries, StudyRecord
 from ralr_tune.report.data import Data
 from ralr_tune.report.style import ArmStyle, figure, safe, writable
@@ -92,8 +93,10 @@ def other_metric_data(drawn: OtherMetric) -> Data:
     return Data(f"metric-{drawn.name}-{drawn.axis}", ("arm", "trial", drawn.axis, drawn.name), rows)
 
 
-def other_metrics_note(found: Sequence[OtherMetric]) -> str:
-    """That they are not judged, and which values are kept."""
+def other_metrics_note(found: Sequence[OtherMetric], seen: Metric | None = None) -> str:
+    """That they are not judged, and which values are kept; `seen`: the one that the pruner saw."""
     coarse = [f"{each.name}: every {each.every}th" for each in found if each.every > 1]
     kept = f" At most 50 values of a trial are kept ({', '.join(coarse)}, and the last one)." if coarse else ""
-    return f"Reported by the program, for information: no verdict and no pruning depends on them.{kept}"
+    depends = "no verdict and no pruning depends" if seen is None else "no verdict depends"
+    pruned = "" if seen is None else f", and the pruner sees {seen.name} alone"
+    return f"Measured besides the study's metric, for information: {depends} on them{pruned}.{kept}"

@@ -38,20 +38,26 @@ def write_report(
     path: Path,
     drawn: Sequence[Figure] | None = None,
     evaluators: Evaluators | None = None,
+    examples: str = "",
 ) -> Path:
     """Writes the page atomically, so that no reader sees a partial one, and creates missing folders; returns `path`.
 
     `drawn` are the study's figures, if the caller already has them; `evaluators` are the importances of Optuna's own
-    evaluators.
+    evaluators, `examples` the markup of `examples_html`.
     """
-    text = page(record, facts, card, figures(record, facts) if drawn is None else drawn, evaluators)
+    text = page(record, facts, card, figures(record, facts) if drawn is None else drawn, evaluators, examples)
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return path
 
 
 def page(
-    record: StudyRecord, facts: Facts, card: Card, drawn: Sequence[Figure], evaluators: Evaluators | None = None
+    record: StudyRecord,
+    facts: Facts,
+    card: Card,
+    drawn: Sequence[Figure],
+    evaluators: Evaluators | None = None,
+    examples: str = "",
 ) -> str:
     """The whole page as text."""
     package = files("ralr_tune.report")
@@ -70,7 +76,7 @@ def page(
 </head>
 <body>
 <main>
-{body(record, facts, card, drawn, evaluators or {})}
+{body(record, facts, card, drawn, evaluators or {}, examples)}
 </main>
 <script type="application/json" id="figures">{_json(_plots(drawn))}</script>
 <script type="application/json" id="tables">{_json(_tables(drawn))}</script>

@@ -49,15 +49,23 @@ class Part(NamedTuple):
     """Tables, as HTML."""
 
 
-def body(record: StudyRecord, facts: Facts, card: Card, drawn: Sequence[Figure], found: tables.Evaluators) -> str:
-    """The visible part of the page."""
+def body(
+    record: StudyRecord,
+    facts: Facts,
+    card: Card,
+    drawn: Sequence[Figure],
+    found: tables.Evaluators,
+    examples: str = "",
+) -> str:
+    """The visible part of the page; `examples` is markup (see report.examples)."""
     questions = _questions(record, facts, card, found)
     return "\n".join(
         [
             _head(record, facts, card),
             _warnings(facts, card),
-            _contents(questions),
+            _contents(questions, bool(examples)),
             *(_question(record.name, part, drawn) for part in questions),
+            *([fold("Examples", examples, 2, "examples")] if examples else []),
             _details(record, facts, drawn),
         ]
     )
@@ -93,8 +101,9 @@ def _warnings(facts: Facts, card: Card) -> str:
     return fold(heading, paragraphs(urgent), 2, "warnings") if urgent else ""
 
 
-def _contents(parts: Sequence[Part]) -> str:
+def _contents(parts: Sequence[Part], examples: bool) -> str:
     links = "".join(f'<a href="#question-{part.key}">{escaped(part.heading)}</a>' for part in parts)
+    links += '<a href="#examples">Examples</a>' if examples else ""
     return f'<nav aria-label="Contents">{links}<a href="#details">Details</a></nav>'
 
 
@@ -141,7 +150,7 @@ def _questions(record: StudyRecord, facts: Facts, card: Card, found: tables.Eval
         ),
         _robustness(facts),
         Part("rates", "Which learning rates were used?", [], _RATES, "No run has recorded its learning rates yet."),
-        Part("pruning", "Was pruning fair?", pruning_sentences(facts), _PRUNING, _no_audit(facts)),
+        Part("pruning", "Was pruning fair?", _pruned_on(record) + pruning_sentences(facts), _PRUNING, _no_audit(facts)),
         *([_complementarity(facts)] if facts.complementarity else []),
     ]
 
@@ -226,6 +235,17 @@ def _claims(facts: Facts) -> Part:
     )
 
 
+def _pruned_on(record: StudyRecord) -> list[str]:
+    """What the pruner saw, if that is not what the study is judged by."""
+    seen = record.prune_metric
+    if seen is None:
+        return []
+    return [
+        f"Pruned on validation {seen.name} ({seen.direction}): only the pruner sees it; {record.metric.name} is what "
+        "the sampler sees and what decides which pruning was wrong."
+    ]
+
+
 def _no_audit(facts: Facts) -> str:
     if any(arm.counts["pruned"] for arm in facts.arms.values()):
         return "No pruned trial was trained to its end, so it is unknown whether pruning was fair."
@@ -243,7 +263,11 @@ def _details(record: StudyRecord, facts: Facts, drawn: Sequence[Figure]) -> str:
     parts = [
         Part("parameters", f"{metric} against each other searched parameter", [], _MARKS, nothing),
         Part("curves", "Learning curves", [], _CURVES + crowding(curves), nothing),
-        *([Part("others", "Other metrics", [], other_metrics_note(others), nothing)] if others else []),
+        *(
+            [Part("others", "Other metrics", [], other_metrics_note(others, record.prune_metric), nothing)]
+            if others
+            else []
+        ),
         _claims(facts),
     ]
     folds = [

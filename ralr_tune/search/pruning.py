@@ -1,8 +1,12 @@
-"""Which curves the pruner sees: the raw values, a moving average of them, or the best value so far.
+"""Which curves the pruner sees: the raw values, a moving average of them, or the best value so far; of the study's
+metric, or of another one that trials measure every epoch (`search.prune_metric`).
 
 The database keeps raw reports, final values and curves, and the sampler sees only these. The pruner sees all trials of
 its study transformed, both the trial in question and those that it compares it with. What a pruner stores (ASHA and
 Hyperband store the value of each rung) is the transformed value.
+
+With another metric, the pruner works in the direction of that metric. Optuna's reports, final values and direction
+stay those of the study's metric; the other curve of a finished trial is one of its user attributes.
 
 Optuna's median pruner compares a trial's best value so far with the median of the other trials at this epoch, whatever
 the transformation: on "best" it prunes every trial that it prunes on "value", and more. ASHA and Hyperband compare a
@@ -13,13 +17,15 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any, cast
 
 from optuna.storages import BaseStorage
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from ralr_tune.metric import Metric
+from ralr_tune.records import EpochRecord
 from ralr_tune.studyfile.sections import PruneOn
 
 SMOOTHING = 0.6
@@ -56,7 +62,12 @@ def best_so_far(curve: Curve, direction: StudyDirection) -> dict[int, float]:
     return shown
 
 
-_TRANSFORMS: Mapping[PruneOn, Transform] = {"smoothed": smoothed, "best": best_so_far}
+def unchanged(curve: Curve, direction: StudyDirection) -> dict[int, float]:
+    """The curve itself."""
+    return dict(curve)
+
+
+_TRANSFORMS: Mapping[PruneOn, Transform] = {"value": unchanged, "smoothed": smoothed, "best": best_so_far}
 
 
 class Judge:
@@ -65,46 +76,85 @@ class Judge:
     A wrapper around the pruner would not work: Optuna's samplers check whether the study's pruner is a HyperbandPruner.
     """
 
-    def __init__(self, study: Study, prune_on: PruneOn) -> None:
+    def __init__(self, study: Study, prune_on: PruneOn, metric: Metric | None = None) -> None:
+        """`metric`: what the pruner sees in place of the study's metric."""
         self._pruner, self._view = study.pruner, None
-        if prune_on != "value":
-            self._trials = _TransformedTrials(study._storage, _TRANSFORMS[prune_on], study.direction)
-            self._view = copy.copy(study)
-            self._view._storage = cast(BaseStorage, self._trials)
+        if prune_on == "value" and metric is None:
+            return
+        direction = study.direction if metric is None else StudyDirection[metric.direction.upper()]
+        self._trials = _ShownTrials(study._storage, _TRANSFORMS[prune_on], direction, metric)
+        self._view = copy.copy(study)
+        self._view._storage, self._view._directions = cast(BaseStorage, self._trials), [direction]
 
-    def should_prune(self, trial: Trial) -> bool:
-        """As `Trial.should_prune`, on the transformed curves."""
+    def should_prune(self, trial: Trial, curve: Sequence[EpochRecord] = ()) -> bool:
+        """As `Trial.should_prune`, on what the pruner sees. `curve`: the trial's epochs, whose further metrics Optuna
+        does not have before its end."""
         if self._view is None:
             return trial.should_prune()
-        return self._pruner.prune(self._view, self._trials.transformed(trial._get_latest_trial()))
+        return self._pruner.prune(self._view, self._trials.own(trial._get_latest_trial(), curve))
 
 
-class _TransformedTrials:
-    """A study's storage with transformed intermediate values; all other calls go to the storage itself.
+def other_curve(metric: Metric, curve: Sequence[EpochRecord]) -> dict[str, list[float | None]]:
+    """The user attribute with a finished trial's values of the metric that the pruner sees, epoch by epoch."""
+    values = (record.others.get(metric.name, math.nan) for record in curve)
+    return {_attribute(metric): [value if math.isfinite(value) else None for value in values]}
+
+
+def _attribute(metric: Metric) -> str:
+    return f"{metric.name} by epoch"
+
+
+class _ShownTrials:
+    """A study's storage with the intermediate values and the direction that the pruner sees; all other calls go to the
+    storage itself.
 
     It replaces the storage and not the study, since Hyperband builds a study for each bracket on the same storage.
     """
 
-    def __init__(self, storage: BaseStorage, transform: Transform, direction: StudyDirection) -> None:
-        self._storage, self._transform, self._direction = storage, transform, direction
+    def __init__(
+        self, storage: BaseStorage, transform: Transform, direction: StudyDirection, metric: Metric | None
+    ) -> None:
+        self._storage, self._transform, self._direction, self._metric = storage, transform, direction, metric
         self._finished: dict[int, dict[int, float]] = {}
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._storage, name)
 
+    def get_study_directions(self, study_id: int) -> list[StudyDirection]:
+        return [self._direction]
+
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
         trials = self._storage.get_all_trials(study_id, deepcopy=deepcopy, states=states)
-        return [self.transformed(trial) for trial in trials]
+        return [self._shown(trial) for trial in trials]
 
-    def transformed(self, trial: FrozenTrial) -> FrozenTrial:
-        """A copy of the trial with transformed values; the stored trial is not changed."""
+    def own(self, trial: FrozenTrial, curve: Sequence[EpochRecord]) -> FrozenTrial:
+        """The trial in question, which is running."""
+        metric = self._metric
+        values = trial.intermediate_values
+        if metric is not None:
+            values = {record.epoch: record.others.get(metric.name, math.nan) for record in curve}
+        return _with_values(trial, self._transform(values, self._direction))
+
+    def _shown(self, trial: FrozenTrial) -> FrozenTrial:
+        """A copy of any trial; the stored trial is not changed."""
         curve = self._finished.get(trial._trial_id)
         if curve is None:
-            curve = self._transform(trial.intermediate_values, self._direction)
+            curve = self._transform(self._stored(trial), self._direction)
             if trial.state.is_finished():
                 self._finished[trial._trial_id] = curve
-        shown = copy.copy(trial)
-        shown.intermediate_values = curve
-        return shown
+        return _with_values(trial, curve)
+
+    def _stored(self, trial: FrozenTrial) -> Curve:
+        """Of a running trial, no pruner of Optuna reads values other than those that the pruner itself stored."""
+        if self._metric is None:
+            return trial.intermediate_values
+        stored = trial.user_attrs.get(_attribute(self._metric), ())
+        return {epoch: math.nan if value is None else value for epoch, value in enumerate(stored, 1)}
+
+
+def _with_values(trial: FrozenTrial, values: dict[int, float]) -> FrozenTrial:
+    shown = copy.copy(trial)
+    shown.intermediate_values = values
+    return shown

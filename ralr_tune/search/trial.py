@@ -14,9 +14,10 @@ from optuna.study import Study
 from optuna.trial import Trial as OptunaTrial
 
 from ralr_tune.errors import DataError, DiskError, FailureKind, Interrupted, LeaseLost, StorageError, TrialError
-from ralr_tune.records import EpochRecord, Outcome, Row, Stage
+from ralr_tune.records import EpochRecord, Outcome, Row, Stage, epoch_series
 from ralr_tune.search import audits
 from ralr_tune.search.artifacts import confirm_configuration, remove
+from ralr_tune.search.examples import keep_examples
 from ralr_tune.search.failing import (
     CONFIGURATION_FAILURES,
     clean_message,
@@ -25,7 +26,7 @@ from ralr_tune.search.failing import (
     record_diverged,
     retry_or_end,
 )
-from ralr_tune.search.pruning import Judge
+from ralr_tune.search.pruning import Judge, other_curve
 from ralr_tune.search.samplers import start_recipe
 from ralr_tune.search.session import Lease, Session
 from ralr_tune.search.space import suggest
@@ -120,14 +121,15 @@ def _search(session: Session, row: Row, lease: Lease) -> Work:
     asked = _asked(session, study, row)
     configuration = session.spec.configuration(row.arm, _suggested(session, asked, row))
     trial = _start(session, row, configuration)
-    judge = Judge(study, session.spec.search.prune_on)
+    seen = session.spec.prune_metric
+    judge = Judge(study, session.spec.search.prune_on, seen)
 
     def report(record: EpochRecord) -> None:
         session.ledger.progress(row, record, curve=trial.curve, report_to=asked._trial_id)
         studies.cache_report(asked, record)
 
     def prune(record: EpochRecord) -> bool:
-        return record.epoch < configuration.training.epochs and judge.should_prune(asked)
+        return record.epoch < configuration.training.epochs and judge.should_prune(asked, trial.curve)
 
     for record in trial.curve:  # from an earlier attempt, which may have died before it reported its last epoch
         report(record)
@@ -138,6 +140,7 @@ def _search(session: Session, row: Row, lease: Lease) -> Work:
         "configuration": json.dumps(configuration.model_dump(mode="json", exclude_defaults=True)),
         "device hours": float(f"{_seconds(trial) / 3600:.3g}"),
         "checkpoint": "kept until its audit is done" if audited else "removed when the trial ended",
+        **({} if seen is None else other_curve(seen, trial.curve)),
     }
     _finish(session, row, trial, ending, forget=not audited, attributes=attributes, report_to=asked._trial_id)
     tell(session, session.ledger.row(row.id), study)
@@ -165,6 +168,7 @@ def _confirm(session: Session, row: Row, lease: Lease) -> Work:
     keep = row.stage == "judge" and ending.outcome == "complete"
     if keep:
         trial.save_weights(session.artifacts.draft(row))
+        keep_examples(session, row, trial)
     _finish(session, row, trial, ending, forget=not keep)
     if keep:  # only now is it certain that this attempt finished the row
         with suppress(OSError):  # without the weights, the test trains again
@@ -275,7 +279,7 @@ def _finish(
         seconds=_seconds(trial, trained_elsewhere),
         failure=ending.failure,
         message=ending.message,
-        metrics=getattr(trial, "metrics", ()),
+        metrics=getattr(trial, "metrics", ()) or epoch_series(trial.curve),
         recovered=trial.recovered if complete or ending.outcome == "pruned" else None,
         attributes=attributes,
         report_to=report_to,

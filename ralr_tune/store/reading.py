@@ -37,6 +37,7 @@ def read_study(storage: Storage, name: str, *, curves: bool = True) -> StudyReco
         environment=kept.environment,
         baseline=spec.study.baseline,
         metric=spec.metric,
+        prune_metric=spec.prune_metric,
         margin=spec.margin,
         confidence=spec.confirm.confidence,
         arms=_arms(storage, name, spec, curves),

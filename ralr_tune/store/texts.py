@@ -18,7 +18,8 @@ from ralr_tune.records import EpochRecord, MetricSeries
 from ralr_tune.studyfile.problems import shown
 
 _METRICS = TypeAdapter(list[MetricSeries])
-_EPOCH = {field.name for field in fields(EpochRecord)}
+_EPOCH = tuple(field.name for field in fields(EpochRecord) if field.name != "others")
+"""What is stored of an epoch; its further metrics are stored as series."""
 
 
 def read_table(text: str | None, where: str) -> dict[str, Any]:
@@ -31,7 +32,7 @@ def read_table(text: str | None, where: str) -> dict[str, Any]:
 
 def training_text(curve: Sequence[EpochRecord], metrics: Sequence[MetricSeries]) -> str:
     """Epochs and other metrics as the ledger stores them: a list of epochs, or an object if there are metrics."""
-    epochs = [asdict(record) for record in curve]
+    epochs = [{name: getattr(record, name) for name in _EPOCH} for record in curve]
     return json.dumps({"curve": epochs, "metrics": [asdict(series) for series in metrics]} if metrics else epochs)
 
 
@@ -79,7 +80,7 @@ def _read(text: str, where: str) -> Any:
 
 
 def _is_epoch(value: object) -> bool:
-    if not isinstance(value, dict) or value.keys() != _EPOCH or type(value["epoch"]) is not int:
+    if not isinstance(value, dict) or value.keys() != set(_EPOCH) or type(value["epoch"]) is not int:
         return False
     return all(type(number) in (int, float) for number in value.values())  # not isinstance: a bool is an int
 

@@ -109,6 +109,7 @@ _REFUSED: dict[KeyPath, str] = {
     ("search", "pruner"): "earlier trials were pruned by another rule",
     ("search", "pruner_options"): "earlier trials were pruned by another rule",
     ("search", "prune_on"): "earlier trials were pruned by another rule",
+    ("search", "prune_metric"): "earlier trials were pruned by another rule",
     ("training",): "earlier trials were trained with the old value",
     ("schedule",): "earlier trials were trained with the old value",
     ("arms",): "the arm's earlier trials were trained with the old value",

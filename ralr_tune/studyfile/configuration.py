@@ -12,6 +12,8 @@ from ralr_tune.schedules.amplification import Amplification
 from ralr_tune.schedules.curves import Curve, make_curve
 from ralr_tune.schedules.noise import Noise
 from ralr_tune.schedules.rate import LearningRate
+from ralr_tune.schedules.weight_decay import WeightDecay
+from ralr_tune.studyfile.optimizers import is_decoupled
 from ralr_tune.studyfile.sections import (
     Amplitude,
     Factor,
@@ -59,6 +61,13 @@ class FirstTrainingConfig(Extended):
 class FurtherTrainingConfig(Extended):
     """See sections.FurtherTrainingKeys."""
 
+    added = frozenset({"weight_decay_schedule", "weight_decay_end", "weight_decay_follows", "ema_decay"})
+
+    weight_decay_schedule: Literal["constant", "linear", "cosine"] = "constant"
+    weight_decay_end: Annotated[float, within("weight_decay_end")] = 0.0
+    weight_decay_follows: Literal["rate", "base"] = "rate"
+    ema_decay: Annotated[float, within("ema_decay")] = 0.0
+    """0: no average of the weights."""
     clip_norm: Annotated[float, within("clip_norm")] | None = None
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     channels_last: bool | Literal["auto"] = "auto"
@@ -195,6 +204,18 @@ class Configuration(Frozen):
             perturbation=self.perturbation(),
             seed=seed,
             granularity=self.schedule.granularity,
+        )
+
+    def weight_decay(self, rate: LearningRate) -> WeightDecay:
+        """The weight decay of every step of a run with this learning rate."""
+        training = self.training
+        decoupled = is_decoupled(training.optimizer, training.options)
+        return WeightDecay(
+            start=training.weight_decay,
+            end=training.weight_decay_end,
+            shape=training.weight_decay_schedule,
+            follows=training.weight_decay_follows if decoupled else "rate",
+            rate=rate,
         )
 
     def curve(self) -> Curve:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ralr_tune.schedules.curves import OPTIONS
+from ralr_tune.studyfile.optimizers import DECOUPLED, is_decoupled
 from ralr_tune.studyfile.problems import KeyPath, dotted, shown
 from ralr_tune.studyfile.recipes import UPPER_ENDS, RecipeValue, fixed_values, is_same, recipe_values, values_for
 from ralr_tune.studyfile.sections import CURVE_OPTIONS, OPTIMIZER_OPTIONS, OPTIMIZERS, ScheduleSection
@@ -119,6 +120,37 @@ def _check_nesterov(spec: StudySpec) -> Iterator[Contradiction]:
                 line = f"{where} = true: needs a momentum above 0 and no dampening (arm {arm})"
                 yield Contradiction(line, training_paths(arm, *keys))
                 break
+
+
+def _check_weight_decay(spec: StudySpec) -> Iterator[Contradiction]:
+    """Keys of the weight decay's course that have no effect."""
+    for arm in spec.arms:
+        training = spec.training(arm)
+        shapes = _possible_values(training.get("weight_decay_schedule", "constant"))
+        ends = [training.get(key, 0.0) for key in ("weight_decay", "weight_decay_end")]
+        wrong: dict[str, str] = {}
+        if "weight_decay_end" in training and set(shapes) == {"constant"}:
+            wrong["weight_decay_end"] = 'needs weight_decay_schedule = "linear" or "cosine"'
+        if set(shapes) != {"constant"} and ends == [0, 0]:
+            wrong["weight_decay_schedule"] = "needs a weight_decay or weight_decay_end above 0"
+        if "base" in _possible_values(training.get("weight_decay_follows", "rate")) and not _may_decouple(training):
+            allowed = f"{', '.join(sorted(DECOUPLED))}; nadam or radam with decoupled_weight_decay = true"
+            wrong["weight_decay_follows"] = f"needs an optimizer with decoupled weight decay: {allowed}"
+        for key, needed in wrong.items():
+            line = (
+                f"{dotted(path_of_key(spec, arm, key))} = {shown(training[key])}: has no effect; {needed} (arm {arm})"
+            )
+            yield Contradiction(line, training_paths(arm, "optimizer", "weight_decay", *_DECAY_KEYS))
+
+
+_DECAY_KEYS = ("weight_decay_schedule", "weight_decay_end", "weight_decay_follows", "decoupled_weight_decay")
+
+
+def _may_decouple(training: Mapping[str, Any]) -> bool:
+    """Whether a trial may have decoupled weight decay."""
+    names = _possible_values(training.get("optimizer", "sgd"))
+    chosen = _possible_values(training.get("decoupled_weight_decay", False))
+    return any(is_decoupled(name, {"decoupled_weight_decay": each}) for name in names for each in chosen)
 
 
 def _check_kind(spec: StudySpec) -> Iterator[Contradiction]:
@@ -248,12 +280,31 @@ def _check_pruning(spec: StudySpec) -> Iterator[Contradiction]:
     if search.pruner == "none" and search.prune_on != "value":
         line = f'search.prune_on = {shown(search.prune_on)}: has no effect with the pruner none; use "value"'
         yield Contradiction(line, _PRUNER)
+    if search.pruner == "none" and search.prune_metric is not None:
+        line = f"search.prune_metric = {shown(search.prune_metric)}: has no effect with the pruner none; leave it out"
+        yield Contradiction(line, _PRUNER)
     if search.pruner == "patient" and search.prune_on == "best":
         line = "the patient pruner waits for values to get worse, and a best value never does; use value or smoothed"
         yield Contradiction(f'search.prune_on = "best": {line}', _PRUNER)
 
 
 _PRUNER = (("search", "pruner"),)
+
+
+def _check_prune_metric(spec: StudySpec) -> Iterator[Contradiction]:
+    given = spec.search.prune_metric
+    offered = spec.kind.metrics_of(spec.task)
+    if given is None or (spec.study.metric and spec.study.metric not in offered):
+        return
+    paths = (("search", "prune_metric"), ("study", "metric"), ("task",))
+    where, found = f"search.prune_metric = {shown(given)}", spec.kind.epoch_metrics(spec.task, spec.metric)
+    if given == spec.metric.name:
+        yield Contradiction(f"{where}: is the study's metric, which the pruner sees anyway; leave it out", paths)
+    elif not found:
+        line = f"with the metric {spec.metric.name}, trials of this kind measure nothing else every epoch; leave it out"
+        yield Contradiction(f"{where}: {line}", paths)
+    elif given not in found:
+        yield Contradiction(f"{where}: not measured every epoch; {one_of(found, given)}", paths)
 
 
 def _check_most_seeds(spec: StudySpec) -> Iterator[Contradiction]:
@@ -269,6 +320,7 @@ _CHECKS = (
     _check_arm_names,
     _check_optimizer_options,
     _check_nesterov,
+    _check_weight_decay,
     _check_kind,
     _check_curve_options,
     _check_units,
@@ -277,6 +329,7 @@ _CHECKS = (
     _check_start,
     _check_sampler_options,
     _check_pruning,
+    _check_prune_metric,
     _check_most_seeds,
 )
 

@@ -1,10 +1,10 @@
 """The interface of a kind of task: everything the rest of the program needs from one. A kind is a stateless object.
 
-    study file   section, training, required, substitutes, metrics, metrics_of, imports, contradictions, in_effect,
-                 missing, problems, notes, changes
+    study file   section, training, required, substitutes, metrics, metrics_of, epoch_metrics, imports, contradictions,
+                 in_effect, missing, problems, notes, changes
     training     load, import_training, trial, trial_in_stage, slot_trainer, seconds_per_epoch, steps_per_epoch,
                  range_test, needs_torch
-    reporting    packages, examine, caches, script
+    reporting    packages, examine, examples, shown_examples, caches, script
     identity     identity, inventory, inventory_of, source_files
 
 Code outside of a kind's folder never checks which kind it has. `registry` finds a kind by name.
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ralr_tune.studyfile.exported import Exported
     from ralr_tune.studyfile.imports import Import
     from ralr_tune.tasks.base import Task
+    from ralr_tune.tasks.examples import Examples
     from ralr_tune.tasks.slots import Slots, SlotTrainer
     from ralr_tune.tasks.trial import TrainingSplit, Trial, TrialStage
 
@@ -113,6 +114,13 @@ class Kind(ABC):
     def metrics_of(self, section: Any) -> Mapping[str, Metric]:
         """The metrics of one [task] by name; the first is the default."""
         return self.metrics
+
+    def epoch_metrics(self, section: Any, metric: Metric) -> Mapping[str, Metric]:
+        """By name, what its trials measure after every epoch besides the study's `metric` (`EpochRecord.others`).
+
+        `search.prune_metric` may name one of them.
+        """
+        return {}
 
     # ------------------------------------------------------------ training
 
@@ -246,6 +254,21 @@ class Kind(ABC):
     def examine(self, section: Any) -> TaskSummary:
         """Information for `doctor`; downloads nothing and imports no third-party code. Raises DataError."""
         return TaskSummary(f"kind {self.name}: not examined")
+
+    def examples(self, task: Any, trial: Any) -> Mapping[str, Any] | None:
+        """What the report may show of a trained network, such as its outputs on some validation data; None: nothing.
+
+        Called for one network of each arm, after its last epoch; it was trained on the train split, so that validation
+        data are new to it. Test data are not used. The result consists of JSON values, and is kept as a file.
+        """
+        return None
+
+    def shown_examples(self, section: Any, by_arm: Mapping[str, Mapping[str, Any]]) -> Examples | None:
+        """What the report shows of all arms; `by_arm` holds what `examples` returned, of at least one arm.
+
+        The files may be damaged or of another release: raises DataError if they are not as expected. None: nothing.
+        """
+        return None
 
     def inventory(
         self,

@@ -117,6 +117,15 @@ class FirstTrainingKeys(Extended):
 class FurtherTrainingKeys(Extended):
     """Keys of [training] after those of the kind."""
 
+    added = frozenset({"weight_decay_schedule", "weight_decay_end", "weight_decay_follows", "ema_decay"})
+
+    weight_decay_schedule: Choosable[Literal["constant", "linear", "cosine"]] | None = None
+    """How the weight decay goes from weight_decay to weight_decay_end."""
+    weight_decay_end: Searchable[Annotated[float, within("weight_decay_end")]] | None = None
+    weight_decay_follows: Choosable[Literal["rate", "base"]] | None = None
+    """Whether amplification amplifies the decay of a decoupled optimizer (adamw), which is rate * weight_decay, or the
+    decay follows the base curve alone."""
+    ema_decay: Searchable[Annotated[float, within("ema_decay")]] | None = None
     clip_norm: Searchable[Annotated[float, within("clip_norm")]] | None = None
     precision: Literal["auto", "float32", "bfloat16"] | None = None
     """Number format of the forward and backward pass; auto: what is fastest on the device."""
@@ -315,12 +324,20 @@ class SearchSection(Frozen):
     """Arguments of the pruner, by the names that Optuna gives them."""
     prune_on: PruneOn = "value"
     """What the pruner compares: the value of a trial, its moving average, or its best value so far."""
+    prune_metric: str | None = None
+    """What only the pruner sees in place of the study's metric: another one that the kind measures every epoch."""
     audit: Audit = "auto"
     """The share of pruned trials that are still trained to the end, outside of the search, to check the pruner."""
     blocks: Annotated[int, Field(ge=1, le=10_000)] = 1
     """Whole searches of every arm; with one, the schedules themselves are not compared."""
     start: Annotated[tuple[Options, ...], Field(strict=False)] = ()
     """Configurations that every arm tries first, such as a known recipe."""
+
+    @model_serializer(mode="wrap")
+    def _as_without_prune_metric(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Same JSON as in releases without `prune_metric`, so that fingerprints do not change."""
+        dumped: dict[str, Any] = handler(self)
+        return {key: value for key, value in dumped.items() if key != "prune_metric" or value is not None}
 
 
 def _seeds(value: Any) -> Any:

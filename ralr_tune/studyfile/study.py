@@ -63,6 +63,12 @@ class StudySpec:
         return offered[self.study.metric or next(iter(offered))]
 
     @property
+    def prune_metric(self) -> Metric | None:
+        """What the pruner sees in place of the study's metric; None: the study's metric."""
+        name = self.search.prune_metric
+        return None if name is None else self.kind.epoch_metrics(self.task, self.metric)[name]
+
+    @property
     def margin(self) -> float:
         """Differences below it count as equivalent, in the metric's unit."""
         return self.metric.default_margin if self.confirm.margin is None else self.confirm.margin

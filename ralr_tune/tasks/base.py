@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -40,6 +40,8 @@ class Capabilities:
     compiled: both are made for one shape, and cost more than they gain when it seldom recurs."""
     fusable: bool = False
     """The task has the methods of FusedTask: several trials may train as one network."""
+    measures: bool = False
+    """The task has the method of MeasuringTask: further metrics of every epoch."""
     gap_split: Split | None = "probe"
     """The split on which a trained network is evaluated for the generalisation gap; None: not at all (it may be
     expensive)."""
@@ -87,6 +89,14 @@ class Batch(Protocol):
 def tensor_signature(*tensors: Tensor) -> Hashable:
     """Shape and dtype of each tensor, for `Batch.signature`."""
     return tuple((tuple(tensor.shape), tensor.dtype) for tensor in tensors)
+
+
+class AccumulatedBatch(Batch, Protocol):
+    """A batch that is processed in parts in any case, for example because they have different shapes."""
+
+    def accumulated(self) -> Sequence[Batch]:
+        """The parts, whose gradients are added up before the optimizer's one step; their weights add up to this
+        batch's."""
 
 
 class Task(Protocol):
@@ -148,6 +158,18 @@ class TorchTask(Task, Protocol):
         self, model: nn.Module, split: Split, *, batch_size: int | None = None, autocast: Autocast | None = None
     ) -> float:
         """The metric over the whole split, the model in evaluation mode; NaN if its outputs are not finite."""
+
+
+class MeasuringTask(TorchTask, Protocol):
+    """A task that measures more than the study's metric after every epoch.
+
+    A task that declares `Capabilities.measures` must implement it.
+    """
+
+    def measure(
+        self, model: nn.Module, split: Split, *, batch_size: int | None = None, autocast: Autocast | None = None
+    ) -> Mapping[str, float]:
+        """As `evaluate`, by name: the study's metric, and those that `Kind.epoch_metrics` lists."""
 
 
 class FusedBatch(Batch, Protocol):

@@ -137,11 +137,18 @@ def _read(path: Path, limit: int) -> tuple[bytes, bytes]:
 
 def curve_to_dicts(curve: Sequence[EpochRecord]) -> list[dict[str, Any]]:
     """A curve as a list of dicts of numbers."""
-    return [dict(vars(record)) for record in curve]  # `asdict` would deep-copy every number
+    return [_entry(record) for record in curve]
+
+
+def _entry(record: EpochRecord) -> dict[str, Any]:
+    entry = dict(vars(record))  # `asdict` would deep-copy every number
+    others = entry.pop("others")
+    return entry | ({"others": dict(others)} if others else {})
 
 
 def read_curve(stored: object, epochs: int) -> list[EpochRecord]:
-    """The curve from the output of `curve_to_dicts`, of at most `epochs` epochs: 1 to n in order, all numbers finite.
+    """The curve from the output of `curve_to_dicts`, of at most `epochs` epochs: 1 to n in order, all numbers finite
+    but those of further metrics.
 
     Raises Unusable.
     """
@@ -152,9 +159,11 @@ def read_curve(stored: object, epochs: int) -> list[EpochRecord]:
     except TypeError as error:
         raise Unusable(f"invalid: its curve: {error}") from error
     for number, record in enumerate(curve, 1):
-        epoch, *numbers = astuple(record)
+        epoch, *numbers, others = astuple(record)
         if type(epoch) is not int or epoch != number:
             raise Unusable(f"invalid: epoch {epoch!r} instead of epoch {number}")
         if not all(type(value) is float and math.isfinite(value) for value in numbers):
             raise Unusable(f"invalid: not all numbers of epoch {number} are finite")
+        if type(others) is not dict or not all(type(value) is float for value in others.values()):
+            raise Unusable(f"invalid: the further metrics of epoch {number} are not numbers by name")
     return curve

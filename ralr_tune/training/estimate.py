@@ -30,7 +30,8 @@ def seconds_per_epoch(task: TorchTask, configuration: Configuration, *, steps: i
         timed = next(epochs, first).seconds
     training = timed * task.steps("train", batch_size) / few.steps("train", batch_size)
     validation = task.steps("validation", batch_size) / task.steps("train", batch_size)
-    return training * (1 + FORWARD_SHARE * validation)
+    evaluations = 2 if configuration.training.ema_decay else 1  # the average of the weights and the weights themselves
+    return training * (1 + FORWARD_SHARE * validation * evaluations)
 
 
 class _FewBatches:
@@ -54,3 +55,6 @@ class _FewBatches:
     def weight_groups(self, model: nn.Module, options: Hashable) -> Sequence[WeightGroup]:
         """Never frozen: the epochs without frozen weights take longest."""
         return [replace(group, frozen_epochs=0) for group in groups_of(self._task, model, options)]
+
+    def measure(self, *_: Any, **__: Any) -> dict[str, float]:
+        return {self._task.metric.name: 0.0}

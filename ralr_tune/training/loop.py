@@ -6,12 +6,12 @@ import logging
 import math
 import random
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import cache
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class TrainedEpoch:
@@ -51,6 +53,8 @@ class TrainedEpoch:
     value: float
     """The metric after the epoch; NaN if the network's outputs are not finite."""
     seconds: float
+    others: Mapping[str, float] = field(default_factory=dict)
+    """Further metrics after the epoch, by name."""
 
 
 class TorchTrial:
@@ -84,6 +88,7 @@ class TorchTrial:
             batch_size, epochs = configuration.training.batch_size, range(configuration.training.epochs)
             steps = [task.steps(split, batch_size, epoch, seed=seed) for epoch in epochs]
             self.learning_rate = configuration.learning_rate(steps, seed=derive_seed("amplify", seed))
+            self.weight_decay = configuration.weight_decay(self.learning_rate)
             saved = self._resume(self._checkpoints.first)
         self.curve: list[EpochRecord] = saved.curve if saved else []
         if saved:
@@ -111,20 +116,32 @@ class TorchTrial:
 
     def evaluate(self, split: Split) -> float:
         """See `tasks.trial.Trial.evaluate`; NaN if the network's outputs are not finite."""
+        return self.in_batches(split, self.state.evaluate)
+
+    def in_batches(self, split: Split, work: Callable[[Split, int], T]) -> T:
+        """What `work` returns for the split and a batch size, which is halved whenever memory runs out.
+
+        Raises TrialError of kind "oom" or "data".
+        """
         with warnings_to_log(), trial_errors():
             samples = self.task.size(split)  # reads the data now: smaller batches would not reduce their memory
             default_batch = min(samples, self.task.evaluation_batch)
-            while isinstance(value := within_memory(lambda: self._evaluated(split, default_batch)), OutOfMemory):
-                self.memory = self.memory.less_for_evaluation(default_batch, value.reason)
-                logger.warning("evaluating again in batches of %d: %s", self.memory.evaluation, value.reason)
+            while isinstance(
+                found := within_memory(
+                    lambda: work(split, min(default_batch, self.memory.evaluation or default_batch))
+                ),
+                OutOfMemory,
+            ):
+                self.memory = self.memory.less_for_evaluation(default_batch, found.reason)
+                logger.warning("evaluating again in batches of %d: %s", self.memory.evaluation, found.reason)
                 free()
-            return value
+            return found
 
     def save_weights(self, path: Path) -> None:
-        save_weights(self.state.model, path)
+        save_weights(self.state.judged, path)
 
     def load_weights(self, path: Path) -> None:
-        load_weights(self.state.model, path)
+        load_weights(self.state.judged, path)
 
     @property
     def _training(self) -> TrainingConfig:
@@ -140,7 +157,7 @@ class TorchTrial:
         self.memory = memory or (saved.memory if saved else MemoryBudget())
         precision = saved.precision if saved else self._chosen_precision()
         compilation = self._chosen_compilation(model)
-        _log_once(f"precision: {precision.reason}; channels last: {precision.channels_last}; {compilation.reason}")
+        log_once(f"precision: {precision.reason}; channels last: {precision.channels_last}; {compilation.reason}")
         self.state = TrainState(
             self.task, self.configuration, model, precision=precision, compilation=compilation, saved=saved
         )
@@ -158,7 +175,7 @@ class TorchTrial:
                 'allowed: false, "auto"'
             )
         if is_cuda(self.task.device):
-            obstacle = recording_obstacle(capabilities, model, training.optimizer)
+            obstacle = recording_obstacle(capabilities, model, training.optimizer, self.weight_decay.varies)
         else:
             obstacle = rewriting_obstacle(capabilities, model)
         steps = sum(self.learning_rate.steps(epoch) for epoch in range(training.epochs))
@@ -186,6 +203,7 @@ class TorchTrial:
             lr=float(rates[0]),
             factor=float(factors[0]),
             seconds=trained.seconds,
+            others=trained.others,
         )
 
     def _train_alone(self, epoch: int, rates: NDArray[np.float64]) -> TrainedEpoch:
@@ -193,8 +211,16 @@ class TorchTrial:
         began = time.perf_counter()
         loss = self._train(epoch, rates)
         split = evaluated_split(self.split, self.task.capabilities.gap_split)
-        value = self.evaluate(split) if math.isfinite(loss) else math.nan
-        return TrainedEpoch(loss, value, time.perf_counter() - began)
+        measured = dict(self.measure(split, epoch)) if math.isfinite(loss) else {}
+        value = measured.pop(self.task.metric.name, math.nan)
+        if self.state.average is not None and math.isfinite(loss):
+            raw = self.in_batches(split, partial(self.state.evaluate, averaged=False))
+            measured[f"{self.task.metric.name}_without_ema"] = raw
+        return TrainedEpoch(loss, value, time.perf_counter() - began, measured)
+
+    def measure(self, split: Split, epoch: int) -> Mapping[str, float]:
+        """The metric after an epoch (0-based) and further ones, by name."""
+        return self.in_batches(split, self.state.measure)
 
     def _train(self, epoch: int, rates: NDArray[np.float64]) -> float:
         """Trains one epoch. If memory runs out, restarts it: without recorded steps if they were recorded, which does
@@ -230,14 +256,16 @@ class TorchTrial:
                 batch_size=self._training.batch_size,
                 options=self.configuration.options,
             )
-            for batch, rate in zip(batches, rates.tolist(), strict=True):
+            for batch, rate, decay in zip(batches, rates.tolist(), self._weight_decays(epoch), strict=True):
                 self._largest_batch = max(self._largest_batch, len(batch))
-                total += self.state.step(batch, rate, micro_batch) * batch.weight
+                total += self.state.step(batch, rate, micro_batch, decay) * batch.weight
                 weight += batch.weight
         return total.item() / weight
 
-    def _evaluated(self, split: Split, default_batch: int) -> float:
-        return self.state.evaluate(split, min(default_batch, self.memory.evaluation or default_batch))
+    def _weight_decays(self, epoch: int) -> Sequence[float | None]:
+        """Of each step; None where all have the configuration's."""
+        decay = self.weight_decay
+        return decay.values(epoch).tolist() if decay.varies else [None] * self.learning_rate.steps(epoch)
 
     def _reload_last_epoch(self) -> None:
         """Restores the state after the last epoch and saves it with the new budget, so that a resumed trial starts with
@@ -257,12 +285,13 @@ class TorchTrial:
             threads=torch.get_num_threads(),
             torch=str(torch.__version__),
             kernels=self.state.compilation.kernels,
+            average=self.state.saved_average(),
         )
         self._checkpoints.save(saved.encode())
 
 
 @cache
-def _log_once(choice: str) -> None:
+def log_once(choice: str) -> None:
     """Logs each text once per process: its trials usually make the same choices."""
     logger.info(choice)
 

@@ -121,11 +121,14 @@ def _half(size: int, reason: str) -> int:
 
 
 def micro_batches(batch: Batch, largest: int | None) -> Sequence[Batch]:
-    """Splits the batch into parts of nearly equal size, of at most `largest` samples; None: no split.
+    """Splits the batch into parts of nearly equal size, of at most `largest` samples; None: no split. A batch that is
+    accumulated in any case (see tasks.base.AccumulatedBatch) is split part by part.
 
     No part has one sample unless all have, since batch normalisation needs a variance; to avoid it, a part may have one
     sample more than `largest`.
     """
+    if hasattr(batch, "accumulated"):
+        return [part for each in batch.accumulated() for part in micro_batches(each, largest)]
     if largest is None or len(batch) <= largest:
         return [batch]
     parts = ceil(len(batch) / largest)

@@ -57,7 +57,7 @@ class _Sweep:
     """The sweep of one seed. Its steps run eagerly: so few do not pay for being compiled or recorded."""
 
     def __init__(self, task: TorchTask, configuration: Configuration, seed: int) -> None:
-        eager = configuration.training.model_copy(update={"compile": False})
+        eager = configuration.training.model_copy(update={"compile": False, "ema_decay": 0.0})
         self._configuration = configuration.model_copy(update={"training": eager})
         self._task, self._seed = task, seed
         self._memory = MemoryBudget()

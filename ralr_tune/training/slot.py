@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ralr_tune.tasks.trial import TrainingSplit
 from ralr_tune.training import fused_optimizer
 from ralr_tune.training.groups import train_as_one
-from ralr_tune.training.loop import TorchTrial, TrainedEpoch
+from ralr_tune.training.loop import TorchTrial, TrainedEpoch, log_once
 
 if TYPE_CHECKING:
     from ralr_tune.studyfile.configuration import TrainingConfig
@@ -55,6 +55,14 @@ class SlotEpoch:
         """Learning rates, one per step."""
         return self._trial.learning_rate.rates(len(self._trial.curve))
 
+    def weight_decays(self) -> NDArray[np.float64]:
+        """Weight decays, one per step."""
+        return self._trial.weight_decay.values(len(self._trial.curve))
+
+    @property
+    def weight_decay_varies(self) -> bool:
+        return self._trial.weight_decay.varies
+
     def key(self) -> tuple[object, ...] | None:
         """What epochs must have in common to be fused; None if this one cannot be."""
         trial, training = self._trial, self.training
@@ -64,6 +72,9 @@ class SlotEpoch:
             return None
         if not train_as_one(self.state.groups):
             _log_that_groups_train_alone()
+            return None
+        if training.ema_decay:
+            log_once("one trial at a time: the average of the weights (ema_decay) has no fused form")
             return None
         state, steps = self.state, trial.learning_rate.steps(len(trial.curve))
         how = state.precision.bfloat16, state.compilation.recorded, state.compilation.kernels

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ralr_tune.tasks.base import Batch, Split, TorchTask
+from ralr_tune.tasks.base import Batch, MeasuringTask, Split, TorchTask
+from ralr_tune.training.averaging import WeightAverage
 from ralr_tune.training.compiling import Compilation, Network
 from ralr_tune.training.groups import Freezer, groups_of
 from ralr_tune.training.memory import micro_batches
 from ralr_tune.training.optimizer import make_optimizer
 from ralr_tune.training.precision import Precision
 from ralr_tune.training.recording import Recorder
-from ralr_tune.training.state import OptimizerState, SavedState
+from ralr_tune.training.state import OptimizerState, SavedAverage, SavedState
 
 if TYPE_CHECKING:
     from ralr_tune.studyfile import Configuration
@@ -46,10 +47,21 @@ class TrainState:
         self._freezer = Freezer(self.model, self.groups)
         self._rates = [torch.zeros((), device=task.device) for _ in self.groups] if compilation.recorded else None
         self._optimizer = self._new_optimizer()
+        self.average = WeightAverage(self.model, self._training.ema_decay) if self._training.ema_decay else None
         if saved is not None:
             self._restore(saved)
         self._network = Network(self.model, batch_size=self._training.batch_size, compilation=compilation)
+        self._judged_network = self._network
+        if self.average is not None:
+            self._judged_network = Network(
+                self.average.network, batch_size=self._training.batch_size, compilation=compilation
+            )
         self._recorder = Recorder(self._task.device)
+
+    @property
+    def judged(self) -> nn.Module:
+        """The network that is evaluated and kept: the average of the weights if there is one."""
+        return self.model if self.average is None else self.average.network
 
     def _new_optimizer(self) -> Optimizer:
         parameters: list[dict[str, Any]] = [{"params": list(group.weights)} for group in self.groups]
@@ -70,17 +82,23 @@ class TrainState:
         if self._freezer.train(epoch):
             self._recorder = Recorder(self._task.device)  # a recording would still train the same weights
 
-    def step(self, batch: Batch, rate: float, largest: int | None) -> Tensor:
+    def step(self, batch: Batch, rate: float, largest: int | None, weight_decay: float | None = None) -> Tensor:
         """One step on the batch at this learning rate; returns its mean loss, a scalar on the device.
+
+        `weight_decay`: that of this step, which is then not recorded; None: the configuration's.
 
         A batch of more than `largest` samples is processed in parts whose gradients add up to the gradient of the
         whole; clipping and the optimizer's step follow once, after the last part. Batch normalisation normalises each
         part separately, so with it the step equals that of the whole batch only in expectation.
         """
         self._set_rate(rate)
-        if self.compilation.recorded and largest is None:
-            return self._recorder(self._step, batch)
-        return self._step(batch, largest)
+        for group in self._optimizer.param_groups if weight_decay is not None else ():
+            group["weight_decay"] = weight_decay
+        recorded = self.compilation.recorded and largest is None
+        loss = self._recorder(self._step, batch) if recorded else self._step(batch, largest)
+        if self.average is not None:  # not recorded: the numbers of its update change from step to step
+            self.average.update(self.model)
+        return loss
 
     def _set_rate(self, rate: float) -> None:
         for place, group in enumerate(self.groups):
@@ -103,10 +121,24 @@ class TrainState:
         self._optimizer.step()
         return total
 
-    def evaluate(self, split: Split, batch_size: int) -> float:
-        """The metric over the whole split; NaN if the network's outputs are not finite."""
-        return self._task.evaluate(
-            self._network.for_evaluation(), split, batch_size=batch_size, autocast=self._autocast
+    def evaluate(self, split: Split, batch_size: int, *, averaged: bool = True) -> float:
+        """The metric over the whole split; NaN if the network's outputs are not finite.
+
+        Of the average of the weights if there is one, unless `averaged` is false.
+        """
+        network = self._judged_network if averaged else self._network
+        return self._task.evaluate(network.for_evaluation(), split, batch_size=batch_size, autocast=self._autocast)
+
+    def saved_average(self) -> SavedAverage | None:
+        average = self.average
+        return None if average is None else SavedAverage(average.network.state_dict(), average.updates)
+
+    def measure(self, split: Split, batch_size: int) -> Mapping[str, float]:
+        """As `evaluate`: the metric and, if the task measures more, its further metrics."""
+        if not self._task.capabilities.measures:
+            return {self._task.metric.name: self.evaluate(split, batch_size)}
+        return cast(MeasuringTask, self._task).measure(
+            self._judged_network.for_evaluation(), split, batch_size=batch_size, autocast=self._autocast
         )
 
     def optimizer_state(self) -> OptimizerState:
@@ -132,6 +164,9 @@ class TrainState:
 
     def _restore(self, saved: SavedState) -> None:
         self.model.load_state_dict(saved.model)
+        if self.average is not None and saved.average is not None:
+            self.average.network.load_state_dict(saved.average.model)
+            self.average.updates = saved.average.updates
         groups = self._optimizer.state_dict()["param_groups"]
         # torch counts the weights group by group
         grouped = [id(weight) for group in self._optimizer.param_groups for weight in group["params"]]

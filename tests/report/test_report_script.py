@@ -365,6 +365,14 @@ def test_every_augmentation_has_its_counterpart(name: str) -> None:
         {"augment": ["trivial_augment", "cutout"], "cutout_size": 0.3},
         {"optimizer": "adamw", "channels_last": True, "precision": "bfloat16"},
         {"optimizer": "rmsprop"},
+        {"ema_decay": 0.9, "clip_norm": 0.5},
+        {
+            "optimizer": "adamw",
+            "weight_decay": 0.1,
+            "weight_decay_schedule": "cosine",
+            "weight_decay_end": 0.5,
+            "weight_decay_follows": "base",
+        },
     ],
     ids=str,
 )
@@ -382,7 +390,7 @@ def test_the_script_trains_to_exactly_the_weights_of_train(
         split="train+validation",
     )
     losses = [record.train_loss for record in trial.epochs()]
-    theirs = trial.state.model.state_dict()
+    theirs = trial.state.judged.state_dict()
     assert list(found) == list(theirs)
     assert all(torch.equal(found[key], theirs[key]) for key in theirs)
     lines = capsys.readouterr().out.splitlines()

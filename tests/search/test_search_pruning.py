@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from itertools import accumulate, cycle
+from pathlib import Path
 
 import optuna
 import pytest
@@ -12,13 +14,18 @@ from optuna.pruners import BasePruner, HyperbandPruner
 from optuna.study import Study, StudyDirection
 from optuna.trial import Trial, TrialState
 
-from ralr_tune.search.pruning import SMOOTHING, Judge, best_so_far, smoothed
+from ralr_tune import run
+from ralr_tune.metric import Metric
+from ralr_tune.records import EpochRecord
+from ralr_tune.search.pruning import SMOOTHING, Judge, best_so_far, other_curve, smoothed
 from ralr_tune.search.samplers import make_pruner
 from ralr_tune.seeds import derive_seed
 from ralr_tune.store import studies
+from ralr_tune.store.database import open_storage
+from ralr_tune.store.reading import read_study
 from ralr_tune.studyfile.sections import PruneOn
 from tests.search.conftest import MakeSession
-from tests.studies import simulated
+from tests.studies import loaded_task, simulated
 
 EPOCHS = 9
 UP, DOWN = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE
@@ -207,3 +214,75 @@ def test_samplers_still_see_hyperbands_brackets(make_session: MakeSession) -> No
     study = studies.optuna_study(session.storage, name, pruner=make_pruner(session.spec))
     Judge(study, "smoothed")
     assert isinstance(study.pruner, HyperbandPruner)
+
+
+# ---------------------------------------------------------------- another metric
+
+
+def measured(number: int, epochs: int) -> list[EpochRecord]:
+    """Epochs whose value says nothing and whose loss mirrors `jittery`."""
+    return [
+        EpochRecord(epoch, 0.5, 1.0, 0.1, 1.0, 0.1, {"loss": -jittery(number, epoch)}) for epoch in range(1, epochs + 1)
+    ]
+
+
+@pytest.mark.parametrize("name", PRUNERS)
+@pytest.mark.parametrize("prune_on", ["value", "smoothed", "best"])
+def test_another_metric_is_pruned_on_in_its_own_direction(name: str, prune_on: PruneOn) -> None:
+    """A loss that is exactly the negative of a curve must be pruned where that curve is, while Optuna maximizes
+    something else."""
+    loss = Metric("loss", "minimize")
+    plain = optuna.create_study(study_name="s", direction="maximize", pruner=pruner(name))
+    study = optuna.create_study(study_name="s", direction="maximize", pruner=pruner(name))
+    expected = outcomes(plain, Judge(plain, prune_on).should_prune, 40)
+    judge, found = Judge(study, prune_on, loss), []
+    for number in range(40):
+        trial = study.ask()
+        for epoch in range(1, EPOCHS + 1):
+            trial.report(0.5, epoch)
+            curve = measured(number, epoch)
+            if pruned := epoch < EPOCHS and judge.should_prune(trial, curve):
+                break
+        for key, value in other_curve(loss, curve).items():
+            trial.set_user_attr(key, value)
+        study.tell(trial, None if pruned else 0.5, state=TrialState.PRUNED if pruned else TrialState.COMPLETE)
+        found.append(epoch)
+    assert found == expected
+    assert {value for trial in study.trials for value in trial.intermediate_values.values()} == {0.5}
+    assert study.direction == UP
+
+
+SEEN = {"task": {"data": {"optimum": 0.1, "loss": True}}, "training": {"epochs": 6}, "confirm": {"top": 1, "seeds": 2}}
+SEARCH = {"trials": 12, "pruner_options": {"n_startup_trials": 2}, "audit": 1.0}
+
+
+def test_a_study_pruned_on_a_mirrored_loss_takes_the_same_decisions(tmp_path: Path) -> None:
+    """The simulated loss orders trials as their accuracy does; the audit, the report and Optuna keep the accuracy."""
+    records = []
+    for folder, more in (("value", {}), ("loss", {"prune_metric": "loss"})):
+        spec = simulated(**SEEN, search=SEARCH | more)
+        report = run(spec, workers=1, launcher="inprocess", out=tmp_path / folder)
+        assert report.address is not None
+        storage = open_storage(report.address.url)
+        records.append((read_study(storage, "sim"), report))
+        trials = studies.optuna_trials(storage, "sim/ralr").values()
+        assert all(0 <= value <= 1 for trial in trials for value in trial.intermediate_values.values())
+        assert any("loss by epoch" in trial.user_attrs for trial in trials) == bool(more)
+    (plain, _), (on_loss, report) = records
+    assert [row.outcome for row in plain.rows()] == [row.outcome for row in on_loss.rows()]
+    assert any(row.outcome == "pruned" for row in on_loss.rows())
+    assert any(row.stage == "audit" and row.outcome == "complete" for row in on_loss.rows())
+    (series,) = on_loss.arms["ralr"].search()[0].metrics
+    assert (series.name, series.axis) == ("loss", "epoch")
+    assert "Pruned on validation loss (minimize)" in report.page.read_text()
+
+
+def test_a_resumed_trial_shows_the_pruner_its_earlier_epochs(tmp_path: Path) -> None:
+    spec = simulated(**SEEN, search={"prune_metric": "loss"})
+    task, configuration = loaded_task(spec), spec.configuration("monotone", {"lr": 0.1, "weight_decay": 1e-4})
+    checkpoint = tmp_path / "trial.ckpt"
+    trial = spec.kind.trial(task, configuration, seed=1, checkpoint=checkpoint)
+    with closing(trial.epochs()) as epochs:
+        first = next(epochs)
+    assert spec.kind.trial(task, configuration, seed=1, checkpoint=checkpoint).curve == [first]
+    assert first.others.keys() == {"loss"}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -18,10 +17,11 @@ from ralr_tune.store.ledger import Ledger, PlannedRow
 from ralr_tune.store.tables import ledger as ledger_table
 from ralr_tune.store.tables import studies as studies_table
 from ralr_tune.store.texts import read_curve, read_table, read_training, training_text
+from ralr_tune.training.checkpoint import curve_to_dicts
 from tests.metrics import ACCURACY
 
 CURVE = (EpochRecord(1, 0.5, float("nan"), 0.1, 1.0, 2.0), EpochRecord(2, 1, 0.1, 0.1, 1.0, 2.0))
-EPOCH = asdict(CURVE[1])
+(EPOCH,) = curve_to_dicts(CURVE[1:])
 
 NO_JSON = ["nothing", "{", "[" * 100_000, "9" * 5000, "\0", "{'a': 1}"]
 NO_TABLE = [*NO_JSON, "[]", "1", "null", '"x"']
@@ -33,7 +33,7 @@ NO_CURVE = [*NO_JSON, "{}", "1", "null", "[true]", "[{}]", "[[1, 2]]"] + [
 
 def test_texts_of_this_program_are_read() -> None:
     assert read_table('{"lr": 0.1, "optimizer": "sgd"}', "x") == {"lr": 0.1, "optimizer": "sgd"}
-    assert repr(read_curve(json.dumps([asdict(record) for record in CURVE]), "x")) == repr(CURVE)
+    assert repr(read_curve(json.dumps(curve_to_dicts(CURVE)), "x")) == repr(CURVE)
     assert (read_table(None, "x"), read_curve("", "x")) == ({}, ())
 
 
@@ -41,7 +41,7 @@ def test_other_metrics_are_stored_with_the_curve() -> None:
     metrics = (MetricSeries("f1", "epoch", 1, ((1, 0.5), (2, None))), MetricSeries("loss", "step", 4, ((3, 0.25),)))
     curve, found = read_training(training_text(CURVE[:1], metrics), "x")
     assert (repr(curve), found) == (repr(tuple(CURVE[:1])), metrics)
-    assert training_text(CURVE[:1], ()) == json.dumps([asdict(CURVE[0])])  # as in releases that had no others
+    assert training_text(CURVE[:1], ()) == json.dumps(curve_to_dicts(CURVE[:1]))  # as in releases that had no others
     assert read_training(training_text(CURVE[:1], ()), "x")[1] == ()
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
 
 from ralr_tune.kinds.classification import fine_tuning, regularisers
 from ralr_tune.kinds.classification.metrics import METRICS
@@ -174,15 +177,13 @@ class ClassificationKind(TorchKind):
     def examine(self, section: ClassificationSection) -> TaskSummary:
         import numpy as np
 
-        from ralr_tune.kinds.classification.inputs import Inputs
-
         source = _open_here(section)
         decoded = source.train.take(np.arange(1)).load().shape[1:]
         channels, height, width = decoded
         classes = len(source.classes)
         weights = 0
         if not self.imports(section):
-            size = min(Inputs(section.train_size).shapes(decoded)[0][1:])
+            size = min(_sizes(section).shapes(decoded)[0][1:])
             untrained = section.model_copy(update={"pretrained": False, "weights": None})
             model = _network(untrained, classes, channels, size)
             weights = sum(tensor.nbytes for tensor in model.state_dict().values())
@@ -206,8 +207,9 @@ class ClassificationKind(TorchKind):
     def source_files(self, section: ClassificationSection) -> Iterator[SourceFile]:
         return fine_tuning.weight_files(section)
 
-    def identified(self, section: ClassificationSection) -> dict[str, Any]:
+    def identified(self, section: BaseModel) -> dict[str, Any]:
         """Earlier releases normalised by the training data, whatever the weights."""
+        assert isinstance(section, ClassificationSection)
         normalised = {"normalisation": "of the weights"} if fine_tuning.starts_from_weights(section) else {}
         return {**super().identified(section), **normalised}
 
@@ -267,12 +269,18 @@ def _network(section: ClassificationSection, classes: int, channels: int, size: 
 
 def _inputs(section: ClassificationSection) -> Inputs:
     """Raises UsageError for an unknown network that would start from pretrained weights."""
-    from ralr_tune.kinds.classification.inputs import Inputs
     from ralr_tune.models import registry
 
     assert isinstance(section.model, str)
     given = registry.normalisation(section.model) if fine_tuning.starts_from_weights(section) else None
-    return Inputs(section.train_size, section.test_size, given)
+    return replace(_sizes(section), normalisation=given)
+
+
+def _sizes(section: ClassificationSection) -> Inputs:
+    from ralr_tune.kinds.classification.inputs import Inputs
+
+    train, test = (None if size is None else int(str(size)) for size in (section.train_size, section.test_size))
+    return Inputs(train, test)
 
 
 def _mixes_one_sample(configuration: Configuration) -> str | None:

@@ -11,16 +11,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from torch import nn
 
 from ralr_tune.errors import DataError, UsageError
+from ralr_tune.images.files import listed
 from ralr_tune.kinds.classification import fine_tuning
 from ralr_tune.kinds.classification.inputs import Inputs
 from ralr_tune.kinds.classification.regularisers import misfits
-from ralr_tune.kinds.classification.samples import Samples, Source, hold_out, listed
+from ralr_tune.kinds.classification.samples import Samples, Source, hold_out
 from ralr_tune.kinds.classification.scores import check_classes
 from ralr_tune.kinds.classification.section import ArraysData, ClassificationSection, FolderData, TorchvisionData
 from ralr_tune.kinds.classification.stratify import Rows
@@ -215,7 +216,8 @@ def _forget(name: str, before: Collection[str]) -> None:
 
 def build(section: ClassificationSection, classes: int, channels: int, size: int) -> nn.Module:
     """The network that `section` describes, with pretrained weights if they need no download."""
-    name, shape = str(section.model), {"classes": classes, "channels": channels, "size": size}
+    name = str(section.model)
+    shape: dict[str, Any] = {"classes": classes, "channels": channels, "size": size}
     if section.pretrained and section.weights is not None:  # reported as a contradiction
         return registry.build(name, **shape, options=section.model_options)
     pretrained = section.pretrained
@@ -240,8 +242,8 @@ def _smallest_batch(spec: StudySpec) -> int:
 
 
 def _inputs(section: ClassificationSection) -> Inputs:
-    given = [None if value is None else int(str(value)) for value in (section.train_size, section.test_size)]
-    return Inputs(*given)
+    train, test = (None if size is None else int(str(size)) for size in (section.train_size, section.test_size))
+    return Inputs(train, test)
 
 
 def _shape_for(

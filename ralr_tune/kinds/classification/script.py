@@ -17,11 +17,13 @@ from ralr_tune.kinds.classification.options import ClassificationOptions
 from ralr_tune.kinds.classification.section import MIXINGS, ClassificationSection, ImageData
 from ralr_tune.kinds.classification.transform import Augmentation
 from ralr_tune.models import registry, torchvision_models
+from ralr_tune.schedules.weight_decay import WeightDecay
 from ralr_tune.script.bundle import bundle
-from ralr_tune.script.parts import docstring, import_of, optimizer_call, rate_call
+from ralr_tune.script.parts import construction, docstring, import_of, optimizer_call, rate_call
 from ralr_tune.script.text import OTHER_FORMATS, arguments, is_identifier, literal, wrapped
 from ralr_tune.studyfile.configuration import TrainingConfig
 from ralr_tune.studyfile.exported import Exported
+from ralr_tune.training.averaging import WeightAverage
 
 _REPLACEMENTS = {"ralr_tune.machine.memory.check_memory": "ralr_tune.kinds.classification.standalone.check_memory"}
 
@@ -96,9 +98,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.manual_seed(derive_seed("init", SEED))
     model = make_model(len(data.classes), channels, min(height, width))
     model.to(memory_format=precision.memory_format).to(device)
-$compile    optimizer = make_optimizer(model)
+$average$compile    optimizer = make_optimizer(model)
     rate = learning_rate(len(batch_borders(count, BATCH_SIZE)) - 1)
-$augment
+$decay$augment
     def outputs_of(images: Tensor) -> Tensor:
         with precision.autocast(device):
             return model(images).float()
@@ -109,8 +111,8 @@ $augment
     def batches(epoch: int) -> Iterable[Batch]:
 $batches
 
-    train(model, optimizer, rate, batches, loss, seed=SEED$clip)
-    save_weights(model, options.out)
+    $train
+$judged    save_weights(model, options.out)
     print(f"test accuracy {accuracy(model, outputs_of, data, BATCH_SIZE, device):.4f}")
     print(f"weights: {options.out}")
 
@@ -134,9 +136,13 @@ def script(configuration: Exported) -> str:
     network, network_import = _network(task)
     source, reader_import = _source(task.data)
     rate, rate_imports = rate_call(configuration)
+    decay = configuration.configuration().weight_decay(configuration.configuration().learning_rate(1, seed=0))
+    more_imports = _augmentation_imports(options)
+    more_imports += [import_of(WeightAverage)] if training.ema_decay else []
+    more_imports += [import_of(WeightDecay)] if decay.varies else []
     text = _SCRIPT.substitute(
         docstring=docstring(configuration),
-        imports="\n".join([network_import, reader_import, *rate_imports, *_augmentation_imports(options)]),
+        imports="\n".join([network_import, reader_import, *rate_imports, *more_imports]),
         **{name: literal(getattr(provenance, name)) for name in ("seed", "study_seed")},
         **{name: literal(getattr(training, name)) for name in ("epochs", "batch_size", "lr")},
         source=_return_value(source),
@@ -147,6 +153,7 @@ def script(configuration: Exported) -> str:
         normalisation=_normalisation(task),
         smoothing=f", label_smoothing={literal(options.label_smoothing)}" if options.label_smoothing else "",
         **_training(training),
+        **_train_call(training, decay),
         **_augmentation(options),
     )
     plain = (options.mixup_alpha, options.cutmix_alpha) == (1, 1)
@@ -232,12 +239,22 @@ def _training(training: TrainingConfig) -> dict[str, str]:
     if "auto" in wanted:
         asked = ", ".join(map(literal, wanted))
         chosen = f"choose_precision({asked}, device=device, input_shape=(channels, height, width))"
-    clip = training.clip_norm
     return {
         "precision": chosen,
         "compile": "    model.compile()\n" if training.compile is True else "",
-        "clip": f", clip_norm={literal(clip)}" if clip is not None else "",
+        "average": f"    average = WeightAverage(model, {literal(training.ema_decay)})\n" if training.ema_decay else "",
+        "judged": "    model = average.network\n" if training.ema_decay else "",
     }
+
+
+def _train_call(training: TrainingConfig, decay: WeightDecay) -> dict[str, str]:
+    """The call that trains, with the weight decay of its steps."""
+    given = ["model", "optimizer", "rate", "batches", "loss", "seed=SEED"]
+    given += [f"clip_norm={literal(training.clip_norm)}"] if training.clip_norm is not None else []
+    given += ["weight_decays=decay.values"] if decay.varies else []
+    given += ["after_step=lambda: average.update(model)"] if training.ema_decay else []
+    made = f"    decay = {construction(decay, rate='rate')}\n" if decay.varies else ""
+    return {"train": wrapped(f"train({', '.join(given)})", indent=4), "decay": made}
 
 
 def _augmentation(options: ClassificationOptions) -> dict[str, str]:

@@ -22,20 +22,17 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ralr_tune.errors import DataError
-from ralr_tune.kinds.classification.layout import SplitName
-from ralr_tune.kinds.classification.pictures import check_pixels, stack
+from ralr_tune.images.files import Images, digest64, short_reason, stamp
+from ralr_tune.images.layout import SplitName
+from ralr_tune.images.pictures import check_pixels, stack
 from ralr_tune.kinds.classification.samples import (
     MAX_CLASSES,
     Contents,
-    Images,
     Listing,
     Samples,
     Source,
     all_samples,
-    digest64,
     digests_of,
-    short_reason,
-    stamp,
     with_test_split_from_train,
 )
 from ralr_tune.kinds.classification.stratify import Rows

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
 from ralr_tune.errors import UsageError
-from ralr_tune.kinds.simulated.metrics import METRICS
+from ralr_tune.kinds.simulated.metrics import LOSS, METRICS
 from ralr_tune.kinds.simulated.section import SimulatedSection, SimulatedTraining
 from ralr_tune.kinds.simulated.task import SimulatedTask
 from ralr_tune.kinds.simulated.trial import SimulatedTrial
@@ -32,6 +32,9 @@ class SimulatedKind(Kind):
     metrics = METRICS
     section = SimulatedSection
     training = SimulatedTraining
+
+    def epoch_metrics(self, section: SimulatedSection, metric: Metric) -> Mapping[str, Metric]:
+        return {LOSS.name: LOSS} if section.data.loss else {}
 
     def load(
         self,

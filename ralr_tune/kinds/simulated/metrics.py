@@ -22,3 +22,7 @@ METRICS: Mapping[str, Metric] = {
 `value` is the accuracy of the task's formula, `accuracy` its old name. `error` is exactly the negative of it, in the
 same unit: studies of the two must reach the same decisions and report mirrored numbers.
 """
+
+LOSS = Metric("loss", direction="minimize")
+"""Minus the logarithm of the accuracy: measured every epoch on request, for `search.prune_metric`. It orders trials
+exactly as the accuracy does."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from ralr_tune.studyfile.sections import AmplifySection, NoiseSection, ScheduleSection, TaskSection, TrainingKeys
 from ralr_tune.studyfile.values import (
@@ -87,6 +87,14 @@ class SimulatedData(Frozen):
     """Time that an epoch takes."""
     effects: dict[Annotated[str, AfterValidator(_parameter)], Effect] = {}
     """By Optuna name; a parameter without an entry has no effect."""
+    loss: bool = False
+    """Whether trials also measure a loss every epoch: minus the logarithm of the metric."""
+
+    @model_serializer(mode="wrap")
+    def _as_without_loss(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Same JSON as in releases without `loss`, so that fingerprints do not change."""
+        dumped: dict[str, Any] = handler(self)
+        return {key: value for key, value in dumped.items() if key != "loss" or value}
 
 
 class SimulatedSection(TaskSection):

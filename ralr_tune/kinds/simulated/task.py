@@ -69,6 +69,8 @@ class SimulatedTask:
     seconds_per_epoch: float = 0.0
     """Simulated duration of an epoch; the trial sleeps."""
     effects: Mapping[str, Effect] = field(default_factory=dict)
+    loss: bool = False
+    """Whether trials also measure a loss every epoch."""
     identity: str = ""
     metric: Metric = METRICS["accuracy"]
 

@@ -83,15 +83,17 @@ class SimulatedTrial:
     def _epoch(self, epoch: int) -> EpochRecord:
         began = time.perf_counter()
         value = self._trajectory.point(epoch + 1, evaluated_split(self._split))
+        loss = -math.log(max(self._task.metric.as_gain(value), 1e-6))
         if self._task.seconds_per_epoch:  # sleep(0) would still yield to other threads
             time.sleep(self._task.seconds_per_epoch)
         return EpochRecord(
             epoch=epoch + 1,
             value=value,
-            train_loss=-math.log(max(self._task.metric.as_gain(value), 1e-6)),
+            train_loss=loss,
             lr=self._trajectory.rates[epoch],
             factor=self._trajectory.factors[epoch],
             seconds=time.perf_counter() - began,
+            others={"loss": loss} if self._task.loss else {},
         )
 
     def _save(self, record: EpochRecord) -> None:
