@@ -33,7 +33,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def files(**task: object) -> tuple[SourceFile, ...]:
     given = {"kind": "classification", "data": {"source": "digits"}, "pretrained": True} | task
     spec = parse_study(simulated_text(task=given))
-    return source_files(spec.kind, spec.task)
+    return source_files(spec)
 
 
 def test_weights_are_identified_by_their_content_once_they_are_there(hub: Path) -> None:

@@ -57,7 +57,8 @@ def curve(table: str, arm: str = "") -> Text:
             'optimizer = "sgd"',
             'optimizer = "adam"',
             [
-                f"training.momentum = 0.9: not an option of adam (arm {arm}); allowed: amsgrad, betas, eps"
+                f"training.momentum = 0.9: not an option of adam but of muon, rmsprop, sgd (arm {arm}); "
+                "allowed: amsgrad, betas, eps"
                 for arm in ("monotone", "ralr")
             ],
         ),
@@ -65,8 +66,11 @@ def curve(table: str, arm: str = "") -> Text:
             "[arms.monotone]",
             '[arms.monotone.training]\noptimizer = "adamw"\nalpha = 0.5\n',
             [
-                f"{key}: not an option of adamw (arm monotone); allowed: amsgrad, betas, eps"
-                for key in ("arms.monotone.training.alpha = 0.5", "training.momentum = 0.9")
+                f"{key}: not an option of adamw but of {owners} (arm monotone); allowed: amsgrad, betas, eps"
+                for key, owners in (
+                    ("training.momentum = 0.9", "muon, rmsprop, sgd"),
+                    ("arms.monotone.training.alpha = 0.5", "asgd, rmsprop"),
+                )
             ],
         ),
         (
@@ -76,6 +80,39 @@ def curve(table: str, arm: str = "") -> Text:
                 f"training.nesterov = true: needs a momentum above 0 and no dampening (arm {arm})"
                 for arm in ("monotone", "ralr")
             ],
+        ),
+        (
+            'optimizer = "sgd"',
+            'optimizer = "sgd"\noptimizer_options = { a = 1 }',
+            [
+                'training.optimizer_options = {"a": 1}: only for an optimizer by import path, '
+                f"not for sgd (arm {arm})"
+                for arm in ("monotone", "ralr")
+            ],
+        ),
+        (
+            "[schedule] ",
+            "[training.optimizers.sgd]\nbetas = [0.9, 0.9]\n[schedule] ",
+            [
+                "training.optimizers.sgd.betas = (0.9, 0.9): not an option of sgd but of adam, adamax, adamw, muon, "
+                f"nadam, radam (arm {arm}); allowed: dampening, momentum, nesterov"
+                for arm in ("monotone", "ralr")
+            ],
+        ),
+        (
+            "[schedule] ",
+            "[training.optimizers.sgd]\nlr = { low = 0.01, high = 1.0 }\n[schedule] ",
+            [
+                "training.lr = 0.001 to 1.0 (log): no trial of arm "
+                f"{arm} would use it: sgd has its own in "
+                "training.optimizers.sgd; remove that one"
+                for arm in ("monotone", "ralr")
+            ],
+        ),
+        (
+            "[schedule] ",
+            "[training.optimizers.adam]\nlr = 0.1\n[schedule] ",
+            ["training.optimizers.adam: no arm has this optimizer; allowed: sgd"],
         ),
         (START, "start = [{ lrr = 1 }]", ["search.start[0].lrr = 1: no such parameter; did you mean 'lr'?"]),
         (

@@ -155,6 +155,7 @@ class ClassificationKind(TorchKind):
         from ralr_tune.kinds.classification.problems import network_problems, read_data, study_problems
 
         assert isinstance(spec.task, ClassificationSection)
+        yield from super().problems(spec, imports=imports, sample=sample)
         with warnings_to_log():
             found = read_data(spec, _open_here, sample)
             yield from network_problems(spec, found, imports=imports)

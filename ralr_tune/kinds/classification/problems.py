@@ -6,7 +6,7 @@ A problem of the data does not hide those of the networks: with unknown images, 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -29,7 +29,7 @@ from ralr_tune.machine.cores import available_cores
 from ralr_tune.models import contract, registry
 from ralr_tune.studyfile import StudySpec
 from ralr_tune.studyfile.contradictions import Problem, corners, missing_file, path_of_key, training_paths
-from ralr_tune.studyfile.imports import TIMM, TORCHVISION, Import, names_code
+from ralr_tune.studyfile.imports import TIMM, TORCHVISION, Import, forget_module, names_code
 from ralr_tune.studyfile.problems import KeyPath, dotted, one_line
 from ralr_tune.studyfile.tasks import first_task, typical_tasks
 from ralr_tune.studyfile.values import Choice, Range
@@ -202,16 +202,9 @@ def network_problems(spec: StudySpec, found: Found, *, imports: bool) -> Iterato
         wrong = contract.misfit(partial(build, section), name, images, batch=batch, head=head)
         if wrong:
             if names_code(name):
-                _forget(name, before)
+                forget_module(name, before)
             absent = names_code(name) and Import("task.model", name).folder() is None
             yield Problem(wrong.reason, (*NETWORK, *((DATA, *paths) if wrong.of_images else ())), absent=absent)
-
-
-def _forget(name: str, before: Collection[str]) -> None:
-    """Removes the user's modules that this try imported: in a notebook, the next one reads the corrected file."""
-    top = name.partition(":")[0].partition(".")[0]
-    for module in [each for each in sys.modules if each.partition(".")[0] == top and each not in before]:
-        del sys.modules[module]
 
 
 def build(section: ClassificationSection, classes: int, channels: int, size: int) -> nn.Module:
