@@ -7,14 +7,13 @@ worker sees that its parent is gone. Ray runs a task again on another node if it
 
 from __future__ import annotations
 
-import importlib
 import logging
 import os
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -22,9 +21,6 @@ from ralr_tune.errors import Interrupted, UsageError
 from ralr_tune.launch.devices import Place
 from ralr_tune.launch.launcher import LAUNCHER_VARIABLE, Job, Launcher, LauncherOptions
 from ralr_tune.launch.local import tail
-
-if TYPE_CHECKING:
-    from types import ModuleType
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +111,7 @@ class Ray(Launcher):
     def tail(self, index: int, lines: int = 20) -> str:
         return "\n".join(tail(_log(self._out, index), lines)) if self._out and index in self._tasks else ""
 
-    def _room(self, ray: ModuleType) -> int:
+    def _room(self, ray: Any) -> int:
         """Workers that the cluster can run at once, at least one. Raises UsageError if it can never run any."""
         wanted = {"CPU": float(self.options.cpus), "GPU": self.options.gpus, **self._resources}
         has: Mapping[str, float] = ray.cluster_resources()
@@ -149,7 +145,7 @@ def run_worker(command: Sequence[str], environment: Mapping[str, str], log_file:
         return worker.wait(SAVE_S)
 
 
-def _code(ray: ModuleType, task: Any) -> int:
+def _code(ray: Any, task: Any) -> int:
     try:
         return int(ray.get(task))
     except ray.exceptions.TaskCancelledError:
@@ -159,14 +155,15 @@ def _code(ray: ModuleType, task: Any) -> int:
         return KILLED
 
 
-def _ray() -> ModuleType:
+def _ray() -> Any:
     try:
-        return importlib.import_module("ray")
+        import ray
     except ImportError:
         raise UsageError('--launcher ray: ray is not installed; type: pip install "ralr-tune[ray]"') from None
+    return ray
 
 
-def _connected(address: str) -> ModuleType:
+def _connected(address: str) -> Any:
     """The library, connected to the cluster."""
     ray = _ray()
     if not ray.is_initialized():
