@@ -14,10 +14,11 @@ import torchvision.models
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ralr_tune.analysis.identity import differences
 from ralr_tune.errors import UsageError
 from ralr_tune.models import torchvision_models, weight_files
 from ralr_tune.models.registry import build
-from ralr_tune.records import SourceFile
+from ralr_tune.records import Identity, SourceFile
 from ralr_tune.studyfile import parse_study
 from ralr_tune.studyfile.code import source_files
 from tests.studies import simulated_text
@@ -33,7 +34,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def files(**task: object) -> tuple[SourceFile, ...]:
     given = {"kind": "classification", "data": {"source": "digits"}, "pretrained": True} | task
     spec = parse_study(simulated_text(task=given))
-    return source_files(spec)
+    return tuple(file for file in source_files(spec) if file.name.startswith("weights"))
 
 
 def test_weights_are_identified_by_their_content_once_they_are_there(hub: Path) -> None:
@@ -48,6 +49,23 @@ def test_weights_are_identified_by_their_content_once_they_are_there(hub: Path) 
     (two,) = files(model="torchvision:resnet18")
     assert one.name == two.name == before.name
     assert len({one.digests, two.digests, ()}) == 3
+
+
+def test_a_study_normalised_by_its_data_is_told_from_one_normalised_as_the_weights_were(hub: Path) -> None:
+    spec = parse_study(
+        simulated_text(
+            task={
+                "kind": "classification",
+                "data": {"source": "digits"},
+                "model": "torchvision:resnet18",
+                "pretrained": True,
+            }
+        )
+    )
+    now = Identity(None, source_files(spec))
+    earlier = Identity(None, tuple(file for file in now.files if file.name.startswith("weights")))
+    assert differences(earlier, now) == ["normalisation of torchvision:resnet18 (task.pretrained) is new"]
+    assert differences(now, now) == []
 
 
 def test_every_searched_network_has_its_own_weights_and_others_have_none(hub: Path) -> None:
