@@ -92,7 +92,7 @@ def _parse_slots(value: Any) -> Any:
 SLOTS = "Trials that a worker trains at the same time as one network: a number, or auto."
 WORKERS = "Worker processes; workers on one GPU share its memory equally.  [default: one per GPU, or one per core]"
 SHARING = "Number of workers on this GPU, including this one; limits it to an equal share of the memory."
-LAUNCHER = "How to start workers: local (processes), inprocess (threads), slurm, or one of an installed package."
+LAUNCHER = "How to start workers: local (processes), inprocess (threads), ray, slurm, or one of an installed package."
 INDEX = "A number in its name.  [default: what the engine says (Slurm, Kubernetes), otherwise 0]"
 STOP_ON = "A further signal that means: save everything and stop. For engines that send it before a time limit."
 REHEARSE = "Train a few epochs: is it reproducible, does it resume, does it use rate, seed and schedule?"

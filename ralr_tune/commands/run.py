@@ -36,8 +36,7 @@ from ralr_tune.store.location import storage_url
 from ralr_tune.store.schema import Unprepared
 from ralr_tune.studyfile import StudySpec, load_study_file, parse_study
 from ralr_tune.studyfile.changes import changes
-from ralr_tune.studyfile.imports import imports as imported
-from ralr_tune.studyfile.imports import refuse_imports
+from ralr_tune.studyfile.imports import imports_of, refuse_imports
 from ralr_tune.studyfile.reading import Reading, is_path
 from ralr_tune.studyfile.values import one_of
 from ralr_tune.tasks.slots import Slots, parse_slots
@@ -421,8 +420,8 @@ def _check_arguments(spec: StudySpec, trials: int | None, hours: float | None) -
 def _check_imports(spec: StudySpec, allowed: bool) -> None:
     """Log what the study file imports before that code runs, or refuse it."""
     if not allowed:
-        refuse_imports(spec.kind, spec.task)
-    for named in imported(spec.kind, spec.task):
+        refuse_imports(imports_of(spec))
+    for named in imports_of(spec):
         log.info("%s", named)
 
 

@@ -36,7 +36,7 @@ from ralr_tune.store.file import refuse_network
 from ralr_tune.store.ledger import Ledger
 from ralr_tune.store.schema import Unprepared
 from ralr_tune.studyfile import parse_study
-from ralr_tune.studyfile.imports import refuse_imports
+from ralr_tune.studyfile.imports import imports_of, refuse_imports
 from ralr_tune.studyfile.kind import Kind
 from ralr_tune.tasks.slots import SerialTrainer
 
@@ -78,7 +78,7 @@ def work(job: Job, place: Place, *, stop: Stop | None = None) -> None:
             fingerprint=kept.fingerprint,
         )
         if not job.imports:
-            refuse_imports(spec.kind, spec.task)
+            refuse_imports(imports_of(spec))
         set_threads(place, spec.kind)
         take_share(place, spec.kind)
         session = Session(

@@ -315,7 +315,6 @@ def _asked(session: Session, study: Study, row: Row) -> OptunaTrial:
 
 def _suggested(session: Session, asked: OptunaTrial, row: Row) -> dict[str, Any]:
     """The parameters of a trial, as the database stores them once all are suggested."""
-    space = session.spec.space(row.arm)
-    suggest(asked, space)
+    suggested = suggest(asked, session.spec, row.arm)
     stored = studies.stored_params(session.storage, asked)
-    return {name: stored[name] for name in space}
+    return {name: stored[name] for name in suggested}

@@ -168,7 +168,8 @@ def _training(training: TrainingConfig) -> dict[str, str]:
     wanted = training.precision, training.channels_last
     chosen = f'Precision({wanted[0] == "bfloat16"}, {wanted[1]}, "as asked")'
     if "auto" in wanted:
-        chosen = f"choose_precision({', '.join(map(literal, wanted))}, device=device, input_shape=(3, loader.side, loader.side))"
+        asked = ", ".join(map(literal, wanted))
+        chosen = f"choose_precision({asked}, device=device, input_shape=(3, loader.side, loader.side))"
     clip = training.clip_norm
     return {
         "precision": chosen,
