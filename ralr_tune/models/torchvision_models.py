@@ -65,7 +65,7 @@ def fetch(name: str) -> None:
         return  # `build` lists similar names
     check_hash(weights_file(name))
     if not weights_file(name).exists():
-        _pretrained(name)
+        pretrained_network(name)
 
 
 def normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
