@@ -11,7 +11,11 @@ from ralr_tune.studyfile import StudySpec, parse_study
 from ralr_tune.studyfile.sections import AmplifySection
 
 STUDIES = sorted((Path(__file__).parents[2] / "studies").rglob("*.toml"))
-PAPER = [path for path in STUDIES if path.parent.name == "paper" and not path.stem.endswith("_small")]
+PAPER = [
+    path
+    for path in STUDIES
+    if path.parent.name == "paper" and not path.stem.endswith("_small") and not path.stem.startswith("detection")
+]
 ABLATIONS = [path for path in STUDIES if path.stem.startswith("ablation_")]
 
 
