@@ -1,8 +1,8 @@
 """Batches by tokens: pairs of similar length together, in a new order in every epoch.
 
-A batch of at most `tokens` tokens has n pairs whose longest side has l pieces, with n * l <= tokens. Pairs are sorted by
-their length plus a random part of it, drawn for each (seed, epoch), and cut in that order; then the order of the batches
-is drawn. So the number of batches may differ between epochs.
+A batch of at most `tokens` tokens has n pairs whose longest side has l pieces, with n * l <= tokens. Pairs are sorted
+by their length plus a random part of it, drawn for each (seed, epoch), and cut in that order; then the order of the
+batches is drawn. So the number of batches may differ between epochs.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from ralr_tune.seeds import derive_seed
 from ralr_tune.tasks.base import tensor_signature
 
 JITTER = 0.1
-"""Largest random part of a length when pairs are sorted (our choice): without it, pairs would always meet the same ones,
-with more of it batches would hold more padding."""
+"""Largest random part of a length when pairs are sorted (our choice): without it, pairs would always meet the same
+ones, with more of it batches would hold more padding."""
 
 Ints = NDArray[np.int64]
 

@@ -68,9 +68,9 @@ def translate(
         with autocast():
             logits = model.logits(model.advance(decoding, state.pieces[..., -1].flatten()))
         chances = logits.float().log_softmax(-1).unflatten(0, (-1, search.beam))
-        if not bool(chances[:, 0].isfinite().all()):
-            return None
         parents = _extend(state, chances, length, search, found)
+        if bool(state.scores[:, 0].isnan().any()):  # one NaN makes all of log_softmax NaN, and topk puts NaN first
+            return None
         if search.beam > 1:
             decoding.reorder(parents)
         open_ = _not_done(state, length, search)

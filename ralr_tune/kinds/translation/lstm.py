@@ -1,4 +1,6 @@
-"""An LSTM with attention: a bidirectional encoder, and a decoder whose outputs attend to it (Luong et al. 2015, "general").
+"""An LSTM with attention: a bidirectional encoder, and a decoder whose outputs attend to it.
+
+Source: Luong et al. 2015, arXiv 1508.04025, score "general".
 
 Without Luong's input feeding, which would need a loop over the pieces of the targets in training.
 """

@@ -20,8 +20,8 @@ bleu    corpus BLEU of sacrebleu, 0 to 100
 chrf    corpus chrF2 of sacrebleu, 0 to 100
 loss    mean cross-entropy per target piece, end of sentence included, without label smoothing, in nats
 
-The margin of 0.3 points is our choice: about the standard deviation between seeds of BLEU on test sets of 1,000 to 3,000
-sentences.
+The margin of 0.3 points is our choice: about the standard deviation of BLEU between seeds on test sets of 1,000 to
+3,000 sentences.
 """
 
 

@@ -95,9 +95,9 @@ def _statement(section: TranslationSection, arms: _Arms, signatures: Mapping[str
     signed = "; ".join(f"{name}: {text}" for name, text in signatures.items())
     return (
         f"{len(arms.sources):,} validation pairs, {one} to {other}, translated by one network of each arm: its winner, "
-        f"trained with the first judged seed on the train split. Beam search, {section.beam} hypotheses, length penalty "
-        f"{section.length_penalty:g}. The bootstrap resamples sentences: it shows how much these scores depend on the "
-        f"choice of sentences, and not on the seed; the verdict rests on the seeds. Signatures: {signed}."
+        f"trained with the first judged seed on the train split. Beam search, {section.beam} hypotheses, length "
+        f"penalty {section.length_penalty:g}. The bootstrap resamples sentences: it shows how much these scores depend on "
+        f"the choice of sentences, and not on the seed; the verdict rests on the seeds. Signatures: {signed}."
     )
 
 

@@ -41,8 +41,8 @@ from ralr_tune.tasks.base import Autocast, Batch, Capabilities, Split
 SENTENCES = {"cpu": 64, "cuda": 512}
 """Sentences that are translated at once, by type of device."""
 PIECES = 48
-"""Pieces of an average evaluated pair that `evaluation_batch` counts with (our choice): the loss is computed in batches of
-so many times as many tokens."""
+"""Pieces of an average evaluated pair that `evaluation_batch` counts with (our choice): the loss is computed in
+batches of so many times as many tokens."""
 PLAIN = TranslationOptions()
 
 

@@ -1,8 +1,8 @@
 """The Transformer of Vaswani et al. 2017 on torch's `scaled_dot_product_attention`.
 
-Not `nn.Transformer`: its nested-tensor path truncates, its training and evaluation paths differ, and it has no cache for
-decoding. Here both modes run the same operations. Every source has at least its end piece, and padding follows on the
-right, so that no row of an attention mask is empty.
+Not `nn.Transformer`: its nested-tensor path truncates, its training and evaluation paths differ, and it has no cache
+for decoding. Here both modes run the same operations. Every source has at least its end piece, and padding follows on
+the right, so that no row of an attention mask is empty.
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 class TranslationTrial(TorchTrial):
     """A TorchTrial whose translations depend on what it is for.
 
-    In the search they are greedy: quick, and equally good at ordering configurations. Elsewhere, those of the last epoch
-    and everything that is evaluated after it come from beam search.
+    In the search they are greedy, which is quick and orders configurations well. Elsewhere, those of the last epoch and
+    everything that is evaluated after it come from beam search.
     """
 
     def __init__(

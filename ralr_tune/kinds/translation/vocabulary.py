@@ -105,7 +105,7 @@ class Vocabulary:
 def check_installed() -> None:
     """Raises UsageError if the packages for translation are missing."""
     try:
-        import sacrebleu
+        import sacrebleu  # noqa: F401
         import sentencepiece  # noqa: F401
     except ImportError:
         raise UsageError(INSTALL) from None
