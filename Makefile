@@ -7,7 +7,7 @@ PROFILE ?= cpu-short
 DATA ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow docs integrations faults calibrate bench check format secrets clean
+.PHONY: help demo test test-slow docs integrations faults test-engines calibrate bench check format secrets clean
 
 help:  ## show this
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -34,6 +34,9 @@ integrations: .venv-integrations/.installed  ## run RandomAmplifyLR, the callbac
 
 faults: .venv/.test-installed  ## kill, stop and restart workers, programs and databases at random for about two hours (RALR_TUNE_FAULTS=300 per database)
 	@RALR_TUNE_OPENINGS=50 RALR_TUNE_AWAY_S=20 $(BIN)/pytest -q -s tests/faults
+
+test-engines: .venv/.test-installed  ## run studies on real engines and inject their faults (RALR_TUNE_ENGINE_FAULTS=40); those that are not installed are skipped
+	@$(BIN)/pytest -q -s tests/engines
 
 calibrate: .venv/.test-installed  ## how often the statistics err: recreate all tables, about twenty minutes on two cores (RALR_TUNE_CALIBRATE=1000 studies per row)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.calibration

@@ -57,7 +57,25 @@ BOUNDS: Mapping[str, Bounds] = MappingProxyType(
         "batch_size": Bounds(_COUNT, "samples", "samples of one step", integer=True),
         "lr": Bounds("(0, inf)", "1", "base learning rate, before curve and amplification", max_value=_MAX_FACTOR),
         "weight_decay": Bounds("[0, inf)", "1", "weight decay of the optimizer"),
+        "head_factor": Bounds(
+            "(0, inf)", "factor", "learning rate of the head, as a multiple of the trunk's", max_value=_MAX_FACTOR
+        ),
+        "freeze_trunk": Bounds(
+            "[0, 1000000000)", "epochs", "epochs at the start in which only the head trains", integer=True
+        ),
         "label_smoothing": Bounds("[0, 1)", "share", "probability mass that is spread over all classes"),
+        "cutout_size": Bounds("(0, 1]", "share", "side of cutout's square, of the image height"),
+        "mixup_alpha": Bounds("(0, 1000]", "1", "mixup draws the share of an image from Beta(alpha, alpha)"),
+        "cutmix_alpha": Bounds("(0, 1000]", "1", "cutmix draws the share of an image from Beta(alpha, alpha)"),
+        "random_erasing_probability": Bounds("[0, 1]", "probability", "of erasing a rectangle of an image"),
+        "random_erasing_area": Bounds("(0, 1]", "share", "largest area of the rectangle, of the image"),
+        "random_erasing_aspect": Bounds(
+            "(0, 1]", "ratio", "smallest height of the rectangle per width; the largest is its reciprocal"
+        ),
+        "rand_augment_operations": Bounds("[1, 101)", "operations", "operations for each image", integer=True),
+        "rand_augment_magnitude": Bounds("[0, 31)", "step", "magnitude of every operation", integer=True),
+        "weight_decay_end": Bounds("[0, inf)", "1", "weight decay at the end of the run"),
+        "ema_decay": Bounds("[0, 1)", "share", "share of the average of the weights that a step keeps; 0: no average"),
         "clip_norm": Bounds("(0, inf)", "norm", "largest norm of a step's gradients"),
         "momentum": Bounds("[0, 1)", "share", "share of the velocity that the next step keeps (sgd, rmsprop)"),
         "dampening": Bounds("[0, 1)", "share", "share of the gradient that is left out of the velocity (sgd)"),

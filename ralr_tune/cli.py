@@ -188,10 +188,13 @@ def _run_and_show(
     """Run with a live display, and print the report; Interrupted names the command that resumes, with its options."""
     from ralr_tune.commands.arguments import given_words
     from ralr_tune.commands.progress import Display
-    from ralr_tune.commands.run import run
+    from ralr_tune.commands.run import preview, run
     from ralr_tune.errors import Interrupted
 
     assert where.spec is not None
+    if (text := preview(where.spec, options)) is not None:
+        typer.echo(text, nl=False)
+        return
     if not (quiet or as_json):
         logging.getLogger("ralr_tune.commands.run").setLevel(logging.INFO)
     display = Display(quiet=quiet or as_json, until="test" if options.confirm else "search")

@@ -32,7 +32,7 @@ def export_study(storage: Storage, name: str, *, arm: str | None, trial: int | N
     yet; StorageError if the storage holds no such study.
     """
     record = read_study(storage, name, curves=False)
-    spec = parse_study(record.spec_text, source=f"{name} (as stored)")
+    spec = parse_study(record.spec_text, source=f"{name} (as stored)", fingerprint=record.fingerprint)
     chosen = chosen_rows(record, spec)
     if arm is not None and arm not in record.arms:
         raise UsageError(f"--arm {arm}: study {name} has no such arm; {one_of(record.arms, arm)}")

@@ -160,7 +160,7 @@ def make_report(
     `images` needs a browser and there is none.
     """
     record = read_study(storage, study)
-    spec = parse_study(record.spec_text, source=f"{study} (as stored)")
+    spec = parse_study(record.spec_text, source=f"{study} (as stored)", fingerprint=record.fingerprint)
     facts = study_facts(record, plan=plan_of(spec))
     drawn = figures(record, facts)
     page, folder = out / "report.html", out / "figures"

@@ -201,7 +201,7 @@ def run(
         if options.new_generation:
             _begin_generation(opened, spec, out)
         ledger = _prepare(opened, spec, options.trials or spec.search.trials)
-        job = _job(opened, spec, options, out, launcher)
+        job = _job(opened.url, spec, options, out, _token(opened, spec, out, launcher))
         if advance(ledger, opened, spec, job.until) is not None:
             data = _inspect_data(opened, spec, out, shown, here=here)
             if here:
@@ -292,6 +292,19 @@ def init(spec: StudySpec, options: RunOptions) -> str:
         return f"study {name} is ready in {opened.masked}: {planned} trials planned; join with: {join}"
 
 
+def preview(spec: StudySpec, options: RunOptions) -> str | None:
+    """What the launcher would submit, if its options ask for that in place of a run. Raises UsageError."""
+    if not options.start_workers:
+        return None
+    launcher = make_launcher(options.launcher, options.launcher_options)
+    if not launcher.dry_run:
+        return None
+    out, url = _location(spec, options)
+    if launcher.remote:
+        _refuse_sqlite(url, options.launcher)
+    return launcher.preview(_job(url, spec, options, out), launcher.places(options.devices, options.workers))
+
+
 def _inspect_data(
     storage: Storage, spec: StudySpec, out: Path, show: ShowData | None, *, here: bool
 ) -> Inventory | None:
@@ -346,14 +359,18 @@ def _location(spec: StudySpec, options: RunOptions) -> tuple[Path, str]:
     return out, storage_url(options.storage, spec, out)
 
 
-def _job(storage: Storage, spec: StudySpec, options: RunOptions, out: Path, launcher: Launcher | None) -> Job:
-    token = None
-    if launcher and launcher.remote:
-        with studies.study_lock(storage, spec.name):
-            token = folder_token(out)
+def _token(storage: Storage, spec: StudySpec, out: Path, launcher: Launcher | None) -> str | None:
+    """What remote workers must find in the out folder."""
+    if launcher is None or not launcher.remote:
+        return None
+    with studies.study_lock(storage, spec.name):
+        return folder_token(out)
+
+
+def _job(url: str, spec: StudySpec, options: RunOptions, out: Path, token: str | None = None) -> Job:
     return Job(
         study=spec.name,
-        storage_url=storage.url,
+        storage_url=url,
         out=out.absolute(),
         until="test" if options.confirm else "search",
         slots=options.slots,
@@ -465,10 +482,10 @@ def _register(storage: Storage, spec: StudySpec) -> None:
         studies.register(storage, name=spec.name, text=spec.text, fingerprint=spec.fingerprint)
         return
     stored = studies.stored(storage, spec.name)
-    if stored.text == spec.text:
+    if stored.text == spec.text and stored.fingerprint == spec.fingerprint:
         return
     ledger = Ledger(storage, spec.name)
-    before = parse_study(stored.text, source=f"{spec.name} (as stored)")
+    before = parse_study(stored.text, source=f"{spec.name} (as stored)", fingerprint=stored.fingerprint)
     found = changes(before, spec, judged=any(row.attempt for row in ledger.rows("judge", curves=False)))
     refused = [str(change) for change in found if not change.applied]
     if refused and not _withdraw_unstarted(ledger):

@@ -10,7 +10,7 @@ import os
 import shlex
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -89,13 +89,16 @@ class Job:
 
 
 class Ending(StrEnum):
-    """What the exit code of a worker means. `run` restarts workers with the last two, a limited number of times."""
+    """What the exit code of a worker means. `run` restarts workers that were interrupted or killed, a limited number of
+    times."""
 
     done = "is done"
     gave_up = "gave up"
     """It ends the study; its log has the reason."""
     interrupted = "was asked to stop"
     """It released its row."""
+    cancelled = "was cancelled in its engine"
+    """By the user or an administrator, without `run`: it is not restarted."""
     killed = "was killed"
     """Its row is free when the lease has expired."""
 
@@ -145,6 +148,8 @@ class Launcher(ABC):
 
     def __init__(self, options: LauncherOptions | None = None) -> None:
         self.options = options or self.Options()
+        self.dry_run = False
+        """Whether `preview` is shown and nothing is started."""
 
     @abstractmethod
     def places(self, devices: str, workers: int | None) -> list[Place]:
@@ -153,9 +158,13 @@ class Launcher(ABC):
         Called before anything is created. Raises UsageError if it is impossible here or the engine is missing.
         """
 
+    def preview(self, job: Job, places: Sequence[Place]) -> str:
+        """What would be submitted to the engine, with no secret. Only for launchers that may set `dry_run`."""
+        raise NotImplementedError
+
     @abstractmethod
     def start(self, job: Job, place: Place) -> None:
-        """Start one worker; the worker of a place may be restarted after it has ended."""
+        """Start one worker, at the latest in the next `poll`; that of a place may be restarted after it has ended."""
 
     @abstractmethod
     def poll(self) -> dict[int, int | None]:

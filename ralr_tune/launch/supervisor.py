@@ -76,7 +76,7 @@ class Supervisor:
         if code is None:
             return True
         ending = self.launcher.ending(code)
-        if ending is Ending.done:
+        if ending in (Ending.done, Ending.cancelled):
             return False
         if ending is Ending.gave_up or self._count_restart() > MAX_RESTARTS * len(self.places):
             raise self._reason(place, code)

@@ -70,10 +70,12 @@ def work(job: Job, place: Place, *, stop: Stop | None = None) -> None:
     except Unprepared as error:
         raise StorageError(error.message(command(error.verb, job.study, *address.arguments()))) from error
     try:
+        kept = studies.stored(storage, job.study)
         spec = parse_study(
-            studies.stored(storage, job.study).text,
+            kept.text,
             source=f"study {job.study} in {storage.masked}",
             imports=job.imports,
+            fingerprint=kept.fingerprint,
         )
         if not job.imports:
             refuse_imports(spec.kind, spec.task)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ralr_tune.errors import UsageError
+from ralr_tune.models import heads
 
 CALLED = "it is called as callable(num_classes=K, **model_options) and must return a torch.nn.Module"
 RETURNS = "a network gets float32 images (N, C, H, W) and must return (N, num_classes)"
@@ -31,7 +32,9 @@ class Images:
 
     classes: int | None
     shape: tuple[int, ...] | None
-    """(C, H, W)."""
+    """(C, H, W) in training."""
+    evaluated: tuple[int, ...] | None = None
+    """(C, H, W) in evaluation; None: as in training."""
 
 
 @dataclass(frozen=True)
@@ -43,15 +46,18 @@ class Misfit:
     """Whether it may fit other images or another number of classes."""
 
 
-def misfit(build: Build, name: str, images: Images, *, batch: int) -> Misfit | None:
+def misfit(build: Build, name: str, images: Images, *, batch: int, head: bool = False) -> Misfit | None:
     """Builds the network `name` and trains it for one step on `batch` random images; None if that works.
 
-    Without a known shape, the network is only built. Leaves torch's global generator as it is.
+    Without a known shape, the network is only built. `head`: whether its head must be known, apart from its trunk.
+    Leaves torch's global generator as it is.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         try:
-            _try(build, name, images, batch)
+            model = _try(build, name, images, batch)
+            if head:
+                heads.split(model, images.classes or SUBSTITUTE[0])
         except UsageError as error:
             return Misfit(str(error), of_images=images.shape is not None and _can_be_built(build, name))
     return None
@@ -66,15 +72,16 @@ def check_fit(model: nn.Module, shape: tuple[int, ...], classes: int | None, nam
     _check_outputs(outputs, 1, classes, name)
 
 
-def _try(build: Build, name: str, images: Images, batch: int) -> None:
+def _try(build: Build, name: str, images: Images, batch: int) -> nn.Module:
     classes, channels, size = SUBSTITUTE
     if images.shape is None:
-        _build(build, name, images.classes or classes, channels, size)
-        return
+        return _build(build, name, images.classes or classes, channels, size)
     channels, height, width = images.shape
     model = _build(build, name, images.classes or classes, channels, min(height, width))
-    check_fit(model, images.shape, images.classes, name)
+    for shape in {images.shape, images.evaluated or images.shape}:
+        check_fit(model, shape, images.classes, name)
     _check_step(model, torch.randn(batch, *images.shape), images.classes, name)
+    return model
 
 
 def _can_be_built(build: Build, name: str) -> bool:

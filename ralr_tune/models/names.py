@@ -50,5 +50,5 @@ def unknown_network(name: str) -> str:
     near = nearest(name, NAMES, cutoff=0.4)
     return (
         f"task.model = {name!r}: no such network{f'; did you mean {near[0]!r}?' if near else ''}"
-        f"; allowed: {', '.join(NAMES)}, {_OTHERS}, torchvision:NAME, package.module:callable"
+        f"; allowed: {', '.join(NAMES)}, {_OTHERS}, torchvision:NAME, timm:NAME, package.module:callable"
     )

@@ -2,6 +2,7 @@
 
 small_cnn, resnet20, wrn_28_10, ...     this package's own (see `names.NAMES` and `names.FAMILIES`)
 torchvision:NAME                        any classification network of torchvision
+timm:NAME                               any network of timm, an optional package
 package.module:callable                 the user's own: called as callable(num_classes=..., **options) (see contract.py)
 """
 
@@ -11,12 +12,14 @@ import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from functools import partial, reduce
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 from torch.nn.parameter import is_lazy
 
 from ralr_tune.errors import UsageError
+from ralr_tune.models import weight_files
 from ralr_tune.models.cifar_resnet import CifarResNet
 from ralr_tune.models.contract import CALLED
 from ralr_tune.models.densenet import DenseNetBC
@@ -27,19 +30,31 @@ from ralr_tune.models.small_cnn import SmallCNN
 Builder = Callable[..., Any]
 
 
-def _cifar_resnet(depth: int, *, classes: int, channels: int, size: int) -> nn.Module:
+def _cifar_resnet(
+    depth: int, *, classes: int, channels: int, size: int, stochastic_depth_prob: float = 0.0
+) -> nn.Module:
     del size  # unused: the network ends in global average pooling
-    return CifarResNet(classes=classes, channels=channels, depth=depth)
+    return CifarResNet(classes=classes, channels=channels, depth=depth, stochastic_depth_prob=stochastic_depth_prob)
 
 
-def _preresnet(depth: int, *, classes: int, channels: int, size: int) -> nn.Module:
+def _preresnet(depth: int, *, classes: int, channels: int, size: int, stochastic_depth_prob: float = 0.0) -> nn.Module:
     del size
-    return preresnet(depth, classes=classes, channels=channels)
+    return preresnet(depth, classes=classes, channels=channels, stochastic_depth_prob=stochastic_depth_prob)
 
 
-def _wide_resnet(depth: int, widen: int, *, classes: int, channels: int, size: int, dropout: float = 0.0) -> nn.Module:
+def _wide_resnet(
+    depth: int,
+    widen: int,
+    *,
+    classes: int,
+    channels: int,
+    size: int,
+    dropout: float = 0.0,
+    stochastic_depth_prob: float = 0.0,
+) -> nn.Module:
     del size
-    return wide_resnet(depth, widen, classes=classes, channels=channels, dropout=dropout)
+    regularised = {"dropout": dropout, "stochastic_depth_prob": stochastic_depth_prob}
+    return wide_resnet(depth, widen, classes=classes, channels=channels, **regularised)
 
 
 def _densenet_bc(
@@ -93,28 +108,69 @@ def build(
     size: int,
     options: Mapping[str, Any] | None = None,
     pretrained: bool = False,
+    weights: str | None = None,
 ) -> nn.Module:
     """A new network that maps images (N, channels, size, size) to logits (N, classes).
 
-    Its weights are drawn from torch's global generator, which the caller seeds. Raises UsageError, which names what is
-    allowed, if the name, an option or `pretrained` is impossible, or if an import path does not lead to a network.
+    Its weights are drawn from torch's global generator, which the caller seeds, or are its `pretrained` ones, or those
+    of the file `weights`; a head of other classes is drawn in any case. Raises UsageError, which names what is allowed,
+    if the name, an option, `pretrained` or `weights` is impossible, or if an import path does not lead to a network.
     """
-    options = options or {}
+    if pretrained and weights is not None:
+        raise UsageError(f"task.pretrained = true and task.weights = {weights!r}: give one of the two")
+    model = _built(name, {"classes": classes, "channels": channels, "size": size}, options or {}, pretrained)
+    if weights is not None:
+        grey = isinstance(model, nn.Sequential) and type(model[0]).__name__ == "Grey"
+        weight_files.load(model[1] if grey else model, weights, classes)
+    return model
+
+
+def normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Mean and standard deviation per channel, as shares of white, for which pretrained weights of the network are
+    made; None if its images should be normalised by the training data."""
+    source = _pretrainable(name)
+    return None if source is None else source.normalisation(name.partition(":")[2])
+
+
+def weights_classes(name: str) -> int | None:
+    """The number of classes of the network's pretrained weights; None if unknown."""
+    source = _pretrainable(name)
+    return None if source is None else source.weights_classes(name.partition(":")[2])
+
+
+def weights_file(name: str) -> Path | None:
+    """Where the network's pretrained weights are or will be; None if unknown. Raises UsageError if it has none."""
+    source = _pretrainable(name)
+    return None if source is None else source.weights_file(name.partition(":")[2])
+
+
+def _pretrainable(name: str) -> Any:
+    """The module that builds the networks with this name's prefix; None for networks without pretrained weights."""
     if name.startswith("torchvision:"):
         from ralr_tune.models import torchvision_models  # the others need no torchvision: 0.1 s of a worker's start
 
-        torchvision_build = partial(torchvision_models.build, name.removeprefix("torchvision:"))
-        shape = {"classes": classes, "channels": channels, "size": size}
-        return _construct(name, torchvision_build, shape | {"options": options, "pretrained": pretrained}, {})
+        return torchvision_models
+    if name.startswith("timm:"):
+        from ralr_tune.models import timm_models
+
+        return timm_models
+    return None
+
+
+def _built(name: str, shape: Mapping[str, int], options: Mapping[str, Any], pretrained: bool) -> nn.Module:
+    if (source := _pretrainable(name)) is not None:
+        source_build = partial(source.build, name.partition(":")[2])
+        return _construct(name, source_build, {**shape, "options": options, "pretrained": pretrained}, {})
     if pretrained:
         raise UsageError(
-            f"task.pretrained = true: task.model = {name!r} has no weights to download; use torchvision:NAME"
+            f"task.pretrained = true: task.model = {name!r} has no weights to download; use torchvision:NAME or "
+            "timm:NAME, or a file in task.weights"
         )
     own = builder(name)
     if own is not None:
-        return _construct(name, own, {"classes": classes, "channels": channels, "size": size}, options)
+        return _construct(name, own, shape, options)
     if ":" in name:
-        return _construct(name, _imported(name), {"num_classes": classes}, options)
+        return _construct(name, _imported(name), {"num_classes": shape["classes"]}, options)
     raise UsageError(unknown_network(name))
 
 

@@ -14,7 +14,11 @@ import torchvision.models
 from torch import Tensor, nn
 
 from ralr_tune.errors import UsageError
+from ralr_tune.models.weight_files import check_hash
 from ralr_tune.nearest import nearest
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""torchvision's mean and standard deviation of ImageNet's training images, per channel."""
 
 
 class Grey(nn.Module):
@@ -29,9 +33,11 @@ def build(
 ) -> nn.Module:
     """The network `name` of torchvision.models with `classes` outputs, for images of 1 or 3 channels.
 
-    `pretrained`: torchvision's default weights, downloaded once by torch.hub; layers whose shape differs (the head,
-    unless there are 1,000 classes) are initialised randomly. Raises UsageError for an unknown name, another number of
-    channels, or weights that cannot be loaded; TypeError and ValueError as the network's own constructor does.
+    `pretrained`: torchvision's default weights, downloaded once by torch.hub and checked against the hash in the file's
+    name; layers whose shape differs (the head, unless there are 1,000 classes) are initialised randomly.
+
+    Raises UsageError for an unknown name, another number of channels, or weights that cannot be loaded; TypeError and
+    ValueError as the network's own constructor does.
     """
     _check(name, channels)
     arguments = {**_defaults(name, size), **options}
@@ -51,6 +57,23 @@ def weights_file(name: str) -> Path:
         raise UsageError(f"task.pretrained = true: torchvision has no weights for torchvision:{name}")
     file = PurePosixPath(urlsplit(weights.DEFAULT.url).path).name
     return Path(torch.hub.get_dir()) / "checkpoints" / file
+
+
+def normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel, as shares of white, with which the default weights were trained.
+
+    Those of ImageNet for a network without weights.
+    """
+    weights = torchvision.models.get_model_weights(name)
+    if not list(weights):
+        return IMAGENET
+    preset = weights.DEFAULT.transforms()
+    return tuple(preset.mean), tuple(preset.std)
+
+
+def weights_classes(name: str) -> int:
+    """The number of classes of the default weights."""
+    return len(torchvision.models.get_model_weights(name).DEFAULT.meta["categories"])
 
 
 def names() -> list[str]:
@@ -78,13 +101,16 @@ def _defaults(name: str, size: int) -> dict[str, Any]:
 
 
 def _pretrained(name: str) -> nn.Module:
+    check_hash(weights_file(name))
     try:
         with _weights_only_load():
             model: nn.Module = torchvision.models.get_model(name, weights="DEFAULT", progress=False)
     except Exception as error:  # from urllib, torch.hub and torch.load, which share no base class
         reason = str(error).partition("\n")[0]
+        file, url = weights_file(name), torchvision.models.get_model_weights(name).DEFAULT.url
+        absent = "" if file.exists() else f"; without a network, put {file.name} from {url} into {file.parent}"
         raise UsageError(
-            f"task.pretrained = true: the weights of torchvision:{name} cannot be loaded ({reason})"
+            f"task.pretrained = true: the weights of torchvision:{name} cannot be loaded ({reason}){absent}"
         ) from error
     return model
 

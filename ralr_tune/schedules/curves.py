@@ -188,8 +188,8 @@ class Cosine(Curve):
 class InverseSqrt(Curve):
     """The inverse square root of the position, from 1 at the end of the warm-up, which it needs.
 
-    Vaswani et al. 2017, equation 3, min(step ** -0.5, step * warmup ** -1.5), divided by its peak, warmup ** -0.5. There
-    the warm-up starts at 0; here at `warmup_factor`, as for every curve.
+    Vaswani et al. 2017, equation 3, min(step ** -0.5, step * warmup ** -1.5), divided by its peak, warmup ** -0.5.
+    There the warm-up starts at 0; here at `warmup_factor`, as for every curve.
     """
 
     def _check(self) -> None:

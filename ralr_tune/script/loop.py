@@ -49,10 +49,13 @@ def train(
     *,
     seed: int,
     clip_norm: float | None = None,
+    weight_decays: Callable[[int], Iterable[float]] | None = None,
+    after_step: Callable[[], None] = lambda: None,
 ) -> None:
     """Trains all epochs of `rate`: `batches(epoch)` yields inputs and targets, `loss` maps them to the batch mean.
 
-    `seed` is the training seed. Ends the program if the loss is not finite.
+    `seed` is the training seed. `weight_decays(epoch)`: of each step; None: the optimizer's own. Ends the program if
+    the loss is not finite.
     """
     for epoch in range(rate.epochs):
         model.train()
@@ -60,15 +63,19 @@ def train(
         total: float | Tensor = 0.0
         samples = 0
         rates = rate.rates(epoch).tolist()
-        for (inputs, targets), lr in zip(batches(epoch), rates, strict=True):
+        settings = [{"lr": lr} for lr in rates]
+        for group, decay in zip(settings, weight_decays(epoch) if weight_decays else (), strict=False):
+            group["weight_decay"] = float(decay)
+        for (inputs, targets), setting in zip(batches(epoch), settings, strict=True):
             for group in optimizer.param_groups:
-                group["lr"] = lr
+                group.update(setting)
             optimizer.zero_grad()
             found = loss(inputs, targets)
             found.backward()  # type: ignore[no-untyped-call]
             if clip_norm is not None:
                 nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
             optimizer.step()
+            after_step()
             total += found.detach() * len(targets)  # stays on the device: reading it would synchronize with the GPU
             samples += len(targets)
         mean = float(total) / samples

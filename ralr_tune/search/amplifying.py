@@ -56,7 +56,10 @@ def _amplification(spec: StudySpec, donor: Row) -> dict[str, Any]:
     """All amplification parameters, including those that the donor's arm does not search: the receiver has none."""
     amplify = spec.configuration(donor.arm, donor.params).amplify
     assert amplify is not None
-    return {f"{AMPLIFICATION}{name}": value for name, value in amplify.model_dump(mode="json").items()}
+    given = amplify.model_dump(
+        mode="json", exclude_none=True
+    )  # a window that is not given follows the receiver's curve
+    return {f"{AMPLIFICATION}{name}": value for name, value in given.items()}
 
 
 def amplification_of(params: Mapping[str, Any]) -> AmplifyConfig:

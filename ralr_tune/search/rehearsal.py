@@ -167,7 +167,7 @@ class Rehearsal:
         return Finding("another base rate", "changes the value")
 
     def _amplified(self, first: Rehearsed) -> Finding:
-        amplify = AmplifyConfig(probability=1.0, lower=AMPLIFIED, width=0.0)
+        amplify = AmplifyConfig(probability=1.0, lower=AMPLIFIED, width=0.0, window=(0.0, 1.0))
         plain = self._configuration.model_copy(update={"noise": None})
         other = self._trained(plain.with_amplification(amplify), SEEDS[0])
         if other.values == first.values:

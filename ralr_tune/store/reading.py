@@ -27,7 +27,7 @@ def read_study(storage: Storage, name: str, *, curves: bool = True) -> StudyReco
     cannot read the stored file.
     """
     kept = stored(storage, name)
-    spec = parse_study(kept.text, source=f"{name} (as stored)")
+    spec = parse_study(kept.text, source=f"{name} (as stored)", fingerprint=kept.fingerprint)
     return StudyRecord(
         name=name,
         spec_text=kept.text,

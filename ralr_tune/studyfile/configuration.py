@@ -12,6 +12,8 @@ from ralr_tune.schedules.amplification import Amplification
 from ralr_tune.schedules.curves import Curve, make_curve
 from ralr_tune.schedules.noise import Noise
 from ralr_tune.schedules.rate import LearningRate
+from ralr_tune.schedules.weight_decay import WeightDecay
+from ralr_tune.studyfile.optimizers import is_decoupled
 from ralr_tune.studyfile.sections import (
     Amplitude,
     Factor,
@@ -22,7 +24,7 @@ from ralr_tune.studyfile.sections import (
     Width,
     Window,
 )
-from ralr_tune.studyfile.values import Frozen, problem, within
+from ralr_tune.studyfile.values import Extended, Frozen, problem, within
 
 if TYPE_CHECKING:
     from ralr_tune.studyfile.kind import Kind
@@ -43,7 +45,7 @@ def task_path(name: str) -> str | None:
     return name if name.startswith(OWN) else name.removeprefix(TASK) if name.startswith(TASK) else None
 
 
-class FirstTrainingConfig(Frozen):
+class FirstTrainingConfig(Extended):
     """See sections.FirstTrainingKeys."""
 
     epochs: Annotated[int, within("epochs")]
@@ -56,9 +58,16 @@ class FirstTrainingConfig(Frozen):
     """Other options of the torch.optim class, by its argument names."""
 
 
-class FurtherTrainingConfig(Frozen):
+class FurtherTrainingConfig(Extended):
     """See sections.FurtherTrainingKeys."""
 
+    added = frozenset({"weight_decay_schedule", "weight_decay_end", "weight_decay_follows", "ema_decay"})
+
+    weight_decay_schedule: Literal["constant", "linear", "cosine"] = "constant"
+    weight_decay_end: Annotated[float, within("weight_decay_end")] = 0.0
+    weight_decay_follows: Literal["rate", "base"] = "rate"
+    ema_decay: Annotated[float, within("ema_decay")] = 0.0
+    """0: no average of the weights."""
     clip_norm: Annotated[float, within("clip_norm")] | None = None
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     channels_last: bool | Literal["auto"] = "auto"
@@ -92,7 +101,8 @@ class AmplifyConfig(Frozen):
     width: Width
     law: Literal["uniform", "loguniform"] = "uniform"
     granularity: Granularity = "epoch"
-    window: Window = (0.0, 1.0)
+    window: Window | None = None
+    """None: from the end of the warm-up (see `Configuration.window`)."""
 
     @model_validator(mode="before")
     @classmethod
@@ -135,10 +145,25 @@ class Configuration(Frozen):
     """The searched values of [task], by their path below it (`model`, `data.size`)."""
 
     @model_serializer(mode="wrap")
-    def _without_empty_task(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Same JSON as in releases that could not search [task], so that hashes do not change."""
+    def _as_in_earlier_releases(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Same JSON as in releases that could not search [task] and whose window was never open, so that hashes do not
+        change."""
         dumped: dict[str, Any] = handler(self)
+        if self.amplify is not None and "window" in dumped.get("amplify", {}):
+            dumped["amplify"]["window"] = self.window
         return {key: value for key, value in dumped.items() if key != "task" or value}
+
+    @property
+    def window(self) -> tuple[float, float]:
+        """The part of the run that may be amplified, as shares: by default all of it after the warm-up.
+
+        The warm-up is there because larger rates would not be stable yet (our choice; measured in LOG.md, 2026-11-29).
+        """
+        if self.amplify is not None and self.amplify.window is not None:
+            return self.amplify.window
+        warmup = self.schedule.warmup
+        share = warmup if warmup < 1 else warmup / self.training.epochs
+        return (share if share < 1 else 0.0), 1.0  # the curve refuses a warm-up of the whole run
 
     @property
     def options(self) -> Hashable:
@@ -181,6 +206,18 @@ class Configuration(Frozen):
             granularity=self.schedule.granularity,
         )
 
+    def weight_decay(self, rate: LearningRate) -> WeightDecay:
+        """The weight decay of every step of a run with this learning rate."""
+        training = self.training
+        decoupled = is_decoupled(training.optimizer, training.options)
+        return WeightDecay(
+            start=training.weight_decay,
+            end=training.weight_decay_end,
+            shape=training.weight_decay_schedule,
+            follows=training.weight_decay_follows if decoupled else "rate",
+            rate=rate,
+        )
+
     def curve(self) -> Curve:
         """The base curve. Raises ValueError if its options do not fit each other or the number of epochs."""
         schedule = self.schedule
@@ -195,7 +232,8 @@ class Configuration(Frozen):
     def perturbation(self) -> Amplification | Noise | None:
         """The random factor of the curve. Raises ValueError if its options do not fit each other."""
         if self.amplify is not None:
-            return Amplification(upper=self.amplify.upper, **self.amplify.model_dump(exclude={"width"}))
+            law = self.amplify.model_dump(exclude={"width", "window"})
+            return Amplification(upper=self.amplify.upper, window=self.window, **law)
         return None if self.noise is None else Noise(**self.noise.model_dump())
 
     def identity(self, seed: int) -> str:

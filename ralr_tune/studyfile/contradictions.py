@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ralr_tune.schedules.curves import OPTIONS
+from ralr_tune.studyfile.optimizers import DECOUPLED, is_decoupled
 from ralr_tune.studyfile.problems import KeyPath, dotted, shown
 from ralr_tune.studyfile.recipes import UPPER_ENDS, RecipeValue, fixed_values, is_same, recipe_values, values_for
 from ralr_tune.studyfile.sections import CURVE_OPTIONS, OPTIMIZER_OPTIONS, OPTIMIZERS, ScheduleSection
@@ -119,6 +120,37 @@ def _check_nesterov(spec: StudySpec) -> Iterator[Contradiction]:
                 line = f"{where} = true: needs a momentum above 0 and no dampening (arm {arm})"
                 yield Contradiction(line, training_paths(arm, *keys))
                 break
+
+
+def _check_weight_decay(spec: StudySpec) -> Iterator[Contradiction]:
+    """Keys of the weight decay's course that have no effect."""
+    for arm in spec.arms:
+        training = spec.training(arm)
+        shapes = _possible_values(training.get("weight_decay_schedule", "constant"))
+        ends = [training.get(key, 0.0) for key in ("weight_decay", "weight_decay_end")]
+        wrong: dict[str, str] = {}
+        if "weight_decay_end" in training and set(shapes) == {"constant"}:
+            wrong["weight_decay_end"] = 'needs weight_decay_schedule = "linear" or "cosine"'
+        if set(shapes) != {"constant"} and ends == [0, 0]:
+            wrong["weight_decay_schedule"] = "needs a weight_decay or weight_decay_end above 0"
+        if "base" in _possible_values(training.get("weight_decay_follows", "rate")) and not _may_decouple(training):
+            allowed = f"{', '.join(sorted(DECOUPLED))}; nadam or radam with decoupled_weight_decay = true"
+            wrong["weight_decay_follows"] = f"needs an optimizer with decoupled weight decay: {allowed}"
+        for key, needed in wrong.items():
+            line = (
+                f"{dotted(path_of_key(spec, arm, key))} = {shown(training[key])}: has no effect; {needed} (arm {arm})"
+            )
+            yield Contradiction(line, training_paths(arm, "optimizer", "weight_decay", *_DECAY_KEYS))
+
+
+_DECAY_KEYS = ("weight_decay_schedule", "weight_decay_end", "weight_decay_follows", "decoupled_weight_decay")
+
+
+def _may_decouple(training: Mapping[str, Any]) -> bool:
+    """Whether a trial may have decoupled weight decay."""
+    names = _possible_values(training.get("optimizer", "sgd"))
+    chosen = _possible_values(training.get("decoupled_weight_decay", False))
+    return any(is_decoupled(name, {"decoupled_weight_decay": each}) for name in names for each in chosen)
 
 
 def _check_kind(spec: StudySpec) -> Iterator[Contradiction]:
@@ -288,6 +320,7 @@ _CHECKS = (
     _check_arm_names,
     _check_optimizer_options,
     _check_nesterov,
+    _check_weight_decay,
     _check_kind,
     _check_curve_options,
     _check_units,

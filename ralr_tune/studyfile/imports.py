@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from ralr_tune.studyfile.kind import Kind
     from ralr_tune.studyfile.sections import TaskSection
 
-TORCHVISION = "torchvision:"
-"""Prefix of torchvision's networks; any other name with a colon is an import path."""
+TORCHVISION, TIMM = "torchvision:", "timm:"
+"""Prefixes of the networks of these packages; any other name with a colon is an import path."""
 
 
 @dataclass(frozen=True)
@@ -86,4 +86,4 @@ def check_import_path(value: str) -> str:
 
 def names_code(model: str) -> bool:
     """Whether the name of a network is an import path."""
-    return ":" in model and not model.startswith(TORCHVISION)
+    return ":" in model and not model.startswith((TORCHVISION, TIMM))

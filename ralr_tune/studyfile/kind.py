@@ -1,7 +1,7 @@
 """The interface of a kind of task: everything the rest of the program needs from one. A kind is a stateless object.
 
     study file   section, training, required, substitutes, metrics, metrics_of, epoch_metrics, imports, contradictions,
-                 missing, problems, changes
+                 in_effect, missing, problems, changes
     training     load, import_training, trial, trial_in_stage, slot_trainer, seconds_per_epoch, steps_per_epoch,
                  range_test, needs_torch
     reporting    packages, examine, examples, shown_examples, caches, script
@@ -218,6 +218,13 @@ class Kind(ABC):
     def contradictions(self, spec: StudySpec) -> Iterable[Contradiction]:
         """Contradictions between keys that are each valid on their own; reads no other file."""
         return ()
+
+    def in_effect(self, training: Mapping[str, Any]) -> Mapping[str, Any]:
+        """[training] of one arm or trial without the kind's keys that have no effect in it; values may be domains.
+
+        What is left out is not searched, and trials that train the same have the same configuration. By default every
+        key has an effect."""
+        return training
 
     def missing(self, section: Any) -> Iterable[Contradiction]:
         """What [task] names but does not exist: files and folders on this machine, networks of this package.

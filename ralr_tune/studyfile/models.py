@@ -27,7 +27,7 @@ from ralr_tune.studyfile.sections import (
     StudySection,
     TrainingKeys,
 )
-from ralr_tune.studyfile.values import Frozen, fixed_type, hints
+from ralr_tune.studyfile.values import Extended, fixed_type, hints
 
 
 @cache
@@ -48,10 +48,12 @@ def study_file(kind: Kind) -> type[StudyFile]:
 def training_keys(kind: Kind) -> type[TrainingKeys]:
     """Every key of [training], all optional: the keys that an arm may override."""
     own: dict[str, Any] = {key: (hint | None, None) for key, hint in hints(kind.training).items()}
-    between = create_model("OwnTrainingKeys", __base__=Frozen, **own)
+    between = create_model("OwnTrainingKeys", __base__=Extended, **own)
     # pydantic collects the keys of the last base first
     bases = (FurtherTrainingKeys, between, FirstTrainingKeys)
-    return cast(type[TrainingKeys], create_model("TrainingKeys", __base__=bases, __doc__=TrainingKeys.__doc__))
+    made = create_model("TrainingKeys", __base__=bases, __doc__=TrainingKeys.__doc__)
+    made.added = TrainingKeys.added | _added(kind)
+    return cast(type[TrainingKeys], made)
 
 
 @cache
@@ -59,11 +61,17 @@ def training_config(kind: Kind) -> type[TrainingConfig]:
     """[training] with one value per key."""
     defaults = kind.training.model_fields
     own: dict[str, Any] = {key: (fixed_type(hint), defaults[key].default) for key, hint in hints(kind.training).items()}
-    between = create_model("OwnTrainingConfig", __base__=Frozen, **own)
+    between = create_model("OwnTrainingConfig", __base__=Extended, **own)
     bases = (FurtherTrainingConfig, between, FirstTrainingConfig)
     shared = hints(TrainingConfig)
     required: dict[str, Any] = {key: (shared[key], ...) for key in sorted(kind.required & shared.keys())}
-    return cast(type[TrainingConfig], create_model("TrainingConfig", __base__=bases, **required))
+    made = create_model("TrainingConfig", __base__=bases, **required)
+    made.added = TrainingConfig.added | _added(kind)
+    return cast(type[TrainingConfig], made)
+
+
+def _added(kind: Kind) -> frozenset[str]:
+    return kind.training.added if issubclass(kind.training, Extended) else frozenset()
 
 
 @cache

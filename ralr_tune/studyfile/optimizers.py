@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -70,3 +71,11 @@ OPTIMIZER_SPECS: Mapping[str, OptimizerSpec] = MappingProxyType(
     }
 )
 """By the name in a study file."""
+
+DECOUPLED = frozenset({"adamw", "adafactor", "muon"})
+"""Optimizers that shrink the weights by rate * weight_decay and leave the gradient as it is (arXiv 1711.05101)."""
+
+
+def is_decoupled(optimizer: str, options: Mapping[str, Any]) -> bool:
+    """Whether the weight decay is decoupled from the gradient; `options`: the optimizer's own."""
+    return optimizer in DECOUPLED or bool(options.get("decoupled_weight_decay"))

@@ -101,9 +101,15 @@ def is_path(value: object) -> bool:
     return isinstance(value, PurePath) or (isinstance(value, str) and bool(value.strip()))
 
 
-def parse_study(text: str, source: str = "study file", *, imports: bool = True) -> StudySpec:
-    """A study from its TOML text. Raises what `load_study_file` raises; reads no other file."""
-    return _read(text, source, contradictions, imports).valid()
+def parse_study(
+    text: str, source: str = "study file", *, imports: bool = True, fingerprint: str | None = None
+) -> StudySpec:
+    """A study from its TOML text. Raises what `load_study_file` raises; reads no other file.
+
+    `fingerprint`: the one with which the text is stored; defaults are then those of the release that stored it.
+    """
+    spec = _read(text, source, contradictions, imports).valid()
+    return spec if fingerprint is None else spec.as_stored(fingerprint)
 
 
 def _all_checks(spec: StudySpec) -> Iterable[Contradiction]:

@@ -20,6 +20,7 @@ from ralr_tune.studyfile.optimizers import OPTIMIZER_SPECS
 from ralr_tune.studyfile.values import (
     Choice,
     Choosable,
+    Extended,
     Frozen,
     NonNegative,
     Options,
@@ -101,7 +102,7 @@ def _optimizer(value: str) -> str:
 Optimizer = Annotated[str, AfterValidator(_optimizer)]
 
 
-class FirstTrainingKeys(Frozen):
+class FirstTrainingKeys(Extended):
     """Keys of [training] before those of the kind. The order matters: Optuna suggests values in this order, and
     configurations are hashed in it."""
 
@@ -113,9 +114,18 @@ class FirstTrainingKeys(Frozen):
     weight_decay: Searchable[Annotated[float, within("weight_decay")]] | None = None
 
 
-class FurtherTrainingKeys(Frozen):
+class FurtherTrainingKeys(Extended):
     """Keys of [training] after those of the kind."""
 
+    added = frozenset({"weight_decay_schedule", "weight_decay_end", "weight_decay_follows", "ema_decay"})
+
+    weight_decay_schedule: Choosable[Literal["constant", "linear", "cosine"]] | None = None
+    """How the weight decay goes from weight_decay to weight_decay_end."""
+    weight_decay_end: Searchable[Annotated[float, within("weight_decay_end")]] | None = None
+    weight_decay_follows: Choosable[Literal["rate", "base"]] | None = None
+    """Whether amplification amplifies the decay of a decoupled optimizer (adamw), which is rate * weight_decay, or the
+    decay follows the base curve alone."""
+    ema_decay: Searchable[Annotated[float, within("ema_decay")]] | None = None
     clip_norm: Searchable[Annotated[float, within("clip_norm")]] | None = None
     precision: Literal["auto", "float32", "bfloat16"] | None = None
     """Number format of the forward and backward pass; auto: what is fastest on the device."""
@@ -225,8 +235,9 @@ class AmplifySection(Frozen):
     """Distribution of the factor between its two ends."""
     granularity: Choosable[Granularity] = "epoch"
     """Whether the factor is drawn once per epoch or at every step."""
-    window: Choosable[Window] = (0.0, 1.0)
-    """Amplifies only within this part of the run: [start, end] as shares."""
+    window: Choosable[Window] | None = None
+    """Amplifies only within this part of the run: [start, end] as shares; None: from the end of the warm-up (our
+    choice)."""
 
     @model_validator(mode="after")
     def _one_upper_end(self) -> AmplifySection:

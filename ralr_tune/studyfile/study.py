@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from operator import getitem
 from typing import Any
@@ -97,11 +97,21 @@ class StudySpec:
 
     @cached_property
     def meaning(self) -> StudyFile:
-        """The file with metric and margin filled in, whose defaults depend on the task: equivalent files compare
-        equal."""
+        """The file with metric, margin and windows filled in, whose defaults depend on other keys: equivalent files
+        compare equal."""
         study = self.study.model_copy(update={"metric": self.metric.name})
         confirm = self.confirm.model_copy(update={"margin": self.margin})
-        return self.file.model_copy(update={"study": study, "confirm": confirm})
+        arms = {name: _whole_window(arm) for name, arm in self.arms.items() if self.schedule(name).warmup == 0}
+        return self.file.model_copy(update={"study": study, "confirm": confirm, "arms": {**self.arms, **arms}})
+
+    def as_stored(self, fingerprint: str) -> StudySpec:
+        """The study as the release that stored it with this fingerprint read its text.
+
+        Without `window`, earlier releases amplified the warm-up, too.
+        """
+        arms = {name: _whole_window(arm) for name, arm in self.arms.items()}
+        earlier = replace(self, file=self.file.model_copy(update={"arms": arms}))
+        return earlier if earlier.fingerprint == fingerprint else self
 
     @cached_property
     def task_space(self) -> dict[str, Domain]:
@@ -174,6 +184,7 @@ class StudySpec:
             table, _, key = name.rpartition(".")
             _place(tables.setdefault(table or "training", {}), key, resolved)
         _drop_foreign_options(tables)
+        tables["training"] = dict(self.kind.in_effect(tables["training"]))
         return models.configuration(self.kind).model_validate(tables)
 
     def schedule(self, arm: str) -> ScheduleSection:
@@ -181,13 +192,14 @@ class StudySpec:
         return self.arms[arm].schedule or self.file.schedule
 
     def training(self, arm: str) -> dict[str, Any]:
-        """Fixed values and domains of [training] for an arm: its own keys override the shared ones."""
+        """Fixed values and domains of [training] for an arm: its own keys override the shared ones. Keys without effect
+        in this arm are left out."""
         own = self.arms[arm].training
         layers: list[TrainingKeys] = [self.file.training, *([own] if own else [])]
         keys = models.training_keys(self.kind).model_fields
         given = ((key, getattr(layer, key)) for layer in layers for key in keys)
         merged = {key: value for key, value in given if value is not None}
-        return {key: merged[key] for key in keys if key in merged}
+        return dict(self.kind.in_effect({key: merged[key] for key in keys if key in merged}))
 
     def _values(self, arm: str) -> Iterator[tuple[str, Any]]:
         """(Optuna name, fixed value or domain) of every key of an arm; its own keys override the shared ones."""
@@ -200,6 +212,13 @@ class StudySpec:
                 value = getattr(model, key)
                 if value is not None:
                     yield f"{table}.{key}", value
+
+
+def _whole_window(arm: ArmSection) -> ArmSection:
+    """The arm with the whole run as its window, unless it has another or does not amplify."""
+    if arm.amplify is None or arm.amplify.window is not None:
+        return arm
+    return arm.model_copy(update={"amplify": arm.amplify.model_copy(update={"window": (0.0, 1.0)})})
 
 
 def searched(table: BaseModel | Mapping[str, Any]) -> Iterator[tuple[str, Domain]]:

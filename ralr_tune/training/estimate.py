@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
 from ralr_tune.tasks.base import Batch, Split, TorchTask
+from ralr_tune.training.groups import WeightGroup, groups_of
 from ralr_tune.training.start import start
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from ralr_tune.studyfile import Configuration
 
 FORWARD_SHARE = 1 / 3
@@ -26,11 +30,12 @@ def seconds_per_epoch(task: TorchTask, configuration: Configuration, *, steps: i
         timed = next(epochs, first).seconds
     training = timed * task.steps("train", batch_size) / few.steps("train", batch_size)
     validation = task.steps("validation", batch_size) / task.steps("train", batch_size)
-    return training * (1 + FORWARD_SHARE * validation)
+    evaluations = 2 if configuration.training.ema_decay else 1  # the average of the weights and the weights themselves
+    return training * (1 + FORWARD_SHARE * validation * evaluations)
 
 
 class _FewBatches:
-    """The task with only a few batches per epoch and without evaluation; everything else is the task's own."""
+    """The task with only a few batches per epoch, without evaluation and frozen weights; all else is the task's own."""
 
     def __init__(self, task: TorchTask, count: int) -> None:
         self._task, self._count = task, count
@@ -49,3 +54,7 @@ class _FewBatches:
 
     def measure(self, *_: Any, **__: Any) -> dict[str, float]:
         return {self._task.metric.name: 0.0}
+
+    def weight_groups(self, model: nn.Module, options: Hashable) -> Sequence[WeightGroup]:
+        """Never frozen: the epochs without frozen weights take longest."""
+        return [replace(group, frozen_epochs=0) for group in groups_of(self._task, model, options)]

@@ -19,6 +19,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
+from ralr_tune.models.stochastic_depth import StochasticDepth
 from ralr_tune.training.kernels.joining import joined
 from ralr_tune.training.kernels.normalise import Norm
 
@@ -216,12 +217,27 @@ class _Dropout(_Layer):
         return x * torch.cat(kept, dim=1) / (1 - layer.p)
 
 
+class _StochasticDepth(_Layer):
+    def forward(self, x: Tensor) -> Tensor:
+        """Each slot draws from its own generator; on a CPU the same as without fusion."""
+        layer, stack = self._layer["layer"], self._stack()
+        assert isinstance(layer, StochasticDepth)
+        if not self.training or not stack.generators:
+            return x
+        shape = len(x), 1, 1, 1
+        kept = [torch.empty(shape, dtype=x.dtype, device=x.device).bernoulli_(1 - layer.p, generator=one)
+                for one in stack.generators]  # fmt: skip
+        channels = x.shape[1] // stack.slots
+        return x * torch.cat(kept, dim=1).repeat_interleave(channels, dim=1) / (1 - layer.p)
+
+
 _FUSED_FORMS: dict[type[nn.Module], type[_Layer]] = {
     nn.Conv2d: _Convolution,
     nn.BatchNorm1d: _Normalisation,
     nn.BatchNorm2d: _Normalisation,
     nn.Linear: _Linear,
     nn.Dropout: _Dropout,
+    StochasticDepth: _StochasticDepth,
 }
 
 
@@ -243,8 +259,8 @@ def _fused_form(layer: nn.Module) -> type[_Layer] | None:
 def check(models: Sequence[nn.Module], input_shape: tuple[int, ...]) -> None:
     """Raises Unfusable unless networks of one architecture, on the CPU, compute the same fused as separately.
 
-    Tested on noise, in evaluation and in training without dropout. Every weight must also have a gradient, since an
-    optimizer does not change one without. Changes the networks' buffers.
+    Tested on noise, in evaluation and in training without dropout and stochastic depth. Every weight must also have a
+    gradient, since an optimizer does not change one without. Changes the networks' buffers.
     """
     if len(input_shape) != 3:
         raise Unfusable(f"samples of shape {input_shape} are not images")
@@ -254,7 +270,7 @@ def check(models: Sequence[nn.Module], input_shape: tuple[int, ...]) -> None:
         for model in models:
             model.train(training)
             for each in model.modules():
-                if type(each) is nn.Dropout:
+                if type(each) in (nn.Dropout, StochasticDepth):
                     each.eval()
         alone = torch.stack([model(images) for model, images in zip(models, noise, strict=True)], dim=1)
         try:

@@ -62,6 +62,10 @@ class FusedOptimizer:
         ]
         _update(self._numbers, {name: self._column([row[name] for row in rows]) for name in rows[0]})
 
+    def set_weight_decays(self, decays: Tensor) -> None:
+        """The weight decays of the next steps, (K, 1)."""
+        self._numbers["weight_decay"].copy_(decays)
+
     @torch.no_grad()
     def step(self, rates: Tensor) -> None:
         """One step at learning rates (K, 1)."""

@@ -13,9 +13,10 @@ from __future__ import annotations
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
+from itertools import repeat
 from typing import cast
 
 import psutil
@@ -203,6 +204,10 @@ class _FusedSlots:
         )
         rates = torch.stack([torch.from_numpy(epoch.rates()) for epoch in epochs], dim=1)
         self._rates = rates.to(self._task.device, torch.float32)[:, :, None]  # (steps, K, 1)
+        self._decays: Iterable[Tensor | None] = repeat(None, len(rates))
+        if any(epoch.weight_decay_varies for epoch in epochs):
+            decays = torch.stack([torch.from_numpy(epoch.weight_decays()) for epoch in epochs], dim=1)
+            self._decays = decays.to(self._task.device, torch.float32)[:, :, None]
         self._total, self._weight = torch.zeros(len(epochs), device=self._task.device), 0.0
 
     def train(self) -> list[float]:
@@ -213,8 +218,10 @@ class _FusedSlots:
 
     def steps(self) -> Iterator[None]:
         """Makes one step per iteration."""
-        for batch, rates in zip(self._batches, self._rates, strict=True):
+        for batch, rates, decays in zip(self._batches, self._rates, self._decays, strict=True):
             self._rate.copy_(rates)
+            if decays is not None:
+                self._optimizer.set_weight_decays(decays)
             losses = self._recorder(self._step, batch) if self._recorder else self._step(batch)
             self._total += losses * batch.weight
             self._weight += batch.weight

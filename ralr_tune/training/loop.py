@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -21,9 +21,10 @@ from torch import nn
 from ralr_tune.errors import TrialError, UsageError
 from ralr_tune.logs import warnings_to_log
 from ralr_tune.machine.sharing import is_cuda
-from ralr_tune.records import EpochRecord
+from ralr_tune.records import EpochRecord, MetricSeries
 from ralr_tune.seeds import derive_seed
 from ralr_tune.tasks.base import Split, TorchTask
+from ralr_tune.tasks.metrics import OtherMetrics
 from ralr_tune.tasks.trial import TrainingSplit, evaluated_split
 from ralr_tune.training.checkpoint import Checkpoints
 from ralr_tune.training.compiling import Compilation, choose_compilation
@@ -53,6 +54,8 @@ class TrainedEpoch:
     value: float
     """The metric after the epoch; NaN if the network's outputs are not finite."""
     seconds: float
+    raw_value: float | None = None
+    """The metric of the weights themselves, if `value` is that of their average."""
     others: Mapping[str, float] = field(default_factory=dict)
     """Further metrics after the epoch, by name."""
 
@@ -88,6 +91,7 @@ class TorchTrial:
             batch_size, epochs = configuration.training.batch_size, range(configuration.training.epochs)
             steps = [task.steps(split, batch_size, epoch, seed=seed) for epoch in epochs]
             self.learning_rate = configuration.learning_rate(steps, seed=derive_seed("amplify", seed))
+            self.weight_decay = configuration.weight_decay(self.learning_rate)
             saved = self._resume(self._checkpoints.first)
         self.curve: list[EpochRecord] = saved.curve if saved else []
         if saved:
@@ -100,6 +104,11 @@ class TorchTrial:
     @property
     def recovered(self) -> str | None:
         return self.memory.recovered(self._training.batch_size)
+
+    @property
+    def metrics(self) -> list[MetricSeries]:
+        """The metric of the weights themselves, if it is their average that is judged."""
+        return self._other_metrics.series()
 
     def epochs(self) -> Generator[EpochRecord, None, None]:
         while not self.finished:
@@ -137,10 +146,10 @@ class TorchTrial:
             return found
 
     def save_weights(self, path: Path) -> None:
-        save_weights(self.state.model, path)
+        save_weights(self.state.judged, path)
 
     def load_weights(self, path: Path) -> None:
-        load_weights(self.state.model, path)
+        load_weights(self.state.judged, path)
 
     @property
     def _training(self) -> TrainingConfig:
@@ -156,7 +165,8 @@ class TorchTrial:
         self.memory = memory or (saved.memory if saved else MemoryBudget())
         precision = saved.precision if saved else self._chosen_precision()
         compilation = self._chosen_compilation(model)
-        _log_once(f"precision: {precision.reason}; channels last: {precision.channels_last}; {compilation.reason}")
+        self._other_metrics = saved.metrics if saved else OtherMetrics()
+        log_once(f"precision: {precision.reason}; channels last: {precision.channels_last}; {compilation.reason}")
         self.state = TrainState(
             self.task, self.configuration, model, precision=precision, compilation=compilation, saved=saved
         )
@@ -174,7 +184,7 @@ class TorchTrial:
                 'allowed: false, "auto"'
             )
         if is_cuda(self.task.device):
-            obstacle = recording_obstacle(capabilities, model, training.optimizer)
+            obstacle = recording_obstacle(capabilities, model, training.optimizer, self.weight_decay.varies)
         else:
             obstacle = rewriting_obstacle(capabilities, model)
         steps = sum(self.learning_rate.steps(epoch) for epoch in range(training.epochs))
@@ -195,6 +205,8 @@ class TorchTrial:
             raise TrialError(
                 "diverged", f"outputs are not finite after epoch {epoch + 1}, learning rate {rates.max():g}"
             )
+        if trained.raw_value is not None:
+            self._other_metrics.add("epoch", epoch + 1, {f"{self.task.metric.name}_without_ema": trained.raw_value})
         return EpochRecord(
             epoch=epoch + 1,
             value=trained.value,
@@ -212,7 +224,10 @@ class TorchTrial:
         split = evaluated_split(self.split, self.task.capabilities.gap_split)
         measured = dict(self.measure(split, epoch)) if math.isfinite(loss) else {}
         value = measured.pop(self.task.metric.name, math.nan)
-        return TrainedEpoch(loss, value, time.perf_counter() - began, measured)
+        raw = None
+        if self.state.average is not None:
+            raw = self.in_batches(split, partial(self.state.evaluate, averaged=False))
+        return TrainedEpoch(loss, value, time.perf_counter() - began, raw, measured)
 
     def measure(self, split: Split, epoch: int) -> Mapping[str, float]:
         """The metric after an epoch (0-based) and further ones, by name."""
@@ -241,7 +256,7 @@ class TorchTrial:
         The loss is summed on the device and read once, at the end: reading it in every step would stall a GPU.
         """
         micro_batch, self._largest_batch = self.memory.training, 0
-        self.state.model.train()
+        self.state.begin(epoch)
         total = torch.zeros((), device=self.task.device)
         weight = 0.0
         with seeded(derive_seed("dropout", self.seed, epoch), self.task.device), too_few_samples_is_oom(micro_batch):
@@ -252,11 +267,16 @@ class TorchTrial:
                 batch_size=self._training.batch_size,
                 options=self.configuration.options,
             )
-            for batch, rate in zip(batches, rates.tolist(), strict=True):
+            for batch, rate, decay in zip(batches, rates.tolist(), self._weight_decays(epoch), strict=True):
                 self._largest_batch = max(self._largest_batch, len(batch))
-                total += self.state.step(batch, rate, micro_batch) * batch.weight
+                total += self.state.step(batch, rate, micro_batch, decay) * batch.weight
                 weight += batch.weight
         return total.item() / weight
+
+    def _weight_decays(self, epoch: int) -> Sequence[float | None]:
+        """Of each step; None where all have the configuration's."""
+        decay = self.weight_decay
+        return decay.values(epoch).tolist() if decay.varies else [None] * self.learning_rate.steps(epoch)
 
     def _reload_last_epoch(self) -> None:
         """Restores the state after the last epoch and saves it with the new budget, so that a resumed trial starts with
@@ -276,12 +296,14 @@ class TorchTrial:
             threads=torch.get_num_threads(),
             torch=str(torch.__version__),
             kernels=self.state.compilation.kernels,
+            average=self.state.saved_average(),
+            metrics=self._other_metrics,
         )
         self._checkpoints.save(saved.encode())
 
 
 @cache
-def _log_once(choice: str) -> None:
+def log_once(choice: str) -> None:
     """Logs each text once per process: its trials usually make the same choices."""
     logger.info(choice)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.optimizer import ParamsT
 
 from ralr_tune.errors import UsageError
 from ralr_tune.nearest import nearest
@@ -23,12 +24,11 @@ def optimizers() -> Mapping[str, type[Optimizer]]:
     return {name: getattr(torch.optim, offer.torch_name) for name, offer in OPTIMIZER_SPECS.items()}
 
 
-def make_optimizer(
-    training: TrainingConfig, parameters: Iterable[nn.Parameter], rate: Tensor | None = None
-) -> Optimizer:
+def make_optimizer(training: TrainingConfig, parameters: ParamsT, rate: Tensor | None = None) -> Optimizer:
     """The optimizer that `training` describes. Raises UsageError for an unknown name or option, or an impossible value.
 
-    `rate`: a scalar learning rate on the device, for a fused optimizer whose steps are recorded as a CUDA graph.
+    `parameters`: the weights, or torch's groups of them. `rate`: a scalar learning rate on the device, for a fused
+    optimizer whose steps are recorded as a CUDA graph; each group needs one of its own.
     """
     known = optimizers()
     if training.optimizer not in known:

@@ -57,7 +57,7 @@ class _Sweep:
     """The sweep of one seed. Its steps run eagerly: so few do not pay for being compiled or recorded."""
 
     def __init__(self, task: TorchTask, configuration: Configuration, seed: int) -> None:
-        eager = configuration.training.model_copy(update={"compile": False})
+        eager = configuration.training.model_copy(update={"compile": False, "ema_decay": 0.0})
         self._configuration = configuration.model_copy(update={"training": eager})
         self._task, self._seed = task, seed
         self._memory = MemoryBudget()
@@ -85,7 +85,7 @@ class _Sweep:
     def _losses(self, rates: Sequence[float]) -> Iterator[Tensor]:
         """The loss of each step, on the device."""
         state, micro_batch = start(self._task, self._configuration, seed=self._seed).state, self._memory.training
-        state.model.train()
+        state.begin(self._configuration.training.epochs - 1)  # nothing is frozen: that, too, is part of a schedule
         for rate, (epoch, step, batch) in zip(rates, self._batches(), strict=False):
             self._largest_batch = max(self._largest_batch, len(batch))
             # the generators are seeded for each step: they must not stay changed while this generator is suspended

@@ -31,8 +31,12 @@ VARYING_MODULES = ("torchvision.models.detection",)
 Work = Callable[[Batch], Tensor]
 
 
-def recording_obstacle(capabilities: Capabilities, model: nn.Module, optimizer: str) -> str | None:
+def recording_obstacle(
+    capabilities: Capabilities, model: nn.Module, optimizer: str, weight_decay_varies: bool = False
+) -> str | None:
     """Why steps must not be recorded; None when every step is the same sequence of operations on the same shapes."""
+    if weight_decay_varies:
+        return "the weight decay changes from step to step, and optimizers cannot read it from the device"
     if not OPTIMIZER_SPECS[optimizer].one_kernel:
         return f"{optimizer} cannot read the learning rate from the device"
     if capabilities.static_steps and not capabilities.static_shapes:

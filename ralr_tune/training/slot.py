@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Hashable
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,11 +12,15 @@ from numpy.typing import NDArray
 
 from ralr_tune.tasks.trial import TrainingSplit
 from ralr_tune.training import fused_optimizer
-from ralr_tune.training.loop import TorchTrial, TrainedEpoch
+from ralr_tune.training.groups import train_as_one
+from ralr_tune.training.loop import TorchTrial, TrainedEpoch, log_once
 
 if TYPE_CHECKING:
     from ralr_tune.studyfile.configuration import TrainingConfig
     from ralr_tune.training.train_state import TrainState
+
+
+logger = logging.getLogger(__name__)
 
 
 class SlotEpoch:
@@ -49,12 +55,26 @@ class SlotEpoch:
         """Learning rates, one per step."""
         return self._trial.learning_rate.rates(len(self._trial.curve))
 
+    def weight_decays(self) -> NDArray[np.float64]:
+        """Weight decays, one per step."""
+        return self._trial.weight_decay.values(len(self._trial.curve))
+
+    @property
+    def weight_decay_varies(self) -> bool:
+        return self._trial.weight_decay.varies
+
     def key(self) -> tuple[object, ...] | None:
         """What epochs must have in common to be fused; None if this one cannot be."""
         trial, training = self._trial, self.training
         optimizer = fused_optimizer.fusion_key(training)
         alone = trial.memory.training is not None or training.compile is True or trial.finished
         if optimizer is None or alone or not trial.task.capabilities.fusable:
+            return None
+        if not train_as_one(self.state.groups):
+            _log_that_groups_train_alone()
+            return None
+        if training.ema_decay:
+            log_once("one trial at a time: the average of the weights (ema_decay) has no fused form")
             return None
         state, steps = self.state, trial.learning_rate.steps(len(trial.curve))
         how = state.precision.bfloat16, state.compilation.recorded, state.compilation.kernels
@@ -67,3 +87,9 @@ class SlotEpoch:
     def finish(self, loss: float, value: float, seconds: float) -> None:
         """Reports that the state was trained for this epoch, with this mean loss, and evaluated."""
         self._trial.trained_ahead = TrainedEpoch(loss, value, seconds)
+
+
+@cache
+def _log_that_groups_train_alone() -> None:
+    """Once per process."""
+    logger.info("one trial at a time: weights with rates of their own or frozen ones do not train in slots")

@@ -6,13 +6,14 @@ import io
 import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from ralr_tune.records import EpochRecord
+from ralr_tune.tasks.metrics import METRICS_BYTES, OtherMetrics
 from ralr_tune.training.checkpoint import Unusable, curve_to_dicts, read_curve
 from ralr_tune.training.memory import MemoryBudget
 from ralr_tune.training.optimizer import state_of_one_weight
@@ -33,6 +34,15 @@ centered rmsprop."""
 
 
 @dataclass(frozen=True)
+class SavedAverage:
+    """The moving average of the weights."""
+
+    model: Mapping[str, Tensor]
+    updates: int
+    """Steps that are in it."""
+
+
+@dataclass(frozen=True)
 class SavedState:
     """Everything that a trial needs to continue. Random numbers derive from (seed, epoch), so it has no generator."""
 
@@ -46,6 +56,8 @@ class SavedState:
     """Version that trained it."""
     kernels: bool
     """Whether it was trained with this package's kernels."""
+    average: SavedAverage | None = None
+    metrics: OtherMetrics = field(default_factory=OtherMetrics)
 
     def encode(self) -> bytes:
         """The whole state in memory, so that disk errors occur in Python's write and not inside torch."""
@@ -60,6 +72,8 @@ class SavedState:
             "torch": self.torch,
             "kernels": self.kernels,
         }
+        if self.average is not None:
+            content |= {"average": vars(self.average), "metrics": self.metrics.as_json()}
         torch.save(content, buffer)
         return buffer.getvalue()
 
@@ -76,8 +90,9 @@ class StateReader:
     @property
     def limit(self) -> int:
         """Twice the maximum size of this network's state, plus space for names and the zip file's records."""
-        tensors = MAX_COPIES * len(self._model)
-        return 2 * MAX_COPIES * self._size + 4096 * tensors + 1024 * self._training.epochs + 2**20
+        copies = MAX_COPIES + (self._training.ema_decay > 0)
+        tensors = copies * len(self._model)
+        return 2 * copies * self._size + METRICS_BYTES + 4096 * tensors + 1024 * self._training.epochs + 2**20
 
     def read(self, content: bytes) -> SavedState:
         stored = _unpacked(content)
@@ -91,8 +106,10 @@ class StateReader:
                 threads=_checked("threads", stored["threads"], int),
                 torch=_checked("torch", stored["torch"], str),
                 kernels=_checked("kernels", stored.get("kernels", False), bool),
+                average=self._checked_average(stored["average"]) if self._training.ema_decay else None,
+                metrics=OtherMetrics(stored.get("metrics", ())),
             )
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise Unusable(f"invalid: {type(error).__name__}: {error}") from error
 
     def _checked_model(self, stored: object) -> Mapping[str, Tensor]:
@@ -100,6 +117,12 @@ class StateReader:
         if {name: _shape(tensor) for name, tensor in tensors.items()} != self._model:
             raise Unusable("invalid: its weights are not those of this network")
         return tensors
+
+    def _checked_average(self, stored: object) -> SavedAverage:
+        found = SavedAverage(**_checked("average", stored, dict))
+        if _checked("updates", found.updates, int) < 0:
+            raise Unusable(f"invalid: average: updates = {found.updates}")
+        return SavedAverage(self._checked_model(found.model), found.updates)
 
     def _checked_optimizer(self, stored: object) -> OptimizerState:
         """Weights without a gradient have no state; the state of all others must be complete."""

@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from ralr_tune.tasks.base import Batch, MeasuringTask, Split, TorchTask
+from ralr_tune.training.averaging import WeightAverage
 from ralr_tune.training.compiling import Compilation, Network
+from ralr_tune.training.groups import Freezer, groups_of
 from ralr_tune.training.memory import micro_batches
 from ralr_tune.training.optimizer import make_optimizer
 from ralr_tune.training.precision import Precision
 from ralr_tune.training.recording import Recorder
-from ralr_tune.training.state import OptimizerState, SavedState
+from ralr_tune.training.state import OptimizerState, SavedAverage, SavedState
 
 if TYPE_CHECKING:
     from ralr_tune.studyfile import Configuration
@@ -40,12 +43,33 @@ class TrainState:
         self._training, self._options = configuration.training, configuration.options
         self.precision, self.compilation = precision, compilation
         self.model = model.to(memory_format=precision.memory_format).to(task.device)
-        self._rate = torch.zeros((), device=task.device) if compilation.recorded else None
-        self._optimizer = make_optimizer(self._training, self.model.parameters(), self._rate)
+        self.groups = groups_of(task, self.model, self._options)
+        self._freezer = Freezer(self.model, self.groups)
+        self._rates = [torch.zeros((), device=task.device) for _ in self.groups] if compilation.recorded else None
+        self._optimizer = self._new_optimizer()
+        self.average = WeightAverage(self.model, self._training.ema_decay) if self._training.ema_decay else None
         if saved is not None:
             self._restore(saved)
         self._network = Network(self.model, batch_size=self._training.batch_size, compilation=compilation)
+        self._judged_network = self._network
+        if self.average is not None:
+            self._judged_network = Network(
+                self.average.network, batch_size=self._training.batch_size, compilation=compilation
+            )
         self._recorder = Recorder(self._task.device)
+
+    @property
+    def judged(self) -> nn.Module:
+        """The network that is evaluated and kept: the average of the weights if there is one."""
+        return self.model if self.average is None else self.average.network
+
+    def _new_optimizer(self) -> Optimizer:
+        parameters: list[dict[str, Any]] = [{"params": list(group.weights)} for group in self.groups]
+        if self._rates is None:
+            return make_optimizer(self._training, parameters)
+        for group, rate in zip(parameters, self._rates, strict=True):
+            group["lr"] = rate
+        return make_optimizer(self._training, parameters, self._rates[0])
 
     def fresh(self, model: nn.Module) -> TrainState:
         """An untrained state with this network and the same settings."""
@@ -53,24 +77,35 @@ class TrainState:
             self._task, self._configuration, model, precision=self.precision, compilation=self.compilation
         )
 
-    def step(self, batch: Batch, rate: float, largest: int | None) -> Tensor:
+    def begin(self, epoch: int) -> None:
+        """Prepares the network for the steps of an epoch, counted from 0."""
+        if self._freezer.train(epoch):
+            self._recorder = Recorder(self._task.device)  # a recording would still train the same weights
+
+    def step(self, batch: Batch, rate: float, largest: int | None, weight_decay: float | None = None) -> Tensor:
         """One step on the batch at this learning rate; returns its mean loss, a scalar on the device.
+
+        `weight_decay`: that of this step, which is then not recorded; None: the configuration's.
 
         A batch of more than `largest` samples is processed in parts whose gradients add up to the gradient of the
         whole; clipping and the optimizer's step follow once, after the last part. Batch normalisation normalises each
         part separately, so with it the step equals that of the whole batch only in expectation.
         """
         self._set_rate(rate)
-        if self.compilation.recorded and largest is None:
-            return self._recorder(self._step, batch)
-        return self._step(batch, largest)
+        for group in self._optimizer.param_groups if weight_decay is not None else ():
+            group["weight_decay"] = weight_decay
+        recorded = self.compilation.recorded and largest is None
+        loss = self._recorder(self._step, batch) if recorded else self._step(batch, largest)
+        if self.average is not None:  # not recorded: the numbers of its update change from step to step
+            self.average.update(self.model)
+        return loss
 
     def _set_rate(self, rate: float) -> None:
-        if self._rate is not None:
-            self._rate.fill_(rate)
-            return
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
+        for place, group in enumerate(self.groups):
+            if self._rates is None:
+                self._optimizer.param_groups[place]["lr"] = rate * group.factor
+            else:
+                self._rates[place].fill_(rate * group.factor)
 
     def _step(self, batch: Batch, largest: int | None = None) -> Tensor:
         self._optimizer.zero_grad()
@@ -86,24 +121,30 @@ class TrainState:
         self._optimizer.step()
         return total
 
-    def evaluate(self, split: Split, batch_size: int) -> float:
-        """The metric over the whole split; NaN if the network's outputs are not finite."""
-        return self._task.evaluate(
-            self._network.for_evaluation(), split, batch_size=batch_size, autocast=self._autocast
-        )
+    def evaluate(self, split: Split, batch_size: int, *, averaged: bool = True) -> float:
+        """The metric over the whole split; NaN if the network's outputs are not finite.
+
+        Of the average of the weights if there is one, unless `averaged` is false.
+        """
+        network = self._judged_network if averaged else self._network
+        return self._task.evaluate(network.for_evaluation(), split, batch_size=batch_size, autocast=self._autocast)
+
+    def saved_average(self) -> SavedAverage | None:
+        average = self.average
+        return None if average is None else SavedAverage(average.network.state_dict(), average.updates)
 
     def measure(self, split: Split, batch_size: int) -> Mapping[str, float]:
         """As `evaluate`: the metric and, if the task measures more, its further metrics."""
         if not self._task.capabilities.measures:
             return {self._task.metric.name: self.evaluate(split, batch_size)}
         return cast(MeasuringTask, self._task).measure(
-            self._network.for_evaluation(), split, batch_size=batch_size, autocast=self._autocast
+            self._judged_network.for_evaluation(), split, batch_size=batch_size, autocast=self._autocast
         )
 
     def optimizer_state(self) -> OptimizerState:
         """The optimizer's state without the param groups' options, which the configuration contains."""
-        state: OptimizerState = self._optimizer.state_dict()["state"]
-        return state
+        states = self._optimizer.state
+        return {index: states[weight] for index, weight in enumerate(self.model.parameters()) if weight in states}
 
     def optimizer_options(self) -> Mapping[str, Any]:
         """All options of the optimizer, including defaults."""
@@ -123,12 +164,19 @@ class TrainState:
 
     def _restore(self, saved: SavedState) -> None:
         self.model.load_state_dict(saved.model)
+        if self.average is not None and saved.average is not None:
+            self.average.network.load_state_dict(saved.average.model)
+            self.average.updates = saved.average.updates
         groups = self._optimizer.state_dict()["param_groups"]
-        self._optimizer.load_state_dict({"state": saved.optimizer, "param_groups": groups})
+        # torch counts the weights group by group
+        grouped = [id(weight) for group in self._optimizer.param_groups for weight in group["params"]]
+        place = [grouped.index(id(weight)) for weight in self.model.parameters()]
+        states = {place[index]: state for index, state in saved.optimizer.items()}
+        self._optimizer.load_state_dict({"state": states, "param_groups": groups})
         for weight, kept in self._optimizer.state.items():
             kept.update({name: _with_strides_of(weight, value) for name, value in kept.items()})
-        if self._rate is not None:  # load_state_dict replaced it by a copy
-            self._optimizer.param_groups[0]["lr"] = self._rate
+        for group, rate in zip(self._optimizer.param_groups, self._rates or (), strict=False):
+            group["lr"] = rate  # load_state_dict replaced it by a copy
 
     def _autocast(self) -> AbstractContextManager[object]:
         return self.precision.autocast(self._task.device)

@@ -277,3 +277,22 @@ def test_interim_analyses_may_be_changed_until_winners_are_judged(tmp_path: Path
     ):
         resume(small(confirm={"top": 1, "seeds": "auto", "most_seeds": 8}), tmp_path, confirm=True)
     assert rows(storage) == before
+
+
+def test_a_study_that_an_earlier_release_began_is_not_mixed_with_another_window(
+    storage: Storage, tmp_path: Path
+) -> None:
+    """Without `window`, that release amplified the warm-up, too; its fingerprint says so."""
+
+    def with_window(**window: Any) -> StudySpec:
+        return small(
+            schedule={"warmup": 0.5}, arms={"monotone": {}, "ralr": {"amplify": AMPLIFY | window}}, search={"trials": 1}
+        )
+
+    now, then = with_window(), with_window(window=[0.0, 1.0])
+    resume(then, tmp_path)
+    studies.update_text(storage, "sim", text=now.text, fingerprint=then.fingerprint)
+    with pytest.raises(UsageError, match=r"arms.ralr.amplify.window: .*0.0, 1.0.* -> nothing"):
+        resume(now, tmp_path)
+    resume(then, tmp_path)
+    assert studies.stored(storage, "sim").text == then.text

@@ -14,6 +14,7 @@ import ralr_tune
 from ralr_tune.commands.run import RunOptions, _options
 from ralr_tune.errors import StudyFileError, UsageError
 from ralr_tune.store.location import STORAGE_VARIABLE
+from tests.commands.conftest import Cli
 
 QUICK: dict[str, Any] = {"workers": 1, "launcher": "inprocess", "confirm": False, "trials": 1}
 
@@ -105,3 +106,21 @@ def test_a_study_file_is_loaded_from_a_text_or_a_path(
             ralr_tune.load_study_file(value)  # type: ignore[arg-type]
     with pytest.raises(StudyFileError, match="no such file"):
         ralr_tune.load_study_file("none.toml")
+
+
+def test_dry_run_prints_the_script_of_slurm_and_creates_nothing(
+    cli_inside: Cli, study_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    url = "postgresql://me:s3cret@127.0.0.1/tuning"
+    asked = ["--launcher", "slurm", "--workers", "3", "--launcher-option", "dry-run=true", "--storage", url]
+    ran = cli_inside("run", str(study_file()), *asked)
+    assert ran.code == 0
+    assert "#SBATCH --array=0,1,2\n" in ran.out
+    assert "s3cret" not in ran.out
+    assert not (tmp_path / "runs").exists()
+
+
+def test_remote_workers_need_a_database_that_they_reach(cli_inside: Cli, study_file: Callable[..., Path]) -> None:
+    ran = cli_inside("run", str(study_file()), "--launcher", "slurm", "--launcher-option", "dry-run=true")
+    assert ran.code == 2
+    assert "--launcher slurm: its workers run on other machines, which cannot share the SQLite file" in ran.err

@@ -63,7 +63,11 @@ def test_an_object_that_is_not_a_launcher_is_refused(install: Install, path: str
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("lokal", "did you mean 'local'?"), ("slrm", "allowed: local, inprocess"), ("", "allowed: local, inprocess")],
+    [
+        ("lokal", "did you mean 'local'?"),
+        ("raj", "allowed: local, inprocess, slurm"),
+        ("", "allowed: local, inprocess, slurm"),
+    ],
 )
 def test_an_unknown_name_is_refused_with_the_nearest_one(name: str, expected: str) -> None:
     with pytest.raises(UsageError, match=f"--launcher {name}: no such launcher; ") as error:

@@ -15,6 +15,7 @@ from ralr_tune.launch.registry import make_launcher, names
 from ralr_tune.search.stages import pending_stage
 from ralr_tune.store.ledger import Ledger
 from ralr_tune.studyfile import StudySpec
+from tests.launch import fake_slurm
 from tests.launch.elsewhere import Elsewhere, ElsewhereOptions
 from tests.search.conftest import MakeSession, make_session
 from tests.studies import simulated
@@ -27,6 +28,7 @@ MAKERS: dict[str, Callable[[Path], Launcher]] = {
     "local": lambda folder: make_launcher("local"),
     "inprocess": lambda folder: make_launcher("inprocess"),
     "elsewhere": lambda folder: Elsewhere(ElsewhereOptions(folder=folder)),
+    "slurm": lambda folder: make_launcher("slurm", {"poll-s": 0.2}),
 }
 
 
@@ -35,7 +37,10 @@ def test_every_launcher_of_this_package_is_tested() -> None:
 
 
 @pytest.fixture(params=MAKERS)
-def launcher(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
+def launcher(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Launcher]:
+    fake_slurm.install(monkeypatch, tmp_path_factory.mktemp("slurm"))
     made = MAKERS[request.param](tmp_path_factory.mktemp("elsewhere"))
     yield made
     made.stop(10)
@@ -110,7 +115,7 @@ def test_stopped_workers_release_their_rows(launcher: Launcher, make_session: Ma
     work, ledger = job(spec, make_session, tmp_path)
     launcher.stop(1)  # before any start
     launcher.start(work, PLACES[0])
-    until(lambda: any(row.epoch for row in ledger.rows(curves=False)), "an epoch is finished")
+    until(lambda: launcher.poll() and any(row.epoch for row in ledger.rows(curves=False)), "an epoch is finished")
     launcher.stop(LONG_S)
     assert launcher.poll() == {0: 130}
     begun = [row for row in ledger.rows() if row.attempt]

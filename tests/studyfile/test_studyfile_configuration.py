@@ -139,3 +139,33 @@ def test_identity_distinguishes_what_trains_differently() -> None:
 def test_numbers_are_found_by_optuna_name(name: str, number: float | None) -> None:
     training = TRAINING | {"options": {"momentum": 0.9, "nesterov": True}}
     assert configuration(training=training, amplify=AMPLIFY).number(name) == number
+
+
+# ---------------------------------------------------------------- the window of amplification
+
+OPEN = {"probability": 1.0, "lower": 2.0, "width": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("warmup", "window"), [(0.0, (0.0, 1.0)), (0.25, (0.25, 1.0)), (2.0, (0.25, 1.0)), (1.0, (0.125, 1.0))]
+)
+def test_by_default_amplification_begins_after_the_warm_up(warmup: float, window: tuple[float, float]) -> None:
+    schedule = {"name": "constant", "warmup": warmup}
+    default, given = (configuration(schedule=schedule, amplify=OPEN | more) for more in ({}, {"window": window}))
+    assert default.window == window
+    assert default.learning_rate(5, seed=3) == given.learning_rate(5, seed=3)
+    assert default.identity(1) == given.identity(1)
+    factors = default.learning_rate(1, seed=0).factor_trace()[:, 0]
+    assert factors.tolist() == [1.0 if epoch < window[0] * 8 else 2.0 for epoch in range(8)]
+
+
+def test_an_added_amplification_follows_the_warm_up_of_its_receiver() -> None:
+    donor = configuration(schedule={"name": "constant", "warmup": 4.0}, amplify=OPEN)
+    receiver = configuration(schedule={"name": "constant", "warmup": 2.0})
+    assert donor.amplify is not None
+    assert receiver.with_amplification(donor.amplify).window == (0.25, 1.0)
+
+
+def test_without_a_warm_up_the_json_is_that_of_earlier_releases() -> None:
+    schedule = {"name": "constant"}
+    assert json.loads(configuration(schedule=schedule, amplify=OPEN).model_dump_json())["amplify"]["window"] == [0, 1]

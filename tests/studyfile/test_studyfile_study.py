@@ -11,7 +11,9 @@ import pytest
 import tomli_w
 
 from ralr_tune.studyfile import StudySpec, parse_study
+from ralr_tune.studyfile.changes import changes
 from ralr_tune.studyfile.values import Choice, Domain, Range
+from tests.studies import AMPLIFY, simulated
 from tests.studyfile.design_file import DESIGN, Text
 
 RALR = {"lr": 0.1, "weight_decay": 1e-3, "amplify.probability": 0.3, "amplify.lower": 1.5, "amplify.width": 2.0}
@@ -300,3 +302,29 @@ def test_a_range_survives_a_round_trip() -> None:
     assert isinstance(domain, Range)
     assert (domain.low, domain.high, domain.step) == (16, 64, 16)
     assert all(isinstance(end, int) for end in (domain.low, domain.high, domain.step))
+
+
+# ---------------------------------------------------------------- the window of amplification
+
+
+def _study(warmup: float, **amplify: Any) -> StudySpec:
+    arms = {"monotone": {}, "ralr": {"amplify": {**AMPLIFY, **amplify}}}
+    return simulated(schedule={"name": "cosine", "warmup": warmup}, arms=arms)
+
+
+def test_without_a_warm_up_the_whole_run_is_the_same_study_as_no_window() -> None:
+    assert _study(0.0).fingerprint == _study(0.0, window=[0.0, 1.0]).fingerprint
+    assert changes(_study(0.0), _study(0.0, window=[0.0, 1.0])) == []
+
+
+def test_a_study_that_an_earlier_release_stored_keeps_amplifying_its_warm_up() -> None:
+    """Its fingerprint is that of the whole run as window, which was the default."""
+    now, then = _study(0.25), _study(0.25, window=[0.0, 1.0])
+    assert now.fingerprint != then.fingerprint
+    params = {name: domain.low for name, domain in now.space("ralr").items()}
+    windows = [spec.configuration("ralr", params).window for spec in (now, now.as_stored(then.fingerprint))]
+    assert windows == [(0.25, 1.0), (0.0, 1.0)]
+    assert now.as_stored(now.fingerprint) is now
+    (refused,) = changes(now.as_stored(then.fingerprint), now)
+    assert (refused.key, refused.applied) == ("arms.ralr.amplify.window", False)
+    assert changes(now.as_stored(then.fingerprint), then) == []

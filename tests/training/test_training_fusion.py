@@ -38,6 +38,19 @@ RECIPES: dict[str, dict[str, Any]] = {
     "nesterov": {"options": {"momentum": 0.9, "nesterov": True}, "weight_decay": 1e-3},
     "adam": {"optimizer": "adam", "weight_decay": 1e-3, "lr": 0.003},
     "adamw": {"optimizer": "adamw", "weight_decay": 0.1, "lr": 0.003, "options": {"betas": (0.8, 0.99)}},
+    "decay along a curve": {
+        "weight_decay": 0.05,
+        "weight_decay_schedule": "cosine",
+        "options": {"momentum": 0.9},
+    },
+    "decay without amplification": {
+        "optimizer": "adamw",
+        "lr": 0.003,
+        "weight_decay": 0.2,
+        "weight_decay_follows": "base",
+        "amplify": {"probability": 0.5, "lower": 2.0, "width": 2.0, "granularity": "step"},
+    },
+    "shuffled": {"augment": ("rand_augment", "random_erasing", "mixup"), "mixup_alpha": 0.4},
     "clipped": {"clip_norm": 0.5, "options": {"momentum": 0.9}},
     "augmented": {"augment": ("crop", "flip", "cutout")},
     "mixed": {"augment": ("crop", "mixup", "cutmix"), "label_smoothing": 0.1},
@@ -71,6 +84,18 @@ def together(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(FusedTrainer, "_trained", counting)
     return counts
+
+
+def test_slots_with_stochastic_depth_learn_the_same(make_images: Make, configure: Make, together: list[int]) -> None:
+    """The same samples drop the same branches: on a CPU, the draws of a slot are those of its trial."""
+    task = make_images(model="preresnet8", stochastic_depth_prob=0.5)
+    configurations = [configure(lr=0.05 / (1 + k), epochs=2, channels_last=True) for k in range(2)]
+    alone = [run(start(task, each, seed=k)) for k, each in enumerate(configurations)]
+    slots = [start(task, each, seed=k) for k, each in enumerate(configurations)]
+    train(FusedTrainer(task, 2), slots)
+    assert together == [2, 2]
+    for one, other in zip(alone, slots, strict=True):
+        assert losses(other) == pytest.approx(losses(one), rel=TOLERANCE)
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)

@@ -177,6 +177,13 @@ def optimizer_state(trial: Trial) -> dict[str, Any]:
     return {name: value.clone() if isinstance(value, Tensor) else value for name, value in values.items()}
 
 
+def average(trial: Trial) -> dict[str, Any]:
+    """The average of the weights and its age; empty without one."""
+    assert isinstance(trial, TorchTrial)
+    saved = trial.state.saved_average()
+    return {} if saved is None else {**{name: each.clone() for name, each in saved.model.items()}, "t": saved.updates}
+
+
 def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
     """Bit for bit, including types and strides."""
     return one.keys() == other.keys() and all(_same(one[name], other[name]) for name in one)
@@ -197,4 +204,8 @@ def differences(one: Trial, other: Trial) -> list[str]:
         found.append("weights")
     if not same(optimizer_state(one), optimizer_state(other)):
         found.append("optimizer")
+    if not same(average(one), average(other)):
+        found.append("average")
+    if getattr(one, "metrics", []) != getattr(other, "metrics", []):
+        found.append("metrics")
     return found

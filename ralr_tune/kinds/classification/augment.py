@@ -2,14 +2,15 @@
 
 torchvision's transforms draw one crop and one flip for a whole batch tensor. These draw one for each sample and use
 index arithmetic instead of a loop over samples. Drawing and applying are separate: one generator on the CPU makes all
-draws of an epoch at once, so that they are equal on every device and only a few integers are transferred. `mixing` has
-the augmentations that mix images with each other.
+draws of an epoch at once, so that they are equal on every device and only a few integers are transferred.
+
+The order of composition: augmentations of single images in the order of the study file's list, on uint8 images; then
+normalisation; then the one `mixing` of the batch, wherever it is in the list; then label smoothing, in the loss.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -18,30 +19,14 @@ from torch.nn import functional as F
 
 from ralr_tune.errors import UsageError
 from ralr_tune.kinds.classification import section
+from ralr_tune.kinds.classification.crops import CentreCrop, RandomWindow, ResizedCrop
+from ralr_tune.kinds.classification.erasing import RandomErasing
+from ralr_tune.kinds.classification.operations import RandAugment, TrivialAugment
+from ralr_tune.kinds.classification.options import ClassificationOptions
+from ralr_tune.kinds.classification.transform import Augmentation
 
 CROP_PADDING = 1 / 8
 """Padding on each side as a share of the image height: 4 of 32 pixels, as in He et al. 2016, section 4.2; 1 of 8."""
-
-CUTOUT_SIDE = 1 / 2
-"""Share of the image height: 16 of 32 pixels, as in DeVries and Taylor 2017 (arXiv 1708.04552) for CIFAR-10."""
-
-
-@dataclass(frozen=True)
-class Augmentation(ABC):
-    """Draws an int64 tensor (N, k) for N samples and applies its rows to the samples of a batch."""
-
-    height: int
-    width: int
-    fill: Tensor
-    """Mean colour of the training images, (C, 1, 1), in the dtype of the images."""
-
-    @abstractmethod
-    def draw(self, count: int, generator: Generator) -> Tensor:
-        """One row for each of `count` samples."""
-
-    @abstractmethod
-    def apply(self, images: Tensor, draws: Tensor) -> Tensor:
-        """Images (N, C, H, W) of any dtype, draws (N, k) on the same device. Returns images of the same shape."""
 
 
 class Crop(Augmentation):
@@ -74,15 +59,19 @@ class Flip(Augmentation):
         return torch.cat([images, images.flip(-1)]).index_select(0, samples)  # at most half the time of `where`
 
 
+@dataclass(frozen=True)
 class Cutout(Augmentation):
     """Fills a square with the mean colour. Its centre is anywhere in the image; the part beyond an edge is cut off.
 
     DeVries and Taylor 2017, arXiv 1708.04552, section 3.2.
     """
 
+    size: float
+    """Side of the square as a share of the image height."""
+
     @property
     def side(self) -> int:
-        return max(1, round(self.height * CUTOUT_SIDE))
+        return max(1, round(self.height * self.size))
 
     def draw(self, count: int, generator: Generator) -> Tensor:
         """(N, 2): row and column of the centre."""
@@ -103,12 +92,35 @@ class Cutout(Augmentation):
         return (places >= first) & (places < first + self.side)
 
 
-AUGMENTATIONS: Mapping[str, type[Augmentation]] = {"crop": Crop, "flip": Flip, "cutout": Cutout}
+AUGMENTATIONS: Mapping[str, type[Augmentation]] = {
+    "resized_crop": ResizedCrop,
+    "crop": Crop,
+    "flip": Flip,
+    "cutout": Cutout,
+    "random_erasing": RandomErasing,
+    "rand_augment": RandAugment,
+    "trivial_augment": TrivialAugment,
+}
 """Augmentations of single images by name."""
 
 
-def make_augmentations(names: Sequence[str], *, height: int, width: int, fill: Tensor) -> list[Augmentation]:
-    """The augmentations of single images among these names, in this order. Raises UsageError on an unknown name."""
-    if unknown := [name for name in names if name not in section.AUGMENTATIONS]:
+def make_augmentations(
+    options: ClassificationOptions, *, height: int, width: int, fill: Tensor, train_size: int | None = None
+) -> list[Augmentation]:
+    """The augmentations of single images (C, height, width) in `options`, in their order.
+
+    With another `train_size`, the crop to this size comes first (resized_crop if it is in the list, otherwise a random
+    window for crop, otherwise the centre), and the others work on the result. Raises UsageError on an unknown name.
+    """
+    if unknown := [name for name in options.augment if name not in section.AUGMENTATIONS]:
         raise UsageError(f"training.augment: {unknown[0]!r} is unknown; allowed: {', '.join(section.AUGMENTATIONS)}")
-    return [AUGMENTATIONS[name](height, width, fill) for name in names if name in AUGMENTATIONS]
+    names, first = [name for name in options.augment if name in AUGMENTATIONS], []
+    if train_size is not None and (train_size, train_size) != (height, width):
+        sizing = next((name for name in ("resized_crop", "crop") if name in names), None)
+        names = [name for name in names if name != sizing]
+        first = [_SIZING[sizing](train_size, train_size, fill, (height, width))]
+        height = width = train_size
+    return [*first, *(AUGMENTATIONS[name](height, width, fill, **options.parameters(name)) for name in names)]
+
+
+_SIZING = {"resized_crop": ResizedCrop, "crop": RandomWindow, None: CentreCrop}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ralr_tune.kinds.classification import fine_tuning, regularisers
 from ralr_tune.kinds.classification.metrics import METRICS
 from ralr_tune.kinds.classification.options import ClassificationOptions
 from ralr_tune.kinds.classification.section import (
@@ -18,7 +19,6 @@ from ralr_tune.kinds.classification.section import (
     TorchvisionData,
 )
 from ralr_tune.logs import warnings_to_log
-from ralr_tune.machine.files import sha256_of
 from ralr_tune.metric import Metric
 from ralr_tune.models.names import is_unknown, unknown_network
 from ralr_tune.records import Inventory, SourceFile
@@ -31,15 +31,15 @@ from ralr_tune.studyfile.contradictions import (
     path_of_key,
     training_paths,
 )
-from ralr_tune.studyfile.imports import TORCHVISION, Import, names_code
+from ralr_tune.studyfile.imports import Import, names_code
 from ralr_tune.studyfile.kind import TaskSummary
 from ralr_tune.studyfile.problems import dotted
-from ralr_tune.studyfile.values import Choice
 from ralr_tune.training.kind import TorchKind
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from ralr_tune.kinds.classification.inputs import Inputs
     from ralr_tune.kinds.classification.inventory import InventoryTaker
     from ralr_tune.kinds.classification.samples import Source
     from ralr_tune.kinds.classification.task import ClassificationTask
@@ -91,8 +91,9 @@ class ClassificationKind(TorchKind):
             return _network(section, classes, channels, size)
 
         identity, origin = self.identity(section, seed=seed, metric=metric), (section.data, section.validation)
+        inputs = _inputs(section)
         if isinstance(like, ClassificationTask) and like.origin == origin:
-            return like.with_network(build, identity)
+            return like.with_network(build, identity, inputs)
         with warnings_to_log():
             source = open_source(section.data.model_dump())
             taker = None if cache is None else _inventory_taker(section, source, seed, cache)
@@ -108,6 +109,7 @@ class ClassificationKind(TorchKind):
                 decoded=cache,
                 origin=origin,
                 metric=metric,
+                inputs=inputs,
             )
             task.inventory = taker.take(contents=True) if taker else None
             return task
@@ -118,9 +120,14 @@ class ClassificationKind(TorchKind):
     # ------------------------------------------------------------ the study file
 
     def imports(self, section: ClassificationSection) -> tuple[Import, ...]:
-        return tuple(Import("task.model", name) for name in _models(section) if names_code(name))
+        return tuple(Import("task.model", name) for name in fine_tuning.networks(section) if names_code(name))
+
+    def in_effect(self, training: Mapping[str, Any]) -> Mapping[str, Any]:
+        return regularisers.in_effect(training)
 
     def contradictions(self, spec: StudySpec) -> Iterator[Contradiction]:
+        yield from regularisers.without_effect(spec)
+        yield from fine_tuning.contradictions(spec)
         for arm in spec.arms:
             for corner in corners(spec.space(arm), ("batch_size", "augment")):
                 configuration = spec.configuration(arm, corner)
@@ -131,9 +138,10 @@ class ClassificationKind(TorchKind):
                     break
 
     def missing(self, section: ClassificationSection) -> Iterator[Contradiction]:
-        for name in _models(section):
+        for name in fine_tuning.networks(section):
             if is_unknown(name):
                 yield Contradiction(unknown_network(name), (("task", "model"),))
+        yield from fine_tuning.missing(section)
         if isinstance(section.data, FolderData | ArraysData):
             yield from missing_file(("task", "data", "path"), section.data.path)
 
@@ -149,6 +157,8 @@ class ClassificationKind(TorchKind):
                 yield from found.problems
 
     def complaints(self, configuration: Configuration) -> Iterator[str]:
+        yield from regularisers.complaints(configuration.training)
+        yield from fine_tuning.complaints(configuration)
         if mixing := _mixes_one_sample(configuration):
             yield f"training.batch_size = 1: {mixing} mixes pairs of images; needs a batch size of 2 or more"
 
@@ -157,12 +167,17 @@ class ClassificationKind(TorchKind):
     def examine(self, section: ClassificationSection) -> TaskSummary:
         import numpy as np
 
+        from ralr_tune.kinds.classification.inputs import Inputs
+
         source = _open_here(section)
-        channels, height, width = source.train.take(np.arange(1)).load().shape[1:]
+        decoded = source.train.take(np.arange(1)).load().shape[1:]
+        channels, height, width = decoded
         classes = len(source.classes)
         weights = 0
         if not self.imports(section):
-            model = _network(section.model_copy(update={"pretrained": False}), classes, channels, min(height, width))
+            size = min(Inputs(section.train_size).shapes(decoded)[0][1:])
+            untrained = section.model_copy(update={"pretrained": False, "weights": None})
+            model = _network(untrained, classes, channels, size)
             weights = sum(tensor.nbytes for tensor in model.state_dict().values())
         return TaskSummary(
             f"{len(source.train):,} training images, {classes} classes, {channels}x{height}x{width}", weights
@@ -182,15 +197,12 @@ class ClassificationKind(TorchKind):
             return taker.take(sample=sample, contents=contents)
 
     def source_files(self, section: ClassificationSection) -> Iterator[SourceFile]:
-        if not section.pretrained:
-            return
-        from ralr_tune.models.torchvision_models import names, weights_file
+        return fine_tuning.weight_files(section)
 
-        for model in _models(section):
-            if model.removeprefix(TORCHVISION) in names():  # building any other network refuses `pretrained`
-                file = weights_file(model.removeprefix(TORCHVISION))
-                digest = sha256_of(file)  # None before the download
-                yield SourceFile("task.pretrained", f"weights {file.name}", (digest,) if digest else ())
+    def identified(self, section: ClassificationSection) -> dict[str, Any]:
+        """Earlier releases normalised by the training data, whatever the weights."""
+        normalised = {"normalisation": "of the weights"} if fine_tuning.starts_from_weights(section) else {}
+        return {**super().identified(section), **normalised}
 
     def downloads(self, section: ClassificationSection) -> bool:
         if not isinstance(section.data, TorchvisionData) or not section.data.download:
@@ -242,11 +254,18 @@ def _network(section: ClassificationSection, classes: int, channels: int, size: 
         size=size,
         options=section.model_options,
         pretrained=section.pretrained,
+        weights=section.weights,
     )
 
 
-def _models(section: ClassificationSection) -> Sequence[str]:
-    return section.model.choices if isinstance(section.model, Choice) else [section.model]
+def _inputs(section: ClassificationSection) -> Inputs:
+    """Raises UsageError for an unknown network that would start from pretrained weights."""
+    from ralr_tune.kinds.classification.inputs import Inputs
+    from ralr_tune.models import registry
+
+    assert isinstance(section.model, str)
+    given = registry.normalisation(section.model) if fine_tuning.starts_from_weights(section) else None
+    return Inputs(section.train_size, section.test_size, given)
 
 
 def _mixes_one_sample(configuration: Configuration) -> str | None:

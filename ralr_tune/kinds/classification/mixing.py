@@ -1,11 +1,11 @@
-"""mixup and cutmix: images and labels of a batch mixed in pairs. Self-contained, since exported scripts include it.
+"""mixup and cutmix: images and labels of a batch mixed in pairs.
 
     mixup    k * x_i + (1 - k) * x_j, and the labels likewise            Zhang et al. 2018, arXiv 1710.09412, section 2
     cutmix   x_i with a box of x_j in it, the labels by its area         Yun et al. 2019, arXiv 1905.04899, section 3.1
 
-k is uniform in (0, 1), which is Beta(1, 1): what both papers use for CIFAR (mixup uses 0.2 for ImageNet). cutmix mixes
-half of the samples, as its authors do for CIFAR. If both are chosen, each sample gets one of the two: half of them
-cutmix, the rest mixup, so that none is mixed twice.
+k is from Beta(alpha, alpha), by default uniform in (0, 1): alpha = 1 is what both papers use for CIFAR (mixup uses 0.2
+for ImageNet). cutmix mixes half of the samples, as its authors do for CIFAR. If both are chosen, each sample gets one
+of the two: half of them cutmix, the rest mixup, so that none is mixed twice.
 
 Each sample has its own draws (our choice: the code of both papers and torchvision's MixUp and CutMix draw once per
 batch). So the mixing strength does not jump from step to step, draws do not depend on the batch size, and the epoch's
@@ -22,6 +22,8 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from ralr_tune.kinds.classification.beta import beta_quantile
+
 CUTMIX_SHARE = 0.5
 """Share of the samples."""
 
@@ -34,6 +36,8 @@ class Mixing:
     height: int
     width: int
     classes: int
+    mixup_alpha: float = 1.0
+    cutmix_alpha: float = 1.0
 
     def draw(self, count: int, generator: Generator) -> Tensor:
         """Float32 (N, 5), one row for each of `count` samples.
@@ -44,6 +48,7 @@ class Mixing:
         own = torch.rand(count, generator=generator)
         centres = [torch.randint(side, (count,), generator=generator) for side in (self.height, self.width)]
         cut = torch.rand(count, generator=generator) < (CUTMIX_SHARE if "cutmix" in self.names else 0.0)
+        own = torch.where(cut, beta_quantile(own, self.cutmix_alpha), beta_quantile(own, self.mixup_alpha))
         edge = (1 - own).sqrt() * cut  # of a box whose area is the partner's share
         ends = [self._ends(*pair, edge) for pair in zip(centres, (self.height, self.width), strict=True)]
         (top, bottom), (left, right) = ends

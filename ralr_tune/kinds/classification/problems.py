@@ -10,12 +10,16 @@ from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 from torch import nn
 
 from ralr_tune.errors import DataError, UsageError
+from ralr_tune.kinds.classification import fine_tuning
+from ralr_tune.kinds.classification.inputs import Inputs
+from ralr_tune.kinds.classification.regularisers import misfits
 from ralr_tune.kinds.classification.samples import Samples, Source, hold_out, listed
 from ralr_tune.kinds.classification.scores import check_classes
 from ralr_tune.kinds.classification.section import ArraysData, ClassificationSection, FolderData, TorchvisionData
@@ -24,7 +28,7 @@ from ralr_tune.machine.cores import available_cores
 from ralr_tune.models import contract, registry
 from ralr_tune.studyfile import StudySpec
 from ralr_tune.studyfile.contradictions import Problem, corners, missing_file, path_of_key, training_paths
-from ralr_tune.studyfile.imports import TORCHVISION, Import, names_code
+from ralr_tune.studyfile.imports import TIMM, TORCHVISION, Import, names_code
 from ralr_tune.studyfile.problems import KeyPath, dotted, one_line
 from ralr_tune.studyfile.tasks import first_task, typical_tasks
 from ralr_tune.studyfile.values import Choice, Range
@@ -32,7 +36,9 @@ from ralr_tune.studyfile.values import Choice, Range
 Read = TypeVar("Read")
 
 DATA: KeyPath = ("task", "data")
-NETWORK: tuple[KeyPath, ...] = (("task", "model"), ("task", "model_options"), ("task", "pretrained"))
+NETWORK: tuple[KeyPath, ...] = tuple(
+    ("task", key) for key in ("model", "model_options", "pretrained", "weights", "train_size", "test_size")
+)
 
 
 @dataclass
@@ -43,6 +49,8 @@ class Found:
     classes: int | None = None
     shape: tuple[int, ...] | None = None
     """(C, H, W) of the first training image."""
+    with_images: int | None = None
+    """Classes with training images."""
     train: int | None = None
     """Training images without those that are held out."""
     labels_read: bool = False
@@ -70,6 +78,7 @@ def read_data(spec: StudySpec, open_here: Callable[[ClassificationSection], Sour
         found.classes = len(section.data.classes) if section.data.classes else None
         return found
     found.labels_read, found.classes, train = True, len(source.classes), source.train
+    found.with_images = len(np.unique(train.labels))
     splits: dict[str, Samples] = {}
     if source.validation is not None:
         splits["validation"] = source.validation
@@ -151,6 +160,7 @@ def study_problems(spec: StudySpec, found: Found) -> Iterator[Problem]:
             check_classes(spec.metric.name, found.classes)
         except UsageError as error:
             yield Problem(str(error), (("study", "metric"), DATA))
+    yield from misfits(spec, channels=found.shape[0] if found.shape else None, classes=found.with_images)
     for arm in spec.arms if found.train is not None else ():
         given = spec.training(arm)["batch_size"]
         if _largest(given) > (found.train or 0):
@@ -173,15 +183,22 @@ def network_problems(spec: StudySpec, found: Found, *, imports: bool) -> Iterato
     first = first_task(spec)
     batch = min(2, _smallest_batch(spec))  # batch normalisation may refuse a single image
     paths = training_paths_of_all(spec)
+    head = fine_tuning.separate_head(spec)
     for section in typical_tasks(spec, "model"):
         assert isinstance(section, ClassificationSection)
         assert isinstance(first, ClassificationSection)
         name = str(section.model)
         if names_code(name) and not imports:
             continue
-        images = contract.Images(found.classes, _shape_for(section, first, found.shape))
+        decoded = _shape_for(section, first, found.shape)
+        try:
+            shapes = (None,) if decoded is None else _inputs(section).shapes(decoded)
+        except UsageError as error:
+            yield Problem(str(error), (DATA, ("task", "train_size"), ("task", "test_size")))
+            continue
+        images = contract.Images(found.classes, *shapes)
         before = frozenset(sys.modules)
-        wrong = contract.misfit(partial(build, section), name, images, batch=batch)
+        wrong = contract.misfit(partial(build, section), name, images, batch=batch, head=head)
         if wrong:
             if names_code(name):
                 _forget(name, before)
@@ -198,15 +215,15 @@ def _forget(name: str, before: Collection[str]) -> None:
 
 def build(section: ClassificationSection, classes: int, channels: int, size: int) -> nn.Module:
     """The network that `section` describes, with pretrained weights if they need no download."""
-    name = str(section.model)
+    name, shape = str(section.model), {"classes": classes, "channels": channels, "size": size}
     pretrained = section.pretrained
-    if pretrained and name.startswith(TORCHVISION):
-        from ralr_tune.models.torchvision_models import names, weights_file
-
-        network = name.removeprefix(TORCHVISION)
-        pretrained = network not in names() or weights_file(network).exists()
+    if pretrained and name.startswith((TORCHVISION, TIMM)):
+        registry.build(name, **shape, options=section.model_options)  # an unknown name has no weights, either
+        file = registry.weights_file(name)
+        pretrained = file is not None and file.exists()
+    weights = section.weights if section.weights is not None and Path(section.weights).is_file() else None
     return registry.build(
-        name, classes=classes, channels=channels, size=size, options=section.model_options, pretrained=pretrained
+        name, **shape, options=section.model_options, pretrained=pretrained and weights is None, weights=weights
     )
 
 
@@ -220,6 +237,11 @@ def _smallest_batch(spec: StudySpec) -> int:
         for arm in spec.arms
         for corner in corners(spec.space(arm), ("batch_size",))
     )
+
+
+def _inputs(section: ClassificationSection) -> Inputs:
+    given = [None if value is None else int(str(value)) for value in (section.train_size, section.test_size)]
+    return Inputs(*given)
 
 
 def _shape_for(

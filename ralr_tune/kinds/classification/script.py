@@ -15,14 +15,21 @@ from ralr_tune.kinds.classification import folder, npz, sources, torchvision_set
 from ralr_tune.kinds.classification.augment import AUGMENTATIONS
 from ralr_tune.kinds.classification.options import ClassificationOptions
 from ralr_tune.kinds.classification.section import MIXINGS, ClassificationSection, ImageData
+from ralr_tune.kinds.classification.transform import Augmentation
 from ralr_tune.models import registry, torchvision_models
+from ralr_tune.schedules.weight_decay import WeightDecay
 from ralr_tune.script.bundle import bundle
-from ralr_tune.script.parts import docstring, import_of, optimizer_call, rate_call
+from ralr_tune.script.parts import construction, docstring, import_of, optimizer_call, rate_call
 from ralr_tune.script.text import OTHER_FORMATS, arguments, is_identifier, literal, wrapped
 from ralr_tune.studyfile.configuration import TrainingConfig
 from ralr_tune.studyfile.exported import Exported
+from ralr_tune.training.averaging import WeightAverage
 
 _REPLACEMENTS = {"ralr_tune.machine.memory.check_memory": "ralr_tune.kinds.classification.standalone.check_memory"}
+
+_WITHOUT_ALPHA = {
+    "ralr_tune.kinds.classification.beta.beta_quantile": "ralr_tune.kinds.classification.standalone.beta_quantile"
+}
 
 _READERS: Mapping[str, Callable[..., Any]] = {
     "digits": sources.read_digits,
@@ -44,7 +51,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ralr_tune.kinds.classification.standalone import Batch, accuracy, load_images, mixed, train_batches
-from ralr_tune.kinds.classification.augment import Crop, Cutout, Flip
 from ralr_tune.kinds.classification.batching import batch_borders, draw_epoch
 from ralr_tune.kinds.classification.mixing import Mixing
 from ralr_tune.kinds.classification.samples import Source, restrict
@@ -85,16 +91,16 @@ def learning_rate(steps_per_epoch: int) -> LearningRate:
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parse_options(__doc__, __file__, arguments)
     device = options.device
-    data = load_images(open_source(), validation=$validation, study_seed=STUDY_SEED)
+    data = load_images(open_source(), validation=$validation, study_seed=STUDY_SEED$normalisation)
     count, (channels, height, width) = len(data.train_labels), data.train_images.shape[1:]
     precision = $precision
 
     torch.manual_seed(derive_seed("init", SEED))
     model = make_model(len(data.classes), channels, min(height, width))
     model.to(memory_format=precision.memory_format).to(device)
-$compile    optimizer = make_optimizer(model)
+$average$compile    optimizer = make_optimizer(model)
     rate = learning_rate(len(batch_borders(count, BATCH_SIZE)) - 1)
-$augment
+$decay$augment
     def outputs_of(images: Tensor) -> Tensor:
         with precision.autocast(device):
             return model(images).float()
@@ -105,8 +111,8 @@ $augment
     def batches(epoch: int) -> Iterable[Batch]:
 $batches
 
-    train(model, optimizer, rate, batches, loss, seed=SEED$clip)
-    save_weights(model, options.out)
+    $train
+$judged    save_weights(model, options.out)
     print(f"test accuracy {accuracy(model, outputs_of, data, BATCH_SIZE, device):.4f}")
     print(f"weights: {options.out}")
 
@@ -126,12 +132,17 @@ def script(configuration: Exported) -> str:
     task, options = configuration.task, configuration.configuration().options
     assert isinstance(task, ClassificationSection)
     assert isinstance(options, ClassificationOptions)
+    _refuse_unsupported(task, options)
     network, network_import = _network(task)
     source, reader_import = _source(task.data)
     rate, rate_imports = rate_call(configuration)
+    decay = configuration.configuration().weight_decay(configuration.configuration().learning_rate(1, seed=0))
+    more_imports = _augmentation_imports(options)
+    more_imports += [import_of(WeightAverage)] if training.ema_decay else []
+    more_imports += [import_of(WeightDecay)] if decay.varies else []
     text = _SCRIPT.substitute(
         docstring=docstring(configuration),
-        imports="\n".join([network_import, reader_import, *rate_imports]),
+        imports="\n".join([network_import, reader_import, *rate_imports, *more_imports]),
         **{name: literal(getattr(provenance, name)) for name in ("seed", "study_seed")},
         **{name: literal(getattr(training, name)) for name in ("epochs", "batch_size", "lr")},
         source=_return_value(source),
@@ -139,11 +150,36 @@ def script(configuration: Exported) -> str:
         optimizer=_return_value(optimizer_call(configuration)),
         rate=_return_value(rate),
         validation=literal(task.validation),
+        normalisation=_normalisation(task),
         smoothing=f", label_smoothing={literal(options.label_smoothing)}" if options.label_smoothing else "",
         **_training(training),
-        **_augmentation(options.augment),
+        **_train_call(training, decay),
+        **_augmentation(options),
     )
-    return bundle(text, replacements=_REPLACEMENTS)
+    plain = (options.mixup_alpha, options.cutmix_alpha) == (1, 1)
+    return bundle(text, replacements=_REPLACEMENTS | (_WITHOUT_ALPHA if plain else {}))
+
+
+def _refuse_unsupported(task: ClassificationSection, options: ClassificationOptions) -> None:
+    """Scripts train all weights at one rate, on whole images."""
+    values = {
+        "task.weights": (task.weights, None),
+        "task.train_size": (task.train_size, None),
+        "task.test_size": (task.test_size, None),
+        "training.head_factor": (options.head_factor, 1.0),
+        "training.freeze_trunk": (options.freeze_trunk, 0),
+    }
+    if task.model.startswith("timm:"):  # type: ignore[union-attr]
+        raise UsageError(f"task.model = {task.model!r}: a script cannot build timm's networks; {OTHER_FORMATS}")
+    for key, (value, default) in values.items():
+        if value != default:
+            raise UsageError(f"{key} = {value!r}: a script cannot do that; {OTHER_FORMATS}")
+
+
+def _normalisation(task: ClassificationSection) -> str:
+    assert isinstance(task.model, str)
+    given = registry.normalisation(task.model) if task.pretrained else None
+    return "" if given is None else f", normalisation={literal(given)}"
 
 
 def _return_value(expression: str) -> str:
@@ -203,24 +239,38 @@ def _training(training: TrainingConfig) -> dict[str, str]:
     if "auto" in wanted:
         asked = ", ".join(map(literal, wanted))
         chosen = f"choose_precision({asked}, device=device, input_shape=(channels, height, width))"
-    clip = training.clip_norm
     return {
         "precision": chosen,
         "compile": "    model.compile()\n" if training.compile is True else "",
-        "clip": f", clip_norm={literal(clip)}" if clip is not None else "",
+        "average": f"    average = WeightAverage(model, {literal(training.ema_decay)})\n" if training.ema_decay else "",
+        "judged": "    model = average.network\n" if training.ema_decay else "",
     }
 
 
-def _augmentation(augment: tuple[str, ...]) -> dict[str, str]:
+def _train_call(training: TrainingConfig, decay: WeightDecay) -> dict[str, str]:
+    """The call that trains, with the weight decay of its steps."""
+    given = ["model", "optimizer", "rate", "batches", "loss", "seed=SEED"]
+    given += [f"clip_norm={literal(training.clip_norm)}"] if training.clip_norm is not None else []
+    given += ["weight_decays=decay.values"] if decay.varies else []
+    given += ["after_step=lambda: average.update(model)"] if training.ema_decay else []
+    made = f"    decay = {construction(decay, rate='rate')}\n" if decay.varies else ""
+    return {"train": wrapped(f"train({', '.join(given)})", indent=4), "decay": made}
+
+
+def _augmentation(options: ClassificationOptions) -> dict[str, str]:
     """The random draws of an epoch, and the batches made with them."""
-    kinds = [AUGMENTATIONS[name].__name__ for name in augment if name in AUGMENTATIONS]
-    mixings = [name for name in augment if name in MIXINGS]
+    kinds = {name: AUGMENTATIONS[name] for name in options.augment if name in AUGMENTATIONS}
+    mixings = [name for name in options.augment if name in MIXINGS]
     lines = []
     if kinds:
-        made = ", ".join(f"{kind}(height, width, fill)" for kind in kinds)
-        lines += ["fill = data.mean.round().to(torch.uint8)", f"augmentations = [{made}]"]
+        made = [_made(kind, options.parameters(name)) for name, kind in kinds.items()]
+        augmentations = wrapped(f"[{', '.join(made)}]", indent=4, used=len("augmentations = "))
+        lines += ["fill = data.mean.round().to(torch.uint8)", f"augmentations = {augmentations}"]
     if mixings:
-        lines.append(f"mixing = Mixing({literal(mixings)}, height, width, len(data.classes))")
+        alphas = {f"{name}_alpha": options.parameters(name)["alpha"] for name in mixings}
+        changed = {key: alpha for key, alpha in alphas.items() if alpha != 1}
+        given = [literal(mixings), "height", "width", "len(data.classes)", *arguments(changed)]
+        lines.append(f"mixing = Mixing({', '.join(given)})")
     draws = "draws" if kinds else ""
     if mixings:
         draws = f"(*{draws or '_'}, mix)"
@@ -236,3 +286,11 @@ def _augmentation(augment: tuple[str, ...]) -> dict[str, str]:
         "augment": "".join(f"    {line}\n" for line in lines),
         "batches": "\n".join(f"        {line}" for line in body),
     }
+
+
+def _augmentation_imports(options: ClassificationOptions) -> list[str]:
+    return [import_of(AUGMENTATIONS[name]) for name in options.augment if name in AUGMENTATIONS]
+
+
+def _made(kind: type[Augmentation], parameters: Mapping[str, Any]) -> str:
+    return f"{kind.__name__}({', '.join(['height', 'width', 'fill', *arguments(parameters)])})"

@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ralr_tune.kinds.classification.augment import Augmentation
 from ralr_tune.kinds.classification.batching import batch_borders, mean_and_std
+from ralr_tune.kinds.classification.inputs import Normalisation, grey_values
 from ralr_tune.kinds.classification.mixing import Mixing
 from ralr_tune.kinds.classification.samples import Source, hold_out
+from ralr_tune.kinds.classification.transform import Augmentation
 
 Batch = tuple[Tensor, Tensor]
 """Normalised images (N, C, H, W) float32 and labels, (N,) int64 or shares (N, classes)."""
@@ -37,14 +38,20 @@ class ImageData:
     std: Tensor
 
 
-def load_images(source: Source, *, validation: float, study_seed: int) -> ImageData:
-    """All images of the source. `validation` and `study_seed` determine the study's validation split."""
+def load_images(
+    source: Source, *, validation: float, study_seed: int, normalisation: Normalisation | None = None
+) -> ImageData:
+    """All images of the source. `validation` and `study_seed` determine the study's validation split.
+
+    `normalisation`: that of pretrained weights; None: that of the training data."""
     parts = [source.train] if source.validation is None else [source.train, source.validation]
     images = torch.from_numpy(np.concatenate([part.load() for part in parts]))
     labels = np.concatenate([part.labels for part in parts])
     own = source.validation is not None
     train = np.arange(len(source.train)) if own else hold_out(labels, validation, study_seed)[1]
     mean, std = mean_and_std(images[torch.from_numpy(train)], "cpu")
+    if normalisation is not None:
+        mean, std = grey_values(normalisation, images.shape[1], "cpu")
     test = source.test()
     test_images = torch.from_numpy(np.ascontiguousarray(test.load()))
     return ImageData(
@@ -66,7 +73,8 @@ def train_batches(
         rows = order[first:last]
         images = data.train_images[rows].to(device)
         for augmentation, drawn in zip(augmentations, draws, strict=True):
-            images = augmentation.apply(images, drawn[first:last].to(device))
+            moved = drawn[first:last] if augmentation.draws_on_host else drawn[first:last].to(device)
+            images = augmentation.apply(images, moved)
         yield (images - mean) / std, data.train_labels[rows].to(device)
 
 
@@ -90,6 +98,11 @@ def accuracy(
     found = torch.cat(outputs)
     correct = (found.argmax(1) == data.test_labels).float().mean().item()
     return correct if found.isfinite().all() else float("nan")
+
+
+def beta_quantile(shares: Tensor, alpha: float) -> Tensor:
+    """For alpha = 1: Beta(1, 1) is uniform. The package's own needs scipy."""
+    return shares
 
 
 def check_memory(size_bytes: int, what: str) -> None:

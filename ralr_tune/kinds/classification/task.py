@@ -18,9 +18,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ralr_tune.errors import DataError
-from ralr_tune.kinds.classification.augment import Augmentation, make_augmentations
+from ralr_tune.kinds.classification.augment import make_augmentations
 from ralr_tune.kinds.classification.batching import batch_borders, draw_epoch, mean_and_std
+from ralr_tune.kinds.classification.crops import centre_crop
 from ralr_tune.kinds.classification.decoded import load
+from ralr_tune.kinds.classification.inputs import Inputs, grey_values
 from ralr_tune.kinds.classification.inventory import check_unchanged
 from ralr_tune.kinds.classification.metrics import METRICS
 from ralr_tune.kinds.classification.mixing import Mixing
@@ -29,13 +31,16 @@ from ralr_tune.kinds.classification.samples import Samples, Source, hold_out
 from ralr_tune.kinds.classification.scores import check_classes, make_score
 from ralr_tune.kinds.classification.section import MIXINGS
 from ralr_tune.kinds.classification.stratify import Rows
+from ralr_tune.kinds.classification.transform import Augmentation
 from ralr_tune.machine.sharing import free_on, is_cuda
 from ralr_tune.metric import Metric
+from ralr_tune.models import heads
 from ralr_tune.models.contract import check_fit
 from ralr_tune.records import Inventory
 from ralr_tune.seeds import derive_seed
 from ralr_tune.tasks.base import Autocast, Batch, Capabilities, Split
 from ralr_tune.tasks.tensors import TensorBatch
+from ralr_tune.training.groups import WeightGroup
 
 EVALUATION_PIXELS = {"cpu": 2**19, "cuda": 2**22}
 """Pixels of one evaluation batch by type of device: 512 images of 32x32 on a CPU, 4,096 on a GPU. On a CPU larger ones
@@ -49,6 +54,9 @@ AUGMENTED_PIXELS = {"cpu": 2**17, "cuda": 2**23}
 """Pixels that are augmented at once if batches have fewer, by type of device: 2,048 images of 8x8 on a CPU, 8,192 of
 32x32 on a GPU, which take 100 MB as float32."""
 
+
+WHOLE_IMAGES = Inputs()
+"""At their size, normalised by the training data."""
 
 PLAIN = ClassificationOptions()
 """No augmentation, no label smoothing."""
@@ -96,6 +104,7 @@ class ClassificationTask:
         decoded: Path | None = None,
         origin: object = None,
         metric: Metric = METRICS["accuracy"],
+        inputs: Inputs = WHOLE_IMAGES,
     ) -> None:
         """`decoded`: folder of decoded images that processes share (see decoded.py). `origin`: describes where the data
         were read from; tasks with equal origins can share data.
@@ -110,17 +119,28 @@ class ClassificationTask:
         self._read_test, self._decoded = source.test, decoded  # not the source itself: it may hold the training images
         self._build = build
         self._pool, self._rows = _pool_and_rows(source, validation, seed, device, decoded)
-        self.input_shape: tuple[int, ...] = tuple(self._pool.images.shape[1:])
-        self._mean, self._std = mean_and_std(self._pool.images[self._rows["train"]], device)
+        self._data_mean, self._data_std = mean_and_std(self._pool.images[self._rows["train"]], device)
+        self.input_shape: tuple[int, ...]
+        self._set_inputs(inputs)
         self._model_checked = False
         self.inventory: Inventory | None = None
         """What the data hold, if `load` was given a folder that remembers it."""
 
-    def with_network(self, build: Callable[[int, int, int], nn.Module], identity: str) -> ClassificationTask:
+    def with_network(
+        self, build: Callable[[int, int, int], nn.Module], identity: str, inputs: Inputs
+    ) -> ClassificationTask:
         """A task with another network that shares the data of this one."""
         other = copy.copy(self)
         other._build, other.identity, other._model_checked = build, identity, False
+        other._set_inputs(inputs)
         return other
+
+    def _set_inputs(self, inputs: Inputs) -> None:
+        self._inputs, decoded = inputs, tuple(self._pool.images.shape[1:])
+        self.input_shape, self._evaluation_shape = inputs.shapes(decoded)
+        self._mean, self._std = self._data_mean, self._data_std
+        if inputs.normalisation is not None:
+            self._mean, self._std = grey_values(inputs.normalisation, decoded[0], self.device)
 
     def build_model(self, seed: int) -> nn.Module:
         channels, height, width = self.input_shape
@@ -128,9 +148,18 @@ class ClassificationTask:
             torch.manual_seed(derive_seed("init", seed))
             model = self._build(len(self.classes), channels, min(height, width))
         if not self._model_checked:  # all trials share the network's shape: one check is enough
-            check_fit(model, self.input_shape, len(self.classes))
+            for shape in {self.input_shape, self._evaluation_shape}:
+                check_fit(model, shape, len(self.classes))
             self._model_checked = True
         return model
+
+    def weight_groups(self, model: nn.Module, options: Hashable) -> Sequence[WeightGroup]:
+        """Trunk and head, if they train differently (see training.groups)."""
+        factor, frozen = _checked_options(options).head_factor, _checked_options(options).freeze_trunk
+        if factor == 1 and frozen == 0:
+            return [WeightGroup(tuple(model.parameters()))]
+        trunk, head = heads.split(model, len(self.classes))
+        return [WeightGroup(tuple(trunk), frozen_epochs=frozen), WeightGroup(tuple(head), factor)]
 
     def size(self, split: Split) -> int:
         return len(self._part(split)[1])
@@ -142,13 +171,13 @@ class ClassificationTask:
     def batches(
         self, split: Split, *, seed: int, epoch: int, batch_size: int, options: Hashable = PLAIN
     ) -> Iterator[ImageBatch]:
-        drawn = self._batches(split, [(seed, epoch)], batch_size, _checked_options(options).augment)
+        drawn = self._batches(split, [(seed, epoch)], batch_size, _checked_options(options))
         return (ImageBatch(batch.images[:, 0], batch.labels[:, 0]) for batch in drawn)
 
     def fused_batches(
         self, split: Split, *, slot_epochs: Sequence[tuple[int, int]], batch_size: int, options: Hashable = PLAIN
     ) -> Iterator[ImageBatch]:
-        drawn = self._batches(split, slot_epochs, batch_size, _checked_options(options).augment)
+        drawn = self._batches(split, slot_epochs, batch_size, _checked_options(options))
         return (ImageBatch(batch.images.flatten(1, 2), batch.labels) for batch in drawn)
 
     def fused_losses(self, outputs: Tensor, batch: Batch, *, options: Hashable = PLAIN) -> Tensor:
@@ -162,7 +191,7 @@ class ClassificationTask:
 
     @property
     def evaluation_batch(self) -> int:
-        _, height, width = self.input_shape
+        _, height, width = self._evaluation_shape
         return max(MIN_EVALUATION_BATCH, EVALUATION_PIXELS[self._device_kind] // (height * width))
 
     @torch.no_grad()
@@ -188,7 +217,7 @@ class ClassificationTask:
         score = make_score(self.metric.name, len(self.classes), slots, self.device)
         finite = torch.ones(slots, dtype=torch.bool, device=self.device)
         for some in torch.split(rows, batch_size):
-            batch = self._batch(pool, some)
+            batch = self._batch(pool, some, shape=self._evaluation_shape)
             with autocast():
                 outputs = network(_repeated_channels(batch.images, slots)).view(len(some), slots, -1)
             score.add(outputs, batch.labels)
@@ -196,11 +225,11 @@ class ClassificationTask:
         return torch.where(finite, score.values(), math.nan).tolist()
 
     def _batches(
-        self, split: Split, slot_epochs: Sequence[tuple[int, int]], batch_size: int, augment: Sequence[str]
+        self, split: Split, slot_epochs: Sequence[tuple[int, int]], batch_size: int, options: ClassificationOptions
     ) -> Iterator[ImageBatch]:
         """Batches of K slots, each a (seed, epoch): images (N, K, C, H, W), labels (N, K) or (N, K, classes)."""
         pool, rows = self._part(split)
-        orders, changes, mixes = zip(*(self._draw_epoch(rows, *each, augment) for each in slot_epochs), strict=True)
+        orders, changes, mixes = zip(*(self._draw_epoch(rows, *each, options) for each in slot_epochs), strict=True)
         order = torch.stack(orders, dim=1)
         merged = [
             (drawn[0][0], torch.stack([draws for _, draws in drawn], dim=1)) for drawn in zip(*changes, strict=True)
@@ -214,7 +243,7 @@ class ClassificationTask:
 
         Batches of small images are made several at a time: otherwise the overhead of a dozen operations dominates.
         """
-        (_, height, width), slots = self.input_shape, order.shape[1]
+        (height, width), slots = pool.images.shape[2:], order.shape[1]
         for some in _blocks(cuts, AUGMENTED_PIXELS[self._device_kind] // (height * width * slots)):
             begin, end = some[0], some[-1]
             draws = [(augmentation, drawn[begin:end].flatten(0, 1)) for augmentation, drawn in changes]
@@ -237,22 +266,30 @@ class ClassificationTask:
             images, labels = zip(*slots, strict=True)
             yield ImageBatch(torch.stack(images, dim=1), torch.stack(labels, dim=1))
 
-    def _batch(self, pool: _Pool, rows: Tensor, changes: _Draws = ()) -> ImageBatch:
+    def _batch(
+        self, pool: _Pool, rows: Tensor, changes: _Draws = (), shape: tuple[int, ...] | None = None
+    ) -> ImageBatch:
+        """`shape`: cut from the centre; None: `changes` cut what is needed."""
         images = self._to_device(pool.images.index_select(0, rows))  # ten times faster than [rows]
         for augmentation, draws in changes:
             images = augmentation.apply(images, draws)
+        if shape is not None and images.shape[1:] != shape:
+            images = centre_crop(images, *shape[1:])
         labels = self._to_device(pool.labels[rows])
         return ImageBatch((images - self._mean) / self._std, labels)
 
     def _draw_epoch(
-        self, rows: Tensor, seed: int, epoch: int, augment: Sequence[str]
+        self, rows: Tensor, seed: int, epoch: int, options: ClassificationOptions
     ) -> tuple[Tensor, _Draws, _MixDraws]:
         """Everything random in an epoch: the order, and draws (N, k) in that order."""
-        augmentations, mixings = self._augmentations(augment), self._mixings(augment)
+        augmentations, mixings = self._augmentations(options), self._mixings(options)
         order, draws = draw_epoch(len(rows), [*augmentations, *mixings], seed=seed, epoch=epoch)
-        moved, first = [each.to(self.device) for each in draws], len(augmentations)
-        changes = list(zip(augmentations, moved[:first], strict=True))
-        mixes = list(zip(mixings, moved[first:], strict=True))
+        first = len(augmentations)
+        changes = [
+            (each, drawn if each.draws_on_host else drawn.to(self.device))
+            for each, drawn in zip(augmentations, draws[:first], strict=True)
+        ]
+        mixes = [(each, drawn.to(self.device)) for each, drawn in zip(mixings, draws[first:], strict=True)]
         return rows[order.to(rows.device)], changes, mixes
 
     def _to_device(self, some: Tensor) -> Tensor:
@@ -266,16 +303,19 @@ class ClassificationTask:
         """cuda or cpu, a key of this module's constants."""
         return "cuda" if is_cuda(self.device) else "cpu"
 
-    def _augmentations(self, names: Sequence[str]) -> list[Augmentation]:
-        _, height, width = self.input_shape
-        fill = self._mean.round().to(torch.uint8)
-        return make_augmentations(names, height=height, width=width, fill=fill)
+    def _augmentations(self, options: ClassificationOptions) -> list[Augmentation]:
+        height, width = self._pool.images.shape[2:]
+        fill, train_size = self._data_mean.round().to(torch.uint8), self._inputs.train_size
+        return make_augmentations(options, height=height, width=width, fill=fill, train_size=train_size)
 
-    def _mixings(self, names: Sequence[str]) -> list[Mixing]:
+    def _mixings(self, options: ClassificationOptions) -> list[Mixing]:
         """One `Mixing` for all mixing names, or none. It comes last, since it mixes augmented images."""
         _, height, width = self.input_shape
-        asked = [name for name in names if name in MIXINGS]
-        return [Mixing(asked, height, width, len(self.classes))] if asked else []
+        asked, alphas = (
+            [name for name in options.augment if name in MIXINGS],
+            (options.mixup_alpha, options.cutmix_alpha),
+        )
+        return [Mixing(asked, height, width, len(self.classes), *alphas)] if asked else []
 
     def _part(self, split: Split) -> tuple[_Pool, Tensor]:
         if split == "test":
@@ -289,10 +329,9 @@ class ClassificationTask:
         pool = _pool([samples], self.device, self._decoded)
         if self.inventory is not None:
             check_unchanged("test", samples, self.inventory)
-        if pool.images.shape[1:] != self.input_shape:
-            raise DataError(
-                f"test images have shape {tuple(pool.images.shape[1:])}, training images {self.input_shape} (C, H, W)"
-            )
+        shape, expected = tuple(pool.images.shape[1:]), tuple(self._pool.images.shape[1:])
+        if shape != expected:
+            raise DataError(f"test images have shape {shape}, training images {expected} (C, H, W)")
         return pool
 
 

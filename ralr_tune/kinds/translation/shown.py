@@ -96,8 +96,8 @@ def _statement(section: TranslationSection, arms: _Arms, signatures: Mapping[str
     return (
         f"{len(arms.sources):,} validation pairs, {one} to {other}, translated by one network of each arm: its winner, "
         f"trained with the first judged seed on the train split. Beam search, {section.beam} hypotheses, length "
-        f"penalty {section.length_penalty:g}. The bootstrap resamples sentences: it shows how much these scores depend on "
-        f"the choice of sentences, and not on the seed; the verdict rests on the seeds. Signatures: {signed}."
+        f"penalty {section.length_penalty:g}. The bootstrap resamples sentences: it shows how much these scores depend "
+        f"on the choice of sentences, and not on the seed; the verdict rests on the seeds. Signatures: {signed}."
     )
 
 

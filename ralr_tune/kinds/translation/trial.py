@@ -62,11 +62,11 @@ class TranslationTrial(TorchTrial):
         return None if outputs is None else kept_examples(pairs, outputs, self._text.rules.scorer)
 
     def _loss(self, split: Split, batch_size: int) -> float:
-        return self._text.mean_loss(self.state.model, split, batch_size=batch_size, autocast=self._autocast)
+        return self._text.mean_loss(self.state.judged, split, batch_size=batch_size, autocast=self._autocast)
 
     def _translations(self, split: Split, batch_size: int) -> list[str] | None:
         beam = self._text.rules.beam
-        return self._text.translations(self.state.model, split, beam, batch_size=batch_size, autocast=self._autocast)
+        return self._text.translations(self.state.judged, split, beam, batch_size=batch_size, autocast=self._autocast)
 
     def _autocast(self) -> AbstractContextManager[object]:
         return self.state.precision.autocast(self.task.device)

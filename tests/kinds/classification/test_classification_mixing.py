@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from scipy import stats
 from torch import Tensor
 
+from ralr_tune.kinds.classification.beta import beta_quantile
 from ralr_tune.kinds.classification.mixing import CUTMIX_SHARE, Mixing
 
 HEIGHT, WIDTH, CLASSES = 16, 12, 5
@@ -24,6 +26,10 @@ def batch(count: int) -> tuple[Tensor, Tensor]:
     """Image n shows the number n everywhere; its label is n modulo CLASSES."""
     numbers = torch.arange(count)
     return numbers.float()[:, None, None, None].expand(count, 3, HEIGHT, WIDTH), numbers % CLASSES
+
+
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
 
 
 def boxes(drawn: Tensor) -> Tensor:
@@ -100,6 +106,29 @@ def test_mixup_s_coefficient_is_uniform() -> None:
     assert not boxes(drawn).any()
     own = drawn[:, 4].sort().values
     assert (own - torch.linspace(0, 1, 20_000)).abs().max() < 0.015  # Kolmogorov-Smirnov, beyond 1 in 10,000
+
+
+@pytest.mark.parametrize("alpha", [0.2, 1.0, 4.0])
+def test_alpha_shapes_the_coefficient_of_mixup(alpha: float) -> None:
+    own = Mixing(("mixup",), HEIGHT, WIDTH, CLASSES, mixup_alpha=alpha).draw(20_000, generator())[:, 4]
+    distance = stats.kstest(own.double().numpy(), stats.beta(alpha, alpha).cdf).statistic
+    assert distance < 0.0156 + (alpha < 1) * 0.02  # 1 in 10,000; float32 rounds shares next to 1 to 1
+
+
+@pytest.mark.parametrize("alpha", [0.2, 1.0, 4.0])
+def test_alpha_shapes_the_boxes_of_cutmix(alpha: float) -> None:
+    top, _, bottom, _, _ = Mixing(("cutmix",), 512, 512, CLASSES, cutmix_alpha=alpha).draw(5000, generator()).unbind(1)
+    whole = (top > 0) & (bottom < 512) & (bottom > top)  # no edge cuts them off
+    own = beta_quantile(torch.rand(5000, generator=generator()), alpha)  # the first number of each sample
+    assert torch.equal((bottom - top)[whole], (512 * (1 - own[whole]).sqrt()).floor())
+    assert whole.sum() > 300
+
+
+def test_a_larger_alpha_mixes_the_same_samples_more_evenly() -> None:
+    shares = torch.rand(100, generator=torch.Generator().manual_seed(0))
+    even, uneven = beta_quantile(shares, 4.0), beta_quantile(shares, 0.2)
+    assert (even - 0.5).abs().le((uneven - 0.5).abs() + 1e-6).all()
+    assert torch.equal(beta_quantile(shares, 1.0), shares)
 
 
 def test_mixup_mixes_a_pair() -> None:
