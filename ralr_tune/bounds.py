@@ -89,7 +89,7 @@ BOUNDS: Mapping[str, Bounds] = MappingProxyType(
         "t0": Bounds("(0, inf)", "steps", "step at which averaging starts (asgd)"),
         "momentum_decay": Bounds("[0, inf)", "1", "decay of the momentum (nadam)"),
         "task.dropout": Bounds("[0, 1)", "share", "probability that dropout sets a number to zero"),
-        "task.accumulate": Bounds("[1, 1000]", "batches", "batches that one step accumulates", integer=True),
+        "task.accumulate": Bounds("[1, 1001)", "batches", "batches that one step accumulates", integer=True),
         "schedule.warmup": Bounds("[0, inf)", "length", "linear warm-up at the start of a run; less than the run"),
         "schedule.warmup_factor": Bounds(
             "(0, 1]", "factor", "start of the warm-up, as a multiple of the curve's start"
