@@ -57,13 +57,13 @@ BOUNDS: Mapping[str, Bounds] = MappingProxyType(
         "batch_size": Bounds(_COUNT, "samples", "samples of one step", integer=True),
         "lr": Bounds("(0, inf)", "1", "base learning rate, before curve and amplification", max_value=_MAX_FACTOR),
         "weight_decay": Bounds("[0, inf)", "1", "weight decay of the optimizer"),
+        "label_smoothing": Bounds("[0, 1)", "share", "probability mass that is spread over all classes"),
         "head_factor": Bounds(
             "(0, inf)", "factor", "learning rate of the head, as a multiple of the trunk's", max_value=_MAX_FACTOR
         ),
         "freeze_trunk": Bounds(
             "[0, 1000000000)", "epochs", "epochs at the start in which only the head trains", integer=True
         ),
-        "label_smoothing": Bounds("[0, 1)", "share", "probability mass that is spread over all classes"),
         "cutout_size": Bounds("(0, 1]", "share", "side of cutout's square, of the image height"),
         "mixup_alpha": Bounds("(0, 1000]", "1", "mixup draws the share of an image from Beta(alpha, alpha)"),
         "cutmix_alpha": Bounds("(0, 1000]", "1", "cutmix draws the share of an image from Beta(alpha, alpha)"),
@@ -77,9 +77,9 @@ BOUNDS: Mapping[str, Bounds] = MappingProxyType(
         "weight_decay_end": Bounds("[0, inf)", "1", "weight decay at the end of the run"),
         "ema_decay": Bounds("[0, 1)", "share", "share of the average of the weights that a step keeps; 0: no average"),
         "clip_norm": Bounds("(0, inf)", "norm", "largest norm of a step's gradients"),
-        "momentum": Bounds("[0, 1)", "share", "share of the velocity that the next step keeps (sgd, rmsprop)"),
+        "momentum": Bounds("[0, 1)", "share", "share of the velocity that the next step keeps (sgd, rmsprop, muon)"),
         "dampening": Bounds("[0, 1)", "share", "share of the gradient that is left out of the velocity (sgd)"),
-        "betas": Bounds("[0, 1)", "share", "decay rate of each moment (adam family)"),
+        "betas": Bounds("[0, 1)", "share", "decay rate of each moment (adam family; AdamW of muon)"),
         "eps": Bounds("(0, inf)", "1", "added to denominators"),
         "rho": Bounds("[0, 1)", "share", "decay of the averages (adadelta)"),
         "lr_decay": Bounds("[0, inf)", "per step", "decay of the learning rate (adagrad)"),
@@ -88,6 +88,15 @@ BOUNDS: Mapping[str, Bounds] = MappingProxyType(
         "alpha": Bounds("[0, 1)", "share", "decay of the averages (rmsprop); power of the learning rate (asgd)"),
         "t0": Bounds("(0, inf)", "steps", "step at which averaging starts (asgd)"),
         "momentum_decay": Bounds("[0, inf)", "1", "decay of the momentum (nadam)"),
+        "beta2_decay": Bounds("[-1, 0]", "1", "step t keeps 1 - t ** beta2_decay of the averages (adafactor)"),
+        "d": Bounds("[1, inf)", "1", "largest root mean square of a weight's update (adafactor)"),
+        "ns_steps": Bounds("[1, 100)", "1", "Newton-Schulz iterations (muon)", integer=True),
+        "fallback_factor": Bounds(
+            "(0, inf)",
+            "factor",
+            "rate of the weights that muon leaves to AdamW, as a multiple of lr",
+            max_value=_MAX_FACTOR,
+        ),
         "task.dropout": Bounds("[0, 1)", "share", "probability that dropout sets a number to zero"),
         "task.accumulate": Bounds("[1, 1001)", "batches", "batches that one step accumulates", integer=True),
         "schedule.warmup": Bounds("[0, inf)", "length", "linear warm-up at the start of a run; less than the run"),
@@ -120,3 +129,8 @@ BOUNDS: Mapping[str, Bounds] = MappingProxyType(
     }
 )
 """By Optuna name. A length or position below 1 is a share of the run, otherwise a number of epochs."""
+
+
+def bounds_of(name: str) -> Bounds | None:
+    """The row of a parameter, also of one that belongs to one optimizer (`optimizers.adamw.lr`); None without a row."""
+    return BOUNDS.get(name.rpartition(".")[2] if name.startswith("optimizers.") else name)

@@ -49,6 +49,13 @@ class Until(StrEnum):
     test = "test"
 
 
+class StopSignal(StrEnum):
+    """Signals that engines send before a time limit."""
+
+    usr1 = "USR1"
+    usr2 = "USR2"
+
+
 def _not_empty(url: str | None) -> str | None:
     """Refuse an empty URL: an unset shell variable would otherwise select the default database."""
     if url is not None and not url.strip():
@@ -85,7 +92,9 @@ def _parse_slots(value: Any) -> Any:
 SLOTS = "Trials that a worker trains at the same time as one network: a number, or auto."
 WORKERS = "Worker processes; workers on one GPU share its memory equally.  [default: one per GPU, or one per core]"
 SHARING = "Number of workers on this GPU, including this one; limits it to an equal share of the memory."
-LAUNCHER = "How to start workers: local (processes), inprocess (threads), or a launcher of an installed package."
+LAUNCHER = "How to start workers: local (processes), inprocess (threads), ray, slurm, or one of an installed package."
+INDEX = "A number in its name.  [default: what the engine says (Slurm, Kubernetes), otherwise 0]"
+STOP_ON = "A further signal that means: save everything and stop. For engines that send it before a time limit."
 REHEARSE = "Train a few epochs: is it reproducible, does it resume, does it use rate, seed and schedule?"
 DRAWING = "An .html, .png or .svg file."
 LOW = "Lowest learning rate.  [default: a tenth of what is usual for the optimizer]"
@@ -153,7 +162,8 @@ def run(
     run_options |= {"--json": as_json}
     other_options = {"--trials": trials, "--quiet": quiet, "--no-imports": no_imports, "--force": force}
     other_options |= {"--new-generation": new_generation}
-    _refuse_together("--init", worker_options | run_options if init else {})
+    starts_none = worker_options if launcher == "local" else {}  # another launcher may prepare what to submit
+    _refuse_together("--init", starts_none | run_options if init else {})
     _refuse_together("--no-workers", worker_options if no_workers else {})
     where = locate(study, storage=storage, out=out, imports=not no_imports)
     if where.spec is None:
@@ -175,8 +185,7 @@ def run(
         launcher_options=parse_options(launcher_option or ()),
     )
     if init:
-        made = runs.init(where.spec, options)
-        _say("" if quiet else made)
+        _say(runs.init(where.spec, options)[: 0 if quiet else None])
         return
     chosen = worker_options | run_options | other_options
     _run_and_show(where, options, chosen, as_json=as_json, quiet=quiet)
@@ -254,9 +263,10 @@ def worker(
     study: Study,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda:0, ...")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads for training.  [default: all cores]")] = None,
-    index: Annotated[int, typer.Option(help="A number in its name, if several workers share a machine.")] = 0,
+    index: Annotated[int | None, typer.Option(min=0, help=INDEX)] = None,
     sharing: Annotated[int, typer.Option(min=1, help=SHARING)] = 1,
     slots: Slots = 1,
+    stop_on: Annotated[list[StopSignal] | None, typer.Option(help=STOP_ON)] = None,
     until: Annotated[Until, typer.Option(help="The last stage to work on.")] = Until.test,
     no_imports: NoImports = False,
     force: Force = False,
@@ -264,7 +274,10 @@ def worker(
     out: Out = None,
 ) -> None:
     """Join a study that `run` has created, from any machine that can reach its storage."""
+    import signal
+
     from ralr_tune.commands.locate import locate
+    from ralr_tune.launch import engine
     from ralr_tune.launch.devices import Place, places
     from ralr_tune.launch.folder import expected_token
     from ralr_tune.launch.launcher import Job
@@ -284,8 +297,9 @@ def worker(
         folder_token=expected_token(),
     )
     place = places(device, 1)[0]
+    index = engine.index() if index is None else index
     stop = Stop()
-    with stop_on_signals(stop):
+    with stop_on_signals(stop, *(signal.Signals[f"SIG{name.value}"] for name in stop_on or ())):
         stop_with_launcher()
         work(job, Place(index, place.device, threads or place.threads, sharing), stop=stop)
 

@@ -135,6 +135,9 @@ class Row:
 AMPLIFIED = "amplified-"
 AMPLIFICATION = "amplify."
 """Prefix of the names of amplification parameters."""
+OF_OPTIMIZER = "optimizers."
+"""Prefix of the names of parameters that one of several optimizers uses in place of the shared ones: of
+`optimizers.adamw.lr` in place of `lr`."""
 
 
 def amplified_role(donor: str, block: int, trial: int) -> str:

@@ -23,6 +23,7 @@ from ralr_tune.kinds.simulated.section import Effect, SimulatedData
 from ralr_tune.schedules.curves import CURVES, OPTIONS
 from ralr_tune.studyfile import models, registry
 from ralr_tune.studyfile.kind import Kind
+from ralr_tune.studyfile.optimizer_keys import OptimizerTable
 from ralr_tune.studyfile.optimizers import OPTIMIZER_SPECS
 from ralr_tune.studyfile.sections import (
     AmplifySection,
@@ -40,6 +41,13 @@ EXAMPLES: Mapping[str, Any] = {
     "betas": [0.9, 0.999],
     "eps": 1e-8,
     "lambd": 1e-4,
+    "beta2_decay": -0.8,
+    "d": 1.0,
+    "ns_steps": 5,
+    "adjust_lr_fn": "match_rms_adamw",
+    "fallback_factor": 0.015,
+    "optimizer_options": {"betas": [0.9, 0.99]},
+    "optimizers": {"adamw": {"lr": {"low": 1e-4, "high": 1e-2, "log": True}}},
     "alpha": 0.99,
     "t0": 1e6,
     "step_size": 10,
@@ -47,6 +55,12 @@ EXAMPLES: Mapping[str, Any] = {
     "milestones": [0.5, 0.75],
     "mode": "triangular2",
     "clip_norm": 1.0,
+    "ema_decay": 0.999,
+    "weight_decay_schedule": "cosine",
+    "weight_decay_end": {"low": 1e-3, "high": 0.5, "log": True},
+    "weight_decay_follows": {"choices": ["rate", "base"]},
+    "mixup_alpha": {"choices": [0.2, 1.0]},
+    "rand_augment_magnitude": {"low": 3, "high": 15},
     "max_pixels": 200_000_000,
     "limit": 5000,
     "classes": ["cat", "dog"],
@@ -115,6 +129,7 @@ def sections() -> Iterator[str]:
     yield table("task.data of the simulated kind", SimulatedData)
     yield table("task.data.effects.NAME", Effect)
     yield training(classification)
+    yield table("[training.optimizers.NAME]", OptimizerTable)
     yield table("[schedule]", ScheduleSection, prefix="schedule.")
     yield "\nBase curves and their own options:\n\n"
     yield rows(("name", "options"), ((f"`{name}`", ", ".join(curve_options(name))) for name in CURVES))

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from ralr_tune.analysis import rows as study_rows
 from ralr_tune.analysis.missing_evidence import MIN_TRIALS
-from ralr_tune.bounds import BOUNDS
+from ralr_tune.bounds import bounds_of
 from ralr_tune.metric import Metric
 from ralr_tune.records import ArmRecord
 
@@ -113,7 +113,7 @@ def _limit(name: str, domain: Mapping[str, Any], end: Literal["low", "high"]) ->
 
     For a parameter without a row in `bounds`: a range without negative values stays so, and integers from 1 stay >= 1.
     """
-    bounds = BOUNDS.get(name)
+    bounds = bounds_of(name)
     if bounds is not None:
         return (bounds.low, bounds.has_low) if end == "low" else (bounds.high, bounds.has_high)
     if end == "high":

@@ -86,11 +86,13 @@ def arm_importances(arm: ArmRecord, metric: Metric, *, draws: int = 100) -> dict
 
     domains = {name: _distribution(domain) for name, domain in arm.dimensions.items()}
     complete = [row for row in arm.search() if row.outcome == "complete" and row.value is not None]
-    rows = [row for row in complete if set(row.params) == set(domains)]
+    rows = [row for row in complete if set(row.params) <= set(domains)]
     with _quiet():
         study = create_study(direction=metric.direction)
         study.add_trials(
-            create_trial(params=dict(row.params), distributions=domains, value=row.value)
+            create_trial(
+                params=dict(row.params), distributions={name: domains[name] for name in row.params}, value=row.value
+            )
             for row in thinned(rows, MAX_TRIALS)
         )
     return optuna_importances(study, draws=draws)

@@ -14,7 +14,7 @@ from ralr_tune.analysis.notes import edge_sentence, missing_sentence
 from ralr_tune.analysis.power import ENOUGH_PAIRS, DetectableEffect, detectable_effect, spread_of
 from ralr_tune.analysis.recipe import toml
 from ralr_tune.analysis.spending import Use, times
-from ralr_tune.records import AMPLIFICATION
+from ralr_tune.records import AMPLIFICATION, OF_OPTIMIZER
 
 FEW_SEEDS = 5
 MANY_SEEDS = 100  # further seeds; above, blocks say more for the same money
@@ -173,7 +173,10 @@ def _table(facts: Facts, arm: ArmFacts, parameter: str) -> str:
         return f"arms.{arm.name}"
     shared = all(other.settings.get(parameter) == arm.settings.get(parameter) for other in facts.arms.values())
     own = "" if shared else f"arms.{arm.name}."
-    return prefix if prefix else f"{own}training"
+    if parameter.startswith(OF_OPTIMIZER):
+        name = prefix.removeprefix(OF_OPTIMIZER)
+        return f"{own}training.{OF_OPTIMIZER}{toml(name) if ':' in name else name}"
+    return prefix if prefix and prefix != "optimizer_options" else f"{own}training{prefix and f'.{prefix}'}"
 
 
 def _written(value: Any) -> Any:

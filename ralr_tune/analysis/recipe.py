@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ralr_tune.analysis.facts import ArmFacts
-from ralr_tune.records import AMPLIFICATION
+from ralr_tune.records import AMPLIFICATION, OF_OPTIMIZER
 
 LR, PROBABILITY, LOWER, UPPER, WIDTH = "lr", "probability", "lower", "upper", "width"
 
@@ -18,7 +18,7 @@ class Recipe:
 
     arm: str
     params: Mapping[str, Any]
-    """Searched parameters by Optuna name."""
+    """Searched parameters by Optuna name; those of the table of one optimizer without its prefix."""
     base_rate: float | None
     """None if the study has no `lr`."""
     amplification: Mapping[str, Any] = field(default_factory=dict)
@@ -56,16 +56,24 @@ def recipe(arm: ArmFacts, command: str = "") -> Recipe | None:
     if arm.recipe is None:
         return None
     fixed = {name: value for name, value in arm.settings.items() if not _is_domain(value)}
-    values = {**fixed, **arm.recipe}
+    optimizer = {**fixed, **arm.recipe}.get("optimizer")
+    values = _of_optimizer({**fixed, **arm.recipe}, optimizer)
     rate = values.get(LR)
     return Recipe(
         arm=arm.name,
-        params=dict(arm.recipe),
+        params=_of_optimizer(arm.recipe, optimizer),
         base_rate=None if rate is None else float(rate),
         amplification=_amplification(values),
         confirmed=arm.confirm is not None and arm.confirm.mean is not None,
         command=command,
     )
+
+
+def _of_optimizer(values: Mapping[str, Any], optimizer: Any) -> dict[str, Any]:
+    """The values that this optimizer trains with: its own replace the shared ones, others' are left out."""
+    own = f"{OF_OPTIMIZER}{optimizer}."
+    shared = {name: value for name, value in values.items() if not name.startswith(OF_OPTIMIZER)}
+    return shared | {name.removeprefix(own): value for name, value in values.items() if name.startswith(own)}
 
 
 def _is_domain(value: Any) -> bool:

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ralr_tune.child.metrics import OtherMetrics
 from ralr_tune.machine.files import write
-from ralr_tune.tasks.metrics import OtherMetrics
 from ralr_tune.tasks.trial import TrialStage
 
 VERSION = 1

@@ -19,9 +19,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ralr_tune.child.metrics import METRICS_BYTES, OtherMetrics
 from ralr_tune.machine.files import writing
 from ralr_tune.records import EpochRecord
-from ralr_tune.tasks.metrics import METRICS_BYTES, OtherMetrics
 from ralr_tune.training.checkpoint import Unusable, curve_to_dicts, read_curve
 
 logger = logging.getLogger(__name__)

@@ -18,8 +18,7 @@ from ralr_tune.errors import StudyFileError, UsageError
 from ralr_tune.invocation import command
 from ralr_tune.records import Inventory
 from ralr_tune.studyfile import StudySpec, load_study_file, models, parse_study, registry
-from ralr_tune.studyfile.imports import imports as imported
-from ralr_tune.studyfile.imports import refuse_imports
+from ralr_tune.studyfile.imports import imports_of, refuse_imports
 from ralr_tune.studyfile.reading import Reading, read_study_file
 from ralr_tune.studyfile.sections import StudyFile
 
@@ -32,7 +31,7 @@ def load(study: str, *, imports: bool = True, storage: str | None = None, out: P
     """
     spec = _find_spec(study, storage, out, imports)
     if not imports:
-        refuse_imports(spec.kind, spec.task)
+        refuse_imports(imports_of(spec))
     return spec
 
 
@@ -55,7 +54,7 @@ def check_study(
     Raises what `load` raises, with every problem at once, and DataError.
     """
     spec = checked(study, imports=imports, fast=fast, storage=storage, out=out)
-    return "\n".join([_summary(study, spec, fast), *_notes(spec)])
+    return "\n".join([_summary(study, spec, fast), *_notes(spec), *(() if fast else spec.kind.notes(spec.task))])
 
 
 def checked(
@@ -93,7 +92,7 @@ def _summary(study: str, spec: StudySpec, fast: bool) -> str:
 
 
 def _notes(spec: StudySpec) -> Iterator[str]:
-    yield from map(str, imported(spec.kind, spec.task))
+    yield from map(str, imports_of(spec))
     if all(arm.amplify is None and arm.noise is None for arm in spec.arms.values()):
         yield "No arm amplifies its learning rates: this study compares schedules without RALR"
 

@@ -16,7 +16,7 @@ from ralr_tune.search.space import distribution
 from ralr_tune.store.studies import quiet_optuna
 from ralr_tune.studyfile import StudySpec
 from ralr_tune.studyfile.contradictions import Problem
-from ralr_tune.studyfile.imports import imports as imported
+from ralr_tune.studyfile.imports import imports_of
 from ralr_tune.studyfile.problems import KeyPath
 from ralr_tune.studyfile.reading import Reading, refusal
 
@@ -34,7 +34,7 @@ def problems(
     found = [*_optuna_problems(spec), *([] if fast else spec.kind.problems(spec, imports=imports, sample=SAMPLE))]
     if not imports:
         tried = "; --no-imports forbids that, so it was not tried"
-        found += [Problem(f"{each}{tried}") for each in imported(spec.kind, spec.task)]
+        found += [Problem(f"{each}{tried}") for each in imports_of(spec)]
     kept = [each for each in found if not each.depends_on(left_out)]
     return list({each.line: each for each in kept}.values())
 

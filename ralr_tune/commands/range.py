@@ -26,7 +26,9 @@ from ralr_tune.seeds import derive_seed
 from ralr_tune.store.address import parse_address
 from ralr_tune.studyfile import Configuration, StudySpec
 from ralr_tune.studyfile.configuration import ScheduleConfig
-from ralr_tune.studyfile.optimizers import OPTIMIZER_SPECS
+from ralr_tune.studyfile.contradictions import path_in_table
+from ralr_tune.studyfile.optimizers import optimizer_spec
+from ralr_tune.studyfile.problems import dotted
 from ralr_tune.studyfile.values import Choice, Range
 from ralr_tune.tasks.base import Task
 
@@ -184,7 +186,7 @@ def range_test(
 
 def sweep_ends(optimizer: str, low: float | None, high: float | None) -> tuple[float, float]:
     """The lowest and the highest rate of the sweep. Raises UsageError."""
-    usual = OPTIMIZER_SPECS[optimizer].usual_rates
+    usual = optimizer_spec(optimizer).usual_rates
     first, last = usual[0] * BELOW if low is None else low, usual[1] * ABOVE if high is None else high
     most = BOUNDS["lr"].high
     if not 0 < first <= last / MIN_SPAN * (1 + 1e-9) or last > most:
@@ -270,8 +272,8 @@ def _test(
     return ArmsTest(
         arms=tuple(arms),
         amplified=tuple(arm for arm in arms if spec.arms[arm].amplify is not None),
-        tables=tuple(dict.fromkeys(_table_of_lr(spec, arm) for arm in arms)),
-        in_file="; ".join(dict.fromkeys(str(spec.training(arm)["lr"]) for arm in arms)),
+        tables=tuple(dict.fromkeys(_table_of_lr(spec, arm, plain.training.optimizer) for arm in arms)),
+        in_file="; ".join(dict.fromkeys(str(_own_or_shared_lr(spec, arm, plain.training.optimizer)) for arm in arms)),
         fixed={key: used[key] for key in ("optimizer", *keys) if key in used.keys() - searched},
         middle=middle | {f"task.{path}": value for path, value in plain.task.items()},
         epochs=epochs,
@@ -280,7 +282,13 @@ def _test(
     )
 
 
-def _table_of_lr(spec: StudySpec, arm: str) -> str:
+def _own_or_shared_lr(spec: StudySpec, arm: str, optimizer: str) -> Any:
+    return spec.optimizer_tables(arm).get(optimizer, {}).get("lr", spec.training(arm)["lr"])
+
+
+def _table_of_lr(spec: StudySpec, arm: str, optimizer: str) -> str:
+    if "lr" in spec.optimizer_tables(arm).get(optimizer, {}):
+        return dotted(path_in_table(spec, arm, optimizer, "lr")[:-1])
     own = spec.arms[arm].training
     return "training" if own is None or own.lr is None else f"arms.{arm}.training"
 

@@ -43,7 +43,7 @@ from ralr_tune.store.database import Storage
 from ralr_tune.store.ledger import Ledger
 from ralr_tune.store.reading import read_study
 from ralr_tune.studyfile import StudySpec, parse_study
-from ralr_tune.studyfile.imports import imports
+from ralr_tune.studyfile.imports import imports_of
 
 log = logging.getLogger(__name__)
 
@@ -189,7 +189,7 @@ def make_report(
 
 def _rehearsed(spec: StudySpec, address: Address, out: Path, typed: str) -> Mapping[str, str]:
     """What a rehearsal of the study's own code has shown, by item; empty for a study without any."""
-    if not imports(spec.kind, spec.task):
+    if not imports_of(spec):
         return {}
     found = rehearsal.load(out / rehearsal.FILE)
     if found is None:

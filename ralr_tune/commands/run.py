@@ -36,8 +36,7 @@ from ralr_tune.store.location import storage_url
 from ralr_tune.store.schema import Unprepared
 from ralr_tune.studyfile import StudySpec, load_study_file, parse_study
 from ralr_tune.studyfile.changes import changes
-from ralr_tune.studyfile.imports import imports as imported
-from ralr_tune.studyfile.imports import refuse_imports
+from ralr_tune.studyfile.imports import imports_of, refuse_imports
 from ralr_tune.studyfile.reading import Reading, is_path
 from ralr_tune.studyfile.values import one_of
 from ralr_tune.tasks.slots import Slots, parse_slots
@@ -282,13 +281,20 @@ def init(spec: StudySpec, options: RunOptions) -> str:
     _check_arguments(spec, options.trials, options.hours)
     _check_imports(spec, options.imports)
     out, url = _location(spec, options)
+    launcher = None if options.launcher == "local" else make_launcher(options.launcher, options.launcher_options)
+    places = launcher.places(options.devices, options.workers) if launcher else []
+    if launcher and launcher.remote:
+        _refuse_sqlite(url, options.launcher)
     _check_trainable(spec, url, options, here=False)
     _make_folder(out)
     with _database(spec.name, url, out, options.force) as opened:
         rows = _prepare(opened, spec, options.trials or spec.search.trials).rows(curves=False)
         planned = sum(row.stage == "search" for row in rows)
         name = spec.name
-        join = again("worker", name, opened.address, out)
+        if launcher:
+            join = launcher.prepare(_job(opened.url, spec, options, out, _token(opened, spec, out, launcher)), places)
+        else:
+            join = again("worker", name, opened.address, out)
         return f"study {name} is ready in {opened.masked}: {planned} trials planned; join with: {join}"
 
 
@@ -414,8 +420,8 @@ def _check_arguments(spec: StudySpec, trials: int | None, hours: float | None) -
 def _check_imports(spec: StudySpec, allowed: bool) -> None:
     """Log what the study file imports before that code runs, or refuse it."""
     if not allowed:
-        refuse_imports(spec.kind, spec.task)
-    for named in imported(spec.kind, spec.task):
+        refuse_imports(imports_of(spec))
+    for named in imports_of(spec):
         log.info("%s", named)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, Literal
 
 from ralr_tune.analysis.rows import ranked, trained_epochs
 from ralr_tune.errors import FailureKind
+from ralr_tune.launch.engine import node
 from ralr_tune.launch.local import tail
 from ralr_tune.metric import Metric
 from ralr_tune.records import Incident, Row, Stage
@@ -202,7 +202,7 @@ def _log_tail(incident: Incident, logs: Path | None) -> list[str]:
     if logs is None or incident.owner is None:
         return []
     log = logs / f"worker-{incident.owner.rpartition(':')[2]}.log"
-    return tail(log, _TAIL) if incident.owner.startswith(f"{socket.gethostname()}:") else []
+    return tail(log, _TAIL) if incident.owner.startswith(f"{node()}:") else []
 
 
 def describe(row: Row) -> str:

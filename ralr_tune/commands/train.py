@@ -19,6 +19,7 @@ from ralr_tune.launch.devices import Place, places
 from ralr_tune.launch.worker import environment
 from ralr_tune.seeds import SEED_BITS
 from ralr_tune.studyfile.exported import Exported, load_exported
+from ralr_tune.studyfile.imports import imports as imports_in
 from ralr_tune.studyfile.imports import refuse_imports
 from ralr_tune.tasks.trial import Trial
 from ralr_tune.training.checkpoint import companion
@@ -51,7 +52,7 @@ def train_configuration(
         raise UsageError(f"{config}: is a study; `train` takes an exported configuration, such as {best}")
     exported = load_exported(config, imports=imports)
     if not imports:
-        refuse_imports(exported.kind, exported.task)
+        refuse_imports(imports_in(exported.kind, exported.task, [exported.training.optimizer]))
     seed = _checked_seed(exported.provenance.seed if seed is None else seed)
     place = _place(device, exported)
     folder = _folder(config, out)

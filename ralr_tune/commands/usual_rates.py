@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from ralr_tune.studyfile import StudySpec
-from ralr_tune.studyfile.optimizers import OPTIMIZER_SPECS
+from ralr_tune.studyfile.optimizers import optimizer_spec
 from ralr_tune.studyfile.values import Choice, Range
 
 MOSTLY = 0.5
@@ -20,13 +21,24 @@ def unusual_rates(spec: StudySpec) -> tuple[str, ...]:
 
 def _unusual(spec: StudySpec) -> Iterator[str]:
     for arm in spec.arms:
-        training = spec.training(arm)
-        chosen = training.get("optimizer", "sgd")
-        names = list(chosen.choices) if isinstance(chosen, Choice) else [chosen]
-        usual = [OPTIMIZER_SPECS[name].usual_rates for name in names]
-        if max(share_within(training["lr"], low, high) for low, high in usual) < MOSTLY:
-            spans = "; ".join(f"{name}: {low:g} to {high:g}" for name, (low, high) in zip(names, usual, strict=True))
-            yield f"lr = {training['lr']} is mostly outside the usual learning rates ({spans})"
+        for key, (rate, names) in _rates(spec, arm).items():
+            usual = [optimizer_spec(name).usual_rates for name in names]
+            if max(share_within(rate, low, high) for low, high in usual) < MOSTLY:
+                spans = "; ".join(
+                    f"{name}: {low:g} to {high:g}" for name, (low, high) in zip(names, usual, strict=True)
+                )
+                yield f"{key} = {rate} is mostly outside the usual learning rates ({spans})"
+
+
+def _rates(spec: StudySpec, arm: str) -> dict[str, tuple[Any, list[str]]]:
+    """Each learning rate of an arm by the name of its key, and the optimizers that train with it."""
+    found: dict[str, tuple[Any, list[str]]] = {}
+    tables = spec.optimizer_tables(arm)
+    for optimizer in spec.optimizers(arm):
+        own = "lr" in tables.get(optimizer, {})
+        key, rate = (f"optimizers.{optimizer}.lr", tables[optimizer]["lr"]) if own else ("lr", spec.training(arm)["lr"])
+        found.setdefault(key, (rate, []))[1].append(optimizer)
+    return found
 
 
 def share_within(lr: float | Range[float] | Choice[float], low: float, high: float) -> float:

@@ -162,6 +162,13 @@ class Launcher(ABC):
         """What would be submitted to the engine, with no secret. Only for launchers that may set `dry_run`."""
         raise NotImplementedError
 
+    def prepare(self, job: Job, places: Sequence[Place]) -> str:
+        """Write what a user submits to the engine by hand, and return the command that does it.
+
+        Raises UsageError if the launcher has no such form.
+        """
+        raise UsageError("--init with --launcher: only launchers that submit a script have one to prepare (slurm)")
+
     @abstractmethod
     def start(self, job: Job, place: Place) -> None:
         """Start one worker, at the latest in the next `poll`; that of a place may be restarted after it has ended."""

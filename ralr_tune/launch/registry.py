@@ -20,6 +20,7 @@ GROUP = "ralr_tune.launchers"
 _BUILT_IN: Mapping[str, str] = {
     "local": "ralr_tune.launch.local:LocalProcesses",
     "inprocess": "ralr_tune.launch.inprocess:InProcess",
+    "ray": "ralr_tune.launch.ray:Ray",
     "slurm": "ralr_tune.launch.slurm:Slurm",
 }
 

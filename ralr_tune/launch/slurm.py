@@ -29,7 +29,7 @@ from ralr_tune.errors import Interrupted, UsageError
 from ralr_tune.launch.devices import Place
 from ralr_tune.launch.launcher import Ending, Job, Launcher, LauncherOptions
 from ralr_tune.launch.local import tail
-from ralr_tune.machine.files import write
+from ralr_tune.machine.files import write, writing
 from ralr_tune.store.address import PASSWORD_VARIABLE
 from ralr_tune.store.location import STORAGE_VARIABLE
 from ralr_tune.studyfile.values import problem
@@ -166,20 +166,15 @@ class Slurm(Launcher):
             shown = ", ".join(f"{key}={value}" for key, value in given.items()) or "no options"
             raise UsageError(f"--launcher slurm ({shown}): {_reason(found)}")
 
+    def prepare(self, job: Job, places: Sequence[Place]) -> str:
+        return shlex.join(["sbatch", str(self._write(job, places))])
+
     def _submit(self) -> None:
         """All waiting places as one array."""
         if not self._waiting or self._job is None:
             return
         places = list(self._waiting.values())
-        folder = _folder(self._job.out)
-        folder.mkdir(parents=True, exist_ok=True)
-        _log(self._job.out, 0).parent.mkdir(parents=True, exist_ok=True)
-        for place in places:
-            self._job.write_environment(place, folder / f"environment-{place.index}.sh")
-            _code_file(self._job.out, place.index).unlink(missing_ok=True)
-        text = script(self._job, places, self.options)
-        write(folder / "workers.sbatch", text.encode())
-        found = _run(["sbatch", "--parsable"], text)
+        found = _run(["sbatch", "--parsable"], self._write(self._job, places).read_text())
         if found.returncode:
             raise UsageError(f"--launcher slurm: {_reason(found)}")
         number = found.stdout.strip().partition(";")[0]  # JOB[;CLUSTER]
@@ -187,7 +182,19 @@ class Slurm(Launcher):
         log.info("submitted job %s with %d workers", number, len(places))
         self._waiting.clear()
         self._next_look = 0.0
-        write(folder / "tasks.json", json.dumps(self._tasks).encode())
+        write(_folder(self._job.out) / "tasks.json", json.dumps(self._tasks).encode())
+
+    def _write(self, job: Job, places: Sequence[Place]) -> Path:
+        """The script and the files that it reads. Raises DiskError."""
+        folder, logs = _folder(job.out), _log(job.out, 0).parent
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            logs.mkdir(parents=True, exist_ok=True)
+        for place in places:
+            job.write_environment(place, folder / f"environment-{place.index}.sh")
+            _code_file(job.out, place.index).unlink(missing_ok=True)
+        write(folder / "workers.sbatch", script(job, places, self.options).encode())
+        return folder / "workers.sbatch"
 
     def _left_behind(self, index: int) -> str | None:
         """The task of an earlier `run` of this study that was killed, if it is still in the queue."""

@@ -7,7 +7,6 @@ import logging
 import os
 import platform
 import signal
-import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from types import FrameType
 from ralr_tune.errors import Interrupted, StorageError
 from ralr_tune.invocation import command
 from ralr_tune.launch.devices import Place
+from ralr_tune.launch.engine import node
 from ralr_tune.launch.folder import check_shared
 from ralr_tune.launch.launcher import LAUNCHER_VARIABLE, Job
 from ralr_tune.launch.signals import Requests, handling
@@ -36,7 +36,7 @@ from ralr_tune.store.file import refuse_network
 from ralr_tune.store.ledger import Ledger
 from ralr_tune.store.schema import Unprepared
 from ralr_tune.studyfile import parse_study
-from ralr_tune.studyfile.imports import refuse_imports
+from ralr_tune.studyfile.imports import imports_of, refuse_imports
 from ralr_tune.studyfile.kind import Kind
 from ralr_tune.tasks.slots import SerialTrainer
 
@@ -78,7 +78,7 @@ def work(job: Job, place: Place, *, stop: Stop | None = None) -> None:
             fingerprint=kept.fingerprint,
         )
         if not job.imports:
-            refuse_imports(spec.kind, spec.task)
+            refuse_imports(imports_of(spec))
         set_threads(place, spec.kind)
         take_share(place, spec.kind)
         session = Session(
@@ -87,7 +87,7 @@ def work(job: Job, place: Place, *, stop: Stop | None = None) -> None:
             ledger=Ledger(storage, job.study, spec.storage.lease_s),
             tasks=Tasks(spec, device=place.device, cache=job.out / "data"),
             out=job.out,
-            owner=f"{socket.gethostname()}:{os.getpid()}:{place.index}",
+            owner=f"{node()}:{os.getpid()}:{place.index}",
             stop=stop or Stop(),
         )
         spec.kind.import_training()
@@ -214,8 +214,9 @@ def _stop_after(launcher: int) -> None:
 
 
 @contextmanager
-def stop_on_signals(stop: Stop) -> Iterator[None]:
-    """First SIGINT or SIGTERM: save the state and stop. A later one (see `signals.Requests`): exit at once."""
+def stop_on_signals(stop: Stop, *others: signal.Signals) -> Iterator[None]:
+    """First SIGINT, SIGTERM or one of `others`: save the state and stop. A later one (see `signals.Requests`): exit at
+    once."""
     requests = Requests()
 
     def handle(number: int, frame: FrameType | None) -> None:
@@ -225,5 +226,5 @@ def stop_on_signals(stop: Stop) -> Iterator[None]:
             os._exit(Interrupted.exit_code)
         stop.request()
 
-    with handling(handle, signal.SIGINT, signal.SIGTERM):
+    with handling(handle, signal.SIGINT, signal.SIGTERM, *others):
         yield

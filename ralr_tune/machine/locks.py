@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import filelock
@@ -52,3 +52,16 @@ def locked(file: Path, *, remove: bool = True) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+@contextmanager
+def exclusive(folder: Path, lock: str = ".decoding.lock") -> Iterator[None]:
+    """One process at a time inside the block; without a lock if the folder does not exist or cannot have one.
+
+    One of the workers of an out folder decodes or verifies data while the others wait for its result.
+    """
+    with ExitStack() as stack:
+        if folder.is_dir():  # taking the lock would create it
+            with suppress(OSError):  # a read-only folder, or a network file system without locks
+                stack.enter_context(locked(folder / lock))
+        yield

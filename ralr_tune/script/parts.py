@@ -5,8 +5,12 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
-from ralr_tune.script.text import arguments, literal
+from torch.optim import Optimizer
+
+from ralr_tune.errors import UsageError
+from ralr_tune.script.text import OTHER_FORMATS, arguments, is_identifier, literal
 from ralr_tune.studyfile.exported import Exported
+from ralr_tune.studyfile.optimizers import is_imported
 from ralr_tune.training.optimizer import optimizer_options, optimizers
 
 _ORIGIN = """\
@@ -25,7 +29,28 @@ def optimizer_call(configuration: Exported) -> str:
     """The expression for the optimizer of `model`, with learning rate LR."""
     training = configuration.training
     given = ["model.parameters()", "lr=LR", *arguments(optimizer_options(training))]
-    return f"torch.optim.{optimizers()[training.optimizer].__name__}({', '.join(given)})"
+    if is_imported(training.optimizer):
+        _, *inner = training.optimizer.partition(":")[2].split(".")
+        return f"{'.'.join(['ImportedOptimizer', *inner])}({', '.join(given)})"
+    chosen = optimizers()[training.optimizer]
+    prefix = "" if _is_own(chosen) else "torch.optim."
+    return f"{prefix}{chosen.__name__}({', '.join(given)})"
+
+
+def optimizer_imports(configuration: Exported) -> list[str]:
+    """The import statements that `optimizer_call` needs, besides torch."""
+    name = configuration.training.optimizer
+    if is_imported(name):
+        module, _, path = name.partition(":")
+        if not all(is_identifier(part) for part in (*module.split("."), *path.split("."))):
+            raise UsageError(f"training.optimizer = {name!r}: not an import path package.module:Class; {OTHER_FORMATS}")
+        return [f"from {module} import {path.partition('.')[0]} as ImportedOptimizer"]
+    chosen = optimizers()[name]
+    return [import_of(chosen)] if _is_own(chosen) else []
+
+
+def _is_own(chosen: type[Optimizer]) -> bool:
+    return chosen.__module__.partition(".")[0] == __name__.partition(".")[0]
 
 
 def rate_call(configuration: Exported) -> tuple[str, list[str]]:

@@ -46,7 +46,9 @@ def max_additions(spec: StudySpec) -> int:
 
 def _added(spec: StudySpec, receiver: Row, donor: Row) -> AddedAmplification:
     assert donor.trial is not None
-    given = _amplification(spec, donor) if spec.space(donor.arm).keys() <= donor.params.keys() else {}
+    given = (
+        _amplification(spec, donor) if spec.used_space(donor.arm, donor.params).keys() <= donor.params.keys() else {}
+    )
     return AddedAmplification(
         receiver, amplified_role(donor.arm, donor.block, donor.trial), {**receiver.params, **given}
     )

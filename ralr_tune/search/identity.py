@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 def identity_of(spec: StudySpec, data: Inventory | None, versions: Mapping[str, str] | None = None) -> Identity:
     """What this process read: `data`, the code of the study file, and the `versions` that its trials will run with."""
-    return Identity(data, source_files(spec.kind, spec.task), (versions,) if versions else ())
+    return Identity(data, source_files(spec), (versions,) if versions else ())
 
 
 def agree(ledger: Ledger, read: Identity) -> None:

@@ -248,4 +248,4 @@ def load(path: Path) -> Stored | None:
 
 def code_of(spec: StudySpec) -> str:
     """What identifies the code of a study: another state of it needs another rehearsal."""
-    return json.dumps([[file.name, *file.digests[:1]] for file in source_files(spec.kind, spec.task)])
+    return json.dumps([[file.name, *file.digests[:1]] for file in source_files(spec)])

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from optuna import pruners, samplers
+from optuna.distributions import BaseDistribution
 from optuna.exceptions import ExperimentalWarning
 
 from ralr_tune.errors import UsageError
@@ -39,12 +40,18 @@ def make_sampler(spec: StudySpec, arm: str, block: int, ordinal: int) -> sampler
     space = {name: distribution(domain) for name, domain in spec.space(arm).items()}
     independent = options.get("multivariate") is False or options.get("group")
     kinds: dict[str, Callable[..., samplers.BaseSampler]] = {
-        "tpe": samplers.TPESampler if independent else partial(WideTPE, space),
+        "tpe": samplers.TPESampler if independent else partial(WideTPE, _in_all_trials(spec, arm, space)),
         "random": samplers.RandomSampler,
         "gp": partial(WideGP, space),
     }
     seed = derive_seed("sampler", spec.study.seed, arm, block, ordinal) % _SEED_LIMIT
     return _build("sampler", spec.search.sampler, kinds[spec.search.sampler], options | {"seed": seed})
+
+
+def _in_all_trials(spec: StudySpec, arm: str, space: Mapping[str, BaseDistribution]) -> Mapping[str, BaseDistribution]:
+    """The parameters that every trial of an arm has, whatever its optimizer: TPE models these jointly. It draws each
+    of the others by itself, from the trials that have it."""
+    return {name: each for name, each in space.items() if name not in spec.conditional(arm)}
 
 
 def start_recipe(spec: StudySpec, arm: str, ordinal: int) -> dict[str, Any]:

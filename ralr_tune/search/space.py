@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from optuna.distributions import (
@@ -13,6 +12,7 @@ from optuna.distributions import (
 )
 from optuna.trial import Trial
 
+from ralr_tune.studyfile import StudySpec
 from ralr_tune.studyfile.values import Choice, Domain, Range
 
 
@@ -29,13 +29,20 @@ def _range(domain: Range[Any]) -> BaseDistribution:
     return FloatDistribution(domain.low, domain.high, log=domain.log, step=domain.step)
 
 
-def suggest(trial: Trial, space: Mapping[str, Domain]) -> dict[str, Any]:
-    """Suggest every parameter of `space`, in its order; a parameter that `trial` already has keeps its value.
+def suggest(trial: Trial, spec: StudySpec, arm: str) -> dict[str, Any]:
+    """Suggest every parameter that a trial of this arm uses, in their order; a parameter that `trial` already has keeps
+    its value.
 
-    Optuna is not asked again for these: if the range was widened in between, it would report an inconsistency.
+    Optuna is not asked again for these: if the range was widened in between, it would report an inconsistency. A trial
+    has no parameter of an optimizer that it does not train with, except with the GP sampler, which models one space for
+    all trials.
     """
-    known = trial.params
-    return {name: known[name] if name in known else _suggest(trial, name, domain) for name, domain in space.items()}
+    found: dict[str, Any] = {}
+    space = spec.space(arm)
+    for name, domain in space.items():
+        if spec.search.sampler == "gp" or name in spec.used_space(arm, found):
+            found[name] = trial.params[name] if name in trial.params else _suggest(trial, name, domain)
+    return found
 
 
 def _suggest(trial: Trial, name: str, domain: Domain) -> Any:

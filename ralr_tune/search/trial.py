@@ -14,7 +14,7 @@ from optuna.study import Study
 from optuna.trial import Trial as OptunaTrial
 
 from ralr_tune.errors import DataError, DiskError, FailureKind, Interrupted, LeaseLost, StorageError, TrialError
-from ralr_tune.records import EpochRecord, MetricSeries, Outcome, Row, Stage, epoch_series
+from ralr_tune.records import EpochRecord, Outcome, Row, Stage, epoch_series
 from ralr_tune.search import audits
 from ralr_tune.search.artifacts import confirm_configuration, remove
 from ralr_tune.search.examples import keep_examples
@@ -279,20 +279,13 @@ def _finish(
         seconds=_seconds(trial, trained_elsewhere),
         failure=ending.failure,
         message=ending.message,
-        metrics=_metrics(trial),
+        metrics=getattr(trial, "metrics", ()) or epoch_series(trial.curve),
         recovered=trial.recovered if complete or ending.outcome == "pruned" else None,
         attributes=attributes,
         report_to=report_to,
     )
     if forget:
         session.artifacts.forget(row)
-
-
-def _metrics(trial: Trial) -> list[MetricSeries]:
-    """What the trial collected itself, and the further metrics of its epochs."""
-    own: Sequence[MetricSeries] = getattr(trial, "metrics", ())
-    names = {series.name for series in own if series.axis == "epoch"}
-    return [*own, *(series for series in epoch_series(trial.curve) if series.name not in names)]
 
 
 def _seconds(trial: Trial, trained_elsewhere: Sequence[EpochRecord] = ()) -> float:
@@ -322,7 +315,6 @@ def _asked(session: Session, study: Study, row: Row) -> OptunaTrial:
 
 def _suggested(session: Session, asked: OptunaTrial, row: Row) -> dict[str, Any]:
     """The parameters of a trial, as the database stores them once all are suggested."""
-    space = session.spec.space(row.arm)
-    suggest(asked, space)
+    suggested = suggest(asked, session.spec, row.arm)
     stored = studies.stored_params(session.storage, asked)
-    return {name: stored[name] for name in space}
+    return {name: stored[name] for name in suggested}

@@ -16,20 +16,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ralr_tune.records import SourceFile
-from ralr_tune.studyfile.imports import Import, imports
+from ralr_tune.studyfile.imports import Import, imports_of
 
 if TYPE_CHECKING:
-    from ralr_tune.studyfile.kind import Kind
-    from ralr_tune.studyfile.sections import TaskSection
+    from ralr_tune.studyfile.study import StudySpec
 
 _PACKAGE = __name__.partition(".")[0]
 _INSTALLED = frozenset(Path(sysconfig.get_path(name)).resolve() for name in ("purelib", "platlib", "stdlib"))
 
 
-def source_files(kind: Kind, task: TaskSection) -> tuple[SourceFile, ...]:
+def source_files(spec: StudySpec) -> tuple[SourceFile, ...]:
     """All files besides the data on which trials depend, by key and name."""
-    code = (file for named in imports(kind, task) for file in _modules(named))
-    return tuple(sorted({*code, *kind.source_files(task)}, key=lambda file: (file.key, file.name)))
+    code = (file for named in imports_of(spec) for file in _modules(named))
+    return tuple(sorted({*code, *spec.kind.source_files(spec.task)}, key=lambda file: (file.key, file.name)))
 
 
 def _modules(named: Import) -> Iterator[SourceFile]:

@@ -22,9 +22,11 @@ from ralr_tune.seeds import SEED_BITS
 from ralr_tune.studyfile import models, problems, registry
 from ralr_tune.studyfile.configuration import AmplifyConfig, Configuration, NoiseConfig, ScheduleConfig, TrainingConfig
 from ralr_tune.studyfile.kind import Kind
+from ralr_tune.studyfile.optimizer_keys import OPTIMIZERS, OptimizerOptions
+from ralr_tune.studyfile.optimizers import is_imported
 from ralr_tune.studyfile.problems import KeyPath, shown, unreadable
 from ralr_tune.studyfile.reading import SUBSTITUTE_TASK, kind_of, read_text, read_toml, refusal
-from ralr_tune.studyfile.sections import OPTIMIZERS, Name, ScheduleSection, TaskSection, TrainingKeys
+from ralr_tune.studyfile.sections import Name, ScheduleSection, TaskSection
 from ralr_tune.studyfile.study import searched
 from ralr_tune.studyfile.values import Frozen, one_of
 
@@ -255,7 +257,10 @@ def _contradictions(configuration: Configuration, kind: Kind) -> list[str]:
 
 def _option_problems(configuration: Configuration, kind: Kind) -> list[str]:
     training, schedule = configuration.training, configuration.schedule
-    lines = list(_table_problems("training.options", training.options, OPTIMIZERS[training.optimizer], TrainingKeys))
+    lines: list[str] = []
+    if not is_imported(training.optimizer):  # otherwise its class decides, when training starts
+        allowed = OPTIMIZERS[training.optimizer]
+        lines += _table_problems("training.options", training.options, allowed, OptimizerOptions)
     lines += kind.complaints(configuration)
     if schedule.name not in CURVES:
         return [*lines, f"schedule.name = {shown(schedule.name)}: unknown base curve; {one_of(CURVES, schedule.name)}"]

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import json
 import keyword
+import sys
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ralr_tune.errors import UsageError
+from ralr_tune.studyfile.optimizers import is_imported
 from ralr_tune.studyfile.registry import is_import_path
 
 if TYPE_CHECKING:
     from ralr_tune.studyfile.kind import Kind
     from ralr_tune.studyfile.sections import TaskSection
+    from ralr_tune.studyfile.study import StudySpec
 
 TORCHVISION, TIMM = "torchvision:", "timm:"
 """Prefixes of the networks of these packages; any other name with a colon is an import path."""
@@ -58,16 +62,35 @@ class Import:
         return f"{self.key} = {json.dumps(self.value)} runs code outside of ralr_tune: module {self.module}, {where}"
 
 
-def imports(kind: Kind, task: TaskSection) -> tuple[Import, ...]:
-    """The code that this task imports, besides this package, installed kinds and their dependencies."""
+def imports(kind: Kind, task: TaskSection, optimizers: Iterable[str] = ()) -> tuple[Import, ...]:
+    """The code that this task and its optimizers import, besides this package, installed kinds and their dependencies.
+
+    `optimizers`: names and import paths (`StudySpec.imported_optimizers`).
+    """
     own = (Import("task.kind", task.kind),) if is_import_path(task.kind) else ()
-    return (*own, *kind.imports(task))
+    named = (Import("training.optimizer", name) for name in optimizers if is_imported(name))
+    return (*own, *kind.imports(task), *named)
 
 
-def refuse_imports(kind: Kind, task: TaskSection) -> None:
-    """Raises UsageError if the task would import anything (`--no-imports`)."""
-    for found in imports(kind, task):
-        raise UsageError(f"{found}; --no-imports forbids that")
+def imports_of(spec: StudySpec) -> tuple[Import, ...]:
+    """The code that a study imports."""
+    return imports(spec.kind, spec.task, spec.imported_optimizers)
+
+
+def refuse_imports(found: Iterable[Import]) -> None:
+    """Raises UsageError if there is anything to import (`--no-imports`)."""
+    for each in found:
+        raise UsageError(f"{each}; --no-imports forbids that")
+
+
+def forget_module(name: str, before: Collection[str]) -> None:
+    """Removes the modules of an import path that were imported since `before`: the names in sys.modules then.
+
+    In a notebook, the next import reads the corrected file.
+    """
+    top = name.partition(":")[0].partition(".")[0]
+    for module in [each for each in sys.modules if each.partition(".")[0] == top and each not in before]:
+        del sys.modules[module]
 
 
 def check_model(value: str) -> str:

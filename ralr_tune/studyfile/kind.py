@@ -1,7 +1,7 @@
 """The interface of a kind of task: everything the rest of the program needs from one. A kind is a stateless object.
 
     study file   section, training, required, substitutes, metrics, metrics_of, epoch_metrics, imports, contradictions,
-                 in_effect, missing, problems, changes
+                 in_effect, missing, problems, notes, changes
     training     load, import_training, trial, trial_in_stage, slot_trainer, seconds_per_epoch, steps_per_epoch,
                  range_test, needs_torch
     reporting    packages, examine, examples, shown_examples, caches, script
@@ -239,6 +239,10 @@ class Kind(ABC):
         Tries every network of the study, and so many (`sample`) images or other items of each split. Downloads nothing,
         shows no test label to a model, and imports no code of the user unless `imports` is true.
         """
+        return ()
+
+    def notes(self, section: Any) -> Iterable[str]:
+        """What users should know of [task] although nothing is wrong, one sentence each: `check` and `plan` show it."""
         return ()
 
     def complaints(self, configuration: Configuration) -> Iterable[str]:

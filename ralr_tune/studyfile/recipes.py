@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ralr_tune.studyfile.configuration import TASK, task_parameter
+from ralr_tune.studyfile.parameters import OF_OPTIMIZERS, own_name
 from ralr_tune.studyfile.values import Choice, encode
 
 if TYPE_CHECKING:
@@ -42,11 +43,14 @@ def recipe_values(recipe: Mapping[str, Any]) -> Iterator[RecipeValue]:
 
 
 def values_for(spec: StudySpec, arm: str, recipe: Mapping[str, Any]) -> list[RecipeValue]:
-    """All values of a recipe, the upper end of amplification as the arm gives it: as `width`, or as `upper` itself.
+    """All values of a recipe under the names that they have in an arm.
+
+    A key that the arm gives for the recipe's optimizer alone has its longer name (`optimizers.adamw.lr`). The upper end
+    of amplification is as the arm gives it: as `width`, or as `upper` itself.
 
     An export has `width`. The end stays as it is if the arm does not amplify, or if neither recipe nor arm fix `lower`.
     """
-    values, amplify = list(recipe_values(recipe)), spec.arms[arm].amplify
+    values, amplify = _of_optimizer(spec, arm, list(recipe_values(recipe))), spec.arms[arm].amplify
     if amplify is None:
         return values
     lower: Any = next((each.value for each in values if each.name == "amplify.lower"), amplify.lower)
@@ -59,6 +63,17 @@ def values_for(spec: StudySpec, arm: str, recipe: Mapping[str, Any]) -> list[Rec
         else each
         for each in values
     ]
+
+
+def _of_optimizer(spec: StudySpec, arm: str, values: list[RecipeValue]) -> list[RecipeValue]:
+    names = spec.optimizers(arm)
+    optimizer = str(next((each.value for each in values if each.name == "optimizer"), names[0]))
+    longer = {}
+    for name in spec.parameters:
+        own = own_name(name, optimizer) if name.startswith(OF_OPTIMIZERS) else None
+        if own is not None and name in spec.used_names(arm, optimizer):
+            longer[own] = name
+    return [each._replace(name=longer.get(each.name, each.name)) for each in values]
 
 
 def _is_number(value: Any) -> bool:

@@ -16,7 +16,7 @@ from pydantic import (
 )
 
 from ralr_tune.schedules.curves import CURVES, OPTIONS
-from ralr_tune.studyfile.optimizers import OPTIMIZER_SPECS
+from ralr_tune.studyfile.optimizer_keys import Optimizer, OptimizerOptions, OptimizerTable, Rate
 from ralr_tune.studyfile.values import (
     Choice,
     Choosable,
@@ -52,9 +52,6 @@ def _name(value: str) -> str:
 Name = Annotated[str, AfterValidator(_name)]
 Pair = Annotated[tuple[float, float], Field(strict=False)]
 Granularity = Literal["epoch", "step"]
-Rate = Annotated[float, within("lr")]
-Beta = Annotated[float, within("betas")]
-Betas = Annotated[tuple[Beta, Beta], Field(strict=False)]
 Factor = Annotated[float, within("amplify.lower")]
 Upper = Annotated[float, within("amplify.upper")]
 Width = Annotated[float, within("amplify.width")]
@@ -89,18 +86,6 @@ class TaskSection(Frozen):
 
 # ---------------------------------------------------------------- [training]
 
-OPTIMIZERS: dict[str, frozenset[str]] = {name: spec.options for name, spec in OPTIMIZER_SPECS.items()}
-"""Options of each optimizer, other than lr and weight_decay."""
-
-
-def _optimizer(value: str) -> str:
-    if value not in OPTIMIZERS:
-        raise problem(f"not a supported optimizer; {one_of(OPTIMIZERS, value)}")
-    return value
-
-
-Optimizer = Annotated[str, AfterValidator(_optimizer)]
-
 
 class FirstTrainingKeys(Extended):
     """Keys of [training] before those of the kind. The order matters: Optuna suggests values in this order, and
@@ -114,8 +99,8 @@ class FirstTrainingKeys(Extended):
     weight_decay: Searchable[Annotated[float, within("weight_decay")]] | None = None
 
 
-class FurtherTrainingKeys(Extended):
-    """Keys of [training] after those of the kind."""
+class _Technical(Extended):
+    """How a network is trained, for any optimizer."""
 
     added = frozenset({"weight_decay_schedule", "weight_decay_end", "weight_decay_follows", "ema_decay"})
 
@@ -133,26 +118,15 @@ class FurtherTrainingKeys(Extended):
     """Memory layout of images; auto: what is fastest on the device."""
     compile: bool | Literal["auto"] | None = None
     """Whether torch.compile compiles the network; auto: where it pays off."""
-    # the optimizers' own options, by torch's names
-    momentum: Searchable[Annotated[float, within("momentum")]] | None = None
-    dampening: Searchable[Annotated[float, within("dampening")]] | None = None
-    nesterov: Choosable[bool] | None = None
-    """Nesterov momentum (sgd); needs momentum above 0 and dampening 0."""
-    betas: Choosable[Betas] | None = None
-    eps: Searchable[Annotated[float, within("eps")]] | None = None
-    amsgrad: Choosable[bool] | None = None
-    """The AMSGrad variant (adam, adamw)."""
-    rho: Searchable[Annotated[float, within("rho")]] | None = None
-    lr_decay: Searchable[Annotated[float, within("lr_decay")]] | None = None
-    initial_accumulator_value: Searchable[Annotated[float, within("initial_accumulator_value")]] | None = None
-    lambd: Searchable[Annotated[float, within("lambd")]] | None = None
-    alpha: Searchable[Annotated[float, within("alpha")]] | None = None
-    t0: Searchable[Annotated[float, within("t0")]] | None = None
-    momentum_decay: Searchable[Annotated[float, within("momentum_decay")]] | None = None
-    decoupled_weight_decay: Choosable[bool] | None = None
-    """Weight decay as in AdamW (nadam, radam)."""
-    centered: Choosable[bool] | None = None
-    """Normalize by the variance of the gradient (rmsprop)."""
+
+
+class FurtherTrainingKeys(OptimizerOptions, _Technical):
+    """Keys of [training] after those of the kind."""
+
+    added = _Technical.added | OptimizerOptions.added | {"optimizers"}
+
+    optimizers: dict[Optimizer, OptimizerTable] | None = None
+    """Tables [training.optimizers.NAME]: keys for one of several optimizers. They replace those of [training]."""
 
 
 class TrainingKeys(FurtherTrainingKeys, FirstTrainingKeys):
@@ -162,8 +136,6 @@ class TrainingKeys(FurtherTrainingKeys, FirstTrainingKeys):
 REQUIRED = frozenset({"epochs", "lr"})
 """Keys of [training] that every study requires."""
 
-
-OPTIMIZER_OPTIONS: frozenset[str] = frozenset().union(*OPTIMIZERS.values())
 
 # ---------------------------------------------------------------- [schedule] and [arms.*]
 

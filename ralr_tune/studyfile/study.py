@@ -15,12 +15,13 @@ from pydantic import BaseModel
 from ralr_tune.metric import Metric
 from ralr_tune.schedules.curves import OPTIONS
 from ralr_tune.studyfile import models
-from ralr_tune.studyfile.configuration import Configuration, task_parameter, task_path
+from ralr_tune.studyfile.configuration import Configuration, task_parameter
 from ralr_tune.studyfile.kind import Kind
+from ralr_tune.studyfile.optimizer_keys import OF_IMPORTED
+from ralr_tune.studyfile.optimizers import is_imported
+from ralr_tune.studyfile.parameters import OF_OPTIMIZERS, TABLES, Parameter, possible, training_parameters
 from ralr_tune.studyfile.sections import (
     CURVE_OPTIONS,
-    OPTIMIZER_OPTIONS,
-    OPTIMIZERS,
     AmplifySection,
     ArmSection,
     ConfirmSection,
@@ -135,8 +136,10 @@ class StudySpec:
     @cached_property
     def parameters(self) -> tuple[str, ...]:
         """Names of all parameters of a trial, most of which may be searched."""
+        own = (each.name for arm in self.arms for each in self._parameters(arm) if each.name.startswith(OF_OPTIMIZERS))
         return (
-            *models.training_keys(self.kind).model_fields,
+            *(key for key in models.training_keys(self.kind).model_fields if key not in (TABLES, OF_IMPORTED)),
+            *dict.fromkeys(own),
             *(f"schedule.{key}" for key in ScheduleSection.model_fields),
             *(f"amplify.{key}" for key in AmplifySection.model_fields),
             *(f"noise.{key}" for key in NoiseSection.model_fields),
@@ -150,8 +153,29 @@ class StudySpec:
         return hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()
 
     def space(self, arm: str) -> dict[str, Domain]:
-        """Searched parameters of an arm by Optuna name; those that arms may share come first."""
-        return {name: value for name, value in self._values(arm) if isinstance(value, Range | Choice)}
+        """Searched parameters of an arm by Optuna name; those that arms may share come first.
+
+        A trial has only those that its optimizer uses (see `used_space`).
+        """
+        return {each.name: each.domain for each in self._parameters(arm) if each.domain is not None}
+
+    def used_space(self, arm: str, params: Mapping[str, Any]) -> dict[str, Domain]:
+        """The part of an arm's space that a trial with the optimizer of `params` uses."""
+        optimizer = self._optimizer(arm, params)
+        return {
+            each.name: each.domain
+            for each in self._parameters(arm)
+            if each.domain is not None and each.is_used(optimizer)
+        }
+
+    def used_names(self, arm: str, optimizer: str) -> frozenset[str]:
+        """Parameters of an arm, fixed or searched, that a trial with this optimizer uses."""
+        return frozenset(each.name for each in self._parameters(arm) if each.is_used(optimizer))
+
+    def conditional(self, arm: str) -> frozenset[str]:
+        """Searched parameters of an arm that only some of its optimizers use."""
+        found = (each for each in self._parameters(arm) if each.domain is not None)
+        return frozenset(each.name for each in found if each.optimizers is not None)
 
     def dimensions(self, arm: str) -> dict[str, dict[str, Any]]:
         """`space` as plain dictionaries (see records.ArmRecord)."""
@@ -160,7 +184,7 @@ class StudySpec:
     def settings(self, arm: str) -> dict[str, Any]:
         """All parameters of an arm, fixed or searched (see records.ArmRecord)."""
         return {
-            name: value.describe() if isinstance(value, Range | Choice) else value for name, value in self._values(arm)
+            each.name: each.value if each.domain is None else each.domain.describe() for each in self._parameters(arm)
         }
 
     def columns(self) -> dict[str, int]:
@@ -173,18 +197,15 @@ class StudySpec:
     def configuration(self, arm: str, params: Mapping[str, Any]) -> Configuration:
         """The configuration of `arm` at `params` (Optuna's values by name).
 
-        Raises KeyError if a searched parameter is missing from `params`.
+        Raises KeyError if a searched parameter that the optimizer uses is missing from `params`.
         """
-        tables: dict[str, dict[str, Any]] = {"training": {"options": {}}, "schedule": {"options": {}}, "task": {}}
-        for name, value in self._values(arm):
-            resolved = _resolve(value, params[name]) if isinstance(value, Range | Choice) else value
-            if (path := task_path(name)) is not None:
-                tables["task"][path] = resolved
-                continue
-            table, _, key = name.rpartition(".")
-            _place(tables.setdefault(table or "training", {}), key, resolved)
-        _drop_foreign_options(tables)
-        tables["training"] = dict(self.kind.in_effect(tables["training"]))
+        tables: dict[str, dict[str, Any]] = {"training": {}, "schedule": {"options": {}}, "task": {}, "options": {}}
+        optimizer = self._optimizer(arm, params)
+        for each in self._parameters(arm):
+            if each.is_used(optimizer):
+                _place(tables.setdefault(each.table, {}), each.key, each.resolved(params))
+        tables["training"] = dict(self.kind.in_effect(tables["training"] | {"options": tables.pop("options")}))
+        _drop_foreign_options(tables["schedule"])
         return models.configuration(self.kind).model_validate(tables)
 
     def schedule(self, arm: str) -> ScheduleSection:
@@ -192,26 +213,53 @@ class StudySpec:
         return self.arms[arm].schedule or self.file.schedule
 
     def training(self, arm: str) -> dict[str, Any]:
-        """Fixed values and domains of [training] for an arm: its own keys override the shared ones. Keys without effect
-        in this arm are left out."""
-        own = self.arms[arm].training
-        layers: list[TrainingKeys] = [self.file.training, *([own] if own else [])]
+        """Fixed values and domains of [training] for an arm: its own keys override the shared ones.
+
+        Without keys that have no effect in this arm, and without the tables of single optimizers (`optimizer_tables`).
+        """
         keys = models.training_keys(self.kind).model_fields
-        given = ((key, getattr(layer, key)) for layer in layers for key in keys)
+        given = ((key, getattr(layer, key)) for layer in self._training_layers(arm) for key in keys if key != TABLES)
         merged = {key: value for key, value in given if value is not None}
         return dict(self.kind.in_effect({key: merged[key] for key in keys if key in merged}))
 
-    def _values(self, arm: str) -> Iterator[tuple[str, Any]]:
-        """(Optuna name, fixed value or domain) of every key of an arm; its own keys override the shared ones."""
+    def optimizer_tables(self, arm: str) -> dict[str, dict[str, Any]]:
+        """The keys of each [training.optimizers.NAME] for an arm: its own override the shared ones."""
+        tables: dict[str, dict[str, Any]] = {}
+        for layer in self._training_layers(arm):
+            for name, table in (layer.optimizers or {}).items():
+                given = {key: value for key, value in table if value is not None}
+                tables[name] = tables.get(name, {}) | given
+        return tables
+
+    def optimizers(self, arm: str) -> tuple[str, ...]:
+        """The optimizers that trials of an arm may have."""
+        return possible(self.training(arm).get("optimizer", "sgd"))
+
+    @property
+    def imported_optimizers(self) -> tuple[str, ...]:
+        """The optimizers of all arms that import paths name."""
+        return tuple(dict.fromkeys(name for arm in self.arms for name in self.optimizers(arm) if is_imported(name)))
+
+    def _training_layers(self, arm: str) -> list[TrainingKeys]:
+        own = self.arms[arm].training
+        return [self.file.training, *([own] if own else [])]
+
+    def _optimizer(self, arm: str, params: Mapping[str, Any]) -> str:
+        """The optimizer of a trial; without one in `params`, the first that it may have."""
+        names = self.optimizers(arm)
+        return str(params.get("optimizer", names[0])) if len(names) > 1 else names[0]
+
+    def _parameters(self, arm: str) -> Iterator[Parameter]:
+        """Every key of an arm; its own keys override the shared ones."""
         section = self.arms[arm]
-        yield from self.training(arm).items()
-        yield from ((task_parameter(path), domain) for path, domain in self.task_space.items())
+        yield from training_parameters(self.training(arm), self.optimizer_tables(arm))
+        yield from (Parameter(task_parameter(path), value, "task", path) for path, value in self.task_space.items())
         for table in _PREFIXES:
             model = self.schedule(arm) if table == "schedule" else getattr(section, table)
             for key in type(model).model_fields if model is not None else ():
                 value = getattr(model, key)
                 if value is not None:
-                    yield f"{table}.{key}", value
+                    yield Parameter(f"{table}.{key}", value, table, key)
 
 
 def _whole_window(arm: ArmSection) -> ArmSection:
@@ -230,18 +278,12 @@ def searched(table: BaseModel | Mapping[str, Any]) -> Iterator[tuple[str, Domain
             yield from ((f"{key}.{path}", domain) for path, domain in searched(value))
 
 
-def _resolve(domain: Domain, value: Any) -> Any:
-    return domain.decode(value) if isinstance(domain, Choice) else value
-
-
 def _place(table: dict[str, Any], key: str, value: Any) -> None:
-    target = table["options"] if "options" in table and key in OPTIMIZER_OPTIONS | CURVE_OPTIONS else table
+    target = table["options"] if "options" in table and key in CURVE_OPTIONS else table
     target[key] = value
 
 
-def _drop_foreign_options(tables: dict[str, dict[str, Any]]) -> None:
-    """Removes the options of other optimizers and curves, which are present if optimizer or curve are searched."""
-    optimizer, curve = tables["training"].get("optimizer", "sgd"), tables["schedule"]["name"]
-    for table, own in (("training", OPTIMIZERS[optimizer]), ("schedule", OPTIONS[curve])):
-        options = tables[table]["options"]
-        tables[table]["options"] = {key: options[key] for key in options if key in own}
+def _drop_foreign_options(schedule: dict[str, Any]) -> None:
+    """Removes the options of other curves, which are present if the curve is searched."""
+    own = OPTIONS[schedule["name"]]
+    schedule["options"] = {key: value for key, value in schedule["options"].items() if key in own}

@@ -52,9 +52,9 @@ class _FewBatches:
     def evaluate(self, *_: Any, **__: Any) -> float:
         return 0.0
 
-    def measure(self, *_: Any, **__: Any) -> dict[str, float]:
-        return {self._task.metric.name: 0.0}
-
     def weight_groups(self, model: nn.Module, options: Hashable) -> Sequence[WeightGroup]:
         """Never frozen: the epochs without frozen weights take longest."""
         return [replace(group, frozen_epochs=0) for group in groups_of(self._task, model, options)]
+
+    def measure(self, *_: Any, **__: Any) -> dict[str, float]:
+        return {self._task.metric.name: 0.0}

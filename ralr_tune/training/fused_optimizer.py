@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ralr_tune.studyfile.optimizers import OPTIMIZER_SPECS
+from ralr_tune.studyfile.optimizers import optimizer_spec
 from ralr_tune.training.fused import Stack
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ CLIP_EPSILON = 1e-6
 
 def fusion_key(training: TrainingConfig) -> tuple[object, ...] | None:
     """What all slots must have in common; None if the optimizer has no fused form."""
-    offer = OPTIMIZER_SPECS[training.optimizer]
+    offer = optimizer_spec(training.optimizer)
     if offer.slot_options is None or set(training.options) - offer.slot_options - offer.shared_options:
         return None
     nesterov, momentum = training.options.get("nesterov", False), bool(training.options.get("momentum", 0))

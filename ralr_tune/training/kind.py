@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,8 @@ from ralr_tune.studyfile.kind import Kind, RateSweeper
 from ralr_tune.tasks.slots import SerialTrainer
 
 if TYPE_CHECKING:
-    from ralr_tune.studyfile import Configuration
+    from ralr_tune.studyfile import Configuration, StudySpec
+    from ralr_tune.studyfile.contradictions import Problem
     from ralr_tune.tasks.base import TorchTask
     from ralr_tune.tasks.slots import Slots, SlotTrainer
     from ralr_tune.tasks.trial import TrainingSplit, Trial
@@ -22,6 +23,13 @@ class TorchKind(Kind):
     required = frozenset({"batch_size"})
     packages: tuple[str, ...] = ("torch", "torchvision")
     needs_torch = True
+
+    def problems(self, spec: StudySpec, *, imports: bool = True, sample: int) -> Iterator[Problem]:
+        """Those of imported optimizers. A kind with problems of its own yields these too."""
+        from ralr_tune.training.optimizer_problems import optimizer_problems
+
+        if imports and spec.imported_optimizers:
+            yield from optimizer_problems(spec)
 
     def import_training(self) -> None:
         import ralr_tune.training.start  # noqa: F401  (with torch._dynamo, which every optimizer imports: a second)

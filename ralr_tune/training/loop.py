@@ -21,10 +21,9 @@ from torch import nn
 from ralr_tune.errors import TrialError, UsageError
 from ralr_tune.logs import warnings_to_log
 from ralr_tune.machine.sharing import is_cuda
-from ralr_tune.records import EpochRecord, MetricSeries
+from ralr_tune.records import EpochRecord
 from ralr_tune.seeds import derive_seed
 from ralr_tune.tasks.base import Split, TorchTask
-from ralr_tune.tasks.metrics import OtherMetrics
 from ralr_tune.tasks.trial import TrainingSplit, evaluated_split
 from ralr_tune.training.checkpoint import Checkpoints
 from ralr_tune.training.compiling import Compilation, choose_compilation
@@ -54,8 +53,6 @@ class TrainedEpoch:
     value: float
     """The metric after the epoch; NaN if the network's outputs are not finite."""
     seconds: float
-    raw_value: float | None = None
-    """The metric of the weights themselves, if `value` is that of their average."""
     others: Mapping[str, float] = field(default_factory=dict)
     """Further metrics after the epoch, by name."""
 
@@ -104,11 +101,6 @@ class TorchTrial:
     @property
     def recovered(self) -> str | None:
         return self.memory.recovered(self._training.batch_size)
-
-    @property
-    def metrics(self) -> list[MetricSeries]:
-        """The metric of the weights themselves, if it is their average that is judged."""
-        return self._other_metrics.series()
 
     def epochs(self) -> Generator[EpochRecord, None, None]:
         while not self.finished:
@@ -165,7 +157,6 @@ class TorchTrial:
         self.memory = memory or (saved.memory if saved else MemoryBudget())
         precision = saved.precision if saved else self._chosen_precision()
         compilation = self._chosen_compilation(model)
-        self._other_metrics = saved.metrics if saved else OtherMetrics()
         log_once(f"precision: {precision.reason}; channels last: {precision.channels_last}; {compilation.reason}")
         self.state = TrainState(
             self.task, self.configuration, model, precision=precision, compilation=compilation, saved=saved
@@ -205,8 +196,6 @@ class TorchTrial:
             raise TrialError(
                 "diverged", f"outputs are not finite after epoch {epoch + 1}, learning rate {rates.max():g}"
             )
-        if trained.raw_value is not None:
-            self._other_metrics.add("epoch", epoch + 1, {f"{self.task.metric.name}_without_ema": trained.raw_value})
         return EpochRecord(
             epoch=epoch + 1,
             value=trained.value,
@@ -224,10 +213,10 @@ class TorchTrial:
         split = evaluated_split(self.split, self.task.capabilities.gap_split)
         measured = dict(self.measure(split, epoch)) if math.isfinite(loss) else {}
         value = measured.pop(self.task.metric.name, math.nan)
-        raw = None
-        if self.state.average is not None:
+        if self.state.average is not None and math.isfinite(loss):
             raw = self.in_batches(split, partial(self.state.evaluate, averaged=False))
-        return TrainedEpoch(loss, value, time.perf_counter() - began, raw, measured)
+            measured[f"{self.task.metric.name}_without_ema"] = raw
+        return TrainedEpoch(loss, value, time.perf_counter() - began, measured)
 
     def measure(self, split: Split, epoch: int) -> Mapping[str, float]:
         """The metric after an epoch (0-based) and further ones, by name."""
@@ -297,7 +286,6 @@ class TorchTrial:
             torch=str(torch.__version__),
             kernels=self.state.compilation.kernels,
             average=self.state.saved_average(),
-            metrics=self._other_metrics,
         )
         self._checkpoints.save(saved.encode())
 

@@ -13,7 +13,7 @@ from functools import cached_property
 import torch
 from torch import Generator, Tensor, fx, nn
 
-from ralr_tune.studyfile.optimizers import OPTIMIZER_SPECS
+from ralr_tune.studyfile.optimizers import optimizer_spec
 from ralr_tune.tasks.base import Batch, Capabilities
 from ralr_tune.training.memory import first_line, is_out_of_memory
 
@@ -37,7 +37,7 @@ def recording_obstacle(
     """Why steps must not be recorded; None when every step is the same sequence of operations on the same shapes."""
     if weight_decay_varies:
         return "the weight decay changes from step to step, and optimizers cannot read it from the device"
-    if not OPTIMIZER_SPECS[optimizer].one_kernel:
+    if not optimizer_spec(optimizer).one_kernel:
         return f"{optimizer} cannot read the learning rate from the device"
     if capabilities.static_steps and not capabilities.static_shapes:
         return "the task's batches differ in shape"

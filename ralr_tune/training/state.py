@@ -5,18 +5,18 @@ from __future__ import annotations
 import io
 import zipfile
 from collections import OrderedDict
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from ralr_tune.records import EpochRecord
-from ralr_tune.tasks.metrics import METRICS_BYTES, OtherMetrics
+from ralr_tune.studyfile.optimizers import is_imported
 from ralr_tune.training.checkpoint import Unusable, curve_to_dicts, read_curve
 from ralr_tune.training.memory import MemoryBudget
-from ralr_tune.training.optimizer import state_of_one_weight
+from ralr_tune.training.optimizer import has_uniform_state, state_of_one_weight, state_of_weights, whole_state
 from ralr_tune.training.precision import Precision, can_bfloat16
 
 if TYPE_CHECKING:
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-OptimizerState = Mapping[int, Mapping[str, object]]
-"""By the weight's index in `model.parameters()` and torch's names; values are numbers, None, and tensors that are
-scalars or have the weight's shape."""
+OptimizerState = Mapping[Any, Any]
+"""By the weight's index in `model.parameters()` and torch's names; values are numbers, None and tensors. Of an imported
+optimizer, its whole `state_dict()`: its param groups may hold counters."""
 
 MAX_COPIES = 4
 """Maximum size of a state in multiples of the network's: the network, and three numbers per weight of amsgrad and
@@ -57,7 +57,6 @@ class SavedState:
     kernels: bool
     """Whether it was trained with this package's kernels."""
     average: SavedAverage | None = None
-    metrics: OtherMetrics = field(default_factory=OtherMetrics)
 
     def encode(self) -> bytes:
         """The whole state in memory, so that disk errors occur in Python's write and not inside torch."""
@@ -73,7 +72,7 @@ class SavedState:
             "kernels": self.kernels,
         }
         if self.average is not None:
-            content |= {"average": vars(self.average), "metrics": self.metrics.as_json()}
+            content["average"] = vars(self.average)
         torch.save(content, buffer)
         return buffer.getvalue()
 
@@ -91,8 +90,10 @@ class StateReader:
     def limit(self) -> int:
         """Twice the maximum size of this network's state, plus space for names and the zip file's records."""
         copies = MAX_COPIES + (self._training.ema_decay > 0)
-        tensors = copies * len(self._model)
-        return 2 * copies * self._size + METRICS_BYTES + 4096 * tensors + 1024 * self._training.epochs + 2**20
+        tensors, size = copies * len(self._model), copies * self._size
+        if is_imported(self._training.optimizer):
+            size += _bytes(self._imported_state())
+        return 2 * size + 4096 * tensors + 2048 * self._training.epochs + 2**20
 
     def read(self, content: bytes) -> SavedState:
         stored = _unpacked(content)
@@ -107,9 +108,8 @@ class StateReader:
                 torch=_checked("torch", stored["torch"], str),
                 kernels=_checked("kernels", stored.get("kernels", False), bool),
                 average=self._checked_average(stored["average"]) if self._training.ema_decay else None,
-                metrics=OtherMetrics(stored.get("metrics", ())),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError) as error:
             raise Unusable(f"invalid: {type(error).__name__}: {error}") from error
 
     def _checked_model(self, stored: object) -> Mapping[str, Tensor]:
@@ -127,15 +127,43 @@ class StateReader:
     def _checked_optimizer(self, stored: object) -> OptimizerState:
         """Weights without a gradient have no state; the state of all others must be complete."""
         states = _checked("optimizer", stored, dict)
-        example = state_of_one_weight(self._training)
+        if is_imported(self._training.optimizer):
+            return self._checked_imported(states)
+        expected = self._expected_states()
         for index, state in states.items():
             if type(index) is not int or not 0 <= index < len(self._weights):
                 raise Unusable(f"invalid: its optimizer has a state of weight {index!r}")
             found = {name: _shape(value) for name, value in _checked("optimizer", state, dict).items()}
-            if found != {name: _shape(value, self._weights[index]) for name, value in example.items()}:
+            if found != expected(index):
                 name = self._training.optimizer
                 raise Unusable(f"invalid: its optimizer's state of weight {index} is not one of {name}")
         return states
+
+    def _checked_imported(self, stored: dict[Any, Any]) -> OptimizerState:
+        """The order of the weights depends on the task's groups, so each state must be one of some weight."""
+        expected = self._imported_state()
+        known = [_structure(each) for each in expected["state"].values()]
+        found = [_structure(each) for each in _checked("optimizer", stored["state"], dict).values()]
+        names = {name for group in expected["param_groups"] for name in group}
+        groups = [set(group) for group in _checked("optimizer", stored["param_groups"], list)]
+        if (
+            stored.keys() != expected.keys()
+            or not all(each in known for each in found)
+            or groups.count(names) != len(groups)
+        ):
+            raise Unusable(f"invalid: its optimizer's state is not one of {self._training.optimizer}")
+        return stored
+
+    def _imported_state(self) -> dict[str, Any]:
+        return whole_state(self._training, self._weights)
+
+    def _expected_states(self) -> Callable[[int], Mapping[str, object]]:
+        """What the state of a weight must look like, by the weight's index."""
+        if has_uniform_state(self._training):
+            example = state_of_one_weight(self._training)
+            return lambda index: {name: _shape(value, self._weights[index]) for name, value in example.items()}
+        states = state_of_weights(self._training, self._weights)
+        return lambda index: {name: _shape(value) for name, value in states[index].items()}
 
     def _checked_precision(self, bfloat16: object, channels_last: object) -> Precision:
         """The precision that the trial started with: another one would change the sums."""
@@ -192,3 +220,20 @@ def _shape(value: object, weight: torch.Size | None = None) -> object:
         return type(value)
     shape = value.shape if weight is None or value.ndim == 0 else weight
     return value.dtype, value.layout, tuple(shape)
+
+
+def _structure(value: object) -> object:
+    """What two states must have in common: names, lengths, shapes and types."""
+    if isinstance(value, Mapping):
+        return {key: _structure(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_structure(each) for each in value]
+    return "a number" if isinstance(value, int | float) else _shape(value)
+
+
+def _bytes(value: object) -> int:
+    """The size of all tensors in a state."""
+    if isinstance(value, Tensor):
+        return value.nbytes
+    inside = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    return sum(map(_bytes, inside))

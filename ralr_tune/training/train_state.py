@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from ralr_tune.studyfile.optimizers import is_imported
 from ralr_tune.tasks.base import Batch, MeasuringTask, Split, TorchTask
 from ralr_tune.training.averaging import WeightAverage
 from ralr_tune.training.compiling import Compilation, Network
@@ -45,6 +46,7 @@ class TrainState:
         self.model = model.to(memory_format=precision.memory_format).to(task.device)
         self.groups = groups_of(task, self.model, self._options)
         self._freezer = Freezer(self.model, self.groups)
+        self._factors = {id(weight): group.factor for group in self.groups for weight in group.weights}
         self._rates = [torch.zeros((), device=task.device) for _ in self.groups] if compilation.recorded else None
         self._optimizer = self._new_optimizer()
         self.average = WeightAverage(self.model, self._training.ema_decay) if self._training.ema_decay else None
@@ -66,7 +68,7 @@ class TrainState:
     def _new_optimizer(self) -> Optimizer:
         parameters: list[dict[str, Any]] = [{"params": list(group.weights)} for group in self.groups]
         if self._rates is None:
-            return make_optimizer(self._training, parameters)
+            return make_optimizer(self._training, parameters, order=list(self.model.parameters()))
         for group, rate in zip(parameters, self._rates, strict=True):
             group["lr"] = rate
         return make_optimizer(self._training, parameters, self._rates[0])
@@ -94,18 +96,23 @@ class TrainState:
         self._set_rate(rate)
         for group in self._optimizer.param_groups if weight_decay is not None else ():
             group["weight_decay"] = weight_decay
-        recorded = self.compilation.recorded and largest is None
+        recorded = self.compilation.recorded and largest is None and weight_decay is None
         loss = self._recorder(self._step, batch) if recorded else self._step(batch, largest)
         if self.average is not None:  # not recorded: the numbers of its update change from step to step
             self.average.update(self.model)
         return loss
 
     def _set_rate(self, rate: float) -> None:
-        for place, group in enumerate(self.groups):
-            if self._rates is None:
-                self._optimizer.param_groups[place]["lr"] = rate * group.factor
-            else:
+        if self._rates is not None:
+            for place, group in enumerate(self.groups):
                 self._rates[place].fill_(rate * group.factor)
+            return
+        for param_group in self._optimizer.param_groups:
+            param_group["lr"] = rate * self._factor(param_group)
+
+    def _factor(self, param_group: Mapping[str, Any]) -> float:
+        """The factor of a group of the optimizer's, which may have split those that it was made with (muon)."""
+        return self._factors.get(id(param_group["params"][0]), 1.0) if param_group["params"] else 1.0
 
     def _step(self, batch: Batch, largest: int | None = None) -> Tensor:
         self._optimizer.zero_grad()
@@ -142,7 +149,12 @@ class TrainState:
         )
 
     def optimizer_state(self) -> OptimizerState:
-        """The optimizer's state without the param groups' options, which the configuration contains."""
+        """The optimizer's state by weight; of an imported one with its param groups (see state.OptimizerState).
+
+        The configuration contains the param groups of all others.
+        """
+        if is_imported(self._training.optimizer):
+            return self._optimizer.state_dict()
         states = self._optimizer.state
         return {index: states[weight] for index, weight in enumerate(self.model.parameters()) if weight in states}
 
@@ -167,16 +179,21 @@ class TrainState:
         if self.average is not None and saved.average is not None:
             self.average.network.load_state_dict(saved.average.model)
             self.average.updates = saved.average.updates
-        groups = self._optimizer.state_dict()["param_groups"]
-        # torch counts the weights group by group
-        grouped = [id(weight) for group in self._optimizer.param_groups for weight in group["params"]]
-        place = [grouped.index(id(weight)) for weight in self.model.parameters()]
-        states = {place[index]: state for index, state in saved.optimizer.items()}
-        self._optimizer.load_state_dict({"state": states, "param_groups": groups})
+        self._optimizer.load_state_dict(self._state_dict(saved.optimizer))
         for weight, kept in self._optimizer.state.items():
             kept.update({name: _with_strides_of(weight, value) for name, value in kept.items()})
         for group, rate in zip(self._optimizer.param_groups, self._rates or (), strict=False):
             group["lr"] = rate  # load_state_dict replaced it by a copy
+
+    def _state_dict(self, saved: OptimizerState) -> dict[str, Any]:
+        """A saved state of the optimizer as torch loads it."""
+        if is_imported(self._training.optimizer):
+            return dict(saved)
+        # torch counts the weights group by group
+        grouped = [id(weight) for group in self._optimizer.param_groups for weight in group["params"]]
+        place = [grouped.index(id(weight)) for weight in self.model.parameters()]
+        states = {place[index]: state for index, state in saved.items()}
+        return {"state": states, "param_groups": self._optimizer.state_dict()["param_groups"]}
 
     def _autocast(self) -> AbstractContextManager[object]:
         return self.precision.autocast(self._task.device)

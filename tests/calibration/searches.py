@@ -89,7 +89,7 @@ def searched(spec: StudySpec, arm: str, block: int) -> Iterator[Row]:
     for ordinal in range(spec.search.trials):
         study.sampler = make_sampler(spec, arm, block, ordinal)
         trial, seed = study.ask(), derive_seed("trial", spec.study.seed, block, ordinal)
-        suggest(trial, spec.space(arm))
+        suggest(trial, spec, arm)
         curve: list[EpochRecord] = []
         outcome = "complete"
         try:

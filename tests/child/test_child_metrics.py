@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ralr_tune.child.metrics import MAX_POINTS, MAX_SERIES, OtherMetrics
 from ralr_tune.child.trial import ChildTrial
 from ralr_tune.records import MetricSeries
-from ralr_tune.tasks.metrics import MAX_POINTS, MAX_SERIES, OtherMetrics
 from tests.child.conftest import LOOP
 from tests.fuzz import AT_RANDOM
 

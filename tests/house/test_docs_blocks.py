@@ -28,6 +28,7 @@ PAGES = ["README.md", "CONTRIBUTING.md", *sorted(str(path.relative_to(ROOT)) for
 
 ELSEWHERE = {
     "README.md": "test_docs.py runs its blocks",
+    "docs/clusters.md": "needs a cluster; tests/engines runs the same commands on a real Slurm",
     "docs/frameworks.md": "tests/examples compares its blocks with the examples, and runs those",
     "docs/kinds.md": "tests/kinds/test_kinds_third_party.py runs the kind from its path and as an installed package",
 }

@@ -21,9 +21,11 @@ ROOMS: Mapping[str, tuple[str, ...]] = {
     "tasks": ("machine",),
     "studyfile": ("schedules", "tasks"),
     "models": (),
+    # what the kinds of task that train on pictures share
+    "images": ("studyfile", "machine"),
     "training": ("studyfile", "machine", "models"),
     # no room imports a kind: the registry finds it by name
-    "kinds": ("child",),
+    "kinds": ("child", "images"),
     # what runs in another process: a copy of it must work without this package
     "client": (),
     "child": ("script", "client"),

@@ -65,8 +65,8 @@ def test_an_object_that_is_not_a_launcher_is_refused(install: Install, path: str
     ("name", "expected"),
     [
         ("lokal", "did you mean 'local'?"),
-        ("raj", "allowed: local, inprocess, slurm"),
-        ("", "allowed: local, inprocess, slurm"),
+        ("kube", f"allowed: {', '.join(names())}"),
+        ("", f"allowed: {', '.join(names())}"),
     ],
 )
 def test_an_unknown_name_is_refused_with_the_nearest_one(name: str, expected: str) -> None:

@@ -36,6 +36,15 @@ def test_a_worker_counts_repeats_as_one_request(exits: list[int]) -> None:
     assert exits == []
 
 
+def test_an_engine_may_announce_its_time_limit_by_another_signal(exits: list[int]) -> None:
+    stop = Stop()
+    with stop_on_signals(stop, signal.SIGUSR1):
+        send(signal.SIGUSR1)
+        send(signal.SIGTERM)  # which follows it
+    assert stop.requested
+    assert exits == []
+
+
 def test_a_worker_exits_at_once_on_a_later_signal(exits: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(signals, "REPEAT_S", 0.0)
     stop = Stop()

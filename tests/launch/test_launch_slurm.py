@@ -195,3 +195,21 @@ def test_the_log_of_a_failed_worker(fake: Path, tmp_path: Path) -> None:
 def running(fake: Path) -> list[int]:
     pids = [int(file.read_text()) for file in fake.glob("*_*")]
     return [pid for pid in pids if fake_slurm.alive(pid)]
+
+
+def test_init_writes_what_the_user_submits(fake: Path, tmp_path: Path) -> None:
+    made, job = launcher(), Sleeping("ends", SECRET, tmp_path / "out")
+    command = made.prepare(job, places(2))
+    assert command == f"sbatch {tmp_path}/out/slurm/workers.sbatch"
+    assert not list(fake.glob("*.sbatch"))
+    assert "#SBATCH --array=0,1\n" in (tmp_path / "out/slurm/workers.sbatch").read_text()
+    assert {file.name for file in (tmp_path / "out/slurm").glob("environment-*")} == {
+        "environment-0.sh",
+        "environment-1.sh",
+    }
+    assert (tmp_path / "out/logs").is_dir()  # Slurm creates no folder for its output
+
+
+def test_a_launcher_without_a_script_has_nothing_to_prepare(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--init with --launcher: only launchers that submit a script"):
+        make_launcher("inprocess").prepare(Job("digits", SECRET, tmp_path), places(1))

@@ -15,7 +15,7 @@ from ralr_tune.launch.registry import make_launcher, names
 from ralr_tune.search.stages import pending_stage
 from ralr_tune.store.ledger import Ledger
 from ralr_tune.studyfile import StudySpec
-from tests.launch import fake_slurm
+from tests.launch import fake_ray, fake_slurm
 from tests.launch.elsewhere import Elsewhere, ElsewhereOptions
 from tests.search.conftest import MakeSession, make_session
 from tests.studies import simulated
@@ -28,6 +28,7 @@ MAKERS: dict[str, Callable[[Path], Launcher]] = {
     "local": lambda folder: make_launcher("local"),
     "inprocess": lambda folder: make_launcher("inprocess"),
     "elsewhere": lambda folder: Elsewhere(ElsewhereOptions(folder=folder)),
+    "ray": lambda folder: make_launcher("ray"),
     "slurm": lambda folder: make_launcher("slurm", {"poll-s": 0.2}),
 }
 
@@ -41,6 +42,7 @@ def launcher(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Launcher]:
     fake_slurm.install(monkeypatch, tmp_path_factory.mktemp("slurm"))
+    fake_ray.install(monkeypatch)
     made = MAKERS[request.param](tmp_path_factory.mktemp("elsewhere"))
     yield made
     made.stop(10)

@@ -15,7 +15,7 @@ from ralr_tune.kinds.classification.section import AUGMENTATIONS
 from ralr_tune.report.export import FORMS, exported, render
 from ralr_tune.schedules.curves import OPTIONS
 from ralr_tune.studyfile.exported import Exported, parse_exported
-from ralr_tune.studyfile.sections import OPTIMIZERS
+from ralr_tune.studyfile.optimizer_keys import OPTIMIZERS
 from tests.exports import Records, configuration
 from tests.studies import simulated
 

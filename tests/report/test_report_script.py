@@ -36,7 +36,7 @@ from ralr_tune.schedules.curves import CURVES
 from ralr_tune.seeds import derive_seed
 from ralr_tune.studyfile import registry as registry_of_kinds
 from ralr_tune.studyfile.exported import Exported, exported_model
-from ralr_tune.studyfile.sections import OPTIMIZERS
+from ralr_tune.studyfile.optimizer_keys import OPTIMIZERS
 from ralr_tune.training.loop import TorchTrial
 from ralr_tune.training.optimizer import make_optimizer
 from tests.exports import SEED, configuration
@@ -440,11 +440,20 @@ def test_divergence_ends_the_script(tmp_path: Path, npz_file: Path) -> None:
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_every_optimizer_gets_the_study_s_options(tmp_path: Path, optimizer: str) -> None:
     made = configuration(training={"optimizer": optimizer})
-    model = torch.nn.Linear(1, 1)
+    model = torch.nn.Sequential(torch.nn.Linear(1, 2), torch.nn.Linear(2, 2), torch.nn.Linear(2, 1))
     theirs = loaded(tmp_path, render(made, "python"))["make_optimizer"](model)
     ours = make_optimizer(made.training, model.parameters())
-    assert type(theirs) is type(ours)
+    assert type(theirs).__name__ == type(ours).__name__
     assert theirs.defaults == ours.defaults
+
+
+@pytest.mark.parametrize("optimizer", ["torch.optim:AdamW", "tests.training.own_optimizers:Lion"])
+def test_an_imported_optimizer_is_imported_by_the_script(tmp_path: Path, optimizer: str) -> None:
+    made = configuration(training={"optimizer": optimizer, "options": {"betas": [0.5, 0.6]}, "weight_decay": 0.1})
+    model = torch.nn.Linear(1, 1)
+    theirs = loaded(tmp_path, render(made, "python"))["make_optimizer"](model)
+    assert type(theirs) is type(make_optimizer(made.training, model.parameters()))
+    assert (theirs.defaults["betas"], theirs.defaults["weight_decay"], theirs.defaults["lr"]) == ((0.5, 0.6), 0.1, 0.1)
 
 
 # ---------------------------------------------------------------- options

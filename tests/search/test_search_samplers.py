@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import optuna
@@ -17,7 +18,7 @@ from tests.studies import simulated
 def first_params(spec: StudySpec, arm: str, ordinal: int, block: int = 1) -> dict[str, Any]:
     """What the arm's sampler proposes on an empty study."""
     study = optuna.create_study(sampler=make_sampler(spec, arm, block, ordinal))
-    return suggest(study.ask(), spec.space(arm))
+    return suggest(study.ask(), spec, arm)
 
 
 @pytest.mark.parametrize(
@@ -109,3 +110,44 @@ def test_the_longest_run_is_the_largest_of_all_arms() -> None:
     assert longest_run(simulated()) == 4
     assert longest_run(simulated(training={"epochs": {"choices": [3, 9]}})) == 9
     assert longest_run(simulated(arms={"monotone": {}, "ralr": {"training": {"epochs": 20}}})) == 20
+
+
+OPTIMIZERS = {
+    "optimizer": {"choices": ["sgd", "adamw"]},
+    "momentum": {"low": 0.5, "high": 0.9},
+    "betas": {"choices": [[0.9, 0.999], [0.8, 0.9]]},
+    "optimizers": {"adamw": {"lr": {"low": 1e-4, "high": 1e-3, "log": True}}},
+}
+OWN = {"sgd": {"lr", "momentum"}, "adamw": {"optimizers.adamw.lr", "betas"}}
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "qmc"])
+def test_a_trial_has_only_the_parameters_of_its_optimizer(sampler: str, caplog: pytest.LogCaptureFixture) -> None:
+    spec = simulated(training=OPTIMIZERS, search={"sampler": sampler, "trials": 30})
+    study, seen = optuna.create_study(), set()
+    for ordinal in range(25):  # TPE models the search from its 11th trial on
+        study.sampler = make_sampler(spec, "monotone", 1, ordinal)
+        trial = study.ask()
+        found = suggest(trial, spec, "monotone")
+        assert found.keys() == {"optimizer", "weight_decay", *OWN[found["optimizer"]]}
+        spec.configuration("monotone", found)
+        seen.add(found["optimizer"])
+        study.tell(trial, spec.configuration("monotone", found).training.lr)
+    assert seen == set(OWN)
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_gp_draws_every_parameter_of_one_space() -> None:
+    spec = simulated(training=OPTIMIZERS, search={"sampler": "gp"})
+    found = first_params(spec, "monotone", 0)
+    assert found.keys() == spec.space("monotone").keys()
+    assert set(spec.configuration("monotone", found).training.options) == (
+        {"momentum"} if found["optimizer"] == "sgd" else {"betas"}
+    )
+
+
+def test_qmc_gives_all_arms_the_same_values_of_conditional_parameters() -> None:
+    spec = simulated(training=OPTIMIZERS, search={"sampler": "qmc"})
+    for ordinal in range(6):
+        one, other = (first_params(spec, arm, ordinal) for arm in ("monotone", "ralr"))
+        assert one == {name: other[name] for name in one}

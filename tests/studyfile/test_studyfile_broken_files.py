@@ -19,7 +19,7 @@ from ralr_tune.errors import StudyFileError
 from ralr_tune.schedules.curves import CURVES, OPTIONS
 from ralr_tune.studyfile import StudySpec, load_study_file, parse_study
 from ralr_tune.studyfile.changes import changes
-from ralr_tune.studyfile.sections import OPTIMIZERS
+from ralr_tune.studyfile.optimizer_keys import OPTIMIZERS
 from ralr_tune.studyfile.values import Choice, Domain
 from tests.fuzz import AT_RANDOM, cases, chance, damaged, soon
 

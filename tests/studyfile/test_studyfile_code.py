@@ -32,7 +32,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def files(model: str) -> dict[str, SourceFile]:
     spec = parse_study(simulated_text(task={"kind": "classification", "data": {"source": "digits"}, "model": model}))
-    return {file.name: file for file in source_files(spec.kind, spec.task)}
+    return {file.name: file for file in source_files(spec)}
 
 
 def changed(model: str, path: Path, text: str) -> list[str]:

@@ -57,7 +57,8 @@ def curve(table: str, arm: str = "") -> Text:
             'optimizer = "sgd"',
             'optimizer = "adam"',
             [
-                f"training.momentum = 0.9: not an option of adam (arm {arm}); allowed: amsgrad, betas, eps"
+                f"training.momentum = 0.9: not an option of adam but of muon, rmsprop, sgd (arm {arm}); "
+                "allowed: amsgrad, betas, eps"
                 for arm in ("monotone", "ralr")
             ],
         ),
@@ -65,8 +66,11 @@ def curve(table: str, arm: str = "") -> Text:
             "[arms.monotone]",
             '[arms.monotone.training]\noptimizer = "adamw"\nalpha = 0.5\n',
             [
-                f"{key}: not an option of adamw (arm monotone); allowed: amsgrad, betas, eps"
-                for key in ("arms.monotone.training.alpha = 0.5", "training.momentum = 0.9")
+                f"{key}: not an option of adamw but of {owners} (arm monotone); allowed: amsgrad, betas, eps"
+                for key, owners in (
+                    ("training.momentum = 0.9", "muon, rmsprop, sgd"),
+                    ("arms.monotone.training.alpha = 0.5", "asgd, rmsprop"),
+                )
             ],
         ),
         (
@@ -76,6 +80,39 @@ def curve(table: str, arm: str = "") -> Text:
                 f"training.nesterov = true: needs a momentum above 0 and no dampening (arm {arm})"
                 for arm in ("monotone", "ralr")
             ],
+        ),
+        (
+            'optimizer = "sgd"',
+            'optimizer = "sgd"\noptimizer_options = { a = 1 }',
+            [
+                'training.optimizer_options = {"a": 1}: only for an optimizer by import path, '
+                f"not for sgd (arm {arm})"
+                for arm in ("monotone", "ralr")
+            ],
+        ),
+        (
+            "[schedule] ",
+            "[training.optimizers.sgd]\nbetas = [0.9, 0.9]\n[schedule] ",
+            [
+                "training.optimizers.sgd.betas = (0.9, 0.9): not an option of sgd but of adam, adamax, adamw, muon, "
+                f"nadam, radam (arm {arm}); allowed: dampening, momentum, nesterov"
+                for arm in ("monotone", "ralr")
+            ],
+        ),
+        (
+            "[schedule] ",
+            "[training.optimizers.sgd]\nlr = { low = 0.01, high = 1.0 }\n[schedule] ",
+            [
+                "training.lr = 0.001 to 1.0 (log): no trial of arm "
+                f"{arm} would use it: sgd has its own in "
+                "training.optimizers.sgd; remove that one"
+                for arm in ("monotone", "ralr")
+            ],
+        ),
+        (
+            "[schedule] ",
+            "[training.optimizers.adam]\nlr = 0.1\n[schedule] ",
+            ["training.optimizers.adam: no arm has this optimizer; allowed: sgd"],
         ),
         (START, "start = [{ lrr = 1 }]", ["search.start[0].lrr = 1: no such parameter; did you mean 'lr'?"]),
         (
@@ -337,6 +374,58 @@ def test_an_unreadable_folder(tmp_path: Path) -> None:
     (tmp_path / "closed").mkdir(mode=0)
     with pytest.raises(StudyFileError, match="no such file or folder"):
         load_study_file(file)
+
+
+# ---------------------------------------------------------------- regularisers
+
+
+def regularised(training: str, arm: str) -> str:
+    """The design with these lines in [training] and in [arms.ralr.training]."""
+    text = DESIGN.but("momentum = 0.9\n", "").but("batch_size = 64", f"batch_size = 64\n{training}")
+    if "weight_decay = " in training:
+        text = text.but("weight_decay = { low", "# { low")
+    if "optimizer" in training:
+        text = text.but('optimizer = "sgd" ', "#")
+    return text + (f"\n[arms.ralr.training]\n{arm}\n" if arm else "")
+
+
+@pytest.mark.parametrize(
+    ("training", "arm", "lines"),
+    [
+        ("cutout_size = 0.3", "", ['training.cutout_size = 0.3: has no effect; needs "cutout" in augment']),
+        ("cutout_size = 0.3", 'augment = ["cutout"]', []),
+        (
+            "mixup_alpha = { low = 0.1, high = 1.0 }",
+            "cutout_size = { choices = [0.2, 0.4] }",
+            ["training.mixup_alpha = ", "arms.ralr.training.cutout_size = "],
+        ),
+        ("rand_augment_magnitude = 5", 'augment = { choices = [["crop"], ["rand_augment"]] }', []),
+        (
+            "",
+            "random_erasing_probability = 0.1",
+            ["arms.ralr.training.random_erasing_probability = 0.1: has no effect"],
+        ),
+        (
+            "weight_decay_end = 0.1",
+            "",
+            2 * ["training.weight_decay_end = 0.1: has no effect; needs weight_decay_sched"],
+        ),
+        ('weight_decay_end = 0.1\nweight_decay_schedule = "linear"', "", []),
+        (
+            'weight_decay_follows = "base"',
+            'optimizer = "adamw"',  # only the other arm's is not decoupled
+            ['training.weight_decay_follows = "base": has no effect; needs an optimizer with decoupled weight decay'],
+        ),
+        ('weight_decay_follows = "base"\noptimizer = "adamw"', "", []),
+        ('weight_decay_follows = "base"\noptimizer = "nadam"\ndecoupled_weight_decay = true', "", []),
+        ('weight_decay_follows = "base"\noptimizer = "nadam"', "", 2 * ["training.weight_decay_follows"]),
+        ('weight_decay_schedule = "linear"\nweight_decay = 0.0', "", 2 * ["training.weight_decay_schedule"]),
+    ],
+)
+def test_a_key_of_a_regulariser_without_effect(training: str, arm: str, lines: list[str]) -> None:
+    found = complaints(regularised(training, arm))
+    assert len(found) == len(lines)
+    assert all(line in each for line, each in zip(lines, found, strict=True))
 
 
 # ---------------------------------------------------------------- pairs of one

@@ -12,12 +12,13 @@ import torch
 from torch import nn
 
 from ralr_tune.commands.check import study_schema
+from ralr_tune.kinds.classification.section import AUGMENTATIONS
 from ralr_tune.schedules.curves import OPTIONS
 from ralr_tune.studyfile.configuration import Configuration
+from ralr_tune.studyfile.optimizer_keys import OPTIMIZER_OPTIONS, OPTIMIZERS
+from ralr_tune.studyfile.optimizers import REFUSED
 from ralr_tune.studyfile.sections import (
     CURVE_OPTIONS,
-    OPTIMIZER_OPTIONS,
-    OPTIMIZERS,
     ScheduleSection,
     TrainingKeys,
 )
@@ -95,7 +96,7 @@ def test_every_form_in_every_table(old: str, key: str, form: str, domain: type |
         (
             'augment = ["crop"]',
             'augment = ["shear"]',
-            'training.augment[0] = "shear": unknown augmentation; allowed: crop, flip, cutout, mixup, cutmix',
+            f'training.augment[0] = "shear": unknown augmentation; allowed: {", ".join(AUGMENTATIONS)}',
         ),
         (
             'augment = ["crop"]',
@@ -269,14 +270,20 @@ def test_nothing_can_be_changed() -> None:
 
 # ---------------------------------------------------------------- optimizers and curves
 
-LEFT_OUT = {"lbfgs", "sparseadam", "muon", "rprop", "adafactor"}
-"""With the reasons at OPTIMIZERS."""
 
 NOT_FOR_STUDIES = {"params", "lr", "weight_decay", "maximize", "foreach", "capturable", "differentiable", "fused"}
 """Arguments that have other keys, reverse the objective, or only change the speed."""
 
-DOUBLES = {"adam": {"decoupled_weight_decay"}, "adamw": {"decoupled_weight_decay"}}
-"""Adam with it IS adamw."""
+NO_KEYS = {
+    "adam": {"decoupled_weight_decay"},
+    "adamw": {"decoupled_weight_decay"},
+    "adafactor": {"eps"},
+    "muon": {"ns_coefficients"},
+}
+"""Adam with decoupled weight decay IS adamw; the others are lists of constants, one of which may be None."""
+
+OF_FALLBACK = {"muon": {"betas", "fallback_factor"}}
+"""Of AdamW, which trains what torch's class refuses (training.muon)."""
 
 
 def optimizer_class(name: str) -> Any:
@@ -289,14 +296,33 @@ def test_every_torch_optimizer_is_supported_or_excluded_on_purpose() -> None:
         for name, kind in vars(torch.optim).items()
         if inspect.isclass(kind) and issubclass(kind, torch.optim.Optimizer) and kind is not torch.optim.Optimizer
     }
-    assert there - LEFT_OUT == OPTIMIZERS.keys()
+    assert there - REFUSED.keys() == OPTIMIZERS.keys()
+    assert not REFUSED.keys() & OPTIMIZERS.keys()
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ("lbfgs", "it needs a closure"),
+        ("rprop", "amplifying lr has no effect"),
+        ("sparse_adam", "it takes only sparse gradients"),
+        ("SAM", "it computes two gradients in each step"),
+        ("lions:Lion:x", "not an import path package.module:Class"),
+        ("adamm", "did you mean 'adam'"),
+    ],
+)
+def test_an_optimizer_that_is_not_supported_is_refused_with_the_reason(given: str, reason: str) -> None:
+    (line,) = complaints(DESIGN.but('"sgd"', f'"{given}"').but(MOMENTUM, ""))
+    assert line.startswith(f'training.optimizer = "{given}": ')
+    assert reason in line
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_option_of_an_optimizer_is_torchs_and_none_is_missing(name: str) -> None:
     parameters = inspect.signature(optimizer_class(name)).parameters.keys()
     assert {"lr", "weight_decay"} <= parameters
-    assert parameters - NOT_FOR_STUDIES - DOUBLES.get(name, set()) == OPTIMIZERS[name]
+    offered = OPTIMIZERS[name] - OF_FALLBACK.get(name, set())
+    assert parameters - NOT_FOR_STUDIES - NO_KEYS.get(name, set()) == offered
 
 
 USUAL = {
@@ -308,6 +334,10 @@ USUAL = {
     "centered": True,
     "decoupled_weight_decay": True,
     "t0": 10.0,
+    "beta2_decay": -0.5,
+    "d": 1.5,
+    "ns_steps": 3,
+    "adjust_lr_fn": "original",
 }
 
 
@@ -316,7 +346,9 @@ def test_torch_accepts_the_options_of_the_file(name: str) -> None:
     options = {key: USUAL.get(key, 0.5) for key in OPTIMIZERS[name]}
     training = {"epochs": 1, "batch_size": 1, "optimizer": name, "lr": 0.1, "options": options}
     configuration = Configuration.model_validate({"training": training}).training
-    optimizer_class(name)(nn.Linear(2, 1).parameters(), lr=configuration.lr, weight_decay=0.1, **configuration.options)
+    own = {key: value for key, value in configuration.options.items() if key not in OF_FALLBACK.get(name, ())}
+    weights = nn.Linear(2, 1, bias=False).parameters()
+    optimizer_class(name)(weights, lr=configuration.lr, weight_decay=0.1, **own)
 
 
 def test_every_option_is_a_key_of_one_table() -> None:

@@ -44,7 +44,7 @@ def test_a_study_of_the_paper_has_its_protocol_and_a_small_variant(path: Path) -
         assert isinstance(spec.task.data, TorchvisionData)
         assert path.stem == f"{spec.task.data.dataset.lower()}_{spec.task.model}"
         assert spec.schedule("ralr").milestones == small.schedule("ralr").milestones
-    assert small.search.start == spec.search.start != ()
+        assert small.search.start == spec.search.start != ()
 
 
 @pytest.mark.parametrize("name", ["translation_multi30k", "translation_iwslt"])

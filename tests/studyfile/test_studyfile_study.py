@@ -12,6 +12,7 @@ import tomli_w
 
 from ralr_tune.studyfile import StudySpec, parse_study
 from ralr_tune.studyfile.changes import changes
+from ralr_tune.studyfile.recipes import values_for
 from ralr_tune.studyfile.values import Choice, Domain, Range
 from tests.studies import AMPLIFY, simulated
 from tests.studyfile.design_file import DESIGN, Text
@@ -167,6 +168,96 @@ def test_a_chosen_optimizer_gets_only_its_own_options() -> None:
     assert options == {"sgd": {"momentum": 0.7}, "adamw": {"betas": (0.8, 0.9)}}
 
 
+OPTIMIZERS = Text(
+    """
+[study]
+name = "optimizers"
+baseline = "plain"
+[task]
+kind = "classification"
+data = { source = "digits" }
+model = "small_cnn"
+[training]
+epochs = 2
+batch_size = 16
+optimizer = { choices = ["sgd", "adamw", "lions:Lion"] }
+lr = { low = 0.01, high = 1.0, log = true }
+momentum = { low = 0.5, high = 0.9 }
+optimizer_options = { betas = [0.9, 0.99], decay = { low = 0.1, high = 0.2 } }
+weight_decay = { low = 1e-5, high = 1e-2, log = true }
+[training.optimizers.adamw]
+lr = { low = 1e-4, high = 1e-2, log = true }
+betas = { choices = [[0.9, 0.999], [0.8, 0.9]] }
+weight_decay = 0.1
+[training.optimizers."lions:Lion"]
+lr = 1e-3
+[arms.plain]
+[arms.own]
+training = { optimizers = { adamw = { weight_decay = 0.2 } } }
+[search]
+trials = 5
+"""
+)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "used", "training"),
+    [
+        (
+            "sgd",
+            {"optimizer", "lr", "momentum", "weight_decay"},
+            {"lr": 0.01, "weight_decay": 1e-5, "options": {"momentum": 0.5}},
+        ),
+        (
+            "adamw",
+            {"optimizer", "optimizers.adamw.lr", "optimizers.adamw.betas"},
+            {"lr": 1e-4, "weight_decay": 0.1, "options": {"betas": (0.9, 0.999)}},
+        ),
+        (
+            "lions:Lion",
+            {"optimizer", "weight_decay", "optimizer_options.decay"},
+            {"lr": 1e-3, "weight_decay": 1e-5, "options": {"betas": [0.9, 0.99], "decay": 0.1}},
+        ),
+    ],
+)
+def test_each_of_several_optimizers_has_its_own_keys(optimizer: str, used: set[str], training: dict[str, Any]) -> None:
+    spec = OPTIMIZERS.study()
+    assert spec.used_space("plain", {"optimizer": optimizer}).keys() == used
+    point = {name: value for name, value in lowest(spec, "plain").items() if name in used} | {"optimizer": optimizer}
+    made = spec.configuration("plain", point)
+    assert made.training.model_dump(include=training.keys()) == training
+    assert {name: made.number(name) for name in ("optimizers.adamw.lr", "optimizer_options.decay")} == {
+        "optimizers.adamw.lr": 1e-4 if optimizer == "adamw" else None,
+        "optimizer_options.decay": training["options"].get("decay"),
+    }
+    assert spec.imported_optimizers == ("lions:Lion",)
+
+
+def test_an_arm_replaces_single_keys_of_an_optimizers_table() -> None:
+    spec = OPTIMIZERS.study()
+    point = lowest(spec, "own") | {"optimizer": "adamw"}
+    assert spec.configuration("own", point).training.weight_decay == 0.2
+    assert spec.configuration("own", point).training.options == {"betas": (0.9, 0.999)}
+
+
+def test_conditional_parameters_and_settings_have_the_names_of_their_tables() -> None:
+    spec = OPTIMIZERS.study()
+    searched = {"momentum", "optimizers.adamw.lr", "optimizers.adamw.betas", "optimizer_options.decay", "lr"}
+    assert spec.conditional("plain") == searched | {"weight_decay"}
+    assert spec.settings("plain")["optimizers.lions:Lion.lr"] == 1e-3
+    assert spec.settings("plain")["optimizer_options.betas"] == [0.9, 0.99]
+    assert set(spec.parameters) >= searched | {"optimizers.lions:Lion.lr"}
+    assert "optimizers" not in spec.parameters
+
+
+def test_a_recipe_from_an_export_gets_the_names_of_the_arm() -> None:
+    recipe = {"training": {"optimizer": "adamw", "lr": 0.005, "options": {"betas": [0.8, 0.9]}}}
+    found = {each.name: each.value for each in values_for(OPTIMIZERS.study(), "plain", recipe)}
+    assert found == {"optimizer": "adamw", "optimizers.adamw.lr": 0.005, "optimizers.adamw.betas": [0.8, 0.9]}
+    recipe = {"optimizer": "sgd", "lr": 0.05}
+    assert {each.name for each in values_for(OPTIMIZERS.study(), "plain", recipe)} == {"optimizer", "lr"}
+
+
 def test_a_chosen_curve_gets_only_its_own_options() -> None:
     spec = ARMS.study()
     point = lowest(spec, "short") | {"schedule.step_size": 0.2}
@@ -227,6 +318,32 @@ def test_columns_do_not_depend_on_the_order_of_arms() -> None:
     turned = parse_study(tomli_w.dumps(raw | {"arms": dict(reversed(raw["arms"].items()))}))
     assert list(turned.arms) == list(ARMS.study().arms)[::-1]
     assert turned.columns() == ARMS.study().columns()
+
+
+# ---------------------------------------------------------------- parameters of augmentations
+
+
+def test_a_parameter_is_searched_only_where_its_augmentation_is_used() -> None:
+    text = DESIGN.but("batch_size = 64", "batch_size = 64\ncutout_size = { low = 0.2, high = 0.6 }")
+    spec = parse_study(f'{text}\n[arms.ralr.training]\naugment = {{ choices = [["crop"], ["crop", "cutout"]] }}\n')
+    assert "cutout_size" not in spec.space("monotone")
+    assert "cutout_size" in spec.space("ralr")
+    with_it, without = ('["crop", "cutout"]', '["crop"]')
+    rest = {"lr": 0.1, "weight_decay": 1e-3, "amplify.probability": 0.1, "amplify.lower": 1.0, "amplify.width": 1.0}
+    drawn = [
+        spec.configuration("ralr", rest | {"augment": augment, "cutout_size": size})
+        for augment in (with_it, without)
+        for size in (0.2, 0.6)
+    ]
+    assert [each.options.cutout_size for each in drawn] == [0.2, 0.6, 0.5, 0.5]  # type: ignore[attr-defined]
+    assert drawn[2].identity(0) == drawn[3].identity(0)
+
+
+def test_keys_that_earlier_releases_did_not_have_change_no_configuration() -> None:
+    configuration = parse_study(DESIGN).configuration("monotone", {"lr": 0.1, "weight_decay": 1e-3})
+    dumped = configuration.model_dump_json()
+    assert not any(key in dumped for key in type(configuration.training).added)
+    assert configuration.identity(0) == "b95e0bdf3251b6061772d17acabe6bbf5ca34cdfde2c18ab3ec699c3e97366af"
 
 
 # ---------------------------------------------------------------- fingerprint

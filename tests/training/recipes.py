@@ -6,15 +6,27 @@ from typing import Any
 
 from ralr_tune.kinds.classification.section import AUGMENTATIONS
 from ralr_tune.schedules.curves import CURVES
-from ralr_tune.studyfile.sections import OPTIMIZERS
+from ralr_tune.studyfile.optimizer_keys import OPTIMIZERS
 
 OPTIMIZER_OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
     "adadelta": {"rho": {"rho": 0.8, "eps": 1e-5}},
+    "adafactor": {"clipped": {"beta2_decay": -0.5, "d": 2.0}},
     "adagrad": {"accumulated": {"lr_decay": 0.01, "initial_accumulator_value": 0.1, "eps": 1e-8}},
     "adam": {"amsgrad": {"amsgrad": True, "betas": (0.8, 0.9), "eps": 1e-6}},
     "adamax": {"betas": {"betas": (0.8, 0.9), "eps": 1e-6}},
     "adamw": {"amsgrad": {"amsgrad": True, "betas": (0.8, 0.9), "eps": 1e-6}},
     "asgd": {"averaging": {"t0": 5.0, "lambd": 1e-3, "alpha": 0.6}},
+    "muon": {
+        "all": {
+            "momentum": 0.9,
+            "nesterov": False,
+            "eps": 1e-6,
+            "ns_steps": 3,
+            "adjust_lr_fn": "match_rms_adamw",
+            "betas": (0.8, 0.9),
+            "fallback_factor": 0.5,
+        }
+    },
     "nadam": {"decoupled": {"decoupled_weight_decay": True, "momentum_decay": 0.01, "betas": (0.8, 0.9), "eps": 1e-6}},
     "radam": {"decoupled": {"decoupled_weight_decay": True, "betas": (0.8, 0.9), "eps": 1e-6}},
     "rmsprop": {

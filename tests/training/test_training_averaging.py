@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from ralr_tune.records import epoch_series
 from ralr_tune.tasks.trial import Trial
 from ralr_tune.training import loop
 from ralr_tune.training.averaging import WeightAverage
@@ -24,9 +25,8 @@ Make = Callable[..., Any]
 
 
 @pytest.fixture(autouse=True)
-def said_anew() -> Iterator[None]:
+def nothing_said_yet() -> None:
     loop.log_once.cache_clear()
-    yield
 
 
 def started(task: Any, configuration: Any, **given: Any) -> TorchTrial:
@@ -68,8 +68,8 @@ def test_the_value_is_the_average_s_and_that_of_the_weights_is_another_metric(
     task = make_images()
     plain, averaged = started(task, configure()), started(task, configure(ema_decay=0.9))
     run(plain), run(averaged)
-    assert plain.metrics == []
-    (series,) = averaged.metrics
+    assert not epoch_series(plain.curve)
+    (series,) = epoch_series(averaged.curve)
     assert (series.name, series.axis) == ("accuracy_without_ema", "epoch")
     assert series.points == tuple((record.epoch, record.value) for record in plain.curve)
     assert averaged.curve[-1].value == averaged.evaluate("validation")
@@ -119,7 +119,7 @@ def test_memory_that_runs_out_does_not_change_the_average_of_other_steps(
     assert trial.recovered is not None
     assert trial.state.average is not None
     assert trial.state.average.updates == sum(trial.learning_rate.steps(epoch) for epoch in range(3))
-    assert [at for at, _ in trial.metrics[0].points] == [1, 2, 3]
+    assert [record.epoch for record in trial.curve if record.others] == [1, 2, 3]
 
 
 def test_slots_go_on_one_after_another_and_say_so_once(

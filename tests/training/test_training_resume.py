@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ralr_tune.studyfile.sections import OPTIMIZERS
+from ralr_tune.studyfile.optimizer_keys import OPTIMIZERS
 from ralr_tune.tasks.trial import Trial
 from ralr_tune.training import precision
 from ralr_tune.training.start import start

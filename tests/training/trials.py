@@ -173,6 +173,9 @@ def optimizer_state(trial: Trial) -> dict[str, Any]:
     """By "WEIGHT NAME"."""
     assert isinstance(trial, TorchTrial)
     states = trial.state.optimizer_state()
+    if "param_groups" in states:  # of an imported optimizer
+        groups = {f"group {index}": group for index, group in enumerate(states["param_groups"])}
+        states = {**states["state"], **groups}
     values = {f"{place} {name}": value for place, state in states.items() for name, value in state.items()}
     return {name: value.clone() if isinstance(value, Tensor) else value for name, value in values.items()}
 

@@ -13,16 +13,17 @@ import hashlib
 import io
 import logging
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
 from ralr_tune.errors import DataError
-from ralr_tune.kinds.classification.samples import Images, Samples, short_reason
+from ralr_tune.images.files import Images, short_reason
+from ralr_tune.kinds.classification.samples import Samples
 from ralr_tune.machine.files import replacing
-from ralr_tune.machine.locks import locked
+from ralr_tune.machine.locks import exclusive
 
 logger = logging.getLogger(__name__)
 
@@ -118,13 +119,3 @@ def _digest(stamp: str, images: Images) -> bytes:
     total = hashlib.sha256(f"{stamp}|{images.shape}".encode())
     total.update(images.data)
     return total.digest()
-
-
-@contextmanager
-def exclusive(folder: Path, lock: str = ".decoding.lock") -> Iterator[None]:
-    """One of the workers of an out folder decodes while the others wait; otherwise each would map its own copy."""
-    with ExitStack() as stack:
-        if folder.is_dir():  # taking the lock would create it
-            with suppress(OSError):  # a read-only folder, or a network file system without locks
-                stack.enter_context(locked(folder / lock))
-        yield

@@ -18,7 +18,8 @@ import PIL
 from PIL import Image, ImageOps
 
 from ralr_tune.errors import DataError
-from ralr_tune.kinds.classification.layout import (
+from ralr_tune.images.files import Images, digest64, listed, short_reason
+from ralr_tune.images.layout import (
     USUAL_NAMES,
     SplitName,
     is_hidden,
@@ -27,17 +28,13 @@ from ralr_tune.kinds.classification.layout import (
     names_a_split,
     split_of,
 )
-from ralr_tune.kinds.classification.pictures import check_pixels, eight_bits, open_picture, stack
+from ralr_tune.images.pictures import check_pixels, eight_bits, open_picture, stack
 from ralr_tune.kinds.classification.samples import (
     MAX_CLASSES,
     Contents,
-    Images,
     Samples,
     Source,
     all_samples,
-    digest64,
-    listed,
-    short_reason,
     with_test_split_from_train,
 )
 from ralr_tune.kinds.classification.stratify import Rows

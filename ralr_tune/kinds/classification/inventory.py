@@ -18,10 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ralr_tune.errors import DataError
-from ralr_tune.kinds.classification.decoded import exclusive
-from ralr_tune.kinds.classification.samples import Samples, Source, hold_out, listed, split_digest
+from ralr_tune.images.files import listed
+from ralr_tune.kinds.classification.samples import Samples, Source, hold_out, split_digest
 from ralr_tune.kinds.classification.stratify import Rows
 from ralr_tune.machine.cores import available_cores
+from ralr_tune.machine.locks import exclusive
 from ralr_tune.records import Duplicates, Inventory, Skipped, SplitInventory
 from ralr_tune.studyfile.problems import one_line
 from ralr_tune.tasks.inventory import load, save

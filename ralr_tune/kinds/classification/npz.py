@@ -19,19 +19,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ralr_tune.errors import DataError
-from ralr_tune.kinds.classification.layout import SplitName, split_of
+from ralr_tune.images.files import Images, listed, short_reason, stamp
+from ralr_tune.images.layout import SplitName, split_of
 from ralr_tune.kinds.classification.samples import (
     MAX_CLASSES,
     Contents,
-    Images,
     Listing,
     Samples,
     Source,
     all_samples,
     digests_of,
-    listed,
-    short_reason,
-    stamp,
 )
 from ralr_tune.kinds.classification.stratify import Rows
 from ralr_tune.machine.memory import check_memory

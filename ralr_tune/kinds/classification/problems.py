@@ -6,21 +6,22 @@ A problem of the data does not hide those of the networks: with unknown images, 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from torch import nn
 
 from ralr_tune.errors import DataError, UsageError
+from ralr_tune.images.files import listed
 from ralr_tune.kinds.classification import fine_tuning
 from ralr_tune.kinds.classification.inputs import Inputs
 from ralr_tune.kinds.classification.regularisers import misfits
-from ralr_tune.kinds.classification.samples import Samples, Source, hold_out, listed
+from ralr_tune.kinds.classification.samples import Samples, Source, hold_out
 from ralr_tune.kinds.classification.scores import check_classes
 from ralr_tune.kinds.classification.section import ArraysData, ClassificationSection, FolderData, TorchvisionData
 from ralr_tune.kinds.classification.stratify import Rows
@@ -28,7 +29,7 @@ from ralr_tune.machine.cores import available_cores
 from ralr_tune.models import contract, registry
 from ralr_tune.studyfile import StudySpec
 from ralr_tune.studyfile.contradictions import Problem, corners, missing_file, path_of_key, training_paths
-from ralr_tune.studyfile.imports import TIMM, TORCHVISION, Import, names_code
+from ralr_tune.studyfile.imports import TIMM, TORCHVISION, Import, forget_module, names_code
 from ralr_tune.studyfile.problems import KeyPath, dotted, one_line
 from ralr_tune.studyfile.tasks import first_task, typical_tasks
 from ralr_tune.studyfile.values import Choice, Range
@@ -201,30 +202,24 @@ def network_problems(spec: StudySpec, found: Found, *, imports: bool) -> Iterato
         wrong = contract.misfit(partial(build, section), name, images, batch=batch, head=head)
         if wrong:
             if names_code(name):
-                _forget(name, before)
+                forget_module(name, before)
             absent = names_code(name) and Import("task.model", name).folder() is None
             yield Problem(wrong.reason, (*NETWORK, *((DATA, *paths) if wrong.of_images else ())), absent=absent)
 
 
-def _forget(name: str, before: Collection[str]) -> None:
-    """Removes the user's modules that this try imported: in a notebook, the next one reads the corrected file."""
-    top = name.partition(":")[0].partition(".")[0]
-    for module in [each for each in sys.modules if each.partition(".")[0] == top and each not in before]:
-        del sys.modules[module]
-
-
 def build(section: ClassificationSection, classes: int, channels: int, size: int) -> nn.Module:
     """The network that `section` describes, with pretrained weights if they need no download."""
-    name, shape = str(section.model), {"classes": classes, "channels": channels, "size": size}
+    name = str(section.model)
+    shape: dict[str, Any] = {"classes": classes, "channels": channels, "size": size}
+    if section.pretrained and section.weights is not None:  # reported as a contradiction
+        return registry.build(name, **shape, options=section.model_options)
     pretrained = section.pretrained
     if pretrained and name.startswith((TORCHVISION, TIMM)):
         registry.build(name, **shape, options=section.model_options)  # an unknown name has no weights, either
         file = registry.weights_file(name)
         pretrained = file is not None and file.exists()
     weights = section.weights if section.weights is not None and Path(section.weights).is_file() else None
-    return registry.build(
-        name, **shape, options=section.model_options, pretrained=pretrained and weights is None, weights=weights
-    )
+    return registry.build(name, **shape, options=section.model_options, pretrained=pretrained, weights=weights)
 
 
 def training_paths_of_all(spec: StudySpec) -> tuple[KeyPath, ...]:
@@ -240,8 +235,8 @@ def _smallest_batch(spec: StudySpec) -> int:
 
 
 def _inputs(section: ClassificationSection) -> Inputs:
-    given = [None if value is None else int(str(value)) for value in (section.train_size, section.test_size)]
-    return Inputs(*given)
+    train, test = (None if size is None else int(str(size)) for size in (section.train_size, section.test_size))
+    return Inputs(train, test)
 
 
 def _shape_for(

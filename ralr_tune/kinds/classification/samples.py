@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ralr_tune.errors import DataError
+from ralr_tune.images.files import Images, digest64, listed
 from ralr_tune.kinds.classification.stratify import Rows, stratified_split
 from ralr_tune.records import Skipped
 from ralr_tune.seeds import derive_seed
-from ralr_tune.studyfile.problems import cut, one_line
-
-Images = NDArray[np.uint8]
 
 MAX_CLASSES = 100_000
 """Maximum of a data set; ImageNet has 21,841."""
@@ -123,16 +119,6 @@ class Source:
     """If every class must have training images: where the data are and what is allowed, for the message."""
 
 
-def short_reason(error: Exception) -> str:
-    """The first line of a library's error, at most 300 characters; its type if the error has no text."""
-    return cut(one_line(str(error).strip().partition("\n")[0]), 300) or type(error).__name__
-
-
-def digest64(content: bytes) -> int:
-    """A 64-bit hash: among a million different contents, the chance that any two share one is 3 in 100 million."""
-    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
-
-
 def split_digest(samples: Samples) -> str | None:
     """A hash of the contents and labels of all samples, in their order; None without a listing. Raises DataError."""
     if samples.listing is None:
@@ -146,25 +132,6 @@ def split_digest(samples: Samples) -> str | None:
 def digests_of(images: NDArray[Any], rows: Rows) -> NDArray[np.uint64]:
     """Hashes (n,) of the rows (n,) of images (N, ...)."""
     return np.array([digest64(images[row].tobytes()) for row in rows], dtype=np.uint64)
-
-
-def stamp(files: Iterable[str | Path]) -> str | None:
-    """A hash of names, sizes and modification times; None if a file cannot be accessed."""
-    total = hashlib.sha256()
-    try:
-        for file in files:
-            found = os.stat(file)
-            total.update(
-                f"{os.path.abspath(file)}|{found.st_size}|{found.st_mtime_ns}\n".encode(errors="surrogateescape")
-            )
-    except OSError:
-        return None
-    return total.hexdigest()
-
-
-def listed(names: Sequence[str]) -> str:
-    """The first 20 names, shortened and escaped for a message: they come from the data and may contain anything."""
-    return ", ".join(one_line(cut(name, 80)) for name in names[:20]) + (", ..." if len(names) > 20 else "")
 
 
 def all_samples(labels: Rows, read: Callable[[Rows], Images], stamp: str | None = None, **more: Any) -> Samples:

@@ -19,7 +19,14 @@ from ralr_tune.kinds.classification.transform import Augmentation
 from ralr_tune.models import registry, torchvision_models
 from ralr_tune.schedules.weight_decay import WeightDecay
 from ralr_tune.script.bundle import bundle
-from ralr_tune.script.parts import construction, docstring, import_of, optimizer_call, rate_call
+from ralr_tune.script.parts import (
+    construction,
+    docstring,
+    import_of,
+    optimizer_call,
+    optimizer_imports,
+    rate_call,
+)
 from ralr_tune.script.text import OTHER_FORMATS, arguments, is_identifier, literal, wrapped
 from ralr_tune.studyfile.configuration import TrainingConfig
 from ralr_tune.studyfile.exported import Exported
@@ -142,7 +149,9 @@ def script(configuration: Exported) -> str:
     more_imports += [import_of(WeightDecay)] if decay.varies else []
     text = _SCRIPT.substitute(
         docstring=docstring(configuration),
-        imports="\n".join([network_import, reader_import, *rate_imports, *more_imports]),
+        imports="\n".join(
+            [network_import, reader_import, *rate_imports, *optimizer_imports(configuration), *more_imports]
+        ),
         **{name: literal(getattr(provenance, name)) for name in ("seed", "study_seed")},
         **{name: literal(getattr(training, name)) for name in ("epochs", "batch_size", "lr")},
         source=_return_value(source),

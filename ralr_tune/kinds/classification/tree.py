@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ralr_tune.errors import DataError
-from ralr_tune.kinds.classification.layout import is_hidden
-from ralr_tune.kinds.classification.pictures import picture_suffixes
-from ralr_tune.kinds.classification.samples import Contents, Listing, digest64, short_reason
+from ralr_tune.images.files import digest64, short_reason
+from ralr_tune.images.layout import is_hidden
+from ralr_tune.images.pictures import picture_suffixes
+from ralr_tune.kinds.classification.samples import Contents, Listing
 from ralr_tune.kinds.classification.stratify import Rows
 from ralr_tune.studyfile.problems import one_line
 

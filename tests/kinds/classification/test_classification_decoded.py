@@ -13,10 +13,11 @@ import pytest
 import torch
 
 from ralr_tune.errors import DataError
+from ralr_tune.images.files import Images
 from ralr_tune.kinds.classification import decoded, torchvision_sets
 from ralr_tune.kinds.classification.decoded import load
 from ralr_tune.kinds.classification.kind import KIND
-from ralr_tune.kinds.classification.samples import Images, Samples, all_samples
+from ralr_tune.kinds.classification.samples import Samples, all_samples
 from ralr_tune.kinds.classification.section import ClassificationSection
 from ralr_tune.kinds.classification.sources import open_source
 from ralr_tune.tasks.base import Split

@@ -19,7 +19,7 @@ import torchvision.datasets
 from PIL import Image
 
 from ralr_tune.errors import DataError
-from ralr_tune.kinds.classification import pictures
+from ralr_tune.images import pictures
 from ralr_tune.kinds.classification.npz import REQUIRED
 from ralr_tune.kinds.classification.samples import MAX_CLASSES
 from ralr_tune.kinds.classification.sources import open_source

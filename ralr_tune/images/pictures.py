@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ralr_tune.errors import DataError
-from ralr_tune.kinds.classification.samples import Images
+from ralr_tune.images.files import Images
 from ralr_tune.machine.memory import check_memory
 
 MAX_PIXELS = 89_478_485

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from ralr_tune.kinds.classification.layout import is_hidden, mentions_split, names_a_split, split_of
+from ralr_tune.images.layout import is_hidden, mentions_split, names_a_split, split_of
 
 
 @pytest.mark.parametrize(

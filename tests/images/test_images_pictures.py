@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ralr_tune.errors import DataError
-from ralr_tune.kinds.classification import pictures
+from ralr_tune.images import pictures
 from ralr_tune.kinds.classification.sources import open_source
 
 RAMP = np.linspace(0, 65535, 64).round().astype(np.uint16).reshape(8, 8)
