@@ -63,7 +63,6 @@ EXAMPLES: Mapping[str, Any] = {
     "rand_augment_magnitude": {"low": 3, "high": 15},
     "max_pixels": 200_000_000,
     "weights": "my_backbone.safetensors",
-    "prune_metric": "loss",
     "limit": 5000,
     "classes": ["cat", "dog"],
     "layout": "NCHW",
