@@ -117,14 +117,14 @@ class Setting:
     def __init__(self, network: Network, profile: Profile) -> None:
         self.network, self.profile, self.batch_size = network, profile, profile.of(network)
         steps = _warm_ups(profile) + profile.steps * profile.turns + 1  # the last batch may be smaller
-        pictures = np.random.default_rng(0).integers(
-            0, 256, (steps * self.batch_size + CLASSES, 3, network.size, network.size), dtype=np.uint8
-        )
+        shape = steps * self.batch_size, 3, network.size, network.size
+        pictures = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
         samples = all_samples(np.arange(len(pictures)) % CLASSES, lambda rows: pictures[rows])
+        classes = tuple(str(label) for label in range(CLASSES))
         self.task = ClassificationTask(
-            Source(tuple(map(str, range(CLASSES))), samples, lambda: samples),
+            Source(classes, samples, test=lambda: samples, validation=samples),
             build=lambda classes, channels, size: build(network.model, classes=classes, channels=channels, size=size),
-            validation=CLASSES / len(pictures),
+            validation=0.0,
             seed=0,
             device=profile.device,
             identity=network.model,
