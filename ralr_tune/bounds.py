@@ -57,13 +57,13 @@ BOUNDS: Mapping[str, Bounds] = MappingProxyType(
         "batch_size": Bounds(_COUNT, "samples", "samples of one step", integer=True),
         "lr": Bounds("(0, inf)", "1", "base learning rate, before curve and amplification", max_value=_MAX_FACTOR),
         "weight_decay": Bounds("[0, inf)", "1", "weight decay of the optimizer"),
+        "label_smoothing": Bounds("[0, 1)", "share", "probability mass that is spread over all classes"),
         "head_factor": Bounds(
             "(0, inf)", "factor", "learning rate of the head, as a multiple of the trunk's", max_value=_MAX_FACTOR
         ),
         "freeze_trunk": Bounds(
             "[0, 1000000000)", "epochs", "epochs at the start in which only the head trains", integer=True
         ),
-        "label_smoothing": Bounds("[0, 1)", "share", "probability mass that is spread over all classes"),
         "cutout_size": Bounds("(0, 1]", "share", "side of cutout's square, of the image height"),
         "mixup_alpha": Bounds("(0, 1000]", "1", "mixup draws the share of an image from Beta(alpha, alpha)"),
         "cutmix_alpha": Bounds("(0, 1000]", "1", "cutmix draws the share of an image from Beta(alpha, alpha)"),
@@ -97,6 +97,8 @@ BOUNDS: Mapping[str, Bounds] = MappingProxyType(
             "rate of the weights that muon leaves to AdamW, as a multiple of lr",
             max_value=_MAX_FACTOR,
         ),
+        "task.dropout": Bounds("[0, 1)", "share", "probability that dropout sets a number to zero"),
+        "task.accumulate": Bounds("[1, 1001)", "batches", "batches that one step accumulates", integer=True),
         "schedule.warmup": Bounds("[0, inf)", "length", "linear warm-up at the start of a run; less than the run"),
         "schedule.warmup_factor": Bounds(
             "(0, 1]", "factor", "start of the warm-up, as a multiple of the curve's start"

@@ -12,13 +12,20 @@ from pydantic import TypeAdapter, ValidationError
 
 from ralr_tune.bounds import BOUNDS, Bounds
 from ralr_tune.kinds.classification.kind import KIND
+from ralr_tune.kinds.translation.section import TranslationSection
 from ralr_tune.schedules.checks import check_parameter
 from ralr_tune.studyfile.models import training_keys
 from ralr_tune.studyfile.sections import AmplifySection, NoiseSection, ScheduleSection
 
 PARAMETERS = Path(__file__).parents[1] / "docs" / "parameters.md"
 
-TABLES = {"": training_keys(KIND), "schedule": ScheduleSection, "amplify": AmplifySection, "noise": NoiseSection}
+TABLES = {
+    "": training_keys(KIND),
+    "task": TranslationSection,
+    "schedule": ScheduleSection,
+    "amplify": AmplifySection,
+    "noise": NoiseSection,
+}
 
 LISTS = {"betas": lambda value: [value, 0.5], "schedule.milestones": lambda value: [value]}
 """Keys that hold several numbers at a time."""

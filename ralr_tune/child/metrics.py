@@ -1,4 +1,4 @@
-"""Metrics that a program reports besides the study's: shown, never judged.
+"""Metrics that a trial reports besides the study's: shown, never judged.
 
 At most MAX_POINTS of each are kept for a trial, evenly spaced (our choice): when there are more, every second one is
 dropped, and from then on only every second new one is kept. The last one is always kept.

@@ -54,7 +54,7 @@ def check_study(
     Raises what `load` raises, with every problem at once, and DataError.
     """
     spec = checked(study, imports=imports, fast=fast, storage=storage, out=out)
-    return "\n".join([_summary(study, spec, fast), *_notes(spec)])
+    return "\n".join([_summary(study, spec, fast), *_notes(spec), *(() if fast else spec.kind.notes(spec.task))])
 
 
 def checked(

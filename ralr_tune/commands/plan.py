@@ -145,7 +145,10 @@ def plan_study(
         at_once=_effective_workers(assigned),
         device=assigned[0].device,
         data=data,
-        advice=tuple(f"{each}; `{command('range', study)}` measures which rates train" for each in unusual_rates(spec)),
+        advice=(
+            *(f"{each}; `{command('range', study)}` measures which rates train" for each in unusual_rates(spec)),
+            *spec.kind.notes(spec.task),
+        ),
     )
 
 

@@ -7,14 +7,13 @@ worker sees that its parent is gone. Ray runs a task again on another node if it
 
 from __future__ import annotations
 
-import importlib
 import logging
 import os
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -22,9 +21,6 @@ from ralr_tune.errors import Interrupted, UsageError
 from ralr_tune.launch.devices import Place
 from ralr_tune.launch.launcher import LAUNCHER_VARIABLE, Job, Launcher, LauncherOptions
 from ralr_tune.launch.local import tail
-
-if TYPE_CHECKING:
-    from types import ModuleType
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +37,8 @@ class RayOptions(LauncherOptions):
 
     address: str = "auto"
     """The cluster: auto (RAY_ADDRESS, or the one on this machine), or ray://HOST:PORT, HOST:PORT."""
+    node_ip: str | None = None
+    """This machine's address in the cluster; None: as Ray finds it, which may fail with several networks."""
     cpus: Annotated[int, Field(ge=1)] = 1
     """Cores of one worker, and its threads."""
     gpus: Annotated[float, Field(ge=0)] = 0.0
@@ -69,14 +67,14 @@ class Ray(Launcher):
             raise UsageError(f"--workers {workers}: allowed: at least 1")
         if devices not in ("auto", "cpu"):
             raise UsageError(f"--devices {devices}: with --launcher ray, allowed: auto, cpu (gpus=1 asks for GPUs)")
-        room = self._room(_connected(self.options.address))
+        room = self._room(_connected(self.options))
         share = self.options.gpus if devices == "auto" else 0.0
         device = "cuda:0" if share else "cpu"  # Ray shows a task the GPUs that it has assigned, and no other
         sharing = round(1 / share) if 0 < share < 1 else 1
         return [Place(index, device, self.options.cpus, sharing) for index in range(workers or room)]
 
     def start(self, job: Job, place: Place) -> None:
-        ray = _connected(self.options.address)
+        ray = _connected(self.options)
         self._out = job.out
         self._codes.pop(place.index, None)
         task = ray.remote(run_worker).options(
@@ -115,7 +113,7 @@ class Ray(Launcher):
     def tail(self, index: int, lines: int = 20) -> str:
         return "\n".join(tail(_log(self._out, index), lines)) if self._out and index in self._tasks else ""
 
-    def _room(self, ray: ModuleType) -> int:
+    def _room(self, ray: Any) -> int:
         """Workers that the cluster can run at once, at least one. Raises UsageError if it can never run any."""
         wanted = {"CPU": float(self.options.cpus), "GPU": self.options.gpus, **self._resources}
         has: Mapping[str, float] = ray.cluster_resources()
@@ -149,7 +147,7 @@ def run_worker(command: Sequence[str], environment: Mapping[str, str], log_file:
         return worker.wait(SAVE_S)
 
 
-def _code(ray: ModuleType, task: Any) -> int:
+def _code(ray: Any, task: Any) -> int:
     try:
         return int(ray.get(task))
     except ray.exceptions.TaskCancelledError:
@@ -159,23 +157,28 @@ def _code(ray: ModuleType, task: Any) -> int:
         return KILLED
 
 
-def _ray() -> ModuleType:
+def _ray() -> Any:
     try:
-        return importlib.import_module("ray")
+        import ray
     except ImportError:
         raise UsageError('--launcher ray: ray is not installed; type: pip install "ralr-tune[ray]"') from None
+    return ray
 
 
-def _connected(address: str) -> ModuleType:
+def _connected(options: RayOptions) -> Any:
     """The library, connected to the cluster."""
     ray = _ray()
-    if not ray.is_initialized():
-        try:
-            # without log_to_driver, which merges lines that differ in digits: logs are files
-            ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING, ignore_reinit_error=True)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            reason = str(error).partition("\n")[0]
-            raise UsageError(f"--launcher-option address={address}: no Ray cluster can be reached: {reason}") from error
+    if ray.is_initialized():
+        return ray
+    own = {} if options.node_ip is None else {"_node_ip_address": options.node_ip}
+    try:
+        # without log_to_driver, which merges lines that differ in digits: logs are files
+        ray.init(address=options.address, log_to_driver=False, logging_level=logging.WARNING, **own)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UsageError(
+            f"--launcher-option address={options.address}: no Ray cluster can be reached: {reason}"
+        ) from error
     return ray
 
 

@@ -121,7 +121,7 @@ def build(
     model = _built(name, {"classes": classes, "channels": channels, "size": size}, options or {}, pretrained)
     if weights is not None:
         grey = isinstance(model, nn.Sequential) and type(model[0]).__name__ == "Grey"
-        weight_files.load(model[1] if grey else model, weights, classes)
+        weight_files.load(model.get_submodule("1") if grey else model, weights, classes)
     return model
 
 
@@ -142,6 +142,13 @@ def weights_file(name: str) -> Path | None:
     """Where the network's pretrained weights are or will be; None if unknown. Raises UsageError if it has none."""
     source = _pretrainable(name)
     return None if source is None else source.weights_file(name.partition(":")[2])
+
+
+def fetch(name: str) -> None:
+    """Downloads the network's pretrained weights unless they are here. Raises UsageError if that fails or if they are
+    damaged; nothing for a network without any, which `build` refuses."""
+    if (source := _pretrainable(name)) is not None:
+        source.fetch(name.partition(":")[2])
 
 
 def _pretrainable(name: str) -> Any:

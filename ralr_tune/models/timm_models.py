@@ -41,6 +41,14 @@ def build(
         ) from error
 
 
+def fetch(name: str) -> None:
+    """Downloads the pretrained weights unless they are here. Raises UsageError."""
+    timm = _timm(name)
+    if timm.is_model(name) and weights_file(name) is None:
+        size = _config(timm, name).input_size[-1]
+        build(name, classes=2, channels=3, size=size, options={}, pretrained=True)
+
+
 def normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per channel, as shares of white, with which timm trained the network's weights."""
     config = _config(_timm(name), name)

@@ -59,6 +59,15 @@ def weights_file(name: str) -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints" / file
 
 
+def fetch(name: str) -> None:
+    """Downloads the default weights unless they are here, and checks their hash. Raises UsageError."""
+    if name not in names():
+        return  # `build` lists similar names
+    check_hash(weights_file(name))
+    if not weights_file(name).exists():
+        _pretrained(name)
+
+
 def normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per channel, as shares of white, with which the default weights were trained.
 

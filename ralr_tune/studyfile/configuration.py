@@ -157,7 +157,8 @@ class Configuration(Frozen):
     def window(self) -> tuple[float, float]:
         """The part of the run that may be amplified, as shares: by default all of it after the warm-up.
 
-        The warm-up is there because larger rates would not be stable yet (our choice; measured in LOG.md, 2026-11-29).
+        Our choice: a warm-up keeps the first rates small, and an amplified one does not. No gain in accuracy was
+        measured (LOG.md, 2026-11-29).
         """
         if self.amplify is not None and self.amplify.window is not None:
             return self.amplify.window

@@ -176,7 +176,7 @@ def _check_weight_decay(spec: StudySpec) -> Iterator[Contradiction]:
             wrong["weight_decay_end"] = 'needs weight_decay_schedule = "linear" or "cosine"'
         if set(shapes) != {"constant"} and ends == [0, 0]:
             wrong["weight_decay_schedule"] = "needs a weight_decay or weight_decay_end above 0"
-        if "base" in possible(training.get("weight_decay_follows", "rate")) and not _may_decouple(training):
+        if "base" in possible(training.get("weight_decay_follows", "rate")) and not _may_decouple(spec, arm):
             allowed = f"{', '.join(sorted(DECOUPLED))}; nadam or radam with decoupled_weight_decay = true"
             wrong["weight_decay_follows"] = f"needs an optimizer with decoupled weight decay: {allowed}"
         for key, needed in wrong.items():
@@ -189,11 +189,14 @@ def _check_weight_decay(spec: StudySpec) -> Iterator[Contradiction]:
 _DECAY_KEYS = ("weight_decay_schedule", "weight_decay_end", "weight_decay_follows", "decoupled_weight_decay")
 
 
-def _may_decouple(training: Mapping[str, Any]) -> bool:
+def _may_decouple(spec: StudySpec, arm: str) -> bool:
     """Whether a trial may have decoupled weight decay."""
-    names = possible(training.get("optimizer", "sgd"))
-    chosen = possible(training.get("decoupled_weight_decay", False))
-    return any(is_decoupled(name, {"decoupled_weight_decay": each}) for name in names for each in chosen)
+    training, tables = spec.training(arm), spec.optimizer_tables(arm)
+    for name in spec.optimizers(arm):
+        chosen = (training | tables.get(name, {})).get("decoupled_weight_decay", False)
+        if any(is_decoupled(name, {"decoupled_weight_decay": each}) for each in possible(chosen)):
+            return True
+    return False
 
 
 def _check_kind(spec: StudySpec) -> Iterator[Contradiction]:

@@ -1,7 +1,7 @@
 """The interface of a kind of task: everything the rest of the program needs from one. A kind is a stateless object.
 
     study file   section, training, required, substitutes, metrics, metrics_of, epoch_metrics, imports, contradictions,
-                 in_effect, missing, problems, changes
+                 in_effect, missing, problems, notes, changes
     training     load, import_training, trial, trial_in_stage, slot_trainer, seconds_per_epoch, steps_per_epoch,
                  range_test, needs_torch
     reporting    packages, examine, examples, shown_examples, caches, script
@@ -241,6 +241,10 @@ class Kind(ABC):
         """
         return ()
 
+    def notes(self, section: Any) -> Iterable[str]:
+        """What users should know of [task] although nothing is wrong, one sentence each: `check` and `plan` show it."""
+        return ()
+
     def complaints(self, configuration: Configuration) -> Iterable[str]:
         """Problems of one configuration, one line each: `training.KEY = VALUE: what is allowed`."""
         return ()
@@ -260,7 +264,7 @@ class Kind(ABC):
         return None
 
     def shown_examples(self, section: Any, by_arm: Mapping[str, Mapping[str, Any]]) -> Examples | None:
-        """What the report shows of all arms; `by_arm` holds what `examples` returned, of at least one arm.
+        """What the report shows of all arms; `by_arm` holds what `examples` returned, the baseline first.
 
         The files may be damaged or of another release: raises DataError if they are not as expected. None: nothing.
         """

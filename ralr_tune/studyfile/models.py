@@ -51,9 +51,9 @@ def training_keys(kind: Kind) -> type[TrainingKeys]:
     between = create_model("OwnTrainingKeys", __base__=Extended, **own)
     # pydantic collects the keys of the last base first
     bases = (FurtherTrainingKeys, between, FirstTrainingKeys)
-    made = create_model("TrainingKeys", __base__=bases, __doc__=TrainingKeys.__doc__)
+    made = cast(type[TrainingKeys], create_model("TrainingKeys", __base__=bases, __doc__=TrainingKeys.__doc__))
     made.added = TrainingKeys.added | _added(kind)
-    return cast(type[TrainingKeys], made)
+    return made
 
 
 @cache
@@ -65,9 +65,9 @@ def training_config(kind: Kind) -> type[TrainingConfig]:
     bases = (FurtherTrainingConfig, between, FirstTrainingConfig)
     shared = hints(TrainingConfig)
     required: dict[str, Any] = {key: (shared[key], ...) for key in sorted(kind.required & shared.keys())}
-    made = create_model("TrainingConfig", __base__=bases, **required)
+    made = cast(type[TrainingConfig], create_model("TrainingConfig", __base__=bases, **required))
     made.added = TrainingConfig.added | _added(kind)
-    return cast(type[TrainingConfig], made)
+    return made
 
 
 def _added(kind: Kind) -> frozenset[str]:

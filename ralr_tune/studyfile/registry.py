@@ -19,6 +19,7 @@ BUILT_IN = {
     "command": "ralr_tune.kinds.command.kind:KIND",
     "function": "ralr_tune.kinds.function.kind:KIND",
     "simulated": "ralr_tune.kinds.simulated.kind:KIND",
+    "translation": "ralr_tune.kinds.translation.kind:KIND",
 }
 """Import paths in the format of entry points."""
 

@@ -31,7 +31,8 @@ class WeightAverage:
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         own, new = _tensors(self.network), _tensors(network)
         averaged = [place for place, tensor in enumerate(own) if tensor.is_floating_point()]
-        get_ema_multi_avg_fn(decay)([own[place] for place in averaged], [new[place] for place in averaged], 0)
+        average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+        average([own[place] for place in averaged], [new[place] for place in averaged], 0)
         for mine, theirs in zip(own, new, strict=True):
             if not mine.is_floating_point():
                 mine.copy_(theirs)

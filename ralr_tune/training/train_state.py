@@ -96,7 +96,7 @@ class TrainState:
         self._set_rate(rate)
         for group in self._optimizer.param_groups if weight_decay is not None else ():
             group["weight_decay"] = weight_decay
-        recorded = self.compilation.recorded and largest is None
+        recorded = self.compilation.recorded and largest is None and weight_decay is None
         loss = self._recorder(self._step, batch) if recorded else self._step(batch, largest)
         if self.average is not None:  # not recorded: the numbers of its update change from step to step
             self.average.update(self.model)

@@ -39,6 +39,9 @@ def seven(num_classes):
 def raising(num_classes):
     raise KeyError("layer")
 
+def only_a_head(num_classes):
+    return linear(num_classes)
+
 def too_deep(num_classes):
     return nn.Sequential(*[nn.MaxPool2d(2) for _ in range(5)], linear(num_classes, 1))
 
@@ -133,6 +136,23 @@ MISTAKES: dict[str, tuple[dict[str, Tables], str]] = {
     "option": (task(model_options={"widht": 3}), "unexpected keyword argument 'widht'; its model_options: width, drop"),
     "searched option": (task(model_options={"width": {"low": 0, "high": 9}}), "width = 0: must be at least 1"),
     "no weights": (task(pretrained=True), "task.pretrained = true: task.model = 'small_cnn' has no weights"),
+    "no weights file": (task(weights="gone.pth"), 'task.weights = "gone.pth": no such file'),
+    "wrong weights": (task(weights="text.npz"), "task.weights = 'text.npz': cannot be read ("),
+    "two weights": (
+        task(model="torchvision:resnet18", pretrained=True, weights="text.npz"),
+        "task.weights = 'text.npz': not together with task.pretrained = true; give one of the two",
+    ),
+    "train size": (task(train_size=9), "task.train_size = 9: larger than the images, 8x8 pixels; allowed: at most 8"),
+    "test size": (task(test_size={"choices": [8, 9]}), "task.test_size = 9: larger than the images, 8x8 pixels"),
+    "small train size": (task(train_size=3), "images of 3 pixels: small_cnn needs at least 4"),
+    "frozen trunk": (
+        task() | {"training": {"freeze_trunk": {"low": 0, "high": 4}}},
+        "training.freeze_trunk = 4: must be below the number of epochs, 2 (arm monotone)",
+    ),
+    "head without trunk": (
+        network("only_a_head") | {"training": {"head_factor": 2.0}},
+        "task.model: has no trunk: all its weights are in its head",
+    ),
     "data set": (data(source="torchvision", dataset="CIFAR11"), "data.dataset = 'CIFAR11': not a data set of torchvis"),
     "not downloaded": (data(source="torchvision", dataset="MNIST"), "data.download = true downloads it"),
     "empty folder": (data(source="folder", path="empty"), "empty: must contain one folder of images per class"),

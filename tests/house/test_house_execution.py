@@ -49,10 +49,11 @@ IMPORTS_CODE = {
     "own/serve.py": ["importlib.import_module"],
     "studyfile/registry.py": ["importlib.import_module"],
     "script/bundle.py": ["import_module"],
+    "training/imported_optimizer.py": ["importlib.import_module"],
 }
 """Where that may stand: `model = "package.module:callable"`, `kind = "package.module:NAME"`,
-`target = "package.module:name"`, modules of this
-package whose source an exported script carries, and a list of libraries that the report needs."""
+`target = "package.module:name"`, `optimizer = "package.module:Class"`, modules of this package whose source an exported
+script carries, and a list of libraries that the report needs."""
 
 OWN_PARTS = "import_module(_HOMES[name])"
 """It may also import the package's own modules on first use: only names from a table."""

@@ -376,6 +376,58 @@ def test_an_unreadable_folder(tmp_path: Path) -> None:
         load_study_file(file)
 
 
+# ---------------------------------------------------------------- regularisers
+
+
+def regularised(training: str, arm: str) -> str:
+    """The design with these lines in [training] and in [arms.ralr.training]."""
+    text = DESIGN.but("momentum = 0.9\n", "").but("batch_size = 64", f"batch_size = 64\n{training}")
+    if "weight_decay = " in training:
+        text = text.but("weight_decay = { low", "# { low")
+    if "optimizer" in training:
+        text = text.but('optimizer = "sgd" ', "#")
+    return text + (f"\n[arms.ralr.training]\n{arm}\n" if arm else "")
+
+
+@pytest.mark.parametrize(
+    ("training", "arm", "lines"),
+    [
+        ("cutout_size = 0.3", "", ['training.cutout_size = 0.3: has no effect; needs "cutout" in augment']),
+        ("cutout_size = 0.3", 'augment = ["cutout"]', []),
+        (
+            "mixup_alpha = { low = 0.1, high = 1.0 }",
+            "cutout_size = { choices = [0.2, 0.4] }",
+            ["training.mixup_alpha = ", "arms.ralr.training.cutout_size = "],
+        ),
+        ("rand_augment_magnitude = 5", 'augment = { choices = [["crop"], ["rand_augment"]] }', []),
+        (
+            "",
+            "random_erasing_probability = 0.1",
+            ["arms.ralr.training.random_erasing_probability = 0.1: has no effect"],
+        ),
+        (
+            "weight_decay_end = 0.1",
+            "",
+            2 * ["training.weight_decay_end = 0.1: has no effect; needs weight_decay_sched"],
+        ),
+        ('weight_decay_end = 0.1\nweight_decay_schedule = "linear"', "", []),
+        (
+            'weight_decay_follows = "base"',
+            'optimizer = "adamw"',  # only the other arm's is not decoupled
+            ['training.weight_decay_follows = "base": has no effect; needs an optimizer with decoupled weight decay'],
+        ),
+        ('weight_decay_follows = "base"\noptimizer = "adamw"', "", []),
+        ('weight_decay_follows = "base"\noptimizer = "nadam"\ndecoupled_weight_decay = true', "", []),
+        ('weight_decay_follows = "base"\noptimizer = "nadam"', "", 2 * ["training.weight_decay_follows"]),
+        ('weight_decay_schedule = "linear"\nweight_decay = 0.0', "", 2 * ["training.weight_decay_schedule"]),
+    ],
+)
+def test_a_key_of_a_regulariser_without_effect(training: str, arm: str, lines: list[str]) -> None:
+    found = complaints(regularised(training, arm))
+    assert len(found) == len(lines)
+    assert all(line in each for line, each in zip(lines, found, strict=True))
+
+
 # ---------------------------------------------------------------- pairs of one
 
 PAIRS = "batch_size = 1: mixup mixes pairs of images; needs a batch size of 2 or more"

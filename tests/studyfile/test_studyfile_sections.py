@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from ralr_tune.commands.check import study_schema
+from ralr_tune.kinds.classification.section import AUGMENTATIONS
 from ralr_tune.schedules.curves import OPTIONS
 from ralr_tune.studyfile.configuration import Configuration
 from ralr_tune.studyfile.optimizer_keys import OPTIMIZER_OPTIONS, OPTIMIZERS
@@ -95,7 +96,7 @@ def test_every_form_in_every_table(old: str, key: str, form: str, domain: type |
         (
             'augment = ["crop"]',
             'augment = ["shear"]',
-            'training.augment[0] = "shear": unknown augmentation; allowed: crop, flip, cutout, mixup, cutmix',
+            f'training.augment[0] = "shear": unknown augmentation; allowed: {", ".join(AUGMENTATIONS)}',
         ),
         (
             'augment = ["crop"]',

@@ -320,6 +320,32 @@ def test_columns_do_not_depend_on_the_order_of_arms() -> None:
     assert turned.columns() == ARMS.study().columns()
 
 
+# ---------------------------------------------------------------- parameters of augmentations
+
+
+def test_a_parameter_is_searched_only_where_its_augmentation_is_used() -> None:
+    text = DESIGN.but("batch_size = 64", "batch_size = 64\ncutout_size = { low = 0.2, high = 0.6 }")
+    spec = parse_study(f'{text}\n[arms.ralr.training]\naugment = {{ choices = [["crop"], ["crop", "cutout"]] }}\n')
+    assert "cutout_size" not in spec.space("monotone")
+    assert "cutout_size" in spec.space("ralr")
+    with_it, without = ('["crop", "cutout"]', '["crop"]')
+    rest = {"lr": 0.1, "weight_decay": 1e-3, "amplify.probability": 0.1, "amplify.lower": 1.0, "amplify.width": 1.0}
+    drawn = [
+        spec.configuration("ralr", rest | {"augment": augment, "cutout_size": size})
+        for augment in (with_it, without)
+        for size in (0.2, 0.6)
+    ]
+    assert [each.options.cutout_size for each in drawn] == [0.2, 0.6, 0.5, 0.5]  # type: ignore[attr-defined]
+    assert drawn[2].identity(0) == drawn[3].identity(0)
+
+
+def test_keys_that_earlier_releases_did_not_have_change_no_configuration() -> None:
+    configuration = parse_study(DESIGN).configuration("monotone", {"lr": 0.1, "weight_decay": 1e-3})
+    dumped = configuration.model_dump_json()
+    assert not any(key in dumped for key in type(configuration.training).added)
+    assert configuration.identity(0) == "b95e0bdf3251b6061772d17acabe6bbf5ca34cdfde2c18ab3ec699c3e97366af"
+
+
 # ---------------------------------------------------------------- fingerprint
 
 

@@ -25,7 +25,7 @@ Make = Callable[..., Any]
 
 
 @pytest.fixture(autouse=True)
-def said_anew() -> None:
+def nothing_said_yet() -> None:
     loop.log_once.cache_clear()
 
 

@@ -225,7 +225,7 @@ def test_signatures_distinguish_shapes_and_types() -> None:
 
 
 def test_the_log_gives_the_reason(boxes: Any, caplog: pytest.LogCaptureFixture) -> None:
-    loop._log_once.cache_clear()
+    loop.log_once.cache_clear()
     with caplog.at_level(logging.INFO):
         start(BoxTask(), boxes, seed=0)
     assert "normalisation by torch: the task does not guarantee equal steps" in caplog.text

@@ -89,7 +89,7 @@ def test_the_log_gives_the_choice_and_its_reason_once(
     make_images: Make, configure: Make, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(precision, "has_matrix_units", lambda: False)
-    loop._log_once.cache_clear()
+    loop.log_once.cache_clear()
     with caplog.at_level("INFO"):
         for seed in (0, 1):
             start(make_images(), configure(precision="auto"), seed=seed)

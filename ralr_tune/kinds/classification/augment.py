@@ -10,7 +10,7 @@ normalisation; then the one `mixing` of the batch, wherever it is in the list; t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -123,4 +123,8 @@ def make_augmentations(
     return [*first, *(AUGMENTATIONS[name](height, width, fill, **options.parameters(name)) for name in names)]
 
 
-_SIZING = {"resized_crop": ResizedCrop, "crop": RandomWindow, None: CentreCrop}
+_SIZING: Mapping[str | None, Callable[..., Augmentation]] = {
+    "resized_crop": ResizedCrop,
+    "crop": RandomWindow,
+    None: CentreCrop,
+}

@@ -5,7 +5,9 @@ Imports torch only inside functions: a study file is checked without it.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
+from hashlib import sha256
 from pathlib import Path
 
 from ralr_tune.errors import UsageError
@@ -93,6 +95,9 @@ def weight_files(section: ClassificationSection) -> Iterator[SourceFile]:
             digest = None if file is None else sha256_of(file)  # None before the download
             if file is not None:
                 yield SourceFile("task.pretrained", f"weights {file.name}", (digest,) if digest else ())
+                # earlier releases normalised by the training data: a study of theirs does not have this entry
+                numbers = sha256(json.dumps(registry.normalisation(name)).encode()).hexdigest()
+                yield SourceFile("task.pretrained", f"normalisation of {name}", (numbers,))
 
 
 def head_notes(section: ClassificationSection, classes: int) -> Iterator[str]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
 
 from ralr_tune.kinds.classification import fine_tuning, regularisers
 from ralr_tune.kinds.classification.metrics import METRICS
@@ -86,6 +89,7 @@ class ClassificationKind(TorchKind):
     ) -> ClassificationTask:
         from ralr_tune.kinds.classification.sources import open_source
         from ralr_tune.kinds.classification.task import ClassificationTask
+        from ralr_tune.models import registry
 
         def build(classes: int, channels: int, size: int) -> nn.Module:
             return _network(section, classes, channels, size)
@@ -95,6 +99,8 @@ class ClassificationKind(TorchKind):
         if isinstance(like, ClassificationTask) and like.origin == origin:
             return like.with_network(build, identity, inputs)
         with warnings_to_log():
+            if section.pretrained:
+                registry.fetch(str(section.model))  # in one line and before any trial, if they cannot be had
             source = open_source(section.data.model_dump())
             taker = None if cache is None else _inventory_taker(section, source, seed, cache)
             if taker:
@@ -157,6 +163,10 @@ class ClassificationKind(TorchKind):
             if found.labels_read or not self.downloads(spec.task):  # `run` downloads missing data
                 yield from found.problems
 
+    def notes(self, section: ClassificationSection) -> Iterator[str]:
+        if section.pretrained and not self.downloads(section):
+            yield from fine_tuning.head_notes(section, len(_open_here(section).classes))
+
     def complaints(self, configuration: Configuration) -> Iterator[str]:
         yield from regularisers.complaints(configuration.training)
         yield from fine_tuning.complaints(configuration)
@@ -168,15 +178,13 @@ class ClassificationKind(TorchKind):
     def examine(self, section: ClassificationSection) -> TaskSummary:
         import numpy as np
 
-        from ralr_tune.kinds.classification.inputs import Inputs
-
         source = _open_here(section)
         decoded = source.train.take(np.arange(1)).load().shape[1:]
         channels, height, width = decoded
         classes = len(source.classes)
         weights = 0
         if not self.imports(section):
-            size = min(Inputs(section.train_size).shapes(decoded)[0][1:])
+            size = min(_sizes(section).shapes(decoded)[0][1:])
             untrained = section.model_copy(update={"pretrained": False, "weights": None})
             model = _network(untrained, classes, channels, size)
             weights = sum(tensor.nbytes for tensor in model.state_dict().values())
@@ -200,8 +208,9 @@ class ClassificationKind(TorchKind):
     def source_files(self, section: ClassificationSection) -> Iterator[SourceFile]:
         return fine_tuning.weight_files(section)
 
-    def identified(self, section: ClassificationSection) -> dict[str, Any]:
+    def identified(self, section: BaseModel) -> dict[str, Any]:
         """Earlier releases normalised by the training data, whatever the weights."""
+        assert isinstance(section, ClassificationSection)
         normalised = {"normalisation": "of the weights"} if fine_tuning.starts_from_weights(section) else {}
         return {**super().identified(section), **normalised}
 
@@ -261,12 +270,18 @@ def _network(section: ClassificationSection, classes: int, channels: int, size: 
 
 def _inputs(section: ClassificationSection) -> Inputs:
     """Raises UsageError for an unknown network that would start from pretrained weights."""
-    from ralr_tune.kinds.classification.inputs import Inputs
     from ralr_tune.models import registry
 
     assert isinstance(section.model, str)
     given = registry.normalisation(section.model) if fine_tuning.starts_from_weights(section) else None
-    return Inputs(section.train_size, section.test_size, given)
+    return replace(_sizes(section), normalisation=given)
+
+
+def _sizes(section: ClassificationSection) -> Inputs:
+    from ralr_tune.kinds.classification.inputs import Inputs
+
+    train, test = (None if size is None else int(str(size)) for size in (section.train_size, section.test_size))
+    return Inputs(train, test)
 
 
 def _mixes_one_sample(configuration: Configuration) -> str | None:

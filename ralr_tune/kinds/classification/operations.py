@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import torch
@@ -63,7 +64,7 @@ class Strengths:
 
 @dataclass(frozen=True)
 class _Operations(Augmentation):
-    """`steps` operations one after another. A draw is a code: (operation * MAGNITUDES + magnitude) * 2 + sign."""
+    """Operations one after another. A draw is a code: (operation * MAGNITUDES + magnitude) * 2 + sign."""
 
     draws_on_host = True
     strengths: ClassVar[Strengths]
@@ -71,7 +72,7 @@ class _Operations(Augmentation):
     def apply(self, images: Tensor, draws: Tensor) -> Tensor:
         images = images.clone()
         for codes in draws.cpu().unbind(1):
-            for code in codes.unique().tolist():
+            for code in sorted(set(codes.tolist())):
                 if code >= 2 * MAGNITUDES:  # not the identity
                     rows = (codes == code).nonzero()[:, 0].to(images.device)
                     images[rows] = self.operate(images[rows], code)
@@ -84,27 +85,38 @@ class _Operations(Augmentation):
         name, signed = OPERATIONS[operation], -1 if sign else 1
         if name.startswith(("shear", "translate", "rotate")):
             return self._moved(images, name, magnitude, signed)
+        changed: Tensor
         if name in _BLENDS:
-            return _BLENDS[name](images, 1 + signed * _spaced(0, self.strengths.blend, magnitude))
-        if name == "posterize":
-            return functional.posterize(images, bits=round(8 - self.strengths.lost_bits * magnitude / 30))
-        if name == "solarize":
-            return functional.solarize(images, threshold=255 * _spaced(1, 0, magnitude))
-        return functional.autocontrast(images) if name == "auto_contrast" else functional.equalize(images)
+            changed = _BLENDS[name](images, 1 + signed * _spaced(0, self.strengths.blend, magnitude))
+        elif name == "posterize":
+            changed = functional.posterize(images, bits=round(8 - self.strengths.lost_bits * magnitude / 30))
+        elif name == "solarize":
+            changed = functional.solarize(images, threshold=255 * _spaced(1, 0, magnitude))
+        else:
+            changed = functional.autocontrast(images) if name == "auto_contrast" else functional.equalize(images)
+        return changed
 
     def _moved(self, images: Tensor, name: str, magnitude: int, sign: int) -> Tensor:
-        fill, strengths = self.fill.flatten().tolist(), self.strengths
+        strengths, fill, horizontal = self.strengths, self._fill_values, name.endswith("x")
+        moved: Tensor
         if name == "rotate":
-            return functional.rotate(images, angle=sign * _spaced(0, strengths.degrees, magnitude), fill=fill)
-        horizontal = name.endswith("x")
-        if name.startswith("shear"):
-            angle = sign * math.degrees(math.atan(_spaced(0, strengths.shear, magnitude)))
-            shear = [angle, 0.0] if horizontal else [0.0, angle]
+            moved = functional.rotate(images, sign * _spaced(0, strengths.degrees, magnitude), fill=fill)
+        elif name.startswith("shear"):
+            slant = sign * math.degrees(math.atan(_spaced(0, strengths.shear, magnitude)))
+            shear = [slant, 0.0] if horizontal else [0.0, slant]
             # around the first pixel, as in AutoAugment
-            return functional.affine(images, 0.0, [0, 0], 1.0, shear, fill=fill, center=[0, 0])
-        most = strengths.shift(self.width if horizontal else self.height)
-        shift = sign * int(_spaced(0, most, magnitude))
-        return functional.affine(images, 0.0, [shift, 0] if horizontal else [0, shift], 1.0, [0.0, 0.0], fill=fill)
+            moved = functional.affine(images, 0.0, [0, 0], 1.0, shear, fill=fill, center=[0, 0])
+        else:
+            most = strengths.shift(self.width if horizontal else self.height)
+            shift = sign * int(_spaced(0, most, magnitude))
+            moved = functional.affine(images, 0.0, [shift, 0] if horizontal else [0, shift], 1.0, [0.0, 0.0], fill=fill)
+        return moved
+
+    @cached_property
+    def _fill_values(self) -> list[float]:
+        """Read from the device once."""
+        values: list[float] = self.fill.flatten().tolist()
+        return values
 
     @staticmethod
     def codes(operations: Tensor, magnitudes: Tensor, signs: Tensor) -> Tensor:

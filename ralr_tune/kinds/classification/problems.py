@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from torch import nn
@@ -209,16 +209,17 @@ def network_problems(spec: StudySpec, found: Found, *, imports: bool) -> Iterato
 
 def build(section: ClassificationSection, classes: int, channels: int, size: int) -> nn.Module:
     """The network that `section` describes, with pretrained weights if they need no download."""
-    name, shape = str(section.model), {"classes": classes, "channels": channels, "size": size}
+    name = str(section.model)
+    shape: dict[str, Any] = {"classes": classes, "channels": channels, "size": size}
+    if section.pretrained and section.weights is not None:  # reported as a contradiction
+        return registry.build(name, **shape, options=section.model_options)
     pretrained = section.pretrained
     if pretrained and name.startswith((TORCHVISION, TIMM)):
         registry.build(name, **shape, options=section.model_options)  # an unknown name has no weights, either
         file = registry.weights_file(name)
         pretrained = file is not None and file.exists()
     weights = section.weights if section.weights is not None and Path(section.weights).is_file() else None
-    return registry.build(
-        name, **shape, options=section.model_options, pretrained=pretrained and weights is None, weights=weights
-    )
+    return registry.build(name, **shape, options=section.model_options, pretrained=pretrained, weights=weights)
 
 
 def training_paths_of_all(spec: StudySpec) -> tuple[KeyPath, ...]:
@@ -234,8 +235,8 @@ def _smallest_batch(spec: StudySpec) -> int:
 
 
 def _inputs(section: ClassificationSection) -> Inputs:
-    given = [None if value is None else int(str(value)) for value in (section.train_size, section.test_size)]
-    return Inputs(*given)
+    train, test = (None if size is None else int(str(size)) for size in (section.train_size, section.test_size))
+    return Inputs(train, test)
 
 
 def _shape_for(

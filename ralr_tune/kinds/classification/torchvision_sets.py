@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import inspect
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from PIL import Image
 
 from ralr_tune.errors import DataError
 from ralr_tune.images.files import Images, digest64, short_reason, stamp
+from ralr_tune.images.layout import SplitName
 from ralr_tune.images.pictures import check_pixels, stack
 from ralr_tune.kinds.classification.samples import (
     MAX_CLASSES,
@@ -36,9 +39,13 @@ from ralr_tune.kinds.classification.stratify import Rows
 from ralr_tune.machine.locks import locked
 from ralr_tune.nearest import nearest
 
-SPLIT_NAMES = {True: ("train", "trainval", "train-standard"), False: ("test", "val", "valid")}
-"""Names of the training split (True) and the test split (False) for data sets with a `split` argument. The first name
-that a data set accepts is used."""
+SPLIT_NAMES: Mapping[SplitName, tuple[str, ...]] = {
+    "train": ("train", "trainval", "train-standard"),
+    "validation": ("val", "valid"),
+    "test": ("test", "val", "valid"),
+}
+"""Names of the splits of data sets with a `split` argument. The first name that a data set accepts is used; validation
+data are those that are neither in the training nor in the test split."""
 
 UNSAFE = frozenset({"LSUN", "LSUNClass"})
 """Their loader unpickles an unverified file. CIFAR's batches are pickles, too, but torchvision checks the MD5 of each
@@ -60,17 +67,24 @@ def read(
 ) -> Source:
     """The data set `dataset` of torchvision.datasets below `root`; "EMNIST:letters" names a variant by its `split`.
 
-    `max_pixels`: maximum of one image. If the data set has no test data, a stratified fifth is set aside. Raises
-    DataError if it is unknown, missing, damaged, or not for classification.
+    `max_pixels`: maximum of one image. If the data set has no test data, a stratified fifth is set aside. A set with
+    three splits (FGVCAircraft, Flowers102) keeps its own validation data. Raises DataError if it is unknown, missing,
+    damaged, or not for classification.
     """
     name, _, variant = dataset.partition(":")
     opener = _Opener(name, variant, Path(root).expanduser(), download)
-    data = opener.open(train=True)
+    data = opener.open("train")
     samples = partial(_samples, size=size, max_pixels=max_pixels, opener=opener)
-    classes, train = _classes(data, opener.where), samples(data)
+    classes, train = _classes(data, opener.where), samples(data, "train")
     if not opener.has_splits():
         return with_test_split_from_train(classes, train, where=opener.where)
-    return Source(classes, train=train, test=lambda: samples(opener.open(train=False)))
+    validation = opener.open_validation()
+    return Source(
+        classes,
+        train=train,
+        test=lambda: samples(opener.open("test"), "test"),
+        validation=None if validation is None else samples(validation, "validation"),
+    )
 
 
 def can_fetch(dataset: str) -> bool:
@@ -95,12 +109,29 @@ class _Opener:
     def where(self) -> str:
         return f"data.dataset = {self.name!r} in data.root = {str(self.root)!r}"
 
-    def open(self, *, train: bool) -> Any:
+    def open_validation(self) -> Any:
+        """The validation data of a set that has all three splits, None for others."""
+        if "split" not in self._parameters() or self.variant or not self._has("test"):
+            return None
+        return self.open("validation") if self._has("val") or self._has("valid") else None
+
+    def _has(self, split: str) -> bool:
+        """Whether the data set's class knows a split of this name, according to the error for an impossible one."""
+        impossible = {**self._common_arguments(), "download": False, "split": "ralr_tune-no-such-split"}
+        try:
+            self._class()(**{key: value for key, value in impossible.items() if key in self._parameters()})
+        except ValueError as error:  # torchvision lists those that are allowed
+            return split in re.findall(r"[\w-]+", str(error))
+        except Exception:  # opening it reports what is wrong
+            return False
+        return False
+
+    def open(self, split: SplitName) -> Any:
         self._class()
         if self.download and not can_fetch(self.name):
             raise DataError(f"{self.where}: data.download = true: torchvision cannot download it; put its files there")
         with _download_lock(self.root, self.download):
-            for choice in self._split_arguments(train):
+            for choice in self._split_arguments(split):
                 try:
                     return self._class()(**self._common_arguments(), **choice)
                 except ValueError as error:  # torchvision raises it for an unknown split
@@ -112,13 +143,13 @@ class _Opener:
         raise DataError(f"{self.where}: {short_reason(last)}") from last
 
     def has_splits(self) -> bool:
-        return self._split_arguments(train=True) != [{}]
+        return self._split_arguments("train") != [{}]
 
-    def _split_arguments(self, train: bool) -> list[dict[str, Any]]:
+    def _split_arguments(self, split: SplitName) -> list[dict[str, Any]]:
         """Arguments that may select the split, the most likely first."""
         if "split" in self._parameters() and not self.variant:
-            return [{"split": name} for name in SPLIT_NAMES[train]]
-        return [{"train": train}] if "train" in self._parameters() or self.variant else [{}]
+            return [{"split": name} for name in SPLIT_NAMES[split]]
+        return [{"train": split == "train"}] if "train" in self._parameters() or self.variant else [{}]
 
     def _common_arguments(self) -> dict[str, Any]:
         shared: dict[str, Any] = {"root": str(self.root), "download": self.download}
@@ -156,22 +187,20 @@ def _download_lock(root: Path, wanted: bool) -> Iterator[None]:
         yield
 
 
-def _samples(data: Any, *, size: int | None, max_pixels: int | None, opener: _Opener) -> Samples:
+def _samples(data: Any, split: SplitName, *, size: int | None, max_pixels: int | None, opener: _Opener) -> Samples:
     labels = _labels(data, opener.where)
-    listing = _listing(data, opener)
+    listing = _listing(data, split, opener)
     return all_samples(
         labels,
         partial(_load, data, labels, listing.contents, size, max_pixels, opener.where),
-        stamp=_stamp(data, size),
+        stamp=_stamp(data, size) or f"{opener.name}|{opener.variant}|{split}|{PIL.__version__}|{size}|{listing.stamp}",
         listing=listing,
         origin=f"torchvision's {opener.name}",
     )
 
 
-def _listing(data: Any, opener: _Opener) -> Listing:
+def _listing(data: Any, split: SplitName, opener: _Opener) -> Listing:
     """Identified by the images if the data set has them in memory, otherwise by all files below its root."""
-
-    split = getattr(data, "split", None) or ("train" if getattr(data, "train", True) else "test")
 
     def names(row: int) -> str:
         return f"{opener.name} {split}[{row}]"
@@ -220,6 +249,9 @@ def _labels(data: Any, where: str) -> Rows:
         listed = getattr(data, name, None)
         if listed is not None and np.ndim(listed) == 1 and np.asarray(listed).dtype.kind in "iu":
             return np.asarray(listed).astype(np.int64)
+    pairs = getattr(data, "_samples", None)  # StanfordCars
+    if isinstance(pairs, list) and all(isinstance(pair, tuple) and isinstance(pair[-1], Integral) for pair in pairs):
+        return np.array([pair[-1] for pair in pairs], dtype=np.int64)
     return np.array([_item(data, row, where)[1] for row in range(len(data))])
 
 
