@@ -62,6 +62,8 @@ EXAMPLES: Mapping[str, Any] = {
     "mixup_alpha": {"choices": [0.2, 1.0]},
     "rand_augment_magnitude": {"low": 3, "high": 15},
     "max_pixels": 200_000_000,
+    "weights": "my_backbone.safetensors",
+    "prune_metric": "loss",
     "limit": 5000,
     "classes": ["cat", "dog"],
     "layout": "NCHW",

@@ -79,7 +79,7 @@ def test_wrong_names_are_refused(users_module: str, name: str, message: str) -> 
 
 @pytest.mark.parametrize(
     ("name", "allowed"),
-    [("small_cnn", "width, dropout"), ("resnet20", "none"), ("users_nets:nets.linear", "inputs")],
+    [("small_cnn", "width, dropout"), ("resnet20", "stochastic_depth_prob"), ("users_nets:nets.linear", "inputs")],
 )
 def test_wrong_options_name_the_allowed_ones(users_module: str, name: str, allowed: str) -> None:
     with pytest.raises(UsageError, match=f"widht.*; its model_options: {allowed}$"):
