@@ -100,6 +100,8 @@ BOUNDS: Mapping[str, Bounds] = MappingProxyType(
             "rate of the weights that muon leaves to AdamW, as a multiple of lr",
             max_value=_MAX_FACTOR,
         ),
+        "task.dropout": Bounds("[0, 1)", "share", "probability that dropout sets a number to zero"),
+        "task.accumulate": Bounds("[1, 1001)", "batches", "batches that one step accumulates", integer=True),
         "schedule.warmup": Bounds("[0, inf)", "length", "linear warm-up at the start of a run; less than the run"),
         "schedule.warmup_factor": Bounds(
             "(0, 1]", "factor", "start of the warm-up, as a multiple of the curve's start"

@@ -238,6 +238,11 @@ class Inventory:
     notes: tuple[str, ...] = ()
     """Further facts, one line each."""
 
+    @property
+    def class_count(self) -> str:
+        """ "10 classes"; the name of the only one, such as two languages."""
+        return self.classes[0] if len(self.classes) == 1 else f"{len(self.classes)} classes"
+
     def size(self, split: str) -> int:
         """Samples of the split of this name; 0 if there is none."""
         return sum(each.total for each in self.splits if each.name == split)

@@ -21,6 +21,7 @@ from ralr_tune.child.section import MetricTable
 from ralr_tune.kinds.classification.section import ArraysData, DigitsData, FolderData, TorchvisionData
 from ralr_tune.kinds.detection.section import CocoData, DetectionTraining, VocData
 from ralr_tune.kinds.simulated.section import Effect, SimulatedData
+from ralr_tune.kinds.translation import section as translation
 from ralr_tune.schedules.curves import CURVES, OPTIONS
 from ralr_tune.studyfile import models, registry
 from ralr_tune.studyfile.kind import Kind
@@ -64,7 +65,6 @@ EXAMPLES: Mapping[str, Any] = {
     "rand_augment_magnitude": {"low": 3, "high": 15},
     "max_pixels": 200_000_000,
     "weights": "my_backbone.safetensors",
-    "prune_metric": "loss",
     "limit": 5000,
     "classes": ["cat", "dog"],
     "layout": "NCHW",
@@ -102,6 +102,21 @@ EXAMPLES: Mapping[str, Any] = {
     "StudySection.name": "my_images",
     "SimulatedSection.kind": "simulated",
     "momentum_decay": 0.004,
+    "TranslationSection.kind": "translation",
+    "TranslationSection.languages": ["en", "de"],
+    "TranslationSection.data": {"source": "folder", "path": "text"},
+    "VocabularyTable.model": "joint.model",
+    "FilesData.path": "data/multi30k",
+    "FilesData.train": ["train"],
+    "FilesData.validation": "val",
+    "FilesData.test": "test_2016_flickr",
+    "TsvData.source": "tsv",
+    "TsvData.path": "text",
+    "TsvData.train": ["train.tsv"],
+    "TsvData.validation": "validation.tsv",
+    "TsvData.test": "test.tsv",
+    "TsvData.columns": [2, 3],
+    "epoch_metrics": {"loss": "minimize"},
     "CommandSection.kind": "command",
     "CommandSection.metric": {"name": "accuracy", "direction": "maximize", "unit": "share"},
     "FunctionSection.kind": "function",
@@ -137,7 +152,10 @@ def sections() -> Iterator[str]:
         yield table(f'task.data, source = "{source.model_fields["source"].annotation.__args__[0]}"', source)
     for source in (VocData, CocoData):
         name = source.model_fields["source"].annotation.__args__[0]
-        yield table(f'task.data of the detection kind, source = "{name}"', source)
+        yield table(f'task.data of detection, source = "{name}"', source)
+    for text in (translation.FilesData, translation.TsvData, translation.FolderData):
+        yield table(f'task.data of translation, source = "{text.model_fields["source"].annotation.__args__[0]}"', text)
+    yield table("task.vocabulary of translation", translation.VocabularyTable)
     yield table("task.metric of the command and function kinds", MetricTable)
     yield table("task.data of the simulated kind", SimulatedData)
     yield table("task.data.effects.NAME", Effect)

@@ -204,8 +204,9 @@ def _rehearsed(spec: StudySpec, address: Address, out: Path, typed: str) -> Mapp
 def _examples(storage: Storage, spec: StudySpec, record: StudyRecord, out: Path) -> str:
     """Markup of what the kind shows of the arms' networks; "" if it shows nothing."""
     found = load_examples(out, Ledger(storage, spec.name).key, record.rows())
+    order = sorted(found, key=lambda arm: arm != spec.study.baseline)
     try:
-        shown = spec.kind.shown_examples(spec.task, found) if found else None
+        shown = spec.kind.shown_examples(spec.task, {arm: found[arm] for arm in order}) if found else None
     except DataError as error:
         log.warning("the examples in %s cannot be shown: %s", out, error)
         return ""

@@ -37,6 +37,8 @@ class RayOptions(LauncherOptions):
 
     address: str = "auto"
     """The cluster: auto (RAY_ADDRESS, or the one on this machine), or ray://HOST:PORT, HOST:PORT."""
+    node_ip: str | None = None
+    """This machine's address in the cluster; None: as Ray finds it, which may fail with several networks."""
     cpus: Annotated[int, Field(ge=1)] = 1
     """Cores of one worker, and its threads."""
     gpus: Annotated[float, Field(ge=0)] = 0.0
@@ -65,14 +67,14 @@ class Ray(Launcher):
             raise UsageError(f"--workers {workers}: allowed: at least 1")
         if devices not in ("auto", "cpu"):
             raise UsageError(f"--devices {devices}: with --launcher ray, allowed: auto, cpu (gpus=1 asks for GPUs)")
-        room = self._room(_connected(self.options.address))
+        room = self._room(_connected(self.options))
         share = self.options.gpus if devices == "auto" else 0.0
         device = "cuda:0" if share else "cpu"  # Ray shows a task the GPUs that it has assigned, and no other
         sharing = round(1 / share) if 0 < share < 1 else 1
         return [Place(index, device, self.options.cpus, sharing) for index in range(workers or room)]
 
     def start(self, job: Job, place: Place) -> None:
-        ray = _connected(self.options.address)
+        ray = _connected(self.options)
         self._out = job.out
         self._codes.pop(place.index, None)
         task = ray.remote(run_worker).options(
@@ -163,16 +165,20 @@ def _ray() -> Any:
     return ray
 
 
-def _connected(address: str) -> Any:
+def _connected(options: RayOptions) -> Any:
     """The library, connected to the cluster."""
     ray = _ray()
-    if not ray.is_initialized():
-        try:
-            # without log_to_driver, which merges lines that differ in digits: logs are files
-            ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING, ignore_reinit_error=True)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            reason = str(error).partition("\n")[0]
-            raise UsageError(f"--launcher-option address={address}: no Ray cluster can be reached: {reason}") from error
+    if ray.is_initialized():
+        return ray
+    own = {} if options.node_ip is None else {"_node_ip_address": options.node_ip}
+    try:
+        # without log_to_driver, which merges lines that differ in digits: logs are files
+        ray.init(address=options.address, log_to_driver=False, logging_level=logging.WARNING, **own)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UsageError(
+            f"--launcher-option address={options.address}: no Ray cluster can be reached: {reason}"
+        ) from error
     return ray
 
 

@@ -47,7 +47,7 @@ def inventory_text(inventory: Inventory) -> str:
     smallest = (
         "" if len(shown) == classes else f"{_range(inventory)}; the {len(shown)} smallest (all are in the report)"
     )
-    lines = [f"{inventory.source}: {classes} classes{smallest}", *_rendered(grid), *inventory_lines(inventory)]
+    lines = [f"{inventory.source}: {inventory.class_count}{smallest}", *_rendered(grid), *inventory_lines(inventory)]
     return "\n".join(["data", *(f"  {line}".rstrip() for line in lines)])
 
 

@@ -185,6 +185,22 @@ class Cosine(Curve):
 
 
 @dataclass(frozen=True, kw_only=True)
+class InverseSqrt(Curve):
+    """The inverse square root of the position, from 1 at the end of the warm-up, which it needs.
+
+    Vaswani et al. 2017, equation 3, min(step ** -0.5, step * warmup ** -1.5), divided by its peak, warmup ** -0.5.
+    There the warm-up starts at 0; here at `warmup_factor`, as for every curve.
+    """
+
+    def _check(self) -> None:
+        if not self.warmup:
+            raise refusal("warmup", self.warmup, "a warm-up above 0: the curve falls from its end on")
+
+    def _shape(self, t: float) -> float:
+        return math.sqrt(self._start / (self._start + t))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Sgdr(Curve):
     """Cosine with warm restarts: the n-th round lasts period * multiplier**n; torch's CosineAnnealingWarmRestarts.
 
@@ -289,6 +305,7 @@ CURVES: Mapping[str, type[Curve]] = MappingProxyType(
         "exponential": Exponential,
         "polynomial": Polynomial,
         "cosine": Cosine,
+        "inverse_sqrt": InverseSqrt,
         "sgdr": Sgdr,
         "cyclic": Cyclic,
         "one_cycle": OneCycle,

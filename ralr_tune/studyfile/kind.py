@@ -264,7 +264,7 @@ class Kind(ABC):
         return None
 
     def shown_examples(self, section: Any, by_arm: Mapping[str, Mapping[str, Any]]) -> Examples | None:
-        """What the report shows of all arms; `by_arm` holds what `examples` returned, of at least one arm.
+        """What the report shows of all arms; `by_arm` holds what `examples` returned, the baseline first.
 
         The files may be damaged or of another release: raises DataError if they are not as expected. None: nothing.
         """

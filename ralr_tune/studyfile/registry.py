@@ -20,6 +20,7 @@ BUILT_IN = {
     "detection": "ralr_tune.kinds.detection.kind:KIND",
     "function": "ralr_tune.kinds.function.kind:KIND",
     "simulated": "ralr_tune.kinds.simulated.kind:KIND",
+    "translation": "ralr_tune.kinds.translation.kind:KIND",
 }
 """Import paths in the format of entry points."""
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -15,22 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from ralr_tune.records import Row
-from ralr_tune.search.stages import pending_stage
-from ralr_tune.store.database import open_storage
-from ralr_tune.store.ledger import Ledger
-from ralr_tune.studyfile import parse_study
+from tests.engines.running import FAULTS, LEASE_S, WORKERS, Running, study_text
 from tests.engines.slurm_cluster import NODES, Cluster, cluster, obstacle
 from tests.faults.storm import violations
 from tests.faults.test_faults_storm import NO_VIOLATIONS
-from tests.studies import simulated_text
 from tests.waiting import LONG_S, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(obstacle() is not None, reason=f"no Slurm here: {obstacle()}")]
-
-FAULTS = int(os.environ.get("RALR_TUNE_ENGINE_FAULTS", "8"))
-LEASE_S = 6.0
-WORKERS = 3
 
 
 @pytest.fixture(scope="module")
@@ -44,60 +33,12 @@ def url(new_database: Callable[..., str]) -> str:
     return new_database("postgresql")
 
 
-def study_text(name: str, trials: int = 8) -> str:
-    return simulated_text(
-        study={"name": name},
-        task={"data": {"seconds_per_epoch": 0.4}},
-        training={"epochs": 10},
-        search={"trials": trials},
-        confirm={"top": 1, "seeds": 3},
-        storage={"lease_s": LEASE_S},
-    )
-
-
-class Running:
-    """`run --launcher slurm` of one study."""
-
-    def __init__(self, text: str, url: str, out: Path) -> None:
-        self.spec, self.out, self._url = parse_study(text), out, url
-        self.storage = open_storage(url, create=True)
-        self._file = out.parent / f"{self.spec.name}.toml"
-        self._file.write_text(text)
-        self.process = self.start()
-
-    def start(self) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "ralr_tune", "run", str(self._file), "--launcher", "slurm"]
-        command += ["--workers", str(WORKERS), "--launcher-option", "poll-s=0.5", "--out", str(self.out)]
-        with (self.out.parent / "run.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                command,
-                env=os.environ | {"RALR_TUNE_STORAGE": self._url},
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        return self.process
-
-    @property
-    def rows(self) -> list[Row]:
-        try:
-            return Ledger(self.storage, self.spec.name).rows(curves=False)
-        except Exception:  # before `run` has created the tables
-            return []
-
-    @property
-    def held(self) -> list[Row]:
-        return [row for row in self.rows if row.state == "held"]
-
-    def ended(self) -> bool:
-        return self.process.poll() is not None
-
-    def log(self) -> str:
-        return (self.out.parent / "run.log").read_text()
+def started(text: str, url: str, out: Path) -> Running:
+    return Running(text, url, out, "--launcher", "slurm", "--launcher-option", "poll-s=0.5")
 
 
 def test_a_study_runs_to_its_answer(slurm: Cluster, url: str, tmp_path: Path) -> None:
-    run = Running(study_text("whole", trials=3), url, tmp_path / "out")
+    run = started(study_text("whole", trials=3), url, tmp_path / "out")
     until(run.ended, "run ends")
     assert run.process.returncode == 0, run.log()
     assert violations(url, run.spec, run.out) == NO_VIOLATIONS
@@ -107,24 +48,24 @@ def test_a_study_runs_to_its_answer(slurm: Cluster, url: str, tmp_path: Path) ->
 def test_cancelled_workers_stay_cancelled_and_their_rows_are_free_at_once(
     slurm: Cluster, url: str, tmp_path: Path
 ) -> None:
-    run = Running(study_text("cancelled"), url, tmp_path / "out")
+    run = started(study_text("cancelled"), url, tmp_path / "out")
     until(lambda: len(run.held) == WORKERS, "all workers train")
     (task, *_) = slurm.running()
     slurm.called("scancel", task)
     until(lambda: len(slurm.running()) == WORKERS - 1, "it is gone", within_s=60)
-    until(lambda: len(run.held) < WORKERS or len(run.rows) == 0, "its row is free", within_s=LEASE_S / 2)
-    time.sleep(5)
+    until(lambda: len(run.held) < WORKERS, "its row is free", within_s=LEASE_S / 2)
+    time.sleep(5)  # longer than `run` takes to start a worker again
     assert len(slurm.running()) == WORKERS - 1
     slurm.called("scancel", *slurm.running())
     until(run.ended, "run ends without workers")
-    assert pending_stage(run.spec, run.rows) is not None
+    assert run.pending is not None
     run.start()  # the same command resumes
     until(run.ended, "run ends")
     assert violations(url, run.spec, run.out) == NO_VIOLATIONS
 
 
 def test_ctrl_c_empties_the_queue_and_frees_every_row(slurm: Cluster, url: str, tmp_path: Path) -> None:
-    run = Running(study_text("interrupted"), url, tmp_path / "out")
+    run = started(study_text("interrupted"), url, tmp_path / "out")
     until(lambda: len(run.held) == WORKERS, "all workers train")
     run.process.send_signal(signal.SIGINT)
     until(run.ended, "run ends")
@@ -136,7 +77,7 @@ def test_ctrl_c_empties_the_queue_and_frees_every_row(slurm: Cluster, url: str, 
 def test_faults_of_the_engine(slurm: Cluster, url: str, tmp_path: Path) -> None:
     drawn, counted, number = random.Random(1), Counter[str](), 0
     while counted.total() < FAULTS:
-        run = Running(study_text(f"storm{number}"), url, tmp_path / f"out{number}")
+        run = started(study_text(f"storm{number}"), url, tmp_path / f"out{number}")
         _storm(slurm, run, drawn, counted)
         assert violations(url, run.spec, run.out) == NO_VIOLATIONS
         assert not slurm.called("squeue", "-h").strip()
@@ -147,7 +88,7 @@ def test_faults_of_the_engine(slurm: Cluster, url: str, tmp_path: Path) -> None:
 def _storm(slurm: Cluster, run: Running, drawn: random.Random, counted: Counter[str]) -> None:
     """Faults until there are enough or the study is finished; then waits for its end."""
     end = time.monotonic() + LONG_S * 4
-    while pending_stage_of(run) is not None:
+    while run.pending is not None:
         assert time.monotonic() < end, f"stuck: {run.log()}"
         if run.ended():
             run.start()
@@ -158,11 +99,6 @@ def _storm(slurm: Cluster, run: Running, drawn: random.Random, counted: Counter[
             counted[name] += 1
         slurm.hurry()
     until(run.ended, "run ends")
-
-
-def pending_stage_of(run: Running) -> object:
-    rows = run.rows
-    return "nothing yet" if not rows else pending_stage(run.spec, rows)
 
 
 def _task(slurm: Cluster, drawn: random.Random) -> str:

@@ -134,7 +134,7 @@ def test_dropout_is_random_in_training_only(name: str) -> None:
 
 
 def test_a_preactivation_block_keeps_its_input() -> None:
-    block = preactivation.Block(4, 4, 1, 0.0)
+    block = preactivation.Block(4, 4, 1, 0.0, None)
     nn.init.zeros_(block.conv2.weight)
     images = torch.rand(2, 4, 8, 8)
     assert torch.equal(block(images), images)

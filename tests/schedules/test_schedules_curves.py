@@ -107,7 +107,8 @@ def test_equals_torch_over_a_whole_run(
 
 
 def test_every_curve_is_compared_with_torch() -> None:
-    assert {name for name, _, _ in CASES} == set(CURVES) == set(OPTIONS)
+    own = {"inverse_sqrt"}  # not in torch: compared with its paper
+    assert {name for name, _, _ in CASES} | own == set(CURVES) == set(OPTIONS)
 
 
 @pytest.mark.parametrize(
@@ -146,6 +147,7 @@ def test_restarts_occur_at_the_exact_step(period: int, steps: int) -> None:
 @given(st.sampled_from(sorted(CURVES)), st.floats(0, 0.2), st.floats(0, 60))
 def test_a_factor_is_a_share_of_the_rate(name: str, warmup: float, t: float) -> None:
     needed = {"step": {"step_size": 3}, "cyclic": {"period": 3}}.get(name, {})
+    warmup = warmup or (0.1 if name == "inverse_sqrt" else 0.0)
     assert 0 <= make_curve(name, epochs=50, warmup=warmup, **needed).factor(t) <= 1
 
 
@@ -155,6 +157,16 @@ def test_monotone_curves_never_rise_after_the_warm_up(name: str) -> None:
     rates = our_rates(name, needed, 4, 6)
     assert (np.diff(rates[: 4 * 6]) > 0).all()
     assert (np.diff(rates[4 * 6 :]) <= 1e-15).all()
+
+
+@pytest.mark.parametrize("granularity_steps", [1, 7])
+def test_the_inverse_square_root_is_that_of_the_transformers_paper(granularity_steps: int) -> None:
+    """Vaswani et al. 2017, equation 3, divided by its value at the end of the warm-up."""
+    n, warmup = granularity_steps, 4
+    curve = make_curve("inverse_sqrt", epochs=20, warmup=warmup, warmup_factor=1e-9)
+    for step in range(20 * n):
+        paper = 0.0 if step == 0 else min(step**-0.5, step * (warmup * n) ** -1.5) / (warmup * n) ** -0.5
+        assert curve.factor(step / n) == pytest.approx(paper, abs=1e-8)
 
 
 @pytest.mark.parametrize("name", ["cyclic", "one_cycle"])
@@ -208,6 +220,7 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("cyclic", {"period": 4, "mode": "square"}, "mode = 'square'; allowed: triangular, triangular2, exp_range"),
     ("cyclic", {"period": 4, "mode": "exp_range"}, "gamma = None"),
     ("cyclic", {"period": 4, "gamma": 0.9}, "gamma = 0.9; allowed: no gamma, since mode is 'triangular'"),
+    ("inverse_sqrt", {}, "warmup = 0.0; allowed: a warm-up above 0"),
     ("one_cycle", {"peak_at": 10}, "peak_at = 10"),
     ("one_cycle", {"peak_at": 0.3, "warmup": 5}, "peak_at = 0.3; allowed: a position after the warm-up"),
     ("one_cycle", {"div_factor": 0.5}, "div_factor = 0.5"),

@@ -11,11 +11,8 @@ from ralr_tune.studyfile import StudySpec, parse_study
 from ralr_tune.studyfile.sections import AmplifySection
 
 STUDIES = sorted((Path(__file__).parents[2] / "studies").rglob("*.toml"))
-PAPER = [
-    path
-    for path in STUDIES
-    if path.parent.name == "paper" and not path.stem.endswith("_small") and not path.stem.startswith("detection")
-]
+CLASSIFICATION = [path for path in STUDIES if path.stem.startswith(("cifar10_", "cifar100_", "fine_grained"))]
+PAPER = [path for path in CLASSIFICATION if path.parent.name == "paper" and not path.stem.endswith("_small")]
 ABLATIONS = [path for path in STUDIES if path.stem.startswith("ablation_")]
 
 
@@ -45,6 +42,14 @@ def test_a_study_of_the_paper_has_its_protocol_and_a_small_variant(path: Path) -
         assert path.stem == f"{spec.task.data.dataset.lower()}_{spec.task.model}"
         assert spec.schedule("ralr").milestones == small.schedule("ralr").milestones
         assert small.search.start == spec.search.start != ()
+
+
+@pytest.mark.parametrize("name", ["translation_multi30k", "translation_iwslt"])
+def test_translation_is_judged_by_bleu_and_pruned_on_the_loss(name: str) -> None:
+    spec = read(name)
+    assert (spec.metric.name, spec.prune_metric and spec.prune_metric.name) == ("bleu", "loss")
+    assert spec.schedule("monotone").name == spec.schedule("ralr").name == "inverse_sqrt"
+    assert "task.dropout" in spec.space("ralr")
 
 
 @pytest.mark.parametrize("path", ABLATIONS, ids=lambda path: path.stem)

@@ -1,0 +1,1 @@
+"""Machine translation: parallel text in, BLEU out."""

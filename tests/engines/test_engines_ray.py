@@ -1,0 +1,178 @@
+"""A real Ray cluster of one head and three nodes on loopback addresses, and its faults at random moments."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.engines.running import FAULTS, WORKERS, Running, study_text
+from tests.faults.storm import violations
+from tests.faults.test_faults_storm import NO_VIOLATIONS
+from tests.waiting import LONG_S, until
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(find_spec("ray") is None, reason='no Ray here; pip install "ralr-tune[ray]"'),
+]
+
+HEAD = "127.0.0.2"  # not 127.0.0.1, which Ray replaces by the machine's outer address
+
+
+class Nodes:
+    """The nodes of the cluster."""
+
+    def __init__(self) -> None:
+        from ray.cluster_utils import Cluster
+
+        head = {"num_cpus": 0, "node_ip_address": HEAD, "include_dashboard": False}
+        self._cluster = Cluster(initialize_head=True, head_node_args=head)
+        self._numbers = iter(range(3, 250))
+        self.nodes: list[Any] = []
+        for _ in range(WORKERS):
+            self.add()
+
+    @property
+    def address(self) -> str:
+        return str(self._cluster.address)
+
+    def add(self) -> None:
+        self.nodes.append(self._cluster.add_node(num_cpus=1, node_ip_address=f"127.0.0.{next(self._numbers)}"))
+
+    def remove(self, node: Any, *, orderly: bool) -> None:
+        self.nodes.remove(node)
+        self._cluster.remove_node(node, allow_graceful=orderly)
+
+    def end(self) -> None:
+        self._cluster.shutdown()
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
+    home = tmp_path_factory.mktemp("ray")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(home))
+        patch.setenv("RAY_TMPDIR", "/tmp")  # the paths of its sockets must be short
+        patch.setenv("RAY_kill_child_processes_on_worker_exit", "0")  # a worker ends in order if its task dies
+        made = Nodes()
+        yield made
+        made.end()
+
+
+@pytest.fixture
+def url(new_database: Callable[..., str]) -> str:
+    return new_database("postgresql")
+
+
+def started(nodes: Nodes, text: str, url: str, out: Path) -> Running:
+    options = ["--launcher", "ray", "--launcher-option", f"address={nodes.address}"]
+    return Running(text, url, out, *options, "--launcher-option", f"node-ip={HEAD}")
+
+
+def test_a_study_runs_to_its_answer(nodes: Nodes, url: str, tmp_path: Path) -> None:
+    run = started(nodes, study_text("whole", trials=3), url, tmp_path / "out")
+    until(run.ended, "run ends")
+    assert run.process.returncode == 0, run.log()
+    assert violations(url, run.spec, run.out) == NO_VIOLATIONS
+    assert (run.out / "report.html").exists()
+
+
+def test_ctrl_c_frees_every_row(nodes: Nodes, url: str, tmp_path: Path) -> None:
+    run = started(nodes, study_text("interrupted"), url, tmp_path / "out")
+    until(lambda: len(run.held) == WORKERS, "all workers train")
+    run.process.send_signal(signal.SIGINT)
+    until(run.ended, "run ends")
+    assert run.process.returncode == 130, run.log()
+    assert not run.held
+
+
+def test_faults_of_the_engine(nodes: Nodes, url: str, tmp_path: Path) -> None:
+    drawn, counted, number = random.Random(1), Counter[str](), 0
+    while counted.total() < FAULTS:
+        run = started(nodes, study_text(f"storm{number}"), url, tmp_path / f"out{number}")
+        _storm(nodes, run, drawn, counted)
+        until(lambda: not _workers(run.out), "no worker is left", within_s=60)  # noqa: B023
+        assert violations(url, run.spec, run.out) == NO_VIOLATIONS
+        number += 1
+    print(f"\n{counted.total()} faults in {number} studies: {dict(counted)}")
+
+
+def _storm(nodes: Nodes, run: Running, drawn: random.Random, counted: Counter[str]) -> None:
+    """Faults until there are enough or the study is finished; then waits for its end."""
+    end = time.monotonic() + LONG_S * 4
+    while run.pending is not None:
+        assert time.monotonic() < end, f"stuck: {run.log()}"
+        if run.ended():
+            run.start()
+        time.sleep(drawn.uniform(1.0, 4.0))
+        if counted.total() < FAULTS and run.held:
+            name = drawn.choice(sorted(KINDS))
+            KINDS[name](nodes, run, drawn)
+            counted[name] += 1
+    until(run.ended, "run ends")
+
+
+def _workers(out: Path) -> list[psutil.Process]:
+    """Processes of this study's workers."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            words = process.cmdline()
+            if "worker" in words and str(out) in words:
+                found.append(process)
+    return found
+
+
+def node_killed(nodes: Nodes, run: Running, drawn: random.Random) -> None:
+    nodes.remove(drawn.choice(nodes.nodes), orderly=False)
+    nodes.add()
+
+
+def node_removed(nodes: Nodes, run: Running, drawn: random.Random) -> None:
+    nodes.remove(drawn.choice(nodes.nodes), orderly=True)
+    nodes.add()
+
+
+def task_killed(nodes: Nodes, run: Running, drawn: random.Random) -> None:
+    """Ray's own process, the parent of a worker."""
+    for process in _workers(run.out)[:1]:
+        with suppress(psutil.Error):
+            process.parent().kill()
+
+
+def worker_killed(nodes: Nodes, run: Running, drawn: random.Random) -> None:
+    for process in _workers(run.out)[:1]:
+        with suppress(psutil.Error):
+            process.kill()
+
+
+def worker_stopped(nodes: Nodes, run: Running, drawn: random.Random) -> None:
+    for process in _workers(run.out)[:1]:
+        with suppress(psutil.Error):
+            os.kill(process.pid, signal.SIGTERM)
+
+
+def run_killed(nodes: Nodes, run: Running, drawn: random.Random) -> None:
+    run.process.kill()
+    run.process.wait()
+
+
+def run_interrupted(nodes: Nodes, run: Running, drawn: random.Random) -> None:
+    run.process.send_signal(signal.SIGINT)
+    until(run.ended, "run ends")
+
+
+KINDS: dict[str, Callable[[Nodes, Running, random.Random], None]] = {
+    each.__name__: each
+    for each in (node_killed, node_removed, task_killed, worker_killed, worker_stopped, run_killed, run_interrupted)
+}

@@ -1,0 +1,173 @@
+"""Parallel text as read: layouts, compression, Unicode, and what is refused, with line numbers."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zstandard
+
+from ralr_tune.errors import DataError
+from ralr_tune.kinds.translation.corpus import read_all, read_corpus, take_inventory
+from ralr_tune.kinds.translation.files import SPLITS, read_pairs
+from ralr_tune.kinds.translation.section import TranslationSection
+from tests.kinds.translation.conftest import MakeText, pairs, tables, write_sides
+
+
+def section(folder: Path, data: dict[str, Any] | None = None, **more: Any) -> TranslationSection:
+    task = tables(folder)["task"] | more
+    return TranslationSection.model_validate(task | {"data": task["data"] | (data or {})})
+
+
+def in_folders(folder: Path, name: str = "validation") -> TranslationSection:
+    for place, split in enumerate(("train", name, "test")):
+        write_sides(folder / split, "part", pairs(10, place))
+    return TranslationSection.model_validate(
+        tables(folder)["task"] | {"data": {"source": "folder", "path": str(folder)}}
+    )
+
+
+def in_columns(folder: Path, *, header: bool = False) -> TranslationSection:
+    folder.mkdir(exist_ok=True)
+    for place, split in enumerate(SPLITS):
+        lines = [f"{place}\t{target}\t{source}" for source, target in pairs(10, place)]
+        (folder / f"{split}.tsv").write_text("\n".join([*(["id\tb\ta"] if header else []), *lines]))
+    data = {"source": "tsv", "path": str(folder), "columns": [3, 2], "header": header}
+    data |= {"train": ["train.tsv"], "validation": "validation.tsv", "test": "test.tsv"}
+    return TranslationSection.model_validate(tables(folder)["task"] | {"data": data})
+
+
+@pytest.mark.parametrize("made", [in_folders, in_columns, lambda folder: in_columns(folder, header=True),
+                                  lambda folder: in_folders(folder, "dev")])  # fmt: skip
+def test_all_layouts_give_the_same_pairs(tmp_path: Path, made: Callable[[Path], TranslationSection]) -> None:
+    found = made(tmp_path)
+    for place, split in enumerate(SPLITS):
+        read = read_pairs(found.data, split, found.languages)
+        assert list(zip(read.sources, read.targets, strict=True)) == pairs(10, place)
+
+
+@pytest.mark.parametrize(("suffix", "pack"), [(".gz", gzip.compress), (".zst", zstandard.compress)])
+def test_packed_files_are_found_under_the_same_name(make_text: MakeText, suffix: str, pack: Any) -> None:
+    folder = make_text()
+    for path in list(folder.iterdir()):
+        Path(f"{path}{suffix}").write_bytes(pack(path.read_bytes()))
+        path.unlink()
+    read = read_pairs(section(folder).data, "train", ("xx", "yy"))
+    assert list(zip(read.sources, read.targets, strict=True)) == pairs(60, 0)
+
+
+def test_only_line_feeds_end_a_line_and_unicode_is_composed(make_text: MakeText) -> None:
+    folder = make_text()
+    one = "\ufeffa\u2028b\x85c\r\nde\u0301f\nno end of line"
+    (folder / "val.xx").write_bytes(one.encode())
+    (folder / "val.yy").write_bytes(b"1\n2\n3\n")
+    assert list(read_pairs(section(folder).data, "validation", ("xx", "yy")).sources) == [
+        "a\u2028b\x85c", "déf", "no end of line",
+    ]  # fmt: skip
+    raw = section(folder, {"unicode": "none"})
+    assert read_pairs(raw.data, "validation", ("xx", "yy")).sources[1] == "de\u0301f"
+
+
+def english(count: int) -> list[tuple[str, str]]:
+    return [
+        (f"the man is in the house with a dog {n}", f"der Mann ist mit dem Hund in dem Haus {n}") for n in range(count)
+    ]
+
+
+def break_text(folder: Path, case: str) -> dict[str, Any]:
+    """Damages the text; returns further keys of [task]."""
+    if case == "misaligned":
+        (folder / "train.yy").write_text("one line\n")
+    elif case == "empty":
+        write_sides(folder, "val", [*pairs(3, 5), ("", "x"), *pairs(1, 6), ("", "y")])
+    elif case == "not UTF-8":
+        (folder / "test.xx").write_bytes(b"fine\nd\xff\n")
+    elif case == "not gzip":
+        (folder / "train.xx").rename(folder / "train.xx.gz")
+    elif case == "missing":
+        (folder / "test.yy").unlink()
+    elif case == "nothing left":
+        return {"data": {"max_length": 3}}
+    elif case == "equal sides":
+        write_sides(folder, "train", [(source, source) for source, _ in pairs(20, 1)])
+    elif case == "swapped split":
+        write_sides(folder, "test", [(target, source) for source, target in pairs(20, 1)])
+    elif case == "swapped":
+        for name, count in (("train", 20), ("val", 5), ("test", 5)):
+            write_sides(folder, name, english(count))
+        for path in folder.iterdir():
+            path.rename(path.with_suffix({".xx": ".de", ".yy": ".en"}[path.suffix]))
+        return {"languages": ["de", "en"]}
+    elif case == "no pairs":
+        write_sides(folder, "val", [])
+    return {}
+
+
+@pytest.mark.parametrize(
+    ("case", "message"),
+    [
+        ("misaligned", r"train\.xx has 60 lines, .*train\.yy has 1: line n of one must be the translation"),
+        ("empty", r"lines 4, 6: the source side of validation is empty there"),
+        ("not UTF-8", r"test\.xx, line 2: not UTF-8 \(byte 2\)"),
+        ("not gzip", r"train\.xx\.gz: cannot be read: Not a gzipped file"),
+        ("missing", r"data\.test: .*test\.yy: no such file, also not with \.gz or \.zst"),
+        ("nothing left", r"no training pair is left: a side of more than 3 characters"),
+        ("equal sides", r"20 of 20 train pairs have two equal sides"),
+        ("swapped split", r"the two sides of test are swapped"),
+        ("swapped", r"the source side of train reads like en and the target side like de; swap task\.languages"),
+        ("no pairs", r"the validation split has no pairs"),
+    ],
+)
+def test_broken_text_is_refused_in_one_line(make_text: MakeText, case: str, message: str) -> None:
+    folder = make_text()
+    more = break_text(folder, case)
+    data = more.pop("data", None)
+    with pytest.raises(DataError, match=message) as refused:
+        read_all(section(folder, data, **more), seed=0)
+    assert "\n" not in str(refused.value)
+
+
+def test_too_few_columns_are_refused_with_their_lines(tmp_path: Path) -> None:
+    found = in_columns(tmp_path)
+    (tmp_path / "test.tsv").write_text("1\ta\tb\n2\ta\n3\n")
+    with pytest.raises(DataError, match=r"test\.tsv, lines 2, 3: has fewer than 3 columns"):
+        read_pairs(found.data, "test", found.languages)
+
+
+def test_right_languages_are_accepted() -> None:
+    from ralr_tune.kinds.translation.languages import looks_swapped
+
+    sources, targets = zip(*english(20), strict=True)
+    assert not looks_swapped(sources, targets, ("en", "de"))
+    assert looks_swapped(targets, sources, ("en", "de"))
+    assert not looks_swapped(targets, sources, ("en", "tlh"))
+
+
+def test_skipped_training_pairs_and_copies_are_counted(make_text: MakeText) -> None:
+    folder = make_text()
+    write_sides(folder, "train", [("", "x"), *pairs(20, 0), ("long " * 30, "y")])
+    write_sides(folder, "test", [pairs(20, 0)[3], *pairs(5, 9)])
+    found = section(folder, {"max_length": 60})
+    inventory = take_inventory(found, read_all(found, seed=0))
+    assert [(each.what, each.why, each.count) for each in inventory.skipped] == [
+        ("pairs (line 1)", "an empty side", 1),
+        ("pairs (line 22)", "a side of more than 60 characters", 1),
+    ]
+    assert [split.total for split in inventory.splits] == [20, 12, 6]
+    assert inventory.duplicates is not None
+    copies = next(each for each in inventory.duplicates if (each.split, each.of) == ("test", "train"))
+    assert copies.count == 1
+    assert copies.examples[0][0].startswith("test pair 1, ")
+    assert copies.examples[0][1] == "train pair 4"
+
+
+def test_the_limit_draws_a_seeded_subset_of_training_pairs_only(make_text: MakeText) -> None:
+    folder = make_text()
+    some = {limit: read_corpus(section(folder, {"limit": limit}), "train", 3).pairs for limit in (10, 20)}
+    assert [len(each) for each in some.values()] == [10, 20]
+    assert set(some[10].sources) <= set(some[20].sources)
+    assert read_corpus(section(folder, {"limit": 10}), "train", 4).pairs.sources != some[10].sources
+    assert len(read_corpus(section(folder, {"limit": 10}), "test", 3).pairs) == 12
