@@ -19,6 +19,7 @@ from pydantic import BaseModel, TypeAdapter
 from ralr_tune.bounds import BOUNDS, Bounds
 from ralr_tune.child.section import MetricTable
 from ralr_tune.kinds.classification.section import ArraysData, DigitsData, FolderData, TorchvisionData
+from ralr_tune.kinds.detection.section import CocoData, DetectionTraining, VocData
 from ralr_tune.kinds.simulated.section import Effect, SimulatedData
 from ralr_tune.kinds.translation import section as translation
 from ralr_tune.schedules.curves import CURVES, OPTIONS
@@ -64,7 +65,6 @@ EXAMPLES: Mapping[str, Any] = {
     "rand_augment_magnitude": {"low": 3, "high": 15},
     "max_pixels": 200_000_000,
     "weights": "my_backbone.safetensors",
-    "prune_metric": "loss",
     "limit": 5000,
     "classes": ["cat", "dog"],
     "layout": "NCHW",
@@ -86,6 +86,18 @@ EXAMPLES: Mapping[str, Any] = {
     "data": {},
     "lr_decay": 0.01,
     "FolderData.path": "my_images",
+    "VocData.path": "my_boxes",
+    "CocoData.path": "my_boxes",
+    "one_based": False,
+    "box_format": "xyxy",
+    "DetectionSection.kind": "detection",
+    "DetectionSection.model": "small_fcos",
+    "DetectionTraining.augment": ["flip", "scale_jitter"],
+    "backbone": "resnet18",
+    "fpn_channels": 64,
+    "head_convs": 2,
+    "min_size": 160,
+    "train_sizes": [128, 192],
     "StudySection.name": "my_images",
     "SimulatedSection.kind": "simulated",
     "momentum_decay": 0.004,
@@ -137,6 +149,9 @@ def sections() -> Iterator[str]:
         yield table(f'[task], kind = "{name}"', kind.section)
     for source in (FolderData, TorchvisionData, ArraysData, DigitsData):
         yield table(f'task.data, source = "{source.model_fields["source"].annotation.__args__[0]}"', source)
+    for source in (VocData, CocoData):
+        name = source.model_fields["source"].annotation.__args__[0]
+        yield table(f'task.data of detection, source = "{name}"', source)
     for text in (translation.FilesData, translation.TsvData, translation.FolderData):
         yield table(f'task.data of translation, source = "{text.model_fields["source"].annotation.__args__[0]}"', text)
     yield table("task.vocabulary of translation", translation.VocabularyTable)
@@ -144,6 +159,7 @@ def sections() -> Iterator[str]:
     yield table("task.data of the simulated kind", SimulatedData)
     yield table("task.data.effects.NAME", Effect)
     yield training(classification)
+    yield table("[training] of the detection kind, besides the keys that all kinds share", DetectionTraining)
     yield table("[training.optimizers.NAME]", OptimizerTable)
     yield table("[schedule]", ScheduleSection, prefix="schedule.")
     yield "\nBase curves and their own options:\n\n"
