@@ -88,6 +88,7 @@ EXAMPLES: Mapping[str, Any] = {
     "FolderData.path": "my_images",
     "VocData.path": "my_boxes",
     "CocoData.path": "my_boxes",
+    "CocoData.source": "coco",
     "one_based": False,
     "box_format": "xyxy",
     "DetectionSection.kind": "detection",

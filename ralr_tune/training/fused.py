@@ -24,8 +24,8 @@ from ralr_tune.training.kernels.joining import joined
 from ralr_tune.training.kernels.normalise import Norm
 
 TOLERANCE = 1e-3
-"""Relative and absolute difference allowed between outputs of the fused and of the separate networks, in float32 on
-noise."""
+"""Difference allowed between outputs of the fused and of the separate networks, in float32 on noise, relative to the
+largest output or to 1: those of an untrained preresnet110 in evaluation are as large as 10^6."""
 
 PROBE_SAMPLES = 4
 
@@ -275,7 +275,7 @@ def check(models: Sequence[nn.Module], input_shape: tuple[int, ...]) -> None:
         alone = torch.stack([model(images) for model, images in zip(models, noise, strict=True)], dim=1)
         try:
             fused_outputs = fused(stack, torch.cat(noise, dim=1), training=training)
-            same = torch.allclose(fused_outputs, alone, rtol=TOLERANCE, atol=TOLERANCE)
+            same = torch.allclose(fused_outputs, alone, rtol=0, atol=TOLERANCE * max(1.0, alone.abs().max().item()))
         except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
             raise Unfusable(f"its fused form fails: {str(error).partition(chr(10))[0]}") from error
         if not same:

@@ -30,7 +30,7 @@ from ralr_tune.training.compiling import Compilation, choose_compilation
 from ralr_tune.training.failures import trial_errors
 from ralr_tune.training.memory import MemoryBudget, OutOfMemory, free, too_few_samples_is_oom, within_memory
 from ralr_tune.training.precision import Precision, choose_precision
-from ralr_tune.training.recording import recording_obstacle, rewriting_obstacle
+from ralr_tune.training.recording import recording_obstacle, rewriting_obstacle, varying_module
 from ralr_tune.training.state import SavedState, StateReader
 from ralr_tune.training.train_state import TrainState
 from ralr_tune.training.weights import load_weights, save_weights
@@ -158,7 +158,7 @@ class TorchTrial:
         model = self.task.build_model(self.seed)
         saved = find(self._reader(model))
         self.memory = memory or (saved.memory if saved else MemoryBudget())
-        precision = saved.precision if saved else self._chosen_precision()
+        precision = saved.precision if saved else self._chosen_precision(model)
         compilation = self._chosen_compilation(model)
         log_once(f"precision: {precision.reason}; channels last: {precision.channels_last}; {compilation.reason}")
         self.state = TrainState(
@@ -170,9 +170,14 @@ class TorchTrial:
         every = self.task.capabilities.evaluate_every
         return StateReader(model, self._training, self.task.device, evaluate_every=every)
 
-    def _chosen_precision(self) -> Precision:
-        wanted, channels_last = self._training.precision, self._training.channels_last
-        return choose_precision(wanted, channels_last, device=self.task.device, input_shape=self.task.input_shape)
+    def _chosen_precision(self, model: nn.Module) -> Precision:
+        return choose_precision(
+            self._training.precision,
+            self._training.channels_last,
+            device=self.task.device,
+            input_shape=self.task.input_shape,
+            model=None if varying_module(model) else model,  # a call of the user's code could change what follows
+        )
 
     def _chosen_compilation(self, model: nn.Module) -> Compilation:
         training, capabilities = self._training, self.task.capabilities

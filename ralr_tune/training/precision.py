@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from torch import nn
+
+from ralr_tune.training.memory_format import wide_on_few_pixels
 
 MIN_PIXELS = 16
 """Below this height or width only CPUs were measured (with 8 pixels): there channels last is faster for all images, and
@@ -47,19 +50,31 @@ def choose_precision(
     *,
     device: str,
     input_shape: tuple[int, ...],
+    model: nn.Module | None = None,
 ) -> Precision:
-    """As configured in `wanted` and `channels_last`; "auto" depends on the device and the images' shape, (C, H, W)."""
+    """As configured in `wanted` and `channels_last`; "auto" depends on the device, the images' shape, (C, H, W), and on
+    a CPU in float32 on the network, if `model` is given. It is called once, on the meta device."""
     images, kind = len(input_shape) == 3, torch.device(device).type
     large = images and min(input_shape[1:]) >= MIN_PIXELS
+    bfloat16, reason = _choose_format(wanted, kind, large=large, images=images)
     if channels_last == "auto":
         channels_last = (images and kind == "cpu") or (large and kind == "cuda")
+        if channels_last and kind == "cpu" and not bfloat16 and model is not None:  # bfloat16: not measured
+            channels_last = not wide_on_few_pixels(model, input_shape)
+    return Precision(bfloat16, channels_last, reason)
+
+
+def _choose_format(
+    wanted: Literal["auto", "float32", "bfloat16"], kind: str, *, large: bool, images: bool
+) -> tuple[bool, str]:
+    """Whether to use bfloat16, and the reason."""
     if wanted != "auto":
-        return Precision(wanted == "bfloat16", channels_last, "as configured")
+        return wanted == "bfloat16", "as configured"
     if not large and not (images and kind == "cpu" and has_matrix_units()):
-        return Precision(False, channels_last, f"float32: below {MIN_PIXELS} pixels bfloat16 may be slower")
+        return False, f"float32: below {MIN_PIXELS} pixels bfloat16 may be slower"
     if not has_bfloat16(kind):
-        return Precision(False, channels_last, f"float32: bfloat16 is not faster on this {kind}")
-    return Precision(True, channels_last, f"bfloat16: faster on this {kind}")
+        return False, f"float32: bfloat16 is not faster on this {kind}"
+    return True, f"bfloat16: faster on this {kind}"
 
 
 @cache

@@ -99,14 +99,19 @@ def assert_near(found: list[Tensor], wanted: list[Tensor], error: float) -> None
         torch.testing.assert_close(one.detach().double(), other.detach(), rtol=0, atol=error * largest)
 
 
+SHAPES = [(9, 16, 32, 32), (3, 32, 5, 7), (5, 48, 3, 3), (2, 128, 8, 8), (2, 16, 1, 1)]
+NARROW = [(3, 24, 4, 4), (4, 60, 5, 5), (4, 300, 3, 3), (1, 12, 2, 2), (2, 3, 16, 16), (16, 7, 3, 3)]
+"""Numbers of channels that do not fill vectors: several pixels do."""
+
+
 @pytest.mark.parametrize("relu", [True, False], ids=["relu", "no relu"])
 @pytest.mark.parametrize("summed", [True, False], ids=["sum", "no sum"])
-@pytest.mark.parametrize("shape", [(9, 16, 32, 32), (3, 32, 5, 7), (5, 48, 3, 3), (2, 128, 8, 8), (2, 16, 1, 1)])
+@pytest.mark.parametrize("shape", SHAPES + NARROW)
 @pytest.mark.parametrize(("kind", "error"), [(torch.float32, FLOAT32), (torch.bfloat16, BFLOAT16)], ids=str)
 def test_values_gradients_and_moving_averages_are_correct(
     shape: tuple[int, ...], summed: bool, relu: bool, kind: torch.dtype, error: float
 ) -> None:
-    """Chunks that are not full, rows of one to eight vectors, and pixels that are not a multiple of four."""
+    """Chunks that are not full, rows of one to 75 vectors, and pixels that are not a multiple of four."""
     x, norm, dy = pixels(*shape, like=kind, mean=1.5), norm_of(shape[1]), pixels(*shape, like=kind, seed=1).detach()
     other = pixels(*shape, like=kind, mean=0.5, seed=2) if summed else None
     wanted = in_float64(x, norm, other, relu, dy)
@@ -146,18 +151,33 @@ def test_evaluations_are_correct(
     assert all(torch.equal(*pair) for pair in zip(before, norm[:4], strict=True))
 
 
+@pytest.mark.parametrize("shape", NARROW)
+def test_evaluations_of_narrow_images_are_correct(shape: tuple[int, ...], calls: list[str]) -> None:
+    x, norm = pixels(*shape), norm_of(shape[1])
+    with torch.no_grad():
+        found = normalised(x, norm, relu=True, training=False)
+    assert calls == ["evaluate_float32"]
+    mean, variance = norm.running_mean.double(), norm.running_variance.double()
+    assert norm.weight is not None
+    assert norm.bias is not None
+    wanted = F.batch_norm(x.double(), mean, variance, norm.weight.double(), norm.bias.double(), False, 0.1, 1e-5)
+    assert_near([found], [F.relu(wanted)], FLOAT32)
+
+
+@pytest.mark.parametrize("shape", [(2, 16, 5, 4), (2, 24, 4, 4)], ids=["odd size", "half a vector"])
+def test_images_that_the_kernel_cannot_pool_are_pooled_by_torch(shape: tuple[int, ...], calls: list[str]) -> None:
+    x, norm, again = pixels(*shape).detach(), norm_of(shape[1]), norm_of(shape[1])
+    found = normalised(x, norm, relu=True, pool=True)
+    plain = F.batch_norm(x, again.running_mean, again.running_variance, again.weight, again.bias, True)
+    assert calls == []
+    assert torch.equal(found, F.avg_pool2d(F.relu(plain), 2))
+
+
 def test_gradients_without_training_are_torchs_own(calls: list[str]) -> None:
     x, norm = pixels(2, 16, 4, 4), norm_of(16)
     normalised(x, norm, relu=True, training=False).sum().backward()
     assert calls == []
     assert x.grad is not None
-
-
-def test_images_of_odd_size_are_pooled_by_torch() -> None:
-    x, norm, again = pixels(2, 16, 5, 4).detach(), norm_of(16), norm_of(16)
-    found = normalised(x, norm, relu=True, pool=True)
-    plain = F.batch_norm(x, again.running_mean, again.running_variance, again.weight, again.bias, True)
-    assert torch.equal(found, F.avg_pool2d(F.relu(plain), 2))
 
 
 def test_numbers_far_from_zero_keep_their_variance() -> None:
@@ -202,7 +222,7 @@ def test_nan_is_propagated() -> None:
 @pytest.mark.parametrize(
     ("x", "other"),
     [
-        (torch.randn(2, 10, 4, 4).contiguous(memory_format=torch.channels_last), None),
+        (torch.randn(3, 10, 3, 3).contiguous(memory_format=torch.channels_last), None),
         (torch.randn(2, 16, 4, 4), None),
         (torch.randn(2, 16, 4, 4).double().contiguous(memory_format=torch.channels_last), None),
         (pixels(2, 16, 4, 4).detach(), torch.randn(2, 16, 1, 1)),
@@ -210,7 +230,7 @@ def test_nan_is_propagated() -> None:
         (pixels(2, 16, 4, 4).detach(), pixels(2, 16, 4, 4).detach().bfloat16()),
         (torch.randn(4, 16), None),
     ],
-    ids=["channels", "order", "float64", "broadcast", "order of the sum", "kinds", "no images"],
+    ids=["half a vector", "order", "float64", "broadcast", "order of the sum", "kinds", "no images"],
 )
 def test_unsupported_tensors_use_torchs_operators(x: Tensor, other: Tensor | None) -> None:
     norm, again = norm_of(x.shape[1]), norm_of(x.shape[1])

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import copy
 import warnings
 from pathlib import Path
 from typing import Literal
 
 import pytest
 import torch
+from torch import Tensor, nn
 
+from ralr_tune.models.registry import build
 from ralr_tune.training import precision
 from ralr_tune.training.precision import can_bfloat16, choose_precision, has_bfloat16, has_matrix_units
 
@@ -39,6 +42,39 @@ def test_small_images_on_a_gpu_use_the_defaults(chip: bool) -> None:
     chosen = choose_precision("auto", "auto", device="cuda", input_shape=SMALL)
     assert (chosen.bfloat16, chosen.channels_last) == (False, False)
     assert "below 16 pixels" in chosen.reason
+
+
+@pytest.mark.parametrize(
+    ("model", "size", "expected"),
+    [
+        ("torchvision:resnet18", 32, False),
+        ("torchvision:resnet18", 64, False),
+        ("torchvision:resnet18", 96, True),
+        ("torchvision:mobilenet_v2", 64, True),  # wide convolutions of single pixels or channels
+        ("small_cnn", 8, True),
+        ("resnet20", 32, True),
+        ("wrn_28_10", 32, True),
+    ],
+)
+def test_wide_convolutions_on_few_pixels_keep_the_other_order(model: str, size: int, expected: bool) -> None:
+    """In float32 on a CPU, and only if "auto" chooses."""
+    network = build(model, classes=10, channels=3, size=size)
+    shape, before = (3, size, size), copy.deepcopy(network.state_dict())
+    assert choose_precision("float32", "auto", device="cpu", input_shape=shape, model=network).channels_last is expected
+    for wanted, channels_last, device in (("float32", True, "cpu"), ("bfloat16", "auto", "cpu")):
+        found = choose_precision(wanted, channels_last, device=device, input_shape=shape, model=network)  # type: ignore[arg-type]
+        assert found.channels_last
+    assert network.training
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert not any(layer._forward_hooks for layer in network.modules())
+
+
+def test_a_network_that_the_meta_device_cannot_call_keeps_channels_last() -> None:
+    class Branching(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x if x.sum() > 0 else -x
+
+    assert choose_precision("float32", "auto", device="cpu", input_shape=LARGE, model=Branching()).channels_last
 
 
 @pytest.mark.parametrize("shape", [LARGE, SMALL])

@@ -119,12 +119,12 @@ def clean(
     done to each of the n, None if nothing."""
     limits = np.array([width, height, width, height], dtype=np.float64)
     clipped = corners.clip(0, limits)
-    empty = (corners[:, 2:] <= corners[:, :2]).any(axis=1)
-    outside = ~empty & (clipped[:, 2:] <= clipped[:, :2]).any(axis=1)
-    changed = ~empty & ~outside & (clipped != corners).any(axis=1)
+    empty: NDArray[np.bool_] = np.any(corners[:, 2:] <= corners[:, :2], axis=1)
+    outside: NDArray[np.bool_] = ~empty & np.any(clipped[:, 2:] <= clipped[:, :2], axis=1)
+    changed: NDArray[np.bool_] = ~empty & ~outside & (clipped != corners).any(axis=1)
     done = [
         Cleaned(int(one), int(two), int(three)) if one or two or three else None
         for one, two, three in zip(empty, outside, changed, strict=True)
     ]
-    kept = ~(empty | outside)
+    kept: NDArray[np.bool_] = ~(empty | outside)
     return clipped[kept], kept, done

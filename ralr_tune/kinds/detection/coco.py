@@ -145,7 +145,10 @@ def _annotation(
     if not isinstance(entry, dict):
         return f"annotation {number}: must be a table"
     where = f"annotation {entry.get('id', number)}"
-    image, category, box = entry.get("image_id"), entry.get("category_id"), entry.get("bbox")
+    image: Any = entry.get("image_id")
+    category: Any = entry.get("category_id")
+    area: Any = entry.get("area")
+    box = entry.get("bbox")
     if image not in images:
         return f"{where}: image_id {image!r} is not among the images"
     where = f"{where} ({images[image]['file_name']})"
@@ -155,7 +158,6 @@ def _annotation(
         return f"{where}: bbox = {json.dumps(box)}: must be four numbers"
     one, two, three, four = map(float, box)
     corners = (one, two, one + three, two + four) if form == "xywh" else (one, two, three, four)
-    area = entry.get("area")
     size = float(area) if _is_finite(area) else 0.0
     name, crowd = categories[category], entry.get("iscrowd") in (1, True)
     return image, RawObject(name, corners, crowd=crowd, area=size, where=where)

@@ -111,7 +111,7 @@ def network_problems(spec: StudySpec, found: Found) -> Iterator[Problem]:
 
 def _is_here(section: DetectionSection) -> bool:
     """Whether pretrained weights need no download."""
-    return pretrained_file(str(section.model), section.backbone and str(section.backbone)).exists()
+    return pretrained_file(str(section.model), str(section.backbone) if section.backbone else None).exists()
 
 
 def _try(section: DetectionSection, classes: int) -> None:

@@ -70,7 +70,12 @@ def _chosen(
 def shown_examples(by_arm: Mapping[str, Mapping[str, Any]]) -> Examples:
     """The examples of all arms. Raises DataError if a file is not as `gathered` makes it."""
     try:
-        parts = (_summary(by_arm), _table("class", by_arm, "classes"), _sizes(by_arm), *_images(by_arm))
+        parts: tuple[ExampleTable | ExampleImage, ...] = (
+            _summary(by_arm),
+            _table("class", by_arm, "classes"),
+            _sizes(by_arm),
+            *_images(by_arm),
+        )
         images = max(int(content["images"]) for content in by_arm.values())
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"examples of another form: {type(error).__name__}: {error}") from error

@@ -104,9 +104,16 @@ class DetectionTask:
         self, split: Split, *, seed: int, epoch: int, batch_size: int, options: Hashable = PLAIN
     ) -> Iterator[DetectionBatch]:
         assert isinstance(options, DetectionOptions), options
-        drawn = {"seed": seed, "epoch": epoch, "batch_size": batch_size}
-        feed = {"device": self.device, "ahead": self._ahead}
-        return training_batches(self.pictures(split), self._loader, options.augment, **drawn, **feed)
+        return training_batches(
+            self.pictures(split),
+            self._loader,
+            options.augment,
+            seed=seed,
+            epoch=epoch,
+            batch_size=batch_size,
+            device=self.device,
+            ahead=self._ahead,
+        )
 
     def loss(self, model: nn.Module, batch: Batch, *, options: Hashable = PLAIN) -> Tensor:
         """The sum of the network's losses, weighted as the network gives them."""
@@ -142,9 +149,15 @@ class DetectionTask:
         self, model: nn.Module, split: Split, *, batch_size: int | None = None, autocast: Autocast | None = None
     ) -> list[Detections]:
         """What the network finds in each image of a split, in their order, in pixels of the stored images."""
-        size, how = batch_size or self.evaluation_batch, autocast or nullcontext
-        feed = {"device": self.device, "ahead": self._ahead}
-        return detect(model, self.pictures(split), self._loader, batch_size=size, autocast=how, **feed)
+        return detect(
+            model,
+            self.pictures(split),
+            self._loader,
+            batch_size=batch_size or self.evaluation_batch,
+            device=self.device,
+            autocast=autocast or nullcontext,
+            ahead=self._ahead,
+        )
 
     @property
     def _ahead(self) -> int:

@@ -6,6 +6,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <new>
 
@@ -33,6 +34,14 @@ inline void store(Bfloat16* at, Lanes x) {  // rounds to nearest, ties to even, 
     *reinterpret_cast<Halves*>(at) = __builtin_convertvector((rounded & ~odd) | (odd & 0x7fc0), Halves);
 }
 
+inline float number(const float* at) { return *at; }
+inline float number(const Bfloat16* at) {
+    uint32_t bits = (uint32_t)at->bits << 16;
+    float x;
+    std::memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
 inline Lanes zero_where(Bits mask, Lanes x) { return (Lanes)((Bits)x & ~mask); }
 inline Bits not_above_zero(Lanes x) { return (Bits)(x <= 0.0f); }  // false for NaN, as in torch
 
@@ -42,8 +51,11 @@ struct Shape {
 
     // `across`: means in a row of the result; 0 if none are taken.
     Shape(long pixels, long channels, long across) : channels(channels), across(across) {
-        long fold = across ? 1 : MAX_VECTORS;  // with few channels several pixels form a row, to fill the registers
-        while (fold > 1 && (fold * channels > MAX_VECTORS * LANES || pixels % fold)) fold /= 2;
+        // several pixels form a row: so many that it consists of whole vectors, and with few channels, to fill registers
+        long least = 1;
+        while (least * channels % LANES) least *= 2;
+        long fold = across ? 1 : least > MAX_VECTORS ? least : MAX_VECTORS;
+        while (fold > least && (fold * channels > MAX_VECTORS * LANES || pixels % fold)) fold /= 2;
         width = fold * channels;
         rows_at_once = across ? 4 * across : 1;
         number = pixels / (fold * rows_at_once);
@@ -289,10 +301,10 @@ void forward(const T* x, const T* other, T* y, const float* weight, const float*
     // shift is a mean of some pixels spread over the batch: a single one may be far from all others.
     std::unique_ptr<float[]> shift(new float[s.width]);
     long pixels = (long)s.pixels(), some = pixels < 16 ? pixels : 16;
-    for (long w = 0; w < s.width; w += LANES) {
-        Lanes sum = {};
-        for (long k = 0; k < some; k++) sum += load(x + pixels / some * k * s.channels + w % s.channels);
-        store(&shift[w], sum / (float)some);
+    for (long w = 0; w < s.width; w++) {
+        float sum = 0;
+        for (long k = 0; k < some; k++) sum += number(x + pixels / some * k * s.channels + w % s.channels);
+        shift[w] = sum / (float)some;
     }
     Sums sums(s);
     by_chunks(s, threads,
@@ -366,7 +378,8 @@ template <typename Work> int within_memory(Work work) {
     else if (s.width % (2 * LANES) == 0) FUNCTION<T, 2>(__VA_ARGS__);         \
     else FUNCTION<T, 1>(__VA_ARGS__);
 
-// The number of channels must be a multiple of LANES; training needs at least two pixels. `other`: the summand or null.
+// Rows must consist of whole vectors: see `fits` in normalise.py; with `across` the number of channels must be a
+// multiple of LANES. Training needs at least two pixels. `other`: the summand or null.
 // `across`: half of an image's width if the result is the mean of each 2x2 pixels, with a ReLU and without a sum;
 // otherwise 0.
 #define FORWARD(NAME, T)                                                                                              \

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -37,7 +38,7 @@ def normalised(
     mean and variance; otherwise the normalisation uses them. Falls back to torch's operators if the kernel does not
     support the tensors (see `fits`), and for gradients without training.
     """
-    if fits(x, norm, other) and not (pool and (x.shape[2] % 2 or x.shape[3] % 2)):
+    if fits(x, norm, other) and not (pool and (x.shape[1] % LANES or x.shape[2] % 2 or x.shape[3] % 2)):
         if training:
             y: Tensor = _Normalised.apply(x, other, norm, norm.weight, norm.bias, relu, pool)
             return y
@@ -51,12 +52,19 @@ def normalised(
 
 
 def fits(x: Tensor, norm: Norm, other: Tensor | None) -> bool:
-    """Whether the kernel supports the tensors: on a CPU, channels last, float32 or bfloat16, at least two pixels."""
-    if x.device.type != "cpu" or x.dtype not in DTYPES or x.ndim != 4 or x.shape[1] % LANES or not _is_channels_last(x):
+    """Whether the kernel supports the tensors: on a CPU, channels last, float32 or bfloat16, at least two pixels, in
+    rows of whole vectors."""
+    if x.device.type != "cpu" or x.dtype not in DTYPES or x.ndim != 4 or not _is_channels_last(x):
         return False
-    if x.numel() < 2 * x.shape[1] or not all(map(_is_plain, norm[:4])):
+    pixels, channels = x.numel() // max(1, x.shape[1]), x.shape[1]
+    if pixels < 2 or pixels % _pixels_per_row(channels) or not all(map(_is_plain, norm[:4])):
         return False
     return other is None or (other.shape == x.shape and other.dtype == x.dtype and _is_channels_last(other))
+
+
+def _pixels_per_row(channels: int) -> int:
+    """The fewest pixels whose numbers fill whole vectors: 1 with 64 channels, 4 with the 60 of a DenseNet's layer."""
+    return LANES // math.gcd(channels, LANES)
 
 
 def _is_plain(each: Tensor | None) -> bool:
