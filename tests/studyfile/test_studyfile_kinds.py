@@ -54,10 +54,10 @@ nothing = 3
         ('kind = "simulatd"', "task.kind = \"simulatd\": did you mean 'simulated'?"),
         (
             'kind = "tracking"',
-            'task.kind = "tracking": allowed: classification, command, detection, function, simulated',
+            'task.kind = "tracking": allowed: classification, command, detection, function, simulated, translation',
         ),
         ("kind = 3", "task.kind = 3: must be a string in quotes"),
-        ("", "task.kind is missing; allowed: classification, command, detection, function, simulated"),
+        ("", "task.kind is missing; allowed: classification, command, detection, function, simulated, translation"),
     ],
 )
 def test_an_unknown_kind_is_reported_with_all_other_problems(table: str, line: str) -> None:

@@ -174,10 +174,14 @@ def test_every_form_in_every_table(old: str, key: str, form: str, domain: type |
         ('source = "digits"', "limit = 5", "task.data.source is missing; allowed: arrays, digits, folder, torchvision"),
         (
             'kind = "classification"',
-            'kind = "detection"',
-            'task.kind = "detection": allowed: classification, command, function, simulated',
+            'kind = "tracking"',
+            'task.kind = "tracking": allowed: classification, command, detection, function, simulated, translation',
         ),
-        ('kind = "classification"', "", "task.kind is missing; allowed: classification, command, function, simulated"),
+        (
+            'kind = "classification"',
+            "",
+            "task.kind is missing; allowed: classification, command, detection, function, simulated, translation",
+        ),
         # lists
         ("milestones = [0.5, 0.75]", "milestones = []", "schedule.milestones = []: must have 1 or more items"),
         ("milestones = [0.5, 0.75]", "milestones = [0.5, 0]", "schedule.milestones[1] = 0: must be above 0"),
@@ -360,7 +364,7 @@ def test_every_option_is_a_key_of_one_table() -> None:
 
 
 def test_every_curve_can_be_chosen() -> None:
-    needed = {"step": "step_size = 3", "cyclic": "period = 4"}
+    needed = {"step": "step_size = 3", "cyclic": "period = 4", "inverse_sqrt": "warmup = 2"}
     for name in OPTIONS:
         table = f'name = "{name}"\n{needed.get(name, "")}'
         text = DESIGN.but('name = "multistep"', table).but("milestones = [0.5, 0.75]", "").but("gamma = 0.1", "")
