@@ -174,15 +174,20 @@ class SplitInventory:
     origin: str
     """Where it comes from, for display: a folder, an array, or a share of another split."""
     counts: tuple[int, ...]
-    """Samples of each class, in the order of the inventory's classes."""
+    """Samples of each class, or the objects of each class in all samples, in the order of the inventory's classes."""
     listing: str | None = None
     """A hash of the names, sizes and modification times of the files that the split is read from; None if unknown."""
     digest: str | None = None
     """A hash of the contents and classes of all samples, in their order; None until the contents were read."""
+    holders: tuple[int, ...] = ()
+    """If samples hold objects: samples with an object of each class. Empty if a sample has one class."""
+    samples: int | None = None
+    """If samples hold objects: their number."""
 
     @property
     def total(self) -> int:
-        return sum(self.counts)
+        """Number of samples."""
+        return sum(self.counts) if self.samples is None else self.samples
 
 
 @dataclass(frozen=True)
@@ -230,6 +235,13 @@ class Inventory:
     """Number of test samples that were decoded to check that they can be. No model has seen their labels."""
     unit: str = "images"
     """Plural noun for the samples."""
+    notes: tuple[str, ...] = ()
+    """Further facts, one line each."""
+
+    @property
+    def class_count(self) -> str:
+        """ "10 classes"; the name of the only one, such as two languages."""
+        return self.classes[0] if len(self.classes) == 1 else f"{len(self.classes)} classes"
 
     def size(self, split: str) -> int:
         """Samples of the split of this name; 0 if there is none."""

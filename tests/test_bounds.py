@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ralr_tune.bounds import BOUNDS, Bounds
 from ralr_tune.kinds.classification.kind import KIND
+from ralr_tune.kinds.detection.section import DetectionSection
 from ralr_tune.kinds.translation.section import TranslationSection
 from ralr_tune.schedules.checks import check_parameter
 from ralr_tune.studyfile.models import training_keys
@@ -19,13 +20,14 @@ from ralr_tune.studyfile.sections import AmplifySection, NoiseSection, ScheduleS
 
 PARAMETERS = Path(__file__).parents[1] / "docs" / "parameters.md"
 
-TABLES = {
-    "": training_keys(KIND),
-    "task": TranslationSection,
-    "schedule": ScheduleSection,
-    "amplify": AmplifySection,
-    "noise": NoiseSection,
+TABLES: dict[str, dict[str, Any]] = {
+    "": training_keys(KIND).model_fields,
+    "task": TranslationSection.model_fields | DetectionSection.model_fields,
+    "schedule": ScheduleSection.model_fields,
+    "amplify": AmplifySection.model_fields,
+    "noise": NoiseSection.model_fields,
 }
+"""The keys of each table."""
 
 LISTS = {"betas": lambda value: [value, 0.5], "schedule.milestones": lambda value: [value]}
 """Keys that hold several numbers at a time."""
@@ -55,7 +57,7 @@ def ends(bounds: Bounds) -> dict[Any, bool]:
 
 def in_a_study_file(name: str, value: Any) -> bool:
     table, _, key = name.rpartition(".")
-    field: TypeAdapter[Any] = TypeAdapter(TABLES[table].model_fields[key].annotation)
+    field: TypeAdapter[Any] = TypeAdapter(TABLES[table][key].annotation)
     try:
         field.validate_python(LISTS.get(name, lambda each: each)(value))
     except ValidationError:
@@ -88,8 +90,8 @@ def test_schedules_accept_what_the_table_allows_and_unbounded_rates(name: str) -
 def test_every_number_of_a_study_has_a_row() -> None:
     numbers = {
         f"{table}.{key}".lstrip(".")
-        for table, model in TABLES.items()
-        for key, field in model.model_fields.items()
+        for table, found in TABLES.items()
+        for key, field in found.items()
         if re.search(r"Range\[|tuple\[.*float", str(field.annotation))
     }
     assert numbers - {"amplify.window", "noise.window"} == BOUNDS.keys()

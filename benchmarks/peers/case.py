@@ -85,10 +85,10 @@ class Data:
 
     @cached_property
     def arrays(self) -> dict[str, NDArray[Any]]:
+        from ralr_tune.kinds.classification.pool import pool_and_rows
         from ralr_tune.kinds.classification.sources import open_source
-        from ralr_tune.kinds.classification.task import _pool_and_rows
 
-        _, rows = _pool_and_rows(
+        _, rows = pool_and_rows(
             open_source({"source": "arrays", "path": self.path}), VALIDATION, self.seed, "cpu", None
         )
         held = np.load(self.path)

@@ -19,7 +19,9 @@ from pydantic import BaseModel, TypeAdapter
 from ralr_tune.bounds import BOUNDS, Bounds
 from ralr_tune.child.section import MetricTable
 from ralr_tune.kinds.classification.section import ArraysData, DigitsData, FolderData, TorchvisionData
+from ralr_tune.kinds.detection.section import CocoData, DetectionTraining, VocData
 from ralr_tune.kinds.simulated.section import Effect, SimulatedData
+from ralr_tune.kinds.translation import section as translation
 from ralr_tune.schedules.curves import CURVES, OPTIONS
 from ralr_tune.studyfile import models, registry
 from ralr_tune.studyfile.kind import Kind
@@ -63,7 +65,6 @@ EXAMPLES: Mapping[str, Any] = {
     "rand_augment_magnitude": {"low": 3, "high": 15},
     "max_pixels": 200_000_000,
     "weights": "my_backbone.safetensors",
-    "prune_metric": "loss",
     "limit": 5000,
     "classes": ["cat", "dog"],
     "layout": "NCHW",
@@ -85,6 +86,19 @@ EXAMPLES: Mapping[str, Any] = {
     "data": {},
     "lr_decay": 0.01,
     "FolderData.path": "my_images",
+    "VocData.path": "my_boxes",
+    "CocoData.path": "my_boxes",
+    "CocoData.source": "coco",
+    "one_based": False,
+    "box_format": "xyxy",
+    "DetectionSection.kind": "detection",
+    "DetectionSection.model": "small_fcos",
+    "DetectionTraining.augment": ["flip", "scale_jitter"],
+    "backbone": "resnet18",
+    "fpn_channels": 64,
+    "head_convs": 2,
+    "min_size": 160,
+    "train_sizes": [128, 192],
     "StudySection.name": "my_images",
     "SimulatedSection.kind": "simulated",
     "momentum_decay": 0.004,
@@ -92,7 +106,16 @@ EXAMPLES: Mapping[str, Any] = {
     "TranslationSection.languages": ["en", "de"],
     "TranslationSection.data": {"source": "folder", "path": "text"},
     "VocabularyTable.model": "joint.model",
-    "prune_metric": "loss",
+    "FilesData.path": "data/multi30k",
+    "FilesData.train": ["train"],
+    "FilesData.validation": "val",
+    "FilesData.test": "test_2016_flickr",
+    "TsvData.source": "tsv",
+    "TsvData.path": "text",
+    "TsvData.train": ["train.tsv"],
+    "TsvData.validation": "validation.tsv",
+    "TsvData.test": "test.tsv",
+    "TsvData.columns": [2, 3],
     "epoch_metrics": {"loss": "minimize"},
     "CommandSection.kind": "command",
     "CommandSection.metric": {"name": "accuracy", "direction": "maximize", "unit": "share"},
@@ -127,10 +150,17 @@ def sections() -> Iterator[str]:
         yield table(f'[task], kind = "{name}"', kind.section)
     for source in (FolderData, TorchvisionData, ArraysData, DigitsData):
         yield table(f'task.data, source = "{source.model_fields["source"].annotation.__args__[0]}"', source)
+    for source in (VocData, CocoData):
+        name = source.model_fields["source"].annotation.__args__[0]
+        yield table(f'task.data of detection, source = "{name}"', source)
+    for text in (translation.FilesData, translation.TsvData, translation.FolderData):
+        yield table(f'task.data of translation, source = "{text.model_fields["source"].annotation.__args__[0]}"', text)
+    yield table("task.vocabulary of translation", translation.VocabularyTable)
     yield table("task.metric of the command and function kinds", MetricTable)
     yield table("task.data of the simulated kind", SimulatedData)
     yield table("task.data.effects.NAME", Effect)
     yield training(classification)
+    yield table("[training] of the detection kind, besides the keys that all kinds share", DetectionTraining)
     yield table("[training.optimizers.NAME]", OptimizerTable)
     yield table("[schedule]", ScheduleSection, prefix="schedule.")
     yield "\nBase curves and their own options:\n\n"

@@ -389,7 +389,7 @@ def _trial(row: Row) -> Spent:
     return Spent(
         value=math.nan if value is None or not math.isfinite(value) else value,
         complete=row.outcome == "complete" and row.value is not None and math.isfinite(row.value),
-        epochs=len(row.curve) or row.epoch,
+        epochs=row.curve[-1].epoch if row.curve else row.epoch,
         seconds=row.seconds if row.seconds is not None and math.isfinite(row.seconds) else math.fsum(seconds),
     )
 

@@ -102,7 +102,7 @@ def _data_summary(data: Inventory) -> str:
     sizes = ", ".join(f"{split.total:,} {split.name}" for split in data.splits)
     skipped = sum(each.count for each in data.skipped)
     return (
-        f". Data {data.source}: {len(data.classes)} classes; {sizes} {data.unit}, {data.verified:,} of the test "
+        f". Data {data.source}: {data.class_count}; {sizes} {data.unit}, {data.verified:,} of the test "
         f"{data.unit} decoded{f'; {skipped:,} skipped (`plan` shows which)' if skipped else ''}"
     )
 

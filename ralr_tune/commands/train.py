@@ -103,7 +103,7 @@ def _folder(config: Path, out: Path | None) -> Path:
 
 def _headline(exported: Exported, trial: Trial, place: Place) -> str:
     where = exported.provenance
-    done = f" ({len(trial.curve)} already done)" if trial.curve else ""
+    done = f" ({trial.curve[-1].epoch} already done)" if trial.curve else ""
     return (
         f"{where.study}, arm {where.arm}, trial {where.trial}: {exported.training.epochs} epochs{done} on train + "
         f"validation data, {place.device}"
@@ -118,7 +118,7 @@ def _train(trial: Trial, exported: Exported) -> Iterator[Line]:
                 text = f"epoch {record.epoch}/{exported.training.epochs}: {loss}learning rate {record.lr:.4g}"
                 yield Line(f"{text}, {record.seconds:.1f} s")
     except KeyboardInterrupt:
-        done = f"after epoch {len(trial.curve)}" if trial.curve else "before the end of the first epoch"
+        done = f"after epoch {trial.curve[-1].epoch}" if trial.curve else "before the end of the first epoch"
         raise Interrupted(f"interrupted {done}; run the same command again to resume") from None
 
 
@@ -129,7 +129,7 @@ def _score(exported: Exported, config: Path, trial: Trial, seed: int, value: flo
         "value": value,
         "trained_on": "train+validation",
         "seed": seed,
-        "epochs": len(trial.curve),
+        "epochs": trial.curve[-1].epoch if trial.curve else 0,
         "seconds": sum(record.seconds for record in trial.curve),
         "configuration": str(config),
         "provenance": exported.provenance.model_dump(mode="json", exclude_none=True),

@@ -43,7 +43,7 @@ def build(
     arguments = {**_defaults(name, size), **options}
     model: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=classes, **arguments)
     if pretrained:
-        _copy_matching(_pretrained(name), model)
+        copy_matching(pretrained_network(name), model)
     return model if channels == 3 else nn.Sequential(Grey(), model)
 
 
@@ -65,7 +65,7 @@ def fetch(name: str) -> None:
         return  # `build` lists similar names
     check_hash(weights_file(name))
     if not weights_file(name).exists():
-        _pretrained(name)
+        pretrained_network(name)
 
 
 def normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -109,7 +109,7 @@ def _defaults(name: str, size: int) -> dict[str, Any]:
     return {"input_size": (size, size)} if name.startswith("maxvit_") else {}
 
 
-def _pretrained(name: str) -> nn.Module:
+def pretrained_network(name: str) -> nn.Module:
     check_hash(weights_file(name))
     try:
         with _weights_only_load():
@@ -144,7 +144,7 @@ def _weights_only_load() -> Iterator[None]:
             os.environ[switch] = before
 
 
-def _copy_matching(source: nn.Module, target: nn.Module) -> None:
+def copy_matching(source: nn.Module, target: nn.Module) -> None:
     own = target.state_dict()
     matching = {
         key: value for key, value in source.state_dict().items() if key in own and own[key].shape == value.shape

@@ -47,7 +47,7 @@ def inventory_text(inventory: Inventory) -> str:
     smallest = (
         "" if len(shown) == classes else f"{_range(inventory)}; the {len(shown)} smallest (all are in the report)"
     )
-    lines = [f"{inventory.source}: {classes} classes{smallest}", *_rendered(grid), *inventory_lines(inventory)]
+    lines = [f"{inventory.source}: {inventory.class_count}{smallest}", *_rendered(grid), *inventory_lines(inventory)]
     return "\n".join(["data", *(f"  {line}".rstrip() for line in lines)])
 
 
@@ -62,6 +62,7 @@ def inventory_lines(inventory: Inventory) -> list[str]:
     origins = "; ".join(f"{split.name}: {split.origin}" for split in inventory.splits if split.origin)
     return [
         *([origins] if origins else []),
+        *inventory.notes,
         *_skipped_lines(inventory),
         *_copies_lines(inventory),
         *_verified_lines(inventory),
@@ -85,14 +86,21 @@ def _header(inventory: Inventory) -> list[str]:
 
 def _row(inventory: Inventory, number: int) -> list[str]:
     name, skipped = inventory.classes[number], _skipped(inventory)
-    counts = [f"{split.counts[number]:,}" for split in inventory.splits]
+    counts = [
+        _cell(split.counts[number], split.holders[number] if split.holders else None) for split in inventory.splits
+    ]
     return [name, *counts, *([f"{skipped[name]:,}" if skipped[name] else ""] if skipped else [])]
 
 
 def _totals(inventory: Inventory) -> list[str]:
     skipped = _skipped(inventory)
-    totals = [f"{split.total:,}" for split in inventory.splits]
+    totals = [_cell(sum(split.counts), split.samples) for split in inventory.splits]
     return ["all", *totals, *([f"{skipped.total():,}"] if skipped else [])]
+
+
+def _cell(count: int, samples: int | None) -> str:
+    """ "4,155 in 198": objects, and the samples that hold them; or samples alone."""
+    return f"{count:,}" if samples is None else f"{count:,} in {samples:,}"
 
 
 def _skipped(inventory: Inventory) -> Counter[str]:

@@ -319,7 +319,7 @@ def _generation_rows(generations: Sequence[Generation]) -> list[list[str]]:
 def _generation(generation: Generation) -> str:
     began = datetime.fromtimestamp(generation.created, UTC).strftime("%Y-%m-%d %H:%M UTC")
     data = generation.identity.data if generation.identity else None
-    held = f"; {data.source}: {len(data.classes)} classes, {_sizes(data)} {data.unit}" if data else ""
+    held = f"; {data.source}: {data.class_count}, {_sizes(data)} {data.unit}" if data else ""
     return f"began {began}; {generation.trials} trials{held}"
 
 

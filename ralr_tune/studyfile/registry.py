@@ -17,6 +17,7 @@ GROUP = "ralr_tune.kinds"
 BUILT_IN = {
     "classification": "ralr_tune.kinds.classification.kind:KIND",
     "command": "ralr_tune.kinds.command.kind:KIND",
+    "detection": "ralr_tune.kinds.detection.kind:KIND",
     "function": "ralr_tune.kinds.function.kind:KIND",
     "simulated": "ralr_tune.kinds.simulated.kind:KIND",
     "translation": "ralr_tune.kinds.translation.kind:KIND",

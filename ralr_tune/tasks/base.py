@@ -46,6 +46,10 @@ class Capabilities:
     """The split on which a trained network is evaluated for the generalisation gap; None: not at all (it may be
     expensive)."""
 
+    evaluate_every: int = 1
+    """Epochs between two evaluations on the validation split, which may take as long as an epoch. Only evaluated epochs
+    have a record; the last one always is evaluated."""
+
     @property
     def may_record(self) -> bool:
         """Whether steps may be recorded as CUDA graphs or compiled."""
@@ -128,7 +132,7 @@ class TorchTask(Task, Protocol):
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Shape of one sample as the model gets it; images: (C, H, W). () if sizes vary."""
+        """Shape of one sample as the model gets it; images: (C, H, W). If sizes vary: of a typical sample, or ()."""
 
     @property
     def evaluation_batch(self) -> int:

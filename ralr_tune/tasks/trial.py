@@ -29,7 +29,7 @@ class Trial(Protocol):
     """The training of one configuration. Everything random in it is a pure function of (seed, epoch)."""
 
     curve: list[EpochRecord]
-    """Every epoch so far, including those before a resume."""
+    """The record of every evaluated epoch so far, including those before a resume."""
 
     @property
     def finished(self) -> bool:
@@ -41,7 +41,7 @@ class Trial(Protocol):
         none."""
 
     def epochs(self) -> Generator[EpochRecord, None, None]:
-        """Trains the remaining epochs and yields a record after each.
+        """Trains the remaining epochs and yields a record after each that is evaluated, the last one always.
 
         The caller prunes by closing the generator (use `contextlib.closing`: an exception in the caller does not close
         it), and throws Interrupted into it to leave a trial that another process will continue.

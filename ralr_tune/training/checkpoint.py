@@ -146,9 +146,9 @@ def _entry(record: EpochRecord) -> dict[str, Any]:
     return entry | ({"others": dict(others)} if others else {})
 
 
-def read_curve(stored: object, epochs: int) -> list[EpochRecord]:
-    """The curve from the output of `curve_to_dicts`, of at most `epochs` epochs: 1 to n in order, all numbers finite
-    but those of further metrics.
+def read_curve(stored: object, epochs: int, *, every: int = 1) -> list[EpochRecord]:
+    """The curve from the output of `curve_to_dicts`: records of each `every`-th of `epochs` epochs and of the last one,
+    from the first one on, all numbers finite but those of further metrics.
 
     Raises Unusable.
     """
@@ -160,10 +160,11 @@ def read_curve(stored: object, epochs: int) -> list[EpochRecord]:
         raise Unusable(f"invalid: its curve: {error}") from error
     for number, record in enumerate(curve, 1):
         epoch, *numbers, others = astuple(record)
-        if type(epoch) is not int or epoch != number:
-            raise Unusable(f"invalid: epoch {epoch!r} instead of epoch {number}")
+        expected = min(number * every, epochs)
+        if type(epoch) is not int or epoch != expected:
+            raise Unusable(f"invalid: epoch {epoch!r} instead of epoch {expected}")
         if not all(type(value) is float and math.isfinite(value) for value in numbers):
-            raise Unusable(f"invalid: not all numbers of epoch {number} are finite")
+            raise Unusable(f"invalid: not all numbers of epoch {expected} are finite")
         if type(others) is not dict or not all(type(value) is float for value in others.values()):
-            raise Unusable(f"invalid: the further metrics of epoch {number} are not numbers by name")
+            raise Unusable(f"invalid: the further metrics of epoch {expected} are not numbers by name")
     return curve

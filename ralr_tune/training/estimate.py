@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
-from ralr_tune.tasks.base import Batch, Split, TorchTask
+from ralr_tune.tasks.base import Batch, Capabilities, Split, TorchTask
 from ralr_tune.training.groups import WeightGroup, groups_of
 from ralr_tune.training.start import start
 
@@ -31,7 +31,8 @@ def seconds_per_epoch(task: TorchTask, configuration: Configuration, *, steps: i
     training = timed * task.steps("train", batch_size) / few.steps("train", batch_size)
     validation = task.steps("validation", batch_size) / task.steps("train", batch_size)
     evaluations = 2 if configuration.training.ema_decay else 1  # the average of the weights and the weights themselves
-    return training * (1 + FORWARD_SHARE * validation * evaluations)
+    share = validation * evaluations / task.capabilities.evaluate_every
+    return training * (1 + FORWARD_SHARE * share)
 
 
 class _FewBatches:
@@ -42,6 +43,10 @@ class _FewBatches:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._task, name)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return replace(self._task.capabilities, evaluate_every=1)
 
     def steps(self, split: Split, batch_size: int, epoch: int = 0, *, seed: int = 0) -> int:
         return min(self._count, self._task.steps(split, batch_size, epoch, seed=seed))

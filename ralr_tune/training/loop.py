@@ -50,8 +50,8 @@ class TrainedEpoch:
 
     loss: float
     """Mean over the training split, batches weighted."""
-    value: float
-    """The metric after the epoch; NaN if the network's outputs are not finite."""
+    value: float | None
+    """The metric after the epoch; NaN if the network's outputs are not finite, None if it was not evaluated."""
     seconds: float
     others: Mapping[str, float] = field(default_factory=dict)
     """Further metrics after the epoch, by name."""
@@ -91,12 +91,15 @@ class TorchTrial:
             self.weight_decay = configuration.weight_decay(self.learning_rate)
             saved = self._resume(self._checkpoints.first)
         self.curve: list[EpochRecord] = saved.curve if saved else []
+        self.epochs_done = saved.epochs if saved else 0
+        """More than the curve has, if the last epochs were not evaluated (see `Capabilities.evaluate_every`)."""
+        self._unrecorded_s = saved.unrecorded_s if saved else 0.0
         if saved:
             _log_numeric_differences(saved, self.state.compilation.kernels)
 
     @property
     def finished(self) -> bool:
-        return len(self.curve) >= self._training.epochs
+        return self.epochs_done >= self._training.epochs
 
     @property
     def recovered(self) -> str | None:
@@ -105,10 +108,10 @@ class TorchTrial:
     def epochs(self) -> Generator[EpochRecord, None, None]:
         while not self.finished:
             with warnings_to_log(), trial_errors():
-                record = self._epoch(len(self.curve))
-                self._save([*self.curve, record])
-            self.curve.append(record)
-            yield record
+                record = self._next_record()
+            if record is not None:
+                self.curve.append(record)
+                yield record
 
     def train_value(self) -> float | None:
         split = self.task.capabilities.gap_split
@@ -153,7 +156,7 @@ class TorchTrial:
         """Builds the network from the seed or, if there is a saved state, from that; restores the state's memory budget
         unless `memory` is given."""
         model = self.task.build_model(self.seed)
-        saved = find(StateReader(model, self._training, self.task.device))
+        saved = find(self._reader(model))
         self.memory = memory or (saved.memory if saved else MemoryBudget())
         precision = saved.precision if saved else self._chosen_precision(model)
         compilation = self._chosen_compilation(model)
@@ -162,6 +165,10 @@ class TorchTrial:
             self.task, self.configuration, model, precision=precision, compilation=compilation, saved=saved
         )
         return saved
+
+    def _reader(self, model: nn.Module) -> StateReader:
+        every = self.task.capabilities.evaluate_every
+        return StateReader(model, self._training, self.task.device, evaluate_every=every)
 
     def _chosen_precision(self, model: nn.Module) -> Precision:
         return choose_precision(
@@ -190,31 +197,46 @@ class TorchTrial:
         how = "compiled" if chosen.wanted else "eager"
         return replace(chosen, recorded=False, reason=f"{how}, not recorded: there was not enough memory")
 
-    def _epoch(self, epoch: int) -> EpochRecord:
-        rates, factors = self.learning_rate.rates(epoch), self.learning_rate.factors(epoch)
-        trained, self.trained_ahead = self.trained_ahead or self._train_alone(epoch, rates), None
+    def _next_record(self) -> EpochRecord | None:
+        """Trains and saves one epoch; None if it was not evaluated."""
+        epoch = self.epochs_done
+        trained, self.trained_ahead = self.trained_ahead or self._train_alone(epoch), None
+        self._check_finite(trained, epoch)
+        seconds, record = self._unrecorded_s + trained.seconds, None
+        if trained.value is not None:
+            record = self._record(epoch, trained, trained.value, seconds)
+        self._save([*self.curve, record] if record else self.curve, epoch + 1, 0.0 if record else seconds)
+        self.epochs_done, self._unrecorded_s = epoch + 1, 0.0 if record else seconds
+        return record
+
+    def _check_finite(self, trained: TrainedEpoch, epoch: int) -> None:
+        rates = self.learning_rate.rates(epoch)
         if not math.isfinite(trained.loss):
             raise TrialError(
                 "diverged", f"training loss {trained.loss} in epoch {epoch + 1}, learning rate {rates.max():g}"
             )
-        if not math.isfinite(trained.value):
+        if trained.value is not None and not math.isfinite(trained.value):
             raise TrialError(
                 "diverged", f"outputs are not finite after epoch {epoch + 1}, learning rate {rates.max():g}"
             )
+
+    def _record(self, epoch: int, trained: TrainedEpoch, value: float, seconds: float) -> EpochRecord:
         return EpochRecord(
             epoch=epoch + 1,
-            value=trained.value,
+            value=value,
             train_loss=trained.loss,
-            lr=float(rates[0]),
-            factor=float(factors[0]),
-            seconds=trained.seconds,
+            lr=float(self.learning_rate.rates(epoch)[0]),
+            factor=float(self.learning_rate.factors(epoch)[0]),
+            seconds=seconds,
             others=trained.others,
         )
 
-    def _train_alone(self, epoch: int, rates: NDArray[np.float64]) -> TrainedEpoch:
+    def _train_alone(self, epoch: int) -> TrainedEpoch:
         """One epoch without fusion."""
         began = time.perf_counter()
-        loss = self._train(epoch, rates)
+        loss = self._train(epoch, self.learning_rate.rates(epoch))
+        if not self._is_evaluated(epoch):
+            return TrainedEpoch(loss, None, time.perf_counter() - began)
         split = evaluated_split(self.split, self.task.capabilities.gap_split)
         measured = dict(self.measure(split, epoch)) if math.isfinite(loss) else {}
         value = measured.pop(self.task.metric.name, math.nan)
@@ -226,6 +248,9 @@ class TorchTrial:
     def measure(self, split: Split, epoch: int) -> Mapping[str, float]:
         """The metric after an epoch (0-based) and further ones, by name."""
         return self.in_batches(split, self.state.measure)
+
+    def _is_evaluated(self, epoch: int) -> bool:
+        return (epoch + 1) % self.task.capabilities.evaluate_every == 0 or epoch + 1 == self._training.epochs
 
     def _train(self, epoch: int, rates: NDArray[np.float64]) -> float:
         """Trains one epoch. If memory runs out, restarts it: without recorded steps if they were recorded, which does
@@ -278,9 +303,9 @@ class TorchTrial:
         del self.state
         free()
         self._resume(self._checkpoints.last, self.memory)
-        self._save(self.curve)
+        self._save(self.curve, self.epochs_done, self._unrecorded_s)
 
-    def _save(self, curve: list[EpochRecord]) -> None:
+    def _save(self, curve: list[EpochRecord], epochs: int, unrecorded_s: float) -> None:
         saved = SavedState(
             model=self.state.model.state_dict(),
             optimizer=self.state.optimizer_state(),
@@ -290,6 +315,8 @@ class TorchTrial:
             threads=torch.get_num_threads(),
             torch=str(torch.__version__),
             kernels=self.state.compilation.kernels,
+            epochs=epochs,
+            unrecorded_s=unrecorded_s,
             average=self.state.saved_average(),
         )
         self._checkpoints.save(saved.encode())

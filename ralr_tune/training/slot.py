@@ -49,15 +49,15 @@ class SlotEpoch:
     @property
     def seed_and_epoch(self) -> tuple[int, int]:
         """Determines the epoch's order, augmentation and dropout; epochs count from 0."""
-        return self._trial.seed, len(self._trial.curve)
+        return self._trial.seed, self._trial.epochs_done
 
     def rates(self) -> NDArray[np.float64]:
         """Learning rates, one per step."""
-        return self._trial.learning_rate.rates(len(self._trial.curve))
+        return self._trial.learning_rate.rates(self._trial.epochs_done)
 
     def weight_decays(self) -> NDArray[np.float64]:
         """Weight decays, one per step."""
-        return self._trial.weight_decay.values(len(self._trial.curve))
+        return self._trial.weight_decay.values(self._trial.epochs_done)
 
     @property
     def weight_decay_varies(self) -> bool:
@@ -68,7 +68,12 @@ class SlotEpoch:
         trial, training = self._trial, self.training
         optimizer = fused_optimizer.fusion_key(training)
         alone = trial.memory.training is not None or training.compile is True or trial.finished
-        if optimizer is None or alone or not trial.task.capabilities.fusable:
+        if (
+            optimizer is None
+            or alone
+            or not trial.task.capabilities.fusable
+            or trial.task.capabilities.evaluate_every > 1
+        ):
             return None
         if not train_as_one(self.state.groups):
             _log_that_groups_train_alone()
@@ -76,7 +81,7 @@ class SlotEpoch:
         if training.ema_decay:
             log_once("one trial at a time: the average of the weights (ema_decay) has no fused form")
             return None
-        state, steps = self.state, trial.learning_rate.steps(len(trial.curve))
+        state, steps = self.state, trial.learning_rate.steps(trial.epochs_done)
         how = state.precision.bfloat16, state.compilation.recorded, state.compilation.kernels
         return (*optimizer, training.batch_size, self.options, *how, self.split, steps)
 

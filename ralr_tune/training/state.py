@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+import math
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -56,6 +57,10 @@ class SavedState:
     """Version that trained it."""
     kernels: bool
     """Whether it was trained with this package's kernels."""
+    epochs: int
+    """Epochs done; more than the curve has, if the last ones were not evaluated."""
+    unrecorded_s: float = 0.0
+    """Wall seconds of the epochs after the last record."""
     average: SavedAverage | None = None
 
     def encode(self) -> bytes:
@@ -70,6 +75,8 @@ class SavedState:
             "threads": self.threads,
             "torch": self.torch,
             "kernels": self.kernels,
+            "epochs": self.epochs,
+            "unrecorded_s": self.unrecorded_s,
         }
         if self.average is not None:
             content["average"] = vars(self.average)
@@ -80,8 +87,8 @@ class SavedState:
 class StateReader:
     """Reads what `SavedState.encode` wrote (see checkpoint.Reader), for this network under this configuration."""
 
-    def __init__(self, model: nn.Module, training: TrainingConfig, device: str) -> None:
-        self._training, self._device = training, device
+    def __init__(self, model: nn.Module, training: TrainingConfig, device: str, *, evaluate_every: int = 1) -> None:
+        self._training, self._device, self._every = training, device, evaluate_every
         self._model = {name: _shape(tensor) for name, tensor in model.state_dict().items()}
         self._weights = [weight.shape for weight in model.parameters()]
         self._size: int = sum(t.nbytes for t in model.state_dict().values() if isinstance(t, Tensor))
@@ -98,19 +105,34 @@ class StateReader:
     def read(self, content: bytes) -> SavedState:
         stored = _unpacked(content)
         try:
+            curve = read_curve(stored["curve"], self._training.epochs, every=self._every)
             return SavedState(
                 model=self._checked_model(stored["model"]),
                 optimizer=self._checked_optimizer(stored["optimizer"]),
-                curve=read_curve(stored["curve"], self._training.epochs),
+                curve=curve,
                 precision=self._checked_precision(*stored["precision"]),
                 memory=self._checked_memory(MemoryBudget(**stored["room"])),
                 threads=_checked("threads", stored["threads"], int),
                 torch=_checked("torch", stored["torch"], str),
                 kernels=_checked("kernels", stored.get("kernels", False), bool),
+                epochs=self._checked_epochs(stored.get("epochs", len(curve)), curve),
+                unrecorded_s=self._checked_seconds(stored.get("unrecorded_s", 0.0)),
                 average=self._checked_average(stored["average"]) if self._training.ema_decay else None,
             )
         except (KeyError, TypeError) as error:
             raise Unusable(f"invalid: {type(error).__name__}: {error}") from error
+
+    def _checked_epochs(self, epochs: object, curve: Sequence[EpochRecord]) -> int:
+        """Those of the curve, and fewer after it than lie between two evaluations."""
+        number, recorded = _checked("epochs", epochs, int), curve[-1].epoch if curve else 0
+        if not recorded <= number <= min(recorded + self._every - 1, self._training.epochs):
+            raise Unusable(f"invalid: {number} epochs, of which {recorded} are in its curve")
+        return number
+
+    def _checked_seconds(self, seconds: object) -> float:
+        if not 0 <= _checked("unrecorded_s", seconds, float) < math.inf:
+            raise Unusable(f"invalid: unrecorded_s = {seconds}")
+        return cast(float, seconds)
 
     def _checked_model(self, stored: object) -> Mapping[str, Tensor]:
         tensors = _checked("model", stored, OrderedDict)

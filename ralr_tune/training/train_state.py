@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,9 @@ from ralr_tune.training.state import OptimizerState, SavedAverage, SavedState
 
 if TYPE_CHECKING:
     from ralr_tune.studyfile import Configuration
+
+
+T = TypeVar("T")
 
 
 class TrainState:
@@ -135,6 +138,10 @@ class TrainState:
         """
         network = self._judged_network if averaged else self._network
         return self._task.evaluate(network.for_evaluation(), split, batch_size=batch_size, autocast=self._autocast)
+
+    def with_judged(self, work: Callable[..., T]) -> T:
+        """`work(network, autocast=...)` with the network that is evaluated, in evaluation mode or not."""
+        return work(self._judged_network.for_evaluation(), autocast=self._autocast)
 
     def saved_average(self) -> SavedAverage | None:
         average = self.average

@@ -445,3 +445,24 @@ def test_an_interrupt_while_the_channel_is_opened_leaves_no_folder(
     monkeypatch.undo()
     gc.collect()
     assert list(tmp_path.glob("ralr_tune-*")) == []
+
+
+MEASURES = """
+for epoch in range(trial.first_epoch, trial.epochs + 1):
+    client.report(epoch, value(epoch), checkpoint=save(epoch), metrics={"nll": 1 / epoch, "f1": 0.5})
+"""
+
+
+def test_declared_metrics_are_in_every_epoch_also_after_a_resume(make_trial: MakeTrial) -> None:
+    trial = make_trial(MEASURES, epoch_metrics=("nll",))
+    with closing(trial.epochs()) as epochs:
+        first = [next(epochs), next(epochs)]
+    assert [record.others for record in first] == [{"nll": 1.0}, {"nll": 0.5}]
+    resumed = make_trial(MEASURES, epoch_metrics=("nll",), attempt=2, earlier=(1,))
+    assert [record.others for record in resumed.curve] == [{"nll": 1.0}, {"nll": 0.5}]
+    assert [record.others["nll"] for record in run(resumed)] == [1 / 3, 0.25]
+
+
+def test_a_report_without_a_declared_metric_is_refused(make_trial: MakeTrial) -> None:
+    with pytest.raises(TrialError, match=r"metrics: nll is missing: task\.epoch_metrics says that every report has it"):
+        run(make_trial(epoch_metrics=("nll",)))

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2] / "ralr_tune"
 
 ASKS = {
     # where a kind has its name, and the stand-in for a file whose own kind is not known
-    "studyfile/registry.py": ["classification", "command", "function", "simulated", "translation"],
+    "studyfile/registry.py": ["classification", "command", "detection", "function", "simulated", "translation"],
     "studyfile/reading.py": ["simulated"],
     # a key of `report --json`: the next step to type
     "analysis/card.py": ["command"],

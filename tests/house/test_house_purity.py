@@ -34,6 +34,7 @@ LIGHT = (
     "ralr_tune.kinds.simulated.kind",
     "ralr_tune.kinds.simulated.trial",
     "ralr_tune.kinds.classification.kind",
+    "ralr_tune.kinds.detection.kind",
     "ralr_tune.kinds.simulated.task",
     *(f"ralr_tune.analysis.{path.stem}" for path in sorted((ROOT / "ralr_tune" / "analysis").glob("[!_]*.py"))),
 )

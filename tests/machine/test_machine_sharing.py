@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ralr_tune.errors import UsageError
-from ralr_tune.kinds.classification import task as classification
+from ralr_tune.kinds.classification import pool as classification
 from ralr_tune.machine.sharing import MIN_SHARE, OVERHEAD, free_on, is_shared, take_share
 from tests.cards import GIB, Card, remove
 

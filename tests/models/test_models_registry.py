@@ -114,7 +114,7 @@ def test_torchvision_options_are_the_networks_own() -> None:
 
 def test_pretrained_weights_are_copied_if_their_shape_matches(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = torchvision.models.get_model("squeezenet1_1", weights=None)
-    monkeypatch.setattr(torchvision_models, "_pretrained", lambda name: loaded)
+    monkeypatch.setattr(torchvision_models, "pretrained_network", lambda name: loaded)
     state = build("torchvision:squeezenet1_1", **SHAPE, pretrained=True).state_dict()
     assert torch.equal(state["features.0.weight"], loaded.state_dict()["features.0.weight"])
     assert state["classifier.1.weight"].shape[0] == 5

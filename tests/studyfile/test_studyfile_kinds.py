@@ -52,9 +52,12 @@ nothing = 3
     ("table", "line"),
     [
         ('kind = "simulatd"', "task.kind = \"simulatd\": did you mean 'simulated'?"),
-        ('kind = "detection"', 'task.kind = "detection": allowed: classification, command, function, simulated'),
+        (
+            'kind = "tracking"',
+            'task.kind = "tracking": allowed: classification, command, detection, function, simulated',
+        ),
         ("kind = 3", "task.kind = 3: must be a string in quotes"),
-        ("", "task.kind is missing; allowed: classification, command, function, simulated"),
+        ("", "task.kind is missing; allowed: classification, command, detection, function, simulated"),
     ],
 )
 def test_an_unknown_kind_is_reported_with_all_other_problems(table: str, line: str) -> None:

@@ -11,11 +11,8 @@ from ralr_tune.studyfile import StudySpec, parse_study
 from ralr_tune.studyfile.sections import AmplifySection
 
 STUDIES = sorted((Path(__file__).parents[2] / "studies").rglob("*.toml"))
-PAPER = [
-    path
-    for path in STUDIES
-    if path.parent.name == "paper" and not path.stem.endswith("_small") and not path.stem.startswith("translation_")
-]
+CLASSIFICATION = [path for path in STUDIES if path.stem.startswith(("cifar10_", "cifar100_", "fine_grained"))]
+PAPER = [path for path in CLASSIFICATION if path.parent.name == "paper" and not path.stem.endswith("_small")]
 ABLATIONS = [path for path in STUDIES if path.stem.startswith("ablation_")]
 
 

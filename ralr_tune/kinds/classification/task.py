@@ -12,7 +12,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -21,18 +20,17 @@ from ralr_tune.errors import DataError
 from ralr_tune.kinds.classification.augment import make_augmentations
 from ralr_tune.kinds.classification.batching import batch_borders, draw_epoch, mean_and_std
 from ralr_tune.kinds.classification.crops import centre_crop
-from ralr_tune.kinds.classification.decoded import load
 from ralr_tune.kinds.classification.inputs import Inputs, grey_values
 from ralr_tune.kinds.classification.inventory import check_unchanged
 from ralr_tune.kinds.classification.metrics import METRICS
 from ralr_tune.kinds.classification.mixing import Mixing
 from ralr_tune.kinds.classification.options import ClassificationOptions
-from ralr_tune.kinds.classification.samples import Samples, Source, hold_out
+from ralr_tune.kinds.classification.pool import Pool, check_not_empty, make_pool, pool_and_rows
+from ralr_tune.kinds.classification.samples import Source
 from ralr_tune.kinds.classification.scores import check_classes, make_score
 from ralr_tune.kinds.classification.section import MIXINGS
-from ralr_tune.kinds.classification.stratify import Rows
 from ralr_tune.kinds.classification.transform import Augmentation
-from ralr_tune.machine.sharing import free_on, is_cuda
+from ralr_tune.machine.sharing import is_cuda
 from ralr_tune.metric import Metric
 from ralr_tune.models import heads
 from ralr_tune.models.contract import check_fit
@@ -69,14 +67,6 @@ class ImageBatch(TensorBatch):
     images: Tensor
     labels: Tensor
     """(N,) int64; for mixed images shares, float32 (N, classes), each row with sum 1."""
-
-
-@dataclass(frozen=True)
-class _Pool:
-    """Images (N, C, H, W) uint8 and labels (N,) int64, both on the same device."""
-
-    images: Tensor
-    labels: Tensor
 
 
 _Draws = Sequence[tuple[Augmentation, Tensor]]
@@ -118,7 +108,7 @@ class ClassificationTask:
         self.classes = source.classes
         self._read_test, self._decoded = source.test, decoded  # not the source itself: it may hold the training images
         self._build = build
-        self._pool, self._rows = _pool_and_rows(source, validation, seed, device, decoded)
+        self._pool, self._rows = pool_and_rows(source, validation, seed, device, decoded)
         self._data_mean, self._data_std = mean_and_std(self._pool.images[self._rows["train"]], device)
         self.input_shape: tuple[int, ...]
         self._set_inputs(inputs)
@@ -237,7 +227,7 @@ class ClassificationTask:
         return self._mixed(self._augmented(pool, order, batch_borders(len(rows), batch_size), merged), mixes)
 
     def _augmented(
-        self, pool: _Pool, order: Tensor, cuts: list[int], changes: _Draws
+        self, pool: Pool, order: Tensor, cuts: list[int], changes: _Draws
     ) -> Iterator[tuple[int, ImageBatch]]:
         """Normalised and augmented batches, each with its start position in `order`, (samples, K).
 
@@ -267,7 +257,7 @@ class ClassificationTask:
             yield ImageBatch(torch.stack(images, dim=1), torch.stack(labels, dim=1))
 
     def _batch(
-        self, pool: _Pool, rows: Tensor, changes: _Draws = (), shape: tuple[int, ...] | None = None
+        self, pool: Pool, rows: Tensor, changes: _Draws = (), shape: tuple[int, ...] | None = None
     ) -> ImageBatch:
         """`shape`: cut from the centre; None: `changes` cut what is needed."""
         images = self._to_device(pool.images.index_select(0, rows))  # ten times faster than [rows]
@@ -311,22 +301,21 @@ class ClassificationTask:
     def _mixings(self, options: ClassificationOptions) -> list[Mixing]:
         """One `Mixing` for all mixing names, or none. It comes last, since it mixes augmented images."""
         _, height, width = self.input_shape
-        asked, alphas = (
-            [name for name in options.augment if name in MIXINGS],
-            (options.mixup_alpha, options.cutmix_alpha),
-        )
-        return [Mixing(asked, height, width, len(self.classes), *alphas)] if asked else []
+        asked = [name for name in options.augment if name in MIXINGS]
+        if not asked:
+            return []
+        return [Mixing(asked, height, width, len(self.classes), options.mixup_alpha, options.cutmix_alpha)]
 
-    def _part(self, split: Split) -> tuple[_Pool, Tensor]:
+    def _part(self, split: Split) -> tuple[Pool, Tensor]:
         if split == "test":
             return self._test, torch.arange(len(self._test.labels), device=self._test.images.device)
         return self._pool, self._rows[split]
 
     @cached_property
-    def _test(self) -> _Pool:
+    def _test(self) -> Pool:
         samples = self._read_test()
-        _check_not_empty(samples, "test")
-        pool = _pool([samples], self.device, self._decoded)
+        check_not_empty(samples, "test")
+        pool = make_pool([samples], self.device, self._decoded)
         if self.inventory is not None:
             check_unchanged("test", samples, self.inventory)
         shape, expected = tuple(pool.images.shape[1:]), tuple(self._pool.images.shape[1:])
@@ -343,44 +332,6 @@ def _checked_options(options: Hashable) -> ClassificationOptions:
 def _repeated_channels(images: Tensor, slots: int) -> Tensor:
     """(N, C, H, W) to (N, slots * C, H, W): the same images for every slot."""
     return images if slots == 1 else images.repeat(1, slots, 1, 1)
-
-
-def _pool_and_rows(
-    source: Source, validation: float, seed: int, device: str, decoded: Path | None
-) -> tuple[_Pool, dict[str, Tensor]]:
-    """All images except the test split in one pool, and the positions of each split in it."""
-    if source.validation is None:
-        pool = _pool([source.train], device, decoded)
-        held_out, train = hold_out(source.train.labels, validation, seed)
-    else:
-        _check_not_empty(source.validation, "validation")
-        pool = _pool([source.train, source.validation], device, decoded)
-        train, held_out = np.split(np.arange(len(pool.labels)), [len(source.train)])
-    rows = {"train": train, "validation": held_out, "train+validation": np.sort(np.concatenate([train, held_out]))}
-    rows["probe"] = _probe(train, len(held_out), seed)
-    return pool, {split: torch.from_numpy(some).to(pool.images.device) for split, some in rows.items()}
-
-
-def _probe(train: Rows, wanted: int, seed: int) -> Rows:
-    shuffled = np.random.Generator(np.random.PCG64(derive_seed("probe", seed))).permutation(train)
-    return np.sort(shuffled[:wanted])
-
-
-def _check_not_empty(samples: Samples, split: str) -> None:
-    if len(samples) == 0:
-        raise DataError(f"data: the {split} split has no images of the chosen classes")
-
-
-def _pool(parts: Sequence[Samples], device: str, decoded: Path | None) -> _Pool:
-    images = torch.from_numpy(load(parts, decoded))
-    labels = torch.from_numpy(np.concatenate([part.labels for part in parts]))
-    home = device if _fits_on_device(images.nbytes, device) else "cpu"
-    return _Pool(images.to(home), labels.to(home))
-
-
-def _fits_on_device(size: int, device: str) -> bool:
-    """Whether data of `size` bytes take at most half of the memory that this process may use on the device."""
-    return not is_cuda(device) or size <= free_on(device) / 2
 
 
 def _blocks(cuts: list[int], samples: int) -> Iterator[list[int]]:

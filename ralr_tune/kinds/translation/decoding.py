@@ -67,7 +67,7 @@ def translate(
     for length in range(1, int(state.longest.max()) + 1):
         with autocast():
             logits = model.logits(model.advance(decoding, state.pieces[..., -1].flatten()))
-        chances = logits.float().log_softmax(-1).unflatten(0, (-1, search.beam))
+        chances = logits.float().log_softmax(-1).view(-1, search.beam, logits.shape[-1])
         parents = _extend(state, chances, length, search, found)
         if bool(state.scores[:, 0].isnan().any()):  # one NaN makes all of log_softmax NaN, and topk puts NaN first
             return None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gzip
 import unicodedata
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,6 +20,7 @@ from ralr_tune.kinds.translation.section import FilesData, FolderData, TextData,
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 _FOLDERS = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
+_FORMS: Mapping[str, Literal["NFC", "NFKC"]] = {"nfc": "NFC", "nfkc": "NFKC"}
 _PACKED = ("", ".gz", ".zst")
 MAX_LINES = 5
 """Line numbers that a message lists."""
@@ -163,5 +164,6 @@ def _decoded(path: Path, number: int, line: bytes, unicode: Unicode) -> str:
         text = line.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}, line {number:,}: not UTF-8 (byte {error.start + 1})") from None
-    normal = text if unicode == "none" else unicodedata.normalize(unicode.upper(), text)
-    return normal.strip()
+    if unicode != "none":
+        text = unicodedata.normalize(_FORMS[unicode], text)
+    return text.strip()

@@ -60,7 +60,8 @@ class AttentionLstm(Translator):
         """(N, T, width) from the decoder's outputs (N, T, width)."""
         scores = self.asking(found) @ outputs.transpose(1, 2)
         weights = scores.masked_fill(~real[:, None, :], float("-inf")).softmax(-1)
-        return self.dropout(torch.tanh(self.combined(torch.cat([weights @ outputs, found], dim=-1))))
+        attended: Tensor = self.dropout(torch.tanh(self.combined(torch.cat([weights @ outputs, found], dim=-1))))
+        return attended
 
     def _joined(self, state: Tensor) -> Tensor:
         """The encoder's last state (2 * layers, N, width / 2) as (N, layers, width)."""

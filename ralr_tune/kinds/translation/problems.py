@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TypeVar
 
 from ralr_tune.errors import DataError, UsageError
@@ -34,23 +35,23 @@ def study_problems(spec: StudySpec) -> Iterator[Problem]:
     pairs = dict(_read_splits(section, spec.study.seed, found))
     for split in SPLITS[1:]:
         if "train" in pairs and split in pairs:
-            _attempt(lambda split=split: check_same_direction(pairs["train"], pairs[split], split), DATA, found)
+            _attempt(partial(check_same_direction, pairs["train"], pairs[split], split), DATA, found)
     _attempt(check_installed, (("task", "kind"),), found)
     if not found and _characters(pairs["train"]) <= LARGE:
         for each in typical_tasks(spec, "vocabulary.size"):
             assert isinstance(each, TranslationSection)
-            _attempt(lambda each=each: vocabulary_of(each, pairs["train"], None), (*WORDS, *DATA), found)
+            _attempt(partial(vocabulary_of, each, pairs["train"], None), (*WORDS, *DATA), found)
             if each.vocabulary.model is not None:
                 break
     for each in typical_tasks(spec, "model"):
         assert isinstance(each, TranslationSection)
-        _attempt(lambda each=each: shape_of(each, pieces=8, pad=0), NETWORK, found)
+        _attempt(partial(shape_of, each, pieces=8, pad=0), NETWORK, found)
     yield from {problem.line: problem for problem in found}.values()
 
 
 def _read_splits(section: TranslationSection, seed: int, found: list[Problem]) -> Iterator[tuple[SplitName, Pairs]]:
     for split in SPLITS:
-        corpus = _attempt(lambda split=split: read_corpus(section, split, seed), DATA, found)
+        corpus = _attempt(partial(read_corpus, section, split, seed), DATA, found)
         if corpus is not None:
             yield split, corpus.pairs
 

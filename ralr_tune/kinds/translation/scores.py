@@ -74,6 +74,7 @@ def scorer_of(section: TranslationSection) -> Scorer:
 
 @cache
 def _metrics(tokenize: str, lowercase: bool) -> Mapping[str, SacreMetric]:
-    from sacrebleu.metrics import BLEU, CHRF
+    from sacrebleu.metrics.bleu import BLEU
+    from sacrebleu.metrics.chrf import CHRF
 
     return {"bleu": BLEU(tokenize=tokenize, lowercase=lowercase), "chrf": CHRF(lowercase=lowercase)}

@@ -129,7 +129,9 @@ class TranslationSection(TaskSection):
     model_options: Annotated[SearchableOptions, AfterValidator(_network_options)] = {}
     """Changes of the network: layers, width, heads, feedforward, norm ("pre" or "post"); may be searched."""
     dropout: Searchable[Annotated[float, within("task.dropout")]] = 0.1
+    """Probability that dropout sets a number to zero."""
     accumulate: Searchable[Annotated[int, within("task.accumulate")]] = 1
+    """Batches whose gradients are added up for one step."""
     beam: Annotated[int, Field(ge=1, le=100)] = 5
     """Hypotheses that the search keeps, at the last epoch of confirm and on the test split; other epochs translate
     greedily."""

@@ -127,7 +127,9 @@ def _by_length(arms: _Arms) -> list[ExampleTable]:
     parts = [part for part in np.array_split(np.argsort(lengths, kind="stable"), BINS) if len(part)]
     if len(lengths) < 10 * BINS:
         return []
-    rows = tuple((arm, *(_bleu_of(arms, outputs, part) for part in parts)) for arm, outputs in arms.outputs.items())
+    rows = tuple(
+        (arm, *(_bleu_of(arms, outputs, part.tolist()) for part in parts)) for arm, outputs in arms.outputs.items()
+    )
     head = tuple(f"{lengths[part].min()} to {lengths[part].max()} words" for part in parts)
     return [ExampleTable("BLEU by the length of the reference, in four parts of equal size.", ("arm", *head), rows)]
 

@@ -8,7 +8,8 @@ the right, so that no row of an attention mask is empty.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -38,14 +39,15 @@ class Transformer(Translator):
 
     def states(self, memory: Sequence[Tensor], targets: Tensor) -> Tensor:
         x, (outputs, real) = self._entered(targets, 0), memory
-        for layer in self.decoder:
+        for layer in self._decoder_layers():
             x = layer(x, layer.cross.keys_and_values(outputs), real[:, None, None, :])
-        return self.decoder_norm(x)
+        normed: Tensor = self.decoder_norm(x)
+        return normed
 
     def begin(self, memory: Sequence[Tensor], hypotheses: int) -> Decoding:
         """Memory: the mask, then keys and values of each layer. Caches: keys and values of each layer."""
         outputs, real = memory
-        crossed = [part for layer in self.decoder for part in layer.cross.keys_and_values(outputs)]
+        crossed = [part for layer in self._decoder_layers() for part in layer.cross.keys_and_values(outputs)]
         empty = outputs.new_zeros(len(outputs) * hypotheses, self.network.heads, 0, self._head)
         return Decoding([real, *crossed], [empty] * (2 * len(self.decoder)), hypotheses)
 
@@ -53,12 +55,17 @@ class Transformer(Translator):
         x = self._entered(pieces[:, None], decoding.caches[0].shape[2])
         real, *crossed = decoding.memory
         caches: list[Tensor] = []
-        for place, layer in enumerate(self.decoder):
+        for place, layer in enumerate(self._decoder_layers()):
             pair = slice(2 * place, 2 * place + 2)
             x, kept = layer.advance(x, decoding.caches[pair], crossed[pair], real, decoding.hypotheses)
             caches += kept
         decoding.caches = caches
-        return self.decoder_norm(x)[:, 0]
+        normed: Tensor = self.decoder_norm(x)
+        return normed[:, 0]
+
+    def _decoder_layers(self) -> Iterator[DecoderLayer]:
+        """`decoder`, whose elements torch declares as modules."""
+        return (cast(DecoderLayer, layer) for layer in self.decoder)
 
     @property
     def _head(self) -> int:
@@ -66,7 +73,8 @@ class Transformer(Translator):
 
     def _entered(self, pieces: Tensor, first: int) -> Tensor:
         x = self.embedded(pieces)
-        return self.dropout(x + positions(first, pieces.shape[1], self.network.width, x))
+        entered: Tensor = self.dropout(x + positions(first, pieces.shape[1], self.network.width, x))
+        return entered
 
 
 def positions(first: int, count: int, width: int, like: Tensor) -> Tensor:
@@ -93,9 +101,8 @@ class Attention(nn.Module):
         self.queries = nn.Linear(network.width, network.width)
         self.memory = nn.Linear(network.width, 2 * network.width)
         self.output = nn.Linear(network.width, network.width)
-        for part in (*self.queries.weight.split(network.width), *self.memory.weight.split(network.width)):
+        for part in (self.queries.weight, *self.memory.weight.chunk(2), self.output.weight):
             nn.init.xavier_uniform_(part)
-        nn.init.xavier_uniform_(self.output.weight)
         for layer in (self.queries, self.memory, self.output):
             nn.init.zeros_(layer.bias)
 
@@ -116,10 +123,11 @@ class Attention(nn.Module):
             dropout_p=self.dropout if self.training else 0.0,
             is_causal=causal,
         )
-        return self.output(mixed.transpose(1, 2).flatten(2))
+        found: Tensor = self.output(mixed.transpose(1, 2).flatten(2))
+        return found
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return x.view(*x.shape[:-1], self.heads, -1).transpose(1, 2)
 
 
 class _Layer(nn.Module):

@@ -63,7 +63,8 @@ class Translator(nn.Module, ABC):
 
     def embedded(self, pieces: Tensor) -> Tensor:
         """(..., width)"""
-        return self.embedding(pieces) * self.network.width**0.5
+        found: Tensor = self.embedding(pieces) * self.network.width**0.5
+        return found
 
     def logits(self, states: Tensor) -> Tensor:
         """(..., pieces)"""

@@ -1,0 +1,186 @@
+"""Exports an object detection configuration as a script: data, augmentation, network and training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from string import Template
+from typing import Any
+
+from ralr_tune.errors import UsageError
+from ralr_tune.kinds.detection.options import DetectionOptions
+from ralr_tune.kinds.detection.section import DetectionData, DetectionSection, VocData
+from ralr_tune.kinds.detection.sources import largest_side
+from ralr_tune.models.detectors import longest_side
+from ralr_tune.script.bundle import bundle
+from ralr_tune.script.parts import docstring, optimizer_call, rate_call
+from ralr_tune.script.text import OTHER_FORMATS, arguments, literal, wrapped
+from ralr_tune.studyfile.configuration import TrainingConfig
+from ralr_tune.studyfile.exported import Exported
+
+_SCRIPT = Template('''\
+"""$docstring
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ralr_tune.kinds.detection.annotated import Source
+from ralr_tune.kinds.detection.batches import batch_count
+from ralr_tune.kinds.detection.feeding import aspect_ratios, training_batches
+from ralr_tune.kinds.detection.loading import PictureLoader
+from ralr_tune.kinds.detection.splits import restrict
+from ralr_tune.kinds.detection.standalone import average_precision, load_annotations
+from ralr_tune.models.detectors import build_detector
+from ralr_tune.script.loop import parse_options, save_weights, train
+from ralr_tune.seeds import derive_seed
+from ralr_tune.training.precision import Precision, choose_precision
+$imports
+
+# ---------------------------------------------------------------- this configuration
+
+SEED = $seed
+STUDY_SEED = $study_seed
+EPOCHS = $epochs
+BATCH_SIZE = $batch_size
+LR = $lr
+
+
+def open_source() -> Source:
+    return $source
+
+
+def make_model(classes: int) -> nn.Module:
+    """Its weights are drawn from torch's global generator."""
+    return $network
+
+
+def make_optimizer(model: nn.Module) -> torch.optim.Optimizer:
+    return $optimizer
+
+
+def learning_rate(steps_per_epoch: int) -> LearningRate:
+    return $rate
+
+
+# ---------------------------------------------------------------- training
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = parse_options(__doc__, __file__, arguments)
+    device = options.device
+    data = load_annotations(open_source(), validation=$validation, study_seed=STUDY_SEED)
+    loader = PictureLoader($side, $longest, $max_pixels)
+    precision = $precision
+
+    torch.manual_seed(derive_seed("init", SEED))
+    model = make_model(len(data.classes))
+    model.to(memory_format=precision.memory_format).to(device)
+$compile    optimizer = make_optimizer(model)
+    rate = learning_rate(batch_count(aspect_ratios(data.train), BATCH_SIZE))
+
+    def loss(images: Any, targets: Any) -> Tensor:
+        with precision.autocast(device):
+            losses = model(list(images), list(targets))
+            return torch.stack([each.float() for each in losses.values()]).sum()
+
+    def batches(epoch: int) -> Iterable[Any]:
+        drawn = training_batches(
+            data.train, loader, $augment, seed=SEED, epoch=epoch, batch_size=BATCH_SIZE, device=device
+        )
+        return ((batch.images, batch.targets) for batch in drawn)
+
+    train(model, optimizer, rate, batches, loss, seed=SEED$clip)
+    save_weights(model, options.out)
+    mean, at_half = average_precision(
+        model, data.test, loader, device=device, autocast=lambda: precision.autocast(device)
+    )
+    print(f"test mAP {mean:.4f}, mAP at IoU 0.5 {at_half:.4f}")
+    print(f"weights: {options.out}")
+
+
+if __name__ == "__main__":
+    main()
+''')
+
+
+def script(configuration: Exported) -> str:
+    """A Python script that trains `configuration` on train + validation data, saves its weights and tests it.
+
+    It runs without this package, but needs torch, torchvision, Pillow, torchmetrics and faster-coco-eval. Raises
+    UsageError for values that a script cannot express.
+    """
+    training, provenance = configuration.training, configuration.provenance
+    task, options = configuration.task, configuration.configuration().options
+    assert isinstance(task, DetectionSection)
+    assert isinstance(options, DetectionOptions)
+    _check_supported(configuration)
+    source, reader = _source(task.data)
+    rate, rate_imports = rate_call(configuration)
+    side = largest_side(task)
+    text = _SCRIPT.substitute(
+        docstring=docstring(configuration),
+        imports="\n".join([reader, *rate_imports]),
+        **{name: literal(getattr(provenance, name)) for name in ("seed", "study_seed")},
+        **{name: literal(getattr(training, name)) for name in ("epochs", "batch_size", "lr")},
+        source=_return_value(source),
+        network=_return_value(_network(task)),
+        optimizer=_return_value(optimizer_call(configuration)),
+        rate=_return_value(rate),
+        validation=literal(task.validation),
+        side=side,
+        longest=longest_side(side),
+        max_pixels=literal(task.data.max_pixels),
+        augment=literal(list(options.augment)),
+        **_training(training),
+    )
+    return bundle(text)
+
+
+def _return_value(expression: str) -> str:
+    return wrapped(expression, indent=4, used=len("return "))
+
+
+def _source(data: DetectionData) -> tuple[str, str]:
+    """The expression that opens the data, and the import statement it needs."""
+    name = "read_voc" if isinstance(data, VocData) else "read_coco"
+    given = data.model_dump(exclude_none=True, exclude={"source", "limit", "classes", "max_pixels"})
+    call = f"{name}({', '.join(arguments(given))})"
+    if data.classes is not None or data.limit is not None:
+        call = f"restrict({call}, classes={literal(data.classes)}, limit={literal(data.limit)})"
+    return call, f"from ralr_tune.kinds.detection.{data.source} import {name}"
+
+
+def _network(task: DetectionSection) -> str:
+    chosen: Mapping[str, Any] = {
+        key: getattr(task, key)
+        for key in ("backbone", "fpn_channels", "head_convs", "min_size", "train_sizes", "pretrained")
+    }
+    given = {key: value for key, value in chosen.items() if value not in (None, (), False)}
+    return f"build_detector({', '.join([literal(task.model), 'classes=classes', *arguments(given)])})"
+
+
+def _training(training: TrainingConfig) -> dict[str, str]:
+    wanted = training.precision, training.channels_last
+    chosen = f'Precision({wanted[0] == "bfloat16"}, {wanted[1]}, "as asked")'
+    if "auto" in wanted:
+        asked = ", ".join(map(literal, wanted))
+        chosen = f"choose_precision({asked}, device=device, input_shape=(3, loader.side, loader.side))"
+    clip = training.clip_norm
+    return {
+        "precision": chosen,
+        "compile": "    model.compile()\n" if training.compile is True else "",
+        "clip": f", clip_norm={literal(clip)}" if clip is not None else "",
+    }
+
+
+def _check_supported(configuration: Exported) -> None:
+    """Raises UsageError for keys that only the script of another kind expresses so far."""
+    training = configuration.training
+    for key, off in (("ema_decay", (None, 0.0)), ("weight_decay_schedule", (None, "constant"))):
+        if getattr(training, key, None) not in off:
+            raise UsageError(f"training.{key}: not supported in a script of a detector; {OTHER_FORMATS}")
