@@ -9,8 +9,9 @@ images/s        of this package's trainer with what it chooses by itself
 x plain         over a plain loop in torch, which gets normalised images, the fused optimizer, and the memory format in
                 which it is faster (in brackets)
 channels_last   over the other format, both without the next two
-kernel          normalisation by this package's kernel, over torch's; on a GPU recorded steps over eager ones
-compile         over what is chosen by itself (and the seconds that the first steps take); --compile NAME ...
+kernel          normalisation by this package's kernel (which needs channels_last), over torch's, in the format that is
+                chosen; on a GPU recorded steps over eager ones
+compile         over what is chosen by itself (and the seconds that the first step takes); empty: see --compile
 slots 2         two trials as one network over one after the other; "-": this network cannot be fused
 """
 
@@ -236,6 +237,7 @@ def _wait(profile: Profile) -> None:
 
 def _row(setting: Setting, found: dict[str, Timed]) -> str:
     turns = {name: timed.turn_s for name, timed in found.items()}
+    alone = "eager, channels_last" if setting.precision.channels_last else "eager"
     fair = min(("plain", "plain, channels_last"), key=lambda name: turns[name])
     cells = [
         setting.network.model,
@@ -244,7 +246,7 @@ def _row(setting: Setting, found: dict[str, Timed]) -> str:
         f"{setting.batch_size * setting.profile.steps / turns['chosen']:.1f}",
         f"{turns[fair] / turns['chosen']:.2f} ({'channels_last' if fair != 'plain' else 'contiguous'})",
         f"{turns['eager'] / turns['eager, channels_last']:.2f}",
-        f"{turns['eager, channels_last'] / turns['chosen']:.2f}",
+        f"{turns[alone] / turns['chosen']:.2f}",
         f"{turns['chosen'] / turns['compiled']:.2f} ({found['compiled'].start_s:.0f} s)" if "compiled" in turns else "",
         f"{2 * turns['chosen'] / turns['fused']:.2f}" if "fused" in turns else "-",
     ]

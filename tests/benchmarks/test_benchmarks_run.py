@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks import accuracy, fusing, identity, large, operators, orchestration
+from benchmarks import accuracy, fusing, identity, large, networks, operators, orchestration
 from ralr_tune.training import precision
 
 
@@ -47,6 +47,18 @@ def test_accuracy(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monkey
     rows = _rows(capsys.readouterr().out)[2:]
     ways = ["by itself", "bfloat16", "kernels", "bfloat16, kernels", "fused", "bfloat16, fused"]
     assert [row.split("|")[1].strip() for row in rows] == ways
+
+
+def test_speed_of_networks(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    several = networks.Network("small_cnn", 8, size=8), networks.Network("densenet_bc_10_4", 4, size=8)
+    monkeypatch.setattr(networks, "NETWORKS", several)
+    networks.main(["--compile"])
+    rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in _rows(capsys.readouterr().out)]
+    assert rows[0] == ["network", "batch", "precision", *networks.COLUMNS]
+    assert [row[:2] for row in rows[2:]] == [["small_cnn", "8 of 8x8"], ["densenet_bc_10_4", "4 of 8x8"]]
+    assert all(float(row[3]) > 0 and row[4].endswith((" (contiguous)", " (channels_last)")) for row in rows[2:])
+    assert [row[-1] == "-" for row in rows[2:]] == [False, True]  # channels that are joined are not fused
+    assert [row[-2] for row in rows[2:]] == ["", ""]
 
 
 @pytest.mark.parametrize("slots", ["1", "3"])

@@ -286,8 +286,9 @@ class Unused(nn.Sequential):
         return self[0](x)
 
 
-@pytest.mark.parametrize(("name", "channels"), [("small_cnn", 1), ("resnet20", 3)])
+@pytest.mark.parametrize(("name", "channels"), [("small_cnn", 1), ("resnet20", 3), ("preresnet80", 3)])
 def test_this_packages_networks_can_be_fused(name: str, channels: int) -> None:
+    """preresnet80: untrained and in evaluation, outputs are so large that sums of float32 differ visibly."""
     check([build(name, classes=5, channels=channels, size=8) for _ in range(3)], (channels, 8, 8))
 
 
