@@ -97,7 +97,7 @@ def test_a_checkpoint_without_its_average_is_not_used(make_images: Make, configu
     again = started(task, configuration, checkpoint=tmp_path / "trial.ckpt")
     assert differences(again, trial) == []
     trial.state.average = None
-    trial._save(trial.curve)
+    trial._save(trial.curve, 2, 0.0)
     assert started(task, configuration, checkpoint=tmp_path / "trial.ckpt").curve == []
 
 
