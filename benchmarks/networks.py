@@ -156,7 +156,7 @@ def trained(setting: Setting, **training: Any) -> Steps:
 def plain(setting: Setting, memory_format: torch.memory_format) -> Steps:
     """By the loop that a user would write for speed, on batches that are ready."""
     device = setting.profile.device
-    model = setting.task.build_model(0).to(device, memory_format=memory_format).train()
+    model = setting.task.build_model(0).to(memory_format=memory_format).to(device).train()
     optimizer = torch.optim.SGD(model.parameters(), RATE, MOMENTUM, weight_decay=WEIGHT_DECAY, fused=True)
     batches = setting.task.batches("train", seed=0, epoch=0, batch_size=setting.batch_size)
     ready = [(batch.images.contiguous(memory_format=memory_format), batch.labels) for batch in batches]
@@ -166,7 +166,7 @@ def plain(setting: Setting, memory_format: torch.memory_format) -> Steps:
             loss = F.cross_entropy(model(images), labels)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        yield
+        yield None
 
 
 def fused(setting: Setting) -> Steps | None:
