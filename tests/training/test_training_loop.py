@@ -241,7 +241,7 @@ def test_unknown_augmentation_is_a_usage_error(make_images: Make, configure: Mak
     """A configuration refuses it earlier unless it was modified without validation."""
     whole = configure()
     training = whole.training.model_copy(update={"augment": ("mix",)})
-    with pytest.raises(UsageError, match="'mix' is unknown; allowed: .*crop, flip, .*mixup, cutmix"):
+    with pytest.raises(UsageError, match=r"'mix' is unknown; allowed: .*crop, flip, .*mixup, cutmix"):
         run(start(make_images(), whole.model_copy(update={"training": training}), seed=0))
 
 
