@@ -36,6 +36,11 @@ def python(*words: str) -> str:
     return " ".join([interpreter, *map(_quoted, words)])
 
 
+def install(extra: str) -> str:
+    """The command that installs this package's extra for this interpreter."""
+    return python("-m", "pip", "install", f"ralr-tune[{extra}]")
+
+
 def script(name: str) -> str:
     """Another package's entry point, installed alongside this interpreter."""
     return _shortest(Path(sys.executable).with_name(name), name)

@@ -146,7 +146,7 @@ def values_of(
     The program's seed has 32 bits: numpy.random.seed, and with it the frameworks' own functions, refuse longer ones.
     """
     training = configuration.training
-    shared = {key: value for key, value in dict(training).items() if key not in ("options", "epochs")}
+    shared = {key: value for key, value in training.model_dump().items() if key not in ("options", "epochs")}
     given = {key: value for key, value in shared.items() if value not in (None, "auto")}
     return {"params": {**given, **training.options, **own}, "seed": seed % 2**32, "device": device, "split": split}
 

@@ -18,6 +18,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 
 from ralr_tune.errors import Interrupted, UsageError
+from ralr_tune.invocation import install
 from ralr_tune.launch.devices import Place
 from ralr_tune.launch.launcher import LAUNCHER_VARIABLE, Job, Launcher, LauncherOptions
 from ralr_tune.launch.local import tail
@@ -161,7 +162,7 @@ def _ray() -> Any:
     try:
         import ray
     except ImportError:
-        raise UsageError('--launcher ray: ray is not installed; type: pip install "ralr-tune[ray]"') from None
+        raise UsageError(f"--launcher ray: ray is not installed; type: {install('ray')}") from None
     return ray
 
 

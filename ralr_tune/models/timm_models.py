@@ -10,9 +10,10 @@ from typing import Any
 from torch import nn
 
 from ralr_tune.errors import UsageError
+from ralr_tune.invocation import install
 from ralr_tune.nearest import nearest
 
-MISSING = "needs the package timm, which is not installed; install ralr-tune with the extra [timm]"
+MISSING = "needs the package timm, which is not installed; type: "
 
 
 def build(
@@ -79,7 +80,7 @@ def weights_file(name: str) -> Path | None:
 
 def _timm(name: str) -> Any:
     if find_spec("timm") is None:
-        raise UsageError(f"task.model = 'timm:{name}': {MISSING}")
+        raise UsageError(f"task.model = 'timm:{name}': {MISSING}{install('timm')}")
     import timm
 
     return timm

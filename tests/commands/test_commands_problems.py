@@ -147,7 +147,7 @@ MISTAKES: dict[str, tuple[dict[str, Tables], str]] = {
     "small train size": (task(train_size=3), "images of 3 pixels: small_cnn needs at least 4"),
     "frozen trunk": (
         task() | {"training": {"freeze_trunk": {"low": 0, "high": 4}}},
-        "training.freeze_trunk = 4: must be below the number of epochs, 2 (arm monotone)",
+        "training.freeze_trunk = 4: must be below the number of epochs, 4 (arm monotone)",
     ),
     "head without trunk": (
         network("only_a_head") | {"training": {"head_factor": 2.0}},

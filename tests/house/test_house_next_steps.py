@@ -21,7 +21,7 @@ from tests.waiting import LONG_S
 
 __all__ = ["cli", "quick_databases", "study_file"]
 
-MAKERS = frozenset({"command", "again", "program", "python", "naming"})
+MAKERS = frozenset({"command", "again", "program", "python", "install", "naming"})
 
 TYPED = {
     "cli": "test_an_interrupted_run_names_what_resumes_it",  # examples of --help: tests/commands/test_commands_cli.py
@@ -40,7 +40,12 @@ TYPED = {
     "commands.report": "test_after_a_run",
     "commands.terminal": "prints no command of its own: keeps lines with commands whole",
     "commands.run": "test_a_worker_joins",
+    "kinds.detection.kind": "nothing to type here: it installs packages",
+    "kinds.translation.files": "nothing to type here: it installs packages",
+    "kinds.translation.vocabulary": "nothing to type here: it installs packages",
+    "launch.ray": "nothing to type here: it installs packages",
     "launch.worker": "test_where_nothing_is_stored",
+    "models.timm_models": "nothing to type here: it installs packages",
     "store.schema": "test_tables_of_the_first_release",
     "studyfile.exported": "test_files_that_are_meant_for_another_command",
     "studyfile.reading": "test_files_that_are_meant_for_another_command",

@@ -49,7 +49,7 @@ COMMANDS: Mapping[str, str] = {
 
 def test_without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(UsageError, match=r'ray is not installed; type: pip install "ralr-tune\[ray\]"'):
+    with pytest.raises(UsageError, match=r"ray is not installed; type: \S+ -m pip install 'ralr-tune\[ray\]'"):
         launcher().places("auto", 1)
 
 

@@ -97,9 +97,13 @@ CURVES: dict[str, dict[str, Any]] = {
     "multiplier": LENGTHS, "low_factor": st.floats(0, 1), "div_factor": st.floats(1, 99),
     "final_div_factor": st.floats(1, 99), "mode": st.just("exp_range"),
 }  # fmt: skip
+WARM_UP = {"inverse_sqrt": {"warmup": 0.25}}
+"""The curve that needs one."""
 OPTIMIZER_OPTIONS: dict[str, Any] = {
     "betas": st.tuples(SHARE, SHARE).map(list), "nesterov": st.just(False), "amsgrad": st.booleans(),
     "centered": st.booleans(), "decoupled_weight_decay": st.booleans(), "eps": POSITIVE, "t0": POSITIVE,
+    "beta2_decay": st.floats(-1, 0), "d": st.floats(1, 9), "ns_steps": st.integers(1, 9), "fallback_factor": POSITIVE,
+    "adjust_lr_fn": st.just("original"),
 }  # fmt: skip
 
 
@@ -140,7 +144,7 @@ def configurations(draw: st.DrawFn) -> Exported:
             "channels_last": draw(st.just("auto") | st.booleans()),
             "options": draw(options_of(OPTIMIZERS[optimizer], OPTIMIZER_OPTIONS)),
         },
-        "schedule": {"name": curve, "options": draw(options_of(OPTIONS[curve], CURVES))},
+        "schedule": {"name": curve, "options": draw(options_of(OPTIONS[curve], CURVES)), **WARM_UP.get(curve, {})},
         "provenance": {
             "value": draw(st.floats(-1e9, 1e9)),
             "confirmed": draw(st.none() | st.just({"mean": 0.5, "std": 1e-7, "seeds": [1, 2**47]})),

@@ -12,7 +12,7 @@ import pytest
 import ralr_tune.schedules
 
 ROOT = Path(next(iter(ralr_tune.schedules.__path__))).parents[1]
-PURE = ("checks", "curves", "perturbation", "amplification", "noise", "rate", "suggest")
+PURE = ("checks", "curves", "perturbation", "amplification", "noise", "rate", "suggest", "weight_decay")
 HEAVY = ("torch", "optuna", "plotly", "sqlalchemy")
 
 

@@ -82,7 +82,7 @@ def test_optional_tables_may_be_missing() -> None:
         ),
         ({"amplify": AMPLIFY | {"lower": 0.5}}, "amplify.lower = 0.5: must be 1"),
         ({"noise": {"law": "uniform", "std": 0.5}}, "noise: std = 0.5"),
-        ({"task": {"kind": "detection"}}, 'task.kind = "detection"'),
+        ({"task": {"kind": "segmentation"}}, 'task.kind = "segmentation"'),
         ({"provenance": {"seed": 2**48}}, "provenance.seed"),
         ({"provenance": {"arm": "../up"}}, 'provenance.arm = "../up": not a valid name'),
         ({"provenance": {"created": "yesterday"}}, "provenance.created"),

@@ -72,7 +72,8 @@ def test_dropout_leaves_the_global_generator_as_it_was() -> None:
 @pytest.mark.parametrize("optimizer", sorted(OPTIMIZER_SPECS))
 def test_every_optimizer_takes_the_growing_rate(optimizer: str) -> None:
     rates = (1e-9,) * 5 + (1e-1,) * 5
-    losses = swept(images(model=PLAIN), optimizer=optimizer, rates=rates, batch_size=72).losses
+    model = "resnet20" if optimizer == "muon" else PLAIN  # which needs a hidden matrix
+    losses = swept(images(model=model), optimizer=optimizer, rates=rates, batch_size=72).losses
     assert max(losses[:5]) - min(losses[:5]) < 1e-4
     assert abs(losses[9] - losses[4]) > 1e-3
 
@@ -80,7 +81,8 @@ def test_every_optimizer_takes_the_growing_rate(optimizer: str) -> None:
 @pytest.mark.parametrize("optimizer", sorted(OPTIMIZER_SPECS))
 def test_the_default_rate_of_torch_is_a_usual_one(optimizer: str) -> None:
     low, high = OPTIMIZER_SPECS[optimizer].usual_rates
-    default = optimizers()[optimizer]([torch.nn.Parameter(torch.zeros(1))]).defaults["lr"]
+    weights = [torch.nn.Parameter(torch.zeros(2, 2)) for _ in range(3)]  # muon: one between the first and the last
+    default = optimizers()[optimizer](weights).defaults["lr"]
     assert low <= default <= high
 
 

@@ -35,15 +35,16 @@ def starts_from_weights(section: ClassificationSection) -> bool:
 
 
 def contradictions(spec: StudySpec) -> Iterator[Contradiction]:
-    """A trunk that is frozen for the whole run."""
+    """A trunk that is frozen for the whole run: once for each place in the file."""
+    told = set()
     for arm in spec.arms:
         for corner in corners(spec.space(arm), ("epochs", "freeze_trunk")):
             frozen, epochs = _frozen(spec.configuration(arm, corner))
-            if frozen >= epochs:
-                where = dotted(path_of_key(spec, arm, "freeze_trunk"))
+            where = dotted(path_of_key(spec, arm, "freeze_trunk"))
+            if frozen >= epochs and where not in told:
+                told.add(where)
                 line = f"{where} = {frozen}: must be below the number of epochs, {epochs} (arm {arm})"
                 yield Contradiction(line, training_paths(arm, "epochs", "freeze_trunk"))
-                break
 
 
 def complaints(configuration: Configuration) -> Iterator[str]:

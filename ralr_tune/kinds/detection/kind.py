@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ralr_tune.invocation import install
 from ralr_tune.kinds.detection.metrics import METRICS
 from ralr_tune.kinds.detection.options import DetectionOptions
 from ralr_tune.kinds.detection.section import DetectionSection, DetectionTraining
@@ -121,7 +122,7 @@ class DetectionKind(TorchKind):
     def missing(self, section: DetectionSection) -> Iterator[Contradiction]:
         if absent := [name.replace("_", "-") for name in NEEDED if find_spec(name) is None]:
             line = f"task.kind = 'detection': needs {' and '.join(absent)}; install them with: "
-            yield Contradiction(line + 'pip install "ralr-tune[detection]"', (("task", "kind"),))
+            yield Contradiction(line + install("detection"), (("task", "kind"),))
         yield from missing_file(("task", "data", "path"), section.data.path)
 
     def problems(self, spec: StudySpec, *, imports: bool = True, sample: int) -> Iterator[Problem]:

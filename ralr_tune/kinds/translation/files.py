@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from ralr_tune.errors import DataError
+from ralr_tune.invocation import install
 from ralr_tune.kinds.translation.section import FilesData, FolderData, TextData, TsvData, Unicode
 
 SplitName = Literal["train", "validation", "test"]
@@ -151,7 +152,7 @@ def _zstd(path: Path, content: bytes) -> bytes:
     try:
         import zstandard
     except ImportError:
-        raise DataError(f'{path}: needs the package zstandard; type: pip install "ralr-tune[translation]"') from None
+        raise DataError(f"{path}: needs the package zstandard; type: {install('translation')}") from None
     try:
         with zstandard.ZstdDecompressor().stream_reader(content, read_across_frames=True) as reader:
             return bytes(reader.read())

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ralr_tune.errors import DataError, UsageError
+from ralr_tune.invocation import install
 from ralr_tune.kinds.translation.files import Pairs
 from ralr_tune.machine.files import write
 from ralr_tune.machine.locks import locked
@@ -48,7 +49,7 @@ TRAINING: dict[str, Any] = {
 }
 """Options of sentencepiece's trainer, apart from the size."""
 
-INSTALL = 'task.kind = "translation": needs sentencepiece and sacrebleu; type: pip install "ralr-tune[translation]"'
+NEEDS = 'task.kind = "translation": needs sentencepiece and sacrebleu; type: '
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def check_installed() -> None:
         import sacrebleu  # noqa: F401
         import sentencepiece  # noqa: F401
     except ImportError:
-        raise UsageError(INSTALL) from None
+        raise UsageError(NEEDS + install("translation")) from None
 
 
 def read_vocabulary(path: Path) -> Vocabulary:
