@@ -55,7 +55,9 @@ def build(name: str, size: int = 32, **options: object) -> torch.nn.Module:
 def test_without_timm_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timm_models, "find_spec", lambda name: None)
     for ask in (build, registry.normalisation, registry.weights_file, registry.fetch):
-        with pytest.raises(UsageError, match=r"task.model = 'timm:resnet18': needs the package timm, .*ralr-tune\[timm\]"):
+        with pytest.raises(
+            UsageError, match=r"task.model = 'timm:resnet18': needs the package timm, .*ralr-tune\[timm\]"
+        ):
             ask("timm:resnet18")
 
 
