@@ -188,7 +188,7 @@ def run(
     spec = _study(spec, options.imports)
     _check_arguments(spec, options.trials, options.hours)
     _check_imports(spec, options.imports)
-    launcher = make_launcher(options.launcher, options.launcher_options) if options.start_workers else None
+    launcher = _launcher(options) if options.start_workers else None
     places = launcher.places(options.devices, options.workers) if launcher else []
     out, url = _location(spec, options)
     if launcher and launcher.remote:
@@ -281,7 +281,7 @@ def init(spec: StudySpec, options: RunOptions) -> str:
     _check_arguments(spec, options.trials, options.hours)
     _check_imports(spec, options.imports)
     out, url = _location(spec, options)
-    launcher = None if options.launcher == "local" else make_launcher(options.launcher, options.launcher_options)
+    launcher = None if options.launcher == "local" else _launcher(options)
     places = launcher.places(options.devices, options.workers) if launcher else []
     if launcher and launcher.remote:
         _refuse_sqlite(url, options.launcher)
@@ -309,6 +309,16 @@ def preview(spec: StudySpec, options: RunOptions) -> str | None:
     if launcher.remote:
         _refuse_sqlite(url, options.launcher)
     return launcher.preview(_job(url, spec, options, out), launcher.places(options.devices, options.workers))
+
+
+def _launcher(options: RunOptions) -> Launcher:
+    """The launcher that starts workers. Raises UsageError for one that is asked to start none."""
+    launcher = make_launcher(options.launcher, options.launcher_options)
+    if launcher.dry_run:
+        raise UsageError(
+            "--launcher-option dry-run=true: only `run` on the command line, without --init, prints a script"
+        )
+    return launcher
 
 
 def _inspect_data(

@@ -99,7 +99,7 @@ class Slurm(Launcher):
         """When a task was first missing in the queue."""
         self._stopping = False
         self._queue: frozenset[str] = frozenset()
-        self._next_look = 0.0
+        self._next_reading = 0.0
 
     def places(self, devices: str, workers: int | None) -> list[Place]:
         """As many as `workers`, by default one; `devices`: auto is what Slurm assigns, or cpu without `gres`."""
@@ -127,8 +127,8 @@ class Slurm(Launcher):
 
     def poll(self) -> dict[int, int | None]:
         self._submit()
-        if self._tasks and time.monotonic() >= self._next_look:
-            self._look()
+        if self._tasks and time.monotonic() >= self._next_reading:
+            self._read_queue()
         return {index: self._code(index) for index in self._tasks}
 
     def ending(self, code: int) -> Ending:
@@ -139,7 +139,7 @@ class Slurm(Launcher):
         self._stopping = True
         self._waiting.clear()
         deadline = time.monotonic() + timeout_s
-        self._look()
+        self._read_queue()
         running = [task for index, task in self._tasks.items() if self._code(index) is None]
         if running:
             _run(["scancel", "--state=PENDING", *running])
@@ -181,7 +181,7 @@ class Slurm(Launcher):
         self._tasks |= {index: f"{number}_{index}" for index in self._waiting}
         log.info("submitted job %s with %d workers", number, len(places))
         self._waiting.clear()
-        self._next_look = 0.0
+        self._next_reading = 0.0
         write(_folder(self._job.out) / "tasks.json", json.dumps(self._tasks).encode())
 
     def _write(self, job: Job, places: Sequence[Place]) -> Path:
@@ -205,12 +205,12 @@ class Slurm(Launcher):
             return None
         if not isinstance(task, str) or not re.fullmatch(r"\d+_\d+", task):
             return None
-        self._look()
+        self._read_queue()
         return task if task in self._queue else None
 
-    def _look(self) -> None:
+    def _read_queue(self) -> None:
         """Reads the queue. If Slurm does not answer, the last answer stands."""
-        self._next_look = time.monotonic() + self.options.poll_s
+        self._next_reading = time.monotonic() + self.options.poll_s
         found = _run(["squeue", "--noheader", "--array", f"--user={getpass.getuser()}", "--format=%i"])
         if found.returncode:
             log.warning("squeue failed (%s); asking again in %g s", _reason(found), self.options.poll_s)
@@ -235,7 +235,7 @@ class Slurm(Launcher):
         return CANCELLED if code == Interrupted.exit_code and not self._stopping else code
 
     def _unfinished(self) -> list[str]:
-        self._look()
+        self._read_queue()
         return [task for index, task in self._tasks.items() if index not in self._gone]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import ralr_tune
-from ralr_tune.commands.run import RunOptions, _options
+from ralr_tune.commands.run import RunOptions, _options, init
 from ralr_tune.errors import StudyFileError, UsageError
 from ralr_tune.store.location import STORAGE_VARIABLE
 from tests.commands.conftest import Cli
@@ -118,6 +118,12 @@ def test_dry_run_prints_the_script_of_slurm_and_creates_nothing(
     assert "#SBATCH --array=0,1,2\n" in ran.out
     assert "s3cret" not in ran.out
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_dry_run_is_never_ignored(study_file: Callable[..., Path]) -> None:
+    for starts in (ralr_tune.run, lambda spec, **given: init(ralr_tune.load_study_file(spec), RunOptions(**given))):
+        with pytest.raises(UsageError, match="dry-run=true: only `run` on the command line"):
+            starts(study_file(), launcher="slurm", launcher_options={"dry_run": True}, storage="postgresql://x@y/z")
 
 
 def test_remote_workers_need_a_database_that_they_reach(cli_inside: Cli, study_file: Callable[..., Path]) -> None:

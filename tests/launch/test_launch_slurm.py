@@ -176,7 +176,7 @@ def test_a_controller_that_does_not_answer_changes_nothing(
     squeue = fake / "bin/squeue"
     text = squeue.read_text()
     squeue.write_text("#!/bin/sh\necho 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1\n")
-    made._next_look = 0.0
+    made._next_reading = 0.0
     assert made.poll() == {0: None}
     assert "squeue failed (slurm_load_jobs error: Unable to contact slurm controller)" in caplog.text
     squeue.write_text(text)
