@@ -40,8 +40,9 @@ class EpochRecord:
     seconds: float
     """Wall seconds of the epoch, evaluation included."""
     others: Mapping[str, float] = field(default_factory=dict, hash=False)
-    """Further metrics on the validation split after this epoch, by name: those of `Kind.epoch_metrics`. The database
-    stores them as `MetricSeries`, and a trial that is read from it has none."""
+    """Further metrics on the validation split after this epoch, by name: those of `Kind.epoch_metrics`, and the study's
+    without averaging if the weights are averaged. The database stores them as `MetricSeries`, and a trial that is read
+    from it has none."""
 
 
 MetricAxis = Literal["epoch", "step"]

@@ -94,10 +94,11 @@ class Judge:
         return self._pruner.prune(self._view, self._trials.own(trial._get_latest_trial(), curve))
 
 
-def other_curve(metric: Metric, curve: Sequence[EpochRecord]) -> dict[str, list[float | None]]:
-    """The user attribute with a finished trial's values of the metric that the pruner sees, epoch by epoch."""
-    values = (record.others.get(metric.name, math.nan) for record in curve)
-    return {_attribute(metric): [value if math.isfinite(value) else None for value in values]}
+def other_curve(metric: Metric, curve: Sequence[EpochRecord]) -> dict[str, list[tuple[int, float | None]]]:
+    """The user attribute with a finished trial's values of the metric that the pruner sees: [epoch, value] of every
+    epoch that was evaluated."""
+    values = ((record.epoch, record.others.get(metric.name, math.nan)) for record in curve)
+    return {_attribute(metric): [(epoch, value if math.isfinite(value) else None) for epoch, value in values]}
 
 
 def _attribute(metric: Metric) -> str:
@@ -151,7 +152,7 @@ class _ShownTrials:
         if self._metric is None:
             return trial.intermediate_values
         stored = trial.user_attrs.get(_attribute(self._metric), ())
-        return {epoch: math.nan if value is None else value for epoch, value in enumerate(stored, 1)}
+        return {epoch: math.nan if value is None else value for epoch, value in stored}
 
 
 def _with_values(trial: FrozenTrial, values: dict[int, float]) -> FrozenTrial:

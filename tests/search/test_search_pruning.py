@@ -252,6 +252,23 @@ def test_another_metric_is_pruned_on_in_its_own_direction(name: str, prune_on: P
     assert study.direction == UP
 
 
+def test_a_metric_that_not_every_epoch_has_keeps_its_epochs() -> None:
+    """With `evaluate_every = 4`, a trial is compared at its epoch 4 with the other trials at their epoch 4."""
+    loss, study = Metric("loss", "minimize"), optuna.create_study(direction="maximize", pruner=pruner("median"))
+    judge, decisions = Judge(study, "value", loss), []
+    for number in range(12):
+        trial, worse = study.ask(), number == 11
+        curve = [EpochRecord(at, 0.5, 1.0, 0.1, 1.0, 0.1, {"loss": 9.0 if worse else 12.0 - at}) for at in (4, 8, 12)]
+        for seen, record in enumerate(curve[:2], 1):
+            trial.report(record.value, record.epoch)
+            decisions.append(judge.should_prune(trial, curve[:seen]))
+        for key, value in other_curve(loss, curve).items():
+            trial.set_user_attr(key, value)
+        study.tell(trial, 0.5)
+    # 9 is worse than the 8 of the others at epoch 4
+    assert decisions == [False] * 22 + [True, True]
+
+
 SEEN = {"task": {"data": {"optimum": 0.1, "loss": True}}, "training": {"epochs": 6}, "confirm": {"top": 1, "seeds": 2}}
 SEARCH = {"trials": 12, "pruner_options": {"n_startup_trials": 2}, "audit": 1.0}
 
