@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Collection, Iterable
 from typing import (
     TYPE_CHECKING,
     Annotated,
@@ -313,6 +314,28 @@ def _untagged(hint: Any) -> Any:
 def problem(message: str) -> PydanticCustomError:
     """This package's error inside a validator; the text is shown unchanged."""
     return PydanticCustomError("ralr_tune", "{message}", {"message": message})
+
+
+def known(what: str, names: Collection[str]) -> AfterValidator:
+    """A constraint on a text: one of these names of `what`."""
+
+    def check(value: str) -> str:
+        if value not in names:
+            raise problem(f"unknown {what}; {one_of(names, value)}")
+        return value
+
+    return AfterValidator(check)
+
+
+def each_once(what: str) -> AfterValidator:
+    """A constraint on a list of names of `what`: each at most once."""
+
+    def check(value: tuple[str, ...]) -> tuple[str, ...]:
+        if repeated := [each for each, count in Counter(value).items() if count > 1]:
+            raise problem(f"{repeated[0]} is listed more than once; list each {what} once")
+        return value
+
+    return AfterValidator(check)
 
 
 def one_of(allowed: Iterable[str], given: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Annotated, Literal, TypeAlias
 
 from pydantic import AfterValidator, Field
@@ -16,7 +15,8 @@ from ralr_tune.studyfile.values import (
     Extended,
     Searchable,
     SearchableOptions,
-    one_of,
+    each_once,
+    known,
     problem,
     within,
 )
@@ -135,20 +135,8 @@ COLOUR_OPERATIONS = ("rand_augment", "trivial_augment")
 """Augmentations whose operations are defined for one and three channels only."""
 
 
-def _augmentation(value: str) -> str:
-    if value not in AUGMENTATIONS:
-        raise problem(f"unknown augmentation; {one_of(AUGMENTATIONS, value)}")
-    return value
-
-
-def _distinct(value: tuple[str, ...]) -> tuple[str, ...]:
-    if repeated := [each for each, count in Counter(value).items() if count > 1]:
-        raise problem(f"{repeated[0]} is listed more than once; list each augmentation once")
-    return value
-
-
 Augment = Annotated[
-    tuple[Annotated[str, AfterValidator(_augmentation)], ...], Field(strict=False), AfterValidator(_distinct)
+    tuple[Annotated[str, known("augmentation", AUGMENTATIONS)], ...], Field(strict=False), each_once("augmentation")
 ]
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import AfterValidator, Field
 
 from ralr_tune.models.detector_names import FAMILIES, check_detector
 from ralr_tune.studyfile.sections import TaskSection
-from ralr_tune.studyfile.values import Choosable, Count, Frozen, Searchable, one_of, problem, within
+from ralr_tune.studyfile.values import Choosable, Count, Frozen, Searchable, each_once, known, problem, within
 
 
 class _Annotated(Frozen):
@@ -86,20 +85,8 @@ AUGMENTATIONS = ("mosaic", "flip", "scale_jitter", "iou_crop", "colour")
 """Listed here so that a study file can be checked without importing torch; a test compares them with augment.py."""
 
 
-def _augmentation(value: str) -> str:
-    if value not in AUGMENTATIONS:
-        raise problem(f"unknown augmentation; {one_of(AUGMENTATIONS, value)}")
-    return value
-
-
-def _distinct(value: tuple[str, ...]) -> tuple[str, ...]:
-    if repeated := [each for each, count in Counter(value).items() if count > 1]:
-        raise problem(f"{repeated[0]} is listed more than once; list each augmentation once")
-    return value
-
-
 Augment = Annotated[
-    tuple[Annotated[str, AfterValidator(_augmentation)], ...], Field(strict=False), AfterValidator(_distinct)
+    tuple[Annotated[str, known("augmentation", AUGMENTATIONS)], ...], Field(strict=False), each_once("augmentation")
 ]
 
 
