@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from statistics import fmean
 
+import numpy as np
 import optuna
 from scipy import stats
 
@@ -37,8 +38,7 @@ def optuna_search(match: Match) -> Found:
     """Optuna's TPE and median pruner with their defaults, one search for each arm."""
     found = [_searched(match, arm) for arm in (0, 1)]
     (one, epochs), (other, further) = found
-    assert one.value is not None and other.value is not None
-    return Found((one.params, other.params), (one.value, other.value), epochs + further)
+    return Found((one.params, other.params), (one.values[0], other.values[0]), epochs + further)
 
 
 def _searched(match: Match, arm: int) -> tuple[optuna.trial.FrozenTrial, int]:
@@ -68,8 +68,8 @@ def _searched(match: Match, arm: int) -> tuple[optuna.trial.FrozenTrial, int]:
 def observed(world: World, curve: Curve) -> list[float]:
     """What a plain script reports: one that does not stop when its weights are NaN scores the worst value from then
     on."""
-    lowest = worst(world)
-    return [lowest if value != value else float(value) for value in curve]
+    found: list[float] = np.nan_to_num(curve, nan=worst(world)).tolist()
+    return found
 
 
 def best_search_value(match: Match, found: Found, shifts: tuple[float, float]) -> Decision:

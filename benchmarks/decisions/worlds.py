@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -113,7 +113,7 @@ def match_study(tables: Mapping[str, Any], arm: Mapping[str, Any]) -> StudySpec:
     """The study file `tables` with two arms of this section. A margin of 0: every true difference counts."""
     changed = {
         "study": {**tables["study"], "baseline": ARMS[0]},
-        "arms": dict.fromkeys(ARMS, dict(arm)),
+        "arms": {name: dict(arm) for name in ARMS},
         "search": {"trials": 1},
         "confirm": {"margin": 0.0},
     }
@@ -145,7 +145,7 @@ class SimulatedWorld:
     arm: str
     """"monotone" or "ralr"."""
     shared: float = 0.5
-    task: SimulatedTask = SimulatedTask()
+    task: SimulatedTask = field(default_factory=SimulatedTask)
 
     @property
     def name(self) -> str:

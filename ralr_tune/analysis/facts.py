@@ -273,7 +273,7 @@ def _recipe(arm: ArmRecord, metric: Metric, candidate: Chosen | None) -> Mapping
 
 
 def winner(record: StudyRecord) -> str | None:
-    """See `Facts.winner`. Fresh seeds are never compared with search values, which are the best of many and biased upwards."""
+    """As `Facts.winner`. Fresh seeds are never compared with search values, the best of many and biased upwards."""
     candidates = {name: study_rows.chosen(arm, record.metric) for name, arm in record.arms.items()}
     judged = {
         name: fmean(scores.values())
