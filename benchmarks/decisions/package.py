@@ -10,11 +10,12 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import count, groupby
-from typing import Any
+from typing import Any, Protocol
 
 import optuna
+from optuna.samplers import BaseSampler
 
 from benchmarks.decisions.decision import Decision, Policy
 from benchmarks.decisions.habits import TRIALS
@@ -24,7 +25,7 @@ from ralr_tune.analysis import rows as study_rows
 from ralr_tune.analysis.facts import winner
 from ralr_tune.analysis.next_step import BLOCKS
 from ralr_tune.analysis.verdicts import arm_verdicts, configuration_verdicts
-from ralr_tune.records import ArmRecord, EpochRecord, Outcome, Row, Stage, StudyRecord
+from ralr_tune.records import ArmRecord, Outcome, Row, Stage, StudyRecord
 from ralr_tune.search.interim import plan_of
 from ralr_tune.search.pruning import Judge
 from ralr_tune.search.samplers import make_pruner, make_sampler
@@ -35,13 +36,39 @@ from ralr_tune.store.ledger import PlannedRow
 from ralr_tune.studyfile import StudySpec
 
 
-@dataclass
-class Replay:
-    """A study on a world: its rows so far."""
+class Runs(Protocol):
+    """What stands for training."""
+
+    def sampler(self, own: BaseSampler) -> BaseSampler:
+        """The sampler to use in place of the package's own for a trial."""
+
+    def curve(self, row: PlannedRow, params: Params) -> Curve:
+        """Of a planned row with these parameters."""
+
+
+@dataclass(frozen=True)
+class WorldRuns:
+    """Runs of a match."""
 
     world: World
+    shifts: tuple[float, float] = (0.0, 0.0)
+    """Added to the values of each arm."""
+
+    def sampler(self, own: BaseSampler) -> BaseSampler:
+        return Offered(self.world, own)
+
+    def curve(self, row: PlannedRow, params: Params) -> Curve:
+        curve = self.world.curve(params, row.seed, amplified=row.role != "twin")
+        return curve + self.shifts[ARMS.index(row.arm)]
+
+
+@dataclass
+class Replay:
+    """A study without database and worker: its rows so far."""
+
     spec: StudySpec
-    rows: list[Row]
+    runs: Runs
+    rows: list[Row] = field(default_factory=list)
 
     def search(self) -> None:
         """Every block of every arm, in the order of a single worker."""
@@ -49,11 +76,11 @@ class Replay:
         for _, block in groupby(planned, key=_place):
             self.rows += self._searched(block)
 
-    def finish(self, stage: Stage, shifts: tuple[float, float] = (0.0, 0.0)) -> None:
-        """Plans and runs a stage until nothing is planned any more. `shifts`: added to the values of each arm."""
+    def finish(self, stage: Stage) -> None:
+        """Plans and runs a stage after the search until nothing is planned any more."""
         there = {_key(row) for row in self.rows}
         while planned := [row for row in stage_rows(stage, self.spec, self.rows) if _key(row) not in there]:
-            self.rows += [self._run(row, shifts[ARMS.index(row.arm)]) for row in planned]
+            self.rows += [self._run(row) for row in planned]
             there |= {_key(row) for row in planned}
 
     def _searched(self, planned: Iterable[PlannedRow]) -> list[Row]:
@@ -62,10 +89,10 @@ class Replay:
         study = optuna.create_study(direction=spec.metric.direction, pruner=make_pruner(spec))
         judge = Judge(study, spec.search.prune_on)
         for row in planned:
-            study.sampler = Offered(self.world, make_sampler(spec, row.arm, row.block, row.ordinal))
+            study.sampler = self.runs.sampler(make_sampler(spec, row.arm, row.block, row.ordinal))
             trial = study.ask()
             params = suggest(trial, spec, row.arm)
-            curve = self.world.curve(params, row.seed)
+            curve = self.runs.curve(row, params)
             done = _row(row, *_followed(judge, trial, curve), trial=trial.number, params=params)
             rows.append(done)
             if done.outcome == "pruned":
@@ -74,9 +101,9 @@ class Replay:
                 study.tell(trial, value_of_diverged(spec.metric, rows, done) if done.value is None else done.value)
         return rows
 
-    def _run(self, row: PlannedRow, shift: float) -> Row:
+    def _run(self, row: PlannedRow) -> Row:
         """A row that is not pruned."""
-        curve = self.world.curve(row.params, row.seed, amplified=row.role != "twin") + shift
+        curve = self.runs.curve(row, row.params)
         epochs = _until_divergence(curve)
         return _row(row, "complete" if epochs == len(curve) else "diverged", curve[:epochs])
 
@@ -86,7 +113,7 @@ def _followed(judge: Judge, trial: optuna.Trial, curve: Curve) -> tuple[Outcome,
     epochs = _until_divergence(curve)
     for epoch, value in enumerate(curve[:epochs].tolist(), 1):
         trial.report(value, epoch)
-        if epoch < len(curve) and judge.should_prune(trial, [EpochRecord(epoch, value, 0.0, 0.0, 1.0, 0.0)]):
+        if epoch < len(curve) and judge.should_prune(trial):
             return "pruned", curve[:epoch]
     return ("complete" if epochs == len(curve) else "diverged"), curve[:epochs]
 
@@ -130,15 +157,16 @@ class Package:
 
     def search(self, match: Match) -> Replay:
         spec = with_budget(match.world.spec, match.seed("package"), trials=self.trials, blocks=self.blocks)
-        replay = Replay(match.world, spec, [])
+        replay = Replay(spec, WorldRuns(match.world))
         replay.search()
         replay.finish("audit")
         replay.finish("choose")
         return replay
 
     def decide(self, match: Match, found: Replay, shifts: tuple[float, float]) -> Decision:
-        judged = Replay(found.world, found.spec, [_plus(row, shifts[ARMS.index(row.arm)]) for row in found.rows])
-        judged.finish("judge", shifts)
+        rows = [_plus(row, shifts[ARMS.index(row.arm)]) for row in found.rows]
+        judged = Replay(found.spec, WorldRuns(match.world, shifts), rows)
+        judged.finish("judge")
         record = record_of(judged.spec, judged.rows)
         returned = winner(record)
         return Decision(

@@ -18,6 +18,7 @@ import numpy.typing as npt
 import tomli_w
 
 from ralr_tune.errors import TrialError
+from ralr_tune.kinds.simulated.section import Effect
 from ralr_tune.kinds.simulated.task import CEILING, CHANCE, RATE, SimulatedTask
 from ralr_tune.seeds import derive_seed
 from ralr_tune.studyfile import Configuration, StudySpec, parse_study
@@ -35,6 +36,10 @@ AMPLIFY = {
     "lower": {"low": 1.0, "high": 2.0},
     "width": {"low": 0.0, "high": 4.0},
 }
+
+
+WEIGHT_DECAY = Effect(best=3e-4, loss=0.005, log=True)
+"""Our choice: at most a point and a half is lost."""
 
 
 class World(Protocol):
@@ -145,7 +150,10 @@ class SimulatedWorld:
     arm: str
     """"monotone" or "ralr"."""
     shared: float = 0.5
-    task: SimulatedTask = field(default_factory=SimulatedTask)
+    task: SimulatedTask = field(
+        default_factory=lambda: SimulatedTask(optimum=0.05, effects={"weight_decay": WEIGHT_DECAY})
+    )
+    """Its best rate is not that of a usual recipe (our choice)."""
 
     @property
     def name(self) -> str:
