@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import cache
 from itertools import islice
@@ -98,12 +99,18 @@ def _record(table: Table, workers: int, goes_on: Callable[[], bool]) -> None:
     if environment not in table.recorded_with:
         table.recorded_with.append(environment)
     saved = time.monotonic()
-    for run in _trained(table.plan, table.waiting(), workers, goes_on):
-        table.values[run.key], table.done[run.key], table.seconds[run.key] = run.curve, True, run.seconds
-        if time.monotonic() > saved + SAVE_S:
-            table.save()
-            saved = time.monotonic()
-    table.save()
+    try:
+        for run in _trained(table.plan, table.waiting(), workers, goes_on):
+            table.add(run.key, run.curve, run.seconds)
+            if time.monotonic() > saved + SAVE_S:
+                table.save()
+                saved = time.monotonic()
+    except BrokenProcessPool:
+        raise TrialError(
+            "lost", "a process that trained was killed; finished runs are saved, repeat to go on"
+        ) from None
+    finally:
+        table.save()
 
 
 @contextmanager
@@ -142,7 +149,8 @@ def _begin(plan: tuple[Path, str | None]) -> None:
     """Loads the data before the first run, so that no run's time contains it."""
     import torch
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    for number in (signal.SIGINT, signal.SIGTERM):  # both may reach the whole group; the parent decides
+        signal.signal(number, signal.SIG_IGN)
     Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     _loaded(plan)

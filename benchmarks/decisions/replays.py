@@ -136,7 +136,10 @@ class Results:
 def run(
     tasks: Sequence[Task], processes: int, folder: Path = FOLDER
 ) -> Iterator[tuple[Task, dict[str, list[Outcome]]]]:
-    """Every task with the outcomes of its policies, as soon as they are known."""
+    """Every task with the outcomes of its policies, as soon as they are known; one process is this one."""
+    if processes == 1:
+        yield from ((task, replayed(task, folder)) for task in tasks)
+        return
     waiting, running = iter(tasks), dict[Future[dict[str, list[Outcome]]], Task]()
     pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"))
     try:

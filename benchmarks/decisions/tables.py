@@ -112,6 +112,10 @@ class Table:
                 )
             return cls(plan, held["values"], held["done"], held["seconds"], json.loads(str(held["recorded_with"])))
 
+    def add(self, key: tuple[int, int, int], curve: npt.NDArray[np.float32], seconds: float) -> None:
+        """A finished run at (arm, configuration, seed); `curve`: (E,)."""
+        self.values[key], self.done[key], self.seconds[key] = curve, True, seconds
+
     def save(self) -> None:
         """Atomically: a process may be killed at any moment."""
         content = io.BytesIO()

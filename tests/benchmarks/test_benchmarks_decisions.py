@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 from benchmarks.decisions import __main__ as command
@@ -30,6 +36,9 @@ from ralr_tune.store.reading import read_study
 from tests.calibration import recorded
 from tests.calibration.searches import record_of
 from tests.search.mirror import file_of, prepared
+from tests.waiting import until
+
+ROOT = Path(__file__).parents[2]
 
 TINY = """
 [study]
@@ -65,7 +74,7 @@ def table(plan: Plan) -> Table:
     """All its runs, recorded in this process and saved."""
     found, tasks = Table.of(plan), Tasks(plan.spec, device="cpu")
     for key in found.waiting():
-        add(found, record.train(plan, tasks, key))
+        found.add(*record.train(plan, tasks, key))
     found.save()
     return found
 
@@ -76,10 +85,6 @@ def world(table: Table) -> RecordedWorld:
     five equal differences claims nothing."""
     noise = np.random.default_rng(0).normal(0, 0.003, table.values.shape).astype(np.float32)
     return RecordedWorld(replace(table, values=table.values + noise), "ralr")
-
-
-def add(table: Table, done: record.Run) -> None:
-    table.values[done.key], table.done[done.key], table.seconds[done.key] = done.curve, True, done.seconds
 
 
 # ---------------------------------------------------------------- worlds
@@ -187,7 +192,7 @@ def test_recording_continues_and_repeats_itself(
     plan = plan_of("tiny", folder=tmp_path)
     begun, tasks = Table.of(plan), Tasks(plan.spec, device="cpu")
     for key in begun.waiting()[:100]:
-        add(begun, record.train(plan, tasks, key))
+        begun.add(*record.train(plan, tasks, key))
     begun.values[begun.waiting()[-1]] = 0.5  # is not done: will be replaced
     begun.save()
     assert record.main(["tiny", "--workers", "1"], folder=tmp_path) == 0
@@ -197,6 +202,43 @@ def test_recording_continues_and_repeats_itself(
     assert len(whole.recorded_with) == 1
     assert np.isnan(whole.values).any()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny.npz", "tiny.toml"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["kill", "stop"])
+def test_a_recorder_may_be_killed_and_stopped(tmp_path: Path, how: str) -> None:
+    (tmp_path / "tiny.toml").write_text(TINY.replace("jitter = 0.03,", "jitter = 0.03, seconds_per_epoch = 0.05,"))
+    plan = plan_of("tiny", folder=tmp_path)
+    code = (
+        "import sys; from pathlib import Path; from benchmarks.decisions import record; record.SAVE_S = 0.1\n"
+        f"if __name__ == '__main__': sys.exit(record.main(['tiny'], Path({str(tmp_path)!r})))"
+    )
+    program = tmp_path / "program.py"  # a file: the workers are new interpreters, which import it
+    program.write_text(code)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen([sys.executable, str(program)], env=environment, start_new_session=True)
+    until(plan.values_file.exists, "the first save")
+    if how == "kill":
+        process.kill()
+    else:
+        os.killpg(process.pid, signal.SIGTERM)  # as an engine does: the training processes get it, too
+    assert process.wait(60) == (-signal.SIGKILL if how == "kill" else 0)
+    until(lambda: not of_session(process.pid), "the end of the training processes")
+    saved = Table.of(plan)
+    assert 0 < saved.done.sum() < saved.done.size
+    run = tuple(int(place[0]) for place in np.nonzero(saved.done))
+    again = record.train(plan, Tasks(plan.spec, device="cpu"), (run[0], run[1], run[2]))
+    assert np.array_equal(saved.values[run], again.curve, equal_nan=True)
+
+
+def of_session(session: int) -> list[int]:
+    """Processes of this session that still run."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.pid)
+    return found
 
 
 @pytest.mark.parametrize(
