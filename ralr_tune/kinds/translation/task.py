@@ -250,15 +250,14 @@ class TranslationTask:
         )
 
     def _summed(self, model: nn.Module, batch: TranslationBatch, smoothing: float) -> Tensor:
-        """The loss of all pieces of the targets, float32."""
-        logits, wanted = model(batch.sources, batch.targets[:, :-1]), batch.targets[:, 1:]
-        return F.cross_entropy(
-            logits.flatten(0, 1).float(),
-            wanted.flatten(),
-            ignore_index=self.vocabulary.pad,
-            label_smoothing=smoothing,
-            reduction="sum",
-        )
+        """The loss of all pieces of the targets, float32. Logits are computed of real pieces only: they are most of the
+        work."""
+        translator = cast(Translator, model)
+        states = translator.states(translator.encode(batch.sources), batch.targets[:, :-1]).flatten(0, 1)
+        real = to_device(batch.real_places(), self.device)
+        logits = translator.logits(states.index_select(0, real)).float()
+        wanted = batch.targets[:, 1:].flatten().index_select(0, real)
+        return F.cross_entropy(logits, wanted, label_smoothing=smoothing, reduction="sum")
 
 
 def _checked(options: Hashable) -> TranslationOptions:

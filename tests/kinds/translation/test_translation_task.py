@@ -49,6 +49,18 @@ def test_the_loss_is_the_mean_over_real_pieces(make_study: MakeStudy) -> None:
     assert found == pytest.approx(total / count, rel=1e-4)
 
 
+def test_leaving_out_the_logits_of_padding_changes_no_gradient(make_study: MakeStudy) -> None:
+    task: TranslationTask = loaded_task(make_study())
+    (batch, *_) = task.batches("train", seed=1, epoch=0, batch_size=200, options=TranslationOptions())
+    assert (batch.targets == 0).any()
+    model, other = task.build_model(1), task.build_model(1)
+    task.loss(model, batch, options=TranslationOptions(label_smoothing=0.1)).backward()
+    logits, wanted = other(batch.sources, batch.targets[:, :-1]).flatten(0, 1), batch.targets[:, 1:].flatten()
+    F.cross_entropy(logits, wanted, ignore_index=0, label_smoothing=0.1).backward()
+    for one, another in zip(model.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, another.grad)
+
+
 def test_the_loss_of_a_split_does_not_depend_on_the_batches(make_study: MakeStudy) -> None:
     task = loaded_task(make_study())
     model = task.build_model(1)
