@@ -177,6 +177,7 @@ class TorchTrial:
             device=self.task.device,
             input_shape=self.task.input_shape,
             model=None if varying_module(model) else model,  # a call of the user's code could change what follows
+            matrix_products=self.task.capabilities.matrix_products,
         )
 
     def _chosen_compilation(self, model: nn.Module) -> Compilation:

@@ -86,7 +86,7 @@ class Rules:
 class TranslationTask:
     """The TorchTask of parallel text (see tasks.base). `batch_size` counts tokens (see batches.py)."""
 
-    capabilities = Capabilities(measures=True)
+    capabilities = Capabilities(measures=True, matrix_products=True)
     input_shape: tuple[int, ...] = ()
 
     def __init__(

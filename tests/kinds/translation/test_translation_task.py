@@ -115,11 +115,13 @@ def test_it_learns_the_language_and_beam_search_is_used_where_it_is_judged(
     assert len(words & set(WORDS.values())) >= 8
 
 
-@pytest.mark.parametrize("model", ["transformer_tiny", "lstm"])
+@pytest.mark.parametrize(("model", "precision"), [("transformer_tiny", "bfloat16"), ("lstm", "float32")])
 def test_a_resumed_trial_equals_an_uninterrupted_one_bit_for_bit(
-    tmp_path: Path, make_study: MakeStudy, model: str
+    tmp_path: Path, make_study: MakeStudy, model: str, precision: str
 ) -> None:
-    spec = make_study(task={"model": model, "dropout": 0.3}, training={"epochs": 3, "label_smoothing": 0.1})
+    """With everything that draws or remembers: dropout, accumulation, average of the weights, clipping."""
+    training = {"epochs": 3, "label_smoothing": 0.1, "ema_decay": 0.9, "clip_norm": 1.0, "precision": precision}
+    spec = make_study(task={"model": model, "dropout": 0.3, "accumulate": 2}, training=training)
     whole = trial_of(spec)
     expected = list(whole.epochs())
     for epochs in (1, 2):
