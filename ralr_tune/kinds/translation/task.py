@@ -38,11 +38,11 @@ from ralr_tune.records import Inventory
 from ralr_tune.seeds import derive_seed
 from ralr_tune.tasks.base import Autocast, Batch, Capabilities, Split
 
-SENTENCES = {"cpu": 64, "cuda": 512}
-"""Sentences that are translated at once, by type of device."""
-PIECES = 48
-"""Pieces of an average evaluated pair that `evaluation_batch` counts with (our choice): the loss is computed in
-batches of so many times as many tokens."""
+HYPOTHESES = {"cpu": 256, "cuda": 512}
+"""Hypotheses that are extended at once, by type of device: sentences in greedy decoding."""
+LOSS_TOKENS = 12
+"""Tokens at once when the loss is computed, for each hypothesis at once when sentences are translated (our choice): the
+logits of all of them are in memory together."""
 PLAIN = TranslationOptions()
 
 
@@ -144,7 +144,7 @@ class TranslationTask:
 
     @property
     def evaluation_batch(self) -> int:
-        return SENTENCES[torch.device(self.device).type]
+        return HYPOTHESES[torch.device(self.device).type]
 
     def evaluate(
         self, model: nn.Module, split: Split, *, batch_size: int | None = None, autocast: Autocast | None = None
@@ -175,7 +175,7 @@ class TranslationTask:
         model.eval()
         some, autocast = self.split(split), autocast or nullcontext
         total, weight = torch.zeros((), device=self.device, dtype=torch.float64), 0.0
-        tokens = PIECES * (batch_size or self.evaluation_batch)
+        tokens = LOSS_TOKENS * (batch_size or self.evaluation_batch)
         for rows in cut_by_tokens(np.argsort(some.lengths, kind="stable"), some.lengths, tokens):
             batch = self._batch(split, rows)
             with autocast():
