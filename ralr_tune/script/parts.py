@@ -8,7 +8,9 @@ from typing import Any
 from torch.optim import Optimizer
 
 from ralr_tune.errors import UsageError
-from ralr_tune.script.text import OTHER_FORMATS, arguments, is_identifier, literal
+from ralr_tune.schedules.weight_decay import WeightDecay
+from ralr_tune.script.text import OTHER_FORMATS, arguments, is_identifier, literal, wrapped
+from ralr_tune.studyfile.configuration import TrainingConfig
 from ralr_tune.studyfile.exported import Exported
 from ralr_tune.studyfile.optimizers import is_imported
 from ralr_tune.training.optimizer import optimizer_options, optimizers
@@ -67,6 +69,34 @@ def rate_call(configuration: Exported) -> tuple[str, list[str]]:
     )
     made = [each for each in (rate, rate.curve, rate.perturbation) if each is not None]
     return call, [import_of(type(each)) for each in made]
+
+
+def train_call(training: TrainingConfig, decay: WeightDecay) -> dict[str, str]:
+    """The call that trains, and what makes the weight decay of its steps."""
+    given = ["model", "optimizer", "rate", "batches", "loss", "seed=SEED"]
+    given += [f"clip_norm={literal(training.clip_norm)}"] if training.clip_norm is not None else []
+    given += ["weight_decays=decay.values"] if decay.varies else []
+    given += ["after_step=lambda: average.update(model)"] if training.ema_decay else []
+    made = f"    decay = {construction(decay, rate='rate')}\n" if decay.varies else ""
+    return {"train": wrapped(f"train({', '.join(given)})", indent=4), "decay": made}
+
+
+def averaging(training: TrainingConfig) -> dict[str, str]:
+    """The lines that make the average of the weights before the optimizer, and judge it after the training."""
+    if not training.ema_decay:
+        return {"average": "", "judged": ""}
+    return {
+        "average": f"    average = WeightAverage(model, {literal(training.ema_decay)})\n",
+        "judged": "    model = average.network\n",
+    }
+
+
+def precision_call(training: TrainingConfig, shape: str) -> str:
+    """The expression for the Precision of `device`; `shape`: the expression for the shape of a sample."""
+    wanted = training.precision, training.channels_last
+    if "auto" not in wanted:
+        return f'Precision({wanted[0] == "bfloat16"}, {wanted[1]}, "as asked")'
+    return f"choose_precision({', '.join(map(literal, wanted))}, device=device, input_shape={shape})"
 
 
 def construction(made: Any, **given: str) -> str:

@@ -20,15 +20,16 @@ from ralr_tune.models import registry, torchvision_models
 from ralr_tune.schedules.weight_decay import WeightDecay
 from ralr_tune.script.bundle import bundle
 from ralr_tune.script.parts import (
-    construction,
+    averaging,
     docstring,
     import_of,
     optimizer_call,
     optimizer_imports,
+    precision_call,
     rate_call,
+    train_call,
 )
 from ralr_tune.script.text import OTHER_FORMATS, arguments, is_identifier, literal, wrapped
-from ralr_tune.studyfile.configuration import TrainingConfig
 from ralr_tune.studyfile.exported import Exported
 from ralr_tune.training.averaging import WeightAverage
 
@@ -161,8 +162,10 @@ def script(configuration: Exported) -> str:
         validation=literal(task.validation),
         normalisation=_normalisation(task),
         smoothing=f", label_smoothing={literal(options.label_smoothing)}" if options.label_smoothing else "",
-        **_training(training),
-        **_train_call(training, decay),
+        precision=precision_call(training, "(channels, height, width)"),
+        compile="    model.compile()\n" if training.compile is True else "",
+        **averaging(training),
+        **train_call(training, decay),
         **_augmentation(options),
     )
     plain = (options.mixup_alpha, options.cutmix_alpha) == (1, 1)
@@ -240,30 +243,6 @@ def _imported_network(model: str, options: list[str]) -> tuple[str, str]:
         raise UsageError(f"task.model = {model!r}: not an import path package.module:callable; {OTHER_FORMATS}")
     call = f"network.{rest}" if rest else "network"
     return f"{call}({', '.join(['num_classes=classes', *options])})", f"from {module} import {first} as network"
-
-
-def _training(training: TrainingConfig) -> dict[str, str]:
-    wanted = training.precision, training.channels_last
-    chosen = f'Precision({wanted[0] == "bfloat16"}, {wanted[1]}, "as asked")'
-    if "auto" in wanted:
-        asked = ", ".join(map(literal, wanted))
-        chosen = f"choose_precision({asked}, device=device, input_shape=(channels, height, width))"
-    return {
-        "precision": chosen,
-        "compile": "    model.compile()\n" if training.compile is True else "",
-        "average": f"    average = WeightAverage(model, {literal(training.ema_decay)})\n" if training.ema_decay else "",
-        "judged": "    model = average.network\n" if training.ema_decay else "",
-    }
-
-
-def _train_call(training: TrainingConfig, decay: WeightDecay) -> dict[str, str]:
-    """The call that trains, with the weight decay of its steps."""
-    given = ["model", "optimizer", "rate", "batches", "loss", "seed=SEED"]
-    given += [f"clip_norm={literal(training.clip_norm)}"] if training.clip_norm is not None else []
-    given += ["weight_decays=decay.values"] if decay.varies else []
-    given += ["after_step=lambda: average.update(model)"] if training.ema_decay else []
-    made = f"    decay = {construction(decay, rate='rate')}\n" if decay.varies else ""
-    return {"train": wrapped(f"train({', '.join(given)})", indent=4), "decay": made}
 
 
 def _augmentation(options: ClassificationOptions) -> dict[str, str]:

@@ -12,7 +12,7 @@ from ralr_tune.kinds.detection.section import DetectionData, DetectionSection, V
 from ralr_tune.kinds.detection.sources import largest_side
 from ralr_tune.models.detectors import longest_side
 from ralr_tune.script.bundle import bundle
-from ralr_tune.script.parts import docstring, optimizer_call, rate_call
+from ralr_tune.script.parts import docstring, optimizer_call, precision_call, rate_call
 from ralr_tune.script.text import OTHER_FORMATS, arguments, literal, wrapped
 from ralr_tune.studyfile.configuration import TrainingConfig
 from ralr_tune.studyfile.exported import Exported
@@ -165,14 +165,9 @@ def _network(task: DetectionSection) -> str:
 
 
 def _training(training: TrainingConfig) -> dict[str, str]:
-    wanted = training.precision, training.channels_last
-    chosen = f'Precision({wanted[0] == "bfloat16"}, {wanted[1]}, "as asked")'
-    if "auto" in wanted:
-        asked = ", ".join(map(literal, wanted))
-        chosen = f"choose_precision({asked}, device=device, input_shape=(3, loader.side, loader.side))"
     clip = training.clip_norm
     return {
-        "precision": chosen,
+        "precision": precision_call(training, "(3, loader.side, loader.side)"),
         "compile": "    model.compile()\n" if training.compile is True else "",
         "clip": f", clip_norm={literal(clip)}" if clip is not None else "",
     }

@@ -14,6 +14,7 @@ from ralr_tune.metric import Metric
 from ralr_tune.records import Inventory, SourceFile
 from ralr_tune.studyfile import Configuration, StudySpec
 from ralr_tune.studyfile.contradictions import Contradiction, Problem, missing_file
+from ralr_tune.studyfile.exported import Exported
 from ralr_tune.studyfile.kind import TaskSummary
 from ralr_tune.tasks.examples import Examples
 from ralr_tune.tasks.trial import TrainingSplit, TrialStage
@@ -117,7 +118,7 @@ class TranslationKind(TorchKind):
     def examine(self, section: TranslationSection) -> TaskSummary:
         from ralr_tune.kinds.translation.corpus import read_corpus
 
-        pairs = read_corpus(section, "train", 0).pairs
+        pairs = read_corpus(section.data, section.languages, "train", seed=0).pairs
         return TaskSummary(f"{len(pairs):,} training pairs, {section.languages[0]} to {section.languages[1]}")
 
     def inventory(
@@ -149,6 +150,11 @@ class TranslationKind(TorchKind):
         from ralr_tune.kinds.translation.shown import shown_examples
 
         return shown_examples(section, by_arm)
+
+    def script(self, exported: Exported) -> str:
+        from ralr_tune.kinds.translation.script import script
+
+        return script(exported)
 
     def caches(self, out: Path) -> Iterator[tuple[Path, str]]:
         for path in sorted((out / "data").glob("vocabulary-*.model")):

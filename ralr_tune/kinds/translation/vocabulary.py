@@ -122,35 +122,8 @@ def read_vocabulary(path: Path) -> Vocabulary:
     return found
 
 
-def train_vocabulary(pairs: Pairs, size: int, cache: Path | None = None) -> Vocabulary:
-    """The model of this text, from the folder `cache` if it is there. Raises DataError if the text is too small."""
-    if cache is None:
-        return Vocabulary(_trained(pairs, size))
-    path = cache / f"vocabulary-{_key(pairs, size)[:32]}.model"
-    with ExitStack() as stack:
-        with suppress(OSError):  # a read-only folder, or a network file system without locks
-            cache.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(locked(cache / ".vocabulary.lock"))
-        with suppress(OSError):
-            return Vocabulary(path.read_bytes())
-        model = _trained(pairs, size)
-        try:
-            write(path, model)
-        except Exception as error:
-            logger.info("%s: cannot be written (%s): every process trains the vocabulary", path, error)
-        return Vocabulary(model)
-
-
-def _key(pairs: Pairs, size: int) -> str:
-    import sentencepiece
-
-    total = hashlib.sha256(f"{sentencepiece.__version__}|{size}|{sorted(TRAINING.items())}".encode())
-    for line in (*pairs.sources, *pairs.targets):
-        total.update(f"{line}\n".encode())
-    return total.hexdigest()
-
-
-def _trained(pairs: Pairs, size: int) -> bytes:
+def train_vocabulary(pairs: Pairs, size: int) -> Vocabulary:
+    """The model of both sides of this text, of `size` pieces. Raises DataError if the text is too small for them."""
     import sentencepiece
 
     model = io.BytesIO()
@@ -161,7 +134,33 @@ def _trained(pairs: Pairs, size: int) -> bytes:
         )
     except RuntimeError as error:
         raise DataError(f"task.vocabulary.size = {size}: {_reason(str(error))}") from error
-    return model.getvalue()
+    return Vocabulary(model.getvalue())
+
+
+def cached_vocabulary(pairs: Pairs, size: int, cache: Path) -> Vocabulary:
+    """`train_vocabulary`, from the folder `cache` if it is there, otherwise also written to it."""
+    path = cache / f"vocabulary-{_key(pairs, size)[:32]}.model"
+    with ExitStack() as stack:
+        with suppress(OSError):  # a read-only folder, or a network file system without locks
+            cache.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(cache / ".vocabulary.lock"))
+        with suppress(OSError):
+            return Vocabulary(path.read_bytes())
+        found = train_vocabulary(pairs, size)
+        try:
+            write(path, found.model)
+        except Exception as error:
+            logger.info("%s: cannot be written (%s): every process trains the vocabulary", path, error)
+        return found
+
+
+def _key(pairs: Pairs, size: int) -> str:
+    import sentencepiece
+
+    total = hashlib.sha256(f"{sentencepiece.__version__}|{size}|{sorted(TRAINING.items())}".encode())
+    for line in (*pairs.sources, *pairs.targets):
+        total.update(f"{line}\n".encode())
+    return total.hexdigest()
 
 
 def _reason(message: str) -> str:

@@ -11,8 +11,8 @@ import pytest
 import zstandard
 
 from ralr_tune.errors import DataError
-from ralr_tune.kinds.translation.corpus import read_all, read_corpus, take_inventory
-from ralr_tune.kinds.translation.files import SPLITS, read_pairs
+from ralr_tune.kinds.translation.corpus import Corpus, read_all, read_corpus, take_inventory
+from ralr_tune.kinds.translation.files import SPLITS, SplitName, read_pairs
 from ralr_tune.kinds.translation.section import TranslationSection
 from tests.kinds.translation.conftest import MakeText, pairs, tables, write_sides
 
@@ -20,6 +20,14 @@ from tests.kinds.translation.conftest import MakeText, pairs, tables, write_side
 def section(folder: Path, data: dict[str, Any] | None = None, **more: Any) -> TranslationSection:
     task = tables(folder)["task"] | more
     return TranslationSection.model_validate(task | {"data": task["data"] | (data or {})})
+
+
+def corpus_of(found: TranslationSection, split: SplitName, seed: int) -> Corpus:
+    return read_corpus(found.data, found.languages, split, seed=seed)
+
+
+def read_all_of(found: TranslationSection) -> dict[SplitName, Corpus]:
+    return read_all(found.data, found.languages, seed=0)
 
 
 def in_folders(folder: Path, name: str = "validation") -> TranslationSection:
@@ -126,7 +134,7 @@ def test_broken_text_is_refused_in_one_line(make_text: MakeText, case: str, mess
     more = break_text(folder, case)
     data = more.pop("data", None)
     with pytest.raises(DataError, match=message) as refused:
-        read_all(section(folder, data, **more), seed=0)
+        read_all_of(section(folder, data, **more))
     assert "\n" not in str(refused.value)
 
 
@@ -151,7 +159,7 @@ def test_skipped_training_pairs_and_copies_are_counted(make_text: MakeText) -> N
     write_sides(folder, "train", [("", "x"), *pairs(20, 0), ("long " * 30, "y")])
     write_sides(folder, "test", [pairs(20, 0)[3], *pairs(5, 9)])
     found = section(folder, {"max_length": 60})
-    inventory = take_inventory(found, read_all(found, seed=0))
+    inventory = take_inventory(found, read_all_of(found))
     assert [(each.what, each.why, each.count) for each in inventory.skipped] == [
         ("pairs (line 1)", "an empty side", 1),
         ("pairs (line 22)", "a side of more than 60 characters", 1),
@@ -166,8 +174,8 @@ def test_skipped_training_pairs_and_copies_are_counted(make_text: MakeText) -> N
 
 def test_the_limit_draws_a_seeded_subset_of_training_pairs_only(make_text: MakeText) -> None:
     folder = make_text()
-    some = {limit: read_corpus(section(folder, {"limit": limit}), "train", 3).pairs for limit in (10, 20)}
+    some = {limit: corpus_of(section(folder, {"limit": limit}), "train", 3).pairs for limit in (10, 20)}
     assert [len(each) for each in some.values()] == [10, 20]
     assert set(some[10].sources) <= set(some[20].sources)
-    assert read_corpus(section(folder, {"limit": 10}), "train", 4).pairs.sources != some[10].sources
-    assert len(read_corpus(section(folder, {"limit": 10}), "test", 3).pairs) == 12
+    assert corpus_of(section(folder, {"limit": 10}), "train", 4).pairs.sources != some[10].sources
+    assert len(corpus_of(section(folder, {"limit": 10}), "test", 3).pairs) == 12

@@ -11,7 +11,7 @@ import sentencepiece
 from ralr_tune.errors import DataError
 from ralr_tune.kinds.translation import vocabulary
 from ralr_tune.kinds.translation.files import Pairs
-from ralr_tune.kinds.translation.vocabulary import Vocabulary, read_vocabulary, train_vocabulary
+from ralr_tune.kinds.translation.vocabulary import Vocabulary, cached_vocabulary, read_vocabulary, train_vocabulary
 from tests.kinds.translation.conftest import pairs
 
 SOURCES, TARGETS = (list(side) for side in zip(*pairs(80, 0), strict=True))
@@ -27,9 +27,9 @@ def test_it_is_the_same_to_the_byte_and_restores_the_text() -> None:
 
 
 def test_workers_share_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = train_vocabulary(TEXT, 48, tmp_path)
-    monkeypatch.setattr(vocabulary, "_trained", lambda *_: pytest.fail("trained again"))
-    assert train_vocabulary(TEXT, 48, tmp_path).model == first.model
+    first = cached_vocabulary(TEXT, 48, tmp_path)
+    monkeypatch.setattr(vocabulary, "train_vocabulary", lambda *_: pytest.fail("trained again"))
+    assert cached_vocabulary(TEXT, 48, tmp_path).model == first.model
     assert [path.name[:11] for path in tmp_path.glob("*.model")] == ["vocabulary-"]
 
 

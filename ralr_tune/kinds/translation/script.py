@@ -1,0 +1,193 @@
+"""Exports a translation configuration as a script: text, vocabulary, network, training and beam search."""
+
+from __future__ import annotations
+
+from string import Template
+
+from ralr_tune.errors import UsageError
+from ralr_tune.kinds.translation.networks import build_network, shape_of
+from ralr_tune.kinds.translation.options import TranslationOptions
+from ralr_tune.kinds.translation.section import TextData, TranslationSection
+from ralr_tune.schedules.weight_decay import WeightDecay
+from ralr_tune.script.bundle import bundle
+from ralr_tune.script.parts import (
+    averaging,
+    construction,
+    docstring,
+    import_of,
+    optimizer_call,
+    optimizer_imports,
+    precision_call,
+    rate_call,
+    train_call,
+)
+from ralr_tune.script.text import OTHER_FORMATS, arguments, literal, wrapped
+from ralr_tune.studyfile.exported import Exported
+from ralr_tune.training.averaging import WeightAverage
+
+_STANDALONE = "ralr_tune.kinds.translation.standalone"
+_REPLACEMENTS = {
+    f"ralr_tune.kinds.translation.section.{name}": f"{_STANDALONE}.{name}"
+    for name in ("FilesData", "TsvData", "FolderData", "TextData")
+} | {"ralr_tune.invocation.install": f"{_STANDALONE}.install"}
+
+_SCRIPT = Template('''\
+"""$docstring
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from ralr_tune.kinds.translation.batches import TranslationBatch, epoch_rows
+from ralr_tune.kinds.translation.encoded import search_of, summed_loss, translations
+from ralr_tune.kinds.translation.networks import build_network
+from ralr_tune.kinds.translation.scores import Scorer
+from ralr_tune.kinds.translation.standalone import $reader, load_text
+from ralr_tune.kinds.translation.translator import Network, Translator
+from ralr_tune.script.loop import parse_options, save_weights, train
+from ralr_tune.seeds import derive_seed
+from ralr_tune.training.precision import Precision, choose_precision
+$imports
+
+# ---------------------------------------------------------------- this configuration
+
+SEED = $seed
+STUDY_SEED = $study_seed
+EPOCHS = $epochs
+BATCH_SIZE = $batch_size
+LR = $lr
+LANGUAGES = $languages
+HYPOTHESES = 256
+
+
+def open_source() -> $reader:
+    return $source
+
+
+def make_model(pieces: int, pad: int) -> Translator:
+    """Its weights are drawn from torch's global generator."""
+    return $network
+
+
+def make_optimizer(model: Translator) -> torch.optim.Optimizer:
+    return $optimizer
+
+
+def learning_rate(steps_per_epoch: tuple[int, ...]) -> LearningRate:
+    return $rate
+
+
+# ---------------------------------------------------------------- training
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = parse_options(__doc__, __file__, arguments)
+    device = options.device
+    data = load_text(open_source(), LANGUAGES, study_seed=STUDY_SEED, $vocabulary)
+    words, pairs = data.vocabulary, data.train
+    precision = $precision
+
+    torch.manual_seed(derive_seed("init", SEED))
+    model = make_model(words.size, words.pad)
+    model.to(device)
+$average    optimizer = make_optimizer(model)
+    orders = [epoch_rows(pairs.lengths, BATCH_SIZE, seed=SEED, epoch=epoch) for epoch in range(EPOCHS)]
+    rate = learning_rate(tuple(map(len, orders)))
+$decay
+    def loss(batch: TranslationBatch, predicted: range) -> Tensor:
+        with precision.autocast(device):
+            return summed_loss(model, batch, $smoothing) / len(predicted)
+
+    def batches(epoch: int) -> Iterator[tuple[TranslationBatch, range]]:
+        for rows in orders[epoch]:
+            batch = pairs.batch(rows, pad=words.pad, device=device)
+            yield batch, range(batch.weight)
+
+    $train
+$judged    save_weights(model, options.out)
+    search = search_of(words, $search)
+    outputs = translations(
+        model.eval(),
+        data.test,
+        words,
+        search,
+        hypotheses=HYPOTHESES,
+        device=device,
+        autocast=lambda: precision.autocast(device),
+    )
+    if outputs is None:
+        raise SystemExit("diverged: the outputs of the network are not finite")
+    scores = $scorer.scores(outputs, data.test.pairs.targets)
+    print(f"test BLEU {scores['bleu']:.4f}, chrF {scores['chrf']:.4f}")
+    print(f"weights: {options.out}")
+
+
+if __name__ == "__main__":
+    main()
+''')
+
+
+def script(configuration: Exported) -> str:
+    """A Python script that trains `configuration` on train + validation data, saves its weights and tests it.
+
+    It runs without this package, but needs torch, sentencepiece and sacrebleu. Raises UsageError for values that a
+    script cannot express.
+    """
+    training, provenance = configuration.training, configuration.provenance
+    task, options = configuration.task, configuration.configuration().options
+    assert isinstance(task, TranslationSection)
+    assert isinstance(options, TranslationOptions)
+    _refuse_unsupported(task)
+    rate, rate_imports = rate_call(configuration)
+    decay = configuration.configuration().weight_decay(configuration.configuration().learning_rate(1, seed=0))
+    more_imports = [import_of(WeightAverage)] if training.ema_decay else []
+    more_imports += [import_of(WeightDecay)] if decay.varies else []
+    text = _SCRIPT.substitute(
+        docstring=docstring(configuration),
+        imports="\n".join([*rate_imports, *optimizer_imports(configuration), *more_imports]),
+        **{name: literal(getattr(provenance, name)) for name in ("seed", "study_seed")},
+        **{name: literal(getattr(training, name)) for name in ("epochs", "batch_size", "lr")},
+        languages=literal(task.languages),
+        reader=type(task.data).__name__,
+        source=_return_value(_source(task.data)),
+        network=_return_value(_network(task)),
+        optimizer=_return_value(optimizer_call(configuration)),
+        rate=_return_value(rate),
+        vocabulary=_vocabulary(task),
+        smoothing=literal(options.label_smoothing),
+        search=f"beam={literal(task.beam)}, penalty={literal(task.length_penalty)}",
+        scorer=f"Scorer({literal(task.tokenize)}, lowercase={literal(task.lowercase)})",
+        precision=precision_call(training, "(), matrix_products=True"),
+        **averaging(training),
+        **train_call(training, decay),
+    )
+    return bundle(text, replacements=_REPLACEMENTS)
+
+
+def _refuse_unsupported(task: TranslationSection) -> None:
+    """A script takes one step for each batch."""
+    if task.accumulate != 1:
+        raise UsageError(f"task.accumulate = {task.accumulate!r}: a script cannot do that; {OTHER_FORMATS}")
+
+
+def _return_value(expression: str) -> str:
+    return wrapped(expression, indent=4, used=len("return "))
+
+
+def _source(data: TextData) -> str:
+    given = data.model_dump(exclude_defaults=True, exclude={"source"}) | {"path": data.path}
+    return f"{type(data).__name__}({', '.join(arguments(given))})"
+
+
+def _network(task: TranslationSection) -> str:
+    shape = construction(shape_of(task, pieces=0, pad=0), pieces="pieces", pad="pad")
+    return f"{build_network.__name__}({literal(task.model)}, {shape})"
+
+
+def _vocabulary(task: TranslationSection) -> str:
+    given = task.vocabulary
+    return f"size={literal(given.size)}" if given.model is None else f"model={literal(given.model)}"
