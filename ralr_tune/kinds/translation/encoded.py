@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -62,6 +63,11 @@ def summed_loss(model: Translator, batch: TranslationBatch, smoothing: float) ->
     logits = model.logits(states.index_select(0, real)).float()
     wanted = batch.targets[:, 1:].flatten().index_select(0, real)
     return F.cross_entropy(logits, wanted, label_smoothing=smoothing, reduction="sum")
+
+
+def hypotheses_at_once(device: str) -> int:
+    """Hypotheses that are extended together by default: sentences in greedy decoding."""
+    return 512 if torch.device(device).type == "cuda" else 256
 
 
 def search_of(vocabulary: Vocabulary, *, beam: int, penalty: float) -> Search:

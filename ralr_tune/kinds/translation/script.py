@@ -25,11 +25,11 @@ from ralr_tune.script.text import OTHER_FORMATS, arguments, literal, wrapped
 from ralr_tune.studyfile.exported import Exported
 from ralr_tune.training.averaging import WeightAverage
 
-_STANDALONE = "ralr_tune.kinds.translation.standalone"
+_PLAIN = "ralr_tune.kinds.translation.standalone_section"
 _REPLACEMENTS = {
-    f"ralr_tune.kinds.translation.section.{name}": f"{_STANDALONE}.{name}"
+    f"ralr_tune.kinds.translation.section.{name}": f"{_PLAIN}.{name}"
     for name in ("FilesData", "TsvData", "FolderData", "TextData")
-} | {"ralr_tune.invocation.install": f"{_STANDALONE}.install"}
+} | {"ralr_tune.invocation.install": f"{_PLAIN}.install"}
 
 _SCRIPT = Template('''\
 """$docstring
@@ -43,10 +43,11 @@ import torch
 from torch import Tensor
 
 from ralr_tune.kinds.translation.batches import TranslationBatch, epoch_rows
-from ralr_tune.kinds.translation.encoded import search_of, summed_loss, translations
+from ralr_tune.kinds.translation.encoded import hypotheses_at_once, search_of, summed_loss, translations
 from ralr_tune.kinds.translation.networks import build_network
 from ralr_tune.kinds.translation.scores import Scorer
-from ralr_tune.kinds.translation.standalone import $reader, load_text
+from ralr_tune.kinds.translation.section import $reader
+from ralr_tune.kinds.translation.standalone import load_text
 from ralr_tune.kinds.translation.translator import Network, Translator
 from ralr_tune.script.loop import parse_options, save_weights, train
 from ralr_tune.seeds import derive_seed
@@ -61,7 +62,6 @@ EPOCHS = $epochs
 BATCH_SIZE = $batch_size
 LR = $lr
 LANGUAGES = $languages
-HYPOTHESES = 256
 
 
 def open_source() -> $reader:
@@ -115,7 +115,7 @@ $judged    save_weights(model, options.out)
         data.test,
         words,
         search,
-        hypotheses=HYPOTHESES,
+        hypotheses=min(hypotheses_at_once(device), len(data.test)),
         device=device,
         autocast=lambda: precision.autocast(device),
     )
@@ -123,7 +123,9 @@ $judged    save_weights(model, options.out)
         raise SystemExit("diverged: the outputs of the network are not finite")
     scores = $scorer.scores(outputs, data.test.pairs.targets)
     print(f"test BLEU {scores['bleu']:.4f}, chrF {scores['chrf']:.4f}")
-    print(f"weights: {options.out}")
+    file = options.out.with_suffix(".txt")
+    file.write_text("".join(f"{line}\\n" for line in outputs), encoding="utf-8", newline="\\n")
+    print(f"translations: {file}; weights: {options.out}")
 
 
 if __name__ == "__main__":

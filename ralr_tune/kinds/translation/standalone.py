@@ -1,61 +1,15 @@
-"""Parallel text in an exported script: the same pairs, pieces and translations as in the task.
-
-Scripts include this source in place of section.py, whose classes check study files and need pydantic.
-"""
+"""Parallel text in an exported script: the same pairs and pieces as in the task."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
 
 from ralr_tune.kinds.translation.corpus import read_all
 from ralr_tune.kinds.translation.encoded import EncodedSplit
 from ralr_tune.kinds.translation.files import Pairs
-from ralr_tune.kinds.translation.section import Unicode
+from ralr_tune.kinds.translation.section import TextData
 from ralr_tune.kinds.translation.vocabulary import Vocabulary, read_vocabulary, train_vocabulary
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Text:
-    path: str
-    limit: int | None = None
-    unicode: Unicode = "nfc"
-    max_length: int = 500
-    """In characters."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class FilesData(_Text):
-    """See section.FilesData."""
-
-    train: tuple[str, ...]
-    validation: str
-    test: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class TsvData(_Text):
-    """See section.TsvData."""
-
-    train: tuple[str, ...]
-    validation: str
-    test: str
-    columns: tuple[int, int] = (1, 2)
-    header: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class FolderData(_Text):
-    """See section.FolderData."""
-
-
-TextData: TypeAlias = FilesData | TsvData | FolderData
-
-
-def install(extra: str) -> str:
-    """The command that installs what compressed text needs: a script has no extras."""
-    return "pip install zstandard"
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from ralr_tune.kinds.translation.batches import (
 )
 from ralr_tune.kinds.translation.corpus import digest_of
 from ralr_tune.kinds.translation.decoding import GREEDY
-from ralr_tune.kinds.translation.encoded import EncodedSplit, search_of, summed_loss, translations
+from ralr_tune.kinds.translation.encoded import EncodedSplit, hypotheses_at_once, search_of, summed_loss, translations
 from ralr_tune.kinds.translation.files import Pairs
 from ralr_tune.kinds.translation.options import TranslationOptions
 from ralr_tune.kinds.translation.scores import Scorer
@@ -35,8 +35,6 @@ from ralr_tune.records import Inventory
 from ralr_tune.seeds import derive_seed
 from ralr_tune.tasks.base import Autocast, Batch, Capabilities, Split
 
-HYPOTHESES = {"cpu": 256, "cuda": 512}
-"""Hypotheses that are extended at once, by type of device: sentences in greedy decoding."""
 LOSS_TOKENS = 12
 """Tokens at once when the loss is computed, for each hypothesis at once when sentences are translated (our choice): the
 logits of all of them are in memory together."""
@@ -115,7 +113,7 @@ class TranslationTask:
 
     @property
     def evaluation_batch(self) -> int:
-        return HYPOTHESES[torch.device(self.device).type]
+        return hypotheses_at_once(self.device)
 
     def evaluate(
         self, model: nn.Module, split: Split, *, batch_size: int | None = None, autocast: Autocast | None = None

@@ -99,8 +99,10 @@ class Vocabulary:
         return [np.asarray(pieces, dtype=np.int32) for pieces in found]
 
     def decode(self, pieces: Sequence[Sequence[int]]) -> list[str]:
+        """The text of each sentence, on one line: an existing model may have a piece for the byte of a line feed."""
         limit = int(self.processor.get_piece_size())
-        return [str(self.processor.decode([piece for piece in line if piece < limit])) for line in pieces]
+        lines = (self.processor.decode([piece for piece in line if piece < limit]) for line in pieces)
+        return [str(line).replace("\n", " ") for line in lines]
 
 
 def check_installed() -> None:

@@ -64,7 +64,12 @@ def test_the_script_trains_what_the_task_trains(
     judged = trial.state.judged.state_dict()
     assert weights.keys() == judged.keys()
     assert all(torch.equal(weights[name], tensor) for name, tensor in judged.items())
-    assert f"test BLEU {trial.evaluate('test'):.4f}" in capsys.readouterr().out
+    outputs = trial.in_batches("test", trial._translations)
+    scores = own.scores("test", outputs)
+    assert scores["chrf"] > 0
+    assert f"test BLEU {scores['bleu']:.4f}, chrF {scores['chrf']:.4f}" in capsys.readouterr().out
+    lines = (tmp_path / "script.txt").read_text(encoding="utf-8").split("\n")
+    assert lines == [*(outputs or ()), ""]
 
 
 def test_all_layouts_and_an_existing_vocabulary_are_written(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import subprocess
 import sys
@@ -156,17 +157,30 @@ def test_a_diverged_network_is_noticed(make_study: MakeStudy) -> None:
     assert all(math.isnan(value) for value in task.measure(model, "validation").values())
 
 
-def test_scores_are_those_of_sacrebleus_command(tmp_path: Path) -> None:
-    outputs, references = ["a red dog runs .", "Two men, one cat!"], ["a dog runs .", "two men and a cat !"]
-    (tmp_path / "out").write_text("\n".join(outputs))
-    (tmp_path / "ref").write_text("\n".join(references))
-    command = [sys.executable, "-m", "sacrebleu", "ref", "-i", "out", "-m", "bleu", "chrf", "-w", "6", "--score-only"]
+ODD = "a\u2028red dog\x0bruns\rfast\x85 and\x0c eats\u2029 ."
+"""Characters that end a line for Python's `splitlines`, but not for sacrebleu."""
+
+
+@pytest.mark.parametrize(
+    ("scorer", "options"),
+    [
+        (Scorer("13a", lowercase=False), []),
+        (Scorer("intl", lowercase=True), ["-tok", "intl", "-lc", "--chrf-lowercase"]),
+    ],
+)
+def test_scores_are_those_of_sacrebleus_command(tmp_path: Path, scorer: Scorer, options: list[str]) -> None:
+    outputs = [ODD, "Two men, one cat!", "Zwölf Boxkämpfer jagen „Viktor“ …", ""]
+    references = [ODD.replace("dog", "cat"), "two men and a cat !", "zwölf Boxkämpfer jagten Viktor ...", "nothing"]
+    for name, lines in (("out", outputs), ("ref", references)):
+        (tmp_path / name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="\n")
+    command = [sys.executable, "-m", "sacrebleu", "ref", "-i", "out", "-m", "bleu", "chrf", "-w", "6", *options]
     printed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
-    expected = [float(number) for number in printed.strip(" \n[]").replace(",", " ").split()]
-    scorer = Scorer("13a", lowercase=False)
-    assert list(scorer.scores(outputs, references).values()) == pytest.approx(expected, abs=1e-6)
-    assert "tok:13a" in scorer.signatures()["bleu"]
-    with pytest.raises(ValueError, match="2 outputs and 1 references"):
+    found = {each["name"]: each for each in json.loads(printed)}
+    assert list(scorer.scores(outputs, references).values()) == pytest.approx(
+        [found["BLEU"]["score"], found["chrF2"]["score"]], abs=1e-6
+    )
+    assert list(scorer.signatures().values()) == [found["BLEU"]["signature"], found["chrF2"]["signature"]]
+    with pytest.raises(ValueError, match="4 outputs and 1 references"):
         scorer.scores(outputs, references[:1])
 
 

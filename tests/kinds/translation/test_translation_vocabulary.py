@@ -56,6 +56,17 @@ def test_an_existing_model_without_padding_gets_one_more_piece(tmp_path: Path) -
     assert found.decode([[*found.encode(["dog"])[0].tolist(), found.pad]]) == ["dog"]
 
 
+def test_a_piece_for_a_line_feed_does_not_split_a_translation(tmp_path: Path) -> None:
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([*SOURCES, *TARGETS]), model_writer=model, vocab_size=330, model_type="bpe",
+        byte_fallback=True, hard_vocab_limit=False, minloglevel=2,
+    )  # fmt: skip
+    found = Vocabulary(model.getvalue())
+    feed = found.processor.piece_to_id("<0x0A>")
+    assert found.decode([[*found.encode(["dog"])[0], feed, *found.encode(["cat"])[0]]]) == ["dog  cat"]
+
+
 def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "own.model").write_bytes(b"no model")
     with pytest.raises(DataError, match="not a sentencepiece model"):
