@@ -84,7 +84,8 @@ def _usable(pairs: Pairs, data: TextData) -> tuple[list[int], tuple[Skipped, ...
     reasons = (("an empty side", empty), (f"a side of more than {data.max_length} characters", long))
     skipped = tuple(Skipped("train", "", f"pairs ({listed(rows)})", why, len(rows)) for why, rows in reasons if rows)
     if not kept:
-        raise DataError(f"{pairs.origin}: no training pair is left: {'; '.join(each.why for each in skipped)}")
+        why = "; ".join(f"{each.why} ({each.count:,})" for each in skipped)
+        raise DataError(f"{pairs.origin}: of {len(pairs):,} training pairs none is left: {why}")
     return kept, skipped
 
 

@@ -36,7 +36,7 @@ class TsvData(_Text):
     train: tuple[str, ...]
     validation: str
     test: str
-    columns: tuple[int, int] = (1, 2)
+    columns: tuple[int, int] | None = None
     header: bool = False
 
 

@@ -64,16 +64,10 @@ class Vocabulary:
 
     @cached_property
     def processor(self) -> SentencePieceProcessor:
-        """Raises DataError if the bytes are not a model with the pieces that translation needs."""
+        """Raises RuntimeError if the bytes are not a model."""
         from sentencepiece import SentencePieceProcessor
 
-        try:
-            found = SentencePieceProcessor(model_proto=self.model)
-        except RuntimeError as error:
-            raise DataError(f"task.vocabulary.model: not a sentencepiece model: {error}") from error
-        if min(found.bos_id(), found.eos_id()) < 0:
-            raise DataError("task.vocabulary.model: has no piece for the beginning or the end of a sentence")
-        return found
+        return SentencePieceProcessor(model_proto=self.model)
 
     @property
     def size(self) -> int:
@@ -115,12 +109,19 @@ def check_installed() -> None:
 
 
 def read_vocabulary(path: Path) -> Vocabulary:
-    """An existing model. Raises DataError."""
+    """An existing model. Raises DataError if it cannot be read or lacks pieces that translation needs."""
+    name = f"task.vocabulary.model = {str(path)!r}"
     try:
         found = Vocabulary(path.expanduser().read_bytes())
+        size = found.processor.get_piece_size() if found.model else 0
     except OSError as error:
-        raise DataError(f"task.vocabulary.model = {str(path)!r}: cannot be read: {error.strerror}") from error
-    found.processor  # noqa: B018  (raises)
+        raise DataError(f"{name}: cannot be read: {error.strerror}") from error
+    except RuntimeError:  # its message names a line of sentencepiece's source
+        size = 0
+    if not size:
+        raise DataError(f"{name}: not a sentencepiece model")
+    if min(found.begin, found.end) < 0:
+        raise DataError(f"{name}: has no piece for the beginning or the end of a sentence")
     return found
 
 

@@ -68,9 +68,10 @@ def test_a_piece_for_a_line_feed_does_not_split_a_translation(tmp_path: Path) ->
 
 
 def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "own.model").write_bytes(b"no model")
-    with pytest.raises(DataError, match="not a sentencepiece model"):
-        read_vocabulary(tmp_path / "own.model")
+    for content in (b"no model", b""):
+        (tmp_path / "own.model").write_bytes(content)
+        with pytest.raises(DataError, match=r"task\.vocabulary\.model = '.*own\.model': not a sentencepiece model$"):
+            read_vocabulary(tmp_path / "own.model")
     with pytest.raises(DataError, match="cannot be read"):
         read_vocabulary(tmp_path / "absent.model")
 
