@@ -12,7 +12,7 @@ from ralr_tune.kinds.detection.section import DetectionData, DetectionSection, V
 from ralr_tune.kinds.detection.sources import largest_side
 from ralr_tune.models.detectors import longest_side
 from ralr_tune.script.bundle import bundle
-from ralr_tune.script.parts import docstring, optimizer_call, precision_call, rate_call
+from ralr_tune.script.parts import docstring, optimizer_call, optimizer_imports, precision_call, rate_call
 from ralr_tune.script.text import OTHER_FORMATS, arguments, literal, wrapped
 from ralr_tune.studyfile.configuration import TrainingConfig
 from ralr_tune.studyfile.exported import Exported
@@ -124,7 +124,7 @@ def script(configuration: Exported) -> str:
     side = largest_side(task)
     text = _SCRIPT.substitute(
         docstring=docstring(configuration),
-        imports="\n".join([reader, *rate_imports]),
+        imports="\n".join([reader, *rate_imports, *optimizer_imports(configuration)]),
         **{name: literal(getattr(provenance, name)) for name in ("seed", "study_seed")},
         **{name: literal(getattr(training, name)) for name in ("epochs", "batch_size", "lr")},
         source=_return_value(source),

@@ -43,6 +43,7 @@ class Side:
 
     @cached_property
     def lengths(self) -> Ints:
+        """(sentences,): pieces of each."""
         return np.diff(self.starts)
 
     def __len__(self) -> int:

@@ -38,7 +38,7 @@ class EncodedSplit:
 
     @cached_property
     def lengths(self) -> Ints:
-        """Of the longer side of each pair."""
+        """(pairs,): pieces of the longer side of each that a batch counts."""
         return np.maximum(self.sources.lengths, self.targets.lengths - 1)
 
     def __len__(self) -> int:

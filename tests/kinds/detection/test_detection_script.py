@@ -65,6 +65,10 @@ def test_coco_data_and_every_key_of_the_detector_are_written() -> None:
     assert "fpn_channels=32, head_convs=1, min_size=48" in text
 
 
+def test_an_optimizer_of_this_package_is_included() -> None:
+    assert "class MuonWithAdamW" in render(configuration({"source": "voc", "path": "x"}, optimizer="muon"), "python")
+
+
 def test_what_a_script_cannot_express_is_refused() -> None:
     with pytest.raises(UsageError, match=r"training\.ema_decay"):
         render(configuration({"source": "voc", "path": "x"}, ema_decay=0.9), "python")

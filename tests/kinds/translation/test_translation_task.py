@@ -139,6 +139,15 @@ def test_a_resumed_trial_equals_an_uninterrupted_one_bit_for_bit(
             assert torch.equal(one, other)
 
 
+def test_the_last_epoch_of_confirm_is_judged_by_beam_search_with_and_without_averaging(make_study: MakeStudy) -> None:
+    spec = make_study(study={"metric": "chrf"}, task={"beam": 3}, training={"ema_decay": 0.5})
+    trial, task = trial_of(spec, stage="confirm"), loaded_task(spec)
+    first, last = trial.epochs()
+    assert first.others.keys() == {"loss", "bleu", "chrf_without_ema"}
+    for value, model in ((last.value, trial.state.judged), (last.others["chrf_without_ema"], trial.state.model)):
+        assert value == task.score("validation", task.translations(model, "validation", 3))
+
+
 def test_micro_batches_train_the_same(make_study: MakeStudy) -> None:
     spec = make_study(training={"epochs": 1, "optimizer": "sgd"})
     plain, small = trial_of(spec), trial_of(spec)
@@ -227,6 +236,8 @@ def test_all_problems_are_found_at_once(make_text: MakeText, make_study: MakeStu
     found = problems(make_study(folder, task={"model_options": {"width": 7}}))
     assert len(found) == 3
     assert "must be a multiple" in found[2]
+    (missing,) = set(problems(make_study(make_text(), training={"optimizer": "no_such_package:Adam"})))
+    assert "importing 'no_such_package' failed" in missing
     assert "at most" in problems(make_study(make_text(), task={"vocabulary": {"size": 9000}}))[0]
 
 
@@ -273,7 +284,12 @@ def test_the_most_improved_sentences_come_first(tmp_path: Path) -> None:
     improved = next(part for part in shown.parts if part.caption.startswith("Most improved"))
     assert [row[0] for row in improved.rows] == ["49"]
     assert not any(part.caption.startswith("Most worsened") for part in shown.parts)
-    assert shown.parts[1].head[1] == "6 to 6 words"
+    assert shown.parts[1].head[1] == "6 to 6 tokens"
+
+
+def test_lengths_are_counted_in_the_tokens_of_bleu() -> None:
+    assert Scorer("13a", lowercase=False).token_counts(["two words.", ""]) == [3, 0]
+    assert Scorer("zh", lowercase=False).token_counts(["你好吗"]) == [3]
 
 
 @pytest.mark.parametrize("content", [{}, {"outputs": 3}, kept(["too few"])])
