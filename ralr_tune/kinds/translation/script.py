@@ -8,22 +8,10 @@ from ralr_tune.errors import UsageError
 from ralr_tune.kinds.translation.networks import build_network, shape_of
 from ralr_tune.kinds.translation.options import TranslationOptions
 from ralr_tune.kinds.translation.section import TextData, TranslationSection
-from ralr_tune.schedules.weight_decay import WeightDecay
 from ralr_tune.script.bundle import bundle
-from ralr_tune.script.parts import (
-    averaging,
-    construction,
-    docstring,
-    import_of,
-    optimizer_call,
-    optimizer_imports,
-    precision_call,
-    rate_call,
-    train_call,
-)
-from ralr_tune.script.text import OTHER_FORMATS, arguments, literal, wrapped
+from ralr_tune.script.parts import common_imports, common_parts, construction, return_value
+from ralr_tune.script.text import OTHER_FORMATS, arguments, literal
 from ralr_tune.studyfile.exported import Exported
-from ralr_tune.training.averaging import WeightAverage
 
 _PLAIN = "ralr_tune.kinds.translation.standalone_section"
 _REPLACEMENTS = {
@@ -56,11 +44,7 @@ $imports
 
 # ---------------------------------------------------------------- this configuration
 
-SEED = $seed
-STUDY_SEED = $study_seed
-EPOCHS = $epochs
-BATCH_SIZE = $batch_size
-LR = $lr
+$constants
 LANGUAGES = $languages
 
 
@@ -139,33 +123,21 @@ def script(configuration: Exported) -> str:
     It runs without this package, but needs torch, sentencepiece and sacrebleu. Raises UsageError for values that a
     script cannot express.
     """
-    training, provenance = configuration.training, configuration.provenance
     task, options = configuration.task, configuration.configuration().options
     assert isinstance(task, TranslationSection)
     assert isinstance(options, TranslationOptions)
     _refuse_unsupported(task)
-    rate, rate_imports = rate_call(configuration)
-    decay = configuration.configuration().weight_decay(configuration.configuration().learning_rate(1, seed=0))
-    more_imports = [import_of(WeightAverage)] if training.ema_decay else []
-    more_imports += [import_of(WeightDecay)] if decay.varies else []
     text = _SCRIPT.substitute(
-        docstring=docstring(configuration),
-        imports="\n".join([*rate_imports, *optimizer_imports(configuration), *more_imports]),
-        **{name: literal(getattr(provenance, name)) for name in ("seed", "study_seed")},
-        **{name: literal(getattr(training, name)) for name in ("epochs", "batch_size", "lr")},
+        imports="\n".join(common_imports(configuration)),
         languages=literal(task.languages),
         reader=type(task.data).__name__,
-        source=_return_value(_source(task.data)),
-        network=_return_value(_network(task)),
-        optimizer=_return_value(optimizer_call(configuration)),
-        rate=_return_value(rate),
+        source=return_value(_source(task.data)),
+        network=return_value(_network(task)),
         vocabulary=_vocabulary(task),
         smoothing=literal(options.label_smoothing),
         search=f"beam={literal(task.beam)}, penalty={literal(task.length_penalty)}",
         scorer=f"Scorer({literal(task.tokenize)}, lowercase={literal(task.lowercase)})",
-        precision=precision_call(training, "(), matrix_products=True"),
-        **averaging(training),
-        **train_call(training, decay),
+        **common_parts(configuration, input_shape="()", matrix_products=True),
     )
     return bundle(text, replacements=_REPLACEMENTS)
 
@@ -174,10 +146,6 @@ def _refuse_unsupported(task: TranslationSection) -> None:
     """A script takes one step for each batch."""
     if task.accumulate != 1:
         raise UsageError(f"task.accumulate = {task.accumulate!r}: a script cannot do that; {OTHER_FORMATS}")
-
-
-def _return_value(expression: str) -> str:
-    return wrapped(expression, indent=4, used=len("return "))
 
 
 def _source(data: TextData) -> str:
