@@ -19,7 +19,8 @@ def executed(storage: Storage) -> Iterator[list[str]]:
     def note(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
         statements.append(statement)
 
-    engines = (storage.engine, storage._rdb.engine)
+    # Optuna's engine for a server is a view of the other one, and passes its statements on
+    engines = (storage.engine, storage._rdb.engine) if storage.address.file else (storage.engine,)
     for engine in engines:
         event.listen(engine, "before_cursor_execute", note)
     try:

@@ -11,7 +11,8 @@ from statistics import median
 from sqlalchemy import Connection, Engine, insert, inspect, select, text
 
 from ralr_tune.store.address import Address, parse_address
-from ralr_tune.store.database import make_engine, open_storage
+from ralr_tune.store.connections import make_engine
+from ralr_tune.store.database import open_storage
 from ralr_tune.store.failures import storage_errors
 from ralr_tune.store.tables import Now, studies
 
