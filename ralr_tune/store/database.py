@@ -170,6 +170,10 @@ def _prepare_schemas(engine: Engine, address: Address, create: bool, write: bool
 def _optuna(address: Address, engine: Engine, *, skip_table_creation: bool) -> RetryingStorage:
     """Optuna's storage, on the connections of `engine` if it is that of a server."""
     options = engine_options(address)
+    if address.file is None:
+        # Its check of the tables opens a second connection inside a transaction of the first one. Through a pooler,
+        # workers that open a study together would each hold a session of the server and wait for another one.
+        options["isolation_level"] = "AUTOCOMMIT"
     try:
         rdb = RetryingStorage(address.for_optuna, engine_kwargs=options, skip_table_creation=skip_table_creation)
     except RuntimeError as error:  # another version of Optuna created its tables
