@@ -12,7 +12,8 @@ wait     report and verdict: what a trial waits for after each epoch
 tps      transactions a second of that database (pg_stat_database), idle commands such as a ping included
 epoch    transactions an epoch, those of claim, ask, tell and leases included
 conn     connections of that database: mean / most, sampled four times a second
-cores    busy cores of the machine, other programs included; in brackets those of PostgreSQL
+cpu      CPU milliseconds an epoch, claim, ask and tell included: worker + PostgreSQL; says more on a busy machine
+cores    busy cores of the machine, other programs included
 start    seconds until all workers have opened the study and are ready to claim
 lost     rows not done, done twice or by a second attempt, epochs that Optuna lacks; workers that failed
 
@@ -66,8 +67,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--pooler", metavar="HOST:PORT", help="workers connect there instead, as to a pgbouncer")
     given = parser.parse_args(arguments)
     studies.quiet_optuna()
-    print(f"| workers | {' | '.join(TIMED)} | tps | epoch | conn | cores | start | lost |")
-    print("|---" * (len(TIMED) + 7) + "|")
+    print(f"| workers | {' | '.join(TIMED)} | tps | epoch | conn | cpu | cores | start | lost |")
+    print("|---" * (len(TIMED) + 8) + "|")
     found = []
     for workers in given.workers:
         found.append(measured(workers, given.epochs, given.pooler))
@@ -75,7 +76,7 @@ def main(arguments: list[str] | None = None) -> None:
     if len(found) > 1:
         steps = math.log(given.workers[-1] / given.workers[0])
         grown = [f"{math.log(found[-1].p99(name) / found[0].p99(name)) / steps:.2f}" for name in TIMED]
-        print(f"| growth | {' | '.join(grown)} | | | | | | |")
+        print(f"| growth | {' | '.join(grown)} | | | | | | | |")
 
 
 class Load(NamedTuple):
@@ -86,8 +87,9 @@ class Load(NamedTuple):
     tps: float
     per_epoch: float
     connections: list[int]
+    worker_ms: float
+    server_ms: float
     cores: float
-    server_cores: float
     start_s: float
     lost: list[str]
 
@@ -100,7 +102,8 @@ class Load(NamedTuple):
         yield f"{self.tps:.0f}"
         yield f"{self.per_epoch:.2f}"
         yield f"{sum(self.connections) / len(self.connections):.0f} / {max(self.connections)}"
-        yield f"{self.cores:.2f} ({self.server_cores:.2f})"
+        yield f"{self.worker_ms:.1f} + {self.server_ms:.1f}"
+        yield f"{self.cores:.2f}"
         yield f"{self.start_s:.1f} s"
         yield str(len(self.lost))
 
@@ -124,6 +127,7 @@ def measured(workers: int, epochs: int, pooler: str | None) -> Load:
         with _optuna_revision_read_once(), _Watch(url) as watch:
             start_s = _run(workers, job, folder, watch)
         seconds, failures = _collected(folder)
+        worker_s = sum(seconds.pop("cpu"))
         for each in failures[:3]:
             print(each, file=sys.stderr)
         with opened(url) as storage:
@@ -134,8 +138,9 @@ def measured(workers: int, epochs: int, pooler: str | None) -> Load:
         tps=watch.transactions / watch.wall_s,
         per_epoch=watch.transactions / done,
         connections=watch.connections,
+        worker_ms=1e3 * worker_s / done,
+        server_ms=1e3 * watch.server_s / done,
         cores=watch.busy_s / watch.wall_s,
-        server_cores=watch.server_s / watch.wall_s,
         start_s=start_s,
         lost=lost,
     )
@@ -195,6 +200,7 @@ def _worker(index: int, delay_s: float, job: Job, folder: Path, ready: Any, go: 
             waiting.set()
             ready.release()
             go.wait()
+            seconds["cpu"].append(-time.process_time())
             time.sleep(delay_s)
 
     failure = ""
@@ -205,6 +211,7 @@ def _worker(index: int, delay_s: float, job: Job, folder: Path, ready: Any, go: 
         work(job, Place(index, "cpu", 1))
     except BaseException:
         failure = traceback.format_exc()
+    seconds["cpu"].append(time.process_time())
     if not waiting.is_set():
         ready.release()
     (folder / f"worker-{index}.json").write_text(json.dumps({"seconds": seconds, "failure": failure}))
