@@ -54,7 +54,7 @@ def pgbouncer(folder: Path, *, size: int) -> Iterator[Pooler]:
     (folder / "ini").write_text(_INI.format(port=port, folder=folder, **words))
     _own(folder, user)
     url = server.set(host="127.0.0.1", port=port).render_as_string(hide_password=False)
-    pooler = Pooler([program, "-q", str(folder / "ini")], user, port, url, 2)
+    pooler = Pooler([program, "-q", str(folder / "ini")], user, port, url, signal.SIGINT)
     pooler.start()
     try:
         yield pooler
