@@ -96,6 +96,7 @@ LAUNCHER = "How to start workers: local (processes), inprocess (threads), ray, s
 INDEX = "A number in its name.  [default: what the engine says (Slurm, Kubernetes), otherwise 0]"
 STOP_ON = "A further signal that means: save everything and stop. For engines that send it before a time limit."
 REHEARSE = "Train a few epochs: is it reproducible, does it resume, does it use rate, seed and schedule?"
+INTERVAL = "With --watch: at least so many seconds between two queries of the database; a slow one is asked less often."
 DRAWING = "An .html, .png or .svg file."
 LOW = "Lowest learning rate.  [default: a tenth of what is usual for the optimizer]"
 HIGH = "Highest learning rate.  [default: 30 times what is usual for the optimizer]"
@@ -395,22 +396,26 @@ def range_test(
 def status(
     study: Study,
     watch: Annotated[bool, typer.Option("--watch", help="Refresh until the study is done.")] = False,
+    interval: Annotated[float | None, typer.Option(metavar="SECONDS", help=INTERVAL)] = None,
     as_json: AsJson = False,
     storage: Storage = None,
     out: Out = None,
 ) -> None:
     """Show which trials are done, running, waiting and failed, and why."""
     from ralr_tune.commands.locate import locate, opened
-    from ralr_tune.commands.progress import watch_study
+    from ralr_tune.commands.progress import LONGEST_INTERVAL_S, REFRESH_S, watch_study
     from ralr_tune.commands.status import study_status
     from ralr_tune.errors import UsageError
 
     if watch and as_json:
         raise UsageError("--watch and --json: give one of the two")
+    if interval is not None and not (watch and REFRESH_S <= interval <= LONGEST_INTERVAL_S):
+        allowed = f"{REFRESH_S:g} to {LONGEST_INTERVAL_S:g} seconds, together with --watch"
+        raise UsageError(f"--interval {interval:g}: allowed: {allowed}")
     where = locate(study, storage=storage, out=out)
     with opened(where) as database:
         if watch:
-            watch_study(database, where.name)
+            watch_study(database, where.name, interval_s=interval or REFRESH_S)
             return
         found = study_status(database, where.name)
     _print_json(found.as_json()) if as_json else _say(found.as_text(where.out / "logs"))

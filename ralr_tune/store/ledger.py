@@ -19,7 +19,6 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Insert,
-    RowMapping,
     Select,
     Update,
     and_,
@@ -48,12 +47,12 @@ _ROWS_PER_INSERT = 1000  # rows a statement, of 12 parameters each: SQLite takes
 _MAX_CONFLICTS = 100  # inserts lost to other planners before `plan` raises the IntegrityError
 
 _free = ledger.c.state == "free"
-_expired = and_(ledger.c.state == "held", ledger.c.lease_end < Now())
-_waiting = or_(_free, _expired)
+expired = and_(ledger.c.state == "held", ledger.c.lease_end < Now())
+_waiting = or_(_free, expired)
 _always = true()
 _ALL_COLUMNS = [ledger.c[name] for name in Row.__dataclass_fields__ if name != "metrics"]  # metrics: in `curve`
 _RUNNING_CURVE = case((ledger.c.state == "held", ledger.c.curve)).label("curve")
-_LIGHT = [column if column is not ledger.c.curve else _RUNNING_CURVE for column in _ALL_COLUMNS]
+LIGHT_COLUMNS = [column if column is not ledger.c.curve else _RUNNING_CURVE for column in _ALL_COLUMNS]
 """Without the curves of rows that are not running."""
 _ended: dict[str, Any] = {"lease_end": None, "finished": Now()}
 
@@ -270,7 +269,7 @@ class Ledger:
         found = self.storage.rows(select(*_ALL_COLUMNS).where(self._in_study, ledger.c.id == row_id))
         if not found:
             raise StorageError(f"{self.storage.masked}: study {self.study!r} has no ledger row {row_id}")
-        return _row(found[0])
+        return row_of(found[0])
 
     def search_row(self, row: Row) -> Row:
         """The search row of the same arm, block and ordinal. StorageError if there is none."""
@@ -280,12 +279,12 @@ class Ledger:
             raise StorageError(
                 f"{self.storage.masked}: the search row of ledger row {row.id} is gone; restore a copy of the database"
             )
-        return _row(found[0])
+        return row_of(found[0])
 
     def rows(self, stage: Stage | None = None, *, curves: bool = True) -> list[Row]:
         """All rows, or those of one stage, in order of their ids. `curves`: False reads only those of running rows."""
-        query = select(*(_ALL_COLUMNS if curves else _LIGHT)).where(self._in_study).order_by(ledger.c.id)
-        return [_row(found) for found in self.storage.rows(query if stage is None else _in_stage(query, stage))]
+        query = select(*(_ALL_COLUMNS if curves else LIGHT_COLUMNS)).where(self._in_study).order_by(ledger.c.id)
+        return [row_of(found) for found in self.storage.rows(query if stage is None else _in_stage(query, stage))]
 
     def counts(self) -> dict[tuple[str, Stage], Count]:
         """The number of rows in each condition, by (arm, stage); one query."""
@@ -299,7 +298,7 @@ class Ledger:
 
     def abandoned(self) -> frozenset[int]:
         """Ids of rows held under an expired lease: their worker is gone, and they wait for another one."""
-        found = self.storage.rows(select(ledger.c.id).where(self._in_study, _expired))
+        found = self.storage.rows(select(ledger.c.id).where(self._in_study, expired))
         return frozenset(row["id"] for row in found)
 
     def work_done(self) -> tuple[int, int]:
@@ -335,8 +334,8 @@ class Ledger:
         return {**fields, **begin, "params": json.dumps(dict(row.params))}
 
     def _candidates(self, stage: Stage) -> list[Row]:
-        query = _in_stage(select(*_LIGHT).where(self._in_study, _waiting).order_by(ledger.c.id), stage)
-        return [_row(found) for found in self.storage.rows(query.limit(_CANDIDATES))]
+        query = _in_stage(select(*LIGHT_COLUMNS).where(self._in_study, _waiting).order_by(ledger.c.id), stage)
+        return [row_of(found) for found in self.storage.rows(query.limit(_CANDIDATES))]
 
     def _try_claim(self, row: Row, owner: str, token: str) -> bool:
         """Tries to claim a row with one conditional UPDATE; the token identifies a claim whose response was lost."""
@@ -408,7 +407,8 @@ def _in_stage(query: Select[Any], stage: Stage) -> Select[Any]:
     return query.where(ledger.c.stage == stage)
 
 
-def _row(found: RowMapping) -> Row:
+def row_of(found: Mapping[Any, Any]) -> Row:
+    """The row that a query for all columns, or for `LIGHT_COLUMNS`, has found."""
     fields: dict[str, Any] = dict(found)
     where = f"ledger row {fields['id']}"
     fields["source"] = None if fields["source"] == NO_SOURCE else fields["source"]
