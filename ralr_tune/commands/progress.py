@@ -86,7 +86,7 @@ class Display:
 
     def show_data(self, inventory: Inventory) -> None:
         """Print the table of the data, above whatever is live."""
-        self._say(inventory_text(inventory))
+        self.say(inventory_text(inventory))
 
     def starting(self, workers: int) -> None:
         """Show that this many workers start, until the first epoch ends; 0: they are started elsewhere."""
@@ -97,11 +97,11 @@ class Display:
 
     def stopping(self) -> None:
         """Answer Ctrl-C at once: workers need a moment to save their state."""
-        self._say("stopping; saving the state of the running trials…")
+        self.say("stopping; saving the state of the running trials…")
 
     def ended(self, cost: str) -> None:
         """Print the last line: how long this run took, and what the study has cost."""
-        self._say(f"took {duration(time.monotonic() - self._began)}; the study so far: {cost}")
+        self.say(f"took {duration(time.monotonic() - self._began)}; the study so far: {cost}")
 
     def update(self, storage: Storage, study: str) -> None:
         """Query the study and show it; may be called often, but rarely queries the database."""
@@ -121,22 +121,22 @@ class Display:
         if self._live:
             self._live.update(self._tables(status), refresh=True)
         elif status.stage != self._stage or now - self._shown_at >= PLAIN_S:
-            self._say(self._line(status))
+            self.say(self._line(status))
             self._stage, self._shown_at = status.stage, now
 
     def away(self, why: str) -> None:
         """Say once that the database does not answer."""
         if not self._is_away:
-            self._say(f"the database does not answer; waiting for it ({why})")
+            self.say(f"the database does not answer; waiting for it ({why})")
         self._is_away = True
 
     def back(self) -> None:
         """Say that the database answers, if it did not before."""
         if self._is_away:
-            self._say("the database answers again")
+            self.say("the database answers again")
         self._is_away = False
 
-    def _say(self, text: str) -> None:
+    def say(self, text: str) -> None:
         """Print lines above whatever is live; only a terminal gets them wrapped, between words."""
         if not self._quiet:
             width = self._console.width if self._console.is_terminal else None
@@ -192,7 +192,7 @@ def watch_study(storage: Storage, study: str, *, interval_s: float = REFRESH_S) 
     with Display() as display:
         while True:
             began = time.monotonic()
-            found = _refreshed(live, display)
+            found = refreshed(live, display)
             pause = _pause_s(time.monotonic() - began, interval_s)
             if found is not None:
                 status = found
@@ -205,8 +205,8 @@ def watch_study(storage: Storage, study: str, *, interval_s: float = REFRESH_S) 
     plain_console().print(readable(status.as_text()), soft_wrap=True)
 
 
-def _refreshed(live: LiveStatus, display: Display) -> Status | None:
-    """The status now; None if the database does not answer, which is said once. Raises StorageError for other reasons."""
+def refreshed(live: LiveStatus, display: Display) -> Status | None:
+    """The status now; None if the database does not answer, which is said once. Raises StorageError otherwise."""
     try:
         with retry_for(AWAY_S):
             status = live.refresh()

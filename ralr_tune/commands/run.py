@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -13,15 +13,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ralr_tune.commands.locate import again, find_file, naming, unknown_study
+from ralr_tune.commands.mirror import mirrored
+from ralr_tune.commands.notify import Notifier, parse_recipients
 from ralr_tune.commands.preloading import preload
 from ralr_tune.commands.problems import problems, refuse
-from ralr_tune.errors import DataError, UsageError
+from ralr_tune.errors import DataError, Interrupted, RalrTuneError, UsageError
 from ralr_tune.launch.devices import Place
 from ralr_tune.launch.folder import folder_token
 from ralr_tune.launch.launcher import Job, Launcher
 from ralr_tune.launch.registry import make_launcher
 from ralr_tune.launch.supervisor import Observer, Supervisor
 from ralr_tune.machine.home import expand_home
+from ralr_tune.mirror.targets import parse_targets
 from ralr_tune.records import Inventory
 from ralr_tune.search.artifacts import ArtifactStore
 from ralr_tune.search.identity import agree, begin_generation, identity_of, needs_contents
@@ -93,6 +96,10 @@ class RunOptions:
     notebooks), or the name of an entry point in the group `ralr_tune.launchers`."""
     launcher_options: Mapping[str, object] = field(default_factory=dict)
     """Further options of the launcher; each launcher declares its own."""
+    mirror: Sequence[str] = ()
+    """Trackers that show the study while it runs: "tensorboard", "mlflow=URI", "wandb=PROJECT"."""
+    notify: Sequence[str] = ()
+    """URLs and commands that are told once that the study has ended, has failed, or that its verdict stands."""
 
     def __post_init__(self) -> None:
         """Refuses values of a wrong type with a UsageError, and takes texts where a path or a list is meant."""
@@ -108,6 +115,8 @@ class RunOptions:
             "out": out,
             "devices": self.devices if isinstance(self.devices, str) else ",".join(self.devices),
             "slots": parse_slots(str(self.slots)),
+            "mirror": (self.mirror,) if isinstance(self.mirror, str) else tuple(self.mirror),
+            "notify": (self.notify,) if isinstance(self.notify, str) else tuple(self.notify),
         }
         for name, value in meant.items():
             object.__setattr__(self, name, value)
@@ -132,6 +141,10 @@ def _is_devices(value: object) -> bool:
     return _is_text(value) or (isinstance(value, list | tuple) and bool(value) and all(map(_is_text, value)))
 
 
+def _is_texts(value: object) -> bool:
+    return isinstance(value, str) or (isinstance(value, list | tuple) and all(isinstance(each, str) for each in value))
+
+
 _COUNT = _Allowed(partial(_is_none_or, Integral), "a whole number, or None")
 _YES_OR_NO = _Allowed(lambda value: isinstance(value, bool), "True or False")
 _ALLOWED: Mapping[str, _Allowed] = {
@@ -148,6 +161,8 @@ _ALLOWED: Mapping[str, _Allowed] = {
     "new_generation": _YES_OR_NO,
     "start_workers": _YES_OR_NO,
     "devices": _Allowed(_is_devices, 'a text such as "auto" or "cuda:0,cuda:1", or a list of devices'),
+    "mirror": _Allowed(_is_texts, 'texts such as "tensorboard" or "mlflow=http://127.0.0.1:5000"'),
+    "notify": _Allowed(_is_texts, "URLs and commands, as texts"),
     "launcher": _Allowed(_is_text, "the name of a launcher"),
     "launcher_options": _Allowed(lambda value: isinstance(value, Mapping), "a dict of the launcher's options"),
 }
@@ -191,28 +206,47 @@ def run(
     launcher = _launcher(options) if options.start_workers else None
     places = launcher.places(options.devices, options.workers) if launcher else []
     out, url = _location(spec, options)
+    targets, recipients = parse_targets(options.mirror, out, "--mirror"), parse_recipients(options.notify)
     if launcher and launcher.remote:
         _refuse_sqlite(url, options.launcher)
     here = launcher is not None and not launcher.remote
     _check_trainable(spec, url, options, here=here)
     _make_folder(out)
     with _watched(progress, show_data) as (seen, shown), _database(spec.name, url, out, options.force) as opened:
-        if options.new_generation:
-            _begin_generation(opened, spec, out)
-        ledger = _prepare(opened, spec, options.trials or spec.search.trials)
-        job = _job(opened.url, spec, options, out, _token(opened, spec, out, launcher))
-        if advance(ledger, opened, spec, job.until) is not None:
-            data = _inspect_data(opened, spec, out, shown, here=here)
-            if here:
-                agree(ledger, identity_of(spec, data))
-            if starting is not None:
-                starting(len(places))
-            workers = _workers(launcher, job, places, spec, ledger, stopping)
-            workers.wait(options.hours, partial(_tick, launcher, partial(seen, opened, spec.name) if seen else None))
-            ArtifactStore(job.out / "checkpoints", spec, ledger.key).tidy(lambda: ledger.rows(curves=False))
-        from ralr_tune.commands.report import make_report  # imported by now, if workers were started: see _tick
+        notifier = Notifier(recipients, opened, spec.name, out)
+        with _failures_to(notifier):
+            if options.new_generation:
+                _begin_generation(opened, spec, out)
+            ledger = _prepare(opened, spec, options.trials or spec.search.trials)
+            job = _job(opened.url, spec, options, out, _token(opened, spec, out, launcher))
+            tick = partial(_tick, launcher, partial(seen, opened, spec.name) if seen else None)
+            with mirrored(spec.name, opened.url, out, targets):
+                if advance(ledger, opened, spec, job.until) is not None:
+                    data = _inspect_data(opened, spec, out, shown, here=here)
+                    if here:
+                        agree(ledger, identity_of(spec, data))
+                    if starting is not None:
+                        starting(len(places))
+                    _workers(launcher, job, places, spec, ledger, stopping).wait(options.hours, tick)
+                    artifacts = ArtifactStore(job.out / "checkpoints", spec, ledger.key)
+                    artifacts.tidy(lambda: ledger.rows(curves=False))
+                from ralr_tune.commands.report import make_report  # imported by now, if workers started: see _tick
 
-        return make_report(opened, spec.name, out, file=None if file is None else os.fspath(file))
+                report = make_report(opened, spec.name, out, file=None if file is None else os.fspath(file))
+        notifier.ended(confirm=options.confirm)
+        return report
+
+
+@contextmanager
+def _failures_to(notifier: Notifier) -> Iterator[None]:
+    """Notify of an error that ends the study; a user who stops it, or gave a wrong option, knows."""
+    try:
+        yield
+    except (Interrupted, UsageError):
+        raise
+    except RalrTuneError as error:
+        notifier.failed(error)
+        raise
 
 
 def _tick(launcher: Launcher | None, seen: Callable[[], None] | None) -> None:

@@ -137,13 +137,15 @@ class LiveStatus:
     def __init__(self, storage: Storage, name: str) -> None:
         self.storage, self.name = storage, name
         self._live = LiveRows(storage, name)
+        self.changed: Sequence[Row] = ()
+        """The rows that were new or different at the last refresh."""
         self._fingerprint: str | None = None
         self._spec: StudySpec | None = None
 
     def refresh(self) -> Status:
         """The status now. Raises StorageError if the storage holds no such study or does not answer."""
         spec = self._read_spec()
-        self._live.refresh()
+        self.changed = self._live.refresh()
         rows, key = self._live.rows, self._live.ledger.key
         search = [row for row in rows if row.stage == "search"]
         return Status(

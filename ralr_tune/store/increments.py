@@ -1,7 +1,7 @@
 """The rows of a study, kept up to date by reading what has changed since the last time.
 
-A refresh costs a few statements, whose results grow with the rows that run now and those that have ended since: not with
-the size of the study.
+A refresh costs a few statements. Their results grow with the rows that run now and those that have ended since, not
+with the size of the study.
 """
 
 from __future__ import annotations

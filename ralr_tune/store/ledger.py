@@ -50,9 +50,9 @@ _free = ledger.c.state == "free"
 expired = and_(ledger.c.state == "held", ledger.c.lease_end < Now())
 _waiting = or_(_free, expired)
 _always = true()
-_ALL_COLUMNS = [ledger.c[name] for name in Row.__dataclass_fields__ if name != "metrics"]  # metrics: in `curve`
+ALL_COLUMNS = [ledger.c[name] for name in Row.__dataclass_fields__ if name != "metrics"]  # metrics: in `curve`
 _RUNNING_CURVE = case((ledger.c.state == "held", ledger.c.curve)).label("curve")
-LIGHT_COLUMNS = [column if column is not ledger.c.curve else _RUNNING_CURVE for column in _ALL_COLUMNS]
+LIGHT_COLUMNS = [column if column is not ledger.c.curve else _RUNNING_CURVE for column in ALL_COLUMNS]
 """Without the curves of rows that are not running."""
 _ended: dict[str, Any] = {"lease_end": None, "finished": Now()}
 
@@ -266,7 +266,7 @@ class Ledger:
 
     def row(self, row_id: int) -> Row:
         """The row with this id. StorageError if the study has none."""
-        found = self.storage.rows(select(*_ALL_COLUMNS).where(self._in_study, ledger.c.id == row_id))
+        found = self.storage.rows(select(*ALL_COLUMNS).where(self._in_study, ledger.c.id == row_id))
         if not found:
             raise StorageError(f"{self.storage.masked}: study {self.study!r} has no ledger row {row_id}")
         return row_of(found[0])
@@ -274,7 +274,7 @@ class Ledger:
     def search_row(self, row: Row) -> Row:
         """The search row of the same arm, block and ordinal. StorageError if there is none."""
         same = and_(*(getattr(ledger.c, name) == getattr(row, name) for name in ("arm", "block", "ordinal")))
-        found = self.storage.rows(_in_stage(select(*_ALL_COLUMNS).where(self._in_study, same), "search"))
+        found = self.storage.rows(_in_stage(select(*ALL_COLUMNS).where(self._in_study, same), "search"))
         if not found:
             raise StorageError(
                 f"{self.storage.masked}: the search row of ledger row {row.id} is gone; restore a copy of the database"
@@ -283,7 +283,7 @@ class Ledger:
 
     def rows(self, stage: Stage | None = None, *, curves: bool = True) -> list[Row]:
         """All rows, or those of one stage, in order of their ids. `curves`: False reads only those of running rows."""
-        query = select(*(_ALL_COLUMNS if curves else LIGHT_COLUMNS)).where(self._in_study).order_by(ledger.c.id)
+        query = select(*(ALL_COLUMNS if curves else LIGHT_COLUMNS)).where(self._in_study).order_by(ledger.c.id)
         return [row_of(found) for found in self.storage.rows(query if stage is None else _in_stage(query, stage))]
 
     def counts(self) -> dict[tuple[str, Stage], Count]:
