@@ -256,7 +256,14 @@ _WORDS = {"verdict": "the verdict stands", "ended": "the search has ended", "fai
 def _lost_message(study: str, answer: str, out: Path) -> dict[str, Any]:
     """What can be said of a failure while the database does not answer."""
     report = str((out / "report.html").absolute())
-    more: dict[str, Any] = {"generation": None, "event": "failed", "state": "unknown", "arms": {}, "answer": answer, "report": report}
+    more: dict[str, Any] = {
+        "generation": None,
+        "event": "failed",
+        "state": "unknown",
+        "arms": {},
+        "answer": answer,
+        "report": report,
+    }
     return {"text": f"{study}: failed. {answer}", "study": study, **more}
 
 

@@ -130,6 +130,7 @@ def _settings() -> Any:
         silent=True,
         x_disable_machine_info=True,
         x_disable_stats=True,
+        x_save_requirements=False,
     )
 
 
