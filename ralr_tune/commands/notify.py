@@ -27,7 +27,7 @@ from ralr_tune.commands.verdict import stored_card
 from ralr_tune.errors import RalrTuneError, TrialError, UsageError
 from ralr_tune.machine.files import write
 from ralr_tune.machine.locks import locked
-from ralr_tune.secrecy import MASK, hidden, remember, secret_from_environment
+from ralr_tune.secrecy import MASK, hidden, masked_webhook, secret_from_environment
 from ralr_tune.store.database import Storage
 from ralr_tune.store.failures import retry_for
 
@@ -57,8 +57,7 @@ class Recipient:
     def __str__(self) -> str:
         if not self.is_url:
             return shlex.split(self.given)[0]
-        parts = urlsplit(self.given)
-        return f"{parts.scheme}://{parts.hostname}/{MASK}"
+        return masked_webhook(self.given)
 
     @property
     def digest(self) -> str:
@@ -73,7 +72,7 @@ def parse_recipients(given: Sequence[str], option: str = "--notify") -> list[Rec
 
 def shown_words(given: Sequence[str]) -> list[str]:
     """The recipients as they may be printed: the secret part of a URL is masked."""
-    return [str(Recipient(text)) if "://" in text else text for text in given]
+    return [str(Recipient(text)) if "://" in text else text for text in given if text.strip()]
 
 
 def _parse(text: str, option: str) -> Recipient:
@@ -97,8 +96,7 @@ def _parse(text: str, option: str) -> Recipient:
 def _check_url(text: str, option: str) -> None:
     """Raises UsageError. Whatever follows the host may be a secret, and is masked in all that is printed."""
     scheme = text.partition("://")[0]
-    for part in (text, text.partition("://")[2].partition("/")[2]):
-        remember(part.strip("/"))
+    masked_webhook(text)
     if scheme.lower() not in ("http", "https"):
         raise UsageError(f"{option} {scheme[:20]}://...: allowed: http and https URLs, or a command")
     try:

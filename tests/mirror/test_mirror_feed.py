@@ -324,7 +324,7 @@ def test_two_mirrors_from_one_folder_are_refused(finished: Storage, tmp_path: Pa
 
     first = feed()
     first.begin(1)
-    with pytest.raises(UsageError, match="--to fake=here: another mirror of this study feeds it from .*; stop that"):
+    with pytest.raises(UsageError, match=r"--to fake=here: another mirror of this study feeds it from .*; stop that"):
         feed().begin(1)
     first.close()
     feed().begin(1)
