@@ -108,12 +108,12 @@ def _folder(place: str, out: Path) -> str:
 def _uri(place: str, out: Path) -> str:
     uri = place or os.environ.get("MLFLOW_TRACKING_URI", "")
     if not uri:
-        raise ValueError("where is it? Give --to mlflow=URI, or set MLFLOW_TRACKING_URI")
+        raise ValueError("where is it? Give mlflow=URI, or set MLFLOW_TRACKING_URI")
     try:
         parts = urlsplit(uri)
         has_server = bool(parts.hostname) and (parts.port is None or parts.port > 0)
-    except ValueError as error:
-        raise ValueError(f"not a URL: {error}") from None
+    except ValueError:
+        raise ValueError("not a URL; allowed: http://HOST:PORT") from None
     if parts.scheme in ("http", "https"):
         if not has_server:
             raise ValueError("a URL without a server; allowed: http://HOST:PORT")

@@ -59,7 +59,7 @@ WRONG = [
     ("tensorboard=", "tensorboard=: nothing after ="),
     ("tensorboard=FILE/x", "is not a folder"),
     ("tensorboard=s3://bucket/x", "must be a folder of this machine"),
-    ("mlflow", "mlflow: where is it? Give --to mlflow=URI, or set MLFLOW_TRACKING_URI"),
+    ("mlflow", "mlflow: where is it? Give mlflow=URI, or set MLFLOW_TRACKING_URI"),
     ("mlflow=ftp://host", "databricks"),
     ("mlflow=http://", "a URL without a server; allowed: http://HOST:PORT"),
     ("mlflow=http://host:port", "http://HOST:PORT"),
