@@ -213,8 +213,7 @@ def run(
     _check_trainable(spec, url, options, here=here)
     _make_folder(out)
     with _watched(progress, show_data) as (seen, shown), _database(spec.name, url, out, options.force) as opened:
-        notifier = Notifier(recipients, opened, spec.name, out)
-        with _failures_to(notifier):
+        with _notifying(Notifier(recipients, opened, spec.name, out), confirm=options.confirm):
             if options.new_generation:
                 _begin_generation(opened, spec, out)
             ledger = _prepare(opened, spec, options.trials or spec.search.trials)
@@ -228,18 +227,19 @@ def run(
                     if starting is not None:
                         starting(len(places))
                     _workers(launcher, job, places, spec, ledger, stopping).wait(options.hours, tick)
-                    artifacts = ArtifactStore(job.out / "checkpoints", spec, ledger.key)
-                    artifacts.tidy(lambda: ledger.rows(curves=False))
+                    _tidy(job, spec, ledger)
                 from ralr_tune.commands.report import make_report  # imported by now, if workers started: see _tick
 
-                report = make_report(opened, spec.name, out, file=None if file is None else os.fspath(file))
-        notifier.ended(confirm=options.confirm)
-        return report
+                return make_report(opened, spec.name, out, file=None if file is None else os.fspath(file))
+
+
+def _tidy(job: Job, spec: StudySpec, ledger: Ledger) -> None:
+    ArtifactStore(job.out / "checkpoints", spec, ledger.key).tidy(lambda: ledger.rows(curves=False))
 
 
 @contextmanager
-def _failures_to(notifier: Notifier) -> Iterator[None]:
-    """Notify of an error that ends the study; a user who stops it, or gave a wrong option, knows."""
+def _notifying(notifier: Notifier, *, confirm: bool) -> Iterator[None]:
+    """Notify of the end, or of an error that ends the study; a user who stops it, or gave a wrong option, knows."""
     try:
         yield
     except (Interrupted, UsageError):
@@ -247,6 +247,7 @@ def _failures_to(notifier: Notifier) -> Iterator[None]:
     except RalrTuneError as error:
         notifier.failed(error)
         raise
+    notifier.ended(confirm=confirm)
 
 
 def _tick(launcher: Launcher | None, seen: Callable[[], None] | None) -> None:
