@@ -212,25 +212,28 @@ def run(
     here = launcher is not None and not launcher.remote
     _check_trainable(spec, url, options, here=here)
     _make_folder(out)
-    with _watched(progress, show_data) as (seen, shown), _database(spec.name, url, out, options.force) as opened:
-        with _notifying(Notifier(recipients, opened, spec.name, out), confirm=options.confirm):
-            if options.new_generation:
-                _begin_generation(opened, spec, out)
-            ledger = _prepare(opened, spec, options.trials or spec.search.trials)
-            job = _job(opened.url, spec, options, out, _token(opened, spec, out, launcher))
-            tick = partial(_tick, launcher, partial(seen, opened, spec.name) if seen else None)
-            with mirrored(spec.name, opened.url, out, targets):
-                if advance(ledger, opened, spec, job.until) is not None:
-                    data = _inspect_data(opened, spec, out, shown, here=here)
-                    if here:
-                        agree(ledger, identity_of(spec, data))
-                    if starting is not None:
-                        starting(len(places))
-                    _workers(launcher, job, places, spec, ledger, stopping).wait(options.hours, tick)
-                    _tidy(job, spec, ledger)
-                from ralr_tune.commands.report import make_report  # imported by now, if workers started: see _tick
+    with (
+        _watched(progress, show_data) as (seen, shown),
+        _database(spec.name, url, out, options.force) as opened,
+        _notifying(Notifier(recipients, opened, spec.name, out), confirm=options.confirm),
+    ):
+        if options.new_generation:
+            _begin_generation(opened, spec, out)
+        ledger = _prepare(opened, spec, options.trials or spec.search.trials)
+        job = _job(opened.url, spec, options, out, _token(opened, spec, out, launcher))
+        tick = partial(_tick, launcher, partial(seen, opened, spec.name) if seen else None)
+        with mirrored(spec.name, opened.url, out, targets):
+            if advance(ledger, opened, spec, job.until) is not None:
+                data = _inspect_data(opened, spec, out, shown, here=here)
+                if here:
+                    agree(ledger, identity_of(spec, data))
+                if starting is not None:
+                    starting(len(places))
+                _workers(launcher, job, places, spec, ledger, stopping).wait(options.hours, tick)
+                _tidy(job, spec, ledger)
+            from ralr_tune.commands.report import make_report  # imported by now, if workers started: see _tick
 
-                return make_report(opened, spec.name, out, file=None if file is None else os.fspath(file))
+            return make_report(opened, spec.name, out, file=None if file is None else os.fspath(file))
 
 
 def _tidy(job: Job, spec: StudySpec, ledger: Ledger) -> None:
