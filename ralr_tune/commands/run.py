@@ -197,8 +197,7 @@ def run(
     when a failed trial ends the study, Interrupted (resumable) on Ctrl-C, StorageError without the database.
     """
     options = _options(options, fields)
-    if not (progress is None or isinstance(progress, bool) or callable(progress)):
-        raise UsageError(f"progress = {progress!r}; allowed: True, False, None, a function of storage and study name")
+    _check_progress(progress)
     file = None if isinstance(spec, StudySpec) else spec
     spec = _study(spec, options.imports)
     _check_arguments(spec, options.trials, options.hours)
@@ -227,13 +226,21 @@ def run(
                 data = _inspect_data(opened, spec, out, shown, here=here)
                 if here:
                     agree(ledger, identity_of(spec, data))
-                if starting is not None:
-                    starting(len(places))
+                (starting or _ignore)(len(places))
                 _workers(launcher, job, places, spec, ledger, stopping).wait(options.hours, tick)
                 _tidy(job, spec, ledger)
             from ralr_tune.commands.report import make_report  # imported by now, if workers started: see _tick
 
             return make_report(opened, spec.name, out, file=None if file is None else os.fspath(file))
+
+
+def _ignore(workers: int) -> None:
+    """In place of `starting`."""
+
+
+def _check_progress(progress: object) -> None:
+    if not (progress is None or isinstance(progress, bool) or callable(progress)):
+        raise UsageError(f"progress = {progress!r}; allowed: True, False, None, a function of storage and study name")
 
 
 def _tidy(job: Job, spec: StudySpec, ledger: Ledger) -> None:
