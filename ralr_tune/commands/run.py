@@ -180,8 +180,7 @@ def run(
 ) -> Report:
     """Create or resume a study, search all arms, confirm, test, report and export.
 
-        report = ralr_tune.run("digits")                        # a name in studies/, or the path of a file
-        report = ralr_tune.run("my_study.toml", workers=2)
+        report = ralr_tune.run("my_study.toml", workers=2)      # the path of a file, or a name in studies/
 
     Args:
         spec: a study, the path of a study file, or a name in studies/.
@@ -200,14 +199,11 @@ def run(
     _check_progress(progress)
     file = None if isinstance(spec, StudySpec) else spec
     spec = _study(spec, options.imports)
-    _check_arguments(spec, options.trials, options.hours)
-    _check_imports(spec, options.imports)
-    launcher = _launcher(options) if options.start_workers else None
-    places = launcher.places(options.devices, options.workers) if launcher else []
+    _check_options(spec, options)
+    launcher, places = _launcher_and_places(options) if options.start_workers else (None, [])
     out, url = _location(spec, options)
     targets, recipients = parse_targets(options.mirror, out, "--mirror"), parse_recipients(options.notify)
-    if launcher and launcher.remote:
-        _refuse_sqlite(url, options.launcher)
+    _refuse_sqlite(url, options.launcher, launcher)
     here = launcher is not None and not launcher.remote
     _check_trainable(spec, url, options, here=here)
     _make_folder(out)
@@ -323,13 +319,11 @@ def init(spec: StudySpec, options: RunOptions) -> str:
 
     Raises the errors of `run`. Returns one line that describes the study.
     """
-    _check_arguments(spec, options.trials, options.hours)
-    _check_imports(spec, options.imports)
+    _check_options(spec, options)
     out, url = _location(spec, options)
     launcher = None if options.launcher == "local" else _launcher(options)
     places = launcher.places(options.devices, options.workers) if launcher else []
-    if launcher and launcher.remote:
-        _refuse_sqlite(url, options.launcher)
+    _refuse_sqlite(url, options.launcher, launcher)
     _check_trainable(spec, url, options, here=False)
     _make_folder(out)
     with _database(spec.name, url, out, options.force) as opened:
@@ -351,8 +345,7 @@ def preview(spec: StudySpec, options: RunOptions) -> str | None:
     if not launcher.dry_run:
         return None
     out, url = _location(spec, options)
-    if launcher.remote:
-        _refuse_sqlite(url, options.launcher)
+    _refuse_sqlite(url, options.launcher, launcher)
     return launcher.preview(_job(url, spec, options, out), launcher.places(options.devices, options.workers))
 
 
@@ -364,6 +357,11 @@ def _launcher(options: RunOptions) -> Launcher:
             "--launcher-option dry-run=true: only `run` on the command line, without --init, prints a script"
         )
     return launcher
+
+
+def _launcher_and_places(options: RunOptions) -> tuple[Launcher, list[Place]]:
+    launcher = _launcher(options)
+    return launcher, launcher.places(options.devices, options.workers)
 
 
 def _inspect_data(
@@ -441,11 +439,12 @@ def _job(url: str, spec: StudySpec, options: RunOptions, out: Path, token: str |
     )
 
 
-def _refuse_sqlite(url: str, launcher: str) -> None:
+def _refuse_sqlite(url: str, name: str, launcher: Launcher | None) -> None:
+    """Refuse a file that workers on other machines cannot share."""
     address = parse_address(url)
-    if address.file:
+    if launcher and launcher.remote and address.file:
         raise UsageError(
-            f"--launcher {launcher}: its workers run on other machines, which cannot share the SQLite file "
+            f"--launcher {name}: its workers run on other machines, which cannot share the SQLite file "
             f"{address.file}; give --storage postgresql://... or mysql://..."
         )
 
@@ -463,6 +462,11 @@ def _database(study: str, url: str, out: Path, force: bool) -> Iterator[Storage]
         yield opened
     finally:
         opened.dispose()
+
+
+def _check_options(spec: StudySpec, options: RunOptions) -> None:
+    _check_arguments(spec, options.trials, options.hours)
+    _check_imports(spec, options.imports)
 
 
 def _check_arguments(spec: StudySpec, trials: int | None, hours: float | None) -> None:
