@@ -101,6 +101,7 @@ LOW = "Lowest learning rate.  [default: a tenth of what is usual for the optimiz
 HIGH = "Highest learning rate.  [default: 30 times what is usual for the optimizer]"
 TO_FILE = "File to write.  [default: print it]"
 NEXT_TO = "Folder for weights and score.  [default: next to CONFIG]"
+ARTIFACTS = "Where to keep checkpoints, for workers without a shared OUT: s3://BUCKET/PREFIX, gs://..., or a folder."
 LAUNCHER_OPTION = "An option of the launcher; may be repeated."
 Slots = Annotated[Any, typer.Option(metavar="N|auto", parser=_parse_slots, help=SLOTS)]
 Init = Annotated[bool, typer.Option("--init", help="Create study and plan for workers started elsewhere, then exit.")]
@@ -146,6 +147,7 @@ def run(
     no_imports: NoImports = False,
     new_generation: NewGeneration = False,
     force: Force = False,
+    artifacts: Annotated[str | None, typer.Option(metavar="URL", help=ARTIFACTS)] = None,
     storage: Storage = None,
     out: Out = None,
 ) -> None:
@@ -160,8 +162,13 @@ def run(
     worker_options |= {"--launcher-option": launcher_option or None}
     run_options: dict[str, object] = {"--no-workers": no_workers, "--hours": hours, "--no-confirm": not confirm}
     run_options |= {"--json": as_json}
-    other_options = {"--trials": trials, "--quiet": quiet, "--no-imports": no_imports, "--force": force}
-    other_options |= {"--new-generation": new_generation}
+    other_options: dict[str, object] = {
+        "--trials": trials,
+        "--quiet": quiet,
+        "--no-imports": no_imports,
+        "--force": force,
+    }
+    other_options |= {"--new-generation": new_generation, "--artifacts": artifacts}
     starts_none = worker_options if launcher == "local" else {}  # another launcher may prepare what to submit
     _refuse_together("--init", starts_none | run_options if init else {})
     _refuse_together("--no-workers", worker_options if no_workers else {})
@@ -171,6 +178,7 @@ def run(
     options = runs.RunOptions(
         storage=where.storage_url,
         out=where.out,
+        artifacts=artifacts,
         trials=trials,
         hours=hours,
         confirm=confirm,

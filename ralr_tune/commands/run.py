@@ -12,6 +12,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ralr_tune.commands.artifacts import checked_store, record_store, tidy
 from ralr_tune.commands.locate import again, find_file, naming, unknown_study
 from ralr_tune.commands.preloading import preload
 from ralr_tune.commands.problems import problems, refuse
@@ -22,6 +23,7 @@ from ralr_tune.launch.launcher import Job, Launcher
 from ralr_tune.launch.registry import make_launcher
 from ralr_tune.launch.supervisor import Observer, Supervisor
 from ralr_tune.machine.home import expand_home
+from ralr_tune.objects.url import StoreUrl, parse_store
 from ralr_tune.records import Inventory
 from ralr_tune.search.artifacts import ArtifactStore
 from ralr_tune.search.identity import agree, begin_generation, identity_of, needs_contents
@@ -29,6 +31,7 @@ from ralr_tune.search.stages import advance, plan_search, withdraw_audits
 from ralr_tune.search.tasks import data_inventory
 from ralr_tune.store import studies
 from ralr_tune.store.address import parse_address
+from ralr_tune.store.artifacts import StoredPlace
 from ralr_tune.store.database import Storage, open_storage
 from ralr_tune.store.file import refuse_network
 from ralr_tune.store.ledger import Ledger
@@ -67,6 +70,9 @@ class RunOptions:
     """SQLAlchemy URL; None: RALR_TUNE_STORAGE, then the study file's, then OUT/study.db."""
     out: Path | None = None
     """Folder for report, logs and checkpoints; None: runs/STUDY."""
+    artifacts: str | os.PathLike[str] | None = None
+    """Where checkpoints are kept, so that workers on any machine resume them: s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or
+    a shared folder; None: as in the first run, otherwise in `out`."""
     trials: int | None = None
     """Search trials per arm and block; None: from the study file."""
     hours: float | None = None
@@ -139,6 +145,7 @@ _ALLOWED: Mapping[str, _Allowed] = {
         lambda value: value is None or _is_text(value), 'a database URL ("sqlite:///study.db"), or None'
     ),
     "out": _Allowed(lambda value: value is None or is_path(value), "the path of a folder, or None"),
+    "artifacts": _Allowed(lambda value: value is None or is_path(value), "the URL or the folder of a store, or None"),
     "trials": _COUNT,
     "workers": _COUNT,
     "hours": _Allowed(partial(_is_none_or, Real), "a number of hours, or None"),
@@ -195,12 +202,14 @@ def run(
         _refuse_sqlite(url, options.launcher)
     here = launcher is not None and not launcher.remote
     _check_trainable(spec, url, options, here=here)
+    store = checked_store(options.artifacts, remote=not here)
     _make_folder(out)
-    with _watched(progress, show_data) as (seen, shown), _database(spec.name, url, out, options.force) as opened:
+    with _watched(progress, show_data) as (seen, shown), _database(spec.name, url, out, options, store) as opened:
         if options.new_generation:
             _begin_generation(opened, spec, out)
         ledger = _prepare(opened, spec, options.trials or spec.search.trials)
-        job = _job(opened.url, spec, options, out, _token(opened, spec, out, launcher))
+        place = record_store(opened, ledger, store)
+        job = _job(opened.url, spec, options, out, _token(opened, spec, out, launcher, place))
         if advance(ledger, opened, spec, job.until) is not None:
             data = _inspect_data(opened, spec, out, shown, here=here)
             if here:
@@ -209,7 +218,7 @@ def run(
                 starting(len(places))
             workers = _workers(launcher, job, places, spec, ledger, stopping)
             workers.wait(options.hours, partial(_tick, launcher, partial(seen, opened, spec.name) if seen else None))
-            ArtifactStore(job.out / "checkpoints", spec, ledger.key).tidy(lambda: ledger.rows(curves=False))
+            tidy(opened, ledger, ArtifactStore(job.out / "checkpoints", spec, ledger.key))
         from ralr_tune.commands.report import make_report  # imported by now, if workers were started: see _tick
 
         return make_report(opened, spec.name, out, file=None if file is None else os.fspath(file))
@@ -286,13 +295,16 @@ def init(spec: StudySpec, options: RunOptions) -> str:
     if launcher and launcher.remote:
         _refuse_sqlite(url, options.launcher)
     _check_trainable(spec, url, options, here=False)
+    store = checked_store(options.artifacts, remote=True)
     _make_folder(out)
-    with _database(spec.name, url, out, options.force) as opened:
-        rows = _prepare(opened, spec, options.trials or spec.search.trials).rows(curves=False)
-        planned = sum(row.stage == "search" for row in rows)
+    with _database(spec.name, url, out, options, store) as opened:
+        ledger = _prepare(opened, spec, options.trials or spec.search.trials)
+        place = record_store(opened, ledger, store)
+        planned = sum(row.stage == "search" for row in ledger.rows(curves=False))
         name = spec.name
         if launcher:
-            join = launcher.prepare(_job(opened.url, spec, options, out, _token(opened, spec, out, launcher)), places)
+            token = _token(opened, spec, out, launcher, place)
+            join = launcher.prepare(_job(opened.url, spec, options, out, token), places)
         else:
             join = again("worker", name, opened.address, out)
         return f"study {name} is ready in {opened.masked}: {planned} trials planned; join with: {join}"
@@ -308,6 +320,8 @@ def preview(spec: StudySpec, options: RunOptions) -> str | None:
     out, url = _location(spec, options)
     if launcher.remote:
         _refuse_sqlite(url, options.launcher)
+    if options.artifacts is not None:
+        parse_store(os.fspath(options.artifacts), remote=launcher.remote)
     return launcher.preview(_job(url, spec, options, out), launcher.places(options.devices, options.workers))
 
 
@@ -375,9 +389,11 @@ def _location(spec: StudySpec, options: RunOptions) -> tuple[Path, str]:
     return out, storage_url(options.storage, spec, out)
 
 
-def _token(storage: Storage, spec: StudySpec, out: Path, launcher: Launcher | None) -> str | None:
-    """What remote workers must find in the out folder."""
-    if launcher is None or not launcher.remote:
+def _token(
+    storage: Storage, spec: StudySpec, out: Path, launcher: Launcher | None, place: StoredPlace | None
+) -> str | None:
+    """What remote workers must find in the out folder, unless artifacts have a store and it need not be shared."""
+    if launcher is None or not launcher.remote or (place is not None and not launcher.needs_out):
         return None
     with studies.study_lock(storage, spec.name):
         return folder_token(out)
@@ -406,14 +422,14 @@ def _refuse_sqlite(url: str, launcher: str) -> None:
 
 
 @contextmanager
-def _database(study: str, url: str, out: Path, force: bool) -> Iterator[Storage]:
-    """Open the study's storage; creates it if it does not exist."""
+def _database(study: str, url: str, out: Path, options: RunOptions, store: StoreUrl | None) -> Iterator[Storage]:
+    """Open the study's storage; creates it if it does not exist. A store needs tables of this version."""
     studies.quiet_optuna()
     address = parse_address(url)
-    if not force:
+    if not options.force:
         refuse_network(address)
     with naming(lambda verb: again(verb, study, address, out)):
-        opened = open_storage(url, create=True)
+        opened = open_storage(url, create=True, write=store is not None)
     try:
         yield opened
     finally:
