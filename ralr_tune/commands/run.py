@@ -201,8 +201,8 @@ def run(
     if launcher and launcher.remote:
         _refuse_sqlite(url, options.launcher)
     here = launcher is not None and not launcher.remote
-    _check_trainable(spec, url, options, here=here)
     store = checked_store(options.artifacts, remote=not here)
+    _check_trainable(spec, url, options, here=here)
     _make_folder(out)
     with _watched(progress, show_data) as (seen, shown), _database(spec.name, url, out, options, store) as opened:
         if options.new_generation:
@@ -294,8 +294,8 @@ def init(spec: StudySpec, options: RunOptions) -> str:
     places = launcher.places(options.devices, options.workers) if launcher else []
     if launcher and launcher.remote:
         _refuse_sqlite(url, options.launcher)
-    _check_trainable(spec, url, options, here=False)
     store = checked_store(options.artifacts, remote=True)
+    _check_trainable(spec, url, options, here=False)
     _make_folder(out)
     with _database(spec.name, url, out, options, store) as opened:
         ledger = _prepare(opened, spec, options.trials or spec.search.trials)
