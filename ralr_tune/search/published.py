@@ -3,7 +3,7 @@
     row12/3-5.ckpt      row 12 after epoch 5, written by its attempt 3: the file that this attempt has in its out folder
     row12/3-5.tar       the same of a program, with the checkpoint that the program reported
     row12/3-9.weights   the weights of a judged run, which wait for its test
-    store.json          shows that the store is there: without it, a missing object is not lost but away
+    marker              shows that the store is there: without it, a missing object is not lost but away
 
 A checkpoint is written before its epoch is recorded, under a key of its own. The transaction that records the epoch
 names it, and then the one before is removed. So what the database names always exists, and what a killed worker left
@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-MARKER = "store.json"
+MARKER = "marker"
 MAX_BYTES = 4 * 2**30
 """Size of one object (our choice): it is held in memory while it is written."""
 _READS = 3

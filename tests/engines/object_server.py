@@ -113,7 +113,8 @@ class ObjectServer:
             region_name="us-east-1",
         )
 
-    def keys(self) -> list[str]:
+    def objects(self) -> list[str]:
+        """Keys of all objects."""
         return [each["Key"] for each in self.client().list_objects_v2(Bucket=BUCKET).get("Contents", [])]
 
     def _answer(self, environ: dict[str, Any], respond: Callable[..., Any]) -> Iterable[bytes]:

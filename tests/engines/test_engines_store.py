@@ -87,7 +87,7 @@ class Machines:
             log = self.log(out)
             assert code in (130, -signal.SIGKILL, -signal.SIGTERM) or "access is refused" in log, f"{code}: {log}"
             self.refused += code == 2
-            shutil.rmtree(out)
+            shutil.rmtree(out, ignore_errors=True)
             del self.workers[out]
         while sum(process.poll() is None for process in self.workers.values()) < WORKERS and self.pending is not None:
             self._start()
@@ -166,7 +166,7 @@ def test_faults_of_the_store(server: ObjectServer, url: str, tmp_path: Path) -> 
     drawn, counted, number, again_s = random.Random(1), Counter[str](), 0, []
     names = [name for _ in range(FAULTS) for name in drawn.sample(sorted(KINDS), len(KINDS))]  # each as often
     while counted.total() < FAULTS:
-        text = study_text(f"storm{number}") if number % 2 else DIGITS.replace('"storm"', f'"storm{number}"')
+        text = study_text(f"storm{number}") if number else DIGITS.replace('"storm"', '"storm0"')  # one network
         machines = Machines(text, url, tmp_path / f"storm{number}")
         _storm(machines, server, drawn, names, counted, min(FAULTS, (number + 1) * FAULTS_PER_STUDY))
         _check(machines, server)
@@ -208,7 +208,7 @@ def _until_done(machines: Machines) -> None:
 
 def _check(machines: Machines, server: ObjectServer) -> None:
     assert violations(machines.url, machines.spec, machines.root) == NO_VIOLATIONS
-    assert [key for key in server.keys() if f"/{machines.spec.name}-" in key and not key.endswith("store.json")] == []
+    assert [key for key in server.objects() if f"/{machines.spec.name}-" in key and not key.endswith("marker")] == []
     assert artifacts.valid(machines.storage, machines.spec.name) == {}
     logs = machines.logs()
     assert [each for each in (*LOSSES, SECRET) if each in logs] == []
