@@ -79,7 +79,7 @@ class Display:
         self._say(inventory_text(inventory))
 
     def starting(self, workers: int) -> None:
-        """Show that this many workers start, until the first epoch ends; 0: they are started elsewhere."""
+        """Show that this many workers start, until one trains; 0: they are started elsewhere."""
         here = f"starting {workers} {'worker' if workers == 1 else 'workers'}…"
         self._waiting = here if workers else "waiting for workers started elsewhere…"
         if self._live:
@@ -105,7 +105,7 @@ class Display:
     def show(self, status: Status) -> None:
         """Redraw the live table; without a terminal, print a line if one is due."""
         now = time.monotonic()
-        self._speed.note(now, status.epochs)
+        self._speed.note(now, status.epochs, running=len(status.running))
         if self._live:
             self._live.update(self._tables(status), refresh=True)
         elif status.stage != self._stage or now - self._shown_at >= PLAIN_S:
@@ -134,7 +134,7 @@ class Display:
             return "writing the report"
         speed = self._speed.epochs_per_second
         if speed is None:
-            return self._waiting
+            return "timing the first epochs…" if status.running else self._waiting
         expected = duration(left / speed + report_s())
         bound = f", at most {duration(most / speed + report_s())}" if status.is_adaptive else ""
         return f"{_rate_text(speed)}, about {expected} left{bound}"
@@ -264,23 +264,32 @@ def sparkline(values: Sequence[float], width: int) -> str:
 
 
 class _Speed:
-    """Epochs per second since the first one, over a window that grows with the run."""
+    """Epochs per second since the first one, over a window that grows with the run.
+
+    The window holds at least one epoch of each running trial: trials that began together end their epochs together, and
+    a shorter one would count them as fast as they happen to follow each other.
+    """
 
     def __init__(self) -> None:
         self._seen: list[tuple[float, int]] = []
+        self._running = 1
 
-    def note(self, now: float, epochs: int) -> None:
+    def note(self, now: float, epochs: int, *, running: int = 1) -> None:
         """Only changes are kept: the time before the first epoch, and that since the last one, tell no speed."""
+        self._running = max(1, running)
         if not self._seen or epochs != self._seen[-1][1]:
             self._seen.append((now, epochs))
 
     @property
     def epochs_per_second(self) -> float | None:
-        """None until two changes were seen, the first of which may have come at any time within its epoch."""
+        """None until enough changes were seen, the first of which may have come at any time within its epoch."""
         changes = self._seen[1:]
         if len(changes) < 2:
             return None
         now, last = changes[-1]
         began = min(now - WINDOW_S, (changes[0][0] + now) / 2)
-        since, first = changes[max(0, bisect(changes, (began,)) - 1)]
-        return (last - first) / (now - since) if now > since and last > first else None
+        before = changes[: max(1, bisect(changes, (began, math.inf)))]
+        whole = [each for each in before if last - each[1] >= self._running]
+        rounds = [each for each in whole if (last - each[1]) % self._running == 0]  # every trial as often as the others
+        since, first = (rounds or whole or [changes[-1]])[-1]
+        return (last - first) / (now - since) if now > since else None

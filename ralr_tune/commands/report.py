@@ -27,7 +27,7 @@ from ralr_tune.machine.files import writing
 from ralr_tune.records import StudyRecord
 from ralr_tune.report.card import card_text, notebook_html
 from ralr_tune.report.data import Data
-from ralr_tune.report.examples import examples_html
+from ralr_tune.report.examples import ShownExamples
 from ralr_tune.report.figures import figures
 from ralr_tune.report.images import Format, write_images
 from ralr_tune.report.page import write_report
@@ -201,16 +201,16 @@ def _rehearsed(spec: StudySpec, address: Address, out: Path, typed: str) -> Mapp
     return {"rehearsal": f"{found.day}{changed}", **{f"– {each.item}": each.text for each in found.findings}}
 
 
-def _examples(storage: Storage, spec: StudySpec, record: StudyRecord, out: Path) -> str:
-    """Markup of what the kind shows of the arms' networks; "" if it shows nothing."""
+def _examples(storage: Storage, spec: StudySpec, record: StudyRecord, out: Path) -> ShownExamples | None:
+    """What the kind shows of the arms' networks, if it shows anything."""
     found = load_examples(out, Ledger(storage, spec.name).key, record.rows())
     order = sorted(found, key=lambda arm: arm != spec.study.baseline)
     try:
         shown = spec.kind.shown_examples(spec.task, {arm: found[arm] for arm in order}) if found else None
     except DataError as error:
         log.warning("the examples in %s cannot be shown: %s", out, error)
-        return ""
-    return examples_html(shown, [arm for arm in spec.arms if arm not in found]) if shown else ""
+        return None
+    return ShownExamples(shown, [arm for arm in spec.arms if arm not in found]) if shown else None
 
 
 class _StudyFile(NamedTuple):

@@ -3,39 +3,89 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate, groupby
+from typing import Any, NamedTuple
 
-from ralr_tune.report.markup import Table, escaped, paragraphs, table
+from ralr_tune.report.data import Data
+from ralr_tune.report.figures import Figure
+from ralr_tune.report.markup import Table, escaped, grid, paragraphs, table
+from ralr_tune.report.style import ArmStyle, figure, safe, writable
 from ralr_tune.studyfile.problems import cut
-from ralr_tune.tasks.examples import ExampleImage, Examples, ExampleTable
+from ralr_tune.tasks.examples import ExampleChart, ExampleImage, Examples, ExampleTable
 
+MAX_CHARTS = 24
 MAX_ROWS = 200
 MAX_CELL = 1000
 """Characters of a cell; longer ones are cut."""
 MAX_IMAGE_BYTES = 6 * 2**20
-"""All images together: the page stays small enough to be sent by mail (our choice)."""
+"""Images in a row together: the page stays small enough to be sent by mail (our choice)."""
 
 _TYPES = {b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpeg"}
 """Of image files, by their first bytes."""
 
 
-def examples_html(shown: Examples, missing: Sequence[str]) -> str:
-    """`missing`: arms without examples."""
-    without = [f"No examples of {', '.join(missing)} in this folder."] if missing else []
-    return "\n".join([paragraphs([shown.statement, *without], "note"), *_parts(shown)])
+class ShownExamples(NamedTuple):
+    """The examples of a study."""
+
+    examples: Examples
+    missing: Sequence[str] = ()
+    """Arms without examples."""
 
 
-def _parts(shown: Examples) -> Iterator[str]:
-    used = 0
-    for part in shown.parts:
-        if isinstance(part, ExampleTable):
-            yield _table(part)
-            continue
-        used += len(part.image)
-        if used > MAX_IMAGE_BYTES:
-            yield paragraphs([f"Further images are left out: together they exceed {MAX_IMAGE_BYTES:,} bytes."], "note")
-            return
-        yield _image(part)
+def example_figures(shown: ShownExamples, styles: Mapping[str, ArmStyle]) -> list[Figure]:
+    """The charts, in their order."""
+    charts = [part for part in shown.examples.parts if isinstance(part, ExampleChart)]
+    return [_figure(number, chart, styles) for number, chart in enumerate(charts[:MAX_CHARTS], 1)]
+
+
+def examples_html(study: str, shown: ShownExamples, drawn: Sequence[Figure]) -> str:
+    """`drawn`: the result of `example_figures`."""
+    without = [f"No examples of {', '.join(shown.missing)} in this folder."] if shown.missing else []
+    return "\n".join([paragraphs([shown.examples.statement, *without], "note"), *_parts(study, shown.examples, drawn)])
+
+
+def _parts(study: str, examples: Examples, drawn: Sequence[Figure]) -> Iterator[str]:
+    left = list(drawn)
+    for kind, found in groupby(examples.parts, type):
+        parts: list[Any] = list(found)
+        if kind is ExampleTable:
+            yield from map(_table, parts)
+        elif kind is ExampleChart:
+            yield grid(study, left[: len(parts)])
+            if len(parts) > len(left):
+                yield paragraphs([f"{len(parts) - len(left):,} further charts are left out."], "note")
+            left = left[len(parts) :]
+        else:
+            yield from _images(parts)
+
+
+def _figure(number: int, chart: ExampleChart, styles: Mapping[str, ArmStyle]) -> Figure:
+    plot = figure(
+        chart.title, chart.question, x={"title": {"text": safe(chart.x)}}, y={"title": {"text": safe(chart.y)}}
+    )
+    for arm, points in chart.lines.items():
+        plot.add_scatter(
+            x=[x for x, _ in points],
+            y=[y for _, y in points],
+            mode="lines",
+            name=writable(arm),
+            line={"color": styles[arm].colour, "width": 2, "dash": styles[arm].dash},
+            hovertemplate=f"%{{x:.4g}}: %{{y:.4g}}<extra>{safe(arm)}</extra>",
+        )
+    rows = [(arm, x, y) for arm, points in chart.lines.items() for x, y in points]
+    name = f"example-{number}"
+    alt = f"{chart.title}: {chart.y} against {chart.x}, a line for each of {', '.join(chart.lines)}."
+    return Figure("examples", name, plot, alt, Data(name, ("arm", chart.x, chart.y), rows))
+
+
+def _images(parts: Sequence[ExampleImage]) -> Iterator[str]:
+    """Side by side, up to a size in all."""
+    sizes = list(accumulate(len(part.image) for part in parts))
+    kept = sum(size <= MAX_IMAGE_BYTES for size in sizes)
+    yield from map(_image, parts[:kept])
+    if kept < len(parts):
+        yield paragraphs([f"Further images are left out: together they exceed {MAX_IMAGE_BYTES:,} bytes."], "note")
 
 
 def _table(part: ExampleTable) -> str:

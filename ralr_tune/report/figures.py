@@ -33,7 +33,7 @@ from ralr_tune.report.style import arm_styles
 
 Section = Literal[
     "better", "budget", "importance", "robustness", "rates", "pruning", "complementarity",
-    "claims", "parameters", "curves", "others",
+    "claims", "parameters", "curves", "others", "examples",
 ]  # fmt: skip
 """The section of the page that shows the figure."""
 

@@ -21,9 +21,11 @@ from ralr_tune.machine.files import replacing
 from ralr_tune.records import StudyRecord
 from ralr_tune.report.card import style as card_style
 from ralr_tune.report.data import packed
+from ralr_tune.report.examples import ShownExamples, example_figures
 from ralr_tune.report.figures import TITLE_PX, Figure, figures, shortened
 from ralr_tune.report.markup import escaped
 from ralr_tune.report.sections import body
+from ralr_tune.report.style import arm_styles
 from ralr_tune.report.tables import Evaluators
 
 PANEL_TITLE_PX = 20  # above the first of several panels
@@ -38,12 +40,12 @@ def write_report(
     path: Path,
     drawn: Sequence[Figure] | None = None,
     evaluators: Evaluators | None = None,
-    examples: str = "",
+    examples: ShownExamples | None = None,
 ) -> Path:
     """Writes the page atomically, so that no reader sees a partial one, and creates missing folders; returns `path`.
 
     `drawn` are the study's figures, if the caller already has them; `evaluators` are the importances of Optuna's own
-    evaluators, `examples` the markup of `examples_html`.
+    evaluators, `examples` what the kind shows of the networks.
     """
     text = page(record, facts, card, figures(record, facts) if drawn is None else drawn, evaluators, examples)
     with replacing(path) as temporary:
@@ -57,9 +59,10 @@ def page(
     card: Card,
     drawn: Sequence[Figure],
     evaluators: Evaluators | None = None,
-    examples: str = "",
+    examples: ShownExamples | None = None,
 ) -> str:
     """The whole page as text."""
+    drawn = [*drawn, *(example_figures(examples, arm_styles(facts.arms)) if examples else [])]
     package = files("ralr_tune.report")
     style, script = (package.joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     scripts = (plotly.offline.get_plotlyjs(), script)

@@ -25,6 +25,7 @@ from ralr_tune.report import markup, tables
 from ralr_tune.report.budget import budget_note
 from ralr_tune.report.card import card_html
 from ralr_tune.report.curves import crowding, curves_facts
+from ralr_tune.report.examples import ShownExamples, examples_html
 from ralr_tune.report.figures import Figure, Section
 from ralr_tune.report.inventory import inventory_lines, inventory_table
 from ralr_tune.report.markup import Table, escaped, fold, paragraphs, some_folded, table
@@ -55,20 +56,25 @@ def body(
     card: Card,
     drawn: Sequence[Figure],
     found: tables.Evaluators,
-    examples: str = "",
+    examples: ShownExamples | None = None,
 ) -> str:
-    """The visible part of the page; `examples` is markup (see report.examples)."""
+    """The visible part of the page. `drawn`: all figures, those of the examples included."""
     questions = _questions(record, facts, card, found)
     return "\n".join(
         [
             _head(record, facts, card),
             _warnings(facts, card),
-            _contents(questions, bool(examples)),
+            _contents(questions, examples is not None),
             *(_question(record.name, part, drawn) for part in questions),
-            *([fold("Examples", examples, 2, "examples")] if examples else []),
+            *([_examples(record.name, examples, drawn)] if examples else []),
             _details(record, facts, drawn),
         ]
     )
+
+
+def _examples(study: str, shown: ShownExamples, drawn: Sequence[Figure]) -> str:
+    own = [figure for figure in drawn if figure.section == "examples"]
+    return fold("Examples", examples_html(study, shown, own), 2, "examples")
 
 
 # ---------------------------------------------------------------- the card

@@ -1,4 +1,5 @@
-"""Parts of a script that do not depend on the kind of task: its origin, optimizer and learning rate."""
+"""The parts of a script that do not depend on the kind of task: its origin, constants, optimizer, learning rate, number
+format and the call of `train`."""
 
 from __future__ import annotations
 
@@ -8,15 +9,72 @@ from typing import Any
 from torch.optim import Optimizer
 
 from ralr_tune.errors import UsageError
-from ralr_tune.script.text import OTHER_FORMATS, arguments, is_identifier, literal
+from ralr_tune.schedules.weight_decay import WeightDecay
+from ralr_tune.script.text import OTHER_FORMATS, arguments, is_identifier, literal, wrapped
 from ralr_tune.studyfile.exported import Exported
 from ralr_tune.studyfile.optimizers import is_imported
+from ralr_tune.training.averaging import WeightAverage
 from ralr_tune.training.optimizer import optimizer_options, optimizers
 
 _ORIGIN = """\
 Written by `python -m ralr_tune export --format python`. This configuration and its training come first. Below them is
 ralr_tune's own source (MIT license), as far as they use it, so that the script draws what ralr_tune draws and runs
 without it."""
+
+_CONSTANTS = ("seed", "study_seed", "epochs", "batch_size", "lr")
+
+
+def common_parts(configuration: Exported, *, input_shape: str, model: str = "") -> dict[str, str]:
+    """Values for a script's template: docstring, constants, optimizer, rate, precision, average, compile, decay, train,
+    judged.
+
+    `input_shape`: the expression for the shape of one sample. `model`: that for the network, if its operations may
+    determine the memory format (see training.precision).
+    """
+    training, decay = configuration.training, _weight_decay(configuration)
+    average, given = training.ema_decay, ["model", "optimizer", "rate", "batches", "loss", "seed=SEED"]
+    given += [f"clip_norm={literal(training.clip_norm)}"] if training.clip_norm is not None else []
+    given += ["weight_decays=decay.values"] if decay.varies else []
+    given += ["after_step=lambda: average.update(model)"] if average else []
+    values = {name: getattr(configuration.provenance, name, getattr(training, name, None)) for name in _CONSTANTS}
+    return {
+        "docstring": docstring(configuration),
+        "constants": "\n".join(f"{name.upper()} = {literal(value)}" for name, value in values.items()),
+        "optimizer": return_value(optimizer_call(configuration)),
+        "rate": return_value(rate_call(configuration)),
+        "precision": _precision(configuration, input_shape, model),
+        "average": f"    average = WeightAverage(model, {literal(average)})\n" if average else "",
+        "compile": "    model.compile()\n" if training.compile is True else "",
+        "decay": f"    decay = {construction(decay, rate='rate')}\n" if decay.varies else "",
+        "train": wrapped(f"train({', '.join(given)})", indent=4),
+        "judged": "    model = average.network\n" if average else "",
+    }
+
+
+def common_imports(configuration: Exported) -> list[str]:
+    """The import statements that these parts need, and those of the optimizer and of the learning rate."""
+    imports = [*rate_imports(configuration), *optimizer_imports(configuration)]
+    imports += [import_of(WeightAverage)] if configuration.training.ema_decay else []
+    return imports + ([import_of(WeightDecay)] if _weight_decay(configuration).varies else [])
+
+
+def return_value(expression: str) -> str:
+    """The expression of a return statement in a function."""
+    return wrapped(expression, indent=4, used=len("return "))
+
+
+def _weight_decay(configuration: Exported) -> WeightDecay:
+    made = configuration.configuration()
+    return made.weight_decay(made.learning_rate(1, seed=0))
+
+
+def _precision(configuration: Exported, input_shape: str, model: str) -> str:
+    wanted = configuration.training.precision, configuration.training.channels_last
+    if "auto" not in wanted:
+        return f'Precision({wanted[0] == "bfloat16"}, {wanted[1]}, "as asked")'
+    given = [*map(literal, wanted), "device=device", f"input_shape={input_shape}"]
+    given += [f"model={model}"] if model else []
+    return wrapped(f"choose_precision({', '.join(given)})", indent=4, used=len("precision = "))
 
 
 def docstring(configuration: Exported) -> str:
@@ -53,10 +111,10 @@ def _is_own(chosen: type[Optimizer]) -> bool:
     return chosen.__module__.partition(".")[0] == __name__.partition(".")[0]
 
 
-def rate_call(configuration: Exported) -> tuple[str, list[str]]:
-    """The expression for the LearningRate of a run from EPOCHS, LR, SEED and `steps_per_epoch`; and its imports."""
+def rate_call(configuration: Exported) -> str:
+    """The expression for the LearningRate of a run from EPOCHS, LR, SEED and `steps_per_epoch`."""
     rate = configuration.configuration().learning_rate(1, seed=0)
-    call = construction(
+    return construction(
         rate,
         lr="LR",
         curve=construction(rate.curve, epochs="EPOCHS"),
@@ -65,8 +123,12 @@ def rate_call(configuration: Exported) -> tuple[str, list[str]]:
         perturbation="None" if rate.perturbation is None else construction(rate.perturbation),
         seed='derive_seed("amplify", SEED)',
     )
-    made = [each for each in (rate, rate.curve, rate.perturbation) if each is not None]
-    return call, [import_of(type(each)) for each in made]
+
+
+def rate_imports(configuration: Exported) -> list[str]:
+    """The import statements that `rate_call` needs."""
+    rate = configuration.configuration().learning_rate(1, seed=0)
+    return [import_of(type(each)) for each in (rate, rate.curve, rate.perturbation) if each is not None]
 
 
 def construction(made: Any, **given: str) -> str:

@@ -1,10 +1,11 @@
 """What the report shows of trained networks besides numbers: a kind chooses it, the report formats it.
 
-Plain text and images, no markup: only the report escapes, and it bounds the size (report/examples.py).
+Plain text, numbers and images, no markup: only the report escapes, and it bounds the size (report/examples.py).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -18,6 +19,20 @@ class ExampleTable:
     """Each as long as `head`."""
     left: int = 1
     """Columns of text, which are aligned left; the others hold numbers."""
+
+
+@dataclass(frozen=True)
+class ExampleChart:
+    """A line for each arm; the report draws it in the arm's colour. Charts in a row are shown next to each other."""
+
+    title: str
+    question: str
+    """What the chart answers."""
+    x: str
+    y: str
+    """Titles of the axes."""
+    lines: Mapping[str, Sequence[tuple[float, float]]]
+    """By arm, its points (x, y)."""
 
 
 @dataclass(frozen=True)
@@ -37,4 +52,4 @@ class Examples:
 
     statement: str
     """What they show, in sentences: which data, which network, how they were chosen."""
-    parts: tuple[ExampleTable | ExampleImage, ...]
+    parts: tuple[ExampleTable | ExampleChart | ExampleImage, ...]

@@ -70,14 +70,15 @@ def test_until_the_first_epoch_the_workers_start(started: Session, monkeypatch: 
     made = console(terminal=False)
     with Display(console=made) as display:
         display.starting(2)
-        display.update(started.storage, "sim")
+        status = study_status(started.storage, "sim")
+        display.show(replace(status, rows=[row for row in status.rows if row.state != "held"]))
         for values in ((0.2, 0.9, 0.5), (0.2, 0.9, 0.5, 0.6)):
             held_at(started, *values)
             display._shown_at = -1e9
             display.update(started.storage, "sim")
     first, second, third = shown(made).splitlines()
     assert "search, starting 2 workers… |" in first
-    assert "starting 2 workers…" in second  # one change tells no speed
+    assert "search, timing the first epochs… |" in second  # one change tells no speed
     assert "epochs/s, about " in third
 
 
@@ -122,6 +123,17 @@ def test_the_speed_counts_no_time_before_the_first_epoch() -> None:
     for now in range(30, 130):
         speed.note(now, 27 + (now - 29))
     assert speed.epochs_per_second == pytest.approx(1, rel=0.1)  # the first seconds are forgotten
+
+
+def test_trials_that_end_their_epochs_together_are_not_taken_for_fast_ones() -> None:
+    """Two workers with epochs of 100 s, half a second apart."""
+    speed, found = progress._Speed(), []
+    speed.note(0.0, 0, running=2)
+    for epochs, now in enumerate([100.0, 100.5, 200.0, 200.5, 300.0, 300.5], 1):
+        speed.note(now, epochs, running=2)
+        found.append(speed.epochs_per_second)
+    assert found[:2] == [None, None]
+    assert found[2:] == [pytest.approx(2 / 100, rel=0.01)] * 4
 
 
 def test_the_last_line_says_what_it_took_and_cost(started: Session) -> None:

@@ -323,6 +323,16 @@ def test_pretrained_weights_are_requested() -> None:
     assert 'build("resnet18", classes=classes, channels=channels, size=size, options={}, pretrained=True)' in text
 
 
+@pytest.mark.parametrize(
+    ("model", "given"),
+    [("torchvision:resnet18", True), ("small_cnn", True), ("tests.models.networks:make", False)],
+)
+def test_the_network_chooses_the_memory_format_as_in_the_study(model: str, given: bool) -> None:
+    """Not one of the user's own: a call could change what follows."""
+    text = script(task={"model": model, "model_options": {}})
+    assert ("channels, height, width), model=model)" in text) is given
+
+
 # ---------------------------------------------------------------- training
 
 TRAININGS: list[dict[str, Any]] = [

@@ -17,20 +17,10 @@ from ralr_tune.kinds.classification.options import ClassificationOptions
 from ralr_tune.kinds.classification.section import MIXINGS, ClassificationSection, ImageData
 from ralr_tune.kinds.classification.transform import Augmentation
 from ralr_tune.models import registry, torchvision_models
-from ralr_tune.schedules.weight_decay import WeightDecay
 from ralr_tune.script.bundle import bundle
-from ralr_tune.script.parts import (
-    construction,
-    docstring,
-    import_of,
-    optimizer_call,
-    optimizer_imports,
-    rate_call,
-)
+from ralr_tune.script.parts import common_imports, common_parts, import_of, return_value
 from ralr_tune.script.text import OTHER_FORMATS, arguments, is_identifier, literal, wrapped
-from ralr_tune.studyfile.configuration import TrainingConfig
 from ralr_tune.studyfile.exported import Exported
-from ralr_tune.training.averaging import WeightAverage
 
 _REPLACEMENTS = {"ralr_tune.machine.memory.check_memory": "ralr_tune.kinds.classification.standalone.check_memory"}
 
@@ -68,11 +58,7 @@ $imports
 
 # ---------------------------------------------------------------- this configuration
 
-SEED = $seed
-STUDY_SEED = $study_seed
-EPOCHS = $epochs
-BATCH_SIZE = $batch_size
-LR = $lr
+$constants
 
 
 def open_source() -> Source:
@@ -100,10 +86,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     device = options.device
     data = load_images(open_source(), validation=$validation, study_seed=STUDY_SEED$normalisation)
     count, (channels, height, width) = len(data.train_labels), data.train_images.shape[1:]
-    precision = $precision
 
     torch.manual_seed(derive_seed("init", SEED))
     model = make_model(len(data.classes), channels, min(height, width))
+    precision = $precision
     model.to(memory_format=precision.memory_format).to(device)
 $average$compile    optimizer = make_optimizer(model)
     rate = learning_rate(len(batch_borders(count, BATCH_SIZE)) - 1)
@@ -135,34 +121,22 @@ def script(configuration: Exported) -> str:
     It runs without this package, but needs torch, torchvision and the libraries that read the data. Raises UsageError
     for values that a script cannot express and for unknown data sets and networks.
     """
-    training, provenance = configuration.training, configuration.provenance
     task, options = configuration.task, configuration.configuration().options
     assert isinstance(task, ClassificationSection)
     assert isinstance(options, ClassificationOptions)
     _refuse_unsupported(task, options)
     network, network_import = _network(task)
     source, reader_import = _source(task.data)
-    rate, rate_imports = rate_call(configuration)
-    decay = configuration.configuration().weight_decay(configuration.configuration().learning_rate(1, seed=0))
-    more_imports = _augmentation_imports(options)
-    more_imports += [import_of(WeightAverage)] if training.ema_decay else []
-    more_imports += [import_of(WeightDecay)] if decay.varies else []
     text = _SCRIPT.substitute(
-        docstring=docstring(configuration),
         imports="\n".join(
-            [network_import, reader_import, *rate_imports, *optimizer_imports(configuration), *more_imports]
+            [network_import, reader_import, *common_imports(configuration), *_augmentation_imports(options)]
         ),
-        **{name: literal(getattr(provenance, name)) for name in ("seed", "study_seed")},
-        **{name: literal(getattr(training, name)) for name in ("epochs", "batch_size", "lr")},
-        source=_return_value(source),
-        network=_return_value(network),
-        optimizer=_return_value(optimizer_call(configuration)),
-        rate=_return_value(rate),
+        source=return_value(source),
+        network=return_value(network),
         validation=literal(task.validation),
         normalisation=_normalisation(task),
         smoothing=f", label_smoothing={literal(options.label_smoothing)}" if options.label_smoothing else "",
-        **_training(training),
-        **_train_call(training, decay),
+        **common_parts(configuration, input_shape="(channels, height, width)", model=_repeating(task)),
         **_augmentation(options),
     )
     plain = (options.mixup_alpha, options.cutmix_alpha) == (1, 1)
@@ -191,10 +165,6 @@ def _normalisation(task: ClassificationSection) -> str:
     return "" if given is None else f", normalisation={literal(given)}"
 
 
-def _return_value(expression: str) -> str:
-    return wrapped(expression, indent=4, used=len("return "))
-
-
 def _source(data: ImageData) -> tuple[str, str]:
     """The expression that opens the data, and the import statement it needs."""
     if data.source == "torchvision":
@@ -211,6 +181,12 @@ def _check_data_set(name: str) -> None:
     kind = getattr(torchvision.datasets, name, None) if is_identifier(name) else None
     if not inspect.isclass(kind) or not issubclass(kind, torchvision.datasets.VisionDataset):
         raise UsageError(f"task.data.dataset = {name!r}: not a data set of torchvision; {OTHER_FORMATS}")
+
+
+def _repeating(task: ClassificationSection) -> str:
+    """The expression for the network if it is one whose operations `training.recording` knows; "" for others."""
+    assert isinstance(task.model, str)
+    return "model" if task.model.startswith("torchvision:") or registry.builder(task.model) is not None else ""
 
 
 _SHAPE_ARGUMENTS = ["classes=classes", "channels=channels", "size=size"]
@@ -240,30 +216,6 @@ def _imported_network(model: str, options: list[str]) -> tuple[str, str]:
         raise UsageError(f"task.model = {model!r}: not an import path package.module:callable; {OTHER_FORMATS}")
     call = f"network.{rest}" if rest else "network"
     return f"{call}({', '.join(['num_classes=classes', *options])})", f"from {module} import {first} as network"
-
-
-def _training(training: TrainingConfig) -> dict[str, str]:
-    wanted = training.precision, training.channels_last
-    chosen = f'Precision({wanted[0] == "bfloat16"}, {wanted[1]}, "as asked")'
-    if "auto" in wanted:
-        asked = ", ".join(map(literal, wanted))
-        chosen = f"choose_precision({asked}, device=device, input_shape=(channels, height, width))"
-    return {
-        "precision": chosen,
-        "compile": "    model.compile()\n" if training.compile is True else "",
-        "average": f"    average = WeightAverage(model, {literal(training.ema_decay)})\n" if training.ema_decay else "",
-        "judged": "    model = average.network\n" if training.ema_decay else "",
-    }
-
-
-def _train_call(training: TrainingConfig, decay: WeightDecay) -> dict[str, str]:
-    """The call that trains, with the weight decay of its steps."""
-    given = ["model", "optimizer", "rate", "batches", "loss", "seed=SEED"]
-    given += [f"clip_norm={literal(training.clip_norm)}"] if training.clip_norm is not None else []
-    given += ["weight_decays=decay.values"] if decay.varies else []
-    given += ["after_step=lambda: average.update(model)"] if training.ema_decay else []
-    made = f"    decay = {construction(decay, rate='rate')}\n" if decay.varies else ""
-    return {"train": wrapped(f"train({', '.join(given)})", indent=4), "decay": made}
 
 
 def _augmentation(options: ClassificationOptions) -> dict[str, str]:

@@ -1,8 +1,8 @@
-"""Draws boxes on images and precision-recall curves, with Pillow alone: pure functions from values to files' bytes."""
+"""Draws boxes on images."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from io import BytesIO
 
 from PIL import Image, ImageDraw, ImageFont
@@ -16,23 +16,6 @@ SIDE = 480
 
 WANTED, FOUND = "#19a974", "#ff6300"
 """Colours of the ground truth and of detections."""
-
-CURVE_COLOURS = (
-    "#1f77b4",
-    "#ff7f0e",
-    "#2ca02c",
-    "#d62728",
-    "#9467bd",
-    "#8c564b",
-    "#e377c2",
-    "#7f7f7f",
-    "#bcbd22",
-    "#17becf",
-)
-"""Of classes, plotly's: a chart shows at most so many."""
-
-CHART, MARGIN = (460, 340), 44
-"""Width and height of a chart, and the space around its axes, in pixels."""
 
 
 def best_of(found: Detections, count: int) -> Detections:
@@ -72,30 +55,3 @@ def _write(draw: ImageDraw.ImageDraw, place: tuple[float, float], text: str) -> 
     font = ImageFont.load_default(11)
     draw.rectangle(draw.textbbox(place, text, font=font), fill=FOUND)
     draw.text(place, text, fill="white", font=font)
-
-
-def drawn_curves(curves: Mapping[str, Sequence[float]]) -> bytes:
-    """A PNG of precision (n values, 0 to 1) at equally spaced recalls from 0 to 1, one line for each class."""
-    (width, height), font = CHART, ImageFont.load_default(12)
-    canvas = Image.new("RGB", CHART, "white")
-    draw = ImageDraw.Draw(canvas)
-
-    def at(recall: float, precision: float) -> tuple[float, float]:
-        return MARGIN + recall * (width - 2 * MARGIN), height - MARGIN - precision * (height - 2 * MARGIN)
-
-    for tenth in range(0, 11, 2):
-        share = tenth / 10
-        draw.line([at(share, 0), at(share, 1)], fill="#dddddd")
-        draw.line([at(0, share), at(1, share)], fill="#dddddd")
-        draw.text(at(share, 0), f"{share:g}", fill="black", font=font, anchor="ma")
-        draw.text((at(0, share)[0] - 4, at(0, share)[1]), f"{share:g}", fill="black", font=font, anchor="rm")
-    draw.text((width / 2, height - 14), "recall", fill="black", font=font, anchor="mm")
-    draw.text((MARGIN, MARGIN - 16), "precision at IoU 0.5", fill="black", font=font, anchor="lm")
-    for number, (name, values) in enumerate(list(curves.items())[: len(CURVE_COLOURS)]):
-        points = [at(place / max(1, len(values) - 1), value) for place, value in enumerate(values)]
-        draw.line(points, fill=CURVE_COLOURS[number], width=2)
-        place = (width - MARGIN - 6, MARGIN + 8 + 15 * number)
-        draw.text(place, name[:24], fill=CURVE_COLOURS[number], font=font, anchor="rm")
-    file = BytesIO()
-    canvas.save(file, "PNG", optimize=True)
-    return file.getvalue()

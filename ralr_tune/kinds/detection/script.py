@@ -6,15 +6,13 @@ from collections.abc import Mapping
 from string import Template
 from typing import Any
 
-from ralr_tune.errors import UsageError
 from ralr_tune.kinds.detection.options import DetectionOptions
 from ralr_tune.kinds.detection.section import DetectionData, DetectionSection, VocData
 from ralr_tune.kinds.detection.sources import largest_side
 from ralr_tune.models.detectors import longest_side
 from ralr_tune.script.bundle import bundle
-from ralr_tune.script.parts import docstring, optimizer_call, rate_call
-from ralr_tune.script.text import OTHER_FORMATS, arguments, literal, wrapped
-from ralr_tune.studyfile.configuration import TrainingConfig
+from ralr_tune.script.parts import common_imports, common_parts, return_value
+from ralr_tune.script.text import arguments, literal
 from ralr_tune.studyfile.exported import Exported
 
 _SCRIPT = Template('''\
@@ -43,11 +41,7 @@ $imports
 
 # ---------------------------------------------------------------- this configuration
 
-SEED = $seed
-STUDY_SEED = $study_seed
-EPOCHS = $epochs
-BATCH_SIZE = $batch_size
-LR = $lr
+$constants
 
 
 def open_source() -> Source:
@@ -80,9 +74,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.manual_seed(derive_seed("init", SEED))
     model = make_model(len(data.classes))
     model.to(memory_format=precision.memory_format).to(device)
-$compile    optimizer = make_optimizer(model)
+$average$compile    optimizer = make_optimizer(model)
     rate = learning_rate(batch_count(aspect_ratios(data.train), BATCH_SIZE))
-
+$decay
     def loss(images: Any, targets: Any) -> Tensor:
         with precision.autocast(device):
             losses = model(list(images), list(targets))
@@ -94,8 +88,8 @@ $compile    optimizer = make_optimizer(model)
         )
         return ((batch.images, batch.targets) for batch in drawn)
 
-    train(model, optimizer, rate, batches, loss, seed=SEED$clip)
-    save_weights(model, options.out)
+    $train
+$judged    save_weights(model, options.out)
     mean, at_half = average_precision(
         model, data.test, loader, device=device, autocast=lambda: precision.autocast(device)
     )
@@ -114,35 +108,23 @@ def script(configuration: Exported) -> str:
     It runs without this package, but needs torch, torchvision, Pillow, torchmetrics and faster-coco-eval. Raises
     UsageError for values that a script cannot express.
     """
-    training, provenance = configuration.training, configuration.provenance
     task, options = configuration.task, configuration.configuration().options
     assert isinstance(task, DetectionSection)
     assert isinstance(options, DetectionOptions)
-    _check_supported(configuration)
     source, reader = _source(task.data)
-    rate, rate_imports = rate_call(configuration)
     side = largest_side(task)
     text = _SCRIPT.substitute(
-        docstring=docstring(configuration),
-        imports="\n".join([reader, *rate_imports]),
-        **{name: literal(getattr(provenance, name)) for name in ("seed", "study_seed")},
-        **{name: literal(getattr(training, name)) for name in ("epochs", "batch_size", "lr")},
-        source=_return_value(source),
-        network=_return_value(_network(task)),
-        optimizer=_return_value(optimizer_call(configuration)),
-        rate=_return_value(rate),
+        imports="\n".join([reader, *common_imports(configuration)]),
+        source=return_value(source),
+        network=return_value(_network(task)),
         validation=literal(task.validation),
         side=side,
         longest=longest_side(side),
         max_pixels=literal(task.data.max_pixels),
         augment=literal(list(options.augment)),
-        **_training(training),
+        **common_parts(configuration, input_shape="(3, loader.side, loader.side)"),
     )
     return bundle(text)
-
-
-def _return_value(expression: str) -> str:
-    return wrapped(expression, indent=4, used=len("return "))
 
 
 def _source(data: DetectionData) -> tuple[str, str]:
@@ -162,25 +144,3 @@ def _network(task: DetectionSection) -> str:
     }
     given = {key: value for key, value in chosen.items() if value not in (None, (), False)}
     return f"build_detector({', '.join([literal(task.model), 'classes=classes', *arguments(given)])})"
-
-
-def _training(training: TrainingConfig) -> dict[str, str]:
-    wanted = training.precision, training.channels_last
-    chosen = f'Precision({wanted[0] == "bfloat16"}, {wanted[1]}, "as asked")'
-    if "auto" in wanted:
-        asked = ", ".join(map(literal, wanted))
-        chosen = f"choose_precision({asked}, device=device, input_shape=(3, loader.side, loader.side))"
-    clip = training.clip_norm
-    return {
-        "precision": chosen,
-        "compile": "    model.compile()\n" if training.compile is True else "",
-        "clip": f", clip_norm={literal(clip)}" if clip is not None else "",
-    }
-
-
-def _check_supported(configuration: Exported) -> None:
-    """Raises UsageError for keys that only the script of another kind expresses so far."""
-    training = configuration.training
-    for key, off in (("ema_decay", (None, 0.0)), ("weight_decay_schedule", (None, "constant"))):
-        if getattr(training, key, None) not in off:
-            raise UsageError(f"training.{key}: not supported in a script of a detector; {OTHER_FORMATS}")

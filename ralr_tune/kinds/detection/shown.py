@@ -13,10 +13,10 @@ import numpy as np
 
 from ralr_tune.errors import DataError
 from ralr_tune.kinds.detection.annotated import Picture
-from ralr_tune.kinds.detection.drawing import best_of, counted, drawn_boxes, drawn_curves
-from ralr_tune.kinds.detection.scores import SIZES, Detections, precisions, resampled
+from ralr_tune.kinds.detection.drawing import best_of, counted, drawn_boxes
+from ralr_tune.kinds.detection.scores import RECALLS, SIZES, Detections, precisions, resampled
 from ralr_tune.seeds import derive_seed
-from ralr_tune.tasks.examples import ExampleImage, Examples, ExampleTable
+from ralr_tune.tasks.examples import ExampleChart, ExampleImage, Examples, ExampleTable
 
 DRAWS = 100
 """Samples of the bootstrap over images (our choice): each is a whole evaluation, of half a second for 100 images."""
@@ -70,11 +70,12 @@ def _chosen(
 def shown_examples(by_arm: Mapping[str, Mapping[str, Any]]) -> Examples:
     """The examples of all arms. Raises DataError if a file is not as `gathered` makes it."""
     try:
-        parts: tuple[ExampleTable | ExampleImage, ...] = (
+        parts: tuple[ExampleTable | ExampleChart | ExampleImage, ...] = (
             _summary(by_arm),
             _table("class", by_arm, "classes"),
             _sizes(by_arm),
-            *_images(by_arm),
+            *_charts(by_arm),
+            *(_picture(arm, each) for arm, content in by_arm.items() for each in content["pictures"]),
         )
         images = max(int(content["images"]) for content in by_arm.values())
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -118,14 +119,12 @@ def _percent(value: Any) -> str:
     return "–" if value is None else f"{100 * float(value):.1f}%"
 
 
-def _images(by_arm: Mapping[str, Mapping[str, Any]]) -> Iterator[ExampleImage]:
-    for arm, content in by_arm.items():
-        curves: Mapping[str, Sequence[float]] = content["curves"]
-        if curves:
-            text = f"{arm}: precision against recall of each class at IoU 0.5."
-            yield ExampleImage(text, drawn_curves(curves), text)
-        for each in content["pictures"]:
-            yield _picture(arm, each)
+def _charts(by_arm: Mapping[str, Mapping[str, Any]]) -> Iterator[ExampleChart]:
+    """One for each class, in the order of the baseline."""
+    for name in dict.fromkeys(name for content in by_arm.values() for name in content["curves"]):
+        curves = {arm: content["curves"][name] for arm, content in by_arm.items() if name in content["curves"]}
+        lines = {arm: list(zip(RECALLS, map(float, curve), strict=True)) for arm, curve in curves.items()}
+        yield ExampleChart(name, "Precision against recall at IoU 0.5", "Recall", "Precision", lines)
 
 
 def _picture(arm: str, each: Mapping[str, Any]) -> ExampleImage:

@@ -13,12 +13,11 @@ from PIL import Image
 
 from ralr_tune.errors import DataError
 from ralr_tune.kinds.detection.annotated import Picture
-from ralr_tune.kinds.detection.drawing import FOUND, WANTED, best_of, drawn_boxes, drawn_curves
-from ralr_tune.kinds.detection.scores import Detections
+from ralr_tune.kinds.detection.drawing import FOUND, WANTED, best_of, drawn_boxes
+from ralr_tune.kinds.detection.scores import RECALLS, Detections
 from ralr_tune.kinds.detection.shown import gathered, shown_examples
 from ralr_tune.kinds.detection.voc import read_voc
-from ralr_tune.report.examples import examples_html
-from ralr_tune.tasks.examples import ExampleImage, ExampleTable
+from ralr_tune.tasks.examples import ExampleChart, ExampleImage, ExampleTable
 
 Write = Callable[..., Path]
 
@@ -54,10 +53,13 @@ def test_all_arms_side_by_side(content: dict[str, object]) -> None:
     tables = [part for part in shown.parts if isinstance(part, ExampleTable)]
     images = [part for part in shown.parts if isinstance(part, ExampleImage)]
     assert [len(each.rows) for each in tables] == [2, 2, 3]
-    assert len(images) == 2 * (1 + 3)
-    html = examples_html(shown, [])
-    assert html.count("<img") == 8
-    assert "cat" in html
+    charts = [part for part in shown.parts if isinstance(part, ExampleChart)]
+    assert len(images) == 2 * 3
+    assert [(each.title, list(each.lines)) for each in charts] == [
+        (name, ["monotone", "ralr"]) for name in ("cat", "dog")
+    ]
+    assert [recall for recall, _ in charts[0].lines["ralr"]] == RECALLS
+    assert [precision for _, precision in charts[0].lines["ralr"]] == stored["curves"]["cat"]
 
 
 @pytest.mark.parametrize("damage", [{"classes": 3}, {"interval": [1]}, {"pictures": [{"title": "best"}]}])
@@ -83,9 +85,3 @@ def test_boxes_are_drawn_where_they_are(write_voc: Write) -> None:
 def test_the_best_detections() -> None:
     found = Detections(torch.zeros(3, 4), torch.tensor([0.2, 0.9, 0.5]), torch.tensor([0, 1, 2]))
     assert best_of(found, 2).labels.tolist() == [1, 2]
-
-
-def test_a_chart_has_a_line_in_the_colour_of_each_class() -> None:
-    chart = Image.open(BytesIO(drawn_curves({"cat": [1.0, 0.5, 0.0], "dog": [0.2] * 3}))).convert("RGB")
-    colours = {colour for _, colour in chart.getcolors(10**6) or []}
-    assert {(31, 119, 180), (255, 127, 14)} <= colours

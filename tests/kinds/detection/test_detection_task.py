@@ -237,6 +237,36 @@ def test_a_resumed_training_equals_an_uninterrupted_one(
     assert sum(each.seconds for each in parts.curve) > 0
 
 
+def test_memory_that_runs_out_halves_the_images_of_a_pass_and_of_an_evaluation(
+    write_voc: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write_voc()
+    task, trained, evaluated = make(root), [], []
+    loss, detect = task.loss, task.detect
+
+    def limited(model: nn.Module, batch: DetectionBatch, **given: Any) -> torch.Tensor:
+        trained.append(len(batch))
+        if len(batch) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return loss(model, batch, **given)
+
+    def limited_detect(model: nn.Module, split: Any, *, batch_size: int | None = None, **given: Any) -> Any:
+        evaluated.append(batch_size or task.evaluation_batch)
+        if evaluated[-1] > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return detect(model, split, batch_size=batch_size, **given)
+
+    monkeypatch.setattr(task, "loss", limited)
+    monkeypatch.setattr(task, "detect", limited_detect)
+    trial = TorchTrial(cast(Any, task), configuration(root, epochs=2), seed=0)
+    assert len(list(trial.epochs())) == 2
+    assert trial.recovered is not None
+    assert trained[0] == 4
+    assert max(trained[1:]) == 2
+    assert sum(trained[1:]) == 2 * task.size("train")  # every image once an epoch, none twice
+    assert evaluated == [4, 2, 1, 1]
+
+
 def test_a_loss_that_is_not_finite_is_a_diverged_trial(write_voc: Callable[..., Path]) -> None:
     root = write_voc()
     given = configuration(root, epochs=4, every=4)
