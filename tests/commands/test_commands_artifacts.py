@@ -136,7 +136,7 @@ def test_gc_and_repair_know_the_objects(here: Path) -> None:
     (folder / "row77").mkdir()
     (folder / "row77/1-1.tar").write_bytes(b"x" * 2048)
     where = replace(locate("sim", storage=f"sqlite:///{here}/study.db", out=here / "out"), spec=SPEC)
-    assert "1 unneeded object (2 kB)" in repair_study(where).as_text()
+    assert "1 unneeded object (2.0 KiB)" in repair_study(where).as_text()
     for dry_run in (True, False):
         found = collect_garbage("sim", storage=where.storage_url, out=where.out, dry_run=dry_run)
         assert [each.path for each in found.files] == [f"{folder}/row77/1-1.tar"]

@@ -172,7 +172,7 @@ def test_faults_of_the_store(server: ObjectServer, url: str, tmp_path: Path) -> 
         _check(machines, server)
         again_s += machines.again_s
         number += 1
-    print(f"\n{counted.total()} faults in {number} studies: {dict(sorted(counted.items()))}")
+        print(f"\n{counted.total()} faults in {number} studies: {dict(sorted(counted.items()))}")
     print(f"held again after {median(again_s):.1f} s (median), {max(again_s):.1f} s (longest of {len(again_s)})")
 
 
