@@ -153,8 +153,6 @@ def run(
 ) -> None:
     """Search all arms, confirm the winners, test, report and export. Run the same command again to resume."""
     from ralr_tune.commands import run as runs
-    from ralr_tune.commands.locate import locate, unknown_study
-    from ralr_tune.errors import UsageError
     from ralr_tune.launch.registry import parse_options
 
     worker_options: dict[str, object] = {"--workers": workers, "--devices": _unless("auto", devices)}
@@ -162,19 +160,12 @@ def run(
     worker_options |= {"--launcher-option": launcher_option or None}
     run_options: dict[str, object] = {"--no-workers": no_workers, "--hours": hours, "--no-confirm": not confirm}
     run_options |= {"--json": as_json}
-    other_options: dict[str, object] = {
-        "--trials": trials,
-        "--quiet": quiet,
-        "--no-imports": no_imports,
-        "--force": force,
-    }
+    other_options = run_options | {"--trials": trials, "--quiet": quiet, "--no-imports": no_imports, "--force": force}
     other_options |= {"--new-generation": new_generation, "--artifacts": artifacts}
     starts_none = worker_options if launcher == "local" else {}  # another launcher may prepare what to submit
     _refuse_together("--init", starts_none | run_options if init else {})
     _refuse_together("--no-workers", worker_options if no_workers else {})
-    where = locate(study, storage=storage, out=out, imports=not no_imports)
-    if where.spec is None:
-        raise UsageError(unknown_study(study))
+    where = _of_file(study, storage, out, imports=not no_imports)
     options = runs.RunOptions(
         storage=where.storage_url,
         out=where.out,
@@ -193,10 +184,21 @@ def run(
         launcher_options=parse_options(launcher_option or ()),
     )
     if init:
+        assert where.spec is not None
         _say(runs.init(where.spec, options)[: 0 if quiet else None])
         return
-    chosen = worker_options | run_options | other_options
-    _run_and_show(where, options, chosen, as_json=as_json, quiet=quiet)
+    _run_and_show(where, options, worker_options | other_options, as_json=as_json, quiet=quiet)
+
+
+def _of_file(study: str, storage: str | None, out: Path | None, *, imports: bool) -> StudyLocation:
+    """Locate a study that has a file. Raises UsageError for a name that is only stored, or not known at all."""
+    from ralr_tune.commands.locate import locate, unknown_study
+    from ralr_tune.errors import UsageError
+
+    where = locate(study, storage=storage, out=out, imports=imports)
+    if where.spec is None:
+        raise UsageError(unknown_study(study))
+    return where
 
 
 def _run_and_show(

@@ -193,13 +193,11 @@ def run(
         raise UsageError(f"progress = {progress!r}; allowed: True, False, None, a function of storage and study name")
     file = None if isinstance(spec, StudySpec) else spec
     spec = _study(spec, options.imports)
-    _check_arguments(spec, options.trials, options.hours)
-    _check_imports(spec, options.imports)
+    _check_options(spec, options)
     launcher = _launcher(options) if options.start_workers else None
     places = launcher.places(options.devices, options.workers) if launcher else []
     out, url = _location(spec, options)
-    if launcher and launcher.remote:
-        _refuse_sqlite(url, options.launcher)
+    _refuse_sqlite(url, launcher, options.launcher)
     here = launcher is not None and not launcher.remote
     store = checked_store(options.artifacts, remote=not here)
     _check_trainable(spec, url, options, here=here)
@@ -208,8 +206,8 @@ def run(
         if options.new_generation:
             _begin_generation(opened, spec, out)
         ledger = _prepare(opened, spec, options.trials or spec.search.trials)
-        place = record_store(opened, ledger, store)
-        job = _job(opened.url, spec, options, out, _token(opened, spec, out, launcher, place))
+        token = _token(opened, spec, out, launcher, record_store(opened, ledger, store))
+        job = _job(opened.url, spec, options, out, token)
         if advance(ledger, opened, spec, job.until) is not None:
             data = _inspect_data(opened, spec, out, shown, here=here)
             if here:
@@ -287,13 +285,11 @@ def init(spec: StudySpec, options: RunOptions) -> str:
 
     Raises the errors of `run`. Returns one line that describes the study.
     """
-    _check_arguments(spec, options.trials, options.hours)
-    _check_imports(spec, options.imports)
+    _check_options(spec, options)
     out, url = _location(spec, options)
     launcher = None if options.launcher == "local" else _launcher(options)
     places = launcher.places(options.devices, options.workers) if launcher else []
-    if launcher and launcher.remote:
-        _refuse_sqlite(url, options.launcher)
+    _refuse_sqlite(url, launcher, options.launcher)
     store = checked_store(options.artifacts, remote=True)
     _check_trainable(spec, url, options, here=False)
     _make_folder(out)
@@ -318,8 +314,7 @@ def preview(spec: StudySpec, options: RunOptions) -> str | None:
     if not launcher.dry_run:
         return None
     out, url = _location(spec, options)
-    if launcher.remote:
-        _refuse_sqlite(url, options.launcher)
+    _refuse_sqlite(url, launcher, options.launcher)
     if options.artifacts is not None:
         parse_store(os.fspath(options.artifacts), remote=launcher.remote)
     return launcher.preview(_job(url, spec, options, out), launcher.places(options.devices, options.workers))
@@ -412,11 +407,11 @@ def _job(url: str, spec: StudySpec, options: RunOptions, out: Path, token: str |
     )
 
 
-def _refuse_sqlite(url: str, launcher: str) -> None:
+def _refuse_sqlite(url: str, launcher: Launcher | None, name: str) -> None:
     address = parse_address(url)
-    if address.file:
+    if address.file and launcher and launcher.remote:
         raise UsageError(
-            f"--launcher {launcher}: its workers run on other machines, which cannot share the SQLite file "
+            f"--launcher {name}: its workers run on other machines, which cannot share the SQLite file "
             f"{address.file}; give --storage postgresql://... or mysql://..."
         )
 
@@ -436,7 +431,13 @@ def _database(study: str, url: str, out: Path, options: RunOptions, store: Store
         opened.dispose()
 
 
-def _check_arguments(spec: StudySpec, trials: int | None, hours: float | None) -> None:
+def _check_options(spec: StudySpec, options: RunOptions) -> None:
+    """Refuse impossible numbers and unwanted imports; log what the study file imports before that code runs."""
+    _check_arguments(options.trials, options.hours)
+    _check_imports(spec, options.imports)
+
+
+def _check_arguments(trials: int | None, hours: float | None) -> None:
     if trials is not None and trials < 1:
         raise UsageError(f"--trials {trials}: allowed: at least 1")
     if hours is not None and not hours > 0:
