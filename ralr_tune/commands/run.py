@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ralr_tune.commands.artifacts import checked_store, record_store, tidy
+from ralr_tune.commands.connections import refuse_shortage
 from ralr_tune.commands.locate import again, find_file, naming, unknown_study
 from ralr_tune.commands.preloading import preload
 from ralr_tune.commands.problems import problems, refuse
@@ -197,7 +198,7 @@ def run(
     launcher = _launcher(options) if options.start_workers else None
     places = launcher.places(options.devices, options.workers) if launcher else []
     out, url = _location(spec, options)
-    _refuse_sqlite(url, launcher, options.launcher)
+    _check_reach(url, launcher, options.launcher, len(places))
     here = launcher is not None and not launcher.remote
     store = checked_store(options.artifacts, remote=not here)
     _check_trainable(spec, url, options, here=here)
@@ -289,7 +290,7 @@ def init(spec: StudySpec, options: RunOptions) -> str:
     out, url = _location(spec, options)
     launcher = None if options.launcher == "local" else _launcher(options)
     places = launcher.places(options.devices, options.workers) if launcher else []
-    _refuse_sqlite(url, launcher, options.launcher)
+    _check_reach(url, launcher, options.launcher, len(places))
     store = checked_store(options.artifacts, remote=True)
     _check_trainable(spec, url, options, here=False)
     _make_folder(out)
@@ -405,6 +406,12 @@ def _job(url: str, spec: StudySpec, options: RunOptions, out: Path, token: str |
         force=options.force,
         folder_token=token,
     )
+
+
+def _check_reach(url: str, launcher: Launcher | None, name: str, workers: int) -> None:
+    """Refuse a database that so many workers of this launcher could not reach."""
+    _refuse_sqlite(url, launcher, name)
+    refuse_shortage(url, workers)
 
 
 def _refuse_sqlite(url: str, launcher: Launcher | None, name: str) -> None:
