@@ -35,8 +35,8 @@ integrations: .venv-integrations/.installed  ## run RandomAmplifyLR, the callbac
 faults: .venv/.test-installed  ## kill, stop and restart workers, programs and databases at random for about two hours (RALR_TUNE_FAULTS=300 per database)
 	@RALR_TUNE_OPENINGS=50 RALR_TUNE_AWAY_S=20 $(BIN)/pytest -q -s tests/faults
 
-test-engines: .venv/.test-installed .venv-bench/.installed  ## run studies on a real Ray and, if it is installed, a real Slurm, and inject their faults (RALR_TUNE_ENGINE_FAULTS=40)
-	@.venv-bench/bin/python -m pytest -q -s tests/engines
+test-engines: .venv/.test-installed .venv-bench/.engines-installed  ## run studies on a real Ray, S3 server and, if it is installed, Slurm, and inject their faults (RALR_TUNE_ENGINE_FAULTS=40)
+	@.venv-bench/bin/python -m pytest -q -s tests/engines tests/objects
 
 calibrate: .venv/.test-installed  ## how often the statistics err: recreate all tables, about twenty minutes on two cores (RALR_TUNE_CALIBRATE=1000 studies per row)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.calibration
@@ -87,6 +87,11 @@ clean:  ## remove the environment and what tools left behind (not runs/)
 	@echo "import site; site.addsitedir('$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')')" \
 		> $$(.venv-bench/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/project.pth
 	@.venv-bench/bin/pip install -q --disable-pip-version-check 'ray[tune]'
+	@touch $@
+
+.venv-bench/.engines-installed: pyproject.toml | .venv-bench/.installed
+	@echo "Installing an S3 server and its client into .venv-bench ..."
+	@.venv-bench/bin/pip install -q --disable-pip-version-check -e '.[engines]'
 	@touch $@
 
 # Neither are the frameworks of tests/integrations.

@@ -103,6 +103,7 @@ LOW = "Lowest learning rate.  [default: a tenth of what is usual for the optimiz
 HIGH = "Highest learning rate.  [default: 30 times what is usual for the optimizer]"
 TO_FILE = "File to write.  [default: print it]"
 NEXT_TO = "Folder for weights and score.  [default: next to CONFIG]"
+ARTIFACTS = "Where to keep checkpoints, for workers without a shared OUT: s3://BUCKET/PREFIX, gs://..., or a folder."
 LAUNCHER_OPTION = "An option of the launcher; may be repeated."
 Slots = Annotated[Any, typer.Option(metavar="N|auto", parser=_parse_slots, help=SLOTS)]
 Init = Annotated[bool, typer.Option("--init", help="Create study and plan for workers started elsewhere, then exit.")]
@@ -156,6 +157,7 @@ def run(
     mirror: Annotated[list[str] | None, typer.Option(metavar="TRACKER[=PLACE]", help=MIRROR)] = None,
     notify: Notify = None,
     force: Force = False,
+    artifacts: Annotated[str | None, typer.Option(metavar="URL", help=ARTIFACTS)] = None,
     storage: Storage = None,
     out: Out = None,
 ) -> None:
@@ -166,6 +168,7 @@ def run(
     options = RunOptions(
         storage=storage,
         out=out,
+        artifacts=artifacts,
         trials=trials,
         hours=hours,
         confirm=confirm,
@@ -200,8 +203,13 @@ def _run(
     run_options |= {"--no-confirm": not options.confirm, "--json": as_json}
     run_options |= {"--mirror": [masked_url(each) for each in options.mirror] or None}
     run_options |= {"--notify": shown_words(options.notify) or None}
-    other_options = {"--trials": options.trials, "--quiet": quiet, "--no-imports": not options.imports}
+    other_options: dict[str, object] = {
+        "--trials": options.trials,
+        "--quiet": quiet,
+        "--no-imports": not options.imports,
+    }
     other_options |= {"--force": options.force, "--new-generation": options.new_generation}
+    other_options |= {"--artifacts": options.artifacts}
     starts_none = worker_options if options.launcher == "local" else {}  # another launcher may prepare what to submit
     _refuse_together("--init", starts_none | run_options if init else {})
     _refuse_together("--no-workers", {} if options.start_workers else worker_options)

@@ -246,10 +246,7 @@ def _arms_table(status: Status, width: int) -> Table:
 
 
 def _running_table(status: Status, width: int) -> Table:
-    cells = [
-        (_title(row), f"{row.epoch}/{status.epochs_per_trial}", "" if row.value is None else f"{row.value:.4f}")
-        for row in status.running
-    ]
+    cells = [(_title(row), f"{row.epoch}/{status.epochs_per_trial}", _value(row)) for row in status.running]
     heads = ("running", "epoch", "value")
     room = _room(width, heads, cells)
     table = _table(*heads, *(["curve"] if room else []))
@@ -271,6 +268,12 @@ def _room(width: int, heads: Sequence[str], cells: Sequence[Sequence[str]]) -> i
     needed = sum(GAP + max(map(cell_len, column)) for column in zip(heads, *cells, strict=True))
     room = min(BAR, width - needed - GAP)
     return room if room >= MIN_BAR else 0
+
+
+def _value(row: Row) -> str:
+    if row.paused:
+        return "paused"  # `status` has the reason
+    return "" if row.value is None else f"{row.value:.4f}"
 
 
 def _title(row: Row) -> str:

@@ -12,6 +12,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ralr_tune.commands.artifacts import checked_store, record_store, tidy
 from ralr_tune.commands.connections import refuse_shortage
 from ralr_tune.commands.locate import again, find_file, naming, unknown_study
 from ralr_tune.commands.mirror import mirrored
@@ -26,6 +27,7 @@ from ralr_tune.launch.registry import make_launcher
 from ralr_tune.launch.supervisor import Observer, Supervisor
 from ralr_tune.machine.home import expand_home
 from ralr_tune.mirror.targets import parse_targets
+from ralr_tune.objects.url import StoreUrl, parse_store
 from ralr_tune.records import Inventory
 from ralr_tune.search.artifacts import ArtifactStore
 from ralr_tune.search.identity import agree, begin_generation, identity_of, needs_contents
@@ -33,6 +35,7 @@ from ralr_tune.search.stages import advance, plan_search, withdraw_audits
 from ralr_tune.search.tasks import data_inventory
 from ralr_tune.store import studies
 from ralr_tune.store.address import parse_address
+from ralr_tune.store.artifacts import StoredPlace
 from ralr_tune.store.database import Storage, open_storage
 from ralr_tune.store.file import refuse_network
 from ralr_tune.store.ledger import Ledger
@@ -71,6 +74,9 @@ class RunOptions:
     """SQLAlchemy URL; None: RALR_TUNE_STORAGE, then the study file's, then OUT/study.db."""
     out: Path | None = None
     """Folder for report, logs and checkpoints; None: runs/STUDY."""
+    artifacts: str | os.PathLike[str] | None = None
+    """Where checkpoints are kept, so that workers on any machine resume them: s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or
+    a shared folder; None: as in the first run, otherwise in `out`."""
     trials: int | None = None
     """Search trials per arm and block; None: from the study file."""
     hours: float | None = None
@@ -153,6 +159,7 @@ _ALLOWED: Mapping[str, _Allowed] = {
         lambda value: value is None or _is_text(value), 'a database URL ("sqlite:///study.db"), or None'
     ),
     "out": _Allowed(lambda value: value is None or is_path(value), "the path of a folder, or None"),
+    "artifacts": _Allowed(lambda value: value is None or is_path(value), "the URL or the folder of a store, or None"),
     "trials": _COUNT,
     "workers": _COUNT,
     "hours": _Allowed(partial(_is_none_or, Real), "a number of hours, or None"),
@@ -206,17 +213,17 @@ def run(
     targets, recipients = parse_targets(options.mirror, out, "--mirror"), parse_recipients(options.notify)
     _refuse_unshared(url, options.launcher, launcher, len(places))
     here = launcher is not None and not launcher.remote
+    store = checked_store(options.artifacts, remote=not here)
     _check_trainable(spec, url, options, here=here)
     _make_folder(out)
     with (
         _watched(progress, show_data) as (seen, shown),
-        _database(spec.name, url, out, options.force) as opened,
+        _database(spec.name, url, out, options, store) as opened,
         _notifying(Notifier(recipients, opened, spec.name, out), confirm=options.confirm),
     ):
-        if options.new_generation:
-            _begin_generation(opened, spec, out)
-        ledger = _prepare(opened, spec, options.trials or spec.search.trials)
-        job = _job(opened.url, spec, options, out, _token(opened, spec, out, launcher))
+        ledger = _planned(opened, spec, options, out)
+        token = _token(opened, spec, out, launcher, record_store(opened, ledger, store))
+        job = _job(opened.url, spec, options, out, token)
         tick = partial(_tick, launcher, partial(seen, opened, spec.name) if seen else None)
         with mirrored(spec.name, opened.url, out, targets):
             if advance(ledger, opened, spec, job.until) is not None:
@@ -225,7 +232,7 @@ def run(
                     agree(ledger, identity_of(spec, data))
                 (starting or _ignore)(len(places))
                 _workers(launcher, job, places, spec, ledger, stopping).wait(options.hours, tick)
-                _tidy(job, spec, ledger)
+                tidy(opened, ledger, ArtifactStore(job.out / "checkpoints", spec, ledger.key))
             from ralr_tune.commands.report import make_report  # imported by now, if workers started: see _tick
 
             return make_report(opened, spec.name, out, file=None if file is None else os.fspath(file))
@@ -238,10 +245,6 @@ def _ignore(workers: int) -> None:
 def _check_progress(progress: object) -> None:
     if not (progress is None or isinstance(progress, bool) or callable(progress)):
         raise UsageError(f"progress = {progress!r}; allowed: True, False, None, a function of storage and study name")
-
-
-def _tidy(job: Job, spec: StudySpec, ledger: Ledger) -> None:
-    ArtifactStore(job.out / "checkpoints", spec, ledger.key).tidy(lambda: ledger.rows(curves=False))
 
 
 @contextmanager
@@ -325,14 +328,17 @@ def init(spec: StudySpec, options: RunOptions) -> str:
     launcher = None if options.launcher == "local" else _launcher(options)
     places = launcher.places(options.devices, options.workers) if launcher else []
     _refuse_unshared(url, options.launcher, launcher, len(places))
+    store = checked_store(options.artifacts, remote=True)
     _check_trainable(spec, url, options, here=False)
     _make_folder(out)
-    with _database(spec.name, url, out, options.force) as opened:
-        rows = _prepare(opened, spec, options.trials or spec.search.trials).rows(curves=False)
-        planned = sum(row.stage == "search" for row in rows)
+    with _database(spec.name, url, out, options, store) as opened:
+        ledger = _planned(opened, spec, options, out)
+        place = record_store(opened, ledger, store)
+        planned = sum(row.stage == "search" for row in ledger.rows(curves=False))
         name = spec.name
         if launcher:
-            join = launcher.prepare(_job(opened.url, spec, options, out, _token(opened, spec, out, launcher)), places)
+            token = _token(opened, spec, out, launcher, place)
+            join = launcher.prepare(_job(opened.url, spec, options, out, token), places)
         else:
             join = again("worker", name, opened.address, out)
         return f"study {name} is ready in {opened.masked}: {planned} trials planned; join with: {join}"
@@ -348,6 +354,8 @@ def preview(spec: StudySpec, options: RunOptions) -> str | None:
     out, url = _location(spec, options)
     places = launcher.places(options.devices, options.workers)
     _refuse_unshared(url, options.launcher, launcher, len(places))
+    if options.artifacts is not None:
+        parse_store(os.fspath(options.artifacts), remote=launcher.remote)
     return launcher.preview(_job(url, spec, options, out), places)
 
 
@@ -394,6 +402,13 @@ def _comparable_data(storage: Storage, spec: StudySpec, out: Path) -> Inventory 
     return data_inventory(spec, cache=out / "data", contents=True)
 
 
+def _planned(storage: Storage, spec: StudySpec, options: RunOptions, out: Path) -> Ledger:
+    """The rows of the whole budget, in a new generation if that is asked for."""
+    if options.new_generation:
+        _begin_generation(storage, spec, out)
+    return _prepare(storage, spec, options.trials or spec.search.trials)
+
+
 def _begin_generation(storage: Storage, spec: StudySpec, out: Path) -> None:
     """Begin a new generation if data or code changed; the report of the one before is kept in OUT/generation-N."""
     if spec.name not in studies.names(storage):
@@ -420,9 +435,11 @@ def _location(spec: StudySpec, options: RunOptions) -> tuple[Path, str]:
     return out, storage_url(options.storage, spec, out)
 
 
-def _token(storage: Storage, spec: StudySpec, out: Path, launcher: Launcher | None) -> str | None:
-    """What remote workers must find in the out folder."""
-    if launcher is None or not launcher.remote:
+def _token(
+    storage: Storage, spec: StudySpec, out: Path, launcher: Launcher | None, place: StoredPlace | None
+) -> str | None:
+    """What remote workers must find in the out folder, unless artifacts have a store and it need not be shared."""
+    if launcher is None or not launcher.remote or (place is not None and not launcher.needs_out):
         return None
     with studies.study_lock(storage, spec.name):
         return folder_token(out)
@@ -453,14 +470,14 @@ def _refuse_unshared(url: str, name: str, launcher: Launcher | None, workers: in
 
 
 @contextmanager
-def _database(study: str, url: str, out: Path, force: bool) -> Iterator[Storage]:
-    """Open the study's storage; creates it if it does not exist."""
+def _database(study: str, url: str, out: Path, options: RunOptions, store: StoreUrl | None) -> Iterator[Storage]:
+    """Open the study's storage; creates it if it does not exist. A store needs tables of this version."""
     studies.quiet_optuna()
     address = parse_address(url)
-    if not force:
+    if not options.force:
         refuse_network(address)
     with naming(lambda verb: again(verb, study, address, out)):
-        opened = open_storage(url, create=True)
+        opened = open_storage(url, create=True, write=store is not None)
     try:
         yield opened
     finally:
@@ -468,11 +485,12 @@ def _database(study: str, url: str, out: Path, force: bool) -> Iterator[Storage]
 
 
 def _check_options(spec: StudySpec, options: RunOptions) -> None:
-    _check_arguments(spec, options.trials, options.hours)
+    """Refuse impossible numbers and unwanted imports; log what the study file imports before that code runs."""
+    _check_arguments(options.trials, options.hours)
     _check_imports(spec, options.imports)
 
 
-def _check_arguments(spec: StudySpec, trials: int | None, hours: float | None) -> None:
+def _check_arguments(trials: int | None, hours: float | None) -> None:
     if trials is not None and trials < 1:
         raise UsageError(f"--trials {trials}: allowed: at least 1")
     if hours is not None and not hours > 0:

@@ -205,7 +205,8 @@ def _counted(arm: ArmStatus) -> list[tuple[str, int]]:
 
 def _running_line(row: Row) -> str:
     value = "" if row.value is None else f", {row.value:.4f}"
-    return f"{describe(row)}: epoch {row.epoch}{value}, attempt {row.attempt}, by {row.owner}"
+    paused = f", {row.paused}" if row.paused else ""
+    return f"{describe(row)}: epoch {row.epoch}{value}, attempt {row.attempt}, by {row.owner}{paused}"
 
 
 def _failure_lines(status: Status, logs: Path | None) -> list[str]:

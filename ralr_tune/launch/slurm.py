@@ -86,6 +86,7 @@ class Slurm(Launcher):
     Options = SlurmOptions
     options: SlurmOptions
     remote: ClassVar[bool] = True
+    needs_out: ClassVar[bool] = True
     poll_s: ClassVar[float] = 0.5
 
     def __init__(self, options: LauncherOptions | None = None) -> None:

@@ -34,8 +34,10 @@ ROOMS: Mapping[str, tuple[str, ...]] = {
     # callbacks of frameworks, which people's own training code imports
     "integrations": ("own", "schedules"),
     "store": ("studyfile", "machine"),
+    # buckets and shared folders, where artifacts are kept
+    "objects": ("machine",),
     # whether to judge further seeds and what is said of them in the end must be one decision
-    "search": ("store", "training", "analysis"),
+    "search": ("store", "objects", "training", "analysis"),
     "launch": ("search",),
     # shows the ledger elsewhere; whatever goes wrong there must not reach a trial
     "mirror": ("store",),
