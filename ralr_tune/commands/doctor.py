@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from ralr_tune.commands.gc import counted
+from ralr_tune.commands.health.artifacts import artifact_checks
 from ralr_tune.commands.health.browser import browser_check
 from ralr_tune.commands.health.check import Check
 from ralr_tune.commands.health.devices import Probe, data_check, device_checks, nvidia_driver
@@ -31,7 +32,7 @@ from ralr_tune.studyfile import StudySpec, parse_study
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """All checks, in this order: packages, machine, browser, database, devices, data, folder."""
+    """All checks, in this order: packages, machine, browser, database, artifacts, devices, data, folder."""
 
     checks: list[Check]
     data: Inventory | None = None
@@ -56,8 +57,12 @@ class Diagnosis:
         return Counter(check.verdict for check in self.checks)
 
 
-def diagnose(study: str | None = None, *, storage: str | None = None, out: Path | None = None) -> Diagnosis:
+def diagnose(
+    study: str | None = None, *, storage: str | None = None, out: Path | None = None, workers: int | None = None
+) -> Diagnosis:
     """Check everything that a run needs: packages, machine, database, folder, browser, the study's data.
+
+    `workers`: how many are planned, on all machines; None: one for each core of this one.
 
     Leaves no files behind, not even if it is killed, except the inventory of the verified data in an out folder that
     exists. Raises UsageError and StudyFileError for STUDY itself.
@@ -68,8 +73,10 @@ def diagnose(study: str | None = None, *, storage: str | None = None, out: Path 
     folder = location.out if location else out or Path("runs")
     probe = Probe(spec.text if isinstance(spec, StudySpec) else None, folder)  # runs alongside the next lines
     url = location.storage_url if location else given_url(storage)
-    stored = storage_checks(url, location.command if location else None) if url else ()
+    planned = workers or available_cores()
+    stored = storage_checks(url, location.command if location else None, planned) if url else ()
     checks = [*package_checks(), *machine_checks(), browser_check(), *stored]
+    checks += artifact_checks(location) if location else ()
     found = probe.facts()
     checks += device_checks(found, nvidia_driver())
     checks += _study_checks(location, out, spec, found)

@@ -37,6 +37,7 @@ _MAX_IDS = 500
 """Up to this many trials are selected by their ids; more of them by a subquery."""
 
 _trials: Table = models.TrialModel.__table__
+_studies: Table = models.StudyModel.__table__
 _params: Table = models.TrialParamModel.__table__
 _values: Table = models.TrialValueModel.__table__
 _reports: Table = models.TrialIntermediateValueModel.__table__
@@ -63,13 +64,21 @@ def _without_gc() -> Iterator[None]:
 
 @_without_gc()
 def read_trials(
-    connection: Connection, study_id: int, states: Container[TrialState] | None, included: Iterable[int], after: int
+    connection: Connection,
+    study_id: int,
+    states: Container[TrialState] | None,
+    included: Iterable[int],
+    after: int,
+    *,
+    running: bool = True,
 ) -> list[FrozenTrial]:
     """Trials of a study, sorted by id: those with an id above `after`, and those `included`; all states, or `states`.
 
-    The other tables are read after the trials' states, so that a trial that appears finished is complete.
+    Without `running`, of the trials that were running when the caller last read (those `included`), only those that
+    have ended since. The other tables are read after the trials' states, so that a trial that appears finished is
+    complete.
     """
-    chosen = _chosen(study_id, states, included, after)
+    chosen = _chosen(study_id, states, included, after) if running else _new_or_ended(study_id, included, after)
     heads = connection.execute(select(*_HEAD).where(chosen).order_by(_trials.c.trial_id)).all()
     if not heads:
         return []
@@ -95,6 +104,23 @@ def read_trials(
     ]
 
 
+def read_params(connection: Connection, study_name: str, numbers: Sequence[int]) -> dict[int, dict[str, Any]]:
+    """Parameters of the trials with these numbers of an Optuna study, by number and name; one query."""
+    named = _studies.c.study_name == study_name
+    query = (
+        select(_trials.c.number, _params.c.param_name, _params.c.param_value, _params.c.distribution_json)
+        .join(_trials, _params.c.trial_id == _trials.c.trial_id)
+        .join(_studies, _trials.c.study_id == _studies.c.study_id)
+        .where(named, _trials.c.number.in_(numbers))
+        .order_by(_params.c.param_id)
+    )
+    domain = cache(json_to_distribution)
+    params: dict[int, dict[str, Any]] = defaultdict(dict)
+    for number, name, value, text in connection.execute(query):
+        params[number][name] = domain(text).to_external_repr(value)
+    return dict(params)
+
+
 def _chosen(
     study_id: int, states: Container[TrialState] | None, included: Iterable[int], after: int
 ) -> ColumnElement[bool]:
@@ -104,6 +130,15 @@ def _chosen(
     if states is None:
         return chosen
     return and_(chosen, _trials.c.state.in_([state for state in TrialState if state in states]))
+
+
+def _new_or_ended(study_id: int, included: Iterable[int], after: int) -> ColumnElement[bool]:
+    """Trials that are new, and those of `included` or with an id above `after` that have ended. Within a study, trials
+    become visible in the order of their ids: Optuna locks the study to create one."""
+    known = [after, *included]
+    ended = _trials.c.state.in_([state for state in TrialState if state.is_finished()])
+    later = or_(_trials.c.trial_id > after, _trials.c.trial_id.in_([each for each in known if each < after]))
+    return and_(_trials.c.study_id == study_id, or_(_trials.c.trial_id > max(known), and_(ended, later)))
 
 
 class _TrialTables:

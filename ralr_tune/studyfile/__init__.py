@@ -1,7 +1,7 @@
 """The study file: the user's input, checked when it is read.
 
 `values` defines the forms of a value (fixed, range, choice), `sections` the file's tables, `configuration` one point of
-an arm's space, `study` the meaning of the file. `problems` formats validation errors of single keys, `contradictions`
+an arm's space, `study` the meaning of the file. `problems` formats validation errors of single keys, `checks`
 finds keys that do not fit together, `reading` reports both at once, `changes` compares two files. Whatever depends on
 the kind of task comes from the kind (kind.py); `models` builds the models with it.
 """

@@ -15,7 +15,8 @@ from ralr_tune.errors import StudyFileError, UsageError
 from ralr_tune.invocation import command
 from ralr_tune.secrecy import masked_url
 from ralr_tune.studyfile import models, problems, registry
-from ralr_tune.studyfile.contradictions import Contradiction, contradictions, missing
+from ralr_tune.studyfile.checks import contradictions, missing
+from ralr_tune.studyfile.contradictions import Contradiction
 from ralr_tune.studyfile.imports import Import
 from ralr_tune.studyfile.kind import Kind
 from ralr_tune.studyfile.problems import KeyPath

@@ -33,9 +33,10 @@ def study_text(name: str, trials: int = 8) -> str:
 class Running:
     """`run` of one study."""
 
-    def __init__(self, text: str, url: str, out: Path, *launcher: str) -> None:
+    def __init__(self, text: str, url: str, out: Path, *launcher: str, workers: int = WORKERS) -> None:
         """`launcher`: options of `run` that choose it."""
         self.spec, self.out, self._url, self._launcher = parse_study(text), out, url, launcher
+        self._workers = workers
         self.storage = open_storage(url, create=True)
         self._file = out.parent / f"{self.spec.name}.toml"
         self._file.write_text(text)
@@ -43,7 +44,7 @@ class Running:
 
     def start(self) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "ralr_tune", "run", str(self._file), *self._launcher]
-        command += ["--workers", str(WORKERS), "--out", str(self.out)]
+        command += ["--workers", str(self._workers), "--out", str(self.out)]
         with (self.out.parent / "run.log").open("ab") as log:
             self.process = subprocess.Popen(
                 command,
@@ -60,6 +61,11 @@ class Running:
             return Ledger(self.storage, self.spec.name).rows(curves=False)
         except Exception:  # before `run` has created the tables
             return []
+
+    @property
+    def finished_rows(self) -> list[Row]:
+        """With their curves."""
+        return Ledger(self.storage, self.spec.name).rows()
 
     @property
     def held(self) -> list[Row]:

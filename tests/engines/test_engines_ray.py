@@ -8,7 +8,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -57,16 +57,29 @@ class Nodes:
         self._cluster.shutdown()
 
 
-@pytest.fixture(scope="module")
-def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
-    home = tmp_path_factory.mktemp("ray")
+@contextmanager
+def cluster(home: Path) -> Iterator[Nodes]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOME", str(home))
         patch.setenv("RAY_TMPDIR", "/tmp")  # the paths of its sockets must be short
         patch.setenv("RAY_kill_child_processes_on_worker_exit", "0")  # a worker ends in order if its task dies
         made = Nodes()
+        try:
+            yield made
+        finally:
+            made.end()
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
+    with cluster(tmp_path_factory.mktemp("ray")) as made:
         yield made
-        made.end()
+
+
+def launcher(nodes: Nodes) -> list[str]:
+    """Options of `run`."""
+    options = (f"address={nodes.address}", f"node-ip={HEAD}")
+    return ["--launcher", "ray", *(each for option in options for each in ("--launcher-option", option))]
 
 
 @pytest.fixture
@@ -75,8 +88,7 @@ def url(new_database: Callable[..., str]) -> str:
 
 
 def started(nodes: Nodes, text: str, url: str, out: Path) -> Running:
-    options = ["--launcher", "ray", "--launcher-option", f"address={nodes.address}"]
-    return Running(text, url, out, *options, "--launcher-option", f"node-ip={HEAD}")
+    return Running(text, url, out, *launcher(nodes))
 
 
 def test_a_study_runs_to_its_answer(nodes: Nodes, url: str, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from ralr_tune.kinds.detection.kind import KIND
 from ralr_tune.kinds.detection.section import DetectionSection
 from ralr_tune.report.inventory import inventory_text
 from ralr_tune.studyfile import StudySpec, parse_study
-from ralr_tune.studyfile.contradictions import missing
+from ralr_tune.studyfile.checks import missing
 from ralr_tune.tasks.examples import ExampleImage
 from ralr_tune.training.loop import TorchTrial
 from tests.kinds.detection.conftest import write_image
