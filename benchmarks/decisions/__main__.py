@@ -15,7 +15,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from benchmarks.decisions.pages import as_json, markdown
-from benchmarks.decisions.replays import FOLDER, Known, Results, known, run
+from benchmarks.decisions.replays import Known, Results, known, run
+from benchmarks.decisions.tables import FOLDER
 from ralr_tune.errors import RalrTuneError, UsageError
 from ralr_tune.machine.files import write
 

@@ -12,6 +12,7 @@ from scipy import stats
 from benchmarks.decisions.decision import Decision, Policy, larger, shifted
 from benchmarks.decisions.proposals import Offered, space_of
 from benchmarks.decisions.worlds import Curve, Match, Params, World, worst
+from ralr_tune.search.samplers import longest_run
 
 TRIALS = 24
 """Configurations of each arm in every search: `search.trials` of studies/digits.toml."""
@@ -86,7 +87,7 @@ def t_test(match: Match, found: Found, shifts: tuple[float, float]) -> Decision:
     )
     p_value = stats.ttest_ind(one, other).pvalue  # NaN if neither varies and both are equal
     better = larger((fmean(one), fmean(other)))
-    confirm = 2 * SEEDS * match.world.spec.file.training.epochs
+    confirm = 2 * SEEDS * longest_run(match.world.spec)
     return Decision(
         better if p_value < LEVEL else None, found.recipes, better or 0, {"search": found.epochs, "confirm": confirm}
     )
@@ -103,7 +104,7 @@ def higher_mean(match: Match, recipe: Params, shifts: tuple[float, float]) -> De
         fmean(match.final(recipe, match.seed("recipe", arm, index)) for index in range(RECIPE_SEEDS)) for arm in (0, 1)
     ]
     claim = larger(shifted((means[0], means[1]), shifts))
-    epochs = 2 * RECIPE_SEEDS * match.world.spec.file.training.epochs
+    epochs = 2 * RECIPE_SEEDS * longest_run(match.world.spec)
     return Decision(claim, (recipe, recipe), claim or 0, {"confirm": epochs})
 
 

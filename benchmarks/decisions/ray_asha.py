@@ -16,6 +16,7 @@ import numpy as np
 from benchmarks.decisions.decision import Policy
 from benchmarks.decisions.habits import TRIALS, Found, best_search_value, observed
 from benchmarks.decisions.worlds import ARMS, Match, Params
+from ralr_tune.search.samplers import longest_run
 from ralr_tune.studyfile.values import Choice, Domain
 
 SLOTS = 4
@@ -39,7 +40,7 @@ def _searched(match: Match, arm: int) -> tuple[Params, float, int]:
     it; its value; trained epochs."""
     from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
-    epochs = match.world.spec.file.training.epochs
+    epochs = longest_run(match.world.spec)
     scheduler: Any = ASHAScheduler(metric=METRIC, mode="max", max_t=epochs)
     waiting, running, ended = _trials(match, arm), list[Any](), list[Any]()
     while waiting or running:

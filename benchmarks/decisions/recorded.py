@@ -92,7 +92,7 @@ class RecordedWorld:
     def curve(self, params: Params, seed: int, *, amplified: bool = True) -> Curve:
         curves = self._curves if amplified else self._twins
         drawn = derive_seed("drawn", seed) % curves.shape[1]
-        return curves[self._index[_key(params)], drawn].astype(np.float64)
+        return np.asarray(curves[self._index[_key(params)], drawn], np.float64)
 
     def mean(self, params: Params) -> float:
         return float(self._means[self._index[_key(params)]])
@@ -124,7 +124,7 @@ class RecordedWorld:
 
     @cached_property
     def _means(self) -> npt.NDArray[np.float64]:
-        return self._finals.mean(axis=1)
+        return np.asarray(self._finals.mean(axis=1))
 
     @cached_property
     def _units(self) -> npt.NDArray[np.float64]:

@@ -22,6 +22,7 @@ import tomli_w
 from ralr_tune.errors import UsageError
 from ralr_tune.machine.files import write
 from ralr_tune.search.design import sobol_point, unit_params
+from ralr_tune.search.samplers import longest_run
 from ralr_tune.seeds import derive_seed
 from ralr_tune.studyfile import StudySpec, parse_study
 
@@ -66,7 +67,7 @@ class Plan:
     def shape(self) -> tuple[int, int, int, int]:
         """(A, C, S, E)."""
         spec = self.spec
-        return len(ARMS), spec.search.trials, spec.confirm.max_seeds, spec.file.training.epochs
+        return len(ARMS), spec.search.trials, spec.confirm.max_seeds, longest_run(spec)
 
     @cached_property
     def params(self) -> tuple[list[dict[str, Any]], ...]:
@@ -128,8 +129,8 @@ class Table:
     @property
     def complete_seeds(self) -> int:
         """The number of leading seeds on which every configuration of every arm is done."""
-        whole = self.done.all(axis=(0, 1))
-        return len(whole) if whole.all() else int(np.argmin(whole))
+        whole = [bool(self.done[:, :, seed].all()) for seed in range(self.done.shape[2])]
+        return whole.index(False) if False in whole else len(whole)
 
     def waiting(self) -> list[tuple[int, int, int]]:
         """(arm, configuration, seed) of the runs that are not done: seed by seed, so that a table that is stopped early

@@ -20,6 +20,7 @@ import tomli_w
 from ralr_tune.errors import TrialError
 from ralr_tune.kinds.simulated.section import Effect
 from ralr_tune.kinds.simulated.task import CEILING, CHANCE, RATE, SimulatedTask
+from ralr_tune.search.samplers import longest_run
 from ralr_tune.seeds import derive_seed
 from ralr_tune.studyfile import Configuration, StudySpec, parse_study
 
@@ -179,7 +180,7 @@ class SimulatedWorld:
 
     @property
     def best(self) -> float:
-        return self._mean_at(CEILING, self.spec.file.training.epochs)
+        return self._mean_at(CEILING, longest_run(self.spec))
 
     @property
     def sd(self) -> float:
@@ -219,7 +220,7 @@ class SimulatedWorld:
 
     @staticmethod
     def _mean_at(asymptote: float, epoch: int) -> float:
-        return CHANCE + (asymptote - CHANCE) * (1 - (1.0 + epoch) ** -RATE)
+        return CHANCE + (asymptote - CHANCE) * float(1 - (1.0 + epoch) ** -RATE)
 
     @staticmethod
     def _base_rates(configuration: Configuration) -> list[float]:
