@@ -501,6 +501,7 @@ def dashboard(
 @app.command(epilog=_example("doctor digits"))
 def doctor(
     study: Annotated[str | None, typer.Argument(metavar="STUDY", help="Also check its storage and data.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Workers planned: does the database allow them?")] = None,
     as_json: AsJson = False,
     storage: Storage = None,
     out: Out = None,
@@ -508,7 +509,7 @@ def doctor(
     """Check what a run needs: packages, machine, database, folder, browser; exit code 1 if there is a problem."""
     from ralr_tune.commands.doctor import diagnose
 
-    found = diagnose(study, storage=storage, out=out)
+    found = diagnose(study, storage=storage, out=out, workers=workers)
     _print_json(found.as_json()) if as_json else _say(found.as_text())
     if not found.healthy:
         raise typer.Exit(1)

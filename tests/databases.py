@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Engine, inspect, text
 
 from ralr_tune.store.address import parse_address
-from ralr_tune.store.database import make_engine
+from ralr_tune.store.connections import make_engine
 
 Dump = dict[str, list[tuple[Any, ...]]]
 

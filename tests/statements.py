@@ -19,7 +19,8 @@ def executed(storage: Storage) -> Iterator[list[str]]:
     def note(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
         statements.append(statement)
 
-    engines = (storage.engine, storage._rdb.engine)
+    # Optuna's engine for a server is a view of the other one, and passes its statements on
+    engines = (storage.engine, storage._rdb.engine) if storage.address.file else (storage.engine,)
     for engine in engines:
         event.listen(engine, "before_cursor_execute", note)
     try:
@@ -27,3 +28,21 @@ def executed(storage: Storage) -> Iterator[list[str]]:
     finally:
         for engine in engines:
             event.remove(engine, "before_cursor_execute", note)
+
+
+@contextmanager
+def transactions(storage: Storage) -> Iterator[list[str]]:
+    """The first statement of every transaction on PostgreSQL: BEGIN, or a statement that is one by itself."""
+    import psycopg
+
+    begun: list[str] = []
+
+    def note(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
+        if connection.connection.driver_connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE:
+            begun.append(statement)
+
+    event.listen(storage.engine, "before_cursor_execute", note)
+    try:
+        yield begun
+    finally:
+        event.remove(storage.engine, "before_cursor_execute", note)

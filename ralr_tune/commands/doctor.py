@@ -56,8 +56,12 @@ class Diagnosis:
         return Counter(check.verdict for check in self.checks)
 
 
-def diagnose(study: str | None = None, *, storage: str | None = None, out: Path | None = None) -> Diagnosis:
+def diagnose(
+    study: str | None = None, *, storage: str | None = None, out: Path | None = None, workers: int | None = None
+) -> Diagnosis:
     """Check everything that a run needs: packages, machine, database, folder, browser, the study's data.
+
+    `workers`: how many are planned, on all machines; None: one for each core of this one.
 
     Leaves no files behind, not even if it is killed, except the inventory of the verified data in an out folder that
     exists. Raises UsageError and StudyFileError for STUDY itself.
@@ -68,7 +72,8 @@ def diagnose(study: str | None = None, *, storage: str | None = None, out: Path 
     folder = location.out if location else out or Path("runs")
     probe = Probe(spec.text if isinstance(spec, StudySpec) else None, folder)  # runs alongside the next lines
     url = location.storage_url if location else given_url(storage)
-    stored = storage_checks(url, location.command if location else None) if url else ()
+    planned = workers or available_cores()
+    stored = storage_checks(url, location.command if location else None, planned) if url else ()
     checks = [*package_checks(), *machine_checks(), browser_check(), *stored]
     found = probe.facts()
     checks += device_checks(found, nvidia_driver())

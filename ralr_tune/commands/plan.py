@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ralr_tune.commands.check import checked
+from ralr_tune.commands.connections import shortage_at
 from ralr_tune.commands.usual_rates import unusual_rates
 from ralr_tune.invocation import command
 from ralr_tune.launch.devices import Place, places
@@ -21,6 +22,7 @@ from ralr_tune.search.interim import analysis_seeds
 from ralr_tune.search.samplers import longest_run
 from ralr_tune.search.stages import judged_runs
 from ralr_tune.search.tasks import Tasks, data_inventory
+from ralr_tune.store.location import storage_url
 from ralr_tune.studyfile import StudySpec
 
 
@@ -55,7 +57,7 @@ class Plan:
     data: Inventory | None = None
     """The contents of the data; None for a kind of task without such a table."""
     advice: tuple[str, ...] = ()
-    """Sentences on learning rates that are unusual for the optimizer."""
+    """Sentences on learning rates that are unusual for the optimizer, and on a database with too few connections."""
 
     @property
     def epochs(self) -> int:
@@ -146,6 +148,7 @@ def plan_study(
         device=assigned[0].device,
         data=data,
         advice=(
+            *filter(None, [shortage_at(storage_url(storage, spec, out or Path("runs") / spec.name), len(assigned))]),
             *(f"{each}; `{command('range', study)}` measures which rates train" for each in unusual_rates(spec)),
             *spec.kind.notes(spec.task),
         ),

@@ -12,6 +12,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ralr_tune.commands.connections import refuse_shortage
 from ralr_tune.commands.locate import again, find_file, naming, unknown_study
 from ralr_tune.commands.preloading import preload
 from ralr_tune.commands.problems import problems, refuse
@@ -193,6 +194,7 @@ def run(
     out, url = _location(spec, options)
     if launcher and launcher.remote:
         _refuse_sqlite(url, options.launcher)
+    refuse_shortage(url, len(places))
     here = launcher is not None and not launcher.remote
     _check_trainable(spec, url, options, here=here)
     _make_folder(out)
@@ -285,6 +287,7 @@ def init(spec: StudySpec, options: RunOptions) -> str:
     places = launcher.places(options.devices, options.workers) if launcher else []
     if launcher and launcher.remote:
         _refuse_sqlite(url, options.launcher)
+    refuse_shortage(url, len(places))
     _check_trainable(spec, url, options, here=False)
     _make_folder(out)
     with _database(spec.name, url, out, options.force) as opened:

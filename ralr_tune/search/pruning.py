@@ -18,6 +18,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Container, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, cast
 
 from optuna.storages import BaseStorage
@@ -26,6 +27,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from ralr_tune.metric import Metric
 from ralr_tune.records import EpochRecord
+from ralr_tune.store.retrying import ended_only
 from ralr_tune.studyfile.sections import PruneOn
 
 SMOOTHING = 0.6
@@ -78,20 +80,20 @@ class Judge:
 
     def __init__(self, study: Study, prune_on: PruneOn, metric: Metric | None = None) -> None:
         """`metric`: what the pruner sees in place of the study's metric."""
-        self._pruner, self._view = study.pruner, None
+        self._pruner, self._view = study.pruner, copy.copy(study)
+        read = cast(BaseStorage, _ReadTrials(study._storage))
+        self._trials, self._view._storage = None, read
         if prune_on == "value" and metric is None:
             return
         direction = study.direction if metric is None else StudyDirection[metric.direction.upper()]
-        self._trials = _ShownTrials(study._storage, _TRANSFORMS[prune_on], direction, metric)
-        self._view = copy.copy(study)
+        self._trials = _ShownTrials(read, _TRANSFORMS[prune_on], direction, metric)
         self._view._storage, self._view._directions = cast(BaseStorage, self._trials), [direction]
 
     def should_prune(self, trial: Trial, curve: Sequence[EpochRecord] = ()) -> bool:
         """As `Trial.should_prune`, on what the pruner sees. `curve`: the trial's epochs, whose further metrics Optuna
         does not have before its end."""
-        if self._view is None:
-            return trial.should_prune()
-        return self._pruner.prune(self._view, self._trials.own(trial._get_latest_trial(), curve))
+        own = trial._get_latest_trial()
+        return self._pruner.prune(self._view, own if self._trials is None else self._trials.own(own, curve))
 
 
 def other_curve(metric: Metric, curve: Sequence[EpochRecord]) -> dict[str, list[tuple[int, float | None]]]:
@@ -103,6 +105,24 @@ def other_curve(metric: Metric, curve: Sequence[EpochRecord]) -> dict[str, list[
 
 def _attribute(metric: Metric) -> str:
     return f"{metric.name} by epoch"
+
+
+class _ReadTrials:
+    """A study's storage, which reads the running trials again only if the pruner asks for them: ASHA and Hyperband do,
+    at their rungs; the median pruner compares with ended trials, after every epoch."""
+
+    def __init__(self, storage: BaseStorage) -> None:
+        self._storage = storage
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._storage, name)
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        running = states is None or TrialState.RUNNING in states
+        with nullcontext() if running else ended_only():
+            return self._storage.get_all_trials(study_id, deepcopy=deepcopy, states=states)
 
 
 class _ShownTrials:

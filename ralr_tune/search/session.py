@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event, Thread
@@ -16,6 +18,9 @@ from ralr_tune.search.tasks import Tasks
 from ralr_tune.store.database import Storage
 from ralr_tune.store.ledger import Ledger
 from ralr_tune.studyfile import StudySpec
+
+KEEP_S = 5.0
+"""Epochs from this length on hold no connection."""
 
 
 @dataclass
@@ -36,21 +41,51 @@ class Session:
         return ArtifactStore(self.out / "checkpoints", self.spec, self.ledger.key)
 
 
+class Training:
+    """Trains epoch after epoch: a stop may interrupt it, and no connection to the database's server is held if the
+    epoch before took `KEEP_S` or more."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._last_s = math.inf  # unknown: the first one may take an hour
+
+    @contextmanager
+    def epoch(self) -> Iterator[None]:
+        """Inside, an epoch trains."""
+        began = time.monotonic()
+        rests = self._last_s >= KEEP_S
+        with self._session.storage.resting() if rests else nullcontext(), self._session.stop.interruptible():
+            yield
+        self._last_s = time.monotonic() - began
+
+
 class Lease:
-    """Keeps this worker's lease on a row while it trains: a thread renews it every third of its duration."""
+    """Keeps this worker's lease on a row while it trains: a thread renews it when a third of its duration has passed
+    since the last report, which renews it, too."""
 
     def __init__(self, ledger: Ledger, row: Row) -> None:
         self._ledger, self._row = ledger, row
         self._over = Event()
         self._lost = False
+        self._renewed = time.monotonic()
 
     def check(self) -> None:
         """Raise LeaseLost if another owns the row."""
         if self._lost:
             raise LeaseLost(f"row {self._row.id}: the lease expired and another worker claimed the trial")
 
+    def renewed(self) -> None:
+        """Note that a report renewed the lease."""
+        self._renewed = time.monotonic()
+
+    def _due_s(self) -> float:
+        return self._renewed + self._ledger.lease_s / 3 - time.monotonic()
+
     def _renew(self) -> None:
-        while not self._over.wait(self._ledger.lease_s / 3):
+        while not self._over.wait(max(self._due_s(), 0.0)):
+            if self._due_s() > 0:
+                continue
+            self.renewed()
             try:
                 self._ledger.renew_lease(self._row)
             except LeaseLost:

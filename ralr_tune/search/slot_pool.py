@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 
 from ralr_tune.errors import Interrupted, RalrTuneError
 from ralr_tune.records import Row
-from ralr_tune.search.session import Session
+from ralr_tune.search.session import Session, Training
 from ralr_tune.search.trial import Work, epochs_of
 from ralr_tune.tasks.slots import SlotTrainer
 from ralr_tune.tasks.trial import Trial
@@ -26,6 +26,7 @@ class SlotPool:
     def __init__(self, session: Session, trainer: SlotTrainer, waiting: Callable[[], int]) -> None:
         """`waiting` returns the number of waiting rows; a trainer that chooses its number of slots needs it."""
         self._session, self._trainer, self._waiting = session, trainer, waiting
+        self._training = Training(session)
         self._held: dict[int, tuple[Work, Trial]] = {}
 
     def __len__(self) -> int:
@@ -44,7 +45,7 @@ class SlotPool:
 
     def train(self) -> None:
         """Train one epoch of every slot, fused if the trials allow it; each is reported and pruned by itself."""
-        with self._session.stop.interruptible():
+        with self._training.epoch():
             self._trainer.train([trial for _, trial in self._held.values()])
         for row_id, (work, _) in list(self._held.items()):
             self._advance(row_id, work)

@@ -51,6 +51,8 @@ def advance(ledger: Ledger, storage: Storage, spec: StudySpec, until: Stage = "t
     The audits belong to the search. Raises TrialError if a failed row ends the study.
     """
     last: Stage = "audit" if until == "search" else until
+    if _is_searching(ledger):
+        return "search"
     with studies.study_lock(storage, spec.name):
         _raise_failed(ledger)
         for stage in STAGES[: STAGES.index(last) + 1]:
@@ -77,6 +79,15 @@ def pending_stage(spec: StudySpec, rows: Sequence[Row]) -> Stage | None:
 
 def _key(row: Row | PlannedRow) -> tuple[str, Stage, int, int, str, int | None]:
     return row.arm, row.stage, row.block, row.ordinal, row.role, row.source
+
+
+def _is_searching(ledger: Ledger) -> bool:
+    """Whether search rows are left and none failed: one query, while hundreds of workers would wait for the lock."""
+    counts = ledger.counts()
+    failed = any(count.failed for count in counts.values())
+    return not failed and any(
+        count.waiting + count.running for (_, stage), count in counts.items() if stage == "search"
+    )
 
 
 def _raise_failed(ledger: Ledger) -> None:

@@ -28,7 +28,7 @@ from ralr_tune.search.failing import (
 )
 from ralr_tune.search.pruning import Judge, other_curve
 from ralr_tune.search.samplers import start_recipe
-from ralr_tune.search.session import Lease, Session
+from ralr_tune.search.session import Lease, Session, Training
 from ralr_tune.search.space import suggest
 from ralr_tune.search.telling import optuna_study, tell
 from ralr_tune.store import studies
@@ -216,15 +216,18 @@ def _follow(
     session: Session, trial: Trial, lease: Lease, report: Report, verdict: Verdict
 ) -> Generator[Trial, None, Ending]:
     """Train epoch by epoch. Each epoch is first reported, which fails if the lease is lost, and then judged."""
+    training = Training(session)
     try:
         if trial.curve and verdict(trial.curve[-1]):  # an earlier attempt was killed between report and verdict
             return Ending("pruned")
         with _left_cleanly(trial.epochs()) as epochs:
             while not trial.finished:
                 yield trial
-                record = _next(session, epochs)
+                with training.epoch():
+                    record = next(epochs)
                 lease.check()
                 report(record)
+                lease.renewed()
                 if verdict(record):
                     return Ending("pruned")
     except TrialError as error:
@@ -244,11 +247,6 @@ def _left_cleanly(epochs: Generator[EpochRecord, None, None]) -> Iterator[Genera
             epochs.throw(Interrupted("the worker leaves the trial"))
         raise
     epochs.close()
-
-
-def _next(session: Session, epochs: Iterator[EpochRecord]) -> EpochRecord:
-    with session.stop.interruptible():
-        return next(epochs)
 
 
 def _finish(

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 
 from optuna.storages import BaseStorage, RDBStorage, get_storage
@@ -18,45 +17,24 @@ from sqlalchemy import (
     RowMapping,
     Select,
     Update,
-    create_engine,
-    event,
 )
-from sqlalchemy.exc import SQLAlchemyError
 
 from ralr_tune.errors import StorageError
 from ralr_tune.store.address import Address, parse_address
-from ralr_tune.store.columns import remember_encoding
+from ralr_tune.store.connections import (
+    begin_statement,
+    configure,
+    end_transaction,
+    engine_options,
+    make_engine,
+    resting,
+)
 from ralr_tune.store.failures import OPEN_RETRY_S, retry, retry_for, storage_errors
-from ralr_tune.store.file import WatchedFile, connect_read_only, is_writable
+from ralr_tune.store.file import is_writable
 from ralr_tune.store.retrying import RetryingStorage
 from ralr_tune.store.schema import nothing_stored, outdated_optuna, prepare
 
 T = TypeVar("T")
-
-BUSY_TIMEOUT_S = 60.0
-CONNECT_TIMEOUT_S = 10
-# One connection stays open, more are opened when threads need them: hundreds of workers share a server's connections.
-_POOL = {"pool_size": 1, "max_overflow": 20}
-
-SILENCE_TIMEOUT_S = 120
-"""Seconds after which a server ends a silent session and frees its locks: its machine may be off, its process stopped.
-
-A client waits just as long for an answer.
-"""
-_KEEPALIVE = {"idle": 30, "interval": 10, "count": 3}
-"""TCP keepalive (seconds, seconds, probes): each side notices within a minute, not hours, that the other is gone."""
-
-
-def _on_connect(dialect: str) -> list[str]:
-    """The statements that set up every session."""
-    if dialect == "sqlite":
-        # NORMAL: in WAL mode, only a power failure can lose the last commits, the latest first.
-        return ["PRAGMA synchronous=NORMAL"]
-    if dialect == "postgresql":
-        keepalives = [f"SET tcp_keepalives_{name} = {value}" for name, value in _KEEPALIVE.items()]
-        return [f"SET idle_in_transaction_session_timeout = '{SILENCE_TIMEOUT_S}s'", *keepalives]
-    isolation = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"
-    return [isolation, "SET SESSION time_zone = '+00:00'", f"SET SESSION wait_timeout = {SILENCE_TIMEOUT_S}"]
 
 
 @dataclass(frozen=True)
@@ -102,19 +80,30 @@ class Storage:
         self._rdb.engine.dispose()
         self.engine.dispose()
 
+    @contextmanager
+    def resting(self) -> Iterator[None]:
+        """Inside, no connection to a server stays open: one that is needed, as to renew a lease, is closed after use.
+
+        For the minutes of an epoch: a server allows a limited number of connections. A file has no such limit.
+        """
+        if self.address.file is not None:
+            yield
+            return
+        with resting(self.engine):
+            yield
+
     def transact(self, work: Callable[[Connection], T]) -> T:
         """Runs several statements in one transaction: all of them are committed, or none.
 
         Retried like `change`. An error that `work` raises rolls everything back.
         """
-        begin = "BEGIN IMMEDIATE" if self.engine.dialect.name == "sqlite" else "BEGIN"
 
         def whole(connection: Connection) -> T:
-            connection.exec_driver_sql(begin)
+            connection.exec_driver_sql(begin_statement(connection, write=True))
             try:
                 result = work(connection)
             except BaseException:
-                _roll_back(connection)
+                end_transaction(connection, "ROLLBACK")
                 raise
             connection.exec_driver_sql("COMMIT")
             return result
@@ -128,13 +117,6 @@ class Storage:
 
         with storage_errors(self.address):
             return retry(once)
-
-
-def _roll_back(connection: Connection) -> None:
-    try:
-        connection.exec_driver_sql("ROLLBACK")
-    except SQLAlchemyError:  # the connection is lost, and with it the transaction; close it to be certain
-        connection.invalidate()
 
 
 def open_storage(url: str, *, create: bool = False, write: bool = False, retry_s: float = OPEN_RETRY_S) -> Storage:
@@ -152,7 +134,7 @@ def open_storage(url: str, *, create: bool = False, write: bool = False, retry_s
     try:
         with retry_for(retry_s), storage_errors(address):
             version = retry(lambda: _prepare_schemas(engine, address, create, create or write))
-            rdb = retry(lambda: _optuna(address, skip_table_creation=True))
+            rdb = retry(lambda: _optuna(address, engine, skip_table_creation=True))
     except BaseException:
         engine.dispose()
         raise
@@ -180,75 +162,25 @@ def _prepare_file(address: Address, create: bool) -> None:
 
 def _prepare_schemas(engine: Engine, address: Address, create: bool, write: bool) -> str:
     def make_optuna_tables() -> None:
-        _optuna(address, skip_table_creation=False).engine.dispose()
+        _optuna(address, engine, skip_table_creation=False)
 
     return prepare(engine, address, create=create, write=write, make_optuna_tables=make_optuna_tables)
 
 
-def make_engine(address: Address) -> Engine:
-    """The ledger's engine: each statement is its own transaction, so no writer waits inside a read transaction."""
-    engine = create_engine(address.url, isolation_level="AUTOCOMMIT", **_engine_options(address))
-    _configure(engine)
-    return engine
-
-
-def _optuna(address: Address, *, skip_table_creation: bool) -> RetryingStorage:
-    options = _engine_options(address)
-    if address.dialect != "sqlite":
-        # MySQL's default, REPEATABLE READ, locks the gaps between rows. With innodb_snapshot_isolation (MariaDB from
-        # 11.6 on) it also rejects updates of rows that changed since they were read.
-        options["isolation_level"] = "READ COMMITTED"
+def _optuna(address: Address, engine: Engine, *, skip_table_creation: bool) -> RetryingStorage:
+    """Optuna's storage, on the connections of `engine` if it is that of a server."""
+    options = engine_options(address)
+    if address.file is None:
+        # Its check of the tables opens a second connection inside a transaction of the first one. Through a pooler,
+        # workers that open a study together would each hold a session of the server and wait for another one.
+        options["isolation_level"] = "AUTOCOMMIT"
     try:
         rdb = RetryingStorage(address.for_optuna, engine_kwargs=options, skip_table_creation=skip_table_creation)
     except RuntimeError as error:  # another version of Optuna created its tables
         raise outdated_optuna(address, error) from error
-    _configure(rdb.engine)
-    rdb.engine.dispose()  # closes the connection that Optuna opened before its engine was configured
-    return rdb
-
-
-def _engine_options(address: Address) -> dict[str, Any]:
-    if address.file is not None:
-        if address.file.exists() and not is_writable(address.file):
-            return {**_POOL, "creator": partial(connect_read_only, address.file)}
-        return {**_POOL, "connect_args": {"timeout": BUSY_TIMEOUT_S}}
-    arguments: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT_S}
-    if address.dialect == "postgresql":
-        arguments |= {f"keepalives_{name}": value for name, value in _KEEPALIVE.items()}
-        arguments["tcp_user_timeout"] = SILENCE_TIMEOUT_S * 1000
-        arguments["client_encoding"] = "utf8"  # otherwise the database's, and psycopg gives bytes for SQL_ASCII
+    rdb.engine.dispose()  # closes the connection that Optuna opened for its check, which is not configured
+    if address.file is None:
+        rdb.use(engine)
     else:
-        arguments |= {"read_timeout": SILENCE_TIMEOUT_S, "write_timeout": SILENCE_TIMEOUT_S}
-    arguments = {name: value for name, value in arguments.items() if name not in address.url.query}
-    if address.dialect == "mysql" and address.url.password:
-        arguments["password"] = str(address.url.password).encode()  # PyMySQL would encode it as Latin-1
-    return {**_POOL, "pool_pre_ping": True, "connect_args": arguments}
-
-
-def _configure(engine: Engine) -> None:
-    @event.listens_for(engine, "connect")
-    def on_connect(connection: Any, record: Any) -> None:
-        cursor = connection.cursor()
-        for statement in _on_connect(engine.dialect.name):
-            cursor.execute(statement)
-        cursor.close()
-        if engine.dialect.name == "postgresql":
-            remember_encoding(engine.dialect, connection.info.parameter_status("server_encoding") or "UTF8")
-        connection.commit()  # PostgreSQL would roll SET back together with its transaction
-
-    if engine.dialect.name == "sqlite":
-        _watch(engine)
-
-
-def _watch(engine: Engine) -> None:
-    """Checks the file before SQLite opens it and before every use of a connection."""
-    file = WatchedFile(Path(engine.url.database or ""))
-    file.check()
-
-    @event.listens_for(engine, "do_connect")
-    def before_connect(*connecting: Any) -> None:
-        file.check()
-
-    @event.listens_for(engine, "checkout")
-    def before_use(*connection: Any) -> None:
-        file.check()
+        configure(rdb.engine)
+    return rdb

@@ -50,6 +50,14 @@ _SQLITE = {5, 6}
 # connections, idle in a transaction for too long. Class 08 (connection exceptions) is checked separately.
 _POSTGRESQL = {"40001", "40P01", "55P03", "57P01", "57P02", "57P03", "53300", "25P03"}
 _POSTGRESQL_BUSY = ("the database system is", "too many clients", "connection slots", "terminating connection")
+_PGBOUNCER_BUSY = (
+    "no more connections allowed",
+    "cannot connect to server",
+    "server login has been failing",
+    "query_wait_timeout",
+    "shutting down",
+)
+"""Its messages to a client that connects: too many clients, or the server behind it is away, full or restarting."""
 # MySQL and MariaDB: record changed, too many connections, shutdown, lock wait timeout, deadlock, connection killed,
 # cannot connect (socket, host), server gone, connection lost, lost in a system call, client idle too long.
 _MYSQL = {1020, 1040, 1053, 1205, 1213, 1927, 2002, 2003, 2006, 2013, 2055, 4031}
@@ -145,7 +153,7 @@ def _refused(message: str) -> bool:
     """
     if "no password supplied" in message:
         return True
-    return "FATAL" in message and not any(busy in message for busy in _POSTGRESQL_BUSY)
+    return "FATAL" in message and not any(busy in message for busy in (*_POSTGRESQL_BUSY, *_PGBOUNCER_BUSY))
 
 
 def _is_transient(fault: DBAPIError) -> bool:

@@ -8,26 +8,19 @@ from __future__ import annotations
 
 import json
 import math
-import random
-import secrets
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
-    Connection,
     Insert,
-    RowMapping,
-    Select,
-    Update,
     and_,
     case,
     delete,
     func,
     insert,
-    or_,
     select,
     true,
     update,
@@ -37,24 +30,18 @@ from sqlalchemy.exc import IntegrityError
 from ralr_tune.errors import FailureKind, LeaseLost, StorageError
 from ralr_tune.records import EpochRecord, MetricSeries, Outcome, Row, Stage, State
 from ralr_tune.store import generations
+from ralr_tune.store.claiming import change_with, claim_row
 from ralr_tune.store.database import Storage
 from ralr_tune.store.incidents import incident_insert
+from ralr_tune.store.rows import ALL_COLUMNS, LIGHT, expired, free, in_stage, row_of, waiting
 from ralr_tune.store.studies import attributes_statement, optuna_name, report_statement
 from ralr_tune.store.tables import NO_SOURCE, Now, check_name, ledger
-from ralr_tune.store.texts import read_table, read_training, training_text
+from ralr_tune.store.texts import training_text
 
-_CANDIDATES = 8  # read together, so that workers that claim at the same time rarely need a second query
 _ROWS_PER_INSERT = 1000  # rows a statement, of 12 parameters each: SQLite takes 32766
 _MAX_CONFLICTS = 100  # inserts lost to other planners before `plan` raises the IntegrityError
 
-_free = ledger.c.state == "free"
-_expired = and_(ledger.c.state == "held", ledger.c.lease_end < Now())
-_waiting = or_(_free, _expired)
 _always = true()
-_ALL_COLUMNS = [ledger.c[name] for name in Row.__dataclass_fields__ if name != "metrics"]  # metrics: in `curve`
-_RUNNING_CURVE = case((ledger.c.state == "held", ledger.c.curve)).label("curve")
-_LIGHT = [column if column is not ledger.c.curve else _RUNNING_CURVE for column in _ALL_COLUMNS]
-"""Without the curves of rows that are not running."""
 _ended: dict[str, Any] = {"lease_end": None, "finished": Now()}
 
 Key = tuple[str, str, int, int, str, int]
@@ -143,13 +130,13 @@ class Ledger:
     def withdraw(self, arm: str, block: int, keep: int) -> int:
         """Removes the search rows from ordinal `keep` on that no worker ever started; returns how many."""
         search = and_(ledger.c.stage == "search", ledger.c.arm == arm, ledger.c.block == block)
-        unstarted = and_(ledger.c.ordinal >= keep, ledger.c.attempt == 0, _free)
+        unstarted = and_(ledger.c.ordinal >= keep, ledger.c.attempt == 0, free)
         return self.storage.change(delete(ledger).where(self._in_study, search, unstarted))
 
     def drop(self, rows: Iterable[Row]) -> int:
         """Removes those of `rows` that are neither held nor done; returns how many."""
         these = ledger.c.id.in_([row.id for row in rows])
-        return self.storage.change(delete(ledger).where(self._in_study, these, _free))
+        return self.storage.change(delete(ledger).where(self._in_study, these, free))
 
     def claim(self, owner: str, stage: Stage) -> Row | None:
         """The first waiting row of a stage, now held by `owner` (up to 255 characters); None if none is waiting.
@@ -157,13 +144,7 @@ class Ledger:
         A row whose lease expired is waiting, too; its new owner gets it with `attempt` + 1 and the same `trial`, and an
         incident of kind "lost" is recorded.
         """
-        token = secrets.token_hex(16)
-        # The loop ends: another worker won or freed each candidate that was lost, and the number of rows is finite.
-        while candidates := self._candidates(stage):
-            for candidate in _first_then_shuffled(candidates):
-                if self._try_claim(candidate, owner, token):
-                    return replace(self.row(candidate.id), state="held", attempt=candidate.attempt + 1, owner=owner)
-        return None
+        return claim_row(self.storage, self.key, stage, owner, self.lease_s)
 
     def attach(self, row: Row, trial: int) -> None:
         """Records the Optuna trial that was asked for this row. StorageError if the row already has another one."""
@@ -267,29 +248,29 @@ class Ledger:
 
     def row(self, row_id: int) -> Row:
         """The row with this id. StorageError if the study has none."""
-        found = self.storage.rows(select(*_ALL_COLUMNS).where(self._in_study, ledger.c.id == row_id))
+        found = self.storage.rows(select(*ALL_COLUMNS).where(self._in_study, ledger.c.id == row_id))
         if not found:
             raise StorageError(f"{self.storage.masked}: study {self.study!r} has no ledger row {row_id}")
-        return _row(found[0])
+        return row_of(found[0])
 
     def search_row(self, row: Row) -> Row:
         """The search row of the same arm, block and ordinal. StorageError if there is none."""
         same = and_(*(getattr(ledger.c, name) == getattr(row, name) for name in ("arm", "block", "ordinal")))
-        found = self.storage.rows(_in_stage(select(*_ALL_COLUMNS).where(self._in_study, same), "search"))
+        found = self.storage.rows(in_stage(select(*ALL_COLUMNS).where(self._in_study, same), "search"))
         if not found:
             raise StorageError(
                 f"{self.storage.masked}: the search row of ledger row {row.id} is gone; restore a copy of the database"
             )
-        return _row(found[0])
+        return row_of(found[0])
 
     def rows(self, stage: Stage | None = None, *, curves: bool = True) -> list[Row]:
         """All rows, or those of one stage, in order of their ids. `curves`: False reads only those of running rows."""
-        query = select(*(_ALL_COLUMNS if curves else _LIGHT)).where(self._in_study).order_by(ledger.c.id)
-        return [_row(found) for found in self.storage.rows(query if stage is None else _in_stage(query, stage))]
+        query = select(*(ALL_COLUMNS if curves else LIGHT)).where(self._in_study).order_by(ledger.c.id)
+        return [row_of(found) for found in self.storage.rows(query if stage is None else in_stage(query, stage))]
 
     def counts(self) -> dict[tuple[str, Stage], Count]:
         """The number of rows in each condition, by (arm, stage); one query."""
-        condition = case((ledger.c.state == "done", ledger.c.outcome), (_waiting, "waiting"), else_="running")
+        condition = case((ledger.c.state == "done", ledger.c.outcome), (waiting, "waiting"), else_="running")
         groups = (ledger.c.arm, ledger.c.stage, condition.label("condition"))
         query = select(*groups, func.count().label("rows")).where(self._in_study).group_by(*groups)
         counts: dict[tuple[str, Stage], Count] = defaultdict(Count)
@@ -299,7 +280,7 @@ class Ledger:
 
     def abandoned(self) -> frozenset[int]:
         """Ids of rows held under an expired lease: their worker is gone, and they wait for another one."""
-        found = self.storage.rows(select(ledger.c.id).where(self._in_study, _expired))
+        found = self.storage.rows(select(ledger.c.id).where(self._in_study, expired))
         return frozenset(row["id"] for row in found)
 
     def work_done(self) -> tuple[int, int]:
@@ -312,7 +293,7 @@ class Ledger:
     def remaining(self, stage: Stage) -> int:
         """The number of rows of a stage that are not done (waiting or running); 0: the stage is done."""
         query = select(func.count().label("rows")).where(self._in_study, ledger.c.state != "done")
-        return int(self.storage.rows(_in_stage(query, stage))[0]["rows"])
+        return int(self.storage.rows(in_stage(query, stage))[0]["rows"])
 
     @property
     def _in_study(self) -> ColumnElement[bool]:
@@ -334,24 +315,6 @@ class Ledger:
         begin = {"study": self.key, "state": "free", "attempt": 0, "epoch": 0, "source": row.source_number}
         return {**fields, **begin, "params": json.dumps(dict(row.params))}
 
-    def _candidates(self, stage: Stage) -> list[Row]:
-        query = _in_stage(select(*_LIGHT).where(self._in_study, _waiting).order_by(ledger.c.id), stage)
-        return [_row(found) for found in self.storage.rows(query.limit(_CANDIDATES))]
-
-    def _try_claim(self, row: Row, owner: str, token: str) -> bool:
-        """Tries to claim a row with one conditional UPDATE; the token identifies a claim whose response was lost."""
-        attempt = row.attempt + 1
-        held = {"state": "held", "owner": owner, "token": token, "attempt": attempt, "lease_end": self._lease_end}
-        # in the same state: an owner that woke up may have freed it since, and a row that was freed is not lost
-        seen = and_(ledger.c.id == row.id, ledger.c.attempt == row.attempt, ledger.c.state == row.state)
-        first = func.coalesce(ledger.c.started, Now())
-        gone = f"{row.owner} is gone, and its lease ran out"
-        lost = [self._incident(row, "lost", gone)] if row.state == "held" else []
-        if self._fenced(update(ledger).where(seen, _waiting).values(**held, started=first), lost):
-            return True
-        won = and_(ledger.c.id == row.id, ledger.c.attempt == attempt, ledger.c.token == token)
-        return bool(self.storage.rows(select(ledger.c.id).where(won)))
-
     def _write(
         self,
         row: Row,
@@ -367,7 +330,7 @@ class Ledger:
         """
         fence = and_(ledger.c.id == row.id, ledger.c.attempt == row.attempt, ledger.c.owner == row.owner)
         write = update(ledger).where(fence, ledger.c.state == "held", where).values(state=then, **values)
-        if self._fenced(write, also):
+        if change_with(self.storage, write, also):
             return
         found = self.storage.rows(select(ledger.c.state, ledger.c.trial).where(fence))
         state = found[0]["state"] if found else None
@@ -380,38 +343,7 @@ class Ledger:
     def _incident(self, row: Row, kind: FailureKind, message: str, **more: Any) -> Insert:
         return incident_insert(self.key, row, kind, message, **more)
 
-    def _fenced(self, write: Update, also: Sequence[Insert]) -> int:
-        """The number of rows that `write` matched; `also` is executed if it matched one."""
-        if not also:
-            return self.storage.change(write)
-
-        def together(connection: Connection) -> int:
-            matched = connection.execute(write).rowcount
-            for statement in also if matched else ():
-                connection.execute(statement)
-            return matched
-
-        return self.storage.transact(together)
-
 
 def finite(figure: float | None) -> float | None:
     """The number, or None if it is not finite: MySQL's columns accept no others, SQLite's store NaN as NULL."""
     return None if figure is None or not math.isfinite(figure) else figure
-
-
-def _first_then_shuffled(candidates: list[Row]) -> list[Row]:
-    """The first candidate, then the others in random order: workers that lose the first one rarely collide again."""
-    return candidates[:1] + random.sample(candidates[1:], len(candidates) - 1)
-
-
-def _in_stage(query: Select[Any], stage: Stage) -> Select[Any]:
-    return query.where(ledger.c.stage == stage)
-
-
-def _row(found: RowMapping) -> Row:
-    fields: dict[str, Any] = dict(found)
-    where = f"ledger row {fields['id']}"
-    fields["source"] = None if fields["source"] == NO_SOURCE else fields["source"]
-    fields["params"] = read_table(fields["params"], f"{where}: params")
-    fields["curve"], fields["metrics"] = read_training(fields.get("curve"), f"{where}: curve")
-    return Row(**fields)

@@ -11,16 +11,16 @@ import logging
 import random
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from sqlalchemy import Connection, Engine, TextClause, text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import Connection, Engine, text
 
 from ralr_tune.errors import StorageError
 from ralr_tune.machine.locks import FileLock
 from ralr_tune.store.address import parse_address
+from ralr_tune.store.connections import begin_statement, end_transaction
 from ralr_tune.store.failures import retry, storage_errors
 
 log = logging.getLogger(__name__)
@@ -63,7 +63,8 @@ def _wait(lock: Lock, name: str, timeout_s: float) -> None:
             raise StorageError(
                 f"lock {name!r} has been held by another process for {timeout_s:g} s; end that process, then try again"
             )
-        time.sleep(random.uniform(0.01, 0.05))
+        # The longer it takes, the more processes wait; each try is a transaction.
+        time.sleep(random.uniform(0.01, 0.05) + random.uniform(0.0, min(1.0, waited / 5)))
 
 
 def _lock(engine: Engine, name: str) -> Lock:
@@ -73,25 +74,51 @@ def _lock(engine: Engine, name: str) -> Lock:
         return FileLock(Path(f"{engine.url.database}.{name}.lock"))
     digest = hashlib.sha256(f"{engine.url.database}:{name}".encode())
     if engine.dialect.name == "postgresql":
-        key = int.from_bytes(digest.digest()[:8], "big", signed=True)
-        return ServerLock(
-            engine, text("SELECT pg_try_advisory_lock(:key)"), text("SELECT pg_advisory_unlock(:key)"), key
-        )
+        return TransactionLock(engine, int.from_bytes(digest.digest()[:8], "big", signed=True))
     # The lock is server-wide, so its name includes the database; names have at most 64 characters, so it is hashed.
-    key_name = f"ralr_tune:{digest.hexdigest()[:40]}"
-    return ServerLock(engine, text("SELECT GET_LOCK(:key, 0)"), text("SELECT RELEASE_LOCK(:key)"), key_name)
+    return SessionLock(engine, f"ralr_tune:{digest.hexdigest()[:40]}")
 
 
-class ServerLock:
-    """A lock of a database session: holds one connection from `acquire` to `release`."""
+class TransactionLock:
+    """PostgreSQL's advisory lock of a transaction, which stays open from `acquire` to `release` and does nothing else.
 
-    def __init__(self, engine: Engine, take: TextClause, give: TextClause, key: int | str) -> None:
-        self._engine, self._take, self._give, self._key = engine, take, give, key
+    A pooler such as pgbouncer may give every transaction another session: a lock of the session would stay with the
+    pooler's next client.
+    """
+
+    def __init__(self, engine: Engine, key: int) -> None:
+        self._engine, self._key = engine, key
+        self._connection: Connection | None = None
+
+    def acquire(self) -> bool:
+        with ExitStack() as stack:
+            connection = stack.enter_context(self._engine.connect())
+            stack.callback(end_transaction, connection, "ROLLBACK")
+            connection.exec_driver_sql(begin_statement(connection, silence_s=round(TIMEOUT_S)))
+            if connection.scalar(text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": self._key}):
+                stack.pop_all()
+                self._connection = connection
+                return True
+        return False
+
+    def release(self) -> None:
+        if self._connection is None:
+            return
+        with self._connection as connection:
+            end_transaction(connection, "COMMIT")
+        self._connection = None
+
+
+class SessionLock:
+    """A lock of a MySQL session: holds one connection from `acquire` to `release`."""
+
+    def __init__(self, engine: Engine, name: str) -> None:
+        self._engine, self._name = engine, name
         self._connection: Connection | None = None
 
     def acquire(self) -> bool:
         connection = self._engine.connect()
-        if connection.scalar(self._take, {"key": self._key}):
+        if connection.scalar(text("SELECT GET_LOCK(:name, 0)"), {"name": self._name}):
             self._connection = connection
             return True
         connection.close()
@@ -101,8 +128,5 @@ class ServerLock:
         if self._connection is None:
             return
         with self._connection as connection:
-            try:
-                connection.execute(self._give, {"key": self._key})
-            except SQLAlchemyError:  # the session is lost, and with it its locks; close it to be certain
-                connection.invalidate()
+            end_transaction(connection, f"SELECT RELEASE_LOCK('{self._name}')")
         self._connection = None

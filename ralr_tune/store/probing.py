@@ -11,7 +11,8 @@ from statistics import median
 from sqlalchemy import Connection, Engine, insert, inspect, select, text
 
 from ralr_tune.store.address import Address, parse_address
-from ralr_tune.store.database import make_engine, open_storage
+from ralr_tune.store.connections import make_engine, pooled
+from ralr_tune.store.database import open_storage
 from ralr_tune.store.failures import storage_errors
 from ralr_tune.store.tables import Now, studies
 
@@ -28,7 +29,24 @@ _USED = {
     "postgresql": "SELECT 'used', count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'",
     "mysql": "SHOW STATUS LIKE 'Threads_connected'",
 }
-_ALLOWED = {"postgresql": "SELECT current_setting('max_connections')", "mysql": "SELECT @@max_connections"}
+_ALLOWED = {
+    "postgresql": "SELECT current_setting('max_connections')::int"
+    " - current_setting('superuser_reserved_connections')::int",
+    "mysql": "SELECT @@max_connections",
+}
+
+
+@dataclass(frozen=True)
+class Connections:
+    """The connections of a server."""
+
+    used: int
+    allowed: int
+    """To all its users but administrators."""
+
+    @property
+    def free(self) -> int:
+        return max(0, self.allowed - self.used)
 
 
 @dataclass(frozen=True)
@@ -42,10 +60,12 @@ class Answer:
     """Median of a transaction that writes and is rolled back; None if there are no tables yet."""
     ahead_s: float | None
     """The database's clock minus this machine's; None if they are the same clock (SQLite)."""
-    connections: tuple[int, int] | None
-    """(in use, allowed); None if there is no limit."""
+    connections: Connections | None
+    """None if there is no limit (SQLite), or only that of a pooler, which does not say it."""
     journal: str | None
     """SQLite's journal mode."""
+    pooled: bool = False
+    """Whether the address leads to a pooler such as pgbouncer."""
 
 
 def ask(url: str) -> Answer:
@@ -58,6 +78,20 @@ def ask(url: str) -> Answer:
     try:
         with storage_errors(address), engine.connect() as connection:
             return _answer(engine, connection, address)
+    finally:
+        engine.dispose()
+
+
+def connections(url: str) -> Connections | None:
+    """The connections of the server at a URL, without counting this one; None as in `Answer`. StorageError if it
+    cannot be reached."""
+    address = parse_address(url)
+    if address.file is not None:
+        return None
+    engine = make_engine(address)
+    try:
+        with storage_errors(address), engine.connect() as connection:
+            return _connections(connection, address)
     finally:
         engine.dispose()
 
@@ -79,6 +113,7 @@ def _answer(engine: Engine, connection: Connection, address: Address) -> Answer:
         ahead_s=None if sqlite else _ahead_s(connection),
         connections=None if sqlite else _connections(connection, address),
         journal=connection.scalar(text("PRAGMA journal_mode")) if sqlite else None,
+        pooled=pooled(connection),
     )
 
 
@@ -109,10 +144,11 @@ def _ahead_s(connection: Connection) -> float:
     return min(once() for _ in range(5))[1]
 
 
-def _connections(connection: Connection, address: Address) -> tuple[int, int]:
+def _connections(connection: Connection, address: Address) -> Connections | None:
+    if pooled(connection):
+        return None
     used = connection.execute(text(_USED[address.dialect])).one()[1]
-    allowed = connection.scalar(text(_ALLOWED[address.dialect]))
-    return int(used), int(allowed or 0)
+    return Connections(int(used) - 1, int(connection.scalar(text(_ALLOWED[address.dialect])) or 0))
 
 
 def _seconds(work: Callable[[], object]) -> float:

@@ -20,7 +20,7 @@ from sqlalchemy import ColumnElement, Connection, Insert, and_, or_, select, upd
 from ralr_tune.records import Row
 from ralr_tune.store import tables
 from ralr_tune.store.address import parse_address
-from ralr_tune.store.database import make_engine
+from ralr_tune.store.connections import make_engine
 from ralr_tune.store.failures import OPEN_RETRY_S, retry_for, storage_errors
 from ralr_tune.store.incidents import incident_insert
 from ralr_tune.store.ledger import Ledger

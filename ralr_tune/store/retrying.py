@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import Engine
+from sqlalchemy.orm import scoped_session, sessionmaker
 
 from ralr_tune.store.address import parse_address
+from ralr_tune.store.connections import with_transactions
 from ralr_tune.store.failures import retry, storage_errors
 from ralr_tune.store.trials import read_trials
 
@@ -28,11 +33,28 @@ def _retried(method: Method[P, T], retry_s: float | None = None) -> Method[P, T]
     return call
 
 
+_ended_only: ContextVar[bool] = ContextVar("ended_only", default=False)
+
+
+@contextmanager
+def ended_only() -> Iterator[None]:
+    """Inside, trials that are still running are not read again in this thread: Optuna's cache keeps what it read first.
+
+    Enough for what reads ended trials only, as most pruners do after every epoch: with hundreds of workers, the running
+    trials are nearly all that would be read.
+    """
+    before = _ended_only.set(True)
+    try:
+        yield
+    finally:
+        _ended_only.reset(before)
+
+
 def _read_trials(
-    storage: RDBStorage, study_id: int, states: Container[TrialState] | None, included: set[int], after: int
+    storage: RetryingStorage, study_id: int, states: Container[TrialState] | None, included: set[int], after: int
 ) -> list[FrozenTrial]:
-    with storage.engine.connect() as connection:
-        return read_trials(connection, study_id, states, included, after)
+    with storage.reader.connect() as connection:
+        return read_trials(connection, study_id, states, included, after, running=not _ended_only.get())
 
 
 class RetryingStorage(RDBStorage):
@@ -42,6 +64,19 @@ class RetryingStorage(RDBStorage):
     value than the one that the first may have stored. All these methods may run twice: Optuna's inserts ignore existing
     rows, its other writes are idempotent.
     """
+
+    _reader: Engine | None = None
+
+    def use(self, engine: Engine) -> None:
+        """Uses the connections of this engine, which are in autocommit mode, in place of those that Optuna opens."""
+        self._reader = engine
+        self.engine = with_transactions(engine)
+        self.scoped_session = scoped_session(sessionmaker(bind=self.engine))
+
+    @property
+    def reader(self) -> Engine:
+        """For single queries: without a transaction around them, each is one round trip."""
+        return self._reader or self.engine
 
     # Not retried blindly: the first try may have created a trial. `studies.ask` checks for it before it retries.
     _create_new_trial = _retried(RDBStorage._create_new_trial, retry_s=0)
@@ -75,7 +110,7 @@ class RetryingStorage(RDBStorage):
     ) -> list[FrozenTrial]:
         """As Optuna's method, without its ORM. KeyError if there is no such study."""
         trials = self._read_trials(study_id, states, included_trial_ids, trial_id_greater_than)
-        if not trials:
+        if not trials and not _ended_only.get():
             self.get_study_name_from_id(study_id)
         return trials
 

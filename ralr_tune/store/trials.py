@@ -63,13 +63,21 @@ def _without_gc() -> Iterator[None]:
 
 @_without_gc()
 def read_trials(
-    connection: Connection, study_id: int, states: Container[TrialState] | None, included: Iterable[int], after: int
+    connection: Connection,
+    study_id: int,
+    states: Container[TrialState] | None,
+    included: Iterable[int],
+    after: int,
+    *,
+    running: bool = True,
 ) -> list[FrozenTrial]:
     """Trials of a study, sorted by id: those with an id above `after`, and those `included`; all states, or `states`.
 
-    The other tables are read after the trials' states, so that a trial that appears finished is complete.
+    Without `running`, of the trials that were running when the caller last read (those `included`), only those that
+    have ended since. The other tables are read after the trials' states, so that a trial that appears finished is
+    complete.
     """
-    chosen = _chosen(study_id, states, included, after)
+    chosen = _chosen(study_id, states, included, after) if running else _new_or_ended(study_id, included, after)
     heads = connection.execute(select(*_HEAD).where(chosen).order_by(_trials.c.trial_id)).all()
     if not heads:
         return []
@@ -104,6 +112,15 @@ def _chosen(
     if states is None:
         return chosen
     return and_(chosen, _trials.c.state.in_([state for state in TrialState if state in states]))
+
+
+def _new_or_ended(study_id: int, included: Iterable[int], after: int) -> ColumnElement[bool]:
+    """Trials that are new, and those of `included` or with an id above `after` that have ended. Within a study, trials
+    become visible in the order of their ids: Optuna locks the study to create one."""
+    known = [after, *included]
+    ended = _trials.c.state.in_([state for state in TrialState if state.is_finished()])
+    later = or_(_trials.c.trial_id > after, _trials.c.trial_id.in_([each for each in known if each < after]))
+    return and_(_trials.c.study_id == study_id, or_(_trials.c.trial_id > max(known), and_(ended, later)))
 
 
 class _TrialTables:

@@ -37,7 +37,7 @@ from ralr_tune.commands.health.storage import (
 )
 from ralr_tune.invocation import python
 from ralr_tune.store.address import parse_address
-from ralr_tune.store.probing import Answer
+from ralr_tune.store.probing import Answer, Connections
 from tests.studies import simulated, simulated_text
 from tests.waiting import LONG_S
 
@@ -299,7 +299,9 @@ def test_space_that_checkpoints_need() -> None:
 
 # ---------------------------------------------------------------- database
 
-ANSWER = Answer("PostgreSQL 16", read_s=0.001, write_s=0.002, ahead_s=0.0, connections=(3, 100), journal=None)
+ANSWER = Answer(
+    "PostgreSQL 16", read_s=0.001, write_s=0.002, ahead_s=0.0, connections=Connections(3, 100), journal=None
+)
 
 
 def test_numbers_and_verdicts_of_a_database() -> None:
@@ -308,10 +310,28 @@ def test_numbers_and_verdicts_of_a_database() -> None:
     assert answer_check(far, "db").verdict == "warning"
     rollback = Answer("SQLite 3", read_s=0.001, write_s=0.001, ahead_s=None, connections=None, journal="delete")
     assert "journal_mode=WAL" in answer_check(rollback, "db").fix
-    assert connections_check(3, 100).found == "3 of 100 in use: enough for about 32 workers"
-    assert connections_check(95, 100).verdict == "warning"
+    assert connections_check(Connections(3, 100)).found == "3 of 100 in use: enough for 97 workers"
+    assert connections_check(Connections(95, 100)).verdict == "warning"
     assert clock_check(-0.004).found == "the database's is 4 ms behind this machine's"
     assert clock_check(3600.0).verdict == "warning"
+
+
+@pytest.mark.parametrize(
+    ("workers", "verdict", "numbers"),
+    [
+        (90, "ok", ""),
+        (98, "warning", "98 workers, and 90 of"),
+        (101, "problem", "101 workers, and"),
+    ],
+)
+def test_connections_are_compared_with_the_workers_planned(workers: int, verdict: str, numbers: str) -> None:
+    found = connections_check(Connections(10, 100), workers)
+    assert (found.verdict, numbers in found.fix) == (verdict, True)
+    assert ("max_connections" in found.fix) == (verdict != "ok")
+
+
+def test_a_pooler_has_limits_of_its_own() -> None:
+    assert connections_check(None, 1000).found.startswith("through a pooler")
 
 
 def test_an_unreachable_database_is_one_problem_without_its_password() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,10 @@ from benchmarks.filled import EPOCHS, fill, study
 from ralr_tune.search.session import Session
 from ralr_tune.search.tasks import Tasks
 from ralr_tune.search.telling import settle
-from ralr_tune.search.trial import work_on
+from ralr_tune.search.trial import epochs_of, work_on
 from ralr_tune.store import studies
 from ralr_tune.store.database import open_storage
-from tests.statements import executed
+from tests.statements import executed, transactions
 
 NEVER_PRUNES = {"pruner": "median", "pruner_options": {"n_warmup_steps": EPOCHS}}
 """It still reads all trials at every epoch."""
@@ -53,6 +54,55 @@ def test_an_epoch_is_one_transaction(tmp_path: Path) -> None:
     _, long = statements_of(tmp_path, 20, epochs=15)
     more = {word: long[word] - short[word] for word in ("BEGIN", "COMMIT", "UPDATE", "INSERT")}
     assert more == dict.fromkeys(more, 10)
+
+
+def transactions_of(url: str, folder: Path, epochs: int) -> tuple[list[str], list[str]]:
+    """What begins each transaction of a claim, and of a trial of this many epochs."""
+    storage = open_storage(url)
+    spec = study(5, epochs=epochs, **NEVER_PRUNES)
+    ledger = fill(storage, spec, free=2)
+    session = Session(spec, storage, ledger, Tasks(spec, device="cpu"), folder / "out", "me")
+    try:
+        for _ in range(3):  # the first one of each arm reads all trials
+            with transactions(storage) as claim:
+                row = ledger.claim("me", "search")
+            assert row is not None
+            with transactions(storage) as trial:
+                work_on(session, row)
+    finally:
+        storage.dispose()
+    return claim, trial
+
+
+def test_a_claim_and_a_report_are_one_commit_each_and_a_verdict_is_one_query(
+    new_database: Callable[..., str], tmp_path: Path
+) -> None:
+    """Also the lease, the state and Optuna's report; the lease's own thread has nothing to do while reports come."""
+    (claim, short), (_, long) = (transactions_of(new_database("postgresql"), tmp_path, each) for each in (5, 15))
+    assert len(claim) == 1
+    more = Counter(_first_words(long)) - Counter(_first_words(short))
+    assert more == {"BEGIN": 10, "SELECT": 10}
+
+
+def test_a_running_trial_is_not_read_again_after_every_epoch(new_database: Callable[..., str], tmp_path: Path) -> None:
+    """Neither its curve nor its parameters: with hundreds of workers, these are nearly all that there is to read."""
+    storage = open_storage(new_database("postgresql"))
+    spec = study(3, epochs=6, **NEVER_PRUNES)
+    ledger = fill(storage, spec, free=2)
+    session = Session(spec, storage, ledger, Tasks(spec, device="cpu"), tmp_path, "me")
+    row = ledger.claim("me", "search")
+    assert row is not None
+    works = epochs_of(session, row)
+    next(works)
+    next(works)  # the first verdict reads the trials that ended before
+    with executed(storage) as statements:
+        next(works)
+        next(works)
+    works.close()
+    storage.dispose()
+    read = [statement for statement in statements if statement.startswith("SELECT")]
+    assert len(read) == 2
+    assert all("FROM trials" in statement for statement in read)
 
 
 def test_the_attributes_of_a_trial_are_one_statement_in_the_transaction_that_ends_it(tmp_path: Path) -> None:

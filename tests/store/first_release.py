@@ -29,7 +29,7 @@ from sqlalchemy.dialects.mysql import LONGTEXT, VARCHAR
 from sqlalchemy.types import TypeEngine
 
 from ralr_tune.store.address import parse_address
-from ralr_tune.store.database import make_engine
+from ralr_tune.store.connections import make_engine
 from tests.studies import simulated
 
 metadata = MetaData()

@@ -10,7 +10,7 @@ from sqlalchemy import event, text
 
 from ralr_tune.errors import StorageError
 from ralr_tune.store import probing, schema
-from ralr_tune.store.probing import ask, check_usable
+from ralr_tune.store.probing import ask, check_usable, connections
 from tests.databases import dump, engine_of
 
 
@@ -34,8 +34,9 @@ def test_servers_report_clock_and_connections_and_sqlite_its_journal(storage_url
         assert answer.ahead_s is not None
         assert abs(answer.ahead_s) < 5
         assert answer.connections is not None
-        used, allowed = answer.connections
-        assert 1 <= used <= allowed
+        assert 0 <= answer.connections.used < answer.connections.allowed
+        assert connections(storage_url) is not None
+    assert not answer.pooled
 
 
 def test_a_clock_that_is_ahead_is_seen(server_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,26 +6,25 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 
+from ralr_tune.commands.connections import FEW, REMEDY, shortage
 from ralr_tune.commands.health.check import Check, make_check
 from ralr_tune.commands.locate import naming
 from ralr_tune.errors import StorageError
 from ralr_tune.report.words import size
 from ralr_tune.store.address import Address, parse_address
 from ralr_tune.store.file import network_file_system
-from ralr_tune.store.probing import Answer, ask, check_usable
+from ralr_tune.store.probing import Answer, Connections, ask, check_usable
 
 MAX_WRITE_S = 0.05
 """An epoch needs two or three writes, and the worker waits for them."""
 MAX_SKEW_S = 60.0
-CONNECTIONS_PER_WORKER = 3
-"""Measured: two, and briefly a third while the worker renews its lease."""
 MIN_SPACE = 2**29
 
 
-def storage_checks(url: str, typed: Callable[[str], str] | None = None) -> Iterator[Check]:
+def storage_checks(url: str, typed: Callable[[str], str] | None = None, workers: int | None = None) -> Iterator[Check]:
     """Check the database of a storage URL; a single check if it cannot be used at all.
 
-    `typed`: the full command for a verb on the given study.
+    `typed`: the full command for a verb on the given study. `workers`: how many are planned, if that is known.
     """
     try:
         address = parse_address(url)
@@ -42,8 +41,8 @@ def storage_checks(url: str, typed: Callable[[str], str] | None = None) -> Itera
         yield Check("database", "problem", str(error), _fix(address))
         return
     yield answer_check(answer, str(address))
-    if answer.connections is not None:
-        yield connections_check(*answer.connections)
+    if answer.connections is not None or answer.pooled:
+        yield connections_check(answer.connections, workers)
     if answer.ahead_s is not None:
         yield clock_check(answer.ahead_s)
     yield tables_check(url, answer, typed)
@@ -81,12 +80,18 @@ def answer_check(answer: Answer, shown: str) -> Check:
     return make_check("database", f"{answer.server} at {shown}: {times} (medians){journal}", warning=warning)
 
 
-def connections_check(used: int, allowed: int) -> Check:
-    """Check that there are enough connections for the workers."""
-    workers = max(0, allowed - used) // CONNECTIONS_PER_WORKER
-    warning = "raise max_connections, or put a connection pooler in front of the server" if workers < 8 else ""
-    found = f"{used} of {allowed} in use: enough for about {workers} workers"
-    return make_check("connections", found, warning=warning)
+def connections_check(there: Connections | None, workers: int | None = None) -> Check:
+    """Compare the connections of a server with the workers planned; None: it is behind a pooler.
+
+    A worker uses one connection, briefly a second one, and none while an epoch of seconds trains.
+    """
+    if there is None:
+        return Check("connections", "ok", "through a pooler: its own limit must allow one for each worker")
+    found = f"{there.used} of {there.allowed} in use: enough for {there.free} workers"
+    short = shortage(there, workers or 1)
+    problem = short if short and workers and workers > there.allowed else None
+    warning = short or (REMEDY if there.free < FEW else "")
+    return make_check("connections", found, problem=problem or "", warning=warning)
 
 
 def clock_check(ahead_s: float) -> Check:
