@@ -7,6 +7,7 @@ folder of its own.
 from __future__ import annotations
 
 import shutil
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -30,7 +31,6 @@ pool_mode = transaction
 default_pool_size = {size}
 max_client_conn = 200
 logfile = {folder}/log
-pidfile = {folder}/pid
 """
 
 
