@@ -15,6 +15,9 @@ from typing import Any, Literal
 from ralr_tune.errors import FailureKind
 from ralr_tune.metric import Metric
 
+PAUSED = "paused: "
+"""How the message of a row begins whose worker waits for the store of its artifacts."""
+
 Stage = Literal["search", "audit", "choose", "judge", "test"]
 """`audit` trains some pruned trials of the search to their end; `status` shows it as "search". `choose` and `judge` are
 the two parts of confirm; `status` shows both as "confirm"."""
@@ -126,6 +129,12 @@ class Row:
     """Seconds since 1970, the database's clock."""
     metrics: tuple[MetricSeries, ...] = ()
     """What the trial measured besides the study's metric; known once done, if curves are read."""
+
+    @property
+    def paused(self) -> str | None:
+        """Why the worker that holds the row waits; None if it trains."""
+        waits = self.state == "held" and self.message is not None and self.message.startswith(PAUSED)
+        return self.message if waits else None
 
     @property
     def part(self) -> str:

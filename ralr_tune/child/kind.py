@@ -21,7 +21,7 @@ from ralr_tune.seeds import derive_seed
 from ralr_tune.studyfile import Configuration, StudySpec
 from ralr_tune.studyfile.code import digests
 from ralr_tune.studyfile.contradictions import Contradiction
-from ralr_tune.studyfile.kind import Kind
+from ralr_tune.studyfile.kind import StagedKind
 from ralr_tune.studyfile.problems import KeyPath, shown
 from ralr_tune.studyfile.values import Choice
 from ralr_tune.tasks.base import Task
@@ -47,7 +47,7 @@ class ProgramTask:
     """What the kind shares between the tasks of one study (see `ProgramKind.share`)."""
 
 
-class ProgramKind(Kind):
+class ProgramKind(StagedKind):
     """A kind whose trials are programs (see child.trial). Its worker does not import torch."""
 
     metrics: Mapping[str, Metric] = {}
@@ -80,20 +80,6 @@ class ProgramKind(Kind):
     ) -> ProgramTask:
         shared = like.shared if isinstance(like, ProgramTask) else self.share(section)
         return ProgramTask(section, metric, device, self.identity(section, seed=seed, metric=metric), shared)
-
-    def trial(
-        self,
-        task: ProgramTask,
-        configuration: Configuration,
-        *,
-        seed: int,
-        checkpoint: Path | None = None,
-        earlier: Sequence[Path] = (),
-        split: TrainingSplit = "train",
-    ) -> ChildTrial:
-        return self.trial_in_stage(
-            task, configuration, stage="train", seed=seed, checkpoint=checkpoint, earlier=earlier, split=split
-        )
 
     def trial_in_stage(
         self,

@@ -59,6 +59,11 @@ class ChildTrial:
             self._program.kill()
 
     @property
+    def kept(self) -> Path | None:
+        """The program's checkpoint to which the checkpoint file refers; None if it has reported none."""
+        return self._checkpoint
+
+    @property
     def metrics(self) -> list[MetricSeries]:
         """What the program reported besides the study's metric."""
         return self._plan.metrics.series()

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from ralr_tune.commands.gc import counted
+from ralr_tune.commands.health.artifacts import artifact_checks
 from ralr_tune.commands.health.browser import browser_check
 from ralr_tune.commands.health.check import Check
 from ralr_tune.commands.health.devices import Probe, data_check, device_checks, nvidia_driver
@@ -31,7 +32,7 @@ from ralr_tune.studyfile import StudySpec, parse_study
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """All checks, in this order: packages, machine, browser, database, devices, data, folder."""
+    """All checks, in this order: packages, machine, browser, database, artifacts, devices, data, folder."""
 
     checks: list[Check]
     data: Inventory | None = None
@@ -75,6 +76,7 @@ def diagnose(
     planned = workers or available_cores()
     stored = storage_checks(url, location.command if location else None, planned) if url else ()
     checks = [*package_checks(), *machine_checks(), browser_check(), *stored]
+    checks += artifact_checks(location) if location else ()
     found = probe.facts()
     checks += device_checks(found, nvidia_driver())
     checks += _study_checks(location, out, spec, found)

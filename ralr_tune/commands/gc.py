@@ -19,14 +19,17 @@ from typing import Any
 
 from ralr_tune.commands.locate import locate, naming
 from ralr_tune.errors import RalrTuneError, StudyFileError, UsageError
+from ralr_tune.objects.opening import reached
+from ralr_tune.objects.stores import StoreError
 from ralr_tune.report.words import size
 from ralr_tune.search.artifacts import ArtifactStore
-from ralr_tune.store import generations, studies
+from ralr_tune.search.published import Published
+from ralr_tune.store import artifacts, generations, studies
 from ralr_tune.store.address import sqlite_url
 from ralr_tune.store.database import Storage, open_storage
 from ralr_tune.store.ledger import Ledger
 from ralr_tune.store.location import DATABASE, given_url
-from ralr_tune.studyfile import parse_study, registry
+from ralr_tune.studyfile import StudySpec, parse_study, registry
 
 IDLE_S = 3600.0
 """No process is writing to a file that has not changed for this long."""
@@ -118,6 +121,8 @@ def _collect_from(url: str, out: Path, found: Garbage) -> None:
     try:
         for path, why in [*_finished_files(storage, out, found), *_temporary_files(out), *_unused_caches(out)]:
             _remove(path, why, found)
+        for name in studies.names(storage):
+            _collect_objects(storage, name, out, found)
     finally:
         storage.dispose()
 
@@ -139,6 +144,31 @@ def _finished_files(storage: Storage, out: Path, found: Garbage) -> Iterator[tup
             yield from ((path, "of an earlier generation") for path in earlier.leftovers(list))
 
 
+def _collect_objects(storage: Storage, name: str, out: Path, found: Garbage) -> None:
+    """Objects in the store of a study's artifacts; a store that does not answer is left."""
+    place = artifacts.place_of(storage, name)
+    spec = _readable(storage, name)
+    if place is None or spec is None:
+        return
+    ledger = Ledger(storage, name)
+    try:
+        published = Published(storage, ArtifactStore(out / "checkpoints", spec, ledger.key), place)
+        for each, count in reached(lambda: published.unneeded(lambda: ledger.rows(curves=False))).items():
+            if not found.dry_run:
+                published.remove(each)
+            found.files.append(Leftover(f"{published.shown}/{each}", count, "of a finished trial"))
+    except (StoreError, UsageError) as error:
+        found.left.append(f"artifacts of study {name} in {place.url}: {error}")
+
+
+def _readable(storage: Storage, name: str) -> StudySpec | None:
+    """The stored study file; None if this version cannot read it."""
+    try:
+        return parse_study(studies.stored(storage, name).text, source=f"{name} (as stored)")
+    except StudyFileError:
+        return None
+
+
 def _unknown_studies(folder: Path, names: list[str]) -> list[str]:
     """A line per study that has files here but is not in the storage: its workers may be running."""
     others: Counter[str] = Counter()
@@ -151,15 +181,15 @@ def _unknown_studies(folder: Path, names: list[str]) -> list[str]:
     ]
 
 
-def leftovers(ledger: Ledger, artifacts: ArtifactStore) -> Iterator[tuple[Path, str]]:
+def leftovers(ledger: Ledger, local: ArtifactStore) -> Iterator[tuple[Path, str]]:
     """Files of one study that are no longer needed, and why."""
-    name = artifacts.spec.name
-    for path in artifacts.leftovers(lambda: ledger.rows(curves=False)):
+    name = local.spec.name
+    for path in local.leftovers(lambda: ledger.rows(curves=False)):
         yield path, "weights of no pending test" if path.name.endswith(".safetensors") else "of a finished trial"
     first_release = re.compile(rf"\.?{re.escape(name)}-(search|choose|judge|test)-\d+\.ckpt(\.\d+)?")
     yield from (
         (path, "checkpoint of release 0.1")
-        for path in sorted(artifacts.folder.glob("*"))
+        for path in sorted(local.folder.glob("*"))
         if first_release.fullmatch(path.name)
     )
 

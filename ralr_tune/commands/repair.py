@@ -19,13 +19,17 @@ from optuna.trial import FrozenTrial, TrialState
 from ralr_tune.commands.gc import counted, leftovers
 from ralr_tune.commands.locate import StudyLocation, opened
 from ralr_tune.commands.status import describe
+from ralr_tune.errors import UsageError
+from ralr_tune.objects.opening import reached
+from ralr_tune.objects.stores import StoreError
 from ralr_tune.records import Row
 from ralr_tune.report.words import duration, size
+from ralr_tune.search.published import Published
 from ralr_tune.search.session import Session
 from ralr_tune.search.stages import plan_search
 from ralr_tune.search.tasks import Tasks
 from ralr_tune.search.telling import tell, value_of_diverged
-from ralr_tune.store import recovery, studies
+from ralr_tune.store import artifacts, recovery, studies
 from ralr_tune.store.address import parse_address
 from ralr_tune.store.database import Storage
 from ralr_tune.store.ledger import Ledger
@@ -223,6 +227,23 @@ class _Study:
                 str(folder),
                 f"left: `{self.where.command('gc')}` removes {'it' if len(files) == 1 else 'them'}",
             )
+        yield from self._objects()
+
+    def _objects(self) -> Iterator[Finding]:
+        """Objects in the store of the artifacts."""
+        place = artifacts.place_of(self.storage, self.spec.name)
+        if place is None:
+            return
+        try:
+            published = Published(self.storage, self._session().artifacts, place)
+            sizes = reached(lambda: published.unneeded(lambda: self.ledger.rows(curves=False)))
+        except (StoreError, UsageError) as error:
+            yield Finding(f"its artifacts cannot be reached: {error}", place.url, "left: workers wait for the store")
+            return
+        if sizes:
+            what = f"{counted(len(sizes), 'unneeded object')} ({size(sum(sizes.values()))})"
+            fix = f"left: `{self.where.command('gc')}` removes {'it' if len(sizes) == 1 else 'them'}"
+            yield Finding(what, published.shown, fix)
 
     def _session(self) -> Session:
         tasks = Tasks(self.spec, device="cpu")  # reporting to Optuna needs no data, so none is loaded

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -12,17 +12,22 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ralr_tune.commands.artifacts import checked_store, record_store, tidy
 from ralr_tune.commands.connections import refuse_shortage
 from ralr_tune.commands.locate import again, find_file, naming, unknown_study
+from ralr_tune.commands.mirror import mirrored
+from ralr_tune.commands.notify import Notifier, parse_recipients
 from ralr_tune.commands.preloading import preload
 from ralr_tune.commands.problems import problems, refuse
-from ralr_tune.errors import DataError, UsageError
+from ralr_tune.errors import DataError, Interrupted, RalrTuneError, UsageError
 from ralr_tune.launch.devices import Place
 from ralr_tune.launch.folder import folder_token
 from ralr_tune.launch.launcher import Job, Launcher
 from ralr_tune.launch.registry import make_launcher
 from ralr_tune.launch.supervisor import Observer, Supervisor
 from ralr_tune.machine.home import expand_home
+from ralr_tune.mirror.targets import parse_targets
+from ralr_tune.objects.url import StoreUrl, parse_store
 from ralr_tune.records import Inventory
 from ralr_tune.search.artifacts import ArtifactStore
 from ralr_tune.search.identity import agree, begin_generation, identity_of, needs_contents
@@ -30,6 +35,7 @@ from ralr_tune.search.stages import advance, plan_search, withdraw_audits
 from ralr_tune.search.tasks import data_inventory
 from ralr_tune.store import studies
 from ralr_tune.store.address import parse_address
+from ralr_tune.store.artifacts import StoredPlace
 from ralr_tune.store.database import Storage, open_storage
 from ralr_tune.store.file import refuse_network
 from ralr_tune.store.ledger import Ledger
@@ -68,6 +74,9 @@ class RunOptions:
     """SQLAlchemy URL; None: RALR_TUNE_STORAGE, then the study file's, then OUT/study.db."""
     out: Path | None = None
     """Folder for report, logs and checkpoints; None: runs/STUDY."""
+    artifacts: str | os.PathLike[str] | None = None
+    """Where checkpoints are kept, so that workers on any machine resume them: s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or
+    a shared folder; None: as in the first run, otherwise in `out`."""
     trials: int | None = None
     """Search trials per arm and block; None: from the study file."""
     hours: float | None = None
@@ -94,6 +103,10 @@ class RunOptions:
     notebooks), or the name of an entry point in the group `ralr_tune.launchers`."""
     launcher_options: Mapping[str, object] = field(default_factory=dict)
     """Further options of the launcher; each launcher declares its own."""
+    mirror: Sequence[str] = ()
+    """Trackers that show the study while it runs: "tensorboard", "mlflow=URI", "wandb=PROJECT"."""
+    notify: Sequence[str] = ()
+    """URLs and commands that are told once that the study has ended, has failed, or that its verdict stands."""
 
     def __post_init__(self) -> None:
         """Refuses values of a wrong type with a UsageError, and takes texts where a path or a list is meant."""
@@ -109,6 +122,8 @@ class RunOptions:
             "out": out,
             "devices": self.devices if isinstance(self.devices, str) else ",".join(self.devices),
             "slots": parse_slots(str(self.slots)),
+            "mirror": (self.mirror,) if isinstance(self.mirror, str) else tuple(self.mirror),
+            "notify": (self.notify,) if isinstance(self.notify, str) else tuple(self.notify),
         }
         for name, value in meant.items():
             object.__setattr__(self, name, value)
@@ -133,6 +148,10 @@ def _is_devices(value: object) -> bool:
     return _is_text(value) or (isinstance(value, list | tuple) and bool(value) and all(map(_is_text, value)))
 
 
+def _is_texts(value: object) -> bool:
+    return isinstance(value, str) or (isinstance(value, list | tuple) and all(isinstance(each, str) for each in value))
+
+
 _COUNT = _Allowed(partial(_is_none_or, Integral), "a whole number, or None")
 _YES_OR_NO = _Allowed(lambda value: isinstance(value, bool), "True or False")
 _ALLOWED: Mapping[str, _Allowed] = {
@@ -140,6 +159,7 @@ _ALLOWED: Mapping[str, _Allowed] = {
         lambda value: value is None or _is_text(value), 'a database URL ("sqlite:///study.db"), or None'
     ),
     "out": _Allowed(lambda value: value is None or is_path(value), "the path of a folder, or None"),
+    "artifacts": _Allowed(lambda value: value is None or is_path(value), "the URL or the folder of a store, or None"),
     "trials": _COUNT,
     "workers": _COUNT,
     "hours": _Allowed(partial(_is_none_or, Real), "a number of hours, or None"),
@@ -149,6 +169,8 @@ _ALLOWED: Mapping[str, _Allowed] = {
     "new_generation": _YES_OR_NO,
     "start_workers": _YES_OR_NO,
     "devices": _Allowed(_is_devices, 'a text such as "auto" or "cuda:0,cuda:1", or a list of devices'),
+    "mirror": _Allowed(_is_texts, 'texts such as "tensorboard" or "mlflow=http://127.0.0.1:5000"'),
+    "notify": _Allowed(_is_texts, "URLs and commands, as texts"),
     "launcher": _Allowed(_is_text, "the name of a launcher"),
     "launcher_options": _Allowed(lambda value: isinstance(value, Mapping), "a dict of the launcher's options"),
 }
@@ -166,8 +188,7 @@ def run(
 ) -> Report:
     """Create or resume a study, search all arms, confirm, test, report and export.
 
-        report = ralr_tune.run("digits")                        # a name in studies/, or the path of a file
-        report = ralr_tune.run("my_study.toml", workers=2)
+        report = ralr_tune.run("my_study.toml", workers=2)      # the path of a file, or a name in studies/
 
     Args:
         spec: a study, the path of a study file, or a name in studies/.
@@ -183,38 +204,60 @@ def run(
     when a failed trial ends the study, Interrupted (resumable) on Ctrl-C, StorageError without the database.
     """
     options = _options(options, fields)
-    if not (progress is None or isinstance(progress, bool) or callable(progress)):
-        raise UsageError(f"progress = {progress!r}; allowed: True, False, None, a function of storage and study name")
+    _check_progress(progress)
     file = None if isinstance(spec, StudySpec) else spec
     spec = _study(spec, options.imports)
-    _check_arguments(spec, options.trials, options.hours)
-    _check_imports(spec, options.imports)
-    launcher = _launcher(options) if options.start_workers else None
-    places = launcher.places(options.devices, options.workers) if launcher else []
+    _check_options(spec, options)
+    launcher, places = _launcher_and_places(options) if options.start_workers else (None, [])
     out, url = _location(spec, options)
-    if launcher and launcher.remote:
-        _refuse_sqlite(url, options.launcher)
-    refuse_shortage(url, len(places))
+    targets, recipients = parse_targets(options.mirror, out, "--mirror"), parse_recipients(options.notify)
+    _refuse_unshared(url, options.launcher, launcher, len(places))
     here = launcher is not None and not launcher.remote
+    store = checked_store(options.artifacts, remote=not here)
     _check_trainable(spec, url, options, here=here)
     _make_folder(out)
-    with _watched(progress, show_data) as (seen, shown), _database(spec.name, url, out, options.force) as opened:
-        if options.new_generation:
-            _begin_generation(opened, spec, out)
-        ledger = _prepare(opened, spec, options.trials or spec.search.trials)
-        job = _job(opened.url, spec, options, out, _token(opened, spec, out, launcher))
-        if advance(ledger, opened, spec, job.until) is not None:
-            data = _inspect_data(opened, spec, out, shown, here=here)
-            if here:
-                agree(ledger, identity_of(spec, data))
-            if starting is not None:
-                starting(len(places))
-            workers = _workers(launcher, job, places, spec, ledger, stopping)
-            workers.wait(options.hours, partial(_tick, launcher, partial(seen, opened, spec.name) if seen else None))
-            ArtifactStore(job.out / "checkpoints", spec, ledger.key).tidy(lambda: ledger.rows(curves=False))
-        from ralr_tune.commands.report import make_report  # imported by now, if workers were started: see _tick
+    with (
+        _watched(progress, show_data) as (seen, shown),
+        _database(spec.name, url, out, options, store) as opened,
+        _notifying(Notifier(recipients, opened, spec.name, out), confirm=options.confirm),
+    ):
+        ledger = _planned(opened, spec, options, out)
+        token = _token(opened, spec, out, launcher, record_store(opened, ledger, store))
+        job = _job(opened.url, spec, options, out, token)
+        tick = partial(_tick, launcher, partial(seen, opened, spec.name) if seen else None)
+        with mirrored(spec.name, opened.url, out, targets):
+            if advance(ledger, opened, spec, job.until) is not None:
+                data = _inspect_data(opened, spec, out, shown, here=here)
+                if here:
+                    agree(ledger, identity_of(spec, data))
+                (starting or _ignore)(len(places))
+                _workers(launcher, job, places, spec, ledger, stopping).wait(options.hours, tick)
+                tidy(opened, ledger, ArtifactStore(job.out / "checkpoints", spec, ledger.key))
+            from ralr_tune.commands.report import make_report  # imported by now, if workers started: see _tick
 
-        return make_report(opened, spec.name, out, file=None if file is None else os.fspath(file))
+            return make_report(opened, spec.name, out, file=None if file is None else os.fspath(file))
+
+
+def _ignore(workers: int) -> None:
+    """In place of `starting`."""
+
+
+def _check_progress(progress: object) -> None:
+    if not (progress is None or isinstance(progress, bool) or callable(progress)):
+        raise UsageError(f"progress = {progress!r}; allowed: True, False, None, a function of storage and study name")
+
+
+@contextmanager
+def _notifying(notifier: Notifier, *, confirm: bool) -> Iterator[None]:
+    """Notify of the end, or of an error that ends the study; a user who stops it, or gave a wrong option, knows."""
+    try:
+        yield
+    except (Interrupted, UsageError):
+        raise
+    except RalrTuneError as error:
+        notifier.failed(error)
+        raise
+    notifier.ended(confirm=confirm)
 
 
 def _tick(launcher: Launcher | None, seen: Callable[[], None] | None) -> None:
@@ -280,22 +323,22 @@ def init(spec: StudySpec, options: RunOptions) -> str:
 
     Raises the errors of `run`. Returns one line that describes the study.
     """
-    _check_arguments(spec, options.trials, options.hours)
-    _check_imports(spec, options.imports)
+    _check_options(spec, options)
     out, url = _location(spec, options)
     launcher = None if options.launcher == "local" else _launcher(options)
     places = launcher.places(options.devices, options.workers) if launcher else []
-    if launcher and launcher.remote:
-        _refuse_sqlite(url, options.launcher)
-    refuse_shortage(url, len(places))
+    _refuse_unshared(url, options.launcher, launcher, len(places))
+    store = checked_store(options.artifacts, remote=True)
     _check_trainable(spec, url, options, here=False)
     _make_folder(out)
-    with _database(spec.name, url, out, options.force) as opened:
-        rows = _prepare(opened, spec, options.trials or spec.search.trials).rows(curves=False)
-        planned = sum(row.stage == "search" for row in rows)
+    with _database(spec.name, url, out, options, store) as opened:
+        ledger = _planned(opened, spec, options, out)
+        place = record_store(opened, ledger, store)
+        planned = sum(row.stage == "search" for row in ledger.rows(curves=False))
         name = spec.name
         if launcher:
-            join = launcher.prepare(_job(opened.url, spec, options, out, _token(opened, spec, out, launcher)), places)
+            token = _token(opened, spec, out, launcher, place)
+            join = launcher.prepare(_job(opened.url, spec, options, out, token), places)
         else:
             join = again("worker", name, opened.address, out)
         return f"study {name} is ready in {opened.masked}: {planned} trials planned; join with: {join}"
@@ -309,9 +352,11 @@ def preview(spec: StudySpec, options: RunOptions) -> str | None:
     if not launcher.dry_run:
         return None
     out, url = _location(spec, options)
-    if launcher.remote:
-        _refuse_sqlite(url, options.launcher)
-    return launcher.preview(_job(url, spec, options, out), launcher.places(options.devices, options.workers))
+    places = launcher.places(options.devices, options.workers)
+    _refuse_unshared(url, options.launcher, launcher, len(places))
+    if options.artifacts is not None:
+        parse_store(os.fspath(options.artifacts), remote=launcher.remote)
+    return launcher.preview(_job(url, spec, options, out), places)
 
 
 def _launcher(options: RunOptions) -> Launcher:
@@ -322,6 +367,11 @@ def _launcher(options: RunOptions) -> Launcher:
             "--launcher-option dry-run=true: only `run` on the command line, without --init, prints a script"
         )
     return launcher
+
+
+def _launcher_and_places(options: RunOptions) -> tuple[Launcher, list[Place]]:
+    launcher = _launcher(options)
+    return launcher, launcher.places(options.devices, options.workers)
 
 
 def _inspect_data(
@@ -352,6 +402,13 @@ def _comparable_data(storage: Storage, spec: StudySpec, out: Path) -> Inventory 
     return data_inventory(spec, cache=out / "data", contents=True)
 
 
+def _planned(storage: Storage, spec: StudySpec, options: RunOptions, out: Path) -> Ledger:
+    """The rows of the whole budget, in a new generation if that is asked for."""
+    if options.new_generation:
+        _begin_generation(storage, spec, out)
+    return _prepare(storage, spec, options.trials or spec.search.trials)
+
+
 def _begin_generation(storage: Storage, spec: StudySpec, out: Path) -> None:
     """Begin a new generation if data or code changed; the report of the one before is kept in OUT/generation-N."""
     if spec.name not in studies.names(storage):
@@ -378,9 +435,11 @@ def _location(spec: StudySpec, options: RunOptions) -> tuple[Path, str]:
     return out, storage_url(options.storage, spec, out)
 
 
-def _token(storage: Storage, spec: StudySpec, out: Path, launcher: Launcher | None) -> str | None:
-    """What remote workers must find in the out folder."""
-    if launcher is None or not launcher.remote:
+def _token(
+    storage: Storage, spec: StudySpec, out: Path, launcher: Launcher | None, place: StoredPlace | None
+) -> str | None:
+    """What remote workers must find in the out folder, unless artifacts have a store and it need not be shared."""
+    if launcher is None or not launcher.remote or (place is not None and not launcher.needs_out):
         return None
     with studies.study_lock(storage, spec.name):
         return folder_token(out)
@@ -399,31 +458,39 @@ def _job(url: str, spec: StudySpec, options: RunOptions, out: Path, token: str |
     )
 
 
-def _refuse_sqlite(url: str, launcher: str) -> None:
+def _refuse_unshared(url: str, name: str, launcher: Launcher | None, workers: int) -> None:
+    """Refuse a file that workers on other machines cannot share, and a server with fewer connections than workers."""
     address = parse_address(url)
-    if address.file:
+    if launcher and launcher.remote and address.file:
         raise UsageError(
-            f"--launcher {launcher}: its workers run on other machines, which cannot share the SQLite file "
+            f"--launcher {name}: its workers run on other machines, which cannot share the SQLite file "
             f"{address.file}; give --storage postgresql://... or mysql://..."
         )
+    refuse_shortage(url, workers)
 
 
 @contextmanager
-def _database(study: str, url: str, out: Path, force: bool) -> Iterator[Storage]:
-    """Open the study's storage; creates it if it does not exist."""
+def _database(study: str, url: str, out: Path, options: RunOptions, store: StoreUrl | None) -> Iterator[Storage]:
+    """Open the study's storage; creates it if it does not exist. A store needs tables of this version."""
     studies.quiet_optuna()
     address = parse_address(url)
-    if not force:
+    if not options.force:
         refuse_network(address)
     with naming(lambda verb: again(verb, study, address, out)):
-        opened = open_storage(url, create=True)
+        opened = open_storage(url, create=True, write=store is not None)
     try:
         yield opened
     finally:
         opened.dispose()
 
 
-def _check_arguments(spec: StudySpec, trials: int | None, hours: float | None) -> None:
+def _check_options(spec: StudySpec, options: RunOptions) -> None:
+    """Refuse impossible numbers and unwanted imports; log what the study file imports before that code runs."""
+    _check_arguments(options.trials, options.hours)
+    _check_imports(spec, options.imports)
+
+
+def _check_arguments(trials: int | None, hours: float | None) -> None:
     if trials is not None and trials < 1:
         raise UsageError(f"--trials {trials}: allowed: at least 1")
     if hours is not None and not hours > 0:

@@ -140,7 +140,10 @@ class Launcher(ABC):
 
     Options: ClassVar[type[LauncherOptions]] = LauncherOptions
     remote: ClassVar[bool] = False
-    """Whether workers run on other machines. If so, `run` refuses SQLite, and workers check that OUT is shared."""
+    """Whether workers run on other machines. If so, `run` refuses SQLite, and workers check that OUT is shared, unless
+    the study's artifacts have a store."""
+    needs_out: ClassVar[bool] = False
+    """Whether all machines must share OUT even then, for files of the launcher."""
     in_process: ClassVar[bool] = False
     """Whether workers are threads of this process."""
     poll_s: ClassVar[float] = 0.25

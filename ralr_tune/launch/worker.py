@@ -22,6 +22,7 @@ from ralr_tune.launch.folder import check_shared
 from ralr_tune.launch.launcher import LAUNCHER_VARIABLE, Job
 from ralr_tune.launch.signals import Requests, handling
 from ralr_tune.search.identity import agree, identity_of
+from ralr_tune.search.published import open_published
 from ralr_tune.search.session import Session
 from ralr_tune.search.slot_pool import SlotPool
 from ralr_tune.search.stages import advance
@@ -30,12 +31,12 @@ from ralr_tune.search.tasks import Tasks
 from ralr_tune.search.telling import settle
 from ralr_tune.store import studies
 from ralr_tune.store.address import parse_address
-from ralr_tune.store.database import open_storage
+from ralr_tune.store.database import Storage, open_storage
 from ralr_tune.store.failures import RETRY_S
 from ralr_tune.store.file import refuse_network
 from ralr_tune.store.ledger import Ledger
 from ralr_tune.store.schema import Unprepared
-from ralr_tune.studyfile import parse_study
+from ralr_tune.studyfile import StudySpec, parse_study
 from ralr_tune.studyfile.imports import imports_of, refuse_imports
 from ralr_tune.studyfile.kind import Kind
 from ralr_tune.tasks.slots import SerialTrainer
@@ -57,7 +58,8 @@ def work(job: Job, place: Place, *, stop: Stop | None = None) -> None:
     failed trial ends the study, DiskError if no checkpoint can be written to `job.out`, StorageError if the database
     lacks the study, is unreachable for minutes, or is a SQLite file on a network file system (unless `job.force`), and
     UsageError if the study imports code although `job.imports` is false, if `job.out` does not hold
-    `job.folder_token`, or if a shared GPU has too little free memory.
+    `job.folder_token`, if the store of the study's artifacts cannot be used here, or if a shared GPU has too little
+    free memory.
     """
     studies.quiet_optuna()
     if job.folder_token is not None:
@@ -81,15 +83,9 @@ def work(job: Job, place: Place, *, stop: Stop | None = None) -> None:
             refuse_imports(imports_of(spec))
         set_threads(place, spec.kind)
         take_share(place, spec.kind)
-        session = Session(
-            spec=spec,
-            storage=storage,
-            ledger=Ledger(storage, job.study, spec.storage.lease_s),
-            tasks=Tasks(spec, device=place.device, cache=job.out / "data"),
-            out=job.out,
-            owner=f"{node()}:{os.getpid()}:{place.index}",
-            stop=stop or Stop(),
-        )
+        session = _session(job, place, spec, storage, stop or Stop())
+        if session.published is not None:
+            session.published.check(session.stop)
         spec.kind.import_training()
         task = session.tasks.first()  # unreadable or changed data must be noticed before a row is claimed
         found = environment(place, spec.kind)
@@ -101,6 +97,21 @@ def work(job: Job, place: Place, *, stop: Stop | None = None) -> None:
             _work_until_done(session, job)
     finally:
         storage.dispose()
+
+
+def _session(job: Job, place: Place, spec: StudySpec, storage: Storage, stop: Stop) -> Session:
+    ledger = Ledger(storage, job.study, spec.storage.lease_s)
+    session = Session(
+        spec=spec,
+        storage=storage,
+        ledger=ledger,
+        tasks=Tasks(spec, device=place.device, cache=job.out / "data"),
+        out=job.out,
+        owner=f"{node()}:{os.getpid()}:{place.index}",
+        stop=stop,
+    )
+    session.published = open_published(storage, session.artifacts)
+    return session
 
 
 def _work_until_done(session: Session, job: Job) -> None:
@@ -128,7 +139,7 @@ def _work_until_done(session: Session, job: Job) -> None:
 def _recover(session: Session) -> None:
     """Complete or remove what crashed workers left behind, in Optuna and in the out folder."""
     settle(session)
-    session.artifacts.tidy(lambda: session.ledger.rows(curves=False))
+    session.tidy()
 
 
 def set_threads(place: Place, kind: Kind) -> None:

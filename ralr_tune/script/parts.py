@@ -24,12 +24,14 @@ without it."""
 _CONSTANTS = ("seed", "study_seed", "epochs", "batch_size", "lr")
 
 
-def common_parts(configuration: Exported, *, input_shape: str, model: str = "") -> dict[str, str]:
+def common_parts(
+    configuration: Exported, *, input_shape: str, model: str = "", matrix_products: bool = False
+) -> dict[str, str]:
     """Values for a script's template: docstring, constants, optimizer, rate, precision, average, compile, decay, train,
     judged.
 
     `input_shape`: the expression for the shape of one sample. `model`: that for the network, if its operations may
-    determine the memory format (see training.precision).
+    determine the memory format (see training.precision). `matrix_products`: see tasks.base.Capabilities.
     """
     training, decay = configuration.training, _weight_decay(configuration)
     average, given = training.ema_decay, ["model", "optimizer", "rate", "batches", "loss", "seed=SEED"]
@@ -42,7 +44,7 @@ def common_parts(configuration: Exported, *, input_shape: str, model: str = "") 
         "constants": "\n".join(f"{name.upper()} = {literal(value)}" for name, value in values.items()),
         "optimizer": return_value(optimizer_call(configuration)),
         "rate": return_value(rate_call(configuration)),
-        "precision": _precision(configuration, input_shape, model),
+        "precision": _precision(configuration, input_shape, model, matrix_products),
         "average": f"    average = WeightAverage(model, {literal(average)})\n" if average else "",
         "compile": "    model.compile()\n" if training.compile is True else "",
         "decay": f"    decay = {construction(decay, rate='rate')}\n" if decay.varies else "",
@@ -68,12 +70,13 @@ def _weight_decay(configuration: Exported) -> WeightDecay:
     return made.weight_decay(made.learning_rate(1, seed=0))
 
 
-def _precision(configuration: Exported, input_shape: str, model: str) -> str:
+def _precision(configuration: Exported, input_shape: str, model: str, matrix_products: bool) -> str:
     wanted = configuration.training.precision, configuration.training.channels_last
     if "auto" not in wanted:
         return f'Precision({wanted[0] == "bfloat16"}, {wanted[1]}, "as asked")'
     given = [*map(literal, wanted), "device=device", f"input_shape={input_shape}"]
     given += [f"model={model}"] if model else []
+    given += ["matrix_products=True"] if matrix_products else []
     return wrapped(f"choose_precision({', '.join(given)})", indent=4, used=len("precision = "))
 
 

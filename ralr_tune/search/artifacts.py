@@ -32,7 +32,11 @@ class ArtifactStore:
 
     def checkpoint(self, row: Row) -> Path:
         """Where this attempt of a row keeps the state of its training."""
-        return self.folder / f"{self.key}-row{row.id}.{row.attempt}.ckpt"
+        return self.checkpoint_of(row.id, row.attempt)
+
+    def checkpoint_of(self, row_id: int, attempt: int) -> Path:
+        """Where an attempt of a row keeps it."""
+        return self.folder / f"{self.key}-row{row_id}.{attempt}.ckpt"
 
     def checkpoints(self, row: Row) -> list[Path]:
         """Checkpoints of all attempts of a row, the latest first."""
@@ -71,14 +75,17 @@ class ArtifactStore:
         if not of_rows and not finals:
             return []
         rows = read()
-        untested = _untested(rows)
+        in_use = self.in_use(rows)
+        wanted = {self.weights(row) for row in _untested(rows)}
+        left = [path for path, row_id, _ in of_rows if row_id not in in_use]
+        return sorted([*left, *(path for path in finals if path not in wanted)])
+
+    def in_use(self, rows: Sequence[Row]) -> set[int]:
+        """Ids of the rows whose files a worker may still read; `rows`: all of the ledger."""
         # the next `run` reopens failed rows
         unfinished = [row for row in rows if row.state != "done" or row.outcome == "failed"]
         # a judge row may be done before its draft is renamed to its final path
-        in_use = {row.id for row in [*unfinished, *untested, *audits.waiting(self.spec, rows)]}
-        wanted = {self.weights(row) for row in untested}
-        left = [path for path, row_id, _ in of_rows if row_id not in in_use]
-        return sorted([*left, *(path for path in finals if path not in wanted)])
+        return {row.id for row in [*unfinished, *_untested(rows), *audits.waiting(self.spec, rows)]}
 
     def tidy(self, read: Callable[[], Sequence[Row]]) -> None:
         """Removes the leftovers: files that a killed process left of rows that are done by now."""
@@ -114,14 +121,14 @@ def confirm_configuration(spec: StudySpec, row: Row) -> Configuration:
 
 def _untested(rows: Sequence[Row]) -> list[Row]:
     """Judged runs whose test is not done; all judged runs before the tests are planned."""
-    tests = {_run(row): row for row in rows if row.stage == "test"}
+    tests = {run_of(row): row for row in rows if row.stage == "test"}
     judged = [row for row in rows if row.stage == "judge" and row.outcome == "complete"]
     if not tests:
         return judged
-    return [row for row in judged if _run(row) in tests and tests[_run(row)].state != "done"]
+    return [row for row in judged if run_of(row) in tests and tests[run_of(row)].state != "done"]
 
 
-def _run(row: Row) -> tuple[str, int, int, str, int | None]:
+def run_of(row: Row) -> tuple[str, int, int, str, int | None]:
     """What a judge row and its test row have in common."""
     return row.arm, row.block, row.ordinal, row.role, row.source
 

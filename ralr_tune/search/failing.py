@@ -44,7 +44,7 @@ def record_diverged(session: Session, row: Row, kind: FailureKind, message: str)
     """Finish a row whose configuration caused the failure: it counts as a trial, without a value."""
     text = clean_message(message)
     session.ledger.finish(row, outcome="diverged", value=None, curve=(), seconds=0.0, failure=kind, message=text)
-    session.artifacts.forget(row)
+    session.forget(row)
     if row.stage == "search":
         tell(session, session.ledger.row(row.id))
 

@@ -13,6 +13,7 @@ from threading import Event, Thread
 from ralr_tune.errors import LeaseLost, StorageError
 from ralr_tune.records import Row
 from ralr_tune.search.artifacts import ArtifactStore
+from ralr_tune.search.published import Published, Waiting
 from ralr_tune.search.stopping import Stop
 from ralr_tune.search.tasks import Tasks
 from ralr_tune.store.database import Storage
@@ -34,11 +35,25 @@ class Session:
     out: Path
     owner: str
     stop: Stop = field(default_factory=Stop)
+    published: Published | None = None
+    """The objects in the study's store; None if its artifacts stay in `out`."""
 
     @property
     def artifacts(self) -> ArtifactStore:
         """Checkpoints and weights of this study, in this out folder."""
         return ArtifactStore(self.out / "checkpoints", self.spec, self.ledger.key)
+
+    def forget(self, row: Row) -> None:
+        """Removes the files and objects of all attempts of the row; the row must be done."""
+        self.artifacts.forget(row)
+        if self.published is not None:
+            self.published.forget(row)
+
+    def tidy(self) -> None:
+        """Removes what killed processes left of rows that are done by now."""
+        for each in (self.artifacts, self.published):
+            if each is not None:
+                each.tidy(lambda: self.ledger.rows(curves=False))
 
 
 class Training:
@@ -93,6 +108,10 @@ class Lease:
                 return
             except StorageError:
                 continue  # the database does not answer: if the lease is lost meanwhile, the next renewal finds out
+
+    def waiting(self, published: Published, stop: Stop) -> Waiting:
+        """How the row's worker waits for the store."""
+        return Waiting(published.shown, stop, self.check, lambda message: self._ledger.note(self._row, message))
 
     @contextmanager
     def held(self) -> Iterator[None]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ralr_tune.errors import Interrupted
+
+_POLL_S = 0.25
 
 
 class Stop:
@@ -28,6 +31,14 @@ class Stop:
         """Raise Interrupted if a stop was requested."""
         if self.requested:
             raise Interrupted("asked to stop")
+
+    def sleep(self, seconds: float) -> None:
+        """Wait; a request raises Interrupted at once, also in a thread other than the main one."""
+        end = time.monotonic() + seconds
+        with self.interruptible():
+            while (left := end - time.monotonic()) > 0:
+                time.sleep(min(left, _POLL_S))
+                self.check()
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:

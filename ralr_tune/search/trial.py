@@ -16,7 +16,7 @@ from optuna.trial import Trial as OptunaTrial
 from ralr_tune.errors import DataError, DiskError, FailureKind, Interrupted, LeaseLost, StorageError, TrialError
 from ralr_tune.records import EpochRecord, Outcome, Row, Stage, epoch_series
 from ralr_tune.search import audits
-from ralr_tune.search.artifacts import confirm_configuration, remove
+from ralr_tune.search.artifacts import confirm_configuration, remove, run_of
 from ralr_tune.search.examples import keep_examples
 from ralr_tune.search.failing import (
     CONFIGURATION_FAILURES,
@@ -32,6 +32,7 @@ from ralr_tune.search.session import Lease, Session, Training
 from ralr_tune.search.space import suggest
 from ralr_tune.search.telling import optuna_study, tell
 from ralr_tune.store import studies
+from ralr_tune.store.artifacts import Artifact
 from ralr_tune.store.recovery import find_orphan
 from ralr_tune.studyfile import Configuration
 from ralr_tune.tasks.trial import Trial, TrialStage
@@ -43,8 +44,9 @@ _STAGES: Mapping[Stage, TrialStage] = {
 }  # fmt: skip
 """What a trial of a row is for, as the code that it trains is told; `evaluate` makes it "test"."""
 
-Report = Callable[[EpochRecord], None]
-"""Records an epoch; LeaseLost if another worker owns the row."""
+Report = Callable[[EpochRecord, Artifact | None], None]
+"""Records an epoch, with the object in the store from which it can be resumed; LeaseLost if another worker owns the
+row."""
 Verdict = Callable[[EpochRecord], bool]
 """Whether to end the trial after this epoch."""
 
@@ -120,20 +122,20 @@ def _search(session: Session, row: Row, lease: Lease) -> Work:
     study = optuna_study(session, row)
     asked = _asked(session, study, row)
     configuration = session.spec.configuration(row.arm, _suggested(session, asked, row))
-    trial = _start(session, row, configuration)
+    trial = _start(session, row, lease, configuration)
     seen = session.spec.prune_metric
     judge = Judge(study, session.spec.search.prune_on, seen)
 
-    def report(record: EpochRecord) -> None:
-        session.ledger.progress(row, record, curve=trial.curve, report_to=asked._trial_id)
+    def report(record: EpochRecord, artifact: Artifact | None) -> None:
+        session.ledger.progress(row, record, curve=trial.curve, report_to=asked._trial_id, artifact=artifact)
         studies.cache_report(asked, record)
 
     def prune(record: EpochRecord) -> bool:
         return record.epoch < configuration.training.epochs and judge.should_prune(asked, trial.curve)
 
     for record in trial.curve:  # from an earlier attempt, which may have died before it reported its last epoch
-        report(record)
-    ending = yield from _follow(session, trial, lease, report, prune)
+        report(record, None)
+    ending = yield from _follow(session, row, trial, lease, report, prune)
     audited = ending.outcome == "pruned" and _is_audited(session, row)
     attributes = {
         "seed": row.seed,
@@ -156,29 +158,39 @@ def _audit(session: Session, row: Row, lease: Lease) -> Work:
     reported to Optuna."""
     pruned = session.ledger.search_row(row)
     configuration = session.spec.configuration(row.arm, row.params)
-    trial = _start(session, row, configuration, also=session.artifacts.checkpoints(pruned))
+    trial = _start(session, row, lease, configuration, also=pruned)
     ending = yield from _trained(session, row, trial, lease)
     _finish(session, row, trial, ending, trained_elsewhere=pruned.curve)
-    session.artifacts.forget(pruned)
+    session.forget(pruned)
 
 
 def _confirm(session: Session, row: Row, lease: Lease) -> Work:
-    trial = _start(session, row, confirm_configuration(session.spec, row))
+    trial = _start(session, row, lease, confirm_configuration(session.spec, row))
     ending = yield from _trained(session, row, trial, lease)
+    artifact = None
     keep = row.stage == "judge" and ending.outcome == "complete"
     if keep:
         trial.save_weights(session.artifacts.draft(row))
+        if session.published is not None:
+            artifact = session.published.weights(
+                row, trial.curve[-1].epoch, lease.waiting(session.published, session.stop)
+            )
         keep_examples(session, row, trial)
-    _finish(session, row, trial, ending, forget=not keep)
+    _finish(session, row, trial, ending, forget=not keep, artifact=artifact)
     if keep:  # only now is it certain that this attempt finished the row
         with suppress(OSError):  # without the weights, the test trains again
             session.artifacts.draft(row).replace(session.artifacts.weights(row))
         session.artifacts.forget(row)
+        if session.published is not None and artifact is not None:
+            session.published.keep_only(row, artifact)
 
 
 def _test(session: Session, row: Row, lease: Lease) -> Work:
     """Evaluate the judged run's weights on the test split; train again (same seed) if they are not on this machine."""
-    trial = _start(session, row, confirm_configuration(session.spec, row))
+    trial = _start(session, row, lease, confirm_configuration(session.spec, row))
+    judged = _judged(session, row)
+    if session.published is not None and judged is not None:
+        session.published.fetch_weights(judged, lease.waiting(session.published, session.stop))
     ending = Ending("complete")
     try:
         trial.load_weights(session.artifacts.weights(row))
@@ -188,32 +200,68 @@ def _test(session: Session, row: Row, lease: Lease) -> Work:
         value = trial.evaluate("test") if ending.outcome == "complete" else None
     _finish(session, row, trial, ending, value=value)
     remove(session.artifacts.weights(row))
+    if session.published is not None and judged is not None:
+        session.published.forget(judged)
+
+
+def _judged(session: Session, row: Row) -> Row | None:
+    """The judge row of a test row, if its weights may be in a store."""
+    if session.published is None:
+        return None
+    judged = session.ledger.rows("judge", curves=False)
+    return next((each for each in judged if run_of(each) == run_of(row)), None)
 
 
 # ---------------------------------------------------------------- shared by all kinds of work
 
 
-def _start(session: Session, row: Row, configuration: Configuration, also: Sequence[Path] = ()) -> Trial:
-    """`also`: checkpoints of another row with the same configuration and seed."""
-    own, earlier = session.artifacts.checkpoint(row), [*session.artifacts.earlier(row), *also]
+def _start(session: Session, row: Row, lease: Lease, configuration: Configuration, also: Row | None = None) -> Trial:
+    """`also`: another row with the same configuration and seed, whose checkpoints serve if `row` has none."""
+    own, earlier = session.artifacts.checkpoint(row), _earlier(session, row, lease, also)
     task = session.tasks.of(configuration.task)
     return session.spec.kind.trial_in_stage(
         task, configuration, stage=_STAGES[row.stage], seed=row.seed, checkpoint=own, earlier=earlier
     )
 
 
+def _earlier(session: Session, row: Row, lease: Lease, also: Row | None) -> list[Path]:
+    """The checkpoints to resume from, the preferred one first: what the store holds, then what is in this folder."""
+    fetched = []
+    if row.paused:  # by a worker that was killed while it waited
+        session.ledger.note(row, None)
+    if session.published is not None:
+        waiting = lease.waiting(session.published, session.stop)
+        fetched = session.published.fetch(row, waiting)
+        if not fetched and also is not None:
+            fetched = session.published.fetch(also, waiting, own=False)
+    here = [*session.artifacts.earlier(row), *(session.artifacts.checkpoints(also) if also else ())]
+    return [*fetched, *(path for path in here if path not in fetched)]
+
+
+def _recorded(session: Session, row: Row, trial: Trial, lease: Lease, report: Report) -> None:
+    """Records the last epoch, which is first written to the study's store if there is one."""
+    record, published = trial.curve[-1], session.published
+    if published is None:
+        report(record, None)
+        return
+    kept = getattr(trial, "kept", None)  # only of a program's trial
+    artifact = published.checkpoint(row, record.epoch, kept, lease.waiting(published, session.stop))
+    report(record, artifact)
+    published.settle(row, artifact)
+
+
 def _trained(session: Session, row: Row, trial: Trial, lease: Lease) -> Generator[Trial, None, Ending]:
     """Train to the end: only search rows are pruned."""
 
-    def report(record: EpochRecord) -> None:
-        session.ledger.progress(row, record, curve=trial.curve)
+    def report(record: EpochRecord, artifact: Artifact | None) -> None:
+        session.ledger.progress(row, record, curve=trial.curve, artifact=artifact)
 
-    ending = yield from _follow(session, trial, lease, report, lambda record: False)
+    ending = yield from _follow(session, row, trial, lease, report, lambda record: False)
     return ending
 
 
 def _follow(
-    session: Session, trial: Trial, lease: Lease, report: Report, verdict: Verdict
+    session: Session, row: Row, trial: Trial, lease: Lease, report: Report, verdict: Verdict
 ) -> Generator[Trial, None, Ending]:
     """Train epoch by epoch. Each epoch is first reported, which fails if the lease is lost, and then judged."""
     training = Training(session)
@@ -226,7 +274,7 @@ def _follow(
                 with training.epoch():
                     record = next(epochs)
                 lease.check()
-                report(record)
+                _recorded(session, row, trial, lease, report)
                 lease.renewed()
                 if verdict(record):
                     return Ending("pruned")
@@ -260,10 +308,11 @@ def _finish(
     trained_elsewhere: Sequence[EpochRecord] = (),
     attributes: Mapping[str, Any] | None = None,
     report_to: int | None = None,
+    artifact: Artifact | None = None,
 ) -> None:
     """`trained_elsewhere`: epochs that another row trained; their time counts for that row.
 
-    `attributes` and `report_to`: as in the ledger.
+    `attributes`, `report_to` and `artifact`: as in the ledger.
     """
     complete = ending.outcome == "complete"
     if value is None and trial.curve and ending.outcome != "diverged":
@@ -281,9 +330,10 @@ def _finish(
         recovered=trial.recovered if complete or ending.outcome == "pruned" else None,
         attributes=attributes,
         report_to=report_to,
+        artifact=artifact,
     )
     if forget:
-        session.artifacts.forget(row)
+        session.forget(row)
 
 
 def _seconds(trial: Trial, trained_elsewhere: Sequence[EpochRecord] = ()) -> float:

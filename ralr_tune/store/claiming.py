@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Insert, RowMapping, Update, and_, func, select, update
+from sqlalchemy import Connection, Executable, Insert, RowMapping, Update, and_, func, select, update
 
 from ralr_tune.records import Row, Stage
 from ralr_tune.store.database import Storage
@@ -19,7 +19,7 @@ from ralr_tune.store.tables import Now, ledger
 _CANDIDATES = 8  # read together, so that workers that claim at the same time rarely need a second query
 
 
-def change_with(storage: Storage, write: Update, also: Sequence[Insert]) -> int:
+def change_with(storage: Storage, write: Update, also: Sequence[Executable]) -> int:
     """The number of rows that `write` matched; `also` is executed, in the same transaction, if it matched one."""
     if not also:
         return storage.change(write)

@@ -16,7 +16,7 @@ from sqlalchemy.exc import IntegrityError
 from ralr_tune.errors import StorageError
 from ralr_tune.records import Generation, Identity
 from ralr_tune.store.database import Storage
-from ralr_tune.store.schema import HEAD
+from ralr_tune.store.schema import WITH_GENERATIONS
 from ralr_tune.store.tables import Now, generations, ledger, studies
 
 _FORM = TypeAdapter(Identity)
@@ -29,7 +29,7 @@ def key(study: str, number: int) -> str:
 
 def newest(storage: Storage, study: str) -> int:
     """The number of the newest generation; 1 if none is recorded."""
-    if storage.version != HEAD:
+    if storage.version < WITH_GENERATIONS:
         return 1
     query = select(func.max(generations.c.number).label("number")).where(generations.c.study == study)
     return storage.rows(query)[0]["number"] or 1
@@ -38,7 +38,7 @@ def newest(storage: Storage, study: str) -> int:
 def identity(storage: Storage, study: str, number: int) -> Identity | None:
     """What the trials of a generation read; None if it is not recorded."""
     query = select(generations.c.identity).where(_is(study, number))
-    found = storage.rows(query) if storage.version == HEAD else ()
+    found = storage.rows(query) if storage.version >= WITH_GENERATIONS else ()
     return _identity(found[0]["identity"], study, number) if found else None
 
 
@@ -46,7 +46,7 @@ def every(storage: Storage, study: str) -> tuple[Generation, ...]:
     """All generations of a stored study, the oldest first."""
     created = storage.rows(select(studies.c.created).where(studies.c.name == study))[0]["created"]
     query = select(generations).where(generations.c.study == study).order_by(generations.c.number)
-    stored = {found["number"]: found for found in (storage.rows(query) if storage.version == HEAD else ())}
+    stored = {found["number"]: found for found in (storage.rows(query) if storage.version >= WITH_GENERATIONS else ())}
     begun = _begun(storage, [key(study, number) for number in {1, *stored}])
     return tuple(
         Generation(

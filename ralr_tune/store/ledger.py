@@ -15,6 +15,7 @@ from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
+    Executable,
     Insert,
     and_,
     case,
@@ -30,6 +31,7 @@ from sqlalchemy.exc import IntegrityError
 from ralr_tune.errors import FailureKind, LeaseLost, StorageError
 from ralr_tune.records import EpochRecord, MetricSeries, Outcome, Row, Stage, State
 from ralr_tune.store import generations
+from ralr_tune.store.artifacts import Artifact, set_valid
 from ralr_tune.store.claiming import change_with, claim_row
 from ralr_tune.store.database import Storage
 from ralr_tune.store.incidents import incident_insert
@@ -155,11 +157,18 @@ class Ledger:
         self._write(row, "held", lease_end=self._lease_end)
 
     def progress(
-        self, row: Row, record: EpochRecord, *, curve: Sequence[EpochRecord] = (), report_to: int | None = None
+        self,
+        row: Row,
+        record: EpochRecord,
+        *,
+        curve: Sequence[EpochRecord] = (),
+        report_to: int | None = None,
+        artifact: Artifact | None = None,
     ) -> None:
         """Renews the lease, records an epoch, and reports its value to the Optuna trial with this id (not number).
 
-        `curve`: all epochs so far, whose values are stored for `status` and the live table.
+        `curve`: all epochs so far, whose values are stored for `status` and the live table. `artifact`: what another
+        machine resumes from after this epoch.
 
         All in one transaction, which first checks the fencing token: reported values are never overwritten, and a
         worker that lost the row cannot report. (Optuna's own `report` knows no owner and overwrites.)
@@ -167,7 +176,10 @@ class Ledger:
         self._write(
             row,
             "held",
-            also=[] if report_to is None else [report_statement(report_to, record)],
+            also=[
+                *([] if report_to is None else [report_statement(report_to, record)]),
+                *self._valid(row, artifact),
+            ],
             lease_end=self._lease_end,
             epoch=record.epoch,
             value=finite(record.value),
@@ -189,11 +201,13 @@ class Ledger:
         recovered: str | None = None,
         attributes: Mapping[str, Any] | None = None,
         report_to: int | None = None,
+        artifact: Artifact | None = None,
     ) -> None:
         """Marks the row done, with its outcome. `seconds`: of all attempts together. Non-finite numbers become None.
 
         A failure is also recorded as an incident, and so is `recovered`: how a trial continued after running out of
         memory. `attributes` become user attributes of the Optuna trial with the id `report_to`, in one transaction.
+        `artifact`: its weights, which wait for the test.
         """
         incidents = [self._incident(row, failure, message or "")] if failure else []
         incidents += [self._incident(row, "oom", recovered)] if recovered else []
@@ -201,7 +215,7 @@ class Ledger:
         self._write(
             row,
             "done",
-            also=[*incidents, *shown],
+            also=[*incidents, *shown, *self._valid(row, artifact)],
             outcome=outcome,
             value=finite(value),
             train_value=finite(train_value),
@@ -235,6 +249,10 @@ class Ledger:
             self._write(row, "free", also=incidents, **why, lease_end=None)
         else:
             self._write(row, "done", also=incidents, **why, outcome="failed", **_ended)
+
+    def note(self, row: Row, message: str | None) -> None:
+        """Shows in `status` why a row makes no progress; None: it does again."""
+        self._write(row, "held", message=message)
 
     def release(self, row: Row) -> None:
         """Frees the row without a failure: it waits for the next claim."""
@@ -321,7 +339,7 @@ class Ledger:
         then: State,
         *,
         where: ColumnElement[bool] = _always,
-        also: Sequence[Insert] = (),
+        also: Sequence[Executable] = (),
         **values: Any,
     ) -> None:
         """Writes as the owner of a row and sets its state to `then`; LeaseLost if another worker owns it.
@@ -342,6 +360,9 @@ class Ledger:
 
     def _incident(self, row: Row, kind: FailureKind, message: str, **more: Any) -> Insert:
         return incident_insert(self.key, row, kind, message, **more)
+
+    def _valid(self, row: Row, artifact: Artifact | None) -> Sequence[Executable]:
+        return () if artifact is None else set_valid(self.study, row, artifact)
 
 
 def finite(figure: float | None) -> float | None:

@@ -23,12 +23,14 @@ from ralr_tune.store.tables import Now, ledger, metadata, schema
 VERSION_TABLE = "ralr_tune_alembic_version"
 FIRST = "0001"
 """Release 0.1, which stores its version in `ralr_tune_schema` only."""
-EARLIER = (FIRST, "0002")
+WITH_GENERATIONS = "0003"
+"""The first version that records generations."""
+EARLIER = (FIRST, "0002", WITH_GENERATIONS)
 """Versions that can be migrated."""
-HEAD = "0003"
+HEAD = "0004"
 """The version that this program works with."""
-READABLE = ("0002", HEAD)
-"""Versions that can be read as they are, and are migrated when a worker starts: the others only lack a table."""
+READABLE = ("0002", WITH_GENERATIONS, HEAD)
+"""Versions that can be read as they are, and are migrated when a worker starts: the others only lack tables."""
 
 _version = table(VERSION_TABLE, column("version_num"))
 _NOT_FIRST = 2  # in `ralr_tune_schema`: release 0.1 reads 1 and refuses anything else

@@ -106,6 +106,29 @@ incidents = Table(
 )
 
 
+stores = Table(
+    "ralr_tune_stores",  # where the artifacts of a study are kept; without a row, in its out folder
+    metadata,
+    Column("study", short_text(), primary_key=True),
+    Column("url", long_text(), nullable=False),
+    Column("folder", short_text(), nullable=False),  # of this study in this database, in the store
+    Column("created", Double, nullable=False),
+    **_INNODB,
+)
+
+artifacts = Table(
+    "ralr_tune_artifacts",  # the one object of a ledger row that is valid: what its next attempt resumes from
+    metadata,
+    Column("row", Integer, primary_key=True, autoincrement=False),
+    Column("study", short_text(), nullable=False),  # without the number of its generation
+    Column("name", short_text(), nullable=False),
+    Column("epoch", Integer, nullable=False),
+    Column("sha256", short_text(64), nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    **_INNODB,
+)
+
+
 def check_name(what: str, name: str) -> str:
     """The name, if it fits its column; otherwise StorageError (MySQL might truncate it without a warning)."""
     if not 0 < len(name) <= NAME_LENGTH:

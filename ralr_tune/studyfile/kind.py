@@ -313,3 +313,36 @@ class Kind(ABC):
         Raises UsageError if that is not supported.
         """
         raise UsageError(f"task.kind = {self.name!r}: has no script; export it as toml, json or yaml")
+
+
+class StagedKind(Kind):
+    """A kind whose trials depend on what they are for; mixed in before the other base."""
+
+    def trial(
+        self,
+        task: Any,
+        configuration: Configuration,
+        *,
+        seed: int,
+        checkpoint: Path | None = None,
+        earlier: Sequence[Path] = (),
+        split: TrainingSplit = "train",
+    ) -> Trial:
+        """That of a training outside of a study."""
+        return self.trial_in_stage(
+            task, configuration, stage="train", seed=seed, checkpoint=checkpoint, earlier=earlier, split=split
+        )
+
+    @abstractmethod
+    def trial_in_stage(
+        self,
+        task: Any,
+        configuration: Configuration,
+        *,
+        stage: TrialStage,
+        seed: int,
+        checkpoint: Path | None = None,
+        earlier: Sequence[Path] = (),
+        split: TrainingSplit = "train",
+    ) -> Trial:
+        """See `Kind.trial` and `Kind.trial_in_stage`."""

@@ -40,6 +40,9 @@ class Capabilities:
     compiled: both are made for one shape, and cost more than they gain when it seldom recurs."""
     fusable: bool = False
     """The task has the methods of FusedTask: several trials may train as one network."""
+    matrix_products: bool = False
+    """Most of a step's work is products of matrices, as in a Transformer: on CPUs with fast bfloat16,
+    `training.precision = "auto"` then chooses it for samples that are no images, too."""
     measures: bool = False
     """The task has the method of MeasuringTask: further metrics of every epoch."""
     gap_split: Split | None = "probe"

@@ -177,6 +177,7 @@ class TorchTrial:
             device=self.task.device,
             input_shape=self.task.input_shape,
             model=None if varying_module(model) else model,  # a call of the user's code could change what follows
+            matrix_products=self.task.capabilities.matrix_products,
         )
 
     def _chosen_compilation(self, model: nn.Module) -> Compilation:
@@ -241,13 +242,16 @@ class TorchTrial:
         measured = dict(self.measure(split, epoch)) if math.isfinite(loss) else {}
         value = measured.pop(self.task.metric.name, math.nan)
         if self.state.average is not None and math.isfinite(loss):
-            raw = self.in_batches(split, partial(self.state.evaluate, averaged=False))
-            measured[f"{self.task.metric.name}_without_ema"] = raw
+            measured[f"{self.task.metric.name}_without_ema"] = self.evaluate_unaveraged(split, epoch)
         return TrainedEpoch(loss, value, time.perf_counter() - began, measured)
 
     def measure(self, split: Split, epoch: int) -> Mapping[str, float]:
         """The metric after an epoch (0-based) and further ones, by name."""
         return self.in_batches(split, self.state.measure)
+
+    def evaluate_unaveraged(self, split: Split, epoch: int) -> float:
+        """The metric after an epoch (0-based) of the weights themselves, if their average is judged."""
+        return self.in_batches(split, partial(self.state.evaluate, averaged=False))
 
     def _is_evaluated(self, epoch: int) -> bool:
         return (epoch + 1) % self.task.capabilities.evaluate_every == 0 or epoch + 1 == self._training.epochs

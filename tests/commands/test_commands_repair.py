@@ -288,7 +288,7 @@ def test_a_study_of_the_first_release_is_migrated_and_resumes(bare_url: str, tmp
     with pytest.raises(StorageError, match=r"repair sim --storage .*` brings them up to date"):
         run(spec, storage=bare_url, out=where.out)
     (rehearsed,) = repair_study(where, dry_run=True).findings
-    assert rehearsed.what == "its tables have version 0001, this program needs version 0003"
+    assert rehearsed.what == "its tables have version 0001, this program needs version 0004"
     assert dump(bare_url) == before
     first, lease = repair_study(where).findings
     assert first.fix == "migrated"

@@ -107,7 +107,7 @@ def test_an_earlier_version_is_refused_and_left_as_it_is(first_url: str) -> None
             open_storage(first_url, create=create)
         typed = command("repair", "STUDY", *parse_address(first_url).arguments())
         assert str(raised.value).endswith(
-            f"its tables are of an earlier version (0001) than this program's (0003); `{typed}` brings them up to date "
+            f"its tables are of an earlier version (0001) than this program's (0004); `{typed}` brings them up to date "
             "(copy the database first)"
         )
     assert dump(first_url) == before
@@ -128,6 +128,8 @@ def test_a_migrated_database_keeps_every_row_and_equals_a_new_one(
     assert after.keys() - before.keys() == {
         "ralr_tune_incidents",
         "ralr_tune_generations",
+        "ralr_tune_stores",
+        "ralr_tune_artifacts",
         schema.VERSION_TABLE,
     }
     open_storage(first_url).dispose()
@@ -141,7 +143,7 @@ def test_a_migration_can_be_killed_at_any_point_and_repeated(first_url: str) -> 
     seen = []
     kills = killed_at_each_write(lambda: migrate(first_url), lambda: seen.append(version(first_url)))
     assert kills >= 5  # between version table, first version, incidents, index, fence and new version
-    assert set(seen) == {"0001", "0002"}
+    assert set(seen) == {"0001", "0002", "0003"}
     assert version(first_url) == schema.HEAD
     assert differences(first_url) == []
     assert dump(first_url)["ralr_tune_ledger"] == before
@@ -176,7 +178,7 @@ def test_a_later_version_is_refused(storage_url: str) -> None:
     with engine_of(storage_url) as engine, engine.connect() as connection:
         connection.execute(text(f"UPDATE {schema.VERSION_TABLE} SET version_num = '0099'"))
     for refused in (lambda: open_storage(storage_url, create=True), lambda: migrate(storage_url)):
-        with pytest.raises(StorageError, match=r"a later version \(0099\) than this program's \(0003\); update"):
+        with pytest.raises(StorageError, match=r"a later version \(0099\) than this program's \(0004\); update"):
             refused()
 
 

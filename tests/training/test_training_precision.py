@@ -38,6 +38,13 @@ def test_small_images_use_bfloat16_if_there_are_matrix_units(units: bool, monkey
     assert ("bfloat16: faster on this" if units else "below 16 pixels") in chosen.reason
 
 
+def test_products_of_matrices_use_bfloat16_on_a_cpu_that_has_it(chip: bool) -> None:
+    for device, expected in (("cpu", chip), ("cuda", False)):
+        chosen = choose_precision("auto", "auto", device=device, input_shape=(), matrix_products=True)
+        assert (chosen.bfloat16, chosen.channels_last) == (expected, False)
+    assert not choose_precision("float32", "auto", device="cpu", input_shape=(), matrix_products=True).bfloat16
+
+
 def test_small_images_on_a_gpu_use_the_defaults(chip: bool) -> None:
     chosen = choose_precision("auto", "auto", device="cuda", input_shape=SMALL)
     assert (chosen.bfloat16, chosen.channels_last) == (False, False)

@@ -128,6 +128,7 @@ class DetectionKind(TorchKind):
     def problems(self, spec: StudySpec, *, imports: bool = True, sample: int) -> Iterator[Problem]:
         from ralr_tune.kinds.detection.problems import network_problems, read_data, study_problems
 
+        yield from super().problems(spec, imports=imports, sample=sample)
         with warnings_to_log():
             found = read_data(spec, sample)
             yield from network_problems(spec, found)

@@ -43,6 +43,7 @@ class Side:
 
     @cached_property
     def lengths(self) -> Ints:
+        """(sentences,): pieces of each."""
         return np.diff(self.starts)
 
     def __len__(self) -> int:
@@ -80,6 +81,11 @@ class TranslationBatch:
     @property
     def signature(self) -> Hashable:
         return tensor_signature(self.sources, self.targets)
+
+    def real_places(self) -> Ints:
+        """The places of the pieces that are predicted among the N * (T - 1), row after row, (weight,)."""
+        columns = np.arange(self.targets.shape[1] - 1)
+        return np.flatnonzero(columns < np.array(self.lengths)[:, None])
 
     def split(self, parts: int) -> list[TranslationBatch]:
         pieces = zip(self.sources.tensor_split(parts), self.targets.tensor_split(parts), strict=True)

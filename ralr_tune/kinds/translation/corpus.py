@@ -35,11 +35,10 @@ class Corpus:
     skipped: tuple[Skipped, ...] = ()
 
 
-def read_corpus(section: TranslationSection, split: SplitName, seed: int) -> Corpus:
+def read_corpus(data: TextData, languages: tuple[str, str], split: SplitName, *, seed: int) -> Corpus:
     """The pairs of a split as they are used; `seed` draws the subset of `data.limit`. Raises DataError."""
-    data = section.data
-    pairs = read_pairs(data, split, section.languages)
-    _check_languages(pairs, split, section.languages)
+    pairs = read_pairs(data, split, languages)
+    _check_languages(pairs, split, languages)
     if split != "train":
         _check_not_empty(pairs, split)
         return Corpus(pairs)
@@ -85,7 +84,8 @@ def _usable(pairs: Pairs, data: TextData) -> tuple[list[int], tuple[Skipped, ...
     reasons = (("an empty side", empty), (f"a side of more than {data.max_length} characters", long))
     skipped = tuple(Skipped("train", "", f"pairs ({listed(rows)})", why, len(rows)) for why, rows in reasons if rows)
     if not kept:
-        raise DataError(f"{pairs.origin}: no training pair is left: {'; '.join(each.why for each in skipped)}")
+        why = "; ".join(f"{each.why} ({each.count:,})" for each in skipped)
+        raise DataError(f"{pairs.origin}: of {len(pairs):,} training pairs none is left: {why}")
     return kept, skipped
 
 
@@ -114,9 +114,9 @@ def take_inventory(section: TranslationSection, corpora: Mapping[SplitName, Corp
     )
 
 
-def read_all(section: TranslationSection, seed: int) -> dict[SplitName, Corpus]:
+def read_all(data: TextData, languages: tuple[str, str], *, seed: int) -> dict[SplitName, Corpus]:
     """Every split, checked. Raises DataError."""
-    corpora = {split: read_corpus(section, split, seed) for split in SPLITS}
+    corpora = {split: read_corpus(data, languages, split, seed=seed) for split in SPLITS}
     for split in SPLITS[1:]:
         check_same_direction(corpora["train"].pairs, corpora[split].pairs, split)
     return corpora

@@ -6,6 +6,8 @@ of sentences, and every later pair would be misaligned.
 
 from __future__ import annotations
 
+import codecs
+import glob
 import gzip
 import unicodedata
 import zlib
@@ -104,7 +106,9 @@ def _existing(path: Path, key: str) -> Path:
     for suffix in _PACKED:
         if (packed := Path(f"{path}{suffix}")).is_file():
             return packed
-    raise DataError(f"{key}: {path}: no such file, also not with .gz or .zst")
+    there = sorted(other.name for other in path.parent.glob(f"{glob.escape(path.stem)}.*")) if path.stem else []
+    hint = f"; there are {', '.join(there[:MAX_LINES])}" if there else ""
+    raise DataError(f"{key}: {path}: no such file, also not with .gz or .zst{hint}")
 
 
 def _file_parts(data: FilesData | FolderData, split: SplitName, languages: tuple[str, str]) -> Iterator[Pairs]:
@@ -120,20 +124,39 @@ def _tsv_parts(data: TsvData, split: SplitName) -> Iterator[Pairs]:
     first = 1 if data.header else 0
     for (path,) in files_of(data, split, ("", "")):
         rows = [line.split("\t") for line in read_lines(path, data.unicode)[first:]]
-        short = [number for number, row in enumerate(rows, first + 1) if len(row) < max(data.columns)]
-        if short:
-            columns = f"data.columns = {list(data.columns)}"
-            raise DataError(f"{path}, {listed(short)}: has fewer than {max(data.columns)} columns ({columns})")
-        one, other = (column - 1 for column in data.columns)
+        _check_columns(path, rows, data)
+        one, other = (column - 1 for column in data.columns or (1, 2))
         yield Pairs([row[one].strip() for row in rows], [row[other].strip() for row in rows], path.name)
+
+
+def _check_columns(path: Path, rows: Sequence[Sequence[str]], data: TsvData) -> None:
+    """Raises DataError for a tab too many or too few: the text after it would be another column's."""
+    first = 2 if data.header else 1
+    count = len(rows[0]) if rows else 2
+    if count == 1:
+        raise DataError(f"{path}, line {first}: no tab; must have a source and a target, separated by a tab")
+    if data.columns is None and count != 2:
+        raise DataError(f"{path}, line {first}: {count} columns, not 2; give data.columns, those of source and target")
+    if data.columns and count < max(data.columns):
+        raise DataError(f"{path}, line {first}: {count} columns; data.columns = {list(data.columns)}")
+    others = [number for number, row in enumerate(rows, first) if len(row) != count]
+    if others:
+        raise DataError(f"{path}, {listed(others)}: not as many columns as line {first}, which has {count}")
 
 
 def read_lines(path: Path, unicode: Unicode) -> list[str]:
     """The lines of a file. Raises DataError, with the line number if a line is not UTF-8."""
     try:
-        lines = _content(path).split(b"\n")
+        content = _content(path)
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        damaged = path.suffix in _PACKED[1:] and not getattr(error, "strerror", None)
+        why = f"incomplete or damaged ({error})" if damaged else getattr(error, "strerror", None) or error
+        raise DataError(f"{path}: cannot be read: {why}") from error
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise DataError(f"{path}: is UTF-16; must be UTF-8")
+    if b"\r" in content and b"\n" not in content:
+        raise DataError(f"{path}: its lines end with carriage returns; must end with line feeds")
+    lines = content.split(b"\n")
     if lines and not lines[-1].strip():
         lines.pop()  # after the last line feed
     return [_decoded(path, number, line, unicode) for number, line in enumerate(lines, 1)]
@@ -153,11 +176,17 @@ def _zstd(path: Path, content: bytes) -> bytes:
         import zstandard
     except ImportError:
         raise DataError(f"{path}: needs the package zstandard; type: {install('translation')}") from None
-    try:
-        with zstandard.ZstdDecompressor().stream_reader(content, read_across_frames=True) as reader:
-            return bytes(reader.read())
-    except zstandard.ZstdError as error:
-        raise OSError(str(error)) from error
+    found = []
+    while content:
+        frame = zstandard.ZstdDecompressor().decompressobj()  # zstandard's readers end quietly within a frame
+        try:
+            found.append(frame.decompress(content))
+        except zstandard.ZstdError as error:
+            raise EOFError(str(error)) from error
+        if not frame.eof:
+            raise EOFError("ends within a frame")
+        content = frame.unused_data
+    return b"".join(found)
 
 
 def _decoded(path: Path, number: int, line: bytes, unicode: Unicode) -> str:

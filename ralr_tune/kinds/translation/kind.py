@@ -14,7 +14,8 @@ from ralr_tune.metric import Metric
 from ralr_tune.records import Inventory, SourceFile
 from ralr_tune.studyfile import Configuration, StudySpec
 from ralr_tune.studyfile.contradictions import Contradiction, Problem, missing_file
-from ralr_tune.studyfile.kind import TaskSummary
+from ralr_tune.studyfile.exported import Exported
+from ralr_tune.studyfile.kind import StagedKind, TaskSummary
 from ralr_tune.tasks.examples import Examples
 from ralr_tune.tasks.trial import TrainingSplit, TrialStage
 from ralr_tune.training.kind import TorchKind
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from ralr_tune.tasks.base import Task
 
 
-class TranslationKind(TorchKind):
+class TranslationKind(StagedKind, TorchKind):
     """Parallel text of two languages."""
 
     name = "translation"
@@ -67,20 +68,6 @@ class TranslationKind(TorchKind):
         super().import_training()
         import ralr_tune.kinds.translation.trial  # noqa: F401
 
-    def trial(
-        self,
-        task: Any,
-        configuration: Configuration,
-        *,
-        seed: int,
-        checkpoint: Path | None = None,
-        earlier: Sequence[Path] = (),
-        split: TrainingSplit = "train",
-    ) -> TranslationTrial:
-        return self.trial_in_stage(
-            task, configuration, stage="train", seed=seed, checkpoint=checkpoint, earlier=earlier, split=split
-        )
-
     def trial_in_stage(
         self,
         task: Any,
@@ -110,6 +97,7 @@ class TranslationKind(TorchKind):
     def problems(self, spec: StudySpec, *, imports: bool = True, sample: int) -> Iterator[Problem]:
         from ralr_tune.kinds.translation.problems import study_problems
 
+        yield from super().problems(spec, imports=imports, sample=sample)
         yield from study_problems(spec)
 
     # ------------------------------------------------------------ reporting
@@ -117,7 +105,7 @@ class TranslationKind(TorchKind):
     def examine(self, section: TranslationSection) -> TaskSummary:
         from ralr_tune.kinds.translation.corpus import read_corpus
 
-        pairs = read_corpus(section, "train", 0).pairs
+        pairs = read_corpus(section.data, section.languages, "train", seed=0).pairs
         return TaskSummary(f"{len(pairs):,} training pairs, {section.languages[0]} to {section.languages[1]}")
 
     def inventory(
@@ -149,6 +137,11 @@ class TranslationKind(TorchKind):
         from ralr_tune.kinds.translation.shown import shown_examples
 
         return shown_examples(section, by_arm)
+
+    def script(self, exported: Exported) -> str:
+        from ralr_tune.kinds.translation.script import script
+
+        return script(exported)
 
     def caches(self, out: Path) -> Iterator[tuple[Path, str]]:
         for path in sorted((out / "data").glob("vocabulary-*.model")):

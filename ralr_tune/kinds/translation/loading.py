@@ -15,7 +15,13 @@ from ralr_tune.kinds.translation.networks import build
 from ralr_tune.kinds.translation.scores import scorer_of
 from ralr_tune.kinds.translation.section import TranslationSection
 from ralr_tune.kinds.translation.task import Rules, TranslationTask
-from ralr_tune.kinds.translation.vocabulary import Vocabulary, check_installed, read_vocabulary, train_vocabulary
+from ralr_tune.kinds.translation.vocabulary import (
+    Vocabulary,
+    cached_vocabulary,
+    check_installed,
+    read_vocabulary,
+    train_vocabulary,
+)
 from ralr_tune.machine.locks import locked
 from ralr_tune.metric import Metric
 from ralr_tune.records import Inventory
@@ -44,7 +50,9 @@ def load_task(
     network, rules = partial(_network, section), _rules(section)
     if isinstance(like, TranslationTask) and like.origin == origin:
         return like.with_network(network, _identity(identity, like.vocabulary), rules)
-    corpora = read_all(section, seed)  # finds bad test data before any training; the test pairs are dropped again
+    corpora = read_all(
+        section.data, section.languages, seed=seed
+    )  # finds bad test data before any training; the test pairs are dropped again
     words = vocabulary_of(section, corpora["train"].pairs, cache)
     return TranslationTask(
         {split: corpora[split].pairs for split in ("train", "validation")},
@@ -72,7 +80,7 @@ def vocabulary_of(section: TranslationSection, train: Pairs, cache: Path | None)
     if given.model is not None:
         return read_vocabulary(Path(given.model))
     assert isinstance(given.size, int)  # resolved: one value
-    return train_vocabulary(train, given.size, cache)
+    return train_vocabulary(train, given.size) if cache is None else cached_vocabulary(train, given.size, cache)
 
 
 def _inventory(
@@ -85,7 +93,7 @@ def _inventory(
                 stack.enter_context(locked(cache.parent / ".inventory.lock"))
         found = None if cache is None else load_inventory(cache, stamp)
         if found is None:
-            found = take_inventory(section, corpora or read_all(section, seed))
+            found = take_inventory(section, corpora or read_all(section.data, section.languages, seed=seed))
             if cache is not None:
                 save_inventory(found, cache, stamp)
     return found
@@ -109,4 +117,4 @@ def _rules(section: TranslationSection) -> Rules:
 
 
 def _test_pairs(section: TranslationSection, seed: int) -> Pairs:
-    return read_corpus(section, "test", seed).pairs
+    return read_corpus(section.data, section.languages, "test", seed=seed).pairs

@@ -40,5 +40,9 @@ def shape_of(section: TranslationSection, *, pieces: int, pad: int) -> Network:
 
 def build(section: TranslationSection, *, pieces: int, pad: int) -> Translator:
     """The network with weights from torch's global generator. Raises UsageError."""
-    shape = shape_of(section, pieces=pieces, pad=pad)
-    return AttentionLstm(shape) if section.model == "lstm" else Transformer(shape)
+    return build_network(str(section.model), shape_of(section, pieces=pieces, pad=pad))
+
+
+def build_network(model: str, shape: Network) -> Translator:
+    """The network of this name with weights from torch's global generator."""
+    return AttentionLstm(shape) if model == "lstm" else Transformer(shape)

@@ -51,7 +51,7 @@ def study_problems(spec: StudySpec) -> Iterator[Problem]:
 
 def _read_splits(section: TranslationSection, seed: int, found: list[Problem]) -> Iterator[tuple[SplitName, Pairs]]:
     for split in SPLITS:
-        corpus = _attempt(partial(read_corpus, section, split, seed), DATA, found)
+        corpus = _attempt(partial(read_corpus, section.data, section.languages, split, seed=seed), DATA, found)
         if corpus is not None:
             yield split, corpus.pairs
 

@@ -38,6 +38,11 @@ class Scorer(NamedTuple):
             self._score(metric, ["a"], ["a"])
         return {name: str(metric.get_signature()) for name, metric in self._metrics().items()}
 
+    def token_counts(self, lines: Sequence[str]) -> list[int]:
+        """Tokens of each line as BLEU counts them: languages without spaces have no words to count."""
+        metric: Any = self._metrics()["bleu"]
+        return [int(metric.corpus_score([line], [[line]]).ref_len) for line in lines]
+
     def sentences(self, outputs: Sequence[str], references: Sequence[str]) -> list[float]:
         """chrF of each output alone: BLEU of a single sentence is mostly 0 or smoothing."""
         metric: Any = self._metrics()["chrf"]

@@ -34,7 +34,20 @@ class _Text(Frozen):
     """Longest side of a training pair, in characters: longer ones are skipped and counted."""
 
 
-Names = Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
+def _different(names: tuple[str, ...]) -> tuple[str, ...]:
+    for place, name in enumerate(names):
+        if name in names[:place]:
+            raise problem(f"{name!r} is there twice; must be different files")
+    return names
+
+
+def _two_columns(columns: tuple[int, int]) -> tuple[int, int]:
+    if columns[0] == columns[1]:
+        raise problem(f"both are {columns[0]}; must be two different ones")
+    return columns
+
+
+Names = Annotated[tuple[str, ...], Field(strict=False, min_length=1), AfterValidator(_different)]
 
 
 class FilesData(_Text):
@@ -61,8 +74,8 @@ class TsvData(_Text):
     """The validation file."""
     test: str
     """The test file."""
-    columns: Annotated[tuple[Count, Count], Field(strict=False)] = (1, 2)
-    """The columns of the source and of the target, from 1."""
+    columns: Annotated[tuple[Count, Count], Field(strict=False), AfterValidator(_two_columns)] | None = None
+    """The columns of the source and of the target, from 1. Without it, files must have exactly these two."""
     header: bool = False
     """Whether the first line of every file holds names and no pair."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -59,9 +60,10 @@ class _Arms:
     def base(self) -> str:
         return next(iter(self.outputs))
 
+    @cached_property
     def lengths(self) -> list[int]:
-        """Words of each reference."""
-        return [len(reference.split()) for reference in self.references]
+        """Tokens of each reference."""
+        return self.scorer.token_counts(self.references)
 
 
 def shown_examples(section: TranslationSection, by_arm: Mapping[str, Mapping[str, Any]]) -> Examples:
@@ -110,28 +112,32 @@ def _scores(arms: _Arms) -> ExampleTable:
 
 def _score_row(arms: _Arms, arm: str, found: Bootstrapped) -> tuple[str, ...]:
     outputs = arms.outputs[arm]
-    words = sum(len(output.split()) for output in outputs)
+    tokens = sum(arms.scorer.token_counts(outputs))
     return (
         arm,
         f"{found.score:.2f}",
         "" if found.half_width is None else f"±{found.half_width:.2f}",
         "" if found.p_value is None else f"{found.p_value:.3f}",
         f"{arms.scorer.scores(outputs, arms.references)['chrf']:.2f}",
-        f"{words / max(1, sum(arms.lengths())):.3f}",
+        f"{tokens / max(1, sum(arms.lengths)):.3f}",
     )
 
 
 def _by_length(arms: _Arms) -> list[ExampleTable]:
     """BLEU of sentences of similar length; none if there are too few sentences."""
-    lengths = np.array(arms.lengths())
+    lengths = np.array(arms.lengths)
     parts = [part for part in np.array_split(np.argsort(lengths, kind="stable"), BINS) if len(part)]
     if len(lengths) < 10 * BINS:
         return []
     rows = tuple(
         (arm, *(_bleu_of(arms, outputs, part.tolist()) for part in parts)) for arm, outputs in arms.outputs.items()
     )
-    head = tuple(f"{lengths[part].min()} to {lengths[part].max()} words" for part in parts)
-    return [ExampleTable("BLEU by the length of the reference, in four parts of equal size.", ("arm", *head), rows)]
+    head = tuple(f"{lengths[part].min()} to {lengths[part].max()} tokens" for part in parts)
+    return [
+        ExampleTable(
+            "BLEU by the length of the reference in BLEU's tokens, in four parts of equal size.", ("arm", *head), rows
+        )
+    ]
 
 
 def _bleu_of(arms: _Arms, outputs: Sequence[str], rows: Sequence[int]) -> str:

@@ -7,27 +7,24 @@ import math
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import cached_property
 from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ralr_tune.errors import DataError
 from ralr_tune.kinds.translation.batches import (
     Accumulated,
     Ints,
-    Side,
     TranslationBatch,
     cut_by_tokens,
     epoch_rows,
     grouped,
-    to_device,
 )
 from ralr_tune.kinds.translation.corpus import digest_of
-from ralr_tune.kinds.translation.decoding import GREEDY, Search, translate
+from ralr_tune.kinds.translation.decoding import GREEDY
+from ralr_tune.kinds.translation.encoded import EncodedSplit, hypotheses_at_once, search_of, summed_loss, translations
 from ralr_tune.kinds.translation.files import Pairs
 from ralr_tune.kinds.translation.options import TranslationOptions
 from ralr_tune.kinds.translation.scores import Scorer
@@ -38,38 +35,10 @@ from ralr_tune.records import Inventory
 from ralr_tune.seeds import derive_seed
 from ralr_tune.tasks.base import Autocast, Batch, Capabilities, Split
 
-SENTENCES = {"cpu": 64, "cuda": 512}
-"""Sentences that are translated at once, by type of device."""
-PIECES = 48
-"""Pieces of an average evaluated pair that `evaluation_batch` counts with (our choice): the loss is computed in
-batches of so many times as many tokens."""
+LOSS_TOKENS = 12
+"""Tokens at once when the loss is computed, for each hypothesis at once when sentences are translated (our choice): the
+logits of all of them are in memory together."""
 PLAIN = TranslationOptions()
-
-
-@dataclass(frozen=True)
-class EncodedSplit:
-    """The pairs of a split as text and as pieces."""
-
-    pairs: Pairs
-    sources: Side
-    """With the end piece."""
-    targets: Side
-    """With the begin and the end piece."""
-
-    @classmethod
-    def of(cls, pairs: Pairs, vocabulary: Vocabulary) -> EncodedSplit:
-        begin, end = ([np.int32(piece)] for piece in (vocabulary.begin, vocabulary.end))
-        sources = [np.concatenate([line, end]) for line in vocabulary.encode(pairs.sources)]
-        targets = [np.concatenate([begin, line, end]) for line in vocabulary.encode(pairs.targets)]
-        return cls(pairs, Side.of(sources), Side.of(targets))
-
-    @cached_property
-    def lengths(self) -> Ints:
-        """Of the longer side of each pair."""
-        return np.maximum(self.sources.lengths, self.targets.lengths - 1)
-
-    def __len__(self) -> int:
-        return len(self.sources)
 
 
 @dataclass(frozen=True)
@@ -86,7 +55,7 @@ class Rules:
 class TranslationTask:
     """The TorchTask of parallel text (see tasks.base). `batch_size` counts tokens (see batches.py)."""
 
-    capabilities = Capabilities(measures=True)
+    capabilities = Capabilities(measures=True, matrix_products=True)
     input_shape: tuple[int, ...] = ()
 
     def __init__(
@@ -140,11 +109,11 @@ class TranslationTask:
 
     def loss(self, model: nn.Module, batch: Batch, *, options: Hashable = PLAIN) -> Tensor:
         batch, smoothing = cast(TranslationBatch, batch), _checked(options).label_smoothing
-        return self._summed(model, batch, smoothing) / batch.weight
+        return summed_loss(cast(Translator, model), batch, smoothing) / batch.weight
 
     @property
     def evaluation_batch(self) -> int:
-        return SENTENCES[torch.device(self.device).type]
+        return hypotheses_at_once(self.device)
 
     def evaluate(
         self, model: nn.Module, split: Split, *, batch_size: int | None = None, autocast: Autocast | None = None
@@ -175,11 +144,11 @@ class TranslationTask:
         model.eval()
         some, autocast = self.split(split), autocast or nullcontext
         total, weight = torch.zeros((), device=self.device, dtype=torch.float64), 0.0
-        tokens = PIECES * (batch_size or self.evaluation_batch)
+        tokens = LOSS_TOKENS * (batch_size or self.evaluation_batch)
         for rows in cut_by_tokens(np.argsort(some.lengths, kind="stable"), some.lengths, tokens):
             batch = self._batch(split, rows)
             with autocast():
-                total += self._summed(model, batch, 0.0)
+                total += summed_loss(cast(Translator, model), batch, 0.0)
             weight += batch.weight
         mean = total.item() / weight
         return mean if math.isfinite(mean) else math.nan
@@ -194,20 +163,15 @@ class TranslationTask:
         autocast: Autocast | None = None,
     ) -> list[str] | None:
         """A translation of every source of the split, in order; None if the network's outputs are not finite."""
-        model.eval()
-        some, words = self.split(split), self.vocabulary
-        search = Search(beam, self.rules.penalty, words.begin, words.end, words.pad)
-        size = max(1, (batch_size or self.evaluation_batch) // beam)
-        found: dict[int, list[int]] = {}
-        order = np.argsort(some.sources.lengths, kind="stable")
-        for first in range(0, len(order), size):
-            rows = order[first : first + size]
-            sources = to_device(some.sources.padded(rows, words.pad), self.device)
-            pieces = translate(cast(Translator, model), sources, search, autocast or nullcontext)
-            if pieces is None:
-                return None
-            found.update(zip(rows.tolist(), pieces, strict=True))
-        return words.decode([found[row] for row in range(len(order))])
+        return translations(
+            cast(Translator, model.eval()),
+            self.split(split),
+            self.vocabulary,
+            search_of(self.vocabulary, beam=beam, penalty=self.rules.penalty),
+            hypotheses=batch_size or self.evaluation_batch,
+            device=self.device,
+            autocast=autocast or nullcontext,
+        )
 
     def score(self, split: Split, outputs: Sequence[str] | None) -> float:
         """The metric of translations of the whole split, which is BLEU or chrF; NaN without translations."""
@@ -242,23 +206,7 @@ class TranslationTask:
         return pairs
 
     def _batch(self, split: Split, rows: Ints) -> TranslationBatch:
-        some, pad = self.split(split), self.vocabulary.pad
-        return TranslationBatch(
-            to_device(some.sources.padded(rows, pad), self.device),
-            to_device(some.targets.padded(rows, pad), self.device),
-            tuple((some.targets.lengths[rows] - 1).tolist()),
-        )
-
-    def _summed(self, model: nn.Module, batch: TranslationBatch, smoothing: float) -> Tensor:
-        """The loss of all pieces of the targets, float32."""
-        logits, wanted = model(batch.sources, batch.targets[:, :-1]), batch.targets[:, 1:]
-        return F.cross_entropy(
-            logits.flatten(0, 1).float(),
-            wanted.flatten(),
-            ignore_index=self.vocabulary.pad,
-            label_smoothing=smoothing,
-            reduction="sum",
-        )
+        return self.split(split).batch(rows, pad=self.vocabulary.pad, device=self.device)
 
 
 def _checked(options: Hashable) -> TranslationOptions:

@@ -114,7 +114,9 @@ class Attention(nn.Module):
     def forward(
         self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None, causal: bool = False
     ) -> Tensor:
-        """`mask`: True where a key may be read (scaled_dot_product_attention's meaning, not nn.Transformer's)."""
+        """(N, T, width) from queries of `x`, (N, T, width), and keys and values (N, heads, S, head).
+
+        `mask`: True where a key may be read (scaled_dot_product_attention's meaning, not nn.Transformer's)."""
         mixed = F.scaled_dot_product_attention(
             self._split(self.queries(x)),
             keys,
@@ -145,9 +147,11 @@ class _Layer(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def entering(self, part: int, x: Tensor) -> Tensor:
+        """(N, T, width): what this part of the layer reads; `x`: the residual stream, of the same shape."""
         return self.norms[part](x) if self.pre else x
 
     def leaving(self, part: int, x: Tensor, change: Tensor) -> Tensor:
+        """(N, T, width): the residual stream after this part, which adds `change`."""
         x = x + self.dropout(change)
         return x if self.pre else self.norms[part](x)
 
@@ -162,6 +166,7 @@ class EncoderLayer(_Layer):
         self.attention = Attention(network)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """(N, S, width) from the same shape; `mask`: (N, 1, 1, S), True for real pieces."""
         entered = self.entering(0, x)
         x = self.leaving(0, x, self.attention(entered, *self.attention.keys_and_values(entered), mask))
         return self.fed_forward(1, x)
@@ -173,7 +178,11 @@ class DecoderLayer(_Layer):
         self.attention, self.cross = Attention(network), Attention(network)
 
     def forward(self, x: Tensor, crossed: tuple[Tensor, Tensor], mask: Tensor) -> Tensor:
-        """Padding of the targets is on the right: a causal mask alone keeps real pieces from reading it."""
+        """(N, T, width) from the same shape. `crossed`: keys and values of the memory, (N, heads, S, head); `mask`: its
+        real pieces, (N, 1, 1, S).
+
+        Padding of the targets is on the right: a causal mask alone keeps real pieces from reading it.
+        """
         entered = self.entering(0, x)
         x = self.leaving(0, x, self.attention(entered, *self.attention.keys_and_values(entered), causal=True))
         x = self.leaving(1, x, self.cross(self.entering(1, x), *crossed, mask))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,22 +37,29 @@ class TranslationTrial(TorchTrial):
         split: TrainingSplit = "train",
     ) -> None:
         super().__init__(task, configuration, seed=seed, checkpoint=checkpoint, earlier=earlier, split=split)
-        self._text, self._judged = task, stage != "search"
+        self._text, self._judged_by_text = task, stage != "search" and task.metric.name != "loss"
         self._outputs: list[str] | None = None
         """Of the validation split, after the last epoch."""
 
     def measure(self, split: Split, epoch: int) -> Mapping[str, float]:
-        if not self._judged or epoch + 1 < self.configuration.training.epochs:
+        if not self._beam_after(epoch):
             return super().measure(split, epoch)
         loss = self.in_batches(split, self._loss)
-        if self._text.metric.name == "loss":
-            return {"loss": loss}
         outputs = self.in_batches(split, self._translations)
         self._outputs = outputs if split == "validation" else None
         return {"loss": loss, **self._text.scores(split, outputs)}
 
+    def evaluate_unaveraged(self, split: Split, epoch: int) -> float:
+        if not self._beam_after(epoch):
+            return super().evaluate_unaveraged(split, epoch)
+        return self._text.score(split, self.in_batches(split, partial(self._translations, averaged=False)))
+
+    def _beam_after(self, epoch: int) -> bool:
+        """Whether the scores after this epoch (0-based) are those of beam search."""
+        return self._judged_by_text and epoch + 1 >= self.configuration.training.epochs
+
     def evaluate(self, split: Split) -> float:
-        if not self._judged or self._text.metric.name == "loss":
+        if not self._judged_by_text:
             return super().evaluate(split)
         return self._text.score(split, self.in_batches(split, self._translations))
 
@@ -64,9 +72,9 @@ class TranslationTrial(TorchTrial):
     def _loss(self, split: Split, batch_size: int) -> float:
         return self._text.mean_loss(self.state.judged, split, batch_size=batch_size, autocast=self._autocast)
 
-    def _translations(self, split: Split, batch_size: int) -> list[str] | None:
-        beam = self._text.rules.beam
-        return self._text.translations(self.state.judged, split, beam, batch_size=batch_size, autocast=self._autocast)
+    def _translations(self, split: Split, batch_size: int, *, averaged: bool = True) -> list[str] | None:
+        model, beam = self.state.judged if averaged else self.state.model, self._text.rules.beam
+        return self._text.translations(model, split, beam, batch_size=batch_size, autocast=self._autocast)
 
     def _autocast(self) -> AbstractContextManager[object]:
         return self.state.precision.autocast(self.task.device)

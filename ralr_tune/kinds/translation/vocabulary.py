@@ -64,16 +64,10 @@ class Vocabulary:
 
     @cached_property
     def processor(self) -> SentencePieceProcessor:
-        """Raises DataError if the bytes are not a model with the pieces that translation needs."""
+        """Raises RuntimeError if the bytes are not a model."""
         from sentencepiece import SentencePieceProcessor
 
-        try:
-            found = SentencePieceProcessor(model_proto=self.model)
-        except RuntimeError as error:
-            raise DataError(f"task.vocabulary.model: not a sentencepiece model: {error}") from error
-        if min(found.bos_id(), found.eos_id()) < 0:
-            raise DataError("task.vocabulary.model: has no piece for the beginning or the end of a sentence")
-        return found
+        return SentencePieceProcessor(model_proto=self.model)
 
     @property
     def size(self) -> int:
@@ -99,8 +93,10 @@ class Vocabulary:
         return [np.asarray(pieces, dtype=np.int32) for pieces in found]
 
     def decode(self, pieces: Sequence[Sequence[int]]) -> list[str]:
+        """The text of each sentence, on one line: an existing model may have a piece for the byte of a line feed."""
         limit = int(self.processor.get_piece_size())
-        return [str(self.processor.decode([piece for piece in line if piece < limit])) for line in pieces]
+        lines = (self.processor.decode([piece for piece in line if piece < limit]) for line in pieces)
+        return [str(line).replace("\n", " ") for line in lines]
 
 
 def check_installed() -> None:
@@ -113,44 +109,24 @@ def check_installed() -> None:
 
 
 def read_vocabulary(path: Path) -> Vocabulary:
-    """An existing model. Raises DataError."""
+    """An existing model. Raises DataError if it cannot be read or lacks pieces that translation needs."""
+    name = f"task.vocabulary.model = {str(path)!r}"
     try:
         found = Vocabulary(path.expanduser().read_bytes())
+        size = found.processor.get_piece_size() if found.model else 0
     except OSError as error:
-        raise DataError(f"task.vocabulary.model = {str(path)!r}: cannot be read: {error.strerror}") from error
-    found.processor  # noqa: B018  (raises)
+        raise DataError(f"{name}: cannot be read: {error.strerror}") from error
+    except RuntimeError:  # its message names a line of sentencepiece's source
+        size = 0
+    if not size:
+        raise DataError(f"{name}: not a sentencepiece model")
+    if min(found.begin, found.end) < 0:
+        raise DataError(f"{name}: has no piece for the beginning or the end of a sentence")
     return found
 
 
-def train_vocabulary(pairs: Pairs, size: int, cache: Path | None = None) -> Vocabulary:
-    """The model of this text, from the folder `cache` if it is there. Raises DataError if the text is too small."""
-    if cache is None:
-        return Vocabulary(_trained(pairs, size))
-    path = cache / f"vocabulary-{_key(pairs, size)[:32]}.model"
-    with ExitStack() as stack:
-        with suppress(OSError):  # a read-only folder, or a network file system without locks
-            cache.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(locked(cache / ".vocabulary.lock"))
-        with suppress(OSError):
-            return Vocabulary(path.read_bytes())
-        model = _trained(pairs, size)
-        try:
-            write(path, model)
-        except Exception as error:
-            logger.info("%s: cannot be written (%s): every process trains the vocabulary", path, error)
-        return Vocabulary(model)
-
-
-def _key(pairs: Pairs, size: int) -> str:
-    import sentencepiece
-
-    total = hashlib.sha256(f"{sentencepiece.__version__}|{size}|{sorted(TRAINING.items())}".encode())
-    for line in (*pairs.sources, *pairs.targets):
-        total.update(f"{line}\n".encode())
-    return total.hexdigest()
-
-
-def _trained(pairs: Pairs, size: int) -> bytes:
+def train_vocabulary(pairs: Pairs, size: int) -> Vocabulary:
+    """The model of both sides of this text, of `size` pieces. Raises DataError if the text is too small for them."""
     import sentencepiece
 
     model = io.BytesIO()
@@ -161,7 +137,33 @@ def _trained(pairs: Pairs, size: int) -> bytes:
         )
     except RuntimeError as error:
         raise DataError(f"task.vocabulary.size = {size}: {_reason(str(error))}") from error
-    return model.getvalue()
+    return Vocabulary(model.getvalue())
+
+
+def cached_vocabulary(pairs: Pairs, size: int, cache: Path) -> Vocabulary:
+    """`train_vocabulary`, from the folder `cache` if it is there, otherwise also written to it."""
+    path = cache / f"vocabulary-{_key(pairs, size)[:32]}.model"
+    with ExitStack() as stack:
+        with suppress(OSError):  # a read-only folder, or a network file system without locks
+            cache.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(cache / ".vocabulary.lock"))
+        with suppress(OSError):
+            return Vocabulary(path.read_bytes())
+        found = train_vocabulary(pairs, size)
+        try:
+            write(path, found.model)
+        except Exception as error:
+            logger.info("%s: cannot be written (%s): every process trains the vocabulary", path, error)
+        return found
+
+
+def _key(pairs: Pairs, size: int) -> str:
+    import sentencepiece
+
+    total = hashlib.sha256(f"{sentencepiece.__version__}|{size}|{sorted(TRAINING.items())}".encode())
+    for line in (*pairs.sources, *pairs.targets):
+        total.update(f"{line}\n".encode())
+    return total.hexdigest()
 
 
 def _reason(message: str) -> str:

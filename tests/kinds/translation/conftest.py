@@ -68,6 +68,7 @@ def tables(folder: Path, **changes: dict[str, Any]) -> dict[str, dict[str, Any]]
             "batch_size": 120,
             "optimizer": "adam",
             "lr": {"low": 1e-3, "high": 1e-2, "log": True},
+            "precision": "float32",  # the same on every CPU, and sums can be compared
         },
         "schedule": {"name": "inverse_sqrt", "warmup": 0.25, "granularity": "step"},
         "arms": {"monotone": {}, "ralr": {"amplify": {"probability": 0.5, "width": {"low": 0.5, "high": 2.0}}}},

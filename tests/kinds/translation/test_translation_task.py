@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import subprocess
 import sys
@@ -47,6 +48,18 @@ def test_the_loss_is_the_mean_over_real_pieces(make_study: MakeStudy) -> None:
     assert batch.weight == count
     found = task.loss(model, batch, options=TranslationOptions(label_smoothing=0.1)).item()
     assert found == pytest.approx(total / count, rel=1e-4)
+
+
+def test_leaving_out_the_logits_of_padding_changes_no_gradient(make_study: MakeStudy) -> None:
+    task: TranslationTask = loaded_task(make_study())
+    (batch, *_) = task.batches("train", seed=1, epoch=0, batch_size=200, options=TranslationOptions())
+    assert (batch.targets == 0).any()
+    model, other = task.build_model(1), task.build_model(1)
+    task.loss(model, batch, options=TranslationOptions(label_smoothing=0.1)).backward()
+    logits, wanted = other(batch.sources, batch.targets[:, :-1]).flatten(0, 1), batch.targets[:, 1:].flatten()
+    F.cross_entropy(logits, wanted, ignore_index=0, label_smoothing=0.1).backward()
+    for one, another in zip(model.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, another.grad)
 
 
 def test_the_loss_of_a_split_does_not_depend_on_the_batches(make_study: MakeStudy) -> None:
@@ -103,11 +116,13 @@ def test_it_learns_the_language_and_beam_search_is_used_where_it_is_judged(
     assert len(words & set(WORDS.values())) >= 8
 
 
-@pytest.mark.parametrize("model", ["transformer_tiny", "lstm"])
+@pytest.mark.parametrize(("model", "precision"), [("transformer_tiny", "bfloat16"), ("lstm", "float32")])
 def test_a_resumed_trial_equals_an_uninterrupted_one_bit_for_bit(
-    tmp_path: Path, make_study: MakeStudy, model: str
+    tmp_path: Path, make_study: MakeStudy, model: str, precision: str
 ) -> None:
-    spec = make_study(task={"model": model, "dropout": 0.3}, training={"epochs": 3, "label_smoothing": 0.1})
+    """With everything that draws or remembers: dropout, accumulation, average of the weights, clipping."""
+    training = {"epochs": 3, "label_smoothing": 0.1, "ema_decay": 0.9, "clip_norm": 1.0, "precision": precision}
+    spec = make_study(task={"model": model, "dropout": 0.3, "accumulate": 2}, training=training)
     whole = trial_of(spec)
     expected = list(whole.epochs())
     for epochs in (1, 2):
@@ -122,6 +137,15 @@ def test_a_resumed_trial_equals_an_uninterrupted_one_bit_for_bit(
         ]
         for one, other in zip(whole.state.model.parameters(), resumed.state.model.parameters(), strict=True):
             assert torch.equal(one, other)
+
+
+def test_the_last_epoch_of_confirm_is_judged_by_beam_search_with_and_without_averaging(make_study: MakeStudy) -> None:
+    spec = make_study(study={"metric": "chrf"}, task={"beam": 3}, training={"ema_decay": 0.5})
+    trial, task = trial_of(spec, stage="confirm"), loaded_task(spec)
+    first, last = trial.epochs()
+    assert first.others.keys() == {"loss", "bleu", "chrf_without_ema"}
+    for value, model in ((last.value, trial.state.judged), (last.others["chrf_without_ema"], trial.state.model)):
+        assert value == task.score("validation", task.translations(model, "validation", 3))
 
 
 def test_micro_batches_train_the_same(make_study: MakeStudy) -> None:
@@ -142,17 +166,30 @@ def test_a_diverged_network_is_noticed(make_study: MakeStudy) -> None:
     assert all(math.isnan(value) for value in task.measure(model, "validation").values())
 
 
-def test_scores_are_those_of_sacrebleus_command(tmp_path: Path) -> None:
-    outputs, references = ["a red dog runs .", "Two men, one cat!"], ["a dog runs .", "two men and a cat !"]
-    (tmp_path / "out").write_text("\n".join(outputs))
-    (tmp_path / "ref").write_text("\n".join(references))
-    command = [sys.executable, "-m", "sacrebleu", "ref", "-i", "out", "-m", "bleu", "chrf", "-w", "6", "--score-only"]
+ODD = "a\u2028red dog\x0bruns\rfast\x85 and\x0c eats\u2029 ."
+"""Characters that end a line for Python's `splitlines`, but not for sacrebleu."""
+
+
+@pytest.mark.parametrize(
+    ("scorer", "options"),
+    [
+        (Scorer("13a", lowercase=False), []),
+        (Scorer("intl", lowercase=True), ["-tok", "intl", "-lc", "--chrf-lowercase"]),
+    ],
+)
+def test_scores_are_those_of_sacrebleus_command(tmp_path: Path, scorer: Scorer, options: list[str]) -> None:
+    outputs = [ODD, "Two men, one cat!", "Zwölf Boxkämpfer jagen „Viktor“ …", ""]
+    references = [ODD.replace("dog", "cat"), "two men and a cat !", "zwölf Boxkämpfer jagten Viktor ...", "nothing"]
+    for name, lines in (("out", outputs), ("ref", references)):
+        (tmp_path / name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="\n")
+    command = [sys.executable, "-m", "sacrebleu", "ref", "-i", "out", "-m", "bleu", "chrf", "-w", "6", *options]
     printed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
-    expected = [float(number) for number in printed.strip(" \n[]").replace(",", " ").split()]
-    scorer = Scorer("13a", lowercase=False)
-    assert list(scorer.scores(outputs, references).values()) == pytest.approx(expected, abs=1e-6)
-    assert "tok:13a" in scorer.signatures()["bleu"]
-    with pytest.raises(ValueError, match="2 outputs and 1 references"):
+    found = {each["name"]: each for each in json.loads(printed)}
+    assert list(scorer.scores(outputs, references).values()) == pytest.approx(
+        [found["BLEU"]["score"], found["chrF2"]["score"]], abs=1e-6
+    )
+    assert list(scorer.signatures().values()) == [found["BLEU"]["signature"], found["chrF2"]["signature"]]
+    with pytest.raises(ValueError, match="4 outputs and 1 references"):
         scorer.scores(outputs, references[:1])
 
 
@@ -199,6 +236,8 @@ def test_all_problems_are_found_at_once(make_text: MakeText, make_study: MakeStu
     found = problems(make_study(folder, task={"model_options": {"width": 7}}))
     assert len(found) == 3
     assert "must be a multiple" in found[2]
+    (missing,) = set(problems(make_study(make_text(), training={"optimizer": "no_such_package:Adam"})))
+    assert "importing 'no_such_package' failed" in missing
     assert "at most" in problems(make_study(make_text(), task={"vocabulary": {"size": 9000}}))[0]
 
 
@@ -245,7 +284,12 @@ def test_the_most_improved_sentences_come_first(tmp_path: Path) -> None:
     improved = next(part for part in shown.parts if part.caption.startswith("Most improved"))
     assert [row[0] for row in improved.rows] == ["49"]
     assert not any(part.caption.startswith("Most worsened") for part in shown.parts)
-    assert shown.parts[1].head[1] == "6 to 6 words"
+    assert shown.parts[1].head[1] == "6 to 6 tokens"
+
+
+def test_lengths_are_counted_in_the_tokens_of_bleu() -> None:
+    assert Scorer("13a", lowercase=False).token_counts(["two words.", ""]) == [3, 0]
+    assert Scorer("zh", lowercase=False).token_counts(["你好吗"]) == [3]
 
 
 @pytest.mark.parametrize("content", [{}, {"outputs": 3}, kept(["too few"])])

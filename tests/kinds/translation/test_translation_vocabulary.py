@@ -11,7 +11,7 @@ import sentencepiece
 from ralr_tune.errors import DataError
 from ralr_tune.kinds.translation import vocabulary
 from ralr_tune.kinds.translation.files import Pairs
-from ralr_tune.kinds.translation.vocabulary import Vocabulary, read_vocabulary, train_vocabulary
+from ralr_tune.kinds.translation.vocabulary import Vocabulary, cached_vocabulary, read_vocabulary, train_vocabulary
 from tests.kinds.translation.conftest import pairs
 
 SOURCES, TARGETS = (list(side) for side in zip(*pairs(80, 0), strict=True))
@@ -27,9 +27,9 @@ def test_it_is_the_same_to_the_byte_and_restores_the_text() -> None:
 
 
 def test_workers_share_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = train_vocabulary(TEXT, 48, tmp_path)
-    monkeypatch.setattr(vocabulary, "_trained", lambda *_: pytest.fail("trained again"))
-    assert train_vocabulary(TEXT, 48, tmp_path).model == first.model
+    first = cached_vocabulary(TEXT, 48, tmp_path)
+    monkeypatch.setattr(vocabulary, "train_vocabulary", lambda *_: pytest.fail("trained again"))
+    assert cached_vocabulary(TEXT, 48, tmp_path).model == first.model
     assert [path.name[:11] for path in tmp_path.glob("*.model")] == ["vocabulary-"]
 
 
@@ -56,10 +56,22 @@ def test_an_existing_model_without_padding_gets_one_more_piece(tmp_path: Path) -
     assert found.decode([[*found.encode(["dog"])[0].tolist(), found.pad]]) == ["dog"]
 
 
+def test_a_piece_for_a_line_feed_does_not_split_a_translation(tmp_path: Path) -> None:
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([*SOURCES, *TARGETS]), model_writer=model, vocab_size=330, model_type="bpe",
+        byte_fallback=True, hard_vocab_limit=False, minloglevel=2,
+    )  # fmt: skip
+    found = Vocabulary(model.getvalue())
+    feed = found.processor.piece_to_id("<0x0A>")
+    assert found.decode([[*found.encode(["dog"])[0], feed, *found.encode(["cat"])[0]]]) == ["dog  cat"]
+
+
 def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "own.model").write_bytes(b"no model")
-    with pytest.raises(DataError, match="not a sentencepiece model"):
-        read_vocabulary(tmp_path / "own.model")
+    for content in (b"no model", b""):
+        (tmp_path / "own.model").write_bytes(content)
+        with pytest.raises(DataError, match=r"task\.vocabulary\.model = '.*own\.model': not a sentencepiece model$"):
+            read_vocabulary(tmp_path / "own.model")
     with pytest.raises(DataError, match="cannot be read"):
         read_vocabulary(tmp_path / "absent.model")
 
