@@ -29,8 +29,8 @@ docs: .venv/.test-installed  ## build the documentation as a site in site/, stri
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 	@echo "Next: open site/index.html in a browser, or type: $(BIN)/python -m mkdocs serve"
 
-integrations: .venv-integrations/.installed  ## run RandomAmplifyLR, the callbacks and the examples in Lightning, Hugging Face, Keras, ... (minutes after the download)
-	@.venv-integrations/bin/python -m pytest -q tests/integrations tests/examples
+integrations: .venv-integrations/.installed  ## run RandomAmplifyLR, the callbacks and the examples in Lightning, Hugging Face, Keras, ..., and the trackers (minutes after the download)
+	@.venv-integrations/bin/python -m pytest -q tests/integrations tests/examples tests/mirror
 
 faults: .venv/.test-installed  ## kill, stop and restart workers, programs and databases at random for about two hours (RALR_TUNE_FAULTS=300 per database)
 	@RALR_TUNE_OPENINGS=50 RALR_TUNE_AWAY_S=20 $(BIN)/pytest -q -s tests/faults
@@ -96,7 +96,7 @@ clean:  ## remove the environment and what tools left behind (not runs/)
 
 # Neither are the frameworks of tests/integrations.
 .venv-integrations/.installed: pyproject.toml | .venv/.test-installed
-	@echo "Installing Lightning, transformers, accelerate, Keras, ignite and timm into .venv-integrations ..."
+	@echo "Installing Lightning, transformers, accelerate, Keras, ignite, timm, TensorBoard, MLflow and W&B into .venv-integrations ..."
 	@$(BIN)/python -m venv .venv-integrations
 	@echo "import site; site.addsitedir('$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')')" \
 		> $$(.venv-integrations/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/project.pth

@@ -10,6 +10,7 @@ import logging
 import shutil
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -96,6 +97,7 @@ LAUNCHER = "How to start workers: local (processes), inprocess (threads), ray, s
 INDEX = "A number in its name.  [default: what the engine says (Slurm, Kubernetes), otherwise 0]"
 STOP_ON = "A further signal that means: save everything and stop. For engines that send it before a time limit."
 REHEARSE = "Train a few epochs: is it reproducible, does it resume, does it use rate, seed and schedule?"
+INTERVAL = "With --watch: at least so many seconds between two queries of the database; a slow one is asked less often."
 DRAWING = "An .html, .png or .svg file."
 LOW = "Lowest learning rate.  [default: a tenth of what is usual for the optimizer]"
 HIGH = "Highest learning rate.  [default: 30 times what is usual for the optimizer]"
@@ -108,6 +110,12 @@ Init = Annotated[bool, typer.Option("--init", help="Create study and plan for wo
 NEW_GENERATION = "Begin again with the whole budget if data or code changed since the study's earlier trials."
 NewGeneration = Annotated[bool, typer.Option("--new-generation", help=NEW_GENERATION)]
 NoWorkers = Annotated[bool, typer.Option("--no-workers", help="Wait for workers started elsewhere, then report.")]
+MIRROR = "Also show the study there: tensorboard[=FOLDER], mlflow=URI or wandb[=PROJECT]; may be repeated."
+TO = "Where: tensorboard[=FOLDER], mlflow=URI or wandb[=PROJECT]; may be repeated.  [default: from RALR_TUNE_MIRROR]"
+NOTIFY = "A URL (webhook) or command that is told once that the study has ended or failed.  [default: RALR_TUNE_NOTIFY]"
+POLL = "Seconds between two readings of the study."
+ONCE = "Send what is stored so far, and end."
+Notify = Annotated[list[str] | None, typer.Option(metavar="URL|COMMAND", help=NOTIFY)]
 Force = Annotated[bool, typer.Option("--force", help="Use a SQLite file on a network file system anyway.")]
 OUT = "Folder for report, logs and checkpoints.  [default: runs/STUDY]"
 Out = Annotated[Path | None, typer.Option(callback=_expand_home, help=OUT)]
@@ -146,29 +154,20 @@ def run(
     no_workers: NoWorkers = False,
     no_imports: NoImports = False,
     new_generation: NewGeneration = False,
+    mirror: Annotated[list[str] | None, typer.Option(metavar="TRACKER[=PLACE]", help=MIRROR)] = None,
+    notify: Notify = None,
     force: Force = False,
     artifacts: Annotated[str | None, typer.Option(metavar="URL", help=ARTIFACTS)] = None,
     storage: Storage = None,
     out: Out = None,
 ) -> None:
     """Search all arms, confirm the winners, test, report and export. Run the same command again to resume."""
-    from ralr_tune.commands import run as runs
+    from ralr_tune.commands.run import RunOptions
     from ralr_tune.launch.registry import parse_options
 
-    worker_options: dict[str, object] = {"--workers": workers, "--devices": _unless("auto", devices)}
-    worker_options |= {"--slots": _unless(1, slots), "--launcher": _unless("local", launcher)}
-    worker_options |= {"--launcher-option": launcher_option or None}
-    run_options: dict[str, object] = {"--no-workers": no_workers, "--hours": hours, "--no-confirm": not confirm}
-    run_options |= {"--json": as_json}
-    other_options = run_options | {"--trials": trials, "--quiet": quiet, "--no-imports": no_imports, "--force": force}
-    other_options |= {"--new-generation": new_generation, "--artifacts": artifacts}
-    starts_none = worker_options if launcher == "local" else {}  # another launcher may prepare what to submit
-    _refuse_together("--init", starts_none | run_options if init else {})
-    _refuse_together("--no-workers", worker_options if no_workers else {})
-    where = _of_file(study, storage, out, imports=not no_imports)
-    options = runs.RunOptions(
-        storage=where.storage_url,
-        out=where.out,
+    options = RunOptions(
+        storage=storage,
+        out=out,
         artifacts=artifacts,
         trials=trials,
         hours=hours,
@@ -182,23 +181,43 @@ def run(
         slots=slots,
         launcher=launcher,
         launcher_options=parse_options(launcher_option or ()),
+        mirror=mirror or (),
+        notify=notify or (),
     )
+    _run(study, options, launcher_option or [], init=init, as_json=as_json, quiet=quiet)
+
+
+def _run(
+    study: str, options: RunOptions, launcher_option: list[str], *, init: bool, as_json: bool, quiet: bool
+) -> None:
+    from ralr_tune.commands import run as runs
+    from ralr_tune.commands.locate import locate, unknown_study
+    from ralr_tune.commands.notify import shown_words
+    from ralr_tune.errors import UsageError
+    from ralr_tune.secrecy import masked_url
+
+    worker_options: dict[str, object] = {"--workers": options.workers, "--devices": _unless("auto", options.devices)}
+    worker_options |= {"--slots": _unless(1, options.slots), "--launcher": _unless("local", options.launcher)}
+    worker_options |= {"--launcher-option": launcher_option or None}
+    run_options: dict[str, object] = {"--no-workers": not options.start_workers, "--hours": options.hours}
+    run_options |= {"--no-confirm": not options.confirm, "--json": as_json}
+    run_options |= {"--mirror": [masked_url(each) for each in options.mirror] or None}
+    run_options |= {"--notify": shown_words(options.notify) or None}
+    other_options = {"--trials": options.trials, "--quiet": quiet, "--no-imports": not options.imports}
+    other_options |= {"--force": options.force, "--new-generation": options.new_generation}
+    other_options |= {"--artifacts": options.artifacts}
+    starts_none = worker_options if options.launcher == "local" else {}  # another launcher may prepare what to submit
+    _refuse_together("--init", starts_none | run_options if init else {})
+    _refuse_together("--no-workers", {} if options.start_workers else worker_options)
+    where = locate(study, storage=options.storage, out=options.out, imports=options.imports)
+    if where.spec is None:
+        raise UsageError(unknown_study(study))
+    options = replace(options, storage=where.storage_url, out=where.out)
     if init:
         assert where.spec is not None
         _say(runs.init(where.spec, options)[: 0 if quiet else None])
         return
     _run_and_show(where, options, worker_options | other_options, as_json=as_json, quiet=quiet)
-
-
-def _of_file(study: str, storage: str | None, out: Path | None, *, imports: bool) -> StudyLocation:
-    """Locate a study that has a file. Raises UsageError for a name that is only stored, or not known at all."""
-    from ralr_tune.commands.locate import locate, unknown_study
-    from ralr_tune.errors import UsageError
-
-    where = locate(study, storage=storage, out=out, imports=imports)
-    if where.spec is None:
-        raise UsageError(unknown_study(study))
-    return where
 
 
 def _run_and_show(
@@ -405,25 +424,55 @@ def range_test(
 def status(
     study: Study,
     watch: Annotated[bool, typer.Option("--watch", help="Refresh until the study is done.")] = False,
+    interval: Annotated[float | None, typer.Option(metavar="SECONDS", help=INTERVAL)] = None,
     as_json: AsJson = False,
     storage: Storage = None,
     out: Out = None,
 ) -> None:
     """Show which trials are done, running, waiting and failed, and why."""
     from ralr_tune.commands.locate import locate, opened
-    from ralr_tune.commands.progress import watch_study
+    from ralr_tune.commands.progress import LONGEST_INTERVAL_S, REFRESH_S, watch_study
     from ralr_tune.commands.status import study_status
     from ralr_tune.errors import UsageError
 
     if watch and as_json:
         raise UsageError("--watch and --json: give one of the two")
+    if interval is not None and not (watch and REFRESH_S <= interval <= LONGEST_INTERVAL_S):
+        allowed = f"{REFRESH_S:g} to {LONGEST_INTERVAL_S:g} seconds, together with --watch"
+        raise UsageError(f"--interval {interval:g}: allowed: {allowed}")
     where = locate(study, storage=storage, out=out)
     with opened(where) as database:
         if watch:
-            watch_study(database, where.name)
+            watch_study(database, where.name, interval_s=interval or REFRESH_S)
             return
         found = study_status(database, where.name)
     _print_json(found.as_json()) if as_json else _say(found.as_text(where.out / "logs"))
+
+
+@app.command(epilog=_example("mirror digits --to tensorboard"))
+def mirror(
+    study: Study,
+    to: Annotated[list[str] | None, typer.Option(metavar="TRACKER[=PLACE]", help=TO)] = None,
+    once: Annotated[bool, typer.Option("--once", help=ONCE)] = False,
+    interval: Annotated[float, typer.Option(metavar="SECONDS", help=POLL)] = 5.0,
+    notify: Notify = None,
+    storage: Storage = None,
+    out: Out = None,
+) -> None:
+    """Show a study in TensorBoard, MLflow or W&B while it runs, from any machine that can reach its storage."""
+    from ralr_tune.commands.locate import locate
+    from ralr_tune.commands.mirror import mirror_study, stop_with_run
+    from ralr_tune.commands.notify import parse_recipients
+    from ralr_tune.launch.worker import stop_on_signals
+    from ralr_tune.mirror.targets import parse_targets
+    from ralr_tune.search.stopping import Stop
+
+    where = locate(study, storage=storage, out=out, stored_first=True)
+    targets, recipients = parse_targets(to or (), where.out), parse_recipients(notify or ())
+    stop = Stop()
+    with stop_on_signals(stop):
+        stop_with_run(stop)
+        mirror_study(where, targets, recipients, stop=stop, once=once, interval_s=interval)
 
 
 @app.command(epilog=_example("report digits --png"))

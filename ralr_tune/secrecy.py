@@ -46,6 +46,17 @@ def masked_url(url: str) -> str:
     return _OPTION.sub(rf"\1{MASK}", _PASSWORD.sub(rf"\1:{MASK}@", url))
 
 
+def masked_webhook(url: str) -> str:
+    """Keep only scheme and host of a URL, and register all that follows, since its path or query may be the secret."""
+    scheme, _, rest = url.partition("://")
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    path = rest.removeprefix(authority)
+    user, _, host = authority.rpartition("@")
+    for secret in (path, user, unquote(path)):
+        remember(secret.strip("/?#"))
+    return f"{scheme}://{host.partition(':')[0]}/{MASK}" if path.strip("/") or user else url
+
+
 def without(text: str, secrets: set[str]) -> str:
     """Mask these secrets in a text: raw, percent-encoded, quoted as in Python, JSON, SQL or HTML, or any mixture.
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 
-from ralr_tune.secrecy import MASK, masked_url, remember
+from ralr_tune.secrecy import MASK, masked_url, masked_webhook, remember
 
 _SAFER = {
     "--storage": "RALR_TUNE_STORAGE_PASSWORD, RALR_TUNE_STORAGE_PASSWORD_FILE or ~/.pgpass",
+    "--notify": "RALR_TUNE_NOTIFY or RALR_TUNE_NOTIFY_FILE",
+    "--to": "RALR_TUNE_MIRROR, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
+    "--mirror": "RALR_TUNE_MIRROR, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
     "--token": "RALR_TUNE_DASHBOARD_TOKEN or RALR_TUNE_DASHBOARD_TOKEN_FILE",
 }
 
@@ -46,4 +49,8 @@ def _masked(option: str, argument: str) -> str:
         return MASK
     if argument.startswith("--token="):
         return f"--token={_masked('--token', argument.removeprefix('--token='))}"
+    if option == "--notify" and "://" in argument:
+        return masked_webhook(argument)
+    if argument.startswith("--notify="):
+        return f"--notify={_masked('--notify', argument.removeprefix('--notify='))}"
     return masked_url(argument)

@@ -19,16 +19,24 @@ from rich.table import Table
 from rich.text import Text
 
 from ralr_tune.commands.preloading import report_s
-from ralr_tune.commands.status import ArmStatus, Status, study_status
+from ralr_tune.commands.status import ArmStatus, LiveStatus, Status
 from ralr_tune.commands.terminal import readable, wrapped
+from ralr_tune.errors import StorageError
 from ralr_tune.records import Inventory, Row, Stage
 from ralr_tune.report.inventory import inventory_text
 from ralr_tune.report.words import duration
 from ralr_tune.store.database import Storage
+from ralr_tune.store.failures import retry_for, transient
 
 REFRESH_S = 0.5
+LONGEST_INTERVAL_S = 3600.0
+"""What a user may ask for."""
 MAX_QUERY_SHARE = 0.02
-"""Maximum share of the time spent on status queries: a study of 10,000 trials is queried every 15 s."""
+"""Maximum share of the time spent on status queries, so that a slow database is asked rarely ..."""
+LONGEST_PAUSE_S = 120.0
+"""... but no less often than this, unless the user asked for a longer interval."""
+AWAY_S = 2.0
+"""How long one refresh retries before it says that the database is away; it is then asked again after the pause."""
 PLAIN_S = 15.0
 """Time between two plain lines, unless a stage ends."""
 IDLE_S = 10.0
@@ -53,11 +61,13 @@ class Display:
         self._quiet = quiet
         self._until = until
         self._live: Live | None = None
+        self._live_status: LiveStatus | None = None
         self._speed = _Speed()
         self._waiting = "waiting for the first epoch"
         self._query_at = 0.0
         self._shown_at = 0.0
         self._stage = ""
+        self._is_away = False
         self._began = time.monotonic()
 
     def __enter__(self) -> Display:
@@ -76,7 +86,7 @@ class Display:
 
     def show_data(self, inventory: Inventory) -> None:
         """Print the table of the data, above whatever is live."""
-        self._say(inventory_text(inventory))
+        self.say(inventory_text(inventory))
 
     def starting(self, workers: int) -> None:
         """Show that this many workers start, until one trains; 0: they are started elsewhere."""
@@ -87,18 +97,20 @@ class Display:
 
     def stopping(self) -> None:
         """Answer Ctrl-C at once: workers need a moment to save their state."""
-        self._say("stopping; saving the state of the running trials…")
+        self.say("stopping; saving the state of the running trials…")
 
     def ended(self, cost: str) -> None:
         """Print the last line: how long this run took, and what the study has cost."""
-        self._say(f"took {duration(time.monotonic() - self._began)}; the study so far: {cost}")
+        self.say(f"took {duration(time.monotonic() - self._began)}; the study so far: {cost}")
 
     def update(self, storage: Storage, study: str) -> None:
         """Query the study and show it; may be called often, but rarely queries the database."""
         now = time.monotonic()
         if self._quiet or now < self._query_at:
             return
-        status = study_status(storage, study)
+        if self._live_status is None or (self._live_status.storage, self._live_status.name) != (storage, study):
+            self._live_status = LiveStatus(storage, study)
+        status = self._live_status.refresh()
         self._query_at = now + _pause_s(time.monotonic() - now)
         self.show(status)
 
@@ -109,10 +121,22 @@ class Display:
         if self._live:
             self._live.update(self._tables(status), refresh=True)
         elif status.stage != self._stage or now - self._shown_at >= PLAIN_S:
-            self._say(self._line(status))
+            self.say(self._line(status))
             self._stage, self._shown_at = status.stage, now
 
-    def _say(self, text: str) -> None:
+    def away(self, why: str) -> None:
+        """Say once that the database does not answer."""
+        if not self._is_away:
+            self.say(f"the database does not answer; waiting for it ({why})")
+        self._is_away = True
+
+    def back(self) -> None:
+        """Say that the database answers, if it did not before."""
+        if self._is_away:
+            self.say("the database answers again")
+        self._is_away = False
+
+    def say(self, text: str) -> None:
         """Print lines above whatever is live; only a terminal gets them wrapped, between words."""
         if not self._quiet:
             width = self._console.width if self._console.is_terminal else None
@@ -159,24 +183,45 @@ class StepBar(Progress):
         self.update(self._steps, description="training", completed=done, total=planned)
 
 
-def watch_study(storage: Storage, study: str) -> None:
-    """Show a study until it is done, has failed, has no unfinished rows for IDLE_S, or the user presses Ctrl-C."""
-    idle_s = 0.0
+def watch_study(storage: Storage, study: str, *, interval_s: float = REFRESH_S) -> None:
+    """Show a study until it is done, has failed, has no unfinished rows for IDLE_S, or the user presses Ctrl-C.
+
+    `interval_s`: at least so many seconds between two queries. A database that is away is waited for.
+    """
+    idle_s, live, status = 0.0, LiveStatus(storage, study), None
     with Display() as display:
-        began = time.monotonic()
-        while not (status := study_status(storage, study)).ended and idle_s < IDLE_S:
-            display.show(status)
-            pause = _pause_s(time.monotonic() - began)
-            time.sleep(pause)
-            # all rows are also done between two stages, until a worker plans the next one
-            idle_s = 0.0 if any(row.state != "done" for row in status.rows) else idle_s + pause
+        while True:
             began = time.monotonic()
+            found = refreshed(live, display)
+            pause = _pause_s(time.monotonic() - began, interval_s)
+            if found is not None:
+                status = found
+                if status.ended or idle_s >= IDLE_S:
+                    break
+                display.show(status)
+                # all rows are also done between two stages, until a worker plans the next one
+                idle_s = 0.0 if any(row.state != "done" for row in status.rows) else idle_s + pause
+            time.sleep(pause)
     plain_console().print(readable(status.as_text()), soft_wrap=True)
 
 
-def _pause_s(query_s: float) -> float:
+def refreshed(live: LiveStatus, display: Display) -> Status | None:
+    """The status now; None if the database does not answer, which is said once. Raises StorageError otherwise."""
+    try:
+        with retry_for(AWAY_S):
+            status = live.refresh()
+    except StorageError as error:
+        if not transient(error):
+            raise
+        display.away(str(error))
+        return None
+    display.back()
+    return status
+
+
+def _pause_s(query_s: float, interval_s: float = REFRESH_S) -> float:
     """How long to wait after a query that took `query_s`."""
-    return max(REFRESH_S, query_s / MAX_QUERY_SHARE)
+    return max(interval_s, min(query_s / MAX_QUERY_SHARE, LONGEST_PAUSE_S))
 
 
 def plain_console(*, stderr: bool = False) -> Console:

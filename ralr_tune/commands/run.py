@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -15,15 +15,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ralr_tune.commands.artifacts import checked_store, record_store, tidy
 from ralr_tune.commands.connections import refuse_shortage
 from ralr_tune.commands.locate import again, find_file, naming, unknown_study
+from ralr_tune.commands.mirror import mirrored
+from ralr_tune.commands.notify import Notifier, parse_recipients
 from ralr_tune.commands.preloading import preload
 from ralr_tune.commands.problems import problems, refuse
-from ralr_tune.errors import DataError, UsageError
+from ralr_tune.errors import DataError, Interrupted, RalrTuneError, UsageError
 from ralr_tune.launch.devices import Place
 from ralr_tune.launch.folder import folder_token
 from ralr_tune.launch.launcher import Job, Launcher
 from ralr_tune.launch.registry import make_launcher
 from ralr_tune.launch.supervisor import Observer, Supervisor
 from ralr_tune.machine.home import expand_home
+from ralr_tune.mirror.targets import parse_targets
 from ralr_tune.objects.url import StoreUrl, parse_store
 from ralr_tune.records import Inventory
 from ralr_tune.search.artifacts import ArtifactStore
@@ -100,6 +103,10 @@ class RunOptions:
     notebooks), or the name of an entry point in the group `ralr_tune.launchers`."""
     launcher_options: Mapping[str, object] = field(default_factory=dict)
     """Further options of the launcher; each launcher declares its own."""
+    mirror: Sequence[str] = ()
+    """Trackers that show the study while it runs: "tensorboard", "mlflow=URI", "wandb=PROJECT"."""
+    notify: Sequence[str] = ()
+    """URLs and commands that are told once that the study has ended, has failed, or that its verdict stands."""
 
     def __post_init__(self) -> None:
         """Refuses values of a wrong type with a UsageError, and takes texts where a path or a list is meant."""
@@ -115,6 +122,8 @@ class RunOptions:
             "out": out,
             "devices": self.devices if isinstance(self.devices, str) else ",".join(self.devices),
             "slots": parse_slots(str(self.slots)),
+            "mirror": (self.mirror,) if isinstance(self.mirror, str) else tuple(self.mirror),
+            "notify": (self.notify,) if isinstance(self.notify, str) else tuple(self.notify),
         }
         for name, value in meant.items():
             object.__setattr__(self, name, value)
@@ -139,6 +148,10 @@ def _is_devices(value: object) -> bool:
     return _is_text(value) or (isinstance(value, list | tuple) and bool(value) and all(map(_is_text, value)))
 
 
+def _is_texts(value: object) -> bool:
+    return isinstance(value, str) or (isinstance(value, list | tuple) and all(isinstance(each, str) for each in value))
+
+
 _COUNT = _Allowed(partial(_is_none_or, Integral), "a whole number, or None")
 _YES_OR_NO = _Allowed(lambda value: isinstance(value, bool), "True or False")
 _ALLOWED: Mapping[str, _Allowed] = {
@@ -156,6 +169,8 @@ _ALLOWED: Mapping[str, _Allowed] = {
     "new_generation": _YES_OR_NO,
     "start_workers": _YES_OR_NO,
     "devices": _Allowed(_is_devices, 'a text such as "auto" or "cuda:0,cuda:1", or a list of devices'),
+    "mirror": _Allowed(_is_texts, 'texts such as "tensorboard" or "mlflow=http://127.0.0.1:5000"'),
+    "notify": _Allowed(_is_texts, "URLs and commands, as texts"),
     "launcher": _Allowed(_is_text, "the name of a launcher"),
     "launcher_options": _Allowed(lambda value: isinstance(value, Mapping), "a dict of the launcher's options"),
 }
@@ -173,8 +188,7 @@ def run(
 ) -> Report:
     """Create or resume a study, search all arms, confirm, test, report and export.
 
-        report = ralr_tune.run("digits")                        # a name in studies/, or the path of a file
-        report = ralr_tune.run("my_study.toml", workers=2)
+        report = ralr_tune.run("my_study.toml", workers=2)      # the path of a file, or a name in studies/
 
     Args:
         spec: a study, the path of a study file, or a name in studies/.
@@ -190,37 +204,60 @@ def run(
     when a failed trial ends the study, Interrupted (resumable) on Ctrl-C, StorageError without the database.
     """
     options = _options(options, fields)
-    if not (progress is None or isinstance(progress, bool) or callable(progress)):
-        raise UsageError(f"progress = {progress!r}; allowed: True, False, None, a function of storage and study name")
+    _check_progress(progress)
     file = None if isinstance(spec, StudySpec) else spec
     spec = _study(spec, options.imports)
     _check_options(spec, options)
-    launcher = _launcher(options) if options.start_workers else None
-    places = launcher.places(options.devices, options.workers) if launcher else []
+    launcher, places = _launcher_and_places(options) if options.start_workers else (None, [])
     out, url = _location(spec, options)
-    _check_reach(url, launcher, options.launcher, len(places))
+    targets, recipients = parse_targets(options.mirror, out, "--mirror"), parse_recipients(options.notify)
+    _refuse_unshared(url, options.launcher, launcher, len(places))
     here = launcher is not None and not launcher.remote
-    store = checked_store(options.artifacts, remote=not here)
-    _check_trainable(spec, url, options, here=here)
-    _make_folder(out)
-    with _watched(progress, show_data) as (seen, shown), _database(spec.name, url, out, options, store) as opened:
+    store = _make_ready(spec, url, options, out, here=here)
+    with (
+        _watched(progress, show_data) as (seen, shown),
+        _database(spec.name, url, out, options, store) as opened,
+        _notifying(Notifier(recipients, opened, spec.name, out), confirm=options.confirm),
+    ):
         if options.new_generation:
             _begin_generation(opened, spec, out)
         ledger = _prepare(opened, spec, options.trials or spec.search.trials)
         token = _token(opened, spec, out, launcher, record_store(opened, ledger, store))
         job = _job(opened.url, spec, options, out, token)
-        if advance(ledger, opened, spec, job.until) is not None:
-            data = _inspect_data(opened, spec, out, shown, here=here)
-            if here:
-                agree(ledger, identity_of(spec, data))
-            if starting is not None:
-                starting(len(places))
-            workers = _workers(launcher, job, places, spec, ledger, stopping)
-            workers.wait(options.hours, partial(_tick, launcher, partial(seen, opened, spec.name) if seen else None))
-            tidy(opened, ledger, ArtifactStore(job.out / "checkpoints", spec, ledger.key))
-        from ralr_tune.commands.report import make_report  # imported by now, if workers were started: see _tick
+        tick = partial(_tick, launcher, partial(seen, opened, spec.name) if seen else None)
+        with mirrored(spec.name, opened.url, out, targets):
+            if advance(ledger, opened, spec, job.until) is not None:
+                data = _inspect_data(opened, spec, out, shown, here=here)
+                if here:
+                    agree(ledger, identity_of(spec, data))
+                (starting or _ignore)(len(places))
+                _workers(launcher, job, places, spec, ledger, stopping).wait(options.hours, tick)
+                tidy(opened, ledger, ArtifactStore(job.out / "checkpoints", spec, ledger.key))
+            from ralr_tune.commands.report import make_report  # imported by now, if workers started: see _tick
 
-        return make_report(opened, spec.name, out, file=None if file is None else os.fspath(file))
+            return make_report(opened, spec.name, out, file=None if file is None else os.fspath(file))
+
+
+def _ignore(workers: int) -> None:
+    """In place of `starting`."""
+
+
+def _check_progress(progress: object) -> None:
+    if not (progress is None or isinstance(progress, bool) or callable(progress)):
+        raise UsageError(f"progress = {progress!r}; allowed: True, False, None, a function of storage and study name")
+
+
+@contextmanager
+def _notifying(notifier: Notifier, *, confirm: bool) -> Iterator[None]:
+    """Notify of the end, or of an error that ends the study; a user who stops it, or gave a wrong option, knows."""
+    try:
+        yield
+    except (Interrupted, UsageError):
+        raise
+    except RalrTuneError as error:
+        notifier.failed(error)
+        raise
+    notifier.ended(confirm=confirm)
 
 
 def _tick(launcher: Launcher | None, seen: Callable[[], None] | None) -> None:
@@ -290,10 +327,8 @@ def init(spec: StudySpec, options: RunOptions) -> str:
     out, url = _location(spec, options)
     launcher = None if options.launcher == "local" else _launcher(options)
     places = launcher.places(options.devices, options.workers) if launcher else []
-    _check_reach(url, launcher, options.launcher, len(places))
-    store = checked_store(options.artifacts, remote=True)
-    _check_trainable(spec, url, options, here=False)
-    _make_folder(out)
+    _refuse_unshared(url, options.launcher, launcher, len(places))
+    store = _make_ready(spec, url, options, out, here=False)
     with _database(spec.name, url, out, options, store) as opened:
         ledger = _prepare(opened, spec, options.trials or spec.search.trials)
         place = record_store(opened, ledger, store)
@@ -315,10 +350,11 @@ def preview(spec: StudySpec, options: RunOptions) -> str | None:
     if not launcher.dry_run:
         return None
     out, url = _location(spec, options)
-    _refuse_sqlite(url, launcher, options.launcher)
+    places = launcher.places(options.devices, options.workers)
+    _refuse_unshared(url, options.launcher, launcher, len(places))
     if options.artifacts is not None:
         parse_store(os.fspath(options.artifacts), remote=launcher.remote)
-    return launcher.preview(_job(url, spec, options, out), launcher.places(options.devices, options.workers))
+    return launcher.preview(_job(url, spec, options, out), places)
 
 
 def _launcher(options: RunOptions) -> Launcher:
@@ -329,6 +365,11 @@ def _launcher(options: RunOptions) -> Launcher:
             "--launcher-option dry-run=true: only `run` on the command line, without --init, prints a script"
         )
     return launcher
+
+
+def _launcher_and_places(options: RunOptions) -> tuple[Launcher, list[Place]]:
+    launcher = _launcher(options)
+    return launcher, launcher.places(options.devices, options.workers)
 
 
 def _inspect_data(
@@ -408,19 +449,15 @@ def _job(url: str, spec: StudySpec, options: RunOptions, out: Path, token: str |
     )
 
 
-def _check_reach(url: str, launcher: Launcher | None, name: str, workers: int) -> None:
-    """Refuse a database that so many workers of this launcher could not reach."""
-    _refuse_sqlite(url, launcher, name)
-    refuse_shortage(url, workers)
-
-
-def _refuse_sqlite(url: str, launcher: Launcher | None, name: str) -> None:
+def _refuse_unshared(url: str, name: str, launcher: Launcher | None, workers: int) -> None:
+    """Refuse a file that workers on other machines cannot share, and a server with fewer connections than workers."""
     address = parse_address(url)
-    if address.file and launcher and launcher.remote:
+    if launcher and launcher.remote and address.file:
         raise UsageError(
             f"--launcher {name}: its workers run on other machines, which cannot share the SQLite file "
             f"{address.file}; give --storage postgresql://... or mysql://..."
         )
+    refuse_shortage(url, workers)
 
 
 @contextmanager
@@ -439,12 +476,11 @@ def _database(study: str, url: str, out: Path, options: RunOptions, store: Store
 
 
 def _check_options(spec: StudySpec, options: RunOptions) -> None:
-    """Refuse impossible numbers and unwanted imports; log what the study file imports before that code runs."""
-    _check_arguments(options.trials, options.hours)
+    _check_arguments(spec, options.trials, options.hours)
     _check_imports(spec, options.imports)
 
 
-def _check_arguments(trials: int | None, hours: float | None) -> None:
+def _check_arguments(spec: StudySpec, trials: int | None, hours: float | None) -> None:
     if trials is not None and trials < 1:
         raise UsageError(f"--trials {trials}: allowed: at least 1")
     if hours is not None and not hours > 0:
@@ -489,6 +525,14 @@ def _has_started(spec: StudySpec, url: str, force: bool) -> bool:
         return any(row.attempt for row in Ledger(opened, spec.name).rows(curves=False))
     finally:
         opened.dispose()
+
+
+def _make_ready(spec: StudySpec, url: str, options: RunOptions, out: Path, *, here: bool) -> StoreUrl | None:
+    """Check the store of artifacts and that the study can be trained, then create the out folder; the store."""
+    store = checked_store(options.artifacts, remote=not here)
+    _check_trainable(spec, url, options, here=here)
+    _make_folder(out)
+    return store
 
 
 def _make_folder(out: Path) -> None:

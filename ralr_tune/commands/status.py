@@ -1,9 +1,9 @@
-"""`status`: which rows are done, running, waiting and failed, and why; few queries, no curves."""
+"""`status`: which rows are done, running, waiting and failed, and why; few queries, no curves of finished trials."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,8 +19,8 @@ from ralr_tune.search.samplers import longest_run
 from ralr_tune.search.stages import STAGES, pending_stage
 from ralr_tune.store import incidents, studies
 from ralr_tune.store.database import Storage
-from ralr_tune.store.ledger import Ledger
-from ralr_tune.studyfile import parse_study
+from ralr_tune.store.increments import LiveRows
+from ralr_tune.studyfile import StudySpec, parse_study
 
 ShownStage = Literal["search", "confirm", "test", "done"]
 
@@ -128,25 +128,48 @@ def study_status(storage: Storage, name: str) -> Status:
 
     Raises StorageError if the storage holds no study of this name.
     """
-    spec = parse_study(studies.stored(storage, name).text, source=f"{name} (as stored)")
-    ledger = Ledger(storage, name)
-    abandoned = ledger.abandoned()
-    rows = [replace(row, state="free") if row.id in abandoned else row for row in ledger.rows(curves=False)]
-    search = [row for row in rows if row.stage == "search"]
-    return Status(
-        study=name,
-        storage=storage.masked,
-        stage=_shown(pending_stage(spec, rows)),
-        arms={arm: _arm([row for row in search if row.arm == arm], spec.metric) for arm in spec.arms},
-        rows=rows,
-        epochs=trained_epochs(rows),
-        epochs_per_trial=longest_run(spec),
-        epochs_left=epochs_left(spec, rows),
-        is_adaptive=len(analysis_seeds(spec)) > 1,
-        failures=incidents.counts(storage, ledger.key),
-        latest=incidents.latest(storage, ledger.key),
-        generation=ledger.generation,
-    )
+    return LiveStatus(storage, name).refresh()
+
+
+class LiveStatus:
+    """The status of a stored study, kept up to date at a cost that does not grow with its finished trials."""
+
+    def __init__(self, storage: Storage, name: str) -> None:
+        self.storage, self.name = storage, name
+        self._live = LiveRows(storage, name)
+        self.changed: Sequence[Row] = ()
+        """The rows that were new or different at the last refresh."""
+        self._fingerprint: str | None = None
+        self._spec: StudySpec | None = None
+
+    def refresh(self) -> Status:
+        """The status now. Raises StorageError if the storage holds no such study or does not answer."""
+        spec = self._read_spec()
+        self.changed = self._live.refresh()
+        rows, key = self._live.rows, self._live.ledger.key
+        search = [row for row in rows if row.stage == "search"]
+        return Status(
+            study=self.name,
+            storage=self.storage.masked,
+            stage=_shown(pending_stage(spec, rows)),
+            arms={arm: _arm([row for row in search if row.arm == arm], spec.metric) for arm in spec.arms},
+            rows=rows,
+            epochs=trained_epochs(rows),
+            epochs_per_trial=longest_run(spec),
+            epochs_left=epochs_left(spec, rows),
+            is_adaptive=len(analysis_seeds(spec)) > 1,
+            failures=incidents.counts(self.storage, key),
+            latest=incidents.latest(self.storage, key),
+            generation=self._live.ledger.generation,
+        )
+
+    def _read_spec(self) -> StudySpec:
+        """The stored study file, parsed again only if it has changed."""
+        fingerprint = studies.fingerprint(self.storage, self.name)
+        if self._spec is None or fingerprint != self._fingerprint:
+            text = studies.stored(self.storage, self.name).text
+            self._spec, self._fingerprint = parse_study(text, source=f"{self.name} (as stored)"), fingerprint
+        return self._spec
 
 
 def _shown(stage: Stage | None) -> ShownStage:

@@ -29,6 +29,7 @@ from ralr_tune.errors import Interrupted, UsageError
 from ralr_tune.launch.devices import Place
 from ralr_tune.launch.launcher import Ending, Job, Launcher, LauncherOptions
 from ralr_tune.launch.local import tail
+from ralr_tune.launch.slurm_errors import explained, reason
 from ralr_tune.machine.files import write, writing
 from ralr_tune.store.address import PASSWORD_VARIABLE
 from ralr_tune.store.location import STORAGE_VARIABLE
@@ -157,7 +158,9 @@ class Slurm(Launcher):
         """Raises UsageError if Slurm is missing or unreachable, or refuses the options."""
         for name in COMMANDS:
             if shutil.which(name) is None:
-                raise UsageError(f"--launcher slurm: {name} is not on this machine; run on a login node of the cluster")
+                raise UsageError(
+                    f"--launcher slurm: Slurm is not installed here ({name} is missing); run on a login node"
+                )
         example = "\n".join(["#!/bin/bash", *_directives(self.options), "true", ""])
         found = _run(["sbatch", "--test-only"], example)
         if found.returncode:
@@ -165,7 +168,7 @@ class Slurm(Launcher):
                 exclude_none=True, include={"partition", "account", "time", "gres", "constraint"}
             )
             shown = ", ".join(f"{key}={value}" for key, value in given.items()) or "no options"
-            raise UsageError(f"--launcher slurm ({shown}): {_reason(found)}")
+            raise UsageError(f"--launcher slurm ({shown}): {explained(found)}")
 
     def prepare(self, job: Job, places: Sequence[Place]) -> str:
         return shlex.join(["sbatch", str(self._write(job, places))])
@@ -177,7 +180,7 @@ class Slurm(Launcher):
         places = list(self._waiting.values())
         found = _run(["sbatch", "--parsable"], self._write(self._job, places).read_text())
         if found.returncode:
-            raise UsageError(f"--launcher slurm: {_reason(found)}")
+            raise UsageError(f"--launcher slurm: {explained(found)}")
         number = found.stdout.strip().partition(";")[0]  # JOB[;CLUSTER]
         self._tasks |= {index: f"{number}_{index}" for index in self._waiting}
         log.info("submitted job %s with %d workers", number, len(places))
@@ -214,7 +217,7 @@ class Slurm(Launcher):
         self._next_reading = time.monotonic() + self.options.poll_s
         found = _run(["squeue", "--noheader", "--array", f"--user={getpass.getuser()}", "--format=%i"])
         if found.returncode:
-            log.warning("squeue failed (%s); asking again in %g s", _reason(found), self.options.poll_s)
+            log.warning("squeue failed (%s); asking again in %g s", reason(found), self.options.poll_s)
             return
         self._queue = frozenset(found.stdout.split())
         now = time.monotonic()
@@ -344,10 +347,3 @@ def _run(command: Sequence[str], text: str = "") -> subprocess.CompletedProcess[
 def _without_secrets() -> dict[str, str]:
     """This process's environment without the storage URL and its password, which the script reads from a file."""
     return {name: value for name, value in os.environ.items() if name not in (STORAGE_VARIABLE, PASSWORD_VARIABLE)}
-
-
-def _reason(found: subprocess.CompletedProcess[str]) -> str:
-    lines = [
-        line.removeprefix("sbatch: ").removeprefix("error: ") for line in found.stderr.splitlines() if line.strip()
-    ]
-    return "; ".join(lines) or f"{found.args[0]} ended with exit code {found.returncode}"

@@ -33,6 +33,7 @@ from ralr_tune.store.failures import OPEN_RETRY_S, retry, retry_for, storage_err
 from ralr_tune.store.file import is_writable
 from ralr_tune.store.retrying import RetryingStorage
 from ralr_tune.store.schema import nothing_stored, outdated_optuna, prepare
+from ralr_tune.store.trials import read_params
 
 T = TypeVar("T")
 
@@ -73,6 +74,10 @@ class Storage:
     def trials(self, study_name: str, *states: TrialState) -> list[FrozenTrial]:
         """Trials of an Optuna study that are now in one of `states`, read past Optuna's cache. KeyError: no study."""
         return self._rdb.get_all_trials(self._rdb.get_study_id_from_name(study_name), deepcopy=False, states=states)
+
+    def params(self, study_name: str, numbers: Sequence[int]) -> dict[int, dict[str, Any]]:
+        """Parameters of the trials with these numbers of an Optuna study, by number and name."""
+        return self._run(lambda connection: read_params(connection, study_name, numbers))
 
     def dispose(self) -> None:
         """Closes all connections."""

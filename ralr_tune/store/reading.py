@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from optuna.trial import FrozenTrial
+from sqlalchemy import select
 
 from ralr_tune.records import ArmRecord, EpochRecord, Row, StudyRecord
 from ralr_tune.store import generations
 from ralr_tune.store.database import Storage
 from ralr_tune.store.ledger import Ledger
-from ralr_tune.store.studies import optuna_trials, stored
+from ralr_tune.store.rows import ALL_COLUMNS, row_of
+from ralr_tune.store.studies import optuna_name, optuna_trials, stored
+from ralr_tune.store.tables import ledger as table
 from ralr_tune.studyfile import StudySpec, parse_study
 
 Trials = Mapping[tuple[str, int], Mapping[int, FrozenTrial]]
@@ -44,6 +48,25 @@ def read_study(storage: Storage, name: str, *, curves: bool = True) -> StudyReco
         generations=generations.every(storage, name),
         cost_per_hour=spec.study.cost_per_hour,
     )
+
+
+def read_rows(storage: Storage, study: str, generation: int, ids: Sequence[int]) -> list[Row]:
+    """Rows of a generation by their ids, in the order of the table, with their curves and search parameters.
+
+    For a few rows of a large study: the cost does not grow with the study.
+    """
+    rows = [row_of(found) for found in storage.rows(select(*ALL_COLUMNS).where(table.c.id.in_(ids)))]
+    numbers: dict[tuple[str, int], list[int]] = defaultdict(list)
+    for row in rows:
+        if row.trial is not None:
+            numbers[row.arm, row.block].append(row.trial)
+    params = {
+        place: storage.params(optuna_name(study, *place, generation), trials) for place, trials in numbers.items()
+    }
+    return [
+        row if row.trial is None else replace(row, params=params[row.arm, row.block].get(row.trial, {}))
+        for row in sorted(rows, key=lambda row: row.id)
+    ]
 
 
 def _arms(storage: Storage, name: str, spec: StudySpec, curves: bool) -> dict[str, ArmRecord]:

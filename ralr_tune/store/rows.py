@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import ColumnElement, RowMapping, Select, and_, case, or_
+from sqlalchemy import ColumnElement, Select, and_, case, or_
 
 from ralr_tune.records import Row, Stage
 from ralr_tune.store.tables import NO_SOURCE, Now, ledger
@@ -29,7 +30,7 @@ def in_stage(query: Select[Any], stage: Stage) -> Select[Any]:
     return query.where(ledger.c.stage == stage)
 
 
-def row_of(found: RowMapping) -> Row:
+def row_of(found: Mapping[Any, Any]) -> Row:
     """The record. StorageError if this program did not write its texts."""
     fields: dict[str, Any] = dict(found)
     where = f"ledger row {fields['id']}"

@@ -69,6 +69,12 @@ def stored(storage: Storage, name: str) -> StoredStudy:
     return StoredStudy(**{**found[0], "environment": environment})
 
 
+def fingerprint(storage: Storage, name: str) -> str | None:
+    """The fingerprint of the stored study file: another one means that the file was replaced. None: no such study."""
+    found = storage.rows(select(studies.c.fingerprint).where(studies.c.name == name))
+    return found[0]["fingerprint"] if found else None
+
+
 def update_text(storage: Storage, name: str, *, text: str, fingerprint: str) -> None:
     """Replaces the stored study file by a changed one. StorageError if there is none."""
     changed = update(studies).where(studies.c.name == name).values(text=text, fingerprint=fingerprint)

@@ -37,6 +37,7 @@ _MAX_IDS = 500
 """Up to this many trials are selected by their ids; more of them by a subquery."""
 
 _trials: Table = models.TrialModel.__table__
+_studies: Table = models.StudyModel.__table__
 _params: Table = models.TrialParamModel.__table__
 _values: Table = models.TrialValueModel.__table__
 _reports: Table = models.TrialIntermediateValueModel.__table__
@@ -101,6 +102,23 @@ def read_trials(
         )
         for trial_id, number, state, start, complete in heads
     ]
+
+
+def read_params(connection: Connection, study_name: str, numbers: Sequence[int]) -> dict[int, dict[str, Any]]:
+    """Parameters of the trials with these numbers of an Optuna study, by number and name; one query."""
+    named = _studies.c.study_name == study_name
+    query = (
+        select(_trials.c.number, _params.c.param_name, _params.c.param_value, _params.c.distribution_json)
+        .join(_trials, _params.c.trial_id == _trials.c.trial_id)
+        .join(_studies, _trials.c.study_id == _studies.c.study_id)
+        .where(named, _trials.c.number.in_(numbers))
+        .order_by(_params.c.param_id)
+    )
+    domain = cache(json_to_distribution)
+    params: dict[int, dict[str, Any]] = defaultdict(dict)
+    for number, name, value, text in connection.execute(query):
+        params[number][name] = domain(text).to_external_repr(value)
+    return dict(params)
 
 
 def _chosen(

@@ -9,15 +9,17 @@ from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
+from sqlalchemy.exc import OperationalError
 
 from ralr_tune.commands import progress
 from ralr_tune.commands.progress import Display, StepBar
-from ralr_tune.commands.status import Status, study_status
+from ralr_tune.commands.status import LiveStatus, Status, study_status
+from ralr_tune.errors import StorageError
 from ralr_tune.records import EpochRecord
 from ralr_tune.search.session import Session
 from ralr_tune.search.stages import advance
 from ralr_tune.search.trial import work_on
-from ralr_tune.store.database import Storage
+from tests.commands.conftest import Cli
 from tests.search.conftest import MakeSession, make_session
 from tests.studies import simulated
 
@@ -164,11 +166,12 @@ def test_queries_take_at_most_two_percent_of_the_time(started: Session, monkeypa
     looks = []
     now = count()  # by this clock, every query takes a second
 
-    def look(storage: Storage, study: str) -> Status:
-        looks.append(next(now))
-        return study_status(storage, study)
+    class Slow(LiveStatus):
+        def refresh(self) -> Status:
+            looks.append(next(now))
+            return super().refresh()
 
-    monkeypatch.setattr(progress, "study_status", look)
+    monkeypatch.setattr(progress, "LiveStatus", Slow)
     monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: float(next(now))))
     with Display(console=console(terminal=False)) as display:
         for _ in range(200):
@@ -243,3 +246,44 @@ def test_a_bar_of_steps_is_shown_on_a_terminal_only(terminal: bool, quiet: bool)
         bar.show(30, 90)
     assert isinstance(output.file, io.StringIO)
     assert ("30/90 steps" in output.file.getvalue()) == (terminal and not quiet)
+
+
+def test_watching_waits_for_a_database_that_is_away_and_says_so_once(
+    started: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = iter(["here", "away", "away", "here", "away", "here", "gone"])
+
+    class Unsteady(LiveStatus):
+        def refresh(self) -> Status:
+            answer = next(answers)
+            if answer == "away":
+                fault = OperationalError("", {}, OSError("refused"), connection_invalidated=True)
+                raise StorageError("postgresql://db: refused") from fault
+            if answer == "gone":
+                raise StorageError("no study 'sim' is stored there")
+            return super().refresh()
+
+    made = console(terminal=False)
+    monkeypatch.setattr(progress, "LiveStatus", Unsteady)
+    monkeypatch.setattr(progress, "plain_console", lambda **options: made)
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: 0.0, sleep=lambda pause_s: None))
+    with pytest.raises(StorageError, match="no study"):  # waiting would not help
+        progress.watch_study(started.storage, "sim")
+    first, *said = shown(made).splitlines()
+    assert first.startswith("sim: search")
+    away = "the database does not answer; waiting for it (postgresql://db: refused)"
+    assert said == [away, "the database answers again"] * 2
+
+
+@pytest.mark.parametrize(
+    ("query_s", "interval_s", "pause_s"), [(0.001, 0.5, 0.5), (0.001, 60, 60), (1, 5, 50), (9, 5, 120)]
+)
+def test_a_slow_database_is_asked_less_often(query_s: float, interval_s: float, pause_s: float) -> None:
+    assert progress._pause_s(query_s, interval_s) == pause_s
+
+
+@pytest.mark.parametrize("given", ["0", "-1", "nan", "1e9", "0.1"])
+def test_an_interval_out_of_range(cli_inside: Cli, given: str) -> None:
+    refused = cli_inside("status", "sim", "--watch", "--interval", given)
+    assert refused.code == 2
+    assert f"error: --interval {float(given):g}: allowed: 0.5 to 3600 seconds, together with --watch" in refused.err

@@ -30,6 +30,7 @@ ELSEWHERE = {
     "README.md": "test_docs.py runs its blocks",
     "docs/clusters.md": "needs a cluster; tests/engines runs the same commands on a real Slurm",
     "docs/frameworks.md": "tests/examples compares its blocks with the examples, and runs those",
+    "docs/watching.md": "needs trackers and webhooks; tests/mirror and test_commands_notify.py run the same commands",
     "docs/kinds.md": "tests/kinds/test_kinds_third_party.py runs the kind from its path and as an installed package",
 }
 """Pages whose blocks other tests run."""

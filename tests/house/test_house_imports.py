@@ -39,11 +39,13 @@ ROOMS: Mapping[str, tuple[str, ...]] = {
     # whether to judge further seeds and what is said of them in the end must be one decision
     "search": ("store", "objects", "training", "analysis"),
     "launch": ("search",),
+    # shows the ledger elsewhere; whatever goes wrong there must not reach a trial
+    "mirror": ("store",),
     "analysis": (),
     # what exported scripts are made of: they carry this package's own source
     "script": ("training",),
     "report": ("analysis", "training"),
-    "commands": ("launch", "report", "kinds"),
+    "commands": ("launch", "mirror", "report", "kinds"),
     "cli": ("commands",),
 }
 """What each room may import, and transitively what those may import."""

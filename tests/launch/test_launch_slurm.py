@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import signal
 from collections.abc import Mapping
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 
@@ -15,6 +18,7 @@ from ralr_tune.launch.devices import Place
 from ralr_tune.launch.launcher import Ending, Job
 from ralr_tune.launch.registry import make_launcher
 from ralr_tune.launch.slurm import Slurm
+from ralr_tune.launch.slurm_errors import explained
 from tests.launch import fake_slurm
 from tests.waiting import until
 
@@ -74,7 +78,11 @@ def test_the_script_holds_options_in_order_and_no_secret(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("options", "devices", "message"),
     [
-        ({"partition": "nope"}, "auto", r"--launcher slurm \(partition=nope\): invalid partition specified: nope"),
+        (
+            {"partition": "nope"},
+            "auto",
+            r"--launcher slurm \(partition=nope\): no such partition, .* \(Slurm says: invalid partition .*: nope\)$",
+        ),
         ({}, "cuda:0", r"--devices cuda:0: with --launcher slurm, allowed: auto, cpu"),
     ],
 )
@@ -102,7 +110,7 @@ def test_wrong_options(options: Mapping[str, str], message: str) -> None:
 
 def test_a_machine_without_slurm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(UsageError, match="sbatch is not on this machine; run on a login node"):
+    with pytest.raises(UsageError, match=r"Slurm is not installed here \(sbatch is missing\); run on a login node"):
         launcher().places("auto", 1)
 
 
@@ -213,3 +221,42 @@ def test_init_writes_what_the_user_submits(fake: Path, tmp_path: Path) -> None:
 def test_a_launcher_without_a_script_has_nothing_to_prepare(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--init with --launcher: only launchers that submit a script"):
         make_launcher("inprocess").prepare(Job("digits", SECRET, tmp_path), places(1))
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        (
+            "sbatch: error: resolve_ctls_from_dns_srv: res_nsearch error: Unknown host\n"
+            "sbatch: error: fetch_config: DNS SRV lookup failed\n"
+            "sbatch: fatal: Could not establish a configuration source",
+            "not configured: run on a login node",
+        ),
+        ("allocation failure: Unable to contact slurm controller (connect failure)", "controller .* cannot be reached"),
+        ("no answer within 60 s", "controller .* cannot be reached"),
+        ("allocation failure: Invalid account or account/partition combination specified", "may not use this account"),
+        ("allocation failure: Requested time limit is invalid (missing or exceeds some limit)", "the time limit is"),
+        ("allocation failure: Invalid generic resource (gres) specification", "no node .* such a gres"),
+        ("allocation failure: Invalid feature specification", "no node .* this constraint"),
+        ("allocation failure: Requested node configuration is not available", "no node .* has that much"),
+        ("allocation failure: Protocol authentication error", "is munged running"),
+        ("sbatch: error: If munged is up, restart with --num-threads=10", "is munged running"),
+        ("sbatch: error: the moon is full", "Slurm does not take the job"),
+    ],
+)
+def test_slurms_own_words_come_last(said: str, meant: str) -> None:
+    text = explained(CompletedProcess(["sbatch"], 1, "", said))
+    assert re.match(rf"[^()]*{meant}", text)
+    assert "\n" not in text
+    last = said.splitlines()[-1].removeprefix("sbatch: ").removeprefix("error: ").removeprefix("fatal: ")
+    assert text.endswith(f"{last})")
+
+
+def test_what_the_programs_of_this_machine_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not all(map(shutil.which, slurm.COMMANDS)):
+        pytest.skip("Slurm is not installed here")
+    monkeypatch.setenv("SLURM_CONF", str(tmp_path / "slurm.conf"))
+    with pytest.raises(
+        UsageError, match=r"--launcher slurm \(no options\): Slurm is installed here but not configured"
+    ):
+        launcher().places("auto", 1)

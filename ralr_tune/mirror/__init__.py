@@ -1,0 +1,1 @@
+"""Shows a study in TensorBoard, MLflow or W&B: reads the ledger, and never touches a trial."""
