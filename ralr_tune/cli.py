@@ -203,7 +203,11 @@ def _run(
     run_options |= {"--no-confirm": not options.confirm, "--json": as_json}
     run_options |= {"--mirror": [masked_url(each) for each in options.mirror] or None}
     run_options |= {"--notify": shown_words(options.notify) or None}
-    other_options = {"--trials": options.trials, "--quiet": quiet, "--no-imports": not options.imports}
+    other_options: dict[str, object] = {
+        "--trials": options.trials,
+        "--quiet": quiet,
+        "--no-imports": not options.imports,
+    }
     other_options |= {"--force": options.force, "--new-generation": options.new_generation}
     other_options |= {"--artifacts": options.artifacts}
     starts_none = worker_options if options.launcher == "local" else {}  # another launcher may prepare what to submit
@@ -214,10 +218,10 @@ def _run(
         raise UsageError(unknown_study(study))
     options = replace(options, storage=where.storage_url, out=where.out)
     if init:
-        assert where.spec is not None
         _say(runs.init(where.spec, options)[: 0 if quiet else None])
         return
-    _run_and_show(where, options, worker_options | other_options, as_json=as_json, quiet=quiet)
+    chosen = worker_options | run_options | other_options
+    _run_and_show(where, options, chosen, as_json=as_json, quiet=quiet)
 
 
 def _run_and_show(

@@ -213,15 +213,15 @@ def run(
     targets, recipients = parse_targets(options.mirror, out, "--mirror"), parse_recipients(options.notify)
     _refuse_unshared(url, options.launcher, launcher, len(places))
     here = launcher is not None and not launcher.remote
-    store = _make_ready(spec, url, options, out, here=here)
+    store = checked_store(options.artifacts, remote=not here)
+    _check_trainable(spec, url, options, here=here)
+    _make_folder(out)
     with (
         _watched(progress, show_data) as (seen, shown),
         _database(spec.name, url, out, options, store) as opened,
         _notifying(Notifier(recipients, opened, spec.name, out), confirm=options.confirm),
     ):
-        if options.new_generation:
-            _begin_generation(opened, spec, out)
-        ledger = _prepare(opened, spec, options.trials or spec.search.trials)
+        ledger = _planned(opened, spec, options, out)
         token = _token(opened, spec, out, launcher, record_store(opened, ledger, store))
         job = _job(opened.url, spec, options, out, token)
         tick = partial(_tick, launcher, partial(seen, opened, spec.name) if seen else None)
@@ -328,9 +328,11 @@ def init(spec: StudySpec, options: RunOptions) -> str:
     launcher = None if options.launcher == "local" else _launcher(options)
     places = launcher.places(options.devices, options.workers) if launcher else []
     _refuse_unshared(url, options.launcher, launcher, len(places))
-    store = _make_ready(spec, url, options, out, here=False)
+    store = checked_store(options.artifacts, remote=True)
+    _check_trainable(spec, url, options, here=False)
+    _make_folder(out)
     with _database(spec.name, url, out, options, store) as opened:
-        ledger = _prepare(opened, spec, options.trials or spec.search.trials)
+        ledger = _planned(opened, spec, options, out)
         place = record_store(opened, ledger, store)
         planned = sum(row.stage == "search" for row in ledger.rows(curves=False))
         name = spec.name
@@ -398,6 +400,13 @@ def _comparable_data(storage: Storage, spec: StudySpec, out: Path) -> Inventory 
         return inventory
     log.info("reading the data to compare them with those of earlier trials: their files are new or were modified")
     return data_inventory(spec, cache=out / "data", contents=True)
+
+
+def _planned(storage: Storage, spec: StudySpec, options: RunOptions, out: Path) -> Ledger:
+    """The rows of the whole budget, in a new generation if that is asked for."""
+    if options.new_generation:
+        _begin_generation(storage, spec, out)
+    return _prepare(storage, spec, options.trials or spec.search.trials)
 
 
 def _begin_generation(storage: Storage, spec: StudySpec, out: Path) -> None:
@@ -476,11 +485,12 @@ def _database(study: str, url: str, out: Path, options: RunOptions, store: Store
 
 
 def _check_options(spec: StudySpec, options: RunOptions) -> None:
-    _check_arguments(spec, options.trials, options.hours)
+    """Refuse impossible numbers and unwanted imports; log what the study file imports before that code runs."""
+    _check_arguments(options.trials, options.hours)
     _check_imports(spec, options.imports)
 
 
-def _check_arguments(spec: StudySpec, trials: int | None, hours: float | None) -> None:
+def _check_arguments(trials: int | None, hours: float | None) -> None:
     if trials is not None and trials < 1:
         raise UsageError(f"--trials {trials}: allowed: at least 1")
     if hours is not None and not hours > 0:
@@ -525,14 +535,6 @@ def _has_started(spec: StudySpec, url: str, force: bool) -> bool:
         return any(row.attempt for row in Ledger(opened, spec.name).rows(curves=False))
     finally:
         opened.dispose()
-
-
-def _make_ready(spec: StudySpec, url: str, options: RunOptions, out: Path, *, here: bool) -> StoreUrl | None:
-    """Check the store of artifacts and that the study can be trained, then create the out folder; the store."""
-    store = checked_store(options.artifacts, remote=not here)
-    _check_trainable(spec, url, options, here=here)
-    _make_folder(out)
-    return store
 
 
 def _make_folder(out: Path) -> None:
