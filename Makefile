@@ -5,9 +5,10 @@ BIN := .venv/bin
 TESTS ?= tests
 PROFILE ?= cpu-short
 DATA ?=
+SHORT ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow docs integrations faults test-engines calibrate bench check format secrets clean
+.PHONY: help demo test test-slow docs integrations faults test-engines calibrate bench bench-decisions check format secrets clean
 
 help:  ## show this
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -44,6 +45,10 @@ calibrate: .venv/.test-installed  ## how often the statistics err: recreate all 
 bench: .venv-bench/.installed  ## compare with plain Optuna and Ray Tune, one table per case (PROFILE=cpu-short 10 minutes, cpu 45, gpu-short 14, gpu 90; DATA=cifar100.npz, see CONTRIBUTING.md)
 	@.venv-bench/bin/python -m benchmarks.peers --profile $(PROFILE) --out .bench/$(PROFILE) $(if $(DATA),--cifar $(DATA))
 	@echo "Next: .bench/$(PROFILE).md and .bench/$(PROFILE).json contain the same. Large studies: $(BIN)/python -m benchmarks.large"
+
+bench-decisions: .venv-bench/.installed  ## how often this package, Optuna, Ray Tune and a fixed recipe decide rightly: under half an hour on two cores (SHORT=1: five minutes)
+	@OMP_NUM_THREADS=1 .venv-bench/bin/python -m benchmarks.decisions $(if $(SHORT),--short)
+	@echo "Next: .bench/decisions.md and .bench/decisions.json contain the same. More recorded curves: $(BIN)/python -m benchmarks.decisions.record digits"
 
 check: .venv/.test-installed  ## lint and types
 	@$(BIN)/ruff format --check -q .

@@ -30,7 +30,7 @@ from ralr_tune.analysis.verdicts import arm_verdicts, configuration_verdicts
 from ralr_tune.metric import Metric, Unit
 from ralr_tune.records import AMPLIFICATION, ArmRecord, Generation, Inventory, StudyRecord
 
-__all__ = ["ArmFacts", "Best", "Confirmed", "Facts", "Twin", "as_json", "study_facts"]
+__all__ = ["ArmFacts", "Best", "Confirmed", "Facts", "Twin", "as_json", "study_facts", "winner"]
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ def study_facts(record: StudyRecord, *, plan: Plan | None = None) -> Facts:
         data=record.identity.data if record.identity else None,
         generations=record.generations,
         spending=spending(record),
-        winner=_winner(record),
+        winner=winner(record),
     )
 
 
@@ -272,8 +272,8 @@ def _recipe(arm: ArmRecord, metric: Metric, candidate: Chosen | None) -> Mapping
     return best.params if best else None
 
 
-def _winner(record: StudyRecord) -> str | None:
-    """Fresh seeds are never compared with search values, which are the best of many and biased upwards."""
+def winner(record: StudyRecord) -> str | None:
+    """As `Facts.winner`. Fresh seeds are never compared with search values, the best of many and biased upwards."""
     candidates = {name: study_rows.chosen(arm, record.metric) for name, arm in record.arms.items()}
     judged = {
         name: fmean(scores.values())

@@ -18,6 +18,7 @@ from pathlib import Path
 from ralr_tune.records import AMPLIFIED, Row
 from ralr_tune.search import audits
 from ralr_tune.search.amplifying import amplification_of
+from ralr_tune.store.ledger import PlannedRow
 from ralr_tune.studyfile import Configuration, StudySpec
 
 
@@ -109,7 +110,7 @@ class ArtifactStore:
         return []
 
 
-def confirm_configuration(spec: StudySpec, row: Row) -> Configuration:
+def confirm_configuration(spec: StudySpec, row: Row | PlannedRow) -> Configuration:
     """The configuration of a confirm row."""
     configuration = spec.configuration(row.arm, row.params)
     if row.role == "twin":

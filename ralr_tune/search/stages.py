@@ -33,16 +33,23 @@ def plan_search(ledger: Ledger, spec: StudySpec, trials: int) -> None:
     Rows are claimed in the order of planning: ordinal by ordinal, arm by arm, so that all arms advance evenly. A
     training seed depends on block and ordinal only: it is the same in all arms.
     """
-    blocks = range(1, spec.search.blocks + 1)
-    ledger.plan(
-        PlannedRow(arm, "search", block, ordinal, seed=derive_seed("trial", spec.study.seed, block, ordinal))
-        for block in blocks
-        for ordinal in range(trials)
-        for arm in spec.arms
-    )
+    ledger.plan(search_rows(spec, trials))
     for arm in spec.arms:
-        for block in blocks:
+        for block in range(1, spec.search.blocks + 1):
             ledger.withdraw(arm, block, keep=trials)
+
+
+def search_rows(spec: StudySpec, trials: int) -> Iterator[PlannedRow]:
+    """The rows of a search of `trials` trials for each arm and block, in the order in which they are claimed."""
+    for block in range(1, spec.search.blocks + 1):
+        for ordinal in range(trials):
+            seed = derive_seed("trial", spec.study.seed, block, ordinal)
+            yield from (PlannedRow(arm, "search", block, ordinal, seed=seed) for arm in spec.arms)
+
+
+def stage_rows(stage: Stage, spec: StudySpec, rows: Sequence[Row]) -> Iterator[PlannedRow]:
+    """The rows of a stage after the search, planned or not. `rows`: all rows of the study."""
+    return _PLANS[stage](spec, rows)
 
 
 def advance(ledger: Ledger, storage: Storage, spec: StudySpec, until: Stage = "test") -> Stage | None:
@@ -57,7 +64,7 @@ def advance(ledger: Ledger, storage: Storage, spec: StudySpec, until: Stage = "t
         _raise_failed(ledger)
         for stage in STAGES[: STAGES.index(last) + 1]:
             if stage in _PLANS and not ledger.remaining(stage):
-                ledger.plan(_PLANS[stage](spec, read_study(storage, spec.name, curves=False).rows()))
+                ledger.plan(stage_rows(stage, spec, read_study(storage, spec.name, curves=False).rows()))
             if ledger.remaining(stage):
                 return stage
     return None

@@ -9,13 +9,13 @@ from __future__ import annotations
 import sys
 import time
 
-from tests.calibration import importance, searches, verdicts
+from tests.calibration import importance, recorded, searches, verdicts
 from tests.calibration.tables import show
 
 
 def main() -> int:
     started = time.monotonic()
-    broken = show([*verdicts.TABLES, searches.TABLE, importance.table([])], processes=2)
+    broken = show([*verdicts.TABLES, searches.TABLE, recorded.table(), importance.table([])], processes=2)
     print(f"\n{time.monotonic() - started:.0f} s; promises broken, binomial error aside: {len(broken) or 'none'}")
     for fault in broken:
         print(f"error: {fault}", file=sys.stderr)
