@@ -112,7 +112,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def read_only(finished: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Its storage, as on a read-only mount: nothing next to the database is made or changed."""
     before = {path.name: path.stat().st_mtime_ns for path in finished.iterdir()}
-    for module in ("file", "database"):
+    for module in ("file", "database", "connections"):
         monkeypatch.setattr(f"ralr_tune.store.{module}.is_writable", lambda file: False)
     yield sqlite_url(finished / "study.db")
     assert {path.name: path.stat().st_mtime_ns for path in finished.iterdir()} == before

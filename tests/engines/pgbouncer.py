@@ -31,7 +31,6 @@ pool_mode = transaction
 default_pool_size = {size}
 max_client_conn = 200
 logfile = {folder}/log
-pidfile = {folder}/pid
 """
 
 

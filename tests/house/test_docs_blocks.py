@@ -41,6 +41,7 @@ NOT_RUN = {
     r"[A-Z= \w]*docker compose\b": "needs Docker; test_deploy_compose.py checks the file and the commands",
     r"python -m ralr_tune (run|worker) digits --devices? cuda:0": "needs a GPU",
     r"caddy|nginx|tuning\.example\.org \{|server \{": "configures a proxy, which this machine need not have",
+    r"\[databases\]": "configures a pooler; tests/engines/test_engines_pgbouncer.py runs one",
     r"python -m benchmarks\.decisions\.record\b": "trains for an hour; tests/benchmarks records a small table",
     r"import numpy as np\nfrom torchvision\.datasets import CIFAR100": "downloads 170 MB",
 }

@@ -53,7 +53,7 @@ TYPED = {
 }
 """Modules that print commands, and the test of this file that types them."""
 
-TRAVELS = {"child.script", "report.export", "script.parts"}
+TRAVELS = {"child.script", "kinds.translation.standalone_section", "report.export", "script.parts"}
 """Their texts go into files that are read on other machines: those name the program in general."""
 
 

@@ -86,7 +86,7 @@ def registered(new_database: Callable[..., str], monkeypatch: pytest.MonkeyPatch
     storage = open_storage(url)
     studies.register(storage, name="one", text="# \U0001f680", fingerprint="x")
     storage.dispose()
-    for module in ("file", "database"):
+    for module in ("file", "database", "connections"):
         monkeypatch.setattr(f"ralr_tune.store.{module}.is_writable", lambda file: False)
     return database_file(url)
 

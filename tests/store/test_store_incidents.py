@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 
 from ralr_tune.errors import LeaseLost
-from ralr_tune.records import EpochRecord, Row, Stage
+from ralr_tune.records import EpochRecord, Row
 from ralr_tune.store import incidents, studies
+from ralr_tune.store.claiming import Claim
 from ralr_tune.store.ledger import Ledger, PlannedRow
 from tests.metrics import ACCURACY
 
@@ -58,20 +59,22 @@ def test_the_next_worker_records_a_lost_worker(ledger: Ledger, dying: Ledger) ->
 def test_a_row_that_its_owner_frees_while_another_claims_it_is_not_lost(
     ledger: Ledger, dying: Ledger, monkeypatch: pytest.MonkeyPatch, freed_by: str
 ) -> None:
+    if ledger.storage.address.dialect == "postgresql":
+        pytest.skip("a claim locks the row that it reads")
     plan(ledger, 1)
     old = claimed(dying, "suspended beyond its lease")
-    reading = ledger._candidates
+    reading = Claim._candidates
 
-    def candidates(stage: Stage) -> list[Row]:
+    def candidates(claim: Claim) -> list[Row]:
         monkeypatch.undo()
-        found = reading(stage)
+        found = reading(claim)
         if freed_by == "failure":
             dying.fail(old, kind="lost", message="the program was ended by SIGKILL", retry=True)
         else:
             dying.release(old)
         return found
 
-    monkeypatch.setattr(ledger, "_candidates", candidates)
+    monkeypatch.setattr(Claim, "_candidates", candidates)
     new = claimed(ledger, "alive")
     assert new.attempt == 2
     found = incidents.of_row(ledger.storage, ledger.study, new.id)

@@ -12,6 +12,7 @@ from sqlalchemy.exc import OperationalError
 
 from ralr_tune.errors import LeaseLost, StorageError
 from ralr_tune.records import EpochRecord, Row
+from ralr_tune.store.claiming import Claim
 from ralr_tune.store.database import Storage, open_storage
 from ralr_tune.store.ledger import Count, Ledger, PlannedRow
 from ralr_tune.store.tables import Now
@@ -209,10 +210,10 @@ def test_threads_with_one_owner_name_share_the_rows(ledger: Ledger) -> None:
     assert sorted(taken) == [row.id for row in ledger.rows()]
 
 
-def test_rows_of_dead_workers_are_claimed_once_each(ledger: Ledger, dying: Ledger, together: Together) -> None:
+def test_rows_of_dead_workers_are_claimed_once_each(ledger: Ledger, together: Together) -> None:
     ledger.plan(search(ordinals=24))
-    for row in ledger.rows():
-        assert dying._try_claim(row, "dead", "token")
+    dead = [Claim(ledger.storage, ledger.key, "search", "dead", -1, token="token")._try(row) for row in ledger.rows()]
+    assert all(dead)
     shares = together(4, lambda index: drain(again(ledger), f"worker-{index}"))
     assert sorted(row_id for share in shares for row_id in share) == [row.id for row in ledger.rows()]
     assert all(row.attempt == 2 for row in ledger.rows())

@@ -4,7 +4,6 @@ import math
 from typing import Any
 
 import pytest
-from sqlalchemy import event
 
 from ralr_tune.errors import StorageError, StudyFileError
 from ralr_tune.records import EpochRecord
@@ -13,6 +12,7 @@ from ralr_tune.store.ledger import Ledger, PlannedRow
 from ralr_tune.store.reading import read_study
 from ralr_tune.store.studies import ask, optuna_name, optuna_study, register, set_environment
 from tests.metrics import ACCURACY
+from tests.statements import executed
 
 FILE = """
 [study]
@@ -132,17 +132,14 @@ def test_another_process_sees_the_same(ledger: Ledger) -> None:
 
 
 def test_the_number_of_queries_does_not_grow_with_the_trials(ledger: Ledger) -> None:
-    queries: list[str] = []
     storage = open_storage(ledger.storage.url)
-    for engine in (storage.engine, storage._rdb.engine):
-        event.listen(engine, "before_cursor_execute", lambda *call: queries.append(call[2]))
     asked = []
     for _ in range(2):
         for _ in range(2):
             start(ledger)
-        queries.clear()
-        read_study(storage, ledger.study)
-        asked.append(len(queries))
+        with executed(storage) as queries:
+            read_study(storage, ledger.study)
+        asked.append(sum(not query.startswith("BEGIN") for query in queries))
     storage.dispose()
     # two on the ledger, four on the generations, and Optuna's for each of the two arms
     assert asked[0] == asked[1] <= 2 + 4 + 2 * 8
