@@ -107,7 +107,7 @@ def searched(spec: StudySpec, arm: str) -> Found:
     for ordinal in range(TRIALS):
         study.sampler = make_sampler(spec, arm, 1, ordinal)
         trial = study.ask()
-        suggest(trial, spec.space(arm))
+        suggest(trial, spec, arm)
         configuration = spec.configuration(arm, trial.params)
         curve = _curve(task, configuration, derive_seed("trial", spec.study.seed, 1, ordinal))
         stopped = _stopped(judge, trial, curve)

@@ -46,6 +46,7 @@ LOADS = {"torch": ("weights_only", True), "np": ("allow_pickle", False), "numpy"
 IMPORTS_CODE = {
     "commands/preloading.py": ["import_module"],
     "models/registry.py": ["importlib.import_module"],
+    "objects/opening.py": ["import_module", "import_module"],
     "own/serve.py": ["importlib.import_module"],
     "studyfile/registry.py": ["importlib.import_module"],
     "script/bundle.py": ["import_module"],
@@ -53,7 +54,7 @@ IMPORTS_CODE = {
 }
 """Where that may stand: `model = "package.module:callable"`, `kind = "package.module:NAME"`,
 `target = "package.module:name"`, `optimizer = "package.module:Class"`, modules of this package whose source an exported
-script carries, and a list of libraries that the report needs."""
+script carries, a list of libraries that the report needs, and the libraries of stores of objects."""
 
 OWN_PARTS = "import_module(_HOMES[name])"
 """It may also import the package's own modules on first use: only names from a table."""
