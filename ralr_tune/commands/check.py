@@ -93,8 +93,17 @@ def _summary(study: str, spec: StudySpec, fast: bool) -> str:
 
 def _notes(spec: StudySpec) -> Iterator[str]:
     yield from map(str, imports_of(spec))
+    yield from seeds_notes(spec)
     if all(arm.amplify is None and arm.noise is None for arm in spec.arms.values()):
         yield "No arm amplifies its learning rates: this study compares schedules without RALR"
+
+
+def seeds_notes(spec: StudySpec) -> Iterator[str]:
+    """That a study will end without a verdict, however large the differences are."""
+    from ralr_tune.analysis.power import ENOUGH_PAIRS
+
+    if spec.confirm.max_seeds < ENOUGH_PAIRS:
+        yield f"confirm.seeds = {spec.confirm.max_seeds}: too few for a verdict, which needs at least {ENOUGH_PAIRS}"
 
 
 def _data_summary(data: Inventory) -> str:

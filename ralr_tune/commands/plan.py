@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ralr_tune.commands.check import checked
+from ralr_tune.commands.check import checked, seeds_notes
 from ralr_tune.commands.connections import shortage_at
 from ralr_tune.commands.usual_rates import unusual_rates
 from ralr_tune.invocation import command
@@ -150,6 +150,7 @@ def plan_study(
         advice=(
             *filter(None, [shortage_at(storage_url(storage, spec, out or Path("runs") / spec.name), len(assigned))]),
             *(f"{each}; `{command('range', study)}` measures which rates train" for each in unusual_rates(spec)),
+            *seeds_notes(spec),
             *spec.kind.notes(spec.task),
         ),
     )

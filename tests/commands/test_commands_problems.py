@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from ralr_tune.commands.check import check_study
+from ralr_tune.commands.check import check_study, seeds_notes
 from ralr_tune.commands.plan import plan_study
 from ralr_tune.commands.run import RunOptions, init, run
 from ralr_tune.errors import DataError, StudyFileError, UsageError
 from ralr_tune.studyfile import parse_study
 from tests.commands.conftest import Cli
 from tests.kinds.conftest import picture
-from tests.studies import AMPLIFY, simulated_text
+from tests.studies import AMPLIFY, simulated, simulated_text
 
 Tables = dict[str, Any]
 TASK: Tables = {"kind": "classification", "data": {"source": "digits"}, "model": "small_cnn"}
@@ -292,6 +292,13 @@ def test_weights_are_not_downloaded(monkeypatch: pytest.MonkeyPatch, folder: Pat
 def test_a_study_without_amplification_is_valid_and_named() -> None:
     *_, note = check_study(write(arms={"monotone": {}, "steps": {}})).splitlines()
     assert note == "No arm amplifies its learning rates: this study compares schedules without RALR"
+
+
+@pytest.mark.parametrize(
+    ("seeds", "notes"), [(3, ["confirm.seeds = 3: too few for a verdict, which needs at least 4"]), (4, [])]
+)
+def test_too_few_seeds_for_a_verdict_are_noted(seeds: int, notes: list[str]) -> None:
+    assert list(seeds_notes(simulated(confirm={"seeds": seeds}))) == notes
 
 
 @pytest.mark.parametrize("start", [init, run])
