@@ -61,9 +61,8 @@ def _parts(study: str, examples: Examples, drawn: Sequence[Figure]) -> Iterator[
 
 
 def _figure(number: int, chart: ExampleChart, styles: Mapping[str, ArmStyle]) -> Figure:
-    plot = figure(
-        chart.title, chart.question, x={"title": {"text": safe(chart.x)}}, y={"title": {"text": safe(chart.y)}}
-    )
+    x, y = ({"title": {"text": safe(text)}, "rangemode": "tozero"} for text in (chart.x, chart.y))
+    plot = figure(chart.title, chart.question, x=x, y=y)
     for arm, points in chart.lines.items():
         plot.add_scatter(
             x=[x for x, _ in points],

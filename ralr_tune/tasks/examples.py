@@ -23,7 +23,8 @@ class ExampleTable:
 
 @dataclass(frozen=True)
 class ExampleChart:
-    """A line for each arm; the report draws it in the arm's colour. Charts in a row are shown next to each other."""
+    """A line for each arm; the report draws it in the arm's colour, on axes that contain 0. Charts in a row, and images
+    in a row, are shown next to each other."""
 
     title: str
     question: str

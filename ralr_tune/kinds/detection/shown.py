@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -75,7 +76,7 @@ def shown_examples(by_arm: Mapping[str, Mapping[str, Any]]) -> Examples:
             _table("class", by_arm, "classes"),
             _sizes(by_arm),
             *_charts(by_arm),
-            *(_picture(arm, each) for arm, content in by_arm.items() for each in content["pictures"]),
+            *_pictures(by_arm),
         )
         images = max(int(content["images"]) for content in by_arm.values())
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -125,6 +126,12 @@ def _charts(by_arm: Mapping[str, Mapping[str, Any]]) -> Iterator[ExampleChart]:
         curves = {arm: content["curves"][name] for arm, content in by_arm.items() if name in content["curves"]}
         lines = {arm: list(zip(RECALLS, map(float, curve), strict=True)) for arm, curve in curves.items()}
         yield ExampleChart(name, "Precision against recall at IoU 0.5", "Recall", "Precision", lines)
+
+
+def _pictures(by_arm: Mapping[str, Mapping[str, Any]]) -> Iterator[ExampleImage]:
+    """The best of each arm, then the median and the worst: arms next to each other."""
+    for rank in zip_longest(*([(arm, each) for each in content["pictures"]] for arm, content in by_arm.items())):
+        yield from (_picture(*found) for found in rank if found is not None)
 
 
 def _picture(arm: str, each: Mapping[str, Any]) -> ExampleImage:
