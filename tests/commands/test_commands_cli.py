@@ -16,8 +16,8 @@ from ralr_tune.studyfile.registry import BUILT_IN
 from tests.commands.conftest import Cli
 
 COMMANDS = [
-    *("run", "worker", "check", "plan", "preview", "range", "status", "report", "export", "train", "dashboard"),
-    *("doctor", "repair", "gc", "studies"),
+    *("run", "worker", "check", "plan", "preview", "range", "status", "mirror", "report", "export", "train"),
+    *("dashboard", "doctor", "repair", "gc", "studies"),
 ]
 HEAVY = ["torch", "torchvision", "optuna", "plotly", "sqlalchemy", "scipy", "pandas", "rich.live"]
 

@@ -46,6 +46,7 @@ TYPED = {
     "launch.ray": "nothing to type here: it installs packages",
     "launch.worker": "test_where_nothing_is_stored",
     "mirror.targets": "nothing to type here: it installs packages",
+    "objects.opening": "nothing to type here: it installs packages",
     "models.timm_models": "nothing to type here: it installs packages",
     "store.schema": "test_tables_of_the_first_release",
     "studyfile.exported": "test_files_that_are_meant_for_another_command",

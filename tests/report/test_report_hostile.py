@@ -113,8 +113,13 @@ def test_nothing_in_the_report_runs(browser: Browser, tmp_path: Path, text: str)
         assert shown in tab.evaluate("document.querySelector('h1').textContent")
 
 
+SETTLED_MS = 1000
+"""After which no figure is drawn again: plotly draws hover texts a moment later, and fails in a figure without axes."""
+
+
 def hover_everything(tab: Page) -> None:
     """Every mark's hover text is drawn once."""
+    tab.wait_for_timeout(SETTLED_MS)
     tab.evaluate(
         """() => { for (const plot of document.querySelectorAll('.js-plotly-plot')) {
             const marks = plot.data.flatMap((trace, curve) => trace.hoverinfo === 'skip' || !trace.x ? []

@@ -7,7 +7,6 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
@@ -17,6 +16,7 @@ from ralr_tune.kinds.simulated.trial import SimulatedTrial
 from ralr_tune.records import EpochRecord, Row
 from ralr_tune.search import trial as trials
 from ralr_tune.search.failing import MAX_BUGS, MAX_LOSSES
+from ralr_tune.search.pruning import Judge
 from ralr_tune.search.session import Session
 from ralr_tune.search.telling import settle
 from ralr_tune.search.trial import work_on
@@ -206,7 +206,7 @@ SUSPENSIONS = {
     "suggest": Suspension(trials, "suggest"),
     "checkpoint": Suspension(Checkpoints, "save"),
     "report": Suspension(Ledger, "progress"),
-    "prune": Suspension(optuna.trial.Trial, "should_prune"),
+    "prune": Suspension(Judge, "should_prune"),
     "finish": Suspension(Ledger, "finish"),
     "tell": Suspension(trials, "tell"),
 }

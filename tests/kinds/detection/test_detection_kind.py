@@ -15,7 +15,7 @@ from ralr_tune.kinds.detection.section import DetectionSection
 from ralr_tune.report.inventory import inventory_text
 from ralr_tune.studyfile import StudySpec, parse_study
 from ralr_tune.studyfile.checks import missing
-from ralr_tune.tasks.examples import ExampleImage
+from ralr_tune.tasks.examples import ExampleChart, ExampleImage
 from ralr_tune.training.loop import TorchTrial
 from tests.kinds.detection.conftest import write_image
 from tests.kinds.detection.test_detection_task import STUDY
@@ -163,5 +163,6 @@ def test_examples_of_a_trained_network(write_voc: Write, monkeypatch: pytest.Mon
     list(trial.epochs())
     content = KIND.examples(task, trial)
     shown = KIND.shown_examples(spec.task, {"monotone": content})  # type: ignore[arg-type]
-    assert sum(isinstance(part, ExampleImage) for part in shown.parts) == 4
+    kinds = [type(part) for part in shown.parts]
+    assert (kinds.count(ExampleChart), kinds.count(ExampleImage)) == (len(task.classes), 3)
     assert content["images"] == 4
