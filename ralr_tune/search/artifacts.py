@@ -121,12 +121,19 @@ def confirm_configuration(spec: StudySpec, row: Row | PlannedRow) -> Configurati
 
 
 def _untested(rows: Sequence[Row]) -> list[Row]:
-    """Judged runs whose test is not done; all judged runs before the tests are planned."""
-    tests = {run_of(row): row for row in rows if row.stage == "test"}
+    """Judged runs whose test is not done: all before tests are planned, later those of tested configurations, further
+    seeds included."""
+    tests = [row for row in rows if row.stage == "test"]
     judged = [row for row in rows if row.stage == "judge" and row.outcome == "complete"]
     if not tests:
         return judged
-    return [row for row in judged if run_of(row) in tests and tests[run_of(row)].state != "done"]
+    done = {run_of(row) for row in tests if row.state == "done"}
+    tested = {_configuration_of(row) for row in tests}
+    return [row for row in judged if _configuration_of(row) in tested and run_of(row) not in done]
+
+
+def _configuration_of(row: Row) -> tuple[str, int, str, int | None]:
+    return row.arm, row.block, row.role, row.source
 
 
 def run_of(row: Row) -> tuple[str, int, int, str, int | None]:

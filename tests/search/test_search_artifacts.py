@@ -121,6 +121,7 @@ def test_leftovers_are_files_that_no_worker_will_read(artifacts: ArtifactStore, 
         ([row(8, stage="test", state="free")], False),
         ([row(8, stage="test", state="done", outcome="complete")], True),
         ([replace(row(8, stage="test", state="free"), source=4)], True),  # another winner is tested
+        ([replace(row(8, stage="test", state="done", outcome="complete"), ordinal=9)], False),  # seeds were added
     ],
 )
 def test_weights_wait_for_their_test(artifacts: ArtifactStore, tests: list[Row], left: bool) -> None:
