@@ -19,8 +19,9 @@ MAX_ROWS = 200
 MAX_CELL = 1000
 """Characters of a cell; longer ones are cut."""
 MAX_IMAGE_BYTES = 6 * 2**20
-"""Images in a row together: the page stays small enough to be sent by mail (our choice)."""
+"""All images together: the page stays small enough to be sent by mail (our choice)."""
 
+_EXCEEDED = f"Further images are left out: together they exceed {MAX_IMAGE_BYTES:,} bytes."
 _TYPES = {b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpeg"}
 """Of image files, by their first bytes."""
 
@@ -46,7 +47,7 @@ def examples_html(study: str, shown: ShownExamples, drawn: Sequence[Figure]) -> 
 
 
 def _parts(study: str, examples: Examples, drawn: Sequence[Figure]) -> Iterator[str]:
-    left = list(drawn)
+    left, images = list(drawn), _within_size(examples)
     for kind, found in groupby(examples.parts, type):
         parts: list[Any] = list(found)
         if kind is ExampleTable:
@@ -57,7 +58,10 @@ def _parts(study: str, examples: Examples, drawn: Sequence[Figure]) -> Iterator[
                 yield paragraphs([f"{len(parts) - len(left):,} further charts are left out."], "note")
             left = left[len(parts) :]
         else:
-            yield from _images(parts)
+            yield from map(_image, images[: len(parts)])
+            if len(parts) > len(images):
+                yield paragraphs([_EXCEEDED], "note")
+            images = images[len(parts) :]
 
 
 def _figure(number: int, chart: ExampleChart, styles: Mapping[str, ArmStyle]) -> Figure:
@@ -78,13 +82,11 @@ def _figure(number: int, chart: ExampleChart, styles: Mapping[str, ArmStyle]) ->
     return Figure("examples", name, plot, alt, Data(name, ("arm", chart.x, chart.y), rows))
 
 
-def _images(parts: Sequence[ExampleImage]) -> Iterator[str]:
-    """Side by side, up to a size in all."""
-    sizes = list(accumulate(len(part.image) for part in parts))
-    kept = sum(size <= MAX_IMAGE_BYTES for size in sizes)
-    yield from map(_image, parts[:kept])
-    if kept < len(parts):
-        yield paragraphs([f"Further images are left out: together they exceed {MAX_IMAGE_BYTES:,} bytes."], "note")
+def _within_size(examples: Examples) -> list[ExampleImage]:
+    """The first images, up to a size in all."""
+    images = [part for part in examples.parts if isinstance(part, ExampleImage)]
+    sizes = accumulate(len(part.image) for part in images)
+    return [part for part, size in zip(images, sizes, strict=True) if size <= MAX_IMAGE_BYTES]
 
 
 def _table(part: ExampleTable) -> str:
