@@ -50,7 +50,7 @@ def config(tmp_path: Path) -> Path:
 def test_check_names_module_and_folder_in_one_line(
     cli_inside: Cli, study_file: Callable[..., Path], spy: Path, tmp_path: Path
 ) -> None:
-    study_file(task=TASK)
+    study_file(task=TASK, confirm={"seeds": 4})
     ran = cli_inside("check", "sim.toml")
     assert ran.out.splitlines()[1:] == [
         f'task.model = "spy_net:build" runs code outside of ralr_tune: module spy_net, from {tmp_path}'
