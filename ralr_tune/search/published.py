@@ -30,6 +30,7 @@ from ralr_tune.objects.stores import Missing, ObjectStore, StoreError
 from ralr_tune.objects.url import parse_store
 from ralr_tune.records import PAUSED, Row
 from ralr_tune.search.artifacts import ArtifactStore
+from ralr_tune.search.offline import Offline
 from ralr_tune.search.stopping import Stop
 from ralr_tune.store import artifacts
 from ralr_tune.store.artifacts import Artifact, StoredPlace
@@ -53,22 +54,30 @@ _CHECKPOINT, _FILES = "checkpoint", "files"
 
 @dataclass(frozen=True)
 class Waiting:
-    """How the worker that holds a row waits for the store: asked to stop or without its lease, it stops waiting."""
+    """How the worker that holds a row waits for the store: asked to stop or without its lease, it stops waiting.
 
-    shown: str
+    Neither long transfers nor pauses hold a connection to the database's server.
+    """
+
+    published: Published
     stop: Stop
     check_lease: Callable[[], None]
     note: Callable[[str | None], None]
 
     def __call__(self, call: Callable[[], T]) -> T:
-        return patiently(call, self.shown, wait=self._wait, announce=self._announce)
+        def transfer() -> T:
+            with self.published.transfers.stretch():
+                return call()
+
+        return patiently(transfer, self.published.shown, wait=self._wait, announce=self._announce)
 
     def _wait(self, seconds: float) -> None:
         self.check_lease()
-        self.stop.sleep(seconds)
+        with self.published.storage.resting():
+            self.stop.sleep(seconds)
 
     def _announce(self, reason: str | None) -> None:
-        self.note(None if reason is None else f"{PAUSED}artifacts {self.shown}: {reason}")
+        self.note(None if reason is None else f"{PAUSED}artifacts {self.published.shown}: {reason}")
 
 
 class Published:
@@ -76,7 +85,8 @@ class Published:
 
     def __init__(self, storage: Storage, local: ArtifactStore, place: StoredPlace) -> None:
         """`local`: the study's files in the out folder. Raises UsageError if a package is missing."""
-        self._storage, self._local = storage, local
+        self.storage, self._local = storage, local
+        self.transfers = Offline(storage)
         url = parse_store(place.url)
         self._url, self.shown = url, f"{url}/{place.folder}"
         self._store: ObjectStore = open_store(url, place.folder)
@@ -124,7 +134,7 @@ class Published:
 
         `own`: whether this process holds the row.
         """
-        artifact = artifacts.valid_of(self._storage, row.id)
+        artifact = artifacts.valid_of(self.storage, row.id)
         if artifact is None or artifact.name.endswith(".weights"):
             return []
         if own:
@@ -142,7 +152,7 @@ class Published:
     def fetch_weights(self, row: Row, waiting: Waiting) -> None:
         """Brings the weights of a judge row to where its test looks for them, unless they are there."""
         path = self._local.weights(row)
-        artifact = None if path.exists() else artifacts.valid_of(self._storage, row.id)
+        artifact = None if path.exists() else artifacts.valid_of(self.storage, row.id)
         if artifact is not None and artifact.name.endswith(".weights"):
             content = self._get(artifact, waiting)
             if content is not None:
@@ -151,7 +161,7 @@ class Published:
     def forget(self, row: Row) -> None:
         """Removes all objects of a row that is done, as far as the store answers; `tidy` removes the others."""
         self._current.pop(row.id, None)
-        artifacts.forget(self._storage, [row.id])
+        artifacts.forget(self.storage, [row.id])
         self._remove_all(row, None)
 
     def keep_only(self, row: Row, artifact: Artifact) -> None:
@@ -171,7 +181,7 @@ class Published:
         rows = read()
         in_use = self._local.in_use(rows)
         attempts = {row.id: row.attempt for row in rows if row.id in in_use}
-        valid = artifacts.valid(self._storage, self._local.spec.name)
+        valid = artifacts.valid(self.storage, self._local.spec.name)
         return {name: size for name, size in sizes.items() if _is_unneeded(name, attempts, valid)}
 
     def remove(self, name: str) -> None:
@@ -180,8 +190,8 @@ class Published:
 
     def tidy(self, read: Callable[[], Sequence[Row]]) -> None:
         """Removes what no worker will read, as far as the store answers."""
-        recorded = artifacts.valid(self._storage, self._local.spec.name)  # before the rows: each of its rows is in them
-        artifacts.forget(self._storage, recorded.keys() - self._local.in_use(read()) if recorded else ())
+        recorded = artifacts.valid(self.storage, self._local.spec.name)  # before the rows: each of its rows is in them
+        artifacts.forget(self.storage, recorded.keys() - self._local.in_use(read()) if recorded else ())
         try:
             self._remove(self.unneeded(read))
         except StoreError as error:

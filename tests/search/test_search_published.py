@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from ralr_tune.objects.opening import create_store
 from ralr_tune.objects.stores import FolderStore, StoreError
 from ralr_tune.objects.url import StoreUrl
 from ralr_tune.records import Row
-from ralr_tune.search import published
+from ralr_tune.search import offline, published
 from ralr_tune.search.published import MARKER, open_published
 from ralr_tune.search.session import Session
 from ralr_tune.search.trial import work_on
@@ -50,8 +51,8 @@ def store(tmp_path: Path) -> Path:
 def machine(make_session: MakeSession, store: Path, tmp_path: Path) -> Iterator[Machine]:
     """`machine(name)`: a worker with a database that all share, and a folder that no other has."""
 
-    def make(name: str, spec: StudySpec = SPEC) -> Session:
-        session = make_session(spec, owner=name)
+    def make(name: str, spec: StudySpec = SPEC, **more: str) -> Session:
+        session = make_session(spec, owner=name, **more)
         artifacts.set_place(session.storage, spec.name, StoredPlace(str(store.parent), store.name))
         session.out = tmp_path / name
         session.published = open_published(session.storage, session.artifacts)
@@ -309,6 +310,33 @@ def test_a_trial_waits_for_the_store_and_status_says_so(
     done = session.ledger.row(row.id)
     assert (done.outcome, done.message, done.epoch) == ("complete", None, 4)
     assert sum("paused" in each for each in caplog.messages) == 1
+
+
+def test_no_connection_to_the_database_is_held_while_the_store_takes_long(
+    quick: None, machine: Machine, new_database: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(offline, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    session, held, waited = machine("one", url=new_database("postgresql")), [], []
+
+    def connections() -> int:
+        pool: Any = session.storage.engine.pool
+        return int(pool.checkedin() + pool.checkedout())
+
+    def slow(name: str, write: Callable[[], None]) -> None:
+        held.append((name.rpartition("-")[2], connections()))
+        if name.endswith("-2.ckpt"):
+            now[0] += offline.KEEP_S
+        if name.endswith("-4.ckpt") and not waited:
+            raise StoreError("no answer")
+        write()
+
+    sleep = type(session.stop).sleep
+    monkeypatch.setattr(type(session.stop), "sleep", lambda *given: (waited.append(connections()), sleep(*given)))
+    on_put(monkeypatch, slow)
+    work_on(session, claim(session))
+    assert held == [("1.ckpt", 0), ("2.ckpt", 1), ("3.ckpt", 0), ("4.ckpt", 1), ("4.ckpt", 0)]
+    assert waited == [0]
 
 
 def test_a_worker_that_is_stopped_while_it_waits_frees_its_row_without_the_epoch(
