@@ -434,9 +434,11 @@ def status(
     out: Out = None,
 ) -> None:
     """Show which trials are done, running, waiting and failed, and why."""
+    from functools import partial
+
     from ralr_tune.commands.locate import locate, opened
     from ralr_tune.commands.progress import LONGEST_INTERVAL_S, REFRESH_S, watch_study
-    from ralr_tune.commands.status import study_status
+    from ralr_tune.commands.status import study_status, worker_log_end
     from ralr_tune.errors import UsageError
 
     if watch and as_json:
@@ -450,7 +452,8 @@ def status(
             watch_study(database, where.name, interval_s=interval or REFRESH_S)
             return
         found = study_status(database, where.name)
-    _print_json(found.as_json()) if as_json else _say(found.as_text(where.out / "logs"))
+        log_end = partial(worker_log_end, database, where.name, where.out / "logs")
+        _print_json(found.as_json()) if as_json else _say(found.as_text(log_end))
 
 
 @app.command(epilog=_example("mirror digits --to tensorboard"))

@@ -113,6 +113,9 @@ def _guarded(session: Session, row: Row, lease: Lease, work: Callable[[Session, 
             record_diverged(session, row, kind, str(error))
         else:
             retry_or_end(session, row, kind, error)
+    finally:
+        if session.published is not None:
+            session.published.end_log(row)
 
 
 # ---------------------------------------------------------------- the kinds of work
@@ -219,9 +222,13 @@ def _start(session: Session, row: Row, lease: Lease, configuration: Configuratio
     """`also`: another row with the same configuration and seed, whose checkpoints serve if `row` has none."""
     own, earlier = session.artifacts.checkpoint(row), _earlier(session, row, lease, also)
     task = session.tasks.of(configuration.task)
-    return session.spec.kind.trial_in_stage(
+    trial = session.spec.kind.trial_in_stage(
         task, configuration, stage=_STAGES[row.stage], seed=row.seed, checkpoint=own, earlier=earlier
     )
+    log_file = getattr(trial, "log", None)  # only of a program's trial
+    if session.published is not None and log_file is not None:
+        session.published.follow_log(row, log_file)
+    return trial
 
 
 def _earlier(session: Session, row: Row, lease: Lease, also: Row | None) -> list[Path]:

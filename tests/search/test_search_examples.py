@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from ralr_tune import run
+from ralr_tune.commands.report import make_report
 from ralr_tune.errors import DataError
 from ralr_tune.kinds.simulated.kind import SimulatedKind
 from ralr_tune.kinds.simulated.task import SimulatedTask
@@ -76,6 +78,19 @@ def test_only_the_current_winner_is_shown(tmp_path: Path) -> None:
     assert load_examples(tmp_path, key, rows).keys() == {"monotone", "ralr"}
     others = [replace(row, source=(row.source or 0) + 1) for row in rows if row.arm == "ralr"]
     assert load_examples(tmp_path, key, others) == {}
+
+
+@pytest.mark.usefixtures("through_the_report")
+def test_a_report_on_another_machine_brings_the_examples_from_the_store(tmp_path: Path) -> None:
+    report = run(showing(), workers=1, launcher="inprocess", out=tmp_path / "here", artifacts=tmp_path / "store")
+    assert report.address is not None
+    assert len(list(tmp_path.glob("store/*/examples/*.json"))) == 2
+    storage = open_storage(report.address.url)
+    for _ in range(2):  # the second time from its own folder
+        page = make_report(storage, "sim", tmp_path / "elsewhere").page.read_text()
+        assert "Networks &lt;and&gt; their epochs." in page
+        shutil.rmtree(tmp_path / "store", ignore_errors=True)
+    assert "their epochs" not in make_report(storage, "sim", tmp_path / "third").page.read_text()
 
 
 @pytest.mark.parametrize("case", ["raises", "too large", "no folder"])
