@@ -61,7 +61,7 @@ class BackgroundWriter:
         """Writes what the source of this object, if it has one, reads now, and nothing later."""
         with self._lock:
             source = self._sources.pop(name, None)
-        content = source and source.read()
+        content = None if source is None else source.read()
         if content is not None:
             self.write(name, content)
 
