@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 import pytest
@@ -91,6 +93,28 @@ def test_a_report_on_another_machine_brings_the_examples_from_the_store(tmp_path
         assert "Networks &lt;and&gt; their epochs." in page
         shutil.rmtree(tmp_path / "store", ignore_errors=True)
     assert "their epochs" not in make_report(storage, "sim", tmp_path / "third").page.read_text()
+
+
+def test_other_metrics_of_the_test_split_are_a_table_of_the_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a kind whose evaluation measures more than the study's metric."""
+    spec = simulated(**SMALL)
+
+    def measured(self: SimulatedTrial, split: Any) -> Mapping[str, float]:
+        value = self.evaluate(split)
+        return {spec.metric.name: value, "twice": 2 * value, "none": math.nan}
+
+    monkeypatch.setattr(SimulatedTrial, "evaluate_all", measured, raising=False)
+    report = run(spec, workers=1, launcher="inprocess", out=tmp_path)
+    page = report.page.read_text()
+    page = page[page.index("Other metrics on the test split, mean") :]
+    for arm in report.facts.arms.values():
+        for label, one in ((arm.name, arm.confirm), (f"{arm.name}, twin", arm.twin)):
+            if one is not None:
+                assert one.split == "test"
+                twice = [2 * value for value in one.values]
+                assert f"{label}</th><td>–</td><td>{fmean(twice):.4g} ± {stdev(twice):.2g}</td>" in page
 
 
 @pytest.mark.parametrize("case", ["raises", "too large", "no folder"])
