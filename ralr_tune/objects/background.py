@@ -15,7 +15,7 @@ from ralr_tune.objects.stores import ObjectStore, StoreError
 
 log = logging.getLogger(__name__)
 
-PERIOD_S = 15.0
+PERIOD_S = 30.0
 """Seconds between two inspections of what may have changed (our choice): what a killed machine's logs lack at most."""
 CLOSE_S = 10.0
 """Seconds that the end of a worker waits for its last logs (our choice)."""

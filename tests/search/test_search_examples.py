@@ -114,7 +114,7 @@ def test_other_metrics_of_the_test_split_are_a_table_of_the_report(
             if one is not None:
                 assert one.split == "test"
                 twice = [2 * value for value in one.values]
-                assert f"{label}</th><td>–</td><td>{fmean(twice):.4g} ± {stdev(twice):.2g}</td>" in page
+                assert f">{label}</td><td>–</td><td>{fmean(twice):.4g} ± {stdev(twice):.2g}</td>" in page
 
 
 @pytest.mark.parametrize("case", ["raises", "too large", "no folder"])
