@@ -103,7 +103,9 @@ LOW = "Lowest learning rate.  [default: a tenth of what is usual for the optimiz
 HIGH = "Highest learning rate.  [default: 30 times what is usual for the optimizer]"
 TO_FILE = "File to write.  [default: print it]"
 NEXT_TO = "Folder for weights and score.  [default: next to CONFIG]"
-ARTIFACTS = "Where to keep checkpoints and logs, for workers without a shared OUT: s3://BUCKET/PREFIX, gs://..., a folder."
+ARTIFACTS = (
+    "Where to keep checkpoints and logs, for workers without a shared OUT: s3://BUCKET/PREFIX, gs://..., a folder."
+)
 LAUNCHER_OPTION = "An option of the launcher; may be repeated."
 Slots = Annotated[Any, typer.Option(metavar="N|auto", parser=_parse_slots, help=SLOTS)]
 Init = Annotated[bool, typer.Option("--init", help="Create study and plan for workers started elsewhere, then exit.")]

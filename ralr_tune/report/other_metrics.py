@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from statistics import fmean, stdev
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import plotly.graph_objects as go
 
-from ralr_tune.analysis.facts import Confirmed, Facts
 from ralr_tune.analysis.importance import thinned
 from ralr_tune.metric import Metric
 from ralr_tune.records import ArmRecord, MetricAxis, MetricSeries, StudyRecord
 from ralr_tune.report.data import Data
-from ralr_tune.report.markup import Table
 from ralr_tune.report.style import ArmStyle, figure, safe, writable
 
 MAX_LINES = 40
@@ -94,39 +91,6 @@ def other_metric_data(drawn: OtherMetric) -> Data:
         (arm, trial, at, value) for arm, found in drawn.arms.items() for trial, one in found for at, value in one.points
     ]
     return Data(f"metric-{drawn.name}-{drawn.axis}", ("arm", "trial", drawn.axis, drawn.name), rows)
-
-
-def test_table(record: StudyRecord, facts: Facts) -> Table | None:
-    """What the evaluation on the test split measured besides the study's metric; None if there is nothing."""
-    found = {label: _tested(record.arms[arm], role, one) for label, arm, role, one in _confirmed(facts)}
-    names = sorted({name for values in found.values() for name in values})
-    rows = [[label, *(_mean(values.get(name, ())) for name in names)] for label, values in found.items() if values]
-    caption = "Other metrics on the test split, mean ± standard deviation over the seeds. No verdict depends on them."
-    return Table(caption, ["arm", *names], rows) if rows else None
-
-
-def _confirmed(facts: Facts) -> Iterator[tuple[str, str, str, Confirmed]]:
-    """(label, arm, role, result) of every configuration whose test values count."""
-    for arm in facts.arms.values():
-        for label, role, one in ((arm.name, "best", arm.confirm), (f"{arm.name}, twin", "twin", arm.twin)):
-            if one is not None and one.split == "test":
-                yield label, arm.name, role, one
-
-
-def _tested(arm: ArmRecord, role: str, one: Confirmed) -> dict[str, list[float]]:
-    found: dict[str, list[float]] = {}
-    for row in arm.stage("test", role):
-        if (row.block, row.source) == (one.block, one.trial) and row.seed in one.seeds:
-            for series in row.metrics:
-                if series.axis == "test":
-                    found.setdefault(series.name, []).extend(at for _, at in series.points if at is not None)
-    return found
-
-
-def _mean(values: Sequence[float]) -> str:
-    if not values:
-        return "–"
-    return f"{fmean(values):.4g}" + (f" ± {stdev(values):.2g}" if len(values) > 1 else "")
 
 
 def other_metrics_note(found: Sequence[OtherMetric], seen: Metric | None = None) -> str:

@@ -29,7 +29,7 @@ from ralr_tune.report.examples import ShownExamples, examples_html
 from ralr_tune.report.figures import Figure, Section
 from ralr_tune.report.inventory import inventory_lines, inventory_table
 from ralr_tune.report.markup import Table, escaped, fold, paragraphs, some_folded, table
-from ralr_tune.report.other_metrics import other_metrics, other_metrics_note, test_table
+from ralr_tune.report.other_metrics import other_metrics, other_metrics_note
 from ralr_tune.report.robustness import robustness_facts, robustness_note
 from ralr_tune.report.style import sentence
 from ralr_tune.report.words import duration
@@ -265,7 +265,7 @@ def _details(record: StudyRecord, facts: Facts, drawn: Sequence[Figure]) -> str:
     metric, nothing = sentence(facts.metric.name), "Nothing to show yet."
     top = tables.top_trials(record, facts)
     curves = [found for arm in record.arms.values() if (found := curves_facts(arm, facts))]
-    others, tested = other_metrics(record), test_table(record, facts)
+    others, tested = other_metrics(record), tables.tested_table(record, facts)
     parts = [
         Part("parameters", f"{metric} against each other searched parameter", [], _MARKS, nothing),
         Part("curves", "Learning curves", [], _CURVES + crowding(curves), nothing),
