@@ -87,7 +87,8 @@ def work(job: Job, place: Place, *, stop: Stop | None = None) -> None:
         session = _session(job, place, spec, storage, stop or Stop())
         if session.published is not None:
             session.published.check(session.stop)
-        with worker_log(session.published and session.published.background, session.owner):
+        background = None if session.published is None else session.published.background
+        with worker_log(background, session.owner):
             _work(session, job, place)
     finally:
         storage.dispose()

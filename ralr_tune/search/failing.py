@@ -52,7 +52,7 @@ def record_diverged(session: Session, row: Row, kind: FailureKind, message: str)
 
 def retry_or_end(session: Session, row: Row, kind: FailureKind, error: Exception) -> None:
     """Handle a failure that the configuration did not cause: retry the row, or end the study (TrialError)."""
-    stored_log = session.published and session.published.shown_log(row)
+    stored_log = None if session.published is None else session.published.shown_log(row)
     copied = f" (a copy of its output: {stored_log})" if stored_log else ""
     message = clean_message(f"{type(error).__name__}: {error}{copied}")
     if kind == "lost":
