@@ -93,6 +93,8 @@ class Provenance(Frozen):
     """Fingerprint of the study file (StudySpec.fingerprint)."""
     packages: dict[str, str] = {}
     """Package versions with which the trial ran."""
+    files: dict[str, str] = {}
+    """SHA-256 of what the trials read besides the data, such as weights and modules, by the study's name for it."""
 
     def lines(self, unit: Unit) -> list[str]:
         """The same as a few lines of text; `unit`: the metric's."""
