@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from ralr_tune.kinds.classification.kind import KIND
-from ralr_tune.report.export import render
 from ralr_tune.records import ArmRecord, EpochRecord, Outcome, Row, Stage, StudyRecord
+from ralr_tune.report.export import render
 from ralr_tune.studyfile import StudySpec
 from ralr_tune.studyfile.exported import Exported, exported_model
 from ralr_tune.training.loop import TorchTrial

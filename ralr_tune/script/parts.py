@@ -22,7 +22,14 @@ Written by `python -m ralr_tune export --format python`. This configuration and 
 ralr_tune's own source (MIT license), as far as they use it, so that the script draws what ralr_tune draws and runs
 without it."""
 
-_CONSTANTS = ("seed", "study_seed", "epochs", "batch_size", "lr")
+_CONSTANTS = {
+    "seed": "  # of this training: first weights, order, augmentation, dropout, amplification",
+    "study_seed": "  # of its study: which data are held out or left out",
+    "epochs": "",
+    "batch_size": "",
+    "lr": "",
+}
+"""The comment of each."""
 
 
 def common_parts(
@@ -50,7 +57,9 @@ def common_parts(
     values = {name: getattr(configuration.provenance, name, getattr(training, name, None)) for name in _CONSTANTS}
     return {
         "docstring": docstring(configuration),
-        "constants": "\n".join(f"{name.upper()} = {literal(value)}" for name, value in values.items()),
+        "constants": "\n".join(
+            f"{name.upper()} = {literal(value)}{_CONSTANTS[name]}" for name, value in values.items()
+        ),
         "optimizer": return_value(optimizer_call(configuration, parameters)),
         "rate": return_value(rate_call(configuration)),
         "precision": _precision(configuration, input_shape, model, matrix_products),

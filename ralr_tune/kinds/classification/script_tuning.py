@@ -35,17 +35,15 @@ def weights_check(configuration: Exported, task: ClassificationSection) -> str:
 
 def model_body(task: ClassificationSection, network: str) -> str:
     """The body of `make_model`; `network`: the expression that builds the network."""
-    drawn = '    """Its weights are drawn from torch\'s global generator'
     if task.weights is None:
-        return f'{drawn}."""\n    return {return_value(network)}'
+        return f'    """Its weights are drawn from torch\'s global generator."""\n    return {return_value(network)}'
     lines = [
-        f"{drawn}, and replaced by those in the file, except in a head of other",
-        '    classes."""',
-        f"    model = {wrapped(network, indent=4, used=len('model = '))}",
-        "    load_weights(model, WEIGHTS, classes)",
-        "    return model",
+        '"""Its weights are those in the file; a head of other classes is drawn from torch\'s global generator."""',
+        f"model = {wrapped(network, indent=4, used=len('model = '))}",
+        "load_weights(model, WEIGHTS, classes)",
+        "return model",
     ]
-    return "\n".join(lines)
+    return "\n".join(f"    {line}" for line in lines)
 
 
 def _digest(configuration: Exported, task: ClassificationSection) -> str | None:

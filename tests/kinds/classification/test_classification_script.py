@@ -104,7 +104,9 @@ def test_the_study_s_metric_is_tested(tmp_path: Path, metric: str, capsys: pytes
 def test_other_weights_than_the_study_s_end_the_script_before_it_trains(tmp_path: Path) -> None:
     task = {"data": images(tmp_path), **weights(tmp_path, "small_cnn", width=4)}
     made = configuration(task=task, provenance={"files": {"weights mine.pt": "0" * 64}})
-    with pytest.raises(SystemExit, match=r"mine.pt: not the file that the study read: its SHA-256 is \w{64}, not 0{64}"):
+    with pytest.raises(
+        SystemExit, match=r"mine.pt: not the file that the study read: its SHA-256 is \w{64}, not 0{64}"
+    ):
         ran(tmp_path, render(made, "python"))
     (tmp_path / "mine.pt").unlink()
     with pytest.raises(SystemExit, match=r"mine.pt: cannot be read: No such file"):
