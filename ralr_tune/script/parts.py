@@ -19,8 +19,7 @@ from ralr_tune.training.optimizer import optimizer_options, optimizers
 
 _ORIGIN = """\
 Written by `python -m ralr_tune export --format python`. This configuration and its training come first. Below them is
-ralr_tune's own source (MIT license), as far as they use it, so that the script draws what ralr_tune draws and runs
-without it."""
+the part of ralr_tune's own source (MIT license) that they use: the script draws what ralr_tune draws, without it."""
 
 _CONSTANTS = {
     "seed": "  # of this training: first weights, order, augmentation, dropout, amplification",

@@ -102,7 +102,7 @@ class Provenance(Frozen):
         found = {"validation": self.confirmed, "test": self.tested}
         return [
             f"Found by ralr_tune: study {self.study}, arm {self.arm}, trial {self.trial}{block}.",
-            f"In the search: validation {self.metric} {unit.value(self.value, 2)} (one run out of many: it flatters).",
+            f"In the search: validation {self.metric} {unit.value(self.value, 2)} (one of many runs: biased upwards).",
             *(f"On fresh seeds: {split} {self.metric} {each.text(unit)}." for split, each in found.items() if each),
         ]
 
