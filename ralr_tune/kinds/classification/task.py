@@ -148,7 +148,7 @@ class ClassificationTask:
         factor, frozen = _checked_options(options).head_factor, _checked_options(options).freeze_trunk
         if factor == 1 and frozen == 0:
             return [WeightGroup(tuple(model.parameters()))]
-        trunk, head = heads.split(model, len(self.classes))
+        trunk, head = heads.trunk_and_head(model, len(self.classes))
         return [WeightGroup(tuple(trunk), frozen_epochs=frozen), WeightGroup(tuple(head), factor)]
 
     def size(self, split: Split) -> int:
