@@ -17,10 +17,9 @@ from ralr_tune.records import Inventory
 from ralr_tune.report.inventory import inventory_text
 from ralr_tune.report.words import duration
 from ralr_tune.search.design import unit_params
-from ralr_tune.search.forecast import REPORT_S, START_S, choosing_runs, epochs_left
+from ralr_tune.search.forecast import REPORT_S, START_S, confirm_runs, epochs_left
 from ralr_tune.search.interim import analysis_seeds
 from ralr_tune.search.samplers import longest_run
-from ralr_tune.search.stages import judged_runs
 from ralr_tune.search.tasks import Tasks, data_inventory
 from ralr_tune.store.location import storage_url
 from ralr_tune.studyfile import StudySpec
@@ -161,19 +160,3 @@ def _effective_workers(assigned: Sequence[Place]) -> int:
     devices = {place.device for place in assigned} - {"cpu"}
     on_cores = sum(place.device == "cpu" for place in assigned)
     return len(devices) + min(on_cores, available_cores())
-
-
-def confirm_runs(spec: StudySpec) -> int:
-    """Maximum number of training runs of the stages choose and judge."""
-    return choosing_runs(spec) + judged_runs(spec)
-
-
-def _seconds_per_epoch(spec: StudySpec, place: Place) -> float | None:
-    """Seconds per epoch, in the middle of the first arm's space: it depends mostly on batch size and network."""
-    from ralr_tune.launch.worker import set_threads
-
-    set_threads(place, spec.kind)
-    arm = next(iter(spec.arms))
-    configuration = spec.configuration(arm, unit_params(spec.space(arm), 0.5))
-    task = Tasks(spec, device=place.device).of(configuration.task)
-    return spec.kind.seconds_per_epoch(task, configuration)

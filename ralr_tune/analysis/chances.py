@@ -1,0 +1,251 @@
+"""How likely each verdict is at a true difference, by simulating studies with the package's own rules.
+
+The rules are those of `comparison.compare` (seeds are fixed, or blocks), and of `sequential.next_analysis` and
+`latest_analysis` (`confirm.seeds = "auto"`), for all studies at once; a test holds them to those functions. Values are
+normal. One arm differs from the baseline by the true difference, all others are as good as the baseline. The same
+random numbers serve every difference, so that a larger one is never less likely to be seen.
+
+Symbols: S simulated studies, m comparisons (arms but the baseline), n seeds, B blocks; sigma is the standard deviation
+of one configuration's value between seeds.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from scipy import special
+
+from ralr_tune.analysis.comparison import MIN_SEEDS, What
+from ralr_tune.analysis.power import POWER
+from ralr_tune.analysis.sequential import Plan, boundaries
+
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+ChanceOf = Literal["right", "none", "wrong", "equivalent"]
+
+STUDIES = 4000
+"""Simulated studies: the error of a probability (95%) is then at most 1.6 points."""
+ERROR = 1.96 * math.sqrt(0.25 / STUDIES)
+AGREEMENT = 0.9
+"""Correlation of a pair's differences on the validation and the test split (our choice, as in `make calibrate`)."""
+WINNERS = 0.3
+"""Standard deviation of the true means of an arm's winners between blocks, in sigma (measured: LOG.md, 2026-11-30)."""
+_FARTHEST = 1e4
+"""Largest difference, in standard deviations of the pairs, that is tried: two pairs need 40."""
+
+
+class Noise(NamedTuple):
+    """How values vary, as standard deviations in the metric's own unit."""
+
+    seeds: float
+    """sigma."""
+    pairs: float
+    """Of the difference of two configurations on the same seed; sqrt(2) * sigma if seeds have no common effect."""
+    winners: float
+    """Of the difference of the winners' true means between blocks."""
+
+    @classmethod
+    def assumed(cls, sigma: float) -> Noise:
+        """Without any common effect of a seed, and with `WINNERS` (our choice)."""
+        return cls(sigma, math.sqrt(2) * sigma, math.sqrt(2) * WINNERS * sigma)
+
+
+@dataclass(frozen=True)
+class Design:
+    """How a study decides one of its questions."""
+
+    what: What
+    """"configuration": over seeds; "arm": over blocks, whose winners are judged on the same seeds."""
+    seeds: int
+    """Fixed, or the largest number."""
+    margin: float
+    confidence: float
+    blocks: int = 1
+    comparisons: int = 1
+    plan: Plan | None = None
+    """The interim analyses of `confirm.seeds = "auto"`."""
+
+
+@dataclass(frozen=True)
+class Chances:
+    """Probabilities of the verdicts on the arm that differs; they add up to 1, and `ERROR` bounds their error."""
+
+    difference: float
+    """The true one, in the metric's own unit; the arm is better by it."""
+    right: float
+    """"better". 0 at a difference of 0, at which every claim is wrong."""
+    none: float
+    wrong: float
+    equivalent: float
+    seeds: float
+    """Mean number of seeds that are judged."""
+
+
+class Simulation:
+    """Simulated studies of one design. Pure: equal arguments give equal probabilities."""
+
+    def __init__(self, design: Design, noise: Noise, *, studies: int = STUDIES, seed: int = 0) -> None:
+        rng = np.random.default_rng(seed)
+        self._counts = design.plan.analyses if design.plan and design.what == "configuration" else (design.seeds,)
+        if design.what == "arm":
+            analyses = [_blocks(design, noise, studies, rng)]
+        elif len(self._counts) == 1 and design.plan is None:
+            values = noise.pairs * _paired(design.comparisons, (studies, design.seeds), rng)
+            analyses = [_seeds(design, values)]
+        else:
+            assert design.plan is not None
+            values = noise.pairs * _paired(design.comparisons, (studies, design.seeds), rng)
+            analyses = _interim(design.plan, values)
+            fresh = noise.pairs * _paired(design.comparisons, (studies, design.seeds), rng)
+            self._tested = _interim(design.plan, AGREEMENT * values + math.sqrt(1 - AGREEMENT**2) * fresh)
+        self._analyses, self._margin, self._scale = analyses, design.margin, noise.pairs
+
+    def chances(self, difference: float) -> Chances:
+        """At a true difference of at least 0, in the metric's own unit."""
+        verdicts, seeds = self._verdicts(difference)
+        claimed = difference > 0
+        return Chances(
+            difference=difference,
+            right=float((verdicts.differs & (verdicts.mean > 0)).mean()) if claimed else 0.0,
+            none=float((~verdicts.differs & ~verdicts.equals).mean()),
+            wrong=float((verdicts.differs & ((verdicts.mean <= 0) | (not claimed))).mean()),
+            equivalent=float(verdicts.equals.mean()),
+            seeds=seeds,
+        )
+
+    def visible(self, power: float = POWER) -> float | None:
+        """The smallest true difference that is called right with this probability; None if no difference is."""
+        low, high = 0.0, self._scale
+        while self.chances(high).right < power:
+            low, high = high, 2 * high
+            if high > _FARTHEST * self._scale:
+                return None
+        for _ in range(12):
+            middle = (low + high) / 2
+            low, high = (low, middle) if self.chances(middle).right >= power else (middle, high)
+        return high
+
+    def _verdicts(self, difference: float) -> tuple[_Verdicts, float]:
+        """Of the arm that differs, in each study, and the mean number of seeds."""
+        if len(self._analyses) == 1:
+            return self._analyses[0].verdicts(difference, self._margin), float(self._counts[-1])
+        stops = self._stops(difference)
+        tested = [each.verdicts(difference, self._margin) for each in self._tested]
+        found = _Verdicts(*(np.choose(stops, np.stack(parts)) for parts in zip(*tested, strict=True)))
+        return found, float(np.asarray(self._counts)[stops].mean())
+
+    def _stops(self, difference: float) -> npt.NDArray[np.intp]:
+        """The analysis, by its index, after which every comparison of a study is settled; shape (S,)."""
+        settled = np.stack([each.settled(difference, self._margin) for each in self._analyses])
+        settled[-1] = True
+        return np.asarray(settled.argmax(axis=0).max(axis=0))  # argmax: the first True of each comparison
+
+
+# ---------------------------------------------------------------- one analysis of all studies
+
+
+class _Verdicts(NamedTuple):
+    """Of one arm; shape (S,) each."""
+
+    mean: Floats
+    differs: Bools
+    equals: Bools
+
+
+class _Analysis(NamedTuple):
+    """All comparisons of all studies, at a true difference of 0."""
+
+    mean: Floats
+    """Shape (m, S)."""
+    error: Floats
+    """Standard errors; shape (m, S)."""
+    differ: Floats
+    """Critical values of |t| at each step of Holm, the strictest first; shape (steps, m, S) or (steps, 1, 1)."""
+    equal: Floats
+
+    def verdicts(self, difference: float, margin: float) -> _Verdicts:
+        differs, equals = self._rejected(difference, margin)
+        return _Verdicts(self.mean[0] + difference, differs[0] & ~equals[0], equals[0])
+
+    def settled(self, difference: float, margin: float) -> Bools:
+        """Whether a comparison has a verdict; shape (m, S)."""
+        differs, equals = self._rejected(difference, margin)
+        return differs | equals
+
+    def _rejected(self, difference: float, margin: float) -> tuple[Bools, Bools]:
+        mean = self.mean.copy()
+        mean[0] += difference
+        size = np.abs(mean)
+        # as in `sequential`: an interval within the margin; without a margin nothing is equivalent
+        return _holm(size > self.differ * self.error), _holm(size + self.equal * self.error < margin)
+
+
+def _holm(passes: Bools) -> Bools:
+    """Holm's step-down procedure (1979) from what passes at each level; shape (steps, m, S) to (m, S).
+
+    k tests are rejected exactly if at least r pass at level r for every r up to k, but not for k + 1; they are those
+    that pass at level k. A single step (Bonferroni) is its own result.
+    """
+    if len(passes) == 1:
+        return np.asarray(passes[0])
+    enough = passes.sum(axis=1) >= np.arange(1, len(passes) + 1)[:, None]
+    rejected = np.cumprod(enough, axis=0).sum(axis=0)
+    last = np.take_along_axis(passes, np.maximum(rejected - 1, 0)[None, None, :], axis=0)[0]
+    return np.asarray(last & (rejected > 0))
+
+
+def _levels(design: Design) -> Floats:
+    """alpha / m, ..., alpha: the levels of Holm's steps."""
+    return (1 - design.confidence) / np.arange(design.comparisons, 0, -1)
+
+
+def _paired(comparisons: int, shape: tuple[int, ...], rng: np.random.Generator) -> Floats:
+    """Differences of standard deviation 1 from one baseline, which makes them correlate by a half; shape (m, *shape)."""
+    own = rng.standard_normal((comparisons, *shape))
+    return own if comparisons == 1 else (own + rng.standard_normal(shape)) / math.sqrt(2)
+
+
+def _seeds(design: Design, values: Floats) -> _Analysis:
+    """A paired t-test over a fixed number of seeds; values: shape (m, S, n)."""
+    n, levels = design.seeds, _levels(design)[:, None, None]
+    error = values.std(axis=-1, ddof=1) / math.sqrt(n)
+    differ, equal = (-special.stdtrit(n - 1, tails) for tails in (levels / 2, levels))
+    return _Analysis(values.mean(axis=-1), error, differ, equal)
+
+
+def _interim(plan: Plan, values: Floats) -> list[_Analysis]:
+    """Every analysis of a plan; values: shape (m, S, n)."""
+    bounds = boundaries(plan.analyses, plan.alpha / 2)
+    # computed only if something can be equivalent: a tenth of a second
+    equals = boundaries(plan.analyses, plan.alpha) if plan.margin else (math.inf,) * len(bounds)
+    found = []
+    for n, differ, equal in zip(plan.analyses, bounds, equals, strict=True):
+        first = values[..., :n]
+        error = first.std(axis=-1, ddof=1) / math.sqrt(n)
+        found.append(_Analysis(first.mean(axis=-1), error, *(np.full((1, 1, 1), each) for each in (differ, equal))))
+    return found
+
+
+def _blocks(design: Design, noise: Noise, studies: int, rng: np.random.Generator) -> _Analysis:
+    """Blocks and seeds as samples (see `comparison.paired_test`): the means of rows and of columns of a B x n table.
+
+    Of independent normal values, the deviations of rows, those of columns and the grand mean are independent, so that
+    B + n numbers are drawn in place of B * n.
+    """
+    blocks, n = design.blocks, design.seeds
+    rows = noise.pairs / math.sqrt(n) * _paired(design.comparisons, (studies, blocks), rng)
+    columns = noise.pairs / math.sqrt(blocks) * _paired(design.comparisons, (studies, n), rng)
+    rows += noise.winners * _paired(design.comparisons, (studies, blocks), rng)
+    errors = [each.std(axis=-1, ddof=1) / math.sqrt(each.shape[-1]) for each in (rows, columns)]
+    error = np.hypot(*errors)
+    weights = [(each / error) ** 2 for each in errors]
+    levels = _levels(design) if n >= MIN_SEEDS else np.zeros(design.comparisons)  # fewer seeds give no verdict
+    differ, equal = (
+        np.stack([-(weights[0] * special.stdtrit(blocks - 1, t) + weights[1] * special.stdtrit(n - 1, t)) for t in tails])
+        for tails in (levels / 2, levels)
+    )
+    return _Analysis(rows.mean(axis=-1), error, differ, equal)
