@@ -12,24 +12,28 @@ of one configuration's value between seeds.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from statistics import variance
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from scipy import special
 
+from ralr_tune.analysis import rows as study_rows
 from ralr_tune.analysis.comparison import MIN_SEEDS, What
-from ralr_tune.analysis.power import POWER
+from ralr_tune.analysis.power import ENOUGH_PAIRS, POWER
 from ralr_tune.analysis.sequential import Plan, boundaries
+from ralr_tune.records import StudyRecord
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
-ChanceOf = Literal["right", "none", "wrong", "equivalent"]
 
 STUDIES = 4000
 """Simulated studies: the error of a probability (95%) is then at most 1.6 points."""
-ERROR = 1.96 * math.sqrt(0.25 / STUDIES)
+_FEWEST, _NUMBERS = 400, 4_000_000
+"""Fewer studies, but these at least, are simulated if all would need more random numbers (our choice: 32 MB)."""
 AGREEMENT = 0.9
 """Correlation of a pair's differences on the validation and the test split (our choice, as in `make calibrate`)."""
 WINNERS = 0.3
@@ -72,7 +76,8 @@ class Design:
 
 @dataclass(frozen=True)
 class Chances:
-    """Probabilities of the verdicts on the arm that differs; they add up to 1, and `ERROR` bounds their error."""
+    """Probabilities of the verdicts on the arm that differs; they add up to 1, and `Simulation.error` bounds their
+    error."""
 
     difference: float
     """The true one, in the metric's own unit; the arm is better by it."""
@@ -88,21 +93,29 @@ class Chances:
 class Simulation:
     """Simulated studies of one design. Pure: equal arguments give equal probabilities."""
 
-    def __init__(self, design: Design, noise: Noise, *, studies: int = STUDIES, seed: int = 0) -> None:
+    def __init__(self, design: Design, noise: Noise, *, seed: int = 0) -> None:
         rng = np.random.default_rng(seed)
-        self._counts = design.plan.analyses if design.plan and design.what == "configuration" else (design.seeds,)
+        numbers = (design.comparisons + 1) * (design.seeds + design.blocks)
+        self.studies = min(STUDIES, max(_FEWEST, _NUMBERS // numbers))
+        studies, shape = self.studies, (self.studies, design.seeds)
+        self._margin, self._scale = design.margin, noise.pairs
+        self._counts: tuple[int, ...] = (design.seeds,)
+        self._tested: list[_Analysis] = []
         if design.what == "arm":
-            analyses = [_blocks(design, noise, studies, rng)]
-        elif len(self._counts) == 1 and design.plan is None:
-            values = noise.pairs * _paired(design.comparisons, (studies, design.seeds), rng)
-            analyses = [_seeds(design, values)]
-        else:
-            assert design.plan is not None
-            values = noise.pairs * _paired(design.comparisons, (studies, design.seeds), rng)
-            analyses = _interim(design.plan, values)
-            fresh = noise.pairs * _paired(design.comparisons, (studies, design.seeds), rng)
-            self._tested = _interim(design.plan, AGREEMENT * values + math.sqrt(1 - AGREEMENT**2) * fresh)
-        self._analyses, self._margin, self._scale = analyses, design.margin, noise.pairs
+            self._analyses = [_blocks(design, noise, studies, rng)]
+            return
+        values = noise.pairs * _paired(design.comparisons, shape, rng)
+        if design.plan is None:
+            self._analyses = [_seeds(design, values)]
+            return
+        self._counts, self._analyses = design.plan.analyses, _interim(design.plan, values)
+        fresh = noise.pairs * _paired(design.comparisons, shape, rng)
+        self._tested = _interim(design.plan, AGREEMENT * values + math.sqrt(1 - AGREEMENT**2) * fresh)
+
+    @property
+    def error(self) -> float:
+        """Of any of its probabilities (95%), at most."""
+        return 1.96 * math.sqrt(0.25 / self.studies)
 
     def chances(self, difference: float) -> Chances:
         """At a true difference of at least 0, in the metric's own unit."""
@@ -131,11 +144,11 @@ class Simulation:
 
     def _verdicts(self, difference: float) -> tuple[_Verdicts, float]:
         """Of the arm that differs, in each study, and the mean number of seeds."""
-        if len(self._analyses) == 1:
+        if not self._tested:
             return self._analyses[0].verdicts(difference, self._margin), float(self._counts[-1])
         stops = self._stops(difference)
         tested = [each.verdicts(difference, self._margin) for each in self._tested]
-        found = _Verdicts(*(np.choose(stops, np.stack(parts)) for parts in zip(*tested, strict=True)))
+        found = _Verdicts(*(np.stack(each)[stops, np.arange(len(stops))] for each in zip(*tested, strict=True)))
         return found, float(np.asarray(self._counts)[stops].mean())
 
     def _stops(self, difference: float) -> npt.NDArray[np.intp]:
@@ -204,7 +217,7 @@ def _levels(design: Design) -> Floats:
 
 
 def _paired(comparisons: int, shape: tuple[int, ...], rng: np.random.Generator) -> Floats:
-    """Differences of standard deviation 1 from one baseline, which makes them correlate by a half; shape (m, *shape)."""
+    """Differences from one baseline, which makes them correlate by a half; standard deviation 1; shape (m, *shape)."""
     own = rng.standard_normal((comparisons, *shape))
     return own if comparisons == 1 else (own + rng.standard_normal(shape)) / math.sqrt(2)
 
@@ -231,7 +244,7 @@ def _interim(plan: Plan, values: Floats) -> list[_Analysis]:
 
 
 def _blocks(design: Design, noise: Noise, studies: int, rng: np.random.Generator) -> _Analysis:
-    """Blocks and seeds as samples (see `comparison.paired_test`): the means of rows and of columns of a B x n table.
+    """Blocks and seeds as samples: the means of the rows and of the columns of a table of B blocks and n seeds.
 
     Of independent normal values, the deviations of rows, those of columns and the grand mean are independent, so that
     B + n numbers are drawn in place of B * n.
@@ -239,13 +252,49 @@ def _blocks(design: Design, noise: Noise, studies: int, rng: np.random.Generator
     blocks, n = design.blocks, design.seeds
     rows = noise.pairs / math.sqrt(n) * _paired(design.comparisons, (studies, blocks), rng)
     columns = noise.pairs / math.sqrt(blocks) * _paired(design.comparisons, (studies, n), rng)
-    rows += noise.winners * _paired(design.comparisons, (studies, blocks), rng)
+    return _rows_and_columns(
+        design, rows + noise.winners * _paired(design.comparisons, (studies, blocks), rng), columns
+    )
+
+
+def _rows_and_columns(design: Design, rows: Floats, columns: Floats) -> _Analysis:
+    """The test of `comparison.paired_test` with `by_seed`; rows: shape (m, S, B), columns: (m, S, n)."""
     errors = [each.std(axis=-1, ddof=1) / math.sqrt(each.shape[-1]) for each in (rows, columns)]
     error = np.hypot(*errors)
-    weights = [(each / error) ** 2 for each in errors]
-    levels = _levels(design) if n >= MIN_SEEDS else np.zeros(design.comparisons)  # fewer seeds give no verdict
-    differ, equal = (
-        np.stack([-(weights[0] * special.stdtrit(blocks - 1, t) + weights[1] * special.stdtrit(n - 1, t)) for t in tails])
-        for tails in (levels / 2, levels)
-    )
-    return _Analysis(rows.mean(axis=-1), error, differ, equal)
+    shares = [(each / error) ** 2 for each in errors]
+    freedoms = [each.shape[-1] - 1 for each in (rows, columns)]
+
+    def quantiles(tails: Floats) -> Floats:
+        if design.seeds < MIN_SEEDS:
+            return np.full((len(tails), 1, 1), math.inf)  # so few seeds give no verdict
+        return np.stack([-sum(w * special.stdtrit(f, t) for w, f in zip(shares, freedoms, strict=True)) for t in tails])
+
+    levels = _levels(design)
+    return _Analysis(rows.mean(axis=-1), error, quantiles(levels / 2), quantiles(levels))
+
+
+# ---------------------------------------------------------------- from a study's own rows
+
+
+def observed_noise(record: StudyRecord) -> Noise | None:
+    """From the judged configurations of each arm; None with fewer than `ENOUGH_PAIRS` seeds, or without spread.
+
+    The spread of the winners between blocks is assumed, as in `Noise.assumed`.
+    """
+    stage = study_rows.stage_of(study_rows.split_of(record))
+    found = {
+        name: study_rows.scores(arm, stage, "best", candidate)
+        for name, arm in record.arms.items()
+        if (candidate := study_rows.chosen(arm, record.metric)) is not None
+    }
+    base = found.get(record.baseline, {})
+    paired = [study_rows.differences(own, base) for name, own in found.items() if name != record.baseline]
+    sigma, pairs = _pooled([list(own.values()) for own in found.values()]), _pooled(paired)
+    return Noise.assumed(sigma)._replace(pairs=pairs) if sigma and pairs else None
+
+
+def _pooled(samples: Sequence[Sequence[float]]) -> float | None:
+    """The standard deviation within samples, from those with enough values; None without any."""
+    variances = [(len(each) - 1, variance(each)) for each in samples if len(each) >= ENOUGH_PAIRS]
+    freedom = sum(count for count, _ in variances)
+    return math.sqrt(sum(count * each for count, each in variances) / freedom) if freedom else None

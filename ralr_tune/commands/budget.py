@@ -63,7 +63,9 @@ def with_split(spec: StudySpec, timed: Callable[[], float | None] | None) -> Stu
             if timed is None
             else "how long an epoch takes is not known before the first trial"
         )
-        raise UsageError(f'search.budget = {shown(spec.file.search.budget)}: {reason}; give epochs, such as "600 epochs"')
+        raise UsageError(
+            f'search.budget = {shown(spec.file.search.budget)}: {reason}; give epochs, such as "600 epochs"'
+        )
     return _split(spec, epochs, seconds)
 
 

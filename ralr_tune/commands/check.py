@@ -59,11 +59,13 @@ def check_study(
     Raises what `load` raises, with every problem at once, and DataError.
     """
     spec = checked(study, imports=imports, fast=fast, storage=storage, out=out)
-    spec = split_at_once(spec) if fast else split_here(spec, storage, out)
+    if spec.needs_split:
+        url = storage_url(storage, spec, out or Path("runs") / spec.name)
+        spec = split_at_once(spec) if fast else split_here(spec, url)
     return "\n".join([_summary(study, spec, fast), *_notes(spec), *(() if fast else spec.kind.notes(spec.task))])
 
 
-def split_here(spec: StudySpec, storage: str | None, out: Path | None, place: Place | None = None) -> StudySpec:
+def split_here(spec: StudySpec, url: str, place: Place | None = None) -> StudySpec:
     """The study with the split of its budget: as it is stored, or as `run` would choose it with workers on this
     machine (at `place`, or on its first device). Raises what `with_split` raises."""
     if not spec.needs_split:
@@ -72,7 +74,7 @@ def split_here(spec: StudySpec, storage: str | None, out: Path | None, place: Pl
     from ralr_tune.commands.timing import seconds_per_epoch
     from ralr_tune.launch.devices import places
 
-    spec = with_stored_split(spec, storage_url(storage, spec, out or Path("runs") / spec.name), force=True)
+    spec = with_stored_split(spec, url, force=True)
     return with_split(spec, lambda: seconds_per_epoch(spec, place or places("auto", None)[0]))
 
 

@@ -32,7 +32,11 @@ def problems(
 
     `imports`: whether code that the study names may be imported. `fast`: without network and data.
     """
-    found = [*problems_of_budget(spec), *_optuna_problems(spec), *([] if fast else spec.kind.problems(spec, imports=imports, sample=SAMPLE))]
+    found = [
+        *problems_of_budget(spec),
+        *_optuna_problems(spec),
+        *([] if fast else spec.kind.problems(spec, imports=imports, sample=SAMPLE)),
+    ]
     if not imports:
         tried = "; --no-imports forbids that, so it was not tried"
         found += [Problem(f"{each}{tried}") for each in imports_of(spec)]

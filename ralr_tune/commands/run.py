@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ralr_tune.commands.artifacts import checked_store, record_store, tidy
-from ralr_tune.commands.connections import refuse_shortage
 from ralr_tune.commands.budget import with_split, with_stored_split
+from ralr_tune.commands.connections import refuse_shortage
 from ralr_tune.commands.locate import again, existing, find_file, naming, unknown_study
 from ralr_tune.commands.mirror import mirrored
 from ralr_tune.commands.notify import Notifier, parse_recipients

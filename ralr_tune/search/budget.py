@@ -45,13 +45,13 @@ def split_of(spec: StudySpec, epochs: int) -> SplitSection:
         most, share = (USUAL_SEEDS, CONFIRM_SHARE) if free else (MOST_SEEDS, 1.0)
         first = least.trials if trials is None else trials
         # a share of the budget bounds what confirm takes; with fixed trials, seeds get what these leave
-        seeds = _largest(
+        seeds = largest(
             lambda n: _confirm_epochs(spec, first, n) <= share * epochs if free else _epochs(spec, first, n) <= epochs,
             least.seeds,
             most,
         )
     if trials is None:
-        trials = _largest(lambda n: _epochs(spec, n, seeds) <= epochs, least.trials, MOST_TRIALS)
+        trials = largest(lambda n: _epochs(spec, n, seeds) <= epochs, least.trials, MOST_TRIALS)
     return SplitSection(epochs=epochs, trials=trials, seeds=seeds)
 
 
@@ -84,7 +84,9 @@ def problems_of_budget(spec: StudySpec, seconds_per_epoch: float | None = None) 
     try:
         split_of(spec, epochs)
     except TooSmall as error:
-        line = f"search.budget = {shown(spec.file.search.budget)}: {_too_little(budget, error.least, seconds_per_epoch)}"
+        line = (
+            f"search.budget = {shown(spec.file.search.budget)}: {_too_little(budget, error.least, seconds_per_epoch)}"
+        )
         paths = (("search",), ("confirm",), ("training",), ("arms",), ("study", "baseline"))
         yield Problem(line, paths)
 
@@ -107,10 +109,8 @@ def budget_sentence(spec: StudySpec) -> str | None:
         return None
     seeds = f"up to {split.seeds}" if spec.file.confirm.seeds == "auto" else split.seeds
     converted = "" if spec.budget is None or spec.budget.seconds is None else f", about {split.epochs} epochs"
-    return (
-        f"budget of {spec.file.search.budget}{converted}: {split.trials} trials per arm{_per_block(spec)}, {seeds} seeds; "
-        f"at most {most_epochs(spec)} epochs"
-    )
+    parts = f"{split.trials} trials per arm{_per_block(spec)}, {seeds} seeds; at most {most_epochs(spec)} epochs"
+    return f"budget of {spec.file.search.budget}{converted}: {parts}"
 
 
 def _per_block(spec: StudySpec) -> str:
@@ -142,10 +142,9 @@ def _with(spec: StudySpec, trials: int, seeds: int) -> StudySpec:
     return spec.with_split(SplitSection(epochs=1, trials=trials, seeds=seeds))
 
 
-def _largest(fits: Callable[[int], bool], least: int, most: int) -> int:
-    """The largest number within these that fits, by bisection: a larger one never fits if a smaller one does not.
-
-    `least` is returned even if it does not fit."""
+def largest(fits: Callable[[int], bool], least: int, most: int) -> int:
+    """The largest number within these that fits, by bisection, if none fits that is above one that does not; `least` if
+    none fits."""
     low, high = least, most + 1
     while high - low > 1:
         middle = (low + high) // 2

@@ -19,7 +19,7 @@ MOST = 10**9 - 1
 EXAMPLES = '"12 device hours", "90 device minutes" or "600 epochs"'
 _FORM = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z][A-Za-z ]*?)\s*")
 _UNIT_OF: dict[str, Unit] = {**{unit: unit for unit in UNITS}, **{unit.removesuffix("s"): unit for unit in UNITS}}
-_CLOSE: dict[str, Unit] = {
+_CLOSE: dict[str, str] = {
     "h": "device hours", "hour": "device hours", "hours": "device hours",
     "min": "device minutes", "minute": "device minutes", "minutes": "device minutes", "epoch": "epochs",
 }  # fmt: skip
@@ -65,7 +65,7 @@ def _suggestion(found: re.Match[str] | None) -> str:
     if found is None:
         return ""
     given = found[2].lower()
-    close = _CLOSE.get(given) or next(iter(nearest(given, UNITS, cutoff=0.5)), None)
+    close: str | None = _CLOSE.get(given) or next(iter(nearest(given, UNITS, cutoff=0.5)), None)
     return f'; did you mean "{found[1]} {close}"?' if close else ""
 
 

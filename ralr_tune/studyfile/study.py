@@ -101,7 +101,9 @@ class StudySpec:
     def with_split(self, split: SplitSection) -> StudySpec:
         """The same study with these trials and seeds, in its file and in its text."""
         table = "\n".join(["# Chosen from search.budget", *split.as_toml()])
-        return replace(self, file=self.file.model_copy(update={"split": split}), text=f"{self.text.rstrip()}\n\n{table}\n")
+        return replace(
+            self, file=self.file.model_copy(update={"split": split}), text=f"{self.text.rstrip()}\n\n{table}\n"
+        )
 
     @property
     def storage(self) -> StorageSection:
