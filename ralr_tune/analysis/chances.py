@@ -38,6 +38,7 @@ AGREEMENT = 0.9
 """Correlation of a pair's differences on the validation and the test split (our choice, as in `make calibrate`)."""
 WINNERS = 0.3
 """Standard deviation of the true means of an arm's winners between blocks, in sigma (measured: LOG.md, 2026-11-30)."""
+_ROUNDING = 1e-9
 _FARTHEST = 1e4
 """Largest difference, in standard deviations of the pairs, that is tried: two pairs need 40."""
 
@@ -279,7 +280,7 @@ def _rows_and_columns(design: Design, rows: Floats, columns: Floats) -> _Analysi
 def observed_noise(record: StudyRecord) -> Noise | None:
     """From the judged configurations of each arm; None with fewer than `ENOUGH_PAIRS` seeds, or without spread.
 
-    The spread of the winners between blocks is assumed, as in `Noise.assumed`.
+    As in `Noise.assumed`: the spread of the winners between blocks, and that of pairs which are all equal.
     """
     stage = study_rows.stage_of(study_rows.split_of(record))
     found = {
@@ -290,7 +291,10 @@ def observed_noise(record: StudyRecord) -> Noise | None:
     base = found.get(record.baseline, {})
     paired = [study_rows.differences(own, base) for name, own in found.items() if name != record.baseline]
     sigma, pairs = _pooled([list(own.values()) for own in found.values()]), _pooled(paired)
-    return Noise.assumed(sigma)._replace(pairs=pairs) if sigma and pairs else None
+    if not sigma:
+        return None
+    # pairs that do not vary leave their spread unknown, as in `comparison.paired_test`
+    return Noise.assumed(sigma)._replace(pairs=pairs) if pairs and pairs > _ROUNDING * sigma else Noise.assumed(sigma)
 
 
 def _pooled(samples: Sequence[Sequence[float]]) -> float | None:

@@ -2,8 +2,8 @@
 
 The budget bounds the epochs that are planned: no trial pruned, every seed needed. Pruning and early verdicts save some
 of them, which are not spent. Arms, blocks and `confirm.top` are the question, so the study file fixes them. Of trials
-and seeds, what the file gives stays; what it does not give is chosen (our choice, measured in LOG.md, 2026-11-30):
-seeds from a third of the epochs, up to `USUAL_SEEDS`; trials from the rest.
+and seeds, what the file gives stays; what it does not give is chosen (our choice): seeds from a
+third of the epochs, up to `USUAL_SEEDS`; trials from the rest.
 """
 
 from __future__ import annotations
