@@ -2,8 +2,8 @@
 
 The budget bounds the epochs that are planned: no trial pruned, every seed needed. Pruning and early verdicts save some
 of them, which are not spent. Arms, blocks and `confirm.top` are the question, so the study file fixes them. Of trials
-and seeds, what the file gives stays; what it does not give is chosen (our choice): seeds from a
-third of the epochs, up to `USUAL_SEEDS`; trials from the rest.
+and seeds, what the file gives stays; what it does not give is chosen (our choice, simulated in LOG.md,
+2026-11-30): seeds from half of the epochs, up to `USUAL_SEEDS`; trials from the rest.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ralr_tune.studyfile.contradictions import Problem
 from ralr_tune.studyfile.problems import shown
 from ralr_tune.studyfile.sections import FROM_BUDGET
 
-CONFIRM_SHARE = 1 / 3
+CONFIRM_SHARE = 0.5
 """Of the budget that seeds may take, while trials need the rest, too."""
 USUAL_SEEDS = 20
 """The default of `confirm.most_seeds`: if trials are chosen, too, more seeds than these are not."""
