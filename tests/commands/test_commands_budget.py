@@ -51,11 +51,11 @@ def elsewhere(text: str, out: Path) -> str:
 
 
 def test_check_states_the_split_or_the_least(write: Callable[..., str]) -> None:
-    assert "budget of 300 epochs: 21 trials per arm, 5 seeds; at most 296 epochs" in check_study(write("300 epochs"))
+    assert "budget of 300 epochs: 19 trials per arm, 6 seeds; at most 296 epochs" in check_study(write("300 epochs"))
     with pytest.raises(StudyFileError, match="too little for a verdict, which needs at least 112 epochs"):
         check_study(write("100 epochs"), fast=True)
     study = write("0.005 device minutes", **TIMED)
-    assert "budget of 0.005 device minutes, about 300 epochs: 21 trials per arm" in check_study(study)
+    assert "budget of 0.005 device minutes, about 300 epochs: 19 trials per arm" in check_study(study)
     assert "a budget of 0.005 device minutes, which was not split: that needs a timing" in check_study(study, fast=True)
     with pytest.raises(StudyFileError, match=r"needs at least 0.0019 device minutes \(112 epochs of 0.001 s\)"):
         check_study(write("0.001 device minutes", **TIMED))
@@ -94,7 +94,7 @@ def test_the_split_is_stored_and_a_later_run_keeps_it(
     text = budgeted_text("300 epochs")
     elsewhere(text, tmp_path)
     spec, rows = stored(tmp_path)
-    assert rows == 2 * spec.search.trials == 2 * 21
+    assert rows == 2 * spec.search.trials == 2 * 19
     assert most_epochs(spec) <= 300
     # another release may choose otherwise: a study that was started keeps its split
     monkeypatch.setattr("ralr_tune.search.budget.CONFIRM_SHARE", 0.1)

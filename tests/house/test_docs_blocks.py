@@ -43,6 +43,7 @@ NOT_RUN = {
     r"caddy|nginx|tuning\.example\.org \{|server \{": "configures a proxy, which this machine need not have",
     r"\[databases\]": "configures a pooler; tests/engines/test_engines_pgbouncer.py runs one",
     r"python -m benchmarks\.decisions\.record\b": "trains for an hour; tests/benchmarks records a small table",
+    r"python -m benchmarks\.decisions\.picture\b": "needs the results of a benchmark; test_benchmarks_picture.py draws others",
     r"import numpy as np\nfrom torchvision\.datasets import CIFAR100": "downloads 170 MB",
 }
 """Commands and blocks that cannot run in a test, by their beginning, with the reason."""
