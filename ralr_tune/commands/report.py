@@ -34,6 +34,7 @@ from ralr_tune.report.page import write_report
 from ralr_tune.report.panels import write_panels
 from ralr_tune.report.trials import trials_data
 from ralr_tune.search import rehearsal
+from ralr_tune.search.budget import budget_sentence
 from ralr_tune.search.examples import fetch_examples, load_examples
 from ralr_tune.search.interim import plan_of
 from ralr_tune.secrecy import MASK
@@ -168,7 +169,8 @@ def make_report(
     own = _study_file(record, out, file)
     typed = _typed(spec, storage.address, out, own, files)
     card = make_card(facts, typed)
-    shown = replace(record, environment={**record.environment, **_rehearsed(spec, storage.address, out, own.typed)})
+    noted = {**_rehearsed(spec, storage.address, out, own.typed), **_budget(spec)}
+    shown = replace(record, environment={**record.environment, **noted})
     with writing(page):
         write_report(shown, facts, card, page, drawn, study_importances(record), _examples(storage, spec, record, out))
     _write_panels(storage, facts, card, spec)
@@ -185,6 +187,12 @@ def make_report(
             address=storage.address,
             table=trials_data(record, facts),
         )
+
+
+def _budget(spec: StudySpec) -> Mapping[str, str]:
+    """What `search.budget` was split into."""
+    sentence = budget_sentence(spec)
+    return {} if sentence is None else {"budget": sentence.removeprefix("budget of ")}
 
 
 def _rehearsed(spec: StudySpec, address: Address, out: Path, typed: str) -> Mapping[str, str]:
