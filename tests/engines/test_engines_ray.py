@@ -16,7 +16,7 @@ import pytest
 from tests.engines.running import FAULTS, WORKERS, Faults, Running, study_text
 from tests.faults.storm import violations
 from tests.faults.test_faults_storm import NO_VIOLATIONS
-from tests.waiting import until
+from tests.waiting import LONG_S, until
 
 pytestmark = [
     pytest.mark.slow,
@@ -60,6 +60,8 @@ def cluster(home: Path) -> Iterator[Nodes]:
         patch.setenv("HOME", str(home))
         patch.setenv("RAY_TMPDIR", "/tmp")  # the paths of its sockets must be short
         patch.setenv("RAY_kill_child_processes_on_worker_exit", "0")  # a worker ends in order if its task dies
+        patch.setenv("RAY_raylet_start_wait_time_s", f"{LONG_S:g}")  # 30 s are too few on a busy machine, ...
+        patch.setenv("RAY_agent_register_timeout_ms", f"{1000 * LONG_S:g}")  # ... as are these
         made = Nodes()
         try:
             yield made
@@ -112,6 +114,7 @@ def test_faults_of_the_engine(nodes: Nodes, url: str, tmp_path: Path) -> None:
         faults.strike(run)
         until(lambda: not _workers(run.out), "no worker is left", within_s=60)  # noqa: B023
         assert violations(url, run.spec, run.out) == NO_VIOLATIONS
+        assert "[state-dump]" not in run.log()  # what Ray prints when it loses a node
         number += 1
     print(f"\n{faults.counted.total()} faults in {number} studies{faults.table()}")
 
