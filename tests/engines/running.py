@@ -106,7 +106,11 @@ class _Hit:
 
 
 class Faults(Generic[C]):
-    """Faults of an engine's cluster at random moments of one study after another, its kinds in rotation."""
+    """Faults of an engine's cluster at random moments of one study after another, its kinds in rotation.
+
+    A fault comes when a row is held and an epoch was recorded since the last one: on a busy machine, workers that are
+    still starting would be hit again and again.
+    """
 
     def __init__(
         self,
@@ -120,6 +124,7 @@ class Faults(Generic[C]):
         self._chance = random.Random(1)
         self._kinds = Rotation(kinds, self._chance)
         self._hit: dict[int, _Hit] = {}
+        self._epochs = 0
         self.counted = Counter[str]()
         self.again_s: dict[str, list[float]] = defaultdict(list)
         """By kind: seconds from a fault until a row that lost its worker by it was held again."""
@@ -128,21 +133,25 @@ class Faults(Generic[C]):
         """Faults until there are enough or the study is finished; then waits for its end."""
         end = time.monotonic() + LONG_S * 4
         self._hit.clear()
+        self._epochs = 0
         while run.pending is not None:
             assert time.monotonic() < end, f"stuck: {run.log()}"
             if run.ended():
                 run.start()
             self._pause(run)
-            if self.counted.total() < FAULTS and run.held:
+            if self.counted.total() < FAULTS:
                 self._inject(run)
             self._after_each()
         until(run.ended, "run ends")
 
     def _inject(self, run: Running) -> None:
-        kind, held, now = self._kinds.drawn(), run.held, time.monotonic()
-        if not kind(self._cluster, run, self._chance):
+        rows, now = run.rows, time.monotonic()
+        held, epochs = [row for row in rows if row.state == "held"], sum(row.epoch for row in rows)
+        kind = self._kinds.drawn()
+        if not held or epochs == self._epochs or not kind(self._cluster, run, self._chance):
             return
         self._kinds.used()
+        self._epochs = epochs
         self.counted[kind.__name__] += 1
         for row in held:
             before = self._hit.get(row.id)

@@ -116,7 +116,7 @@ def test_faults_of_the_engine(nodes: Nodes, url: str, tmp_path: Path) -> None:
         assert violations(url, run.spec, run.out) == NO_VIOLATIONS
         assert "[state-dump]" not in run.log()  # what Ray prints when it loses a node
         number += 1
-    print(f"\n{faults.counted.total()} faults in {number} studies{faults.table()}")
+        print(f"\n{faults.counted.total()} faults in {number} studies{faults.table()}", flush=True)
 
 
 def _workers(out: Path) -> list[psutil.Process]:

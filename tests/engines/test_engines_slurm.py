@@ -81,7 +81,7 @@ def test_faults_of_the_engine(slurm: Cluster, url: str, tmp_path: Path) -> None:
         assert violations(url, run.spec, run.out) == NO_VIOLATIONS
         assert not slurm.called("squeue", "-h").strip()
         number += 1
-    print(f"\n{faults.counted.total()} faults in {number} studies{faults.table()}")
+        print(f"\n{faults.counted.total()} faults in {number} studies{faults.table()}", flush=True)
 
 
 # ---------------------------------------------------------------- the faults: each says whether it found a target
