@@ -187,7 +187,7 @@ def _connected(options: RayOptions) -> Any:
 def _log_messages(ray: Any) -> None:
     """What Ray says of lost nodes and tasks goes to the log, a line each. Ray prints it on stdout, where `run --json`
     prints its result, with dozens of lines of a node's state, and has no setting for it."""
-    worker = getattr(getattr(ray, "_private", None), "worker", None)
+    worker: Any = getattr(getattr(ray, "_private", None), "worker", None)
     if hasattr(worker, "print_to_stdstream"):
         worker.print_to_stdstream = _log_message
 

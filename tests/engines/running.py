@@ -155,7 +155,7 @@ class Faults(Generic[C]):
         self.counted[kind.__name__] += 1
         for row in held:
             before = self._hit.get(row.id)
-            if before is None or before.attempt != row.attempt or row.epoch > before.epoch + 1:  # it trained on
+            if before is None or (row.attempt, row.epoch) != (before.attempt, before.epoch):  # it trained since
                 self._hit[row.id] = _Hit(kind.__name__, row.attempt, row.epoch, now)
 
     def _pause(self, run: Running) -> None:
