@@ -11,6 +11,11 @@ stay those of the study's metric; the other curve of a finished trial is one of 
 Optuna's median pruner compares a trial's best value so far with the median of the other trials at this epoch, whatever
 the transformation: on "best" it prunes every trial that it prunes on "value", and more. ASHA and Hyperband compare a
 trial's value at the rung with the others' values there.
+
+The value after an epoch with an amplified rate says less about a trial: it jitters, and in early epochs one bad value
+is enough to be pruned. The median pruner, also inside the patient one, therefore waits (`waits_after`; our choice,
+measured in LOG.md). ASHA and Hyperband do not wait: a later value at a rung would be compared with earlier ones, which
+was measured to be wrong far more often.
 """
 
 from __future__ import annotations
@@ -21,13 +26,16 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, cast
 
+import numpy as np
 from optuna.storages import BaseStorage
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from ralr_tune.metric import Metric
 from ralr_tune.records import EpochRecord
+from ralr_tune.seeds import derive_seed
 from ralr_tune.store.retrying import ended_only
+from ralr_tune.studyfile import Configuration, StudySpec
 from ralr_tune.studyfile.sections import PruneOn
 
 SMOOTHING = 0.6
@@ -69,6 +77,21 @@ def unchanged(curve: Curve, direction: StudyDirection) -> dict[int, float]:
     return dict(curve)
 
 
+def waits_after(spec: StudySpec, configuration: Configuration, seed: int) -> frozenset[int]:
+    """The epochs, from 1, after which the pruner waits: those amplified more than the median of the trial's epochs.
+
+    Measured against the trial's own median, a trial that amplifies every epoch is still judged after half of them, and
+    one that amplifies fewer than half only waits after amplified ones. A pure function of its arguments, so that a
+    resumed trial waits at the same epochs. Empty at step granularity: all epochs are amplified about as much.
+    """
+    amplify = configuration.amplify
+    if spec.search.pruner not in ("median", "patient") or amplify is None or amplify.granularity == "step":
+        return frozenset()
+    rate = configuration.learning_rate(1, seed=derive_seed("amplify", seed))
+    factors = rate.factor_trace()[:, 0]
+    return frozenset((np.flatnonzero(factors > np.median(factors)) + 1).tolist())
+
+
 _TRANSFORMS: Mapping[PruneOn, Transform] = {"value": unchanged, "smoothed": smoothed, "best": best_so_far}
 
 
@@ -89,11 +112,19 @@ class Judge:
         self._trials = _ShownTrials(read, _TRANSFORMS[prune_on], direction, metric)
         self._view._storage, self._view._directions = cast(BaseStorage, self._trials), [direction]
 
-    def should_prune(self, trial: Trial, curve: Sequence[EpochRecord] = ()) -> bool:
+    def should_prune(
+        self, trial: Trial, curve: Sequence[EpochRecord] = (), waits_after: Container[int] = frozenset()
+    ) -> bool:
         """As `Trial.should_prune`, on what the pruner sees. `curve`: the trial's epochs, whose further metrics Optuna
-        does not have before its end."""
+        does not have before its end. `waits_after`: epochs after which the trial is not judged; the pruner does not see
+        them."""
         own = trial._get_latest_trial()
-        return self._pruner.prune(self._view, own if self._trials is None else self._trials.own(own, curve))
+        if self._trials is not None:
+            own = self._trials.own(own, curve)
+        if own.last_step in waits_after:
+            return False
+        seen = {step: value for step, value in own.intermediate_values.items() if step not in waits_after}
+        return self._pruner.prune(self._view, _with_values(own, seen))
 
 
 def other_curve(metric: Metric, curve: Sequence[EpochRecord]) -> dict[str, list[tuple[int, float | None]]]:
