@@ -31,7 +31,7 @@ from optuna.trial import Trial, TrialState
 
 from ralr_tune.analysis.pruning import Audited, PruningAudit, pruning_audit
 from ralr_tune.errors import TrialError
-from ralr_tune.search.pruning import Judge, waits_after
+from ralr_tune.search.pruning import WAITING, Judge, amplified_epochs
 from ralr_tune.search.samplers import make_pruner, make_sampler
 from ralr_tune.search.space import suggest
 from ralr_tune.search.tasks import Tasks
@@ -97,7 +97,7 @@ def main(names: Sequence[str]) -> None:
     for name in names or SEARCHES:
         print(ROW.format(name, "monotone", "", *_row(SEARCHES[name], "monotone", JITTERS[0], waits=True)), flush=True)
         for jitter in JITTERS:
-            for waits in (False, True) if SEARCHES[name]["pruner"] in ("median", "patient") else (False,):
+            for waits in (False, True) if SEARCHES[name]["pruner"] in WAITING else (False,):
                 cells = _row(SEARCHES[name], "ralr", jitter, waits)
                 print(ROW.format(name, f"ralr, {jitter:g}", "yes" if waits else "no", *cells), flush=True)
 
@@ -142,7 +142,7 @@ def searched(spec: StudySpec, arm: str, waits: bool) -> Found:
         suggest(trial, spec, arm)
         configuration, seed = spec.configuration(arm, trial.params), derive_seed("trial", spec.study.seed, 1, ordinal)
         curve, factors = _curve(task, configuration, seed), task.trajectory(configuration, seed=seed).factors
-        stopped = _stopped(judge, trial, curve, waits_after(spec, configuration, seed) if waits else frozenset())
+        stopped = _stopped(judge, trial, curve, amplified_epochs(spec, configuration, seed) if waits else frozenset())
         epochs += EPOCHS if stopped is None else stopped
         ended = Ended(curve[-1], task.asymptote(configuration), factors[-1] == 1.0)
         if stopped is not None:
@@ -179,13 +179,13 @@ def _curve(task: Any, configuration: Configuration, seed: int) -> list[float]:
     return curve
 
 
-def _stopped(judge: Judge, trial: Trial, curve: list[float], waits: frozenset[int]) -> int | None:
+def _stopped(judge: Judge, trial: Trial, curve: list[float], amplified: frozenset[int]) -> int | None:
     """The epoch after which the trial is pruned."""
     for epoch, value in enumerate(curve, 1):
         if math.isnan(value):
             return None
         trial.report(value, epoch)
-        if epoch < EPOCHS and judge.should_prune(trial, waits_after=waits):
+        if epoch < EPOCHS and judge.should_prune(trial, amplified=amplified):
             return epoch
     return None
 

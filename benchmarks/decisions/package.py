@@ -27,7 +27,7 @@ from ralr_tune.analysis.next_step import BLOCKS
 from ralr_tune.analysis.verdicts import arm_verdicts, configuration_verdicts
 from ralr_tune.records import ArmRecord, Outcome, Row, Stage, StudyRecord
 from ralr_tune.search.interim import plan_of
-from ralr_tune.search.pruning import Judge, waits_after
+from ralr_tune.search.pruning import Judge, amplified_epochs
 from ralr_tune.search.samplers import make_pruner, make_sampler
 from ralr_tune.search.space import suggest
 from ralr_tune.search.stages import search_rows, stage_rows
@@ -99,8 +99,9 @@ class Replay:
             trial = study.ask()
             params = suggest(trial, spec, row.arm)
             curve = self.runs.curve(row, params)
-            waits = waits_after(spec, spec.configuration(row.arm, params), self.runs.trained_with(row.seed))
-            done = _row(row, *_followed(judge, trial, curve, waits), trial=trial.number, params=params)
+            configuration = spec.configuration(row.arm, params)
+            amplified = amplified_epochs(spec, configuration, self.runs.trained_with(row.seed))
+            done = _row(row, *_followed(judge, trial, curve, amplified), trial=trial.number, params=params)
             rows.append(done)
             if done.outcome == "pruned":
                 study.tell(trial, state=optuna.trial.TrialState.PRUNED)
@@ -115,12 +116,12 @@ class Replay:
         return _row(row, "complete" if epochs == len(curve) else "diverged", curve[:epochs])
 
 
-def _followed(judge: Judge, trial: optuna.Trial, curve: Curve, waits: Container[int]) -> tuple[Outcome, Curve]:
-    """How a search trial ends, and its curve until then; not after an epoch of `waits`."""
+def _followed(judge: Judge, trial: optuna.Trial, curve: Curve, amplified: Container[int]) -> tuple[Outcome, Curve]:
+    """How a search trial ends, and its curve until then."""
     epochs = _until_divergence(curve)
     for epoch, value in enumerate(curve[:epochs].tolist(), 1):
         trial.report(value, epoch)
-        if epoch < len(curve) and judge.should_prune(trial, waits_after=waits):
+        if epoch < len(curve) and judge.should_prune(trial, amplified=amplified):
             return "pruned", curve[:epoch]
     return ("complete" if epochs == len(curve) else "diverged"), curve[:epochs]
 

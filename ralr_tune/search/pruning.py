@@ -13,9 +13,10 @@ the transformation: on "best" it prunes every trial that it prunes on "value", a
 trial's value at the rung with the others' values there.
 
 The value after an epoch with an amplified rate says less about a trial: it jitters, and in early epochs one bad value
-is enough to be pruned. The median pruner, also inside the patient one, therefore waits (`waits_after`; our choice,
-measured in LOG.md). ASHA and Hyperband do not wait: a later value at a rung would be compared with earlier ones, which
-was measured to be wrong far more often.
+is enough to be pruned. The median pruner, also inside the patient one, therefore waits for the next epoch, and the
+trial's best so far leaves out the epoch that was waited for (our choice, measured in LOG.md). Other trials keep all
+epochs: their median is robust. ASHA and Hyperband do not wait: a later value at a rung would be compared with earlier
+ones, which was measured to be wrong far more often.
 """
 
 from __future__ import annotations
@@ -40,6 +41,9 @@ from ralr_tune.studyfile.sections import PruneOn
 
 SMOOTHING = 0.6
 """Weight of the past in the moving average: TensorBoard's default. Its memory is 1 / (1 - 0.6) = 2.5 epochs."""
+
+WAITING = ("median", "patient")
+"""Pruners that wait after amplified epochs."""
 
 Curve = Mapping[int, float]
 """Values by step."""
@@ -77,19 +81,28 @@ def unchanged(curve: Curve, direction: StudyDirection) -> dict[int, float]:
     return dict(curve)
 
 
-def waits_after(spec: StudySpec, configuration: Configuration, seed: int) -> frozenset[int]:
-    """The epochs, from 1, after which the pruner waits: those amplified more than the median of the trial's epochs.
+def amplified_epochs(spec: StudySpec, configuration: Configuration, seed: int) -> frozenset[int]:
+    """The epochs, from 1, of a trial with this training seed after which the pruner may wait.
 
-    Measured against the trial's own median, a trial that amplifies every epoch is still judged after half of them, and
-    one that amplifies fewer than half only waits after amplified ones. A pure function of its arguments, so that a
-    resumed trial waits at the same epochs. Empty at step granularity: all epochs are amplified about as much.
+    A pure function of its arguments, so that a resumed trial waits at the same epochs. Empty with a pruner that does
+    not wait, and at step granularity, where all epochs are amplified about as much.
     """
     amplify = configuration.amplify
-    if spec.search.pruner not in ("median", "patient") or amplify is None or amplify.granularity == "step":
+    if spec.search.pruner not in WAITING or amplify is None or amplify.granularity == "step":
         return frozenset()
     rate = configuration.learning_rate(1, seed=derive_seed("amplify", seed))
-    factors = rate.factor_trace()[:, 0]
-    return frozenset((np.flatnonzero(factors > np.median(factors)) + 1).tolist())
+    return frozenset((np.flatnonzero(rate.factor_trace()[:, 0] > 1) + 1).tolist())
+
+
+def waited(steps: Sequence[int], amplified: Container[int]) -> set[int]:
+    """Those of the steps, in their order, after which a trial is not judged: amplified ones, but never two in a row, so
+    that a trial that amplifies often is judged, too."""
+    found, waits = set(), False
+    for step in steps:
+        waits = step in amplified and not waits
+        if waits:
+            found.add(step)
+    return found
 
 
 _TRANSFORMS: Mapping[PruneOn, Transform] = {"value": unchanged, "smoothed": smoothed, "best": best_so_far}
@@ -113,18 +126,18 @@ class Judge:
         self._view._storage, self._view._directions = cast(BaseStorage, self._trials), [direction]
 
     def should_prune(
-        self, trial: Trial, curve: Sequence[EpochRecord] = (), waits_after: Container[int] = frozenset()
+        self, trial: Trial, curve: Sequence[EpochRecord] = (), amplified: Container[int] = frozenset()
     ) -> bool:
         """As `Trial.should_prune`, on what the pruner sees. `curve`: the trial's epochs, whose further metrics Optuna
-        does not have before its end. `waits_after`: epochs after which the trial is not judged; the pruner does not see
-        them."""
+        does not have before its end. `amplified`: see `amplified_epochs`."""
         own = trial._get_latest_trial()
         if self._trials is not None:
             own = self._trials.own(own, curve)
-        if own.last_step in waits_after:
+        hidden = waited(sorted(own.intermediate_values), amplified)
+        if own.last_step in hidden:
             return False
-        seen = {step: value for step, value in own.intermediate_values.items() if step not in waits_after}
-        return self._pruner.prune(self._view, _with_values(own, seen))
+        values = {step: value for step, value in own.intermediate_values.items() if step not in hidden}
+        return self._pruner.prune(self._view, _with_values(own, values))
 
 
 def other_curve(metric: Metric, curve: Sequence[EpochRecord]) -> dict[str, list[tuple[int, float | None]]]:

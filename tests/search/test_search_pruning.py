@@ -7,7 +7,6 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import closing
 from itertools import accumulate, cycle
 from pathlib import Path
-from statistics import median
 
 import optuna
 import pytest
@@ -18,7 +17,7 @@ from optuna.trial import Trial, TrialState
 from ralr_tune import run
 from ralr_tune.metric import Metric
 from ralr_tune.records import EpochRecord
-from ralr_tune.search.pruning import SMOOTHING, Judge, best_so_far, other_curve, smoothed, waits_after
+from ralr_tune.search.pruning import SMOOTHING, Judge, amplified_epochs, best_so_far, other_curve, smoothed, waited
 from ralr_tune.search.samplers import make_pruner
 from ralr_tune.search.trial import work_on
 from ralr_tune.seeds import derive_seed
@@ -145,7 +144,7 @@ def test_stored_values_stay_raw(name: str, prune_on: PruneOn) -> None:
 
 
 def kept(
-    name: str, prune_on: PruneOn, own: Sequence[float], *others: Sequence[float], waits: Container[int] = ()
+    name: str, prune_on: PruneOn, own: Sequence[float], *others: Sequence[float], amplified: Container[int] = ()
 ) -> bool:
     """Whether a trial with the curve `own` is still there at its end, after six with the curves `others` in turn.
 
@@ -162,7 +161,7 @@ def kept(
     trial = study.ask()
     for epoch, value in enumerate(own, 1):
         trial.report(value, epoch)
-        if epoch < len(own) and judge.should_prune(trial, waits_after=waits):
+        if epoch < len(own) and judge.should_prune(trial, amplified=amplified):
             return False
     return True
 
@@ -220,20 +219,17 @@ def amplified(pruner: str = "median", **options: object) -> StudySpec:
 PARAMS = {"lr": 0.1, "weight_decay": 1e-4}
 
 
-@pytest.mark.parametrize("options", [{}, {"probability": 1.0}, {"window": [0.3, 0.9], "probability": 0.6}])
-def test_the_median_pruner_waits_after_epochs_above_the_median_factor(options: Mapping[str, object]) -> None:
-    """Of the factors that the trial itself records."""
-    spec = amplified(**options)
-    configuration = spec.configuration("ralr", PARAMS)
-    found = set[int]()
-    for seed in range(20):
-        waits = waits_after(spec, configuration, seed)
-        trial = spec.kind.trial(loaded_task(spec), configuration, seed=seed)
-        factors = {record.epoch: record.factor for record in trial.epochs()}
-        assert waits == {epoch for epoch, factor in factors.items() if factor > median(factors.values())}
-        assert len(waits) <= EPOCHS // 2
-        found.add(len(waits))
-    assert max(found) > 0
+@pytest.mark.parametrize("options", [{}, {"window": [0.3, 0.9], "probability": 0.8}])
+def test_amplified_epochs_are_those_that_a_trial_records(options: Mapping[str, object]) -> None:
+    spec, found = amplified(**options), set[int]()
+    configuration, task = spec.configuration("ralr", PARAMS), loaded_task(spec)
+    for seed in range(10):
+        epochs = amplified_epochs(spec, configuration, seed)
+        assert epochs == {
+            each.epoch for each in spec.kind.trial(task, configuration, seed=seed).epochs() if each.factor > 1
+        }
+        found |= epochs
+    assert found == (set(range(4, EPOCHS + 1)) if options else set(range(1, EPOCHS + 1)))
 
 
 def test_nothing_waits_without_amplified_epochs_or_at_rungs() -> None:
@@ -242,15 +238,20 @@ def test_nothing_waits_without_amplified_epochs_or_at_rungs() -> None:
         (amplified(), "monotone"), (amplified(granularity="step"), "ralr"), (amplified("asha"), "ralr"),
         (amplified("hyperband"), "ralr"),
     ]:  # fmt: skip
-        assert not any(waits_after(spec, spec.configuration(arm, PARAMS), seed) for seed in range(20))
+        assert not any(amplified_epochs(spec, spec.configuration(arm, PARAMS), seed) for seed in range(20))
+
+
+def test_a_trial_never_waits_twice_in_a_row() -> None:
+    assert waited([1, 2, 3, 4, 5, 6], {1, 2, 3, 5, 6}) == {1, 3, 5}
+    assert waited([4, 8, 12], {1, 2, 3, 5, 8, 12}) == {8}  # evaluated every four epochs
 
 
 @pytest.mark.parametrize("prune_on", ["value", "smoothed", "best"])
 def test_a_trial_is_not_judged_after_an_epoch_that_it_waits_for(prune_on: PruneOn) -> None:
     assert not kept("median", prune_on, falls_at(1), STEADY)
-    assert kept("median", prune_on, falls_at(1), STEADY, waits={1})
+    assert kept("median", prune_on, falls_at(1), STEADY, amplified={1})
     hopeless = [value - 0.1 for value in STEADY]
-    assert not kept("median", prune_on, hopeless, STEADY, waits={1, 2})
+    assert not kept("median", prune_on, hopeless, STEADY, amplified=range(1, EPOCHS))
 
 
 def test_after_waiting_the_pruners_interval_is_judged_late_and_not_left_out() -> None:
@@ -261,7 +262,7 @@ def test_after_waiting_the_pruners_interval_is_judged_late_and_not_left_out() ->
         trial = study.ask()
         for epoch in range(1, 8):
             trial.report(level, epoch)
-            decisions.append(judge.should_prune(trial, waits_after={2, 5}))
+            decisions.append(judge.should_prune(trial, amplified={2, 5}))
         study.tell(trial, level)
     assert decisions[7:] == [False, False, True, False, False, True, False]
 
@@ -273,9 +274,9 @@ def test_a_worker_waits(make_session: MakeSession, monkeypatch: pytest.MonkeyPat
         work_on(session, row)
     rows = read_study(session.storage, "sim").rows()
     for row in rows:
-        waits = waits_after(session.spec, session.spec.configuration(row.arm, row.params), row.seed)
-        assert row.epoch == next(epoch for epoch in range(1, EPOCHS) if epoch not in waits)
-    assert {row.epoch for row in rows if row.arm == "ralr"} > {1}
+        amplifies = amplified_epochs(session.spec, session.spec.configuration(row.arm, row.params), row.seed)
+        assert row.epoch == (2 if 1 in amplifies else 1)
+    assert {row.epoch for row in rows if row.arm == "ralr"} == {1, 2}
 
 
 # ---------------------------------------------------------------- in a study
