@@ -38,10 +38,12 @@ from ralr_tune.search.examples import load_examples
 from ralr_tune.search.interim import plan_of
 from ralr_tune.secrecy import MASK
 from ralr_tune.store import studies
-from ralr_tune.store.address import PASSWORD_VARIABLE, Address
+from ralr_tune.store.address import PASSWORD_VARIABLE, Address, parse_address, sqlite_url
 from ralr_tune.store.database import Storage
 from ralr_tune.store.ledger import Ledger
+from ralr_tune.store.location import DATABASE
 from ralr_tune.store.reading import read_study
+from ralr_tune.store.record_file import Examples, read_record_file
 from ralr_tune.studyfile import StudySpec, parse_study
 from ralr_tune.studyfile.imports import imports_of
 
@@ -81,7 +83,7 @@ class Report:
     images: Sequence[Path] = ()
     """Figures written as PNG or SVG files."""
     address: Address | None = None
-    """Of the database that it was made from."""
+    """Of the database that it was made from; None: of a file."""
     table: Data | None = None
     """Every finished search trial; see `trials`."""
 
@@ -160,21 +162,48 @@ def make_report(
     `images` needs a browser and there is none.
     """
     record = read_study(storage, study)
-    spec = parse_study(record.spec_text, source=f"{study} (as stored)", fingerprint=record.fingerprint)
+    spec = stored_spec(record)
+    own = _study_file(record, out, file)
+    record = replace(record, environment=record.environment | rehearsed(spec, storage.address, out, own.typed))
+    found = load_examples(out, Ledger(storage, study).key, record.rows())
+    made = _make(record, spec, found, storage.address, out, own, images)
+    _write_panels(storage, made.facts, made.card, spec)
+    return made
+
+
+def make_report_from_file(path: Path, out: Path | None = None, *, images: Sequence[Format] = ()) -> Report:
+    """The same from a file that `export --record` wrote; `out`: None is runs/STUDY. No database is needed or changed.
+
+    Raises UsageError if it is no such file.
+    """
+    stored = read_record_file(path)
+    record = stored.record(str(relative_to_cwd(path)))
+    folder = out or Path("runs") / record.name
+    address = parse_address(sqlite_url((folder / DATABASE).absolute()))  # where its commands would keep the study
+    own = _study_file(record, folder, None)
+    return replace(_make(record, stored_spec(record), stored.examples, address, folder, own, images), address=None)
+
+
+def _make(
+    record: StudyRecord,
+    spec: StudySpec,
+    found: Examples,
+    address: Address,
+    out: Path,
+    own: _StudyFile,
+    images: Sequence[Format],
+) -> Report:
     facts = study_facts(record, plan=plan_of(spec))
     drawn = figures(record, facts)
     page, folder = out / "report.html", out / "figures"
     files = export_best(record, spec, out)
-    own = _study_file(record, out, file)
-    typed = _typed(spec, storage.address, out, own, files)
+    typed = _typed(spec, address, out, own, files)
     card = make_card(facts, typed)
-    shown = replace(record, environment={**record.environment, **_rehearsed(spec, storage.address, out, own.typed)})
     with writing(page):
-        write_report(shown, facts, card, page, drawn, study_importances(record), _examples(storage, spec, record, out))
-    _write_panels(storage, facts, card, spec)
+        write_report(record, facts, card, page, drawn, study_importances(record), _examples(spec, found, out))
     with writing(folder):
         return Report(
-            study=study,
+            study=record.name,
             facts=facts,
             card=card,
             page=page,
@@ -182,12 +211,17 @@ def make_report(
             files=files,
             figures={figure.name: figure.plot for figure in drawn},
             images=write_images(drawn, folder, images) if images else (),
-            address=storage.address,
+            address=address,
             table=trials_data(record, facts),
         )
 
 
-def _rehearsed(spec: StudySpec, address: Address, out: Path, typed: str) -> Mapping[str, str]:
+def stored_spec(record: StudyRecord) -> StudySpec:
+    """The study file that a record holds."""
+    return parse_study(record.spec_text, source=f"{record.name} (as stored)", fingerprint=record.fingerprint)
+
+
+def rehearsed(spec: StudySpec, address: Address, out: Path, typed: str) -> Mapping[str, str]:
     """What a rehearsal of the study's own code has shown, by item; empty for a study without any."""
     if not imports_of(spec):
         return {}
@@ -201,14 +235,13 @@ def _rehearsed(spec: StudySpec, address: Address, out: Path, typed: str) -> Mapp
     return {"rehearsal": f"{found.day}{changed}", **{f"– {each.item}": each.text for each in found.findings}}
 
 
-def _examples(storage: Storage, spec: StudySpec, record: StudyRecord, out: Path) -> ShownExamples | None:
+def _examples(spec: StudySpec, found: Examples, out: Path) -> ShownExamples | None:
     """What the kind shows of the arms' networks, if it shows anything."""
-    found = load_examples(out, Ledger(storage, spec.name).key, record.rows())
     order = sorted(found, key=lambda arm: arm != spec.study.baseline)
     try:
         shown = spec.kind.shown_examples(spec.task, {arm: found[arm] for arm in order}) if found else None
     except DataError as error:
-        log.warning("the examples in %s cannot be shown: %s", out, error)
+        log.warning("the examples of %s cannot be shown in %s: %s", spec.name, out, error)
         return None
     return ShownExamples(shown, [arm for arm in spec.arms if arm not in found]) if shown else None
 
