@@ -23,7 +23,7 @@ from ralr_tune.commands.export import export_best
 from ralr_tune.commands.locate import again, find_file, is_packaged
 from ralr_tune.errors import DataError, StorageError
 from ralr_tune.invocation import command, relative_to_cwd
-from ralr_tune.machine.files import writing
+from ralr_tune.machine.files import encoded, write, writing
 from ralr_tune.records import StudyRecord
 from ralr_tune.report.card import card_text, notebook_html
 from ralr_tune.report.data import Data
@@ -263,8 +263,7 @@ def _study_file(record: StudyRecord, out: Path, file: str | None) -> _StudyFile:
         return _StudyFile(typed, relative_to_cwd(path))
     path = relative_to_cwd(out / STUDY_COPY)
     if not path.exists():
-        with writing(path):
-            path.write_text(record.spec_text, encoding="utf-8")
+        write(path, encoded(record.spec_text))
     return _StudyFile(str(path), path)
 
 

@@ -1,0 +1,212 @@
+"""The generated parts of docs/results.md and the README's sentence: numbers from the stored records, nothing else."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ralr_tune.analysis.next_step import hours
+from results.facts import (
+    UNDECIDED,
+    Answer,
+    Result,
+    amplification,
+    duration,
+    interaction,
+    overfitting,
+    recipes,
+    results,
+    schedules,
+)
+from results.planned import ROOT, STUDIES, named
+
+PAGES = (ROOT / "docs/results.md", ROOT / "README.md")
+PART = re.compile(r"<!-- results: (\w+) -->\n.*?<!-- /results -->", flags=re.DOTALL)
+NOT_RUN = "not run"
+
+
+class Claim(NamedTuple):
+    """What the paper says, and the studies that ask the same here."""
+
+    text: str
+    figure: str
+    studies: Sequence[str]
+    measured: Callable[[Result], list[Answer]]
+
+
+UNKNOWN = "not known to us"
+ABLATION = "has an ablation; figures not known to us"
+CLAIMS = (
+    Claim(
+        "ResNet-110 on CIFAR-100 gains", "+1.34 points, mean of four runs", ["gpu_cifar100_resnet110"], amplification
+    ),
+    Claim(
+        "Image classification improves",
+        f"{UNKNOWN} but for the line above",
+        ["gpu_cifar100", "gpu_cifar100_epochs_182", "cifar100_twenty_classes", "digits"],
+        amplification,
+    ),
+    Claim("Fine-grained classification improves", UNKNOWN, ["grocery"], amplification),
+    Claim("Object detection improves", UNKNOWN, ["detection_bccd"], amplification),
+    Claim("Machine translation improves", UNKNOWN, ["translation_multi30k"], amplification),
+    Claim("It works with any optimizer", "", ["digits_six_blocks", "digits_six_blocks_adamw"], schedules),
+    Claim("It needs no extra computation", "", ["cifar100_twenty_classes", "translation_multi30k", "digits"], duration),
+    Claim(
+        "It is complementary with augmentation and regularisation",
+        UNKNOWN,
+        ["cifar100_complementarity", "complementarity"],
+        interaction,
+    ),
+    Claim("It prevents overfitting", UNKNOWN, ["cifar100_twenty_classes", "grocery", "digits"], overfitting),
+    Claim("The probability matters", ABLATION, ["ablation_probability"], recipes),
+    Claim("The two bounds matter", ABLATION, ["ablation_lower", "ablation_width"], recipes),
+    Claim("It escapes saddle points and local minima", "", [], amplification),
+)
+
+
+def updated(text: str) -> str:
+    """A page with its generated parts made again."""
+    return PART.sub(lambda part: f"<!-- results: {part[1]} -->\n{PARTS[part[1]]()}\n<!-- /results -->", text)
+
+
+def write_pages() -> list[Path]:
+    """Makes the generated parts again; returns the files that changed."""
+    changed = []
+    for path in PAGES:
+        text = path.read_text()
+        if (new := updated(text)) != text:
+            path.write_text(new)
+            changed.append(path)
+    return changed
+
+
+# ---------------------------------------------------------------- in sentences
+
+
+def _sentence() -> str:
+    answers = [answer for found in results().values() for answer in amplification(found)]
+    counts = Counter(answer.verdict for answer in answers)
+    rest = len(answers) - counts["improves"] - counts["harms"]
+    done = f"{len(results())} of {len(STUDIES)} planned studies {'has' if len(results()) == 1 else 'have'} been run"
+    return (
+        f"{done}. In {len(answers)} comparisons of a recipe with and without amplification, on the same fresh seeds, "
+        f"amplification improved the recipe in {counts['improves']} and harmed it in {counts['harms']}; in {rest}, no "
+        "effect that matters was shown."
+    )
+
+
+def _summary() -> str:
+    made = [(found, answer) for found in results().values() for answer in schedules(found) if "ralr" in answer.question]
+    lines = [_sentence()]
+    if made:
+        lines += ["", "The schedules themselves, each searched independently several times:", ""]
+        lines += [f"- {found.planned.name}: {_in_words(answer)}" for found, answer in made]
+    seconds = sum(found.card.spending.total.seconds for found in results().values() if found.card.spending)
+    return "\n".join([*lines, "", f"All studies together took {hours(seconds)} of device time."])
+
+
+def _in_words(answer: Answer) -> str:
+    between = f" ({answer.interval})" if answer.interval else ""
+    return f"{answer.question}: {answer.difference}{between}, {answer.pairs}: **{answer.verdict}**"
+
+
+# ---------------------------------------------------------------- tables
+
+
+def _claims() -> str:
+    return _table(("The paper says", "its figure", "measured here", "device time", "command"), _claim_rows())
+
+
+def _claim_rows() -> Iterator[Sequence[str]]:
+    for claim in CLAIMS:
+        first = True
+        for name in claim.studies:
+            for measured, time in _measured(claim, name):
+                said = (claim.text, claim.figure) if first else ("", "")
+                yield *said, measured, time, f"`{_repeat(name)}`"
+                first = False
+        if first:
+            yield claim.text, claim.figure, "not tested: no study here can show it", "", ""
+
+
+def _measured(claim: Claim, name: str) -> list[tuple[str, str]]:
+    found = results().get(name)
+    if found is None:
+        return [(NOT_RUN, "")]
+    answers = claim.measured(found)
+    return [(_in_words(answer), _time(found)) for answer in answers] or [("no figure in its record", _time(found))]
+
+
+def _time(found: Result) -> str:
+    return hours(found.card.spending.total.seconds) if found.card.spending else ""
+
+
+def _studies() -> str:
+    missing = [each for each in STUDIES if each.name not in results()]
+    lines = [f"- {each.name}: {each.about}" for each in missing]
+    absent = ["### Not run yet", "", *lines] if missing else []
+    return "\n\n".join([*map(_study, results().values()), "\n".join(absent)]).strip()
+
+
+def _study(found: Result) -> str:
+    answers = [*amplification(found), *recipes(found), *schedules(found)]
+    head = ("question", "difference", "interval", "pairs", "answer")
+    return "\n\n".join(
+        [
+            f"### {found.planned.name}",
+            f"{found.planned.about[0].upper()}{found.planned.about[1:]}. **{found.card.verdict}** "
+            + " ".join(found.card.caveats),
+            _table(head, answers),
+            f"{found.card.cost}. Repeat it: `{_repeat(found.planned.name)}`. [Report](gallery.md#{found.planned.name})",
+        ]
+    )
+
+
+def _repeat(name: str) -> str:
+    planned = named(name)
+    return f"results/gpu.sh run {name}" if planned and planned.on_gpu else f"make results STUDY={name}"
+
+
+def _repeats() -> str:
+    rows = []
+    for each in STUDIES:
+        original = named(each.original)
+        if "seed" not in each.changes or original is None:
+            continue
+        before, after = (results().get(name) for name in (original.name, each.name))
+        found = zip(_verdicts(before), _verdicts(after), strict=True) if before and after else ()
+        rows += [(original.name, one.question, one.verdict, two.verdict, _same(one, two)) for one, two in found]
+        if not rows or rows[-1][0] != original.name:
+            rows.append((original.name, "", *(UNRUN[result is None] for result in (before, after)), ""))
+    return _table(("study", "question", "study seed 0", "study seed 1", "changed"), rows)
+
+
+UNRUN = {True: NOT_RUN, False: "run"}
+
+
+def _verdicts(found: Result) -> list[Answer]:
+    return schedules(found) or amplification(found)
+
+
+def _same(one: Answer, two: Answer) -> str:
+    if one.verdict == two.verdict:
+        return "no"
+    return "yes" if UNDECIDED not in (one.verdict, two.verdict) else "decided in one only"
+
+
+def _table(head: Sequence[str], rows: Iterator[Sequence[str]] | Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "sentence": lambda: f"[What the evidence says so far](docs/results.md): {_sentence()}",
+    "summary": _summary,
+    "claims": _claims,
+    "studies": _studies,
+    "repeats": _repeats,
+}
+"""What replaces `<!-- results: NAME -->` up to `<!-- /results -->`."""
