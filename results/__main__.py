@@ -30,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, help="worker processes  [default: one per core or GPU]")
     parser.add_argument("--data", type=Path, help="a folder with the data sets, which data/ then links to")
     parser.add_argument("--plan", action="store_true", help="only say what the studies would cost")
+    parser.add_argument("--file", action="store_true", help="only print the files of the studies")
     parser.add_argument("--page", action="store_true", help="only make the generated parts of the documents again")
     given = parser.parse_args(arguments)
     if unknown := [name for name in given.study if named(name) is None]:
@@ -40,6 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _write_pages()
         return 0
     chosen = [each for each in STUDIES if (each.name in given.study if given.study else _is_due(each))]
+    if given.file:
+        print(*(each.text() for each in chosen), sep="\n", end="")
+        return 0
     failed = [each.name for each in chosen if not _finish(each, given.workers, only_plan=given.plan)]
     if failed:
         print(f"error: not finished: {', '.join(failed)}; the messages above say why", file=sys.stderr)
@@ -99,8 +103,8 @@ def announce(planned: Planned, file: Path, out: Path, more: Sequence[str], begun
     plan = json.loads(made.stdout)
     likely, most = (plan[key] for key in ("expected_seconds", "seconds"))
     time = "unknown before the first trial" if likely is None else f"about {duration(likely)}, at most {duration(most)}"
-    on = f"{plan['workers']} workers ({plan['device']})"
-    print(f"== {planned.name}: {planned.about}. In all: {time} on {on}; {'resumes' if begun else 'begins'}", flush=True)
+    on = f"{plan['workers']} worker{'' if plan['workers'] == 1 else 's'} ({plan['device']})"
+    print(f"{planned.name}: {planned.about}. In all {time} on {on}; {'resumes' if begun else 'begins'}.", flush=True)
     return True
 
 

@@ -109,15 +109,18 @@ def _summary() -> str:
 
 
 def _in_words(answer: Answer) -> str:
-    between = f" ({answer.interval})" if answer.interval else ""
-    return f"{answer.question}: {answer.difference}{between}, {answer.pairs}: **{answer.verdict}**"
+    return f"{answer.question}: {_shown(answer)}, {answer.pairs}: **{answer.verdict}**"
+
+
+def _shown(answer: Answer) -> str:
+    return f"{answer.difference} ({answer.interval})" if answer.interval else answer.difference
 
 
 # ---------------------------------------------------------------- tables
 
 
 def _claims() -> str:
-    return _table(("The paper says", "its figure", "measured here", "device time", "command"), _claim_rows())
+    return _table(("The paper says", "its figure", "study", "device time", "measured here"), _claim_rows())
 
 
 def _claim_rows() -> Iterator[Sequence[str]]:
@@ -126,10 +129,10 @@ def _claim_rows() -> Iterator[Sequence[str]]:
         for name in claim.studies:
             for measured, time in _measured(claim, name):
                 said = (claim.text, claim.figure) if first else ("", "")
-                yield *said, measured, time, f"`{_repeat(name)}`"
+                yield *said, _link(name), time, measured
                 first = False
         if first:
-            yield claim.text, claim.figure, "not tested: no study here can show it", "", ""
+            yield claim.text, claim.figure, "", "", "not tested: no study here can show it"
 
 
 def _measured(claim: Claim, name: str) -> list[tuple[str, str]]:
@@ -144,23 +147,28 @@ def _time(found: Result) -> str:
     return hours(found.card.spending.total.seconds) if found.card.spending else ""
 
 
+def _link(name: str) -> str:
+    """A study's name; if it was run, as a link to its section."""
+    return f"[{name}](#{name})" if name in results() else name
+
+
 def _studies() -> str:
     missing = [each for each in STUDIES if each.name not in results()]
-    lines = [f"- {each.name}: {each.about}" for each in missing]
+    lines = [f"- {each.name}: {each.about}; `{_repeat(each.name)}`" for each in missing]
     absent = ["### Not run yet", "", *lines] if missing else []
     return "\n\n".join([*map(_study, results().values()), "\n".join(absent)]).strip()
 
 
 def _study(found: Result) -> str:
+    planned, card = found.planned, found.card
     answers = [*amplification(found), *recipes(found), *schedules(found)]
-    head = ("question", "difference", "interval", "pairs", "answer")
+    rows = [(each.question, _shown(each), each.pairs, each.verdict) for each in answers]
     return "\n\n".join(
         [
-            f"### {found.planned.name}",
-            f"{found.planned.about[0].upper()}{found.planned.about[1:]}. **{found.card.verdict}** "
-            + " ".join(found.card.caveats),
-            _table(head, answers),
-            f"{found.card.cost}. Repeat it: `{_repeat(found.planned.name)}`. [Report](gallery.md#{found.planned.name})",
+            f"### {planned.name}",
+            f"{planned.about[0].upper()}{planned.about[1:]}. **{card.verdict}** {' '.join(card.caveats)}".rstrip(),
+            _table(("question", "difference", "pairs", "answer"), rows),
+            f"{card.cost}. Repeat it: `{_repeat(planned.name)}`. [Report](gallery.md#{planned.name})",
         ]
     )
 

@@ -47,8 +47,8 @@ class Planned:
 
     def text(self) -> str:
         """The study file with its name and its changes."""
-        text = (ROOT / self.file).read_text()
-        for key, value in {"name": self.name, **self.changes}.items():
+        text = (ROOT / self.file).read_text().replace(f'name = "{self.original}"', f'name = "{self.name}"', 1)
+        for key, value in self.changes.items():
             line = f"{key} = {json.dumps(value)}"
             text, count = re.subn(rf"^{key} = (\"[^\"]*\"|[^\s#]+)", line, text, flags=re.MULTILINE)
             if count != 1:
@@ -58,19 +58,22 @@ class Planned:
 
 def repeated(file: str) -> Planned:
     """The study of a file with another study seed: other samples, other training seeds."""
-    return Planned(file, "repeated with study seed 1", {"seed": 1}, "_seed_1")
+    return Planned(file, "another study seed than in the study of this name", {"seed": 1}, "_seed_1")
 
 
 STUDIES = (
     Planned("studies/digits.toml", "small CNN, handwritten digits, SGD"),
-    Planned("studies/digits_six_blocks.toml", "the same in six blocks of search"),
-    Planned("studies/digits_six_blocks_adamw.toml", "the same with AdamW"),
+    Planned("studies/digits_six_blocks.toml", "small CNN, handwritten digits, SGD, six blocks of search"),
+    Planned("studies/digits_six_blocks_adamw.toml", "small CNN, handwritten digits, AdamW, six blocks of search"),
     Planned("studies/cifar100_twenty_classes.toml", "ResNet-20, 20 classes of CIFAR-100, three blocks"),
-    Planned("studies/cifar100_complementarity.toml", "the same with and without mixup, one block"),
-    Planned("studies/complementarity.toml", "small CNN, digits, with and without cutout, mixup and label smoothing"),
+    Planned("studies/cifar100_complementarity.toml", "ResNet-20, 20 classes of CIFAR-100, with and without mixup"),
+    Planned(
+        "studies/complementarity.toml",
+        "small CNN, handwritten digits, with and without cutout, mixup and label smoothing",
+    ),
     Planned("studies/rivals.toml", "six schedules on the digits, three blocks"),
     *(
-        Planned(f"studies/ablation_{part}.toml", f"small CNN, digits: {about}")
+        Planned(f"studies/ablation_{part}.toml", f"small CNN, handwritten digits: {about}")
         for part, about in {
             "probability": "how often",
             "lower": "the lower bound",
@@ -89,7 +92,11 @@ STUDIES = (
     repeated("studies/rivals.toml"),
     Planned("results/gpu.toml", "ResNet-20, all of CIFAR-100, 100 epochs", on_gpu=True),
     Planned(
-        "results/gpu.toml", "the same, its published 182 epochs", {"epochs": 182}, suffix="_epochs_182", on_gpu=True
+        "results/gpu.toml",
+        "ResNet-20, all of CIFAR-100, its published 182 epochs",
+        {"epochs": 182},
+        suffix="_epochs_182",
+        on_gpu=True,
     ),
     Planned(
         "results/gpu.toml",
