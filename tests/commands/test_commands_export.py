@@ -220,6 +220,11 @@ def test_a_record_file_holds_the_study_without_who_ran_it(finished: Storage, rec
     assert record_bytes(stored, {}) == record_file.read_bytes()
 
 
+def test_the_name_of_a_record_file_ends_so_that_report_knows_it(finished: Storage, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"--record .*x\.json: the name must end with \.json\.gz"):
+        write_record(finished, "sim", tmp_path, tmp_path / "x.json")
+
+
 def test_a_report_needs_no_database(
     finished: Storage, record_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -240,7 +245,7 @@ def test_a_report_needs_no_database(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "form = "),
+        (b"", "Expecting value"),
         (b"{}", "Not a gzipped file"),
         (gzip.compress(b"{"), "Expecting property name"),
         (gzip.compress(b"[]"), "content: "),
