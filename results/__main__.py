@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from ralr_tune.machine.files import replacing
 from ralr_tune.report.words import duration
+from ralr_tune.store.location import STORAGE_VARIABLE
 from results.page import write_pages
 from results.planned import ROOT, STUDIES, Planned, named
 
@@ -70,15 +72,15 @@ def _finish(planned: Planned, workers: int | None, *, only_plan: bool) -> bool:
     begun = (out / "study.db").exists()
     if not announce(planned, file, out, more, begun) or only_plan:
         return only_plan
-    if code := _program(planned, "run", file, "--out", out, *more).returncode:
-        if code == INTERRUPTED or code < 0:
+    if code := _run(planned, file, out, more):
+        if code == INTERRUPTED:
             sys.exit(INTERRUPTED)
         return False
-    stage = json.loads(_program(planned, "status", planned.name, "--out", out, "--json", read=True).stdout)["stage"]
+    stage = json.loads(_program(planned, "status", planned.name, "--out", out, "--json").stdout)["stage"]
     if stage != "done":
         print(f"{planned.name}: its verdict does not stand yet ({stage}); the same command resumes it", file=sys.stderr)
         return False
-    stored = _program(planned, "export", planned.name, "--out", out, "--record", planned.record, read=True)
+    stored = _program(planned, "export", planned.name, "--out", out, "--record", planned.record)
     if stored.returncode:
         return False
     _write_pages()
@@ -97,7 +99,7 @@ def study_file(planned: Planned, out: Path) -> Path:
 
 def announce(planned: Planned, file: Path, out: Path, more: Sequence[str], begun: bool) -> bool:
     """Prints what the whole study costs; returns whether it can be run."""
-    made = _program(planned, "plan", file, "--out", out, "--json", *more, read=True)
+    made = _program(planned, "plan", file, "--out", out, "--json", *more)
     if made.returncode:
         return False
     plan = json.loads(made.stdout)
@@ -108,17 +110,31 @@ def announce(planned: Planned, file: Path, out: Path, more: Sequence[str], begun
     return True
 
 
-def _program(planned: Planned, *words: str | Path, read: bool = False) -> subprocess.CompletedProcess[str]:
-    """The program in the study's folder; `read`: its output is returned, not shown."""
-    search = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+def _run(planned: Planned, file: Path, out: Path, more: Sequence[str]) -> int:
+    """Runs the study; Ctrl-C is passed on, and waits until everything is saved."""
+    process = subprocess.Popen(_words("run", file, "--out", out, *more), cwd=planned.folder, env=_environment())
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            process.send_signal(signal.SIGINT)  # a terminal has sent it already; a repetition means the same
+
+
+def _program(planned: Planned, *words: str | Path) -> subprocess.CompletedProcess[str]:
+    """Runs the program in the study's folder and returns what it prints; its errors are shown."""
     return subprocess.run(
-        [sys.executable, "-m", "ralr_tune", *map(str, words)],
-        cwd=planned.folder,
-        env={name: value for name, value in os.environ.items() if name != "RALR_TUNE_STORAGE"} | {"PYTHONPATH": search},
-        stdout=subprocess.PIPE if read else None,
-        text=True,
-        check=False,
+        _words(*words), cwd=planned.folder, env=_environment(), stdout=subprocess.PIPE, text=True, check=False
     )
+
+
+def _words(*words: str | Path) -> list[str]:
+    return [sys.executable, "-m", "ralr_tune", *map(str, words)]
+
+
+def _environment() -> dict[str, str]:
+    """Each study is stored in its own folder, whatever database is set."""
+    search = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    return {name: value for name, value in os.environ.items() if name != STORAGE_VARIABLE} | {"PYTHONPATH": search}
 
 
 def _write_pages() -> None:

@@ -1,37 +1,39 @@
 #!/bin/sh
 # Runs a study of gpu.toml on a large GPU that is to be had for a quarter of an hour at a time, in commands of ten minutes:
 #
-#   results/gpu.sh pack FOLDER            here: .gpu/first and .gpu/second hold FOLDER/cifar100 and wheels that may be missing there
+#   results/gpu.sh pack FOLDER            here: .gpu/1 to .gpu/3 hold FOLDER/cifar100, and wheels that may be missing there
 #   results/gpu.sh run NAME [SECONDS]     there: trains for at most SECONDS (480), and stores in $OUT what it has learned
 #   results/gpu.sh store NAME OUT         here: keeps that in .gpu/NAME for the next time; stores the record if the verdict stands
 #
-# What travels is limited, so .gpu/first goes with a command of its own (`true`), and .gpu/second and .gpu/NAME with `run`. In OUT
-# are NAME.json.gz (the record so far), status.json, and state.*: the database and checkpoints, from which the next `run` resumes.
+# What travels at once is limited, so .gpu/1 and .gpu/2 go with a command of their own (`true`), .gpu/3 and .gpu/NAME with `run`. In
+# OUT are NAME.json.gz (the record so far), status.json, and state.*: database and checkpoints, from which the next `run` resumes.
 set -eu
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}
 
 pack() {
-    rm -rf .gpu/first .gpu/second
-    mkdir -p .gpu/first/cifar100 .gpu/second/cifar100 .gpu/second/wheels
-    cp "$1"/unpack.py .gpu/second
-    cp "$1"/cifar100/train-0[0-4]* .gpu/first/cifar100
-    cp "$1"/cifar100/train-0[5-9]* "$1"/cifar100/test-* "$1"/cifar100/labels.npz .gpu/second/cifar100
+    rm -rf .gpu/[123]
+    mkdir -p .gpu/1 .gpu/2 .gpu/3/wheels
+    cp "$1"/cifar100/train-0[0-4]* .gpu/1
+    cp "$1"/cifar100/train-0[5-9]* .gpu/2
+    cp "$1"/cifar100/test-* "$1"/cifar100/labels.npz "$1"/unpack.py .gpu/3
     $python -m pip download -q --no-deps --only-binary=:all: --python-version 3.12 --platform manylinux2014_x86_64 \
-        --platform manylinux_2_28_x86_64 -d .gpu/second/wheels alembic annotated-types colorlog greenlet mako \
+        --platform manylinux_2_28_x86_64 -d .gpu/3/wheels alembic annotated-types colorlog greenlet mako \
         "optuna>=5,<6" plotly pydantic pydantic-core sqlalchemy tomli-w
     du -sh .gpu/*
 }
 
 run() {
     name=$1 runs=runs/$1
-    if [ -d .gpu/second/wheels ]; then
-        $python -m pip install -q --no-index --no-deps --no-compile --upgrade --target .gpu/site .gpu/second/wheels/*.whl
+    if [ -d .gpu/3/wheels ]; then
+        $python -m pip install -q --no-index --no-deps --no-compile --upgrade --target .gpu/site .gpu/3/wheels/*.whl
         export PYTHONPATH="$PWD/.gpu/site"
     fi
-    if [ -d .gpu/first ] && [ ! -e data/cifar100.npz ]; then
-        cp -r .gpu/first/cifar100 .gpu/second
-        $python .gpu/second/unpack.py data cifar100
+    if [ -d .gpu/3 ] && [ ! -e data/cifar100.npz ]; then
+        mkdir -p .gpu/all/cifar100
+        cp .gpu/[123]/*.webp .gpu/3/labels.npz .gpu/all/cifar100
+        cp .gpu/3/unpack.py .gpu/all
+        $python .gpu/all/unpack.py data cifar100
     fi
     mkdir -p "$runs"
     if [ ! -e "$runs/study.db" ] && [ -e ".gpu/$name/state.aa" ]; then
