@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import NamedTuple
 
 from ralr_tune.analysis.next_step import hours
@@ -26,6 +27,7 @@ from results.planned import ROOT, STUDIES, named
 PAGES = (ROOT / "docs/results.md", ROOT / "README.md")
 PART = re.compile(r"<!-- results: (\w+) -->\n.*?<!-- /results -->", flags=re.DOTALL)
 NOT_RUN = "not run"
+WIDTH = 120
 
 
 class Claim(NamedTuple):
@@ -90,17 +92,17 @@ def _sentence() -> str:
     answers = [answer for found in results().values() for answer in amplification(found)]
     counts = Counter(answer.verdict for answer in answers)
     rest = len(answers) - counts["improves"] - counts["harms"]
-    done = f"{len(results())} of {len(STUDIES)} planned studies {'has' if len(results()) == 1 else 'have'} been run"
     return (
-        f"{done}. In {len(answers)} comparisons of a recipe with and without amplification, on the same fresh seeds, "
-        f"amplification improved the recipe in {counts['improves']} and harmed it in {counts['harms']}; in {rest}, no "
-        "effect that matters was shown."
+        f"{len(results())} of {len(STUDIES)} planned studies {'has' if len(results()) == 1 else 'have'} been run; in "
+        f"{len(answers)} comparisons of a recipe with and without amplification on the same fresh seeds, amplification "
+        f"improved the recipe in {counts['improves']}, harmed it in {counts['harms']}, and showed no effect that matters "
+        f"in {rest}."
     )
 
 
 def _summary() -> str:
     made = [(found, answer) for found in results().values() for answer in schedules(found) if "ralr" in answer.question]
-    lines = [_sentence()]
+    lines = [fill(_sentence(), WIDTH)]
     if made:
         lines += ["", "The schedules themselves, each searched independently several times:", ""]
         lines += [f"- {found.planned.name}: {_in_words(answer)}" for found, answer in made]
@@ -211,7 +213,7 @@ def _table(head: Sequence[str], rows: Iterator[Sequence[str]] | Sequence[Sequenc
 
 
 PARTS: dict[str, Callable[[], str]] = {
-    "sentence": lambda: f"[What the evidence says so far](docs/results.md): {_sentence()}",
+    "sentence": lambda: fill(f"[What the evidence says so far](docs/results.md): {_sentence()}", WIDTH),
     "summary": _summary,
     "claims": _claims,
     "studies": _studies,

@@ -18,10 +18,8 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from ralr_tune.errors import UsageError
-from ralr_tune.invocation import command
 from ralr_tune.machine.files import opened
 from ralr_tune.records import Generation, Row, StudyRecord
-from ralr_tune.store.location import RECORD_SUFFIX
 from ralr_tune.store.reading import study_record
 from ralr_tune.store.studies import StoredStudy
 
@@ -80,5 +78,4 @@ def read_record_file(path: Path) -> RecordFile:
 
 
 def _unusable(path: Path, reason: str) -> UsageError:
-    made = command("export", "STUDY", "--record", f"FILE{RECORD_SUFFIX}")
-    return UsageError(f"{path}: {reason}; allowed: a file that {made} wrote")
+    return UsageError(f"{path}: {reason}; allowed: a file of `export --record`")
