@@ -90,13 +90,12 @@ def write_pages() -> list[Path]:
 
 def _sentence() -> str:
     answers = [answer for found in results().values() for answer in amplification(found)]
-    counts = Counter(answer.verdict for answer in answers)
-    rest = len(answers) - counts["improves"] - counts["harms"]
+    count = Counter(answer.verdict for answer in answers)
     return (
         f"{len(results())} of {len(STUDIES)} planned studies {'has' if len(results()) == 1 else 'have'} been run; in "
         f"{len(answers)} comparisons of a recipe with and without amplification on the same fresh seeds, amplification "
-        f"improved the recipe in {counts['improves']}, harmed it in {counts['harms']}, and showed no effect that matters "
-        f"in {rest}."
+        f"improved the recipe in {count['improves']}, harmed it in {count['harms']}, made no difference that matters in "
+        f"{count['no difference that matters']}, and {count[UNDECIDED]} are not decided."
     )
 
 
