@@ -93,9 +93,9 @@ def _sentence() -> str:
     count = Counter(answer.verdict for answer in answers)
     return (
         f"{len(results())} of {len(STUDIES)} planned studies {'has' if len(results()) == 1 else 'have'} been run; in "
-        f"{len(answers)} comparisons of a recipe with and without amplification on the same fresh seeds, amplification "
-        f"improved the recipe in {count['improves']}, harmed it in {count['harms']}, made no difference that matters in "
-        f"{count['no difference that matters']}, and {count[UNDECIDED]} are not decided."
+        f"{len(answers)} comparisons of a recipe with and without amplification on the same fresh seeds, "
+        f"amplification improved the recipe in {count['improves']}, harmed it in {count['harms']}, made no difference "
+        f"that matters in {count['no difference that matters']}, and {count[UNDECIDED]} are not decided."
     )
 
 
