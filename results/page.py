@@ -22,7 +22,7 @@ from results.facts import (
     results,
     schedules,
 )
-from results.planned import ROOT, STUDIES, named
+from results.planned import ROOT, STUDIES, Planned, named
 
 PAGES = (ROOT / "docs/results.md", ROOT / "README.md")
 PART = re.compile(r"<!-- results: (\w+) -->\n.*?<!-- /results -->", flags=re.DOTALL)
@@ -76,6 +76,7 @@ def updated(text: str) -> str:
 
 def write_pages() -> list[Path]:
     """Makes the generated parts again; returns the files that changed."""
+    results.cache_clear()  # a study has been stored since
     changed = []
     for path in PAGES:
         text = path.read_text()
@@ -180,27 +181,27 @@ def _repeat(name: str) -> str:
 
 
 def _repeats() -> str:
-    rows = []
-    for each in STUDIES:
-        original = named(each.original)
-        if "seed" not in each.changes or original is None:
-            continue
-        before, after = (results().get(name) for name in (original.name, each.name))
-        found = zip(_verdicts(before), _verdicts(after), strict=True) if before and after else ()
-        rows += [(original.name, one.question, one.verdict, two.verdict, _same(one, two)) for one, two in found]
-        if not rows or rows[-1][0] != original.name:
-            rows.append((original.name, "", *(UNRUN[result is None] for result in (before, after)), ""))
+    rows = [row for each in STUDIES if "seed" in each.changes for row in _repeated(each)]
     return _table(("study", "question", "study seed 0", "study seed 1", "changed"), rows)
 
 
-UNRUN = {True: NOT_RUN, False: "run"}
+def _repeated(again: Planned) -> Iterator[Sequence[str]]:
+    """What a study and its repetition answer to the same questions."""
+    before, after = results().get(again.original), results().get(again.name)
+    if before is None or after is None:
+        yield again.original, "", *("run" if found else NOT_RUN for found in (before, after)), ""
+        return
+    second = {answer.question: answer for answer in _verdicts(after)}
+    for one in _verdicts(before):
+        if (two := second.get(one.question)) is not None:
+            yield again.original, one.question, one.verdict, two.verdict, _changed(one, two)
 
 
 def _verdicts(found: Result) -> list[Answer]:
     return schedules(found) or amplification(found)
 
 
-def _same(one: Answer, two: Answer) -> str:
+def _changed(one: Answer, two: Answer) -> str:
     if one.verdict == two.verdict:
         return "no"
     return "yes" if UNDECIDED not in (one.verdict, two.verdict) else "decided in one only"

@@ -33,7 +33,7 @@ def write_record(storage: Storage, study: str, out: Path, path: Path) -> str:
     if not path.name.endswith(RECORD_SUFFIX):
         raise UsageError(f"--record {path}: the name must end with {RECORD_SUFFIX}")
     record = read_study(storage, study)
-    environment = record.environment | rehearsed(stored_spec(record), storage.address, out, study)
+    environment = {**record.environment, **rehearsed(stored_spec(record), storage.address, out, study)}
     found = load_examples(out, Ledger(storage, study).key, record.rows())
     if (size := len(json.dumps(found))) > MAX_EXAMPLES_BYTES:
         log.warning(

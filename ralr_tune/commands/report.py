@@ -164,7 +164,8 @@ def make_report(
     record = read_study(storage, study)
     spec = stored_spec(record)
     own = _study_file(record, out, file)
-    record = replace(record, environment=record.environment | rehearsed(spec, storage.address, out, own.typed))
+    shown = {**record.environment, **rehearsed(spec, storage.address, out, own.typed)}
+    record = replace(record, environment=shown)
     found = load_examples(out, Ledger(storage, study).key, record.rows())
     made = _make(record, spec, found, storage.address, out, own, images)
     _write_panels(storage, made.facts, made.card, spec)

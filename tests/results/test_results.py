@@ -10,19 +10,35 @@ import pytest
 from ralr_tune.store.record_file import read_record_file
 from ralr_tune.studyfile import parse_study
 from results import __main__ as command
-from results import planned
+from results import page, planned
+from results.facts import results
 from results.page import CLAIMS, PAGES, PARTS, updated
 from results.planned import STUDIES, Planned, named
 from tests.studies import simulated_text
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_the_page_says_what_the_records_say(page: Path) -> None:
-    assert updated(page.read_text()) == page.read_text(), "type: python -m results --page"
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_a_page_says_what_the_records_say(path: Path) -> None:
+    assert updated(path.read_text()) == path.read_text(), "type: python -m results --page"
+
+
+def test_a_record_holds_the_study_of_its_name() -> None:
+    found = {each.name: read_record_file(each.record).study.name for each in STUDIES if each.record.exists()}
+    assert found == {name: name for name in found} != {}
+
+
+def test_a_repetition_is_compared_question_by_question(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the digits study in place of both."""
+    (found,) = (each for name, each in results().items() if name == "digits")
+    monkeypatch.setattr(page, "results", lambda: {"rivals": found, "rivals_seed_1": found})
+    lines = PARTS["repeats"]().splitlines()
+    question = "amplification alone, in ralr's recipe"
+    assert f"| rivals | {question} | not decided | not decided | no |" in lines
+    assert "| digits_six_blocks |  | not run | not run |  |" in lines
 
 
 def test_every_generated_part_is_on_a_page() -> None:
-    text = "".join(page.read_text() for page in PAGES)
+    text = "".join(path.read_text() for path in PAGES)
     assert sorted(re.findall(r"<!-- results: (\w+) -->", text)) == sorted(PARTS)
 
 
