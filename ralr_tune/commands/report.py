@@ -194,6 +194,7 @@ def _make(
     own: _StudyFile,
     images: Sequence[Format],
 ) -> Report:
+    """Writes the files and returns the report; `found`: the examples of the networks."""
     facts = study_facts(record, plan=plan_of(spec))
     drawn = figures(record, facts)
     page, folder = out / "report.html", out / "figures"
