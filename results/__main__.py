@@ -18,7 +18,6 @@ from pathlib import Path
 from ralr_tune.machine.files import replacing
 from ralr_tune.report.words import duration
 from ralr_tune.store.location import STORAGE_VARIABLE
-from results.page import write_pages
 from results.planned import ROOT, STUDIES, Planned, named
 
 INTERRUPTED = 130
@@ -138,6 +137,8 @@ def _environment() -> dict[str, str]:
 
 
 def _write_pages() -> None:
+    from results.page import write_pages  # heavy, and not needed before a study is done
+
     for path in write_pages():
         print(f"Wrote {path.relative_to(ROOT)}")
 

@@ -66,7 +66,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Planned:
     (tmp_path / "results").mkdir()
     (tmp_path / "sim.toml").write_text(simulated_text(study={"seed": 0}))
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
-    monkeypatch.setattr(command, "write_pages", lambda: [])
+    monkeypatch.setattr(command, "_write_pages", lambda: None)
     study = Planned("sim.toml", "a simulated task", {"seed": 1}, "_seed_1")
     monkeypatch.setattr(command, "STUDIES", (study,))
     return study
