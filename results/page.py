@@ -39,15 +39,15 @@ class Claim(NamedTuple):
     measured: Callable[[Result], list[Answer]]
 
 
-UNKNOWN = "not known to us"
-ABLATION = "has an ablation; figures not known to us"
+UNKNOWN = "figure not known to us"
+ABLATION = "it has an ablation, its figures are not known to us"
 CLAIMS = (
     Claim(
         "ResNet-110 on CIFAR-100 gains", "+1.34 points, mean of four runs", ["gpu_cifar100_resnet110"], amplification
     ),
     Claim(
         "Image classification improves",
-        f"{UNKNOWN} but for the line above",
+        UNKNOWN,
         ["gpu_cifar100", "gpu_cifar100_epochs_182", "cifar100_twenty_classes", "digits"],
         amplification,
     ),
@@ -122,31 +122,24 @@ def _shown(answer: Answer) -> str:
 
 
 def _claims() -> str:
-    return _table(("The paper says", "its figure", "study", "device time", "measured here"), _claim_rows())
+    return _table(("The paper says", "study", "measured here"), _claim_rows())
 
 
 def _claim_rows() -> Iterator[Sequence[str]]:
     for claim in CLAIMS:
-        first = True
-        for name in claim.studies:
-            for measured, time in _measured(claim, name):
-                said = (claim.text, claim.figure) if first else ("", "")
-                yield *said, _link(name), time, measured
-                first = False
-        if first:
-            yield claim.text, claim.figure, "", "", "not tested: no study here can show it"
+        text = f"{claim.text}: {claim.figure}" if claim.figure else claim.text
+        rows = [(_link(name), measured) for name in claim.studies for measured in _measured(claim, name)]
+        for study, measured in rows or [("", "not tested: no study here can show it")]:
+            yield text, study, measured
+            text = ""
 
 
-def _measured(claim: Claim, name: str) -> list[tuple[str, str]]:
+def _measured(claim: Claim, name: str) -> list[str]:
     found = results().get(name)
     if found is None:
-        return [(NOT_RUN, "")]
-    answers = claim.measured(found)
-    return [(_in_words(answer), _time(found)) for answer in answers] or [("no figure in its record", _time(found))]
-
-
-def _time(found: Result) -> str:
-    return hours(found.card.spending.total.seconds) if found.card.spending else ""
+        return [NOT_RUN]
+    time = f"; {hours(found.card.spending.total.seconds)} of device time" if found.card.spending else ""
+    return [_in_words(answer) + time for answer in claim.measured(found)] or ["no figure in its record"]
 
 
 def _link(name: str) -> str:
