@@ -25,9 +25,9 @@ from results.facts import (
 from results.planned import ROOT, STUDIES, Planned, named
 
 PAGES = (ROOT / "docs/results.md", ROOT / "README.md")
-PART = re.compile(r"<!-- results: (\w+) -->\n.*?<!-- /results -->", flags=re.DOTALL)
+PART = re.compile(r"<!-- results: (\w+) -->(\n?).*?<!-- /results -->", flags=re.DOTALL)
 NOT_RUN = "not run"
-WIDTH = 120
+WIDTH = 130
 
 
 class Claim(NamedTuple):
@@ -71,7 +71,9 @@ CLAIMS = (
 
 def updated(text: str) -> str:
     """A page with its generated parts made again."""
-    return PART.sub(lambda part: f"<!-- results: {part[1]} -->\n{PARTS[part[1]]()}\n<!-- /results -->", text)
+    return PART.sub(
+        lambda part: f"<!-- results: {part[1]} -->{part[2]}{PARTS[part[1]]()}{part[2]}<!-- /results -->", text
+    )
 
 
 def write_pages() -> list[Path]:
