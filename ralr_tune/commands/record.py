@@ -8,12 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from ralr_tune.commands.files import write_bytes
-from ralr_tune.commands.report import rehearsed, stored_spec
+from ralr_tune.commands.report import rehearsed, stored_examples, stored_spec
 from ralr_tune.errors import UsageError
 from ralr_tune.invocation import command
-from ralr_tune.search.examples import load_examples
 from ralr_tune.store.database import Storage
-from ralr_tune.store.ledger import Ledger
 from ralr_tune.store.location import RECORD_SUFFIX
 from ralr_tune.store.reading import read_study
 from ralr_tune.store.record_file import record_bytes
@@ -34,7 +32,7 @@ def write_record(storage: Storage, study: str, out: Path, path: Path) -> str:
         raise UsageError(f"--record {path}: the name must end with {RECORD_SUFFIX}")
     record = read_study(storage, study)
     environment = {**record.environment, **rehearsed(stored_spec(record), storage.address, out, study)}
-    found = load_examples(out, Ledger(storage, study).key, record.rows())
+    found = stored_examples(storage, record, out)
     if (size := len(json.dumps(found))) > MAX_EXAMPLES_BYTES:
         log.warning(
             "%s: its examples are left out: %s bytes; allowed: %s", path, f"{size:,}", f"{MAX_EXAMPLES_BYTES:,}"

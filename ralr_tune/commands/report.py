@@ -34,7 +34,7 @@ from ralr_tune.report.page import write_report
 from ralr_tune.report.panels import write_panels
 from ralr_tune.report.trials import trials_data
 from ralr_tune.search import rehearsal
-from ralr_tune.search.examples import load_examples
+from ralr_tune.search.examples import fetch_examples, load_examples
 from ralr_tune.search.interim import plan_of
 from ralr_tune.secrecy import MASK
 from ralr_tune.store import studies
@@ -166,7 +166,7 @@ def make_report(
     own = _study_file(record, out, file)
     shown = {**record.environment, **rehearsed(spec, storage.address, out, own.typed)}
     record = replace(record, environment=shown)
-    found = load_examples(out, Ledger(storage, study).key, record.rows())
+    found = stored_examples(storage, record, out)
     made = _make(record, spec, found, storage.address, out, own, images)
     _write_panels(storage, made.facts, made.card, spec)
     return made
@@ -235,6 +235,13 @@ def rehearsed(spec: StudySpec, address: Address, out: Path, typed: str) -> Mappi
         }
     changed = "" if found.code == rehearsal.code_of(spec) else ", of an earlier state of the code"
     return {"rehearsal": f"{found.day}{changed}", **{f"– {each.item}": each.text for each in found.findings}}
+
+
+def stored_examples(storage: Storage, record: StudyRecord, out: Path) -> Examples:
+    """By arm: what `Kind.examples` returned, from the out folder or the store of artifacts."""
+    key, rows = Ledger(storage, record.name).key, record.rows()
+    fetch_examples(storage, record.name, out, key, rows)
+    return load_examples(out, key, rows)
 
 
 def _examples(spec: StudySpec, found: Examples, out: Path) -> ShownExamples | None:
