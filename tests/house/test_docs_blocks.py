@@ -37,6 +37,7 @@ ELSEWHERE = {
 
 NOT_RUN = {
     r"make (demo|test|secrets)\b": "sets up environments; CI runs `make test`, test_deploy_files.py `make secrets`",
+    r"make results\b": "trains for hours; tests/results runs a small study in the same way",
     r"python -m ralr_tune dashboard\b": "serves until it is stopped; the tests of the dashboard start and stop it",
     r"[A-Z= \w]*docker compose\b": "needs Docker; test_deploy_compose.py checks the file and the commands",
     r"python -m ralr_tune (run|worker) digits --devices? cuda:0": "needs a GPU",
