@@ -17,7 +17,9 @@ from ralr_tune.commands.problems import SAMPLE, problems, refuse
 from ralr_tune.errors import StudyFileError, UsageError
 from ralr_tune.invocation import command
 from ralr_tune.records import Inventory
+from ralr_tune.store.location import storage_url
 from ralr_tune.studyfile import StudySpec, load_study_file, models, parse_study, registry
+from ralr_tune.studyfile.contradictions import Problem
 from ralr_tune.studyfile.imports import imports_of, refuse_imports
 from ralr_tune.studyfile.reading import Reading, read_study_file
 from ralr_tune.studyfile.sections import StudyFile
@@ -54,7 +56,8 @@ def check_study(
     Raises what `load` raises, with every problem at once, and DataError.
     """
     spec = checked(study, imports=imports, fast=fast, storage=storage, out=out)
-    return "\n".join([_summary(study, spec, fast), *_notes(spec), *(() if fast else spec.kind.notes(spec.task))])
+    further = () if fast else (*start_notes(spec, storage, out), *spec.kind.notes(spec.task))
+    return "\n".join([_summary(study, spec, fast), *_notes(spec), *further])
 
 
 def checked(
@@ -67,8 +70,30 @@ def checked(
     reading = _read(study, imports, storage, out)
     spec = reading.spec
     found = [] if spec is None else problems(spec, imports=imports, fast=fast, left_out=reading.left_out)
+    if spec is not None and spec.search.start_from is not None and not fast:
+        found += _start_problems(spec, storage, out, reading)
     refuse(found, reading)
     return reading.valid()
+
+
+def _start_problems(spec: StudySpec, storage: str | None, out: Path | None, reading: Reading) -> list[Problem]:
+    from ralr_tune.commands.starting import start_problems
+
+    found = start_problems(spec, _url(spec, storage, out))
+    return [each for each in found if not each.depends_on(reading.left_out)]
+
+
+def start_notes(spec: StudySpec, storage: str | None, out: Path | None) -> list[str]:
+    """What the study takes from the earlier one that it starts from."""
+    if spec.search.start_from is None:
+        return []
+    from ralr_tune.commands.starting import start_lines
+
+    return start_lines(spec, _url(spec, storage, out))
+
+
+def _url(spec: StudySpec, storage: str | None, out: Path | None) -> str:
+    return storage_url(storage, spec, out or Path("runs") / spec.name)
 
 
 def _read(study: str, imports: bool, storage: str | None, out: Path | None) -> Reading:

@@ -74,9 +74,11 @@ class StudySpec:
         """Differences below it count as equivalent, in the metric's unit."""
         return self.metric.default_margin if self.confirm.margin is None else self.confirm.margin
 
-    @property
+    @cached_property
     def search(self) -> SearchSection:
-        return self.file.search
+        """[search], with the trials of one block if the file gives those of all (`divided`)."""
+        search = self.file.search
+        return search.model_copy(update={"trials": search.trials // search.blocks}) if search.divided else search
 
     @property
     def confirm(self) -> ConfirmSection:
