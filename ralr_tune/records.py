@@ -368,6 +368,8 @@ class StudyRecord:
     """What the pruner saw in place of the study's metric; None: the study's metric."""
     cost_per_hour: float | None = None
     """The price of one device for an hour, in the user's currency."""
+    divided: bool = False
+    """Whether one search was divided among the blocks: `search.trials` of the file are those of all blocks."""
     start: WarmStart | None = None
     """The earlier study's configurations that every arm tries first."""
 

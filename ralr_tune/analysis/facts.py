@@ -124,6 +124,8 @@ class Facts:
     """What the data hold; None if it is not known."""
     generations: tuple[Generation, ...] = ()
     """States of data and code, the oldest first; everything else is of the last one."""
+    divided: bool = False
+    """Whether one search was divided among the blocks."""
     start: WarmStart | None = None
     """The configurations of an earlier study that every arm tried first."""
     spending: Spending | None = None
@@ -174,6 +176,7 @@ def study_facts(record: StudyRecord, *, plan: Plan | None = None) -> Facts:
         lacks=missing_evidence(record),
         data=record.identity.data if record.identity else None,
         generations=record.generations,
+        divided=record.divided,
         start=record.start,
         spending=spending(record),
         winner=winner(record),
@@ -182,7 +185,7 @@ def study_facts(record: StudyRecord, *, plan: Plan | None = None) -> Facts:
 
 FURTHER = (
     "reach", "looks", "amplified", "budgets", "leads", "robustness", "forgiveness", "pruning", "pruning_gaps", "costs",
-    "overfitting", "complementarity", "edges", "lacks", "data", "generations", "start",
+    "overfitting", "complementarity", "edges", "lacks", "data", "generations", "divided", "start",
 )  # fmt: skip
 """Facts that `report --json` contains unchanged, each under its own name; their classes describe the fields."""
 

@@ -107,7 +107,7 @@ def _summary(study: str, spec: StudySpec, fast: bool) -> str:
     from ralr_tune.search.tasks import data_inventory
 
     arms = ", ".join(f"{arm} ({len(spec.space(arm))} dimensions)" for arm in spec.arms)
-    summary = f"{find_file(study) or study}: valid. Study {spec.name}: {arms}; {spec.search.trials} trials per arm"
+    summary = f"{find_file(study) or study}: valid. Study {spec.name}: {arms}; {_trials(spec)} per arm"
     if fast:
         return f"{summary}. Neither network nor data were tried"
     data = data_inventory(spec, sample=SAMPLE)
@@ -116,9 +116,17 @@ def _summary(study: str, spec: StudySpec, fast: bool) -> str:
     return summary + (_data_summary(data) if data else "")
 
 
+def _trials(spec: StudySpec) -> str:
+    search = spec.search
+    if not search.divided:
+        return f"{search.trials} trials"
+    return f"{search.trials * search.blocks} trials, divided among {search.blocks} blocks of {search.trials},"
+
+
 def _notes(spec: StudySpec) -> Iterator[str]:
     yield from map(str, imports_of(spec))
     yield from seeds_notes(spec)
+    yield from divided_notes(spec)
     if all(arm.amplify is None and arm.noise is None for arm in spec.arms.values()):
         yield "No arm amplifies its learning rates: this study compares schedules without RALR"
 
@@ -127,8 +135,19 @@ def seeds_notes(spec: StudySpec) -> Iterator[str]:
     """That a study will end without a verdict, however large the differences are."""
     from ralr_tune.analysis.power import ENOUGH_PAIRS
 
-    if spec.confirm.max_seeds < ENOUGH_PAIRS:
-        yield f"confirm.seeds = {spec.confirm.max_seeds}: too few for a verdict, which needs at least {ENOUGH_PAIRS}"
+    found = {"search.blocks": spec.search.blocks} if spec.search.divided else {"confirm.seeds": spec.confirm.max_seeds}
+    for key, pairs in found.items():
+        if pairs < ENOUGH_PAIRS:
+            yield f"{key} = {pairs}: too few for a verdict, which needs at least {ENOUGH_PAIRS}"
+
+
+def divided_notes(spec: StudySpec) -> Iterator[str]:
+    """What a divided search answers, and what it does not."""
+    if spec.search.divided:
+        yield (
+            f"search.divided: the verdict on the schedules is about searches of {spec.search.trials} trials; each block "
+            "is judged on its own seeds, so recipes of two blocks are not compared with each other"
+        )
 
 
 def _data_summary(data: Inventory) -> str:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ralr_tune.commands.check import checked, seeds_notes, start_notes
+from ralr_tune.commands.check import checked, divided_notes, seeds_notes, start_notes
 from ralr_tune.commands.connections import shortage_at
 from ralr_tune.commands.usual_rates import unusual_rates
 from ralr_tune.invocation import command
@@ -151,6 +151,7 @@ def plan_study(
             *filter(None, [shortage_at(storage_url(storage, spec, out or Path("runs") / spec.name), len(assigned))]),
             *(f"{each}; `{command('range', study)}` measures which rates train" for each in unusual_rates(spec)),
             *seeds_notes(spec),
+            *divided_notes(spec),
             *start_notes(spec, storage, out),
             *spec.kind.notes(spec.task),
         ),

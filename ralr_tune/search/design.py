@@ -109,4 +109,4 @@ class SharedRandomSampler(SharedSampler):
         self._seed = seed
 
     def _unit(self, name: str) -> float:
-        return derive_seed("value", self._seed, name) / 2**SEED_BITS
+        return derive_seed("value", self._seed, name) / float(1 << SEED_BITS)

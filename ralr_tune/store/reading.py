@@ -47,6 +47,7 @@ def read_study(storage: Storage, name: str, *, curves: bool = True) -> StudyReco
         arms=_arms(storage, name, spec, curves),
         generations=generations.every(storage, name),
         cost_per_hour=spec.study.cost_per_hour,
+        divided=spec.search.divided,
         start=_start(storage, spec),
     )
 

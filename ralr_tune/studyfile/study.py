@@ -105,7 +105,8 @@ class StudySpec:
         study = self.study.model_copy(update={"metric": self.metric.name})
         confirm = self.confirm.model_copy(update={"margin": self.margin})
         arms = {name: _whole_window(arm) for name, arm in self.arms.items() if self.schedule(name).warmup == 0}
-        return self.file.model_copy(update={"study": study, "confirm": confirm, "arms": {**self.arms, **arms}})
+        filled = {"study": study, "search": self.search, "confirm": confirm, "arms": {**self.arms, **arms}}
+        return self.file.model_copy(update=filled)
 
     def as_stored(self, fingerprint: str) -> StudySpec:
         """The study as the release that stored it with this fingerprint read its text.
