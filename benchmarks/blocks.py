@@ -10,6 +10,8 @@ of such blocks; it is subtracted, so that both are equally good, and a constant 
 from __future__ import annotations
 
 import argparse
+import math
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -50,27 +52,32 @@ class Design:
     top: int
     own_seeds: bool
     seeds: int
-    choosing: int = 3
-    """Seeds that choose among more than one finalist."""
+    common: int = 0
+    """The first trials of every block are the same runs, trained once."""
+
+    @property
+    def choosing(self) -> int:
+        """Seeds that choose among the finalists of all blocks, as `search.stages.choosing_seeds` has them."""
+        return max(2, math.ceil(self.seeds / 2))
 
     @property
     def epochs(self) -> int:
         """Of both arms, with the twins of RALR's best recipe."""
-        choosing = self.top * self.choosing if self.top > 1 else 0
-        return EPOCHS * (2 * self.blocks * (self.trials + choosing + self.seeds) + self.seeds)
+        searched = self.blocks * self.trials - (self.blocks - 1) * self.common
+        return EPOCHS * (2 * (searched + self.blocks * (self.top * self.choosing + self.seeds)) + self.seeds)
 
     def __str__(self) -> str:
         seeds = f"{self.seeds} {'own' if self.own_seeds else 'shared'} seeds"
-        return f"{self.draws} {self.blocks} x {self.trials}, top {self.top}, {seeds}"
+        common = f" of which {self.common} common" if self.common else ""
+        return f"{self.draws} {self.blocks} x {self.trials}{common}, top {self.top}, {seeds}"
 
 
-DESIGNS = tuple(
-    Design(draws, blocks, trials, *confirm)
-    for draws, (blocks, trials), confirm in product(
-        ("independent", "random", "qmc"),
-        ((4, 6), (8, 3), (8, 6)),
-        ((2, False, 5), (2, True, 5), (1, True, 5), (1, True, 2)),
-    )
+_CONFIRM = ((2, False, 5), (2, True, 5), (1, True, 5), (1, True, 2))
+_DRAWS: tuple[Draws, ...] = ("independent", "random", "qmc")
+DESIGNS = (
+    *(Design(draws, 4, 6, *confirm) for draws, confirm in product(_DRAWS, _CONFIRM)),
+    *(Design(draws, *size, 1, True, 2) for draws, size in product(_DRAWS, ((8, 3), (8, 6)))),
+    *(Design(draws, 4, 12, 2, True, 5, common=6) for draws in _DRAWS[:2]),
 )
 
 
@@ -91,7 +98,7 @@ def quantiles(design: Design, studies: int, rng: np.random.Generator) -> tuple[A
         return rng.random(shape), rng.random(shape)
     if design.draws == "random":
         shared = rng.random(shape)
-        return shared, shared
+        return shared, shared.copy()
     count = studies * design.blocks
     points = [qmc.Sobol(5, scramble=True, rng=rng).random(design.trials) for _ in range(count)]
     return np.reshape(points, shape), np.reshape(points, shape)
@@ -147,16 +154,17 @@ def simulated(design: Design, world: World, studies: int, rng: np.random.Generat
     values, recipes = [], []
     for amplified, unit in enumerate(quantiles(design, studies, rng)):
         arm = {"amplified": bool(amplified)}
+        unit[:, :, : design.common] = unit[:, :1, : design.common]
         params = params_at(unit)
         mean = means(params, world, **arm)
         lives = rng.random(mean.shape) < survival(params, **arm)
         found = np.where(lives, mean + deviations(params, searching, rng, **arm), -1.0)
+        found[..., : design.common] = found[:, :1, : design.common]
         best = np.argsort(-found, axis=-1)[..., : design.top]
-        params, chosen = _taken({**params, "mean": mean}, best), np.take_along_axis(found, best, -1)
-        if design.top > 1:
-            runs = {name: each[..., None] for name, each in params.items()}
-            of_seed = np.broadcast_to(choosing, (2, *best.shape, design.choosing))
-            chosen = (runs["mean"] + deviations(runs, of_seed, rng, **arm)).mean(-1)
+        params = _taken({**params, "mean": mean}, best)
+        runs = {name: each[..., None] for name, each in params.items()}
+        of_seed = np.broadcast_to(choosing, (2, *best.shape, design.choosing))
+        chosen = (runs["mean"] + deviations(runs, of_seed, rng, **arm)).mean(-1)
         winner = chosen.argmax(-1)[..., None]
         params, chosen = _taken(params, winner), np.take_along_axis(chosen, winner, -1)[..., 0]
         of_seed = np.broadcast_to(judging, (2, *chosen.shape, design.seeds))
@@ -208,5 +216,6 @@ if __name__ == "__main__":
     parser.add_argument("--studies", type=int, default=3000, help="of each design; a fifth with Sobol points")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
+    warnings.simplefilter("ignore", UserWarning)  # scipy warns if the number of Sobol points is no power of 2
     for line in rows(("same", "shifted"), given.studies, given.seed):
         print(line, flush=True)

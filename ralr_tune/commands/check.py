@@ -145,8 +145,8 @@ def divided_notes(spec: StudySpec) -> Iterator[str]:
     """What a divided search answers, and what it does not."""
     if spec.search.divided:
         yield (
-            f"search.divided: the verdict on the schedules is about searches of {spec.search.trials} trials; each block "
-            "is judged on its own seeds, so recipes of two blocks are not compared with each other"
+            f"search.divided: the verdict on the schedules is about searches of {spec.search.trials} trials; each "
+            "block is judged on its own seeds, so recipes of two blocks are not compared with each other"
         )
 
 

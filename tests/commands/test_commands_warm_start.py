@@ -11,7 +11,7 @@ import pytest
 from ralr_tune.commands.run import RunOptions, init, run
 from ralr_tune.commands.starting import start_lines
 from ralr_tune.commands.status import study_status
-from ralr_tune.errors import StorageError, UsageError
+from ralr_tune.errors import UsageError
 from ralr_tune.records import Row, StudyRecord
 from ralr_tune.store import starts, studies
 from ralr_tune.store.database import Storage, open_storage
@@ -97,15 +97,6 @@ def test_an_unknown_study_is_refused_with_the_nearest_name_before_anything_is_cr
     with pytest.raises(UsageError, match='did you mean "before"'):
         init(after(start_from="befor"), RunOptions(storage=url, out=tmp_path / "after"))
     assert not (tmp_path / "after").exists()
-
-
-def test_an_edited_start_is_refused(url: str, opened: Storage, tmp_path: Path) -> None:
-    searched(before(), url, tmp_path / "before")
-    init(after(), RunOptions(storage=url, out=tmp_path / "after"))
-    study = studies.optuna_study(opened, "sim/ralr")
-    study.set_user_attr(starts.START, study.user_attrs[starts.START] | {"generation": 7})
-    with pytest.raises(StorageError, match="was edited"):
-        starts.of_study(study)
 
 
 def test_a_study_without_storage_url_is_found_where_run_puts_it(

@@ -137,8 +137,8 @@ def curve(table: str, arm: str = "") -> Text:
             "blocks = 1",
             "blocks = 5\ndivided = true",
             [
-                'search.divided = true: tpe learns from its whole search, so its parts are not independent; use "qmc" or '
-                '"random", or a search per block',
+                "search.divided = true: tpe learns from its whole search, so its parts are not independent; "
+                'use "qmc" or "random", or a search per block',
                 "search.divided = true: 24 trials cannot be divided among 5 blocks evenly; the nearest number is 25",
             ],
         ),
