@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ralr_tune.analysis.starting import start_sentences
@@ -52,10 +53,10 @@ def start_lines(spec: StudySpec, url: str) -> list[str]:
 
 
 def _begun_at(spec: StudySpec, url: str) -> WarmStart | None:
-    for opened in _opened(url):
-        if spec.name in studies.names(opened):
-            return begun_with(opened, spec)
-    return None
+    with _opened(url) as opened:
+        if opened is None or spec.name not in studies.names(opened):
+            return None
+        return begun_with(opened, spec)
 
 
 def _earlier(spec: StudySpec, url: str) -> StudyRecord:
@@ -63,9 +64,9 @@ def _earlier(spec: StudySpec, url: str) -> StudyRecord:
     name, known = str(spec.search.start_from), list[str]()
     usual = sqlite_url((Path("runs") / name / DATABASE).absolute())
     for place in dict.fromkeys([url, usual]):
-        for opened in _opened(place):
-            known += studies.names(opened)
-            if name in known:
+        with _opened(place) as opened:
+            known += studies.names(opened) if opened is not None else ()
+            if opened is not None and name in known:
                 return read_study(opened, name, curves=False)
     others = [each for each in known if each != spec.name]
     close = nearest(name, others)
@@ -74,16 +75,15 @@ def _earlier(spec: StudySpec, url: str) -> StudyRecord:
     raise UsageError(f"search.start_from = {shown(name)}: no such study, {where}; {hint}")
 
 
-def _opened(url: str) -> Iterator[Storage]:
-    """The storage, if there is one with tables."""
-    address = parse_address(url)
-    if address.file is not None and not address.file.exists():
-        return
-    try:
-        opened = open_storage(url)
-    except Unprepared:
-        return
+@contextmanager
+def _opened(url: str) -> Iterator[Storage | None]:
+    """The storage; None if there is none with tables."""
+    address, opened = parse_address(url), None
+    if address.file is None or address.file.exists():
+        with suppress(Unprepared):
+            opened = open_storage(url)
     try:
         yield opened
     finally:
-        opened.dispose()
+        if opened is not None:
+            opened.dispose()

@@ -6,8 +6,8 @@ the parameters that it searches; the sampler proposes the rest. They are ordinar
 pruned like all others.
 
 No value is taken. One from another number of epochs, other data or another metric would rank among this study's own
-trials, in its sampler and its pruner (our choice; the figures of both ways are in LOG.md, 2026-11-30). The order is
-that of search values: confirmation seeds never decide what a later search tries.
+trials, in its sampler and its pruner (our choice). The order is that of search values: confirmation seeds never decide
+what a later search tries.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice, zip_longest
 from typing import Any
+
+from optuna.study import Study
 
 from ralr_tune.analysis.rows import ranked
 from ralr_tune.errors import StorageError, UsageError
@@ -82,7 +84,7 @@ def recipe_of(spec: StudySpec, arm: str, ordinal: int, start: WarmStart | None) 
     return fitting(spec, arm, start.trials[place].params)
 
 
-def kept_start(study: Any, spec: StudySpec) -> WarmStart | None:
+def kept_start(study: Study, spec: StudySpec) -> WarmStart | None:
     """What is kept with an Optuna study. StorageError if the study file names a start and none is kept."""
     if spec.search.start_from is None:
         return None
