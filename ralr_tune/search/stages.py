@@ -175,17 +175,18 @@ def winners(spec: StudySpec, rows: Sequence[Row], arm: str) -> list[Row]:
 
 
 def _plan_judge(spec: StudySpec, rows: Sequence[Row]) -> Iterator[PlannedRow]:
-    """Every block's winner; with `seeds = "auto"`, up to the next interim analysis. Twins only of each arm's best
-    winner: no figure compares the others with theirs."""
+    """Every block's winner; with `seeds = "auto"`, up to the next interim analysis.
+
+    Only the best winner of an arm has a twin: no verdict uses those of the others.
+    """
     chosen = {arm: winners(spec, rows, arm) for arm in spec.arms}
-    twins = {(found[0].arm, found[0].block) for arm, found in chosen.items() if found and spec.arms[arm].amplify}
     added, count = list(additions(spec, chosen)), wanted(spec, rows, chosen)
     seeds = {block: judging_seeds(spec, count, block) for block in range(1, spec.search.blocks + 1)}
     for ordinal in range(count):
-        for row in chain.from_iterable(chosen.values()):
-            yield _rerun(row, "judge", ordinal, seeds[row.block][ordinal], "best")
-            if (row.arm, row.block) in twins:
-                yield _rerun(row, "judge", ordinal, seeds[row.block][ordinal], "twin")
+        for arm, found in chosen.items():
+            yield from (_rerun(row, "judge", ordinal, seeds[row.block][ordinal], "best") for row in found)
+            if spec.arms[arm].amplify is not None:
+                yield from (_rerun(row, "judge", ordinal, seeds[row.block][ordinal], "twin") for row in found[:1])
         for each in added:
             seed = seeds[each.receiver.block][ordinal]
             yield replace(_rerun(each.receiver, "judge", ordinal, seed, each.role), params=each.params)
