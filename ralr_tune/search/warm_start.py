@@ -182,7 +182,7 @@ def _left_out(spec: StudySpec, before: StudySpec, recipes: Sequence[Recipe]) -> 
             yield f"{name}: no trial of {before.name} had it; the sampler proposes it"
         elif outside:
             of_all = f"{outside} of {len(having)} trials of {before.name}"
-            yield f"{name}: {of_all} lie outside of {domain}; these are left out"
+            yield f"{name}: {of_all} lie outside of {domain}; these values are left out"
     searched = set(map(_meaning, domains))
     for name in dict.fromkeys(name for arm in before.arms for name in before.space(arm)):
         if _meaning(name) not in searched:

@@ -89,7 +89,7 @@ def test_values_outside_the_new_ranges_are_left_to_the_sampler_and_named() -> No
     spec = later(training={"lr": {"low": 0.35, "high": 1.0, "log": True}})
     taken = warm_start(spec, earlier())
     assert recipe_of(spec, "ralr", 0, taken) == {"weight_decay": 1e-3}
-    assert taken.notes == ("lr: 3 of 5 trials of before lie outside of 0.35 to 1.0 (log); these are left out",)
+    assert taken.notes == ("lr: 3 of 5 trials of before lie outside of 0.35 to 1.0 (log); these values are left out",)
 
 
 def test_fixed_values_of_the_earlier_study_and_another_form_of_the_upper_end_are_taken() -> None:
