@@ -68,7 +68,8 @@ def _earlier(spec: StudySpec, url: str) -> StudyRecord:
             known += studies.names(opened) if opened is not None else ()
             if opened is not None and name in known:
                 return read_study(opened, name, curves=False)
-    others = [each for each in known if each != spec.name]
+    in_folders = (file.parent.name for file in sorted(Path("runs").glob(f"*/{DATABASE}")))
+    others = [each for each in dict.fromkeys([*known, *in_folders]) if each != spec.name]
     close = nearest(name, others)
     hint = f"did you mean {shown(close[0])}?" if close else f"stored: {', '.join(others) or 'no other study'}"
     where = f"neither in {parse_address(url).masked} nor in runs/{name}"

@@ -115,3 +115,5 @@ def test_a_study_without_storage_url_is_found_where_run_puts_it(
     run(before(), workers=1, devices="cpu", launcher="inprocess", confirm=False)
     lines = start_lines(after(), f"sqlite:///{tmp_path}/runs/sim/study.db")
     assert lines[0].startswith("Every arm first tries the same 2 configurations")
+    with pytest.raises(UsageError, match='did you mean "before"'):
+        start_lines(after(start_from="befor"), f"sqlite:///{tmp_path}/runs/sim/study.db")
