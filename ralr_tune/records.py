@@ -307,6 +307,33 @@ class Generation:
 
 
 @dataclass(frozen=True)
+class StartTrial:
+    """A search trial of an earlier study whose configuration a study tries first."""
+
+    arm: str
+    block: int
+    trial: int
+    """Its Optuna number in (arm, block)."""
+    params: Mapping[str, Any]
+    """The values that it trained with, of the parameters that the study searches."""
+
+
+@dataclass(frozen=True)
+class WarmStart:
+    """What `search.start_from` took from an earlier study: configurations, and nothing that they scored."""
+
+    study: str
+    generation: int
+    """Of the earlier study."""
+    trials: tuple[StartTrial, ...]
+    """In the order in which every arm tries them."""
+    notes: tuple[str, ...] = ()
+    """What differs between the two studies, and what was left out."""
+    digest: str = ""
+    """SHA-256 of all this: a resumed study starts from the same."""
+
+
+@dataclass(frozen=True)
 class ArmRecord:
     """One arm: its searched dimensions as {Optuna name: {"low", "high", "log", "step"} or {"choices"}}."""
 
@@ -350,6 +377,10 @@ class StudyRecord:
     """What the pruner saw in place of the study's metric; None: the study's metric."""
     cost_per_hour: float | None = None
     """The price of one device for an hour, in the user's currency."""
+    divided: bool = False
+    """Whether one search was divided among the blocks: `search.trials` of the file are those of all blocks."""
+    start: WarmStart | None = None
+    """The earlier study's configurations that every arm tries first."""
 
     @property
     def identity(self) -> Identity | None:

@@ -168,7 +168,7 @@ def budgets(record: StudyRecord) -> tuple[tuple[BudgetCurve, ...], tuple[Lead, .
 
 
 def sampler_of(record: StudyRecord) -> Literal["random", "qmc", "adaptive"]:
-    """How the search drew its trials, by its study file; if the user's own recipes are added, not all are random."""
+    """How the search drew its trials, by its study file; if it tries given configurations first, not all are random."""
     try:
         search = tomllib.loads(record.spec_text).get("search", {})
     except tomllib.TOMLDecodeError:
@@ -176,7 +176,8 @@ def sampler_of(record: StudyRecord) -> Literal["random", "qmc", "adaptive"]:
     sampler = search.get("sampler") if isinstance(search, dict) else None
     if sampler == "qmc":
         return "qmc"
-    return "random" if sampler == "random" and not search.get("start") else "adaptive"
+    given = search.get("start") or search.get("start_from")
+    return "random" if sampler == "random" and not given else "adaptive"
 
 
 def has_complete(searches: Sequence[Search]) -> bool:

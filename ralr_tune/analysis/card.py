@@ -386,6 +386,9 @@ def _caveats(facts: Facts, about: About, judged: Sequence[Judged]) -> Iterator[s
         single = all(arm.blocks <= 1 for arm in facts.arms.values())
         reason = "each was searched once" if single else "fewer than two blocks of search were judged in each"
         yield f"The schedules themselves were not compared: {reason}."
+    if about == "schedules" and facts.divided:
+        trials = min(arm.counts["budget"] // max(1, arm.blocks) for arm in facts.arms.values())
+        yield f"The trials were divided among the blocks: the answer is about searches of {trials} trials."
     if about == "amplification" and len(facts.arms) == 1:
         yield f"The study has only one arm, {judged[0].comparison.arm}: its schedule is compared with no other."
     for name, arm in facts.arms.items():

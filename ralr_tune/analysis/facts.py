@@ -28,7 +28,7 @@ from ralr_tune.analysis.spending import Spending, spending
 from ralr_tune.analysis.twins import Amplified, Twin, amplified, twins
 from ralr_tune.analysis.verdicts import arm_verdicts, configuration_verdicts
 from ralr_tune.metric import Metric, Unit
-from ralr_tune.records import AMPLIFICATION, ArmRecord, Generation, Inventory, StudyRecord
+from ralr_tune.records import AMPLIFICATION, ArmRecord, Generation, Inventory, StudyRecord, WarmStart
 
 __all__ = ["ArmFacts", "Best", "Confirmed", "Facts", "Twin", "as_json", "study_facts", "winner"]
 
@@ -124,6 +124,10 @@ class Facts:
     """What the data hold; None if it is not known."""
     generations: tuple[Generation, ...] = ()
     """States of data and code, the oldest first; everything else is of the last one."""
+    divided: bool = False
+    """Whether one search was divided among the blocks."""
+    start: WarmStart | None = None
+    """The configurations of an earlier study that every arm tried first."""
     spending: Spending | None = None
     winner: str | None = None
     """The arm whose confirmed configuration is the best on fresh seeds of the validation split; before all are
@@ -172,6 +176,8 @@ def study_facts(record: StudyRecord, *, plan: Plan | None = None) -> Facts:
         lacks=missing_evidence(record),
         data=record.identity.data if record.identity else None,
         generations=record.generations,
+        divided=record.divided,
+        start=record.start,
         spending=spending(record),
         winner=winner(record),
     )
@@ -179,7 +185,7 @@ def study_facts(record: StudyRecord, *, plan: Plan | None = None) -> Facts:
 
 FURTHER = (
     "reach", "looks", "amplified", "budgets", "leads", "robustness", "forgiveness", "pruning", "pruning_gaps", "costs",
-    "overfitting", "complementarity", "edges", "lacks", "data", "generations",
+    "overfitting", "complementarity", "edges", "lacks", "data", "generations", "divided", "start",
 )  # fmt: skip
 """Facts that `report --json` contains unchanged, each under its own name; their classes describe the fields."""
 

@@ -112,7 +112,7 @@ def _lower_rates(facts: Facts, lack: MissingEvidence, typed: Typed) -> NextStep:
     if not (isinstance(domain, Mapping) and "low" in domain):
         return NextStep(f"{why} The rate is fixed; the status has details.", typed.status)
     lower = {**domain, "low": float(f"{domain['low'] / LOWER_RATES:.3g}")}
-    paste = {"search": (_trials_line(arm),), _table(facts, arm, "lr"): (f"lr = {_domain(lower)}",)}
+    paste = {"search": (_trials_line(facts, arm),), _table(facts, arm, "lr"): (f"lr = {_domain(lower)}",)}
     return NextStep(why, typed.run, paste)
 
 
@@ -147,7 +147,7 @@ def _wider(facts: Facts, typed: Typed) -> Iterator[NextStep]:
         if edge.arm == facts.winner and found is not None and found.verdict == "matters":
             arm = facts.arms[edge.arm]
             line, table = _wider_line(arm, edge), _table(facts, arm, edge.parameter)
-            paste = {"search": (_trials_line(arm),), table: (line,)}
+            paste = {"search": (_trials_line(facts, arm),), table: (line,)}
             yield NextStep(f"{edge_sentence(edge)} This parameter matters.", typed.run, paste)
 
 
@@ -191,8 +191,9 @@ def _domain(domain: Mapping[str, Any]) -> str:
     return toml(_written(ordered))
 
 
-def _trials_line(arm: ArmFacts) -> str:
-    return f"trials = {round(MORE_TRIALS * arm.counts['budget'] / max(1, arm.blocks))}"
+def _trials_line(facts: Facts, arm: ArmFacts) -> str:
+    blocks = max(1, arm.blocks)
+    return f"trials = {round(MORE_TRIALS * arm.counts['budget'] / blocks) * (blocks if facts.divided else 1)}"
 
 
 # ---------------------------------------------------------------- more pairs
@@ -261,7 +262,11 @@ def _more_blocks(facts: Facts, made: Comparison, typed: Typed) -> Iterator[NextS
         count = max(1, BLOCKS - blocks)
         reason = f"To compare the schedules themselves, search {count} more block{_s(count)}, {blocks + count} in all"
     used = "" if facts.spending is None else f": {_used(facts, times(facts.spending.block, count))}"
-    yield NextStep(f"{reason}{used}.", typed.run, {"search": (f"blocks = {blocks + count}",)})
+    lines = [f"blocks = {blocks + count}"]
+    if facts.divided:  # the trials of a block stay as they are
+        budget = max(arm.counts["budget"] for arm in facts.arms.values())
+        lines.append(f"trials = {budget // blocks * (blocks + count)}")
+    yield NextStep(f"{reason}{used}.", typed.run, {"search": tuple(lines)})
 
 
 def _used(facts: Facts, use: Use) -> str:

@@ -20,6 +20,7 @@ from ralr_tune.records import Inventory
 from ralr_tune.search.budget import budget_sentence, split_at_once
 from ralr_tune.store.location import storage_url
 from ralr_tune.studyfile import StudySpec, load_study_file, models, parse_study, registry
+from ralr_tune.studyfile.contradictions import Problem
 from ralr_tune.studyfile.imports import imports_of, refuse_imports
 from ralr_tune.studyfile.reading import Reading, read_study_file
 from ralr_tune.studyfile.sections import StudyFile
@@ -62,7 +63,8 @@ def check_study(
     if spec.needs_split:
         url = storage_url(storage, spec, out or Path("runs") / spec.name)
         spec = split_at_once(spec) if fast else split_here(spec, url)
-    return "\n".join([_summary(study, spec, fast), *_notes(spec), *(() if fast else spec.kind.notes(spec.task))])
+    further = () if fast else (*start_notes(spec, storage, out), *spec.kind.notes(spec.task))
+    return "\n".join([_summary(study, spec, fast), *_notes(spec), *further])
 
 
 def split_here(spec: StudySpec, url: str, place: Place | None = None) -> StudySpec:
@@ -88,8 +90,30 @@ def checked(
     reading = _read(study, imports, storage, out)
     spec = reading.spec
     found = [] if spec is None else problems(spec, imports=imports, fast=fast, left_out=reading.left_out)
+    if spec is not None and spec.search.start_from is not None and not fast:
+        found += _start_problems(spec, storage, out, reading)
     refuse(found, reading)
     return reading.valid()
+
+
+def _start_problems(spec: StudySpec, storage: str | None, out: Path | None, reading: Reading) -> list[Problem]:
+    from ralr_tune.commands.starting import start_problems
+
+    found = start_problems(spec, _url(spec, storage, out))
+    return [each for each in found if not each.depends_on(reading.left_out)]
+
+
+def start_notes(spec: StudySpec, storage: str | None, out: Path | None) -> list[str]:
+    """What the study takes from the earlier one that it starts from."""
+    if spec.search.start_from is None:
+        return []
+    from ralr_tune.commands.starting import start_lines
+
+    return start_lines(spec, _url(spec, storage, out))
+
+
+def _url(spec: StudySpec, storage: str | None, out: Path | None) -> str:
+    return storage_url(storage, spec, out or Path("runs") / spec.name)
 
 
 def _read(study: str, imports: bool, storage: str | None, out: Path | None) -> Reading:
@@ -115,12 +139,20 @@ def _summary(study: str, spec: StudySpec, fast: bool) -> str:
 def _amount(spec: StudySpec) -> str:
     if spec.needs_split:
         return f"a budget of {spec.file.search.budget}, which was not split: that needs a timing"
-    return budget_sentence(spec) or f"{spec.search.trials} trials per arm"
+    return budget_sentence(spec) or f"{_trials(spec)} per arm"
+
+
+def _trials(spec: StudySpec) -> str:
+    search = spec.search
+    if not search.divided:
+        return f"{search.trials} trials"
+    return f"{search.trials * search.blocks} trials, divided among {search.blocks} blocks of {search.trials},"
 
 
 def _notes(spec: StudySpec) -> Iterator[str]:
     yield from map(str, imports_of(spec))
     yield from seeds_notes(spec)
+    yield from divided_notes(spec)
     if all(arm.amplify is None and arm.noise is None for arm in spec.arms.values()):
         yield "No arm amplifies its learning rates: this study compares schedules without RALR"
 
@@ -129,8 +161,21 @@ def seeds_notes(spec: StudySpec) -> Iterator[str]:
     """That a study will end without a verdict, however large the differences are."""
     from ralr_tune.analysis.power import ENOUGH_PAIRS
 
-    if not spec.needs_split and spec.confirm.max_seeds < ENOUGH_PAIRS:
-        yield f"confirm.seeds = {spec.confirm.max_seeds}: too few for a verdict, which needs at least {ENOUGH_PAIRS}"
+    if spec.needs_split:
+        return
+    found = {"search.blocks": spec.search.blocks} if spec.search.divided else {"confirm.seeds": spec.confirm.max_seeds}
+    for key, pairs in found.items():
+        if pairs < ENOUGH_PAIRS:
+            yield f"{key} = {pairs}: too few for a verdict, which needs at least {ENOUGH_PAIRS}"
+
+
+def divided_notes(spec: StudySpec) -> Iterator[str]:
+    """What a divided search answers, and what it does not."""
+    if spec.search.divided:
+        yield (
+            f"search.divided: the verdict on the schedules is about searches of {spec.search.trials} trials; each "
+            "block is judged on its own seeds, so recipes of two blocks are not compared with each other"
+        )
 
 
 def _data_summary(data: Inventory) -> str:

@@ -12,6 +12,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ralr_tune.analysis.starting import start_sentences
 from ralr_tune.commands.artifacts import checked_store, record_store, tidy
 from ralr_tune.commands.budget import with_split, with_stored_split
 from ralr_tune.commands.connections import refuse_shortage
@@ -20,6 +21,7 @@ from ralr_tune.commands.mirror import mirrored
 from ralr_tune.commands.notify import Notifier, parse_recipients
 from ralr_tune.commands.preloading import preload
 from ralr_tune.commands.problems import problems, refuse
+from ralr_tune.commands.starting import start_problems, taken
 from ralr_tune.commands.timing import measured_apart
 from ralr_tune.errors import DataError, Interrupted, RalrTuneError, UsageError
 from ralr_tune.launch.devices import Place
@@ -36,7 +38,7 @@ from ralr_tune.search.budget import budget_sentence
 from ralr_tune.search.identity import agree, begin_generation, identity_of, needs_contents
 from ralr_tune.search.stages import advance, plan_search, withdraw_audits
 from ralr_tune.search.tasks import data_inventory
-from ralr_tune.store import studies
+from ralr_tune.store import starts, studies
 from ralr_tune.store.address import parse_address
 from ralr_tune.store.artifacts import StoredPlace
 from ralr_tune.store.database import Storage, open_storage
@@ -527,7 +529,7 @@ def _check_trainable(spec: StudySpec, url: str, options: RunOptions, *, here: bo
     """
     if _has_started(spec, url, options.force):
         return  # it could be trained, and what is left to do may not need its data
-    found = problems(spec)
+    found = [*problems(spec), *start_problems(spec, url)]
     refuse([each for each in found if here or not each.absent], Reading(f"study {spec.name}", (), spec))
     for each in found:
         log.info("left to the workers to check: %s", each.line)
@@ -557,11 +559,16 @@ def _make_folder(out: Path) -> None:
 def _prepare(storage: Storage, spec: StudySpec, trials: int) -> Ledger:
     """Bring the stored study up to date: registration, an Optuna study per arm and block, the budget as rows."""
     with studies.study_lock(storage, spec.name):
+        start = taken(storage, spec)
         _register(storage, spec)
         ledger = Ledger(storage, spec.name, spec.storage.lease_s)
         for arm in spec.arms:
             for block in range(1, spec.search.blocks + 1):
-                studies.optuna_study(storage, ledger.optuna_name(arm, block), metric=spec.metric)
+                study = studies.optuna_study(storage, ledger.optuna_name(arm, block), metric=spec.metric)
+                if start is not None:
+                    starts.save(study, start)
+        for line in start_sentences(start, spec.search.blocks):
+            log.info("%s", line)
         plan_search(ledger, spec, trials)
         ledger.reopen_failed()
         withdraw_audits(ledger, spec)

@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ralr_tune.analysis.rows import ranked, trained_epochs
+from ralr_tune.analysis.starting import start_sentence
 from ralr_tune.errors import FailureKind
 from ralr_tune.launch.engine import node
 from ralr_tune.launch.local import tail
 from ralr_tune.metric import Metric
-from ralr_tune.records import Incident, Row, Stage
+from ralr_tune.records import Incident, Row, Stage, WarmStart
 from ralr_tune.search.forecast import Left, epochs_left
 from ralr_tune.search.interim import analysis_seeds
 from ralr_tune.search.logs import stored_log
 from ralr_tune.search.samplers import longest_run
 from ralr_tune.search.stages import STAGES, pending_stage
+from ralr_tune.search.warm_start import begun_with
 from ralr_tune.store import artifacts, incidents, studies
 from ralr_tune.store.database import Storage
 from ralr_tune.store.increments import LiveRows
@@ -75,6 +77,8 @@ class Status:
     """The newest; trials of earlier ones are not counted."""
     artifacts: str | None = None
     """The store of the study's artifacts and logs; None: the out folders of its workers."""
+    start: WarmStart | None = None
+    """What the study took from an earlier one."""
 
     def as_json(self) -> dict[str, Any]:
         """The contract of `status --json`."""
@@ -86,6 +90,7 @@ class Status:
             "generation": self.generation,
             "artifacts": self.artifacts,
             "arms": arms,
+            "start": asdict(self.start) if self.start else None,
             "failures": {"counts": dict(self.failures), "latest": asdict(self.latest) if self.latest else None},
         }
 
@@ -108,6 +113,7 @@ class Status:
         """`log_end`: the last lines of a worker's log, to quote if the latest failure has no traceback."""
         generation = f"generation {self.generation}, " if self.generation > 1 else ""
         lines = [f"study {self.study}, {generation}{self.stage}, in {self.storage}"]
+        lines += [f"  {start_sentence(self.start)}"] if self.start else []
         lines += [f"  {name}: {_arm_line(arm)}" for name, arm in self.arms.items()]
         lines += [f"  {stage}: {done} of {planned} runs done" for stage, done, planned in self.confirm_progress()]
         lines += [f"  {_running_line(row)}" for row in self.running]
@@ -154,6 +160,7 @@ class LiveStatus:
         """The rows that were new or different at the last refresh."""
         self._fingerprint: str | None = None
         self._spec: StudySpec | None = None
+        self._start: WarmStart | None = None
 
     def refresh(self) -> Status:
         """The status now. Raises StorageError if the storage holds no such study or does not answer."""
@@ -174,6 +181,7 @@ class LiveStatus:
             failures=incidents.counts(self.storage, key),
             latest=incidents.latest(self.storage, key),
             generation=self._live.ledger.generation,
+            start=self._start,
         )
 
     def _read_spec(self) -> StudySpec:
@@ -182,6 +190,7 @@ class LiveStatus:
         if self._spec is None or fingerprint != self._fingerprint:
             text = studies.stored(self.storage, self.name).text
             self._spec, self._fingerprint = parse_study(text, source=f"{self.name} (as stored)"), fingerprint
+            self._start = begun_with(self.storage, self._spec) if self._spec.search.start_from else None
         return self._spec
 
 

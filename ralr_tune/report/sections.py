@@ -20,6 +20,7 @@ from ralr_tune.analysis.notes import (
     robustness_sentences,
     urgent_sentences,
 )
+from ralr_tune.analysis.starting import start_sentences
 from ralr_tune.records import Generation, Inventory, Row, StudyRecord
 from ralr_tune.report import markup, tables
 from ralr_tune.report.budget import budget_note
@@ -82,7 +83,9 @@ def _examples(study: str, shown: ShownExamples, drawn: Sequence[Figure]) -> str:
 
 def _head(record: StudyRecord, facts: Facts, card: Card) -> str:
     context = escaped(" · ".join(_context(record, facts)))
-    shown = "\n".join([card_html(card, copyable=True), paragraphs(generation_sentences(facts), "note")])
+    blocks = max((arm.blocks for arm in facts.arms.values()), default=1)
+    about = [*generation_sentences(facts), *start_sentences(facts.start, blocks)]
+    shown = "\n".join([card_html(card, copyable=True), paragraphs(about, "note")])
     return f'<header>\n<h1>{escaped(record.name)}</h1>\n<p class="context">{context}</p>\n{shown}\n</header>'
 
 

@@ -118,8 +118,8 @@ def _per_block(spec: StudySpec) -> str:
 
 
 def _given_trials(spec: StudySpec) -> int | None:
-    given = spec.file.search.trials
-    return None if given == FROM_BUDGET else given
+    """Of one block."""
+    return None if spec.file.search.trials == FROM_BUDGET else spec.search.trials
 
 
 def _given_seeds(spec: StudySpec) -> int | None:

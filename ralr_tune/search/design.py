@@ -21,6 +21,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from ralr_tune.search.space import distribution
+from ralr_tune.seeds import SEED_BITS, derive_seed
 from ralr_tune.studyfile.values import Domain
 
 
@@ -69,12 +70,12 @@ def unit_params(space: Mapping[str, Domain], unit: float | Mapping[str, float]) 
     return {name: from_unit(units[name], distribution(domain)) for name, domain in space.items()}
 
 
-class SharedSobolSampler(BaseSampler):
-    """Samples one point of the shared design; each trial needs its own instance."""
+class SharedSampler(BaseSampler):
+    """Samples one point of a design that all arms share; each trial needs its own instance."""
 
-    def __init__(self, columns: Mapping[str, int], *, ordinal: int, seed: int) -> None:
-        self._columns = columns
-        self._point = sobol_point(max(len(columns), 1), ordinal, seed)
+    def _unit(self, name: str) -> float:
+        """The quantile of a parameter, in [0, 1)."""
+        raise NotImplementedError
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         return {}
@@ -87,4 +88,25 @@ class SharedSobolSampler(BaseSampler):
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        return from_unit(float(self._point[self._columns[param_name]]), param_distribution)
+        return from_unit(self._unit(param_name), param_distribution)
+
+
+class SharedSobolSampler(SharedSampler):
+    """Samples a point of scrambled Sobol points."""
+
+    def __init__(self, columns: Mapping[str, int], *, ordinal: int, seed: int) -> None:
+        self._columns = columns
+        self._point = sobol_point(max(len(columns), 1), ordinal, seed)
+
+    def _unit(self, name: str) -> float:
+        return float(self._point[self._columns[name]])
+
+
+class SharedRandomSampler(SharedSampler):
+    """Samples independent uniform values, each from the seed of its trial and its name."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+
+    def _unit(self, name: str) -> float:
+        return derive_seed("value", self._seed, name) / float(1 << SEED_BITS)

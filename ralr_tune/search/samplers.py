@@ -16,7 +16,7 @@ from optuna.distributions import BaseDistribution
 from optuna.exceptions import ExperimentalWarning
 
 from ralr_tune.errors import UsageError
-from ralr_tune.search.design import SharedSobolSampler
+from ralr_tune.search.design import SharedRandomSampler, SharedSobolSampler
 from ralr_tune.search.space import distribution
 from ralr_tune.search.widened import WideGP, WideTPE
 from ralr_tune.seeds import derive_seed
@@ -37,6 +37,9 @@ def make_sampler(spec: StudySpec, arm: str, block: int, ordinal: int) -> sampler
         _refuse_options("sampler", "qmc", options)
         # the seed does not depend on the arm: shared values are the same in all arms
         return SharedSobolSampler(spec.columns(), ordinal=ordinal, seed=derive_seed("design", spec.study.seed, block))
+    if spec.search.divided:  # random: the n-th trial of a block has the same shared values in all arms
+        _refuse_options("sampler", "random", options)
+        return SharedRandomSampler(derive_seed("design", spec.study.seed, block, ordinal))
     space = {name: distribution(domain) for name, domain in spec.space(arm).items()}
     independent = options.get("multivariate") is False or options.get("group")
     kinds: dict[str, Callable[..., samplers.BaseSampler]] = {

@@ -141,9 +141,14 @@ def choosing_seeds(spec: StudySpec) -> list[int]:
     return [derive_seed("choose", spec.study.seed, index) for index in range(count)]
 
 
-def judging_seeds(spec: StudySpec, count: int) -> list[int]:
-    """The first `count` judge seeds: not used for choosing, and the same in every arm and for the twins."""
-    return [derive_seed("judge", spec.study.seed, index) for index in range(count)]
+def judging_seeds(spec: StudySpec, count: int, block: int = 1) -> list[int]:
+    """The first `count` judge seeds: not used for choosing, and the same in every arm and for the twins.
+
+    All blocks share them, so that recipes of two blocks can be compared. If the trials are divided among the blocks,
+    each block has its own: a seed that all share would be a sample of its own (see `analysis.comparison`).
+    """
+    own = (block,) if spec.search.divided and block > 1 else ()
+    return [derive_seed("judge", spec.study.seed, *own, index) for index in range(count)]
 
 
 def finalists(spec: StudySpec, rows: Sequence[Row], arm: str) -> list[Row]:
@@ -181,22 +186,27 @@ def winners(spec: StudySpec, rows: Sequence[Row], arm: str) -> list[Row]:
 
 
 def _plan_judge(spec: StudySpec, rows: Sequence[Row]) -> Iterator[PlannedRow]:
-    """Every block's winner, with its twins; with `seeds = "auto"`, up to the next interim analysis."""
+    """Every block's winner; with `seeds = "auto"`, up to the next interim analysis.
+
+    Only the best winner of an arm has a twin: no verdict uses those of the others.
+    """
     chosen = {arm: winners(spec, rows, arm) for arm in spec.arms}
-    added = list(additions(spec, chosen))
-    for ordinal, seed in enumerate(judging_seeds(spec, wanted(spec, rows, chosen))):
-        for row in chain.from_iterable(chosen.values()):
-            yield _rerun(row, "judge", ordinal, seed, "best")
-            if spec.arms[row.arm].amplify is not None:
-                yield _rerun(row, "judge", ordinal, seed, "twin")
+    added, count = list(additions(spec, chosen)), wanted(spec, rows, chosen)
+    seeds = {block: judging_seeds(spec, count, block) for block in range(1, spec.search.blocks + 1)}
+    for ordinal in range(count):
+        for arm, found in chosen.items():
+            yield from (_rerun(row, "judge", ordinal, seeds[row.block][ordinal], "best") for row in found)
+            if spec.arms[arm].amplify is not None:
+                yield from (_rerun(row, "judge", ordinal, seeds[row.block][ordinal], "twin") for row in found[:1])
         for each in added:
+            seed = seeds[each.receiver.block][ordinal]
             yield replace(_rerun(each.receiver, "judge", ordinal, seed, each.role), params=each.params)
 
 
 def judged_runs(spec: StudySpec) -> int:
     """The largest number of judge rows; also of test rows."""
     twins = sum(arm.amplify is not None for arm in spec.arms.values())
-    return spec.confirm.max_seeds * ((len(spec.arms) + twins) * spec.search.blocks + max_additions(spec))
+    return spec.confirm.max_seeds * (len(spec.arms) * spec.search.blocks + twins + max_additions(spec))
 
 
 def _plan_test(spec: StudySpec, rows: Sequence[Row]) -> Iterator[PlannedRow]:

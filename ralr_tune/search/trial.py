@@ -31,6 +31,7 @@ from ralr_tune.search.samplers import start_recipe
 from ralr_tune.search.session import Lease, Session, Training
 from ralr_tune.search.space import suggest
 from ralr_tune.search.telling import optuna_study, tell
+from ralr_tune.search.warm_start import MOST, kept_start, recipe_of
 from ralr_tune.store import studies
 from ralr_tune.store.artifacts import Artifact
 from ralr_tune.store.recovery import find_orphan
@@ -374,13 +375,22 @@ def _asked(session: Session, study: Study, row: Row) -> OptunaTrial:
     if number is None and row.attempt > 1:
         number = find_orphan(session.ledger, row)
     if number is None:
-        recipe = start_recipe(session.spec, row.arm, row.ordinal)
+        recipe = _first_values(session, study, row)
         asked = studies.ask(study, session.storage, row.id, fixed=recipe)
     else:
         asked = studies.resume_trial(study, number)
     if row.trial is None:
         session.ledger.attach(row, asked.number)
     return asked
+
+
+def _first_values(session: Session, study: Study, row: Row) -> dict[str, Any]:
+    """Values that are given to this trial: by the user, or from an earlier study."""
+    if row.ordinal < len(session.spec.search.start):
+        return start_recipe(session.spec, row.arm, row.ordinal)
+    if row.ordinal >= len(session.spec.search.start) + MOST:
+        return {}
+    return recipe_of(session.spec, row.arm, row.ordinal, kept_start(study, session.spec))
 
 
 def _suggested(session: Session, asked: OptunaTrial, row: Row) -> dict[str, Any]:

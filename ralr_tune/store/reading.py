@@ -10,8 +10,8 @@ from dataclasses import replace
 from optuna.trial import FrozenTrial
 from sqlalchemy import select
 
-from ralr_tune.records import ArmRecord, EpochRecord, Generation, Row, StudyRecord
-from ralr_tune.store import generations
+from ralr_tune.records import ArmRecord, EpochRecord, Generation, Row, StudyRecord, WarmStart
+from ralr_tune.store import generations, starts
 from ralr_tune.store.database import Storage
 from ralr_tune.store.ledger import Ledger
 from ralr_tune.store.rows import ALL_COLUMNS, row_of
@@ -55,7 +55,17 @@ def study_record(kept: StoredStudy, rows: Sequence[Row], states: Sequence[Genera
         arms={arm: _arm(spec, arm, rows) for arm in spec.arms},
         generations=tuple(states),
         cost_per_hour=spec.study.cost_per_hour,
+        divided=spec.search.divided,
+        start=_start(storage, spec),
     )
+
+
+def _start(storage: Storage, spec: StudySpec) -> WarmStart | None:
+    """What the study took from an earlier one; None before `run` has prepared it."""
+    if spec.search.start_from is None:
+        return None
+    ledger = Ledger(storage, spec.name)
+    return starts.first(storage, map(ledger.optuna_name, spec.arms))
 
 
 def read_rows(storage: Storage, study: str, generation: int, ids: Sequence[int]) -> list[Row]:

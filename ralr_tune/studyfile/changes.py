@@ -38,8 +38,13 @@ class Change:
         """Whether the study continues with the new value."""
         return self.verdict.applied
 
+    @property
+    def difference(self) -> str:
+        """The key with both values."""
+        return f"{self.key}: {_formatted(self.before)} -> {_formatted(self.after)}"
+
     def __str__(self) -> str:
-        return f"{self.key}: {_formatted(self.before)} -> {_formatted(self.after)}: {self.verdict.reason}"
+        return f"{self.difference}: {self.verdict.reason}"
 
 
 def changes(before: StudySpec, after: StudySpec, *, judged: bool = True) -> list[Change]:
@@ -87,7 +92,6 @@ def _formatted(value: Any) -> str:
 _APPLIED: dict[KeyPath, str] = {
     ("study", "cost_per_hour"): "what the report says that the study cost",
     ("search", "budget"): "what trials and seeds are chosen from",
-    ("search", "trials"): "the budget of every arm and block; trials that have begun are kept",
     ("search", "audit"): "how many pruned trials are trained to the end; finished audits are kept",
     ("confirm", "top"): "how many configurations are confirmed; runs that have begun are kept",
     ("confirm", "seeds"): "on how many seeds; runs that have begun are kept",
@@ -105,6 +109,8 @@ _REFUSED: dict[KeyPath, str] = {
     ("study",): "it defines the question that all earlier trials were run for",
     ("task",): "earlier trials trained on another task",
     ("search", "start"): "these were the first trials of every arm; new ones would run late in some arms, or never",
+    ("search", "divided"): "earlier trials were proposed, and winners judged, in another way",
+    ("search", "start_from"): "its configurations were the first trials of every arm",
     ("search", "sampler"): "each search would mix the trials of two samplers",
     ("search", "sampler_options"): "each search would mix the trials of two samplers",
     ("search", "pruner"): "earlier trials were pruned by another rule",
@@ -129,10 +135,10 @@ _FIXED_ONCE_JUDGED: dict[KeyPath, Verdict] = {
 
 
 def _verdict(path: KeyPath, old: Any, new: Any, before: StudySpec, after: StudySpec) -> Verdict:
+    if path in (("search", "trials"), ("search", "blocks")):
+        return _size_verdict(path[1], old, new, after)
     if path in _APPLIED:
         return Verdict(True, _APPLIED[path])
-    if path == ("search", "blocks"):
-        return _blocks_verdict(old, new)
     if path[:1] == ("arms",) and len(path) == 2:
         return _arm_verdict(old, before, after)
     if path[:1] in {("training",), ("schedule",), ("task",), ("arms",)} and _is_searched(old, new):
@@ -150,7 +156,12 @@ def _most_specific(path: KeyPath, verdicts: Mapping[KeyPath, tuple[bool, str]]) 
     return next((Verdict(*verdicts[each]) for each in prefixes if each in verdicts), None)
 
 
-def _blocks_verdict(old: int, new: int) -> Verdict:
+def _size_verdict(key: str, old: int, new: int, after: StudySpec) -> Verdict:
+    """Of `search.trials` (of one block) or `search.blocks`."""
+    if key == "trials":
+        if new < old and after.search.divided:
+            return Verdict(False, "with divided, blocks that have begun would keep more trials than the others")
+        return Verdict(True, "the budget of every arm and block; trials that have begun are kept")
     if new > old:
         return Verdict(True, "more searches of every arm")
     return Verdict(False, "planned blocks are part of the result and cannot be removed")

@@ -143,6 +143,18 @@ def _check_start(spec: StudySpec) -> Iterator[Contradiction]:
                     yield Contradiction(line, (*shared_paths(each.name), ("arms", arm)))
 
 
+def _check_start_from(spec: StudySpec) -> Iterator[Contradiction]:
+    search = spec.search
+    if search.start_from is None:
+        return
+    where = f"search.start_from = {shown(search.start_from)}"
+    if search.start_from == spec.name:
+        yield Contradiction(f"{where}: is this study itself; give an earlier study", (("study", "name"),))
+    if len(search.start) >= search.trials:
+        line = f"{where}: the {len(search.start)} configurations of search.start are all {search.trials} trials already"
+        yield Contradiction(line, (("search", "start"), ("search", "trials")))
+
+
 def _not_searched(
     spec: StudySpec, where: str, value: RecipeValue, known: Sequence[tuple[RecipeValue, Any]]
 ) -> Iterator[Contradiction]:
@@ -166,6 +178,32 @@ def _not_searched(
 def _named(own: RecipeValue, given: RecipeValue, between: str) -> str:
     """The parameter's name, if the recipe gives it in another form than the arm."""
     return "" if own.name == given.name else f"{own.name}{between}"
+
+
+def _check_divided(spec: StudySpec) -> Iterator[Contradiction]:
+    """Parts of a search are searches of their own only if no trial depends on another one's result."""
+    search = spec.file.search
+    if not search.divided:
+        return
+    where = "search.divided = true"
+    if search.sampler not in DIVISIBLE:
+        line = f"{where}: {search.sampler} learns from its whole search, so its parts are not independent"
+        yield Contradiction(f'{line}; use "qmc" or "random", or a search per block', (("search", "sampler"),))
+    if search.blocks < 2:
+        line = f"{where}: needs blocks, at least 2 (a verdict on the schedules needs 3, better 4)"
+        yield Contradiction(line, (("search", "blocks"),))
+    elif search.trials % search.blocks:
+        each = max(1, round(search.trials / search.blocks))
+        line = f"{where}: {search.trials} trials cannot be divided among {search.blocks} blocks evenly"
+        paths = (("search", "trials"), ("search", "blocks"))
+        yield Contradiction(f"{line}; the nearest number is {each * search.blocks}", paths)
+    if spec.confirm.seeds == "auto":
+        line = f'{where}: confirm.seeds = "auto" adds seeds of two recipes, but blocks are compared; give a number'
+        yield Contradiction(line, (("confirm", "seeds"),))
+
+
+DIVISIBLE = ("qmc", "random")
+"""Samplers whose search can be divided: their proposals do not depend on results."""
 
 
 def _check_sampler_options(spec: StudySpec) -> Iterator[Contradiction]:
@@ -231,7 +269,8 @@ def _check_budget(spec: StudySpec) -> Iterator[Contradiction]:
         given = " and ".join(f"{dotted(path)} = {value}" for path, value in fixed.items())
         line = f"{given} are fixed, which leaves nothing to choose; leave out one of the three"
         yield Contradiction(f"search.budget = {shown(search.budget)}: {line}", (("search",), ("confirm",)))
-    chosen = {} if split is None else {"trials": split.trials, "seeds": split.seeds, "most_seeds": split.seeds}
+    parts = search.blocks if search.divided else 1
+    chosen = {} if split is None else {"trials": split.trials * parts, "seeds": split.seeds, "most_seeds": split.seeds}
     for path, value in fixed.items():
         if split is not None and chosen[path[-1]] != value:
             where = dotted(("split", path[-1].removeprefix("most_")))
@@ -262,6 +301,8 @@ _CHECKS = (
     _check_noise,
     _check_start,
     _check_budget,
+    _check_start_from,
+    _check_divided,
     _check_sampler_options,
     _check_pruning,
     _check_prune_metric,

@@ -65,6 +65,20 @@ def values_for(spec: StudySpec, arm: str, recipe: Mapping[str, Any]) -> list[Rec
     ]
 
 
+def fitting(spec: StudySpec, arm: str, recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a recipe that an arm searches and may have, by name, as Optuna stores them.
+
+    Empty if the recipe's optimizer is none of the arm's: its rates are of another scale.
+    """
+    space = spec.space(arm)
+    if str(recipe.get("optimizer", spec.optimizers(arm)[0])) not in spec.optimizers(arm):
+        return {}
+    values = values_for(spec, arm, recipe)
+    return {
+        each.name: encode(each.value) for each in values if each.name in space and space[each.name].contains(each.value)
+    }
+
+
 def _of_optimizer(spec: StudySpec, arm: str, values: list[RecipeValue]) -> list[RecipeValue]:
     names = spec.optimizers(arm)
     optimizer = str(next((each.value for each in values if each.name == "optimizer"), names[0]))

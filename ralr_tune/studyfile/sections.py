@@ -310,15 +310,20 @@ class SearchSection(Frozen):
     """The share of pruned trials that are still trained to the end, outside of the search, to check the pruner."""
     blocks: Annotated[int, Field(ge=1, le=10_000)] = 1
     """Whole searches of every arm; with one, the schedules themselves are not compared."""
+    divided: bool = False
+    """Divides `trials` among the blocks, which need no further searches: each is as random as the whole. Arms share
+    their values block by block, and each block is judged on its own seeds."""
     start: Annotated[tuple[Options, ...], Field(strict=False)] = ()
     """Configurations that every arm tries first, such as a known recipe."""
+    start_from: Name | None = None
+    """An earlier study, whose best search configurations every arm tries next; none of its values is used."""
 
     @model_serializer(mode="wrap")
-    def _as_without_added(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _as_without_later_keys(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Same JSON as in releases without these keys, so that fingerprints do not change."""
         dumped: dict[str, Any] = handler(self)
-        added = ("prune_metric", "budget")
-        return {key: value for key, value in dumped.items() if key not in added or value is not None}
+        unset = {"prune_metric": None, "budget": None, "start_from": None, "divided": False}
+        return {key: value for key, value in dumped.items() if key not in unset or value != unset[key]}
 
 
 def _seeds(value: Any) -> Any:

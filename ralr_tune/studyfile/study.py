@@ -77,9 +77,12 @@ class StudySpec:
 
     @cached_property
     def search(self) -> SearchSection:
-        """[search], with the trials that its budget was split into (see `needs_split`)."""
+        """[search], with the trials of one block: those that its budget was split into (see `needs_split`), or the
+        block's part if the file gives those of all (`divided`)."""
         search, split = self.file.search, self.file.split
-        return search if split is None else search.model_copy(update={"trials": split.trials})
+        if split is not None:
+            return search.model_copy(update={"trials": split.trials})
+        return search.model_copy(update={"trials": search.trials // search.blocks}) if search.divided else search
 
     @cached_property
     def confirm(self) -> ConfirmSection:

@@ -320,6 +320,13 @@ def test_once_amplification_is_judged_blocks_compare_the_schedules() -> None:
     assert tomllib.loads(step.toml) == {"search": {"blocks": 4}}
 
 
+def test_blocks_of_a_divided_search_are_added_with_their_trials_and_the_answer_is_about_their_size() -> None:
+    step = card(replace(make_record(gain=0.05), divided=True)).next_step
+    assert tomllib.loads(step.toml) == {"search": {"blocks": 4, "trials": 96}}
+    found = card(replace(make_record(blocks=4, change=judged(0.02)), divided=True))
+    assert "The trials were divided among the blocks: the answer is about searches of 24 trials." in found.caveats
+
+
 def test_with_everything_decided_the_step_is_to_train() -> None:
     step = card(blocks=4, change=judged(0.02)).next_step
     assert step.why.startswith("Nothing is missing: train ralr's recipe")

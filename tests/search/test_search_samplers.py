@@ -97,6 +97,23 @@ def test_independent_samplers_differ_between_arms() -> None:
     assert first_params(spec, "monotone", 0)["lr"] != first_params(spec, "ralr", 0)["lr"]
 
 
+def test_a_divided_random_search_shares_its_values_between_arms_and_not_between_blocks() -> None:
+    spec = simulated(search={"sampler": "random", "trials": 8, "blocks": 2, "divided": True})
+    found = {
+        (arm, block, ordinal): first_params(spec, arm, ordinal, block)
+        for arm in spec.arms
+        for block in (1, 2)
+        for ordinal in (0, 1)
+    }
+    for block in (1, 2):
+        for ordinal in (0, 1):
+            own, other = found["monotone", block, ordinal], found["ralr", block, ordinal]
+            assert own == {name: other[name] for name in own}
+    assert len({params["lr"] for params in found.values()}) == 4
+    draws = [first_params(spec, "ralr", ordinal)["amplify.lower"] for ordinal in range(200)]
+    assert 1.4 < sum(draws) / len(draws) < 1.6
+
+
 def test_start_recipes_leave_out_parameters_that_an_arm_does_not_search() -> None:
     start = [{"lr": 0.1, "amplify.width": 2.0}, {"lr": 0.2}]
     spec = simulated(search={"start": start})

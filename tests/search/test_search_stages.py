@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 
 from ralr_tune.analysis.rows import chosen, chosen_by_block
+from ralr_tune.analysis.verdicts import arm_verdicts
 from ralr_tune.errors import TrialError
 from ralr_tune.records import ArmRecord, Row, Stage
 from ralr_tune.search.session import Session
@@ -14,6 +16,7 @@ from ralr_tune.search.stages import (
     advance,
     choosing_seeds,
     finalists,
+    judged_runs,
     judging_seeds,
     pending_stage,
     plan_search,
@@ -177,6 +180,28 @@ def test_report_and_stages_choose_by_the_same_rule(metric: str, sign: int) -> No
     assert chosen_by_block(arm, spec.metric) == {1: (1, 0), 2: (2, 1)}
 
 
+def test_the_trials_of_a_divided_search_are_those_of_all_blocks_each_judged_on_its_own_seeds(
+    make_session: MakeSession,
+) -> None:
+    search = {"trials": 6, "blocks": 3, "divided": True, "sampler": "random"}
+    session = make_session(simulated(search=search, confirm={"top": 1, "seeds": 2}))
+    work_until_done(session)
+    rows = session.ledger.rows()
+    assert Counter((row.arm, row.block) for row in by_stage(rows, "search")) == dict.fromkeys(
+        ((arm, block) for arm in ("monotone", "ralr") for block in (1, 2, 3)), 2
+    )
+    seeds = {arm: [set[int]() for _ in range(3)] for arm in ("monotone", "ralr")}
+    for row in by_stage(rows, "judge"):
+        if row.role == "best":
+            seeds[row.arm][row.block - 1].add(row.seed)
+    assert seeds["monotone"] == seeds["ralr"], "pairs of a block share its seeds"
+    assert len(set.union(*seeds["ralr"])) == 6
+    assert sum(row.stage == "judge" for row in rows) == judged_runs(session.spec)
+    made = arm_verdicts(read_study(session.storage, "sim"), "test").made
+    assert [each.n for each in made] == [3]
+    assert made[0].interval is not None, "two seeds a block are enough: no seed is shared"
+
+
 def test_every_block_has_a_winner_and_the_best_chosen_comes_first(make_session: MakeSession) -> None:
     spec = simulated(search={"trials": 2, "blocks": 2}, confirm={"top": 1, "seeds": 2})
     session = make_session(spec)
@@ -184,10 +209,8 @@ def test_every_block_has_a_winner_and_the_best_chosen_comes_first(make_session: 
     rows = session.ledger.rows()
     roles = {(row.arm, row.block, row.part) for row in by_stage(rows, "judge")}
     assert {role for role in roles if role[2] != "amplified"} == {
-        (arm, block, role)
-        for arm, role in (("monotone", "best"), ("ralr", "best"), ("ralr", "twin"))
-        for block in (1, 2)
-    }
+        (arm, block, role) for arm, role in (("monotone", "best"), ("ralr", "best")) for block in (1, 2)
+    } | {("ralr", winners(spec, rows, "ralr")[0].block, "twin")}
     base, _ = winners(spec, rows, "monotone")
     assert {role for role in roles if role[2] == "amplified"} == {("monotone", base.block, "amplified")}
     first, second = winners(spec, rows, "ralr")

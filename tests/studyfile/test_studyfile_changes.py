@@ -163,6 +163,14 @@ def test_fewer_blocks_are_refused() -> None:
     assert str(change) == "search.blocks: 3 -> 1: planned blocks are part of the result and cannot be removed"
 
 
+def test_blocks_of_a_divided_search_keep_the_size_of_those_that_have_begun() -> None:
+    divided = DESIGN.but('sampler = "tpe"', 'sampler = "qmc"\ndivided = true').but("blocks = 1", "blocks = 4")
+    more = divided.but("blocks = 4", "blocks = 6")
+    assert found(divided, more) == {"search.trials": False, "search.blocks": True}
+    assert found(divided, more.but("trials = 24", "trials = 36")) == {"search.blocks": True}
+    assert found(divided, divided.but("divided = true", "")).pop("search.divided") is False
+
+
 def test_another_metric_is_refused() -> None:
     change = only(DESIGN, DESIGN.but('metric = "accuracy"', 'metric = "balanced_accuracy"'))
     assert (change.key, change.applied) == ("study.metric", False)

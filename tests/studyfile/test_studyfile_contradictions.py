@@ -134,6 +134,27 @@ def curve(table: str, arm: str = "") -> Text:
             ["search.start[0].amplify.width = 5: outside arm ralr's space: 0.0 to 4.0"],
         ),
         (
+            "blocks = 1",
+            "blocks = 5\ndivided = true",
+            [
+                "search.divided = true: tpe learns from its whole search, so its parts are not independent; "
+                'use "qmc" or "random", or a search per block',
+                "search.divided = true: 24 trials cannot be divided among 5 blocks evenly; the nearest number is 25",
+            ],
+        ),
+        (
+            'sampler = "tpe"',
+            'sampler = "qmc"\ndivided = true',
+            [
+                "search.divided = true: needs blocks, at least 2 (a verdict on the schedules needs 3, better 4)",
+            ],
+        ),
+        (
+            START,
+            'start = [{ lr = 0.1 }]\nstart_from = "digits"',
+            ['search.start_from = "digits": is this study itself; give an earlier study'],
+        ),
+        (
             START,
             "sampler_options = { seed = 1 }",
             ["search.sampler_options.seed = 1: the sampler is seeded from study.seed; set that instead"],

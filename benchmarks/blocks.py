@@ -1,0 +1,221 @@
+"""How often blocks of search decide rightly whether one schedule is better: `python -m benchmarks.blocks`.
+
+benchmarks/decisions gives both arms the same curves, so trials that arms share would be the same runs. Here the arms
+differ: monotone decay and RALR in the formula of the simulated kind (last epochs only, vectorised: thousands of studies
+in seconds; no pruning). In the world "same", amplification has no effect on the mean; in "shifted", an arm's best mean
+rate is the same, so that RALR's best base rate is lower. The true difference of the arms is that of the mean winners
+of such blocks; it is subtracted, so that both are equally good, and a constant is added.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from scipy import special
+from scipy.stats import qmc
+
+from benchmarks.decisions.worlds import AMPLIFY, WEIGHT_DECAY
+from ralr_tune.kinds.simulated.task import CEILING, CHANCE, CURVATURE, SimulatedTask
+
+Array = npt.NDArray[np.float64]
+Params = Mapping[str, Array]
+World = Literal["same", "shifted"]
+Draws = Literal["independent", "random", "qmc"]
+
+EPOCHS = 12
+TASK = SimulatedTask(optimum=0.05)
+SD = float(np.hypot(TASK.noise, TASK.epoch_noise))
+DIFFERENCES = (0.0, 0.5, 1.0, 2.0)
+FULL_RATE_EPOCHS = EPOCHS // 2
+"""Before the first milestone of the benchmark's base curve: only these epochs can diverge."""
+SHARED = 0.5
+"""Of the variance of a run, by all runs of its seed."""
+
+
+@dataclass(frozen=True)
+class Design:
+    """A study of two arms."""
+
+    draws: Draws
+    """independent: each arm its own; random and qmc: both arms share the values of a trial."""
+    blocks: int
+    trials: int
+    """Of each block."""
+    top: int
+    own_seeds: bool
+    seeds: int
+    common: int = 0
+    """The first trials of every block are the same runs, trained once."""
+
+    @property
+    def choosing(self) -> int:
+        """Seeds that choose among the finalists of all blocks, as `search.stages.choosing_seeds` has them."""
+        return max(2, math.ceil(self.seeds / 2))
+
+    @property
+    def epochs(self) -> int:
+        """Of both arms, with the twins of RALR's best recipe."""
+        searched = self.blocks * self.trials - (self.blocks - 1) * self.common
+        return EPOCHS * (2 * (searched + self.blocks * (self.top * self.choosing + self.seeds)) + self.seeds)
+
+    def __str__(self) -> str:
+        seeds = f"{self.seeds} {'own' if self.own_seeds else 'shared'} seeds"
+        common = f" of which {self.common} common" if self.common else ""
+        return f"{self.draws} {self.blocks} x {self.trials}{common}, top {self.top}, {seeds}"
+
+
+_CONFIRM = ((2, False, 5), (2, True, 5), (1, True, 5), (1, True, 2))
+_DRAWS: tuple[Draws, ...] = ("independent", "random", "qmc")
+DESIGNS = (
+    *(Design(draws, 4, 6, *confirm) for draws, confirm in product(_DRAWS, _CONFIRM)),
+    *(Design(draws, *size, 1, True, 2) for draws, size in product(_DRAWS, ((8, 3), (8, 6)))),
+    *(Design(draws, 4, 12, 2, True, 5, common=6) for draws in _DRAWS[:2]),
+)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Values of the blocks' winners."""
+
+    values: tuple[Array, Array]
+    """Of each arm, shape (studies, blocks, seeds)."""
+    recipes: tuple[Array, Array]
+    """True mean of the recipe that each arm has in the end, shape (studies,)."""
+
+
+def quantiles(design: Design, studies: int, rng: np.random.Generator) -> tuple[Array, Array]:
+    """Of the five parameters of every trial of each arm, shape (studies, blocks, trials, 5)."""
+    shape = (studies, design.blocks, design.trials, 5)
+    if design.draws == "independent":
+        return rng.random(shape), rng.random(shape)
+    if design.draws == "random":
+        shared = rng.random(shape)
+        return shared, shared.copy()
+    count = studies * design.blocks
+    points = [qmc.Sobol(5, scramble=True, rng=rng).random(design.trials) for _ in range(count)]
+    return np.reshape(points, shape), np.reshape(points, shape)
+
+
+def params_at(unit: Array) -> dict[str, Array]:
+    """The parameters at quantiles, shape (..., 5), in the ranges of benchmarks/decisions."""
+    ends = {
+        "lr": (-3.0, 0.0),
+        "weight_decay": (-5.0, -2.0),
+        **{key: (e["low"], e["high"]) for key, e in AMPLIFY.items()},
+    }
+    found = {name: low + (high - low) * unit[..., at] for at, (name, (low, high)) in enumerate(ends.items())}
+    return {**found, "lr": 10 ** found["lr"], "weight_decay": 10 ** found["weight_decay"]}
+
+
+def means(params: Params, world: World, *, amplified: bool) -> Array:
+    """The mean value of a run that does not diverge."""
+    rate = params["lr"]
+    if amplified and world == "shifted":
+        rate = rate * (1 + params["probability"] * (params["lower"] + params["width"] / 2 - 1))
+    lost = CURVATURE * np.log10(rate / TASK.optimum) ** 2
+    lost = lost + WEIGHT_DECAY.loss * np.log10(params["weight_decay"] / WEIGHT_DECAY.best) ** 2
+    return np.asarray(CHANCE + (CEILING - lost - CHANCE) * (1 - 1 / (1 + EPOCHS)))
+
+
+def survival(params: Params, *, amplified: bool) -> Array:
+    """The probability that a run does not diverge."""
+    if not amplified:
+        return np.ones_like(params["lr"])
+    limit = TASK.diverges_above / params["lr"]
+    above = np.clip((params["lower"] + params["width"] - limit) / np.maximum(params["width"], 1e-9), 0, 1)
+    return np.asarray((1 - params["probability"] * above) ** FULL_RATE_EPOCHS)
+
+
+def deviations(params: Params, of_seed: Array, rng: np.random.Generator, *, amplified: bool) -> Array:
+    """Of runs from their means. `of_seed`: two normal draws of each run's seed, shape (2, ...)."""
+    shape, factor = of_seed.shape[1:], np.ones(of_seed.shape[1:])
+    if amplified:
+        drawn = params["lower"] + params["width"] * rng.random(shape)
+        factor = np.where(rng.random(shape) < params["probability"], drawn, 1.0)
+    last = np.hypot(TASK.epoch_noise, TASK.jitter * np.log(factor))
+    own = rng.normal(size=(2, *shape))
+    parts = ((SHARED, of_seed), (1 - SHARED, own))
+    return np.asarray(sum(share**0.5 * (TASK.noise * one + last * other) for share, (one, other) in parts))
+
+
+def simulated(design: Design, world: World, studies: int, rng: np.random.Generator) -> Judged:
+    """Studies from search to judged winners; fresh seeds are the same in both arms."""
+    searching = rng.normal(size=(2, studies, design.blocks, design.trials))
+    choosing = rng.normal(size=(2, studies, 1, 1, design.choosing))
+    judging = rng.normal(size=(2, studies, design.blocks if design.own_seeds else 1, design.seeds))
+    values, recipes = [], []
+    for amplified, unit in enumerate(quantiles(design, studies, rng)):
+        arm = {"amplified": bool(amplified)}
+        unit[:, :, : design.common] = unit[:, :1, : design.common]
+        params = params_at(unit)
+        mean = means(params, world, **arm)
+        lives = rng.random(mean.shape) < survival(params, **arm)
+        found = np.where(lives, mean + deviations(params, searching, rng, **arm), -1.0)
+        found[..., : design.common] = found[:, :1, : design.common]
+        best = np.argsort(-found, axis=-1)[..., : design.top]
+        params = _taken({**params, "mean": mean}, best)
+        runs = {name: each[..., None] for name, each in params.items()}
+        of_seed = np.broadcast_to(choosing, (2, *best.shape, design.choosing))
+        chosen = (runs["mean"] + deviations(runs, of_seed, rng, **arm)).mean(-1)
+        winner = chosen.argmax(-1)[..., None]
+        params, chosen = _taken(params, winner), np.take_along_axis(chosen, winner, -1)[..., 0]
+        of_seed = np.broadcast_to(judging, (2, *chosen.shape, design.seeds))
+        values.append(params["mean"] + deviations(params, of_seed, rng, **arm))
+        recipes.append(np.take_along_axis(params["mean"][..., 0], chosen.argmax(-1)[:, None], 1)[:, 0])
+    return Judged((values[0], values[1]), (recipes[0], recipes[1]))
+
+
+def _taken(params: Params, places: npt.NDArray[np.intp]) -> dict[str, Array]:
+    return {name: np.take_along_axis(each, places, -1) for name, each in params.items()}
+
+
+def claims(judged: Judged, difference: float, *, own_seeds: bool) -> tuple[float, float]:
+    """The shares of studies that call RALR better and worse, at 5%: `analysis.comparison.paired_test`, vectorised.
+
+    `difference`: the true one, in standard deviations between seeds.
+    """
+    d = judged.values[1] - judged.values[0]
+    d = d - d.mean() + difference * SD
+    samples = [d.mean(-1)] if own_seeds else [d.mean(-1), d.mean(1)]
+    errors = [sample.std(1, ddof=1) / np.sqrt(sample.shape[1]) for sample in samples]
+    error = np.sqrt(sum(each**2 for each in errors))
+    weighted = zip(errors, samples, strict=True)
+    half = sum((each / error) ** 2 * special.stdtrit(sample.shape[1] - 1, 0.975) for each, sample in weighted) * error
+    mean = samples[0].mean(1)
+    return float((mean > half).mean()), float((mean < -half).mean())
+
+
+def rows(worlds: Sequence[World], studies: int, seed: int) -> Iterator[str]:
+    """One line of a Markdown table for each design."""
+    yield "| world | design | claims, equal arms | right at 0.5 / 1 / 2 sd | correlation | recipe's regret | epochs |"
+    yield "|---|---|---|---|---|---|---|"
+    ideal = CHANCE + (CEILING - CHANCE) * (1 - 1 / (1 + EPOCHS))
+    for world, design in product(worlds, DESIGNS):
+        rng = np.random.default_rng(seed)
+        judged = simulated(design, world, studies if design.draws != "qmc" else studies // 5, rng)
+        found = [claims(judged, each, own_seeds=design.own_seeds) for each in DIFFERENCES]
+        one, other = (each.mean(-1).ravel() for each in judged.values)
+        right = " / ".join(f"{100 * better:.0f}" for better, _ in found[1:])
+        regret = np.mean([ideal - each.mean() for each in judged.recipes]) / SD
+        yield (
+            f"| {world} | {design} | {100 * sum(found[0]):.1f}% | {right}% | {np.corrcoef(one, other)[0, 1]:.2f} | "
+            f"{regret:.2f} | {design.epochs:,} |"
+        )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="benchmarks.blocks", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--studies", type=int, default=3000, help="of each design; a fifth with Sobol points")
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    warnings.simplefilter("ignore", UserWarning)  # scipy warns if the number of Sobol points is no power of 2
+    for line in rows(("same", "shifted"), given.studies, given.seed):
+        print(line, flush=True)
