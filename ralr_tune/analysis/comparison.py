@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from operator import mul
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -152,7 +151,7 @@ class _Weighted(NamedTuple):
     def quantile(self, tail: float) -> float:
         """The value that is exceeded with this probability."""
         quantiles = [-float(special.stdtrit(freedom, tail)) for freedom in self.freedoms]
-        return max(sum(map(mul, weights, quantiles)) for weights in self.weightings)
+        return max(sum(w * q for w, q in zip(weights, quantiles, strict=True)) for weights in self.weightings)
 
     def tail(self, t: float) -> float:
         """The probability to exceed t."""

@@ -121,7 +121,7 @@ def withdraw_audits(ledger: Ledger, spec: StudySpec) -> None:
     ledger.drop(row for row in rows if row.stage == "audit" and _key(row) not in wanted)
 
 
-# ---------------------------------------------------------------- choose: the best few of each arm, on fresh seeds
+# ---------------------------------------------------------------- choose: the best few of each arm race on fresh seeds
 
 
 def choosing_seeds(spec: StudySpec) -> list[int]:
@@ -143,12 +143,47 @@ def finalists(spec: StudySpec, rows: Sequence[Row], arm: str) -> list[Row]:
     return [row for _, block in blocks for row in islice(block, spec.confirm.top)]
 
 
+def race(rivals: int, seeds: int) -> list[int]:
+    """How many rivals get each choosing seed: all get the first one, the better half the next, and so on.
+
+    Sequential halving (Karnin, Koren and Somekh 2013) on the means so far; two are left to the end (our choice).
+    """
+    left = [rivals]
+    while len(left) < seeds:
+        left.append(max(min(2, rivals), math.ceil(left[-1] / 2)))
+    return left
+
+
 def _plan_choose(spec: StudySpec, rows: Sequence[Row]) -> Iterator[PlannedRow]:
-    """An arm with a single finalist needs no rows. Rows alternate between arms, so that all arms advance evenly."""
-    best = [found for arm in spec.arms if len(found := finalists(spec, rows, arm)) > 1]
+    """The seeds of each race so far; a single finalist of an arm needs none. Rows alternate between arms, so that all
+    arms advance evenly."""
+    races = [[list(_rounds(spec, rows, each)) for each in _rivals(spec, rows, arm)] for arm in spec.arms]
     for ordinal, seed in enumerate(choosing_seeds(spec)):
-        for turn in zip_longest(*best):
+        racing = [[row for rounds in of_arm for row in chain(*rounds[ordinal : ordinal + 1])] for of_arm in races]
+        for turn in zip_longest(*racing):
             yield from (_rerun(row, "choose", ordinal, seed, "best") for row in turn if row is not None)
+
+
+def _rivals(spec: StudySpec, rows: Sequence[Row], arm: str) -> list[list[Row]]:
+    """Who races against whom: the finalists of a block, or with a single one in each, the blocks."""
+    best = finalists(spec, rows, arm)
+    if len(best) < 2:
+        return []
+    return [best] if spec.confirm.top == 1 else [list(own) for _, own in groupby(best, key=lambda row: row.block)]
+
+
+def _rounds(spec: StudySpec, rows: Sequence[Row], left: list[Row]) -> Iterator[list[Row]]:
+    """The rivals that get each choosing seed, as far as the finished runs tell."""
+    own = [row for row in rows if row.arm == left[0].arm]
+    for ordinal, size in enumerate(race(len(left), len(choosing_seeds(spec)))):
+        if size < len(left):
+            known = [row for row in own if row.stage == "search" or (row.stage == "choose" and row.ordinal < ordinal)]
+            done = {(*_candidate(row), row.ordinal) for row in known if row.stage == "choose" and row.state == "done"}
+            if any((row.block, row.trial, before) not in done for row in left for before in range(ordinal)):
+                return
+            stands = study_rows.standing(known, spec.metric)
+            left = sorted(left, key=lambda row: stands((row.block, _number(row))), reverse=True)[:size]
+        yield left
 
 
 # ---------------------------------------------------------------- judge: the winners and their twins, on further seeds
@@ -170,14 +205,17 @@ def winners(spec: StudySpec, rows: Sequence[Row], arm: str) -> list[Row]:
 
 
 def _plan_judge(spec: StudySpec, rows: Sequence[Row]) -> Iterator[PlannedRow]:
-    """Every block's winner, with its twins; with `seeds = "auto"`, up to the next interim analysis."""
+    """Every block's winner; with `seeds = "auto"`, up to the next interim analysis.
+
+    Only the best winner of an arm has a twin: no verdict uses those of the others.
+    """
     chosen = {arm: winners(spec, rows, arm) for arm in spec.arms}
     added = list(additions(spec, chosen))
     for ordinal, seed in enumerate(judging_seeds(spec, wanted(spec, rows, chosen))):
-        for row in chain.from_iterable(chosen.values()):
-            yield _rerun(row, "judge", ordinal, seed, "best")
-            if spec.arms[row.arm].amplify is not None:
-                yield _rerun(row, "judge", ordinal, seed, "twin")
+        for arm, found in chosen.items():
+            yield from (_rerun(row, "judge", ordinal, seed, "best") for row in found)
+            if spec.arms[arm].amplify is not None:
+                yield from (_rerun(row, "judge", ordinal, seed, "twin") for row in found[:1])
         for each in added:
             yield replace(_rerun(each.receiver, "judge", ordinal, seed, each.role), params=each.params)
 
@@ -185,7 +223,7 @@ def _plan_judge(spec: StudySpec, rows: Sequence[Row]) -> Iterator[PlannedRow]:
 def judged_runs(spec: StudySpec) -> int:
     """The largest number of judge rows; also of test rows."""
     twins = sum(arm.amplify is not None for arm in spec.arms.values())
-    return spec.confirm.max_seeds * ((len(spec.arms) + twins) * spec.search.blocks + max_additions(spec))
+    return spec.confirm.max_seeds * (len(spec.arms) * spec.search.blocks + twins + max_additions(spec))
 
 
 def _plan_test(spec: StudySpec, rows: Sequence[Row]) -> Iterator[PlannedRow]:
