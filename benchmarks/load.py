@@ -1,8 +1,8 @@
 """What a database answers under many workers: `python -m benchmarks.load` prints a table (about six minutes).
 
 8 to 256 real workers (`launch.worker.work`, forked after the imports), two trials each of the simulated task, whose
-epochs sleep for a second and use no CPU; random sampler, and the median pruner, set so that it reads everything and
-prunes nothing. The workers begin together, spread over one epoch. A database of its own on the server of
+epochs sleep for a second (`--epoch-s`) and use no CPU; random sampler, and the median pruner, set so that it reads
+everything and prunes nothing. The workers begin together, spread over one epoch. A database of its own on the server of
 RALR_TUNE_TEST_POSTGRESQL (max_connections must allow the workers), dropped afterwards; everything shares one machine.
 
 claim    a row: p50 / p99 in milliseconds, as are the next three
@@ -64,6 +64,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.load", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--workers", type=int, nargs="+", default=WORKERS)
     parser.add_argument("--epochs", type=int, default=EPOCHS)
+    parser.add_argument("--epoch-s", type=float, default=EPOCH_S, help="seconds that an epoch sleeps")
     parser.add_argument("--pooler", metavar="HOST:PORT", help="workers connect there instead, as to a pgbouncer")
     given = parser.parse_args(arguments)
     studies.quiet_optuna()
@@ -71,7 +72,7 @@ def main(arguments: list[str] | None = None) -> None:
     print("|---" * (len(TIMED) + 8) + "|")
     found = []
     for workers in given.workers:
-        found.append(measured(workers, given.epochs, given.pooler))
+        found.append(measured(workers, given.epochs, given.epoch_s, given.pooler))
         print(f"| {workers} | {' | '.join(found[-1].cells())} |", flush=True)
     if len(found) > 1:
         steps = math.log(given.workers[-1] / given.workers[0])
@@ -113,9 +114,9 @@ def quantile(figures: Sequence[float], share: float) -> float:
     return sorted(figures)[max(0, math.ceil(share * len(figures)) - 1)]
 
 
-def measured(workers: int, epochs: int, pooler: str | None) -> Load:
-    """One study with this many workers."""
-    spec = study(workers, epochs=epochs, seconds_per_epoch=EPOCH_S, **READS_ALL)
+def measured(workers: int, epochs: int, epoch_s: float, pooler: str | None) -> Load:
+    """One study with this many workers, whose epochs take `epoch_s` seconds."""
+    spec = study(workers, epochs=epochs, seconds_per_epoch=epoch_s, **READS_ALL)
     with tempfile.TemporaryDirectory() as name, postgresql(Path(name)) as url:
         folder = Path(name)
         with opened(url, create=True) as storage:
@@ -125,7 +126,7 @@ def measured(workers: int, epochs: int, pooler: str | None) -> Load:
             plan_search(Ledger(storage, spec.name), spec, workers)
         job = Job(spec.name, _through(url, pooler), folder, until="search")
         with _optuna_revision_read_once(), _Watch(url) as watch:
-            start_s = _run(workers, job, folder, watch)
+            start_s = _run(workers, epoch_s, job, folder, watch)
         seconds, failures = _collected(folder)
         worker_s = sum(seconds.pop("cpu"))
         for each in failures[:3]:
@@ -170,13 +171,13 @@ def _optuna_revision_read_once() -> Iterator[None]:
 # ---------------------------------------------------------------- the workers
 
 
-def _run(workers: int, job: Job, folder: Path, watch: _Watch) -> float:
+def _run(workers: int, epoch_s: float, job: Job, folder: Path, watch: _Watch) -> float:
     """Runs the workers to the end of the study; returns how long they took to become ready."""
     context = multiprocessing.get_context("fork")
     ready, go = context.Semaphore(0), context.Event()
     began = time.perf_counter()
     processes = [
-        context.Process(target=_worker, args=(index, EPOCH_S * index / workers, job, folder, ready, go))
+        context.Process(target=_worker, args=(index, epoch_s * index / workers, job, folder, ready, go))
         for index in range(workers)
     ]
     for process in processes:
