@@ -212,10 +212,10 @@ def _plan_judge(spec: StudySpec, rows: Sequence[Row]) -> Iterator[PlannedRow]:
     chosen = {arm: winners(spec, rows, arm) for arm in spec.arms}
     added = list(additions(spec, chosen))
     for ordinal, seed in enumerate(judging_seeds(spec, wanted(spec, rows, chosen))):
-        for arm, found in chosen.items():
-            yield from (_rerun(row, "judge", ordinal, seed, "best") for row in found)
-            if spec.arms[arm].amplify is not None:
-                yield from (_rerun(row, "judge", ordinal, seed, "twin") for row in found[:1])
+        for row in chain.from_iterable(chosen.values()):
+            yield _rerun(row, "judge", ordinal, seed, "best")
+            if spec.arms[row.arm].amplify is not None and row is chosen[row.arm][0]:
+                yield _rerun(row, "judge", ordinal, seed, "twin")
         for each in added:
             yield replace(_rerun(each.receiver, "judge", ordinal, seed, each.role), params=each.params)
 
