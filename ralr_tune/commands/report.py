@@ -34,7 +34,7 @@ from ralr_tune.report.page import write_report
 from ralr_tune.report.panels import write_panels
 from ralr_tune.report.trials import trials_data
 from ralr_tune.search import rehearsal
-from ralr_tune.search.examples import load_examples
+from ralr_tune.search.examples import fetch_examples, load_examples
 from ralr_tune.search.interim import plan_of
 from ralr_tune.secrecy import MASK
 from ralr_tune.store import studies
@@ -203,7 +203,9 @@ def _rehearsed(spec: StudySpec, address: Address, out: Path, typed: str) -> Mapp
 
 def _examples(storage: Storage, spec: StudySpec, record: StudyRecord, out: Path) -> ShownExamples | None:
     """What the kind shows of the arms' networks, if it shows anything."""
-    found = load_examples(out, Ledger(storage, spec.name).key, record.rows())
+    key, rows = Ledger(storage, spec.name).key, record.rows()
+    fetch_examples(storage, spec.name, out, key, rows)
+    found = load_examples(out, key, rows)
     order = sorted(found, key=lambda arm: arm != spec.study.baseline)
     try:
         shown = spec.kind.shown_examples(spec.task, {arm: found[arm] for arm in order}) if found else None

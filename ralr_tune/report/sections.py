@@ -265,7 +265,7 @@ def _details(record: StudyRecord, facts: Facts, drawn: Sequence[Figure]) -> str:
     metric, nothing = sentence(facts.metric.name), "Nothing to show yet."
     top = tables.top_trials(record, facts)
     curves = [found for arm in record.arms.values() if (found := curves_facts(arm, facts))]
-    others = other_metrics(record)
+    others, tested = other_metrics(record), tables.tested_table(record, facts)
     parts = [
         Part("parameters", f"{metric} against each other searched parameter", [], _MARKS, nothing),
         Part("curves", "Learning curves", [], _CURVES + crowding(curves), nothing),
@@ -278,6 +278,7 @@ def _details(record: StudyRecord, facts: Facts, drawn: Sequence[Figure]) -> str:
     ]
     folds = [
         *(fold(part.heading, _content(record.name, part, drawn, 4)) for part in parts),
+        *([fold("Other metrics on the test split", table(tested))] if tested else []),
         *([fold("Data", _data(facts.data))] if facts.data else []),
         fold("Top trials", table(top) if top.rows else paragraphs([nothing], "note")),
         fold("What was run", _what_was_run(record, facts)),
