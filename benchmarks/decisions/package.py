@@ -1,4 +1,4 @@
-"""Policy (e): this package as it is, in memory.
+"""Policies (e) and (f): this package, in memory, by its defaults and with a cheaper split of the budget.
 
 Sampler, pruner, planning of every stage, choice of winners, interim analyses and verdicts are the package's own
 functions; this module only keeps the rows, in place of database and worker, and looks up what a run gives. Twins and
@@ -157,14 +157,17 @@ def _key(row: Row | PlannedRow) -> tuple[Any, ...]:
 
 @dataclass(frozen=True)
 class Package:
-    """This package with some keys of [search]."""
+    """This package with some keys of [search] and [confirm]."""
 
     blocks: int = 1
     trials: int = TRIALS
     """Of each arm in each block."""
+    pruner: str = "median"
+    top: int = 2
 
     def search(self, match: Match) -> Replay:
-        spec = with_budget(match.world.spec, match.seed("package"), trials=self.trials, blocks=self.blocks)
+        keys = {"trials": self.trials, "blocks": self.blocks, "pruner": self.pruner}
+        spec = with_budget(match.world.spec, match.seed("package"), top=self.top, **keys)
         replay = Replay(spec, WorldRuns(match.world))
         replay.search()
         replay.finish("audit")
@@ -231,15 +234,17 @@ def epochs_by_stage(rows: Sequence[Row]) -> dict[str, int]:
 
 def _settings(package: Package) -> str:
     about = "schedules over blocks" if package.blocks > 1 else "the two recipes, paired over seeds"
-    return (
-        f"TPE, median pruner, {package.blocks} x {package.trials} trials an arm, the best two of each block on fresh "
-        f"seeds, winners on 5 further seeds; verdict on {about}"
-    )
+    chosen = f"the best {package.top} of each block on fresh seeds" if package.top > 1 else "the best of each block"
+    searched = f"TPE, {package.pruner} pruner, {package.blocks} x {package.trials} trials an arm"
+    return f"{searched}, {chosen}, winners on 5 further seeds; verdict on {about}"
 
 
-_ONE, _SEVERAL, _SMALL = Package(), Package(BLOCKS), Package(BLOCKS, TRIALS // BLOCKS)
-POLICIES = (
-    Policy("ralr_tune, 1 block", _ONE.search, _ONE.decide, _settings(_ONE)),
-    Policy(f"ralr_tune, {BLOCKS} small blocks", _SMALL.search, _SMALL.decide, _settings(_SMALL)),
-    Policy(f"ralr_tune, {BLOCKS} blocks", _SEVERAL.search, _SEVERAL.decide, _settings(_SEVERAL)),
-)
+_PACKAGES = {
+    "ralr_tune, 1 block": Package(),
+    f"ralr_tune, {BLOCKS} small blocks": Package(BLOCKS, TRIALS // BLOCKS),
+    f"ralr_tune, {BLOCKS} blocks": Package(BLOCKS),
+    "ralr_tune, 1 thrifty block": Package(pruner="asha", top=1),
+    f"ralr_tune, {BLOCKS} thrifty blocks": Package(BLOCKS, pruner="asha", top=1),
+}
+POLICIES = tuple(Policy(name, each.search, each.decide, _settings(each)) for name, each in _PACKAGES.items())
+"""The thrifty ones are policy (f)."""

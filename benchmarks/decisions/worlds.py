@@ -129,12 +129,14 @@ def match_study(tables: Mapping[str, Any], arm: Mapping[str, Any]) -> StudySpec:
     return parse_study(tomli_w.dumps({**tables, **changed}))
 
 
-def with_budget(spec: StudySpec, seed: int, **search: Any) -> StudySpec:
-    """The same study with another seed and other keys of [search]; valid values only, they are not checked."""
+def with_budget(spec: StudySpec, seed: int, *, top: int = 2, **search: Any) -> StudySpec:
+    """The same study with another seed and other keys of [confirm] and [search]; valid values only, they are not
+    checked."""
     file = spec.file
     update = {
         "study": file.study.model_copy(update={"seed": seed}),
         "search": file.search.model_copy(update=search),
+        "confirm": file.confirm.model_copy(update={"top": top}),
     }
     return replace(spec, file=file.model_copy(update=update))
 

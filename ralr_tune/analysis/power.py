@@ -3,9 +3,9 @@
 Symbols: n pairs of differences with mean delta and standard deviation sigma, estimated as s; alpha is the two-sided
 level after correction; t_c the two-sided critical value at n - 1 degrees of freedom. The t statistic then has a
 noncentral t distribution with noncentrality delta * sqrt(n) / sigma (Cohen 1988, ch. 2; Johnson and Welch 1940).
-If all blocks of an arm are judged on the same seeds, the error of the seeds is a floor of the standard error that more
-blocks do not reduce; the critical value is then weighted as in `comparison.paired_test`, and the spread of the
-standard error is taken to be that of n pairs alone (our choice)."""
+If all blocks of an arm are judged on the same seeds, what the seeds add to the error is a floor of the standard error
+that more blocks do not reduce; the critical value is then weighted by both, while `comparison.paired_test` may take a
+slightly larger one, and the spread of the standard error is taken to be that of n pairs alone (our choice)."""
 
 from __future__ import annotations
 

@@ -15,8 +15,8 @@ from ralr_tune.records import ArmRecord, Row, Stage, StudyRecord
 Split = Literal["validation", "test"]
 Chosen = tuple[int, int]
 """(block, Optuna trial): a configuration that confirm judged."""
-Standing = tuple[float, float, int, int]
-"""Sort key for winners: gain on the choosing seeds, gain in the search, then the earlier one first."""
+Standing = tuple[int, float, float, int, int]
+"""Sort key for winners: number of choosing seeds, gain on them, gain in the search, then the earlier one first."""
 
 
 def scored(rows: Iterable[Row]) -> list[tuple[Row, float]]:
@@ -47,9 +47,10 @@ def stage_of(split: Split) -> Stage:
 def standing(rows: Iterable[Row], metric: Metric) -> Callable[[Chosen], Standing]:
     """Sort key of the configurations of one arm, the best one highest, from all rows of the arm.
 
-    The mean over the choosing seeds decides; a configuration with a seed without a score ranks last. The search value
-    counts only if nothing was chosen: it is the maximum of many and biased upwards. Ties go to the earlier
-    one. The judge's own scores must not decide: choosing and judging never share a seed.
+    Of those that got the most choosing seeds (the others were dropped on the way), the mean over them decides; a
+    configuration with a seed without a score ranks last. The search value counts only if nothing was chosen: it is the
+    maximum of many and biased upwards. Ties go to the earlier one. The judge's own scores must not decide: choosing and
+    judging never share a seed.
     """
     fresh: dict[Chosen, list[float]] = defaultdict(list)
     searched: dict[Chosen, float] = {}
@@ -61,8 +62,9 @@ def standing(rows: Iterable[Row], metric: Metric) -> Callable[[Chosen], Standing
 
     def rank(candidate: Chosen) -> Standing:
         block, trial = candidate
-        found = fresh.get(candidate)
-        return fmean(found) if found else -math.inf, searched.get(candidate, -math.inf), -block, -trial
+        found = fresh.get(candidate, ())
+        gain = fmean(found) if found else -math.inf
+        return len(found), gain, searched.get(candidate, -math.inf), -block, -trial
 
     return rank
 

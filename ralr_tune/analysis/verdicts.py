@@ -8,7 +8,7 @@ from math import sqrt
 from statistics import fmean, stdev
 
 from ralr_tune.analysis import rows as study_rows
-from ralr_tune.analysis.comparison import Comparison, Pairs, What, compare
+from ralr_tune.analysis.comparison import Comparison, Pairs, What, compare, run_error, seed_error
 from ralr_tune.analysis.power import DetectableEffect, ErrorFloor, detectable_effect
 from ralr_tune.analysis.rows import Split
 from ralr_tune.analysis.sequential import Decision, Plan, latest_analysis, next_analysis, nominal_level
@@ -45,7 +45,7 @@ def arm_verdicts(record: StudyRecord, split: Split) -> Verdicts:
     found = {name: study_rows.block_scores(arm, stage, record.metric) for name, arm in record.arms.items()}
     base = found.get(record.baseline, {})
     family = [
-        Pairs("arm", name, record.baseline, [fmean(block.values()) for block in blocks], _by_seed(blocks))
+        Pairs("arm", name, record.baseline, [fmean(block.values()) for block in blocks], *_of_shared_seeds(blocks))
         for name, own in found.items()
         if name != record.baseline and len(blocks := _paired_blocks(own, base)) > 1
     ]
@@ -59,12 +59,15 @@ def _paired_blocks(own: Mapping[int, Mapping[int, float]], base: Mapping[int, Ma
     return [block for block in paired if block]
 
 
-def _by_seed(blocks: Sequence[BySeed]) -> list[float]:
-    """Each seed's mean over the blocks; empty if every block has its own seeds."""
+def _of_shared_seeds(blocks: Sequence[BySeed]) -> tuple[list[float], float]:
+    """Each seed's mean over the blocks, and the error of single runs; nothing if every block has its own seeds."""
     seeds = dict.fromkeys(seed for block in blocks for seed in block)
-    if len(seeds) == sum(map(len, blocks)):
-        return []
-    return [fmean(block[seed] for block in blocks if seed in block) for seed in seeds]
+    runs = sum(map(len, blocks))
+    if len(seeds) == runs:
+        return [], 0.0
+    whole = [seed for seed in seeds if all(seed in block for block in blocks)]
+    error = run_error([[block[seed] for seed in whole] for block in blocks], runs)
+    return [fmean(block[seed] for block in blocks if seed in block) for seed in seeds], error
 
 
 def _against_baseline(record: StudyRecord, what: What, found: Mapping[str, Mapping[int, float]]) -> list[Pairs]:
@@ -113,15 +116,19 @@ def _detectable(
             _spread(pairs.differences[: comparison.n]),
             margin=record.margin,
             alpha=alpha,
-            floor=_floor(pairs.by_seed),
+            floor=_floor(pairs),
         )
         for pairs, comparison in zip(family, made, strict=True)
     ]
     return tuple(each for each in found if each is not None)
 
 
-def _floor(by_seed: Sequence[float]) -> ErrorFloor | None:
-    return ErrorFloor(stdev(by_seed) / sqrt(len(by_seed)), len(by_seed) - 1) if len(by_seed) > 1 else None
+def _floor(pairs: Pairs) -> ErrorFloor | None:
+    seeds = len(pairs.by_seed)
+    if seeds < 2:
+        return None
+    of_blocks, of_seeds = (_spread(sample) / sqrt(len(sample)) for sample in (pairs.differences, pairs.by_seed))
+    return ErrorFloor(seed_error(of_blocks, of_seeds, pairs.run_error), seeds - 1)
 
 
 def _spread(differences: Sequence[float]) -> float:

@@ -16,7 +16,7 @@ from ralr_tune.records import Row, Stage
 from ralr_tune.search.audits import is_sampled_place
 from ralr_tune.search.interim import analysis_seeds
 from ralr_tune.search.samplers import longest_run
-from ralr_tune.search.stages import STAGES, choosing_seeds, judged_runs
+from ralr_tune.search.stages import STAGES, choosing_seeds, judged_runs, race
 from ralr_tune.studyfile import StudySpec
 
 TRAINED_SHARE = 0.4
@@ -135,14 +135,18 @@ def most_epochs(spec: StudySpec) -> int:
     return (searched + confirm_runs(spec)) * longest_run(spec)
 
 
-def choosing_runs(spec: StudySpec) -> int:
-    """The largest number of choose rows."""
-    candidates = min(spec.confirm.top, spec.search.trials) * spec.search.blocks
-    return len(spec.arms) * candidates * len(choosing_seeds(spec)) if candidates > 1 else 0
+def choosing_runs(spec: StudySpec, begun: int = 0) -> int:
+    """The largest number of choose rows; `begun`: without those of the first seeds."""
+    blocks, finalists = spec.search.blocks, min(spec.confirm.top, spec.search.trials)
+    races, rivals = (1, blocks) if spec.confirm.top == 1 else (blocks, finalists)
+    if races * rivals < 2:
+        return 0
+    return len(spec.arms) * races * sum(race(rivals, len(choosing_seeds(spec)))[begun:])
 
 
 def _choose(spec: StudySpec, rows: Sequence[Row], *, over: bool) -> Left:
-    runs = 0 if rows or over else choosing_runs(spec)
+    begun = max((row.ordinal + 1 for row in rows), default=0)
+    runs = 0 if over else choosing_runs(spec, begun)
     epochs = sum(_left(spec, row) for row in rows) + runs * longest_run(spec)
     return Left(epochs, epochs)
 

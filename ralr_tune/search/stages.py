@@ -132,7 +132,7 @@ def withdraw_audits(ledger: Ledger, spec: StudySpec) -> None:
     ledger.drop(row for row in rows if row.stage == "audit" and _key(row) not in wanted)
 
 
-# ---------------------------------------------------------------- choose: the best few of each arm, on fresh seeds
+# ---------------------------------------------------------------- choose: the best few of each arm race on fresh seeds
 
 
 def choosing_seeds(spec: StudySpec) -> list[int]:
@@ -159,12 +159,47 @@ def finalists(spec: StudySpec, rows: Sequence[Row], arm: str) -> list[Row]:
     return [row for _, block in blocks for row in islice(block, spec.confirm.top)]
 
 
+def race(rivals: int, seeds: int) -> list[int]:
+    """How many rivals get each choosing seed: all get the first one, the better half the next, and so on.
+
+    Sequential halving (Karnin, Koren and Somekh 2013) on the means so far; two are left to the end (our choice).
+    """
+    left = [rivals]
+    while len(left) < seeds:
+        left.append(max(min(2, rivals), math.ceil(left[-1] / 2)))
+    return left
+
+
 def _plan_choose(spec: StudySpec, rows: Sequence[Row]) -> Iterator[PlannedRow]:
-    """An arm with a single finalist needs no rows. Rows alternate between arms, so that all arms advance evenly."""
-    best = [found for arm in spec.arms if len(found := finalists(spec, rows, arm)) > 1]
+    """The seeds of each race so far; a single finalist of an arm needs none. Rows alternate between arms, so that all
+    arms advance evenly."""
+    races = [[list(_rounds(spec, rows, each)) for each in _rivals(spec, rows, arm)] for arm in spec.arms]
     for ordinal, seed in enumerate(choosing_seeds(spec)):
-        for turn in zip_longest(*best):
+        racing = [[row for rounds in of_arm for row in chain(*rounds[ordinal : ordinal + 1])] for of_arm in races]
+        for turn in zip_longest(*racing):
             yield from (_rerun(row, "choose", ordinal, seed, "best") for row in turn if row is not None)
+
+
+def _rivals(spec: StudySpec, rows: Sequence[Row], arm: str) -> list[list[Row]]:
+    """Who races against whom: the finalists of a block, or with a single one in each, the blocks."""
+    best = finalists(spec, rows, arm)
+    if len(best) < 2:
+        return []
+    return [best] if spec.confirm.top == 1 else [list(own) for _, own in groupby(best, key=lambda row: row.block)]
+
+
+def _rounds(spec: StudySpec, rows: Sequence[Row], left: list[Row]) -> Iterator[list[Row]]:
+    """The rivals that get each choosing seed, as far as the finished runs tell."""
+    own = [row for row in rows if row.arm == left[0].arm]
+    for ordinal, size in enumerate(race(len(left), len(choosing_seeds(spec)))):
+        if size < len(left):
+            known = [row for row in own if row.stage == "search" or (row.stage == "choose" and row.ordinal < ordinal)]
+            done = {(*_candidate(row), row.ordinal) for row in known if row.stage == "choose" and row.state == "done"}
+            if any((row.block, row.trial, before) not in done for row in left for before in range(ordinal)):
+                return
+            stands = study_rows.standing(known, spec.metric)
+            left = sorted(left, key=lambda row: stands((row.block, _number(row))), reverse=True)[:size]
+        yield left
 
 
 # ---------------------------------------------------------------- judge: the winners and their twins, on further seeds
@@ -194,10 +229,11 @@ def _plan_judge(spec: StudySpec, rows: Sequence[Row]) -> Iterator[PlannedRow]:
     added, count = list(additions(spec, chosen)), wanted(spec, rows, chosen)
     seeds = {block: judging_seeds(spec, count, block) for block in range(1, spec.search.blocks + 1)}
     for ordinal in range(count):
-        for arm, found in chosen.items():
-            yield from (_rerun(row, "judge", ordinal, seeds[row.block][ordinal], "best") for row in found)
-            if spec.arms[arm].amplify is not None:
-                yield from (_rerun(row, "judge", ordinal, seeds[row.block][ordinal], "twin") for row in found[:1])
+        for row in chain.from_iterable(chosen.values()):
+            seed = seeds[row.block][ordinal]
+            yield _rerun(row, "judge", ordinal, seed, "best")
+            if spec.arms[row.arm].amplify is not None and row is chosen[row.arm][0]:
+                yield _rerun(row, "judge", ordinal, seed, "twin")
         for each in added:
             seed = seeds[each.receiver.block][ordinal]
             yield replace(_rerun(each.receiver, "judge", ordinal, seed, each.role), params=each.params)

@@ -339,7 +339,8 @@ class ConfirmSection(Frozen):
     """[confirm]: how many configurations are trained again, and on how many fresh seeds."""
 
     top: Annotated[int, Field(ge=1, le=10_000)] = 2
-    """Configurations of each arm that are trained again before the winner is chosen."""
+    """Configurations of each arm and block that race for the winner on fresh seeds: after each seed the worse half is
+    dropped, until two are left."""
     seeds: Seeds = 5
     """Number of seeds, or "auto": seeds are added until there is a verdict, up to `most_seeds` (see search.interim)."""
     most_seeds: Annotated[int, Field(ge=3, le=1_000)] = 20

@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ralr_tune.analysis.comparison import Comparison, Pairs, compare, holm, holm_levels, paired_test
+from ralr_tune.analysis.comparison import (
+    Comparison,
+    Pairs,
+    compare,
+    holm,
+    holm_levels,
+    paired_test,
+    run_error,
+    seed_error,
+)
 from ralr_tune.metric import Metric
 from tests.metrics import ACCURACY, LOSS
 
@@ -152,6 +161,34 @@ def test_seeds_that_all_blocks_share_count_as_a_separate_sample() -> None:
     assert (alone.verdict, both.verdict) == ("better", "inconclusive")
     assert both.difference == alone.difference
     assert both.n == alone.n == 4
+
+
+def test_over_blocks_and_seeds_the_noise_of_single_runs_counts_once() -> None:
+    """The squared error of the mean of a two-way layout, from its mean squares, is unbiased."""
+    random, blocks, seeds, of_block, of_seed, of_run = np.random.default_rng(3), 4, 5, 0.02, 0.01, 0.03
+    squares, tests = [], []
+    for _ in range(2000):
+        d = random.normal(0, of_block, (blocks, 1)) + random.normal(0, of_seed, seeds)
+        d = d + random.normal(0, of_run, (blocks, seeds))
+        error = run_error(d.tolist(), d.size)
+        (b, s) = (sample.var(ddof=1) / len(sample) for sample in (d.mean(axis=1), d.mean(axis=0)))
+        squares.append(b + s - error**2)
+        tests.append(
+            paired_test(
+                list(d.mean(axis=1)), margin=0.0, confidence=0.95, by_seed=list(d.mean(axis=0)), run_error=error
+            )
+        )
+    true = of_block**2 / blocks + of_seed**2 / seeds + of_run**2 / (blocks * seeds)
+    assert np.mean(squares) == pytest.approx(true, rel=0.05)
+    assert 0.005 < np.mean([test.p_value <= 0.05 for test in tests]) < 0.06  # type: ignore[operator]
+    assert run_error([[0.1, 0.2]], 2) == 0.0
+
+
+def test_what_seeds_add_is_never_below_the_larger_error() -> None:
+    for blocks, seeds, runs in ((3.0, 2.0, 1.0), (1.0, 2.0, 9.0), (2.0, 1.0, 9.0), (0.0, 2.0, 1.0)):
+        both = np.hypot(blocks, seed_error(blocks, seeds, runs))
+        assert both >= max(blocks, seeds) - 1e-12
+    assert seed_error(3.0, 2.0, 0.0) == 2.0  # min F'
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.01, 0.03, 0.3, 1e6])

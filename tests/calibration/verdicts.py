@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ralr_tune.analysis.comparison import Comparison, Pairs, compare
+from ralr_tune.analysis.comparison import Comparison, Pairs, compare, run_error
 from ralr_tune.analysis.sequential import Decision, Plan, latest_analysis, next_analysis
 from ralr_tune.kinds.simulated.task import CEILING, CHANCE, CURVATURE, RATE, SimulatedTask
 from tests.calibration.tables import Counted, Promise, Row, Table, rows_of, show
@@ -339,7 +339,8 @@ TABLES = [
 def _arm_verdict(scores: Array) -> str:
     """Of scores (2, blocks, seeds), as `analysis.verdicts` compares arms whose blocks were judged on the same seeds."""
     differences = scores[1] - scores[0]
-    pairs = Pairs("arm", "ralr", "monotone", list(differences.mean(axis=1)), list(differences.mean(axis=0)))
+    error = run_error(differences.tolist(), differences.size)
+    pairs = Pairs("arm", "ralr", "monotone", list(differences.mean(axis=1)), list(differences.mean(axis=0)), error)
     return compare([pairs], margin=0.0, confidence=0.95, metric=ACCURACY)[0].verdict
 
 

@@ -31,8 +31,10 @@ def test_an_unplanned_study_has_all_its_stages_left() -> None:
     assert [left[stage].most for stage in STAGES] == [2 * 4 * 4, 0, CHOOSE, JUDGE, 12 / 3]
 
 
-def test_what_is_left_is_what_is_then_trained(make_session: MakeSession) -> None:
-    session = make_session(simulated(search=UNPRUNED))
+@pytest.mark.parametrize(("top", "blocks"), [(2, 1), (4, 1), (1, 3)])
+def test_what_is_left_is_what_is_then_trained(make_session: MakeSession, top: int, blocks: int) -> None:
+    spec = simulated(search=UNPRUNED | {"blocks": blocks}, confirm={"top": top, "seeds": 3})
+    session = make_session(spec)
     while advance(session.ledger, session.storage, session.spec) is not None:
         for stage in STAGES:
             while session.ledger.remaining(stage):

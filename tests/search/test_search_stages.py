@@ -20,11 +20,14 @@ from ralr_tune.search.stages import (
     judging_seeds,
     pending_stage,
     plan_search,
+    race,
+    stage_rows,
     winners,
 )
 from ralr_tune.search.telling import settle
 from ralr_tune.search.trial import work_on
 from ralr_tune.seeds import derive_seed
+from ralr_tune.store.ledger import PlannedRow
 from ralr_tune.store.reading import read_study
 from tests.metrics import ACCURACY
 from tests.search.conftest import MakeSession
@@ -134,6 +137,64 @@ def test_the_winner_is_the_best_on_the_choosing_seeds_only() -> None:
     assert [row.trial for row in winners(spec, [*search, *choose], "monotone")] == [1]
 
 
+@pytest.mark.parametrize(
+    ("rivals", "seeds", "left"),
+    [(1, 3, [1, 1, 1]), (2, 3, [2, 2, 2]), (3, 3, [3, 2, 2]), (5, 3, [5, 3, 2]), (9, 5, [9, 5, 3, 2, 2])],
+)
+def test_a_race_drops_the_worse_half_after_each_seed(rivals: int, seeds: int, left: list[int]) -> None:
+    assert race(rivals, seeds) == left
+
+
+def test_finalists_race_until_two_are_left() -> None:
+    spec = simulated(arms={"monotone": {}}, confirm={"top": 5, "seeds": 5})
+    rows = [a_row("monotone", "search", 0.9 - 0.1 * n, trial=n, ordinal=n) for n in range(6)]
+    seeds = choosing_seeds(spec)
+
+    def further() -> list[PlannedRow]:
+        there = {(row.source, row.ordinal) for row in rows if row.stage == "choose"}
+        return [row for row in stage_rows("choose", spec, rows) if (row.source, row.ordinal) not in there]
+
+    def run(planned: PlannedRow, value: float | None) -> None:
+        ended = "diverged" if value is None else "complete"
+        fields = {"source": planned.source, "ordinal": planned.ordinal, "role": planned.role}
+        rows.append(a_row("monotone", "choose", value, outcome=ended, **fields))
+
+    fresh = [[0.1, 0.2, 0.9, None, 0.3], [0.5, 0.6, 0.1], [0.4, 0.2]]
+    for ordinal, (raced, values) in enumerate(zip(([0, 1, 2, 3, 4], [2, 4, 1], [2, 4]), fresh, strict=True)):
+        planned = further()
+        assert [(row.source, row.seed) for row in planned] == [(source, seeds[ordinal]) for source in raced]
+        for row, value in zip(planned[:-1], values[:-1], strict=True):
+            run(row, value)
+        assert further() == planned[-1:]  # not dropped before all runs of the seed are done
+        run(planned[-1], values[-1])
+    assert further() == []
+    # means: trial 2 (0.9 + 0.5 + 0.4) / 3, trial 4 (0.3 + 0.6 + 0.2) / 3, trial 1 dropped
+    assert [row.trial for row in winners(spec, rows, "monotone")] == [2]
+
+
+def test_the_winners_of_blocks_race_if_each_block_has_one_finalist() -> None:
+    spec = simulated(arms={"monotone": {}}, search={"trials": 2, "blocks": 4}, confirm={"top": 1, "seeds": 5})
+    rows = [a_row("monotone", "search", 0.5, trial=0, block=block) for block in range(1, 5)]
+    rows += [
+        a_row("monotone", "choose", 0.1 * block, source=0, block=block, ordinal=0, role="best") for block in range(1, 5)
+    ]
+    planned = [(row.block, row.ordinal) for row in stage_rows("choose", spec, rows)]
+    assert planned == [(1, 0), (2, 0), (3, 0), (4, 0), (4, 1), (3, 1), (4, 2), (3, 2)]
+    assert [row.block for row in winners(spec, rows, "monotone")] == [4, 3, 2, 1]  # each block has one, the best first
+
+
+def test_who_was_dropped_cannot_win() -> None:
+    spec = simulated(arms={"monotone": {}}, confirm={"top": 3, "seeds": 5})
+    rows = [a_row("monotone", "search", 0.9 - 0.1 * n, trial=n, ordinal=n) for n in range(3)]
+    fresh = {0: (0.8, 0.1, 0.1), 1: (0.7,), 2: (0.9, 0.2, 0.1)}
+    rows += [
+        a_row("monotone", "choose", value, source=trial, ordinal=ordinal, role="best")
+        for trial, values in fresh.items()
+        for ordinal, value in enumerate(values)
+    ]
+    assert [row.trial for row in winners(spec, rows, "monotone")] == [2]
+
+
 def test_diverged_and_pruned_trials_are_not_finalists() -> None:
     spec = simulated(arms={"monotone": {}})
     rows = [
@@ -208,12 +269,13 @@ def test_every_block_has_a_winner_and_the_best_chosen_comes_first(make_session: 
     work_until_done(session)
     rows = session.ledger.rows()
     roles = {(row.arm, row.block, row.part) for row in by_stage(rows, "judge")}
-    assert {role for role in roles if role[2] != "amplified"} == {
-        (arm, block, role) for arm, role in (("monotone", "best"), ("ralr", "best")) for block in (1, 2)
-    } | {("ralr", winners(spec, rows, "ralr")[0].block, "twin")}
     base, _ = winners(spec, rows, "monotone")
-    assert {role for role in roles if role[2] == "amplified"} == {("monotone", base.block, "amplified")}
     first, second = winners(spec, rows, "ralr")
+    assert roles == {
+        *((arm, block, "best") for arm in ("monotone", "ralr") for block in (1, 2)),
+        ("ralr", first.block, "twin"),
+        ("monotone", base.block, "amplified"),
+    }
     fresh = {row.block: [] for row in (first, second)}  # type: ignore[var-annotated]
     for row in by_stage(rows, "choose"):
         if row.arm == "ralr":
