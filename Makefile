@@ -6,9 +6,10 @@ TESTS ?= tests
 PROFILE ?= cpu-short
 DATA ?=
 SHORT ?=
+STUDY ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow docs integrations faults test-engines calibrate bench bench-decisions check format secrets clean
+.PHONY: help demo test test-slow docs integrations faults test-engines calibrate bench bench-decisions results check format secrets clean
 
 help:  ## show this
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -49,6 +50,9 @@ bench: .venv-bench/.installed  ## compare with plain Optuna and Ray Tune, one ta
 bench-decisions: .venv-bench/.installed  ## how often this package, Optuna, Ray Tune and a fixed recipe decide rightly: under half an hour on two cores (SHORT=1: five minutes)
 	@OMP_NUM_THREADS=1 .venv-bench/bin/python -m benchmarks.decisions $(if $(SHORT),--short)
 	@echo "Next: .bench/decisions.md and .bench/decisions.json contain the same. More recorded curves: $(BIN)/python -m benchmarks.decisions.record digits"
+
+results: .venv/.test-installed  ## run the studies of docs/results.md that have no stored record, one at a time, and store it (hours, resumable; STUDY=digits: that one; DATA=folder: its data sets)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m results $(STUDY) $(if $(DATA),--data $(DATA))
 
 check: .venv/.test-installed  ## lint and types
 	@$(BIN)/ruff format --check -q .

@@ -75,6 +75,8 @@ def _expand_home(path: Path | None) -> Path | None:
 
 
 Study = Annotated[str, typer.Argument(metavar="STUDY", help="A name in studies/, or the path of a study file.")]
+STUDY_OR_RECORD = "A name in studies/, the path of a study file, or a file of `export --record`."
+StudyOrRecord = Annotated[str, typer.Argument(metavar="STUDY", help=STUDY_OR_RECORD)]
 Storage = Annotated[
     str | None,
     typer.Option(
@@ -99,6 +101,7 @@ STOP_ON = "A further signal that means: save everything and stop. For engines th
 REHEARSE = "Train a few epochs: is it reproducible, does it resume, does it use rate, seed and schedule?"
 INTERVAL = "With --watch: at least so many seconds between two queries of the database; a slow one is asked less often."
 DRAWING = "An .html, .png or .svg file."
+RECORD = "Write the whole study, its curves included, to FILE (.json.gz): `report FILE` needs no database."
 LOW = "Lowest learning rate.  [default: a tenth of what is usual for the optimizer]"
 HIGH = "Highest learning rate.  [default: 30 times what is usual for the optimizer]"
 TO_FILE = "File to write.  [default: print it]"
@@ -486,20 +489,28 @@ def mirror(
 
 @app.command(epilog=_example("report digits --png"))
 def report(
-    study: Study,
+    study: StudyOrRecord,
     png: Annotated[bool, typer.Option("--png", help="Also write every figure as PNG.")] = False,
     svg: Annotated[bool, typer.Option("--svg", help="Also write every figure as SVG.")] = False,
     as_json: AsJson = False,
     storage: Storage = None,
     out: Out = None,
 ) -> None:
-    """Write report.html from the results stored so far."""
+    """Write report.html from the results stored so far, or from a file that `export --record` wrote."""
     from ralr_tune.commands.locate import locate, opened
+    from ralr_tune.store.location import RECORD_SUFFIX
+
+    wanted: list[tuple[Literal["png", "svg"], bool]] = [("png", png), ("svg", svg)]
+    images = [name for name, is_wanted in wanted if is_wanted]
+    if study.endswith(RECORD_SUFFIX):
+        from ralr_tune.commands.report import make_report_from_file
+
+        _refuse_together(study, {"--storage": storage})
+        _print_report(make_report_from_file(Path(study), out, images=images), as_json=as_json)
+        return
     from ralr_tune.commands.report import make_report
 
     where = locate(study, storage=storage, out=out)
-    wanted: list[tuple[Literal["png", "svg"], bool]] = [("png", png), ("svg", svg)]
-    images = [name for name, is_wanted in wanted if is_wanted]
     with opened(where) as database:
         file = where.typed if where.spec else None
         made = make_report(database, where.name, where.out, images=images, file=file)
@@ -513,14 +524,23 @@ def export(
     trial: Annotated[int | None, typer.Option(help="Which trial of the arm.  [default: the chosen one]")] = None,
     format: Annotated[Format, typer.Option(help="Format of the file.")] = Format.toml,
     output: Annotated[Path | None, typer.Option("-o", "--output", callback=_expand_home, help=TO_FILE)] = None,
+    record: Annotated[Path | None, typer.Option(metavar="FILE", callback=_expand_home, help=RECORD)] = None,
     storage: Storage = None,
     out: Out = None,
 ) -> None:
-    """Export a configuration with everything that is needed to train it again."""
-    from ralr_tune.commands.export import export_study
+    """Export a configuration with everything that is needed to train it again, or the whole study as one file."""
     from ralr_tune.commands.locate import locate, opened
 
     where = locate(study, storage=storage, out=out)
+    if record is not None:
+        from ralr_tune.commands.record import write_record
+
+        _refuse_together("--record", {"--arm": arm, "--trial": trial, "--output": output})
+        with opened(where) as database:
+            _say(write_record(database, where.name, where.out, record))
+        return
+    from ralr_tune.commands.export import export_study
+
     with opened(where) as database:
         text = export_study(database, where.name, arm=arm, trial=trial, form=format.value)
     if output is None:

@@ -34,7 +34,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     text = relinked(markdown, page.file.src_uri)
     if page.file.src_uri in PARTS:
         text = text.replace(GENERATED, PARTS[page.file.src_uri]())
-    return reports.with_reports(text)
+    return text
 
 
 def pages() -> Mapping[str, str]:
@@ -54,6 +54,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "reference/study_file.md": study_file_page.text,
     "reference/commands.md": commands_page.text,
     "reference/studies.md": studies,
+    "gallery.md": reports.gallery,
 }
 """What replaces `GENERATED` in a page."""
 

@@ -23,7 +23,7 @@ from ralr_tune.commands.export import export_best
 from ralr_tune.commands.locate import again, find_file, is_packaged
 from ralr_tune.errors import DataError, StorageError
 from ralr_tune.invocation import command, relative_to_cwd
-from ralr_tune.machine.files import writing
+from ralr_tune.machine.files import encoded, write, writing
 from ralr_tune.records import StudyRecord
 from ralr_tune.report.card import card_text, notebook_html
 from ralr_tune.report.data import Data
@@ -34,14 +34,17 @@ from ralr_tune.report.page import write_report
 from ralr_tune.report.panels import write_panels
 from ralr_tune.report.trials import trials_data
 from ralr_tune.search import rehearsal
+from ralr_tune.search.budget import budget_sentence
 from ralr_tune.search.examples import fetch_examples, load_examples
 from ralr_tune.search.interim import plan_of
 from ralr_tune.secrecy import MASK
 from ralr_tune.store import studies
-from ralr_tune.store.address import PASSWORD_VARIABLE, Address
+from ralr_tune.store.address import PASSWORD_VARIABLE, Address, parse_address, sqlite_url
 from ralr_tune.store.database import Storage
 from ralr_tune.store.ledger import Ledger
+from ralr_tune.store.location import DATABASE
 from ralr_tune.store.reading import read_study
+from ralr_tune.store.record_file import Examples, read_record_file
 from ralr_tune.studyfile import StudySpec, parse_study
 from ralr_tune.studyfile.imports import imports_of
 
@@ -81,7 +84,7 @@ class Report:
     images: Sequence[Path] = ()
     """Figures written as PNG or SVG files."""
     address: Address | None = None
-    """Of the database that it was made from."""
+    """Of the database that it was made from; None: of a file."""
     table: Data | None = None
     """Every finished search trial; see `trials`."""
 
@@ -160,21 +163,51 @@ def make_report(
     `images` needs a browser and there is none.
     """
     record = read_study(storage, study)
-    spec = parse_study(record.spec_text, source=f"{study} (as stored)", fingerprint=record.fingerprint)
+    spec = stored_spec(record)
+    own = _study_file(record, out, file)
+    shown = {**record.environment, **rehearsed(spec, storage.address, out, own.typed)}
+    record = replace(record, environment=shown)
+    found = stored_examples(storage, record, out)
+    made = _make(record, spec, found, storage.address, out, own, images)
+    _write_panels(storage, made.facts, made.card, spec)
+    return made
+
+
+def make_report_from_file(path: Path, out: Path | None = None, *, images: Sequence[Format] = ()) -> Report:
+    """The same from a file that `export --record` wrote; `out`: None is runs/STUDY. No database is needed or changed.
+
+    Raises UsageError if it is no such file.
+    """
+    stored = read_record_file(path)
+    record = stored.record(str(relative_to_cwd(path)))
+    folder = out or Path("runs") / record.name
+    address = parse_address(sqlite_url((folder / DATABASE).absolute()))  # where its commands would keep the study
+    own = _study_file(record, folder, None)
+    return replace(_make(record, stored_spec(record), stored.examples, address, folder, own, images), address=None)
+
+
+def _make(
+    record: StudyRecord,
+    spec: StudySpec,
+    found: Examples,
+    address: Address,
+    out: Path,
+    own: _StudyFile,
+    images: Sequence[Format],
+) -> Report:
+    """Writes the files and returns the report; `found`: the examples of the networks."""
     facts = study_facts(record, plan=plan_of(spec))
     drawn = figures(record, facts)
     page, folder = out / "report.html", out / "figures"
     files = export_best(record, spec, out)
-    own = _study_file(record, out, file)
-    typed = _typed(spec, storage.address, out, own, files)
+    typed = _typed(spec, address, out, own, files)
     card = make_card(facts, typed)
-    shown = replace(record, environment={**record.environment, **_rehearsed(spec, storage.address, out, own.typed)})
+    shown = replace(record, environment={**record.environment, **_budget(spec)})
     with writing(page):
-        write_report(shown, facts, card, page, drawn, study_importances(record), _examples(storage, spec, record, out))
-    _write_panels(storage, facts, card, spec)
+        write_report(shown, facts, card, page, drawn, study_importances(record), _examples(spec, found, out))
     with writing(folder):
         return Report(
-            study=study,
+            study=record.name,
             facts=facts,
             card=card,
             page=page,
@@ -182,12 +215,23 @@ def make_report(
             files=files,
             figures={figure.name: figure.plot for figure in drawn},
             images=write_images(drawn, folder, images) if images else (),
-            address=storage.address,
+            address=address,
             table=trials_data(record, facts),
         )
 
 
-def _rehearsed(spec: StudySpec, address: Address, out: Path, typed: str) -> Mapping[str, str]:
+def _budget(spec: StudySpec) -> Mapping[str, str]:
+    """What `search.budget` was split into."""
+    sentence = budget_sentence(spec)
+    return {} if sentence is None else {"budget": sentence.removeprefix("budget of ")}
+
+
+def stored_spec(record: StudyRecord) -> StudySpec:
+    """The study file that a record holds."""
+    return parse_study(record.spec_text, source=f"{record.name} (as stored)", fingerprint=record.fingerprint)
+
+
+def rehearsed(spec: StudySpec, address: Address, out: Path, typed: str) -> Mapping[str, str]:
     """What a rehearsal of the study's own code has shown, by item; empty for a study without any."""
     if not imports_of(spec):
         return {}
@@ -201,16 +245,20 @@ def _rehearsed(spec: StudySpec, address: Address, out: Path, typed: str) -> Mapp
     return {"rehearsal": f"{found.day}{changed}", **{f"– {each.item}": each.text for each in found.findings}}
 
 
-def _examples(storage: Storage, spec: StudySpec, record: StudyRecord, out: Path) -> ShownExamples | None:
+def stored_examples(storage: Storage, record: StudyRecord, out: Path) -> Examples:
+    """By arm: what `Kind.examples` returned, from the out folder or the store of artifacts."""
+    key, rows = Ledger(storage, record.name).key, record.rows()
+    fetch_examples(storage, record.name, out, key, rows)
+    return load_examples(out, key, rows)
+
+
+def _examples(spec: StudySpec, found: Examples, out: Path) -> ShownExamples | None:
     """What the kind shows of the arms' networks, if it shows anything."""
-    key, rows = Ledger(storage, spec.name).key, record.rows()
-    fetch_examples(storage, spec.name, out, key, rows)
-    found = load_examples(out, key, rows)
     order = sorted(found, key=lambda arm: arm != spec.study.baseline)
     try:
         shown = spec.kind.shown_examples(spec.task, {arm: found[arm] for arm in order}) if found else None
     except DataError as error:
-        log.warning("the examples in %s cannot be shown: %s", out, error)
+        log.warning("the examples of %s cannot be shown in %s: %s", spec.name, out, error)
         return None
     return ShownExamples(shown, [arm for arm in spec.arms if arm not in found]) if shown else None
 
@@ -232,8 +280,7 @@ def _study_file(record: StudyRecord, out: Path, file: str | None) -> _StudyFile:
         return _StudyFile(typed, relative_to_cwd(path))
     path = relative_to_cwd(out / STUDY_COPY)
     if not path.exists():
-        with writing(path):
-            path.write_text(record.spec_text, encoding="utf-8")
+        write(path, encoded(record.spec_text))
     return _StudyFile(str(path), path)
 
 

@@ -230,7 +230,7 @@ def _failure_lines(status: Status, log_end: Callable[[str], Sequence[str]]) -> l
     row = next((row for row in status.rows if row.id == status.latest.row), None)
     title = describe(row) if row else f"row {status.latest.row}"
     latest = f"  latest: {title}, attempt {status.latest.attempt}, {status.latest.kind}: {status.latest.message}"
-    end = status.latest.detail.splitlines()[-_TAIL:]
+    end: Sequence[str] = status.latest.detail.splitlines()[-_TAIL:]
     if not end and status.latest.owner is not None:
         end = log_end(status.latest.owner)
     return [f"  failures so far: {kinds}", latest, *(f"    {line}" for line in end)]

@@ -172,7 +172,8 @@ _SCORES = (
     "twelve seeds are joined by thin lines."
 )
 _PRUNING = (
-    "With exact 95% intervals. Wrong: trained to its end, the trial is in the better half of the complete trials."
+    "With exact 95% intervals. Wrong: trained to its end, the trial is in the better half of the complete trials. The "
+    "pruners median and patient do not judge a trial by an amplified epoch; after it, they wait for the next one."
 )
 _MARKS = (
     "One mark for each search trial, at its last epoch. Pruned trials are hollow, at the score that they had when they "

@@ -129,7 +129,7 @@ def _untested(spec: StudySpec, rows: Sequence[Row]) -> list[Row]:
     judged = [row for row in rows if row.stage == "judge" and row.outcome == "complete" and run_of(row) not in tested]
     if not judged or pending_stage(spec, rows) not in ("test", None):
         return judged
-    wanted = {run_of(row) for row in (*tests, *stage_rows("test", spec, rows))}
+    wanted = {run_of(row) for row in tests} | {run_of(planned) for planned in stage_rows("test", spec, rows)}
     return [row for row in judged if run_of(row) in wanted]
 
 

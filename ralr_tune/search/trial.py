@@ -26,7 +26,7 @@ from ralr_tune.search.failing import (
     record_diverged,
     retry_or_end,
 )
-from ralr_tune.search.pruning import Judge, other_curve
+from ralr_tune.search.pruning import Judge, amplified_epochs, other_curve
 from ralr_tune.search.samplers import start_recipe
 from ralr_tune.search.session import Lease, Session, Training
 from ralr_tune.search.space import suggest
@@ -128,13 +128,14 @@ def _search(session: Session, row: Row, lease: Lease) -> Work:
     trial = _start(session, row, lease, configuration)
     seen = session.spec.prune_metric
     judge = Judge(study, session.spec.search.prune_on, seen)
+    amplified = amplified_epochs(session.spec, configuration, row.seed)
 
     def report(record: EpochRecord, artifact: Artifact | None) -> None:
         session.ledger.progress(row, record, curve=trial.curve, report_to=asked._trial_id, artifact=artifact)
         studies.cache_report(asked, record)
 
     def prune(record: EpochRecord) -> bool:
-        return record.epoch < configuration.training.epochs and judge.should_prune(asked, trial.curve)
+        return record.epoch < configuration.training.epochs and judge.should_prune(asked, trial.curve, amplified)
 
     for record in trial.curve:  # from an earlier attempt, which may have died before it reported its last epoch
         report(record, None)

@@ -16,6 +16,9 @@ STORAGE_VARIABLE = "RALR_TUNE_STORAGE"
 DATABASE = "study.db"
 """The SQLite file in the out folder of a study without a storage URL."""
 
+RECORD_SUFFIX = ".json.gz"
+"""End of the name of a file that holds a whole study without a database (store.record_file)."""
+
 
 def given_url(option: str | None) -> str | None:
     """The storage URL that the user gave: `--storage`, otherwise RALR_TUNE_STORAGE; None if neither is set."""

@@ -10,12 +10,12 @@ from dataclasses import replace
 from optuna.trial import FrozenTrial
 from sqlalchemy import select
 
-from ralr_tune.records import ArmRecord, EpochRecord, Row, StudyRecord
+from ralr_tune.records import ArmRecord, EpochRecord, Generation, Row, StudyRecord
 from ralr_tune.store import generations
 from ralr_tune.store.database import Storage
 from ralr_tune.store.ledger import Ledger
 from ralr_tune.store.rows import ALL_COLUMNS, row_of
-from ralr_tune.store.studies import optuna_name, optuna_trials, stored
+from ralr_tune.store.studies import StoredStudy, optuna_name, optuna_trials, stored
 from ralr_tune.store.tables import ledger as table
 from ralr_tune.studyfile import StudySpec, parse_study
 
@@ -31,12 +31,20 @@ def read_study(storage: Storage, name: str, *, curves: bool = True) -> StudyReco
     cannot read the stored file.
     """
     kept = stored(storage, name)
-    spec = parse_study(kept.text, source=f"{name} (as stored)", fingerprint=kept.fingerprint)
+    return study_record(kept, _rows(storage, name, curves), generations.every(storage, name), storage.masked)
+
+
+def study_record(kept: StoredStudy, rows: Sequence[Row], states: Sequence[Generation], source: str) -> StudyRecord:
+    """The record of a study from its stored parts; `states`: its generations, `source`: where they were read.
+
+    StudyFileError if this version cannot read the stored file.
+    """
+    spec = parse_study(kept.text, source=f"{kept.name} (as stored)", fingerprint=kept.fingerprint)
     return StudyRecord(
-        name=name,
+        name=kept.name,
         spec_text=kept.text,
         fingerprint=kept.fingerprint,
-        storage=storage.masked,
+        storage=source,
         created=kept.created,
         environment=kept.environment,
         baseline=spec.study.baseline,
@@ -44,8 +52,8 @@ def read_study(storage: Storage, name: str, *, curves: bool = True) -> StudyReco
         prune_metric=spec.prune_metric,
         margin=spec.margin,
         confidence=spec.confirm.confidence,
-        arms=_arms(storage, name, spec, curves),
-        generations=generations.every(storage, name),
+        arms={arm: _arm(spec, arm, rows) for arm in spec.arms},
+        generations=tuple(states),
         cost_per_hour=spec.study.cost_per_hour,
     )
 
@@ -69,13 +77,12 @@ def read_rows(storage: Storage, study: str, generation: int, ids: Sequence[int])
     ]
 
 
-def _arms(storage: Storage, name: str, spec: StudySpec, curves: bool) -> dict[str, ArmRecord]:
+def _rows(storage: Storage, name: str, curves: bool) -> list[Row]:
     ledger = Ledger(storage, name)
     rows = ledger.rows(curves=curves)
     places = sorted({(row.arm, row.block) for row in rows if row.trial is not None})
     trials = {place: optuna_trials(storage, ledger.optuna_name(*place)) for place in places}
-    filled = [_with_trial(row, trials) for row in rows]
-    return {arm: _arm(spec, arm, filled) for arm in spec.arms}
+    return [_with_trial(row, trials) for row in rows]
 
 
 def _arm(spec: StudySpec, arm: str, rows: Sequence[Row]) -> ArmRecord:

@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from ralr_tune.schedules.curves import CURVES, OPTIONS
+from ralr_tune.studyfile.budgets import BudgetText, SplitSection
 from ralr_tune.studyfile.optimizer_keys import Optimizer, OptimizerOptions, OptimizerTable, Rate
 from ralr_tune.studyfile.values import (
     Choice,
@@ -281,11 +282,18 @@ Audit = Annotated[Literal["auto"] | Share, BeforeValidator(_audit)]
 PruneOn = Literal["value", "smoothed", "best"]
 
 
+FROM_BUDGET = 0
+"""`search.trials` of a file that leaves them to `search.budget`."""
+
+
 class SearchSection(Frozen):
     """[search]: the budget of every arm, the sampler and the pruner."""
 
-    trials: Annotated[int, Field(ge=1, le=1_000_000)]
-    """The budget: configurations that each arm tries in each block."""
+    trials: Annotated[int, Field(ge=1, le=1_000_000)] = FROM_BUDGET
+    """Configurations that each arm tries in each block; required without `budget`."""
+    budget: BudgetText | None = None
+    """What the study may spend at most: "12 device hours", "90 device minutes" or "600 epochs". Trials and seeds that
+    are not given are chosen from it (see search.budget)."""
     sampler: Literal["tpe", "random", "qmc", "gp"] = "tpe"
     """Optuna's sampler, which proposes configurations."""
     sampler_options: Options = {}
@@ -306,10 +314,11 @@ class SearchSection(Frozen):
     """Configurations that every arm tries first, such as a known recipe."""
 
     @model_serializer(mode="wrap")
-    def _as_without_prune_metric(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Same JSON as in releases without `prune_metric`, so that fingerprints do not change."""
+    def _as_without_added(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Same JSON as in releases without these keys, so that fingerprints do not change."""
         dumped: dict[str, Any] = handler(self)
-        return {key: value for key, value in dumped.items() if key != "prune_metric" or value is not None}
+        added = ("prune_metric", "budget")
+        return {key: value for key, value in dumped.items() if key not in added or value is not None}
 
 
 def _seeds(value: Any) -> Any:
@@ -360,3 +369,5 @@ class StudyFile(Frozen):
     search: SearchSection
     confirm: ConfirmSection = ConfirmSection()
     storage: StorageSection = StorageSection()
+    split: SplitSection | None = None
+    """Written by `run` into the file that it stores."""

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from ralr_tune.metric import Metric
 from ralr_tune.schedules.curves import OPTIONS
 from ralr_tune.studyfile import models
+from ralr_tune.studyfile.budgets import Budget, SplitSection, parse_budget
 from ralr_tune.studyfile.configuration import Configuration, task_parameter
 from ralr_tune.studyfile.kind import Kind
 from ralr_tune.studyfile.optimizer_keys import OF_IMPORTED
@@ -74,13 +75,35 @@ class StudySpec:
         """Differences below it count as equivalent, in the metric's unit."""
         return self.metric.default_margin if self.confirm.margin is None else self.confirm.margin
 
-    @property
+    @cached_property
     def search(self) -> SearchSection:
-        return self.file.search
+        """[search], with the trials that its budget was split into (see `needs_split`)."""
+        search, split = self.file.search, self.file.split
+        return search if split is None else search.model_copy(update={"trials": split.trials})
+
+    @cached_property
+    def confirm(self) -> ConfirmSection:
+        """[confirm], with the seeds that the budget was split into."""
+        confirm, split = self.file.confirm, self.file.split
+        key = "most_seeds" if confirm.seeds == "auto" else "seeds"
+        return confirm if split is None else confirm.model_copy(update={key: split.seeds})
 
     @property
-    def confirm(self) -> ConfirmSection:
-        return self.file.confirm
+    def budget(self) -> Budget | None:
+        """`search.budget`."""
+        return None if self.file.search.budget is None else parse_budget(self.file.search.budget)
+
+    @property
+    def needs_split(self) -> bool:
+        """Whether trials and seeds are still to be chosen from the budget (`search.budget.split_of`)."""
+        return self.file.search.budget is not None and self.file.split is None
+
+    def with_split(self, split: SplitSection) -> StudySpec:
+        """The same study with these trials and seeds, in its file and in its text."""
+        table = "\n".join(["# Chosen from search.budget", *split.as_toml()])
+        return replace(
+            self, file=self.file.model_copy(update={"split": split}), text=f"{self.text.rstrip()}\n\n{table}\n"
+        )
 
     @property
     def storage(self) -> StorageSection:
@@ -98,12 +121,17 @@ class StudySpec:
 
     @cached_property
     def meaning(self) -> StudyFile:
-        """The file with metric, margin and windows filled in, whose defaults depend on other keys: equivalent files
-        compare equal."""
-        study = self.study.model_copy(update={"metric": self.metric.name})
-        confirm = self.confirm.model_copy(update={"margin": self.margin})
+        """The file with metric, margin, windows and split filled in, whose defaults depend on other keys: equivalent
+        files compare equal."""
         arms = {name: _whole_window(arm) for name, arm in self.arms.items() if self.schedule(name).warmup == 0}
-        return self.file.model_copy(update={"study": study, "confirm": confirm, "arms": {**self.arms, **arms}})
+        filled = {
+            "study": self.study.model_copy(update={"metric": self.metric.name}),
+            "search": self.search,
+            "confirm": self.confirm.model_copy(update={"margin": self.margin}),
+            "arms": {**self.arms, **arms},
+            "split": None,
+        }
+        return self.file.model_copy(update=filled)
 
     def as_stored(self, fingerprint: str) -> StudySpec:
         """The study as the release that stored it with this fingerprint read its text.
@@ -149,7 +177,8 @@ class StudySpec:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the meaning of the file (without comments, the order of tables, [storage] and the price)."""
-        meaning = self.meaning.model_dump(mode="json", exclude={"storage": True, "study": {"cost_per_hour"}})
+        left_out: Any = {"storage": True, "split": True, "study": {"cost_per_hour"}}
+        meaning = self.meaning.model_dump(mode="json", exclude=left_out)
         return hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()
 
     def space(self, arm: str) -> dict[str, Domain]:

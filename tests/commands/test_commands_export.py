@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import gzip
+import re
 import tomllib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ralr_tune.commands.export import best_arm, chosen_rows, export_best, export_study
+from ralr_tune.commands.record import write_record
+from ralr_tune.commands.report import make_report, make_report_from_file
 from ralr_tune.errors import StorageError, UsageError
 from ralr_tune.launch.devices import Place
 from ralr_tune.launch.launcher import Job
@@ -17,6 +22,7 @@ from ralr_tune.store import studies
 from ralr_tune.store.database import Storage, open_storage
 from ralr_tune.store.ledger import Ledger
 from ralr_tune.store.reading import read_study
+from ralr_tune.store.record_file import read_record_file, record_bytes
 from ralr_tune.studyfile import parse_study
 from ralr_tune.studyfile.exported import load_exported, parse_exported
 from tests.exports import Records
@@ -191,3 +197,67 @@ def test_of_several_blocks_the_best_winner_is_chosen() -> None:
     made.fresh("ralr", "choose", 1, 0.95, 0.95, block=1)
     made.fresh("ralr", "choose", 0, 0.90, 0.90, block=2)
     assert chosen_rows(made.record(), made.spec)["ralr"].block == 1
+
+
+# ---------------------------------------------------------------- export --record
+
+
+@pytest.fixture(scope="module")
+def record_file(finished: Storage, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("record") / "sim.json.gz"
+    assert str(path) in write_record(finished, "sim", path.parent, path)
+    return path
+
+
+def test_a_record_file_holds_the_study_without_who_ran_it(finished: Storage, record_file: Path) -> None:
+    stored, record = read_record_file(record_file).record("here"), read_study(finished, "sim")
+    assert any(row.owner for row in record.rows())
+    arms = {
+        name: replace(arm, rows=tuple(replace(row, owner=None) for row in arm.rows))
+        for name, arm in record.arms.items()
+    }
+    assert replace(stored, environment={}) == replace(record, storage="here", arms=arms, environment={})
+    assert record_bytes(stored, {}) == record_file.read_bytes()
+
+
+def test_the_name_of_a_record_file_ends_so_that_report_knows_it(finished: Storage, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"--record .*x\.json: the name must end with \.json\.gz"):
+        write_record(finished, "sim", tmp_path, tmp_path / "x.json")
+
+
+def test_a_report_needs_no_database(
+    finished: Storage, record_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RALR_TUNE_STORAGE", raising=False)
+    made = make_report_from_file(record_file)
+    assert made.page == Path("runs/sim/report.html")
+    page = made.page.read_text()
+    assert str(record_file) in page
+    assert "run runs/sim/study.toml" in page
+    stored = make_report(finished, "sim", Path("runs/sim"))
+    assert made.facts == replace(stored.facts, arms=made.facts.arms)
+    assert made.answer == stored.answer
+    assert page.count("<figure") == stored.page.read_text().count("<figure") > 3
+    assert not any("dashboard" in line for line in made.next_steps())
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "Expecting value"),
+        (b"{}", "Not a gzipped file"),
+        (gzip.compress(b"{"), "Expecting property name"),
+        (gzip.compress(b"[]"), "content: "),
+        (gzip.compress(b'{"form": 2}'), "form = 2; allowed: 1"),
+        (gzip.compress(b'{"form": 1, "study": {}, "rows": [], "generations": []}'), "study.name: Field required"),
+        (gzip.compress(b"{}" * 1000)[:-9], "ended before the end-of-stream"),
+    ],
+)
+def test_another_file_is_refused_with_the_reason(content: bytes, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.json.gz"
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match=re.escape(message)) as refused:
+        read_record_file(path)
+    assert str(refused.value).startswith(f"{path}: ")
+    assert "\n" not in str(refused.value)

@@ -35,6 +35,7 @@ TYPED = {
     "commands.health.storage": "test_tables_of_the_first_release",
     "commands.locate": "test_where_nothing_is_stored",
     "commands.plan": "test_a_range_that_looks_wrong",
+    "commands.record": "test_after_the_file_of_a_study_is_gone",
     "commands.range": "test_a_range_that_looks_wrong",
     "commands.repair": "test_what_is_stuck_and_what_is_left",
     "commands.report": "test_after_a_run",
@@ -141,6 +142,7 @@ def test_after_the_file_of_a_study_is_gone(cli: Cli, typed: Typed, study_file: S
     assert ran.code == 0, ran.err
     text = path.read_text()
     path.unlink()
+    typed(cli("export", "sim", "--record", "sim.json.gz", *ELSEWHERE).out, "report", "--json")
     shown = cli("report", "sim", *ELSEWHERE).out
     copy = tmp_path / "runs/sim/study.toml"
     assert "Set in runs/sim/study.toml, then type the command:" in shown
