@@ -31,15 +31,19 @@ def read_study(storage: Storage, name: str, *, curves: bool = True) -> StudyReco
     cannot read the stored file.
     """
     kept = stored(storage, name)
-    return study_record(kept, _rows(storage, name, curves), generations.every(storage, name), storage.masked)
+    rows, states = _rows(storage, name, curves), generations.every(storage, name)
+    return study_record(kept, rows, states, storage.masked, _start(storage, kept))
 
 
-def study_record(kept: StoredStudy, rows: Sequence[Row], states: Sequence[Generation], source: str) -> StudyRecord:
-    """The record of a study from its stored parts; `states`: its generations, `source`: where they were read.
+def study_record(
+    kept: StoredStudy, rows: Sequence[Row], states: Sequence[Generation], source: str, start: WarmStart | None = None
+) -> StudyRecord:
+    """The record of a study from its stored parts; `states`: its generations, `source`: where they were read, `start`:
+    what it took from an earlier study.
 
     StudyFileError if this version cannot read the stored file.
     """
-    spec = parse_study(kept.text, source=f"{kept.name} (as stored)", fingerprint=kept.fingerprint)
+    spec = _spec(kept)
     return StudyRecord(
         name=kept.name,
         spec_text=kept.text,
@@ -56,16 +60,20 @@ def study_record(kept: StoredStudy, rows: Sequence[Row], states: Sequence[Genera
         generations=tuple(states),
         cost_per_hour=spec.study.cost_per_hour,
         divided=spec.search.divided,
-        start=_start(storage, spec),
+        start=start,
     )
 
 
-def _start(storage: Storage, spec: StudySpec) -> WarmStart | None:
+def _spec(kept: StoredStudy) -> StudySpec:
+    return parse_study(kept.text, source=f"{kept.name} (as stored)", fingerprint=kept.fingerprint)
+
+
+def _start(storage: Storage, kept: StoredStudy) -> WarmStart | None:
     """What the study took from an earlier one; None before `run` has prepared it."""
+    spec = _spec(kept)
     if spec.search.start_from is None:
         return None
-    ledger = Ledger(storage, spec.name)
-    return starts.first(storage, map(ledger.optuna_name, spec.arms))
+    return starts.first(storage, map(Ledger(storage, kept.name).optuna_name, spec.arms))
 
 
 def read_rows(storage: Storage, study: str, generation: int, ids: Sequence[int]) -> list[Row]:

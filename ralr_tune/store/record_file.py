@@ -19,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ralr_tune.errors import UsageError
 from ralr_tune.machine.files import opened
-from ralr_tune.records import Generation, Row, StudyRecord
+from ralr_tune.records import Generation, Row, StudyRecord, WarmStart
 from ralr_tune.store.reading import study_record
 from ralr_tune.store.studies import StoredStudy
 
@@ -40,11 +40,13 @@ class RecordFile:
     rows: tuple[Row, ...]
     generations: tuple[Generation, ...]
     examples: Examples = field(default_factory=dict)
+    start: WarmStart | None = None
+    """What the study took from an earlier one; files written before `search.start_from` have none."""
     form: int = FORM
 
     def record(self, source: str) -> StudyRecord:
         """The study's record; `source`: what the report names as its storage."""
-        return study_record(self.study, self.rows, self.generations, source)
+        return study_record(self.study, self.rows, self.generations, source, self.start)
 
 
 _FORM = TypeAdapter(RecordFile)
@@ -54,7 +56,9 @@ def record_bytes(record: StudyRecord, examples: Examples) -> bytes:
     """The file of a study; the same bytes for the same record."""
     study = StoredStudy(record.name, record.spec_text, record.fingerprint, record.created, record.environment)
     rows = tuple(replace(row, owner=None) for row in record.rows())
-    text = json.dumps(asdict(RecordFile(study, rows, record.generations, examples)), separators=(",", ":"))
+    text = json.dumps(
+        asdict(RecordFile(study, rows, record.generations, examples, record.start)), separators=(",", ":")
+    )
     return gzip.compress(text.encode(), mtime=0)
 
 
