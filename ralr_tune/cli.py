@@ -103,7 +103,9 @@ LOW = "Lowest learning rate.  [default: a tenth of what is usual for the optimiz
 HIGH = "Highest learning rate.  [default: 30 times what is usual for the optimizer]"
 TO_FILE = "File to write.  [default: print it]"
 NEXT_TO = "Folder for weights and score.  [default: next to CONFIG]"
-ARTIFACTS = "Where to keep checkpoints, for workers without a shared OUT: s3://BUCKET/PREFIX, gs://..., or a folder."
+ARTIFACTS = (
+    "Where to keep checkpoints and logs, for workers without a shared OUT: s3://BUCKET/PREFIX, gs://..., a folder."
+)
 LAUNCHER_OPTION = "An option of the launcher; may be repeated."
 Slots = Annotated[Any, typer.Option(metavar="N|auto", parser=_parse_slots, help=SLOTS)]
 Init = Annotated[bool, typer.Option("--init", help="Create study and plan for workers started elsewhere, then exit.")]
@@ -434,9 +436,11 @@ def status(
     out: Out = None,
 ) -> None:
     """Show which trials are done, running, waiting and failed, and why."""
+    from functools import partial
+
     from ralr_tune.commands.locate import locate, opened
     from ralr_tune.commands.progress import LONGEST_INTERVAL_S, REFRESH_S, watch_study
-    from ralr_tune.commands.status import study_status
+    from ralr_tune.commands.status import study_status, worker_log_end
     from ralr_tune.errors import UsageError
 
     if watch and as_json:
@@ -450,7 +454,8 @@ def status(
             watch_study(database, where.name, interval_s=interval or REFRESH_S)
             return
         found = study_status(database, where.name)
-    _print_json(found.as_json()) if as_json else _say(found.as_text(where.out / "logs"))
+        log_end = partial(worker_log_end, database, where.name, where.out / "logs")
+        _print_json(found.as_json()) if as_json else _say(found.as_text(log_end))
 
 
 @app.command(epilog=_example("mirror digits --to tensorboard"))

@@ -48,7 +48,8 @@ class EpochRecord:
     from it has none."""
 
 
-MetricAxis = Literal["epoch", "step"]
+MetricAxis = Literal["epoch", "step", "test"]
+"""What the positions of a series count; "test": its only value is that of the test split, after so many epochs."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,14 @@ def epoch_series(curve: Sequence[EpochRecord]) -> tuple[MetricSeries, ...]:
     """The further metrics of a curve's epochs, one series for each, by name."""
     names = sorted({name for record in curve for name in record.others})
     return tuple(MetricSeries(name, "epoch", 1, _points(curve, name)) for name in names)
+
+
+def test_series(measured: Mapping[str, float], epochs: int) -> tuple[MetricSeries, ...]:
+    """Further metrics on the test split, by name."""
+    return tuple(
+        MetricSeries(name, "test", 1, ((epochs, value if math.isfinite(value) else None),))
+        for name, value in sorted(measured.items())
+    )
 
 
 def _points(curve: Sequence[EpochRecord], name: str) -> tuple[tuple[int, float | None], ...]:

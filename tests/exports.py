@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import runpy
 from itertools import count
+from pathlib import Path
 from typing import Any
 
+import pytest
+import torch
 from torch import Tensor, nn
 
 from ralr_tune.kinds.classification.kind import KIND
 from ralr_tune.records import ArmRecord, EpochRecord, Outcome, Row, Stage, StudyRecord
+from ralr_tune.report.export import render
 from ralr_tune.studyfile import StudySpec
 from ralr_tune.studyfile.exported import Exported, exported_model
+from ralr_tune.training.loop import TorchTrial
 
 SEED = 7
 
@@ -35,6 +41,38 @@ def tables(**changes: dict[str, Any] | None) -> dict[str, dict[str, Any]]:
 def configuration(**changes: dict[str, Any] | None) -> Exported:
     """The configuration of `tables`."""
     return exported_model(KIND).model_validate(tables(**changes), strict=False)
+
+
+def loaded(folder: Path, text: str) -> dict[str, Any]:
+    """The script's names; nothing is trained."""
+    file = folder / "script.py"
+    file.write_text(text, encoding="utf-8")
+    return runpy.run_path(str(file))
+
+
+def ran(folder: Path, text: str) -> dict[str, Tensor]:
+    """The weights that the script saves."""
+    loaded(folder, text)["main"](["--device", "cpu"])
+    weights: dict[str, Tensor] = torch.load(folder / "script.pt", weights_only=True)
+    return weights
+
+
+def check_trains_as_package(folder: Path, made: Exported, capsys: pytest.CaptureFixture[str]) -> None:
+    """The script's losses, weights and score are those of `train`: one different bit would change the weights."""
+    found = ran(folder, render(made, "python"))
+    trial = TorchTrial(
+        made.load("cpu"),  # type: ignore[arg-type]
+        made.configuration(),
+        seed=SEED,
+        split="train+validation",
+    )
+    losses = [record.train_loss for record in trial.epochs()]
+    theirs = trial.state.judged.state_dict()
+    assert list(found) == list(theirs)
+    assert all(torch.equal(found[key], theirs[key]) for key in theirs)
+    *epochs, tested, _ = capsys.readouterr().out.splitlines()
+    assert [line.split()[3] for line in epochs] == [f"{loss:.4f}," for loss in losses]
+    assert tested == f"test {made.metric.name} {trial.evaluate('test'):.4f}"
 
 
 class Tiny(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from typing import Any
 
 import tomli_w
@@ -38,6 +39,14 @@ def simulated_text(**changes: dict[str, Any]) -> str:
         name: changes[name] if name == "arms" and name in changes else table | changes.get(name, {})
         for name, table in TABLES.items()
     }
+    return tomli_w.dumps(tables)
+
+
+def budgeted_text(budget: object, **changes: dict[str, Any]) -> str:
+    """The same with `search.budget` in place of the trials and the seeds, which `changes` may give."""
+    search = {"budget": budget, **changes.pop("search", {})}
+    confirm = {"top": 2, **changes.pop("confirm", {})}
+    tables = {**tomllib.loads(simulated_text(**changes)), "search": search, "confirm": confirm}
     return tomli_w.dumps(tables)
 
 

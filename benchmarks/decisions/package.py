@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count, groupby
 from typing import Any, Protocol
@@ -27,7 +27,7 @@ from ralr_tune.analysis.next_step import BLOCKS
 from ralr_tune.analysis.verdicts import arm_verdicts, configuration_verdicts
 from ralr_tune.records import ArmRecord, Outcome, Row, Stage, StudyRecord
 from ralr_tune.search.interim import plan_of
-from ralr_tune.search.pruning import Judge
+from ralr_tune.search.pruning import Judge, amplified_epochs
 from ralr_tune.search.samplers import make_pruner, make_sampler
 from ralr_tune.search.space import suggest
 from ralr_tune.search.stages import search_rows, stage_rows
@@ -45,6 +45,9 @@ class Runs(Protocol):
     def curve(self, row: PlannedRow, params: Params) -> Curve:
         """Of a planned row with these parameters."""
 
+    def trained_with(self, seed: int) -> int:
+        """The training seed of the run that stands for one of a row with this seed."""
+
 
 @dataclass(frozen=True)
 class WorldRuns:
@@ -60,6 +63,9 @@ class WorldRuns:
     def curve(self, row: PlannedRow, params: Params) -> Curve:
         curve = self.world.curve(params, row.seed, amplified=row.role != "twin")
         return curve + self.shifts[ARMS.index(row.arm)]
+
+    def trained_with(self, seed: int) -> int:
+        return self.world.trained_with(seed)
 
 
 @dataclass
@@ -93,7 +99,9 @@ class Replay:
             trial = study.ask()
             params = suggest(trial, spec, row.arm)
             curve = self.runs.curve(row, params)
-            done = _row(row, *_followed(judge, trial, curve), trial=trial.number, params=params)
+            configuration = spec.configuration(row.arm, params)
+            amplified = amplified_epochs(spec, configuration, self.runs.trained_with(row.seed))
+            done = _row(row, *_followed(judge, trial, curve, amplified), trial=trial.number, params=params)
             rows.append(done)
             if done.outcome == "pruned":
                 study.tell(trial, state=optuna.trial.TrialState.PRUNED)
@@ -108,12 +116,12 @@ class Replay:
         return _row(row, "complete" if epochs == len(curve) else "diverged", curve[:epochs])
 
 
-def _followed(judge: Judge, trial: optuna.Trial, curve: Curve) -> tuple[Outcome, Curve]:
+def _followed(judge: Judge, trial: optuna.Trial, curve: Curve, amplified: Container[int]) -> tuple[Outcome, Curve]:
     """How a search trial ends, and its curve until then."""
     epochs = _until_divergence(curve)
     for epoch, value in enumerate(curve[:epochs].tolist(), 1):
         trial.report(value, epoch)
-        if epoch < len(curve) and judge.should_prune(trial):
+        if epoch < len(curve) and judge.should_prune(trial, amplified=amplified):
             return "pruned", curve[:epoch]
     return ("complete" if epochs == len(curve) else "diverged"), curve[:epochs]
 

@@ -91,8 +91,13 @@ class RecordedWorld:
 
     def curve(self, params: Params, seed: int, *, amplified: bool = True) -> Curve:
         curves = self._curves if amplified else self._twins
-        drawn = derive_seed("drawn", seed) % curves.shape[1]
-        return np.asarray(curves[self._index[_key(params)], drawn], np.float64)
+        return np.asarray(curves[self._index[_key(params)], self._drawn(seed)], np.float64)
+
+    def trained_with(self, seed: int) -> int:
+        return self.table.plan.seed(self._drawn(seed))
+
+    def _drawn(self, seed: int) -> int:
+        return derive_seed("drawn", seed) % self.table.complete_seeds
 
     def mean(self, params: Params) -> float:
         return float(self._means[self._index[_key(params)]])

@@ -71,6 +71,9 @@ class World(Protocol):
     def curve(self, params: Params, seed: int, *, amplified: bool = True) -> Curve:
         """A pure function of its arguments. `amplified` = False: of the twin."""
 
+    def trained_with(self, seed: int) -> int:
+        """The training seed of the run that `curve` gives for this seed: it decides which epochs are amplified."""
+
     def mean(self, params: Params) -> float:
         """The exact mean of the value at the last epoch over all seeds; a diverged run counts as the metric's worst."""
 
@@ -207,6 +210,9 @@ class SimulatedWorld:
         except TrialError:
             pass  # diverged
         return found
+
+    def trained_with(self, seed: int) -> int:
+        return seed
 
     def mean(self, params: Params) -> float:
         """Exact but for the clipping to [0, 1], which a good configuration reaches at six standard deviations."""

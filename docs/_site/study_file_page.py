@@ -24,6 +24,7 @@ from ralr_tune.kinds.simulated.section import Effect, SimulatedData
 from ralr_tune.kinds.translation import section as translation
 from ralr_tune.schedules.curves import CURVES, OPTIONS
 from ralr_tune.studyfile import models, registry
+from ralr_tune.studyfile.budgets import SplitSection
 from ralr_tune.studyfile.kind import Kind
 from ralr_tune.studyfile.optimizer_keys import OptimizerTable
 from ralr_tune.studyfile.optimizers import OPTIMIZER_SPECS
@@ -132,6 +133,10 @@ EXAMPLES: Mapping[str, Any] = {
     "MetricTable.name": "accuracy",
     "direction": "maximize",
     "worst": 100.0,
+    "budget": "12 device hours",
+    "SplitSection.epochs": 600,
+    "SplitSection.trials": 22,
+    "SplitSection.seeds": 8,
 }
 """Values for keys that no shipped study uses, or uses with another meaning; a name may be MODEL.KEY."""
 
@@ -171,6 +176,7 @@ def sections() -> Iterator[str]:
     yield table("[search]", SearchSection)
     yield table("[confirm]", ConfirmSection)
     yield table("[storage]", StorageSection)
+    yield table("[split]", SplitSection)
 
 
 def metrics_of(kind: Kind) -> str:

@@ -164,8 +164,16 @@ def _audit(unit: Unit, audit: PruningAudit) -> str:
     return (
         f"Of {audit.arm}'s {audit.audited} audited prunings {audit.wrong} were wrong ({_share(audit.rate)}, "
         f"95% interval {low} to {high}): trained to the end, they are in the better half of the complete trials. "
-        f"{_lost_best(unit, audit)}"
+        f"{_ended_amplified(audit)}{_lost_best(unit, audit)}"
     )
+
+
+def _ended_amplified(audit: PruningAudit) -> str:
+    """At granularity "epoch", the luck in a wrong trial's last value."""
+    if not audit.ended_amplified:
+        return ""
+    which = "It" if audit.wrong == 1 else f"{audit.ended_amplified} of them"
+    return f"{which} ended with an amplified epoch, whose effect on the last value no pruner can foresee. "
 
 
 def _stopped(count: int) -> str:

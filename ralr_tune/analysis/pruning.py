@@ -33,6 +33,8 @@ class Audited(NamedTuple):
     """Completed epochs when the pruner stopped it."""
     tail: Sequence[float]
     """Its validation values of all epochs after that, in order; the last one is its final value, NaN if it diverged."""
+    amplified: bool = False
+    """Whether the rate of its last epoch was amplified."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,8 @@ class PruningAudit:
     """Search trials that the pruner stopped, audited or not."""
     waiting: int = 0
     """Audits that are planned but not done."""
+    ended_amplified: int = 0
+    """Wrong ones whose last epoch was amplified: what that epoch did to the value, no pruner could foresee."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,14 @@ def _audited(arm: ArmRecord) -> Iterator[Audited]:
         if row.stage == "audit" and row.outcome in ("complete", "diverged") and (row.block, row.ordinal) in stopped:
             epoch = stopped[row.block, row.ordinal]
             tail = [record.value for record in row.curve if record.epoch > epoch]
-            yield Audited(arm.name, epoch, tail if row.outcome == "complete" else [*tail, math.nan])
+            ended = [*tail] if row.outcome == "complete" else [*tail, math.nan]
+            yield Audited(arm.name, epoch, ended, _ended_amplified(arm, row))
+
+
+def _ended_amplified(arm: ArmRecord, row: Row) -> bool:
+    """At step granularity no epoch is amplified more than another, and the record has only the first step's factor."""
+    settings = {**arm.settings, **row.params}
+    return settings.get("amplify.granularity") == "epoch" and bool(row.curve) and row.curve[-1].factor > 1
 
 
 def pruning_audit(
@@ -135,7 +146,8 @@ def _audit(arm: str, audited: Sequence[Audited], finals: Sequence[float], metric
     if not ended or not finals:
         return PruningAudit(arm, 0, 0, None, None, 0, None, None, None)
     gains = [metric.as_gain(each.tail[-1]) if math.isfinite(each.tail[-1]) else -math.inf for each in ended]
-    n, wrong = len(gains), sum(gain > median(finals) for gain in gains)
+    wrongly = [each for each, gain in zip(ended, gains, strict=True) if gain > median(finals)]
+    n, wrong = len(gains), len(wrongly)
     known = n >= MIN_AUDITS
     return PruningAudit(
         arm=arm,
@@ -147,6 +159,7 @@ def _audit(arm: str, audited: Sequence[Audited], finals: Sequence[float], metric
         cost=max(0.0, max(gains) - max(finals)),
         epoch=median(each.epoch for each in ended),
         spared=fmean(len(each.tail) for each in ended),
+        ended_amplified=sum(each.amplified for each in wrongly),
     )
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ralr_tune.child import weights
 from ralr_tune.child.messages import Report
-from ralr_tune.child.plan import KEPT, Plan, Start
+from ralr_tune.child.plan import KEPT, LOG, Plan, Start
 from ralr_tune.child.program import Program, Programs
 from ralr_tune.child.saved import Saved, SavedReader, content, encoded, keep, remove
 from ralr_tune.errors import DiskError, TrialError
@@ -62,6 +62,11 @@ class ChildTrial:
     def kept(self) -> Path | None:
         """The program's checkpoint to which the checkpoint file refers; None if it has reported none."""
         return self._checkpoint
+
+    @property
+    def log(self) -> Path:
+        """What the program prints."""
+        return self._folder / LOG
 
     @property
     def metrics(self) -> list[MetricSeries]:

@@ -8,7 +8,7 @@ from functools import reduce
 from itertools import takewhile
 from operator import or_
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import TypeAdapter, create_model
 
@@ -17,12 +17,16 @@ from ralr_tune.commands.problems import SAMPLE, problems, refuse
 from ralr_tune.errors import StudyFileError, UsageError
 from ralr_tune.invocation import command
 from ralr_tune.records import Inventory
+from ralr_tune.search.budget import budget_sentence, split_at_once
 from ralr_tune.store.location import storage_url
 from ralr_tune.studyfile import StudySpec, load_study_file, models, parse_study, registry
 from ralr_tune.studyfile.contradictions import Problem
 from ralr_tune.studyfile.imports import imports_of, refuse_imports
 from ralr_tune.studyfile.reading import Reading, read_study_file
 from ralr_tune.studyfile.sections import StudyFile
+
+if TYPE_CHECKING:
+    from ralr_tune.launch.devices import Place
 
 
 def load(study: str, *, imports: bool = True, storage: str | None = None, out: Path | None = None) -> StudySpec:
@@ -56,8 +60,24 @@ def check_study(
     Raises what `load` raises, with every problem at once, and DataError.
     """
     spec = checked(study, imports=imports, fast=fast, storage=storage, out=out)
+    if spec.needs_split:
+        url = storage_url(storage, spec, out or Path("runs") / spec.name)
+        spec = split_at_once(spec) if fast else split_here(spec, url)
     further = () if fast else (*start_notes(spec, storage, out), *spec.kind.notes(spec.task))
     return "\n".join([_summary(study, spec, fast), *_notes(spec), *further])
+
+
+def split_here(spec: StudySpec, url: str, place: Place | None = None) -> StudySpec:
+    """The study with the split of its budget: as it is stored, or as `run` would choose it with workers on this
+    machine (at `place`, or on its first device). Raises what `with_split` raises."""
+    if not spec.needs_split:
+        return spec
+    from ralr_tune.commands.budget import with_split, with_stored_split
+    from ralr_tune.commands.timing import seconds_per_epoch
+    from ralr_tune.launch.devices import places
+
+    spec = with_stored_split(spec, url, force=True)
+    return with_split(spec, lambda: seconds_per_epoch(spec, place or places("auto", None)[0]))
 
 
 def checked(
@@ -107,7 +127,7 @@ def _summary(study: str, spec: StudySpec, fast: bool) -> str:
     from ralr_tune.search.tasks import data_inventory
 
     arms = ", ".join(f"{arm} ({len(spec.space(arm))} dimensions)" for arm in spec.arms)
-    summary = f"{find_file(study) or study}: valid. Study {spec.name}: {arms}; {_trials(spec)} per arm"
+    summary = f"{find_file(study) or study}: valid. Study {spec.name}: {arms}; {_amount(spec)}"
     if fast:
         return f"{summary}. Neither network nor data were tried"
     data = data_inventory(spec, sample=SAMPLE)
@@ -116,11 +136,14 @@ def _summary(study: str, spec: StudySpec, fast: bool) -> str:
     return summary + (_data_summary(data) if data else "")
 
 
-def _trials(spec: StudySpec) -> str:
+def _amount(spec: StudySpec) -> str:
     search = spec.search
-    if not search.divided:
-        return f"{search.trials} trials"
-    return f"{search.trials * search.blocks} trials, divided among {search.blocks} blocks of {search.trials},"
+    if spec.needs_split:
+        return f"a budget of {spec.file.search.budget}, which was not split: that needs a timing"
+    if search.divided:
+        divided = f"divided among {search.blocks} blocks of {search.trials}"
+        return f"{search.trials * search.blocks} trials per arm, {divided}"
+    return budget_sentence(spec) or f"{search.trials} trials per arm"
 
 
 def _notes(spec: StudySpec) -> Iterator[str]:
@@ -137,7 +160,7 @@ def seeds_notes(spec: StudySpec) -> Iterator[str]:
 
     found = {"search.blocks": spec.search.blocks} if spec.search.divided else {"confirm.seeds": spec.confirm.max_seeds}
     for key, pairs in found.items():
-        if pairs < ENOUGH_PAIRS:
+        if not spec.needs_split and pairs < ENOUGH_PAIRS:
             yield f"{key} = {pairs}: too few for a verdict, which needs at least {ENOUGH_PAIRS}"
 
 

@@ -2,7 +2,7 @@
 
 These are checkpoints and weights of finished trials, files that a killed process left partly written, and decoded
 images that no worker has opened recently (workers decode them again if needed). Files for users stay: report, figures,
-logs, best configurations, the database.
+logs, best configurations, the database. The logs in a store of artifacts go with a study that is done.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -153,10 +154,15 @@ def _collect_objects(storage: Storage, name: str, out: Path, found: Garbage) -> 
     ledger = Ledger(storage, name)
     try:
         published = Published(storage, ArtifactStore(out / "checkpoints", spec, ledger.key), place)
-        for each, count in reached(lambda: published.unneeded(lambda: ledger.rows(curves=False))).items():
-            if not found.dry_run:
-                published.remove(each)
-            found.files.append(Leftover(f"{published.shown}/{each}", count, "of a finished trial"))
+        listings = {
+            "of a finished trial": published.unneeded,
+            "log of a worker of a finished study": published.finished_logs,
+        }
+        for why, listing in listings.items():
+            for each, count in reached(partial(listing, partial(ledger.rows, curves=False))).items():
+                if not found.dry_run:
+                    published.remove(each)
+                found.files.append(Leftover(f"{published.shown}/{each}", count, why))
     except (StoreError, UsageError) as error:
         found.left.append(f"artifacts of study {name} in {place.url}: {error}")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -172,3 +172,27 @@ def opened(where: StudyLocation) -> Iterator[Storage]:
         yield storage
     finally:
         storage.dispose()
+
+
+@contextmanager
+def existing(url: str, *, force: bool = False) -> Iterator[Storage | None]:
+    """The storage at this URL; None if there is none yet, or none with tables of this version.
+
+    Raises StorageError if it cannot be reached, UsageError for a SQLite file on a network without `force`.
+    """
+    from ralr_tune.store.address import parse_address
+    from ralr_tune.store.database import open_storage
+    from ralr_tune.store.file import refuse_network
+    from ralr_tune.store.schema import Unprepared
+
+    address, storage = parse_address(url), None
+    if not address.file or address.file.exists():
+        if not force:
+            refuse_network(address)
+        with suppress(Unprepared):
+            storage = open_storage(url)
+    try:
+        yield storage
+    finally:
+        if storage is not None:
+            storage.dispose()

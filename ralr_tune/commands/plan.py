@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ralr_tune.commands.check import checked, divided_notes, seeds_notes, start_notes
+from ralr_tune.analysis.chances import Noise, observed_noise
+from ralr_tune.commands.check import checked, divided_notes, seeds_notes, split_here, start_notes
 from ralr_tune.commands.connections import shortage_at
+from ralr_tune.commands.locate import existing
+from ralr_tune.commands.outlook import outlook_lines
+from ralr_tune.commands.timing import seconds_per_epoch
 from ralr_tune.commands.usual_rates import unusual_rates
+from ralr_tune.errors import StorageError
 from ralr_tune.invocation import command
 from ralr_tune.launch.devices import Place, places
 from ralr_tune.machine.cores import available_cores
+from ralr_tune.metric import Metric
 from ralr_tune.records import Inventory
 from ralr_tune.report.inventory import inventory_text
 from ralr_tune.report.words import duration
-from ralr_tune.search.design import unit_params
-from ralr_tune.search.forecast import REPORT_S, START_S, choosing_runs, epochs_left
+from ralr_tune.search.budget import budget_sentence
+from ralr_tune.search.forecast import REPORT_S, START_S, confirm_runs, epochs_left
 from ralr_tune.search.interim import analysis_seeds
+from ralr_tune.search.outlook import Outlook, outlook
 from ralr_tune.search.samplers import longest_run
-from ralr_tune.search.stages import judged_runs
-from ralr_tune.search.tasks import Tasks, data_inventory
+from ralr_tune.search.tasks import data_inventory
+from ralr_tune.store import studies
 from ralr_tune.store.location import storage_url
+from ralr_tune.store.reading import read_study
 from ralr_tune.studyfile import StudySpec
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -56,6 +67,11 @@ class Plan:
     device: str
     data: Inventory | None = None
     """The contents of the data; None for a kind of task without such a table."""
+    budget: str | None = None
+    """What `search.budget` was split into; None without one."""
+    outlook: Outlook | None = None
+    """How likely each verdict is, and what other splits of the same epochs can see; None if nothing is compared."""
+    metric: Metric | None = None
     advice: tuple[str, ...] = ()
     """Sentences on learning rates that are unusual for the optimizer, and on a database with too few connections."""
 
@@ -80,15 +96,19 @@ class Plan:
 
     def as_json(self) -> dict[str, Any]:
         derived = {"epochs": self.epochs, "seconds": self.seconds, "expected_seconds": self.expected_seconds}
-        return asdict(self) | derived
+        facts = asdict(replace(self, outlook=None, metric=None))
+        del facts["metric"]
+        return facts | derived | {"outlook": None if self.outlook is None else self.outlook.as_json()}
 
     def as_text(self) -> str:
-        lines = [f"study {self.study}"]
+        lines = [f"study {self.study}", *([f"  {self.budget}"] if self.budget else [])]
         for name, arm in self.arms.items():
             lines.append(f"  arm {name}: {arm.trials} trials, at most {arm.epochs} epochs; searched parameters:")
             lines += [f"    {parameter}: {domain}" for parameter, domain in arm.dimensions.items()] or ["    none"]
         lines.append(f"  confirm: at most {self.confirm_epochs} epochs{self._interim_analyses()}")
         lines.append(f"  time: {self._time()}")
+        if self.outlook and self.metric:
+            lines += outlook_lines(self.outlook, self.metric)
         lines += [f"  {sentence}" for sentence in self.advice]
         return "\n".join([*lines, *([inventory_text(self.data)] if self.data else [])])
 
@@ -128,8 +148,10 @@ def plan_study(
     Raises UsageError (also if the file imports code and `imports` is False) and DataError, with every problem at once.
     """
     spec = checked(study, imports=imports, storage=storage, out=out)
-    assigned = places(devices, workers)
-    data = data_inventory(spec, cache=(out or Path("runs") / spec.name) / "data")
+    assigned, folder = places(devices, workers), out or Path("runs") / spec.name
+    data = data_inventory(spec, cache=folder / "data")
+    url = storage_url(storage, spec, folder)
+    spec = split_here(spec, url, assigned[0])
     epochs = longest_run(spec)
     trials = spec.search.trials * spec.search.blocks
     arms = {
@@ -142,13 +164,16 @@ def plan_study(
         confirm_epochs=confirm_runs(spec) * epochs,
         expected_epochs=sum(left.expected for stage, left in epochs_left(spec, ()).items() if stage != "test"),
         looks=analysis_seeds(spec),
-        seconds_per_epoch=_seconds_per_epoch(spec, assigned[0]),
+        seconds_per_epoch=seconds_per_epoch(spec, assigned[0]),
         workers=len(assigned),
         at_once=_effective_workers(assigned),
         device=assigned[0].device,
         data=data,
+        budget=budget_sentence(spec),
+        outlook=outlook(spec, _observed_noise(spec, url)),
+        metric=spec.metric,
         advice=(
-            *filter(None, [shortage_at(storage_url(storage, spec, out or Path("runs") / spec.name), len(assigned))]),
+            *filter(None, [shortage_at(url, len(assigned))]),
             *(f"{each}; `{command('range', study)}` measures which rates train" for each in unusual_rates(spec)),
             *seeds_notes(spec),
             *divided_notes(spec),
@@ -158,24 +183,20 @@ def plan_study(
     )
 
 
+def _observed_noise(spec: StudySpec, url: str) -> Noise | None:
+    """From the study's own rows, if it was started with this storage; None if the storage cannot be reached."""
+    try:
+        with existing(url, force=True) as opened:
+            if opened is None or spec.name not in studies.names(opened):
+                return None
+            return observed_noise(read_study(opened, spec.name, curves=False))
+    except StorageError as error:
+        log.warning("how seeds vary is assumed: %s", error)
+        return None
+
+
 def _effective_workers(assigned: Sequence[Place]) -> int:
     """See `Plan.at_once`."""
     devices = {place.device for place in assigned} - {"cpu"}
     on_cores = sum(place.device == "cpu" for place in assigned)
     return len(devices) + min(on_cores, available_cores())
-
-
-def confirm_runs(spec: StudySpec) -> int:
-    """Maximum number of training runs of the stages choose and judge."""
-    return choosing_runs(spec) + judged_runs(spec)
-
-
-def _seconds_per_epoch(spec: StudySpec, place: Place) -> float | None:
-    """Seconds per epoch, in the middle of the first arm's space: it depends mostly on batch size and network."""
-    from ralr_tune.launch.worker import set_threads
-
-    set_threads(place, spec.kind)
-    arm = next(iter(spec.arms))
-    configuration = spec.configuration(arm, unit_params(spec.space(arm), 0.5))
-    task = Tasks(spec, device=place.device).of(configuration.task)
-    return spec.kind.seconds_per_epoch(task, configuration)

@@ -11,6 +11,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.trial import TrialState
 
 from ralr_tune.errors import DataError, UsageError
+from ralr_tune.search.budget import problems_of_budget
 from ralr_tune.search.samplers import make_pruner, make_sampler
 from ralr_tune.search.space import distribution
 from ralr_tune.store.studies import quiet_optuna
@@ -31,7 +32,11 @@ def problems(
 
     `imports`: whether code that the study names may be imported. `fast`: without network and data.
     """
-    found = [*_optuna_problems(spec), *([] if fast else spec.kind.problems(spec, imports=imports, sample=SAMPLE))]
+    found = [
+        *problems_of_budget(spec),
+        *_optuna_problems(spec),
+        *([] if fast else spec.kind.problems(spec, imports=imports, sample=SAMPLE)),
+    ]
     if not imports:
         tried = "; --no-imports forbids that, so it was not tried"
         found += [Problem(f"{each}{tried}") for each in imports_of(spec)]

@@ -34,7 +34,8 @@ from ralr_tune.report.page import write_report
 from ralr_tune.report.panels import write_panels
 from ralr_tune.report.trials import trials_data
 from ralr_tune.search import rehearsal
-from ralr_tune.search.examples import load_examples
+from ralr_tune.search.budget import budget_sentence
+from ralr_tune.search.examples import fetch_examples, load_examples
 from ralr_tune.search.interim import plan_of
 from ralr_tune.secrecy import MASK
 from ralr_tune.store import studies
@@ -168,7 +169,8 @@ def make_report(
     own = _study_file(record, out, file)
     typed = _typed(spec, storage.address, out, own, files)
     card = make_card(facts, typed)
-    shown = replace(record, environment={**record.environment, **_rehearsed(spec, storage.address, out, own.typed)})
+    noted = {**_rehearsed(spec, storage.address, out, own.typed), **_budget(spec)}
+    shown = replace(record, environment={**record.environment, **noted})
     with writing(page):
         write_report(shown, facts, card, page, drawn, study_importances(record), _examples(storage, spec, record, out))
     _write_panels(storage, facts, card, spec)
@@ -187,6 +189,12 @@ def make_report(
         )
 
 
+def _budget(spec: StudySpec) -> Mapping[str, str]:
+    """What `search.budget` was split into."""
+    sentence = budget_sentence(spec)
+    return {} if sentence is None else {"budget": sentence.removeprefix("budget of ")}
+
+
 def _rehearsed(spec: StudySpec, address: Address, out: Path, typed: str) -> Mapping[str, str]:
     """What a rehearsal of the study's own code has shown, by item; empty for a study without any."""
     if not imports_of(spec):
@@ -203,7 +211,9 @@ def _rehearsed(spec: StudySpec, address: Address, out: Path, typed: str) -> Mapp
 
 def _examples(storage: Storage, spec: StudySpec, record: StudyRecord, out: Path) -> ShownExamples | None:
     """What the kind shows of the arms' networks, if it shows anything."""
-    found = load_examples(out, Ledger(storage, spec.name).key, record.rows())
+    key, rows = Ledger(storage, spec.name).key, record.rows()
+    fetch_examples(storage, spec.name, out, key, rows)
+    found = load_examples(out, key, rows)
     order = sorted(found, key=lambda arm: arm != spec.study.baseline)
     try:
         shown = spec.kind.shown_examples(spec.task, {arm: found[arm] for arm in order}) if found else None

@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ralr_tune.analysis.starting import start_sentences
 from ralr_tune.commands.artifacts import checked_store, record_store, tidy
+from ralr_tune.commands.budget import with_split, with_stored_split
 from ralr_tune.commands.connections import refuse_shortage
-from ralr_tune.commands.locate import again, find_file, naming, unknown_study
+from ralr_tune.commands.locate import again, existing, find_file, naming, unknown_study
 from ralr_tune.commands.mirror import mirrored
 from ralr_tune.commands.notify import Notifier, parse_recipients
 from ralr_tune.commands.preloading import preload
 from ralr_tune.commands.problems import problems, refuse
 from ralr_tune.commands.starting import start_problems, taken
+from ralr_tune.commands.timing import measured_apart
 from ralr_tune.errors import DataError, Interrupted, RalrTuneError, UsageError
 from ralr_tune.launch.devices import Place
 from ralr_tune.launch.folder import folder_token
@@ -32,6 +34,7 @@ from ralr_tune.mirror.targets import parse_targets
 from ralr_tune.objects.url import StoreUrl, parse_store
 from ralr_tune.records import Inventory
 from ralr_tune.search.artifacts import ArtifactStore
+from ralr_tune.search.budget import budget_sentence
 from ralr_tune.search.identity import agree, begin_generation, identity_of, needs_contents
 from ralr_tune.search.stages import advance, plan_search, withdraw_audits
 from ralr_tune.search.tasks import data_inventory
@@ -42,7 +45,6 @@ from ralr_tune.store.database import Storage, open_storage
 from ralr_tune.store.file import refuse_network
 from ralr_tune.store.ledger import Ledger
 from ralr_tune.store.location import storage_url
-from ralr_tune.store.schema import Unprepared
 from ralr_tune.studyfile import StudySpec, load_study_file, parse_study
 from ralr_tune.studyfile.changes import changes
 from ralr_tune.studyfile.imports import imports_of, refuse_imports
@@ -216,7 +218,7 @@ def run(
     _refuse_unshared(url, options.launcher, launcher, len(places))
     here = launcher is not None and not launcher.remote
     store = checked_store(options.artifacts, remote=not here)
-    _check_trainable(spec, url, options, here=here)
+    spec = _trainable(spec, url, options, places if here else [])
     _make_folder(out)
     with (
         _watched(progress, show_data) as (seen, shown),
@@ -331,7 +333,7 @@ def init(spec: StudySpec, options: RunOptions) -> str:
     places = launcher.places(options.devices, options.workers) if launcher else []
     _refuse_unshared(url, options.launcher, launcher, len(places))
     store = checked_store(options.artifacts, remote=True)
-    _check_trainable(spec, url, options, here=False)
+    spec = _trainable(spec, url, options, [])
     _make_folder(out)
     with _database(spec.name, url, out, options, store) as opened:
         ledger = _planned(opened, spec, options, out)
@@ -507,6 +509,19 @@ def _check_imports(spec: StudySpec, allowed: bool) -> None:
         log.info("%s", named)
 
 
+def _trainable(spec: StudySpec, url: str, options: RunOptions, here: Sequence[Place]) -> StudySpec:
+    """The study with the split of its budget. `here`: the places of workers on this machine.
+
+    Raises what `_check_trainable` and `with_split` raise.
+    """
+    spec = with_stored_split(spec, url, force=options.force)
+    _check_trainable(spec, url, options, here=bool(here))
+    spec = with_split(spec, partial(measured_apart, spec, here[0]) if here else None)
+    if sentence := budget_sentence(spec):
+        log.info("%s", sentence)
+    return spec
+
+
 def _check_trainable(spec: StudySpec, url: str, options: RunOptions, *, here: bool) -> None:
     """Refuse, before anything is created, a study that cannot be trained.
 
@@ -522,21 +537,11 @@ def _check_trainable(spec: StudySpec, url: str, options: RunOptions, *, here: bo
 
 def _has_started(spec: StudySpec, url: str, force: bool) -> bool:
     """Whether trials of this very study file have started."""
-    address = parse_address(url)
-    if address.file and not address.file.exists():
-        return False
-    if not force:
-        refuse_network(address)
-    try:
-        opened = open_storage(url)
-    except Unprepared:
-        return False
-    try:
-        if spec.name not in studies.names(opened) or studies.stored(opened, spec.name).text != spec.text:
+    with existing(url, force=force) as storage:
+        if storage is None or spec.name not in studies.names(storage):
             return False
-        return any(row.attempt for row in Ledger(opened, spec.name).rows(curves=False))
-    finally:
-        opened.dispose()
+        same = studies.stored(storage, spec.name).text == spec.text
+        return same and any(row.attempt for row in Ledger(storage, spec.name).rows(curves=False))
 
 
 def _make_folder(out: Path) -> None:

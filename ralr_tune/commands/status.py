@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,10 +16,11 @@ from ralr_tune.metric import Metric
 from ralr_tune.records import Incident, Row, Stage, WarmStart
 from ralr_tune.search.forecast import Left, epochs_left
 from ralr_tune.search.interim import analysis_seeds
+from ralr_tune.search.logs import stored_log
 from ralr_tune.search.samplers import longest_run
 from ralr_tune.search.stages import STAGES, pending_stage
 from ralr_tune.search.warm_start import begun_with
-from ralr_tune.store import incidents, studies
+from ralr_tune.store import artifacts, incidents, studies
 from ralr_tune.store.database import Storage
 from ralr_tune.store.increments import LiveRows
 from ralr_tune.studyfile import StudySpec, parse_study
@@ -76,6 +77,8 @@ class Status:
     """The newest; trials of earlier ones are not counted."""
     start: WarmStart | None = None
     """What the study took from an earlier one."""
+    artifacts: str | None = None
+    """The store of the study's artifacts and logs; None: the out folders of its workers."""
 
     def as_json(self) -> dict[str, Any]:
         """The contract of `status --json`."""
@@ -85,6 +88,7 @@ class Status:
             "storage": self.storage,
             "stage": self.stage,
             "generation": self.generation,
+            "artifacts": self.artifacts,
             "arms": arms,
             "start": asdict(self.start) if self.start else None,
             "failures": {"counts": dict(self.failures), "latest": asdict(self.latest) if self.latest else None},
@@ -105,8 +109,8 @@ class Status:
         stages = [self.epochs_left[stage] for stage in STAGES[: STAGES.index(last) + 1]]
         return Left(sum(left.expected for left in stages), sum(left.most for left in stages))
 
-    def as_text(self, logs: Path | None = None) -> str:
-        """`logs`: folder of the workers' logs, to quote if the latest failure has no traceback."""
+    def as_text(self, log_end: Callable[[str], Sequence[str]] = lambda owner: ()) -> str:
+        """`log_end`: the last lines of a worker's log, to quote if the latest failure has no traceback."""
         generation = f"generation {self.generation}, " if self.generation > 1 else ""
         lines = [f"study {self.study}, {generation}{self.stage}, in {self.storage}"]
         lines += [f"  {start_sentence(self.start)}"] if self.start else []
@@ -116,7 +120,8 @@ class Status:
         lines += [
             f"  {describe(row)} failed ({row.failure}): {row.message}" for row in self.rows if row.outcome == "failed"
         ]
-        lines += _failure_lines(self, logs)
+        lines += [f"  artifacts and logs: {self.artifacts}"] if self.artifacts else []
+        lines += _failure_lines(self, log_end)
         return "\n".join(lines)
 
     def confirm_progress(self) -> list[tuple[str, int, int]]:
@@ -134,7 +139,15 @@ def study_status(storage: Storage, name: str) -> Status:
 
     Raises StorageError if the storage holds no study of this name.
     """
-    return LiveStatus(storage, name).refresh()
+    place = artifacts.place_of(storage, name)
+    return replace(LiveStatus(storage, name).refresh(), artifacts=None if place is None else str(place))
+
+
+def worker_log_end(storage: Storage, name: str, logs: Path, owner: str) -> list[str]:
+    """The last lines of a worker's log: in the folder `logs` if it ran on this machine, or in the study's store."""
+    here = owner.startswith(f"{node()}:")
+    found = tail(logs / f"worker-{owner.rpartition(':')[2]}.log", _TAIL) if here else []
+    return found or stored_log(storage, name, owner, _TAIL)
 
 
 class LiveStatus:
@@ -218,7 +231,7 @@ def _running_line(row: Row) -> str:
     return f"{describe(row)}: epoch {row.epoch}{value}, attempt {row.attempt}, by {row.owner}{paused}"
 
 
-def _failure_lines(status: Status, logs: Path | None) -> list[str]:
+def _failure_lines(status: Status, log_end: Callable[[str], Sequence[str]]) -> list[str]:
     """Counts of each kind of failure, and the end of the latest traceback or log."""
     if status.latest is None:
         return []
@@ -226,16 +239,10 @@ def _failure_lines(status: Status, logs: Path | None) -> list[str]:
     row = next((row for row in status.rows if row.id == status.latest.row), None)
     title = describe(row) if row else f"row {status.latest.row}"
     latest = f"  latest: {title}, attempt {status.latest.attempt}, {status.latest.kind}: {status.latest.message}"
-    end = status.latest.detail.splitlines()[-_TAIL:] or _log_tail(status.latest, logs)
+    end: Sequence[str] = status.latest.detail.splitlines()[-_TAIL:]
+    if not end and status.latest.owner is not None:
+        end = log_end(status.latest.owner)
     return [f"  failures so far: {kinds}", latest, *(f"    {line}" for line in end)]
-
-
-def _log_tail(incident: Incident, logs: Path | None) -> list[str]:
-    """The end of the failed worker's log, if the worker ran on this machine."""
-    if logs is None or incident.owner is None:
-        return []
-    log = logs / f"worker-{incident.owner.rpartition(':')[2]}.log"
-    return tail(log, _TAIL) if incident.owner.startswith(f"{node()}:") else []
 
 
 def describe(row: Row) -> str:

@@ -180,7 +180,21 @@ def _connected(options: RayOptions) -> Any:
         raise UsageError(
             f"--launcher-option address={options.address}: no Ray cluster can be reached: {reason}"
         ) from error
+    _log_messages(ray)
     return ray
+
+
+def _log_messages(ray: Any) -> None:
+    """What Ray says of lost nodes and tasks goes to the log, a line each. Ray prints it on stdout, where `run --json`
+    prints its result, with dozens of lines of a node's state, and has no setting for it."""
+    worker: Any = getattr(getattr(ray, "_private", None), "worker", None)
+    if hasattr(worker, "print_to_stdstream"):
+        worker.print_to_stdstream = _log_message
+
+
+def _log_message(data: Mapping[str, Any], **_: object) -> None:
+    for message in data["lines"]:
+        log.warning("Ray: %s", str(message).partition("\n")[0].partition(". ")[0])
 
 
 def _resources(given: Sequence[str]) -> dict[str, float]:

@@ -22,6 +22,7 @@ from ralr_tune.launch.folder import check_shared
 from ralr_tune.launch.launcher import LAUNCHER_VARIABLE, Job
 from ralr_tune.launch.signals import Requests, handling
 from ralr_tune.search.identity import agree, identity_of
+from ralr_tune.search.logs import worker_log
 from ralr_tune.search.published import open_published
 from ralr_tune.search.session import Session
 from ralr_tune.search.slot_pool import SlotPool
@@ -86,15 +87,9 @@ def work(job: Job, place: Place, *, stop: Stop | None = None) -> None:
         session = _session(job, place, spec, storage, stop or Stop())
         if session.published is not None:
             session.published.check(session.stop)
-        spec.kind.import_training()
-        task = session.tasks.first()  # unreadable or changed data must be noticed before a row is claimed
-        found = environment(place, spec.kind)
-        agree(session.ledger, identity_of(spec, spec.kind.inventory_of(task), _training_versions(found, spec.kind)))
-        keep_memory(spec.kind)
-        studies.set_environment(storage, job.study, found)
-        with without_gc_of_imports():
-            _recover(session)
-            _work_until_done(session, job)
+        background = None if session.published is None else session.published.background
+        with worker_log(background, session.owner):
+            _work(session, job, place)
     finally:
         storage.dispose()
 
@@ -112,6 +107,19 @@ def _session(job: Job, place: Place, spec: StudySpec, storage: Storage, stop: St
     )
     session.published = open_published(storage, session.artifacts)
     return session
+
+
+def _work(session: Session, job: Job, place: Place) -> None:
+    spec = session.spec
+    spec.kind.import_training()
+    task = session.tasks.first()  # unreadable or changed data must be noticed before a row is claimed
+    found = environment(place, spec.kind)
+    agree(session.ledger, identity_of(spec, spec.kind.inventory_of(task), _training_versions(found, spec.kind)))
+    keep_memory(spec.kind)
+    studies.set_environment(session.storage, job.study, found)
+    with without_gc_of_imports():
+        _recover(session)
+        _work_until_done(session, job)
 
 
 def _work_until_done(session: Session, job: Job) -> None:

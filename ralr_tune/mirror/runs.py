@@ -116,7 +116,7 @@ def _points(study: TrackedStudy, row: Row) -> Iterator[Point]:
         }
         yield from (Point(name, record.epoch, value, time) for name, value in values.items() if math.isfinite(value))
     for series in row.metrics:
-        folder = "other" if series.axis == "epoch" else "steps"
+        folder = {"epoch": "other", "step": "steps", "test": "test"}[series.axis]
         yield from (
             Point(f"{folder}/{series.name}", step, each, None) for step, each in series.points if each is not None
         )

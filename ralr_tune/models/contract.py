@@ -57,7 +57,7 @@ def misfit(build: Build, name: str, images: Images, *, batch: int, head: bool = 
         try:
             model = _try(build, name, images, batch)
             if head:
-                heads.split(model, images.classes or SUBSTITUTE[0])
+                heads.trunk_and_head(model, images.classes or SUBSTITUTE[0])
         except UsageError as error:
             return Misfit(str(error), of_images=images.shape is not None and _can_be_built(build, name))
     return None

@@ -14,7 +14,7 @@ CONTRACT = (
 )
 
 
-def split(model: nn.Module, classes: int) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+def trunk_and_head(model: nn.Module, classes: int) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """The weights of trunk and head. Raises UsageError if the head cannot be told, or if there is no trunk."""
     head = [weight for layer in head_layers(model, classes) for weight in layer.parameters()]
     own = {id(weight) for weight in head}

@@ -19,13 +19,13 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from ralr_tune.errors import UsageError
-from ralr_tune.models import weight_files
 from ralr_tune.models.cifar_resnet import CifarResNet
 from ralr_tune.models.contract import CALLED
 from ralr_tune.models.densenet import DenseNetBC
 from ralr_tune.models.names import CIFAR_DEPTHS, family, unknown_network
 from ralr_tune.models.preactivation import preresnet, wide_resnet
 from ralr_tune.models.small_cnn import SmallCNN
+from ralr_tune.models.weight_files import load_weights
 
 Builder = Callable[..., Any]
 
@@ -120,8 +120,7 @@ def build(
         raise UsageError(f"task.pretrained = true and task.weights = {weights!r}: give one of the two")
     model = _built(name, {"classes": classes, "channels": channels, "size": size}, options or {}, pretrained)
     if weights is not None:
-        grey = isinstance(model, nn.Sequential) and type(model[0]).__name__ == "Grey"
-        weight_files.load(model.get_submodule("1") if grey else model, weights, classes)
+        load_weights(model, weights, classes)
     return model
 
 

@@ -41,12 +41,13 @@ def _sha256(file: Path, size: int, modified_ns: int) -> str:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
-def load(model: nn.Module, path: str, classes: int) -> None:
+def load_weights(model: nn.Module, path: str, classes: int) -> None:
     """Loads the weights in a .safetensors file, or in one that torch.save wrote, into the network.
 
     Its head stays as it is if the file's has other shapes. Raises UsageError if the file cannot be read, or if any
     other weight is missing, unknown or of another shape.
     """
+    model = _without_grey(model)
     found, own = _read(Path(path)), model.state_dict()
     head = _names_in_head(model, classes)
     fits = {name for name in own if name in found and found[name].shape == own[name].shape}
@@ -58,6 +59,12 @@ def load(model: nn.Module, path: str, classes: int) -> None:
             f"task.weights = {path!r}: not of this network: {len(wrong)} weights differ, the first is {first} ({what})"
         )
     model.load_state_dict({name: found[name] for name in fits}, strict=False)
+
+
+def _without_grey(model: nn.Module) -> nn.Module:
+    """torchvision's network itself if the model is one that also takes grey images (see torchvision_models.Grey)."""
+    grey = isinstance(model, nn.Sequential) and type(model[0]).__name__ == "Grey"
+    return model.get_submodule("1") if grey else model
 
 
 def _names_in_head(model: nn.Module, classes: int) -> frozenset[str]:

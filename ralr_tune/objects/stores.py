@@ -1,7 +1,8 @@
 """What a store of objects does: write, read, list and remove whole objects. A folder and fsspec's file systems do.
 
 An object is written whole or not at all, directly to its final key: buckets have no rename, and closing a file of
-fsspec after an exception would commit what was written so far. A key is never written twice with different content.
+fsspec after an exception would commit what was written so far. No key that a training depends on is written twice with
+different content; a log is replaced by its later content, by its only writer.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class ObjectStore(Protocol):
     """
 
     def put(self, name: str, content: bytes) -> None:
-        """Writes an object, whole or not at all."""
+        """Writes an object, whole or not at all; one of this name is replaced."""
 
     def get(self, name: str) -> bytes:
         """Raises Missing."""

@@ -38,11 +38,12 @@ def pruning_data(facts: Facts) -> Data:
     columns = (
         "arm", "audited", "wrong", "wrong_share", "interval_low", "interval_high", "better_than_best_kept",
         metric_column(facts, "best_lost"), "median_epoch_of_pruning", "epochs_spared_each",
+        "wrong_after_an_amplified_end",
     )  # fmt: skip
     rows = [
         (
             audit.arm, audit.audited, audit.wrong, audit.rate, *bounds(audit.interval), audit.lost_best, audit.cost,
-            audit.epoch, audit.spared,
+            audit.epoch, audit.spared, audit.ended_amplified,
         )
         for audit in facts.pruning
     ]  # fmt: skip

@@ -175,7 +175,8 @@ _SCORES = (
     "twelve seeds are joined by thin lines."
 )
 _PRUNING = (
-    "With exact 95% intervals. Wrong: trained to its end, the trial is in the better half of the complete trials."
+    "With exact 95% intervals. Wrong: trained to its end, the trial is in the better half of the complete trials. The "
+    "pruners median and patient do not judge a trial by an amplified epoch; after it, they wait for the next one."
 )
 _MARKS = (
     "One mark for each search trial, at its last epoch. Pruned trials are hollow, at the score that they had when they "
@@ -268,7 +269,7 @@ def _details(record: StudyRecord, facts: Facts, drawn: Sequence[Figure]) -> str:
     metric, nothing = sentence(facts.metric.name), "Nothing to show yet."
     top = tables.top_trials(record, facts)
     curves = [found for arm in record.arms.values() if (found := curves_facts(arm, facts))]
-    others = other_metrics(record)
+    others, tested = other_metrics(record), tables.tested_table(record, facts)
     parts = [
         Part("parameters", f"{metric} against each other searched parameter", [], _MARKS, nothing),
         Part("curves", "Learning curves", [], _CURVES + crowding(curves), nothing),
@@ -281,6 +282,7 @@ def _details(record: StudyRecord, facts: Facts, drawn: Sequence[Figure]) -> str:
     ]
     folds = [
         *(fold(part.heading, _content(record.name, part, drawn, 4)) for part in parts),
+        *([fold("Other metrics on the test split", table(tested))] if tested else []),
         *([fold("Data", _data(facts.data))] if facts.data else []),
         fold("Top trials", table(top) if top.rows else paragraphs([nothing], "note")),
         fold("What was run", _what_was_run(record, facts)),

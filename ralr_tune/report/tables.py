@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import fmean, stdev
 from typing import Any
 
 from ralr_tune.analysis import rows as study_rows
 from ralr_tune.analysis.evaluators import Evaluated, Name
-from ralr_tune.analysis.facts import ArmFacts, Facts
+from ralr_tune.analysis.facts import ArmFacts, Confirmed, Facts
 from ralr_tune.analysis.importance import Importance
 from ralr_tune.analysis.robustness import RateRange, Robustness
-from ralr_tune.records import Row, StudyRecord
+from ralr_tune.records import ArmRecord, Row, StudyRecord
 from ralr_tune.report.markup import Table
 
 TOP_TRIALS = 10  # of each arm
@@ -132,6 +133,41 @@ def top_trials(record: StudyRecord, facts: Facts) -> Table:
     ]
     caption = f"Validation {facts.metric.name} at the last epoch, one seed each; at most {TOP_TRIALS} per arm."
     return Table(caption, ["arm", "trial", facts.metric.name, *names], rows)
+
+
+def tested_table(record: StudyRecord, facts: Facts) -> Table | None:
+    """What the evaluation on the test split measured besides the study's metric; None if there is nothing."""
+    found = {label: _tested(record.arms[arm], role, one) for label, arm, role, one in _confirmed(facts)}
+    names = sorted({name for values in found.values() for name in values})
+    rows = [
+        [label, *(_mean_and_std(values.get(name, ())) for name in names)] for label, values in found.items() if values
+    ]
+    caption = "Other metrics on the test split, mean ± standard deviation over the seeds. No verdict depends on them."
+    return Table(caption, ["arm", *names], rows) if rows else None
+
+
+def _confirmed(facts: Facts) -> Iterator[tuple[str, str, str, Confirmed]]:
+    """(label, arm, role, result) of every configuration whose test values count."""
+    for arm in facts.arms.values():
+        for label, role, one in ((arm.name, "best", arm.confirm), (f"{arm.name}, twin", "twin", arm.twin)):
+            if one is not None and one.split == "test":
+                yield label, arm.name, role, one
+
+
+def _tested(arm: ArmRecord, role: str, one: Confirmed) -> dict[str, list[float]]:
+    found: dict[str, list[float]] = {}
+    for row in arm.stage("test", role):
+        if (row.block, row.source) == (one.block, one.trial) and row.seed in one.seeds:
+            for series in row.metrics:
+                if series.axis == "test":
+                    found.setdefault(series.name, []).extend(at for _, at in series.points if at is not None)
+    return found
+
+
+def _mean_and_std(values: Sequence[float]) -> str:
+    if not values:
+        return "–"
+    return f"{fmean(values):.4g}" + (f" ± {stdev(values):.2g}" if len(values) > 1 else "")
 
 
 def counts_table(facts: Facts) -> Table:

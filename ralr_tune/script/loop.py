@@ -50,25 +50,29 @@ def train(
     seed: int,
     clip_norm: float | None = None,
     weight_decays: Callable[[int], Iterable[float]] | None = None,
+    before_epoch: Callable[[int], object] = lambda epoch: None,
     after_step: Callable[[], None] = lambda: None,
 ) -> None:
     """Trains all epochs of `rate`: `batches(epoch)` yields inputs and targets, `loss` maps them to the batch mean.
 
-    `seed` is the training seed. `weight_decays(epoch)`: of each step; None: the optimizer's own. Ends the program if
-    the loss is not finite.
+    `seed` is the training seed. `weight_decays(epoch)`: of each step; None: the optimizer's own. `before_epoch(epoch)`
+    is called in training mode. The `factor` of an optimizer's group, if it has one, multiplies the group's rates. Ends
+    the program if the loss is not finite. Epochs are counted from 0.
     """
     for epoch in range(rate.epochs):
         model.train()
+        before_epoch(epoch)
         torch.manual_seed(derive_seed("dropout", seed, epoch))
         total: float | Tensor = 0.0
         samples = 0
         rates = rate.rates(epoch).tolist()
         settings = [{"lr": lr} for lr in rates]
-        for group, decay in zip(settings, weight_decays(epoch) if weight_decays else (), strict=False):
-            group["weight_decay"] = float(decay)
+        for setting, decay in zip(settings, weight_decays(epoch) if weight_decays else (), strict=False):
+            setting["weight_decay"] = float(decay)
         for (inputs, targets), setting in zip(batches(epoch), settings, strict=True):
             for group in optimizer.param_groups:
                 group.update(setting)
+                group["lr"] *= group.get("factor", 1.0)
             optimizer.zero_grad()
             found = loss(inputs, targets)
             found.backward()  # type: ignore[no-untyped-call]

@@ -14,35 +14,52 @@ from ralr_tune.script.text import OTHER_FORMATS, arguments, is_identifier, liter
 from ralr_tune.studyfile.exported import Exported
 from ralr_tune.studyfile.optimizers import is_imported
 from ralr_tune.training.averaging import WeightAverage
+from ralr_tune.training.muon import MuonWithAdamW
 from ralr_tune.training.optimizer import optimizer_options, optimizers
 
 _ORIGIN = """\
 Written by `python -m ralr_tune export --format python`. This configuration and its training come first. Below them is
-ralr_tune's own source (MIT license), as far as they use it, so that the script draws what ralr_tune draws and runs
-without it."""
+the part of ralr_tune's own source (MIT license) that they use: the script draws what ralr_tune draws, without it."""
 
-_CONSTANTS = ("seed", "study_seed", "epochs", "batch_size", "lr")
+_CONSTANTS = {
+    "seed": "  # of this training: first weights, order, augmentation, dropout, amplification",
+    "study_seed": "  # of its study: which data are held out or left out",
+    "epochs": "",
+    "batch_size": "",
+    "lr": "",
+}
+"""The comment of each."""
 
 
 def common_parts(
-    configuration: Exported, *, input_shape: str, model: str = "", matrix_products: bool = False
+    configuration: Exported,
+    *,
+    input_shape: str,
+    model: str = "",
+    matrix_products: bool = False,
+    parameters: str = "model.parameters()",
+    before_epoch: str = "",
 ) -> dict[str, str]:
     """Values for a script's template: docstring, constants, optimizer, rate, precision, average, compile, decay, train,
     judged.
 
     `input_shape`: the expression for the shape of one sample. `model`: that for the network, if its operations may
-    determine the memory format (see training.precision). `matrix_products`: see tasks.base.Capabilities.
+    determine the memory format (see training.precision). `matrix_products`: see tasks.base.Capabilities. `parameters`:
+    see `optimizer_call`. `before_epoch`: the expression for that argument of `train`.
     """
     training, decay = configuration.training, _weight_decay(configuration)
     average, given = training.ema_decay, ["model", "optimizer", "rate", "batches", "loss", "seed=SEED"]
     given += [f"clip_norm={literal(training.clip_norm)}"] if training.clip_norm is not None else []
     given += ["weight_decays=decay.values"] if decay.varies else []
+    given += [f"before_epoch={before_epoch}"] if before_epoch else []
     given += ["after_step=lambda: average.update(model)"] if average else []
     values = {name: getattr(configuration.provenance, name, getattr(training, name, None)) for name in _CONSTANTS}
     return {
         "docstring": docstring(configuration),
-        "constants": "\n".join(f"{name.upper()} = {literal(value)}" for name, value in values.items()),
-        "optimizer": return_value(optimizer_call(configuration)),
+        "constants": "\n".join(
+            f"{name.upper()} = {literal(value)}{_CONSTANTS[name]}" for name, value in values.items()
+        ),
+        "optimizer": return_value(optimizer_call(configuration, parameters)),
         "rate": return_value(rate_call(configuration)),
         "precision": _precision(configuration, input_shape, model, matrix_products),
         "average": f"    average = WeightAverage(model, {literal(average)})\n" if average else "",
@@ -86,14 +103,16 @@ def docstring(configuration: Exported) -> str:
     return "\n".join([what, "", *configuration.lines(), "", _ORIGIN])
 
 
-def optimizer_call(configuration: Exported) -> str:
-    """The expression for the optimizer of `model`, with learning rate LR."""
+def optimizer_call(configuration: Exported, parameters: str) -> str:
+    """The expression for the optimizer with learning rate LR, of `parameters`: all weights of `model`, or groups."""
     training = configuration.training
-    given = ["model.parameters()", "lr=LR", *arguments(optimizer_options(training))]
+    given = [parameters, "lr=LR", *arguments(optimizer_options(training))]
     if is_imported(training.optimizer):
         _, *inner = training.optimizer.partition(":")[2].split(".")
         return f"{'.'.join(['ImportedOptimizer', *inner])}({', '.join(given)})"
     chosen = optimizers()[training.optimizer]
+    if chosen is MuonWithAdamW and parameters != "model.parameters()":
+        given.append("order=model.parameters()")
     prefix = "" if _is_own(chosen) else "torch.optim."
     return f"{prefix}{chosen.__name__}({', '.join(given)})"
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from ralr_tune.records import AMPLIFIED, Row
 from ralr_tune.search import audits
 from ralr_tune.search.amplifying import amplification_of
+from ralr_tune.search.stages import pending_stage, stage_rows
 from ralr_tune.store.ledger import PlannedRow
 from ralr_tune.studyfile import Configuration, StudySpec
 
@@ -77,7 +78,7 @@ class ArtifactStore:
             return []
         rows = read()
         in_use = self.in_use(rows)
-        wanted = {self.weights(row) for row in _untested(rows)}
+        wanted = {self.weights(row) for row in _untested(self.spec, rows)}
         left = [path for path, row_id, _ in of_rows if row_id not in in_use]
         return sorted([*left, *(path for path in finals if path not in wanted)])
 
@@ -86,7 +87,7 @@ class ArtifactStore:
         # the next `run` reopens failed rows
         unfinished = [row for row in rows if row.state != "done" or row.outcome == "failed"]
         # a judge row may be done before its draft is renamed to its final path
-        return {row.id for row in [*unfinished, *_untested(rows), *audits.waiting(self.spec, rows)]}
+        return {row.id for row in [*unfinished, *_untested(self.spec, rows), *audits.waiting(self.spec, rows)]}
 
     def tidy(self, read: Callable[[], Sequence[Row]]) -> None:
         """Removes the leftovers: files that a killed process left of rows that are done by now."""
@@ -120,23 +121,19 @@ def confirm_configuration(spec: StudySpec, row: Row | PlannedRow) -> Configurati
     return configuration
 
 
-def _untested(rows: Sequence[Row]) -> list[Row]:
-    """Judged runs whose test is not done: all before tests are planned, later those of tested configurations, further
-    seeds included."""
+def _untested(spec: StudySpec, rows: Sequence[Row]) -> list[Row]:
+    """Judged runs whose weights a test may still need: all until the stages before the test are done, since these can
+    choose another winner; then those that the current winners' tests, or planned ones, evaluate."""
     tests = [row for row in rows if row.stage == "test"]
-    judged = [row for row in rows if row.stage == "judge" and row.outcome == "complete"]
-    if not tests:
+    tested = {run_of(row) for row in tests if row.outcome not in (None, "failed")}
+    judged = [row for row in rows if row.stage == "judge" and row.outcome == "complete" and run_of(row) not in tested]
+    if not judged or pending_stage(spec, rows) not in ("test", None):
         return judged
-    done = {run_of(row) for row in tests if row.state == "done"}
-    tested = {_configuration_of(row) for row in tests}
-    return [row for row in judged if _configuration_of(row) in tested and run_of(row) not in done]
+    wanted = {run_of(row) for row in tests} | {run_of(planned) for planned in stage_rows("test", spec, rows)}
+    return [row for row in judged if run_of(row) in wanted]
 
 
-def _configuration_of(row: Row) -> tuple[str, int, str, int | None]:
-    return row.arm, row.block, row.role, row.source
-
-
-def run_of(row: Row) -> tuple[str, int, int, str, int | None]:
+def run_of(row: Row | PlannedRow) -> tuple[str, int, int, str, int | None]:
     """What a judge row and its test row have in common."""
     return row.arm, row.block, row.ordinal, row.role, row.source
 

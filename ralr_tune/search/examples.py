@@ -9,13 +9,21 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ralr_tune.errors import RalrTuneError
 from ralr_tune.machine.files import opened, write
+from ralr_tune.objects.opening import open_store, reached
+from ralr_tune.objects.stores import Missing, StoreError
+from ralr_tune.objects.url import parse_store
 from ralr_tune.records import Row
 from ralr_tune.search.session import Session
+from ralr_tune.store import artifacts
+from ralr_tune.store.database import Storage
 from ralr_tune.tasks.trial import Trial
 
 log = logging.getLogger(__name__)
@@ -37,8 +45,27 @@ def keep_examples(session: Session, row: Row, trial: Trial) -> None:
         if len(text) > MAX_BYTES:
             raise ValueError(f"{len(text):,} bytes; allowed: {MAX_BYTES:,}")
         write(path, text)
+        if session.published is not None:
+            session.published.background.write(_object(row), text)
     except Exception as error:  # also of a kind that is not this project's
         log.warning("%s: no examples for the report: %s: %s", path, type(error).__name__, error)
+
+
+def fetch_examples(storage: Storage, study: str, out: Path, key: str, rows: Sequence[Row]) -> None:
+    """Brings the files of the current winners that other machines wrote from the study's store, if it has one."""
+    place = artifacts.place_of(storage, study)
+    lacking = [
+        row for row in rows if _is_shown(row) and row.state == "done" and _read(_path(out, key, row.arm), row) is None
+    ]
+    if place is None or not lacking:
+        return
+    try:
+        store = open_store(parse_store(place.url), place.folder)
+        for row in lacking:
+            with suppress(Missing):  # this kind shows none
+                write(_path(out, key, row.arm), reached(partial(store.get, _object(row))))
+    except (StoreError, RalrTuneError) as error:
+        log.warning("artifacts %s: no examples for the report: %s", place, error)
 
 
 def load_examples(out: Path, key: str, rows: Iterable[Row]) -> dict[str, Mapping[str, Any]]:
@@ -49,6 +76,10 @@ def load_examples(out: Path, key: str, rows: Iterable[Row]) -> dict[str, Mapping
 
 def _is_shown(row: Row) -> bool:
     return (row.stage, row.role, row.block, row.ordinal) == ("judge", "best", 1, 0)
+
+
+def _object(row: Row) -> str:
+    return f"examples/row{row.id}.json"
 
 
 def _searched(session: Session, row: Row) -> Mapping[str, Any]:

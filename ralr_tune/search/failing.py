@@ -17,6 +17,7 @@ from dataclasses import replace
 from ralr_tune.errors import DataError, FailureKind, TrialError
 from ralr_tune.records import Row
 from ralr_tune.search.session import Session
+from ralr_tune.search.stages import describe, study_ended
 from ralr_tune.search.telling import tell
 from ralr_tune.secrecy import hidden
 from ralr_tune.store import incidents
@@ -51,7 +52,9 @@ def record_diverged(session: Session, row: Row, kind: FailureKind, message: str)
 
 def retry_or_end(session: Session, row: Row, kind: FailureKind, error: Exception) -> None:
     """Handle a failure that the configuration did not cause: retry the row, or end the study (TrialError)."""
-    message = clean_message(f"{type(error).__name__}: {error}")
+    stored_log = None if session.published is None else session.published.shown_log(row)
+    copied = f" (a copy of its output: {stored_log})" if stored_log else ""
+    message = clean_message(f"{type(error).__name__}: {error}{copied}")
     if kind == "lost":
         _retry_lost(session, row, message)
         return
@@ -70,7 +73,7 @@ def _retry_lost(session: Session, row: Row, message: str) -> None:
     """Free a row whose program was ended from outside, and record the loss, as the next worker does for a lost one."""
     reached = session.ledger.row(row.id).epoch  # `row` is as it was claimed
     session.ledger.fail(replace(row, epoch=reached), kind="lost", message=message, retry=True)
-    log.warning("row %d (%s) lost its program: %s", row.id, _describe(row), message)
+    log.warning("row %d (%s) lost its program: %s", row.id, describe(row), message)
 
 
 def end_if_lost_repeatedly(session: Session, row: Row) -> None:
@@ -102,20 +105,9 @@ def clean_message(message: str) -> str:
     return cut(one_line(hidden(message)), _MAX_MESSAGE)
 
 
-def study_ended(row: Row, kind: FailureKind, what: str) -> TrialError:
-    """The error for a row that ends the study: which row, what happened, and how to go on if the row is an audit."""
-    way_out = "; an audit: with audit = 0 under [search], `run` continues without it" if row.stage == "audit" else ""
-    return TrialError(kind, f"{_describe(row)} {what}{way_out}")
-
-
-def _describe(row: Row) -> str:
-    """A row as messages name it."""
-    return f"arm {row.arm}, {row.stage} {row.ordinal}"
-
-
 def _log_failure(row: Row, message: str, detail: str, times: int) -> None:
     """Log the traceback of the first of equal failures; of later ones, the message alone."""
     if times == 1:
-        log.error("row %d (%s) failed:\n%s", row.id, _describe(row), detail)
+        log.error("row %d (%s) failed:\n%s", row.id, describe(row), detail)
     else:
-        log.error("row %d (%s) failed: %s (the same as before, %d times now)", row.id, _describe(row), message, times)
+        log.error("row %d (%s) failed: %s (the same as before, %d times now)", row.id, describe(row), message, times)

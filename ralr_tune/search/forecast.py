@@ -124,6 +124,17 @@ def _audits(spec: StudySpec, rows: Sequence[Row], ended: Sequence[Row], trials: 
 # ---------------------------------------------------------------- confirm and test
 
 
+def confirm_runs(spec: StudySpec) -> int:
+    """Maximum number of training runs of the stages choose and judge."""
+    return choosing_runs(spec) + judged_runs(spec)
+
+
+def most_epochs(spec: StudySpec) -> int:
+    """Maximum number of epochs of a study: no trial is pruned, and every seed is needed."""
+    searched = len(spec.arms) * spec.search.blocks * spec.search.trials
+    return (searched + confirm_runs(spec)) * longest_run(spec)
+
+
 def choosing_runs(spec: StudySpec) -> int:
     """The largest number of choose rows."""
     candidates = min(spec.confirm.top, spec.search.trials) * spec.search.blocks

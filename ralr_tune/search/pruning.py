@@ -11,6 +11,12 @@ stay those of the study's metric; the other curve of a finished trial is one of 
 Optuna's median pruner compares a trial's best value so far with the median of the other trials at this epoch, whatever
 the transformation: on "best" it prunes every trial that it prunes on "value", and more. ASHA and Hyperband compare a
 trial's value at the rung with the others' values there.
+
+The value after an epoch with an amplified rate says less about a trial: it jitters, and in early epochs one bad value
+is enough to be pruned. The median pruner, also inside the patient one, therefore waits for the next epoch, and the
+trial's best so far leaves out the epoch that was waited for (our choice, measured in LOG.md). Other trials keep all
+epochs: their median is robust. ASHA and Hyperband do not wait: a later value at a rung would be compared with earlier
+ones, which was measured to be wrong far more often.
 """
 
 from __future__ import annotations
@@ -21,17 +27,23 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, cast
 
+import numpy as np
 from optuna.storages import BaseStorage
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from ralr_tune.metric import Metric
 from ralr_tune.records import EpochRecord
+from ralr_tune.seeds import derive_seed
 from ralr_tune.store.retrying import ended_only
+from ralr_tune.studyfile import Configuration, StudySpec
 from ralr_tune.studyfile.sections import PruneOn
 
 SMOOTHING = 0.6
 """Weight of the past in the moving average: TensorBoard's default. Its memory is 1 / (1 - 0.6) = 2.5 epochs."""
+
+WAITING = ("median", "patient")
+"""Pruners that wait after amplified epochs."""
 
 Curve = Mapping[int, float]
 """Values by step."""
@@ -69,6 +81,30 @@ def unchanged(curve: Curve, direction: StudyDirection) -> dict[int, float]:
     return dict(curve)
 
 
+def amplified_epochs(spec: StudySpec, configuration: Configuration, seed: int) -> frozenset[int]:
+    """The epochs, from 1, of a trial with this training seed after which the pruner may wait.
+
+    A pure function of its arguments, so that a resumed trial waits at the same epochs. Empty with a pruner that does
+    not wait, and at step granularity, where all epochs are amplified about as much.
+    """
+    amplify = configuration.amplify
+    if spec.search.pruner not in WAITING or amplify is None or amplify.granularity == "step":
+        return frozenset()
+    rate = configuration.learning_rate(1, seed=derive_seed("amplify", seed))
+    return frozenset((np.flatnonzero(rate.factor_trace()[:, 0] > 1) + 1).tolist())
+
+
+def waited(steps: Sequence[int], amplified: Container[int]) -> set[int]:
+    """Those of the steps, in their order, after which a trial is not judged: amplified ones, but never two in a row, so
+    that a trial that amplifies often is judged, too."""
+    found, waits = set(), False
+    for step in steps:
+        waits = step in amplified and not waits
+        if waits:
+            found.add(step)
+    return found
+
+
 _TRANSFORMS: Mapping[PruneOn, Transform] = {"value": unchanged, "smoothed": smoothed, "best": best_so_far}
 
 
@@ -89,11 +125,19 @@ class Judge:
         self._trials = _ShownTrials(read, _TRANSFORMS[prune_on], direction, metric)
         self._view._storage, self._view._directions = cast(BaseStorage, self._trials), [direction]
 
-    def should_prune(self, trial: Trial, curve: Sequence[EpochRecord] = ()) -> bool:
+    def should_prune(
+        self, trial: Trial, curve: Sequence[EpochRecord] = (), amplified: Container[int] = frozenset()
+    ) -> bool:
         """As `Trial.should_prune`, on what the pruner sees. `curve`: the trial's epochs, whose further metrics Optuna
-        does not have before its end."""
+        does not have before its end. `amplified`: see `amplified_epochs`."""
         own = trial._get_latest_trial()
-        return self._pruner.prune(self._view, own if self._trials is None else self._trials.own(own, curve))
+        if self._trials is not None:
+            own = self._trials.own(own, curve)
+        hidden = waited(sorted(own.intermediate_values), amplified)
+        if own.last_step in hidden:
+            return False
+        values = {step: value for step, value in own.intermediate_values.items() if step not in hidden}
+        return self._pruner.prune(self._view, _with_values(own, values))
 
 
 def other_curve(metric: Metric, curve: Sequence[EpochRecord]) -> dict[str, list[tuple[int, float | None]]]:

@@ -3,7 +3,12 @@
     row12/3-5.ckpt      row 12 after epoch 5, written by its attempt 3: the file that this attempt has in its out folder
     row12/3-5.tar       the same of a program, with the checkpoint that the program reported
     row12/3-9.weights   the weights of a judged run, which wait for its test
+    row12/3.log         what the program of row 12 printed in attempt 3; it goes with the row's other objects
+    logs/...            the workers' logs (see search.logs), until `gc` removes those of a study that is done
+    examples/row12.json what the report shows of the network of a judged run (see search.examples)
     marker              shows that the store is there: without it, a missing object is not lost but away
+
+Logs and examples are written in the background (see objects.background): no trial waits for them.
 
 A checkpoint is written before its epoch is recorded, under a key of its own. The transaction that records the epoch
 names it, and then the one before is removed. So what the database names always exists, and what a killed worker left
@@ -17,19 +22,23 @@ import io
 import logging
 import re
 import tarfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ralr_tune.errors import DiskError
 from ralr_tune.machine.files import write, writing
+from ralr_tune.objects.background import BackgroundWriter
 from ralr_tune.objects.opening import open_store, reached, unusable
 from ralr_tune.objects.patience import patiently
 from ralr_tune.objects.stores import Missing, ObjectStore, StoreError
 from ralr_tune.objects.url import parse_store
 from ralr_tune.records import PAUSED, Row
 from ralr_tune.search.artifacts import ArtifactStore
+from ralr_tune.search.logs import FOLDER, end_of, program_log
+from ralr_tune.search.offline import Offline
+from ralr_tune.search.stages import pending_stage
 from ralr_tune.search.stopping import Stop
 from ralr_tune.store import artifacts
 from ralr_tune.store.artifacts import Artifact, StoredPlace
@@ -47,28 +56,38 @@ _READS = 3
 """Reads of an object whose content does not match its digest, before it counts as damaged."""
 _NAME = re.compile(r"row(\d+)/\.?(\d+)-(\d+)\.(?:ckpt|tar|weights)(?:\.\d+)?")
 """(row, attempt, epoch) of an object; also of a file that a killed process left partly written in a folder."""
+_PROGRAM_LOG = re.compile(r"row(\d+)/\.?\d+\.log(?:\.\d+)?")
+_EXAMPLES = re.compile(r"examples/\.?row(\d+)\.json(?:\.\d+)?")
 _CHECKPOINT, _FILES = "checkpoint", "files"
 """Members of a tar object."""
 
 
 @dataclass(frozen=True)
 class Waiting:
-    """How the worker that holds a row waits for the store: asked to stop or without its lease, it stops waiting."""
+    """How the worker that holds a row waits for the store: asked to stop or without its lease, it stops waiting.
 
-    shown: str
+    Neither long transfers nor pauses hold a connection to the database's server.
+    """
+
+    published: Published
     stop: Stop
     check_lease: Callable[[], None]
     note: Callable[[str | None], None]
 
     def __call__(self, call: Callable[[], T]) -> T:
-        return patiently(call, self.shown, wait=self._wait, announce=self._announce)
+        def transfer() -> T:
+            with self.published.transfers.stretch():
+                return call()
+
+        return patiently(transfer, self.published.shown, wait=self._wait, announce=self._announce)
 
     def _wait(self, seconds: float) -> None:
         self.check_lease()
-        self.stop.sleep(seconds)
+        with self.published.storage.resting():
+            self.stop.sleep(seconds)
 
     def _announce(self, reason: str | None) -> None:
-        self.note(None if reason is None else f"{PAUSED}artifacts {self.shown}: {reason}")
+        self.note(None if reason is None else f"{PAUSED}artifacts {self.published.shown}: {reason}")
 
 
 class Published:
@@ -76,10 +95,12 @@ class Published:
 
     def __init__(self, storage: Storage, local: ArtifactStore, place: StoredPlace) -> None:
         """`local`: the study's files in the out folder. Raises UsageError if a package is missing."""
-        self._storage, self._local = storage, local
+        self.storage, self._local = storage, local
+        self.transfers = Offline(storage)
         url = parse_store(place.url)
         self._url, self.shown = url, f"{url}/{place.folder}"
         self._store: ObjectStore = open_store(url, place.folder)
+        self.background = BackgroundWriter(self._store, self.shown)
         self._current: dict[int, Artifact] = {}
         """The valid object of each row that this process holds."""
 
@@ -124,7 +145,7 @@ class Published:
 
         `own`: whether this process holds the row.
         """
-        artifact = artifacts.valid_of(self._storage, row.id)
+        artifact = artifacts.valid_of(self.storage, row.id)
         if artifact is None or artifact.name.endswith(".weights"):
             return []
         if own:
@@ -142,21 +163,36 @@ class Published:
     def fetch_weights(self, row: Row, waiting: Waiting) -> None:
         """Brings the weights of a judge row to where its test looks for them, unless they are there."""
         path = self._local.weights(row)
-        artifact = None if path.exists() else artifacts.valid_of(self._storage, row.id)
+        artifact = None if path.exists() else artifacts.valid_of(self.storage, row.id)
         if artifact is not None and artifact.name.endswith(".weights"):
             content = self._get(artifact, waiting)
             if content is not None:
                 write(path, content)
 
+    def follow_log(self, row: Row, file: Path) -> None:
+        """From now on, `file` is what the row's program prints in this attempt."""
+        self.background.follow(program_log(row), end_of(file))
+
+    def end_log(self, row: Row) -> None:
+        """The attempt has ended, so that the file may be removed."""
+        self.background.finish(program_log(row))
+
+    def shown_log(self, row: Row) -> str | None:
+        """Where people find what the row's program prints in this attempt; None: it prints nothing."""
+        name = program_log(row)
+        return f"{self.shown}/{name}" if self.background.follows(name) else None
+
     def forget(self, row: Row) -> None:
         """Removes all objects of a row that is done, as far as the store answers; `tidy` removes the others."""
         self._current.pop(row.id, None)
-        artifacts.forget(self._storage, [row.id])
+        self.background.forget(_group(row))
+        artifacts.forget(self.storage, [row.id])
         self._remove_all(row, None)
 
     def keep_only(self, row: Row, artifact: Artifact) -> None:
         """Removes all objects of a row but one."""
         self._current.pop(row.id, None)
+        self.background.forget(_group(row))
         self._remove_all(row, artifact.name)
 
     def unneeded(self, read: Callable[[], Sequence[Row]]) -> Mapping[str, int]:
@@ -171,8 +207,20 @@ class Published:
         rows = read()
         in_use = self._local.in_use(rows)
         attempts = {row.id: row.attempt for row in rows if row.id in in_use}
-        valid = artifacts.valid(self._storage, self._local.spec.name)
-        return {name: size for name, size in sizes.items() if _is_unneeded(name, attempts, valid)}
+        valid = artifacts.valid(self.storage, self._local.spec.name)
+        ids = {row.id for row in rows}
+        return {
+            name: size
+            for name, size in sizes.items()
+            if _is_unneeded(name, attempts, valid)
+            or _is_of_others(name, _PROGRAM_LOG, in_use)
+            or _is_of_others(name, _EXAMPLES, ids)
+        }
+
+    def finished_logs(self, read: Callable[[], Sequence[Row]]) -> Mapping[str, int]:
+        """Bytes of each worker's log, by name, if the study is done; `read` and errors as for `unneeded`."""
+        sizes = self._store.sizes(FOLDER)
+        return sizes if sizes and pending_stage(self._local.spec, read()) is None else {}
 
     def remove(self, name: str) -> None:
         """Removes one object. Raises StoreError."""
@@ -180,8 +228,8 @@ class Published:
 
     def tidy(self, read: Callable[[], Sequence[Row]]) -> None:
         """Removes what no worker will read, as far as the store answers."""
-        recorded = artifacts.valid(self._storage, self._local.spec.name)  # before the rows: each of its rows is in them
-        artifacts.forget(self._storage, recorded.keys() - self._local.in_use(read()) if recorded else ())
+        recorded = artifacts.valid(self.storage, self._local.spec.name)  # before the rows: each of its rows is in them
+        artifacts.forget(self.storage, recorded.keys() - self._local.in_use(read()) if recorded else ())
         try:
             self._remove(self.unneeded(read))
         except StoreError as error:
@@ -193,7 +241,7 @@ class Published:
                 f"artifacts {self.shown}: the checkpoint of row {row.id} has {len(content):,} bytes; allowed: at most "
                 f"{MAX_BYTES:,}; save less, or run the study without --artifacts"
             )
-        name = f"row{row.id}/{row.attempt}-{epoch}.{suffix}"
+        name = f"{_group(row)}/{row.attempt}-{epoch}.{suffix}"
         waiting(lambda: self._store.put(name, content))
         return Artifact(name, epoch, hashlib.sha256(content).hexdigest(), len(content))
 
@@ -221,7 +269,7 @@ class Published:
 
     def _remove_all(self, row: Row, but: str | None) -> None:
         try:
-            self._remove(name for name in self._store.sizes(f"row{row.id}") if name != but)
+            self._remove(name for name in self._store.sizes(_group(row)) if name != but)
         except StoreError as error:
             log.info("artifacts %s: row %d: not removed yet: %s", self.shown, row.id, error)
 
@@ -251,6 +299,16 @@ def check_marker(place: StoredPlace) -> None:
         raise unusable(url, gone) from None
     except StoreError as error:
         raise unusable(url, error) from error
+
+
+def _group(row: Row) -> str:
+    return f"row{row.id}"
+
+
+def _is_of_others(name: str, pattern: re.Pattern[str], rows: Collection[int]) -> bool:
+    """Whether a name of this pattern belongs to none of these rows."""
+    found = pattern.fullmatch(name)
+    return found is not None and int(found[1]) not in rows
 
 
 def _is_unneeded(name: str, attempts: Mapping[int, int], valid: Mapping[int, Artifact]) -> bool:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event, Thread
@@ -13,15 +12,13 @@ from threading import Event, Thread
 from ralr_tune.errors import LeaseLost, StorageError
 from ralr_tune.records import Row
 from ralr_tune.search.artifacts import ArtifactStore
+from ralr_tune.search.offline import Offline
 from ralr_tune.search.published import Published, Waiting
 from ralr_tune.search.stopping import Stop
 from ralr_tune.search.tasks import Tasks
 from ralr_tune.store.database import Storage
 from ralr_tune.store.ledger import Ledger
 from ralr_tune.studyfile import StudySpec
-
-KEEP_S = 5.0
-"""Epochs from this length on hold no connection."""
 
 
 @dataclass
@@ -57,21 +54,17 @@ class Session:
 
 
 class Training:
-    """Trains epoch after epoch: a stop may interrupt it, and no connection to the database's server is held if the
-    epoch before took `KEEP_S` or more."""
+    """Trains epoch after epoch: a stop may interrupt it, and long epochs hold no connection to the database."""
 
     def __init__(self, session: Session) -> None:
-        self._session = session
-        self._last_s = math.inf  # unknown: the first one may take an hour
+        self._stop = session.stop
+        self._epochs = Offline(session.storage)
 
     @contextmanager
     def epoch(self) -> Iterator[None]:
         """Inside, an epoch trains."""
-        began = time.monotonic()
-        rests = self._last_s >= KEEP_S
-        with self._session.storage.resting() if rests else nullcontext(), self._session.stop.interruptible():
+        with self._epochs.stretch(), self._stop.interruptible():
             yield
-        self._last_s = time.monotonic() - began
 
 
 class Lease:
@@ -111,7 +104,7 @@ class Lease:
 
     def waiting(self, published: Published, stop: Stop) -> Waiting:
         """How the row's worker waits for the store."""
-        return Waiting(published.shown, stop, self.check, lambda message: self._ledger.note(self._row, message))
+        return Waiting(published, stop, self.check, lambda message: self._ledger.note(self._row, message))
 
     @contextmanager
     def held(self) -> Iterator[None]:

@@ -12,10 +12,10 @@ from dataclasses import replace
 from itertools import chain, groupby, islice, zip_longest
 
 from ralr_tune.analysis import rows as study_rows
+from ralr_tune.errors import FailureKind, TrialError
 from ralr_tune.records import Row, Stage
 from ralr_tune.search.amplifying import additions, max_additions
 from ralr_tune.search.audits import sampled
-from ralr_tune.search.failing import study_ended
 from ralr_tune.search.interim import analysis_seeds, wanted
 from ralr_tune.seeds import derive_seed
 from ralr_tune.store import studies
@@ -103,6 +103,17 @@ def _raise_failed(ledger: Ledger) -> None:
     for row in ledger.rows(curves=False):
         if row.outcome == "failed":
             raise study_ended(row, row.failure or "bug", f"failed at attempt {row.attempt}: {row.message}")
+
+
+def study_ended(row: Row, kind: FailureKind, what: str) -> TrialError:
+    """The error for a row that ends the study: which row, what happened, and how to go on if the row is an audit."""
+    way_out = "; an audit: with audit = 0 under [search], `run` continues without it" if row.stage == "audit" else ""
+    return TrialError(kind, f"{describe(row)} {what}{way_out}")
+
+
+def describe(row: Row) -> str:
+    """A row as messages name it."""
+    return f"arm {row.arm}, {row.stage} {row.ordinal}"
 
 
 # ---------------------------------------------------------------- audit: pruned trials, trained to their end

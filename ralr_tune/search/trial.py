@@ -14,7 +14,7 @@ from optuna.study import Study
 from optuna.trial import Trial as OptunaTrial
 
 from ralr_tune.errors import DataError, DiskError, FailureKind, Interrupted, LeaseLost, StorageError, TrialError
-from ralr_tune.records import EpochRecord, Outcome, Row, Stage, epoch_series
+from ralr_tune.records import EpochRecord, MetricSeries, Outcome, Row, Stage, epoch_series, test_series
 from ralr_tune.search import audits
 from ralr_tune.search.artifacts import confirm_configuration, remove, run_of
 from ralr_tune.search.examples import keep_examples
@@ -26,7 +26,7 @@ from ralr_tune.search.failing import (
     record_diverged,
     retry_or_end,
 )
-from ralr_tune.search.pruning import Judge, other_curve
+from ralr_tune.search.pruning import Judge, amplified_epochs, other_curve
 from ralr_tune.search.samplers import start_recipe
 from ralr_tune.search.session import Lease, Session, Training
 from ralr_tune.search.space import suggest
@@ -114,6 +114,9 @@ def _guarded(session: Session, row: Row, lease: Lease, work: Callable[[Session, 
             record_diverged(session, row, kind, str(error))
         else:
             retry_or_end(session, row, kind, error)
+    finally:
+        if session.published is not None:
+            session.published.end_log(row)
 
 
 # ---------------------------------------------------------------- the kinds of work
@@ -126,13 +129,14 @@ def _search(session: Session, row: Row, lease: Lease) -> Work:
     trial = _start(session, row, lease, configuration)
     seen = session.spec.prune_metric
     judge = Judge(study, session.spec.search.prune_on, seen)
+    amplified = amplified_epochs(session.spec, configuration, row.seed)
 
     def report(record: EpochRecord, artifact: Artifact | None) -> None:
         session.ledger.progress(row, record, curve=trial.curve, report_to=asked._trial_id, artifact=artifact)
         studies.cache_report(asked, record)
 
     def prune(record: EpochRecord) -> bool:
-        return record.epoch < configuration.training.epochs and judge.should_prune(asked, trial.curve)
+        return record.epoch < configuration.training.epochs and judge.should_prune(asked, trial.curve, amplified)
 
     for record in trial.curve:  # from an earlier attempt, which may have died before it reported its last epoch
         report(record, None)
@@ -188,7 +192,8 @@ def _confirm(session: Session, row: Row, lease: Lease) -> Work:
 
 def _test(session: Session, row: Row, lease: Lease) -> Work:
     """Evaluate the judged run's weights on the test split; train again (same seed) if they are not on this machine."""
-    trial = _start(session, row, lease, confirm_configuration(session.spec, row))
+    configuration = confirm_configuration(session.spec, row)
+    trial = _start(session, row, lease, configuration)
     judged = _judged(session, row)
     if session.published is not None and judged is not None:
         session.published.fetch_weights(judged, lease.waiting(session.published, session.stop))
@@ -198,11 +203,23 @@ def _test(session: Session, row: Row, lease: Lease) -> Work:
     except DataError:  # the run was judged on another machine, or the folder was deleted
         ending = yield from _trained(session, row, trial, lease)
     with session.stop.interruptible():
-        value = trial.evaluate("test") if ending.outcome == "complete" else None
-    _finish(session, row, trial, ending, value=value)
+        value, others = (
+            _tested(session, trial, configuration.training.epochs) if ending.outcome == "complete" else (None, ())
+        )
+    _finish(session, row, trial, ending, value=value, others=others)
     remove(session.artifacts.weights(row))
     if session.published is not None and judged is not None:
         session.published.forget(judged)
+
+
+def _tested(session: Session, trial: Trial, epochs: int) -> tuple[float, tuple[MetricSeries, ...]]:
+    """The metric on the test split, and what else its evaluation measures."""
+    measure = getattr(trial, "evaluate_all", None)  # not of a program's trial
+    if measure is None:
+        return trial.evaluate("test"), ()
+    measured = dict(measure("test"))
+    value: float = measured.pop(session.spec.metric.name)
+    return value, test_series(measured, epochs)
 
 
 def _judged(session: Session, row: Row) -> Row | None:
@@ -220,9 +237,13 @@ def _start(session: Session, row: Row, lease: Lease, configuration: Configuratio
     """`also`: another row with the same configuration and seed, whose checkpoints serve if `row` has none."""
     own, earlier = session.artifacts.checkpoint(row), _earlier(session, row, lease, also)
     task = session.tasks.of(configuration.task)
-    return session.spec.kind.trial_in_stage(
+    trial = session.spec.kind.trial_in_stage(
         task, configuration, stage=_STAGES[row.stage], seed=row.seed, checkpoint=own, earlier=earlier
     )
+    log_file = getattr(trial, "log", None)  # only of a program's trial
+    if session.published is not None and log_file is not None:
+        session.published.follow_log(row, log_file)
+    return trial
 
 
 def _earlier(session: Session, row: Row, lease: Lease, also: Row | None) -> list[Path]:
@@ -305,6 +326,7 @@ def _finish(
     ending: Ending,
     *,
     value: float | None = None,
+    others: Sequence[MetricSeries] = (),
     forget: bool = True,
     trained_elsewhere: Sequence[EpochRecord] = (),
     attributes: Mapping[str, Any] | None = None,
@@ -313,7 +335,7 @@ def _finish(
 ) -> None:
     """`trained_elsewhere`: epochs that another row trained; their time counts for that row.
 
-    `attributes`, `report_to` and `artifact`: as in the ledger.
+    `others`: what was measured besides the curve; `attributes`, `report_to` and `artifact`: as in the ledger.
     """
     complete = ending.outcome == "complete"
     if value is None and trial.curve and ending.outcome != "diverged":
@@ -327,7 +349,7 @@ def _finish(
         seconds=_seconds(trial, trained_elsewhere),
         failure=ending.failure,
         message=ending.message,
-        metrics=getattr(trial, "metrics", ()) or epoch_series(trial.curve),
+        metrics=[*(getattr(trial, "metrics", ()) or epoch_series(trial.curve)), *others],
         recovered=trial.recovered if complete or ending.outcome == "pruned" else None,
         attributes=attributes,
         report_to=report_to,

@@ -27,6 +27,9 @@ class StoredPlace:
     folder: str
     """Unique to this study in this database: another database may hold a study of the same name."""
 
+    def __str__(self) -> str:
+        return f"{self.url}/{self.folder}"
+
 
 @dataclass(frozen=True)
 class Artifact:

@@ -91,6 +91,7 @@ def _formatted(value: Any) -> str:
 
 _APPLIED: dict[KeyPath, str] = {
     ("study", "cost_per_hour"): "what the report says that the study cost",
+    ("search", "budget"): "what trials and seeds are chosen from",
     ("search", "audit"): "how many pruned trials are trained to the end; finished audits are kept",
     ("confirm", "top"): "how many configurations are confirmed; runs that have begun are kept",
     ("confirm", "seeds"): "on how many seeds; runs that have begun are kept",

@@ -11,7 +11,7 @@ from ralr_tune.studyfile.optimizer_checks import OPTIMIZER_CHECKS
 from ralr_tune.studyfile.parameters import possible
 from ralr_tune.studyfile.problems import KeyPath, dotted, shown
 from ralr_tune.studyfile.recipes import UPPER_ENDS, RecipeValue, fixed_values, is_same, recipe_values, values_for
-from ralr_tune.studyfile.sections import CURVE_OPTIONS, ScheduleSection
+from ralr_tune.studyfile.sections import CURVE_OPTIONS, FROM_BUDGET, ScheduleSection, StudyFile
 from ralr_tune.studyfile.study import StudySpec
 from ralr_tune.studyfile.values import Range, one_of
 
@@ -150,7 +150,7 @@ def _check_start_from(spec: StudySpec) -> Iterator[Contradiction]:
     where = f"search.start_from = {shown(search.start_from)}"
     if search.start_from == spec.name:
         yield Contradiction(f"{where}: is this study itself; give an earlier study", (("study", "name"),))
-    if len(search.start) >= search.trials:
+    if not spec.needs_split and len(search.start) >= search.trials:
         line = f"{where}: the {len(search.start)} configurations of search.start are all {search.trials} trials already"
         yield Contradiction(line, (("search", "start"), ("search", "trials")))
 
@@ -186,6 +186,8 @@ def _check_divided(spec: StudySpec) -> Iterator[Contradiction]:
     if not search.divided:
         return
     where = "search.divided = true"
+    if search.budget is not None:
+        yield Contradiction(f"{where}: not with search.budget; give trials and seeds", (("search", "budget"),))
     if search.sampler not in DIVISIBLE:
         line = f"{where}: {search.sampler} learns from its whole search, so its parts are not independent"
         yield Contradiction(f'{line}; use "qmc" or "random", or a search per block', (("search", "sampler"),))
@@ -255,6 +257,39 @@ def _check_most_seeds(spec: StudySpec) -> Iterator[Contradiction]:
         yield Contradiction(f"{line}, but that is {confirm.seeds}", (("confirm", "seeds"), ("confirm", "most_seeds")))
 
 
+def _check_budget(spec: StudySpec) -> Iterator[Contradiction]:
+    search, split = spec.file.search, spec.file.split
+    if search.budget is None:
+        if split is not None:
+            line = "split: only allowed with search.budget, which it was chosen from"
+            yield Contradiction(line, (("search", "budget"),))
+        elif search.trials == FROM_BUDGET:
+            yield Contradiction("search.trials is missing; give it, or search.budget", (("search", "budget"),))
+        return
+    fixed = _fixed_by_user(spec.file)
+    if len(fixed) == 2 and split is None:
+        given = " and ".join(f"{dotted(path)} = {value}" for path, value in fixed.items())
+        line = f"{given} are fixed, which leaves nothing to choose; leave out one of the three"
+        yield Contradiction(f"search.budget = {shown(search.budget)}: {line}", (("search",), ("confirm",)))
+    chosen = {} if split is None else {"trials": split.trials, "seeds": split.seeds, "most_seeds": split.seeds}
+    for path, value in fixed.items():
+        if split is not None and chosen[path[-1]] != value:
+            where = dotted(("split", path[-1].removeprefix("most_")))
+            line = f"{where} = {chosen[path[-1]]}: but {dotted(path)} = {value}; leave out [split]"
+            yield Contradiction(line, (path, ("split",)))
+
+
+def _fixed_by_user(file: StudyFile) -> dict[KeyPath, int]:
+    """The two numbers that a budget is split into, as far as the file gives them."""
+    found: dict[KeyPath, int] = {}
+    if file.search.trials != FROM_BUDGET:
+        found["search", "trials"] = file.search.trials
+    key = "most_seeds" if file.confirm.seeds == "auto" else "seeds"
+    if key in file.confirm.model_fields_set:
+        found["confirm", key] = file.confirm.max_seeds
+    return found
+
+
 _CHECKS = (
     _check_baseline,
     _check_metric,
@@ -268,6 +303,7 @@ _CHECKS = (
     _check_start,
     _check_start_from,
     _check_divided,
+    _check_budget,
     _check_sampler_options,
     _check_pruning,
     _check_prune_metric,

@@ -93,6 +93,8 @@ class Provenance(Frozen):
     """Fingerprint of the study file (StudySpec.fingerprint)."""
     packages: dict[str, str] = {}
     """Package versions with which the trial ran."""
+    files: dict[str, str] = {}
+    """SHA-256 of what the trials read besides the data, such as weights and modules, by the study's name for it."""
 
     def lines(self, unit: Unit) -> list[str]:
         """The same as a few lines of text; `unit`: the metric's."""
@@ -100,7 +102,7 @@ class Provenance(Frozen):
         found = {"validation": self.confirmed, "test": self.tested}
         return [
             f"Found by ralr_tune: study {self.study}, arm {self.arm}, trial {self.trial}{block}.",
-            f"In the search: validation {self.metric} {unit.value(self.value, 2)} (one run out of many: it flatters).",
+            f"In the search: validation {self.metric} {unit.value(self.value, 2)} (one of many runs: biased upwards).",
             *(f"On fresh seeds: {split} {self.metric} {each.text(unit)}." for split, each in found.items() if each),
         ]
 

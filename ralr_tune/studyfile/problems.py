@@ -42,6 +42,9 @@ _MESSAGES = {
 _MAX_SHOWN = 80
 """Maximum length of a value or key in a message, in characters."""
 
+_BY_RUN = "split"
+"""A table that `run` writes, so that it is no suggestion."""
+
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 MAX_DEPTH = 32
@@ -171,7 +174,7 @@ def _at(raw: Any, path: Sequence[str | int]) -> Any:
 
 def _nearest(path: Sequence[str | int], model: type[BaseModel], raw: Mapping[str, Any]) -> str:
     """Suggests a key of the table, preferring keys that are not used yet: `lgo` next to `low` means `log`."""
-    known = sorted(_known_keys(model, path[:-1], raw))
+    known = sorted(set(_known_keys(model, path[:-1], raw)) - ({_BY_RUN} if len(path) == 1 else set()))
     free = [key for key in known if key not in _at(raw, path[:-1])]
     return f"; {one_of(free or known, str(path[-1]))}" if known else ""
 

@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from ralr_tune.schedules.curves import CURVES, OPTIONS
+from ralr_tune.studyfile.budgets import BudgetText, SplitSection
 from ralr_tune.studyfile.optimizer_keys import Optimizer, OptimizerOptions, OptimizerTable, Rate
 from ralr_tune.studyfile.values import (
     Choice,
@@ -281,11 +282,18 @@ Audit = Annotated[Literal["auto"] | Share, BeforeValidator(_audit)]
 PruneOn = Literal["value", "smoothed", "best"]
 
 
+FROM_BUDGET = 0
+"""`search.trials` of a file that leaves them to `search.budget`."""
+
+
 class SearchSection(Frozen):
     """[search]: the budget of every arm, the sampler and the pruner."""
 
-    trials: Annotated[int, Field(ge=1, le=1_000_000)]
-    """The budget: configurations that each arm tries in each block."""
+    trials: Annotated[int, Field(ge=1, le=1_000_000)] = FROM_BUDGET
+    """Configurations that each arm tries in each block; required without `budget`."""
+    budget: BudgetText | None = None
+    """What the study may spend at most: "12 device hours", "90 device minutes" or "600 epochs". Trials and seeds that
+    are not given are chosen from it (see search.budget)."""
     sampler: Literal["tpe", "random", "qmc", "gp"] = "tpe"
     """Optuna's sampler, which proposes configurations."""
     sampler_options: Options = {}
@@ -311,10 +319,10 @@ class SearchSection(Frozen):
     """An earlier study, whose best search configurations every arm tries next; none of its values is used."""
 
     @model_serializer(mode="wrap")
-    def _as_without_later_keys(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _as_without_added(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Same JSON as in releases without these keys, so that fingerprints do not change."""
         dumped: dict[str, Any] = handler(self)
-        unset = {"prune_metric": None, "start_from": None, "divided": False}
+        unset = {"prune_metric": None, "budget": None, "start_from": None, "divided": False}
         return {key: value for key, value in dumped.items() if key not in unset or value != unset[key]}
 
 
@@ -366,3 +374,5 @@ class StudyFile(Frozen):
     search: SearchSection
     confirm: ConfirmSection = ConfirmSection()
     storage: StorageSection = StorageSection()
+    split: SplitSection | None = None
+    """Written by `run` into the file that it stores."""

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from ralr_tune.metric import Metric
 from ralr_tune.schedules.curves import OPTIONS
 from ralr_tune.studyfile import models
+from ralr_tune.studyfile.budgets import Budget, SplitSection, parse_budget
 from ralr_tune.studyfile.configuration import Configuration, task_parameter
 from ralr_tune.studyfile.kind import Kind
 from ralr_tune.studyfile.optimizer_keys import OF_IMPORTED
@@ -76,13 +77,36 @@ class StudySpec:
 
     @cached_property
     def search(self) -> SearchSection:
-        """[search], with the trials of one block if the file gives those of all (`divided`)."""
-        search = self.file.search
+        """[search], with the trials that its budget was split into (see `needs_split`), or with those of one block if
+        the file gives those of all (`divided`)."""
+        search, split = self.file.search, self.file.split
+        if split is not None:
+            return search.model_copy(update={"trials": split.trials})
         return search.model_copy(update={"trials": search.trials // search.blocks}) if search.divided else search
 
-    @property
+    @cached_property
     def confirm(self) -> ConfirmSection:
-        return self.file.confirm
+        """[confirm], with the seeds that the budget was split into."""
+        confirm, split = self.file.confirm, self.file.split
+        key = "most_seeds" if confirm.seeds == "auto" else "seeds"
+        return confirm if split is None else confirm.model_copy(update={key: split.seeds})
+
+    @property
+    def budget(self) -> Budget | None:
+        """`search.budget`."""
+        return None if self.file.search.budget is None else parse_budget(self.file.search.budget)
+
+    @property
+    def needs_split(self) -> bool:
+        """Whether trials and seeds are still to be chosen from the budget (`search.budget.split_of`)."""
+        return self.file.search.budget is not None and self.file.split is None
+
+    def with_split(self, split: SplitSection) -> StudySpec:
+        """The same study with these trials and seeds, in its file and in its text."""
+        table = "\n".join(["# Chosen from search.budget", *split.as_toml()])
+        return replace(
+            self, file=self.file.model_copy(update={"split": split}), text=f"{self.text.rstrip()}\n\n{table}\n"
+        )
 
     @property
     def storage(self) -> StorageSection:
@@ -100,12 +124,16 @@ class StudySpec:
 
     @cached_property
     def meaning(self) -> StudyFile:
-        """The file with metric, margin and windows filled in, whose defaults depend on other keys: equivalent files
-        compare equal."""
-        study = self.study.model_copy(update={"metric": self.metric.name})
-        confirm = self.confirm.model_copy(update={"margin": self.margin})
+        """The file with metric, margin, windows and split filled in, whose defaults depend on other keys: equivalent
+        files compare equal."""
         arms = {name: _whole_window(arm) for name, arm in self.arms.items() if self.schedule(name).warmup == 0}
-        filled = {"study": study, "search": self.search, "confirm": confirm, "arms": {**self.arms, **arms}}
+        filled = {
+            "study": self.study.model_copy(update={"metric": self.metric.name}),
+            "search": self.search,
+            "confirm": self.confirm.model_copy(update={"margin": self.margin}),
+            "arms": {**self.arms, **arms},
+            "split": None,
+        }
         return self.file.model_copy(update=filled)
 
     def as_stored(self, fingerprint: str) -> StudySpec:
@@ -152,7 +180,8 @@ class StudySpec:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the meaning of the file (without comments, the order of tables, [storage] and the price)."""
-        meaning = self.meaning.model_dump(mode="json", exclude={"storage": True, "study": {"cost_per_hour"}})
+        left_out: Any = {"storage": True, "split": True, "study": {"cost_per_hour"}}
+        meaning = self.meaning.model_dump(mode="json", exclude=left_out)
         return hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()
 
     def space(self, arm: str) -> dict[str, Domain]:

@@ -74,7 +74,7 @@ def _check_margin(spec: StudySpec) -> Iterator[Contradiction]:
 
 def _check_top(spec: StudySpec) -> Iterator[Contradiction]:
     top, trials = spec.confirm.top, spec.search.trials
-    if "top" in spec.confirm.model_fields_set and top > trials:
+    if not spec.needs_split and "top" in spec.confirm.model_fields_set and top > trials:
         paths: tuple[KeyPath, ...] = (("confirm", "top"), ("search", "trials"))
         yield Contradiction(f"confirm.top = {top}: must be at most search.trials, {trials}", paths)
 

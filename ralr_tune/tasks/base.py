@@ -168,15 +168,13 @@ class TorchTask(Task, Protocol):
 
 
 class MeasuringTask(TorchTask, Protocol):
-    """A task that measures more than the study's metric after every epoch.
-
-    A task that declares `Capabilities.measures` must implement it.
-    """
+    """A task that measures more than the study's metric: on the test split, and after every epoch if it declares
+    `Capabilities.measures`."""
 
     def measure(
         self, model: nn.Module, split: Split, *, batch_size: int | None = None, autocast: Autocast | None = None
     ) -> Mapping[str, float]:
-        """As `evaluate`, by name: the study's metric, and those that `Kind.epoch_metrics` lists."""
+        """As `evaluate`, by name: the study's metric, those that `Kind.epoch_metrics` lists, and any others."""
 
 
 class FusedBatch(Batch, Protocol):

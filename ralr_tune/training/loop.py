@@ -121,6 +121,10 @@ class TorchTrial:
         """See `tasks.trial.Trial.evaluate`; NaN if the network's outputs are not finite."""
         return self.in_batches(split, self.state.evaluate)
 
+    def evaluate_all(self, split: Split) -> Mapping[str, float]:
+        """As `evaluate`, by name: the study's metric and all others that the task knows."""
+        return self.in_batches(split, self.state.measure_all)
+
     def in_batches(self, split: Split, work: Callable[[Split, int], T]) -> T:
         """What `work` returns for the split and a batch size, which is halved whenever memory runs out.
 

@@ -148,8 +148,14 @@ class TrainState:
         return None if average is None else SavedAverage(average.network.state_dict(), average.updates)
 
     def measure(self, split: Split, batch_size: int) -> Mapping[str, float]:
-        """As `evaluate`: the metric and, if the task measures more, its further metrics."""
+        """As `evaluate`: the metric and, if the task measures more after every epoch, its further metrics."""
         if not self._task.capabilities.measures:
+            return {self._task.metric.name: self.evaluate(split, batch_size)}
+        return self.measure_all(split, batch_size)
+
+    def measure_all(self, split: Split, batch_size: int) -> Mapping[str, float]:
+        """As `evaluate`: all metrics that the task knows."""
+        if not hasattr(self._task, "measure"):
             return {self._task.metric.name: self.evaluate(split, batch_size)}
         return cast(MeasuringTask, self._task).measure(
             self._judged_network.for_evaluation(), split, batch_size=batch_size, autocast=self._autocast

@@ -339,6 +339,24 @@ def test_audited_prunings_have_facts_and_sentences() -> None:
     assert f"1 of monotone's {found['monotone'].pruned} pruned trials were trained to their end: too few" in sentences
 
 
+@pytest.mark.parametrize("granularity", ["epoch", "step"])
+def test_wrong_prunings_after_an_amplified_end_are_named(granularity: str) -> None:
+    record = with_audits(make_record(trials=80), {"ralr": [0.99] * 6 + [0.5] * 7})
+    arm = record.arms["ralr"]
+    ended = {row.id for row in arm.rows if row.stage == "audit" and row.ordinal % 2}
+    rows = [_with_last_factor(row, 2.0 if row.id in ended else 1.0) for row in arm.rows]
+    wrong = sum(row.id in ended and row.value == 0.99 for row in rows)
+    assert wrong > 1
+    changed = replace(arm, rows=tuple(rows), settings={"amplify.granularity": granularity})
+    sentences = " ".join(notes(study_facts(replace(record, arms={**record.arms, "ralr": changed}))))
+    named = f"{wrong} of them ended with an amplified epoch, whose effect on the last value no pruner can foresee."
+    assert (named in sentences) == (granularity == "epoch")
+
+
+def _with_last_factor(row: Row, factor: float) -> Row:
+    return replace(row, curve=(*row.curve[:-1], *(replace(last, factor=factor) for last in row.curve[-1:])))
+
+
 def test_a_warning_names_arms_with_different_pruning_errors() -> None:
     record = make_record(trials=80)
     facts = study_facts(with_audits(record, {"ralr": [0.99] * 12, "monotone": [0.5] * 12}))

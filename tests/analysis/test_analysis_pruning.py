@@ -29,6 +29,13 @@ def test_wrong_is_above_the_survivors_median() -> None:
     assert (found.epoch, found.spared) == (3, 3)
 
 
+def test_wrong_trials_with_an_amplified_end_are_counted() -> None:
+    trials = [
+        each._replace(amplified=index % 2 == 0) for index, each in enumerate(audited(0.95, 0.97, 0.99, 0.91, 0.9))
+    ]
+    assert pruning_audit(trials, FINALS, metric=ACCURACY)[0].ended_amplified == 2
+
+
 def test_no_rate_below_ten() -> None:
     found = audit(*[0.97] * 9)
     assert (found.audited, found.wrong, found.rate, found.interval) == (9, 9, None, None)

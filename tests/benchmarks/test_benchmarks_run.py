@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks import accuracy, fusing, identity, large, networks, operators, orchestration
+from benchmarks import accuracy, fusing, identity, large, networks, operators, orchestration, scaling
 from ralr_tune.training import precision
 
 
@@ -67,6 +67,14 @@ def test_operators(capsys: pytest.CaptureFixture[str], slots: str) -> None:
     rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in _rows(capsys.readouterr().out)[2:]]
     assert len(rows) == operators.SHOWN
     assert ["aten::convolution_backward", "2"] in [row[:2] for row in rows]
+
+
+@pytest.mark.slow
+def test_scaling(capsys: pytest.CaptureFixture[str]) -> None:
+    scaling.main(["--workers", "1", "2", "--trials", "2", "--epoch-s", "0.01", "--database", "sqlite"])
+    rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in _rows(capsys.readouterr().out)]
+    assert [row[0] for row in rows[2:]] == ["1", "2"]
+    assert rows[2][4] == "100.0%"
 
 
 @pytest.mark.slow

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +19,8 @@ from ralr_tune.commands.health.artifacts import artifact_checks
 from ralr_tune.commands.locate import locate
 from ralr_tune.commands.repair import repair_study
 from ralr_tune.commands.run import RunOptions, init, run
-from ralr_tune.errors import UsageError
+from ralr_tune.commands.status import study_status, worker_log_end
+from ralr_tune.errors import DataError, TrialError, UsageError
 from ralr_tune.launch.devices import Place
 from ralr_tune.launch.folder import TOKEN_FILE
 from ralr_tune.launch.launcher import Job, Launcher
@@ -72,10 +76,43 @@ def test_the_store_is_recorded_and_the_next_run_and_workers_elsewhere_find_it(he
     report = run(SPEC, options(here), progress=False)
     assert report.answer
     (folder,) = store.iterdir()
-    assert [path.name for path in folder.iterdir()] == [MARKER]
+    assert {path.name for path in folder.iterdir()} - {"logs"} == {MARKER}
     assert folder.name.startswith("sim-")
     for out in (here / "elsewhere", here / "out"):
         assert list((out / "checkpoints").glob("*")) == []
+
+
+def test_the_logs_of_workers_are_read_elsewhere_until_gc_removes_those_of_a_finished_study(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ralr_tune.launch.worker.node", lambda: "node/7")
+    monkeypatch.setattr(logging.getLogger("ralr_tune"), "level", logging.INFO)  # as `worker` has it
+    url = f"sqlite:///{here}/study.db"
+    init(SPEC, options(here, launcher="local", workers=None, artifacts=here / "store"))
+    with monkeypatch.context() as patch:
+        patch.setattr("ralr_tune.search.trial._start", refuse)
+        with pytest.raises(TrialError):
+            work(Job("sim", url, here / "elsewhere"), Place(3, "cpu", 1))
+    storage = open_storage(url)
+    owner = f"node/7:{os.getpid()}:3"
+    found = worker_log_end(storage, "sim", here / "out" / "logs", owner)
+    assert any("row 1: arm" in line for line in found)
+    assert found[-1].startswith("error: arm monotone, search 0 failed")
+    assert worker_log_end(storage, "sim", here / "out" / "logs", "node/7:1:3") == []
+    (folder,) = (here / "store").iterdir()
+    assert f"artifacts and logs: {folder}" in study_status(storage, "sim").as_text()
+    (log,) = folder.glob("logs/node_7-3-*.log")
+    assert collect_garbage("sim", storage=url, out=here / "out").files == []
+    run(SPEC, options(here), progress=False)
+    removed = collect_garbage("sim", storage=url, out=here / "out").files
+    assert {(each.path, each.why) for each in removed} >= {(str(log), "log of a worker of a finished study")}
+    assert not log.exists()
+    shutil.rmtree(here / "store")
+    assert worker_log_end(storage, "sim", here / "out" / "logs", owner) == []
+
+
+def refuse(*given: object, **more: object) -> None:
+    raise DataError("image 3 is torn")
 
 
 def test_without_the_option_nothing_is_recorded(here: Path) -> None:

@@ -37,7 +37,7 @@ def test_workers_that_share_count_once(
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     for module in ("ralr_tune.launch.devices", "ralr_tune.commands.plan"):
         monkeypatch.setattr(f"{module}.available_cores", lambda: 2)
-    monkeypatch.setattr(plan, "_seconds_per_epoch", lambda spec, place: 2.0)
+    monkeypatch.setattr(plan, "seconds_per_epoch", lambda spec, place: 2.0)
     found = plan_study(study, devices=devices, workers=workers)
     assert (found.workers, found.at_once) == (workers, at_once)
     assert found.seconds == START_S + found.epochs * 2.0 / at_once + REPORT_S

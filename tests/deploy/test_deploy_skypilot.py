@@ -25,7 +25,9 @@ from tests.waiting import LONG_S, until
 FILE = Path(__file__).parents[2] / "deploy/skypilot/workers.yaml"
 TASK: dict[str, Any] = yaml.safe_load(FILE.read_text())
 SCHEMA = json.loads(Path(__file__).with_name("skypilot_task.schema.json").read_text())
-SPEC = simulated(task={"data": {"optimum": 0.1, "seconds_per_epoch": 0.05}}, confirm={"top": 1, "seeds": 2})
+SPEC = simulated(
+    task={"data": {"optimum": 0.1, "seconds_per_epoch": 0.05}}, search={"trials": 2}, confirm={"top": 1, "seeds": 2}
+)
 
 
 def test_it_fits_the_schema() -> None:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
-import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
@@ -16,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.engines.running import FAULTS, WORKERS, Running, study_text
+from tests.engines.running import FAULTS, WORKERS, Faults, Running, study_text
 from tests.faults.storm import violations
 from tests.faults.test_faults_storm import NO_VIOLATIONS
 from tests.waiting import LONG_S, until
@@ -63,6 +60,8 @@ def cluster(home: Path) -> Iterator[Nodes]:
         patch.setenv("HOME", str(home))
         patch.setenv("RAY_TMPDIR", "/tmp")  # the paths of its sockets must be short
         patch.setenv("RAY_kill_child_processes_on_worker_exit", "0")  # a worker ends in order if its task dies
+        patch.setenv("RAY_raylet_start_wait_time_s", f"{LONG_S:g}")  # 30 s are too few on a busy machine, ...
+        patch.setenv("RAY_agent_register_timeout_ms", f"{1000 * LONG_S:g}")  # ... as are these
         made = Nodes()
         try:
             yield made
@@ -109,29 +108,15 @@ def test_ctrl_c_frees_every_row(nodes: Nodes, url: str, tmp_path: Path) -> None:
 
 
 def test_faults_of_the_engine(nodes: Nodes, url: str, tmp_path: Path) -> None:
-    drawn, counted, number = random.Random(1), Counter[str](), 0
-    while counted.total() < FAULTS:
+    faults, number = Faults(nodes, KINDS, pause_s=(1.0, 4.0)), 0
+    while faults.counted.total() < FAULTS:
         run = started(nodes, study_text(f"storm{number}"), url, tmp_path / f"out{number}")
-        _storm(nodes, run, drawn, counted)
+        faults.strike(run)
         until(lambda: not _workers(run.out), "no worker is left", within_s=60)  # noqa: B023
         assert violations(url, run.spec, run.out) == NO_VIOLATIONS
+        assert "[state-dump]" not in run.log()  # what Ray prints when it loses a node
         number += 1
-    print(f"\n{counted.total()} faults in {number} studies: {dict(counted)}")
-
-
-def _storm(nodes: Nodes, run: Running, drawn: random.Random, counted: Counter[str]) -> None:
-    """Faults until there are enough or the study is finished; then waits for its end."""
-    end = time.monotonic() + LONG_S * 4
-    while run.pending is not None:
-        assert time.monotonic() < end, f"stuck: {run.log()}"
-        if run.ended():
-            run.start()
-        time.sleep(drawn.uniform(1.0, 4.0))
-        if counted.total() < FAULTS and run.held:
-            name = drawn.choice(sorted(KINDS))
-            KINDS[name](nodes, run, drawn)
-            counted[name] += 1
-    until(run.ended, "run ends")
+        print(f"\n{faults.counted.total()} faults in {number} studies{faults.table()}", flush=True)
 
 
 def _workers(out: Path) -> list[psutil.Process]:
@@ -145,46 +130,55 @@ def _workers(out: Path) -> list[psutil.Process]:
     return found
 
 
-def node_killed(nodes: Nodes, run: Running, drawn: random.Random) -> None:
+# ---------------------------------------------------------------- the faults: each says whether it found a target
+
+
+def node_killed(nodes: Nodes, run: Running, drawn: random.Random) -> bool:
     nodes.remove(drawn.choice(nodes.nodes), orderly=False)
     nodes.add()
+    return True
 
 
-def node_removed(nodes: Nodes, run: Running, drawn: random.Random) -> None:
+def node_removed(nodes: Nodes, run: Running, drawn: random.Random) -> bool:
     nodes.remove(drawn.choice(nodes.nodes), orderly=True)
     nodes.add()
+    return True
 
 
-def task_killed(nodes: Nodes, run: Running, drawn: random.Random) -> None:
+def task_killed(nodes: Nodes, run: Running, drawn: random.Random) -> bool:
     """Ray's own process, the parent of a worker."""
-    for process in _workers(run.out)[:1]:
-        with suppress(psutil.Error):
-            process.parent().kill()
+    return _signalled([process.parent() for process in _workers(run.out)], signal.SIGKILL, drawn)
 
 
-def worker_killed(nodes: Nodes, run: Running, drawn: random.Random) -> None:
-    for process in _workers(run.out)[:1]:
-        with suppress(psutil.Error):
-            process.kill()
+def worker_killed(nodes: Nodes, run: Running, drawn: random.Random) -> bool:
+    return _signalled(_workers(run.out), signal.SIGKILL, drawn)
 
 
-def worker_stopped(nodes: Nodes, run: Running, drawn: random.Random) -> None:
-    for process in _workers(run.out)[:1]:
-        with suppress(psutil.Error):
-            os.kill(process.pid, signal.SIGTERM)
+def worker_stopped(nodes: Nodes, run: Running, drawn: random.Random) -> bool:
+    return _signalled(_workers(run.out), signal.SIGTERM, drawn)
 
 
-def run_killed(nodes: Nodes, run: Running, drawn: random.Random) -> None:
+def _signalled(processes: list[psutil.Process | None], number: signal.Signals, drawn: random.Random) -> bool:
+    """Sends a signal to one of them."""
+    found = [process for process in processes if process is not None and process.pid != 1]
+    if not found:
+        return False
+    with suppress(psutil.NoSuchProcess):
+        drawn.choice(found).send_signal(number)
+        return True
+    return False
+
+
+def run_killed(nodes: Nodes, run: Running, drawn: random.Random) -> bool:
     run.process.kill()
     run.process.wait()
+    return True
 
 
-def run_interrupted(nodes: Nodes, run: Running, drawn: random.Random) -> None:
+def run_interrupted(nodes: Nodes, run: Running, drawn: random.Random) -> bool:
     run.process.send_signal(signal.SIGINT)
     until(run.ended, "run ends")
+    return True
 
 
-KINDS: dict[str, Callable[[Nodes, Running, random.Random], None]] = {
-    each.__name__: each
-    for each in (node_killed, node_removed, task_killed, worker_killed, worker_stopped, run_killed, run_interrupted)
-}
+KINDS = (node_killed, node_removed, task_killed, worker_killed, worker_stopped, run_killed, run_interrupted)

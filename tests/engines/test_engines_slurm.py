@@ -6,18 +6,17 @@ import os
 import random
 import signal
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from tests.engines.running import FAULTS, LEASE_S, WORKERS, Running, study_text
+from tests.engines.running import FAULTS, LEASE_S, WORKERS, Faults, Running, study_text
 from tests.engines.slurm_cluster import NODES, Cluster, cluster, obstacle
 from tests.faults.storm import violations
 from tests.faults.test_faults_storm import NO_VIOLATIONS
-from tests.waiting import LONG_S, until
+from tests.waiting import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(obstacle() is not None, reason=f"no Slurm here: {obstacle()}")]
 
@@ -75,76 +74,70 @@ def test_ctrl_c_empties_the_queue_and_frees_every_row(slurm: Cluster, url: str, 
 
 
 def test_faults_of_the_engine(slurm: Cluster, url: str, tmp_path: Path) -> None:
-    drawn, counted, number = random.Random(1), Counter[str](), 0
-    while counted.total() < FAULTS:
+    faults, number = Faults(slurm, KINDS, pause_s=(1.0, 3.0), after_each=slurm.hurry), 0
+    while faults.counted.total() < FAULTS:
         run = started(study_text(f"storm{number}"), url, tmp_path / f"out{number}")
-        _storm(slurm, run, drawn, counted)
+        faults.strike(run)
         assert violations(url, run.spec, run.out) == NO_VIOLATIONS
         assert not slurm.called("squeue", "-h").strip()
         number += 1
-    print(f"\n{counted.total()} faults in {number} studies: {dict(counted)}")
+        print(f"\n{faults.counted.total()} faults in {number} studies{faults.table()}", flush=True)
 
 
-def _storm(slurm: Cluster, run: Running, drawn: random.Random, counted: Counter[str]) -> None:
-    """Faults until there are enough or the study is finished; then waits for its end."""
-    end = time.monotonic() + LONG_S * 4
-    while run.pending is not None:
-        assert time.monotonic() < end, f"stuck: {run.log()}"
-        if run.ended():
-            run.start()
-        time.sleep(drawn.uniform(1.0, 3.0))
-        if counted.total() < FAULTS and run.held and slurm.running():
-            name = drawn.choice(sorted(KINDS))
-            KINDS[name](slurm, run, drawn)
-            counted[name] += 1
-        slurm.hurry()
-    until(run.ended, "run ends")
+# ---------------------------------------------------------------- the faults: each says whether it found a target
 
 
-def _task(slurm: Cluster, drawn: random.Random) -> str:
-    return drawn.choice(slurm.running() or ["none"])
-
-
-def time_limit(slurm: Cluster, run: Running, drawn: random.Random) -> None:
+def time_limit(slurm: Cluster, run: Running, drawn: random.Random) -> bool:
     """What Slurm sends before the limit."""
-    slurm.called("scancel", "--batch", "--signal=USR1", _task(slurm, drawn), check=False)
+    return _to_a_task(slurm, drawn, "scancel", "--batch", "--signal=USR1")
 
 
-def cancelled(slurm: Cluster, run: Running, drawn: random.Random) -> None:
-    slurm.called("scancel", _task(slurm, drawn), check=False)
+def cancelled(slurm: Cluster, run: Running, drawn: random.Random) -> bool:
+    return _to_a_task(slurm, drawn, "scancel")
 
 
-def requeued(slurm: Cluster, run: Running, drawn: random.Random) -> None:
-    slurm.called("scontrol", "requeue", _task(slurm, drawn), check=False)
+def requeued(slurm: Cluster, run: Running, drawn: random.Random) -> bool:
+    return _to_a_task(slurm, drawn, "scontrol", "requeue")
 
 
-def preempted(slurm: Cluster, run: Running, drawn: random.Random) -> None:
+def _to_a_task(slurm: Cluster, drawn: random.Random, *command: str) -> bool:
+    """Whether there was a task; it may end before the command comes."""
+    if not (tasks := slurm.running()):
+        return False
+    slurm.called(*command, drawn.choice(tasks), check=False)
+    return True
+
+
+def preempted(slurm: Cluster, run: Running, drawn: random.Random) -> bool:
     slurm.called("sbatch", "--partition=high", "--cpus-per-task=2", "--output=/dev/null", "--wrap=sleep 2")
+    return True
 
 
-def worker_killed(slurm: Cluster, run: Running, drawn: random.Random) -> None:
+def worker_killed(slurm: Cluster, run: Running, drawn: random.Random) -> bool:
     pids = [int(row.owner.split(":")[1]) for row in run.held if row.owner]
-    with suppress(ProcessLookupError):  # it has just ended
-        os.kill(drawn.choice(pids or [2**22]), signal.SIGKILL)
+    with suppress(ProcessLookupError, IndexError):  # it has just ended
+        os.kill(drawn.choice(pids), signal.SIGKILL)
+        return True
+    return False
 
 
-def node_lost(slurm: Cluster, run: Running, drawn: random.Random) -> None:
+def node_lost(slurm: Cluster, run: Running, drawn: random.Random) -> bool:
     node = drawn.choice(NODES)
     slurm.kill_node(node)
     slurm.start_node(node)
+    return True
 
 
-def run_killed(slurm: Cluster, run: Running, drawn: random.Random) -> None:
+def run_killed(slurm: Cluster, run: Running, drawn: random.Random) -> bool:
     run.process.kill()
     run.process.wait()
+    return True
 
 
-def run_interrupted(slurm: Cluster, run: Running, drawn: random.Random) -> None:
+def run_interrupted(slurm: Cluster, run: Running, drawn: random.Random) -> bool:
     run.process.send_signal(signal.SIGINT)
     until(run.ended, "run ends")
+    return True
 
 
-KINDS: dict[str, Callable[[Cluster, Running, random.Random], None]] = {
-    each.__name__: each
-    for each in (time_limit, cancelled, requeued, preempted, worker_killed, node_lost, run_killed, run_interrupted)
-}
+KINDS = (time_limit, cancelled, requeued, preempted, worker_killed, node_lost, run_killed, run_interrupted)

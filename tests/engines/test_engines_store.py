@@ -208,11 +208,20 @@ def _until_done(machines: Machines) -> None:
 
 def _check(machines: Machines, server: ObjectServer) -> None:
     assert violations(machines.url, machines.spec, machines.root) == NO_VIOLATIONS
-    assert [key for key in server.objects() if f"/{machines.spec.name}-" in key and not key.endswith("marker")] == []
+    left = [key for key in server.objects() if f"/{machines.spec.name}-" in key and not key.endswith("marker")]
+    assert [key for key in left if "/logs/" not in key] == []
+    _check_stored_logs(server, left)
     assert artifacts.valid(machines.storage, machines.spec.name) == {}
     logs = machines.logs()
     assert [each for each in (*LOSSES, SECRET) if each in logs] == []
     machines.storage.dispose()
+
+
+def _check_stored_logs(server: ObjectServer, keys: list[str]) -> None:
+    """Workers on machines that are gone left their logs in the store."""
+    contents = [server.client().get_object(Bucket=BUCKET, Key=key)["Body"].read().decode() for key in keys]
+    assert sum("INFO ralr_tune.launch.worker: row " in each for each in contents) >= WORKERS
+    assert not any(SECRET in each for each in contents)
 
 
 # ---------------------------------------------------------------- the faults: each says whether it took place

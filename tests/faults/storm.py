@@ -34,6 +34,7 @@ from ralr_tune.store.database import Storage, open_storage
 from ralr_tune.store.ledger import Ledger
 from ralr_tune.studyfile import StudySpec, parse_study
 from ralr_tune.tasks.trial import Trial
+from tests.faults.rotation import Rotation
 
 FAULTS = ("SIGKILL", "SIGSTOP", "SIGTERM", "SIGINT")
 CHILD_FAULTS = ("child SIGKILL", "child SIGSTOP", "child SIGTERM", "worker and child SIGKILL")
@@ -83,9 +84,9 @@ class Storm:
         temporary: Path | None = None,
     ) -> None:
         self._url, self._out, self._workers, self._pause_s = url, out, workers, pause_s
-        self._faults = faults
         self._environment = dict(os.environ) if temporary is None else os.environ | {"TMPDIR": str(temporary)}
         self._chance = random.Random(seed)
+        self._kinds = Rotation(faults, self._chance)
         self.stats = FaultStatistics()
         self._hits: Counter[tuple[int, int]] = Counter()
         self._killed: dict[int, tuple[int, float]] = {}
@@ -140,7 +141,7 @@ class Storm:
         return file.with_suffix(".log").read_text()[-3000:]
 
     def _inject_fault(self, run: subprocess.Popen[bytes], rows: list[Row], lease_s: float) -> None:
-        kind = self._chance.choice(self._faults)
+        kind = self._kinds.drawn()
         held = {int(row.owner.split(":")[1]): row for row in rows if row.state == "held" and row.owner}
         here = {process.pid for process in self._processes(run)} & set(held)
         here -= {process.pid for _, process in self._suspended}
@@ -163,6 +164,7 @@ class Storm:
             if kind.endswith("SIGKILL"):
                 self._killed[held[pid].id] = (held[pid].attempt, time.monotonic())
             self.stats.counted[kind] += 1
+            self._kinds.used()
             self._hits[held[pid].id, held[pid].epoch] += 1
 
     def _targets(self, worker: psutil.Process, kind: str) -> list[psutil.Process]:

@@ -9,7 +9,7 @@ import statistics
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -122,8 +122,8 @@ def test_many_faults(kind: str, new_database: Callable[..., str], tmp_path: Path
         assert violations(url, spec, tmp_path) == NO_VIOLATIONS
         if storm.stats.faults >= FAULTS:
             break
-    assert set(storm.stats.counted) >= {"SIGKILL", "SIGSTOP", "SIGTERM", "SIGINT"}
     _log_result(f"simulated, {kind}", storm)
+    assert set(storm.stats.counted) >= set(FAULTS_OF_WORKERS) or _are_few(FAULTS_OF_WORKERS)
 
 
 @pytest.mark.slow
@@ -209,8 +209,14 @@ def test_many_faults_of_programs(
             break
     misbehaviour = Counter((tmp_path / "misbehaviour.log").read_text().splitlines())
     _log_result(f"{kind}, {database}", storm, misbehaviour=dict(sorted(misbehaviour.items())))
-    assert set(storm.stats.counted) >= {*FAULTS_OF_WORKERS, *CHILD_FAULTS}
-    assert set(misbehaviour) >= {"wrong messages", "out of order", "reported again", "started another process"}
+    assert set(storm.stats.counted) >= set(OWN_FAULTS) or _are_few(OWN_FAULTS)
+    shown = {"wrong messages", "out of order", "reported again", "started another process"}
+    assert set(misbehaviour) >= shown or number < 2  # drawn by the program: about four of each in a study
+
+
+def _are_few(kinds: Sequence[str]) -> bool:
+    """Whether the faults may not suffice for every kind: they come in rotation, and a few strike `run` instead."""
+    return 2 * len(kinds) > FAULTS
 
 
 def _log_result(title: str, storm: Storm, **more: Any) -> None:

@@ -63,6 +63,7 @@ class FakeRay(ModuleType):
         self.submitted: list[dict[str, Any]] = []
         self.resources = {"CPU": 4.0, **resources}
         self.address: str | None = None
+        self._private = SimpleNamespace(worker=SimpleNamespace(print_to_stdstream=print))
 
     def is_initialized(self) -> bool:
         return self.address is not None

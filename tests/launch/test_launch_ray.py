@@ -129,3 +129,13 @@ def test_the_log_of_a_failed_worker(fake: FakeRay, tmp_path: Path) -> None:
     made.start(Sleeping("fails", SECRET, tmp_path), made.places("auto", 1)[0])
     until(lambda: made.poll() == {0: 1}, "it ends")
     assert made.tail(0).splitlines()[-1] == "error: no such study"
+
+
+def test_what_ray_says_of_a_lost_node_is_one_line_of_the_log_and_nothing_on_stdout(
+    fake: FakeRay, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    launcher().places("cpu", 1)
+    message = "Raylet is terminated. Termination is unexpected. Last lines:\n    [state-dump] NodeManager:"
+    fake._private.worker.print_to_stdstream({"lines": [message], "pid": "raylet", "is_err": False}, ignore_prefix=False)
+    assert caplog.messages == ["Ray: Raylet is terminated"]
+    assert capsys.readouterr().out == ""

@@ -17,7 +17,7 @@ LARGE = ["vgg11", "alexnet", "densenet121", "convnext_tiny", "vit_b_16", "swin_t
 
 
 def check(model: nn.Module) -> None:
-    trunk, head = heads.split(model, 7)
+    trunk, head = heads.trunk_and_head(model, 7)
     assert head[0].shape[0] == 7
     assert len(head) <= 2
     grouped = [id(weight) for weight in (*trunk, *head)]
@@ -48,7 +48,7 @@ class Named(nn.Module):
 
 def test_a_network_may_say_where_its_head_is() -> None:
     model = Named()
-    trunk, head = heads.split(nn.Sequential(nn.Identity(), model), 7)
+    trunk, head = heads.trunk_and_head(nn.Sequential(nn.Identity(), model), 7)
     assert [id(weight) for weight in head] == [id(weight) for weight in model.top.parameters()]
     assert [id(weight) for weight in trunk] == [id(weight) for weight in model.base.parameters()]
 
@@ -64,11 +64,11 @@ def test_a_network_may_say_where_its_head_is() -> None:
 )
 def test_a_head_that_cannot_be_told_is_an_error(model: nn.Module, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        heads.split(model, 7)
+        heads.trunk_and_head(model, 7)
 
 
 def test_a_convolution_may_be_the_head() -> None:
-    trunk, head = heads.split(nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 7, 1), nn.AvgPool2d(2)), 7)
+    trunk, head = heads.trunk_and_head(nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 7, 1), nn.AvgPool2d(2)), 7)
     assert [tuple(weight.shape) for weight in head] == [(7, 4, 1, 1), (7,)]
     assert len(trunk) == 2
     assert isinstance(trunk[0], torch.Tensor)

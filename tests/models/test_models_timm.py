@@ -90,7 +90,7 @@ def test_normalisation_and_classes_are_those_of_the_weights() -> None:
 def test_a_network_of_timm_has_the_asked_classes_and_channels(channels: int) -> None:
     model = registry.build("timm:resnet10t", classes=5, channels=channels, size=64)
     assert model.eval()(torch.rand(2, channels, 64, 64)).shape == (2, 5)
-    _, head = heads.split(model, 5)
+    _, head = heads.trunk_and_head(model, 5)
     assert [tuple(weight.shape) for weight in head] == [(5, 512), (5,)]
 
 

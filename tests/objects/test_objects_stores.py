@@ -71,10 +71,12 @@ def test_what_is_written_is_read_listed_and_removed(make: Make) -> None:
     assert other.get("row1/1-1.ckpt") == b"\0" * 3_000_000
     assert other.get("row12/1-1.ckpt") == b""
     assert dict(other.sizes("row1")) == {"row1/1-1.ckpt": 3_000_000, "row1/1-2.ckpt": 3}
+    one.put("marker", b"another")
+    assert other.get("marker") == b"another"
     one.remove("row1/1-1.ckpt")
     one.remove("row1/1-1.ckpt")
     assert dict(other.sizes("row1")) == {"row1/1-2.ckpt": 3}
-    assert dict(other.sizes()) == {"marker": 1, "row1/1-2.ckpt": 3, "row12/1-1.ckpt": 0}
+    assert dict(other.sizes()) == {"marker": 7, "row1/1-2.ckpt": 3, "row12/1-1.ckpt": 0}
     with pytest.raises(Missing):
         other.get("row1/1-1.ckpt")
     with pytest.raises(Missing):

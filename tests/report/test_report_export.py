@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from ralr_tune.errors import UsageError
 from ralr_tune.kinds.classification.section import AUGMENTATIONS
+from ralr_tune.records import Generation, Identity, SourceFile
 from ralr_tune.report.export import FORMS, exported, render
 from ralr_tune.schedules.curves import OPTIONS
 from ralr_tune.studyfile.exported import Exported, parse_exported
@@ -49,6 +51,12 @@ def test_a_trial_with_its_full_provenance(records: Records) -> None:
     assert where.fingerprint == records.spec.fingerprint
     assert where.created == date(2023, 11, 14)
     assert where.packages == {"torch": "2.15.0", "python": "3.11.7"}
+
+
+def test_files_that_the_trials_read_are_named_by_their_hash(records: Records) -> None:
+    files = (SourceFile("task.weights", "weights a.pt", ("0f",)), SourceFile("task.pretrained", "weights b.pth"))
+    record = replace(records.record(), generations=(Generation(1, 0.0, Identity(files=files)),))
+    assert exported(record, records.spec, "ralr", records.rows[4]).provenance.files == {"weights a.pt": "0f"}
 
 
 def test_the_scores_are_those_of_this_configuration(records: Records) -> None:

@@ -12,7 +12,7 @@ from ralr_tune.report.style import arm_styles
 
 AUDITS = (
     PruningAudit("monotone", 12, 3, 0.25, (0.055, 0.572), 0, 0.0, 4.0, 8.0),
-    PruningAudit("ralr", 5, 2, None, None, 1, 0.004, 4.0, 8.0),
+    PruningAudit("ralr", 5, 2, None, None, 1, 0.004, 4.0, 8.0, ended_amplified=1),
 )
 
 
@@ -34,8 +34,8 @@ def test_the_data_include_what_is_not_drawn() -> None:
     facts = audited()
     rows = pruning.pruning_data(facts).rows
     assert [tuple(row) for row in rows] == [
-        ("monotone", 12, 3, 0.25, 0.055, 0.572, 0, 0.0, 4.0, 8.0),
-        ("ralr", 5, 2, None, None, None, 1, 0.004, 4.0, 8.0),
+        ("monotone", 12, 3, 0.25, 0.055, 0.572, 0, 0.0, 4.0, 8.0, 0),
+        ("ralr", 5, 2, None, None, None, 1, 0.004, 4.0, 8.0, 1),
     ]
 
 

@@ -6,7 +6,6 @@ import ast
 import inspect
 import itertools
 import os
-import runpy
 import struct
 import subprocess
 import sys
@@ -37,9 +36,8 @@ from ralr_tune.seeds import derive_seed
 from ralr_tune.studyfile import registry as registry_of_kinds
 from ralr_tune.studyfile.exported import Exported, exported_model
 from ralr_tune.studyfile.optimizer_keys import OPTIMIZERS
-from ralr_tune.training.loop import TorchTrial
 from ralr_tune.training.optimizer import make_optimizer
-from tests.exports import SEED, configuration
+from tests.exports import SEED, check_trains_as_package, configuration, loaded, ran
 
 ROOT = Path(__file__).parents[2]
 STEPS = 3
@@ -49,20 +47,6 @@ AMPLIFY = {"probability": 0.5, "lower": 1.5, "width": 2.0}
 
 def script(**changes: dict[str, Any] | None) -> str:
     return render(configuration(**changes), "python")
-
-
-def loaded(folder: Path, text: str) -> dict[str, Any]:
-    """The script's names; nothing is trained."""
-    file = folder / "script.py"
-    file.write_text(text, encoding="utf-8")
-    return runpy.run_path(str(file))
-
-
-def ran(folder: Path, text: str) -> dict[str, torch.Tensor]:
-    """The weights that the script saves."""
-    loaded(folder, text)["main"](["--device", "cpu"])
-    weights: dict[str, torch.Tensor] = torch.load(folder / "script.pt", weights_only=True)
-    return weights
 
 
 def random_arrays(*, count: int = 10, size: int = 4, channels: int = 1) -> dict[str, NDArray[Any]]:
@@ -391,23 +375,10 @@ def test_every_augmentation_has_its_counterpart(name: str) -> None:
 def test_the_script_trains_to_exactly_the_weights_of_train(
     tmp_path: Path, npz_file: Path, training: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """First weights, order, augmentation, dropout, rates, steps: one different bit would change the weights."""
+    """First weights, order, augmentation, dropout, rates, steps."""
     task = {"data": {"source": "arrays", "path": str(npz_file)}, "model_options": {"width": 4, "dropout": 0.3}}
     made = configuration(task=task, training={"epochs": 3, "lr": 0.01, "compile": False, **training}, amplify=AMPLIFY)
-    found = ran(tmp_path, render(made, "python"))
-    trial = TorchTrial(
-        made.load("cpu"),  # type: ignore[arg-type]
-        made.configuration(),
-        seed=SEED,
-        split="train+validation",
-    )
-    losses = [record.train_loss for record in trial.epochs()]
-    theirs = trial.state.judged.state_dict()
-    assert list(found) == list(theirs)
-    assert all(torch.equal(found[key], theirs[key]) for key in theirs)
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[3] for line in lines[:3]] == [f"{loss:.4f}," for loss in losses]
-    assert lines[3] == f"test accuracy {trial.evaluate('test'):.4f}"
+    check_trains_as_package(tmp_path, made, capsys)
 
 
 def test_every_augmentation_is_the_study_s() -> None:
@@ -577,12 +548,31 @@ ALLOWED = {"numpy", "torch", "torchvision", "PIL", "filelock"}
 
 
 def every_kind() -> Iterator[str]:
-    """Each data source with each network; curves, perturbations and trainings in turn."""
+    """Each data source with each network; curves, perturbations and trainings in turn; and fine-tuning."""
     turns = zip(itertools.cycle(SHAPES), itertools.cycle(PERTURBATIONS), itertools.cycle(TRAININGS), strict=False)
     pairs = itertools.product(DATA, MODELS)
     for (data, model), ((name, options), perturbation, training) in zip(pairs, turns, strict=False):
         schedule = {"name": name, "options": options, "warmup": 0.3}
         yield script(task={"data": data, "model": model}, schedule=schedule, training=training, **perturbation)
+    known = {"files": {"weights mine.pt": "0" * 64}}
+    for task, training in FINE_TUNING:
+        yield script(task=task, training=training, provenance={"metric": "balanced_accuracy", **known})
+
+
+FINE_TUNING: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    (
+        {"data": DATA[1], "model": "torchvision:resnet18", "weights": "x/mine.pt", "train_size": 6, "test_size": 7},
+        {"optimizer": "muon", "head_factor": 10.0, "freeze_trunk": 2, "augment": ["crop", "flip", "cutmix"]},
+    ),
+    (
+        {"data": DATA[2], "model": "timm:resnet18", "train_size": 6},
+        {"head_factor": 0.5, "augment": ["flip", "crop"]},
+    ),
+    (
+        {"data": DATA[3], "model": "torchvision:resnet18", "pretrained": True, "test_size": 6},
+        {"freeze_trunk": 1, "ema_decay": 0.9},
+    ),
+]
 
 
 def test_scripts_do_not_import_this_package() -> None:
@@ -594,10 +584,12 @@ def test_scripts_do_not_import_this_package() -> None:
             for name in ([node.module] if isinstance(node, ast.ImportFrom) else [each.name for each in node.names])
             if name
         }
+        timm = {"timm"} if "timm.create_model" in text else set()
+        weights = {"safetensors"} if "load_weights(" in text else set()
         own = {"tests"}  # where the network comes from, when it is somebody's
         digits = {"sklearn"} if "def read_digits" in text else set()
         alpha = {"scipy"} if "_alpha=" in text else set()
-        assert needed <= {*ALLOWED, *own, *digits, *alpha, *sys.stdlib_module_names}
+        assert needed <= {*ALLOWED, *own, *digits, *alpha, *timm, *weights, *sys.stdlib_module_names}
 
 
 def test_scripts_have_nothing_unused_and_nothing_missing(tmp_path: Path) -> None:

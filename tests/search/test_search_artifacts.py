@@ -114,21 +114,46 @@ def test_leftovers_are_files_that_no_worker_will_read(artifacts: ArtifactStore, 
                                 "model.safetensors"}  # fmt: skip
 
 
+def searched(trial: int, value: float) -> Row:
+    found = row(trial, state="done", outcome="complete")
+    return replace(found, ordinal=trial, trial=trial, value=value, epoch=4)
+
+
+def run_of_winner(row_id: int, source: int, stage: str, ordinal: int = 0, outcome: str | None = "complete") -> Row:
+    found = row(row_id, stage=stage, state="done" if outcome else "free", outcome=outcome)
+    return replace(found, source=source, ordinal=ordinal)
+
+
+FIRST = [searched(3, 0.5), *(run_of_winner(10 + seed, 3, "judge", seed) for seed in range(2))]
+"""A study of two judged seeds, up to its tests."""
+FIRST_TESTED = [*FIRST, *(run_of_winner(20 + seed, 3, "test", seed) for seed in range(2))]
+SECOND = [searched(4, 0.9), *(run_of_winner(30 + seed, 4, "judge", seed) for seed in range(2))]
+"""What a larger budget found and judged: another winner."""
+
+
 @pytest.mark.parametrize(
-    ("tests", "left"),
+    ("rows", "kept"),
     [
-        ([], False),  # not planned yet
-        ([row(8, stage="test", state="free")], False),
-        ([row(8, stage="test", state="done", outcome="complete")], True),
-        ([replace(row(8, stage="test", state="free"), source=4)], True),  # another winner is tested
-        ([replace(row(8, stage="test", state="done", outcome="complete"), ordinal=9)], False),  # seeds were added
+        (FIRST[:2], {10}),  # judging
+        (FIRST, {10, 11}),  # no test is planned yet
+        ([*FIRST, run_of_winner(20, 3, "test", outcome=None)], {10, 11}),
+        ([*FIRST, run_of_winner(20, 3, "test", outcome="failed")], {10, 11}),  # the next `run` reopens it
+        (FIRST_TESTED, set()),
+        ([*FIRST, *SECOND[:2]], {10, 11, 30}),  # the second is being judged, and may not stay the winner
+        ([*FIRST, *SECOND], {30, 31}),
+        ([*FIRST_TESTED, *SECOND], {30, 31}),
+        ([*FIRST, run_of_winner(20, 3, "test", outcome=None), *SECOND], {10, 30, 31}),  # planned before
+        ([*FIRST_TESTED, run_of_winner(12, 3, "judge", 2)], {12}),  # a further seed
     ],
 )
-def test_weights_wait_for_their_test(artifacts: ArtifactStore, tests: list[Row], left: bool) -> None:
-    judged = row(7, stage="judge", state="done", outcome="complete")
-    artifacts.weights(judged).touch()
-    artifacts.draft(judged).touch()
-    assert bool(artifacts.leftovers(lambda: [judged, *tests])) == left
+def test_weights_wait_for_the_tests_that_need_them(tmp_path: Path, rows: list[Row], kept: set[int]) -> None:
+    spec = simulated(search={"trials": 2}, confirm={"top": 1, "seeds": 2})
+    artifacts = ArtifactStore(tmp_path, spec, spec.name)
+    judged = [each for each in rows if each.stage == "judge"]
+    for each in judged:
+        artifacts.draft(each).touch()
+    left = {path.name for path in artifacts.leftovers(lambda: rows)}
+    assert {each.id for each in judged if artifacts.draft(each).name not in left} == kept
 
 
 def test_a_file_that_cannot_be_removed_is_no_error(artifacts: ArtifactStore) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 import pytest
 
 from ralr_tune import run
+from ralr_tune.commands.report import make_report
 from ralr_tune.errors import DataError
 from ralr_tune.kinds.simulated.kind import SimulatedKind
 from ralr_tune.kinds.simulated.task import SimulatedTask
@@ -76,6 +80,41 @@ def test_only_the_current_winner_is_shown(tmp_path: Path) -> None:
     assert load_examples(tmp_path, key, rows).keys() == {"monotone", "ralr"}
     others = [replace(row, source=(row.source or 0) + 1) for row in rows if row.arm == "ralr"]
     assert load_examples(tmp_path, key, others) == {}
+
+
+@pytest.mark.usefixtures("through_the_report")
+def test_a_report_on_another_machine_brings_the_examples_from_the_store(tmp_path: Path) -> None:
+    report = run(showing(), workers=1, launcher="inprocess", out=tmp_path / "here", artifacts=tmp_path / "store")
+    assert report.address is not None
+    assert len(list(tmp_path.glob("store/*/examples/*.json"))) == 2
+    storage = open_storage(report.address.url)
+    for _ in range(2):  # the second time from its own folder
+        page = make_report(storage, "sim", tmp_path / "elsewhere").page.read_text()
+        assert "Networks &lt;and&gt; their epochs." in page
+        shutil.rmtree(tmp_path / "store", ignore_errors=True)
+    assert "their epochs" not in make_report(storage, "sim", tmp_path / "third").page.read_text()
+
+
+def test_other_metrics_of_the_test_split_are_a_table_of_the_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a kind whose evaluation measures more than the study's metric."""
+    spec = simulated(**SMALL)
+
+    def measured(self: SimulatedTrial, split: Any) -> Mapping[str, float]:
+        value = self.evaluate(split)
+        return {spec.metric.name: value, "twice": 2 * value, "none": math.nan}
+
+    monkeypatch.setattr(SimulatedTrial, "evaluate_all", measured, raising=False)
+    report = run(spec, workers=1, launcher="inprocess", out=tmp_path)
+    page = report.page.read_text()
+    page = page[page.index("Other metrics on the test split, mean") :]
+    for arm in report.facts.arms.values():
+        for label, one in ((arm.name, arm.confirm), (f"{arm.name}, twin", arm.twin)):
+            if one is not None:
+                assert one.split == "test"
+                twice = [2 * value for value in one.values]
+                assert f">{label}</td><td>–</td><td>{fmean(twice):.4g} ± {stdev(twice):.2g}</td>" in page
 
 
 @pytest.mark.parametrize("case", ["raises", "too large", "no folder"])

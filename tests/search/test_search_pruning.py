@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import closing
 from itertools import accumulate, cycle
 from pathlib import Path
@@ -17,12 +17,14 @@ from optuna.trial import Trial, TrialState
 from ralr_tune import run
 from ralr_tune.metric import Metric
 from ralr_tune.records import EpochRecord
-from ralr_tune.search.pruning import SMOOTHING, Judge, best_so_far, other_curve, smoothed
+from ralr_tune.search.pruning import SMOOTHING, Judge, amplified_epochs, best_so_far, other_curve, smoothed, waited
 from ralr_tune.search.samplers import make_pruner
+from ralr_tune.search.trial import work_on
 from ralr_tune.seeds import derive_seed
 from ralr_tune.store import studies
 from ralr_tune.store.database import open_storage
 from ralr_tune.store.reading import read_study
+from ralr_tune.studyfile import StudySpec
 from ralr_tune.studyfile.sections import PruneOn
 from tests.search.conftest import MakeSession
 from tests.studies import loaded_task, simulated
@@ -141,7 +143,9 @@ def test_stored_values_stay_raw(name: str, prune_on: PruneOn) -> None:
         assert trial.value == raw[len(raw)]
 
 
-def kept(name: str, prune_on: PruneOn, own: Sequence[float], *others: Sequence[float]) -> bool:
+def kept(
+    name: str, prune_on: PruneOn, own: Sequence[float], *others: Sequence[float], amplified: Container[int] = ()
+) -> bool:
     """Whether a trial with the curve `own` is still there at its end, after six with the curves `others` in turn.
 
     Of a study named s, Hyperband puts the seventh trial and five of the six into one bracket, with rungs at 1, 3, 9.
@@ -157,7 +161,7 @@ def kept(name: str, prune_on: PruneOn, own: Sequence[float], *others: Sequence[f
     trial = study.ask()
     for epoch, value in enumerate(own, 1):
         trial.report(value, epoch)
-        if epoch < len(own) and judge.should_prune(trial):
+        if epoch < len(own) and judge.should_prune(trial, amplified=amplified):
             return False
     return True
 
@@ -202,6 +206,77 @@ def test_the_median_pruner_on_the_best_so_far_prunes_all_that_it_prunes_on_the_v
     early, late = [0.3, 0.8, *[0.4] * 7], [0.3, 0.4, 0.8, *[0.4] * 6]  # at no epoch is their median above 0.6
     assert kept("median", "value", [0.65] * 9, early, late)
     assert not kept("median", "best", [0.65] * 9, early, late)
+
+
+# ---------------------------------------------------------------- amplified epochs
+
+
+def amplified(pruner: str = "median", **options: object) -> StudySpec:
+    arm = {"amplify": {"probability": 0.4, "lower": 1.5, "width": 2.0} | options}
+    return simulated(training={"epochs": EPOCHS}, arms={"monotone": {}, "ralr": arm}, search={"pruner": pruner})
+
+
+PARAMS = {"lr": 0.1, "weight_decay": 1e-4}
+
+
+@pytest.mark.parametrize("options", [{}, {"window": [0.3, 0.9], "probability": 0.8}])
+def test_amplified_epochs_are_those_that_a_trial_records(options: Mapping[str, object]) -> None:
+    spec, found = amplified(**options), set[int]()
+    configuration, task = spec.configuration("ralr", PARAMS), loaded_task(spec)
+    for seed in range(10):
+        epochs = amplified_epochs(spec, configuration, seed)
+        assert epochs == {
+            each.epoch for each in spec.kind.trial(task, configuration, seed=seed).epochs() if each.factor > 1
+        }
+        found |= epochs
+    assert found == (set(range(4, EPOCHS + 1)) if options else set(range(1, EPOCHS + 1)))
+
+
+def test_nothing_waits_without_amplified_epochs_or_at_rungs() -> None:
+    """ASHA would compare a later epoch with the earlier ones of other trials."""
+    for spec, arm in [
+        (amplified(), "monotone"), (amplified(granularity="step"), "ralr"), (amplified("asha"), "ralr"),
+        (amplified("hyperband"), "ralr"),
+    ]:  # fmt: skip
+        assert not any(amplified_epochs(spec, spec.configuration(arm, PARAMS), seed) for seed in range(20))
+
+
+def test_a_trial_never_waits_twice_in_a_row() -> None:
+    assert waited([1, 2, 3, 4, 5, 6], {1, 2, 3, 5, 6}) == {1, 3, 5}
+    assert waited([4, 8, 12], {1, 2, 3, 5, 8, 12}) == {8}  # evaluated every four epochs
+
+
+@pytest.mark.parametrize("prune_on", ["value", "smoothed", "best"])
+def test_a_trial_is_not_judged_after_an_epoch_that_it_waits_for(prune_on: PruneOn) -> None:
+    assert not kept("median", prune_on, falls_at(1), STEADY)
+    assert kept("median", prune_on, falls_at(1), STEADY, amplified={1})
+    hopeless = [value - 0.1 for value in STEADY]
+    assert not kept("median", prune_on, hopeless, STEADY, amplified=range(1, EPOCHS))
+
+
+def test_after_waiting_the_pruners_interval_is_judged_late_and_not_left_out() -> None:
+    options = {"n_startup_trials": 1, "n_warmup_steps": 2, "interval_steps": 3}
+    study = optuna.create_study(direction="maximize", pruner=optuna.pruners.MedianPruner(**options))
+    judge, decisions = Judge(study, "value"), []
+    for level in (1.0, 0.0):
+        trial = study.ask()
+        for epoch in range(1, 8):
+            trial.report(level, epoch)
+            decisions.append(judge.should_prune(trial, amplified={2, 5}))
+        study.tell(trial, level)
+    assert decisions[7:] == [False, False, True, False, False, True, False]
+
+
+def test_a_worker_waits(make_session: MakeSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(optuna.pruners.MedianPruner, "prune", lambda *_: True)
+    session = make_session(amplified())
+    while (row := session.ledger.claim(session.owner, "search")) is not None:
+        work_on(session, row)
+    rows = read_study(session.storage, "sim").rows()
+    for row in rows:
+        amplifies = amplified_epochs(session.spec, session.spec.configuration(row.arm, row.params), row.seed)
+        assert row.epoch == (2 if 1 in amplifies else 1)
+    assert {row.epoch for row in rows if row.arm == "ralr"} == {1, 2}
 
 
 # ---------------------------------------------------------------- in a study

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,11 +20,11 @@ from ralr_tune.objects.opening import create_store
 from ralr_tune.objects.stores import FolderStore, StoreError
 from ralr_tune.objects.url import StoreUrl
 from ralr_tune.records import Row
-from ralr_tune.search import published
+from ralr_tune.search import offline, published
 from ralr_tune.search.published import MARKER, open_published
 from ralr_tune.search.session import Session
 from ralr_tune.search.trial import work_on
-from ralr_tune.store import artifacts
+from ralr_tune.store import artifacts, incidents
 from ralr_tune.store.artifacts import Artifact, StoredPlace
 from ralr_tune.store.ledger import Ledger
 from ralr_tune.studyfile import StudySpec, parse_study
@@ -50,8 +51,8 @@ def store(tmp_path: Path) -> Path:
 def machine(make_session: MakeSession, store: Path, tmp_path: Path) -> Iterator[Machine]:
     """`machine(name)`: a worker with a database that all share, and a folder that no other has."""
 
-    def make(name: str, spec: StudySpec = SPEC) -> Session:
-        session = make_session(spec, owner=name)
+    def make(name: str, spec: StudySpec = SPEC, **more: str) -> Session:
+        session = make_session(spec, owner=name, **more)
         artifacts.set_place(session.storage, spec.name, StoredPlace(str(store.parent), store.name))
         session.out = tmp_path / name
         session.published = open_published(session.storage, session.artifacts)
@@ -195,15 +196,14 @@ for epoch in range(trial.first_epoch, trial.epochs + 1):
 """
 
 
-def test_a_program_continues_from_the_checkpoint_that_it_reported(
-    machine: Machine, make_session: MakeSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def program(tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> StudySpec:
+    """A study of this program, as a file of its own."""
     script = tmp_path / "train.py"
-    script.write_text(PROGRAM)
+    script.write_text(text)
     monkeypatch.chdir(tmp_path)
     task = {
         "kind": "command",
-        "command": [sys.executable, "-S", str(script), str(Path(__file__).parents[2])],
+        "command": [sys.executable, "-S", str(script), str(Path(__file__).parents[2]), str(tmp_path)],
         "files": ["train.py"],
         "metric": {"name": "accuracy", "direction": "maximize", "unit": "share"},
     }
@@ -214,7 +214,13 @@ def test_a_program_continues_from_the_checkpoint_that_it_reported(
         "arms": {"monotone": {}},
         "search": {"trials": 1, "pruner": "none"},
     }
-    spec = parse_study(tomli_w.dumps(tables))
+    return parse_study(tomli_w.dumps(tables))
+
+
+def test_a_program_continues_from_the_checkpoint_that_it_reported(
+    machine: Machine, make_session: MakeSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = program(tmp_path, PROGRAM, monkeypatch)
     whole = undisturbed(make_session, tmp_path, spec)
     work_on(whole, claim(whole))
 
@@ -237,6 +243,35 @@ def test_a_program_continues_from_the_checkpoint_that_it_reported(
     found = second.ledger.row(row.id)
     assert [record.value for record in found.curve] == [r.value for r in whole.ledger.row(row.id).curve]
     assert len(found.curve) == 3
+
+
+FAILING = PROGRAM.replace("state = pathlib", 'print("attempt begins", flush=True)\nstate = pathlib').replace(
+    "for epoch", 'if len(list(pathlib.Path(sys.argv[2]).glob("again"))) == 0: sys.exit("no luck")\nfor epoch'
+)
+
+
+def test_the_output_of_a_program_that_failed_is_in_the_store_until_its_trial_is_done(
+    machine: Machine, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = program(tmp_path, FAILING, monkeypatch)
+    first = machine("first", spec)
+    row = claim(first)
+    work_on(first, row)
+    assert first.published is not None
+    first.published.background.close()
+    log = f"row{row.id}/1.log"
+    assert (store / log).read_text() == "attempt begins\nno luck\n"
+    failure = incidents.latest(first.storage, "sim")
+    assert failure is not None
+    assert failure.message.endswith(f"(a copy of its output: {store}/{log})")
+    second = machine("second", spec)
+    first.published.tidy(first.ledger.rows)
+    assert log in objects(store)
+    (tmp_path / "again").touch()
+    work_on(second, claim(second))
+    assert second.published is not None
+    second.published.background.close()
+    assert objects(store) == [MARKER]
 
 
 @pytest.mark.parametrize("harm", ["damaged", "missing"])
@@ -309,6 +344,33 @@ def test_a_trial_waits_for_the_store_and_status_says_so(
     done = session.ledger.row(row.id)
     assert (done.outcome, done.message, done.epoch) == ("complete", None, 4)
     assert sum("paused" in each for each in caplog.messages) == 1
+
+
+def test_no_connection_to_the_database_is_held_while_the_store_takes_long(
+    quick: None, machine: Machine, new_database: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(offline, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    session, held, waited = machine("one", url=new_database("postgresql")), [], []
+
+    def connections() -> int:
+        pool: Any = session.storage.engine.pool
+        return int(pool.checkedin() + pool.checkedout())
+
+    def slow(name: str, write: Callable[[], None]) -> None:
+        held.append((name.rpartition("-")[2], connections()))
+        if name.endswith("-2.ckpt"):
+            now[0] += offline.KEEP_S
+        if name.endswith("-4.ckpt") and not waited:
+            raise StoreError("no answer")
+        write()
+
+    sleep = type(session.stop).sleep
+    monkeypatch.setattr(type(session.stop), "sleep", lambda *given: (waited.append(connections()), sleep(*given)))
+    on_put(monkeypatch, slow)
+    work_on(session, claim(session))
+    assert held == [("1.ckpt", 0), ("2.ckpt", 1), ("3.ckpt", 0), ("4.ckpt", 1), ("4.ckpt", 0)]
+    assert waited == [0]
 
 
 def test_a_worker_that_is_stopped_while_it_waits_frees_its_row_without_the_epoch(
@@ -414,18 +476,21 @@ def test_only_what_no_worker_will_read_is_removed(machine: Machine, store: Path)
     work_on(session, done)
     session.ledger.progress(open_row, _record(2), artifact=Artifact(f"row{open_row.id}/1-2.ckpt", 2, "", 1))
     kept = [f"row{open_row.id}/1-2.ckpt", f"row{open_row.id}/1-3.ckpt", "notes.txt"]  # the second may be recorded next
+    logs = [f"examples/row{done.id}.json", "logs/a-0-1-20261130T010203.log", f"row{open_row.id}/1.log"]
     left = [f"row{done.id}/1-4.ckpt", f"row{open_row.id}/1-1.ckpt", f"row{done.id}/.1-4.ckpt.77", "row99/1-1.tar"]
-    for name in (*kept, *left):
+    left += [f"row{done.id}/1.log", "examples/row99.json", "row99/.2.log.77"]
+    for name in (*kept, *logs, *left):
         (store / name).parent.mkdir(exist_ok=True)
         (store / name).write_bytes(b"x")
     assert session.published is not None
     session.published.tidy(session.ledger.rows)
-    assert objects(store) == sorted([MARKER, *kept])
+    assert objects(store) == sorted([MARKER, *kept, *logs])
+    assert session.published.finished_logs(session.ledger.rows) == {}
     expire(session)
     again = claim(session)
     assert again.id == open_row.id
     session.published.tidy(session.ledger.rows)
-    assert objects(store) == sorted([MARKER, *kept[::2]])  # attempt 1 can record nothing any more
+    assert objects(store) == sorted([MARKER, *kept[::2], *logs])  # attempt 1 can record nothing any more
 
 
 def _record(epoch: int) -> Any:

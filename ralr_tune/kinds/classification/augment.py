@@ -10,7 +10,7 @@ normalisation; then the one `mixing` of the batch, wherever it is in the list; t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from ralr_tune.errors import UsageError
 from ralr_tune.kinds.classification import section
-from ralr_tune.kinds.classification.crops import CentreCrop, RandomWindow, ResizedCrop
+from ralr_tune.kinds.classification.crops import CentreCrop, RandomWindow, ResizedCrop, SizingCrop
 from ralr_tune.kinds.classification.erasing import RandomErasing
 from ralr_tune.kinds.classification.operations import RandAugment, TrivialAugment
 from ralr_tune.kinds.classification.options import ClassificationOptions
@@ -116,14 +116,19 @@ def make_augmentations(
         raise UsageError(f"training.augment: {unknown[0]!r} is unknown; allowed: {', '.join(section.AUGMENTATIONS)}")
     names, first = [name for name in options.augment if name in AUGMENTATIONS], []
     if train_size is not None and (train_size, train_size) != (height, width):
-        sizing = next((name for name in ("resized_crop", "crop") if name in names), None)
-        names = [name for name in names if name != sizing]
-        first = [_SIZING[sizing](train_size, train_size, fill, (height, width))]
+        crop, names = sizing_crop(names)
+        first = [crop(train_size, train_size, fill, (height, width))]
         height = width = train_size
     return [*first, *(AUGMENTATIONS[name](height, width, fill, **options.parameters(name)) for name in names)]
 
 
-_SIZING: Mapping[str | None, Callable[..., Augmentation]] = {
+def sizing_crop(names: Sequence[str]) -> tuple[type[SizingCrop], list[str]]:
+    """The crop that changes the size of images, and the names of the augmentations that follow it."""
+    chosen = next((name for name in ("resized_crop", "crop") if name in names), None)
+    return _SIZING[chosen], [name for name in names if name != chosen]
+
+
+_SIZING: Mapping[str | None, type[SizingCrop]] = {
     "resized_crop": ResizedCrop,
     "crop": RandomWindow,
     None: CentreCrop,

@@ -84,7 +84,7 @@ def weight_files(section: ClassificationSection) -> Iterator[SourceFile]:
     """The files of weights on which trials depend, and the normalisation that comes with them."""
     if section.weights is not None:
         digest = sha256_of(Path(section.weights))
-        yield SourceFile("task.weights", f"weights {Path(section.weights).name}", (digest,) if digest else ())
+        yield SourceFile("task.weights", weights_name(section.weights), (digest,) if digest else ())
     if section.pretrained:
         from ralr_tune.models import registry
 
@@ -99,6 +99,11 @@ def weight_files(section: ClassificationSection) -> Iterator[SourceFile]:
                 # earlier releases normalised by the training data: a study of theirs does not have this entry
                 numbers = sha256(json.dumps(registry.normalisation(name)).encode()).hexdigest()
                 yield SourceFile("task.pretrained", f"normalisation of {name}", (numbers,))
+
+
+def weights_name(path: str) -> str:
+    """The study's name for a file in `task.weights`."""
+    return f"weights {Path(path).name}"
 
 
 def head_notes(section: ClassificationSection, classes: int) -> Iterator[str]:

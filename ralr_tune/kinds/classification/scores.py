@@ -36,12 +36,17 @@ def check_classes(metric: str, classes: int) -> None:
         )
 
 
+def metrics_for(classes: int) -> list[str]:
+    """The metrics in which networks for so many classes can differ."""
+    return [name for name in _SCORES if name != "top5_accuracy" or classes > TOP]
+
+
 def make_score(metric: str, classes: int, slots: int, device: str) -> Score:
     """A new score of the metric. Raises KeyError for a name that metrics.py does not have."""
-    return _SCORES[metric](classes, slots, device)
+    return SCORES[metric](classes, slots, device)
 
 
-class _Accuracy:
+class Accuracy:
     """Share of images whose class is among the largest `top` outputs."""
 
     top = 1
@@ -58,11 +63,11 @@ class _Accuracy:
         return self._correct.double() / self._images
 
 
-class _TopFive(_Accuracy):
+class TopFiveAccuracy(Accuracy):
     top = TOP
 
 
-class _BalancedAccuracy:
+class BalancedAccuracy:
     """Mean of the per-class accuracies. Classes without images are ignored."""
 
     def __init__(self, classes: int, slots: int, device: str) -> None:
@@ -78,7 +83,7 @@ class _BalancedAccuracy:
         return recalls.sum(0) / (self._images > 0).sum()
 
 
-class _Loss:
+class Loss:
     """Mean cross-entropy in nats, NaN if it is infinite. Computed per image in float32, summed in float64."""
 
     def __init__(self, classes: int, slots: int, device: str) -> None:
@@ -96,11 +101,11 @@ class _Loss:
         return torch.where(mean.isfinite(), mean, torch.nan)
 
 
-_SCORES: Mapping[str, Callable[[int, int, str], Score]] = {
-    "accuracy": _Accuracy,
-    "balanced_accuracy": _BalancedAccuracy,
-    "top5_accuracy": _TopFive,
-    "loss": _Loss,
+SCORES: Mapping[str, Callable[[int, int, str], Score]] = {
+    "accuracy": Accuracy,
+    "balanced_accuracy": BalancedAccuracy,
+    "top5_accuracy": TopFiveAccuracy,
+    "loss": Loss,
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from string import Template
 from typing import Any
@@ -12,8 +12,11 @@ import torchvision.datasets
 
 from ralr_tune.errors import UsageError
 from ralr_tune.kinds.classification import folder, npz, sources, torchvision_sets
-from ralr_tune.kinds.classification.augment import AUGMENTATIONS
+from ralr_tune.kinds.classification import script_tuning as tuning
+from ralr_tune.kinds.classification.augment import AUGMENTATIONS, sizing_crop
+from ralr_tune.kinds.classification.crops import RandomWindow
 from ralr_tune.kinds.classification.options import ClassificationOptions
+from ralr_tune.kinds.classification.scores import SCORES
 from ralr_tune.kinds.classification.section import MIXINGS, ClassificationSection, ImageData
 from ralr_tune.kinds.classification.transform import Augmentation
 from ralr_tune.models import registry, torchvision_models
@@ -47,7 +50,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ralr_tune.kinds.classification.standalone import Batch, accuracy, load_images, mixed, train_batches
+from ralr_tune.kinds.classification.standalone import Batch, evaluate, load_images, mixed, train_batches
 from ralr_tune.kinds.classification.batching import batch_borders, draw_epoch
 from ralr_tune.kinds.classification.mixing import Mixing
 from ralr_tune.kinds.classification.samples import Source, restrict
@@ -58,7 +61,7 @@ $imports
 
 # ---------------------------------------------------------------- this configuration
 
-$constants
+$constants$weights
 
 
 def open_source() -> Source:
@@ -66,11 +69,10 @@ def open_source() -> Source:
 
 
 def make_model(classes: int, channels: int, size: int) -> nn.Module:
-    """Its weights are drawn from torch's global generator."""
-    return $network
+$model
 
 
-def make_optimizer(model: nn.Module) -> torch.optim.Optimizer:
+${weight_groups}def make_optimizer($optimized) -> torch.optim.Optimizer:
     return $optimizer
 
 
@@ -84,14 +86,14 @@ def learning_rate(steps_per_epoch: int) -> LearningRate:
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parse_options(__doc__, __file__, arguments)
     device = options.device
-    data = load_images(open_source(), validation=$validation, study_seed=STUDY_SEED$normalisation)
-    count, (channels, height, width) = len(data.train_labels), data.train_images.shape[1:]
+$check    data = $data
+    $shape
 
     torch.manual_seed(derive_seed("init", SEED))
     model = make_model(len(data.classes), channels, min(height, width))
     precision = $precision
     model.to(memory_format=precision.memory_format).to(device)
-$average$compile    optimizer = make_optimizer(model)
+$average$compile    $make_optimizer
     rate = learning_rate(len(batch_borders(count, BATCH_SIZE)) - 1)
 $decay$augment
     def outputs_of(images: Tensor) -> Tensor:
@@ -106,7 +108,8 @@ $batches
 
     $train
 $judged    save_weights(model, options.out)
-    print(f"test accuracy {accuracy(model, outputs_of, data, BATCH_SIZE, device):.4f}")
+    score = $score(len(data.classes), slots=1, device=device)
+    print(f"test $metric {evaluate(model, outputs_of, data, score, BATCH_SIZE, device):.4f}")
     print(f"weights: {options.out}")
 
 
@@ -118,51 +121,56 @@ if __name__ == "__main__":
 def script(configuration: Exported) -> str:
     """A Python script that trains `configuration` on train + validation data, saves its weights and tests it.
 
-    It runs without this package, but needs torch, torchvision and the libraries that read the data. Raises UsageError
-    for values that a script cannot express and for unknown data sets and networks.
+    It runs without this package, but needs torch, torchvision and the libraries that read the data and build the
+    network. Raises UsageError for values that a script cannot express and for unknown data sets and networks.
     """
     task, options = configuration.task, configuration.configuration().options
     assert isinstance(task, ClassificationSection)
     assert isinstance(options, ClassificationOptions)
-    _refuse_unsupported(task, options)
-    network, network_import = _network(task)
     source, reader_import = _source(task.data)
+    network, network_import = _network(task)
+    score = SCORES[configuration.metric.name]
+    imports = [network_import, reader_import, import_of(score), *common_imports(configuration)]
+    imports += [*tuning.tuning_imports(configuration, task, options), *_augmentation_imports(task, options)]
     text = _SCRIPT.substitute(
-        imports="\n".join(
-            [network_import, reader_import, *common_imports(configuration), *_augmentation_imports(options)]
-        ),
+        imports="\n".join(imports),
         source=return_value(source),
-        network=return_value(network),
-        validation=literal(task.validation),
-        normalisation=_normalisation(task),
         smoothing=f", label_smoothing={literal(options.label_smoothing)}" if options.label_smoothing else "",
-        **common_parts(configuration, input_shape="(channels, height, width)", model=_repeating(task)),
-        **_augmentation(options),
+        metric=configuration.metric.name,
+        score=score.__name__,
+        **_common_parts(configuration, task, options),
+        **_tuning_parts(configuration, task, options, network),
+        **_augmentation(task, options),
     )
     plain = (options.mixup_alpha, options.cutmix_alpha) == (1, 1)
     return bundle(text, replacements=_REPLACEMENTS | (_WITHOUT_ALPHA if plain else {}))
 
 
-def _refuse_unsupported(task: ClassificationSection, options: ClassificationOptions) -> None:
-    """Scripts train all weights at one rate, on whole images."""
-    values = {
-        "task.weights": (task.weights, None),
-        "task.train_size": (task.train_size, None),
-        "task.test_size": (task.test_size, None),
-        "training.head_factor": (options.head_factor, 1.0),
-        "training.freeze_trunk": (options.freeze_trunk, 0),
+def _common_parts(
+    configuration: Exported, task: ClassificationSection, options: ClassificationOptions
+) -> dict[str, str]:
+    return common_parts(
+        configuration,
+        input_shape="(channels, height, width)",
+        model=_repeating(task),
+        parameters="parameter_groups(groups)" if tuning.has_groups(options) else "model.parameters()",
+        before_epoch="freezer.train" if options.freeze_trunk else "",
+    )
+
+
+def _tuning_parts(
+    configuration: Exported, task: ClassificationSection, options: ClassificationOptions, network: str
+) -> dict[str, str]:
+    return {
+        "weights": tuning.weights_constants(configuration, task),
+        "check": tuning.weights_check(configuration, task),
+        "model": tuning.model_body(task, network),
+        "data": tuning.load_call(task),
+        "shape": "\n    ".join(tuning.shape_lines(task)),
+        "weight_groups": tuning.groups_function(options),
+        "optimized": "model: nn.Module" + (", groups: Sequence[WeightGroup]" if tuning.has_groups(options) else ""),
+        "make_optimizer": "\n    ".join(tuning.optimizer_lines(options)),
     }
-    if task.model.startswith("timm:"):  # type: ignore[union-attr]
-        raise UsageError(f"task.model = {task.model!r}: a script cannot build timm's networks; {OTHER_FORMATS}")
-    for key, (value, default) in values.items():
-        if value != default:
-            raise UsageError(f"{key} = {value!r}: a script cannot do that; {OTHER_FORMATS}")
-
-
-def _normalisation(task: ClassificationSection) -> str:
-    assert isinstance(task.model, str)
-    given = registry.normalisation(task.model) if task.pretrained else None
-    return "" if given is None else f", normalisation={literal(given)}"
 
 
 def _source(data: ImageData) -> tuple[str, str]:
@@ -204,6 +212,10 @@ def _network(task: ClassificationSection) -> tuple[str, str]:
         given = [*_SHAPE_ARGUMENTS, *options]
         if isinstance(builder, partial):
             builder, given = builder.func, [*map(literal, builder.args), *given]
+    elif task.model.startswith("timm:"):
+        name, channels = literal(task.model.removeprefix("timm:")), "in_chans=channels"
+        given = [name, f"pretrained={task.pretrained}", "num_classes=classes", channels, *options]
+        return f"timm.create_model({', '.join(given)})", "import timm"
     else:
         return _imported_network(task.model, options)
     return f"{builder.__name__}({', '.join(given)})", import_of(builder)
@@ -218,29 +230,17 @@ def _imported_network(model: str, options: list[str]) -> tuple[str, str]:
     return f"{call}({', '.join(['num_classes=classes', *options])})", f"from {module} import {first} as network"
 
 
-def _augmentation(options: ClassificationOptions) -> dict[str, str]:
+def _augmentation(task: ClassificationSection, options: ClassificationOptions) -> dict[str, str]:
     """The random draws of an epoch, and the batches made with them."""
-    kinds = {name: AUGMENTATIONS[name] for name in options.augment if name in AUGMENTATIONS}
-    mixings = [name for name in options.augment if name in MIXINGS]
-    lines = []
-    if kinds:
-        made = [_made(kind, options.parameters(name)) for name, kind in kinds.items()]
-        augmentations = wrapped(f"[{', '.join(made)}]", indent=4, used=len("augmentations = "))
-        lines += ["fill = data.mean.round().to(torch.uint8)", f"augmentations = {augmentations}"]
-    if mixings:
-        alphas = {f"{name}_alpha": options.parameters(name)["alpha"] for name in mixings}
-        changed = {key: alpha for key, alpha in alphas.items() if alpha != 1}
-        given = [literal(mixings), "height", "width", "len(data.classes)", *arguments(changed)]
-        lines.append(f"mixing = Mixing({', '.join(given)})")
-    draws = "draws" if kinds else ""
-    if mixings:
-        draws = f"(*{draws or '_'}, mix)"
-    drawn = ", ".join([*(["*augmentations"] if kinds else []), *(["mixing"] if mixings else [])])
-    batches = f"train_batches(data, order, {'augmentations, draws' if kinds else '[], []'}, BATCH_SIZE, device)"
+    lines, mixings = _augmentation_lines(task, options), [name for name in options.augment if name in MIXINGS]
+    given, draws, drawn = ("augmentations, draws", "draws", "augmentations") if lines else ("[], []", "_", "[]")
+    batches = f"train_batches(data, order, {given}, BATCH_SIZE, device)"
     if mixings:
         batches = f"mixed({batches}, mixing, mix)"
+        draws, drawn = ("(*draws, mix)", "[*augmentations, mixing]") if lines else ("(mix,)", "[mixing]")
+        lines.append(f"mixing = {_mixing(mixings, options)}")
     body = [
-        f"order, {draws or '_'} = draw_epoch(count, [{drawn}], seed=SEED, epoch=epoch)",
+        f"order, {draws} = draw_epoch(count, {drawn}, seed=SEED, epoch=epoch)",
         f"return {wrapped(batches, indent=8, used=len('return '))}",
     ]
     return {
@@ -249,9 +249,49 @@ def _augmentation(options: ClassificationOptions) -> dict[str, str]:
     }
 
 
-def _augmentation_imports(options: ClassificationOptions) -> list[str]:
-    return [import_of(AUGMENTATIONS[name]) for name in options.augment if name in AUGMENTATIONS]
+def _augmentation_lines(task: ClassificationSection, options: ClassificationOptions) -> list[str]:
+    """Statements that define `augmentations`, of images of the shape `decoded` if they are cut; none without any."""
+    names = [name for name in options.augment if name in AUGMENTATIONS]
+    plain = [_made(AUGMENTATIONS[name], options.parameters(name)) for name in names]
+    if not _may_be_cut(task):
+        return [_assigned(plain)] if plain else []
+    crop, rest = sizing_crop(names)
+    cut = [
+        f"{crop.__name__}(height, width, data.fill, decoded[1:])",
+        *(_made(AUGMENTATIONS[name], options.parameters(name)) for name in rest),
+    ]
+    same_without = crop is not RandomWindow and names in (rest, ["resized_crop", *rest])
+    if same_without or _decoded_side(task.data) is not None:
+        return [_assigned(cut)]
+    return [_assigned(cut), "if decoded[1:] == (height, width):", f"    {_assigned(plain, indent=8)}"]
+
+
+def _may_be_cut(task: ClassificationSection) -> bool:
+    """Whether the images may be larger than those on which the network trains."""
+    return task.train_size is not None and task.train_size != _decoded_side(task.data)
+
+
+def _decoded_side(data: ImageData) -> object:
+    """Pixels of a side of the square images; None if the export does not know."""
+    return getattr(data, "size", None)
+
+
+def _assigned(augmentations: Sequence[str], indent: int = 4) -> str:
+    name = "augmentations = "
+    return name + wrapped(f"[{', '.join(augmentations)}]", indent=indent, used=len(name))
+
+
+def _mixing(names: Sequence[str], options: ClassificationOptions) -> str:
+    alphas = {f"{name}_alpha": options.parameters(name)["alpha"] for name in names}
+    changed = {key: alpha for key, alpha in alphas.items() if alpha != 1}
+    return f"Mixing({', '.join([literal(list(names)), 'height', 'width', 'len(data.classes)', *arguments(changed)])})"
+
+
+def _augmentation_imports(task: ClassificationSection, options: ClassificationOptions) -> list[str]:
+    names = [name for name in options.augment if name in AUGMENTATIONS]
+    kinds = [AUGMENTATIONS[name] for name in names]
+    return [import_of(each) for each in [*kinds, *([sizing_crop(names)[0]] if _may_be_cut(task) else [])]]
 
 
 def _made(kind: type[Augmentation], parameters: Mapping[str, Any]) -> str:
-    return f"{kind.__name__}({', '.join(['height', 'width', 'fill', *arguments(parameters)])})"
+    return f"{kind.__name__}({', '.join(['height', 'width', 'data.fill', *arguments(parameters)])})"

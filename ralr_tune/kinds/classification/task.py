@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,7 +27,7 @@ from ralr_tune.kinds.classification.mixing import Mixing
 from ralr_tune.kinds.classification.options import ClassificationOptions
 from ralr_tune.kinds.classification.pool import Pool, check_not_empty, make_pool, pool_and_rows
 from ralr_tune.kinds.classification.samples import Source
-from ralr_tune.kinds.classification.scores import check_classes, make_score
+from ralr_tune.kinds.classification.scores import check_classes, make_score, metrics_for
 from ralr_tune.kinds.classification.section import MIXINGS
 from ralr_tune.kinds.classification.transform import Augmentation
 from ralr_tune.machine.sharing import is_cuda
@@ -148,7 +148,7 @@ class ClassificationTask:
         factor, frozen = _checked_options(options).head_factor, _checked_options(options).freeze_trunk
         if factor == 1 and frozen == 0:
             return [WeightGroup(tuple(model.parameters()))]
-        trunk, head = heads.split(model, len(self.classes))
+        trunk, head = heads.trunk_and_head(model, len(self.classes))
         return [WeightGroup(tuple(trunk), frozen_epochs=frozen), WeightGroup(tuple(head), factor)]
 
     def size(self, split: Split) -> int:
@@ -184,35 +184,57 @@ class ClassificationTask:
         _, height, width = self._evaluation_shape
         return max(MIN_EVALUATION_BATCH, EVALUATION_PIXELS[self._device_kind] // (height * width))
 
-    @torch.no_grad()
     def evaluate(
         self, model: nn.Module, split: Split, *, batch_size: int | None = None, autocast: Autocast | None = None
     ) -> float:
         """The metric (see metrics.py) of one network. Leaves the model in evaluation mode."""
+        return self._measured(model, [self.metric.name], split, batch_size, autocast)[self.metric.name]
+
+    def measure(
+        self, model: nn.Module, split: Split, *, batch_size: int | None = None, autocast: Autocast | None = None
+    ) -> Mapping[str, float]:
+        """As `evaluate`, every metric of metrics.py that can differ between networks, by name."""
+        return self._measured(model, metrics_for(len(self.classes)), split, batch_size, autocast)
+
+    @torch.no_grad()
+    def _measured(
+        self, model: nn.Module, names: Sequence[str], split: Split, batch_size: int | None, autocast: Autocast | None
+    ) -> dict[str, float]:
         model.eval()
-        return self._evaluated(model, split, batch_size or self.evaluation_batch, 1, autocast or nullcontext)[0]
+        batch_size = batch_size or self.evaluation_batch
+        found = self._evaluated(model, names, split, batch_size, 1, autocast or nullcontext)
+        return {name: values[0] for name, values in found.items()}
 
     @torch.no_grad()
     def fused_evaluate(
         self, network: Callable[[Tensor], Tensor], split: Split, *, slots: int, autocast: Autocast
     ) -> list[float]:
         batch_size = max(MIN_EVALUATION_BATCH, self.evaluation_batch // slots)
-        return self._evaluated(network, split, batch_size, slots, autocast)
+        name = self.metric.name
+        return self._evaluated(network, [name], split, batch_size, slots, autocast)[name]
 
     def _evaluated(
-        self, network: Callable[[Tensor], Tensor], split: Split, batch_size: int, slots: int, autocast: Autocast
-    ) -> list[float]:
-        """The metric of each slot, NaN if one of its outputs is not finite. Copied from the device once, at the end."""
+        self,
+        network: Callable[[Tensor], Tensor],
+        names: Sequence[str],
+        split: Split,
+        batch_size: int,
+        slots: int,
+        autocast: Autocast,
+    ) -> dict[str, list[float]]:
+        """By metric the value of each slot, NaN if one of its outputs is not finite. Copied from the device at the
+        end."""
         pool, rows = self._part(split)
-        score = make_score(self.metric.name, len(self.classes), slots, self.device)
+        scores = {name: make_score(name, len(self.classes), slots, self.device) for name in names}
         finite = torch.ones(slots, dtype=torch.bool, device=self.device)
         for some in torch.split(rows, batch_size):
             batch = self._batch(pool, some, shape=self._evaluation_shape)
             with autocast():
                 outputs = network(_repeated_channels(batch.images, slots)).view(len(some), slots, -1)
-            score.add(outputs, batch.labels)
+            for score in scores.values():
+                score.add(outputs, batch.labels)
             finite &= outputs.isfinite().all(2).all(0)
-        return torch.where(finite, score.values(), math.nan).tolist()
+        return {name: torch.where(finite, score.values(), math.nan).tolist() for name, score in scores.items()}
 
     def _batches(
         self, split: Split, slot_epochs: Sequence[tuple[int, int]], batch_size: int, options: ClassificationOptions

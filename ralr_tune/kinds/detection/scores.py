@@ -56,12 +56,12 @@ class Precisions:
 
     def value(self, metric: str) -> float:
         """A metric of metrics.py; 0 if no image has an object."""
-        return _mean(self.table[_THRESHOLDS[metric], :, :, 0])
+        return _mean(self.table[THRESHOLDS[metric], :, :, 0])
 
     def of_class(self, metric: str, label: int) -> float | None:
         """The metric of one class; None without ground truth."""
         found = self._of_class(label)
-        return None if found is None else _mean(found[_THRESHOLDS[metric], :, 0])
+        return None if found is None else _mean(found[THRESHOLDS[metric], :, 0])
 
     def of_size(self, size: str) -> float | None:
         """`map` of the objects of one range of sizes; None if there are none."""
@@ -81,7 +81,7 @@ class Precisions:
         return found if (found[..., 0] > -1).any() else None
 
 
-_THRESHOLDS = {"map": slice(None), "map_50": slice(0, 1), "map_75": slice(5, 6)}
+THRESHOLDS = {"map": slice(None), "map_50": slice(0, 1), "map_75": slice(5, 6)}
 """Of the IoUs 0.50, 0.55 ... 0.95."""
 
 

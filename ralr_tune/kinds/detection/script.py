@@ -12,7 +12,7 @@ from ralr_tune.kinds.detection.sources import largest_side
 from ralr_tune.models.detectors import longest_side
 from ralr_tune.script.bundle import bundle
 from ralr_tune.script.parts import common_imports, common_parts, return_value
-from ralr_tune.script.text import arguments, literal
+from ralr_tune.script.text import arguments, literal, wrapped
 from ralr_tune.studyfile.exported import Exported
 
 _SCRIPT = Template('''\
@@ -83,17 +83,13 @@ $decay
             return torch.stack([each.float() for each in losses.values()]).sum()
 
     def batches(epoch: int) -> Iterable[Any]:
-        drawn = training_batches(
-            data.train, loader, $augment, seed=SEED, epoch=epoch, batch_size=BATCH_SIZE, device=device
-        )
+        drawn = $drawn
         return ((batch.images, batch.targets) for batch in drawn)
 
     $train
 $judged    save_weights(model, options.out)
-    mean, at_half = average_precision(
-        model, data.test, loader, device=device, autocast=lambda: precision.autocast(device)
-    )
-    print(f"test mAP {mean:.4f}, mAP at IoU 0.5 {at_half:.4f}")
+    found = average_precision(model, data.test, loader, device=device, autocast=lambda: precision.autocast(device))
+    print(f"test mAP {found['map']:.4f}, at IoU 0.5 {found['map_50']:.4f}, at IoU 0.75 {found['map_75']:.4f}")
     print(f"weights: {options.out}")
 
 
@@ -121,7 +117,7 @@ def script(configuration: Exported) -> str:
         side=side,
         longest=longest_side(side),
         max_pixels=literal(task.data.max_pixels),
-        augment=literal(list(options.augment)),
+        drawn=_drawn(options),
         **common_parts(configuration, input_shape="(3, loader.side, loader.side)"),
     )
     return bundle(text)
@@ -135,6 +131,13 @@ def _source(data: DetectionData) -> tuple[str, str]:
     if data.classes is not None or data.limit is not None:
         call = f"restrict({call}, classes={literal(data.classes)}, limit={literal(data.limit)})"
     return call, f"from ralr_tune.kinds.detection.{data.source} import {name}"
+
+
+def _drawn(options: DetectionOptions) -> str:
+    """The expression for an epoch's batches."""
+    given = ["data.train", "loader", literal(list(options.augment)), "seed=SEED", "epoch=epoch"]
+    call = f"training_batches({', '.join([*given, 'batch_size=BATCH_SIZE', 'device=device'])})"
+    return wrapped(call, indent=8, used=len("drawn = "))
 
 
 def _network(task: DetectionSection) -> str:

@@ -11,7 +11,7 @@ from torch import nn
 from ralr_tune.kinds.detection.annotated import Picture, Source
 from ralr_tune.kinds.detection.feeding import detect
 from ralr_tune.kinds.detection.loading import PictureLoader
-from ralr_tune.kinds.detection.scores import precisions
+from ralr_tune.kinds.detection.scores import THRESHOLDS, precisions
 from ralr_tune.kinds.detection.splits import hold_out
 
 
@@ -41,8 +41,8 @@ def average_precision(
     *,
     device: str,
     autocast: Callable[[], AbstractContextManager[object]],
-) -> tuple[float, float]:
-    """(mAP, mAP at IoU 0.5) of the network on some images."""
+) -> dict[str, float]:
+    """The study's metrics of the network on some images, by name."""
     found = detect(model, pictures, loader, batch_size=4, device=device, autocast=autocast)
     measured = precisions(found, [each.objects for each in pictures])
-    return measured.value("map"), measured.value("map_50")
+    return {name: measured.value(name) for name in THRESHOLDS}

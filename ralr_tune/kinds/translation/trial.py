@@ -63,6 +63,12 @@ class TranslationTrial(TorchTrial):
             return super().evaluate(split)
         return self._text.score(split, self.in_batches(split, self._translations))
 
+    def evaluate_all(self, split: Split) -> Mapping[str, float]:
+        if not self._judged_by_text:
+            return super().evaluate_all(split)
+        outputs = self.in_batches(split, self._translations)
+        return {"loss": self.in_batches(split, self._loss), **self._text.scores(split, outputs)}
+
     def examples(self) -> Mapping[str, Any] | None:
         """The translations of the validation split (see shown.py); None if the network's outputs are not finite."""
         outputs = self._outputs or self.in_batches("validation", self._translations)

@@ -299,6 +299,14 @@ def test_accuracy_is_the_share_of_right_answers(monkeypatch: pytest.MonkeyPatch)
     assert toy.evaluate(Fixed(), "test") == 4 / 13
 
 
+def test_one_evaluation_measures_every_metric_that_can_differ() -> None:
+    """With three classes every network has a top-5 accuracy of 1."""
+    found = task(source(test=lambda: samples(TEST + 1))).measure(Fixed(), "test")
+    expected = {"accuracy": 4 / 13, "balanced_accuracy": 1 / 3, "loss": found["loss"]}
+    assert found == pytest.approx(expected)
+    assert found["loss"] == pytest.approx(math.log(2 + math.e) - 4 / 13)
+
+
 @pytest.mark.parametrize("batch_size", [1, 4, 5, 13, 99])
 def test_evaluation_uses_the_given_batch_size(batch_size: int) -> None:
     sizes: list[int] = []

@@ -25,7 +25,7 @@ TRAINING = {
 }  # fmt: skip
 
 
-def configuration(data: dict[str, Any], **training: Any) -> Exported:
+def configuration(data: dict[str, Any], **task: Any) -> Exported:
     task = {
         "kind": "detection",
         "data": data,
@@ -33,8 +33,10 @@ def configuration(data: dict[str, Any], **training: Any) -> Exported:
         "fpn_channels": 32,
         "head_convs": 1,
         "min_size": 48,
+        "train_sizes": [40],
+        **task,
     }
-    given = tables(provenance={"metric": "map"}) | {"task": task, "training": TRAINING | training}
+    given = tables(provenance={"metric": "map"}) | {"task": task, "training": TRAINING}
     return exported_model(KIND).model_validate(given, strict=False)
 
 
@@ -60,6 +62,9 @@ def test_the_script_trains_what_the_task_trains(
 
 
 def test_coco_data_and_every_key_of_the_detector_are_written() -> None:
-    text = render(configuration({"source": "coco", "path": "boxes", "box_format": "xyxy", "limit": 9}), "python")
+    data = {"source": "coco", "path": "boxes", "box_format": "xyxy", "limit": 9}
+    text = render(configuration(data, backbone="resnet34", pretrained=True), "python")
     assert "restrict(read_coco(path='boxes', box_format='xyxy'), classes=None, limit=9)".replace("'", '"') in text
-    assert "fpn_channels=32, head_convs=1, min_size=48" in text
+    for given in ('backbone="resnet34"', "fpn_channels=32", "head_convs=1", "min_size=48", "train_sizes=(40,)"):
+        assert given in text
+    assert "pretrained=True," in text

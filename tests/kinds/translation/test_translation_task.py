@@ -109,6 +109,8 @@ def test_it_learns_the_language_and_beam_search_is_used_where_it_is_judged(
     outputs = task.translations(trial.state.model, "validation", 2)
     assert records[-1].value == task.scores("validation", outputs)["bleu"]
     assert trial.evaluate("validation") == records[-1].value > 20
+    loss = {"loss": trial.measure("validation", 11)["loss"]}
+    assert trial.evaluate_all("validation") == loss | task.scores("validation", outputs)
     examples = trial.examples()
     assert examples is not None
     assert examples["outputs"] == outputs
