@@ -137,16 +137,13 @@ def _summary(study: str, spec: StudySpec, fast: bool) -> str:
 
 
 def _amount(spec: StudySpec) -> str:
+    search = spec.search
     if spec.needs_split:
         return f"a budget of {spec.file.search.budget}, which was not split: that needs a timing"
-    return budget_sentence(spec) or f"{_trials(spec)} per arm"
-
-
-def _trials(spec: StudySpec) -> str:
-    search = spec.search
-    if not search.divided:
-        return f"{search.trials} trials"
-    return f"{search.trials * search.blocks} trials, divided among {search.blocks} blocks of {search.trials},"
+    if search.divided:
+        divided = f"divided among {search.blocks} blocks of {search.trials}"
+        return f"{search.trials * search.blocks} trials per arm, {divided}"
+    return budget_sentence(spec) or f"{search.trials} trials per arm"
 
 
 def _notes(spec: StudySpec) -> Iterator[str]:
@@ -161,11 +158,9 @@ def seeds_notes(spec: StudySpec) -> Iterator[str]:
     """That a study will end without a verdict, however large the differences are."""
     from ralr_tune.analysis.power import ENOUGH_PAIRS
 
-    if spec.needs_split:
-        return
     found = {"search.blocks": spec.search.blocks} if spec.search.divided else {"confirm.seeds": spec.confirm.max_seeds}
     for key, pairs in found.items():
-        if pairs < ENOUGH_PAIRS:
+        if not spec.needs_split and pairs < ENOUGH_PAIRS:
             yield f"{key} = {pairs}: too few for a verdict, which needs at least {ENOUGH_PAIRS}"
 
 

@@ -150,7 +150,7 @@ def _check_start_from(spec: StudySpec) -> Iterator[Contradiction]:
     where = f"search.start_from = {shown(search.start_from)}"
     if search.start_from == spec.name:
         yield Contradiction(f"{where}: is this study itself; give an earlier study", (("study", "name"),))
-    if len(search.start) >= search.trials:
+    if not spec.needs_split and len(search.start) >= search.trials:
         line = f"{where}: the {len(search.start)} configurations of search.start are all {search.trials} trials already"
         yield Contradiction(line, (("search", "start"), ("search", "trials")))
 
@@ -186,6 +186,8 @@ def _check_divided(spec: StudySpec) -> Iterator[Contradiction]:
     if not search.divided:
         return
     where = "search.divided = true"
+    if search.budget is not None:
+        yield Contradiction(f"{where}: not with search.budget; give trials and seeds", (("search", "budget"),))
     if search.sampler not in DIVISIBLE:
         line = f"{where}: {search.sampler} learns from its whole search, so its parts are not independent"
         yield Contradiction(f'{line}; use "qmc" or "random", or a search per block', (("search", "sampler"),))
@@ -269,8 +271,7 @@ def _check_budget(spec: StudySpec) -> Iterator[Contradiction]:
         given = " and ".join(f"{dotted(path)} = {value}" for path, value in fixed.items())
         line = f"{given} are fixed, which leaves nothing to choose; leave out one of the three"
         yield Contradiction(f"search.budget = {shown(search.budget)}: {line}", (("search",), ("confirm",)))
-    parts = search.blocks if search.divided else 1
-    chosen = {} if split is None else {"trials": split.trials * parts, "seeds": split.seeds, "most_seeds": split.seeds}
+    chosen = {} if split is None else {"trials": split.trials, "seeds": split.seeds, "most_seeds": split.seeds}
     for path, value in fixed.items():
         if split is not None and chosen[path[-1]] != value:
             where = dotted(("split", path[-1].removeprefix("most_")))
@@ -300,9 +301,9 @@ _CHECKS = (
     _check_curves,
     _check_noise,
     _check_start,
-    _check_budget,
     _check_start_from,
     _check_divided,
+    _check_budget,
     _check_sampler_options,
     _check_pruning,
     _check_prune_metric,

@@ -319,7 +319,7 @@ class SearchSection(Frozen):
     """An earlier study, whose best search configurations every arm tries next; none of its values is used."""
 
     @model_serializer(mode="wrap")
-    def _as_without_later_keys(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _as_without_added(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Same JSON as in releases without these keys, so that fingerprints do not change."""
         dumped: dict[str, Any] = handler(self)
         unset = {"prune_metric": None, "budget": None, "start_from": None, "divided": False}

@@ -77,8 +77,8 @@ class StudySpec:
 
     @cached_property
     def search(self) -> SearchSection:
-        """[search], with the trials of one block: those that its budget was split into (see `needs_split`), or the
-        block's part if the file gives those of all (`divided`)."""
+        """[search], with the trials that its budget was split into (see `needs_split`), or with those of one block if
+        the file gives those of all (`divided`)."""
         search, split = self.file.search, self.file.split
         if split is not None:
             return search.model_copy(update={"trials": split.trials})
