@@ -38,7 +38,7 @@ def check_classes(metric: str, classes: int) -> None:
 
 def metrics_for(classes: int) -> list[str]:
     """The metrics in which networks for so many classes can differ."""
-    return [name for name in _SCORES if name != "top5_accuracy" or classes > TOP]
+    return [name for name in SCORES if name != "top5_accuracy" or classes > TOP]
 
 
 def make_score(metric: str, classes: int, slots: int, device: str) -> Score:
