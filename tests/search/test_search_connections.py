@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Connection, text
 
 from ralr_tune.kinds.simulated.trial import SimulatedTrial
-from ralr_tune.search import session as sessions
+from ralr_tune.search import offline
 from ralr_tune.search.session import Session
 from ralr_tune.search.trial import work_on
 from tests.databases import engine_of
@@ -62,7 +62,7 @@ def test_no_transaction_is_open_while_an_epoch_trains_and_no_session_while_a_lon
         if engine.dialect.name == "sqlite":
             observer.execute(text("PRAGMA busy_timeout = 0"))
         short = states_in_epochs(session, observer, {"idle"}, monkeypatch)
-        monkeypatch.setattr(sessions, "KEEP_S", 0.0)
+        monkeypatch.setattr(offline, "KEEP_S", 0.0)
         long = states_in_epochs(session, observer, set(), monkeypatch)
     kept = set() if storage_url.startswith("sqlite") else {"idle"}
     assert short == [set(), kept, kept, kept]  # the first epoch may be long
