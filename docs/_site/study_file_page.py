@@ -54,6 +54,7 @@ EXAMPLES: Mapping[str, Any] = {
     "alpha": 0.99,
     "t0": 1e6,
     "step_size": 10,
+    "start_from": "digits",
     "period": 0.25,
     "milestones": [0.5, 0.75],
     "mode": "triangular2",

@@ -173,11 +173,12 @@ def sampler_of(record: StudyRecord) -> Literal["random", "qmc", "adaptive"]:
         search = tomllib.loads(record.spec_text).get("search", {})
     except tomllib.TOMLDecodeError:
         return "adaptive"
-    sampler = search.get("sampler") if isinstance(search, dict) else None
-    if sampler == "qmc":
+    if not isinstance(search, dict):
+        return "adaptive"
+    if search.get("sampler") == "qmc":
         return "qmc"
     given = search.get("start") or search.get("start_from")
-    return "random" if sampler == "random" and not given else "adaptive"
+    return "random" if search.get("sampler") == "random" and not given else "adaptive"
 
 
 def has_complete(searches: Sequence[Search]) -> bool:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     AfterValidator,
     BeforeValidator,
+    ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
     model_serializer,
@@ -288,6 +289,8 @@ FROM_BUDGET = 0
 
 class SearchSection(Frozen):
     """[search]: the budget of every arm, the sampler and the pruner."""
+
+    model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": ["trials"]}, {"required": ["budget"]}]})
 
     trials: Annotated[int, Field(ge=1, le=1_000_000)] = FROM_BUDGET
     """Configurations that each arm tries in each block; required without `budget`."""

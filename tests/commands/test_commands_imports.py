@@ -56,7 +56,7 @@ def test_check_names_module_and_folder_in_one_line(
         f'task.model = "spy_net:build" runs code outside of ralr_tune: module spy_net, from {tmp_path}'
     ]
     assert spy.exists()  # the network was tried
-    study_file()
+    study_file(confirm={"seeds": 4})
     assert len(cli_inside("check", "sim.toml", "--no-imports").out.splitlines()) == 1
 
 
