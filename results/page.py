@@ -94,12 +94,22 @@ def write_pages() -> list[Path]:
 def _sentence() -> str:
     answers = [answer for found in results().values() for answer in amplification(found)]
     count = Counter(answer.verdict for answer in answers)
+    found = [f"{count[verdict]} {meaning}" for verdict, meaning in SHOWN.items() if count[verdict]]
+    effects = [] if count["improves"] + count["harms"] else ["none shows an effect"]
     return (
-        f"{len(results())} of {len(STUDIES)} planned studies {'has' if len(results()) == 1 else 'have'} been run; in "
-        f"{len(answers)} comparisons of a recipe with and without amplification on the same fresh seeds, "
-        f"amplification improved the recipe in {count['improves']}, harmed it in {count['harms']}, made no difference "
-        f"that matters in {count['no difference that matters']}, and {count[UNDECIDED]} are not decided."
+        f"{len(results())} of {len(STUDIES)} planned studies {'is' if len(results()) == 1 else 'are'} done. Of "
+        f"{len(answers)} comparisons of a recipe with and without amplification, on the same fresh seeds, "
+        f"{', '.join([*effects, *found])}."
     )
+
+
+SHOWN = {
+    "improves": "for amplification",
+    "harms": "against it",
+    "no difference that matters": "for no difference that matters",
+    UNDECIDED: "not decided",
+}
+"""What the sentence says of each verdict, after their number."""
 
 
 def _summary() -> str:
