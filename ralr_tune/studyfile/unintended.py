@@ -12,6 +12,7 @@ from itertools import pairwise
 from ralr_tune.studyfile.configuration import ScheduleConfig
 from ralr_tune.studyfile.contradictions import Contradiction, corners, training_paths
 from ralr_tune.studyfile.problems import KeyPath, dotted, shown
+from ralr_tune.studyfile.sections import FROM_BUDGET
 from ralr_tune.studyfile.study import StudySpec
 from ralr_tune.studyfile.values import Choice
 
@@ -74,7 +75,7 @@ def _check_margin(spec: StudySpec) -> Iterator[Contradiction]:
 
 def _check_top(spec: StudySpec) -> Iterator[Contradiction]:
     top, trials = spec.confirm.top, spec.search.trials
-    if not spec.needs_split and "top" in spec.confirm.model_fields_set and top > trials:
+    if "top" in spec.confirm.model_fields_set and FROM_BUDGET < trials < top:
         paths: tuple[KeyPath, ...] = (("confirm", "top"), ("search", "trials"))
         yield Contradiction(f"confirm.top = {top}: must be at most search.trials, {trials}", paths)
 
