@@ -142,6 +142,7 @@ def _work_until_done(session: Session, job: Job) -> None:
             else:
                 _recover(session)
                 stage = advance(session.ledger, session.storage, session.spec, job.until)
+    session.tidy()  # since the last time, other workers may have tested what this machine has the weights of
 
 
 def _recover(session: Session) -> None:
