@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import time
@@ -42,6 +43,7 @@ def open_store(url: StoreUrl, folder: str = "") -> ObjectStore:
         return FolderStore(folder_path(url) / folder)
     for name in _SECRETS:
         remember(os.environ.get(name, ""))
+    logging.getLogger("asyncio").addFilter(_not_of_a_lost_connection)  # the same function once, however often added
     return FsspecStore(_file_system(url), f"{url.path}/{folder}".rstrip("/"))
 
 
@@ -53,6 +55,11 @@ def _file_system(url: StoreUrl) -> Any:
     except ImportError:
         raise UsageError(f"{OPTION} {url}: {package} is not installed; type: {install(url.protocol)}") from None
     return fsspec.filesystem(url.protocol, use_listings_cache=False, **_OPTIONS[url.protocol])
+
+
+def _not_of_a_lost_connection(record: logging.LogRecord) -> bool:
+    """Without asyncio's tracebacks of connections that the store closed: the request fails, too, and is retried."""
+    return not record.exc_info or not isinstance(record.exc_info[1], ConnectionError)
 
 
 def check_store(url: StoreUrl) -> float:

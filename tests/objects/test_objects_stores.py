@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -262,3 +263,13 @@ def test_waiting_ends_when_the_worker_is_asked_to_stop() -> None:
 def test_waits_grow_and_are_bounded() -> None:
     assert 0.1 <= wait_s(1) <= 0.25
     assert all(5.0 <= wait_s(failures) <= 10.0 for failures in (7, 20, 2000))
+
+
+@pytest.mark.parametrize(("error", "kept"), [(ConnectionResetError(), False), (ValueError(), True), (None, True)])
+def test_only_tracebacks_of_lost_connections_are_left_out(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception | None, kept: bool
+) -> None:
+    monkeypatch.setattr(opening, "_file_system", lambda url: fsspec.filesystem("memory"))
+    open_store(StoreUrl("s3", "bucket/team"))
+    logging.getLogger("asyncio").error("Task exception was never retrieved", exc_info=error)
+    assert bool(caplog.records) == kept
