@@ -229,7 +229,8 @@ def test_lost_connections_are_reopened(server_url: str) -> None:
     optuna.create_study(study_name="x", storage=storage.optuna)
     storage.rows(select(studies))
     find = {
-        "postgresql": "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()",
+        "postgresql": "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        " AND backend_type = 'client backend'",  # autovacuum has sessions, too
         "mysql": "SELECT id FROM information_schema.processlist WHERE db = database() AND id <> connection_id()",
     }[name]
     kill = {"postgresql": "SELECT pg_terminate_backend({})", "mysql": "KILL {}"}[name]
