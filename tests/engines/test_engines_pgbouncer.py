@@ -56,7 +56,10 @@ def storages(pooler: Pooler, direct: str) -> Iterator[list[Storage]]:
 
 def others_on_server(url: str) -> int:
     """Sessions that the server has for a database, without the one that asks."""
-    query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    query = (
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        " AND backend_type = 'client backend'"
+    )
     with engine_of(url) as engine, engine.connect() as connection:
         return connection.scalar(text(query)) or 0
 

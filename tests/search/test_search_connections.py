@@ -18,7 +18,8 @@ from tests.studies import simulated
 from tests.waiting import until
 
 STATES = {
-    "postgresql": "SELECT state FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()",
+    "postgresql": "SELECT state FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    " AND backend_type = 'client backend'",
     "mysql": "SELECT IF(trx_id IS NULL, 'idle', 'idle in transaction') FROM information_schema.processlist "
     "LEFT JOIN information_schema.innodb_trx ON trx_mysql_thread_id = id "
     "WHERE db = database() AND id <> connection_id()",
