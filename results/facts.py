@@ -12,8 +12,8 @@ from ralr_tune.analysis.comparison import Interval
 from ralr_tune.analysis.facts import Facts, study_facts
 from ralr_tune.analysis.next_step import Typed
 from ralr_tune.search.interim import plan_of
+from ralr_tune.store.reading import stored_spec
 from ralr_tune.store.record_file import read_record_file
-from ralr_tune.studyfile import parse_study
 from results.planned import STUDIES, Planned
 
 UNDECIDED = "not decided"
@@ -53,8 +53,7 @@ def results() -> dict[str, Result]:
 def result(planned: Planned) -> Result:
     """The facts of a stored record."""
     record = read_record_file(planned.record).record(planned.record.name)
-    spec = parse_study(record.spec_text, source=planned.record.name, fingerprint=record.fingerprint)
-    facts = study_facts(record, plan=plan_of(spec))
+    facts = study_facts(record, plan=plan_of(stored_spec(record)))
     return Result(planned, facts, make_card(facts, Typed("", "")))
 
 

@@ -209,12 +209,12 @@ def _marks(summary: Summary, places: Mapping[str, Any], counts: Mapping[str, int
         taken += [Box(x - 7, at - 7, x + 7, at + 7), Box(x - 2, top, x + 2, bottom)]
         labels.append((each.policy.removeprefix(f"{OWN}, "), x, at, mark))
     for words, x, at, mark in labels:
-        box = min(_beside(words, x, at), key=lambda box: _cost(box, taken, bounds))
+        box = min(_places(words, x, at), key=lambda box: _cost(box, taken, bounds))
         taken.append(box)
         yield _text(box.left, box.bottom - 4, words, mark)
 
 
-def _beside(words: str, x: float, y: float) -> Iterator[Box]:
+def _places(words: str, x: float, y: float) -> Iterator[Box]:
     """Where a label may be, the preferred place first."""
     width = LETTER * len(words)
     for up in (0, -14, 14, -28, 28, -42, 42):

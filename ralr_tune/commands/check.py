@@ -61,8 +61,7 @@ def check_study(
     """
     spec = checked(study, imports=imports, fast=fast, storage=storage, out=out)
     if spec.needs_split:
-        url = storage_url(storage, spec, out or Path("runs") / spec.name)
-        spec = split_at_once(spec) if fast else split_here(spec, url)
+        spec = split_at_once(spec) if fast else split_here(spec, _url(spec, storage, out))
     further = () if fast else (*start_notes(spec, storage, out), *spec.kind.notes(spec.task))
     return "\n".join([_summary(study, spec, fast), *_notes(spec), *further])
 

@@ -14,8 +14,8 @@ from ralr_tune.records import ArmRecord, Row, StudyRecord
 from ralr_tune.report.export import exported, render
 from ralr_tune.search.stages import winners
 from ralr_tune.store.database import Storage
-from ralr_tune.store.reading import read_study
-from ralr_tune.studyfile import StudySpec, parse_study
+from ralr_tune.store.reading import read_study, stored_spec
+from ralr_tune.studyfile import StudySpec
 from ralr_tune.studyfile.values import one_of
 
 _MAX_LISTED = 20
@@ -32,7 +32,7 @@ def export_study(storage: Storage, name: str, *, arm: str | None, trial: int | N
     yet; StorageError if the storage holds no such study.
     """
     record = read_study(storage, name, curves=False)
-    spec = parse_study(record.spec_text, source=f"{name} (as stored)", fingerprint=record.fingerprint)
+    spec = stored_spec(record)
     chosen = chosen_rows(record, spec)
     if arm is not None and arm not in record.arms:
         raise UsageError(f"--arm {arm}: study {name} has no such arm; {one_of(record.arms, arm)}")

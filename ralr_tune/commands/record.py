@@ -8,12 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from ralr_tune.commands.files import write_bytes
-from ralr_tune.commands.report import rehearsed, stored_examples, stored_spec
+from ralr_tune.commands.report import rehearsed, stored_examples
 from ralr_tune.errors import UsageError
 from ralr_tune.invocation import command
 from ralr_tune.store.database import Storage
 from ralr_tune.store.location import RECORD_SUFFIX
-from ralr_tune.store.reading import read_study
+from ralr_tune.store.reading import read_study, stored_spec
 from ralr_tune.store.record_file import record_bytes
 
 log = logging.getLogger(__name__)

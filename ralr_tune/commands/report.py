@@ -43,9 +43,9 @@ from ralr_tune.store.address import PASSWORD_VARIABLE, Address, parse_address, s
 from ralr_tune.store.database import Storage
 from ralr_tune.store.ledger import Ledger
 from ralr_tune.store.location import DATABASE
-from ralr_tune.store.reading import read_study
+from ralr_tune.store.reading import read_study, stored_spec
 from ralr_tune.store.record_file import Examples, read_record_file
-from ralr_tune.studyfile import StudySpec, parse_study
+from ralr_tune.studyfile import StudySpec
 from ralr_tune.studyfile.imports import imports_of
 
 log = logging.getLogger(__name__)
@@ -224,11 +224,6 @@ def _budget(spec: StudySpec) -> Mapping[str, str]:
     """What `search.budget` was split into."""
     sentence = budget_sentence(spec)
     return {} if sentence is None else {"budget": sentence.removeprefix("budget of ")}
-
-
-def stored_spec(record: StudyRecord) -> StudySpec:
-    """The study file that a record holds."""
-    return parse_study(record.spec_text, source=f"{record.name} (as stored)", fingerprint=record.fingerprint)
 
 
 def rehearsed(spec: StudySpec, address: Address, out: Path, typed: str) -> Mapping[str, str]:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ralr_tune.analysis.starting import start_sentences
+from ralr_tune.commands.locate import existing
 from ralr_tune.errors import StorageError, UsageError
 from ralr_tune.nearest import nearest
 from ralr_tune.records import StudyRecord, WarmStart
 from ralr_tune.search.warm_start import begun_with, warm_start
 from ralr_tune.store import studies
 from ralr_tune.store.address import parse_address, sqlite_url
-from ralr_tune.store.database import Storage, open_storage
+from ralr_tune.store.database import Storage
 from ralr_tune.store.location import DATABASE
 from ralr_tune.store.reading import read_study
-from ralr_tune.store.schema import Unprepared
 from ralr_tune.studyfile import StudySpec
 from ralr_tune.studyfile.contradictions import Problem
 from ralr_tune.studyfile.problems import shown
@@ -53,7 +52,7 @@ def start_lines(spec: StudySpec, url: str) -> list[str]:
 
 
 def _begun_at(spec: StudySpec, url: str) -> WarmStart | None:
-    with _opened(url) as opened:
+    with existing(url, force=True) as opened:
         if opened is None or spec.name not in studies.names(opened):
             return None
         return begun_with(opened, spec)
@@ -64,7 +63,7 @@ def _earlier(spec: StudySpec, url: str) -> StudyRecord:
     name, known = str(spec.search.start_from), list[str]()
     usual = sqlite_url((Path("runs") / name / DATABASE).absolute())
     for place in dict.fromkeys([url, usual]):
-        with _opened(place) as opened:
+        with existing(place, force=True) as opened:
             known += studies.names(opened) if opened is not None else ()
             if opened is not None and name in known:
                 return read_study(opened, name, curves=False)
@@ -74,17 +73,3 @@ def _earlier(spec: StudySpec, url: str) -> StudyRecord:
     hint = f"did you mean {shown(close[0])}?" if close else f"stored: {', '.join(others) or 'no other study'}"
     where = f"neither in {parse_address(url).masked} nor in runs/{name}"
     raise UsageError(f"search.start_from = {shown(name)}: no such study, {where}; {hint}")
-
-
-@contextmanager
-def _opened(url: str) -> Iterator[Storage | None]:
-    """The storage; None if there is none with tables."""
-    address, opened = parse_address(url), None
-    if address.file is None or address.file.exists():
-        with suppress(Unprepared):
-            opened = open_storage(url)
-    try:
-        yield opened
-    finally:
-        if opened is not None:
-            opened.dispose()

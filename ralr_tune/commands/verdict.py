@@ -7,12 +7,10 @@ from ralr_tune.analysis.facts import study_facts
 from ralr_tune.analysis.next_step import Typed
 from ralr_tune.search.interim import plan_of
 from ralr_tune.store.database import Storage
-from ralr_tune.store.reading import read_study
-from ralr_tune.studyfile import parse_study
+from ralr_tune.store.reading import read_study, stored_spec
 
 
 def stored_card(storage: Storage, study: str) -> Card:
     """The verdict card of the newest generation; its next step names no commands. Raises StorageError."""
     record = read_study(storage, study)
-    spec = parse_study(record.spec_text, source=f"{study} (as stored)", fingerprint=record.fingerprint)
-    return make_card(study_facts(record, plan=plan_of(spec)), Typed(run="", status=""))
+    return make_card(study_facts(record, plan=plan_of(stored_spec(record))), Typed(run="", status=""))

@@ -98,7 +98,7 @@ class Published:
         self.storage, self._local = storage, local
         self.transfers = Offline(storage)
         url = parse_store(place.url)
-        self._url, self.shown = url, f"{url}/{place.folder}"
+        self._url, self.shown = url, str(place)
         self._store: ObjectStore = open_store(url, place.folder)
         self.background = BackgroundWriter(self._store, self.shown)
         self._current: dict[int, Artifact] = {}

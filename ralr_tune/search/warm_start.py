@@ -23,8 +23,9 @@ from ralr_tune.errors import StorageError, UsageError
 from ralr_tune.records import Row, StartTrial, StudyRecord, WarmStart
 from ralr_tune.store import generations, starts
 from ralr_tune.store.database import Storage
+from ralr_tune.store.reading import stored_spec
 from ralr_tune.store.studies import optuna_name
-from ralr_tune.studyfile import StudySpec, parse_study
+from ralr_tune.studyfile import StudySpec
 from ralr_tune.studyfile.changes import changes
 from ralr_tune.studyfile.configuration import task_parameter
 from ralr_tune.studyfile.parameters import OF_OPTIMIZERS
@@ -46,7 +47,7 @@ Recipe = Mapping[str, Any]
 
 def warm_start(spec: StudySpec, earlier: StudyRecord) -> WarmStart:
     """What `spec` takes from an earlier study. Raises UsageError if nothing fits, or if nothing is complete there."""
-    before = parse_study(earlier.spec_text, source=f"{earlier.name} (as stored)", fingerprint=earlier.fingerprint)
+    before = stored_spec(earlier)
     found = [(row, _recipe(before, row)) for row in _in_turn(earlier)]
     if not found:
         raise UsageError(f"{_key(spec)}: none of its search trials is complete yet; run it first")

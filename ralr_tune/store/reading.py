@@ -76,6 +76,11 @@ def _start(storage: Storage, kept: StoredStudy) -> WarmStart | None:
     return starts.first(storage, map(Ledger(storage, kept.name).optuna_name, spec.arms))
 
 
+def stored_spec(record: StudyRecord) -> StudySpec:
+    """The study file that a record holds."""
+    return parse_study(record.spec_text, source=f"{record.name} (as stored)", fingerprint=record.fingerprint)
+
+
 def read_rows(storage: Storage, study: str, generation: int, ids: Sequence[int]) -> list[Row]:
     """Rows of a generation by their ids, in the order of the table, with their curves and search parameters.
 
