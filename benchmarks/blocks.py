@@ -23,6 +23,7 @@ from scipy import special
 from scipy.stats import qmc
 
 from benchmarks.decisions.worlds import AMPLIFY, WEIGHT_DECAY
+from ralr_tune.analysis.chances import crossed
 from ralr_tune.kinds.simulated.task import CEILING, CHANCE, CURVATURE, SimulatedTask
 
 Array = npt.NDArray[np.float64]
@@ -184,13 +185,20 @@ def claims(judged: Judged, difference: float, *, own_seeds: bool) -> tuple[float
     """
     d = judged.values[1] - judged.values[0]
     d = d - d.mean() + difference * SD
-    samples = [d.mean(-1)] if own_seeds else [d.mean(-1), d.mean(1)]
-    errors = [sample.std(1, ddof=1) / np.sqrt(sample.shape[1]) for sample in samples]
-    error = np.sqrt(sum(each**2 for each in errors))
-    weighted = zip(errors, samples, strict=True)
-    half = sum((each / error) ** 2 * special.stdtrit(sample.shape[1] - 1, 0.975) for each, sample in weighted) * error
-    mean = samples[0].mean(1)
+    blocks, mean = d.mean(-1), d.mean((1, 2))
+    if own_seeds:
+        half = special.stdtrit(blocks.shape[1] - 1, 0.975) * blocks.std(1, ddof=1) / np.sqrt(blocks.shape[1])
+    else:
+        error, critical = crossed(blocks, d.mean(1), _run_errors(d), np.array([0.025]))
+        half = critical[0] * error
     return float((mean > half).mean()), float((mean < -half).mean())
+
+
+def _run_errors(d: Array) -> Array:
+    """`analysis.comparison.run_error` of every study, shape (studies,); d: shape (studies, blocks, seeds)."""
+    rest = d - d.mean(1, keepdims=True) - d.mean(2, keepdims=True) + d.mean((1, 2), keepdims=True)
+    _, blocks, seeds = d.shape
+    return np.sqrt((rest**2).sum((1, 2)) / ((blocks - 1) * (seeds - 1) * blocks * seeds))
 
 
 def rows(worlds: Sequence[World], studies: int, seed: int) -> Iterator[str]:

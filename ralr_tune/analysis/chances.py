@@ -64,13 +64,15 @@ class Design:
     """How a study decides one of its questions."""
 
     what: What
-    """"configuration": over seeds; "arm": over blocks, whose winners are judged on the same seeds."""
+    """"configuration": over seeds; "arm": over blocks."""
     seeds: int
     """Fixed, or the largest number."""
     margin: float
     confidence: float
     blocks: int = 1
     comparisons: int = 1
+    own_seeds: bool = False
+    """Whether each block is judged on its own seeds (`search.divided`); otherwise all are judged on the same."""
     plan: Plan | None = None
     """The interim analyses of `confirm.seeds = "auto"`."""
 
@@ -96,8 +98,8 @@ class Simulation:
 
     def __init__(self, design: Design, noise: Noise, *, seed: int = 0) -> None:
         rng = np.random.default_rng(seed)
-        numbers = (design.comparisons + 1) * (design.seeds + design.blocks)
-        self.studies = min(STUDIES, max(_FEWEST, _NUMBERS // numbers))
+        of_blocks = design.blocks if design.what == "arm" else 1
+        self.studies = min(STUDIES, max(_FEWEST, _NUMBERS // ((design.comparisons + 1) * (design.seeds * of_blocks))))
         studies, shape = self.studies, (self.studies, design.seeds)
         self._margin, self._scale = design.margin, noise.pairs
         self._counts: tuple[int, ...] = (design.seeds,)
@@ -224,8 +226,8 @@ def _paired(comparisons: int, shape: tuple[int, ...], rng: np.random.Generator) 
 
 
 def _seeds(design: Design, values: Floats) -> _Analysis:
-    """A paired t-test over a fixed number of seeds; values: shape (m, S, n)."""
-    n, levels = design.seeds, _levels(design)[:, None, None]
+    """A paired t-test over n seeds, or over n blocks with their own; values: shape (m, S, n)."""
+    n, levels = values.shape[-1], _levels(design)[:, None, None]
     error = values.std(axis=-1, ddof=1) / math.sqrt(n)
     differ, equal = (-special.stdtrit(n - 1, tails) for tails in (levels / 2, levels))
     return _Analysis(values.mean(axis=-1), error, differ, equal)
@@ -245,33 +247,44 @@ def _interim(plan: Plan, values: Floats) -> list[_Analysis]:
 
 
 def _blocks(design: Design, noise: Noise, studies: int, rng: np.random.Generator) -> _Analysis:
-    """Blocks and seeds as samples: the means of the rows and of the columns of a table of B blocks and n seeds.
-
-    Of independent normal values, the deviations of rows, those of columns and the grand mean are independent, so that
-    B + n numbers are drawn in place of B * n.
-    """
+    """B blocks of n seeds. If blocks share their seeds: the means of the rows and of the columns of a table, and what
+    neither explains. Of independent normal values these are independent."""
     blocks, n = design.blocks, design.seeds
-    rows = noise.pairs / math.sqrt(n) * _paired(design.comparisons, (studies, blocks), rng)
-    columns = noise.pairs / math.sqrt(blocks) * _paired(design.comparisons, (studies, n), rng)
-    return _rows_and_columns(
-        design, rows + noise.winners * _paired(design.comparisons, (studies, blocks), rng), columns
-    )
+
+    def drawn(scale: float, count: int) -> Floats:
+        return scale * _paired(design.comparisons, (studies, count), rng)
+
+    rows = drawn(noise.pairs / math.sqrt(n), blocks) + drawn(noise.winners, blocks)
+    if design.own_seeds:
+        return _seeds(design, rows)
+    freedom = (blocks - 1) * (n - 1)
+    rest = drawn(noise.pairs, freedom)
+    runs = np.sqrt((rest**2).sum(axis=-1) / (max(1, freedom) * blocks * n))
+    return _rows_and_columns(design, rows, drawn(noise.pairs / math.sqrt(blocks), n), runs)
 
 
-def _rows_and_columns(design: Design, rows: Floats, columns: Floats) -> _Analysis:
-    """The test of `comparison.paired_test` with `by_seed`; rows: shape (m, S, B), columns: (m, S, n)."""
-    errors = [each.std(axis=-1, ddof=1) / math.sqrt(each.shape[-1]) for each in (rows, columns)]
-    error = np.hypot(*errors)
-    shares = [(each / error) ** 2 for each in errors]
-    freedoms = [each.shape[-1] - 1 for each in (rows, columns)]
-
-    def quantiles(tails: Floats) -> Floats:
-        if design.seeds < MIN_SEEDS:
-            return np.full((len(tails), 1, 1), math.inf)  # so few seeds give no verdict
-        return np.stack([-sum(w * special.stdtrit(f, t) for w, f in zip(shares, freedoms, strict=True)) for t in tails])
-
+def _rows_and_columns(design: Design, rows: Floats, columns: Floats, runs: Floats) -> _Analysis:
+    """Blocks and seeds as samples; see `crossed`."""
     levels = _levels(design)
-    return _Analysis(rows.mean(axis=-1), error, quantiles(levels / 2), quantiles(levels))
+    error, critical = crossed(rows, columns, runs, np.concatenate([levels / 2, levels]))
+    if design.seeds < MIN_SEEDS:
+        critical = np.full_like(critical, math.inf)  # so few seeds give no verdict
+    return _Analysis(rows.mean(axis=-1), error, *np.split(critical, 2))
+
+
+def crossed(rows: Floats, columns: Floats, runs: Floats, tails: Floats) -> tuple[Floats, Floats]:
+    """Standard errors and critical values of `comparison.paired_test` with `by_seed`, for many studies at once.
+
+    rows: means of blocks, shape (..., B); columns: means of seeds, shape (..., n); runs: `comparison.run_error`, shape
+    (...); critical values at one-sided probabilities: shape (tails, ...).
+    """
+    squares = np.stack([each.var(axis=-1, ddof=1) / each.shape[-1] for each in (rows, columns)])
+    common = np.minimum(runs**2, squares.min(axis=0))
+    own = np.where((squares > common).any(axis=0), squares - common, squares)
+    freedoms = np.array([[rows.shape[-1] - 1], [columns.shape[-1] - 1]])
+    quantiles = -special.stdtrit(freedoms, tails)
+    critical = [np.tensordot(quantiles, each / each.sum(axis=0), axes=(0, 0)) for each in (squares, own)]
+    return np.sqrt(squares.sum(axis=0) - common), np.maximum(*critical)
 
 
 # ---------------------------------------------------------------- from a study's own rows

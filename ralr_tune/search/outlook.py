@@ -121,6 +121,8 @@ def outlook(spec: StudySpec, observed: Noise | None) -> Outlook | None:
 
 
 def _questions(spec: StudySpec) -> list[What]:
+    if spec.search.divided:
+        return ["arm"]  # two recipes mostly come from two blocks, which share no seed
     return ["configuration", "arm"] if spec.search.blocks > 1 else ["configuration"]
 
 
@@ -152,6 +154,7 @@ def _simulation(spec: StudySpec, what: What, noise: Noise) -> Simulation:
         confidence=spec.confirm.confidence,
         blocks=spec.search.blocks,
         comparisons=len(spec.arms) - 1,
+        own_seeds=spec.search.divided,
         plan=plan if what == "configuration" else None,
     )
     return Simulation(design, noise)
@@ -188,9 +191,9 @@ def _most(epochs: int, least: int, split: Callable[[int], StudySpec], most: int 
 
 
 def _split(spec: StudySpec, trials: int, blocks: int, seeds: int) -> StudySpec:
-    """The study with another split; its number of seeds is fixed."""
+    """The study with another split: a search per block, and a fixed number of seeds."""
     update = {
-        "search": spec.search.model_copy(update={"trials": trials, "blocks": blocks}),
+        "search": spec.search.model_copy(update={"trials": trials, "blocks": blocks, "divided": False}),
         "confirm": spec.confirm.model_copy(update={"seeds": seeds}),
         "split": None,
     }

@@ -10,7 +10,7 @@ from synthetic_study import make_record
 
 from ralr_tune.analysis import chances as module
 from ralr_tune.analysis.chances import Chances, Design, Noise, Simulation, observed_noise
-from ralr_tune.analysis.comparison import Pairs, compare
+from ralr_tune.analysis.comparison import Pairs, compare, run_error
 from ralr_tune.analysis.power import detectable_difference, power_to_differ, power_to_equal
 from ralr_tune.analysis.sequential import Plan, latest_analysis, next_analysis
 from tests.metrics import ACCURACY
@@ -48,20 +48,26 @@ def test_blocks_give_the_verdicts_of_compare(comparisons: int, seeds: int) -> No
     rng = np.random.default_rng(seeds)
     rows, columns = (rng.standard_normal((comparisons, STUDIES, n)) / 3 for n in (4, seeds))
     columns += (rows.mean(axis=-1) - columns.mean(axis=-1))[..., None]  # both have one mean
-    made = module._rows_and_columns(design(what="arm", seeds=seeds, blocks=4, comparisons=comparisons), rows, columns)
+    runs = rng.random((comparisons, STUDIES)) / 3  # some are larger than the error of blocks or seeds
+    made = module._rows_and_columns(
+        design(what="arm", seeds=seeds, blocks=4, comparisons=comparisons), rows, columns, runs
+    )
     found = words(made.verdicts(0.8, MARGIN))
     rows[0], columns[0] = rows[0] + 0.8, columns[0] + 0.8
     assert found == [
-        _first_verdict(list(rows[:, study]), list(columns[:, study])) for study in range(STUDIES)
+        _first_verdict(list(rows[:, study]), list(columns[:, study]), runs[:, study]) for study in range(STUDIES)
     ]  # with two seeds there is never a verdict
     assert (len(set(found)) > 1) == (seeds > 2)
 
 
-def _first_verdict(differences: list[np.ndarray], by_seed: list[np.ndarray] | None = None) -> str:
+def _first_verdict(
+    differences: list[np.ndarray], by_seed: list[np.ndarray] | None = None, runs: np.ndarray | None = None
+) -> str:
     seeds = by_seed or [np.array([])] * len(differences)
+    errors = np.zeros(len(differences)) if runs is None else runs
     family = [
-        Pairs("arm", f"arm{place}", "base", own.tolist(), columns.tolist())
-        for place, (own, columns) in enumerate(zip(differences, seeds, strict=True))
+        Pairs("arm", f"arm{place}", "base", own.tolist(), columns.tolist(), float(error))
+        for place, (own, columns, error) in enumerate(zip(differences, seeds, errors, strict=True))
     ]
     return compare(family, margin=MARGIN, confidence=0.95, metric=ACCURACY)[0].verdict
 
@@ -108,6 +114,26 @@ def test_schedules_are_claimed_by_blocks_and_never_with_two_seeds() -> None:
     assert claims(3).right < claims(5).right < claims(10).right
     assert claims(10, seeds=2).none == 1
     assert Simulation(design(what="arm", seeds=2, blocks=5), UNIT).visible() is None
+
+
+def test_blocks_are_claimed_as_often_as_whole_tables_of_runs() -> None:
+    rng, (blocks, seeds, difference) = np.random.default_rng(1), (4, 5, 2.0)
+    made = Simulation(design(what="arm", seeds=seeds, blocks=blocks, margin=0.0), UNIT)
+    counted = 0
+    for _ in range(600):
+        winners, runs = rng.standard_normal((blocks, 1)), rng.standard_normal((blocks, seeds))
+        table = difference + UNIT.winners * winners + UNIT.pairs * runs
+        error = run_error(table.tolist(), table.size)
+        pairs = Pairs("arm", "ralr", "base", table.mean(axis=1).tolist(), table.mean(axis=0).tolist(), error)
+        (found,) = compare([pairs], margin=0.0, confidence=0.95, metric=ACCURACY)
+        counted += found.verdict == "better"
+    assert counted / 600 == pytest.approx(made.chances(difference).right, abs=0.06)
+
+
+def test_blocks_with_their_own_seeds_are_a_paired_test_over_blocks() -> None:
+    made = Simulation(design(what="arm", seeds=3, blocks=6, margin=0.0, own_seeds=True), UNIT)
+    spread = math.hypot(UNIT.pairs / math.sqrt(3), UNIT.winners)
+    assert made.chances(1.5).right == pytest.approx(power_to_differ(1.5, spread, 6, 0.05), abs=2 * made.error)
 
 
 def test_many_seeds_are_simulated_in_bounded_memory() -> None:

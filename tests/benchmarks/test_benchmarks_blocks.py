@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.blocks import SD, Design, Draws, Judged, claims, means, params_at, simulated, survival
 from benchmarks.decisions.worlds import SimulatedWorld
-from ralr_tune.analysis.comparison import paired_test
+from ralr_tune.analysis.comparison import paired_test, run_error
 
 NAMES = {"probability": "amplify.probability", "lower": "amplify.lower", "width": "amplify.width"}
 
@@ -29,10 +29,10 @@ def test_claims_are_those_of_the_packages_test(own_seeds: bool) -> None:
     values = rng.normal(size=(2, 40, 4, 5)) + rng.normal(size=(2, 40, 4, 1)) + rng.normal(size=(2, 40, 1, 5))
     d = values[1] - values[0]
     d = d - d.mean() + 3 * SD
-    by_seed = [[] if own_seeds else list(each.mean(0)) for each in d]
+    shared = [{} if own_seeds else {"by_seed": list(each.mean(0)), "run_error": run_error(each, 20)} for each in d]
     tests = [
-        paired_test(list(each.mean(1)), margin=0.0, confidence=0.95, by_seed=seeds)
-        for each, seeds in zip(d, by_seed, strict=True)
+        paired_test(list(each.mean(1)), margin=0.0, confidence=0.95, **of_seeds)
+        for each, of_seeds in zip(d, shared, strict=True)
     ]
     signs = [test.difference for test in tests if test.p_value is not None and test.p_value <= 0.05]
     judged = Judged((values[0], values[1]), (values[0, :, 0, 0], values[1, :, 0, 0]))
