@@ -154,13 +154,13 @@ def _notes(spec: StudySpec) -> Iterator[str]:
 
 
 def seeds_notes(spec: StudySpec) -> Iterator[str]:
-    """That a study will end without a verdict, however large the differences are."""
+    """That a study will hardly end with a verdict: an interval from so few pairs is wide, and its width a guess."""
     from ralr_tune.analysis.power import ENOUGH_PAIRS
 
     found = {"search.blocks": spec.search.blocks} if spec.search.divided else {"confirm.seeds": spec.confirm.max_seeds}
     for key, pairs in found.items():
         if not spec.needs_split and pairs < ENOUGH_PAIRS:
-            yield f"{key} = {pairs}: too few for a verdict, which needs at least {ENOUGH_PAIRS}"
+            yield f"{key} = {pairs}: fewer than {ENOUGH_PAIRS} rarely give a verdict, and cannot show what they missed"
 
 
 def divided_notes(spec: StudySpec) -> Iterator[str]:

@@ -38,7 +38,8 @@ def measured_apart(spec: StudySpec, place: Place) -> float | None:
     if ended.returncode:
         reason = (ended.stderr.strip().splitlines() or ["no message"])[-1]
         raise UsageError(f"search.budget = {spec.file.search.budget!r}: an epoch could not be timed: {reason}")
-    return float(json.loads(ended.stdout.splitlines()[-1]))
+    seconds: float | None = json.loads(ended.stdout.splitlines()[-1])
+    return seconds
 
 
 if __name__ == "__main__":

@@ -192,7 +192,7 @@ def _check_divided(spec: StudySpec) -> Iterator[Contradiction]:
         line = f"{where}: {search.sampler} learns from its whole search, so its parts are not independent"
         yield Contradiction(f'{line}; use "qmc" or "random", or a search per block', (("search", "sampler"),))
     if search.blocks < 2:
-        line = f"{where}: needs blocks, at least 2 (a verdict on the schedules needs 3, better 4)"
+        line = f"{where}: needs blocks, at least 2 (fewer than 4 rarely give a verdict on the schedules)"
         yield Contradiction(line, (("search", "blocks"),))
     elif search.trials % search.blocks:
         each = max(1, round(search.trials / search.blocks))

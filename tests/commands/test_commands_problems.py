@@ -295,7 +295,8 @@ def test_a_study_without_amplification_is_valid_and_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seeds", "notes"), [(3, ["confirm.seeds = 3: too few for a verdict, which needs at least 4"]), (4, [])]
+    ("seeds", "notes"),
+    [(3, ["confirm.seeds = 3: fewer than 4 rarely give a verdict, and cannot show what they missed"]), (4, [])],
 )
 def test_too_few_seeds_for_a_verdict_are_noted(seeds: int, notes: list[str]) -> None:
     assert list(seeds_notes(simulated(confirm={"seeds": seeds}))) == notes

@@ -146,7 +146,7 @@ def curve(table: str, arm: str = "") -> Text:
             'sampler = "tpe"',
             'sampler = "qmc"\ndivided = true',
             [
-                "search.divided = true: needs blocks, at least 2 (a verdict on the schedules needs 3, better 4)",
+                "search.divided = true: needs blocks, at least 2 (fewer than 4 rarely give a verdict on the schedules)",
             ],
         ),
         (
