@@ -179,19 +179,24 @@ def _taken(params: Params, places: npt.NDArray[np.intp]) -> dict[str, Array]:
 
 
 def claims(judged: Judged, difference: float, *, own_seeds: bool) -> tuple[float, float]:
-    """The shares of studies that call RALR better and worse, at 5%: `analysis.comparison.paired_test`, vectorised.
+    """The shares of studies that call RALR better and worse. `difference`: the true one, in standard deviations
+    between seeds."""
+    called = calls(judged, difference * SD, own_seeds=own_seeds)
+    return float((called > 0).mean()), float((called < 0).mean())
 
-    `difference`: the true one, in standard deviations between seeds.
-    """
+
+def calls(judged: Judged, difference: float, *, own_seeds: bool) -> npt.NDArray[np.int_]:
+    """What each study calls RALR at 5%: 1 better, -1 worse, 0 neither; shape (studies,). This is
+    `analysis.comparison.paired_test`, vectorised. `difference`: the true one, in the unit of the values."""
     d = judged.values[1] - judged.values[0]
-    d = d - d.mean() + difference * SD
+    d = d - d.mean() + difference
     blocks, mean = d.mean(-1), d.mean((1, 2))
     if own_seeds:
         half = special.stdtrit(blocks.shape[1] - 1, 0.975) * blocks.std(1, ddof=1) / np.sqrt(blocks.shape[1])
     else:
         error, critical = crossed(blocks, d.mean(1), _run_errors(d), np.array([0.025]))
         half = critical[0] * error
-    return float((mean > half).mean()), float((mean < -half).mean())
+    return np.asarray((mean > half).astype(int) - (mean < -half))
 
 
 def _run_errors(d: Array) -> Array:
