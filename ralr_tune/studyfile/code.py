@@ -9,16 +9,17 @@ import ast
 import hashlib
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.machinery import PathFinder
 from modulefinder import ModuleFinder
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ralr_tune.records import SourceFile
-from ralr_tune.studyfile.imports import Import, imports_of
+from ralr_tune.studyfile.imports import Import, imports, imports_of
 
 if TYPE_CHECKING:
+    from ralr_tune.studyfile.exported import Exported
     from ralr_tune.studyfile.study import StudySpec
 
 _PACKAGE = __name__.partition(".")[0]
@@ -27,8 +28,22 @@ _INSTALLED = frozenset(Path(sysconfig.get_path(name)).resolve() for name in ("pu
 
 def source_files(spec: StudySpec) -> tuple[SourceFile, ...]:
     """All files besides the data on which trials depend, by key and name."""
-    code = (file for named in imports_of(spec) for file in _modules(named))
-    return tuple(sorted({*code, *spec.kind.source_files(spec.task)}, key=lambda file: (file.key, file.name)))
+    return _sorted_files(imports_of(spec), spec.kind.source_files(spec.task))
+
+
+def changed_files(exported: Exported) -> list[str]:
+    """The files besides the data, by the study's name, that are no longer those which an exported configuration
+    records. Files that only one side knows are not compared: the study's other arms may have read others."""
+    named = imports(exported.kind, exported.task, [exported.training.optimizer])
+    now = _sorted_files(named, exported.kind.source_files(exported.task))
+    before = exported.provenance.files
+    known = {file.name: file.digests for file in now if file.digests and file.name in before}
+    return sorted(name for name, found in known.items() if set(found).isdisjoint(before[name]))
+
+
+def _sorted_files(named: Iterable[Import], others: Iterable[SourceFile]) -> tuple[SourceFile, ...]:
+    code = (file for each in named for file in _modules(each))
+    return tuple(sorted({*code, *others}, key=lambda file: (file.key, file.name)))
 
 
 def _modules(named: Import) -> Iterator[SourceFile]:
