@@ -191,7 +191,8 @@ def test_changed_code_is_refused_unless_its_line_is_deleted(tmp_path: Path, monk
     module.write_text("from tests.exports import Tiny as Net\n")
     files = {"module net_of_train": digests(module.read_bytes()), "weights of_another_arm.pt": ("0f",)}
     task = {"data": {"source": "arrays", "path": str(tmp_path / "data.npz")}, "model": "net_of_train:Net"}
-    config = write(tmp_path, task=task, provenance={"files": files})
+    provenance: dict[str, Any] = {"files": files}
+    config = write(tmp_path, task=task, provenance=provenance)
     module.write_text("# a comment\nfrom tests.exports import Tiny as Net\n")
     assert train(config)[-1].final
     module.write_text("from tests.exports import Tiny as Net\nx = 1\n")
