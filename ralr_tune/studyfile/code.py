@@ -11,9 +11,9 @@ import sys
 import sysconfig
 from collections.abc import Iterable, Iterator
 from importlib.machinery import PathFinder
-from modulefinder import ModuleFinder
+from modulefinder import Module, ModuleFinder
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ralr_tune.records import SourceFile
 from ralr_tune.studyfile.imports import Import, imports, imports_of
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from ralr_tune.studyfile.exported import Exported
     from ralr_tune.studyfile.study import StudySpec
 
+_FOLDER = 5
+"""ModuleFinder's kind of a package."""
 _PACKAGE = __name__.partition(".")[0]
 _INSTALLED = frozenset(Path(sysconfig.get_path(name)).resolve() for name in ("purelib", "platlib", "stdlib"))
 
@@ -65,7 +67,7 @@ def module_files(named: Import) -> dict[str, Path]:
     if folder.resolve() in _INSTALLED:
         own = _own_file(named.module, folder)
         return {named.module: own} if own else {}
-    finder = ModuleFinder(path=[str(folder)], excludes=[_PACKAGE])
+    finder = _Finder(path=[str(folder)], excludes=[_PACKAGE])
     try:
         finder.import_hook(named.module)
     except (ImportError, SyntaxError, ValueError):  # loading the task reports it
@@ -73,6 +75,23 @@ def module_files(named: Import) -> dict[str, Path]:
         return {named.module: own} if own else {}
     files: dict[str, str | None] = {name: getattr(module, "__file__", None) for name, module in finder.modules.items()}
     return {name: Path(file) for name, file in files.items() if file}
+
+
+class _Finder(ModuleFinder):
+    """Also finds modules in folders without `__init__.py`, on which Python's own finder raises AttributeError."""
+
+    def find_module(self, name: str, path: Any, parent: Module | None = None) -> Any:
+        found = PathFinder.find_spec(name, self.path if path is None else path)
+        if found is not None and found.origin is None and found.submodule_search_locations:
+            return None, next(iter(found.submodule_search_locations)), ("", "", _FOLDER)
+        return super().find_module(name, path, parent)
+
+    def load_package(self, fqname: str, pathname: str) -> Any:
+        if (Path(pathname) / "__init__.py").exists():
+            return super().load_package(fqname, pathname)
+        module: Any = self.add_module(fqname)
+        module.__path__ = [pathname]
+        return module
 
 
 def _own_file(module: str, folder: Path) -> Path | None:
