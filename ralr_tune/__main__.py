@@ -77,6 +77,7 @@ def _wrong_option(error: Exception, given: Sequence[str]) -> str | None:
         values += [value for word, value in pairwise(given) if word == name]
         if name.startswith("-") and values:
             message, _, _ = str(getattr(error, "message", error)).partition(", unable to parse")
+            message = message.removeprefix("Value error, ")  # of a check that is not pydantic's own
             value = values[-1] or "''"
             return f"{name} {value}: {message.replace('Input should be', 'allowed:')}"
     return None
