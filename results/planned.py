@@ -14,7 +14,8 @@ ROOT = Path(__file__).parents[1]
 
 @dataclass(frozen=True)
 class Planned:
-    """One study. Its record is results/NAME.json.gz, where NAME is the study's name; it runs in runs/NAME."""
+    """One study. Its record is results/NAME.json.gz, where NAME is the study's name; it runs in the project's
+    folder and keeps its files in runs/NAME."""
 
     file: str
     """The study file, relative to the project's folder."""
@@ -39,11 +40,6 @@ class Planned:
     @property
     def record(self) -> Path:
         return ROOT / "results" / f"{self.name}.json.gz"
-
-    @property
-    def folder(self) -> Path:
-        """Where it runs: an example finds its script in its own folder."""
-        return (ROOT / self.file).parent if self.file.startswith("examples/") else ROOT
 
     def text(self) -> str:
         """The study file with its name and its changes."""
@@ -86,7 +82,10 @@ STUDIES = (
     Planned("studies/grocery.toml", "ResNet-18 from scratch, 81 kinds of groceries"),
     Planned("studies/detection_bccd.toml", "small FCOS from scratch, blood cells"),
     Planned("studies/translation_multi30k.toml", "small Transformer, English to German captions"),
-    Planned("examples/plain_loop/study.toml", "a training loop of one's own"),
+    # an example finds its script from its own folder; the study of a record, like every other, from the project's
+    Planned(
+        "examples/plain_loop/study.toml", "a training loop of one's own", {"target": "examples.plain_loop.train:train"}
+    ),
     repeated("studies/digits_six_blocks.toml"),
     repeated("studies/digits_six_blocks_adamw.toml"),
     repeated("studies/rivals.toml", 3),

@@ -217,7 +217,7 @@ def test_a_damaged_image_hides_no_other_mistake(folder: Path, damaged: str) -> N
     write_pictures(folder / "damaged", damaged)
     study = write(**task(data=FOLDER | {"path": "damaged"}, model="users:seven", validation=0.99))
     image, *others = reversed(refusal(check_study, study))
-    assert image.startswith(f"damaged/{damaged}: not a readable image")
+    assert image == f"damaged/{damaged}: not a readable image: cannot identify image file"
     assert [line.partition(":")[0] for line in others] == ["task.validation = 0.99", "task.model = 'users"]
 
 
@@ -239,6 +239,15 @@ def test_all_mistakes_are_one_error() -> None:
         "flat",
     ]
     assert refusal(plan_study, study, devices="cpu", workers=1) == found
+
+
+def test_an_unknown_metric_does_not_hide_the_data() -> None:
+    study = write(study={"metric": "acuracy"}, **task(data=FOLDER | {"path": "empty"}))
+    first, second = refusal(check_study, study)
+    assert first == "study.metric = \"acuracy\": did you mean 'accuracy'?"
+    assert second.startswith("empty: must contain one folder of images per class")
+    study = write(study={"metric": "acuracy"}, **task(data=FOLDER))
+    assert refusal(plan_study, study, devices="cpu", workers=1) == [first]
 
 
 def test_a_wrong_network_does_not_hide_the_data() -> None:
@@ -344,3 +353,5 @@ def test_errors_of_the_command_line(cli_inside: Cli) -> None:
     assert ran.code == 2
     assert all(line.startswith("error: study.toml: ") for line in ran.err.splitlines())
     assert cli_inside("check", write(), "--fast").code == 0
+    wrong = cli_inside("export", study, "--format", "xml").err
+    assert wrong == "error: --format xml: 'xml' is not one of 'toml', 'json', 'yaml', 'python'.\n"

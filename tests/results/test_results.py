@@ -9,6 +9,8 @@ import pytest
 
 from ralr_tune.store.record_file import read_record_file
 from ralr_tune.studyfile import parse_study
+from ralr_tune.studyfile.code import module_files
+from ralr_tune.studyfile.imports import imports_of
 from results import __main__ as command
 from results import page, planned
 from results.facts import results
@@ -48,6 +50,16 @@ def test_every_planned_study_is_valid_and_known_by_its_name() -> None:
         assert parse_study(each.text(), source=each.name).name == each.name
         assert named(each.original) is not None
     assert [name for claim in CLAIMS for name in claim.studies if named(name) is None] == []
+
+
+def test_every_planned_study_finds_its_code_from_the_projects_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where its reader types the commands that the record's report shows."""
+    monkeypatch.syspath_prepend(planned.ROOT)
+    named = {each.name: imports_of(parse_study(each.text())) for each in STUDIES}
+    found = {name: [module_files(one) for one in some] for name, some in named.items() if some}
+    assert {name: [list(files) for files in each] for name, each in found.items()} == {
+        "plain_loop": [["examples.plain_loop.train"]]
+    }
 
 
 def test_a_repetition_has_another_seed_and_nothing_else() -> None:
