@@ -11,12 +11,16 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TextIO
 
-import typer
+try:
+    import typer
 
-from ralr_tune.cli import app
-from ralr_tune.commands.arguments import conceal
-from ralr_tune.commands.terminal import PLAIN, readable
-from ralr_tune.errors import Interrupted, RalrTuneError, TrialError
+    from ralr_tune.cli import app
+    from ralr_tune.commands.arguments import conceal
+    from ralr_tune.commands.terminal import PLAIN, readable
+    from ralr_tune.errors import Interrupted, RalrTuneError, TrialError
+except KeyboardInterrupt:  # these imports take long enough for a Ctrl-C; `main` handles later ones
+    print("interrupted", file=sys.stderr)
+    sys.exit(130)  # Interrupted.exit_code, which may not be imported yet
 
 _CLICK_ERROR = typer.BadParameter.__mro__[2]
 """ClickException: some versions of typer vendor it, others import it from click."""
@@ -73,6 +77,7 @@ def _wrong_option(error: Exception, given: Sequence[str]) -> str | None:
         values += [value for word, value in pairwise(given) if word == name]
         if name.startswith("-") and values:
             message, _, _ = str(getattr(error, "message", error)).partition(", unable to parse")
+            message = message.removeprefix("Value error, ")  # of a check that is not pydantic's own
             value = values[-1] or "''"
             return f"{name} {value}: {message.replace('Input should be', 'allowed:')}"
     return None

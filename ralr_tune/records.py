@@ -375,6 +375,8 @@ class StudyRecord:
     """Oldest first; this record is of the last one."""
     prune_metric: Metric | None = None
     """What the pruner saw in place of the study's metric; None: the study's metric."""
+    known_metrics: Mapping[str, Metric] = field(default_factory=dict)
+    """By name, those of the kind of task; trials may measure others, too, of which nothing is known."""
     cost_per_hour: float | None = None
     """The price of one device for an hour, in the user's currency."""
     divided: bool = False

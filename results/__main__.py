@@ -71,15 +71,15 @@ def _finish(planned: Planned, workers: int | None, *, only_plan: bool) -> bool:
     begun = (out / "study.db").exists()
     if not announce(planned, file, out, more, begun) or only_plan:
         return only_plan
-    if code := _run(planned, file, out, more):
+    if code := _run(file, out, more):
         if code == INTERRUPTED:
             sys.exit(INTERRUPTED)
         return False
-    stage = json.loads(_program(planned, "status", planned.name, "--out", out, "--json").stdout)["stage"]
+    stage = json.loads(_program("status", planned.name, "--out", out, "--json").stdout)["stage"]
     if stage != "done":
         print(f"{planned.name}: its verdict does not stand yet ({stage}); the same command resumes it", file=sys.stderr)
         return False
-    stored = _program(planned, "export", planned.name, "--out", out, "--record", planned.record)
+    stored = _program("export", planned.name, "--out", out, "--record", planned.record)
     if stored.returncode:
         return False
     _write_pages()
@@ -98,7 +98,7 @@ def study_file(planned: Planned, out: Path) -> Path:
 
 def announce(planned: Planned, file: Path, out: Path, more: Sequence[str], begun: bool) -> bool:
     """Prints what the whole study costs; returns whether it can be run."""
-    made = _program(planned, "plan", file, "--out", out, "--json", *more)
+    made = _program("plan", file, "--out", out, "--json", *more)
     if made.returncode:
         return False
     plan = json.loads(made.stdout)
@@ -109,9 +109,9 @@ def announce(planned: Planned, file: Path, out: Path, more: Sequence[str], begun
     return True
 
 
-def _run(planned: Planned, file: Path, out: Path, more: Sequence[str]) -> int:
+def _run(file: Path, out: Path, more: Sequence[str]) -> int:
     """Runs the study; Ctrl-C is passed on, and waits until everything is saved."""
-    process = subprocess.Popen(_words("run", file, "--out", out, *more), cwd=planned.folder, env=_environment())
+    process = subprocess.Popen(_words("run", file, "--out", out, *more), cwd=ROOT, env=_environment())
     while True:
         try:
             return process.wait()
@@ -119,11 +119,9 @@ def _run(planned: Planned, file: Path, out: Path, more: Sequence[str]) -> int:
             process.send_signal(signal.SIGINT)  # a terminal has sent it already; a repetition means the same
 
 
-def _program(planned: Planned, *words: str | Path) -> subprocess.CompletedProcess[str]:
-    """Runs the program in the study's folder and returns what it prints; its errors are shown."""
-    return subprocess.run(
-        _words(*words), cwd=planned.folder, env=_environment(), stdout=subprocess.PIPE, text=True, check=False
-    )
+def _program(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    """Runs the program in the project's folder and returns what it prints; its errors are shown."""
+    return subprocess.run(_words(*words), cwd=ROOT, env=_environment(), stdout=subprocess.PIPE, text=True, check=False)
 
 
 def _words(*words: str | Path) -> list[str]:

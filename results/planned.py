@@ -14,7 +14,8 @@ ROOT = Path(__file__).parents[1]
 
 @dataclass(frozen=True)
 class Planned:
-    """One study. Its record is results/NAME.json.gz, where NAME is the study's name; it runs in runs/NAME."""
+    """One study. Its record is results/NAME.json.gz, where NAME is the study's name; it runs in the project's
+    folder and keeps its files in runs/NAME."""
 
     file: str
     """The study file, relative to the project's folder."""
@@ -40,11 +41,6 @@ class Planned:
     def record(self) -> Path:
         return ROOT / "results" / f"{self.name}.json.gz"
 
-    @property
-    def folder(self) -> Path:
-        """Where it runs: an example finds its script in its own folder."""
-        return (ROOT / self.file).parent if self.file.startswith("examples/") else ROOT
-
     def text(self) -> str:
         """The study file with its name and its changes."""
         text = (ROOT / self.file).read_text().replace(f'name = "{self.original}"', f'name = "{self.name}"', 1)
@@ -56,9 +52,9 @@ class Planned:
         return text
 
 
-def repeated(file: str) -> Planned:
+def repeated(file: str, seed: int = 1) -> Planned:
     """The study of a file with another study seed: other samples, other training seeds."""
-    return Planned(file, "another study seed than in the study of this name", {"seed": 1}, "_seed_1")
+    return Planned(file, "another study seed than in the study of this name", {"seed": seed}, f"_seed_{seed}")
 
 
 STUDIES = (
@@ -71,9 +67,9 @@ STUDIES = (
         "studies/complementarity.toml",
         "small CNN, handwritten digits, with and without cutout, mixup and label smoothing",
     ),
-    Planned("studies/rivals.toml", "six schedules on the digits, three blocks"),
+    Planned("studies/rivals.toml", "six schedules on the digits, eight blocks"),
     *(
-        Planned(f"studies/ablation_{part}.toml", f"small CNN, handwritten digits: {about}")
+        Planned(f"studies/ablation_{part}.toml", f"small CNN, handwritten digits, six blocks: {about}")
         for part, about in {
             "probability": "how often",
             "lower": "the lower bound",
@@ -86,10 +82,13 @@ STUDIES = (
     Planned("studies/grocery.toml", "ResNet-18 from scratch, 81 kinds of groceries"),
     Planned("studies/detection_bccd.toml", "small FCOS from scratch, blood cells"),
     Planned("studies/translation_multi30k.toml", "small Transformer, English to German captions"),
-    Planned("examples/plain_loop/study.toml", "a training loop of one's own"),
+    # an example finds its script from its own folder; the study of a record, like every other, from the project's
+    Planned(
+        "examples/plain_loop/study.toml", "a training loop of one's own", {"target": "examples.plain_loop.train:train"}
+    ),
     repeated("studies/digits_six_blocks.toml"),
     repeated("studies/digits_six_blocks_adamw.toml"),
-    repeated("studies/rivals.toml"),
+    repeated("studies/rivals.toml", 3),
     Planned("results/gpu.toml", "ResNet-20, all of CIFAR-100, 100 epochs", on_gpu=True),
     Planned(
         "results/gpu.toml",

@@ -140,7 +140,8 @@ def unknown_study(study: str) -> str:
 def _similar(study: str) -> str:
     names = [*study_files()]
     close = nearest(study, names)
-    return f"did you mean {close[0]!r}?" if close else f"known studies: {', '.join(names) or 'none'}"
+    shown = [name for name in names if "/" not in name]  # those in folders, such as paper/, would triple the list
+    return f"did you mean {close[0]!r}?" if close else f"known studies: {', '.join(shown) or 'none'}"
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from ralr_tune.errors import Interrupted, TrialError, UsageError
 from ralr_tune.launch.devices import Place, places
 from ralr_tune.launch.worker import environment
 from ralr_tune.seeds import SEED_BITS
+from ralr_tune.studyfile.code import changed_files
 from ralr_tune.studyfile.exported import Exported, load_exported
 from ralr_tune.studyfile.imports import imports as imports_in
 from ralr_tune.studyfile.imports import refuse_imports
@@ -44,7 +45,8 @@ def train_configuration(
     suffix. No data is held out, so epochs have no score; only the last line has one, of the test split. After an
     interruption, the same command resumes from the last epoch.
 
-    Raises StudyFileError or UsageError before training starts (if `imports` is False, also for an imported network),
+    Raises StudyFileError or UsageError before training starts (if `imports` is False, also for an imported network; if
+    code or weights are no longer those with which the configuration was found),
     DataError, TrialError if it diverges or runs out of memory, Interrupted on Ctrl-C.
     """
     if not config.suffix and not config.exists() and find_file(str(config)) is not None:
@@ -53,6 +55,7 @@ def train_configuration(
     exported = load_exported(config, imports=imports)
     if not imports:
         refuse_imports(imports_in(exported.kind, exported.task, [exported.training.optimizer]))
+    _refuse_changed_files(config, exported)
     seed = _checked_seed(exported.provenance.seed if seed is None else seed)
     place = _place(device, exported)
     folder = _folder(config, out)
@@ -71,6 +74,17 @@ def train_configuration(
     shutil.rmtree(companion(folder / CHECKPOINT), ignore_errors=True)
     score = f"test {task.metric.name} {task.metric.format.value(value, 2)}"
     yield Line(f"{score} (seed {seed}): {folder / SCORE}, {folder / WEIGHTS}", final=True)
+
+
+def _refuse_changed_files(config: Path, exported: Exported) -> None:
+    """As `run` does for a study: other code or weights would train something else than what was found."""
+    if changed := changed_files(exported):
+        one = len(changed) == 1
+        raise UsageError(
+            f"{config}: provenance.files: {', '.join(changed)} changed since the configuration was found, so training "
+            f"would not repeat it. Restore {'it' if one else 'them'}, or delete {'its line' if one else 'their lines'} "
+            f"in [provenance.files] to train with {'it' if one else 'them'} as {'it is' if one else 'they are'} now"
+        )
 
 
 def _checked_seed(seed: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -18,7 +19,10 @@ Images = NDArray[np.uint8]
 
 def short_reason(error: Exception) -> str:
     """The first line of a library's error, at most 300 characters; its type if the error has no text."""
-    return cut(one_line(str(error).strip().partition("\n")[0]), 300) or type(error).__name__
+    text = re.sub(
+        r" ?<\S+ object at 0x\w+>", "", str(error)
+    )  # Pillow names the bytes, of which our caller names the file
+    return cut(one_line(text.strip().partition("\n")[0]), 300) or type(error).__name__
 
 
 def digest64(content: bytes) -> int:

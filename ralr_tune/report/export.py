@@ -55,7 +55,7 @@ def _provenance(record: StudyRecord, spec: StudySpec, arm: str, row: Row) -> Pro
         created=datetime.fromtimestamp(row.finished or record.created, UTC).date(),
         fingerprint=record.fingerprint,
         packages={name: text for name, text in record.environment.items() if name not in _NO_PACKAGES},
-        files={file.name: file.digests[0] for file in record.identity.files if file.digests} if record.identity else {},
+        files={file.name: file.digests for file in record.identity.files if file.digests} if record.identity else {},
     )
 
 

@@ -12,6 +12,7 @@ from ralr_tune.analysis.evaluators import Evaluated, Name
 from ralr_tune.analysis.facts import ArmFacts, Confirmed, Facts
 from ralr_tune.analysis.importance import Importance
 from ralr_tune.analysis.robustness import RateRange, Robustness
+from ralr_tune.metric import UNITS, Unit
 from ralr_tune.records import ArmRecord, Row, StudyRecord
 from ralr_tune.report.markup import Table
 
@@ -40,11 +41,9 @@ def arms_table(facts: Facts) -> Table:
 
 def _arm_cells(facts: Facts, arm: ArmFacts) -> list[str]:
     unit, confirm, gap = facts.unit, arm.confirm, arm.generalization_gap
-    mean = "–" if confirm is None or confirm.mean is None else unit.value(confirm.mean, 2)
-    spread = "" if confirm is None or confirm.std is None else f" ± {unit.value(confirm.std, 2).removesuffix('%')}"
     return [
         arm.name,
-        mean + spread,
+        "–" if confirm is None or confirm.mean is None else _mean_and_std(unit, confirm.mean, confirm.std),
         str(len(confirm.values) if confirm else 0),
         unit.value(arm.best.value, 2) if arm.best else "–",
         "–" if gap is None else unit.difference(gap, 2),
@@ -139,10 +138,13 @@ def tested_table(record: StudyRecord, facts: Facts) -> Table | None:
     """What the evaluation on the test split measured besides the study's metric; None if there is nothing."""
     found = {label: _tested(record.arms[arm], role, one) for label, arm, role, one in _confirmed(facts)}
     names = sorted({name for values in found.values() for name in values})
+    units = {name: known.format if (known := record.known_metrics.get(name)) else UNITS["plain"] for name in names}
     rows = [
-        [label, *(_mean_and_std(values.get(name, ())) for name in names)] for label, values in found.items() if values
+        [label, *(_over_seeds(units[name], values.get(name, ())) for name in names)]
+        for label, values in found.items()
+        if values
     ]
-    caption = "Other metrics on the test split, mean ± standard deviation over the seeds. No verdict depends on them."
+    caption = "Mean ± standard deviation over the seeds. No verdict depends on them."
     return Table(caption, ["arm", *names], rows) if rows else None
 
 
@@ -164,10 +166,14 @@ def _tested(arm: ArmRecord, role: str, one: Confirmed) -> dict[str, list[float]]
     return found
 
 
-def _mean_and_std(values: Sequence[float]) -> str:
-    if not values:
-        return "–"
-    return f"{fmean(values):.4g}" + (f" ± {stdev(values):.2g}" if len(values) > 1 else "")
+def _over_seeds(unit: Unit, values: Sequence[float]) -> str:
+    return _mean_and_std(unit, fmean(values), stdev(values) if len(values) > 1 else None) if values else "–"
+
+
+def _mean_and_std(unit: Unit, mean: float, std: float | None) -> str:
+    """ "97.00% ± 0.31" or "0.4213 ± 0.02"; without `std` the mean."""
+    spread = "" if std is None else f" ± {unit.value(std, 2).removesuffix(unit.value_suffix)}"
+    return unit.value(mean, 2) + spread
 
 
 def counts_table(facts: Facts) -> Table:

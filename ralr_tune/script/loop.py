@@ -8,7 +8,8 @@ from __future__ import annotations
 import argparse
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -48,6 +49,7 @@ def train(
     loss: Callable[[Tensor, Tensor], Tensor],
     *,
     seed: int,
+    accumulate: int = 1,
     clip_norm: float | None = None,
     weight_decays: Callable[[int], Iterable[float]] | None = None,
     before_epoch: Callable[[int], object] = lambda epoch: None,
@@ -55,9 +57,10 @@ def train(
 ) -> None:
     """Trains all epochs of `rate`: `batches(epoch)` yields inputs and targets, `loss` maps them to the batch mean.
 
-    `seed` is the training seed. `weight_decays(epoch)`: of each step; None: the optimizer's own. `before_epoch(epoch)`
-    is called in training mode. The `factor` of an optimizer's group, if it has one, multiplies the group's rates. Ends
-    the program if the loss is not finite. Epochs are counted from 0.
+    `seed` is the training seed. `accumulate`: batches whose gradients are added up for one step, weighted by their
+    numbers of targets; the last step of an epoch may have fewer. `weight_decays(epoch)`: of each step; None: the
+    optimizer's own. `before_epoch(epoch)` is called in training mode. The `factor` of an optimizer's group, if it has
+    one, multiplies the group's rates. Ends the program if the loss is not finite. Epochs are counted from 0.
     """
     for epoch in range(rate.epochs):
         model.train()
@@ -69,23 +72,32 @@ def train(
         settings = [{"lr": lr} for lr in rates]
         for setting, decay in zip(settings, weight_decays(epoch) if weight_decays else (), strict=False):
             setting["weight_decay"] = float(decay)
-        for (inputs, targets), setting in zip(batches(epoch), settings, strict=True):
+        for parts, setting in zip(_in_steps(batches(epoch), accumulate), settings, strict=True):
             for group in optimizer.param_groups:
                 group.update(setting)
                 group["lr"] *= group.get("factor", 1.0)
             optimizer.zero_grad()
-            found = loss(inputs, targets)
-            found.backward()  # type: ignore[no-untyped-call]
+            weight = sum(len(targets) for _, targets in parts)
+            for inputs, targets in parts:
+                found = loss(inputs, targets)
+                (found * (len(targets) / weight)).backward()  # type: ignore[no-untyped-call]
+                total += found.detach() * len(targets)  # stays on the device: reading it would synchronize with the GPU
+            samples += weight
             if clip_norm is not None:
                 nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
             optimizer.step()
             after_step()
-            total += found.detach() * len(targets)  # stays on the device: reading it would synchronize with the GPU
-            samples += len(targets)
         mean = float(total) / samples
         if not math.isfinite(mean):
             raise SystemExit(f"epoch {epoch + 1}: diverged, the loss is {mean}")
         print(f"epoch {epoch + 1}/{rate.epochs}: loss {mean:.4f}, learning rate {rates[0]:.4g}", flush=True)
+
+
+def _in_steps(batches: Iterable[tuple[Tensor, Tensor]], size: int) -> Iterator[list[tuple[Tensor, Tensor]]]:
+    """`size` batches for each step; the last step may have fewer."""
+    rest = iter(batches)
+    while parts := list(islice(rest, size)):
+        yield parts
 
 
 def save_weights(model: nn.Module, path: Path) -> None:

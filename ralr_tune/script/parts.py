@@ -39,16 +39,19 @@ def common_parts(
     matrix_products: bool = False,
     parameters: str = "model.parameters()",
     before_epoch: str = "",
+    accumulate: int = 1,
 ) -> dict[str, str]:
     """Values for a script's template: docstring, constants, optimizer, rate, precision, average, compile, decay, train,
     judged.
 
     `input_shape`: the expression for the shape of one sample. `model`: that for the network, if its operations may
     determine the memory format (see training.precision). `matrix_products`: see tasks.base.Capabilities. `parameters`:
-    see `optimizer_call`. `before_epoch`: the expression for that argument of `train`.
+    see `optimizer_call`. `before_epoch`, `accumulate`: the expression and the value for those arguments of
+    `train`.
     """
     training, decay = configuration.training, _weight_decay(configuration)
     average, given = training.ema_decay, ["model", "optimizer", "rate", "batches", "loss", "seed=SEED"]
+    given += [f"accumulate={accumulate}"] if accumulate != 1 else []
     given += [f"clip_norm={literal(training.clip_norm)}"] if training.clip_norm is not None else []
     given += ["weight_decays=decay.values"] if decay.varies else []
     given += [f"before_epoch={before_epoch}"] if before_epoch else []

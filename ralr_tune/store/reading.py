@@ -54,6 +54,7 @@ def study_record(
         baseline=spec.study.baseline,
         metric=spec.metric,
         prune_metric=spec.prune_metric,
+        known_metrics=spec.kind.metrics_of(spec.task),
         margin=spec.margin,
         confidence=spec.confirm.confidence,
         arms={arm: _arm(spec, arm, rows) for arm in spec.arms},

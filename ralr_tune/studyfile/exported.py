@@ -68,6 +68,14 @@ def _day(value: Any) -> Any:
     return date.fromisoformat(value) if isinstance(value, str) else value
 
 
+def _several(value: Any) -> Any:
+    """One hash is a list of one."""
+    return [value] if isinstance(value, str) else value
+
+
+Digests = Annotated[tuple[str, ...], BeforeValidator(_several), Field(strict=False, min_length=1)]
+
+
 class Provenance(Frozen):
     """[provenance]: the origin of a configuration and its results."""
 
@@ -93,8 +101,9 @@ class Provenance(Frozen):
     """Fingerprint of the study file (StudySpec.fingerprint)."""
     packages: dict[str, str] = {}
     """Package versions with which the trial ran."""
-    files: dict[str, str] = {}
-    """SHA-256 of what the trials read besides the data, such as weights and modules, by the study's name for it."""
+    files: dict[str, Digests] = {}
+    """SHA-256 of what the trials read besides the data, such as weights and modules, by the study's name for it; of
+    code also that of its syntax (see `studyfile.code.digests`)."""
 
     def lines(self, unit: Unit) -> list[str]:
         """The same as a few lines of text; `unit`: the metric's."""

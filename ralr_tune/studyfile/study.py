@@ -60,9 +60,11 @@ class StudySpec:
 
     @cached_property
     def metric(self) -> Metric:
-        """The metric by which trials are judged."""
+        """The metric by which trials are judged; the kind's default while the file names an unknown one, which is an
+        error of the file, so that its other mistakes are found in the same check."""
         offered = self.kind.metrics_of(self.task)
-        return offered[self.study.metric or next(iter(offered))]
+        default = next(iter(offered.values()))
+        return offered.get(self.study.metric or default.name, default)
 
     @property
     def prune_metric(self) -> Metric | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -38,6 +39,16 @@ def test_the_check_for_heavy_modules_can_fail() -> None:
     script = f"import sys, scipy\nprint([name for name in {HEAVY} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "['scipy']"
+
+
+@pytest.mark.parametrize("program", [["-m", "ralr_tune"], ["-c", "from ralr_tune.__main__ import main; main()"]])
+def test_ctrl_c_while_modules_are_imported_is_one_line(tmp_path: Path, program: list[str]) -> None:
+    (tmp_path / "typer.py").write_text("import signal, time\nsignal.raise_signal(signal.SIGINT)\ntime.sleep(60)\n")
+    places = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{Path(ralr_tune.__file__).parents[1]}"}
+    done = subprocess.run(
+        [sys.executable, *program, "studies"], env=os.environ | places, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ralr_tune.commands.check import check_study, seeds_notes
+from ralr_tune.commands.check import check_study, divided_notes, seeds_notes
 from ralr_tune.commands.plan import plan_study
 from ralr_tune.commands.run import RunOptions, init, run
 from ralr_tune.errors import DataError, StudyFileError, UsageError
@@ -217,7 +217,7 @@ def test_a_damaged_image_hides_no_other_mistake(folder: Path, damaged: str) -> N
     write_pictures(folder / "damaged", damaged)
     study = write(**task(data=FOLDER | {"path": "damaged"}, model="users:seven", validation=0.99))
     image, *others = reversed(refusal(check_study, study))
-    assert image.startswith(f"damaged/{damaged}: not a readable image")
+    assert image == f"damaged/{damaged}: not a readable image: cannot identify image file"
     assert [line.partition(":")[0] for line in others] == ["task.validation = 0.99", "task.model = 'users"]
 
 
@@ -239,6 +239,15 @@ def test_all_mistakes_are_one_error() -> None:
         "flat",
     ]
     assert refusal(plan_study, study, devices="cpu", workers=1) == found
+
+
+def test_an_unknown_metric_does_not_hide_the_data() -> None:
+    study = write(study={"metric": "acuracy"}, **task(data=FOLDER | {"path": "empty"}))
+    first, second = refusal(check_study, study)
+    assert first == "study.metric = \"acuracy\": did you mean 'accuracy'?"
+    assert second.startswith("empty: must contain one folder of images per class")
+    study = write(study={"metric": "acuracy"}, **task(data=FOLDER))
+    assert refusal(plan_study, study, devices="cpu", workers=1) == [first]
 
 
 def test_a_wrong_network_does_not_hide_the_data() -> None:
@@ -302,6 +311,14 @@ def test_too_few_seeds_for_a_verdict_are_noted(seeds: int, notes: list[str]) -> 
     assert list(seeds_notes(simulated(confirm={"seeds": seeds}))) == notes
 
 
+@pytest.mark.parametrize(("trials", "noted"), [(20, True), (24, False)])
+def test_small_blocks_of_a_divided_search_are_noted(trials: int, noted: bool) -> None:
+    search = {"sampler": "random", "trials": trials, "blocks": 4, "divided": True}
+    _, *notes = divided_notes(simulated(search=search))
+    expected = "search.trials = 20: 5 in each of 4 blocks; of fewer than 6, many find no good recipe"
+    assert [note.startswith(expected) for note in notes] == [True] * noted
+
+
 @pytest.mark.parametrize("start", [init, run])
 @pytest.mark.parametrize("mistake", ["chosen network", "outputs", "empty folder", "batch size", "sampler"])
 def test_a_study_that_cannot_be_trained_is_refused_before_anything_is_created(
@@ -336,3 +353,5 @@ def test_errors_of_the_command_line(cli_inside: Cli) -> None:
     assert ran.code == 2
     assert all(line.startswith("error: study.toml: ") for line in ran.err.splitlines())
     assert cli_inside("check", write(), "--fast").code == 0
+    wrong = cli_inside("export", study, "--format", "xml").err
+    assert wrong == "error: --format xml: 'xml' is not one of 'toml', 'json', 'yaml', 'python'.\n"

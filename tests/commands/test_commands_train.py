@@ -17,6 +17,7 @@ from ralr_tune.kinds.simulated.trial import SimulatedTrial
 from ralr_tune.report.export import render
 from ralr_tune.seeds import derive_seed
 from ralr_tune.studyfile import registry
+from ralr_tune.studyfile.code import digests
 from ralr_tune.studyfile.exported import exported_model
 from tests.exports import SEED, configuration, tables
 
@@ -182,6 +183,25 @@ def test_impossible_options_end_before_anything_starts(tmp_path: Path, options: 
     with pytest.raises(UsageError, match=message):
         train(config, **options)
     assert not (tmp_path / "ralr").exists()
+
+
+def test_changed_code_is_refused_unless_its_line_is_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    module = tmp_path / "net_of_train.py"
+    module.write_text("from tests.exports import Tiny as Net\n")
+    files = {"module net_of_train": digests(module.read_bytes()), "weights of_another_arm.pt": ("0f",)}
+    task = {"data": {"source": "arrays", "path": str(tmp_path / "data.npz")}, "model": "net_of_train:Net"}
+    provenance: dict[str, Any] = {"files": files}
+    config = write(tmp_path, task=task, provenance=provenance)
+    module.write_text("# a comment\nfrom tests.exports import Tiny as Net\n")
+    assert train(config)[-1].final
+    module.write_text("from tests.exports import Tiny as Net\nx = 1\n")
+    with pytest.raises(
+        UsageError, match=r"ralr\.toml: provenance\.files: module net_of_train changed since .* delete its"
+    ):
+        train(config)
+    write(tmp_path, task=task, provenance={"files": {"weights of_another_arm.pt": "0f"}})
+    assert train(config)[-1].final
 
 
 def test_a_folder_that_cannot_be_created(tmp_path: Path) -> None:

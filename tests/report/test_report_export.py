@@ -56,7 +56,7 @@ def test_a_trial_with_its_full_provenance(records: Records) -> None:
 def test_files_that_the_trials_read_are_named_by_their_hash(records: Records) -> None:
     files = (SourceFile("task.weights", "weights a.pt", ("0f",)), SourceFile("task.pretrained", "weights b.pth"))
     record = replace(records.record(), generations=(Generation(1, 0.0, Identity(files=files)),))
-    assert exported(record, records.spec, "ralr", records.rows[4]).provenance.files == {"weights a.pt": "0f"}
+    assert exported(record, records.spec, "ralr", records.rows[4]).provenance.files == {"weights a.pt": ("0f",)}
 
 
 def test_the_scores_are_those_of_this_configuration(records: Records) -> None:

@@ -9,6 +9,8 @@ import pytest
 
 from ralr_tune.store.record_file import read_record_file
 from ralr_tune.studyfile import parse_study
+from ralr_tune.studyfile.code import module_files
+from ralr_tune.studyfile.imports import imports_of
 from results import __main__ as command
 from results import page, planned
 from results.facts import results
@@ -30,7 +32,7 @@ def test_a_record_holds_the_study_of_its_name() -> None:
 def test_a_repetition_is_compared_question_by_question(monkeypatch: pytest.MonkeyPatch) -> None:
     """With the digits study in place of both."""
     (found,) = (each for name, each in results().items() if name == "digits")
-    monkeypatch.setattr(page, "results", lambda: {"rivals": found, "rivals_seed_1": found})
+    monkeypatch.setattr(page, "results", lambda: {"rivals": found, "rivals_seed_3": found})
     lines = PARTS["repeats"]().splitlines()
     question = "amplification alone, in ralr's recipe"
     assert f"| rivals | {question} | not decided | not decided | no |" in lines
@@ -50,11 +52,21 @@ def test_every_planned_study_is_valid_and_known_by_its_name() -> None:
     assert [name for claim in CLAIMS for name in claim.studies if named(name) is None] == []
 
 
+def test_every_planned_study_finds_its_code_from_the_projects_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where its reader types the commands that the record's report shows."""
+    monkeypatch.syspath_prepend(planned.ROOT)
+    named = {each.name: imports_of(parse_study(each.text())) for each in STUDIES}
+    found = {name: [module_files(one) for one in some] for name, some in named.items() if some}
+    assert {name: [list(files) for files in each] for name, each in found.items()} == {
+        "plain_loop": [["examples.plain_loop.train"]]
+    }
+
+
 def test_a_repetition_has_another_seed_and_nothing_else() -> None:
-    again = named("rivals_seed_1")
+    again = named("rivals_seed_3")
     assert again is not None
     one, two = parse_study((planned.ROOT / again.file).read_text()), parse_study(again.text())
-    assert (one.study.seed, two.study.seed) == (0, 1)
+    assert (one.study.seed, two.study.seed) == (2, 3)
     assert one.file.model_dump(exclude={"study"}) == two.file.model_dump(exclude={"study"})
 
 

@@ -98,23 +98,26 @@ def test_a_report_on_another_machine_brings_the_examples_from_the_store(tmp_path
 def test_other_metrics_of_the_test_split_are_a_table_of_the_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of a kind whose evaluation measures more than the study's metric."""
+    """Of a kind whose evaluation measures more than the study's metric: shares, such as its own metric "error", in
+    percent, and numbers of which it says nothing."""
     spec = simulated(**SMALL)
 
     def measured(self: SimulatedTrial, split: Any) -> Mapping[str, float]:
         value = self.evaluate(split)
-        return {spec.metric.name: value, "twice": 2 * value, "none": math.nan}
+        return {spec.metric.name: value, "twice": 2 * value, "none": math.nan, "error": 1 - value}
 
     monkeypatch.setattr(SimulatedTrial, "evaluate_all", measured, raising=False)
     report = run(spec, workers=1, launcher="inprocess", out=tmp_path)
     page = report.page.read_text()
-    page = page[page.index("Other metrics on the test split, mean") :]
+    page = page[page.index("Other metrics on the test split") :]
     for arm in report.facts.arms.values():
         for label, one in ((arm.name, arm.confirm), (f"{arm.name}, twin", arm.twin)):
             if one is not None:
                 assert one.split == "test"
-                twice = [2 * value for value in one.values]
-                assert f">{label}</td><td>–</td><td>{fmean(twice):.4g} ± {stdev(twice):.2g}</td>" in page
+                values = one.values
+                error = f"{100 * (1 - fmean(values)):.2f}% ± {100 * stdev(values):.2f}"
+                twice = f"{2 * fmean(values):.4g} ± {2 * stdev(values):.4g}"
+                assert f">{label}</td><td>{error}</td><td>–</td><td>{twice}</td>" in page
 
 
 @pytest.mark.parametrize("case", ["raises", "too large", "no folder"])

@@ -53,6 +53,14 @@ def test_the_module_and_the_users_own_modules_that_it_imports_are_found(folder: 
     assert "own_nets" not in sys.modules
 
 
+def test_folders_without_init_are_packages_too(folder: Path) -> None:
+    (folder / "plain" / "inner").mkdir(parents=True)
+    (folder / "plain" / "net.py").write_text("from plain.inner.parts import part\nfrom own_nets import blocks\n")
+    (folder / "plain" / "inner" / "parts.py").write_text("import inner, plain\npart = 1\n")
+    names = {"plain.net", "plain.inner.parts", "own_nets", "own_nets.blocks"}
+    assert files("plain.net:Net").keys() == {f"module {name}" for name in names}
+
+
 def test_code_counts_and_comments_do_not(folder: Path) -> None:
     blocks = folder / "own_nets" / "blocks.py"
     assert changed("own_nets.wide:Net", blocks, "# one block\ndef block():\n    return 1\n") == []

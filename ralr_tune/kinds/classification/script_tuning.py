@@ -47,7 +47,8 @@ def model_body(task: ClassificationSection, network: str) -> str:
 
 
 def _digest(configuration: Exported, task: ClassificationSection) -> str | None:
-    return None if task.weights is None else configuration.provenance.files.get(weights_name(task.weights))
+    known = () if task.weights is None else configuration.provenance.files.get(weights_name(task.weights), ())
+    return next(iter(known), None)
 
 
 # ---------------------------------------------------------------- images

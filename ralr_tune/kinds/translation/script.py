@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from string import Template
 
-from ralr_tune.errors import UsageError
 from ralr_tune.kinds.translation.networks import build_network, shape_of
 from ralr_tune.kinds.translation.options import TranslationOptions
 from ralr_tune.kinds.translation.section import TextData, TranslationSection
 from ralr_tune.script.bundle import bundle
 from ralr_tune.script.parts import common_imports, common_parts, construction, return_value
-from ralr_tune.script.text import OTHER_FORMATS, arguments, literal
+from ralr_tune.script.text import arguments, literal
 from ralr_tune.studyfile.exported import Exported
 
 _PLAIN = "ralr_tune.kinds.translation.standalone_section"
@@ -26,6 +25,7 @@ _SCRIPT = Template('''\
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from math import ceil
 
 import torch
 from torch import Tensor
@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     model.to(device)
 $average    optimizer = make_optimizer(model)
     orders = [epoch_rows(pairs.lengths, BATCH_SIZE, seed=SEED, epoch=epoch) for epoch in range(EPOCHS)]
-    rate = learning_rate(tuple(map(len, orders)))
+    rate = learning_rate(tuple($steps for order in orders))
 $decay
     def loss(batch: TranslationBatch, predicted: range) -> Tensor:
         with precision.autocast(device):
@@ -126,7 +126,7 @@ def script(configuration: Exported) -> str:
     task, options = configuration.task, configuration.configuration().options
     assert isinstance(task, TranslationSection)
     assert isinstance(options, TranslationOptions)
-    _refuse_unsupported(task)
+    assert isinstance(task.accumulate, int)  # an exported file has one value
     text = _SCRIPT.substitute(
         imports="\n".join(common_imports(configuration)),
         languages=literal(task.languages),
@@ -136,16 +136,11 @@ def script(configuration: Exported) -> str:
         vocabulary=_vocabulary(task),
         smoothing=literal(options.label_smoothing),
         search=f"beam={literal(task.beam)}, penalty={literal(task.length_penalty)}",
+        steps="len(order)" if task.accumulate == 1 else f"ceil(len(order) / {task.accumulate})",
         scorer=f"Scorer({literal(task.tokenize)}, lowercase={literal(task.lowercase)})",
-        **common_parts(configuration, input_shape="()", matrix_products=True),
+        **common_parts(configuration, input_shape="()", matrix_products=True, accumulate=task.accumulate),
     )
     return bundle(text, replacements=_REPLACEMENTS)
-
-
-def _refuse_unsupported(task: TranslationSection) -> None:
-    """A script takes one step for each batch."""
-    if task.accumulate != 1:
-        raise UsageError(f"task.accumulate = {task.accumulate!r}: a script cannot do that; {OTHER_FORMATS}")
 
 
 def _source(data: TextData) -> str:

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 
-from ralr_tune.errors import UsageError
 from ralr_tune.kinds.translation.kind import KIND
 from ralr_tune.kinds.translation.metrics import METRICS
 from ralr_tune.report.export import render
@@ -31,10 +30,10 @@ def configuration(task: dict[str, Any], amplify: dict[str, Any] | None = None, *
 
 
 @pytest.mark.parametrize(
-    ("model", "training"),
+    ("model", "accumulate", "training"),
     [
-        ("transformer_tiny", {"ema_decay": 0.9, "clip_norm": 1.0, "precision": "bfloat16"}),
-        ("lstm", {"weight_decay": 0.01, "weight_decay_end": 0.1, "precision": "auto"}),
+        ("transformer_tiny", 3, {"ema_decay": 0.9, "clip_norm": 1.0, "precision": "bfloat16"}),
+        ("lstm", 1, {"weight_decay": 0.01, "weight_decay_end": 0.1, "precision": "auto"}),
     ],
 )
 def test_the_script_trains_what_the_task_trains(
@@ -43,9 +42,10 @@ def test_the_script_trains_what_the_task_trains(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     model: str,
+    accumulate: int,
     training: dict[str, Any],
 ) -> None:
-    task = tables(make_text())["task"] | {"model": model, "dropout": 0.2}
+    task = tables(make_text())["task"] | {"model": model, "dropout": 0.2, "accumulate": accumulate}
     exported = configuration(task | {"data": task["data"] | {"limit": 50}}, RALR, **training)
     text = render(exported, "python")
     assert "from ralr_tune" not in text
@@ -83,9 +83,3 @@ def test_all_layouts_and_an_existing_vocabulary_are_written(tmp_path: Path) -> N
         written = runpy.run_path(str(file))["open_source"]()
         expected = exported.task.data.model_dump(exclude={"source"})
         assert (type(written).__name__, asdict(written)) == (type(exported.task.data).__name__, expected)
-
-
-def test_what_a_script_cannot_repeat_is_refused_in_one_line() -> None:
-    task = tables(Path("text"))["task"] | {"accumulate": 4}
-    with pytest.raises(UsageError, match=r"^task\.accumulate = 4: a script cannot do that; export it as"):
-        render(configuration(task), "python")
