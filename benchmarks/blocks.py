@@ -3,8 +3,11 @@
 benchmarks/decisions gives both arms the same curves, so trials that arms share would be the same runs. Here the arms
 differ: monotone decay and RALR in the formula of the simulated kind (last epochs only, vectorised: thousands of studies
 in seconds; no pruning). In the world "same", amplification has no effect on the mean; in "shifted", an arm's best mean
-rate is the same, so that RALR's best base rate is lower. The true difference of the arms is that of the mean winners
-of such blocks; it is subtracted, so that both are equally good, and a constant is added.
+rate is the same, so that RALR's best base rate is lower. "digits" are the recorded runs of benchmarks/decisions: both
+arms have their own curves, and a trial that they share has the same rate and weight decay, on the same seed. The true
+difference of the arms is that of the mean winners of such blocks; it is subtracted, so that both are equally good, and
+a constant is added. Claims are counted at equal medians of studies, too: failed runs that most studies do not see move
+the mean alone.
 """
 
 from __future__ import annotations
@@ -12,23 +15,26 @@ from __future__ import annotations
 import argparse
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 from scipy import special
 from scipy.stats import qmc
 
+from benchmarks.decisions.recorded import RecordedWorld
+from benchmarks.decisions.tables import ARMS, Table, plan_of
 from benchmarks.decisions.worlds import AMPLIFY, WEIGHT_DECAY
 from ralr_tune.analysis.chances import crossed
 from ralr_tune.kinds.simulated.task import CEILING, CHANCE, CURVATURE, SimulatedTask
 
 Array = npt.NDArray[np.float64]
 Params = Mapping[str, Array]
-World = Literal["same", "shifted"]
+Shape = tuple[int, ...]
 Draws = Literal["independent", "random", "qmc"]
 
 EPOCHS = 12
@@ -37,6 +43,7 @@ SD = float(np.hypot(TASK.noise, TASK.epoch_noise))
 DIFFERENCES = (0.0, 0.5, 1.0, 2.0)
 FULL_RATE_EPOCHS = EPOCHS // 2
 """Before the first milestone of the benchmark's base curve: only these epochs can diverge."""
+CEILING_AT_END = CHANCE + (CEILING - CHANCE) * (1 - 1 / (1 + EPOCHS))
 SHARED = 0.5
 """Of the variance of a run, by all runs of its seed."""
 
@@ -76,6 +83,7 @@ class Design:
 _CONFIRM = ((2, False, 5), (2, True, 5), (1, True, 5), (1, True, 2))
 _DRAWS: tuple[Draws, ...] = ("independent", "random", "qmc")
 DESIGNS = (
+    Design("independent", 4, 24, 2, False, 5),  # four searches an arm, each of `search.trials`
     *(Design(draws, 4, 6, *confirm) for draws, confirm in product(_DRAWS, _CONFIRM)),
     *(Design(draws, *size, 1, True, 2) for draws, size in product(_DRAWS, ((8, 3), (8, 6)))),
     *(Design(draws, 4, 12, 2, True, 5, common=6) for draws in _DRAWS[:2]),
@@ -92,17 +100,92 @@ class Judged:
     """True mean of the recipe that each arm has in the end, shape (studies,)."""
 
 
-def quantiles(design: Design, studies: int, rng: np.random.Generator) -> tuple[Array, Array]:
-    """Of the five parameters of every trial of each arm, shape (studies, blocks, trials, 5)."""
-    shape = (studies, design.blocks, design.trials, 5)
-    if design.draws == "independent":
-        return rng.random(shape), rng.random(shape)
-    if design.draws == "random":
-        shared = rng.random(shape)
-        return shared, shared.copy()
-    count = studies * design.blocks
-    points = [qmc.Sobol(5, scramble=True, rng=rng).random(design.trials) for _ in range(count)]
-    return np.reshape(points, shape), np.reshape(points, shape)
+@dataclass(frozen=True)
+class Simulated:
+    """The formula of the simulated kind. A seed is two normal draws, a configuration its parameters and its mean."""
+
+    shifted: bool
+    """Whether amplification raises the mean rate, which then has the same best value in both arms."""
+    draws: ClassVar[tuple[Draws, ...]] = ("independent", "random", "qmc")
+    sd: ClassVar[float] = SD
+    best: ClassVar[tuple[float, float]] = (CEILING_AT_END, CEILING_AT_END)
+
+    def seeds(self, shape: Shape, rng: np.random.Generator) -> Array:
+        return rng.normal(size=(2, *shape))
+
+    def trials(self, design: Design, studies: int, rng: np.random.Generator) -> tuple[Params, Params]:
+        """Of each arm, each value of shape (studies, blocks, trials)."""
+        shape = (studies, design.blocks, design.trials, 5)
+        if design.draws == "qmc":
+            count = studies * design.blocks
+            points = [qmc.Sobol(5, scramble=True, rng=rng).random(design.trials) for _ in range(count)]
+            units = [np.reshape(points, shape)] * 2
+        else:
+            first = rng.random(shape)
+            units = [first, rng.random(shape) if design.draws == "independent" else first]
+        return self._with_means(units[0], amplified=False), self._with_means(units[1], amplified=True)
+
+    def _with_means(self, unit: Array, *, amplified: bool) -> Params:
+        params = params_at(unit)
+        return {**params, "mean": means(params, shifted=self.shifted, amplified=amplified)}
+
+    def values(self, params: Params, of_seed: Array, rng: np.random.Generator, *, amplified: bool) -> Array:
+        """Of runs that do not diverge."""
+        return params["mean"] + deviations(params, of_seed, rng, amplified=amplified)
+
+    def searched(self, params: Params, of_seed: Array, rng: np.random.Generator, *, amplified: bool) -> Array:
+        """Of the runs of a search; -1 if they diverge."""
+        lives = rng.random(params["mean"].shape) < survival(params, amplified=amplified)
+        return np.where(lives, self.values(params, of_seed, rng, amplified=amplified), -1.0)
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A table of real runs. A seed and a configuration are their places in the table; a block draws among all
+    configurations without replacement, and seeds are drawn with replacement."""
+
+    arms: tuple[RecordedWorld, RecordedWorld]
+    draws: ClassVar[tuple[Draws, ...]] = ("independent", "random")
+
+    @classmethod
+    def of(cls, name: str) -> Recorded:
+        """Raises UsageError for a table that has too few seeds."""
+        table = Table.of(plan_of(name))
+        return cls((RecordedWorld(table, ARMS[0]), RecordedWorld(table, ARMS[1])))
+
+    @property
+    def sd(self) -> float:
+        return self.arms[0].sd
+
+    @property
+    def best(self) -> tuple[float, float]:
+        return self.arms[0].best, self.arms[1].best
+
+    def seeds(self, shape: Shape, rng: np.random.Generator) -> Array:
+        return rng.integers(self.arms[0].finals.shape[1], size=(1, *shape)).astype(float)
+
+    def trials(self, design: Design, studies: int, rng: np.random.Generator) -> tuple[Params, Params]:
+        first = self._places(design, studies, rng)
+        other = self._places(design, studies, rng) if design.draws == "independent" else first
+        return self._with_means(first, 0), self._with_means(other, 1)
+
+    def _places(self, design: Design, studies: int, rng: np.random.Generator) -> Array:
+        every = np.broadcast_to(
+            np.arange(len(self.arms[0].finals)), (studies * design.blocks, len(self.arms[0].finals))
+        )
+        drawn = rng.permuted(every, axis=1)[:, : design.trials]
+        return drawn.reshape(studies, design.blocks, design.trials).astype(float)
+
+    def _with_means(self, places: Array, arm: int) -> Params:
+        return {"place": places, "mean": self.arms[arm].finals.mean(axis=1)[places.astype(int)]}
+
+    def values(self, params: Params, of_seed: Array, rng: np.random.Generator, *, amplified: bool) -> Array:
+        return self.arms[amplified].finals[params["place"].astype(int), of_seed[0].astype(int)]
+
+    searched = values
+
+
+World = Simulated | Recorded
 
 
 def params_at(unit: Array) -> dict[str, Array]:
@@ -116,10 +199,10 @@ def params_at(unit: Array) -> dict[str, Array]:
     return {**found, "lr": 10 ** found["lr"], "weight_decay": 10 ** found["weight_decay"]}
 
 
-def means(params: Params, world: World, *, amplified: bool) -> Array:
+def means(params: Params, *, shifted: bool, amplified: bool) -> Array:
     """The mean value of a run that does not diverge."""
     rate = params["lr"]
-    if amplified and world == "shifted":
+    if amplified and shifted:
         rate = rate * (1 + params["probability"] * (params["lower"] + params["width"] / 2 - 1))
     lost = CURVATURE * np.log10(rate / TASK.optimum) ** 2
     lost = lost + WEIGHT_DECAY.loss * np.log10(params["weight_decay"] / WEIGHT_DECAY.best) ** 2
@@ -149,29 +232,32 @@ def deviations(params: Params, of_seed: Array, rng: np.random.Generator, *, ampl
 
 def simulated(design: Design, world: World, studies: int, rng: np.random.Generator) -> Judged:
     """Studies from search to judged winners; fresh seeds are the same in both arms."""
-    searching = rng.normal(size=(2, studies, design.blocks, design.trials))
-    choosing = rng.normal(size=(2, studies, 1, 1, design.choosing))
-    judging = rng.normal(size=(2, studies, design.blocks if design.own_seeds else 1, design.seeds))
+    searching = world.seeds((studies, design.blocks, design.trials), rng)
+    choosing = world.seeds((studies, 1, 1, design.choosing), rng)
+    judging = world.seeds((studies, design.blocks if design.own_seeds else 1, design.seeds), rng)
     values, recipes = [], []
-    for amplified, unit in enumerate(quantiles(design, studies, rng)):
+    for amplified, drawn in enumerate(world.trials(design, studies, rng)):
         arm = {"amplified": bool(amplified)}
-        unit[:, :, : design.common] = unit[:, :1, : design.common]
-        params = params_at(unit)
-        mean = means(params, world, **arm)
-        lives = rng.random(mean.shape) < survival(params, **arm)
-        found = np.where(lives, mean + deviations(params, searching, rng, **arm), -1.0)
-        found[..., : design.common] = found[:, :1, : design.common]
+        params = {name: _in_common(each, design.common) for name, each in drawn.items()}
+        found = _in_common(world.searched(params, searching, rng, **arm), design.common)
         best = np.argsort(-found, axis=-1)[..., : design.top]
-        params = _taken({**params, "mean": mean}, best)
+        params = _taken(params, best)
         runs = {name: each[..., None] for name, each in params.items()}
-        of_seed = np.broadcast_to(choosing, (2, *best.shape, design.choosing))
-        chosen = (runs["mean"] + deviations(runs, of_seed, rng, **arm)).mean(-1)
+        of_seed = np.broadcast_to(choosing, (len(choosing), *best.shape, design.choosing))
+        chosen = world.values(runs, of_seed, rng, **arm).mean(-1)
         winner = chosen.argmax(-1)[..., None]
         params, chosen = _taken(params, winner), np.take_along_axis(chosen, winner, -1)[..., 0]
-        of_seed = np.broadcast_to(judging, (2, *chosen.shape, design.seeds))
-        values.append(params["mean"] + deviations(params, of_seed, rng, **arm))
+        of_seed = np.broadcast_to(judging, (len(judging), *chosen.shape, design.seeds))
+        values.append(world.values(params, of_seed, rng, **arm))
         recipes.append(np.take_along_axis(params["mean"][..., 0], chosen.argmax(-1)[:, None], 1)[:, 0])
     return Judged((values[0], values[1]), (recipes[0], recipes[1]))
+
+
+def _in_common(values: Array, trials: int) -> Array:
+    """With those of the first block in the first trials of every block."""
+    return np.concatenate(
+        [np.broadcast_to(values[:, :1, :trials], values[:, :, :trials].shape), values[:, :, trials:]], -1
+    )
 
 
 def _taken(params: Params, places: npt.NDArray[np.intp]) -> dict[str, Array]:
@@ -181,10 +267,10 @@ def _taken(params: Params, places: npt.NDArray[np.intp]) -> dict[str, Array]:
 def claims(judged: Judged, difference: float, *, own_seeds: bool) -> tuple[float, float]:
     """The shares of studies that call RALR better and worse, at 5%: `analysis.comparison.paired_test`, vectorised.
 
-    `difference`: the true one, in standard deviations between seeds.
+    `difference`: the true one, in the unit of the values.
     """
     d = judged.values[1] - judged.values[0]
-    d = d - d.mean() + difference * SD
+    d = d - d.mean() + difference
     blocks, mean = d.mean(-1), d.mean((1, 2))
     if own_seeds:
         half = special.stdtrit(blocks.shape[1] - 1, 0.975) * blocks.std(1, ddof=1) / np.sqrt(blocks.shape[1])
@@ -194,6 +280,12 @@ def claims(judged: Judged, difference: float, *, own_seeds: bool) -> tuple[float
     return float((mean > half).mean()), float((mean < -half).mean())
 
 
+def _mean_less_median(judged: Judged) -> float:
+    """Of the difference that a study finds."""
+    found = (judged.values[1] - judged.values[0]).mean((1, 2))
+    return float(found.mean() - np.median(found))
+
+
 def _run_errors(d: Array) -> Array:
     """`analysis.comparison.run_error` of every study, shape (studies,); d: shape (studies, blocks, seeds)."""
     rest = d - d.mean(1, keepdims=True) - d.mean(2, keepdims=True) + d.mean((1, 2), keepdims=True)
@@ -201,29 +293,44 @@ def _run_errors(d: Array) -> Array:
     return np.sqrt((rest**2).sum((1, 2)) / ((blocks - 1) * (seeds - 1) * blocks * seeds))
 
 
-def rows(worlds: Sequence[World], studies: int, seed: int) -> Iterator[str]:
-    """One line of a Markdown table for each design."""
-    yield "| world | design | claims, equal arms | right at 0.5 / 1 / 2 sd | correlation | recipe's regret | epochs |"
+def rows(worlds: Mapping[str, World], studies: int, seed: int) -> Iterator[str]:
+    """One line of a Markdown table for each design that a world has."""
+    yield "| world | design | claims: equal means, medians | right at 0.5 / 1 / 2 sd | correlation | regret | epochs |"
     yield "|---|---|---|---|---|---|---|"
-    ideal = CHANCE + (CEILING - CHANCE) * (1 - 1 / (1 + EPOCHS))
-    for world, design in product(worlds, DESIGNS):
+    for (name, world), design in product(worlds.items(), DESIGNS):
+        if design.draws not in world.draws:
+            continue
         rng = np.random.default_rng(seed)
         judged = simulated(design, world, studies if design.draws != "qmc" else studies // 5, rng)
-        found = [claims(judged, each, own_seeds=design.own_seeds) for each in DIFFERENCES]
+        found = [claims(judged, each * world.sd, own_seeds=design.own_seeds) for each in DIFFERENCES]
         one, other = (each.mean(-1).ravel() for each in judged.values)
+        typical = claims(judged, _mean_less_median(judged), own_seeds=design.own_seeds)
         right = " / ".join(f"{100 * better:.0f}" for better, _ in found[1:])
-        regret = np.mean([ideal - each.mean() for each in judged.recipes]) / SD
+        wrong = ", ".join(f"{100 * sum(each):.1f}%" for each in (found[0], typical))
+        lost = [best - each.mean() for best, each in zip(world.best, judged.recipes, strict=True)]
         yield (
-            f"| {world} | {design} | {100 * sum(found[0]):.1f}% | {right}% | {np.corrcoef(one, other)[0, 1]:.2f} | "
-            f"{regret:.2f} | {design.epochs:,} |"
+            f"| {name} | {design} | {wrong} | {right}% | {np.corrcoef(one, other)[0, 1]:.2f} | "
+            f"{np.mean(lost) / world.sd:.2f} | {design.epochs:,} |"
         )
 
 
-if __name__ == "__main__":
+def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.blocks", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--studies", type=int, default=3000, help="of each design; a fifth with Sobol points")
+    parser.add_argument("--worlds", nargs="+", choices=WORLDS, default=list(WORLDS))
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     warnings.simplefilter("ignore", UserWarning)  # scipy warns if the number of Sobol points is no power of 2
-    for line in rows(("same", "shifted"), given.studies, given.seed):
+    for line in rows({name: WORLDS[name]() for name in given.worlds}, given.studies, given.seed):
         print(line, flush=True)
+
+
+WORLDS: Mapping[str, Callable[[], World]] = {
+    "same": partial(Simulated, shifted=False),
+    "shifted": partial(Simulated, shifted=True),
+    "digits": partial(Recorded.of, "digits"),
+}
+
+
+if __name__ == "__main__":
+    main()

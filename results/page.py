@@ -63,8 +63,8 @@ CLAIMS = (
         interaction,
     ),
     Claim("It prevents overfitting", UNKNOWN, ["cifar100_twenty_classes", "grocery", "digits"], overfitting),
-    Claim("The probability matters", ABLATION, ["ablation_probability"], recipes),
-    Claim("The two bounds matter", ABLATION, ["ablation_lower", "ablation_width"], recipes),
+    Claim("The probability matters", ABLATION, ["ablation_probability"], schedules),
+    Claim("The two bounds matter", ABLATION, ["ablation_lower", "ablation_width"], schedules),
     Claim("It escapes saddle points and local minima", "", [], amplification),
 )
 
@@ -94,22 +94,29 @@ def write_pages() -> list[Path]:
 def _sentence() -> str:
     answers = [answer for found in results().values() for answer in amplification(found)]
     count = Counter(answer.verdict for answer in answers)
-    found = [f"{count[verdict]} {meaning}" for verdict, meaning in SHOWN.items() if count[verdict]]
-    effects = [] if count["improves"] + count["harms"] else ["none shows an effect"]
+    said = [] if count["improves"] + count["harms"] else ["none shows that it helps or harms"]
+    said += [
+        f"{count[verdict]} {one if count[verdict] == 1 else more}" for verdict, one, more in SAID if count[verdict]
+    ]
     return (
         f"{len(results())} of {len(STUDIES)} planned studies {'is' if len(results()) == 1 else 'are'} done. Of "
         f"{len(answers)} comparisons of a recipe with and without amplification, on the same fresh seeds, "
-        f"{', '.join([*effects, *found])}."
+        f"{_listed(said)}."
     )
 
 
-SHOWN = {
-    "improves": "for amplification",
-    "harms": "against it",
-    "no difference that matters": "for no difference that matters",
-    UNDECIDED: "not decided",
-}
-"""What the sentence says of each verdict, after their number."""
+SAID = (
+    ("improves", "shows that it helps", "show that it helps"),
+    ("harms", "shows that it harms", "show that it harms"),
+    ("no difference that matters", "shows no difference that matters", "show no difference that matters"),
+    (UNDECIDED, "is not decided", "are not decided"),
+)
+"""What the sentence says of each verdict, after a number of one or more."""
+
+
+def _listed(parts: Sequence[str]) -> str:
+    *first, last = parts
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _summary() -> str:
@@ -187,7 +194,7 @@ def _repeat(name: str) -> str:
 
 def _repeats() -> str:
     rows = [row for each in STUDIES if "seed" in each.changes for row in _repeated(each)]
-    return _table(("study", "question", "study seed 0", "study seed 1", "changed"), rows)
+    return _table(("study", "question", "first", "repeated", "changed"), rows)
 
 
 def _repeated(again: Planned) -> Iterator[Sequence[str]]:

@@ -56,9 +56,9 @@ class Planned:
         return text
 
 
-def repeated(file: str) -> Planned:
+def repeated(file: str, seed: int = 1) -> Planned:
     """The study of a file with another study seed: other samples, other training seeds."""
-    return Planned(file, "another study seed than in the study of this name", {"seed": 1}, "_seed_1")
+    return Planned(file, "another study seed than in the study of this name", {"seed": seed}, f"_seed_{seed}")
 
 
 STUDIES = (
@@ -71,9 +71,9 @@ STUDIES = (
         "studies/complementarity.toml",
         "small CNN, handwritten digits, with and without cutout, mixup and label smoothing",
     ),
-    Planned("studies/rivals.toml", "six schedules on the digits, three blocks"),
+    Planned("studies/rivals.toml", "six schedules on the digits, eight blocks"),
     *(
-        Planned(f"studies/ablation_{part}.toml", f"small CNN, handwritten digits: {about}")
+        Planned(f"studies/ablation_{part}.toml", f"small CNN, handwritten digits, six blocks: {about}")
         for part, about in {
             "probability": "how often",
             "lower": "the lower bound",
@@ -89,7 +89,7 @@ STUDIES = (
     Planned("examples/plain_loop/study.toml", "a training loop of one's own"),
     repeated("studies/digits_six_blocks.toml"),
     repeated("studies/digits_six_blocks_adamw.toml"),
-    repeated("studies/rivals.toml"),
+    repeated("studies/rivals.toml", 3),
     Planned("results/gpu.toml", "ResNet-20, all of CIFAR-100, 100 epochs", on_gpu=True),
     Planned(
         "results/gpu.toml",

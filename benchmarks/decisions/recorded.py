@@ -78,7 +78,7 @@ class RecordedWorld:
     def sd(self) -> float:
         """Median over the best tenth of the configurations, of their population (ddof = 0)."""
         count = max(1, round(GOOD * len(self._means)))
-        return float(np.median(self._finals[np.argsort(-self._means)[:count]].std(axis=1)))
+        return float(np.median(self.finals[np.argsort(-self._means)[:count]].std(axis=1)))
 
     def offered(self, params: Params, tried: Collection[Params]) -> Params:
         """See the module. Raises UsageError if every configuration was tried."""
@@ -123,13 +123,13 @@ class RecordedWorld:
         return self.table.values[ARMS.index("monotone"), :, : self.table.complete_seeds]
 
     @cached_property
-    def _finals(self) -> npt.NDArray[np.float64]:
-        """(C, complete S)."""
+    def finals(self) -> npt.NDArray[np.float64]:
+        """(C, complete S): the value of every run at its last epoch; the metric's worst if it diverged."""
         return np.nan_to_num(self._curves[..., -1].astype(np.float64), nan=worst(self))
 
     @cached_property
     def _means(self) -> npt.NDArray[np.float64]:
-        return np.asarray(self._finals.mean(axis=1))
+        return np.asarray(self.finals.mean(axis=1))
 
     @cached_property
     def _units(self) -> npt.NDArray[np.float64]:

@@ -163,6 +163,11 @@ def seeds_notes(spec: StudySpec) -> Iterator[str]:
             yield f"{key} = {pairs}: fewer than {ENOUGH_PAIRS} rarely give a verdict, and cannot show what they missed"
 
 
+ENOUGH_TRIALS = 6
+"""In a block of a divided search: with 3, 8 to 13% of verdicts on recorded curves claimed a difference of equal
+schedules, with 6 at most 5 to 7% (LOG.md, 2026-11-30)."""
+
+
 def divided_notes(spec: StudySpec) -> Iterator[str]:
     """What a divided search answers, and what it does not."""
     if spec.search.divided:
@@ -170,6 +175,11 @@ def divided_notes(spec: StudySpec) -> Iterator[str]:
             f"search.divided: the verdict on the schedules is about searches of {spec.search.trials} trials; each "
             "block is judged on its own seeds, so recipes of two blocks are not compared with each other"
         )
+        if spec.search.trials < ENOUGH_TRIALS:
+            yield (
+                f"search.trials = {spec.file.search.trials}: {spec.search.trials} in each of {spec.search.blocks} "
+                f"blocks; of fewer than {ENOUGH_TRIALS}, many find no good recipe, and the verdict says little else"
+            )
 
 
 def _data_summary(data: Inventory) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ralr_tune.commands.check import check_study, seeds_notes
+from ralr_tune.commands.check import check_study, divided_notes, seeds_notes
 from ralr_tune.commands.plan import plan_study
 from ralr_tune.commands.run import RunOptions, init, run
 from ralr_tune.errors import DataError, StudyFileError, UsageError
@@ -300,6 +300,14 @@ def test_a_study_without_amplification_is_valid_and_named() -> None:
 )
 def test_too_few_seeds_for_a_verdict_are_noted(seeds: int, notes: list[str]) -> None:
     assert list(seeds_notes(simulated(confirm={"seeds": seeds}))) == notes
+
+
+@pytest.mark.parametrize(("trials", "noted"), [(20, True), (24, False)])
+def test_small_blocks_of_a_divided_search_are_noted(trials: int, noted: bool) -> None:
+    search = {"sampler": "random", "trials": trials, "blocks": 4, "divided": True}
+    _, *notes = divided_notes(simulated(search=search))
+    expected = "search.trials = 20: 5 in each of 4 blocks; of fewer than 6, many find no good recipe"
+    assert [note.startswith(expected) for note in notes] == [True] * noted
 
 
 @pytest.mark.parametrize("start", [init, run])

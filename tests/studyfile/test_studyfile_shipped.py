@@ -70,7 +70,7 @@ def width(table: AmplifySection) -> float:
     return table.upper - table.lower
 
 
-def test_rivals_has_six_schedules_in_three_blocks() -> None:
+def test_rivals_has_six_schedules_in_eight_blocks() -> None:
     spec = read("rivals")
     names = {arm: spec.schedule(arm).name for arm in spec.arms}
     assert names == {
@@ -81,7 +81,7 @@ def test_rivals_has_six_schedules_in_three_blocks() -> None:
         "one_cycle": "one_cycle",
         "cyclic": "cyclic",
     }
-    assert spec.search.blocks == 3
+    assert spec.search.blocks == 8
 
 
 def test_complementarity_is_a_two_by_two() -> None:
