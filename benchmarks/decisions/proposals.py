@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection, Mapping
+from typing import Any, Protocol
 
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from benchmarks.decisions.worlds import ARMS, World
+from benchmarks.decisions.worlds import ARMS, Params
 from ralr_tune.search.space import distribution
+from ralr_tune.studyfile import StudySpec
+
+
+class Offers(Protocol):
+    """What of a world a sampler needs (see `World`)."""
+
+    @property
+    def spec(self) -> StudySpec: ...
+
+    def offered(self, params: Params, tried: Collection[Params]) -> Params: ...
 
 
 class Offered(BaseSampler):
@@ -21,7 +31,7 @@ class Offered(BaseSampler):
     offered twice in a search.
     """
 
-    def __init__(self, world: World, sampler: BaseSampler) -> None:
+    def __init__(self, world: Offers, sampler: BaseSampler) -> None:
         self._world, self._sampler = world, sampler
         self._space = space_of(world)
 
@@ -51,7 +61,7 @@ class Offered(BaseSampler):
         self._sampler.after_trial(study, trial, state, values)
 
 
-def space_of(world: World) -> dict[str, BaseDistribution]:
+def space_of(world: Offers) -> dict[str, BaseDistribution]:
     """Optuna's distributions of the world's parameters."""
     space: Mapping[str, Any] = world.spec.space(ARMS[0])
     return {name: distribution(domain) for name, domain in space.items()}

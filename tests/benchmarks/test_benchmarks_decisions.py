@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
 import pytest
 
 from benchmarks.decisions import __main__ as command
 from benchmarks.decisions import habits, package, ray_asha
 from benchmarks.decisions.decision import Decision, Policy
 from benchmarks.decisions.measures import DIFFERENCES, figures, outcome
+from benchmarks.decisions.proposals import space_of
 from benchmarks.decisions.recorded import RecordedWorld
 from benchmarks.decisions.replays import Results, Task, known, replayed
 from benchmarks.decisions.tables import FOLDER, Plan, Table
@@ -24,7 +27,8 @@ from ralr_tune.records import Row
 from ralr_tune.search.stages import advance
 from ralr_tune.search.trial import work_on
 from ralr_tune.store.reading import read_study
-from tests.calibration import recorded
+from tests.calibration import recorded, recorded_importance
+from tests.calibration.importance import Cell, sampler_of
 from tests.calibration.searches import record_of
 from tests.search.mirror import file_of, prepared
 
@@ -210,6 +214,50 @@ def test_verdicts_are_calibrated_on_recorded_curves(plan: Plan, table: Table) ->
     counted = rows[0](1)
     assert (counted.what, counted.studies) == ("tiny, monotone: 1 block, the two recipes", 1)
     assert counted.counts["wrong"] <= counted.counts["claimed"]
+
+
+def test_importance_is_calibrated_on_recorded_curves(plan: Plan, table: Table) -> None:
+    (found,) = recorded_importance.tables(plan.file.parent)
+    assert list(found.columns)[:3] == ["amplify.probability", "amplify.width", "lr"]
+    assert len(found.rows) == 4  # 30 configurations are too few for cells of 50 trials
+    counted = found.rows[0](3)
+    assert (counted.what, counted.studies, counted.more) == ("tiny-random-none-20", 3, {"pruned": "0%"})
+    assert counted.counts["lr"] == 3
+    assert counted.broken == []
+
+
+def test_an_importance_without_a_null_is_seen_on_recorded_curves(
+    plan: Plan, table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = sys.modules["ralr_tune.analysis.importance"]  # the function of that name hides it
+    monkeypatch.setattr(module, "_verdict", lambda value, by_chance: "matters")
+    (found,) = recorded_importance.tables(plan.file.parent)
+    assert [fault.split(" at most")[0] for fault in found.rows[1](8).broken] == [
+        "tiny-random-median-20: amplify.probability",
+        "tiny-random-median-20: amplify.width",
+    ]
+
+
+def test_ignored_parameters_are_proposed_freely_and_acting_ones_are_recorded(plan: Plan, table: Table) -> None:
+    world = recorded_importance.IgnoringWorld.of("tiny", plan.file.parent)
+    cell = Cell("tiny", "random", "none", 20)
+    once, again = (recorded_importance.recorded_study(world, cell, 5).trials for _ in range(2))
+    assert [(trial.params, trial.value) for trial in once] == [(trial.params, trial.value) for trial in again]
+    rates = [trial.params["lr"] for trial in once]
+    assert len(set(rates)) == 20
+    assert set(rates) <= {each["lr"] for each in plan.params[0]}
+    sampler, space = sampler_of(cell, 5), space_of(world)
+    own = optuna.create_study(sampler=sampler).ask(space).params  # without the table
+    assert {name: once[0].params[name] for name in world.ignored} == {name: own[name] for name in world.ignored}
+    for trial in once:
+        at = [each["lr"] for each in plan.params[0]].index(trial.params["lr"])
+        curve = np.array(list(trial.intermediate_values.values()), np.float32)
+        assert curve.tolist() in table.values[0, at].tolist()  # of the arm without amplification
+
+
+def test_a_table_of_too_few_seeds_has_no_importance(tmp_path: Path, plan: Plan) -> None:
+    (tmp_path / "tiny.toml").write_text(plan.text)
+    assert recorded_importance.tables(tmp_path) == []
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,14 @@ from __future__ import annotations
 import sys
 import time
 
-from tests.calibration import importance, recorded, searches, verdicts
+from tests.calibration import importance, recorded, recorded_importance, searches, verdicts
 from tests.calibration.tables import show
 
 
 def main() -> int:
     started = time.monotonic()
-    broken = show([*verdicts.TABLES, searches.TABLE, recorded.table(), importance.table([])], processes=2)
+    of_verdicts = [*verdicts.TABLES, searches.TABLE, recorded.table()]
+    broken = show([*of_verdicts, importance.table([]), *recorded_importance.tables()], processes=2)
     print(f"\n{time.monotonic() - started:.0f} s; promises broken, binomial error aside: {len(broken) or 'none'}")
     for fault in broken:
         print(f"error: {fault}", file=sys.stderr)

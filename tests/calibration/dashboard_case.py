@@ -21,7 +21,7 @@ from ralr_tune.analysis.importance import Importance
 from ralr_tune.report.figures import Figure
 from ralr_tune.report.images import write_images
 from ralr_tune.report.style import FAINT, GREY, PALETTE, figure
-from tests.calibration.importance import EPOCHS, accuracies
+from tests.calibration.importance import Cell, accuracies, follow, sampler_of, study_of
 
 DOCS = Path(__file__).parents[2] / "docs"
 SEED = 115  # 22 trials are pruned, as in the case that was reported
@@ -44,22 +44,14 @@ def case(seed: int = SEED, *, draws: int = 200) -> Case:
 
 
 def misleading_study(seed: int) -> optuna.Study:
-    study = optuna.create_study(
-        direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed), pruner=optuna.pruners.MedianPruner()
-    )
+    cell = Cell("peak", "tpe", "median", TRIALS)
+    study = study_of(cell, sampler_of(cell, seed))
     random = np.random.default_rng(seed)
-    for _ in range(TRIALS):
+    for _ in range(cell.trials):
         trial = study.ask()
         lr = trial.suggest_float("lr", 1e-3, 1.0, log=True)
         trial.suggest_float("probability", 0.05, 0.6)
-        curve = accuracies("peak", lr, 0.5, random)
-        for epoch, accuracy in enumerate(curve, 1):
-            trial.report(accuracy, epoch)
-            if epoch < EPOCHS and trial.should_prune():
-                study.tell(trial, state=optuna.trial.TrialState.PRUNED)
-                break
-        else:
-            study.tell(trial, curve[-1])
+        follow(study, trial, accuracies("peak", lr, 0.5, random))
     return study
 
 

@@ -16,11 +16,14 @@ import math
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import optuna
+from optuna.samplers import BaseSampler
+from optuna.trial import TrialState
 
 from ralr_tune.analysis import importance
 from ralr_tune.kinds.simulated.task import CEILING, CHANCE, CURVATURE, RATE, SimulatedTask
@@ -33,13 +36,14 @@ IGNORED = ("probability", "flip")
 RARELY_CALLED = tuple(Promise((name,), 0.05) for name in IGNORED)
 FOUND = Promise(("momentum",), 0.8, at_least=True)
 
-Shape = Literal["peak", "cliff"]
+SHAPES = ("peak", "cliff")
 
 
 class Cell(NamedTuple):
     """One kind of study."""
 
-    shape: Shape
+    curves: str
+    """A shape of the formula, or the name of a recorded table."""
     sampler: str
     pruner: str
     trials: int
@@ -48,37 +52,49 @@ class Cell(NamedTuple):
         return "-".join(map(str, self))
 
 
-CELLS = [
-    Cell(shape, sampler, pruner, trials)
-    for shape in ("peak", "cliff")
-    for trials in (20, 50, 200)
-    for sampler in ("random", "tpe")
-    for pruner in ("none", "median")
-]
+def cells_of(curves: str) -> list[Cell]:
+    return [
+        Cell(curves, sampler, pruner, trials)
+        for trials in (20, 50, 200)
+        for sampler in ("random", "tpe")
+        for pruner in ("none", "median")
+    ]
 
 
-def calibrate(studies: int, cell: Cell, *, first: int = 0) -> Counted:
-    """In how many studies of a cell, with seeds first, first + 1, ..., each parameter was called "matters"."""
+CELLS = [cell for shape in SHAPES for cell in cells_of(shape)]
+
+
+def calibrate(studies: int, cell: Cell) -> Counted:
+    """In how many studies of a cell each parameter was called "matters"."""
+    promises = (*RARELY_CALLED, FOUND) if cell.trials >= 50 else RARELY_CALLED
+    return counted(studies, cell, simulated_study, promises)
+
+
+def counted(
+    studies: int, cell: Cell, make: Callable[[Cell, int], optuna.Study], promises: tuple[Promise, ...]
+) -> Counted:
+    """The row of a cell, of the studies that `make` gives for seeds 0, 1, ...
+
+    It counts "matters" under the parameter's name, and any other verdict under `NAME: VERDICT`.
+    """
     started = time.process_time()
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     calls: Counter[str] = Counter()
     pruned = []
-    for seed in range(first, first + studies):
-        study = simulated_study(cell, seed)
-        calls.update(name for name, one in importance(study).items() if one.verdict == "matters")
+    for seed in range(studies):
+        study = make(cell, seed)
+        found = importance(study).items()
+        calls.update(name if one.verdict == "matters" else f"{name}: {one.verdict}" for name, one in found)
         pruned.append(np.mean([trial.state.name == "PRUNED" for trial in study.get_trials(deepcopy=False)]))
     optuna.logging.set_verbosity(before)
-    promises = (*RARELY_CALLED, FOUND) if cell.trials >= 50 else RARELY_CALLED
     more = {"pruned": f"{np.mean(pruned):.0%}"}
     return Counted(str(cell), studies, calls, time.process_time() - started, promises, more)
 
 
 def simulated_study(cell: Cell, seed: int) -> optuna.Study:
     """One study of a cell, in memory. A pure function of its arguments."""
-    sampler = {"random": optuna.samplers.RandomSampler, "tpe": optuna.samplers.TPESampler}[cell.sampler](seed=seed)
-    pruner = {"none": optuna.pruners.NopPruner, "median": optuna.pruners.MedianPruner}[cell.pruner]()
-    study = optuna.create_study(direction="maximize", sampler=sampler, pruner=pruner)
+    study = study_of(cell, sampler_of(cell, seed))
     random = np.random.default_rng([83, seed])
     for _ in range(cell.trials):
         trial = study.ask()
@@ -86,19 +102,35 @@ def simulated_study(cell: Cell, seed: int) -> optuna.Study:
         momentum = trial.suggest_float("momentum", 0.8, 0.99)
         trial.suggest_float("probability", 0.05, 0.6)
         trial.suggest_categorical("flip", [False, True])
-        curve = accuracies(cell.shape, lr, (momentum - 0.8) / 0.19, random)
-        for epoch, accuracy in enumerate(curve, 1):
-            trial.report(accuracy, epoch)
-            if epoch < EPOCHS and trial.should_prune():
-                study.tell(trial, state=optuna.trial.TrialState.PRUNED)
-                break
-        else:
-            study.tell(trial, curve[-1])
+        follow(study, trial, accuracies(cell.curves, lr, (momentum - 0.8) / 0.19, random))
     return study
 
 
-def accuracies(shape: Shape, lr: float, weak: float, random: np.random.Generator) -> list[float]:
-    """The curve of one trial; weak in [0, 1]."""
+def sampler_of(cell: Cell, seed: int) -> BaseSampler:
+    return {"random": optuna.samplers.RandomSampler, "tpe": optuna.samplers.TPESampler}[cell.sampler](seed=seed)
+
+
+def study_of(cell: Cell, sampler: BaseSampler) -> optuna.Study:
+    """A study without trials, in memory."""
+    pruner = {"none": optuna.pruners.NopPruner, "median": optuna.pruners.MedianPruner}[cell.pruner]()
+    return optuna.create_study(direction="maximize", sampler=sampler, pruner=pruner)
+
+
+def follow(study: optuna.Study, trial: optuna.Trial, curve: Sequence[float]) -> None:
+    """Reports a curve epoch by epoch until the pruner stops the trial, which fails at a value that is NaN."""
+    for epoch, value in enumerate(curve, 1):
+        if math.isnan(value):
+            study.tell(trial, state=TrialState.FAIL)
+            return
+        trial.report(value, epoch)
+        if epoch < len(curve) and trial.should_prune():
+            study.tell(trial, state=TrialState.PRUNED)
+            return
+    study.tell(trial, curve[-1])
+
+
+def accuracies(shape: str, lr: float, weak: float, random: np.random.Generator) -> list[float]:
+    """The curve of one trial; shape: one of SHAPES; weak in [0, 1]."""
     decades = math.log10(lr / SimulatedTask.optimum)
     if shape == "cliff":
         ruin = 1 / (1 + math.exp(-(math.log10(lr) + 0.4) / 0.04))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,19 @@ import pytest
 
 from ralr_tune.kinds.simulated.task import SimulatedTask
 from ralr_tune.studyfile import Configuration
-from tests.calibration.importance import CELLS, EPOCHS, NOISE, RANGE, Cell, accuracies, calibrate, simulated_study
+from tests.calibration.importance import (
+    CELLS,
+    EPOCHS,
+    NOISE,
+    RANGE,
+    Cell,
+    accuracies,
+    calibrate,
+    follow,
+    sampler_of,
+    simulated_study,
+    study_of,
+)
 from tests.calibration.tables import scaled
 
 ROOT = Path(__file__).parents[2]
@@ -49,6 +62,20 @@ def test_studies_are_a_function_of_cell_and_seed_and_are_pruned_where_they_shoul
     states = [trial.state.name for seed in range(3) for trial in simulated_study(cell, seed).trials]
     assert 0.2 < states.count("PRUNED") / len(states) < 0.8
     assert calibrate(1, cell._replace(pruner="none")).more == {"pruned": "0%"}
+
+
+@pytest.mark.parametrize(
+    ("curve", "state", "value"), [([0.1, 0.3], "COMPLETE", 0.3), ([0.1, math.nan, math.nan], "FAIL", None)]
+)
+def test_a_trial_follows_its_curve_to_its_end_or_until_it_diverges(
+    curve: list[float], state: str, value: float | None
+) -> None:
+    cell = Cell("peak", "random", "none", 1)
+    study = study_of(cell, sampler_of(cell, 0))
+    follow(study, study.ask(), curve)
+    (trial,) = study.trials
+    reports = {epoch: one for epoch, one in enumerate(curve, 1) if not math.isnan(one)}
+    assert (trial.state.name, trial.value, trial.intermediate_values) == (state, value, reports)
 
 
 def test_a_cell_that_does_not_exist_is_named() -> None:

@@ -55,7 +55,9 @@ def test_a_broken_promise_fails_the_command(
 ) -> None:
     monkeypatch.setattr(everything.verdicts, "TABLES", [])
     monkeypatch.setattr(everything.searches, "TABLE", table(0.2))
+    monkeypatch.setattr(everything.recorded, "table", lambda: table(0.04))
     monkeypatch.setattr(everything.importance, "table", lambda names: table(0.04))
+    monkeypatch.setattr(everything.recorded_importance, "tables", lambda: [table(0.03), table(0.04)])
     assert everything.main() == 1
     assert capsys.readouterr().err == "error: 0.2 of them: better or worse at most 5%, found 20.0% of 300\n"
     monkeypatch.setattr(everything.searches, "TABLE", table(0.03))
