@@ -2,10 +2,11 @@
 
 Symbols: y (n,); B_j (n, k_j) the basis of column j (natural cubic splines of its value or its logarithm, dummies of a
 choice), orthonormal, straight line first, then finer and finer terms; Q (n, m) an orthonormal basis of the intercept
-and of those spline terms of the other columns that AICc keeps (selected without column j). The gain of j is what B_j
-explains of y beyond Q, minus twice what noise columns would explain (AIC), at the resolution that maximises it; its
-share is the gain divided by the variance of y. The null band permutes the rows of B_j alone and selects the resolution
-again for each permutation: permuting y instead would hide a weak column behind the effect of a dominant one.
+and of those spline terms of the other columns that AICc keeps (selected without column j; with few rows, each column
+that enters is charged, see `_charge`). The gain of j is what B_j explains of y beyond Q, minus twice what noise columns
+would explain (AIC), at the resolution that maximises it; its share is the gain divided by the variance of y. The null
+band permutes the rows of B_j alone and selects the resolution again for each permutation: permuting y instead would
+hide a weak column behind the effect of a dominant one.
 """
 
 from __future__ import annotations
@@ -100,24 +101,40 @@ def _constants(rows: Rows, n: int) -> Array:
 
 
 def _nuisance(bases: Sequence[_Basis], y: Array, start: Array) -> Array:
-    """Q: start, plus the resolutions of the bases that lower AICc, added greedily one at a time."""
-    q, taken = start, [0] * len(bases)
-    best = _aicc(float(np.square(y - q @ (q.T @ y)).sum()), *q.shape)
+    """Q: start, plus the resolutions of the bases that lower the criterion, added greedily one at a time.
+
+    The criterion is AICc, plus `_charge` for each basis that enters.
+    """
+    q, taken, charge = start, [0] * len(bases), _charge(bases, len(y))
     while True:
         rest = y - q @ (q.T @ y)
-        chosen = None
+        best, chosen = _aicc(float(np.square(rest).sum()), *q.shape), None
         for index, basis in enumerate(bases):
+            entry = 0.0 if taken[index] else charge
             for step in basis.steps:
                 if step <= taken[index] or q.shape[1] + step - taken[index] > MAX_NUISANCE * len(y):
                     continue
                 own = _orthonormal(_beyond(q, basis.columns[:, taken[index] : step]))
                 left = float(np.square(rest).sum() - np.square(own.T @ rest).sum())
-                if (score := _aicc(left, len(y), q.shape[1] + own.shape[1])) < best - 1e-9:
+                if (score := _aicc(left, len(y), q.shape[1] + own.shape[1]) + entry) < best - 1e-9:
                     best, chosen = score, (index, step, own)
         if chosen is None:
             return q
         index, taken[chosen[0]] = chosen[0], chosen[1]
         q = np.hstack([q, chosen[2]])
+
+
+def _charge(bases: Sequence[_Basis], n: int) -> float:
+    """2 log p if p, the number of columns to select from, exceeds what Q may hold; otherwise 0.
+
+    The best of p columns of noise fits by a chi-squared of about 2 log p, which is the price of the risk inflation
+    criterion (Foster and George 1994). AICc alone admits bases that only fit by chance, and they explain part of what
+    the tested column does. Charged once for a basis, because its columns enter in a fixed order (our choice).
+    With many rows no charge (our choice): chance takes a smaller part, but a basis that acts weakly and was left out
+    makes the columns that correlate with it matter, the more rows the more often.
+    """
+    p = sum(basis.columns.shape[1] for basis in bases)
+    return 2 * math.log(p) if p > MAX_NUISANCE * n else 0.0
 
 
 def _aicc(left: float, n: int, m: int) -> float:

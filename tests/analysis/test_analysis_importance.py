@@ -121,6 +121,19 @@ def test_few_distinct_values_and_many_parameters_work() -> None:
     assert Counter(one.verdict for one in found.values())["matters"] <= 4
 
 
+def test_in_small_studies_the_effect_is_not_attributed_to_columns_that_fit_by_chance() -> None:
+    """Without the charge for each column that enters, 34 of these 60 studies find it; with it, 46."""
+    verdicts = []
+    for seed in range(60):
+        random = np.random.default_rng([13, seed])
+        u = random.random((20, 6))
+        scores = u[:, 0] + 0.3 * random.normal(size=20)
+        found = array_importance({f"p{i}": Column("linear", list(u[:, i])) for i in range(6)}, scores)
+        verdicts += [(name == "p0", one.verdict) for name, one in found.items()]
+    assert verdicts.count((True, "matters")) >= 0.7 * 60
+    assert verdicts.count((False, "matters")) <= 0.05 * 300
+
+
 def test_the_reported_epoch_is_the_last_that_80_percent_reached() -> None:
     assert comparison_epoch([12] * 8 + [3, 2]) == 12
     assert comparison_epoch([12] * 7 + [3, 2, 1]) == 3
