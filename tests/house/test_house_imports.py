@@ -218,7 +218,7 @@ def test_a_forbidden_import_is_found(tmp_path: Path, file: str, line: str) -> No
         ),
         ("studyfile/study.py", "import numpy, ralr_tune_elsewhere"),
         ("search/trial.py", "from ralr_tune.schedules import rate\nimport ralr_tune.training.loop"),
-        ("cli.py", "def run():\n    from ralr_tune.commands.run import run"),
+        ("cli/running.py", "def run():\n    from ralr_tune.commands.run import run"),
         ("__init__.py", "from ralr_tune.report import page"),
     ],
 )
