@@ -200,7 +200,7 @@ def tree(root: Path, files: Mapping[str, str]) -> Path:
         ("analysis/facts.py", "def f():\n    import ralr_tune.studyfile"),
         ("analysis/facts.py", "if TYPE_CHECKING:\n    from ralr_tune.studyfile import StudySpec"),
         ("report/page.py", "from ralr_tune.launch.worker import work"),
-        ("commands/run.py", "from ralr_tune.cli import app"),
+        ("commands/run/__init__.py", "from ralr_tune.cli import app"),
         ("attic/old.py", "x = 1"),
     ],
 )
