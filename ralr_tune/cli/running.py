@@ -15,7 +15,7 @@ from ralr_tune.cli.printing import print_report, say
 
 if TYPE_CHECKING:
     from ralr_tune.commands.locate import StudyLocation
-    from ralr_tune.commands.run import RunOptions
+    from ralr_tune.commands.run.options import RunOptions
 
 group = typer.Typer()
 
@@ -84,7 +84,7 @@ def run(
     out: Out = None,
 ) -> None:
     """Search all arms, confirm the winners, test, report and export. Run the same command again to resume."""
-    from ralr_tune.commands.run import RunOptions
+    from ralr_tune.commands.run.options import RunOptions
     from ralr_tune.launch.registry import parse_options
 
     options = RunOptions(
