@@ -6,6 +6,7 @@ from dataclasses import replace
 from importlib.resources import files
 from typing import Any
 
+import plotly.graph_objects as go
 import pytest
 from synthetic_study import make_record
 
@@ -257,7 +258,24 @@ def test_curves_highlight_the_best_and_mark_the_pruned() -> None:
     assert facts.arms["ralr"].best is not None
     assert found.best.trial == facts.arms["ralr"].best.trial
     assert len(found.others) == 23
+    assert f"best, trial {found.best.trial}" in _legend(
+        curves.draw_curves(found, facts, arm_styles(facts.arms)["ralr"])
+    )
     assert {curve.epochs[-1] for curve in found.others if curve.outcome == "pruned"} == {4}
+
+
+def test_the_best_of_several_blocks_is_named_with_its_block() -> None:
+    record = make_record(blocks=2)
+    facts = study_facts(record)
+    found = curves.curves_facts(record.arms["ralr"], facts)
+    assert found is not None
+    assert found.best is not None
+    name = f"best, trial {found.best.trial} (block {found.best.block})"
+    assert name in _legend(curves.draw_curves(found, facts, arm_styles(facts.arms)["ralr"]))
+
+
+def _legend(plot: go.Figure) -> list[str]:
+    return [trace.name for trace in plot.data]
 
 
 def test_many_curves_are_thinned_evenly_and_the_note_says_so() -> None:
