@@ -74,7 +74,7 @@ class ArmFacts:
     twin: Confirmed | None
     seconds_per_epoch: float | None
     generalization_gap: float | None
-    """Mean of training value minus validation value: of the confirmed configuration, before that of all search trials."""
+    """Mean of training minus validation value: of the confirmed configuration, before that of all search trials."""
     gap_from: Literal["judge", "search"] | None
     failures: Mapping[str, int]
     """Failed and diverged rows of all stages by kind."""
