@@ -160,6 +160,15 @@ def test_scores_have_a_dot_for_every_seed_and_join_equal_seeds() -> None:
     assert first == tuple((index + offset, column.by_seed[70]) for index, column in enumerate(found.columns))
 
 
+def test_the_title_of_scores_gives_the_range_of_the_means_worst_first() -> None:
+    facts = study_facts(make_record())
+    found = scores.scores_facts(facts)
+    assert found is not None
+    low, high = (facts.unit.value(pick(column.mean for column in found.columns), 2) for pick in (min, max))
+    title = scores.draw_scores(found, facts, arm_styles(facts.arms)).layout.title.text
+    assert re.fullmatch(rf"Means on the test split: {low} \(.*\) to {high} \(.*\)", title)
+
+
 def test_many_seeds_are_not_joined() -> None:
     found = scores.scores_facts(study_facts(make_record(seeds=20)))
     assert found is not None
