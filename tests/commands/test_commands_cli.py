@@ -86,6 +86,8 @@ def test_the_list_of_commands_is_the_contract(cli_inside: Cli) -> None:
         (["check"], "check needs either a study or --schema; give one of the two"),
         (["check", "digits", "--schema"], "check needs either a study or --schema; give one of the two"),
         (["status", "../evil"], "no such file"),
+        (["check", ""], "study '': is empty; give a name in studies/, or the path of a study file"),
+        (["run", " "], "study ' ': is empty"),
         (["status", "no such"], "not a study name"),
         (["preview", "digits", "-o", "rates.pdf"], "must end in .html, .png or .svg"),
         (["dashboard", "digits", "--host", "0.0.0.0"], "give --token"),
