@@ -90,6 +90,8 @@ PANEL, TOPS = 168, (96, 322)
 HEIGHT = 558
 LETTER, LINE = 7.0, 15
 """Estimated width of a letter and height of a line of labels, in pixels, at 12 px."""
+FAR = 14.0
+"""A label further from its dot, in pixels, is joined to it by a line."""
 
 _STYLE = f"""
 text {{ font-family: {FONT}; font-size: 12px; fill: {INK}; }}
@@ -97,10 +99,11 @@ text {{ font-family: {FONT}; font-size: 12px; fill: {INK}; }}
 .back {{ fill: #ffffff; }} .rule {{ stroke: {RULE}; }} .promise {{ stroke: {GREY}; stroke-dasharray: 4 4; }}
 .own {{ fill: {PALETTE[0]}; stroke: {PALETTE[0]}; }} .habit {{ fill: {PALETTE[1]}; stroke: {PALETTE[1]}; }}
 text.own, text.habit {{ stroke: #ffffff; stroke-width: 3px; paint-order: stroke; }}
-.bar {{ stroke-width: 2; opacity: 0.5; }}
+.bar {{ stroke-width: 2; opacity: 0.5; }} .leader {{ stroke-width: 1; opacity: 0.5; }}
+.one {{ fill: #ffffff; stroke-width: 2; }}
 @media (prefers-color-scheme: dark) {{
 text {{ fill: #e3e8ee; }} .back {{ fill: #14191f; }} .rule {{ stroke: #38424d; }} .soft {{ fill: #98a2ad; }}
-.own {{ fill: #56B4E9; stroke: #56B4E9; }} .habit {{ fill: #F0914D; stroke: #F0914D; }}
+.own {{ fill: #56B4E9; stroke: #56B4E9; }} .one {{ fill: #14191f; }} .habit {{ fill: #F0914D; stroke: #F0914D; }}
 text.own, text.habit {{ stroke: #14191f; }}
 }}"""
 """The report's colours; in the dark lighter ones of the same hues, with a contrast above 6."""
@@ -163,15 +166,12 @@ def draw(summary: Summary) -> str:
     for top, (title, counts) in zip(TOPS, panels, strict=True):
         lines += _panel(summary, axis, top, title, counts)
     lines.append(_text(WIDTH - RIGHT, HEIGHT - 12, "epochs of one study, all stages", "soft", anchor="end"))
-    if any(each.policy.endswith(" 1 block") for each in summary.policies):
-        lines.append(
-            _text(14, HEIGHT - 12, "With 1 block, a claim is about two recipes, not about the schedules.", "soft")
-        )
     return "\n".join([*lines, "</svg>"]) + "\n"
 
 
 def _key() -> Iterator[str]:
-    for x, mark, words in ((14, "own", "this package (ralr_tune)"), (196, "habit", "today’s habits")):
+    one = "this package, one search: its claim is about two recipes, not about the schedules"
+    for x, mark, words in ((14, "own", "this package"), (122, "habit", "today’s habits"), (242, "own one", one)):
         yield _dot(x + 5, 43, mark)
         yield _text(x + 16, 47, words)
 
@@ -203,25 +203,39 @@ def _marks(summary: Summary, places: Mapping[str, Any], counts: Mapping[str, int
         x, y = places[each.policy]
         interval = stats.binomtest(counts[each.policy], each.replays).proportion_ci(method="exact")
         top, bottom, at = y(interval.high), y(interval.low), y(counts[each.policy] / each.replays)
-        mark = "own" if each.policy.startswith(OWN) else "habit"
-        yield f'<line class="bar {mark}" x1="{x:.1f}" x2="{x:.1f}" y1="{top:.1f}" y2="{bottom:.1f}"/>'
+        mark = _mark(each.policy)
+        yield f'<line class="bar {mark.split()[0]}" x1="{x:.1f}" x2="{x:.1f}" y1="{top:.1f}" y2="{bottom:.1f}"/>'
         yield _dot(x, at, mark)
         taken += [Box(x - 7, at - 7, x + 7, at + 7), Box(x - 2, top, x + 2, bottom)]
-        labels.append((each.policy.removeprefix(f"{OWN}, "), x, at, mark))
+        labels.append((each.policy.removeprefix(f"{OWN}, "), x, at, mark.split()[0]))
     for words, x, at, mark in labels:
         box = min(_places(words, x, at), key=lambda box: _cost(box, taken, bounds))
         taken.append(box)
+        end = _nearest(box, x, at)
+        if math.dist(end, (x, at)) > FAR:
+            yield f'<line class="leader {mark}" x1="{x:.1f}" y1="{at:.1f}" x2="{end[0]:.1f}" y2="{end[1]:.1f}"/>'
         yield _text(box.left, box.bottom - 4, words, mark)
+
+
+def _mark(policy: str) -> str:
+    """The classes of a policy's dot."""
+    if not policy.startswith(OWN):
+        return "habit"
+    return "own one" if policy.startswith(f"{OWN}, 1 ") else "own"
 
 
 def _places(words: str, x: float, y: float) -> Iterator[Box]:
     """Where a label may be, the preferred place first."""
     width = LETTER * len(words)
-    for up in (0, -14, 14, -28, 28, -42, 42):
-        for left in (x + 10, x - 10 - width):
+    for up in (0, -18, 18, -34, 34, -50, 50, -66, 66):
+        sides = (x + 10, x - 10 - width) if abs(up) < LINE else (x - width / 2, x + 4, x - 4 - width)
+        for left in sides:
             yield Box(left, y + up - LINE / 2, left + width, y + up + LINE / 2)
-    for up in (-18, 18):
-        yield Box(x - width / 2, y + up - LINE / 2, x + width / 2, y + up + LINE / 2)
+
+
+def _nearest(box: Box, x: float, y: float) -> tuple[float, float]:
+    """The point of a label that is nearest to its dot."""
+    return min(max(x, box.left), box.right), min(max(y, box.top), box.bottom)
 
 
 def _cost(box: Box, taken: Sequence[Box], bounds: Box) -> float:
@@ -238,9 +252,9 @@ def _rule(x1: float, x2: float, y1: float, y2: float, mark: str = "rule") -> str
 
 
 def _dot(x: float, y: float, mark: str) -> str:
-    """A circle for this package, a diamond for habits: they differ in print, too."""
-    if mark == "own":
-        return f'<circle class="own" cx="{x:.1f}" cy="{y:.1f}" r="5"/>'
+    """A circle for this package, empty for one search, a diamond for habits: they differ in print, too."""
+    if mark != "habit":
+        return f'<circle class="{mark}" cx="{x:.1f}" cy="{y:.1f}" r="5"/>'
     return f'<path class="habit" d="M{x:.1f} {y - 6:.1f}l6 6l-6 6l-6 -6z"/>'
 
 
