@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ralr_tune import analysis as analysis
-    from ralr_tune.commands.run import RunOptions as RunOptions
     from ralr_tune.commands.run import run as run
+    from ralr_tune.commands.run.options import RunOptions as RunOptions
     from ralr_tune.own.alone import trial as trial
     from ralr_tune.own.trial import Trial as Trial
     from ralr_tune.report.preview import plot_preview as plot_preview
@@ -32,7 +32,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "analysis": "ralr_tune.analysis",
-    "RunOptions": "ralr_tune.commands.run",
+    "RunOptions": "ralr_tune.commands.run.options",
     "RandomAmplifyLR": "ralr_tune.schedules.scheduler",
     "Trial": "ralr_tune.own.trial",
     "load_study_file": "ralr_tune.studyfile",

@@ -46,20 +46,21 @@ class Unit(NamedTuple):
 
     def size(self, value: float, digits: int = 1) -> str:
         """The absolute value of a difference: "0.2 points", "1 point" or "0.0312"."""
-        text = self._number(abs(value), digits)
+        text = self._number(abs(value), digits, 3)
         return text + (self.difference_suffix.removesuffix("s") if text == "1" else self.difference_suffix)
 
     def signed(self, value: float, digits: int = 1) -> str:
         """A difference without its unit."""
-        text = self._number(value, digits)
+        text = self._number(value, digits, 3)
         return text if text.startswith(MINUS) else "+" + text
 
     def digits(self, *differences: float) -> int:
         """Decimals of percentages: one, or two if one would round a difference to zero."""
         return 2 if any(0 < abs(difference) * self.factor < 0.05 for difference in differences) else 1
 
-    def _number(self, value: float, digits: int) -> str:
-        text = f"{value * self.factor:.{digits}f}" if self.value_suffix else f"{value:.4g}"
+    def _number(self, value: float, digits: int, significant: int = 4) -> str:
+        """With so many decimals if it is a percentage, otherwise with so many significant digits."""
+        text = f"{value * self.factor:.{digits}f}" if self.value_suffix else f"{value:.{significant}g}"
         if not text.startswith("-"):
             return text
         return text[1:] if self.value_suffix and not float(text) else MINUS + text[1:]  # no "−0.0"

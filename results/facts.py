@@ -82,7 +82,7 @@ def schedules(found: Result) -> list[Answer]:
     """The schedules themselves, over independent blocks of search."""
     made = (each for each in found.facts.comparisons if each.what == "arm")
     return [
-        _answer(found.facts, f"the schedules: {each.arm} against {each.against}", each, "block", COMPARED)
+        _answer(found.facts, f"{each.arm}'s schedule against {each.against}'s", each, "block", COMPARED)
         for each in made
     ]
 

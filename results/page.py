@@ -62,7 +62,12 @@ CLAIMS = (
         ["cifar100_complementarity", "complementarity"],
         interaction,
     ),
-    Claim("It prevents overfitting", UNKNOWN, ["cifar100_twenty_classes", "grocery", "digits"], overfitting),
+    Claim(
+        "It prevents overfitting",
+        UNKNOWN,
+        ["cifar100_twenty_classes", "grocery", "digits", "digits_six_blocks", "digits_six_blocks_adamw"],
+        overfitting,
+    ),
     Claim("The probability matters", ABLATION, ["ablation_probability"], schedules),
     Claim("The two bounds matter", ABLATION, ["ablation_lower", "ablation_width"], schedules),
     Claim("It escapes saddle points and local minima", "", [], amplification),
@@ -99,9 +104,9 @@ def _sentence() -> str:
         f"{count[verdict]} {one if count[verdict] == 1 else more}" for verdict, one, more in SAID if count[verdict]
     ]
     return (
-        f"{len(results())} of {len(STUDIES)} planned studies {'is' if len(results()) == 1 else 'are'} done. Of "
-        f"{len(answers)} comparisons of a recipe with and without amplification, on the same fresh seeds, "
-        f"{_listed(said)}."
+        f"of {len(answers)} comparisons of a recipe with and without amplification, on the same fresh seeds, "
+        f"{_listed(said)}. {len(results())} of {len(STUDIES)} planned studies "
+        f"{'is' if len(results()) == 1 else 'are'} done."
     )
 
 
@@ -121,10 +126,11 @@ def _listed(parts: Sequence[str]) -> str:
 
 def _summary() -> str:
     made = [(found, answer) for found in results().values() for answer in schedules(found) if "ralr" in answer.question]
-    lines = [fill(_sentence(), WIDTH)]
+    sentence = _sentence()
+    lines = [fill(sentence[0].upper() + sentence[1:], WIDTH)]
     if made:
         lines += ["", "The schedules themselves, each searched independently several times:", ""]
-        lines += [f"- {found.planned.name}: {_in_words(answer)}" for found, answer in made]
+        lines += [f"- {_link(found.planned.name)}: {_in_words(answer)}" for found, answer in made]
     seconds = sum(found.card.spending.total.seconds for found in results().values() if found.card.spending)
     return "\n".join([*lines, "", f"All studies together took {hours(seconds)} of device time."])
 
@@ -157,8 +163,7 @@ def _measured(claim: Claim, name: str) -> list[str]:
     found = results().get(name)
     if found is None:
         return [NOT_RUN]
-    time = f"; {hours(found.card.spending.total.seconds)} of device time" if found.card.spending else ""
-    return [_in_words(answer) + time for answer in claim.measured(found)] or ["no figure in its record"]
+    return [_in_words(answer) for answer in claim.measured(found)] or ["no figure in its record"]
 
 
 def _link(name: str) -> str:
@@ -181,7 +186,7 @@ def _study(found: Result) -> str:
         [
             f"### {planned.name}",
             f"{planned.about[0].upper()}{planned.about[1:]}. **{card.verdict}** {' '.join(card.caveats)}".rstrip(),
-            _table(("question", "difference", "pairs", "answer"), rows),
+            _table(("question", f"difference in {found.facts.metric.name}", "pairs", "answer"), rows),
             f"{card.cost}. Repeat it: `{_repeat(planned.name)}`. [Report](gallery.md#{planned.name})",
         ]
     )

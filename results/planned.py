@@ -54,7 +54,7 @@ class Planned:
 
 def repeated(file: str, seed: int = 1) -> Planned:
     """The study of a file with another study seed: other samples, other training seeds."""
-    return Planned(file, "another study seed than in the study of this name", {"seed": seed}, f"_seed_{seed}")
+    return Planned(file, f"the study {Path(file).stem} again, with study seed {seed}", {"seed": seed}, f"_seed_{seed}")
 
 
 STUDIES = (
@@ -84,7 +84,9 @@ STUDIES = (
     Planned("studies/translation_multi30k.toml", "small Transformer, English to German captions"),
     # an example finds its script from its own folder; the study of a record, like every other, from the project's
     Planned(
-        "examples/plain_loop/study.toml", "a training loop of one's own", {"target": "examples.plain_loop.train:train"}
+        "examples/plain_loop/study.toml",
+        "a plain PyTorch training loop, handwritten digits",
+        {"target": "examples.plain_loop.train:train"},
     ),
     repeated("studies/digits_six_blocks.toml"),
     repeated("studies/digits_six_blocks_adamw.toml"),

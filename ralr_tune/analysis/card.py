@@ -264,7 +264,7 @@ def _against(facts: Facts, made: Comparison, noun: str) -> str:
     if made.verdict in ("better", "worse"):
         size, between = _decided(facts, made).split(", ")
         return Sentence(f"{made.arm}'s {noun} ends {size} ", made.verdict, f" than {made.against}'s, {between}.")
-    changes = f"{made.arm}'s {noun} and {made.against}'s differ by {_observed(facts, made)}: "
+    changes = f"{made.arm}'s {noun} differs from {made.against}'s by {_observed(facts, made)}: "
     if made.verdict == "equivalent":
         return Sentence(changes, "no difference that matters", f" (within the margin of {_margin(facts)}).")
     return Sentence(changes, *_undecided(facts, made, "not decided"))

@@ -68,7 +68,7 @@ def _combined(*verdicts: str) -> str:
         return "made no difference that matters"
     if found == {"better", "worse"}:
         return "helped one configuration and hurt the other: it depends on the rest"
-    return "has no effect that both comparisons distinguish from chance"
+    return "has no effect that both comparisons show"
 
 
 def _span(counts: Counts) -> str:

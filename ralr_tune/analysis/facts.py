@@ -74,7 +74,7 @@ class ArmFacts:
     twin: Confirmed | None
     seconds_per_epoch: float | None
     generalization_gap: float | None
-    """Mean of training value minus validation value."""
+    """Mean of training minus validation value: of the confirmed configuration, before that of all search trials."""
     gap_from: Literal["judge", "search"] | None
     failures: Mapping[str, int]
     """Failed and diverged rows of all stages by kind."""
@@ -252,7 +252,8 @@ def _pair(interval: Interval | None) -> list[float] | None:
 
 def _arm_facts(arm: ArmRecord, metric: Metric, split: Split) -> ArmFacts:
     candidate = study_rows.chosen(arm, metric)
-    judged = study_rows.generalization_gap(arm.stage("judge"))
+    confirmed = (row for row in arm.stage("judge") if (row.block, row.source) == candidate)
+    judged = study_rows.generalization_gap(confirmed)
     searched = study_rows.generalization_gap(arm.search())
     return ArmFacts(
         name=arm.name,

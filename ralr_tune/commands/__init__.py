@@ -1,1 +1,1 @@
-"""The work of each command, without the terminal: `cli.py` parses and prints; these modules return the results."""
+"""The work of each command, without the terminal: `cli/` parses and prints; these modules return the results."""

@@ -64,8 +64,10 @@ def locate(
     `storage` overrides RALR_TUNE_STORAGE, which overrides the study file; the default is OUT/study.db. With
     `stored_first`, if a storage is given, a name means a stored study: a file of that name in studies/ may hold a
     study of another name. If `imports` is False, a file whose task kind is imported code is refused.
-    Raises UsageError for an unknown name, StudyFileError for an invalid file.
+    Raises UsageError for an empty or unknown name, StudyFileError for an invalid file.
     """
+    if not study.strip():
+        raise UsageError(f"STUDY {study!r}: is empty; give a name in studies/, or the path of a study file")
     given = given_url(storage)
     path = None if stored_first and given and not _is_path(study) else find_file(study)
     spec = None if path is None else load_study_file(path, imports=imports)

@@ -44,6 +44,8 @@ def draw_costs(costs: Sequence[Cost], arm_styles: Mapping[str, ArmStyle]) -> go.
         if len(costs) > 1
         else (f"An epoch takes {ratios[0]} times as long")
     )
+    if all(cost.interval is None or cost.interval[0] <= 1 <= cost.interval[1] for cost in costs):
+        finding += ": no extra cost shown"
     titles = finding, "Does amplification cost time?"
     return draw_intervals(rows, arm_styles, titles, _ratio_axis(costs), Reference(zero=1.0))
 

@@ -69,8 +69,14 @@ def draw_curves(drawn: CurvesFacts, facts: Facts, style: ArmStyle) -> go.Figure:
         )
     if drawn.best:
         stroke = {"color": style.colour, "width": 4}
-        _draw_curves(plot, [drawn.best], facts, stroke, f"best, trial {drawn.best.trial}", legend=True)
+        _draw_curves(plot, [drawn.best], facts, stroke, _best_name(drawn.best, drawn.others), legend=True)
     return plot
+
+
+def _best_name(best: Curve, others: Sequence[Curve]) -> str:
+    """With its block, if there are several: each numbers its own trials."""
+    several = any(other.block != best.block for other in others)
+    return f"best, trial {best.trial}{f' (block {best.block})' if several else ''}"
 
 
 def _ends(drawn: CurvesFacts) -> str:

@@ -104,11 +104,11 @@ def draw_scores(drawn: ScoresFacts, facts: Facts, arm_styles: Mapping[str, ArmSt
 
 
 def _finding(drawn: ScoresFacts, facts: Facts) -> str:
-    best = max(drawn.columns, key=lambda column: facts.metric.as_gain(column.mean))
-    whose = f"{best.arm}{' without its amplification' if best.twin else ''}"
-    seeds = len(best.by_seed)
-    count = "1 seed" if seeds == 1 else f"{seeds} seeds"
-    return f"Best mean on the {facts.split} split: {whose}, {facts.unit.value(best.mean, 2)} over {count}"
+    """The range of the means: to name the best one alone would read like a verdict."""
+    ordered = sorted(drawn.columns, key=lambda column: facts.metric.as_gain(column.mean))
+    ends = ordered[:1] if len(ordered) == 1 else [ordered[0], ordered[-1]]
+    means = " to ".join(f"{facts.unit.value(each.mean, 2)} ({each.arm}{' twin' * each.twin})" for each in ends)
+    return f"Means on the {facts.split} split: {means}"
 
 
 def scores_data(drawn: ScoresFacts, facts: Facts) -> Data:

@@ -126,8 +126,9 @@ def top_trials(record: StudyRecord, facts: Facts) -> Table:
         for row, value in study_rows.ranked(arm.search(), facts.metric)[:TOP_TRIALS]
     ]
     found.sort(key=lambda pair: facts.metric.as_gain(pair[1]), reverse=True)
+    blocks = max(arm.blocks for arm in facts.arms.values())
     rows = [
-        [row.arm, _trial(row), facts.unit.value(value, 2), *(_number(row.params.get(name)) for name in names)]
+        [row.arm, _trial(row, blocks), facts.unit.value(value, 2), *(_number(row.params.get(name)) for name in names)]
         for row, value in found
     ]
     caption = f"Validation {facts.metric.name} at the last epoch, one seed each; at most {TOP_TRIALS} per arm."
@@ -196,9 +197,9 @@ def _share(value: float) -> str:
     return f"{value:.0%}"
 
 
-def _trial(row: Row) -> str:
+def _trial(row: Row, blocks: int) -> str:
     number = "–" if row.trial is None else str(row.trial)
-    return number if row.block == 1 else f"{number} (block {row.block})"
+    return number if blocks == 1 else f"{number} (block {row.block})"
 
 
 def _number(value: Any) -> str:

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from ralr_tune.errors import StorageError, UsageError
+from ralr_tune.errors import UsageError
 from ralr_tune.invocation import Variable, relative_to_cwd
 from ralr_tune.machine.home import expand_home
 from ralr_tune.secrecy import MASK, remember, secret_from_environment, without
@@ -90,28 +90,45 @@ def parse_address(url: str | URL) -> Address:
     package's driver. If the URL has a user but no password, the password comes from PASSWORD_VARIABLE or its file. If
     neither is set, PostgreSQL's own client library reads PGPASSWORD and ~/.pgpass when it connects.
 
-    StorageError for anything but the URLs in `_ALLOWED`; UsageError for a password file without a password. The message
-    repeats nothing of a URL that cannot be parsed: any part of it may belong to the password.
+    UsageError for anything but the URLs in `_ALLOWED`, and for a password file without a password. The message names
+    what gave the URL, and repeats nothing of a URL that cannot be parsed: any part of it may belong to the password.
     """
-    if isinstance(url, str) and not url.startswith("sqlite") and re.search("[\udc80-\udcff]", url):
-        raise StorageError("the storage URL is not UTF-8 text; percent-encode what is not ASCII (é is %C3%A9)")
     try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError):
-        raise StorageError(f"the storage URL cannot be parsed; allowed: {_ALLOWED}") from None
-    if "@" in (parsed.host or ""):
-        raise StorageError("the storage URL has more than one '@'; in user names and passwords, write it as %40")
-    parsed = _with_password(_with_file(_with_driver(parsed)))
+        parsed = _with_file(_with_driver(_parsed(url)))
+    except _WrongUrl as error:
+        raise UsageError(f"{_giver(url)}: {error}") from None
+    parsed = _with_password(parsed)
     for secret in _secrets(parsed):
         remember(secret)
     return Address(parsed, _masked(parsed))
+
+
+class _WrongUrl(Exception):
+    """What is wrong with a storage URL, without what gave it."""
+
+
+def _giver(url: str | URL) -> str:
+    """What a storage URL is corrected in: its variable, otherwise the option or the study file."""
+    return STORAGE_VARIABLE if url == os.environ.get(STORAGE_VARIABLE) else "storage URL (--storage, or storage.url)"
+
+
+def _parsed(url: str | URL) -> URL:
+    if isinstance(url, str) and not url.startswith("sqlite") and re.search("[\udc80-\udcff]", url):
+        raise _WrongUrl("is not UTF-8 text; percent-encode what is not ASCII (é is %C3%A9)")
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        raise _WrongUrl(f"cannot be parsed; allowed: {_ALLOWED}") from None
+    if "@" in (parsed.host or ""):
+        raise _WrongUrl("has more than one '@'; in user names and passwords, write it as %40")
+    return parsed
 
 
 def _of_environment() -> Address | None:
     """The address that STORAGE_VARIABLE means, if it is set to one."""
     try:
         return parse_address(os.environ[STORAGE_VARIABLE])
-    except (KeyError, StorageError, UsageError):
+    except (KeyError, UsageError):
         return None
 
 
@@ -133,10 +150,10 @@ def _with_driver(url: URL) -> URL:
     backend, _, driver = url.drivername.partition("+")
     wanted = _DRIVERS.get(backend)
     if wanted is None:
-        raise StorageError(f"storage URL: {backend!r} is not supported; allowed: {_ALLOWED}")
+        raise _WrongUrl(f"{backend!r} is not supported; allowed: {_ALLOWED}")
     dialect, _, own = wanted.partition("+")
     if driver not in ("", own, *_OTHER_DRIVERS[dialect]):
-        raise StorageError(f"storage URL: driver {driver!r} is not supported; write {backend}://... or {wanted}://...")
+        raise _WrongUrl(f"driver {driver!r} is not supported; write {backend}://... or {wanted}://...")
     option, value = _ENCODINGS.get(dialect, ("", ""))
     return url.set(drivername=wanted).update_query_dict({option: value} if option in url.query else {})
 
@@ -144,18 +161,16 @@ def _with_driver(url: URL) -> URL:
 def _with_file(url: URL) -> URL:
     if url.get_backend_name() != "sqlite":
         if not url.database:
-            raise StorageError(f"storage URL: {_masked(url)} names no database; allowed: {_ALLOWED}")
+            raise _WrongUrl(f"{_masked(url)} names no database; allowed: {_ALLOWED}")
         return url
     if url.host or url.username or url.query:
-        raise StorageError(
-            f"storage URL: {_masked(url)} is not a file; write sqlite:///FILE (sqlite:////FILE if absolute)"
-        )
+        raise _WrongUrl(f"{_masked(url)} is not a file; write sqlite:///FILE (sqlite:////FILE if absolute)")
     if not url.database or url.database == ":memory:" or url.database.startswith("file:"):
-        raise StorageError("storage URL: SQLite needs a file that all workers share; write sqlite:///FILE")
+        raise _WrongUrl("SQLite needs a file that all workers share; write sqlite:///FILE")
     try:
         return url.set(database=str(expand_home(url.database).absolute()))
     except ValueError as error:
-        raise StorageError(f"storage URL: {error}") from None
+        raise _WrongUrl(f"{error}") from None
 
 
 def _with_password(url: URL) -> URL:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, create_model, field_validator
 
+from ralr_tune.errors import StudyFileError
 from ralr_tune.invocation import command, python
 from ralr_tune.metric import Metric, Unit
 from ralr_tune.schedules.curves import CURVES, OPTIONS
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 Seed = Annotated[int, Field(ge=0, lt=2**SEED_BITS)]
 Number = Annotated[int, Field(ge=0, lt=10**9)]
 Form = Literal["toml", "json", "yaml"]
+_ENDINGS = (".toml", ".json", ".yaml", ".yml")
 Table = TypeVar("Table", TrainingConfig, ScheduleConfig)
 
 _SUBSTITUTES: dict[KeyPath, Any] = {
@@ -169,10 +171,21 @@ def load_exported(path: str | Path, *, imports: bool = True) -> Exported:
     source, ending = str(path), Path(path).suffix.lower()
     if ending == ".py":
         raise refusal(source, [f"is a Python script, which trains by itself: {python(source)}"])
-    text = read_text(Path(path))
+    try:
+        raw = _read_tables(Path(path), ending)
+    except StudyFileError as error:
+        if ending in _ENDINGS or not Path(path).is_file():
+            raise
+        reasons = "; ".join(each.removeprefix(f"{source}: ") for each in error.problems)
+        what = "is no exported configuration, which is a text file that `export` wrote (.toml, .json or .yaml)"
+        raise refusal(source, [f"{what}: {reasons}"]) from None
+    return _checked(raw, source, imports)
+
+
+def _read_tables(path: Path, ending: str) -> dict[str, Any]:
+    text = read_text(path)
     is_json = ending == ".json" or (ending != ".toml" and text.lstrip().startswith("{"))
-    form: Form = "json" if is_json else "yaml" if ending in (".yaml", ".yml") else "toml"
-    return parse_exported(text, source, form=form, imports=imports)
+    return _tables(text, str(path), "json" if is_json else "yaml" if ending in (".yaml", ".yml") else "toml")
 
 
 def parse_exported(text: str, source: str = "configuration", *, form: Form = "toml", imports: bool = True) -> Exported:
@@ -181,7 +194,14 @@ def parse_exported(text: str, source: str = "configuration", *, form: Form = "to
     Raises StudyFileError with every problem at once, one line each: source, key path, value, what is allowed;
     UsageError, without `imports`, for a kind of task named by an import path.
     """
-    raw = read_toml(text, source) if form == "toml" else _read_other(text, source, form)
+    return _checked(_tables(text, source, form), source, imports)
+
+
+def _tables(text: str, source: str, form: Form) -> dict[str, Any]:
+    return read_toml(text, source) if form == "toml" else _read_other(text, source, form)
+
+
+def _checked(raw: dict[str, Any], source: str, imports: bool) -> Exported:
     if "provenance" not in raw and {"study", "arms", "search"} & raw.keys():
         how = command("run", source)
         raise refusal(source, [f"is a study file; `{how}` searches it and writes the configurations for `train`"])

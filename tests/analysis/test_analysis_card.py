@@ -96,7 +96,7 @@ def test_with_several_blocks_it_is_about_the_schedules(shift: float, words: str)
 
 def test_undecided_schedules() -> None:
     verdict = card(blocks=4, noise=0.02, gain=0.0).verdict
-    assert verdict.startswith("ralr's search and monotone's differ by ")
+    assert verdict.startswith("ralr's search differs from monotone's by ")
     assert (
         ": not decided, but the true difference may lie anywhere in between; 4 blocks often miss differences below "
         in verdict

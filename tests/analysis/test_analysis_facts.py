@@ -172,6 +172,17 @@ def test_the_gap_is_of_judged_runs_or_otherwise_of_the_search() -> None:
     assert facts_of(until="planned").arms["ralr"].gap_from is None
 
 
+def test_the_gap_is_of_the_confirmed_configuration_alone() -> None:
+    """As the differences of gaps are; the winners of other blocks are other configurations."""
+
+    def raised(row: Row) -> Row:
+        return row if row.train_value is None else replace(row, train_value=row.train_value + 0.01 * row.block)
+
+    facts = facts_of(blocks=3, change=raised)
+    for found in facts.overfitting:
+        assert facts.arms[found.arm].generalization_gap == pytest.approx(found.gap)
+
+
 def test_seconds_per_epoch_ignore_epochs_without_a_time() -> None:
     def untimed(row: Row) -> Row:
         return replace(row, curve=tuple(replace(epoch, seconds=0.0) for epoch in row.curve[:-1]) + row.curve[-1:])

@@ -18,7 +18,8 @@ from ralr_tune.commands.gc import collect_garbage
 from ralr_tune.commands.health.artifacts import artifact_checks
 from ralr_tune.commands.locate import locate
 from ralr_tune.commands.repair import repair_study
-from ralr_tune.commands.run import RunOptions, init, run
+from ralr_tune.commands.run import init, run
+from ralr_tune.commands.run.options import RunOptions
 from ralr_tune.commands.status import study_status, worker_log_end
 from ralr_tune.errors import DataError, TrialError, UsageError
 from ralr_tune.launch.devices import Place

@@ -11,7 +11,8 @@ import pytest
 
 from ralr_tune.commands.check import check_study
 from ralr_tune.commands.plan import plan_study
-from ralr_tune.commands.run import RunOptions, init, run
+from ralr_tune.commands.run import init, run
+from ralr_tune.commands.run.options import RunOptions
 from ralr_tune.errors import StudyFileError, UsageError
 from ralr_tune.search.forecast import most_epochs
 from ralr_tune.store import studies
@@ -119,7 +120,7 @@ def test_hours_are_converted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     spec, _ = stored(tmp_path)
     assert spec.file.split is not None
     assert spec.file.split.epochs == 300
-    monkeypatch.setattr("ralr_tune.commands.run.measured_apart", lambda *_: pytest.fail("timed again"))
+    monkeypatch.setattr("ralr_tune.commands.run.refusals.measured_apart", lambda *_: pytest.fail("timed again"))
     start("0.005 device minutes")
     assert stored(tmp_path)[0] == spec
     start("0.01 device minutes")

@@ -11,7 +11,8 @@ import pytest
 from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial
 
-from ralr_tune.commands.run import RunOptions, init, run
+from ralr_tune.commands.run import init, run
+from ralr_tune.commands.run.options import RunOptions
 from ralr_tune.errors import DataError, TrialError, UsageError
 from ralr_tune.records import Row
 from ralr_tune.search.stages import plan_search

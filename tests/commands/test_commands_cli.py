@@ -85,7 +85,13 @@ def test_the_list_of_commands_is_the_contract(cli_inside: Cli) -> None:
         (["status", "digits", "--storage", ""], "--storage '': is empty"),
         (["check"], "check needs either a study or --schema; give one of the two"),
         (["check", "digits", "--schema"], "check needs either a study or --schema; give one of the two"),
+        (
+            ["status", "digits", "--storage", "redis://db"],
+            "storage url (--storage, or storage.url): 'redis' is not supported; allowed: sqlite",
+        ),
         (["status", "../evil"], "no such file"),
+        (["check", ""], "study '': is empty; give a name in studies/, or the path of a study file"),
+        (["run", " "], "study ' ': is empty"),
         (["status", "no such"], "not a study name"),
         (["preview", "digits", "-o", "rates.pdf"], "must end in .html, .png or .svg"),
         (["dashboard", "digits", "--host", "0.0.0.0"], "give --token"),

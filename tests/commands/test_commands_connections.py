@@ -11,7 +11,8 @@ import pytest
 from ralr_tune.commands import connections
 from ralr_tune.commands.connections import refuse_shortage, shortage_at
 from ralr_tune.commands.plan import plan_study
-from ralr_tune.commands.run import RunOptions, init, run
+from ralr_tune.commands.run import init, run
+from ralr_tune.commands.run.options import RunOptions
 from ralr_tune.errors import UsageError
 from ralr_tune.store.probing import Connections
 from tests.studies import simulated

@@ -11,7 +11,8 @@ import optuna
 import pytest
 from sqlalchemy import text
 
-from ralr_tune.commands.run import RunOptions, init, run
+from ralr_tune.commands.run import init, run
+from ralr_tune.commands.run.options import RunOptions
 from ralr_tune.commands.status import study_status
 from ralr_tune.errors import RalrTuneError, UsageError
 from ralr_tune.launch.devices import Place

@@ -11,7 +11,8 @@ import pytest
 
 from ralr_tune.commands.check import check_study, divided_notes, seeds_notes
 from ralr_tune.commands.plan import plan_study
-from ralr_tune.commands.run import RunOptions, init, run
+from ralr_tune.commands.run import init, run
+from ralr_tune.commands.run.options import RunOptions
 from ralr_tune.errors import DataError, StudyFileError, UsageError
 from ralr_tune.studyfile import parse_study
 from tests.commands.conftest import Cli

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from ralr_tune.__main__ import main
-from ralr_tune.commands.run import RunOptions, run
+from ralr_tune.commands.run import run
+from ralr_tune.commands.run.options import RunOptions
 from ralr_tune.errors import TrialError, UsageError
 from ralr_tune.store.database import open_storage
 from ralr_tune.store.ledger import Ledger

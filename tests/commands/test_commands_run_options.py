@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import ralr_tune
-from ralr_tune.commands.run import RunOptions, _options, init
+from ralr_tune.commands.run import init
+from ralr_tune.commands.run.options import RunOptions, with_fields
 from ralr_tune.errors import StudyFileError, UsageError
 from ralr_tune.store.location import STORAGE_VARIABLE
 from tests.commands.conftest import Cli
@@ -50,7 +51,7 @@ def test_a_path_or_a_name_is_a_study(study_file: Callable[..., Path], given: str
     ],
 )
 def test_what_is_meant_is_taken(field: str, value: object, kept: object) -> None:
-    assert getattr(_options(None, {field: value}), field) == kept
+    assert getattr(with_fields(None, {field: value}), field) == kept
 
 
 @pytest.mark.parametrize(
@@ -68,7 +69,7 @@ def test_what_is_meant_is_taken(field: str, value: object, kept: object) -> None
     ],
 )
 def test_a_value_of_another_type_is_one_line(field: str, value: Any) -> None:
-    for make in (lambda: RunOptions(**{field: value}), lambda: _options(RunOptions(), {field: value})):
+    for make in (lambda: RunOptions(**{field: value}), lambda: with_fields(RunOptions(), {field: value})):
         with pytest.raises(UsageError, match=rf"^(--)?{field}\b.*; allowed|^--slots .*allowed: ") as refused:
             make()
         assert "\n" not in str(refused.value)

@@ -22,7 +22,8 @@ import psycopg
 import pytest
 
 from ralr_tune.commands.dashboard import make_app
-from ralr_tune.commands.run import RunOptions, run
+from ralr_tune.commands.run import run
+from ralr_tune.commands.run.options import RunOptions
 from ralr_tune.secrecy import HidingFormatter
 from ralr_tune.store.database import open_storage
 from ralr_tune.store.ledger import Ledger

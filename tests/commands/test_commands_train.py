@@ -36,7 +36,8 @@ def write(folder: Path, **changes: dict[str, Any]) -> Path:
     }
     np.savez(folder / "data.npz", **arrays)  # type: ignore[arg-type]
     task = {"data": {"source": "arrays", "path": str(folder / "data.npz")}, "model_options": {"width": 4}}
-    made = configuration(**({"task": task, "training": SMALL, "amplify": AMPLIFY} | changes))
+    tables: dict[str, dict[str, Any]] = {"task": task, "training": SMALL, "amplify": AMPLIFY}
+    made = configuration(**tables | changes)
     (folder / "ralr.toml").write_text(render(made, "toml"))
     return folder / "ralr.toml"
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from ralr_tune.commands.report import make_report
-from ralr_tune.commands.run import RunOptions, init, run
+from ralr_tune.commands.run import init, run
+from ralr_tune.commands.run.options import RunOptions
 from ralr_tune.commands.starting import start_lines
 from ralr_tune.commands.status import study_status
 from ralr_tune.errors import UsageError

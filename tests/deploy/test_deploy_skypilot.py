@@ -14,7 +14,8 @@ import jsonschema
 import pytest
 import yaml
 
-from ralr_tune.commands.run import RunOptions, init
+from ralr_tune.commands.run import init
+from ralr_tune.commands.run.options import RunOptions
 from ralr_tune.errors import Interrupted
 from ralr_tune.search.stages import pending_stage
 from ralr_tune.store.database import open_storage

@@ -200,7 +200,7 @@ def tree(root: Path, files: Mapping[str, str]) -> Path:
         ("analysis/facts.py", "def f():\n    import ralr_tune.studyfile"),
         ("analysis/facts.py", "if TYPE_CHECKING:\n    from ralr_tune.studyfile import StudySpec"),
         ("report/page.py", "from ralr_tune.launch.worker import work"),
-        ("commands/run.py", "from ralr_tune.cli import app"),
+        ("commands/run/__init__.py", "from ralr_tune.cli import app"),
         ("attic/old.py", "x = 1"),
     ],
 )
@@ -218,7 +218,7 @@ def test_a_forbidden_import_is_found(tmp_path: Path, file: str, line: str) -> No
         ),
         ("studyfile/study.py", "import numpy, ralr_tune_elsewhere"),
         ("search/trial.py", "from ralr_tune.schedules import rate\nimport ralr_tune.training.loop"),
-        ("cli.py", "def run():\n    from ralr_tune.commands.run import run"),
+        ("cli/running.py", "def run():\n    from ralr_tune.commands.run import run"),
         ("__init__.py", "from ralr_tune.report import page"),
     ],
 )

@@ -24,7 +24,9 @@ __all__ = ["cli", "quick_databases", "study_file"]
 MAKERS = frozenset({"command", "again", "program", "python", "install", "naming"})
 
 TYPED = {
-    "cli": "test_an_interrupted_run_names_what_resumes_it",  # examples of --help: tests/commands/test_commands_cli.py
+    "cli": "only examples of --help: tests/commands/test_commands_cli.py",
+    "cli.options": "only examples of --help: tests/commands/test_commands_cli.py",
+    "cli.running": "test_an_interrupted_run_names_what_resumes_it",
     "commands.check": "test_a_broken_file_in_the_list",
     "commands.dashboard": "test_a_token_is_made",
     "commands.doctor": "test_what_is_stuck_and_what_is_left",

@@ -25,7 +25,10 @@ def test_ratios_are_on_a_log_axis_around_one() -> None:
     assert plot.layout.shapes[0].x0 == 1.0
     assert [trace.x for trace in plot.data] == [(cost.ratio,) for cost in costs]
     low, high = sorted(cost.ratio for cost in costs)
-    assert plot.layout.title.text == f"An epoch takes {low:.2f} to {high:.2f} times as long"
+    assert plot.layout.title.text == f"An epoch takes {low:.2f} to {high:.2f} times as long: no extra cost shown"
+    slower = replace(costs[0], interval=(1.1, 1.2))
+    title = claims.draw_costs([slower, costs[1]], arm_styles(facts.arms)).layout.title.text
+    assert title == f"An epoch takes {low:.2f} to {high:.2f} times as long"
     assert plot.layout.yaxis.ticktext[0] == "ralr / its twin<br>5 pairs"
 
 

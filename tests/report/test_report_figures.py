@@ -6,6 +6,7 @@ from dataclasses import replace
 from importlib.resources import files
 from typing import Any
 
+import plotly.graph_objects as go
 import pytest
 from synthetic_study import make_record
 
@@ -159,6 +160,15 @@ def test_scores_have_a_dot_for_every_seed_and_join_equal_seeds() -> None:
     assert first == tuple((index + offset, column.by_seed[70]) for index, column in enumerate(found.columns))
 
 
+def test_the_title_of_scores_gives_the_range_of_the_means_worst_first() -> None:
+    facts = study_facts(make_record())
+    found = scores.scores_facts(facts)
+    assert found is not None
+    low, high = (facts.unit.value(pick(column.mean for column in found.columns), 2) for pick in (min, max))
+    title = scores.draw_scores(found, facts, arm_styles(facts.arms)).layout.title.text
+    assert re.fullmatch(rf"Means on the test split: {low} \(.*\) to {high} \(.*\)", title)
+
+
 def test_many_seeds_are_not_joined() -> None:
     found = scores.scores_facts(study_facts(make_record(seeds=20)))
     assert found is not None
@@ -257,7 +267,24 @@ def test_curves_highlight_the_best_and_mark_the_pruned() -> None:
     assert facts.arms["ralr"].best is not None
     assert found.best.trial == facts.arms["ralr"].best.trial
     assert len(found.others) == 23
+    assert f"best, trial {found.best.trial}" in _legend(
+        curves.draw_curves(found, facts, arm_styles(facts.arms)["ralr"])
+    )
     assert {curve.epochs[-1] for curve in found.others if curve.outcome == "pruned"} == {4}
+
+
+def test_the_best_of_several_blocks_is_named_with_its_block() -> None:
+    record = make_record(blocks=2)
+    facts = study_facts(record)
+    found = curves.curves_facts(record.arms["ralr"], facts)
+    assert found is not None
+    assert found.best is not None
+    name = f"best, trial {found.best.trial} (block {found.best.block})"
+    assert name in _legend(curves.draw_curves(found, facts, arm_styles(facts.arms)["ralr"]))
+
+
+def _legend(plot: go.Figure) -> list[str]:
+    return [trace.name for trace in plot.data]
 
 
 def test_many_curves_are_thinned_evenly_and_the_note_says_so() -> None:

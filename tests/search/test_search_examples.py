@@ -75,7 +75,7 @@ def test_the_examples_of_all_winners_are_on_the_page(tmp_path: Path) -> None:
 def test_only_the_current_winner_is_shown(tmp_path: Path) -> None:
     report = run(showing(), workers=1, launcher="inprocess", out=tmp_path)
     assert report.address is not None
-    rows = read_study(open_storage(report.address.url), "sim").rows()
+    rows = read_study(open_storage(report.address.plain), "sim").rows()
     (key,) = {path.parent.name for path in tmp_path.rglob("examples/*/*.json")}
     assert load_examples(tmp_path, key, rows).keys() == {"monotone", "ralr"}
     others = [replace(row, source=(row.source or 0) + 1) for row in rows if row.arm == "ralr"]
@@ -87,7 +87,7 @@ def test_a_report_on_another_machine_brings_the_examples_from_the_store(tmp_path
     report = run(showing(), workers=1, launcher="inprocess", out=tmp_path / "here", artifacts=tmp_path / "store")
     assert report.address is not None
     assert len(list(tmp_path.glob("store/*/examples/*.json"))) == 2
-    storage = open_storage(report.address.url)
+    storage = open_storage(report.address.plain)
     for _ in range(2):  # the second time from its own folder
         page = make_report(storage, "sim", tmp_path / "elsewhere").page.read_text()
         assert "Networks &lt;and&gt; their epochs." in page

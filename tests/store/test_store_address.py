@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from ralr_tune.errors import StorageError, UsageError
+from ralr_tune.errors import UsageError
 from ralr_tune.secrecy import hidden
 from ralr_tune.store.address import PASSWORD_VARIABLE, parse_address, sqlite_url
+from ralr_tune.store.location import STORAGE_VARIABLE
 
 
 @pytest.mark.parametrize(
@@ -77,11 +78,17 @@ def test_clean_knows_all_forms_of_a_password() -> None:
     ],
 )
 def test_invalid_urls_are_refused_without_their_password(url: str, part: str) -> None:
-    with pytest.raises(StorageError) as raised:
+    with pytest.raises(UsageError, match=r"^storage URL \(--storage, or storage\.url\): ") as raised:
         parse_address(url)
     assert part in str(raised.value)
     assert "hu@sh" not in str(raised.value)
     assert "hush" not in str(raised.value)
+
+
+def test_a_wrong_url_of_the_environment_names_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(STORAGE_VARIABLE, "oracle://db")
+    with pytest.raises(UsageError, match=f"^{STORAGE_VARIABLE}: 'oracle' is not supported; allowed: sqlite"):
+        parse_address("oracle://db")
 
 
 def test_sqlite_file_becomes_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,7 +115,7 @@ def test_a_folder_that_release_0_1_named_so_is_still_found(tmp_path: Path, monke
     (tmp_path / "~").mkdir()
     (tmp_path / "~/x.db").touch()
     assert parse_address("sqlite:///~/x.db").file == tmp_path / "~/x.db"
-    with pytest.raises(StorageError, match="'~nobody-here' has no home folder"):
+    with pytest.raises(UsageError, match="'~nobody-here' has no home folder"):
         parse_address("sqlite:///~nobody-here/x.db")
 
 

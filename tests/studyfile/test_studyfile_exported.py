@@ -140,6 +140,7 @@ def test_a_file_is_read_and_named(tmp_path: Path) -> None:
     file = tmp_path / "ralr.toml"
     file.write_text(dated(text()))
     assert load_exported(file) == configuration()
+    assert load_exported(file.rename(tmp_path / "ralr.conf")) == configuration()
     with pytest.raises(StudyFileError, match=r"none\.toml: no such file"):
         load_exported(tmp_path / "none.toml")
 
@@ -242,6 +243,7 @@ def test_every_form_that_export_writes_is_read(tmp_path: Path, form: str, ending
         ("x.yaml", "1: 2", "not an exported configuration: its YAML is no table"),
         ("x.yaml", "a: &a [*a]", "nested deeper than 32 levels"),
         ("x.yml", "", "not an exported configuration: its YAML is no table"),
+        ("x.png", "GIF89a", "is no exported configuration, which is a text file that `export` wrote"),
         ("x.py", "print()", "is a Python script, which trains by itself: "),
         ("x.toml", "[study]\nname = 'x'", "is a study file; `"),
         ("x.toml", "[arms.a]", "is a study file; `"),

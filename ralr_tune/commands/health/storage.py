@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from ralr_tune.commands.connections import FEW, REMEDY, shortage
 from ralr_tune.commands.health.check import Check, make_check
 from ralr_tune.commands.locate import naming
-from ralr_tune.errors import StorageError
+from ralr_tune.errors import StorageError, UsageError
 from ralr_tune.report.words import size
 from ralr_tune.store.address import Address, parse_address
 from ralr_tune.store.file import network_file_system
@@ -28,8 +28,8 @@ def storage_checks(url: str, typed: Callable[[str], str] | None = None, workers:
     """
     try:
         address = parse_address(url)
-    except StorageError as error:
-        yield Check("database", "problem", str(error), "correct --storage or RALR_TUNE_STORAGE")
+    except UsageError as error:
+        yield Check("database", "problem", str(error), "correct it")
         return
     if address.file is not None:
         yield file_check(address)
