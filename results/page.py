@@ -99,7 +99,7 @@ def write_pages() -> list[Path]:
 def _sentence() -> str:
     answers = [answer for found in results().values() for answer in amplification(found)]
     count = Counter(answer.verdict for answer in answers)
-    said = [] if count["improves"] + count["harms"] else ["none shows that it helps or harms"]
+    said = [] if count["improves"] else [f"none shows that it helps{'' if count['harms'] else ' or harms'}"]
     said += [
         f"{count[verdict]} {one if count[verdict] == 1 else more}" for verdict, one, more in SAID if count[verdict]
     ]
