@@ -126,7 +126,7 @@ def top_trials(record: StudyRecord, facts: Facts) -> Table:
         for row, value in study_rows.ranked(arm.search(), facts.metric)[:TOP_TRIALS]
     ]
     found.sort(key=lambda pair: facts.metric.as_gain(pair[1]), reverse=True)
-    blocks = max(arm.blocks for arm in facts.arms.values())
+    blocks = max((arm.blocks for arm in facts.arms.values()), default=1)
     rows = [
         [row.arm, _trial(row, blocks), facts.unit.value(value, 2), *(_number(row.params.get(name)) for name in names)]
         for row, value in found

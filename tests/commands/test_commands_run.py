@@ -268,6 +268,15 @@ def test_unreadable_data_ends_the_study(cli: Cli, study_file: StudyFile, tmp_pat
     assert "train_labels go from 0 to 7; allowed: 0 to 1" in ran.err
 
 
+def deleted(folder: Path) -> bool:
+    """Whether the folder was deleted; False if the run wrote a file into it meanwhile."""
+    try:
+        shutil.rmtree(folder)
+    except OSError:
+        return False
+    return True
+
+
 @pytest.mark.parametrize("lost", ["checkpoints", "logs", "whole"])
 def test_an_out_folder_that_is_deleted_during_a_run(study_file: StudyFile, tmp_path: Path, lost: str) -> None:
     """The folder is created again if possible; a missing database is reported immediately."""
@@ -275,7 +284,7 @@ def test_an_out_folder_that_is_deleted_during_a_run(study_file: StudyFile, tmp_p
     process = start(tmp_path)
     wait_for_epochs(tmp_path)
     folder = tmp_path / "runs/sim"
-    shutil.rmtree(folder if lost == "whole" else folder / lost)
+    until(lambda: deleted(folder if lost == "whole" else folder / lost), "the folder's deletion")
     _, errors = process.communicate(timeout=LONG_S)
     if lost == "whole":
         assert process.returncode == 1
