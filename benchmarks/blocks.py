@@ -170,9 +170,8 @@ class Recorded:
         return self._with_means(first, 0), self._with_means(other, 1)
 
     def _places(self, design: Design, studies: int, rng: np.random.Generator) -> Array:
-        every = np.broadcast_to(
-            np.arange(len(self.arms[0].finals)), (studies * design.blocks, len(self.arms[0].finals))
-        )
+        count = len(self.arms[0].finals)
+        every = np.broadcast_to(np.arange(count), (studies * design.blocks, count))
         drawn = rng.permuted(every, axis=1)[:, : design.trials]
         return drawn.reshape(studies, design.blocks, design.trials).astype(float)
 

@@ -164,8 +164,8 @@ def seeds_notes(spec: StudySpec) -> Iterator[str]:
 
 
 ENOUGH_TRIALS = 6
-"""In a block of a divided search: with 3, 8 to 13% of verdicts on recorded curves claimed a difference of equal
-schedules, with 6 at most 5 to 7% (LOG.md, 2026-11-30)."""
+"""In a block of a divided search: with 3, 11% of verdicts on recorded curves claimed a difference of equal schedules,
+with 6 it was 4 to 6% (LOG.md, 2026-11-30)."""
 
 
 def divided_notes(spec: StudySpec) -> Iterator[str]:

@@ -19,9 +19,7 @@ Images = NDArray[np.uint8]
 
 def short_reason(error: Exception) -> str:
     """The first line of a library's error, at most 300 characters; its type if the error has no text."""
-    text = re.sub(
-        r" ?<\S+ object at 0x\w+>", "", str(error)
-    )  # Pillow names the bytes, of which our caller names the file
+    text = re.sub(r" ?<\S+ object at 0x\w+>", "", str(error))  # Pillow's name of the bytes; callers name the file
     return cut(one_line(text.strip().partition("\n")[0]), 300) or type(error).__name__
 
 
