@@ -18,7 +18,7 @@ from ralr_tune.records import AMPLIFICATION, OF_OPTIMIZER
 
 FEW_SEEDS = 5
 MANY_SEEDS = 100  # further seeds; above, blocks say more for the same money
-BLOCKS = 4
+BLOCKS = ENOUGH_PAIRS
 MORE_TRIALS = 1.5  # times the budget, so that a wider range is searched at all
 LOWER_RATES = 100  # by how much to lower the range of the rate if everything diverged
 

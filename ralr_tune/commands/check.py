@@ -157,7 +157,11 @@ def seeds_notes(spec: StudySpec) -> Iterator[str]:
     """That a study will hardly end with a verdict: an interval from so few pairs is wide, and its width a guess."""
     from ralr_tune.analysis.power import ENOUGH_PAIRS
 
-    found = {"search.blocks": spec.search.blocks} if spec.search.divided else {"confirm.seeds": spec.confirm.max_seeds}
+    found = dict[str, int]()
+    if not spec.search.divided:  # each of its blocks has own seeds, so no recipes are compared over seeds
+        found["confirm.seeds"] = spec.confirm.max_seeds
+    if spec.search.blocks > 1:
+        found["search.blocks"] = spec.search.blocks
     for key, pairs in found.items():
         if not spec.needs_split and pairs < ENOUGH_PAIRS:
             yield f"{key} = {pairs}: fewer than {ENOUGH_PAIRS} rarely give a verdict, and cannot show what they missed"

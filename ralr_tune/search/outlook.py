@@ -22,7 +22,7 @@ from ralr_tune.studyfile import StudySpec
 DIFFERENCES = (0.0, 0.5, 1.0, 2.0)
 """True differences, in standard deviations between seeds, as in benchmarks.decisions."""
 FEW_SEEDS = 5
-OTHER_BLOCKS = (3, 5)
+OTHER_BLOCKS = (ENOUGH_PAIRS, 6)
 """Of the other splits (our choice, as in docs/budget.md)."""
 
 

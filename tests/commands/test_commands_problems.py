@@ -305,11 +305,19 @@ def test_a_study_without_amplification_is_valid_and_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seeds", "notes"),
-    [(3, ["confirm.seeds = 3: fewer than 4 rarely give a verdict, and cannot show what they missed"]), (4, [])],
+    ("search", "seeds", "noted"),
+    [
+        ({}, 3, ["confirm.seeds = 3"]),
+        ({}, 4, []),
+        ({"blocks": 3}, 5, ["search.blocks = 3"]),
+        ({"blocks": 2}, 3, ["confirm.seeds = 3", "search.blocks = 2"]),
+        ({"blocks": 4}, 5, []),
+        ({"blocks": 3, "trials": 24, "sampler": "random", "divided": True}, 3, ["search.blocks = 3"]),
+    ],
 )
-def test_too_few_seeds_for_a_verdict_are_noted(seeds: int, notes: list[str]) -> None:
-    assert list(seeds_notes(simulated(confirm={"seeds": seeds}))) == notes
+def test_too_few_pairs_for_a_verdict_are_noted(search: dict[str, Any], seeds: int, noted: list[str]) -> None:
+    notes = list(seeds_notes(simulated(search=search, confirm={"seeds": seeds})))
+    assert notes == [f"{each}: fewer than 4 rarely give a verdict, and cannot show what they missed" for each in noted]
 
 
 @pytest.mark.parametrize(("trials", "noted"), [(20, True), (24, False)])
