@@ -142,7 +142,6 @@ class Axis:
 def draw(summary: Summary) -> str:
     """The picture as SVG: dots with 95% intervals (Clopper and Pearson), labelled, in two panels."""
     axis, replays = Axis.of(summary), max(each.replays for each in summary.policies)
-    worlds = f"{len(summary.worlds)} worlds: {'; '.join(summary.worlds)}"
     panels = (
         (
             "False claims: two equally good schedules are said to differ",
@@ -161,12 +160,18 @@ def draw(summary: Summary) -> str:
         f'<rect class="back" {size}/>',
         _text(14, 26, "How often is a claim right, and what does it cost?", "title"),
         *_key(),
-        _text(14, 66, f"{replays} replays each, in {worlds}; bars are 95% intervals", "soft"),
+        _text(14, 66, f"{replays:,} replays each, {_curves(summary.worlds)}; bars are 95% intervals", "soft"),
     ]
     for top, (title, counts) in zip(TOPS, panels, strict=True):
         lines += _panel(summary, axis, top, title, counts)
     lines.append(_text(WIDTH - RIGHT, HEIGHT - 12, "epochs of one study, all stages", "soft", anchor="end"))
     return "\n".join([*lines, "</svg>"]) + "\n"
+
+
+def _curves(worlds: Sequence[str]) -> str:
+    """Whose runs are replayed, short enough for a line: a world is called `TABLE, ARM`."""
+    tables, arms = (dict.fromkeys(world.split(", ")[part] for world in worlds) for part in (0, 1))
+    return f"on curves of {' and of '.join(arms)}: {', '.join(tables)}"
 
 
 def _key() -> Iterator[str]:

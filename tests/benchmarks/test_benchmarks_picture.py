@@ -41,7 +41,7 @@ def test_worlds_are_pooled() -> None:
 
 def test_labels_stay_inside_and_apart() -> None:
     crowd = [Shown(f"ralr_tune, policy {n}", 200, 300 * 1.15**n, n, 100 + n) for n in range(9)]
-    tree = ElementTree.fromstring(draw(Summary(("a",), tuple(crowd))))
+    tree = ElementTree.fromstring(draw(Summary(("table, arm",), tuple(crowd))))
     labels = [each for each in tree.iter() if (each.text or "").startswith("policy ")]
     assert len(labels) == 2 * len(crowd)
     boxes = []
