@@ -147,22 +147,20 @@ def _amount(spec: StudySpec) -> str:
 
 def _notes(spec: StudySpec) -> Iterator[str]:
     yield from map(str, imports_of(spec))
-    yield from seeds_notes(spec)
+    yield from few_pairs_notes(spec)
     yield from divided_notes(spec)
     if all(arm.amplify is None and arm.noise is None for arm in spec.arms.values()):
         yield "No arm amplifies its learning rates: this study compares schedules without RALR"
 
 
-def seeds_notes(spec: StudySpec) -> Iterator[str]:
+def few_pairs_notes(spec: StudySpec) -> Iterator[str]:
     """That a study will hardly end with a verdict: an interval from so few pairs is wide, and its width a guess."""
     from ralr_tune.analysis.power import ENOUGH_PAIRS
 
-    found = dict[str, int]()
-    if not spec.search.divided:  # each of its blocks has own seeds, so no recipes are compared over seeds
-        found["confirm.seeds"] = spec.confirm.max_seeds
-    if spec.search.blocks > 1:
-        found["search.blocks"] = spec.search.blocks
-    for key, pairs in found.items():
+    # each block of a divided search has seeds of its own, so that no two recipes are compared
+    of_recipes = [] if spec.search.divided else [("confirm.seeds", spec.confirm.max_seeds)]
+    of_schedules = [("search.blocks", spec.search.blocks)] if spec.search.blocks > 1 else []
+    for key, pairs in of_recipes + of_schedules:
         if not spec.needs_split and pairs < ENOUGH_PAIRS:
             yield f"{key} = {pairs}: fewer than {ENOUGH_PAIRS} rarely give a verdict, and cannot show what they missed"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ralr_tune.analysis.chances import Noise, observed_noise
-from ralr_tune.commands.check import checked, divided_notes, seeds_notes, split_here, start_notes
+from ralr_tune.commands.check import checked, divided_notes, few_pairs_notes, split_here, start_notes
 from ralr_tune.commands.connections import shortage_at
 from ralr_tune.commands.locate import existing
 from ralr_tune.commands.outlook import outlook_lines
@@ -175,7 +175,7 @@ def plan_study(
         advice=(
             *filter(None, [shortage_at(url, len(assigned))]),
             *(f"{each}; `{command('range', study)}` measures which rates train" for each in unusual_rates(spec)),
-            *seeds_notes(spec),
+            *few_pairs_notes(spec),
             *divided_notes(spec),
             *start_notes(spec, storage, out),
             *spec.kind.notes(spec.task),

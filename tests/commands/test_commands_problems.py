@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ralr_tune.commands.check import check_study, divided_notes, seeds_notes
+from ralr_tune.commands.check import check_study, divided_notes, few_pairs_notes
 from ralr_tune.commands.plan import plan_study
 from ralr_tune.commands.run import init, run
 from ralr_tune.commands.run.options import RunOptions
@@ -316,7 +316,7 @@ def test_a_study_without_amplification_is_valid_and_named() -> None:
     ],
 )
 def test_too_few_pairs_for_a_verdict_are_noted(search: dict[str, Any], seeds: int, noted: list[str]) -> None:
-    notes = list(seeds_notes(simulated(search=search, confirm={"seeds": seeds})))
+    notes = list(few_pairs_notes(simulated(search=search, confirm={"seeds": seeds})))
     assert notes == [f"{each}: fewer than 4 rarely give a verdict, and cannot show what they missed" for each in noted]
 
 
