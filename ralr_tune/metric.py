@@ -87,6 +87,11 @@ class Metric:
     0: nothing is called equivalent."""
 
     @property
+    def words(self) -> str:
+        """The name in sentences, headings and on axes: "balanced accuracy"; files and columns keep the name."""
+        return self.name.replace("_", " ")
+
+    @property
     def format(self) -> Unit:
         """How values and differences are formatted."""
         return UNITS[self.unit]

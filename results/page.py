@@ -186,7 +186,7 @@ def _study(found: Result) -> str:
         [
             f"### {planned.name}",
             f"{planned.about[0].upper()}{planned.about[1:]}. **{card.verdict}** {' '.join(card.caveats)}".rstrip(),
-            _table(("question", f"difference in {found.facts.metric.name.replace('_', ' ')}", "pairs", "answer"), rows),
+            _table(("question", f"difference in {found.facts.metric.words}", "pairs", "answer"), rows),
             f"{card.cost}. Repeat it: `{_repeat(planned.name)}`. [Report](gallery.md#{planned.name})",
         ]
     )

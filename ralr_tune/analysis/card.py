@@ -75,7 +75,6 @@ class Card:
     unit: Unit
     margin: float
     """Differences below it do not matter, in the metric's own unit."""
-    metric: str
     split: str
     recipe: Recipe | None
     """The best arm's on fresh validation seeds."""
@@ -111,7 +110,6 @@ def make_card(facts: Facts, typed: Typed) -> Card:
         judged=judged,
         unit=facts.unit,
         margin=facts.margin,
-        metric=facts.metric.name,
         split=facts.split,
         recipe=None if winner is None else recipe(winner, typed.train.get(winner.name, "")),
         spending=facts.spending,

@@ -124,7 +124,7 @@ def _finding(drawn: BudgetFacts, facts: Facts) -> str:
     """Who found the best; all of those that are level."""
     best = facts.metric.best(line.middle[-1] for line in drawn.lines)
     arms = " and ".join(line.arm for line in drawn.lines if line.middle[-1] == best)
-    return f"Best validation {facts.metric.name}: {facts.unit.value(best, 2)} by {arms}"
+    return f"Best validation {facts.metric.words}: {facts.unit.value(best, 2)} by {arms}"
 
 
 def _draw_dots(plot: go.Figure, line: Line, style: ArmStyle, facts: Facts) -> None:
@@ -262,4 +262,4 @@ def _band(of: BudgetCurve, place: int) -> tuple[float | None, float | None]:
 def budget_alt(drawn: BudgetFacts, facts: Facts) -> str:
     """The ends of the lines."""
     ends = [f"{line.arm} {facts.unit.value(line.middle[-1], 2)} after {line.trials[-1]} trials" for line in drawn.lines]
-    return f"Best validation {facts.metric.name}: {', '.join(ends)}."
+    return f"Best validation {facts.metric.words}: {', '.join(ends)}."

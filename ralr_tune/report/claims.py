@@ -91,7 +91,7 @@ def _even_ticks(low: float, high: float) -> list[float]:
 def draw_gaps(found: Sequence[Gap], facts: Facts, arm_styles: Mapping[str, ArmStyle]) -> go.Figure:
     """Left of the line: overfits less."""
     unit = facts.unit
-    title = f"Difference of the gaps, {unit.difference_suffix.strip() or facts.metric.name}"
+    title = f"Difference of the gaps, {unit.difference_suffix.strip() or facts.metric.words}"
     x = {"title": {"text": safe(title)}}
     rows = [_gap_row(gap, facts) for gap in found]
     shown = [f"{gap.arm} {gap.found.verdict}" for gap in found if gap.found.verdict != "no difference shown"]
@@ -154,4 +154,4 @@ def gaps_alt(found: Sequence[Gap], facts: Facts) -> str:
         f"{gap.arm} against {_whose(gap)} {facts.unit.difference(gap.found.difference, 2)}, {gap.found.verdict}"
         for gap in found
     ]
-    return f"Training minus validation {facts.metric.name}: {'; '.join(parts)}."
+    return f"Training minus validation {facts.metric.words}: {'; '.join(parts)}."

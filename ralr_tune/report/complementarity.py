@@ -53,7 +53,7 @@ def _gain(gain: Gain, n: int) -> ChangeRow:
 def draw_complementarity(rows: tuple[ChangeRow, ...], facts: Facts, arm_styles: Mapping[str, ArmStyle]) -> go.Figure:
     """Rows of three, above a band where a difference counts as none."""
     unit, margin = facts.unit, facts.margin * facts.unit.factor
-    x = {"title": {"text": safe(f"Change by amplification, {unit.difference_suffix.strip() or facts.metric.name}")}}
+    x = {"title": {"text": safe(f"Change by amplification, {unit.difference_suffix.strip() or facts.metric.words}")}}
     verdicts = [f"with {', '.join(found.differs)}, {found.verdict}" for found in facts.complementarity]
     titles = f"Amplification {'; '.join(verdicts)}", "Does amplification add to the other changes?"
     shown = [_interval_row(row, facts) for row in rows]

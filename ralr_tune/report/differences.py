@@ -96,7 +96,7 @@ def _amplified_row(added: Amplified) -> DifferenceRow:
 def draw_differences(rows: Sequence[DifferenceRow], facts: Facts, arm_styles: Mapping[str, ArmStyle]) -> go.Figure:
     """A dot and its intervals for each comparison, on top of the equivalence band."""
     unit, margin = facts.unit, facts.margin * facts.unit.factor
-    title = safe(f"Difference, {unit.difference_suffix.strip() or facts.metric.name}")
+    title = safe(f"Difference, {unit.difference_suffix.strip() or facts.metric.words}")
     axis = {"title": {"text": title}, "tickangle": 0, "nticks": MAX_TICKS}
     shown = [_interval_row(row, facts) for row in rows]
     band = (-margin, margin) if margin else None

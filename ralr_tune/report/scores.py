@@ -128,4 +128,4 @@ def scores_alt(drawn: ScoresFacts, facts: Facts) -> str:
         f"({len(column.by_seed)} seeds)"
         for column in drawn.columns
     ]
-    return f"Mean {facts.split} {facts.metric.name}: {', '.join(means)}."
+    return f"Mean {facts.split} {facts.metric.words}: {', '.join(means)}."

@@ -92,7 +92,7 @@ def _head(record: StudyRecord, facts: Facts, card: Card) -> str:
 def _context(record: StudyRecord, facts: Facts) -> Iterable[str]:
     """The study in a few words."""
     arms = list(facts.arms.values())
-    yield f"{facts.split} {facts.metric.name}"
+    yield f"{facts.split} {facts.metric.words}"
     yield f"{len(arms)} arm{'s' if len(arms) != 1 else ''}"
     budgets = sorted({arm.counts["budget"] for arm in arms})
     if budgets:
@@ -266,7 +266,7 @@ def _no_audit(facts: Facts) -> str:
 
 
 def _details(record: StudyRecord, facts: Facts, drawn: Sequence[Figure]) -> str:
-    metric, nothing = sentence(facts.metric.name), "Nothing to show yet."
+    metric, nothing = sentence(facts.metric.words), "Nothing to show yet."
     top = tables.top_trials(record, facts)
     curves = [found for arm in record.arms.values() if (found := curves_facts(arm, facts))]
     others, tested = other_metrics(record), tables.tested_table(record, facts)

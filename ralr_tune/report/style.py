@@ -124,7 +124,7 @@ def sentence(text: str) -> str:
 
 def score_axis(metric: Metric, *, where: str = "") -> dict[str, Any]:
     """The axis of the metric; its numbers are stored values times the unit's factor."""
-    title = safe(sentence(f"{where} {metric.name}".strip()))
+    title = safe(sentence(f"{where} {metric.words}".strip()))
     return {"title": {"text": title}, "ticksuffix": metric.format.value_suffix}
 
 

@@ -29,7 +29,7 @@ def arms_table(facts: Facts) -> Table:
     """The results of each arm in numbers."""
     head = [
         "arm",
-        f"{facts.split} {facts.metric.name}",
+        f"{facts.split} {facts.metric.words}",
         "seeds",
         "best in search",
         "training − validation",
@@ -131,8 +131,8 @@ def top_trials(record: StudyRecord, facts: Facts) -> Table:
         [row.arm, _trial(row, blocks), facts.unit.value(value, 2), *(_number(row.params.get(name)) for name in names)]
         for row, value in found
     ]
-    caption = f"Validation {facts.metric.name} at the last epoch, one seed each; at most {TOP_TRIALS} per arm."
-    return Table(caption, ["arm", "trial", facts.metric.name, *names], rows)
+    caption = f"Validation {facts.metric.words} at the last epoch, one seed each; at most {TOP_TRIALS} per arm."
+    return Table(caption, ["arm", "trial", facts.metric.words, *names], rows)
 
 
 def tested_table(record: StudyRecord, facts: Facts) -> Table | None:

@@ -88,7 +88,7 @@ def draw_parameter(drawn: ParameterFacts, facts: Facts, arm_styles: Mapping[str,
     else:
         x = number_axis(drawn.parameter, drawn.span, log=drawn.log)
     y = score_axis(facts.metric, where="validation")
-    question = f"How does the {facts.metric.name} depend on {drawn.parameter}?"
+    question = f"How does the {facts.metric.words} depend on {drawn.parameter}?"
     plot = figure(_finding(drawn, facts), question, x=x, y=y, height=340)
     for arm, points in drawn.points.items():
         _draw_points(plot, arm, points, facts, arm_styles[arm])
@@ -228,7 +228,7 @@ def parameter_alt(drawn: ParameterFacts, facts: Facts) -> str:
         f"{len(points)} trials of {arm}" + (f", the best at {at}" if (at := _best_at(points, facts)) else "")
         for arm, points in drawn.points.items()
     ]
-    return f"{sentence(facts.metric.name)} against {drawn.parameter}: {'; '.join(parts)}."
+    return f"{sentence(facts.metric.words)} against {drawn.parameter}: {'; '.join(parts)}."
 
 
 def _best_at(points: Sequence[Point], facts: Facts) -> str:

@@ -91,6 +91,16 @@ def test_accuracy_is_shown_in_percent_and_rates_on_a_log_axis() -> None:
     assert 90 < best.y[-2] <= 100
 
 
+def test_axes_say_the_name_of_the_metric_in_words_and_columns_keep_it() -> None:
+    record = make_record()
+    record = replace(record, metric=replace(record.metric, name="balanced_accuracy"))
+    figures = {figure.name: figure for figure in drawn(record)}
+    assert figures["curves-ralr"].plot.layout.yaxis.title.text == "Validation balanced accuracy"
+    assert "balanced accuracy" in figures["parameter-weight_decay"].question
+    assert figures["scores"].data is not None
+    assert any("balanced_accuracy" in column for column in figures["scores"].data.columns)
+
+
 def test_plotlys_own_template_is_stripped() -> None:
     for figure in drawn(make_record(until="searched")):
         template = json.loads(figure.plot.to_json())["layout"]["template"]
