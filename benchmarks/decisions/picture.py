@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from html import escape
 from pathlib import Path
@@ -160,12 +160,23 @@ def draw(summary: Summary) -> str:
         f'<rect class="back" {size}/>',
         _text(14, 26, "How often is a claim right, and what does it cost?", "title"),
         *_key(),
-        _text(14, 66, f"{replays:,} replays each, {_curves(summary.worlds)}; bars are 95% intervals", "soft"),
+        _text(14, 66, f"{replays:,} replays each, {_curves(summary.worlds)}; {_error(summary, panels)}", "soft"),
     ]
     for top, (title, counts) in zip(TOPS, panels, strict=True):
         lines += _panel(summary, axis, top, title, counts)
     lines.append(_text(WIDTH - RIGHT, HEIGHT - 12, "epochs of one study, all stages", "soft", anchor="end"))
     return "\n".join([*lines, "</svg>"]) + "\n"
+
+
+def _error(summary: Summary, panels: Iterable[tuple[str, Mapping[str, int]]]) -> str:
+    """In words, since marks hide the bars of many replays."""
+    found = (_interval(counts[each.policy], each) for _, counts in panels for each in summary.policies)
+    return f"95% intervals: ±{math.ceil(max(high - low for low, high in found) * 50)} points at most"
+
+
+def _interval(count: int, policy: Shown) -> tuple[float, float]:
+    found = stats.binomtest(count, policy.replays).proportion_ci(method="exact")
+    return float(found.low), float(found.high)
 
 
 def _curves(worlds: Sequence[str]) -> str:
@@ -206,8 +217,8 @@ def _marks(summary: Summary, places: Mapping[str, Any], counts: Mapping[str, int
     taken, labels = [], []
     for each in summary.policies:
         x, y = places[each.policy]
-        interval = stats.binomtest(counts[each.policy], each.replays).proportion_ci(method="exact")
-        top, bottom, at = y(interval.high), y(interval.low), y(counts[each.policy] / each.replays)
+        low, high = _interval(counts[each.policy], each)
+        top, bottom, at = y(high), y(low), y(counts[each.policy] / each.replays)
         mark = _mark(each.policy)
         yield f'<line class="bar {mark.split()[0]}" x1="{x:.1f}" x2="{x:.1f}" y1="{top:.1f}" y2="{bottom:.1f}"/>'
         yield _dot(x, at, mark)
