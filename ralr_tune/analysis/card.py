@@ -8,7 +8,7 @@ arm wins are those of the twin, so choosing the arm by them would bias the diffe
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -380,6 +380,8 @@ def _nothing(facts: Facts) -> str:
 
 
 def _caveats(facts: Facts, about: About, judged: Sequence[Judged]) -> Iterator[str]:
+    if about == "recipes":
+        yield from _unexplained(facts, [each.comparison for each in judged])
     if about in ("amplification", "recipes") and len(facts.arms) > 1:
         single = all(arm.blocks <= 1 for arm in facts.arms.values())
         reason = "each was searched once" if single else "fewer than two blocks of search were judged in each"
@@ -393,3 +395,16 @@ def _caveats(facts: Facts, about: About, judged: Sequence[Judged]) -> Iterator[s
         if arm.confirm and arm.confirm.lost:
             total = arm.confirm.lost + len(arm.confirm.values)
             yield f"Of {name}'s {total} seeds {arm.confirm.lost} diverged or failed and are in no figure above."
+
+
+def _unexplained(facts: Facts, made: Iterable[Comparison]) -> Iterator[str]:
+    """Recipes that differ, while the twin does not show that their amplification is why."""
+    claims = {"better": "helps", "worse": "harms"}
+    twins = {twin.arm: _with_and_without(twin, facts.confidence) for twin in facts.twins}
+    for each in made:
+        twin = twins.get(each.arm)
+        if twin is not None and each.verdict in claims and twin.verdict != each.verdict:
+            yield (
+                f"That {each.arm} is {each.verdict} does not show that amplification {claims[each.verdict]}: "
+                f"it changes {each.arm}'s recipe by {_observed(facts, twin)}."
+            )

@@ -130,6 +130,33 @@ def test_three_arms_are_ranked_in_one_sentence() -> None:
     assert "monotone's recipe, no difference is shown for " in nothing.verdict
 
 
+@pytest.mark.parametrize(
+    ("shift", "words"),
+    [
+        (0.02, "That ralr is better does not show that amplification helps: it changes ralr's recipe by "),
+        (-0.02, "That ralr is worse does not show that amplification harms: it changes ralr's recipe by "),
+        (0.0, None),
+    ],
+)
+def test_recipes_that_differ_as_much_without_their_amplification_say_so(shift: float, words: str | None) -> None:
+    def change(row: Row) -> Row:
+        if row.stage not in ("judge", "test"):
+            return row
+        varies = 0.001 * (row.ordinal % 3) * (row.arm == "ralr") + 0.001 * (row.ordinal % 2) * (row.role == "twin")
+        return replace(row, value=0.9 + shift * (row.arm == "ralr") + varies)
+
+    found = card(arms=("monotone", "late", "ralr"), change=change)
+    assert found.about == "recipes"
+    said = [caveat for caveat in found.caveats if "does not show that amplification" in caveat]
+    assert [sentence.startswith(str(words)) for sentence in said] == ([] if words is None else [True])
+
+
+def test_recipes_whose_amplification_explains_the_difference_have_no_such_caveat() -> None:
+    found = card(arms=("monotone", "late", "ralr"), change=uneven(0.02))
+    assert "ralr is better" in found.verdict
+    assert "does not show" not in " ".join(found.caveats)
+
+
 def test_arms_without_amplification_are_compared_as_recipes() -> None:
     record = make_record(arms=("monotone", "cosine"))
     rows = tuple(row for row in record.arms["cosine"].rows if row.role != "twin")
