@@ -88,10 +88,17 @@ def schedules(found: Result) -> list[Answer]:
 
 
 def interaction(found: Result) -> list[Answer]:
-    """Whether gains of amplification and regularisation add up."""
-    return [
+    """Whether gains of amplification and regularisation add up between tuned recipes, and what amplification changes
+    in the regularised one by itself, which luck in tuning does not touch."""
+    regularised = {made.other.arm for made in found.facts.complementarity}
+    alone = [
+        _answer(found.facts, f"amplification alone, in {made.arm}'s recipe", made, "seed", AMPLIFICATION)
+        for made in found.facts.twins
+        if made.arm in regularised
+    ]
+    return alone + [
         Answer(
-            f"gain of both against the sum of both gains ({', '.join(made.differs)})",
+            f"tuned recipes: gain of both against the sum of both gains ({', '.join(made.differs)})",
             found.facts.unit.difference(made.interaction),
             _interval(found.facts, made.interval),
             _count(made.n, "seed"),
