@@ -52,8 +52,10 @@ CLAIMS = (
         amplification,
     ),
     Claim("Fine-grained classification improves", UNKNOWN, ["grocery"], amplification),
-    Claim("Object detection improves", UNKNOWN, ["detection_bccd"], amplification),
-    Claim("Machine translation improves", UNKNOWN, ["translation_multi30k"], amplification),
+    Claim("Object detection improves", UNKNOWN, ["detection_bccd", "detection_bccd_on_gpu"], amplification),
+    Claim(
+        "Machine translation improves", UNKNOWN, ["translation_multi30k", "translation_multi30k_on_gpu"], amplification
+    ),
     Claim("It works with any optimizer", "", ["digits_six_blocks", "digits_six_blocks_adamw"], schedules),
     Claim("It needs no extra computation", "", ["cifar100_twenty_classes", "translation_multi30k", "digits"], duration),
     Claim(

@@ -106,6 +106,27 @@ STUDIES = (
         suffix="_resnet110",
         on_gpu=True,
     ),
+    Planned(
+        "studies/detection_bccd.toml",
+        "small FCOS from scratch, blood cells, longer",
+        {"epochs": 60, "trials": 12},
+        suffix="_on_gpu",
+        on_gpu=True,
+    ),
+    Planned(
+        "studies/translation_multi30k.toml",
+        "small Transformer, English to German captions, longer",
+        {"epochs": 20, "trials": 8},
+        suffix="_on_gpu",
+        on_gpu=True,
+    ),
+    Planned(
+        "examples/plain_loop/study.toml",
+        "a plain PyTorch training loop, handwritten digits, more seeds",
+        {"target": "examples.plain_loop.train:train", "trials": 20, "seeds": 10},
+        suffix="_on_gpu",
+        on_gpu=True,
+    ),
 )
 
 
