@@ -85,11 +85,13 @@ class Metric:
     default_margin: float = 0.0
     """Differences below it count as equivalent when the study file gives no margin, in the metric's own unit.
     0: nothing is called equivalent."""
+    label: str = ""
+    """As the field writes it, where that is not the name with spaces: "mAP"."""
 
     @property
     def words(self) -> str:
-        """The name in sentences, headings and on axes: "balanced accuracy"; files and columns keep the name."""
-        return self.name.replace("_", " ")
+        """The name in sentences, headings and on axes: "balanced accuracy", "mAP"; files and columns keep the name."""
+        return self.label or self.name.replace("_", " ")
 
     @property
     def format(self) -> Unit:

@@ -72,7 +72,7 @@ def train_configuration(
     write_text(folder / SCORE, _score(exported, config, trial, seed, value, place))
     (folder / CHECKPOINT).unlink(missing_ok=True)
     shutil.rmtree(companion(folder / CHECKPOINT), ignore_errors=True)
-    score = f"test {task.metric.name} {task.metric.format.value(value, 2)}"
+    score = f"test {task.metric.words} {task.metric.format.value(value, 2)}"
     yield Line(f"{score} (seed {seed}): {folder / SCORE}, {folder / WEIGHTS}", final=True)
 
 

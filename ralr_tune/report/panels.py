@@ -60,7 +60,7 @@ def note(facts: Facts, card: Card, arm: str) -> str:
             card_markdown(card),
             *(f"- {safe(warning)}" for warning in urgent_sentences(facts)[:MAX_WARNINGS]),
             f"This Optuna study is the search of one arm, {role}. "
-            f"Its values are the validation {safe(facts.metric.name)} ({facts.metric.reading}) at a trial's last "
+            f"Its values are the validation {safe(facts.metric.words)} ({facts.metric.reading}) at a trial's last "
             "epoch. Trials that diverged are recorded as complete with the worst value, so that samplers learn from "
             "them; the report leaves them out.",
             MARK,

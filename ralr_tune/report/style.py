@@ -118,8 +118,9 @@ def writable(text: object) -> str:
 
 
 def sentence(text: str) -> str:
-    """With a capital first letter; the others stay as they are (BLEU)."""
-    return text[:1].upper() + text[1:]
+    """With a capital first letter, unless the first word has capitals of its own (mAP)."""
+    first = text.partition(" ")[0]
+    return text if first != first.lower() else text[:1].upper() + text[1:]
 
 
 def score_axis(metric: Metric, *, where: str = "") -> dict[str, Any]:

@@ -11,10 +11,13 @@ import pytest
 from synthetic_study import make_record
 
 from ralr_tune.analysis.facts import study_facts
+from ralr_tune.kinds.detection import metrics as detection
+from ralr_tune.kinds.translation import metrics as translation
+from ralr_tune.metric import Metric
 from ralr_tune.records import ArmRecord, Row, StudyRecord
 from ralr_tune.report import curves, importance, rates, scores, trials
 from ralr_tune.report.figures import Figure, figures, panel_figures
-from ralr_tune.report.style import GREY, PALETTE, arm_styles, log_ticks, number_axis
+from ralr_tune.report.style import GREY, PALETTE, arm_styles, log_ticks, number_axis, score_axis
 from tests.metrics import LOSS
 
 
@@ -99,6 +102,19 @@ def test_axes_say_the_name_of_the_metric_in_words_and_columns_keep_it() -> None:
     assert "balanced accuracy" in figures["parameter-weight_decay"].question
     assert figures["scores"].data is not None
     assert any("balanced_accuracy" in column for column in figures["scores"].data.columns)
+
+
+@pytest.mark.parametrize(
+    ("where", "metric", "title"),
+    [
+        ("validation", detection.METRICS["map"], "Validation mAP"),
+        ("", detection.METRICS["map"], "mAP"),
+        ("", translation.METRICS["bleu"], "BLEU"),
+        ("", LOSS, "Loss"),
+    ],
+)
+def test_metrics_are_written_as_the_field_writes_them(where: str, metric: Metric, title: str) -> None:
+    assert score_axis(metric, where=where)["title"]["text"] == title
 
 
 def test_plotlys_own_template_is_stripped() -> None:

@@ -9,8 +9,8 @@ from ralr_tune.metric import Metric
 METRICS: Mapping[str, Metric] = {
     metric.name: metric
     for metric in (
-        Metric("bleu", direction="maximize", worst=0.0, default_margin=0.3),
-        Metric("chrf", direction="maximize", worst=0.0, default_margin=0.3),
+        Metric("bleu", direction="maximize", worst=0.0, default_margin=0.3, label="BLEU"),
+        Metric("chrf", direction="maximize", worst=0.0, default_margin=0.3, label="chrF"),
         Metric("loss", direction="minimize"),
     )
 }
