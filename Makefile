@@ -40,7 +40,7 @@ faults: .venv/.test-installed  ## kill, stop and restart workers, programs and d
 test-engines: .venv/.test-installed .venv-bench/.engines-installed  ## run studies on a real Ray, S3 server and, if it is installed, Slurm, and inject their faults (RALR_TUNE_ENGINE_FAULTS=40)
 	@.venv-bench/bin/python -m pytest -q -s tests/engines tests/objects
 
-calibrate: .venv/.test-installed  ## how often the statistics err: recreate all tables, about 25 minutes on two cores (RALR_TUNE_CALIBRATE=1000 studies per row)
+calibrate: .venv/.test-installed  ## how often the statistics err: recreate all tables, about half an hour on two cores (RALR_TUNE_CALIBRATE=1000 studies per row)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.calibration
 
 bench: .venv-bench/.installed  ## compare with plain Optuna and Ray Tune, one table per case (PROFILE=cpu-short 10 minutes, cpu 45, gpu-short 14, gpu 90; DATA=cifar100.npz, see CONTRIBUTING.md)
