@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
@@ -60,13 +60,18 @@ def result(planned: Planned) -> Result:
 def amplification(found: Result) -> list[Answer]:
     """What amplification changes by itself: recipes against themselves without it, on the same seeds."""
     facts = found.facts
-    within = [
-        _answer(facts, f"amplification alone, in {made.arm}'s recipe", made, "seed", AMPLIFICATION)
-        for made in facts.twins
-    ]
-    return within + [
+    return _alone(facts, list(facts.arms)) + [
         _answer(facts, f"{made.donor}'s amplification, added to {made.arm}'s recipe", made, "seed", AMPLIFICATION)
         for made in facts.amplified
+    ]
+
+
+def _alone(facts: Facts, arms: Collection[str]) -> list[Answer]:
+    """The recipes of these arms against their twins."""
+    return [
+        _answer(facts, f"amplification alone, in {made.arm}'s recipe", made, "seed", AMPLIFICATION)
+        for made in facts.twins
+        if made.arm in arms
     ]
 
 
@@ -91,12 +96,7 @@ def interaction(found: Result) -> list[Answer]:
     """Whether gains of amplification and regularisation add up between tuned recipes, and what amplification changes
     in the regularised one by itself, which luck in tuning does not touch."""
     regularised = {made.other.arm for made in found.facts.complementarity}
-    alone = [
-        _answer(found.facts, f"amplification alone, in {made.arm}'s recipe", made, "seed", AMPLIFICATION)
-        for made in found.facts.twins
-        if made.arm in regularised
-    ]
-    return alone + [
+    return _alone(found.facts, regularised) + [
         Answer(
             f"tuned recipes: gain of both against the sum of both gains ({', '.join(made.differs)})",
             found.facts.unit.difference(made.interaction),

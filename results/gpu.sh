@@ -1,5 +1,6 @@
 #!/bin/sh
-# Runs a study of gpu.toml on a large GPU that is to be had for a quarter of an hour at a time, in commands of ten minutes:
+# Runs a study planned with `on_gpu` (planned.py) on a large GPU that is to be had for a quarter of an hour at a time, in commands
+# of ten minutes:
 #
 #   results/gpu.sh pack FOLDER            here: .gpu/1 to .gpu/3 hold FOLDER/cifar100, .gpu/small its smaller data sets, and
 #                                         .gpu/wheels the packages that may be missing there
